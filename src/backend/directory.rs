@@ -1,0 +1,157 @@
+//! Entries as files in a directory.
+
+use super::{Backend, Entry, EntryName, EntryWriter, ReadAt};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use tempfile::NamedTempFile;
+
+/// Ending of every entry's file: what it is to anybody else.
+const ENDING: &str = ".tar.zst";
+
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    pub fn new(path: PathBuf) -> Self {
+        Directory { path }
+    }
+
+    /// Where the file of an entry is.
+    pub fn file_of(&self, name: &EntryName) -> Result<PathBuf> {
+        Ok(self.path.join(format!("{}{ENDING}", name.to_file_name()?)))
+    }
+}
+
+impl Backend for Directory {
+    fn describe(&self) -> String {
+        format!("dir:{}", self.path.display())
+    }
+
+    fn entries(&self, passes: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>> {
+        let context = || format!("list {}", self.path.display());
+        let files = match self.path.read_dir() {
+            Ok(files) => files,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).with_context(context),
+        };
+        let mut entries = Vec::new();
+        for file in files {
+            let file = file.with_context(context)?;
+            let name = file.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(ENDING));
+            let Some(name) = name.and_then(EntryName::from_file_name) else { continue };
+            if passes(&name.key) {
+                let size = file.metadata().with_context(context)?.len();
+                entries.push(Entry { name, size });
+            }
+        }
+        entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok(entries)
+    }
+
+    fn open(&self, entry: &Entry) -> Result<Box<dyn ReadAt>> {
+        let path = self.file_of(&entry.name)?;
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Box::new(FileReader(file)))
+    }
+
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+        std::fs::create_dir_all(&self.path)
+            .with_context(|| format!("make {}", self.path.display()))?;
+        let target = self.file_of(name)?;
+        if target.exists() {
+            bail!("{} is there already, and entries are never overwritten", target.display());
+        }
+        let file = tempfile::Builder::new()
+            .prefix(".storecache-")
+            .tempfile_in(&self.path)
+            .with_context(|| format!("write to {}", self.path.display()))?;
+        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0 }))
+    }
+}
+
+struct FileReader(File);
+
+impl ReadAt for FileReader {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+}
+
+struct Writer {
+    file: NamedTempFile,
+    name: EntryName,
+    target: PathBuf,
+    size: u64,
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl EntryWriter for Writer {
+    fn finish(self: Box<Self>) -> Result<Entry> {
+        use std::os::unix::fs::PermissionsExt;
+        let context = || format!("write {}", self.target.display());
+        self.file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        self.file.as_file().sync_all().with_context(context)?;
+        let Writer { file, name, target, size } = *self;
+        file.persist_noclobber(&target)
+            .with_context(|| format!("put the entry at {}", target.display()))?;
+        Ok(Entry { name, size })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(backend: &Directory, passes: &dyn Fn(&str) -> bool) -> Vec<String> {
+        backend.entries(passes).unwrap().iter().map(|e| e.name.key.clone()).collect()
+    }
+
+    #[test]
+    fn an_entry_appears_whole_or_not_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let backend = Directory::new(place.path().join("entries"));
+        let mut abandoned = backend.create(&EntryName::new("a")).unwrap();
+        abandoned.write_all(b"half").unwrap();
+        drop(abandoned);
+        let mut finished = backend.create(&EntryName::new("b/c")).unwrap();
+        finished.write_all(b"whole").unwrap();
+        assert!(names(&backend, &|_| true).is_empty());
+        let entry = finished.finish().unwrap();
+        assert_eq!(entry.size, 5);
+        assert_eq!(names(&backend, &|_| true), ["b/c"]);
+        assert_eq!(place.path().join("entries").read_dir().unwrap().count(), 1);
+
+        let mut bytes = [0; 3];
+        backend.open(&entry).unwrap().read_at(2, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"ole");
+        assert!(backend.open(&entry).unwrap().read_at(3, &mut bytes).is_err());
+    }
+
+    #[test]
+    fn the_newest_generation_comes_first() {
+        let place = tempfile::tempdir().unwrap();
+        let backend = Directory::new(place.path().into());
+        for key in ["k", "k", "other"] {
+            backend.create(&EntryName::new(key)).unwrap().finish().unwrap();
+        }
+        let entries = backend.entries(&|key| key == "k").unwrap();
+        assert_eq!(entries.len(), 2);
+        assert!(entries[0].name.generation > entries[1].name.generation);
+    }
+}

@@ -1,0 +1,119 @@
+//! Names of entries: key, dot, generation.
+
+use anyhow::{Result, bail};
+use jiff::Timestamp;
+use std::fmt;
+
+/// When an entry was begun, so written that names sort by time: `20261122T095523.123456Z`, UTC.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(String);
+
+impl Generation {
+    pub fn now() -> Self {
+        Self::at(Timestamp::now())
+    }
+
+    fn at(time: Timestamp) -> Self {
+        Generation(time.strftime("%Y%m%dT%H%M%S.%6fZ").to_string())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let shape = "00000000T000000.000000Z";
+        let fits = text.len() == shape.len()
+            && text.bytes().zip(shape.bytes()).all(|(byte, wanted)| match wanted {
+                b'0' => byte.is_ascii_digit(),
+                other => byte == other,
+            });
+        fits.then(|| Generation(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Key and generation of an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EntryName {
+    pub key: String,
+    pub generation: Generation,
+}
+
+impl EntryName {
+    pub fn new(key: &str) -> Self {
+        EntryName { key: key.to_owned(), generation: Generation::now() }
+    }
+
+    /// Parses what [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        // The generation has a dot of its own.
+        let (rest, fraction) = text.rsplit_once('.')?;
+        let (key, seconds) = rest.rsplit_once('.')?;
+        let generation = Generation::parse(&format!("{seconds}.{fraction}"))?;
+        (!key.is_empty()).then(|| EntryName { key: key.to_owned(), generation })
+    }
+
+    /// As a file name: bytes that a file name cannot hold, and `%`, are written as `%XX`.
+    pub fn to_file_name(&self) -> Result<String> {
+        let text = self.to_string();
+        let name: String = text
+            .bytes()
+            .map(|byte| match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => (byte as char).to_string(),
+                b'-' | b'_' | b'.' | b'+' | b'=' | b'@' | b'~' | b'#' => (byte as char).to_string(),
+                other => format!("%{other:02X}"),
+            })
+            .collect();
+        // NAME_MAX of Linux, less the ending.
+        if name.len() > 240 || name.starts_with('.') {
+            bail!("the key {:?} is too long for a file name, or starts with a dot", self.key);
+        }
+        Ok(name)
+    }
+
+    pub fn from_file_name(name: &str) -> Option<Self> {
+        let mut bytes = name.bytes();
+        let mut text = Vec::with_capacity(name.len());
+        while let Some(byte) = bytes.next() {
+            if byte == b'%' {
+                let mut digit = || (bytes.next()? as char).to_digit(16);
+                text.push((digit()? * 16 + digit()?) as u8);
+            } else {
+                text.push(byte);
+            }
+        }
+        Self::parse(&String::from_utf8(text).ok()?)
+    }
+}
+
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.key, self.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_key_survives_as_a_file_name() {
+        for key in ["storecache-nix-x86_64-linux-2.8.0-ab", "a/b c%é", "k.20261122T095523.123456Z"] {
+            let name = EntryName::new(key);
+            let file = name.to_file_name().unwrap();
+            assert!(!file.contains('/'));
+            assert_eq!(EntryName::from_file_name(&file), Some(name));
+        }
+        assert_eq!(EntryName::from_file_name("key"), None);
+        assert_eq!(EntryName::from_file_name("key.20261122T095523Z"), None);
+    }
+
+    #[test]
+    fn generations_sort_by_time() {
+        let at = |seconds| Generation::at(Timestamp::from_second(seconds).unwrap());
+        assert!(at(1_700_000_000) < at(1_700_000_001));
+        assert_eq!(at(0).to_string(), "19700101T000000.000000Z");
+    }
+}

@@ -1,0 +1,432 @@
+//! Every flag of every command, and how flags become options.
+
+use crate::daemon::DaemonChoice;
+use crate::options::{
+    BackendOptions, KeyOptions, Look, OutputOptions, Restore, Save, ShowKey, StoreOptions,
+    WorkflowMode,
+};
+use crate::store::StoreKind;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Snapshot a Nix store, or any root-owned directories, into a plain zstd tarball and restore it on
+/// the next run.
+#[derive(Debug, Parser)]
+#[command(name = "storecache", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Save the store as a snapshot; the daemon keeps running
+    Save(SaveArgs),
+    /// Restore what is missing from the newest snapshot that fits
+    Restore(RestoreArgs),
+    /// Print the key and the prefixes that are tried after it
+    Key(KeyVerbArgs),
+    /// Show what a snapshot is and holds
+    Inspect(InspectArgs),
+    /// Check a snapshot to the last byte, without touching a store
+    Verify(LookArgs),
+    /// The half that runs as root; speaks a protocol on its standard input
+    #[command(hide = true)]
+    Privileged(PrivilegedArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Do everything but write, and say what would be written
+    #[arg(long)]
+    dry_run: bool,
+    /// Compression level of zstd
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Do everything but write, and say what would be restored
+    #[arg(long)]
+    dry_run: bool,
+    /// What to do with a plain directory that holds something else
+    #[arg(long, value_enum, default_value_t = Mode::Add)]
+    mode: Mode,
+    /// Exit with 3 when nothing was found
+    #[arg(long)]
+    fail_on_miss: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Leave it alone
+    Add,
+    /// Swap it by rename
+    Replace,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyVerbArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// Show every ingredient, what it matched and its digest
+    #[arg(long)]
+    explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    look: LookArgs,
+    /// List the items with their sizes
+    #[arg(long)]
+    items: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// The snapshot file; looked up by key when not given
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PrivilegedArgs {
+    /// Start the daemon again when told to, or when the root half dies
+    #[arg(long)]
+    pub guardian: bool,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    /// Where snapshots live: dir:PATH [default: dir: and the user's cache directory]
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<String>,
+    /// Threads that compress or unpack [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Kind of store
+    #[arg(long, value_enum, default_value_t = Store::Auto)]
+    store: Store,
+    /// Directory of a plain store; repeatable
+    #[arg(long = "path", value_name = "DIR")]
+    paths: Vec<PathBuf>,
+    /// File-system root that the store belongs to, as of a chroot
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Who runs the daemon
+    #[arg(long, value_enum, default_value_t = Daemon::Auto)]
+    daemon: Daemon,
+    /// Shell command that stops the daemon, for --daemon command
+    #[arg(long, value_name = "COMMAND")]
+    daemon_stop: Option<String>,
+    /// Shell command that starts the daemon, for --daemon command
+    #[arg(long, value_name = "COMMAND")]
+    daemon_start: Option<String>,
+    /// Seconds to wait for locks that somebody else holds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lock_timeout: u64,
+    /// Seconds to wait until the daemon has stopped, or answers again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    daemon_timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Store {
+    Auto,
+    Guix,
+    Nix,
+    Plain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Daemon {
+    /// Units of systemd if active, else the process behind the socket, else none
+    Auto,
+    Systemd,
+    Shepherd,
+    Process,
+    /// The commands of --daemon-stop and --daemon-start
+    Command,
+    /// Leave it alone
+    None,
+}
+
+#[derive(Debug, Args)]
+struct KeyArgs {
+    /// The exact key, instead of one made from the flags below
+    #[arg(long)]
+    key: Option<String>,
+    /// Prefix to try after the key; repeatable
+    #[arg(long = "restore-key", value_name = "PREFIX")]
+    restore_keys: Vec<String>,
+    /// First part of the key
+    #[arg(long, value_name = "TEXT", default_value = "storecache")]
+    key_prefix: String,
+    /// Version of the package manager, instead of asking it
+    // Not the program's own version, which is asked for before the verb.
+    #[arg(long = "version", value_name = "VERSION", id = "package_manager_version")]
+    version: Option<String>,
+    /// Files whose content goes into the key; repeatable
+    #[arg(long, value_name = "GLOB")]
+    hash_files: Vec<String>,
+    /// Workflow file that goes into the key
+    #[arg(long, value_name = "FILE")]
+    workflow: Option<PathBuf>,
+    /// How the workflow goes into the key
+    #[arg(long, value_enum, default_value_t = WorkflowMode::Bytes)]
+    workflow_mode: WorkflowMode,
+}
+
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl SaveArgs {
+    pub fn options(self) -> Result<Save> {
+        let common = self.common.options()?;
+        Ok(Save {
+            store: common.store,
+            key: common.key,
+            backend: common.backend,
+            output: common.output,
+            dry_run: self.dry_run,
+            level: self.level,
+            threads: common.threads,
+        })
+    }
+}
+
+impl RestoreArgs {
+    pub fn options(self) -> Result<Restore> {
+        let common = self.common.options()?;
+        let replace = self.mode == Mode::Replace;
+        if replace && common.store.kind != Some(StoreKind::Plain) {
+            bail!("--mode replace is for --store plain");
+        }
+        Ok(Restore {
+            store: common.store,
+            key: common.key,
+            backend: common.backend,
+            output: common.output,
+            dry_run: self.dry_run,
+            threads: common.threads,
+            replace,
+            fail_on_miss: self.fail_on_miss,
+        })
+    }
+}
+
+impl KeyVerbArgs {
+    pub fn options(self) -> Result<ShowKey> {
+        Ok(ShowKey {
+            store: self.store.options()?,
+            key: self.key.options()?,
+            output: self.output.options(),
+            explain: self.explain,
+        })
+    }
+}
+
+impl InspectArgs {
+    pub fn options(self) -> Result<Look> {
+        Ok(Look { items: self.items, ..self.look.options()? })
+    }
+}
+
+impl LookArgs {
+    pub fn options(self) -> Result<Look> {
+        // A plain store is looked up by its key, not by its directories.
+        let common = self.common.options_with(StoreArgs::options_without_paths)?;
+        Ok(Look {
+            file: self.file,
+            store: common.store,
+            key: common.key,
+            backend: common.backend,
+            output: common.output,
+            items: false,
+            threads: common.threads,
+        })
+    }
+}
+
+struct Common {
+    store: StoreOptions,
+    key: KeyOptions,
+    backend: BackendOptions,
+    output: OutputOptions,
+    threads: usize,
+}
+
+impl CommonArgs {
+    fn options(self) -> Result<Common> {
+        self.options_with(StoreArgs::options)
+    }
+
+    fn options_with(self, store: fn(StoreArgs) -> Result<StoreOptions>) -> Result<Common> {
+        let processors = || std::thread::available_parallelism().map_or(1, Into::into);
+        Ok(Common {
+            store: store(self.store)?,
+            key: self.key.options()?,
+            backend: backend(self.backend.as_deref())?,
+            output: self.output.options(),
+            threads: self.threads.unwrap_or_else(processors).clamp(1, 256),
+        })
+    }
+}
+
+impl StoreArgs {
+    fn options(self) -> Result<StoreOptions> {
+        if self.store == Store::Plain && self.paths.is_empty() {
+            bail!("--store plain needs --path DIR, once for each directory");
+        }
+        self.options_without_paths()
+    }
+
+    fn options_without_paths(self) -> Result<StoreOptions> {
+        if self.store != Store::Plain && !self.paths.is_empty() {
+            bail!("--path is for --store plain");
+        }
+        let kind = match self.store {
+            Store::Auto => None,
+            Store::Guix => Some(StoreKind::Guix),
+            Store::Nix => Some(StoreKind::Nix),
+            Store::Plain => Some(StoreKind::Plain),
+        };
+        let daemon = match (self.daemon, self.daemon_stop, self.daemon_start) {
+            (Daemon::Command, Some(stop), Some(start)) => DaemonChoice::Command { stop, start },
+            (Daemon::Command, ..) => {
+                bail!("--daemon command needs --daemon-stop and --daemon-start")
+            }
+            (_, Some(_), _) | (_, _, Some(_)) => {
+                bail!("--daemon-stop and --daemon-start are for --daemon command")
+            }
+            (Daemon::Auto, ..) => DaemonChoice::Auto,
+            (Daemon::Systemd, ..) => DaemonChoice::Systemd,
+            (Daemon::Process, ..) => DaemonChoice::Process,
+            (Daemon::None, ..) => DaemonChoice::None,
+            (Daemon::Shepherd, ..) => {
+                bail!("--daemon shepherd is for Guix, which this version does not support")
+            }
+        };
+        Ok(StoreOptions {
+            kind,
+            root: absolute(&self.root)?,
+            paths: self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?,
+            daemon,
+            lock_patience: Duration::from_secs(self.lock_timeout),
+            daemon_patience: Duration::from_secs(self.daemon_timeout),
+        })
+    }
+}
+
+impl KeyArgs {
+    fn options(self) -> Result<KeyOptions> {
+        let keys = self.key.iter().chain(&self.restore_keys).chain([&self.key_prefix]);
+        for key in keys {
+            // The cache service of GitHub allows no more, and entries move between backends.
+            if key.is_empty() || key.contains(',') || key.encode_utf16().count() > 512 {
+                bail!("the key {key:?} is empty, has a comma, or is longer than 512 characters");
+            }
+        }
+        Ok(KeyOptions {
+            key: self.key,
+            restore_keys: self.restore_keys,
+            prefix: self.key_prefix,
+            version: self.version,
+            hash_files: self.hash_files,
+            workflow: self.workflow,
+            workflow_mode: self.workflow_mode,
+        })
+    }
+}
+
+impl OutputArgs {
+    fn options(self) -> OutputOptions {
+        OutputOptions { json: self.json, quiet: self.quiet }
+    }
+}
+
+fn backend(text: Option<&str>) -> Result<BackendOptions> {
+    match text {
+        None => {
+            let home = |name: &str, below: &str| {
+                let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+                Some(Path::new(&value).join(below))
+            };
+            let directory = home("XDG_CACHE_HOME", "storecache")
+                .or_else(|| home("HOME", ".cache/storecache"))
+                .context("there is no home directory; say where with --backend dir:PATH")?;
+            Ok(BackendOptions::Directory(directory))
+        }
+        Some(text) => match text.split_once(':') {
+            Some(("dir", path)) if !path.is_empty() => {
+                Ok(BackendOptions::Directory(absolute(Path::new(path))?))
+            }
+            _ => bail!("unknown backend {text:?}; this version knows dir:PATH"),
+        },
+    }
+}
+
+/// An absolute path without dots, whether it exists or not.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    use std::path::Component;
+    let full = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    let mut clean = PathBuf::new();
+    for component in full.components() {
+        match component {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    Ok(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn paths_become_absolute_without_dots() {
+        assert_eq!(absolute(Path::new("/a/./b/../c")).unwrap(), Path::new("/a/c"));
+        assert!(absolute(Path::new("a")).unwrap().is_absolute());
+    }
+}

@@ -1,0 +1,54 @@
+//! `key`: what the key is, and what it is made of.
+
+use super::{Ending, lookup};
+use crate::key::Rung;
+use crate::options::ShowKey;
+use crate::store::system;
+use anyhow::Result;
+use serde_json::json;
+
+/// Prints the key and its ladder.
+pub fn key(options: &ShowKey) -> Result<Ending> {
+    let kind = lookup::kind(&options.store)?;
+    let key = lookup::key(&options.store, &options.key, kind, None)?;
+    let prefixes: Vec<&str> = key
+        .ladder
+        .rungs
+        .iter()
+        .filter_map(|rung| match rung {
+            Rung::Prefix(prefix) => Some(prefix.as_str()),
+            Rung::Exact(_) => None,
+        })
+        .collect();
+    if options.output.json {
+        let ingredients: Vec<_> = key
+            .ingredients
+            .iter()
+            .map(|i| json!({ "name": i.name, "files": i.files, "digest": i.digest }))
+            .collect();
+        let object = json!({
+            "key": key.text,
+            "restore_keys": prefixes,
+            "store": kind.name(),
+            "system": system(),
+            "ingredients": ingredients,
+        });
+        println!("{object}");
+        return Ok(Ending::Done);
+    }
+    println!("{}", key.text);
+    prefixes.iter().for_each(|prefix| println!("{prefix}"));
+    if options.explain {
+        eprintln!("\nfirst the exact key, then each prefix; the hash covers:");
+        for ingredient in &key.ingredients {
+            eprintln!("  {}  {}", &ingredient.digest.to_string()[..16], ingredient.name);
+            for file in &ingredient.files {
+                eprintln!("    {}", file.display());
+            }
+        }
+        if key.ingredients.is_empty() {
+            eprintln!("  nothing: give --hash-files or --workflow to tell states apart");
+        }
+    }
+    Ok(Ending::Done)
+}

@@ -1,0 +1,35 @@
+//! One file for each verb; each reads as the story of what it does.
+
+mod cancel;
+mod inspect;
+mod key;
+mod lookup;
+mod restore;
+mod save;
+mod verify;
+
+pub use inspect::inspect;
+pub use key::key;
+pub use restore::restore;
+pub use save::save;
+pub use verify::verify;
+
+/// How a command ended, as far as the exit code tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Done,
+    Failed,
+    /// Nothing was found, and that was to be told.
+    Miss,
+}
+
+impl Ending {
+    /// The exit codes that scripts may rely on. Wrong usage is 2 and never gets this far.
+    pub fn code(self) -> u8 {
+        match self {
+            Ending::Done => 0,
+            Ending::Failed => 1,
+            Ending::Miss => 3,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `restore`: look up, plan, fetch, have it staged and committed, report.
+
+use super::lookup::{self, find};
+use super::{Ending, cancel};
+use crate::backend::ReadAt;
+use crate::options::Restore;
+use crate::privileged::client::{RootFailure, RootHalf};
+use crate::privileged::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored};
+use crate::report::{self, Hit, Outcome, Progress};
+use crate::snapshot::{Index, Opened};
+use anyhow::{Context, Result, bail};
+use std::time::Instant;
+
+/// Restores what the store lacks from the best entry that the ladder finds.
+pub fn restore(options: &Restore) -> Result<Ending> {
+    let started = Instant::now();
+    let mut outcome = Outcome {
+        command: "restore",
+        dry_run: options.dry_run,
+        ..Outcome::default()
+    };
+    let done = run(options, &mut outcome);
+    outcome.seconds.total = started.elapsed().as_secs_f64();
+    if let Err(e) = &done {
+        outcome.hit = Hit::Miss;
+        outcome.reason = Some(format!("{}: {e:#}", phase_of(e).name()));
+    }
+    if options.output.json {
+        println!("{}", serde_json::to_string(&outcome)?);
+    } else if done.is_ok() && !options.output.quiet {
+        tell(&outcome);
+    }
+    done.map_err(|e| {
+        let phase = phase_of(&e).name();
+        e.context(format!("nothing was restored, the store is as it was; {phase} failed"))
+    })?;
+    let missed = outcome.hit == Hit::Miss && options.fail_on_miss;
+    Ok(if missed { Ending::Miss } else { Ending::Done })
+}
+
+fn phase_of(error: &anyhow::Error) -> Phase {
+    error.downcast_ref::<RootFailure>().map_or(Phase::Lookup, |failure| failure.phase)
+}
+
+fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
+    let kind = lookup::kind(&options.store)?;
+    outcome.store = kind.to_string();
+    let backend = lookup::backend(&options.backend);
+    outcome.backend = backend.describe();
+    let mut progress = Progress::new(options.output.quiet);
+    let cancelled = cancel::on_signals()?;
+
+    let mut root = RootHalf::start(&cancelled)?;
+    let survey = root.survey(&lookup::store_request(&options.store, kind))?;
+    outcome.daemon = survey.daemon;
+    let key = lookup::key(&options.store, &options.key, kind, Some(&survey.facts.version))?;
+    outcome.key.clone_from(&key.text);
+
+    let looking = Instant::now();
+    let Some((entry, hit)) = find(backend.as_ref(), &key.ladder)? else {
+        outcome.seconds.lookup = looking.elapsed().as_secs_f64();
+        outcome.reason = Some(format!("no entry for the key or its prefixes in {}", outcome.backend));
+        return Ok(());
+    };
+    outcome.matched_key = Some(entry.name.key.clone());
+    outcome.entry = Some(entry.name.to_string());
+    outcome.bytes.snapshot = entry.size;
+    let mut reader = backend.open(&entry)?;
+    let opened = lookup::open(reader.as_mut(), entry.size, &mut outcome.bytes.downloaded)
+        .with_context(|| format!("the snapshot {} cannot be used", entry.name))?;
+    outcome.seconds.lookup = looking.elapsed().as_secs_f64();
+
+    let mut fetch = Fetch {
+        reader: reader.as_mut(),
+        index: &opened.index,
+        downloaded: &mut outcome.bytes.downloaded,
+        seconds: &mut outcome.seconds.download,
+    };
+    let plan = plan(&mut root, options, &opened, &mut fetch)?;
+    outcome.hit = hit;
+    outcome.items.present = plan.present;
+    outcome.items.skipped = plan.skipped.len() as u64;
+    outcome.skipped.clone_from(&plan.skipped);
+    if plan.wanted == 0 {
+        outcome.reason = Some("nothing to do: every item is there already".into());
+        if !plan.skipped.is_empty() {
+            outcome.reason = Some(format!("nothing to do: {}", plan.skipped[0].1));
+        }
+        return Ok(());
+    }
+    if options.dry_run {
+        outcome.items.restored = plan.wanted;
+        outcome.bytes.unpacked = plan.disk_bytes;
+        return Ok(());
+    }
+
+    let unpacking = Instant::now();
+    progress.phase("restore", plan.disk_bytes, None);
+    let restored = stage_and_commit(&mut root, &plan, &mut fetch, &mut progress)?;
+    let whole = unpacking.elapsed().as_secs_f64();
+    outcome.items.restored = restored.items;
+    outcome.items.present += restored.overtaken;
+    outcome.items.rooted = restored.roots;
+    outcome.bytes.unpacked = restored.bytes;
+    outcome.seconds.commit = restored.commit_seconds;
+    outcome.seconds.downtime = restored.downtime_seconds;
+    outcome.seconds.verify = restored.verify_seconds;
+    let other = outcome.seconds.download + restored.commit_seconds.max(restored.downtime_seconds);
+    outcome.seconds.unpack = (whole - other).max(0.0);
+    Ok(())
+}
+
+/// Gives the root half index and database; gets back what it wants of the rest.
+fn plan(
+    root: &mut RootHalf,
+    options: &Restore,
+    opened: &Opened,
+    fetch: &mut Fetch<'_>,
+) -> Result<Plan> {
+    let request = RestoreRequest {
+        store: opened.head.store.clone(),
+        threads: options.threads,
+        replace: options.replace,
+    };
+    root.send(&Request::Restore(request), &opened.index_bytes)?;
+    loop {
+        match root.receive()?.0 {
+            Reply::NeedDatabase => {
+                let database = opened.index.database.as_ref();
+                let frames = database.context("the snapshot has no database")?.frames;
+                for number in frames.0..=frames.1 {
+                    let bytes = fetch.frame(number)?;
+                    root.send(&Request::Frame { number }, &bytes)?;
+                }
+            }
+            Reply::Plan(plan) => return Ok(plan),
+            _ => bail!("the root half sent something else than a plan"),
+        }
+    }
+}
+
+/// Sends the frames of the plan, then the order to commit.
+fn stage_and_commit(
+    root: &mut RootHalf,
+    plan: &Plan,
+    fetch: &mut Fetch<'_>,
+    progress: &mut Progress,
+) -> Result<Restored> {
+    for &number in &plan.frames {
+        let bytes = fetch.frame(number)?;
+        root.send(&Request::Frame { number }, &bytes)?;
+        while let Some(reply) = root.try_receive()? {
+            if let Reply::Progress { bytes, .. } = reply {
+                progress.at(bytes, None);
+            }
+        }
+    }
+    root.send(&Request::Commit, &[])?;
+    loop {
+        match root.receive()?.0 {
+            Reply::Progress { bytes, .. } => progress.at(bytes, None),
+            Reply::Restored(restored) => return Ok(restored),
+            _ => bail!("the root half sent something else than an outcome"),
+        }
+    }
+}
+
+/// Frames of one entry, counted and timed.
+struct Fetch<'a> {
+    reader: &'a mut dyn ReadAt,
+    index: &'a Index,
+    downloaded: &'a mut u64,
+    seconds: &'a mut f64,
+}
+
+impl Fetch<'_> {
+    fn frame(&mut self, number: u32) -> Result<Vec<u8>> {
+        let started = Instant::now();
+        let entry = self.index.frames.get(number as usize).context("no such frame")?;
+        let mut bytes = vec![0; usize::try_from(entry.size)?];
+        self.reader
+            .read_at(entry.at, &mut bytes)
+            .with_context(|| format!("read frame {number} of the snapshot"))?;
+        *self.downloaded += entry.size;
+        *self.seconds += started.elapsed().as_secs_f64();
+        Ok(bytes)
+    }
+}
+
+fn tell(outcome: &Outcome) {
+    let Outcome { items, bytes, seconds, .. } = outcome;
+    let from = outcome.entry.as_deref().unwrap_or_default();
+    if items.restored == 0 {
+        let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
+        eprintln!("storecache: {}: {reason}", outcome.hit.name());
+        return;
+    }
+    let verb = if outcome.dry_run { "would restore" } else { "restored" };
+    eprintln!(
+        "storecache: {} hit: {verb} {} ({}) from {from} in {}; {} there before, {} skipped",
+        outcome.hit.name(),
+        report::plural(items.restored, "item"),
+        report::bytes(bytes.unpacked),
+        report::seconds(seconds.total),
+        items.present,
+        items.skipped,
+    );
+    if seconds.downtime > 0.0 {
+        eprintln!("storecache: the daemon was away for {}", report::seconds(seconds.downtime));
+    }
+    for (name, reason) in outcome.skipped.iter().take(10) {
+        eprintln!("storecache: skipped {name}: {reason}");
+    }
+}

@@ -1,0 +1,169 @@
+//! `save`: freeze, pack, write, report.
+
+use super::lookup::{self, find};
+use super::{Ending, cancel};
+use crate::backend::EntryName;
+use crate::key::{Key, Ladder};
+use crate::options::Save;
+use crate::privileged::client::RootHalf;
+use crate::privileged::protocol::{Reply, Request, SaveRequest};
+use crate::report::{self, Outcome, Progress};
+use crate::snapshot::{Digest, FORMAT, Frame, Head, Origin, SnapshotWriter, StoreFacts};
+use anyhow::{Context, Result, bail};
+use std::io::Write;
+use std::time::Instant;
+
+/// Saves the store that `options` name.
+pub fn save(options: &Save) -> Result<Ending> {
+    let started = Instant::now();
+    let mut outcome = Outcome {
+        command: "save",
+        dry_run: options.dry_run,
+        ..Outcome::default()
+    };
+    let done = run(options, &mut outcome);
+    outcome.seconds.total = started.elapsed().as_secs_f64();
+    if let Err(e) = &done {
+        outcome.reason = Some(format!("{e:#}"));
+    }
+    if options.output.json {
+        println!("{}", serde_json::to_string(&outcome)?);
+    } else if done.is_ok() && !options.output.quiet {
+        tell(&outcome);
+    }
+    done.map(|()| Ending::Done)
+}
+
+fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
+    let kind = lookup::kind(&options.store)?;
+    outcome.store = kind.to_string();
+    let backend = lookup::backend(&options.backend);
+    outcome.backend = backend.describe();
+    let mut progress = Progress::new(options.output.quiet);
+    let cancelled = cancel::on_signals()?;
+
+    let mut root = RootHalf::start(&cancelled)?;
+    let survey = root.survey(&lookup::store_request(&options.store, kind))?;
+    outcome.daemon = survey.daemon;
+    let key = lookup::key(&options.store, &options.key, kind, Some(&survey.facts.version))?;
+    outcome.key.clone_from(&key.text);
+    let looking = Instant::now();
+    let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
+    if let Some((entry, hit)) = find(backend.as_ref(), &exact)? {
+        outcome.hit = hit;
+        outcome.matched_key = Some(entry.name.key);
+    }
+    outcome.seconds.lookup = looking.elapsed().as_secs_f64();
+
+    let request = SaveRequest { level: options.level, threads: options.threads };
+    root.send(&Request::Save(request), &[])?;
+    let (Reply::Frozen { items, nar_bytes, facts }, _) = root.receive()? else {
+        bail!("the root half did not freeze the store");
+    };
+    progress.phase("pack", nar_bytes, Some(items));
+    let head = head(&key, facts, items, nar_bytes);
+    let entry = EntryName::new(&key.text);
+    root.send(&Request::Pack, &[])?;
+    if options.dry_run {
+        pack(&mut root, std::io::sink(), &head, &mut progress, outcome)?;
+    } else {
+        let writer = backend.create(&entry)?;
+        let writer = pack(&mut root, writer, &head, &mut progress, outcome)?;
+        let uploading = Instant::now();
+        let written = writer.finish()?;
+        outcome.seconds.upload += uploading.elapsed().as_secs_f64();
+        outcome.bytes.uploaded = written.size;
+        outcome.entry = Some(written.name.to_string());
+    }
+    if outcome.items.skipped > 0 {
+        let missing = report::plural(outcome.items.skipped, "item");
+        progress.say(&format!(
+            "storecache: {missing} left out: see `storecache save --json`, or run \
+             `nix-store --verify`"
+        ));
+    }
+    Ok(())
+}
+
+/// Takes the frames from the root half and lays out a snapshot of them.
+fn pack<W: Write>(
+    root: &mut RootHalf,
+    out: W,
+    head: &Head,
+    progress: &mut Progress,
+    outcome: &mut Outcome,
+) -> Result<W> {
+    let packing = Instant::now();
+    let mut writing = 0.0;
+    let mut snapshot = SnapshotWriter::new(out, head)?;
+    loop {
+        let (reply, bytes) = root.receive()?;
+        match reply {
+            Reply::Frame { raw, sha256, continues, items, raw_total } => {
+                if Digest::of(&bytes) != sha256 {
+                    bail!("a frame was changed on its way from the root half");
+                }
+                progress.at(raw_total, Some(items));
+                outcome.bytes.packed = raw_total;
+                let before = Instant::now();
+                let frame =
+                    Frame { bytes, raw, sha256, continues, progress: Default::default() };
+                snapshot.frame(frame).context("write the snapshot")?;
+                writing += before.elapsed().as_secs_f64();
+            }
+            Reply::Packed { items_under, items, database, missing, left_out } => {
+                outcome.items.saved = items.len() as u64;
+                outcome.items.skipped = missing.len() as u64;
+                let gone = |name| (name, "valid in the database, but not on the disk".to_owned());
+                let passed = |name| (name, "neither file, directory nor link".to_owned());
+                outcome.skipped.extend(missing.into_iter().map(gone));
+                outcome.skipped.extend(left_out.into_iter().map(passed));
+                let (out, _, length) = snapshot
+                    .finish(&items_under, items, database)
+                    .context("write the snapshot")?;
+                outcome.bytes.snapshot = length;
+                outcome.seconds.upload = writing;
+                outcome.seconds.pack = packing.elapsed().as_secs_f64() - writing;
+                return Ok(out);
+            }
+            _ => bail!("the root half sent something else than a frame"),
+        }
+    }
+}
+
+fn head(key: &Key, store: StoreFacts, items: u64, nar_bytes: u64) -> Head {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    Head {
+        format: FORMAT,
+        tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
+        store,
+        key: key.text.clone(),
+        ingredients: key.digests(),
+        origin: Origin {
+            repository: variable("GITHUB_REPOSITORY"),
+            reference: variable("GITHUB_REF"),
+            commit: variable("GITHUB_SHA"),
+            run: variable("GITHUB_RUN_ID"),
+            trigger: variable("GITHUB_EVENT_NAME"),
+        },
+        created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        items,
+        nar_bytes,
+    }
+}
+
+fn tell(outcome: &Outcome) {
+    let Outcome { items, bytes, seconds, .. } = outcome;
+    let verb = if outcome.dry_run { "would save" } else { "saved" };
+    eprintln!(
+        "storecache: {verb} {} as {} ({} packed into {}) in {}",
+        report::plural(items.saved, "item"),
+        outcome.entry.as_deref().unwrap_or(&outcome.key),
+        report::bytes(bytes.packed),
+        report::bytes(bytes.snapshot),
+        report::seconds(seconds.total),
+    );
+    if !outcome.dry_run {
+        eprintln!("storecache: it is in {}", outcome.backend);
+    }
+}

@@ -1,0 +1,22 @@
+//! Daemons that the user stops and starts with commands of their own.
+
+use super::ProcessContext;
+use anyhow::{Context, Result, bail};
+use std::process::{Command, Stdio};
+
+/// Runs a shell command, as the user who asked for it: it must not get more rights than they have.
+pub fn run(text: &str, run_as: Option<(u32, u32)>) -> Result<()> {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", text]).stdin(Stdio::null());
+    if let Some((uid, gid)) = run_as {
+        ProcessContext { uid, gid, groups: vec![gid], ..ProcessContext::default() }
+            .apply(&mut command);
+    }
+    // The daemon that the command leaves behind must not keep our pipes open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().with_context(|| format!("run {text:?}"))?;
+    if !status.success() {
+        bail!("the command {text:?} failed: {status}");
+    }
+    Ok(())
+}

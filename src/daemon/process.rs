@@ -1,0 +1,160 @@
+//! Daemons that are a bare process, found as the listener of their socket.
+
+use super::ProcessContext;
+use super::protocol::connect;
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal,
+};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The process that listens on a socket; nothing when nobody does. The kernel remembers who called
+/// `listen` (`man 7 unix`, `SO_PEERCRED`).
+pub fn listener(socket: &Path) -> Result<Option<u32>> {
+    let stream = match connect(socket) {
+        Ok(stream) => stream,
+        Err(e) => match e.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => return Ok(None),
+            _ => return Err(e).with_context(|| format!("connect to {}", socket.display())),
+        },
+    };
+    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+    Ok(u32::try_from(peer.pid.as_raw_nonzero().get()).ok())
+}
+
+/// Sends SIGTERM and waits for the end of the process, zombie or not.
+pub fn stop(pid: u32, patience: Duration) -> Result<()> {
+    let handle = match handle(pid) {
+        Ok(handle) => handle,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("find the daemon, process {pid}")),
+    };
+    match pidfd_send_signal(&handle, Signal::TERM) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(e) => return Err(e).with_context(|| format!("stop the daemon, process {pid}")),
+    }
+    if !has_ended(&handle, patience)? {
+        let seconds = patience.as_secs();
+        bail!("the daemon, process {pid}, did not end within {seconds} s of SIGTERM");
+    }
+    Ok(())
+}
+
+fn handle(pid: u32) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    pidfd_open(pid, PidfdFlags::empty())
+}
+
+fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    let mut ended = [PollFd::new(handle, PollFlags::IN)];
+    Ok(poll(&mut ended, Some(&timeout))? > 0)
+}
+
+/// How a process was started, and what it had open.
+pub struct Recipe {
+    process: OwnedFd,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    context: ProcessContext,
+    output: [Option<OwnedFd>; 2],
+}
+
+impl Recipe {
+    /// Reads it off the running process.
+    ///
+    /// # Errors
+    /// When the process is gone, or when its program is not on disk any more: then it must not be
+    /// stopped, since it could not be started again.
+    pub fn of(pid: u32) -> Result<Self> {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let about = || format!("look at the daemon, process {pid}");
+        let process = handle(pid).with_context(about)?;
+        let program = std::fs::read_link(proc.join("exe")).with_context(about)?;
+        let root = proc.join("root");
+        let on_disk = root.join(program.strip_prefix("/").unwrap_or(&program));
+        if !on_disk.exists() {
+            bail!(
+                "the daemon runs {}, which is not on disk any more, so it could not be started \
+                 again; restart it yourself and try again",
+                program.display()
+            );
+        }
+        let words = |file: &str| -> Result<Vec<OsString>> {
+            let bytes = std::fs::read(proc.join(file)).with_context(about)?;
+            let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+            Ok(bytes.split(|&b| b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
+        };
+        let arguments = words("cmdline")?;
+        let variables = words("environ")?.into_iter().filter_map(|variable| {
+            let bytes = variable.into_vec();
+            let equals = bytes.iter().position(|&b| b == b'=')?;
+            let (name, value) = (bytes[..equals].to_vec(), bytes[equals + 1..].to_vec());
+            Some((OsString::from_vec(name), OsString::from_vec(value)))
+        });
+        let open_path = |file: &str, flags: OFlags| -> Result<Arc<OwnedFd>> {
+            let fd = open(proc.join(file), flags | OFlags::CLOEXEC, Mode::empty());
+            Ok(Arc::new(fd.with_context(about)?))
+        };
+        let status = std::fs::read_to_string(proc.join("status")).with_context(about)?;
+        let ids = |name: &str| -> Vec<u32> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
+        };
+        // Fields are the real, effective, saved and file-system id (man 5 proc_pid_status).
+        let effective = |name: &str| ids(name).get(1).copied().context("no ids in its status");
+        let context = ProcessContext {
+            mount_namespace: Some(open_path("ns/mnt", OFlags::RDONLY)?),
+            root: Some(open_path("root", OFlags::PATH | OFlags::DIRECTORY)?),
+            directory: Some(open_path("cwd", OFlags::PATH | OFlags::DIRECTORY)?),
+            uid: effective("Uid:")?,
+            gid: effective("Gid:")?,
+            groups: ids("Groups:"),
+            own_session: true,
+        };
+        let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
+        Ok(Recipe {
+            process,
+            program,
+            arguments,
+            environment: variables.collect(),
+            context,
+            output,
+        })
+    }
+
+    /// Starts the same program with the same arguments, directory, environment and output.
+    pub fn start(&self) -> Result<()> {
+        if !has_ended(&self.process, Duration::ZERO)? {
+            return Ok(());
+        }
+        let about = || format!("start {}", self.program.display());
+        let mut command = Command::new(&self.program);
+        if let Some((name, rest)) = self.arguments.split_first() {
+            command.arg0(name).args(rest);
+        }
+        command.env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
+        command.stdin(Stdio::null());
+        let stdio = |fd: &Option<OwnedFd>| -> Result<Stdio> {
+            Ok(fd.as_ref().map(OwnedFd::try_clone).transpose()?.map_or(Stdio::null(), Stdio::from))
+        };
+        command.stdout(stdio(&self.output[0])?).stderr(stdio(&self.output[1])?);
+        self.context.clone().apply(&mut command);
+        command.spawn().with_context(about)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! The worker protocol, as far as it takes to know that a daemon answers.
+//!
+//! Everything is a little-endian u64; strings and lists are counted, strings padded to eight bytes.
+//! We announce version 1.21 to both Nix and Guix: below the versions where they differ.
+//! Source: `NixOS/nix:src/libstore/worker-protocol-connection.cc`, `daemon.cc`; Guix
+//! `guix/store.scm`.
+
+use anyhow::{Context, Result, anyhow, bail};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const CLIENT_MAGIC: u64 = 0x6e69_7863;
+const SERVER_MAGIC: u64 = 0x6478_696f;
+const OUR_VERSION: u64 = 0x115;
+const STDERR_LAST: u64 = 0x616c_7473;
+const STDERR_ERROR: u64 = 0x6378_7470;
+const STDERR_NEXT: u64 = 0x6f6c_6d67;
+const OP_IS_VALID_PATH: u64 = 1;
+const OP_QUERY_VALID_PATHS: u64 = 31;
+/// Longest string that we accept from a daemon.
+const STRING_LIMIT: u64 = 1 << 20;
+/// Pause between two tries to reach a daemon that is starting.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+
+/// A connection on which the daemon said that the store is open.
+pub struct Client {
+    stream: UnixStream,
+    deadline: Instant,
+}
+
+/// Connects to a socket whose path may be longer than the 107 bytes of an address.
+pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(ErrorKind::NotFound.into());
+    };
+    let directory = std::fs::File::open(parent)?;
+    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
+}
+
+/// Tries until the daemon answers a whole handshake and one `IsValidPath`.
+///
+/// # Errors
+/// After `patience`, with the step that the last try reached and why it ended there.
+pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Client> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let error = match Client::open(socket, deadline) {
+            Ok(mut client) => match client.is_valid(probe) {
+                Ok(_) => return Ok(client),
+                Err(e) => e.context("it stopped at: answer IsValidPath"),
+            },
+            Err(e) => e,
+        };
+        if Instant::now() + TRY_AGAIN >= deadline {
+            return Err(error.context(format!(
+                "the daemon did not become ready on {} within {} s",
+                socket.display(),
+                patience.as_secs()
+            )));
+        }
+        std::thread::sleep(TRY_AGAIN);
+    }
+}
+
+impl Client {
+    /// Shakes hands.
+    pub fn open(socket: &Path, deadline: Instant) -> Result<Self> {
+        let step = |name: &'static str| move || format!("it stopped at: {name}");
+        let stream = connect(socket).with_context(step("connect"))?;
+        let mut client = Client { stream, deadline };
+        client.send(&[CLIENT_MAGIC]).with_context(step("greet"))?;
+        let magic = client.word().with_context(step("read its greeting"))?;
+        if magic != SERVER_MAGIC {
+            return Err(anyhow!("{magic:#x} is no greeting of a Nix or Guix daemon"))
+                .with_context(step("read its greeting"));
+        }
+        client.word().with_context(step("read its version"))?;
+        // No processor affinity; keep the reserved space, or Guix would delete `db/reserved`.
+        client.send(&[OUR_VERSION, 0, 1]).with_context(step("announce our version"))?;
+        client.drain().with_context(step("wait until the store is open"))?;
+        Ok(client)
+    }
+
+    pub fn is_valid(&mut self, path: &str) -> Result<bool> {
+        let mut request = OP_IS_VALID_PATH.to_le_bytes().to_vec();
+        push_string(&mut request, path);
+        self.arm()?;
+        self.stream.write_all(&request)?;
+        self.drain()?;
+        Ok(self.word()? != 0)
+    }
+
+    /// Those of `paths` that the daemon calls valid.
+    pub fn valid(&mut self, paths: &[String]) -> Result<Vec<String>> {
+        let mut request = OP_QUERY_VALID_PATHS.to_le_bytes().to_vec();
+        request.extend_from_slice(&(paths.len() as u64).to_le_bytes());
+        paths.iter().for_each(|path| push_string(&mut request, path));
+        self.arm()?;
+        self.stream.write_all(&request)?;
+        self.drain()?;
+        let count = self.word()?;
+        if count > paths.len() as u64 {
+            bail!("asked for {} paths, the daemon answers {count}", paths.len());
+        }
+        (0..count).map(|_| self.string()).collect()
+    }
+
+    /// Reads log messages up to the end of an operation.
+    fn drain(&mut self) -> Result<()> {
+        loop {
+            match self.word()? {
+                STDERR_LAST => return Ok(()),
+                STDERR_NEXT => {
+                    self.string()?;
+                }
+                STDERR_ERROR => {
+                    let message = self.string()?;
+                    bail!("the daemon reports: {message}");
+                }
+                other => bail!("the daemon sent the unknown message {other:#x}"),
+            }
+        }
+    }
+
+    fn send(&mut self, words: &[u64]) -> Result<()> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.arm()?;
+        Ok(self.stream.write_all(&bytes)?)
+    }
+
+    fn word(&mut self) -> Result<u64> {
+        let mut bytes = [0; 8];
+        self.arm()?;
+        self.stream.read_exact(&mut bytes).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => anyhow!("the daemon hung up"),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("the daemon is silent"),
+            _ => e.into(),
+        })?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn string(&mut self) -> Result<String> {
+        let length = self.word()?;
+        if length > STRING_LIMIT {
+            bail!("the daemon sent a string of {length} bytes");
+        }
+        let mut bytes = vec![0; length.next_multiple_of(8) as usize];
+        self.stream.read_exact(&mut bytes)?;
+        bytes.truncate(length as usize);
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Limits the next read and write to what is left of the deadline.
+    fn arm(&self) -> Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let left = left.max(Duration::from_millis(1));
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.set_write_timeout(Some(left))?;
+        Ok(())
+    }
+}
+
+fn push_string(request: &mut Vec<u8>, text: &str) {
+    request.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    request.extend_from_slice(text.as_bytes());
+    request.resize(request.len().next_multiple_of(8), 0);
+}

@@ -1,0 +1,61 @@
+//! The ladder: the exact key, then prefixes in order.
+
+/// One thing to look for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rung {
+    Exact(String),
+    Prefix(String),
+}
+
+/// What to look for, best first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ladder {
+    pub rungs: Vec<Rung>,
+}
+
+impl Ladder {
+    pub fn new(key: &str, fallback: Option<&str>, restore_keys: &[String]) -> Self {
+        let prefixes = fallback.into_iter().chain(restore_keys.iter().map(String::as_str));
+        let prefixes = prefixes.map(|prefix| Rung::Prefix(prefix.to_owned()));
+        let mut rungs = vec![Rung::Exact(key.to_owned())];
+        for prefix in prefixes {
+            if !rungs.contains(&prefix) {
+                rungs.push(prefix);
+            }
+        }
+        Ladder { rungs }
+    }
+}
+
+impl Rung {
+    /// Whether an entry of `key` stands on this rung. Case does not count: the cache service of
+    /// GitHub does not tell cases apart.
+    pub fn holds(&self, key: &str) -> bool {
+        let key = key.to_lowercase();
+        match self {
+            Rung::Exact(exact) => key == exact.to_lowercase(),
+            Rung::Prefix(prefix) => key.starts_with(&prefix.to_lowercase()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exact_key_comes_first_and_no_prefix_twice() {
+        let keys = ["p-".to_owned(), "p-nix-".to_owned()];
+        let ladder = Ladder::new("p-nix-1-abc", Some("p-nix-"), &keys);
+        let prefix = |text: &str| Rung::Prefix(text.into());
+        let exact = Rung::Exact("p-nix-1-abc".into());
+        assert_eq!(ladder.rungs, [exact, prefix("p-nix-"), prefix("p-")]);
+    }
+
+    #[test]
+    fn an_exact_rung_holds_no_longer_key() {
+        assert!(Rung::Exact("Key".into()).holds("key"));
+        assert!(!Rung::Exact("key".into()).holds("key-1"));
+        assert!(Rung::Prefix("key-".into()).holds("KEY-1"));
+    }
+}

@@ -1,0 +1,14 @@
+//! storecache: snapshots of package stores for CI. ARCHITECTURE.md shows the rooms.
+//!
+//! A library only so that fuzzers and benchmarks reach the rooms; the product is the binary.
+
+pub mod backend;
+pub mod cli;
+pub mod command;
+pub mod daemon;
+pub mod key;
+pub mod options;
+pub mod privileged;
+pub mod report;
+pub mod snapshot;
+pub mod store;

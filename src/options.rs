@@ -1,0 +1,100 @@
+//! What the user asked for, parsed and complete: flags become these values before anything runs.
+
+use crate::daemon::DaemonChoice;
+use crate::store::StoreKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which store, or which directories.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Found out when not given.
+    pub kind: Option<StoreKind>,
+    /// File-system root of the store, absolute.
+    pub root: PathBuf,
+    /// Directories of a plain store, absolute.
+    pub paths: Vec<PathBuf>,
+    pub daemon: DaemonChoice,
+    pub lock_patience: Duration,
+    pub daemon_patience: Duration,
+}
+
+/// What the key is made of.
+#[derive(Debug, Clone)]
+pub struct KeyOptions {
+    /// The exact key; made from the rest when not given.
+    pub key: Option<String>,
+    pub restore_keys: Vec<String>,
+    pub prefix: String,
+    /// Version of the package manager; asked of it when not given.
+    pub version: Option<String>,
+    pub hash_files: Vec<String>,
+    pub workflow: Option<PathBuf>,
+    pub workflow_mode: WorkflowMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WorkflowMode {
+    /// Hash the file's bytes.
+    Bytes,
+    /// Leave the workflow out of the key.
+    None,
+}
+
+/// Where entries live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendOptions {
+    Directory(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct OutputOptions {
+    pub json: bool,
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Save {
+    pub store: StoreOptions,
+    pub key: KeyOptions,
+    pub backend: BackendOptions,
+    pub output: OutputOptions,
+    pub dry_run: bool,
+    pub level: i32,
+    pub threads: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Restore {
+    pub store: StoreOptions,
+    pub key: KeyOptions,
+    pub backend: BackendOptions,
+    pub output: OutputOptions,
+    pub dry_run: bool,
+    pub threads: usize,
+    /// Swap plain directories that differ.
+    pub replace: bool,
+    pub fail_on_miss: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ShowKey {
+    pub store: StoreOptions,
+    pub key: KeyOptions,
+    pub output: OutputOptions,
+    pub explain: bool,
+}
+
+/// One snapshot, looked at without a store.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// The file; looked up by key when not given.
+    pub file: Option<PathBuf>,
+    pub store: StoreOptions,
+    pub key: KeyOptions,
+    pub backend: BackendOptions,
+    pub output: OutputOptions,
+    /// List the items too.
+    pub items: bool,
+    pub threads: usize,
+}

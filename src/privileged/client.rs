@@ -1,0 +1,185 @@
+//! Starting the root half and talking to it.
+
+use super::protocol::{
+    PROTOCOL, Phase, Reply, Request, StoreRequest, Survey, read_message, write_message,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use std::io::{BufReader, Read};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The only search path that the root half gets.
+const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How soon a signal is noticed while the root half is silent.
+const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
+
+/// The root half failed and undid what it had begun.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .causes.join(": "))]
+pub struct RootFailure {
+    pub phase: Phase,
+    /// Outermost first.
+    pub causes: Vec<String>,
+}
+
+/// The root half, running. Dropped, it is told to abort and waited for.
+pub struct RootHalf {
+    child: Child,
+    requests: Option<ChildStdin>,
+    replies: Receiver<Result<(Reply, Vec<u8>)>>,
+    errors: Option<JoinHandle<String>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl RootHalf {
+    /// Starts the root half, through sudo unless this process is root already, and greets it.
+    /// When `cancelled` is set, every call fails and the root half aborts.
+    ///
+    /// # Errors
+    /// When sudo is missing or refuses; nothing was done then.
+    pub fn start(cancelled: &Arc<AtomicBool>) -> Result<Self> {
+        let program = std::env::current_exe().context("find the path of this program")?;
+        let is_root = rustix::process::geteuid().is_root();
+        let mut command = if is_root {
+            Command::new(&program)
+        } else {
+            let mut sudo = Command::new("sudo");
+            sudo.args(["-n", "--"]).arg(&program);
+            sudo
+        };
+        command.arg("privileged").env_clear().env("PATH", ROOT_PATH);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound if !is_root => anyhow!(
+                "the store belongs to root, and sudo is not installed; run as root, or install sudo"
+            ),
+            _ => anyhow!(e).context("start the root half"),
+        })?;
+        let requests = child.stdin.take();
+        let output = child.stdout.take().context("the root half has no output")?;
+        let mut error_output = child.stderr.take().context("the root half has no error output")?;
+        let errors = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = error_output.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).trim().to_owned()
+        });
+        let (send, replies) = bounded(4);
+        std::thread::spawn(move || {
+            let mut output = BufReader::with_capacity(1 << 16, output);
+            while let Some(message) = read_message(&mut output).transpose() {
+                let failed = message.is_err();
+                if send.send(message).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        let cancelled = Arc::clone(cancelled);
+        let mut root = RootHalf { child, requests, replies, errors: Some(errors), cancelled };
+        let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
+        match greeted.and_then(|()| root.receive()) {
+            Ok((Reply::Hello { protocol: PROTOCOL }, _)) => Ok(root),
+            Ok(_) => bail!("the root half is another version of storecache"),
+            Err(e) if is_root => Err(e),
+            Err(_) => {
+                let text = root.end();
+                let text = if text.is_empty() { "no reason given".into() } else { text };
+                bail!(
+                    "the store belongs to root, and sudo refused: {text}; allow this user to run \
+                     `{} privileged` without a password, or run as root",
+                    program.display()
+                )
+            }
+        }
+    }
+
+    /// Names the store; gives back what the root half found.
+    pub fn survey(&mut self, store: &StoreRequest) -> Result<Survey> {
+        self.send(&Request::Store(store.clone()), &[])?;
+        match self.receive()? {
+            (Reply::Store(survey), _) => Ok(survey),
+            _ => bail!("the root half did not describe the store"),
+        }
+    }
+
+    pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<()> {
+        self.check()?;
+        let requests = self.requests.as_mut().context("the root half was told to end")?;
+        if let Err(error) = write_message(requests, request, payload) {
+            // It hung up; what it said before that is the cause.
+            self.requests = None;
+            return Err(self.last_words().unwrap_or(error));
+        }
+        Ok(())
+    }
+
+    /// The next reply.
+    ///
+    /// # Errors
+    /// [`RootFailure`] when that is what it says; also when it died.
+    pub fn receive(&mut self) -> Result<(Reply, Vec<u8>)> {
+        loop {
+            self.check()?;
+            match self.replies.recv_timeout(LOOK_FOR_SIGNALS) {
+                Ok(message) => return failure_or(message?),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let text = self.end();
+                    let status = self.child.wait()?;
+                    let text = if text.is_empty() { String::new() } else { format!(": {text}") };
+                    bail!("the root half ended before it was done ({status}){text}");
+                }
+            }
+        }
+    }
+
+    /// A reply that has come already; nothing when none has.
+    pub fn try_receive(&mut self) -> Result<Option<Reply>> {
+        match self.replies.try_recv() {
+            Ok(message) => Ok(Some(failure_or(message?)?.0)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn last_words(&self) -> Option<anyhow::Error> {
+        self.replies.iter().find_map(|message| match message {
+            Ok(message) => failure_or(message).err(),
+            Err(e) => Some(e),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            bail!("cancelled by a signal");
+        }
+        Ok(())
+    }
+
+    /// Closes its input, lets it undo what it began, and gives back what it wrote to its error
+    /// output.
+    fn end(&mut self) -> String {
+        self.requests = None;
+        while self.replies.recv().is_ok() {}
+        let _ = self.child.wait();
+        self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default()
+    }
+}
+
+fn failure_or((reply, payload): (Reply, Vec<u8>)) -> Result<(Reply, Vec<u8>)> {
+    match reply {
+        Reply::Failed { phase, causes } => Err(RootFailure { phase, causes }.into()),
+        reply => Ok((reply, payload)),
+    }
+}
+
+impl Drop for RootHalf {
+    fn drop(&mut self) {
+        let text = self.end();
+        if !text.is_empty() {
+            eprintln!("{text}");
+        }
+    }
+}

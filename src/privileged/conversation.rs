@@ -1,0 +1,108 @@
+//! The root half's end of the conversation, and how it is called off.
+
+use super::protocol::{Phase, Reply, Request, read_message, write_message};
+use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::cell::Cell;
+use std::io::{BufReader, stdin, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How soon a signal is noticed while the other half is silent.
+const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
+
+/// Set once somebody calls the run off.
+#[derive(Clone, Default)]
+pub struct Cancel {
+    hung_up: Arc<AtomicBool>,
+    signalled: Arc<AtomicBool>,
+}
+
+impl Cancel {
+    /// # Errors
+    /// When the run was called off: the reason.
+    pub fn check(&self) -> Result<()> {
+        if self.signalled.load(Ordering::Relaxed) {
+            bail!("cancelled by a signal");
+        }
+        if self.hung_up.load(Ordering::Relaxed) {
+            bail!("cancelled: the other half closed the connection");
+        }
+        Ok(())
+    }
+}
+
+/// Requests in, replies out.
+pub struct Conversation {
+    requests: Receiver<Result<(Request, Vec<u8>)>>,
+    pub cancel: Cancel,
+    /// The phase that an error would be reported in.
+    phase: Cell<Phase>,
+}
+
+impl Conversation {
+    /// Starts reading standard input and catching signals.
+    pub fn start() -> Result<Self> {
+        let cancel = Cancel::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&cancel.signalled))
+                .context("catch signals")?;
+        }
+        // Two frames may wait: one being written, one being received.
+        let (send, requests) = bounded(2);
+        let hung_up = Arc::clone(&cancel.hung_up);
+        std::thread::spawn(move || {
+            let mut input = BufReader::new(stdin().lock());
+            loop {
+                let message = read_message(&mut input).transpose();
+                let ended = !matches!(message, Some(Ok(_)));
+                if ended {
+                    hung_up.store(true, Ordering::Relaxed);
+                }
+                let heard = message.is_some_and(|message| send.send(message).is_ok());
+                if ended || !heard {
+                    return;
+                }
+            }
+        });
+        Ok(Conversation { requests, cancel, phase: Cell::new(Phase::Start) })
+    }
+
+    /// The next request.
+    ///
+    /// # Errors
+    /// When the run was called off.
+    pub fn receive(&self) -> Result<(Request, Vec<u8>)> {
+        loop {
+            match self.requests.recv_timeout(LOOK_FOR_SIGNALS) {
+                Ok(message) => return message,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.cancel.check()?;
+                    return Err(anyhow!("the other half went away"));
+                }
+                Err(RecvTimeoutError::Timeout) if self.cancel.signalled.load(Ordering::Relaxed) => {
+                    self.cancel.check()?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    pub fn reply(&self, reply: &Reply) -> Result<()> {
+        self.reply_with(reply, &[])
+    }
+
+    pub fn reply_with(&self, reply: &Reply, payload: &[u8]) -> Result<()> {
+        write_message(&mut stdout().lock(), reply, payload).context("reply to the other half")
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+}

@@ -1,0 +1,175 @@
+//! The guardian: a process of its own that starts the daemon again, whatever becomes of the root
+//! half.
+//!
+//! It is started before the daemon stops, gathers what a start takes, and is the one who starts the
+//! daemon in every case: on the word of the root half, or when the root half is gone. It leaves the
+//! session, so that a terminal's or a job's signals do not reach it.
+
+use super::target::run_lock;
+use crate::daemon::{Daemon, Starter, await_ready};
+use crate::store::{Layout, StoreKind, recover};
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader, Write, stdin, stdout};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// What the guardian is told first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Brief {
+    pub daemon: Daemon,
+    pub kind: StoreKind,
+    pub root: PathBuf,
+    /// A store path to ask the daemon about.
+    pub probe: String,
+    pub staging: PathBuf,
+    pub patience: Duration,
+}
+
+/// What the guardian answers: to the brief, and to the order to start.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Done,
+    Failed(Vec<String>),
+}
+
+const START: &str = "start";
+/// How long a dead run's commit may take to undo before the daemon starts in any case.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The root half's end. Dropped without [`Guardian::start`], it has the daemon started too.
+pub struct Guardian {
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Guardian {
+    /// Starts a guardian and waits until it is ready.
+    pub fn arm(brief: &Brief) -> Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .args(["privileged", "--guardian"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("start the guardian")?;
+        let orders = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
+        let mut guardian = Guardian { child, orders, answers };
+        let briefed = serde_json::to_string(brief)
+            .map_err(Into::into)
+            .and_then(|line| guardian.order(&line))
+            .and_then(|()| guardian.answer());
+        if let Err(e) = briefed {
+            // The daemon was not stopped: there is nothing to start.
+            guardian.orders = None;
+            let _ = guardian.child.wait();
+            return Err(e.context("prepare to start the daemon again"));
+        }
+        Ok(guardian)
+    }
+
+    /// Has the daemon started and waits until it answers.
+    pub fn start(mut self) -> Result<()> {
+        self.order_start()
+    }
+
+    fn order_start(&mut self) -> Result<()> {
+        self.order(START)?;
+        self.orders = None;
+        let answer = self.answer();
+        self.child.wait().context("wait for the guardian")?;
+        answer
+    }
+
+    fn order(&mut self, line: &str) -> Result<()> {
+        let orders = self.orders.as_mut().context("the guardian has its orders already")?;
+        writeln!(orders, "{line}").context("speak to the guardian")
+    }
+
+    fn answer(&mut self) -> Result<()> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        match serde_json::from_str(&line) {
+            Ok(Answer::Done) => Ok(()),
+            Ok(Answer::Failed(causes)) => Err(chained(causes)),
+            Err(_) => bail!("the guardian died"),
+        }
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        if self.orders.is_some() {
+            // Whatever went wrong is being reported already; should the guardian be dead, so that
+            // nobody starts the daemon, its death is what is left to tell.
+            if let Err(e) = self.order_start() {
+                eprintln!("storecache: the daemon was not started again: {e:#}");
+            }
+        }
+    }
+}
+
+/// Puts causes, outermost first, back together.
+fn chained(causes: Vec<String>) -> anyhow::Error {
+    let mut causes = causes.into_iter().rev();
+    let first = anyhow!(causes.next().unwrap_or_default());
+    causes.fold(first, |error, cause| error.context(cause))
+}
+
+/// The guardian itself, on standard input and output. Gives back the exit code.
+pub fn guard() -> u8 {
+    let _ = rustix::process::setsid();
+    let mut lines = stdin().lock().lines();
+    let mut next_line = || lines.next().transpose().map(Option::unwrap_or_default);
+
+    let prepared = next_line().map_err(Into::into).and_then(|line| {
+        let brief: Brief = serde_json::from_str(&line).context("the brief does not parse")?;
+        let starter = Starter::prepare(&brief.daemon)?;
+        Ok((brief, starter))
+    });
+    let (brief, starter) = match prepared {
+        Ok(prepared) => prepared,
+        Err(e) => return tell(Err(e)),
+    };
+    tell(Ok(()));
+
+    let ordered = next_line().is_ok_and(|line| line == START);
+    if !ordered {
+        // The root half is dead: its locks are free, its commit may be half done.
+        let _ = undo(&brief);
+    }
+    let outcome = start(&brief, &starter);
+    if !ordered {
+        let _ = std::fs::remove_dir_all(&brief.staging);
+    }
+    tell(outcome)
+}
+
+fn start(brief: &Brief, starter: &Starter) -> Result<()> {
+    starter.start()?;
+    if brief.daemon == Daemon::None {
+        return Ok(());
+    }
+    let layout = Layout::of(brief.kind, &brief.root)?;
+    await_ready(&layout.socket(), &brief.probe, brief.patience).map(drop)
+}
+
+fn undo(brief: &Brief) -> Result<()> {
+    let layout = Layout::of(brief.kind, &brief.root)?;
+    let _lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()))?;
+    recover(&layout, &brief.staging)
+}
+
+fn tell(outcome: Result<()>) -> u8 {
+    let (answer, code) = match outcome {
+        Ok(()) => (Answer::Done, 0),
+        Err(e) => (Answer::Failed(e.chain().map(ToString::to_string).collect()), 1),
+    };
+    let line = serde_json::to_string(&answer).unwrap_or_default();
+    // The root half may be dead, which is why we are here.
+    let _ = writeln!(stdout(), "{line}");
+    code
+}

@@ -1,0 +1,25 @@
+//! The half that runs as root, and how the other half talks to it.
+//!
+//! Only this half touches the store, its database and its daemon. It knows no network, gets no
+//! secret, and takes orders on its standard input only; when that closes it undoes what it began
+//! and ends. The room must not know backends: what is read or written elsewhere passes through the
+//! other half as frames.
+//!
+//! - [`client`]: starting the root half and talking to it, for the user's half
+//! - [`protocol`]: the messages
+//! - [`serve`]: the root half's conversation
+//! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
+
+pub mod client;
+mod conversation;
+mod guardian;
+pub mod protocol;
+mod restore_plain;
+mod restore_store;
+mod save;
+mod serve;
+mod survey;
+mod target;
+
+pub use guardian::guard;
+pub use serve::serve;

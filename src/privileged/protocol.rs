@@ -1,0 +1,229 @@
+//! Messages between the two halves.
+//!
+//! On the wire: `u32 BE` length of the JSON, `u32 BE` length of the payload, JSON, payload. Frames
+//! travel as payload, so that nothing is encoded twice.
+
+use crate::daemon::DaemonChoice;
+use crate::snapshot::{
+    Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts,
+};
+use crate::store::StoreKind;
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Both halves are the same program; a difference means that two versions met.
+pub const PROTOCOL: u32 = 1;
+
+/// No message has a larger part: an index of millions of items still fits.
+const PART_LIMIT: u32 = 512 << 20;
+
+/// From the user's half to the root half.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    Hello { protocol: u32 },
+    /// Which store the conversation is about. Comes first.
+    Store(StoreRequest),
+    /// Freeze the database and choose items.
+    Save(SaveRequest),
+    /// Read, compress and send the frames.
+    Pack,
+    /// Prepare a restore. Payload: content of the index frame.
+    Restore(RestoreRequest),
+    /// One frame of the snapshot. Payload: its bytes.
+    Frame { number: u32 },
+    /// Every frame that was asked for has been sent: make the items valid.
+    Commit,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoreRequest {
+    pub kind: StoreKind,
+    /// File-system root that the store belongs to.
+    pub root: PathBuf,
+    /// Directories of a plain store.
+    pub paths: Vec<PathBuf>,
+    pub daemon: DaemonChoice,
+    /// How long to wait for locks that somebody else holds.
+    pub lock_patience: Duration,
+    /// How long to wait until the daemon has stopped or answers.
+    pub daemon_patience: Duration,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SaveRequest {
+    pub level: i32,
+    pub threads: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    pub store: StoreFacts,
+    pub threads: usize,
+    /// Plain stores: swap a directory that differs instead of leaving it alone.
+    pub replace: bool,
+}
+
+/// From the root half to the user's half.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    Hello { protocol: u32 },
+    Store(Survey),
+    Frozen { items: u64, nar_bytes: u64, facts: StoreFacts },
+    /// Payload: the frame.
+    Frame { raw: u64, sha256: Digest, continues: Option<Continuation>, items: u64, raw_total: u64 },
+    Packed {
+        items_under: String,
+        items: Vec<ItemEntry>,
+        database: Option<DatabaseEntry>,
+        missing: Vec<String>,
+        left_out: Vec<String>,
+    },
+    /// The frames of the database are wanted.
+    NeedDatabase,
+    Plan(Plan),
+    Progress { phase: Phase, bytes: u64 },
+    Restored(Restored),
+    /// The root half undid what it began and ends. First cause first.
+    Failed { phase: Phase, causes: Vec<String> },
+}
+
+/// What the root half found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Survey {
+    pub facts: StoreFacts,
+    /// Why which daemon is taken to be in charge.
+    pub daemon: String,
+}
+
+/// What a restore is going to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Frames that are needed, in order.
+    pub frames: Vec<u32>,
+    pub wanted: u64,
+    pub present: u64,
+    /// Name and reason.
+    pub skipped: Vec<(String, String)>,
+    /// Bytes that the wanted items take on the disk.
+    pub disk_bytes: u64,
+    /// Directories that dead runs had left and that were removed.
+    pub stale_removed: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Restored {
+    pub items: u64,
+    /// Items that became valid through somebody else meanwhile.
+    pub overtaken: u64,
+    /// Content bytes written.
+    pub bytes: u64,
+    pub roots: u64,
+    pub commit_seconds: f64,
+    pub downtime_seconds: f64,
+    pub verify_seconds: f64,
+}
+
+/// Where a run is; also the first word of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    Start,
+    Lookup,
+    Freeze,
+    Pack,
+    Upload,
+    Plan,
+    Download,
+    Unpack,
+    Commit,
+    Daemon,
+    Verify,
+}
+
+impl Phase {
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Start => "start",
+            Phase::Lookup => "lookup",
+            Phase::Freeze => "freeze",
+            Phase::Pack => "pack",
+            Phase::Upload => "upload",
+            Phase::Plan => "plan",
+            Phase::Download => "download",
+            Phase::Unpack => "unpack",
+            Phase::Commit => "commit",
+            Phase::Daemon => "daemon",
+            Phase::Verify => "verify",
+        }
+    }
+}
+
+/// Writes one message.
+pub fn write_message<M: Serialize>(
+    out: &mut impl Write,
+    message: &M,
+    payload: &[u8],
+) -> Result<()> {
+    let json = serde_json::to_vec(message).context("encode a message")?;
+    let length = |part: &[u8]| match u32::try_from(part.len()) {
+        Ok(length) if length <= PART_LIMIT => Ok(length.to_be_bytes()),
+        _ => bail!("a message of {} bytes is too large", part.len()),
+    };
+    out.write_all(&[length(&json)?, length(payload)?].concat())?;
+    out.write_all(&json)?;
+    out.write_all(payload)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Reads one message; nothing at the end of the stream.
+///
+/// # Errors
+/// When the stream ends inside a message, or when it is none.
+pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(M, Vec<u8>)>> {
+    let mut lengths = [0; 8];
+    match input.read_exact(&mut lengths[..1]) {
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    input.read_exact(&mut lengths[1..]).context("a message is cut short")?;
+    let [a, b, c, d, e, f, g, h] = lengths;
+    let mut part = |length: u32| -> Result<Vec<u8>> {
+        if length > PART_LIMIT {
+            bail!("a message of {length} bytes is too large");
+        }
+        // Grows with what arrives: a lying length costs no memory.
+        let mut bytes = Vec::new();
+        input.by_ref().take(length.into()).read_to_end(&mut bytes)?;
+        if bytes.len() != length as usize {
+            bail!("a message is cut short: got {} of {length} bytes", bytes.len());
+        }
+        Ok(bytes)
+    };
+    let json = part(u32::from_be_bytes([a, b, c, d]))?;
+    let payload = part(u32::from_be_bytes([e, f, g, h]))?;
+    let message = serde_json::from_slice(&json).context("a message does not parse")?;
+    Ok(Some((message, payload)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_back_with_its_payload() {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, &Request::Frame { number: 7 }, b"frame").unwrap();
+        let (message, payload) = read_message::<Request>(&mut &bytes[..]).unwrap().unwrap();
+        assert!(matches!(message, Request::Frame { number: 7 }));
+        assert_eq!(payload, b"frame");
+        for cut in 1..bytes.len() {
+            assert!(read_message::<Request>(&mut &bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(read_message::<Request>(&mut &b""[..]).unwrap().is_none());
+    }
+}

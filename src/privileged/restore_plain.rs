@@ -1,0 +1,185 @@
+//! Restoring plain directories, root half: each is staged beside its place and swapped in by rename.
+//!
+//! Only directories that the user named are touched, whatever the snapshot holds.
+
+use super::conversation::Conversation;
+use super::protocol::{Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest};
+use super::target::{directory, receive_frames, run_lock};
+use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
+use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
+use anyhow::{Context, Result, bail};
+use rustix::fs::syncfs;
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a restore does with the directories of a snapshot.
+#[derive(Default)]
+struct PlainPlan {
+    /// Position in the index, and place.
+    wanted: Vec<(usize, PathBuf)>,
+    present: u64,
+    /// Name and reason.
+    skipped: Vec<(String, String)>,
+}
+
+/// A directory on the way to its place.
+struct Staged {
+    place: Arc<OwnedFd>,
+    staging: Staging,
+}
+
+pub fn restore(
+    talk: &Conversation,
+    store: &StoreRequest,
+    request: &RestoreRequest,
+    index: &[u8],
+) -> Result<()> {
+    talk.enter(Phase::Plan);
+    let index = Index::from_bytes(index)?;
+    index.check()?;
+    if request.store.kind != StoreKind::Plain.name() || !index.items_under.is_empty() {
+        bail!("the snapshot is of the store kind {}, not plain", request.store.kind);
+    }
+    if request.store.system != system() {
+        bail!("the snapshot is for the system {}, this is {}", request.store.system, system());
+    }
+    let _run_locks = run_locks(talk, store)?;
+    let plan = plan(store, request, &index)?;
+    let mut frames: Vec<u32> = plan
+        .wanted
+        .iter()
+        .flat_map(|(at, _)| index.items[*at].frames.0..=index.items[*at].frames.1)
+        .collect();
+    frames.sort_unstable();
+    frames.dedup();
+    talk.reply(&Reply::Plan(Plan {
+        frames: frames.clone(),
+        wanted: plan.wanted.len() as u64,
+        present: plan.present,
+        skipped: plan.skipped.clone(),
+        disk_bytes: plan.wanted.iter().map(|(at, _)| index.items[*at].disk).sum(),
+        stale_removed: 0,
+    }))?;
+
+    let next = talk.receive()?;
+    if plan.wanted.is_empty() {
+        return talk.reply(&Reply::Restored(Restored::default()));
+    }
+    talk.enter(Phase::Unpack);
+    let mut staged: BTreeMap<PathBuf, Staged> = BTreeMap::new();
+    let mut targets = Vec::new();
+    for (at, place) in &plan.wanted {
+        let (parent, name) = split(place)?;
+        if !staged.contains_key(&parent) {
+            staged.insert(parent.clone(), stage(&parent)?);
+        }
+        let directory = Arc::clone(&staged[&parent].staging.directory);
+        targets.push((*at, Target { directory, name }));
+    }
+    let unpacker = Unpacker::new(&index, targets, None, request.threads)?;
+    receive_frames(talk, next, &frames, &unpacker)?;
+    let unpacked = unpacker.finish()?;
+    for Staged { place, .. } in staged.values() {
+        syncfs(place).context("write the staged directories to the disk")?;
+    }
+
+    talk.enter(Phase::Commit);
+    let committing = Instant::now();
+    let mut placement = Placement::default();
+    for (_, place) in &plan.wanted {
+        talk.cancel.check()?;
+        let (parent, name) = split(place)?;
+        let Staged { place, staging } = &staged[&parent];
+        placement.place(&staging.directory, place, &name)?;
+    }
+    placement.keep();
+    talk.reply(&Reply::Restored(Restored {
+        items: unpacked.items,
+        bytes: unpacked.bytes,
+        commit_seconds: committing.elapsed().as_secs_f64(),
+        ..Restored::default()
+    }))
+}
+
+fn plan(store: &StoreRequest, request: &RestoreRequest, index: &Index) -> Result<PlainPlan> {
+    let named: HashSet<&Path> =
+        store.paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path)).collect();
+    let mut plan = PlainPlan::default();
+    for (at, item) in index.items.iter().enumerate() {
+        let mut skip = |reason: &str| plan.skipped.push((item.name.clone(), reason.into()));
+        if !named.contains(Path::new(&item.name)) {
+            skip("it is not among the directories named with --path");
+            continue;
+        }
+        let place = store.root.join(&item.name);
+        match state(&place, item)? {
+            State::Absent => plan.wanted.push((at, place)),
+            State::Same => plan.present += 1,
+            State::Other if request.replace => plan.wanted.push((at, place)),
+            State::Other => skip("something else is there; --mode replace swaps it"),
+        }
+    }
+    let held: HashSet<&Path> = index.items.iter().map(|item| Path::new(&item.name)).collect();
+    for path in named.difference(&held) {
+        let reason = "the snapshot does not hold it".to_owned();
+        plan.skipped.push((path.display().to_string(), reason));
+    }
+    Ok(plan)
+}
+
+enum State {
+    /// Not there, or empty.
+    Absent,
+    Same,
+    Other,
+}
+
+fn state(place: &Path, item: &ItemEntry) -> Result<State> {
+    let empty = |path: &Path| path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    let Ok(metadata) = place.symlink_metadata() else { return Ok(State::Absent) };
+    if metadata.is_dir() && empty(place) && item.files > 1 {
+        return Ok(State::Absent);
+    }
+    let (parent, name) = split(place)?;
+    let base = directory(&parent)?;
+    let found = fingerprint(&base, name.as_bytes(), &item.name)?;
+    Ok(if found.is_some() && found == item.fingerprint { State::Same } else { State::Other })
+}
+
+fn stage(parent: &Path) -> Result<Staged> {
+    if !parent.exists() {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .with_context(|| format!("make {}", parent.display()))?;
+    }
+    clean_stale(parent)?;
+    Ok(Staged { place: Arc::new(directory(parent)?), staging: Staging::create(parent)? })
+}
+
+/// Locks the parents of all places, or what is there of them, in a fixed order.
+fn run_locks(talk: &Conversation, store: &StoreRequest) -> Result<Vec<Lock>> {
+    let mut parents: Vec<PathBuf> = Vec::new();
+    for path in &store.paths {
+        let place = store.root.join(path.strip_prefix("/").unwrap_or(path));
+        let existing = place.ancestors().skip(1).find(|path| path.is_dir());
+        parents.push(existing.context("there is no root directory")?.to_owned());
+    }
+    parents.sort();
+    parents.dedup();
+    let cancelled = || talk.cancel.check();
+    parents.iter().map(|parent| run_lock(parent, store.lock_patience, &cancelled)).collect()
+}
+
+fn split(place: &Path) -> Result<(PathBuf, String)> {
+    let name = place.file_name().and_then(|name| name.to_str());
+    match (place.parent(), name) {
+        (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
+        _ => bail!("{} cannot be swapped; name a directory in it", place.display()),
+    }
+}

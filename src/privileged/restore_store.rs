@@ -1,0 +1,315 @@
+//! Restoring a store with a database, root half: plan, stage, commit.
+//!
+//! Everything slow happens in a staging directory while the daemon is up. Until the transaction
+//! commits, nothing is valid that was not valid before; whatever fails before that is undone by the
+//! drop of the guard that stands for it.
+
+use super::conversation::Conversation;
+use super::guardian::{Brief, Guardian};
+use super::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest};
+use super::target::{StoreTarget, directory, receive_frames};
+use crate::daemon::{Daemon, await_ready, listener};
+use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
+use crate::store::{
+    Choice, ItemName, Layout, LiveDatabase, LockMode, Merge, Owner, Placement, Roots, Rows,
+    SnapshotDatabase, Staging, choose, clean_stale, lock, record_plan, system,
+};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, statvfs, syncfs};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub fn restore(
+    talk: &Conversation,
+    store: &StoreRequest,
+    request: &RestoreRequest,
+    index: &[u8],
+) -> Result<()> {
+    talk.enter(Phase::Plan);
+    let target = StoreTarget::new(store)?;
+    let layout = &target.layout;
+    let cancelled = || talk.cancel.check();
+    let index = Index::from_bytes(index)?;
+    index.check()?;
+    check_fit(layout, &request.store, &index)?;
+
+    let _run_lock = target.run_lock(&cancelled)?;
+    let _gc_lock = lock(&layout.gc_lock(), LockMode::Shared, target.lock_patience, &cancelled)
+        .context("keep garbage collectors away; try again when the collection is done")?;
+    let stale_removed = clean_stale(&layout.store())? as u64;
+    let (snapshot, _kept) = receive_database(talk, layout, &index)?;
+    let choice = plan(layout, &snapshot, &index)?;
+    let frames = frames_of(&index, &choice);
+    let positions = positions(&index)?;
+    let wanted = || choice.wanted.iter().filter_map(|name| positions.get(name.as_str()));
+    let disk_bytes = wanted().map(|&at| index.items[at].disk).sum();
+    let files = wanted().map(|&at| index.items[at].files).sum();
+    check_space(layout, disk_bytes, files)?;
+    let rows = Rows::read(&snapshot, &choice.wanted)?;
+    talk.reply(&Reply::Plan(Plan {
+        frames: frames.clone(),
+        wanted: choice.wanted.len() as u64,
+        present: choice.present.len() as u64,
+        skipped: choice.skipped.iter().map(|s| (s.name.to_string(), s.reason.clone())).collect(),
+        disk_bytes,
+        stale_removed,
+    }))?;
+
+    // The next request says that this is no dry run.
+    let next = talk.receive()?;
+    if choice.wanted.is_empty() {
+        return talk.reply(&Reply::Restored(Restored::default()));
+    }
+    talk.enter(Phase::Unpack);
+    let owner = Owner::of(layout)?;
+    prepare_store(&target, owner)?;
+    let staging = Staging::create(&layout.store())?;
+    let targets = wanted().map(|&at| {
+        let directory = Arc::clone(&staging.directory);
+        (at, Target { directory, name: index.items[at].name.clone() })
+    });
+    let ids = Some((owner.uid, owner.gid));
+    let unpacker = Unpacker::new(&index, targets, ids, request.threads)?;
+    receive_frames(talk, next, &frames, &unpacker)?;
+    let unpacked = unpacker.finish()?;
+    let place = Arc::new(directory(&layout.store())?);
+    syncfs(&place).context("write the staged items to the disk")?;
+    record_plan(staging.path(), &choice.wanted)?;
+
+    let restored = commit(talk, &target, owner, &staging, &place, &rows, &choice.wanted)?;
+    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
+}
+
+/// Refuses what was made for another store.
+fn check_fit(layout: &Layout, facts: &StoreFacts, index: &Index) -> Result<()> {
+    let differs = |what: &str, theirs: &str, ours: &str| -> Result<()> {
+        if theirs == ours {
+            return Ok(());
+        }
+        bail!("the snapshot is for the {what} {theirs}, this is {ours}; save one here first")
+    };
+    differs("store kind", &facts.kind, layout.kind.name())?;
+    differs("system", &facts.system, &system())?;
+    differs("store directory", &facts.store_dir, layout.store_dir)?;
+    differs("store directory", &index.items_under, layout.items_under())?;
+    let live = layout.live_schema()?.unwrap_or(layout.schema);
+    if live != layout.schema {
+        bail!(
+            "the live database has schema {live}, and this storecache knows schema {}; use a newer \
+             storecache",
+            layout.schema
+        );
+    }
+    match facts.schema {
+        Some(schema) if schema > live => bail!(
+            "the snapshot's database has schema {schema}, the live one has schema {live}; upgrade \
+             the package manager, or save a new snapshot with this one"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Asks for the frames of the database and opens it, under a name that lives as long as the second
+/// value.
+fn receive_database(
+    talk: &Conversation,
+    layout: &Layout,
+    index: &Index,
+) -> Result<(SnapshotDatabase, tempfile::TempDir)> {
+    talk.reply(&Reply::NeedDatabase)?;
+    let directory = tempfile::Builder::new().prefix("storecache-").tempdir()?;
+    let path = directory.path().join("db.sqlite");
+    let mut file = std::fs::File::create(&path)?;
+    write_database(index, &mut file, |number| match talk.receive()? {
+        (Request::Frame { number: sent }, bytes) if sent == number => Ok(bytes),
+        _ => bail!("frame {number} of the database is next"),
+    })?;
+    let snapshot = SnapshotDatabase::open(&path, layout).context("the snapshot's database")?;
+    Ok((snapshot, directory))
+}
+
+fn plan(layout: &Layout, snapshot: &SnapshotDatabase, index: &Index) -> Result<Choice> {
+    let positions = positions(index)?;
+    let items: Vec<ItemName> = snapshot.items()?.into_iter().map(|item| item.name).collect();
+    let live = if layout.database().exists() {
+        LiveDatabase::open(layout)?.valid(layout)?
+    } else {
+        Default::default()
+    };
+    let packed = |name: &ItemName| positions.contains_key(name.as_str());
+    Ok(choose(&items, &snapshot.references()?, &live, &packed))
+}
+
+/// Position in the index, by name.
+fn positions(index: &Index) -> Result<HashMap<&str, usize>> {
+    let mut positions = HashMap::with_capacity(index.items.len());
+    for (at, item) in index.items.iter().enumerate() {
+        if positions.insert(item.name.as_str(), at).is_some() {
+            bail!("the snapshot lists {} twice", item.name);
+        }
+    }
+    Ok(positions)
+}
+
+/// Frames that hold a wanted item, in order.
+fn frames_of(index: &Index, choice: &Choice) -> Vec<u32> {
+    let wanted: std::collections::HashSet<&str> =
+        choice.wanted.iter().map(ItemName::as_str).collect();
+    let items = index.items.iter().filter(|item| wanted.contains(item.name.as_str()));
+    let mut frames: Vec<u32> = items.flat_map(|item| item.frames.0..=item.frames.1).collect();
+    frames.sort_unstable();
+    frames.dedup();
+    frames
+}
+
+/// Refuses to start what would fill the disk. Two per cent and 16 MiB are left for the database and
+/// for directories larger than a block.
+fn check_space(layout: &Layout, bytes: u64, files: u64) -> Result<()> {
+    let place = layout.store();
+    let place = if place.exists() { place } else { layout.state() };
+    let disk = statvfs(&place)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed = bytes + bytes / 50 + (16 << 20);
+    if bytes > 0 && needed > free {
+        bail!(
+            "not enough space on the disk of {}: {} MiB are needed, {} MiB are free; free some, or \
+             restore less",
+            place.display(),
+            needed >> 20,
+            free >> 20
+        );
+    }
+    if disk.f_files > 0 && files > disk.f_favail {
+        bail!(
+            "not enough inodes on the disk of {}: {files} are needed, {} are free",
+            place.display(),
+            disk.f_favail
+        );
+    }
+    Ok(())
+}
+
+/// Makes what an installer that was never used leaves out: the store directory and the database.
+fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
+    let layout = &target.layout;
+    if !layout.store().exists() {
+        rustix::fs::mkdir(layout.store(), Mode::from_raw_mode(0o1775))
+            .with_context(|| format!("make {}", layout.store().display()))?;
+        owner.take(&layout.store())?;
+    }
+    if layout.database().exists() {
+        return Ok(());
+    }
+    if listener(&layout.socket())?.is_some() {
+        // The daemon makes its own, exactly as it likes it.
+        await_ready(&layout.socket(), &target.probe(), target.daemon_patience)?;
+    }
+    if !layout.database_dir().exists() {
+        rustix::fs::mkdir(layout.database_dir(), Mode::from_raw_mode(0o755))?;
+        owner.take(&layout.database_dir())?;
+    }
+    let patience = target.lock_patience;
+    let _big_lock = lock(&layout.big_lock(), LockMode::Exclusive, patience, &|| Ok(()))?;
+    owner.take(&layout.big_lock())?;
+    LiveDatabase::create_if_missing(layout, owner)
+}
+
+fn commit(
+    talk: &Conversation,
+    target: &StoreTarget,
+    owner: Owner,
+    staging: &Staging,
+    place: &Arc<OwnedFd>,
+    rows: &Rows,
+    wanted: &[ItemName],
+) -> Result<Restored> {
+    talk.enter(Phase::Commit);
+    let layout = &target.layout;
+    let cancelled = || talk.cancel.check();
+    let daemon = target.daemon()?.daemon;
+    let first = wanted.first().context("nothing to commit")?;
+    let brief = Brief {
+        daemon: daemon.clone(),
+        kind: layout.kind,
+        root: layout.root.clone(),
+        probe: format!("{}/{first}", layout.store_dir),
+        staging: staging.path().to_owned(),
+        patience: target.daemon_patience,
+    };
+    cancelled()?;
+    // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items go
+    // back to staging, the lock is released, and last the guardian starts the daemon.
+    let guardian = Guardian::arm(&brief)?;
+    let stopped = Instant::now();
+    daemon.stop(target.daemon_patience).context("stop the daemon")?;
+    let big_lock = lock(&layout.big_lock(), LockMode::Exclusive, target.lock_patience, &cancelled)
+        .context("wait until nobody has the database open; end that process and try again")?;
+
+    let committing = Instant::now();
+    let mut placement = Placement::default();
+    let mut roots = Roots::default();
+    let merge = Merge::begin(layout, rows)?;
+    for name in wanted.iter().filter(|name| merge.added.contains(name)) {
+        cancelled()?;
+        placement.place(&staging.directory, place, name.as_str())?;
+    }
+    let heads = rows.heads(&merge.added);
+    roots.add(layout, &heads, owner)?;
+    verify_on_disk(place, &merge)?;
+    syncfs(place).context("write the placed items to the disk")?;
+    let added = merge.added.clone();
+    cancelled()?;
+    merge.commit()?;
+    placement.keep();
+    roots.keep();
+    drop(big_lock);
+    let commit_seconds = committing.elapsed().as_secs_f64();
+
+    talk.enter(Phase::Daemon);
+    guardian.start().context("the items are valid, but the daemon did not start again")?;
+    let downtime_seconds = match daemon {
+        Daemon::None => 0.0,
+        _ => stopped.elapsed().as_secs_f64(),
+    };
+    talk.enter(Phase::Verify);
+    let verifying = Instant::now();
+    if daemon != Daemon::None {
+        verify_through_daemon(target, &added)?;
+    }
+    Ok(Restored {
+        items: added.len() as u64,
+        overtaken: (wanted.len() - added.len()) as u64,
+        bytes: 0,
+        roots: heads.len() as u64,
+        commit_seconds,
+        downtime_seconds,
+        verify_seconds: verifying.elapsed().as_secs_f64(),
+    })
+}
+
+/// Every row that is about to commit has its item in place.
+fn verify_on_disk(place: &OwnedFd, merge: &Merge) -> Result<()> {
+    for name in &merge.added {
+        rustix::fs::statat(place, name.as_str(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .with_context(|| format!("{name} is not in its place"))?;
+    }
+    Ok(())
+}
+
+/// The daemon itself calls every restored item valid.
+fn verify_through_daemon(
+    target: &StoreTarget,
+    added: &std::collections::HashSet<ItemName>,
+) -> Result<()> {
+    let layout = &target.layout;
+    let paths: Vec<String> =
+        added.iter().map(|name| format!("{}/{name}", layout.store_dir)).collect();
+    let mut client = await_ready(&layout.socket(), &target.probe(), target.daemon_patience)?;
+    let valid = client.valid(&paths)?;
+    if valid.len() != paths.len() {
+        bail!("the daemon calls {} of {} restored items valid", valid.len(), paths.len());
+    }
+    Ok(())
+}

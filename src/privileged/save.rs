@@ -1,0 +1,143 @@
+//! Saving, root half: freeze the database, then read and compress what it calls valid.
+//!
+//! The daemon is never stopped. `gc.lock` is held shared from before the freeze until the last byte
+//! is read, so whatever the frozen copy calls valid stays on disk; rows are committed only after
+//! their items are whole, so every row has its bytes.
+
+use super::conversation::Conversation;
+use super::protocol::{Phase, Reply, Request, SaveRequest, StoreRequest};
+use super::survey::survey;
+use super::target::{StoreTarget, directory};
+use crate::snapshot::{Frame, PackInput, PackOptions, StoreFacts, pack};
+use crate::store::{Frozen, Lock, LockMode, StoreKind, freeze, lock};
+use anyhow::{Context, Result, bail};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// Everything that a save reads, held still.
+struct Source {
+    facts: StoreFacts,
+    frozen: Option<Frozen>,
+    database_archive_path: String,
+    items_under: String,
+    inputs: Vec<PackInput>,
+    /// Keeps collectors away.
+    _gc_lock: Option<Lock>,
+}
+
+pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) -> Result<()> {
+    talk.enter(Phase::Freeze);
+    let mut source = match store.kind {
+        StoreKind::Plain => plain_source(store)?,
+        _ => store_source(talk, store)?,
+    };
+    talk.reply(&Reply::Frozen {
+        items: source.inputs.len() as u64,
+        nar_bytes: source.inputs.iter().filter_map(|input| input.nar_size).sum(),
+        facts: source.facts.clone(),
+    })?;
+    let Request::Pack = talk.receive()?.0 else { bail!("a save is packed next, or ends") };
+
+    talk.enter(Phase::Pack);
+    // The frozen copy lives as long as `source` does.
+    let database = match &source.frozen {
+        None => None,
+        Some(frozen) => Some((
+            source.database_archive_path.clone(),
+            Arc::new(frozen.directory.try_clone()?),
+            frozen.file_name.clone().into_bytes(),
+        )),
+    };
+    let options = PackOptions {
+        level: request.level,
+        threads: request.threads,
+        canonical: store.kind != StoreKind::Plain,
+    };
+    let mut sink = |frame: Frame| {
+        talk.cancel.check()?;
+        let reply = Reply::Frame {
+            raw: frame.raw,
+            sha256: frame.sha256,
+            continues: frame.continues,
+            items: frame.progress.items,
+            raw_total: frame.progress.raw,
+        };
+        talk.reply_with(&reply, &frame.bytes)
+    };
+    let inputs = std::mem::take(&mut source.inputs);
+    let packed = pack(database, inputs, &options, &mut sink)?;
+    talk.reply(&Reply::Packed {
+        items_under: source.items_under,
+        items: packed.items,
+        database: packed.database,
+        missing: packed.missing,
+        left_out: packed.left_out,
+    })
+}
+
+fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
+    let target = StoreTarget::new(store)?;
+    let layout = &target.layout;
+    if !layout.database().exists() {
+        bail!(
+            "the store has no database yet: {} is not there; put something into the store first",
+            layout.database().display()
+        );
+    }
+    let cancelled = || talk.cancel.check();
+    let gc_lock = lock(&layout.gc_lock(), LockMode::Shared, target.lock_patience, &cancelled)
+        .context("keep garbage collectors away; wait until the collection is done")?;
+    let frozen = freeze(layout)?;
+    let base = Arc::new(directory(&layout.store())?);
+    let inputs = frozen.items.iter().map(|item| PackInput {
+        name: item.name.to_string(),
+        archive_path: format!("{}/{}", layout.items_under(), item.name),
+        base: Arc::clone(&base),
+        file_name: item.name.as_str().as_bytes().to_vec(),
+        nar_size: item.nar_size,
+        nar_hash: Some(item.nar_hash.clone()),
+    });
+    let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store)?.facts };
+    Ok(Source {
+        facts,
+        inputs: inputs.collect(),
+        database_archive_path: layout.database_archive_path(),
+        items_under: layout.items_under().to_owned(),
+        frozen: Some(frozen),
+        _gc_lock: Some(gc_lock),
+    })
+}
+
+fn plain_source(store: &StoreRequest) -> Result<Source> {
+    let mut inputs = Vec::new();
+    for path in &store.paths {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let on_disk = store.root.join(inside);
+        if !on_disk.is_dir() {
+            bail!("{} is no directory; --path names what to save", on_disk.display());
+        }
+        let (Some(parent), Some(name)) = (on_disk.parent(), on_disk.file_name()) else {
+            bail!("the path {} cannot be saved; name a directory in it", path.display());
+        };
+        let archive_path = inside.to_str().with_context(|| {
+            format!("the path {} is not UTF-8, and a snapshot could not name it", path.display())
+        })?;
+        inputs.push(PackInput {
+            name: archive_path.to_owned(),
+            archive_path: archive_path.to_owned(),
+            base: Arc::new(directory(parent)?),
+            file_name: name.as_bytes().to_vec(),
+            nar_size: None,
+            nar_hash: None,
+        });
+    }
+    inputs.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Source {
+        facts: survey(store)?.facts,
+        frozen: None,
+        database_archive_path: String::new(),
+        items_under: String::new(),
+        inputs,
+        _gc_lock: None,
+    })
+}

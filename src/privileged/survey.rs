@@ -1,0 +1,69 @@
+//! What store is there: facts for the key and for the head.
+
+use super::protocol::{StoreRequest, Survey};
+use super::target::StoreTarget;
+use crate::daemon::ProcessContext;
+use crate::snapshot::StoreFacts;
+use crate::store::{Owner, StoreKind, system};
+use anyhow::Result;
+use rustix::fs::{Mode, OFlags, open};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+/// The account that programs of a foreign root run as: nobody.
+const NOBODY: u32 = 65534;
+
+/// Where package managers are, as seen from the store's root.
+const PROGRAM_DIRS: &str =
+    "/nix/var/nix/profiles/default/bin:/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin";
+
+pub fn survey(request: &StoreRequest) -> Result<Survey> {
+    let empty = StoreFacts {
+        kind: request.kind.to_string(),
+        store_dir: String::new(),
+        state_dir: String::new(),
+        system: system(),
+        version: String::new(),
+        schema: None,
+        migrations: Vec::new(),
+        owner: String::new(),
+    };
+    if request.kind == StoreKind::Plain {
+        return Ok(Survey { facts: empty, daemon: "a plain store has none".into() });
+    }
+    let target = StoreTarget::new(request)?;
+    let layout = &target.layout;
+    let facts = StoreFacts {
+        store_dir: layout.store_dir.into(),
+        state_dir: layout.state_dir.into(),
+        version: version(&request.root).unwrap_or_default(),
+        schema: layout.live_schema()?,
+        owner: Owner::of(layout)?.model().into(),
+        ..empty
+    };
+    // A daemon that cannot be found is an error only once something needs it.
+    let daemon = target.daemon().map_or_else(|e| e.to_string(), |found| found.why);
+    Ok(Survey { facts, daemon })
+}
+
+/// Asks the package manager below `root` for its version, as an account without any rights.
+fn version(root: &Path) -> Option<String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(root, flags, Mode::empty()).ok()?;
+    let root = Arc::new(root);
+    let mut command = Command::new("nix-store");
+    command.arg("--version").env_clear().env("PATH", PROGRAM_DIRS);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let context = ProcessContext {
+        root: Some(Arc::clone(&root)),
+        uid: NOBODY,
+        gid: NOBODY,
+        ..ProcessContext::default()
+    };
+    context.apply(&mut command);
+    let output = command.output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    // `nix-store (Nix) 2.8.0`
+    text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
+}

@@ -1,0 +1,116 @@
+//! The store that a conversation is about.
+
+use super::conversation::Conversation;
+use super::protocol::{Phase, Reply, Request, StoreRequest};
+use crate::daemon::{self, Found};
+use crate::snapshot::Unpacker;
+use crate::store::{Layout, Lock, LockMode, StoreKind, lock};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags, open};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// Names that systemd may know the Nix daemon by; sockets first.
+/// Source: `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
+const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
+
+/// A store with a database, and everything needed to act on it.
+pub struct StoreTarget {
+    pub layout: Layout,
+    pub lock_patience: Duration,
+    pub daemon_patience: Duration,
+    pub request: StoreRequest,
+}
+
+impl StoreTarget {
+    /// # Errors
+    /// When there is no store.
+    pub fn new(request: &StoreRequest) -> Result<Self> {
+        if !request.root.is_dir() {
+            bail!("there is no directory {}", request.root.display());
+        }
+        let layout = Layout::of(request.kind, &request.root)?;
+        if !layout.state().is_dir() {
+            bail!(
+                "no {} store found: there is no {}; install {} first, or name the file-system root \
+                 of the store with --root DIR",
+                request.kind,
+                layout.state().display(),
+                match request.kind {
+                    StoreKind::Guix => "Guix",
+                    _ => "Nix",
+                }
+            );
+        }
+        Ok(StoreTarget {
+            layout,
+            lock_patience: request.lock_patience,
+            daemon_patience: request.daemon_patience,
+            request: request.clone(),
+        })
+    }
+
+    /// The daemon in charge right now.
+    pub fn daemon(&self) -> Result<Found> {
+        let StoreRequest { daemon, root, .. } = &self.request;
+        daemon::find(daemon, &self.layout.socket(), &NIX_UNITS, root, requester())
+    }
+
+    /// A path that a daemon can be asked about when there is nothing better.
+    pub fn probe(&self) -> String {
+        format!("{}/{}-storecache-probe", self.layout.store_dir, "0".repeat(32))
+    }
+
+    /// Keeps other restores away from `directory`.
+    pub fn run_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
+        run_lock(&self.layout.state(), self.lock_patience, cancelled)
+    }
+}
+
+/// Keeps other restores away from a directory, by a lock on the directory itself: nothing else
+/// locks it, and nothing is left behind.
+pub fn run_lock(
+    directory: &Path,
+    patience: Duration,
+    cancelled: &dyn Fn() -> Result<()>,
+) -> Result<Lock> {
+    lock(directory, LockMode::Exclusive, patience, cancelled)
+        .context("wait for another restore to end; try again when it has")
+}
+
+/// User and group of whoever called us through sudo; nothing when root itself did.
+pub fn requester() -> Option<(u32, u32)> {
+    let id = |name: &str| std::env::var(name).ok()?.parse().ok();
+    Some((id("SUDO_UID")?, id("SUDO_GID")?))
+}
+
+/// Opens a directory for reading names and for placing entries in it.
+pub fn directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+}
+
+/// Receives the frames of a plan, in order, then the order to commit; `next` is the first request.
+pub fn receive_frames(
+    talk: &Conversation,
+    next: (Request, Vec<u8>),
+    frames: &[u32],
+    unpacker: &Unpacker,
+) -> Result<()> {
+    let mut next = Some(next);
+    let mut receive = || next.take().map_or_else(|| talk.receive(), Ok);
+    for expected in frames {
+        match receive()? {
+            (Request::Frame { number }, bytes) if number == *expected => {
+                unpacker.submit(number, bytes)?;
+                talk.reply(&Reply::Progress { phase: Phase::Unpack, bytes: unpacker.bytes() })?;
+            }
+            _ => bail!("frame {expected} is next"),
+        }
+    }
+    match receive()? {
+        (Request::Commit, _) => Ok(()),
+        _ => bail!("all frames are here: the commit is next"),
+    }
+}

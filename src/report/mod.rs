@@ -1,0 +1,11 @@
+//! What people and programs are told: progress while it runs, a report at the end.
+//!
+//! The room knows numbers and texts. It must not know how they come about.
+
+mod outcome;
+mod progress;
+mod text;
+
+pub use outcome::{Bytes, Hit, Items, Outcome, Seconds};
+pub use progress::Progress;
+pub use text::{bytes, plural, seconds, table};

@@ -1,0 +1,135 @@
+//! Progress: bars on a terminal, a plain line now and then elsewhere, nothing when quiet.
+
+use super::text;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+/// Plain lines come at most this often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// Says on standard error how far a run is.
+pub struct Progress {
+    face: Face,
+    phase: String,
+    bytes: u64,
+    total: u64,
+    items: Option<(u64, u64)>,
+    started: Instant,
+}
+
+enum Face {
+    Bars(ProgressBar),
+    Lines { last: Option<Instant> },
+    Quiet,
+}
+
+impl Progress {
+    pub fn new(quiet: bool) -> Self {
+        let face = if quiet {
+            Face::Quiet
+        } else if stderr().is_terminal() {
+            Face::Bars(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10)))
+        } else {
+            Face::Lines { last: None }
+        };
+        Progress {
+            face,
+            phase: String::new(),
+            bytes: 0,
+            total: 0,
+            items: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// Begins a phase. `total` bytes are expected, and `items` items; 0 and none where nobody knows.
+    pub fn phase(&mut self, name: &str, total: u64, items: Option<u64>) {
+        self.phase = name.to_owned();
+        (self.bytes, self.total) = (0, total);
+        self.items = items.map(|of| (0, of));
+        self.started = Instant::now();
+        if let Face::Bars(bar) = &self.face {
+            bar.set_style(style(total > 0));
+            bar.set_length(total);
+            bar.set_position(0);
+            bar.reset_eta();
+            bar.set_prefix(name.to_owned());
+            bar.set_message("");
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+    }
+
+    /// So much of the phase is done.
+    pub fn at(&mut self, bytes: u64, items: Option<u64>) {
+        self.bytes = bytes;
+        if let (Some((done, _)), Some(now)) = (&mut self.items, items) {
+            *done = now;
+        }
+        let line = self.line();
+        match &mut self.face {
+            Face::Quiet => {}
+            Face::Bars(bar) => {
+                bar.set_position(bytes);
+                if let Some((done, of)) = self.items {
+                    bar.set_message(format!("{done}/{of} items"));
+                }
+            }
+            Face::Lines { last } => {
+                let due = last.unwrap_or(self.started).elapsed() >= LINE_EVERY;
+                if due {
+                    *last = Some(Instant::now());
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+
+    /// Prints a line for people between the bars.
+    pub fn say(&self, text: &str) {
+        match &self.face {
+            Face::Quiet => {}
+            Face::Bars(bar) => bar.suspend(|| eprintln!("{text}")),
+            Face::Lines { .. } => eprintln!("{text}"),
+        }
+    }
+
+    fn line(&self) -> String {
+        let mut line = format!("storecache: {}", self.phase);
+        if let Some((done, of)) = self.items {
+            line += &format!(", {done} of {of} items");
+        }
+        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+        let rate = self.bytes as f64 / seconds;
+        line += &format!(", {}", text::bytes(self.bytes));
+        if self.total > 0 {
+            line += &format!(" of {}", text::bytes(self.total));
+        }
+        line += &format!(", {}/s", text::bytes(rate as u64));
+        if self.total > self.bytes && rate > 0.0 {
+            let left = (self.total - self.bytes) as f64 / rate;
+            line += &format!(", {} left", text::seconds(left));
+        }
+        line
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Face::Bars(bar) = &self.face {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(total_known: bool) -> ProgressStyle {
+    let template = if total_known {
+        "{prefix:>9} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left {msg}"
+    } else {
+        "{prefix:>9} {spinner} {bytes} {bytes_per_sec} {msg}"
+    };
+    // A template that does not parse would be a bug of ours; progress is not worth dying for.
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}

@@ -1,0 +1,153 @@
+//! Cutting the tar stream into frames.
+//!
+//! Every item starts on a known frame. A large item has frames of its own, so that fetching it
+//! fetches nothing else; small neighbours share one, because a zstd frame of a few kilobytes
+//! compresses badly. A frame holds whole members; only a member larger than a frame runs over.
+//!
+//! The sizes bind no reader. They come from measurements: 4 MiB costs 0.6 % of size against
+//! 16 MiB and keeps every core busy; a shared frame of 1 MiB costs 3 % of a small part.
+
+use super::Continuation;
+use super::index::escape_path;
+use super::member::{END_OF_ARCHIVE, padding};
+use super::walk::Found;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Tar bytes of a full frame.
+const FRAME: u64 = 4 << 20;
+/// Tar bytes of a frame that small items share.
+const SHARED: u64 = 1 << 20;
+/// An item of this many tar bytes gets frames of its own.
+const OWN: u64 = 128 << 10;
+/// No reader accepts a frame that decodes to more than this.
+pub const RAW_LIMIT: usize = 64 << 20;
+
+/// A frame that is planned but not yet read.
+#[derive(Default)]
+pub struct Job {
+    pub number: u32,
+    pub pieces: Vec<Piece>,
+    /// Tar bytes.
+    pub raw: u64,
+    pub continues: Option<Continuation>,
+    /// Items that are whole once this frame is written.
+    pub items_done: u64,
+}
+
+/// A stretch of tar bytes.
+pub enum Piece {
+    Bytes(Vec<u8>),
+    /// Part of a file; `padding` zero bytes follow.
+    File { base: Arc<OwnedFd>, path: Vec<u8>, offset: u64, length: u64, whole: u64, padding: usize },
+}
+
+/// Collects members into jobs and hands each full one to `emit`.
+pub struct Planner<F> {
+    emit: F,
+    job: Job,
+    items_done: u64,
+}
+
+impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
+    pub fn new(emit: F) -> Self {
+        Planner { emit, job: Job::default(), items_done: 0 }
+    }
+
+    /// Adds an item; gives back its first and last frame.
+    pub fn item(&mut self, base: &Arc<OwnedFd>, members: Vec<Found>) -> Result<(u32, u32), E> {
+        let headers: Vec<Vec<u8>> = members.iter().map(|f| f.member.encode()).collect();
+        let total: u64 = headers
+            .iter()
+            .zip(&members)
+            .map(|(header, found)| {
+                let content = found.member.content();
+                header.len() as u64 + content + padding(content) as u64
+            })
+            .sum();
+        let own = total >= OWN;
+        if own || self.job.raw + total > SHARED {
+            self.flush()?;
+        }
+        let first = self.job.number;
+        for (header, found) in headers.into_iter().zip(members) {
+            self.member(base, header, found)?;
+        }
+        self.items_done += 1;
+        self.job.items_done = self.items_done;
+        let last = self.job.number;
+        if own {
+            self.flush()?;
+        }
+        Ok((first, last))
+    }
+
+    /// Adds one file that is no item, in frames of its own; gives back its first and last frame.
+    pub fn file(&mut self, base: &Arc<OwnedFd>, found: Found) -> Result<(u32, u32), E> {
+        self.flush()?;
+        let first = self.job.number;
+        self.member(base, found.member.encode(), found)?;
+        self.flush()?;
+        Ok((first, self.job.number - 1))
+    }
+
+    /// Ends the archive.
+    pub fn finish(mut self) -> Result<(), E> {
+        self.flush()?;
+        self.push(Piece::Bytes(END_OF_ARCHIVE.to_vec()), END_OF_ARCHIVE.len() as u64);
+        self.flush()
+    }
+
+    fn member(&mut self, base: &Arc<OwnedFd>, header: Vec<u8>, found: Found) -> Result<(), E> {
+        let size = found.member.content();
+        let header_bytes = header.len() as u64;
+        let whole = header_bytes + size + padding(size) as u64;
+        if self.job.raw > 0 && self.job.raw + whole > FRAME {
+            self.flush()?;
+        }
+        self.push(Piece::Bytes(header), header_bytes);
+        let mut offset = 0;
+        while offset < size {
+            // Always a multiple of the block size, so a remainder fits together with its padding.
+            let room = FRAME - self.job.raw;
+            let length = room.min(size - offset);
+            let padding = if offset + length == size { padding(size) } else { 0 };
+            let piece = Piece::File {
+                base: Arc::clone(base),
+                path: found.path.clone(),
+                offset,
+                length,
+                whole: size,
+                padding,
+            };
+            self.push(piece, length + padding as u64);
+            offset += length;
+            if offset < size {
+                self.flush()?;
+                self.job.continues = Some(Continuation {
+                    path: escape_path(&found.member.path),
+                    offset,
+                    size,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, piece: Piece, bytes: u64) {
+        self.job.pieces.push(piece);
+        self.job.raw += bytes;
+    }
+
+    fn flush(&mut self) -> Result<(), E> {
+        if self.job.raw == 0 {
+            return Ok(());
+        }
+        let next = Job {
+            number: self.job.number + 1,
+            items_done: self.items_done,
+            ..Job::default()
+        };
+        (self.emit)(std::mem::replace(&mut self.job, next))
+    }
+}

@@ -1,0 +1,109 @@
+//! The head: what a snapshot is, readable without the rest of it.
+
+use super::{Digest, SnapshotError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The newest format that this program reads, and the one that it writes.
+pub const FORMAT: u64 = 1;
+
+/// First content of a snapshot, as JSON. Unknown fields are ignored, so that a later version of the
+/// same format may add some.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    pub format: u64,
+    /// Program and version that wrote the snapshot.
+    pub tool: String,
+    pub store: StoreFacts,
+    pub key: String,
+    /// What went into the key's hash, by name, with the digest of each.
+    #[serde(default)]
+    pub ingredients: BTreeMap<String, Digest>,
+    #[serde(default)]
+    pub origin: Origin,
+    /// When the database was frozen, RFC 3339 in UTC.
+    pub created: String,
+    /// Items in the snapshot.
+    pub items: u64,
+    /// Sum of the items' NAR sizes in bytes; 0 where a store has none.
+    #[serde(default)]
+    pub nar_bytes: u64,
+}
+
+/// The store that a snapshot was made from. Strings, because this room does not know what they mean.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreFacts {
+    /// `nix`, `guix` or `plain`.
+    pub kind: String,
+    /// Directory of the items, as programs inside the store's root see it; empty for `plain`.
+    pub store_dir: String,
+    pub state_dir: String,
+    /// For example `x86_64-linux`.
+    pub system: String,
+    /// Version of the package manager.
+    #[serde(default)]
+    pub version: String,
+    /// Number in the database's `schema` file.
+    #[serde(default)]
+    pub schema: Option<u64>,
+    /// Names in `SchemaMigrations`.
+    #[serde(default)]
+    pub migrations: Vec<String>,
+    /// Who owns items: `root`, or `user` when the store belongs to another account.
+    #[serde(default)]
+    pub owner: String,
+}
+
+/// Where a snapshot was made; empty fields where that is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    #[serde(default)]
+    pub repository: String,
+    #[serde(default, rename = "ref")]
+    pub reference: String,
+    #[serde(default)]
+    pub commit: String,
+    #[serde(default)]
+    pub run: String,
+    #[serde(default)]
+    pub trigger: String,
+}
+
+impl Head {
+    pub fn to_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
+        serde_json::to_vec(self).map_err(|e| SnapshotError::damaged(format!("head: {e}")))
+    }
+
+    /// Parses a head; refuses one of a newer format before it looks at anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        refuse_newer_format("snapshot", bytes)?;
+        serde_json::from_slice(bytes)
+            .map_err(|e| SnapshotError::NotASnapshot(format!("its head does not parse: {e}")))
+    }
+
+    /// Identity of the layout: two snapshots with different ones are never used for each other.
+    /// A hash of format, store kind, store directory and system.
+    pub fn cache_version(&self) -> Digest {
+        cache_version(&self.store.kind, &self.store.store_dir, &self.store.system)
+    }
+}
+
+/// The cache version of the present format for a store, see [`Head::cache_version`].
+pub fn cache_version(kind: &str, store_dir: &str, system: &str) -> Digest {
+    Digest::of(format!("storecache|{FORMAT}|{kind}|{store_dir}|{system}").as_bytes())
+}
+
+/// Looks only at the `format` number of a JSON object.
+pub(super) fn refuse_newer_format(what: &'static str, json: &[u8]) -> Result<(), SnapshotError> {
+    #[derive(Deserialize)]
+    struct FormatOnly {
+        format: u64,
+    }
+    let FormatOnly { format } = serde_json::from_slice(json)
+        .map_err(|e| SnapshotError::NotASnapshot(format!("the {what} names no format: {e}")))?;
+    match format {
+        0 => Err(SnapshotError::NotASnapshot(format!("the {what} is of format 0"))),
+        1..=FORMAT => Ok(()),
+        found => Err(SnapshotError::NewerFormat { what, found }),
+    }
+}

@@ -1,0 +1,222 @@
+//! The index: which item lives in which frames, and the digest of everything.
+//!
+//! Content of the skippable frame:
+//!
+//! ```text
+//! u32 LE       length of the body
+//! body         JSON, compressed as one zstd frame
+//! 32 bytes     SHA-256 of the body
+//! u32 LE       length of the signature block; 0 in an unsigned snapshot
+//! signatures   JSON, not covered by the digest, because it signs it
+//! ```
+
+use super::head::refuse_newer_format;
+use super::{Digest, SnapshotError};
+use serde::{Deserialize, Serialize};
+
+/// An index that would take more memory than this is refused before it is decompressed.
+const BODY_LIMIT: usize = 512 << 20;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    pub format: u64,
+    /// Digest and size in bytes of the whole head frame.
+    pub head: Digest,
+    pub head_bytes: u64,
+    /// Digest over the digests of head and data frames: the identity of the snapshot's content.
+    pub archive: Digest,
+    pub frames: Vec<FrameEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseEntry>,
+    /// Archive path of the directory that holds the items (`nix/store`); empty when item names are
+    /// archive paths themselves.
+    pub items_under: String,
+    pub items: Vec<ItemEntry>,
+}
+
+/// One data frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameEntry {
+    /// Offset in the file, in bytes.
+    pub at: u64,
+    /// Compressed size in bytes.
+    pub size: u64,
+    /// Size of the tar bytes inside.
+    pub raw: u64,
+    /// Of the compressed bytes.
+    pub sha256: Digest,
+    /// Set when the frame begins inside the content of a member that started in an earlier one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Continuation>,
+}
+
+/// The member that runs over into a frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Continuation {
+    /// Archive path, with the bytes that are not printable ASCII written as `%XX`.
+    pub path: String,
+    /// Content bytes in earlier frames.
+    pub offset: u64,
+    /// Content bytes of the whole member.
+    pub size: u64,
+}
+
+/// The frozen database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseEntry {
+    pub path: String,
+    /// First and last frame.
+    pub frames: (u32, u32),
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// One item.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemEntry {
+    pub name: String,
+    /// First and last frame that hold its members.
+    pub frames: (u32, u32),
+    /// Members: files, directories, symbolic links and hard links.
+    pub files: u64,
+    /// Bytes it takes on a disk with blocks of 4 KiB.
+    pub disk: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nar_size: Option<u64>,
+    /// Hash of the item's NAR as the database has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nar_hash: Option<String>,
+    /// Digest over names, types, modes, owners, times and sizes, for items without a NAR hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Digest>,
+}
+
+impl Index {
+    /// Archive path of an item.
+    pub fn archive_path(&self, item: &ItemEntry) -> String {
+        if self.items_under.is_empty() {
+            item.name.clone()
+        } else {
+            format!("{}/{}", self.items_under, item.name)
+        }
+    }
+
+    /// Content of the skippable frame.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
+        let json =
+            serde_json::to_vec(self).map_err(|e| SnapshotError::damaged(format!("index: {e}")))?;
+        let body = zstd::bulk::compress(&json, 9)?;
+        let length = u32::try_from(body.len())
+            .map_err(|_| SnapshotError::damaged("the index cannot hold over 4 GiB"))?;
+        let mut bytes = Vec::with_capacity(body.len() + 40);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(Digest::of(&body).as_bytes());
+        bytes.extend_from_slice(&0u32.to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// Parses the content of an index frame and checks it against its own digest.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let cut_short = || SnapshotError::damaged("the index is cut short");
+        let mut rest = bytes;
+        let body_length = take(&mut rest, 4).map(le_u32).ok_or_else(cut_short)?;
+        let body = take(&mut rest, body_length).ok_or_else(cut_short)?;
+        let digest = take(&mut rest, 32).ok_or_else(cut_short)?;
+        let signatures = take(&mut rest, 4).map(le_u32).ok_or_else(cut_short)?;
+        if digest != Digest::of(body).as_bytes() {
+            return Err(SnapshotError::damaged("the index does not match its digest"));
+        }
+        if rest.len() != signatures {
+            return Err(SnapshotError::damaged("the index has bytes that belong to nothing"));
+        }
+        let json = zstd::bulk::decompress(body, BODY_LIMIT)
+            .map_err(|e| SnapshotError::damaged(format!("the index does not decompress: {e}")))?;
+        refuse_newer_format("index", &json)?;
+        serde_json::from_slice(&json)
+            .map_err(|e| SnapshotError::damaged(format!("the index does not parse: {e}")))
+    }
+
+    /// Checks that the numbers of the index agree with each other, so that no reader has to.
+    pub fn check(&self) -> Result<(), SnapshotError> {
+        let mut at = self.head_bytes;
+        for (number, frame) in self.frames.iter().enumerate() {
+            if frame.at != at {
+                return Err(SnapshotError::damaged(format!("frame {number} is not at {at}")));
+            }
+            at = at
+                .checked_add(frame.size)
+                .ok_or_else(|| SnapshotError::damaged("frame sizes overflow"))?;
+        }
+        let ranges = self.items.iter().map(|item| (item.name.as_str(), item.frames));
+        let database = self.database.iter().map(|db| (db.path.as_str(), db.frames));
+        for (name, (first, last)) in ranges.chain(database) {
+            if first > last || last as usize >= self.frames.len() {
+                return Err(SnapshotError::damaged(format!("{name}: no frames {first} to {last}")));
+            }
+        }
+        let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
+        if archive != self.archive {
+            return Err(SnapshotError::damaged("the digest over head and frames is another"));
+        }
+        Ok(())
+    }
+}
+
+/// Digest over the digests of head and data frames.
+pub(super) fn archive_digest<'a>(
+    head: &'a Digest,
+    frames: impl Iterator<Item = &'a Digest>,
+) -> Digest {
+    Digest::of_parts(std::iter::once(head).chain(frames).map(|d| d.as_bytes().as_slice()))
+}
+
+fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(count)?;
+    *rest = left;
+    Some(taken)
+}
+
+fn le_u32(bytes: &[u8]) -> usize {
+    bytes.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b))
+}
+
+/// Writes a path of any bytes as printable ASCII.
+pub(super) fn escape_path(path: &[u8]) -> String {
+    path.iter().fold(String::with_capacity(path.len()), |mut text, &byte| {
+        match byte {
+            b'%' | 0..=0x1F | 0x7F.. => text.push_str(&format!("%{byte:02X}")),
+            _ => text.push(byte as char),
+        }
+        text
+    })
+}
+
+/// The bytes that [`escape_path`] was given, or nothing when the text is not its work.
+pub(super) fn unescape_path(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = text.bytes();
+    let mut path = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            path.push(byte);
+            continue;
+        }
+        let mut digit = || (bytes.next()? as char).to_digit(16);
+        path.push((digit()? * 16 + digit()?) as u8);
+    }
+    Some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_any_bytes_survive_the_index() {
+        for path in [&b"nix/store/a-b/c"[..], b"a%b\xFF\n/\xC3\xA9"] {
+            assert_eq!(unescape_path(&escape_path(path)).as_deref(), Some(path));
+        }
+        assert_eq!(unescape_path("a%G0"), None);
+        assert_eq!(unescape_path("a%4"), None);
+    }
+}

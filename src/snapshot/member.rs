@@ -1,0 +1,382 @@
+//! Tar members: the header blocks that stand before content, written in one way and read strictly.
+//!
+//! The dialect is GNU's: long names and link targets as `L` and `K` members, numbers beyond octal
+//! in base 256, empty owner names. A pax header appears only to carry a time that whole seconds
+//! cannot, and holds nothing but `mtime`; sizes therefore come from one place only. Everything else
+//! that tar knows (sparse files, devices, global headers) is refused.
+
+use super::SnapshotError;
+use tar::{EntryType, Header};
+
+/// Size of a tar block in bytes.
+pub const BLOCK: usize = 512;
+/// The two zero blocks that end an archive.
+pub const END_OF_ARCHIVE: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+/// `PATH_MAX` of Linux; longer names and targets are refused.
+const PATH_LIMIT: usize = 4096;
+
+/// One file, directory or link, without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Archive path: relative, without a slash at either end.
+    pub path: Vec<u8>,
+    pub kind: Kind,
+    pub attributes: Attributes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    /// Size in bytes.
+    File(u64),
+    /// Target as it is.
+    Symlink(Vec<u8>),
+    /// Archive path of an earlier member.
+    HardLink(Vec<u8>),
+}
+
+/// Owner, permissions and time of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits, with setuid, setgid and sticky.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Seconds since 1970, and nanoseconds.
+    pub mtime: (i64, u32),
+}
+
+impl Attributes {
+    /// What Nix and Guix give to every file in a store: owner root, time 1, no write bits.
+    /// Source: `NixOS/nix:src/libstore/posix-fs-canonicalise.cc`.
+    pub fn canonical(kind: &Kind, executable: bool) -> Self {
+        let mode = match kind {
+            Kind::Symlink(_) => 0o777,
+            Kind::Directory => 0o555,
+            Kind::File(_) | Kind::HardLink(_) if executable => 0o555,
+            Kind::File(_) | Kind::HardLink(_) => 0o444,
+        };
+        Attributes { mode, uid: 0, gid: 0, mtime: (1, 0) }
+    }
+}
+
+/// Bytes of padding after `size` bytes of content.
+pub fn padding(size: u64) -> usize {
+    (BLOCK - (size % BLOCK as u64) as usize) % BLOCK
+}
+
+impl Member {
+    /// Content bytes that follow the header.
+    pub fn content(&self) -> u64 {
+        match self.kind {
+            Kind::File(size) => size,
+            _ => 0,
+        }
+    }
+
+    /// The header blocks, extensions first.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut blocks = Vec::with_capacity(BLOCK);
+        let mut header = Header::new_gnu();
+        let Attributes { mode, uid, gid, mtime: (seconds, nanos) } = self.attributes;
+
+        let (entry_type, size, target): (_, _, &[u8]) = match &self.kind {
+            Kind::Directory => (EntryType::Directory, 0, b""),
+            Kind::File(size) => (EntryType::Regular, *size, b""),
+            Kind::Symlink(target) => (EntryType::Symlink, 0, target),
+            Kind::HardLink(target) => (EntryType::Link, 0, target),
+        };
+        let mut name = self.path.clone();
+        if entry_type == EntryType::Directory {
+            name.push(b'/');
+        }
+        if nanos != 0 || seconds < 0 {
+            extension(&mut blocks, EntryType::XHeader, &pax_mtime(seconds, nanos));
+        }
+        if let Some(gnu) = header.as_gnu_mut() {
+            if target.len() > gnu.linkname.len() {
+                extension(&mut blocks, EntryType::GNULongLink, &zero_ended(target));
+            }
+            if name.len() > gnu.name.len() {
+                extension(&mut blocks, EntryType::GNULongName, &zero_ended(&name));
+            }
+            fill(&mut gnu.name, &name);
+            fill(&mut gnu.linkname, target);
+        }
+        header.set_entry_type(entry_type);
+        header.set_size(size);
+        header.set_mode(mode);
+        header.set_uid(uid.into());
+        header.set_gid(gid.into());
+        header.set_mtime(u64::try_from(seconds).unwrap_or(0));
+        header.set_cksum();
+        blocks.extend_from_slice(header.as_bytes());
+        blocks
+    }
+}
+
+/// Reads the header blocks at the start of `rest` and moves past them; nothing at the end of the
+/// frame or of the archive.
+///
+/// # Errors
+/// When the blocks are not what [`Member::encode`] writes.
+pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
+    let bad = |what: &str| SnapshotError::damaged(format!("tar member: {what}"));
+    let mut long_name = None;
+    let mut long_target = None;
+    let mut precise_mtime = None;
+    loop {
+        if rest.is_empty() {
+            let dangling = long_name.is_some() || long_target.is_some() || precise_mtime.is_some();
+            return if dangling { Err(bad("an extension stands alone")) } else { Ok(None) };
+        }
+        let (block, after) =
+            rest.split_at_checked(BLOCK).ok_or_else(|| bad("the header is cut short"))?;
+        if block.iter().all(|&b| b == 0) {
+            return if rest.iter().all(|&b| b == 0) {
+                *rest = &[];
+                Ok(None)
+            } else {
+                Err(bad("an empty header stands before more members"))
+            };
+        }
+        *rest = after;
+        let header = Header::from_byte_slice(block);
+        check_sum(block)?;
+        if header.as_gnu().is_none() && header.as_ustar().is_none() {
+            return Err(bad("the header has no tar magic"));
+        }
+        let number = |n: std::io::Result<u64>| n.map_err(|_| bad("a number does not parse"));
+        let size = number(header.entry_size())?;
+        let entry_type = header.entry_type();
+        if let EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader = entry_type {
+            let content = take_padded(rest, size).ok_or_else(|| bad("an extension is cut short"))?;
+            let slot = match entry_type {
+                EntryType::GNULongName => &mut long_name,
+                EntryType::GNULongLink => &mut long_target,
+                _ => {
+                    if precise_mtime.replace(parse_pax_mtime(content)?).is_some() {
+                        return Err(bad("two pax headers"));
+                    }
+                    continue;
+                }
+            };
+            let text = content.strip_suffix(b"\0").unwrap_or(content).to_vec();
+            if text.len() > PATH_LIMIT || slot.replace(text).is_some() {
+                return Err(bad("a long name is too long or given twice"));
+            }
+            continue;
+        }
+
+        let name = long_name.take().unwrap_or_else(|| field(&block[..100]));
+        let target = long_target.take().unwrap_or_else(|| field(&block[157..257]));
+        let kind = match entry_type {
+            EntryType::Regular => Kind::File(size),
+            EntryType::Directory => Kind::Directory,
+            EntryType::Symlink => Kind::Symlink(target),
+            EntryType::Link => Kind::HardLink(target),
+            other => return Err(bad(&format!("type {:?} is not allowed", other.as_byte() as char))),
+        };
+        if size != 0 && !matches!(kind, Kind::File(_)) {
+            return Err(bad("only a file has content"));
+        }
+        let path = match kind {
+            Kind::Directory => name.strip_suffix(b"/").unwrap_or(&name).to_vec(),
+            _ => name,
+        };
+        let id = |n| number(n).and_then(|n| u32::try_from(n).map_err(|_| bad("an owner overflows")));
+        let seconds = i64::try_from(number(header.mtime())?).map_err(|_| bad("time overflows"))?;
+        let attributes = Attributes {
+            mode: header.mode().map_err(|_| bad("the mode does not parse"))? & 0o7777,
+            uid: id(header.uid())?,
+            gid: id(header.gid())?,
+            mtime: precise_mtime.unwrap_or((seconds, 0)),
+        };
+        return Ok(Some(Member { path, kind, attributes }));
+    }
+}
+
+/// Splits an archive path into components; refuses what could lead anywhere but down.
+pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
+    let refused = |why: &str| {
+        let shown = String::from_utf8_lossy(path);
+        SnapshotError::damaged(format!("the path {shown:?} {why}"))
+    };
+    if path.len() > PATH_LIMIT {
+        return Err(refused("is too long"));
+    }
+    if path.contains(&0) {
+        return Err(refused("has a zero byte"));
+    }
+    path.split(|&b| b == b'/')
+        .map(|part| match part {
+            b"" => Err(refused("has an empty component")),
+            b"." | b".." => Err(refused("has a dot component")),
+            part => Ok(part),
+        })
+        .collect()
+}
+
+fn fill(field: &mut [u8], value: &[u8]) {
+    let length = value.len().min(field.len());
+    field[..length].copy_from_slice(&value[..length]);
+}
+
+fn field(bytes: &[u8]) -> Vec<u8> {
+    bytes.split(|&b| b == 0).next().unwrap_or_default().to_vec()
+}
+
+fn zero_ended(value: &[u8]) -> Vec<u8> {
+    [value, b"\0"].concat()
+}
+
+fn take_padded<'a>(rest: &mut &'a [u8], size: u64) -> Option<&'a [u8]> {
+    let size = usize::try_from(size).ok()?;
+    let padded = size.checked_add(padding(size as u64))?;
+    let (taken, left) = rest.split_at_checked(padded)?;
+    *rest = left;
+    taken.get(..size)
+}
+
+fn extension(blocks: &mut Vec<u8>, entry_type: EntryType, content: &[u8]) {
+    let mut header = Header::new_gnu();
+    if let Some(gnu) = header.as_gnu_mut() {
+        let name: &[u8] =
+            if entry_type == EntryType::XHeader { b"././@PaxHeader" } else { b"././@LongLink" };
+        fill(&mut gnu.name, name);
+    }
+    header.set_entry_type(entry_type);
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_cksum();
+    blocks.extend_from_slice(header.as_bytes());
+    blocks.extend_from_slice(content);
+    blocks.resize(blocks.len() + padding(content.len() as u64), 0);
+}
+
+/// A pax record counts its own length, digits included.
+fn pax_mtime(seconds: i64, nanos: u32) -> Vec<u8> {
+    // A time before 1970 is a negative decimal number: -1 s + 0.75 s is written -0.25.
+    let (sign, seconds, nanos) = match (seconds, nanos) {
+        (s, 0) if s < 0 => ("-", s.unsigned_abs(), 0),
+        (s, n) if s < 0 => ("-", (s + 1).unsigned_abs(), 1_000_000_000 - n),
+        (s, n) => ("", s.unsigned_abs(), n),
+    };
+    let record = format!(" mtime={sign}{seconds}.{nanos:09}\n");
+    let mut length = record.len() + 1;
+    while length.to_string().len() + record.len() != length {
+        length += 1;
+    }
+    format!("{length}{record}").into_bytes()
+}
+
+fn parse_pax_mtime(content: &[u8]) -> Result<(i64, u32), SnapshotError> {
+    let parse = || -> Option<(i64, u32)> {
+        let text = std::str::from_utf8(content).ok()?;
+        let (length, record) = text.split_once(' ')?;
+        if length.parse() != Ok(content.len()) {
+            return None;
+        }
+        let number = record.strip_prefix("mtime=")?.strip_suffix('\n')?;
+        let (negative, number) = match number.strip_prefix('-') {
+            Some(number) => (true, number),
+            None => (false, number),
+        };
+        let (seconds, fraction) = number.split_once('.')?;
+        if fraction.len() != 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let (seconds, nanos): (i64, u32) = (seconds.parse().ok()?, fraction.parse().ok()?);
+        Some(match (negative, nanos) {
+            (false, nanos) => (seconds, nanos),
+            (true, 0) => (-seconds, 0),
+            (true, nanos) => (-seconds - 1, 1_000_000_000 - nanos),
+        })
+    };
+    parse().ok_or_else(|| SnapshotError::damaged("tar member: a pax header other than mtime"))
+}
+
+fn check_sum(block: &[u8]) -> Result<(), SnapshotError> {
+    let stored = Header::from_byte_slice(block).cksum().ok();
+    let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>()
+        + 8 * u32::from(b' ');
+    if stored == Some(sum) {
+        Ok(())
+    } else {
+        Err(SnapshotError::damaged("tar member: the header does not match its checksum"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(member: &Member) -> Member {
+        let bytes = member.encode();
+        let mut rest = &bytes[..];
+        let read = decode(&mut rest).unwrap().unwrap();
+        assert!(rest.is_empty());
+        read
+    }
+
+    #[test]
+    fn times_before_1970_are_negative_decimals() {
+        assert_eq!(pax_mtime(-1, 750_000_000), b"22 mtime=-0.250000000\n");
+        for mtime in [(-1, 750_000_000), (-5, 0), (-5, 1), (0, 1), (1_700_000_000, 999_999_999)] {
+            assert_eq!(parse_pax_mtime(&pax_mtime(mtime.0, mtime.1)).unwrap(), mtime);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_header_is_noticed() {
+        let kind = Kind::File(7);
+        let attributes = Attributes::canonical(&kind, true);
+        let mut bytes = Member { path: b"a/b".to_vec(), kind, attributes }.encode();
+        bytes[1] ^= 1;
+        assert!(decode(&mut &bytes[..]).is_err());
+    }
+
+    #[test]
+    fn paths_lead_down_only() {
+        assert_eq!(components(b"a/b").unwrap(), [b"a", b"b"]);
+        for path in [&b""[..], b"/a", b"a/", b"a//b", b"a/../b", b"./a", b"a\0b"] {
+            assert!(components(path).is_err(), "{path:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_member_comes_back(
+            path in proptest::collection::vec(1u8..=255, 1..300),
+            target in proptest::collection::vec(1u8..=255, 1..300),
+            which in 0..4,
+            size in any::<u64>().prop_map(|n| n >> 1),
+            mode in 0u32..0o10000,
+            uid: u32, gid: u32,
+            seconds in -4_000_000_000i64..400_000_000_000,
+            nanos in 0u32..1_000_000_000,
+        ) {
+            let path: Vec<u8> = path.into_iter().map(|b| if b == b'/' { b'_' } else { b }).collect();
+            let kind = match which {
+                0 => Kind::Directory,
+                1 => Kind::File(size),
+                2 => Kind::Symlink(target),
+                _ => Kind::HardLink(target),
+            };
+            let attributes = Attributes { mode, uid, gid, mtime: (seconds, nanos) };
+            let member = Member { path, kind, attributes };
+            prop_assert_eq!(round_trip(&member), member);
+        }
+
+        #[test]
+        fn any_bytes_are_an_error_or_a_member_but_never_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..2048)
+        ) {
+            let _ = decode(&mut &bytes[..]);
+        }
+    }
+}

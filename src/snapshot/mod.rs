@@ -1,0 +1,66 @@
+//! The snapshot file, format 1: its bytes, and how trees of files become them and come back.
+//!
+//! A snapshot is a sequence of zstd frames that any zstd and tar can read:
+//!
+//! ```text
+//! skippable  head        JSON: what this is, for which store, made from what
+//! zstd       frame 0..n  tar members; the frozen database first, then the items, sorted by name
+//! zstd       last frame  the two zero blocks that end a tar archive
+//! skippable  index       which item lives in which frames, and the digest of everything
+//! skippable  seek table  of the zstd seekable format
+//! ```
+//!
+//! The room owns the layout of the file, the canonical form of members and the confinement of an
+//! extraction. It knows bytes and paths. It must not know what a store is, how a daemon is
+//! stopped, or where entries are kept.
+
+mod database;
+mod digest;
+mod frames;
+mod head;
+mod index;
+mod member;
+mod open;
+mod pack;
+mod seek_table;
+mod skippable;
+mod unpack;
+mod verify;
+mod walk;
+mod write;
+
+pub use database::write_database;
+pub use digest::Digest;
+pub use head::{FORMAT, Head, Origin, StoreFacts};
+pub use index::{Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry};
+pub use member::Attributes;
+pub use open::{Opened, open, read_frame};
+pub use pack::{Frame, PackInput, PackOptions, Packed, Progress, pack};
+pub use verify::{Verified, Verifier};
+pub use walk::fingerprint;
+pub use unpack::{Target, Unpacked, Unpacker};
+pub use write::SnapshotWriter;
+
+/// Why a file cannot be used as a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("not a storecache snapshot: {0}")]
+    NotASnapshot(String),
+    #[error("truncated: got {got} of {expected} bytes")]
+    Truncated { got: u64, expected: u64 },
+    #[error(
+        "the {what} is of format {found}, and this storecache reads formats up to {FORMAT}; \
+         use a newer storecache or save a new snapshot"
+    )]
+    NewerFormat { what: &'static str, found: u64 },
+    #[error("damaged: {0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl SnapshotError {
+    fn damaged(what: impl Into<String>) -> Self {
+        SnapshotError::Damaged(what.into())
+    }
+}

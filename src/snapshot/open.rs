@@ -1,0 +1,116 @@
+//! Opening a snapshot: head and index from the two ends of a file, checked against each other.
+
+use super::skippable::{self, CONTENT_LIMIT, HEAD_MAGIC, HEADER_BYTES, INDEX_MAGIC};
+use super::{Digest, FrameEntry, Head, Index, SnapshotError, seek_table};
+use std::io;
+
+/// Both ends of a snapshot.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    pub head: Head,
+    pub index: Index,
+    /// Content of the index frame, to be handed on to another process as it is.
+    pub index_bytes: Vec<u8>,
+    /// Size of the file in bytes.
+    pub length: u64,
+}
+
+/// Reads head and index of the snapshot of `length` bytes that `read_at` gives access to:
+/// it fills the whole buffer from an offset, or fails.
+///
+/// # Errors
+/// Every byte outside the data frames is checked here: a file that is cut off or changed in
+/// one of them is refused. The data frames themselves are checked by [`read_frame`].
+pub fn open(
+    length: u64,
+    read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
+) -> Result<Opened, SnapshotError> {
+    let mut read = |at: u64, count: u64| -> Result<Vec<u8>, SnapshotError> {
+        if at.checked_add(count).is_none_or(|end| end > length) {
+            let expected = at.saturating_add(count);
+            return Err(SnapshotError::Truncated { got: length, expected });
+        }
+        let mut bytes = vec![0; count as usize];
+        read_at(at, &mut bytes)?;
+        Ok(bytes)
+    };
+
+    let head_frame = {
+        let mut header = [0; HEADER_BYTES];
+        header.copy_from_slice(&read(0, HEADER_BYTES as u64)?);
+        let (magic, size) = skippable::parse_header(header);
+        if magic != HEAD_MAGIC || u64::from(size) > CONTENT_LIMIT {
+            return Err(SnapshotError::NotASnapshot("it does not begin with a head".into()));
+        }
+        read(0, HEADER_BYTES as u64 + u64::from(size))?
+    };
+    let head = Head::from_bytes(skippable::unwrap(HEAD_MAGIC, "head", &head_frame)?)?;
+
+    let footer_at = length.saturating_sub(seek_table::FOOTER_BYTES as u64);
+    let mut footer = [0; seek_table::FOOTER_BYTES];
+    footer.copy_from_slice(&read(footer_at, seek_table::FOOTER_BYTES as u64)?);
+    let table_size = seek_table::size_from_footer(footer)?;
+    let table_at = length
+        .checked_sub(table_size)
+        .ok_or(SnapshotError::Truncated { got: length, expected: table_size })?;
+    let table = seek_table::decode(&read(table_at, table_size)?)?;
+
+    let no_index = || SnapshotError::damaged("the seek table has no room for an index");
+    let index_size = u64::from(table.last().ok_or_else(no_index)?.compressed);
+    let index_at = table_at.checked_sub(index_size).ok_or_else(no_index)?;
+    if index_size > CONTENT_LIMIT {
+        return Err(SnapshotError::damaged(format!("an index of {index_size} bytes")));
+    }
+    let index_frame = read(index_at, index_size)?;
+    let index_bytes = skippable::unwrap(INDEX_MAGIC, "index", &index_frame)?.to_vec();
+    let index = Index::from_bytes(&index_bytes)?;
+    index.check()?;
+
+    if Digest::of(&head_frame) != index.head || head_frame.len() as u64 != index.head_bytes {
+        return Err(SnapshotError::damaged("the head is not the one that the index was made for"));
+    }
+    let listed = std::iter::once((index.head_bytes, 0))
+        .chain(index.frames.iter().map(|f| (f.size, f.raw)))
+        .chain([(index_size, 0)]);
+    let tabled = table.iter().map(|e| (u64::from(e.compressed), u64::from(e.decompressed)));
+    if !listed.eq(tabled) {
+        return Err(SnapshotError::damaged("seek table and index disagree"));
+    }
+    let frames_end = index.frames.last().map_or(index.head_bytes, |f| f.at + f.size);
+    if frames_end != index_at {
+        return Err(SnapshotError::damaged("bytes that belong to nothing lie before the index"));
+    }
+    Ok(Opened { head, index, index_bytes, length })
+}
+
+/// Decodes one frame into `raw` after checking it against its digest.
+///
+/// # Errors
+/// When the bytes are not the ones that the index was made for.
+pub fn read_frame(
+    decompressor: &mut zstd::bulk::Decompressor<'_>,
+    number: u32,
+    entry: &FrameEntry,
+    compressed: &[u8],
+    raw: &mut Vec<u8>,
+) -> Result<(), SnapshotError> {
+    if compressed.len() as u64 != entry.size || Digest::of(compressed) != entry.sha256 {
+        return Err(SnapshotError::damaged(format!("frame {number} does not match its digest")));
+    }
+    let size = usize::try_from(entry.raw)
+        .ok()
+        .filter(|&size| size <= super::frames::RAW_LIMIT)
+        .ok_or_else(|| SnapshotError::damaged(format!("frame {number} is too large")))?;
+    raw.clear();
+    raw.reserve(size);
+    decompressor
+        .decompress_to_buffer(compressed, raw)
+        .map_err(|e| SnapshotError::damaged(format!("frame {number} does not decompress: {e}")))?;
+    if raw.len() != size {
+        return Err(SnapshotError::damaged(format!(
+            "frame {number} holds {} and not {size} bytes",
+            raw.len()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Packing: trees on disk to frames, in parallel, in a fixed order and in bounded memory.
+//!
+//! One thread walks and plans, each worker reads and compresses whole frames, and the caller's
+//! thread gets them in order. A frame in flight holds a token; there are few tokens, so a slow
+//! reader of frames slows everything down instead of filling memory.
+
+use super::frames::{Job, Piece, Planner};
+use super::member::{Attributes, Kind, Member};
+use super::walk::{CONFINED, Fidelity, Found, walk};
+use super::{Continuation, DatabaseEntry, Digest, ItemEntry};
+use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::fs::{Mode, OFlags, openat2};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+/// One item to pack.
+pub struct PackInput {
+    pub name: String,
+    pub archive_path: String,
+    /// Directory that holds the item.
+    pub base: Arc<OwnedFd>,
+    /// The item's name in that directory.
+    pub file_name: Vec<u8>,
+    pub nar_size: Option<u64>,
+    pub nar_hash: Option<String>,
+}
+
+pub struct PackOptions {
+    /// Compression level of zstd.
+    pub level: i32,
+    pub threads: usize,
+    /// Whether members get a store's canonical attributes or keep their own.
+    pub canonical: bool,
+}
+
+/// A compressed frame.
+pub struct Frame {
+    pub bytes: Vec<u8>,
+    pub raw: u64,
+    pub sha256: Digest,
+    pub continues: Option<Continuation>,
+    pub progress: Progress,
+}
+
+/// How much is done once a frame is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    pub items: u64,
+    /// Tar bytes.
+    pub raw: u64,
+}
+
+/// What was packed, apart from the frames.
+pub struct Packed {
+    pub items: Vec<ItemEntry>,
+    pub database: Option<DatabaseEntry>,
+    /// Names of items that were not there.
+    pub missing: Vec<String>,
+    /// Sockets, fifos and devices that were passed over.
+    pub left_out: Vec<String>,
+}
+
+/// Packs a database file, given by archive path, directory and name, and then `inputs` in the
+/// order given. Each frame goes to `sink`, in order, on the calling thread.
+///
+/// # Errors
+/// The first error of reading, compressing or of `sink`; then no more frames follow.
+pub fn pack(
+    database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
+    inputs: Vec<PackInput>,
+    options: &PackOptions,
+    sink: &mut dyn FnMut(Frame) -> Result<()>,
+) -> Result<Packed> {
+    let threads = options.threads.max(1);
+    let window = threads * 2 + 2;
+    let (tokens, spent) = bounded::<()>(window);
+    let (jobs_in, jobs) = bounded::<Job>(window);
+    let (frames_in, frames) = bounded::<Result<(u32, Frame)>>(window);
+    let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
+
+    thread::scope(|scope| {
+        let planner = scope.spawn(move || plan(database, inputs, fidelity, &tokens, jobs_in));
+        for _ in 0..threads {
+            let (jobs, frames) = (jobs.clone(), frames_in.clone());
+            let level = options.level;
+            scope.spawn(move || work(level, &jobs, &frames));
+        }
+        // Only the workers hold these now, so that each side notices when the other has gone.
+        drop((jobs, frames_in));
+
+        let written = deliver(&frames, &spent, sink);
+        drop((frames, spent));
+        let planned = planner.join().map_err(|_| anyhow!("the planning thread panicked"))?;
+        // A failure downstream closes the channels; the planner's own error only follows from it.
+        written?;
+        planned
+    })
+}
+
+/// Frames arrive in any order and leave in theirs.
+fn deliver(
+    frames: &Receiver<Result<(u32, Frame)>>,
+    spent: &Receiver<()>,
+    sink: &mut dyn FnMut(Frame) -> Result<()>,
+) -> Result<()> {
+    let mut early = BTreeMap::new();
+    let mut next = 0;
+    let mut raw = 0;
+    for frame in frames {
+        let (number, frame) = frame?;
+        early.insert(number, frame);
+        while let Some(mut frame) = early.remove(&next) {
+            raw += frame.raw;
+            frame.progress.raw = raw;
+            sink(frame)?;
+            next += 1;
+            let _ = spent.try_recv();
+        }
+    }
+    Ok(())
+}
+
+fn plan(
+    database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
+    inputs: Vec<PackInput>,
+    fidelity: Fidelity,
+    tokens: &Sender<()>,
+    jobs: Sender<Job>,
+) -> Result<Packed> {
+    let mut packed =
+        Packed { items: Vec::new(), database: None, missing: Vec::new(), left_out: Vec::new() };
+    let mut planner = Planner::new(|job| {
+        tokens.send(()).and_then(|()| jobs.send(job).map_err(|_| crossbeam_channel::SendError(())))
+    });
+    let stopped = |_| anyhow!("packing was stopped");
+
+    if let Some((archive_path, base, file_name)) = database {
+        let size = File::from(open_below(&base, &file_name)?).metadata()?.len();
+        let member = Member {
+            path: archive_path.clone().into_bytes(),
+            kind: Kind::File(size),
+            // The daemon writes to its database, so this one keeps a write bit.
+            attributes: Attributes { mode: 0o644, uid: 0, gid: 0, mtime: (1, 0) },
+        };
+        let frames = planner.file(&base, Found { member, path: file_name }).map_err(stopped)?;
+        packed.database = Some(DatabaseEntry { path: archive_path, frames, size });
+    }
+    for input in inputs {
+        let Some(walked) = walk(&input.base, &input.file_name, &input.archive_path, fidelity)?
+        else {
+            packed.missing.push(input.name);
+            continue;
+        };
+        let files = walked.members.len() as u64;
+        packed.left_out.extend(walked.left_out);
+        if files == 0 {
+            continue;
+        }
+        let fingerprint = (fidelity == Fidelity::AsFound).then_some(walked.fingerprint);
+        let frames = planner.item(&input.base, walked.members).map_err(stopped)?;
+        packed.items.push(ItemEntry {
+            name: input.name,
+            frames,
+            files,
+            disk: walked.disk,
+            nar_size: input.nar_size,
+            nar_hash: input.nar_hash,
+            fingerprint,
+        });
+    }
+    planner.finish().map_err(stopped)?;
+    Ok(packed)
+}
+
+fn work(level: i32, jobs: &Receiver<Job>, frames: &Sender<Result<(u32, Frame)>>) {
+    let mut buffer = Vec::new();
+    let mut compressor = zstd::bulk::Compressor::new(level);
+    for job in jobs {
+        let number = job.number;
+        let frame = compressor
+            .as_mut()
+            .map_err(|e| anyhow!("zstd level {level}: {e}"))
+            .and_then(|compressor| compress(compressor, &mut buffer, job));
+        let failed = frame.is_err();
+        if frames.send(frame.map(|frame| (number, frame))).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn compress(
+    compressor: &mut zstd::bulk::Compressor<'_>,
+    buffer: &mut Vec<u8>,
+    job: Job,
+) -> Result<Frame> {
+    buffer.clear();
+    for piece in job.pieces {
+        match piece {
+            Piece::Bytes(bytes) => buffer.extend_from_slice(&bytes),
+            Piece::File { base, path, offset, length, whole, padding } => {
+                let start = buffer.len();
+                buffer.resize(start + length as usize, 0);
+                read_part(&base, &path, offset, whole, &mut buffer[start..])
+                    .with_context(|| shown(&path))?;
+                buffer.resize(buffer.len() + padding, 0);
+            }
+        }
+    }
+    let bytes = compressor.compress(buffer).context("compress a frame")?;
+    Ok(Frame {
+        sha256: Digest::of(&bytes),
+        bytes,
+        raw: job.raw,
+        continues: job.continues,
+        progress: Progress { items: job.items_done, raw: 0 },
+    })
+}
+
+fn read_part(
+    base: &OwnedFd,
+    path: &[u8],
+    offset: u64,
+    whole: u64,
+    into: &mut [u8],
+) -> Result<()> {
+    let file = File::from(open_below(base, path)?);
+    file.read_exact_at(into, offset).context("it became shorter while it was read")?;
+    if offset + into.len() as u64 == whole && file.metadata()?.len() != whole {
+        bail!("its size changed while it was read");
+    }
+    Ok(())
+}
+
+fn open_below(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    openat2(base, Path::new(std::ffi::OsStr::from_bytes(path)), flags, Mode::empty(), CONFINED)
+        .with_context(|| shown(path))
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}

@@ -1,0 +1,587 @@
+//! Unpacking: frames to files below open directories, in parallel, trusting nothing.
+//!
+//! Each worker takes a frame from start to finish: check its digest, decode, create its files.
+//! Frames come in any order. Names are resolved by the kernel below a directory that the caller
+//! opened, never through a symbolic link (`openat2`), and every member must belong to an item that
+//! the index puts into that frame. Hard links and the attributes of directories come last.
+
+use super::index::unescape_path;
+use super::member::{Attributes, BLOCK, Kind, Member, components, decode, padding};
+use super::walk::CONFINED;
+use super::{Index, SnapshotError, read_frame};
+use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::fs::{
+    self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, openat2,
+};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// Where an item goes.
+#[derive(Clone)]
+pub struct Target {
+    /// Directory below which it is written.
+    pub directory: Arc<OwnedFd>,
+    /// Its name there.
+    pub name: String,
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unpacked {
+    pub items: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+}
+
+/// A pool of threads that writes the items it was told to, from frames in any order.
+pub struct Unpacker {
+    shared: Arc<Shared>,
+    frames: Option<Sender<(u32, Vec<u8>)>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    index: Index,
+    /// By archive path.
+    wanted: HashMap<Vec<u8>, Wanted>,
+    /// Archive paths of the items with members in a frame.
+    items_of_frame: Vec<Vec<Vec<u8>>>,
+    /// The attributes that every member gets; its own where there are none.
+    owner: Option<(u32, u32)>,
+    deferred: Mutex<Deferred>,
+    failure: Mutex<Option<anyhow::Error>>,
+    failed: AtomicBool,
+    bytes: AtomicU64,
+}
+
+struct Wanted {
+    target: Target,
+    expected: u64,
+    seen: AtomicU64,
+}
+
+/// What has to wait until every file is there.
+#[derive(Default)]
+struct Deferred {
+    /// Path, target and own attributes.
+    links: Vec<(Vec<u8>, Vec<u8>)>,
+    directories: Vec<(Vec<u8>, Attributes)>,
+    /// Files that run over several frames, by archive path.
+    long_files: HashMap<Vec<u8>, LongFile>,
+}
+
+/// A file in several frames: it is whole when its header was seen and every byte written.
+#[derive(Default)]
+struct LongFile {
+    header: Option<(u64, Attributes)>,
+    written: u64,
+    created: bool,
+}
+
+impl Unpacker {
+    /// Starts `threads` workers. `wanted` maps positions in `index.items` to their places. With an
+    /// `owner`, members get canonical attributes and that user and group; without, they get what
+    /// the snapshot recorded.
+    pub fn new(
+        index: &Index,
+        wanted: impl IntoIterator<Item = (usize, Target)>,
+        owner: Option<(u32, u32)>,
+        threads: usize,
+    ) -> Result<Self> {
+        let mut items_of_frame = vec![Vec::new(); index.frames.len()];
+        for item in &index.items {
+            for number in item.frames.0..=item.frames.1 {
+                if let Some(items) = items_of_frame.get_mut(number as usize) {
+                    items.push(index.archive_path(item).into_bytes());
+                }
+            }
+        }
+        let mut by_path = HashMap::new();
+        for (position, target) in wanted {
+            let item = index.items.get(position).context("an item that the index does not have")?;
+            let path = index.archive_path(item).into_bytes();
+            components(&path)?;
+            let wanted = Wanted { target, expected: item.files, seen: AtomicU64::new(0) };
+            if by_path.insert(path, wanted).is_some() {
+                bail!(SnapshotError::damaged(format!("the item {} is listed twice", item.name)));
+            }
+        }
+        let shared = Arc::new(Shared {
+            index: index.clone(),
+            wanted: by_path,
+            items_of_frame,
+            owner,
+            deferred: Mutex::default(),
+            failure: Mutex::default(),
+            failed: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+        });
+        let (frames, queue) = bounded(threads.max(1) + 1);
+        let workers = (0..threads.max(1))
+            .map(|_| {
+                let (shared, queue) = (Arc::clone(&shared), queue.clone());
+                thread::spawn(move || shared.work(&queue))
+            })
+            .collect();
+        Ok(Unpacker { shared, frames: Some(frames), workers })
+    }
+
+    /// Hands over a frame; waits while all workers are busy.
+    ///
+    /// # Errors
+    /// The first error of any worker.
+    pub fn submit(&self, number: u32, compressed: Vec<u8>) -> Result<()> {
+        let sent = self.frames.as_ref().map(|frames| frames.send((number, compressed)));
+        match sent {
+            Some(Ok(())) if !self.shared.failed.load(Ordering::Relaxed) => Ok(()),
+            _ => Err(self.shared.take_failure()),
+        }
+    }
+
+    /// Bytes of file content written so far.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the workers, then makes hard links and finishes directories.
+    ///
+    /// # Errors
+    /// When any frame failed, or when an item is not complete.
+    pub fn finish(mut self) -> Result<Unpacked> {
+        drop(self.frames.take());
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                bail!("an unpacking thread panicked");
+            }
+        }
+        if self.shared.failed.load(Ordering::Relaxed) {
+            return Err(self.shared.take_failure());
+        }
+        self.shared.complete()
+    }
+}
+
+impl Drop for Unpacker {
+    fn drop(&mut self) {
+        // Whoever drops an unfinished unpacker removes the directory next: no worker may be
+        // writing into it then.
+        self.shared.failed.store(true, Ordering::Relaxed);
+        drop(self.frames.take());
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// What a worker keeps from frame to frame.
+struct Worker {
+    decompressor: zstd::bulk::Decompressor<'static>,
+    raw: Vec<u8>,
+    /// The directory of the last file: neighbours in a frame mostly share it.
+    last_parent: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl Shared {
+    fn work(&self, queue: &Receiver<(u32, Vec<u8>)>) {
+        let mut worker = match zstd::bulk::Decompressor::new() {
+            Ok(decompressor) => Worker { decompressor, raw: Vec::new(), last_parent: None },
+            Err(e) => return self.fail(anyhow!(e).context("start a zstd decoder")),
+        };
+        for (number, compressed) in queue {
+            // After a failure the queue is drained, so that nobody waits for room in it.
+            if self.failed.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Err(e) = self.frame(&mut worker, number, &compressed) {
+                self.fail(e);
+            }
+        }
+    }
+
+    fn frame(&self, worker: &mut Worker, number: u32, compressed: &[u8]) -> Result<()> {
+        let entry = self.index.frames.get(number as usize).context("a frame beyond the last")?;
+        let mut raw = std::mem::take(&mut worker.raw);
+        read_frame(&mut worker.decompressor, number, entry, compressed, &mut raw)?;
+        let mut rest = &raw[..];
+        if let Some(continues) = &entry.continues {
+            let path = unescape_path(&continues.path)
+                .ok_or_else(|| SnapshotError::damaged("a continued path does not parse"))?;
+            let part = take_content(&mut rest, continues.offset, continues.size)?;
+            if let Some((wanted, below)) = self.wanted(number, &path)? {
+                self.long_part(worker, wanted, below, &path, continues.offset, part)?;
+            }
+        }
+        while let Some(member) = decode(&mut rest)? {
+            let content = take_content(&mut rest, 0, member.content())?;
+            let Some((wanted, below)) = self.wanted(number, &member.path)? else { continue };
+            wanted.seen.fetch_add(1, Ordering::Relaxed);
+            self.member(worker, wanted, below, &member, content)
+                .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
+        }
+        worker.raw = raw;
+        Ok(())
+    }
+
+    /// The wanted item that `path` belongs to and the path inside it; nothing for items that are
+    /// not wanted.
+    ///
+    /// # Errors
+    /// When the index puts no such item into this frame.
+    fn wanted<'a, 'p>(
+        &'a self,
+        frame: u32,
+        path: &'p [u8],
+    ) -> Result<Option<(&'a Wanted, &'p [u8])>> {
+        components(path)?;
+        let database = self.index.database.as_ref();
+        if database.is_some_and(|d| d.path.as_bytes() == path && in_frames(d.frames, frame)) {
+            return Ok(None);
+        }
+        let items = self.items_of_frame.get(frame as usize).map_or(&[][..], Vec::as_slice);
+        for item in items {
+            match path.strip_prefix(item.as_slice()) {
+                Some(below) if below.is_empty() || below[0] == b'/' => {
+                    let below = below.strip_prefix(b"/").unwrap_or_default();
+                    return Ok(self.wanted.get(item).map(|wanted| (wanted, below)));
+                }
+                _ => {}
+            }
+        }
+        let shown = String::from_utf8_lossy(path);
+        bail!(SnapshotError::damaged(format!("{shown} is in frame {frame} against the index")))
+    }
+
+    fn member(
+        &self,
+        worker: &mut Worker,
+        wanted: &Wanted,
+        below: &[u8],
+        member: &Member,
+        content: &[u8],
+    ) -> Result<()> {
+        let attributes = self.attributes(member);
+        let path = wanted.path(below);
+        match &member.kind {
+            Kind::Directory => {
+                let parent = worker.parent(&wanted.target, &path)?;
+                make_directory(parent, last(&path))?;
+                self.deferred().directories.push((member.path.clone(), attributes));
+            }
+            Kind::Symlink(target) => {
+                let parent = worker.parent(&wanted.target, &path)?;
+                let name = Path::new(OsStr::from_bytes(last(&path)));
+                fs::symlinkat(OsStr::from_bytes(target), parent, name)?;
+                set_attributes(parent, name, attributes, false)?;
+            }
+            Kind::HardLink(target) => {
+                if !same_item(&member.path, below, target) {
+                    bail!(SnapshotError::damaged("a hard link leaves its item"));
+                }
+                self.deferred().links.push((member.path.clone(), target.clone()));
+            }
+            Kind::File(size) if content.len() as u64 == *size => {
+                let parent = worker.parent(&wanted.target, &path)?;
+                let file = create(parent, last(&path), attributes.mode)?;
+                file.write_all_at(content, 0)?;
+                self.bytes.fetch_add(*size, Ordering::Relaxed);
+                finish_file(&file, attributes)?;
+            }
+            Kind::File(size) => {
+                self.deferred().long_files.entry(member.path.clone()).or_default().header =
+                    Some((*size, attributes));
+                self.long_part(worker, wanted, below, &member.path, 0, content)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one frame's part of a file that runs over several.
+    fn long_part(
+        &self,
+        worker: &mut Worker,
+        wanted: &Wanted,
+        below: &[u8],
+        archive_path: &[u8],
+        offset: u64,
+        part: &[u8],
+    ) -> Result<()> {
+        let path = wanted.path(below);
+        let parent = worker.parent(&wanted.target, &path)?;
+        let file = {
+            let mut deferred = self.deferred();
+            let long = deferred.long_files.entry(archive_path.to_vec()).or_default();
+            long.written += part.len() as u64;
+            if std::mem::replace(&mut long.created, true) {
+                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let name = Path::new(OsStr::from_bytes(last(&path)));
+                File::from(fs::openat(parent, name, flags, Mode::empty())?)
+            } else {
+                create(parent, last(&path), 0o600)?
+            }
+        };
+        file.write_all_at(part, offset)?;
+        self.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn complete(&self) -> Result<Unpacked> {
+        let Deferred { links, mut directories, long_files } = std::mem::take(&mut *self.deferred());
+        for (path, long) in long_files {
+            let shown = String::from_utf8_lossy(&path).into_owned();
+            match long.header {
+                Some((size, attributes)) if size == long.written => {
+                    let (parent, name) = self.locate(&path)?;
+                    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let file = File::from(fs::openat(&parent, name.as_path(), flags, Mode::empty())?);
+                    if file.metadata()?.len() != size {
+                        bail!(SnapshotError::damaged(format!("{shown}: its parts do not meet")));
+                    }
+                    finish_file(&file, attributes)?;
+                }
+                _ => bail!(SnapshotError::damaged(format!("{shown}: parts of it are missing"))),
+            }
+        }
+        for (path, target) in links {
+            let (from, from_name) = self.locate(&target)?;
+            let (to, to_name) = self.locate(&path)?;
+            fs::linkat(&from, from_name.as_path(), &to, to_name.as_path(), AtFlags::empty())
+                .with_context(|| String::from_utf8_lossy(&path).into_owned())?;
+        }
+        // Deepest first: a directory that lost its write bits would refuse what is below it.
+        directories.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        for window in directories.windows(2) {
+            if window[0].0 == window[1].0 {
+                let shown = String::from_utf8_lossy(&window[0].0);
+                bail!(SnapshotError::damaged(format!("{shown} appears twice")));
+            }
+        }
+        for (path, attributes) in directories {
+            let (parent, name) = self.locate(&path)?;
+            set_attributes(&parent, &name, attributes, true)
+                .with_context(|| String::from_utf8_lossy(&path).into_owned())?;
+        }
+        for (path, wanted) in &self.wanted {
+            let seen = wanted.seen.load(Ordering::Relaxed);
+            if seen != wanted.expected {
+                let shown = String::from_utf8_lossy(path);
+                bail!(SnapshotError::damaged(format!(
+                    "{shown} has {seen} of {} members",
+                    wanted.expected
+                )));
+            }
+        }
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        Ok(Unpacked { items: self.wanted.len() as u64, bytes })
+    }
+
+    /// Parent directory and name of a member that is on disk already.
+    fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, std::path::PathBuf)> {
+        let (wanted, below) = (0..=archive_path.len())
+            .rev()
+            .filter(|&end| end == archive_path.len() || archive_path[end] == b'/')
+            .find_map(|end| {
+                let below = archive_path[end..].strip_prefix(b"/").unwrap_or_default();
+                self.wanted.get(&archive_path[..end]).map(|wanted| (wanted, below))
+            })
+            .context("a member of no wanted item")?;
+        let path = wanted.path(below);
+        let parent = open_parent(wanted.target.directory.as_fd(), &path)?;
+        Ok((parent, OsStr::from_bytes(last(&path)).into()))
+    }
+
+    fn attributes(&self, member: &Member) -> Attributes {
+        match self.owner {
+            None => member.attributes,
+            Some((uid, gid)) => {
+                let executable = member.attributes.mode & 0o100 != 0;
+                Attributes { uid, gid, ..Attributes::canonical(&member.kind, executable) }
+            }
+        }
+    }
+
+    fn deferred(&self) -> MutexGuard<'_, Deferred> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, error: anyhow::Error) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn take_failure(&self) -> anyhow::Error {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.take().unwrap_or_else(|| anyhow!("unpacking was stopped"))
+    }
+}
+
+impl Wanted {
+    /// Path below the target directory.
+    fn path(&self, below: &[u8]) -> Vec<u8> {
+        let name = self.target.name.as_bytes();
+        if below.is_empty() { name.to_vec() } else { [name, b"/", below].concat() }
+    }
+}
+
+impl Worker {
+    fn parent(&mut self, target: &Target, path: &[u8]) -> Result<BorrowedFd<'_>> {
+        let parent = parent_of(path);
+        let key = [&target.directory.as_raw_key(), parent].concat();
+        if self.last_parent.as_ref().is_none_or(|(known, _)| *known != key) {
+            let base = target.directory.as_fd();
+            let directory = match open_parent(base, path) {
+                Err(Errno::NOENT) => {
+                    // The frame with the directory's own header may not have come yet.
+                    make_parents(base, parent)?;
+                    open_parent(base, path)?
+                }
+                other => other?,
+            };
+            self.last_parent = Some((key, directory));
+        }
+        match &self.last_parent {
+            Some((_, directory)) => Ok(directory.as_fd()),
+            None => bail!("no parent directory"),
+        }
+    }
+}
+
+/// Bytes that tell one open directory from another.
+trait RawKey {
+    fn as_raw_key(&self) -> [u8; 4];
+}
+
+impl RawKey for Arc<OwnedFd> {
+    fn as_raw_key(&self) -> [u8; 4] {
+        use std::os::fd::AsRawFd;
+        self.as_raw_fd().to_ne_bytes()
+    }
+}
+
+fn in_frames((first, last): (u32, u32), frame: u32) -> bool {
+    (first..=last).contains(&frame)
+}
+
+/// Whether `target` lies in the item whose member `path` is `below`.
+fn same_item(path: &[u8], below: &[u8], target: &[u8]) -> bool {
+    let Some(item) = path.strip_suffix(below) else { return false };
+    !below.is_empty() && target.starts_with(item) && components(target).is_ok()
+}
+
+fn last(path: &[u8]) -> &[u8] {
+    path.rsplit(|&b| b == b'/').next().unwrap_or(path)
+}
+
+fn parent_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|&b| b == b'/').map_or(b".", |slash| &path[..slash])
+}
+
+fn open_parent(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(base, OsStr::from_bytes(parent_of(path)), flags, Mode::empty(), CONFINED)
+}
+
+fn make_parents(base: BorrowedFd<'_>, parent: &[u8]) -> Result<()> {
+    let slashes = parent.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+    for end in slashes.chain([parent.len()]) {
+        let path = &parent[..end];
+        make_directory(open_parent(base, path)?.as_fd(), last(path))?;
+    }
+    Ok(())
+}
+
+/// Makes a directory that only we may enter until it is complete; one that is there is fine.
+fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU) {
+        Err(Errno::EXIST) => {
+            let stat = fs::statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?;
+            if fs::FileType::from_raw_mode(stat.st_mode) != fs::FileType::Directory {
+                bail!(SnapshotError::damaged("a directory and something else have one name"));
+            }
+            Ok(())
+        }
+        other => Ok(other?),
+    }
+}
+
+fn create(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<File> {
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let name = OsStr::from_bytes(name);
+    Ok(File::from(fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777))?))
+}
+
+/// Owner, mode and time of an open file. The mode comes after the owner, since a change of owner
+/// clears setuid and setgid.
+fn finish_file(file: &File, attributes: Attributes) -> Result<()> {
+    let stat = fs::fstat(file)?;
+    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
+        fs::fchown(file, uid(attributes), gid(attributes))?;
+    }
+    if fs::fstat(file)?.st_mode & 0o7777 != attributes.mode {
+        fs::fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+    }
+    fs::futimens(file, &times(attributes))?;
+    Ok(())
+}
+
+fn set_attributes(
+    parent: impl AsFd,
+    name: &Path,
+    attributes: Attributes,
+    directory: bool,
+) -> Result<()> {
+    let stat = fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
+        let owner = (uid(attributes), gid(attributes));
+        fs::chownat(&parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    if directory {
+        fs::chmodat(&parent, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
+    }
+    fs::utimensat(&parent, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+fn uid(attributes: Attributes) -> Option<Uid> {
+    Some(Uid::from_raw(attributes.uid))
+}
+
+fn gid(attributes: Attributes) -> Option<Gid> {
+    Some(Gid::from_raw(attributes.gid))
+}
+
+fn times(attributes: Attributes) -> Timestamps {
+    let (tv_sec, nanos) = attributes.mtime;
+    let time = Timespec { tv_sec, tv_nsec: nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Takes what lies in this frame of a content of `size` bytes from `offset` on, with its padding.
+fn take_content<'a>(rest: &mut &'a [u8], offset: u64, size: u64) -> Result<&'a [u8], SnapshotError> {
+    let bad = || SnapshotError::damaged("the content of a member does not fit its frame");
+    let left = size.checked_sub(offset).ok_or_else(bad)?;
+    let padded = left.checked_add(padding(size) as u64).ok_or_else(bad)?;
+    if !offset.is_multiple_of(BLOCK as u64) {
+        return Err(bad());
+    }
+    if (rest.len() as u64) < padded {
+        // It runs over: all that is left of the frame is content.
+        if rest.len() as u64 > left {
+            return Err(bad());
+        }
+        return Ok(std::mem::take(rest));
+    }
+    let (content, after) = rest.split_at(padded as usize);
+    *rest = after;
+    Ok(&content[..left as usize])
+}

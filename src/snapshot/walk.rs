@@ -1,0 +1,181 @@
+//! Walking one item on disk: its members in the order in which they are packed.
+
+use super::Digest;
+use super::member::{Attributes, Kind, Member};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// How a path inside a tree is opened: never through a symbolic link, never out of the tree.
+pub const CONFINED: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// What one item turned out to be.
+pub struct Walked {
+    /// Sorted: a directory before its entries, entries by their bytes.
+    pub members: Vec<Found>,
+    /// Bytes on a disk with blocks of 4 KiB.
+    pub disk: u64,
+    /// Digest over everything but the content.
+    pub fingerprint: Digest,
+    /// Sockets, fifos and devices, which no snapshot holds.
+    pub left_out: Vec<String>,
+}
+
+/// A member, and where its content is.
+pub struct Found {
+    pub member: Member,
+    /// Path below the base directory.
+    pub path: Vec<u8>,
+}
+
+/// Whether members get the attributes of a store or keep their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fidelity {
+    Canonical,
+    AsFound,
+}
+
+/// Walks `path`, one component below `base`, whose members are to be called `archive_path`; nothing
+/// if it does not exist.
+///
+/// # Errors
+/// When something cannot be read, or when a canonical item holds what a store cannot.
+pub fn walk(
+    base: &OwnedFd,
+    path: &[u8],
+    archive_path: &str,
+    fidelity: Fidelity,
+) -> Result<Option<Walked>> {
+    let mut walk = Walk {
+        fidelity,
+        found: Vec::new(),
+        disk: 0,
+        linked: HashMap::new(),
+        left_out: Vec::new(),
+    };
+    match walk.visit(base, path, path.to_vec(), archive_path.as_bytes().to_vec()) {
+        Err(e) if e.downcast_ref::<TopIsMissing>().is_some() => return Ok(None),
+        other => other?,
+    }
+    let mut shape = Vec::new();
+    for Found { member, .. } in &walk.found {
+        shape.extend_from_slice(&member.encode());
+    }
+    Ok(Some(Walked {
+        members: walk.found,
+        disk: walk.disk,
+        fingerprint: Digest::of(&shape),
+        left_out: walk.left_out,
+    }))
+}
+
+/// The fingerprint that the directory `file_name` in `base` would have in an index; nothing if it
+/// does not exist.
+pub fn fingerprint(base: &OwnedFd, file_name: &[u8], archive_path: &str) -> Result<Option<Digest>> {
+    let walked = walk(base, file_name, archive_path, Fidelity::AsFound)?;
+    Ok(walked.map(|walked| walked.fingerprint))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the item is not there")]
+struct TopIsMissing;
+
+struct Walk {
+    fidelity: Fidelity,
+    found: Vec<Found>,
+    disk: u64,
+    /// Archive path of the first name of each file with several names, by device and inode.
+    linked: HashMap<(u64, u64), Vec<u8>>,
+    left_out: Vec<String>,
+}
+
+impl Walk {
+    fn visit(
+        &mut self,
+        parent: impl AsFd,
+        name: &[u8],
+        path: Vec<u8>,
+        archive_path: Vec<u8>,
+    ) -> Result<()> {
+        let shown = || Path::new(OsStr::from_bytes(&path)).display().to_string();
+        let c_name = CString::new(name).with_context(shown)?;
+        let stat = match fs::statat(&parent, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) if self.found.is_empty() => return Err(TopIsMissing.into()),
+            other => other.with_context(shown)?,
+        };
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Kind::Directory,
+            FileType::RegularFile => Kind::File(size),
+            FileType::Symlink => {
+                let target = fs::readlinkat(&parent, &c_name, Vec::new()).with_context(shown)?;
+                Kind::Symlink(target.into_bytes())
+            }
+            _ if self.fidelity == Fidelity::AsFound => {
+                self.left_out.push(shown());
+                return Ok(());
+            }
+            other => bail!("{}: a store holds no {other:?}", shown()),
+        };
+        let attributes = match self.fidelity {
+            Fidelity::Canonical => Attributes::canonical(&kind, stat.st_mode & 0o100 != 0),
+            Fidelity::AsFound => Attributes {
+                mode: stat.st_mode & 0o7777,
+                uid: stat.st_uid,
+                gid: stat.st_gid,
+                mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+            },
+        };
+        let kind = match kind {
+            Kind::File(_) if stat.st_nlink > 1 => {
+                match self.linked.get(&(stat.st_dev, stat.st_ino)) {
+                    Some(first) => Kind::HardLink(first.clone()),
+                    None => {
+                        let inode = (stat.st_dev, stat.st_ino);
+                        self.linked.insert(inode, archive_path.clone());
+                        kind
+                    }
+                }
+            }
+            kind => kind,
+        };
+        self.disk += match kind {
+            Kind::Directory => 4096,
+            Kind::File(size) => size.next_multiple_of(4096),
+            Kind::Symlink(_) | Kind::HardLink(_) => 0,
+        };
+        let is_directory = kind == Kind::Directory;
+        let member = Member { path: archive_path.clone(), kind, attributes };
+        self.found.push(Found { member, path: path.clone() });
+        if is_directory {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let directory =
+                fs::openat(&parent, &c_name, flags, Mode::empty()).with_context(shown)?;
+            for entry in sorted_names(&directory).with_context(shown)? {
+                let below = |top: &[u8]| [top, b"/", &entry].concat();
+                self.visit(&directory, &entry, below(&path), below(&archive_path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names in a directory, by their bytes, without `.` and `..`.
+pub fn sorted_names(directory: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}

@@ -1,0 +1,89 @@
+//! Writing a snapshot: the head, frames as they come, then index and seek table.
+
+use super::index::archive_digest;
+use super::skippable::{self, HEAD_MAGIC, INDEX_MAGIC};
+use super::{
+    DatabaseEntry, Digest, FORMAT, Frame, FrameEntry, Head, Index, ItemEntry, SnapshotError,
+    seek_table,
+};
+use std::io::Write;
+
+/// Lays out a snapshot on any writer, in order, without seeking.
+pub struct SnapshotWriter<W> {
+    out: W,
+    head: Digest,
+    head_bytes: u64,
+    at: u64,
+    frames: Vec<FrameEntry>,
+}
+
+impl<W: Write> SnapshotWriter<W> {
+    /// Writes the head.
+    pub fn new(mut out: W, head: &Head) -> Result<Self, SnapshotError> {
+        let frame = skippable::wrap(HEAD_MAGIC, &head.to_bytes()?)?;
+        out.write_all(&frame)?;
+        let head_bytes = frame.len() as u64;
+        Ok(SnapshotWriter {
+            out,
+            head: Digest::of(&frame),
+            head_bytes,
+            at: head_bytes,
+            frames: Vec::new(),
+        })
+    }
+
+    /// Appends the next data frame.
+    pub fn frame(&mut self, frame: Frame) -> Result<(), SnapshotError> {
+        self.out.write_all(&frame.bytes)?;
+        let size = frame.bytes.len() as u64;
+        self.frames.push(FrameEntry {
+            at: self.at,
+            size,
+            raw: frame.raw,
+            sha256: frame.sha256,
+            continues: frame.continues,
+        });
+        self.at += size;
+        Ok(())
+    }
+
+    /// Writes index and seek table; gives back the writer and the index.
+    pub fn finish(
+        mut self,
+        items_under: &str,
+        items: Vec<ItemEntry>,
+        database: Option<DatabaseEntry>,
+    ) -> Result<(W, Index, u64), SnapshotError> {
+        let index = Index {
+            format: FORMAT,
+            head: self.head,
+            head_bytes: self.head_bytes,
+            archive: archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256)),
+            frames: self.frames,
+            database,
+            items_under: items_under.to_owned(),
+            items,
+        };
+        index.check()?;
+        let index_frame = skippable::wrap(INDEX_MAGIC, &index.to_bytes()?)?;
+        let entry = |compressed: u64, decompressed: u64| -> Result<_, SnapshotError> {
+            let fits = |n: u64| {
+                u32::try_from(n).map_err(|_| SnapshotError::damaged("a frame of over 4 GiB"))
+            };
+            Ok(seek_table::Entry {
+                compressed: fits(compressed)?,
+                decompressed: fits(decompressed)?,
+            })
+        };
+        let mut table = vec![entry(self.head_bytes, 0)?];
+        for frame in &index.frames {
+            table.push(entry(frame.size, frame.raw)?);
+        }
+        table.push(entry(index_frame.len() as u64, 0)?);
+        let table = seek_table::encode(&table)?;
+        self.out.write_all(&index_frame)?;
+        self.out.write_all(&table)?;
+        let length = self.at + (index_frame.len() + table.len()) as u64;
+        Ok((self.out, index, length))
+    }
+}

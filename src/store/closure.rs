@@ -1,0 +1,111 @@
+//! Which items of a snapshot can become valid.
+
+use super::ItemName;
+use std::collections::{HashMap, HashSet};
+
+/// An item that is not restored, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    pub name: ItemName,
+    pub reason: String,
+}
+
+/// What a restore does with each item of a snapshot.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// To be restored.
+    pub wanted: Vec<ItemName>,
+    /// Valid already, left untouched.
+    pub present: Vec<ItemName>,
+    pub skipped: Vec<Skipped>,
+}
+
+/// Chooses among `items`, whose references are `references`. An item is wanted when it is not in
+/// `live` and when everything it refers to is wanted or in `live`. `packed` tells whether the
+/// archive has its bytes.
+pub fn choose(
+    items: &[ItemName],
+    references: &HashMap<ItemName, Vec<ItemName>>,
+    live: &HashSet<ItemName>,
+    packed: &dyn Fn(&ItemName) -> bool,
+) -> Choice {
+    let mut choice = Choice::default();
+    let mut wanted: HashSet<&ItemName> = HashSet::new();
+    let mut skipped: HashMap<&ItemName, String> = HashMap::new();
+    for item in items {
+        if live.contains(item) {
+            choice.present.push(item.clone());
+        } else if packed(item) {
+            wanted.insert(item);
+        } else {
+            skipped.insert(item, "the snapshot does not hold its files".into());
+        }
+    }
+    // Whoever refers to a skipped item is skipped too, until nothing moves any more.
+    let mut referrers: HashMap<&ItemName, Vec<&ItemName>> = HashMap::new();
+    for item in items {
+        for reference in references.get(item).into_iter().flatten() {
+            referrers.entry(reference).or_default().push(item);
+        }
+    }
+    let available = |wanted: &HashSet<&ItemName>, name| wanted.contains(name) || live.contains(name);
+    let mut lost: Vec<&ItemName> =
+        referrers.keys().copied().filter(|name| !available(&wanted, name)).collect();
+    while let Some(name) = lost.pop() {
+        for referrer in referrers.get(name).into_iter().flatten() {
+            if wanted.remove(referrer) {
+                skipped.insert(referrer, format!("it needs {name}, which is nowhere"));
+                lost.push(referrer);
+            }
+        }
+    }
+    for item in items {
+        if wanted.contains(item) {
+            choice.wanted.push(item.clone());
+        } else if let Some(reason) = skipped.remove(item) {
+            choice.skipped.push(Skipped { name: item.clone(), reason });
+        }
+    }
+    choice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(letter: &str) -> ItemName {
+        ItemName::parse(&format!("{}-{letter}", "0".repeat(32))).unwrap()
+    }
+
+    fn names(items: &[ItemName]) -> Vec<&str> {
+        items.iter().map(|i| &i.as_str()[33..]).collect()
+    }
+
+    #[test]
+    fn an_item_whose_references_are_nowhere_is_skipped_with_all_that_need_it() {
+        let items: Vec<_> = ["a", "b", "c", "d", "e"].map(item).into();
+        // a -> b -> gone, c -> d (live), e -> itself
+        let references = HashMap::from([
+            (item("a"), vec![item("b")]),
+            (item("b"), vec![item("gone")]),
+            (item("c"), vec![item("d")]),
+            (item("e"), vec![item("e")]),
+        ]);
+        let live = HashSet::from([item("d")]);
+        let choice = choose(&items, &references, &live, &|_| true);
+        assert_eq!(names(&choice.wanted), ["c", "e"]);
+        assert_eq!(names(&choice.present), ["d"]);
+        let skipped: Vec<_> = choice.skipped.iter().map(|s| s.name.clone()).collect();
+        assert_eq!(names(&skipped), ["a", "b"]);
+        assert!(choice.skipped[1].reason.contains("-gone"));
+    }
+
+    #[test]
+    fn an_item_without_files_in_the_archive_is_never_registered() {
+        let items = [item("a"), item("b")];
+        let references = HashMap::from([(item("a"), vec![item("b")])]);
+        let choice = choose(&items, &references, &HashSet::new(), &|i| *i != item("b"));
+        assert!(choice.wanted.is_empty());
+        assert_eq!(choice.skipped.len(), 2);
+    }
+}

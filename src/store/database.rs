@@ -1,0 +1,199 @@
+//! Reading the store's database: a consistent copy of the live one, and a snapshot's own.
+//!
+//! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
+
+use super::{ItemName, Layout, Owner, ValidItem};
+use anyhow::{Context, Result, bail};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use std::collections::{HashMap, HashSet};
+use std::fs::Permissions;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long SQLite waits for another writer.
+const BUSY: Duration = Duration::from_secs(60);
+
+/// A consistent copy of a live database. It has no name on disk any more: only this value keeps it.
+pub struct Frozen {
+    /// Directory that held the copy, for reading it by name until this value goes.
+    _directory: tempfile::TempDir,
+    pub directory: OwnedFd,
+    pub file_name: String,
+    /// Rows of `ValidPaths`, sorted by name.
+    pub items: Vec<ValidItem>,
+    pub migrations: Vec<String>,
+}
+
+/// Copies the live database with `VACUUM INTO`: one read transaction that no writer waits for.
+///
+/// # Errors
+/// When it cannot be read, or when the copy is not whole.
+pub fn freeze(layout: &Layout) -> Result<Frozen> {
+    let live = layout.database();
+    let connection = open_read_only(&live)?;
+    let directory = tempfile::Builder::new().prefix("storecache-").tempdir()?;
+    let file_name = "db.sqlite".to_owned();
+    let copy = directory.path().join(&file_name);
+    let target = copy.to_str().context("the temporary directory is not UTF-8")?;
+    connection
+        .execute("VACUUM INTO ?1", [target])
+        .with_context(|| format!("freeze {}", live.display()))?;
+    drop(connection);
+
+    let frozen = SnapshotDatabase::open(&copy, layout)
+        .with_context(|| format!("the copy of {} is not whole", live.display()))?;
+    let items = frozen.items()?;
+    let migrations = frozen.migrations()?;
+    let handle = OwnedFd::from(std::fs::File::open(directory.path())?);
+    Ok(Frozen { _directory: directory, directory: handle, file_name, items, migrations })
+}
+
+/// The database of the live store, for reading.
+pub struct LiveDatabase(Connection);
+
+impl LiveDatabase {
+    /// Makes an empty database where a store has none yet, as its daemon would at its first start.
+    /// The caller holds `big-lock` exclusively.
+    pub fn create_if_missing(layout: &Layout, owner: Owner) -> Result<()> {
+        let path = layout.database();
+        if path.exists() {
+            return Ok(());
+        }
+        super::merge::create_empty(&path, layout.schema)
+            .with_context(|| format!("make {}", path.display()))?;
+        for file in [path.clone(), path.with_file_name("schema")] {
+            std::fs::set_permissions(&file, Permissions::from_mode(0o644))?;
+            owner.take(&file)?;
+        }
+        Ok(())
+    }
+
+    pub fn open(layout: &Layout) -> Result<Self> {
+        open_read_only(&layout.database()).map(LiveDatabase)
+    }
+
+    /// Names of all valid items.
+    pub fn valid(&self, layout: &Layout) -> Result<HashSet<ItemName>> {
+        let mut statement = self.0.prepare("SELECT path FROM ValidPaths")?;
+        let paths = statement.query_map([], |row| row.get::<_, String>(0))?;
+        // Whatever is not an item's path cannot be in a snapshot either.
+        let names = paths.map(|path| path.map(|p| ItemName::from_path(&p, layout.store_dir)));
+        names.filter_map(Result::transpose).collect::<Result<_, _>>().context("read ValidPaths")
+    }
+}
+
+/// The frozen database of a snapshot: not trusted. Only known tables and columns are read.
+pub struct SnapshotDatabase {
+    pub(super) connection: Connection,
+    pub(super) store_dir: &'static str,
+}
+
+impl SnapshotDatabase {
+    /// Opens a copy and checks it page by page.
+    pub fn open(path: &Path, layout: &Layout) -> Result<Self> {
+        let connection = open_read_only(path)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+        let verdict: String =
+            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            bail!("SQLite finds the database damaged: {verdict}");
+        }
+        for table in ["ValidPaths", "Refs", "DerivationOutputs"] {
+            if !is_table(&connection, table)? {
+                bail!("the database has no table {table}");
+            }
+        }
+        Ok(SnapshotDatabase { connection, store_dir: layout.store_dir })
+    }
+
+    /// All valid items, sorted by name.
+    pub fn items(&self) -> Result<Vec<ValidItem>> {
+        let mut statement =
+            self.connection.prepare("SELECT path, hash, narSize FROM ValidPaths")?;
+        let mut rows = statement.query([])?;
+        let mut items = Vec::new();
+        while let Some(row) = rows.next()? {
+            let nar_size = row.get::<_, Option<i64>>(2)?.and_then(|n| u64::try_from(n).ok());
+            items.push(ValidItem {
+                name: self.item_name(&row.get::<_, String>(0)?)?,
+                nar_hash: row.get(1)?,
+                nar_size,
+            });
+        }
+        items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(items)
+    }
+
+    /// What each item refers to. A reference to a row that is not there has no name, and makes its
+    /// referrer unusable.
+    pub fn references(&self) -> Result<HashMap<ItemName, Vec<ItemName>>> {
+        let mut statement = self.connection.prepare(
+            "SELECT a.path, b.path FROM Refs r JOIN ValidPaths a ON a.id = r.referrer \
+             LEFT JOIN ValidPaths b ON b.id = r.reference",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut references: HashMap<ItemName, Vec<ItemName>> = HashMap::new();
+        while let Some(row) = rows.next()? {
+            let referrer = self.item_name(&row.get::<_, String>(0)?)?;
+            let reference: Option<String> = row.get(1)?;
+            let reference = reference
+                .with_context(|| format!("{referrer} refers to a row that is not there"))?;
+            references.entry(referrer).or_default().push(self.item_name(&reference)?);
+        }
+        Ok(references)
+    }
+
+    /// Names in `SchemaMigrations`; none where the table does not exist (Nix before 2.26).
+    pub fn migrations(&self) -> Result<Vec<String>> {
+        if !is_table(&self.connection, "SchemaMigrations")? {
+            return Ok(Vec::new());
+        }
+        let mut statement =
+            self.connection.prepare("SELECT migration FROM SchemaMigrations ORDER BY migration")?;
+        let names = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(names)
+    }
+
+    pub(super) fn item_name(&self, path: &str) -> Result<ItemName> {
+        ItemName::from_path(path, self.store_dir)
+            .with_context(|| format!("the database has the path {path:?}, which is no item's"))
+    }
+}
+
+fn open_read_only(path: &Path) -> Result<Connection> {
+    let context = || format!("open {}", path.display());
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).with_context(context)?;
+    connection.busy_timeout(BUSY)?;
+    // SQLite opens lazily; this is the first look into the file.
+    connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+        .with_context(context)?;
+    Ok(connection)
+}
+
+pub(super) fn open_read_write(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)
+        .with_context(|| format!("open {}", path.display()))?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
+}
+
+fn is_table(connection: &Connection, name: &str) -> Result<bool> {
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    Ok(connection.query_row(sql, [name], |row| row.get::<_, i64>(0))? == 1)
+}
+
+/// Names of a table's columns.
+pub(super) fn columns(connection: &Connection, table: &str) -> Result<HashSet<String>> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+    let names = statement.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(names)
+}

@@ -1,0 +1,39 @@
+//! The kinds of store, and the system they are for.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A package store with a database, or any directories at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    Guix,
+    Nix,
+    Plain,
+}
+
+impl StoreKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            StoreKind::Guix => "guix",
+            StoreKind::Nix => "nix",
+            StoreKind::Plain => "plain",
+        }
+    }
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// This machine in the words of Nix and Guix, such as `x86_64-linux`.
+pub fn system() -> String {
+    let cpu = match std::env::consts::ARCH {
+        "x86" => "i686",
+        "powerpc64" => "powerpc64le",
+        other => other,
+    };
+    format!("{cpu}-{}", std::env::consts::OS)
+}

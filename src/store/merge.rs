@@ -1,0 +1,204 @@
+//! Merging: rows of a snapshot become rows of the live database, in one transaction.
+//!
+//! Only rows for items that are not valid yet are added, so whatever was there stays as it was.
+//! Ids differ between databases; items are joined by path.
+
+use super::database::{columns, open_read_write};
+use super::{ItemName, Layout, SnapshotDatabase};
+use anyhow::{Context, Result, bail};
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+/// Columns of `ValidPaths` that are carried over where both sides have them. `ultimate` is not: it
+/// would claim that the item was built here.
+const CARRIED: [&str; 7] =
+    ["path", "hash", "registrationTime", "deriver", "narSize", "sigs", "ca"];
+
+/// The tables of schema 10 that hold rows; a newer program adds its own at the first start.
+const EMPTY_DATABASE: &str = "
+    CREATE TABLE IF NOT EXISTS ValidPaths (
+        id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, path TEXT UNIQUE NOT NULL,
+        hash TEXT NOT NULL, registrationTime INTEGER NOT NULL, deriver TEXT, narSize INTEGER,
+        ultimate INTEGER, sigs TEXT, ca TEXT);
+    CREATE TABLE IF NOT EXISTS Refs (
+        referrer INTEGER NOT NULL, reference INTEGER NOT NULL, PRIMARY KEY (referrer, reference),
+        FOREIGN KEY (referrer) REFERENCES ValidPaths(id) ON DELETE CASCADE,
+        FOREIGN KEY (reference) REFERENCES ValidPaths(id) ON DELETE RESTRICT);
+    CREATE INDEX IF NOT EXISTS IndexReferrer ON Refs(referrer);
+    CREATE INDEX IF NOT EXISTS IndexReference ON Refs(reference);
+    CREATE TRIGGER IF NOT EXISTS DeleteSelfRefs BEFORE DELETE ON ValidPaths
+        BEGIN DELETE FROM Refs WHERE referrer = old.id AND reference = old.id; END;
+    CREATE TABLE IF NOT EXISTS DerivationOutputs (
+        drv INTEGER NOT NULL, id TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (drv, id),
+        FOREIGN KEY (drv) REFERENCES ValidPaths(id) ON DELETE CASCADE);
+    CREATE INDEX IF NOT EXISTS IndexDerivationOutputs ON DerivationOutputs(path);
+";
+
+/// The rows of a snapshot that are to be added, read into memory before anything is stopped.
+pub struct Rows {
+    items: Vec<Row>,
+}
+
+struct Row {
+    name: ItemName,
+    /// By column name.
+    values: HashMap<&'static str, Value>,
+    references: Vec<ItemName>,
+    /// Output name and path.
+    outputs: Vec<(String, String)>,
+}
+
+impl Rows {
+    /// Reads the rows of `wanted`.
+    pub fn read(snapshot: &SnapshotDatabase, wanted: &[ItemName]) -> Result<Self> {
+        let wanted: HashSet<&ItemName> = wanted.iter().collect();
+        let there = columns(&snapshot.connection, "ValidPaths")?;
+        let carried: Vec<&'static str> =
+            CARRIED.into_iter().filter(|c| there.contains(*c)).collect();
+        let mut references = snapshot.references()?;
+        let mut outputs = outputs(snapshot)?;
+
+        let sql = format!("SELECT {} FROM ValidPaths ORDER BY id", carried.join(", "));
+        let mut statement = snapshot.connection.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        let mut items = Vec::with_capacity(wanted.len());
+        while let Some(row) = rows.next()? {
+            let name = snapshot.item_name(&row.get::<_, String>(0)?)?;
+            if !wanted.contains(&name) {
+                continue;
+            }
+            let values = carried.iter().enumerate().map(|(at, column)| Ok((*column, row.get(at)?)));
+            items.push(Row {
+                values: values.collect::<Result<_>>()?,
+                references: references.remove(&name).unwrap_or_default(),
+                outputs: outputs.remove(&name).unwrap_or_default(),
+                name,
+            });
+        }
+        if items.len() != wanted.len() {
+            bail!("the snapshot's database lacks {} rows", wanted.len() - items.len());
+        }
+        Ok(Rows { items })
+    }
+
+    /// Items that no other row refers to: rooting these keeps all of them.
+    pub fn heads(&self, among: &HashSet<ItemName>) -> Vec<ItemName> {
+        let chosen = || self.items.iter().filter(|row| among.contains(&row.name));
+        let referred: HashSet<&ItemName> = chosen()
+            .flat_map(|row| row.references.iter().filter(|reference| **reference != row.name))
+            .collect();
+        chosen().map(|row| &row.name).filter(|name| !referred.contains(name)).cloned().collect()
+    }
+}
+
+fn outputs(snapshot: &SnapshotDatabase) -> Result<HashMap<ItemName, Vec<(String, String)>>> {
+    let mut statement = snapshot.connection.prepare(
+        "SELECT v.path, o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut outputs: HashMap<ItemName, Vec<(String, String)>> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let name = snapshot.item_name(&row.get::<_, String>(0)?)?;
+        outputs.entry(name).or_default().push((row.get(1)?, row.get(2)?));
+    }
+    Ok(outputs)
+}
+
+/// An open transaction on the live database. Dropped without [`Merge::commit`], it leaves no trace.
+pub struct Merge {
+    connection: Connection,
+    /// Items that this transaction makes valid.
+    pub added: HashSet<ItemName>,
+}
+
+impl Merge {
+    /// Opens the live database, which must be locked by the caller, and inserts `rows` but for the
+    /// items that became valid since they were chosen.
+    ///
+    /// # Errors
+    /// When any row or reference does not go in, or when the result breaks a foreign key.
+    pub fn begin(layout: &Layout, rows: &Rows) -> Result<Self> {
+        let connection = open_read_write(&layout.database())?;
+        connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;")?;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let mut merge = Merge { connection, added: HashSet::new() };
+        merge.insert(layout, rows).context("merge rows into the live database")?;
+        merge.check()?;
+        Ok(merge)
+    }
+
+    fn insert(&mut self, layout: &Layout, rows: &Rows) -> Result<()> {
+        let there = columns(&self.connection, "ValidPaths")?;
+        let carried: Vec<&str> = CARRIED.into_iter().filter(|c| there.contains(*c)).collect();
+        let holes = vec!["?"; carried.len()].join(", ");
+        let path_of = |name: &ItemName| format!("{}/{name}", layout.store_dir);
+
+        let mut find = self.connection.prepare("SELECT id FROM ValidPaths WHERE path = ?1")?;
+        let mut id_of = |name: &ItemName| -> Result<Option<i64>> {
+            let mut rows = find.query([path_of(name)])?;
+            Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+        };
+        let sql = format!("INSERT INTO ValidPaths ({}) VALUES ({holes})", carried.join(", "));
+        let mut insert_item = self.connection.prepare(&sql)?;
+        let mut added: Vec<(&Row, i64)> = Vec::with_capacity(rows.items.len());
+        for row in &rows.items {
+            if id_of(&row.name)?.is_some() {
+                continue;
+            }
+            let values = carried.iter().map(|c| row.values.get(c).unwrap_or(&Value::Null));
+            added.push((row, insert_item.insert(params_from_iter(values))?));
+        }
+
+        let ids: HashMap<&ItemName, i64> = added.iter().map(|(row, id)| (&row.name, *id)).collect();
+        let mut insert_reference =
+            self.connection.prepare("INSERT INTO Refs (referrer, reference) VALUES (?1, ?2)")?;
+        let mut insert_output = self
+            .connection
+            .prepare("INSERT INTO DerivationOutputs (drv, id, path) VALUES (?1, ?2, ?3)")?;
+        for (row, id) in &added {
+            for reference in &row.references {
+                let target = match ids.get(reference) {
+                    Some(id) => Some(*id),
+                    None => id_of(reference)?,
+                };
+                let target =
+                    target.with_context(|| format!("{} needs {reference}, which is not valid", row.name))?;
+                insert_reference.execute((id, target))?;
+            }
+            for (output, path) in &row.outputs {
+                insert_output.execute((id, output, path))?;
+            }
+        }
+        self.added = added.into_iter().map(|(row, _)| row.name.clone()).collect();
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let mut statement = self.connection.prepare("PRAGMA foreign_key_check")?;
+        if let Some(row) = statement.query([])?.next()? {
+            let table: String = row.get(0)?;
+            bail!("the merged database would break a foreign key of {table}");
+        }
+        Ok(())
+    }
+
+    /// Makes the added items valid.
+    pub fn commit(self) -> Result<()> {
+        self.connection.execute_batch("COMMIT").context("commit to the live database")?;
+        self.connection
+            .close()
+            .map_err(|(_, e)| anyhow::Error::from(e).context("close the live database"))
+    }
+}
+
+/// Makes an empty database with the `schema` file that goes with it, where there is none.
+pub(super) fn create_empty(database: &Path, schema: u64) -> Result<()> {
+    let connection = Connection::open(database)?;
+    connection.execute_batch(EMPTY_DATABASE)?;
+    connection.close().map_err(|(_, e)| e)?;
+    // Without a newline: the daemon takes "10\n" for damage.
+    std::fs::write(database.with_file_name("schema"), schema.to_string())?;
+    Ok(())
+}

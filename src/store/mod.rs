@@ -1,0 +1,30 @@
+//! What a store is: where it lies, what its database says, how it is locked, what belongs together.
+//!
+//! The room owns every fact about Nix and Guix on disk. It must not know backends or keys, and it
+//! never starts or stops a daemon.
+
+mod closure;
+mod database;
+mod item;
+mod kind;
+mod layout;
+mod locks;
+mod merge;
+mod owner;
+mod placement;
+mod recovery;
+mod roots;
+mod staging;
+
+pub use closure::{Choice, Skipped, choose};
+pub use database::{Frozen, LiveDatabase, SnapshotDatabase, freeze};
+pub use item::{ItemName, ValidItem};
+pub use kind::{StoreKind, system};
+pub use layout::Layout;
+pub use locks::{Held, Lock, LockMode, holders, lock};
+pub use merge::{Merge, Rows};
+pub use owner::Owner;
+pub use placement::Placement;
+pub use recovery::{recover, record_plan};
+pub use roots::Roots;
+pub use staging::{Staging, clean_stale};

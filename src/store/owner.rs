@@ -1,0 +1,36 @@
+//! Who owns a store.
+
+use super::Layout;
+use anyhow::{Context, Result};
+use std::os::unix::fs::MetadataExt;
+
+/// User and group that the daemon runs as, and that every restored file must therefore belong to:
+/// a daemon cannot collect what belongs to somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Owner {
+    /// The owner of the live store: of its database directory, or of the state directory while
+    /// there is no database yet.
+    pub fn of(layout: &Layout) -> Result<Self> {
+        let database = layout.database_dir();
+        let place = if database.exists() { database } else { layout.state() };
+        let metadata =
+            std::fs::metadata(&place).with_context(|| place.display().to_string())?;
+        Ok(Owner { uid: metadata.uid(), gid: metadata.gid() })
+    }
+
+    /// `root` or `user`: all that a snapshot says of it, since numbers differ between machines.
+    pub fn model(self) -> &'static str {
+        if self.uid == 0 { "root" } else { "user" }
+    }
+
+    /// Gives a path to the owner, without following a link.
+    pub fn take(self, path: &std::path::Path) -> Result<()> {
+        std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
+            .with_context(|| path.display().to_string())
+    }
+}

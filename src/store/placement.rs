@@ -1,0 +1,85 @@
+//! Placing staged items by rename, and taking them back.
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, RenameFlags, renameat_with, statat};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Items that were moved from staging to their places. Dropped before [`Placement::keep`], it moves
+/// every one of them back, and what was in their places too.
+#[derive(Default)]
+pub struct Placement {
+    moved: Vec<Moved>,
+}
+
+struct Moved {
+    staging: Arc<OwnedFd>,
+    place: Arc<OwnedFd>,
+    name: String,
+    exchanged: bool,
+}
+
+impl Placement {
+    /// Moves `name` from the directory `staging` into the directory `place`. What has that name
+    /// there goes to `staging` in the same instant.
+    pub fn place(&mut self, staging: &Arc<OwnedFd>, place: &Arc<OwnedFd>, name: &str) -> Result<()> {
+        let exchanged = swap(staging, place, name).with_context(|| format!("place {name}"))?;
+        self.moved.push(Moved {
+            staging: Arc::clone(staging),
+            place: Arc::clone(place),
+            name: name.to_owned(),
+            exchanged,
+        });
+        Ok(())
+    }
+
+    /// Leaves everything where it is now.
+    pub fn keep(mut self) {
+        self.moved.clear();
+    }
+}
+
+impl Drop for Placement {
+    fn drop(&mut self) {
+        for moved in self.moved.drain(..).rev() {
+            let flags =
+                if moved.exchanged { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+            let name = moved.name.as_str();
+            // Nothing is valid yet: an item that cannot be moved back is garbage to the daemon.
+            let _ = renameat_with(&moved.place, name, &moved.staging, name, flags);
+        }
+    }
+}
+
+/// Renames `name` into place; true when something was there and is now in `staging` instead.
+fn swap(staging: &OwnedFd, place: &OwnedFd, name: &str) -> Result<bool> {
+    match renameat_with(staging, name, place, name, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(false),
+        Err(Errno::EXIST) => {}
+        Err(e) => return Err(e.into()),
+    }
+    match renameat_with(staging, name, place, name, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        // Some layered file systems cannot rename what lies in a lower layer, but can remove it.
+        Err(Errno::XDEV | Errno::INVAL) => {
+            remove(place, name)?;
+            renameat_with(staging, name, place, name, RenameFlags::NOREPLACE)?;
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn remove(place: &OwnedFd, name: &str) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}/{name}", place.as_raw_fd());
+    let stat = statat(place, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+        std::fs::remove_dir_all(Path::new(&path))?;
+    } else {
+        std::fs::remove_file(Path::new(&path))?;
+    }
+    Ok(())
+}
