@@ -51,9 +51,8 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let cancelled = cancel::on_signals()?;
 
     let mut root = RootHalf::start(&cancelled)?;
-    let survey = root.survey(&lookup::store_request(&options.store, kind))?;
-    outcome.daemon = survey.daemon;
-    let key = lookup::key(&options.store, &options.key, kind, Some(&survey.facts.version))?;
+    let facts = root.survey(&lookup::store_request(&options.store, kind))?;
+    let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;
     outcome.key.clone_from(&key.text);
 
     let looking = Instant::now();
@@ -102,6 +101,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     outcome.items.present += restored.overtaken;
     outcome.items.rooted = restored.roots;
     outcome.bytes.unpacked = restored.bytes;
+    outcome.daemon = restored.daemon;
     outcome.seconds.commit = restored.commit_seconds;
     outcome.seconds.downtime = restored.downtime_seconds;
     outcome.seconds.verify = restored.verify_seconds;

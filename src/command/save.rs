@@ -43,9 +43,8 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     let cancelled = cancel::on_signals()?;
 
     let mut root = RootHalf::start(&cancelled)?;
-    let survey = root.survey(&lookup::store_request(&options.store, kind))?;
-    outcome.daemon = survey.daemon;
-    let key = lookup::key(&options.store, &options.key, kind, Some(&survey.facts.version))?;
+    let facts = root.survey(&lookup::store_request(&options.store, kind))?;
+    let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;
     outcome.key.clone_from(&key.text);
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };

@@ -1,8 +1,9 @@
 //! Starting the root half and talking to it.
 
 use super::protocol::{
-    PROTOCOL, Phase, Reply, Request, StoreRequest, Survey, read_message, write_message,
+    PROTOCOL, Phase, Reply, Request, StoreRequest, read_message, write_message,
 };
+use crate::snapshot::StoreFacts;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::io::{BufReader, Read};
@@ -97,10 +98,10 @@ impl RootHalf {
     }
 
     /// Names the store; gives back what the root half found.
-    pub fn survey(&mut self, store: &StoreRequest) -> Result<Survey> {
+    pub fn survey(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
         self.send(&Request::Store(store.clone()), &[])?;
         match self.receive()? {
-            (Reply::Store(survey), _) => Ok(survey),
+            (Reply::Store(facts), _) => Ok(facts),
             _ => bail!("the root half did not describe the store"),
         }
     }

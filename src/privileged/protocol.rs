@@ -71,7 +71,8 @@ pub struct RestoreRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Hello { protocol: u32 },
-    Store(Survey),
+    /// What the root half found.
+    Store(StoreFacts),
     Frozen { items: u64, nar_bytes: u64, facts: StoreFacts },
     /// Payload: the frame.
     Frame { raw: u64, sha256: Digest, continues: Option<Continuation>, items: u64, raw_total: u64 },
@@ -89,14 +90,6 @@ pub enum Reply {
     Restored(Restored),
     /// The root half undid what it began and ends. First cause first.
     Failed { phase: Phase, causes: Vec<String> },
-}
-
-/// What the root half found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Survey {
-    pub facts: StoreFacts,
-    /// Why which daemon is taken to be in charge.
-    pub daemon: String,
 }
 
 /// What a restore is going to do.
@@ -122,6 +115,8 @@ pub struct Restored {
     /// Content bytes written.
     pub bytes: u64,
     pub roots: u64,
+    /// Why which daemon was taken to be in charge.
+    pub daemon: String,
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,

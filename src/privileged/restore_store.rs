@@ -8,7 +8,7 @@ use super::conversation::Conversation;
 use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest};
 use super::target::{StoreTarget, directory, receive_frames};
-use crate::daemon::{Daemon, await_ready, listener};
+use crate::daemon::{Daemon, Found, await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Merge, Owner, Placement, Roots, Rows,
@@ -228,7 +228,7 @@ fn commit(
     talk.enter(Phase::Commit);
     let layout = &target.layout;
     let cancelled = || talk.cancel.check();
-    let daemon = target.daemon()?.daemon;
+    let Found { daemon, why } = target.daemon()?;
     let first = wanted.first().context("nothing to commit")?;
     let brief = Brief {
         daemon: daemon.clone(),
@@ -283,6 +283,7 @@ fn commit(
         overtaken: (wanted.len() - added.len()) as u64,
         bytes: 0,
         roots: heads.len() as u64,
+        daemon: why,
         commit_seconds,
         downtime_seconds,
         verify_seconds: verifying.elapsed().as_secs_f64(),

@@ -97,7 +97,7 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         nar_size: item.nar_size,
         nar_hash: Some(item.nar_hash.clone()),
     });
-    let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store)?.facts };
+    let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store)? };
     Ok(Source {
         facts,
         inputs: inputs.collect(),
@@ -133,7 +133,7 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
     }
     inputs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Source {
-        facts: survey(store)?.facts,
+        facts: survey(store)?,
         frozen: None,
         database_archive_path: String::new(),
         items_under: String::new(),

@@ -1,6 +1,6 @@
 //! What store is there: facts for the key and for the head.
 
-use super::protocol::{StoreRequest, Survey};
+use super::protocol::StoreRequest;
 use super::target::StoreTarget;
 use crate::daemon::ProcessContext;
 use crate::snapshot::StoreFacts;
@@ -18,7 +18,7 @@ const NOBODY: u32 = 65534;
 const PROGRAM_DIRS: &str =
     "/nix/var/nix/profiles/default/bin:/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin";
 
-pub fn survey(request: &StoreRequest) -> Result<Survey> {
+pub fn survey(request: &StoreRequest) -> Result<StoreFacts> {
     let empty = StoreFacts {
         kind: request.kind.to_string(),
         store_dir: String::new(),
@@ -30,7 +30,7 @@ pub fn survey(request: &StoreRequest) -> Result<Survey> {
         owner: String::new(),
     };
     if request.kind == StoreKind::Plain {
-        return Ok(Survey { facts: empty, daemon: "a plain store has none".into() });
+        return Ok(empty);
     }
     let target = StoreTarget::new(request)?;
     let layout = &target.layout;
@@ -42,9 +42,7 @@ pub fn survey(request: &StoreRequest) -> Result<Survey> {
         owner: Owner::of(layout)?.model().into(),
         ..empty
     };
-    // A daemon that cannot be found is an error only once something needs it.
-    let daemon = target.daemon().map_or_else(|e| e.to_string(), |found| found.why);
-    Ok(Survey { facts, daemon })
+    Ok(facts)
 }
 
 /// Asks the package manager below `root` for its version, as an account without any rights.

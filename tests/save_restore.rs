@@ -1,0 +1,475 @@
+//! The main job on real stores: save, wipe, restore, and what Nix says of the result.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde_json::Value;
+use support::{Entry, Fixture, Output, Role, World, corpus};
+
+const NIX: [&str; 6] = ["--store", "nix", "--backend", "dir:/cache", "--key", "test"];
+
+/// A save or restore of the world's store under the key `test`, with its report.
+fn run(world: &World, user: &str, verb: &str, more: &[&str]) -> Value {
+    let output = attempt(world, user, verb, more).ok();
+    report(&output)
+}
+
+fn attempt(world: &World, user: &str, verb: &str, more: &[&str]) -> Output {
+    let words = [verb].into_iter().chain(NIX).chain(more.iter().copied()).chain(["--json"]);
+    world.storecache_as(user, words).run()
+}
+
+fn report(output: &Output) -> Value {
+    assert_eq!(output.stdout.lines().count(), 1, "one JSON object and no more:\n{output}");
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))
+}
+
+fn save(world: &World) -> Value {
+    run(world, "runner", "save", &[])
+}
+
+fn restore(world: &World) -> Value {
+    run(world, "runner", "restore", &[])
+}
+
+/// All that Nix, the database and the disk know of the valid items.
+#[derive(PartialEq, Eq)]
+struct Picture {
+    references: BTreeMap<String, BTreeSet<String>>,
+    outputs: BTreeSet<(String, String, String)>,
+    trees: BTreeMap<String, BTreeMap<PathBuf, Entry>>,
+}
+
+fn picture(world: &World) -> Picture {
+    let references = world.references_of_all();
+    let trees = references.keys().map(|path| (path.clone(), world.tree_digest(path))).collect();
+    Picture { outputs: world.derivation_outputs(), references, trees }
+}
+
+/// Panics with the first difference instead of two whole stores.
+#[track_caller]
+fn assert_same(before: &Picture, after: &Picture) {
+    assert_eq!(before.references, after.references);
+    assert_eq!(before.outputs, after.outputs);
+    for (path, tree) in &before.trees {
+        assert_eq!(tree, &after.trees[path], "{path}");
+    }
+}
+
+fn staging(world: &World) -> Vec<String> {
+    world.store_listing().into_iter().filter(|name| name.starts_with(".storecache")).collect()
+}
+
+#[test]
+fn a_wiped_store_comes_back_whole_as_an_ordinary_user_with_sudo() {
+    for role in Role::ALL {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let before = picture(&world);
+        let saved = save(&world);
+        assert_eq!(saved["items"]["saved"], before.references.len());
+        assert_eq!(saved["hit"], "miss");
+
+        world.wipe_store();
+        assert!(world.valid_paths().is_empty());
+        let first_pid = world.daemon_pid();
+        let restored = restore(&world);
+        assert_eq!(restored["hit"], "exact");
+        assert_eq!(restored["items"]["restored"], before.references.len());
+        assert_eq!(restored["entry"], saved["entry"]);
+        assert_ne!(world.daemon_pid(), first_pid, "the daemon was restarted");
+        assert!(world.daemon_answers());
+
+        assert_same(&before, &picture(&world));
+        assert_eq!(staging(&world), [""; 0]);
+        world.builds_nothing_of(role, Fixture::Small);
+        world.verify_store();
+        world.nix(["nix-collect-garbage"]).ok();
+        assert_same(&before, &picture(&world));
+        world.builds_nothing_of(role, Fixture::Small);
+    }
+}
+
+#[test]
+fn restored_rows_say_what_the_saved_ones_said_but_not_that_they_were_built_here() {
+    let world = World::with_fixture(Role::New, Fixture::Small);
+    world.start_daemon();
+    let before = world.registrations();
+    save(&world);
+    world.wipe_store();
+    restore(&world);
+    for (path, row) in world.registrations() {
+        let mut expected = before[&path].clone();
+        expected.ultimate = false;
+        assert_eq!(row, expected, "{path}");
+    }
+}
+
+#[test]
+fn a_second_restore_does_nothing_and_says_so() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    let pid = world.daemon_pid();
+    let before = picture(&world);
+    // Into the store it came from.
+    let again = restore(&world);
+    assert_eq!(again["hit"], "exact");
+    assert_eq!(again["items"]["restored"], 0);
+    assert_eq!(again["items"]["present"], before.references.len());
+    assert!(again["reason"].as_str().unwrap().contains("nothing to do"));
+    assert_eq!(world.daemon_pid(), pid, "the daemon was left alone");
+    assert_same(&before, &picture(&world));
+
+    world.wipe_store();
+    assert_ne!(restore(&world)["items"]["restored"], 0);
+    let pid = world.daemon_pid();
+    let words = ["restore"].iter().chain(&NIX);
+    let told = world.storecache_as("runner", words).ok();
+    assert!(told.stderr.contains("nothing to do"), "{told}");
+    assert_eq!(world.daemon_pid(), pid);
+}
+
+#[test]
+fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let before = picture(&world);
+    save(&world);
+    // Whatever only the root of the fixture kept goes; a third of the store stays rooted.
+    world.sh("rm /nix/var/nix/gcroots/fixture");
+    for (at, path) in before.references.keys().enumerate().filter(|(at, _)| at % 3 == 0) {
+        world.sh(&format!("ln -s {path} /nix/var/nix/gcroots/kept-{at}"));
+    }
+    world.nix(["nix-collect-garbage"]).ok();
+    let kept = world.registrations();
+    assert!(!kept.is_empty() && kept.len() < before.references.len());
+    // A mark on the live rows shows that they are left alone.
+    world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'update ValidPaths set registrationTime = 12345'");
+    let kept = world.registrations();
+
+    let restored = restore(&world);
+    assert_eq!(restored["items"]["present"], kept.len());
+    assert_eq!(restored["items"]["restored"], before.references.len() - kept.len());
+    assert_same(&before, &picture(&world));
+    let after = world.registrations();
+    for (path, row) in kept {
+        assert_eq!(after[&path], row, "{path} was valid before and is as it was");
+    }
+    world.verify_store();
+}
+
+#[test]
+fn snapshots_travel_between_versions_of_nix() {
+    for (from, to) in [(Role::Old, Role::New), (Role::New, Role::Old), (Role::Mid, Role::New)] {
+        let saver = World::with_fixture(from, Fixture::Small);
+        saver.start_daemon();
+        let before = picture(&saver);
+        save(&saver);
+        let restorer = World::build(to).backend(saver.backend()).start();
+        restorer.start_daemon();
+        let restored = restore(&restorer);
+        assert_eq!(restored["items"]["restored"], before.references.len());
+        assert_same(&before, &picture(&restorer));
+        restorer.builds_nothing_of(from, Fixture::Small);
+        restorer.verify_store();
+    }
+}
+
+#[test]
+fn a_snapshot_joins_a_store_that_holds_other_items() {
+    let saver = World::with_fixture(Role::Mid, Fixture::Small);
+    saver.start_daemon();
+    let theirs = picture(&saver);
+    save(&saver);
+    let world = World::build(Role::New).fixture(Fixture::Small).backend(saver.backend()).start();
+    world.start_daemon();
+    let ours = picture(&world);
+    restore(&world);
+    let both = picture(&world);
+    for (path, tree) in ours.trees.iter().chain(&theirs.trees) {
+        assert_eq!(&both.trees[path], tree, "{path}");
+    }
+    world.builds_nothing_of(Role::New, Fixture::Small);
+    world.builds_nothing_of(Role::Mid, Fixture::Small);
+    world.verify_store();
+}
+
+#[test]
+fn rows_that_lie_in_the_wal_alone_are_saved() {
+    // Idle since its last start: db.sqlite has not even a table.
+    let world = World::with_fixture(Role::New, Fixture::Full);
+    let before = world.references_of_all();
+    let saved = save(&world);
+    assert_eq!(saved["items"]["saved"], before.len());
+    world.wipe_store();
+    world.start_daemon();
+    restore(&world);
+    assert_eq!(world.references_of_all(), before);
+    world.verify_store();
+}
+
+#[test]
+fn a_log_left_beside_the_live_database_undoes_nothing() {
+    let world = World::with_fixture(Role::New, Fixture::Small);
+    world.start_daemon();
+    let before = picture(&world);
+    save(&world);
+    world.wipe_store();
+    // The live database has rows of its own in a log that nobody has checkpointed.
+    world.sh("echo mine >/tmp/mine");
+    let mine = world.nix(["nix-store", "--add", "/tmp/mine"]).ok().stdout.trim().to_owned();
+    restore(&world);
+    let after = world.valid_paths();
+    assert!(after.contains(&mine));
+    assert_eq!(after.len(), before.references.len() + 1);
+    world.verify_store();
+}
+
+#[test]
+fn an_optimised_store_comes_back_with_every_file() {
+    let world = World::with_fixture(Role::Old, Fixture::Optimised);
+    world.start_daemon();
+    let before = picture(&world);
+    save(&world);
+    world.wipe_store();
+    restore(&world);
+    assert_same(&before, &picture(&world));
+    assert!(!world.store_listing().contains(".links"), "the links of the optimiser are not packed");
+    world.verify_store();
+    world.nix(["nix-store", "--optimise"]).ok();
+    world.verify_store();
+}
+
+#[test]
+fn hundreds_of_packages_come_back() {
+    let world = World::with_fixture(Role::Old, Fixture::Full);
+    world.start_daemon();
+    let before = picture(&world);
+    assert!(before.trees.len() > 400);
+    assert!(before.trees.values().map(BTreeMap::len).sum::<usize>() > 30_000);
+    save(&world);
+    world.wipe_store();
+    restore(&world);
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+    world.builds_nothing_of(Role::Old, Fixture::Full);
+}
+
+#[test]
+fn debris_is_not_saved_and_is_replaced_where_it_is_in_the_way() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let before = picture(&world);
+    let planted = corpus::debris(&world);
+    save(&world);
+    let names = world.sh("zstd -dc /cache/*.tar.zst | tar -t").stdout;
+    for name in &planted {
+        assert!(!names.contains(&format!("nix/store/{name}")), "{name} was packed");
+    }
+    let tops: BTreeSet<String> = names
+        .lines()
+        .filter_map(|line| line.strip_prefix("nix/store/"))
+        .map(|below| format!("/nix/store/{}", below.split('/').next().unwrap()))
+        .collect();
+    assert_eq!(tops, before.references.keys().cloned().collect(), "exactly the valid items");
+
+    // A directory and a file stand where items belong; to Nix both are nothing.
+    world.wipe_store();
+    let mut paths = before.references.keys();
+    let (one, other) = (paths.next().unwrap(), paths.next().unwrap());
+    world.sh(&format!("mkdir -p {one}/wrong; echo wrong >{other}"));
+    let restored = restore(&world);
+    assert_eq!(restored["items"]["restored"], before.references.len());
+    assert_same(&before, &picture(&world));
+    assert_eq!(staging(&world), [""; 0]);
+}
+
+#[test]
+fn an_item_whose_references_are_nowhere_is_skipped_and_reported() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let before = world.references_of_all();
+    // One item's files are lost before the save; those that need it cannot be restored either.
+    let lost = before.keys().find(|path| path.ends_with("-middle")).unwrap().clone();
+    world.sh(&format!("chmod -R u+w {lost}; rm -r {lost}"));
+    let saved = save(&world);
+    assert_eq!(saved["items"]["skipped"], 1);
+    assert_eq!(saved["skipped"][0][0], lost.trim_start_matches("/nix/store/"));
+
+    world.wipe_store();
+    let restored = restore(&world);
+    let after = world.references_of_all();
+    let mut needing = BTreeSet::from([lost.clone()]);
+    loop {
+        let more: BTreeSet<String> = before
+            .iter()
+            .filter(|(_, references)| !references.is_disjoint(&needing))
+            .map(|(path, _)| path.clone())
+            .collect();
+        if more.is_subset(&needing) {
+            break;
+        }
+        needing.extend(more);
+    }
+    let expected: BTreeSet<_> = before.keys().filter(|path| !needing.contains(*path)).collect();
+    assert_eq!(after.keys().collect::<BTreeSet<_>>(), expected);
+    assert!(needing.len() > 1);
+    assert_eq!(restored["items"]["skipped"], needing.len());
+    world.verify_store();
+}
+
+#[test]
+fn a_store_that_was_never_opened_is_filled_with_and_without_a_daemon() {
+    for (role, daemon) in [(Role::Old, true), (Role::New, true), (Role::Old, false), (Role::New, false)]
+    {
+        let saver = World::with_fixture(role, Fixture::Small);
+        save(&saver);
+        let before = picture(&saver);
+        let world = World::build(role).backend(saver.backend()).start();
+        if daemon {
+            world.start_daemon();
+            world.sh("rm -rf /nix/var/nix/db/* /nix/store");
+        }
+        restore(&world);
+        assert_same(&before, &picture(&world));
+        if !daemon {
+            world.start_daemon();
+        }
+        world.builds_nothing_of(role, Fixture::Small);
+        world.verify_store();
+    }
+}
+
+#[test]
+fn a_store_below_another_root_is_saved_and_restored_from_outside() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let before = picture(&world);
+    let root = world.host("/").display().to_string();
+    let backend = format!("dir:{}", world.backend().host_path().display());
+    let outside = |verb: &str| {
+        let words = [verb, "--store", "nix", "--root", &root, "--backend", &backend, "--json"];
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_storecache"))
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let saved = outside("save");
+    assert!(saved["key"].as_str().unwrap().ends_with("-2.26.3"), "{}", saved["key"]);
+    world.wipe_store();
+    let pid = world.daemon_pid();
+    let restored = outside("restore");
+    assert_eq!(restored["items"]["restored"], before.references.len());
+    assert_same(&before, &picture(&world));
+    assert_ne!(world.daemon_pid(), pid);
+    assert!(world.daemon_answers());
+    world.builds_nothing_of(Role::Mid, Fixture::Small);
+    world.verify_store();
+}
+
+#[test]
+fn root_itself_needs_no_sudo() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let before = picture(&world);
+    world.sh("mv /usr/bin/sudo /usr/bin/sudo.away");
+    run(&world, "root", "save", &[]);
+    world.wipe_store();
+    run(&world, "root", "restore", &[]);
+    assert_same(&before, &picture(&world));
+}
+
+#[test]
+fn without_sudo_nothing_is_done_and_one_error_says_why() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    for verb in ["save", "restore"] {
+        let refused = attempt(&world, "nosudo", verb, &[]).fails();
+        assert_eq!(refused.code(), 1);
+        assert!(refused.stderr.contains("sudo refused"), "{refused}");
+        assert!(report(&refused)["reason"].as_str().unwrap().contains("sudo refused"));
+    }
+    world.sh("mv /usr/bin/sudo /usr/bin/sudo.away");
+    let missing = attempt(&world, "runner", "save", &[]).fails();
+    assert!(missing.stderr.contains("sudo is not installed"), "{missing}");
+    assert_eq!(world.sh("ls /cache").stdout, "");
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_what_it_would_do() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let before = picture(&world);
+    let dry = run(&world, "runner", "save", &["--dry-run"]);
+    assert_eq!(dry["items"]["saved"], before.references.len());
+    assert!(dry["bytes"]["snapshot"].as_u64().unwrap() > 1_000_000);
+    assert_eq!(dry["bytes"]["uploaded"], 0);
+    assert_eq!(world.sh("ls -A /cache").stdout, "");
+
+    save(&world);
+    world.wipe_store();
+    let listing = world.store_listing();
+    let pid = world.daemon_pid();
+    let dry = run(&world, "runner", "restore", &["--dry-run"]);
+    assert_eq!(dry["hit"], "exact");
+    assert_eq!(dry["items"]["restored"], before.references.len());
+    assert_eq!(world.store_listing(), listing);
+    assert!(world.valid_paths().is_empty());
+    assert_eq!(world.daemon_pid(), pid);
+}
+
+#[test]
+fn a_prefix_leads_to_the_newest_entry() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let words = |verb, key| [verb, "--store", "nix", "--backend", "dir:/cache", "--key", key, "--json"];
+    for key in ["a-1", "a-2", "b-1"] {
+        world.storecache_as("runner", words("save", key)).ok();
+    }
+    let more = ["--restore-key", "none-", "--restore-key", "a-"];
+    let restored = world.storecache_as("runner", words("restore", "a-9").iter().chain(&more)).ok();
+    let restored = report(&restored);
+    assert_eq!(restored["hit"], "prefix");
+    assert_eq!(restored["key"], "a-9");
+    assert_eq!(restored["matched_key"], "a-2");
+
+    let missed = world.storecache_as("runner", words("restore", "c")).ok();
+    let missed = report(&missed);
+    assert_eq!(missed["hit"], "miss");
+    assert!(missed["reason"].as_str().unwrap().contains("no entry"));
+    let told = world
+        .storecache_as("runner", words("restore", "c").iter().chain(&["--fail-on-miss"]))
+        .run();
+    assert_eq!(told.code(), 3);
+}
+
+#[test]
+fn two_saves_of_an_unchanged_store_have_identical_data_frames() {
+    let world = World::with_fixture(Role::New, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    save(&world);
+    let data = |at: usize| {
+        let file = world.sh("ls /cache/*.tar.zst").lines()[at].clone();
+        let inspected = world.storecache(["inspect", "--json", "--items", &file]).ok();
+        let inspected = report(&inspected);
+        (inspected["item_list"].clone(), inspected["frames"].clone(), world.sh(&format!("zstd -dc {file} | sha256sum")).stdout, frames(&world, &file))
+    };
+    assert_eq!(data(0), data(1));
+}
+
+/// The bytes between head and index.
+fn frames(world: &World, file: &str) -> Vec<u8> {
+    let bytes = std::fs::read(world.backend().host_path().join(file.trim_start_matches("/cache/"))).unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let head = 8 + word(4);
+    let count = word(bytes.len() - 9);
+    let table = 8 + 9 + count * 8;
+    let index = word(bytes.len() - 9 - 8);
+    bytes[head..bytes.len() - table - index].to_vec()
+}

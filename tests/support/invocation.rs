@@ -1,0 +1,287 @@
+//! Commands inside a world.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{poll, procfs, world::World};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command to be run in a world: as root, in `/`, with a clean environment, an empty input, and two
+/// minutes to end, until told otherwise.
+#[derive(Clone)]
+pub struct Invocation<'w> {
+    world: &'w World,
+    words: Vec<OsString>,
+    user: Option<String>,
+    directory: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+    input: Vec<u8>,
+    patience: Duration,
+}
+
+impl<'w> Invocation<'w> {
+    pub(super) fn new<I>(world: &'w World, words: I) -> Invocation<'w>
+    where
+        I: IntoIterator<Item: AsRef<OsStr>>,
+    {
+        Invocation {
+            world,
+            words: words
+                .into_iter()
+                .map(|word| word.as_ref().to_owned())
+                .collect(),
+            user: None,
+            directory: PathBuf::from("/"),
+            environment: Vec::new(),
+            input: Vec::new(),
+            patience: PATIENCE,
+        }
+    }
+
+    /// Runs as an ordinary user; `runner` may use sudo, `nosudo` may not.
+    pub fn user(mut self, name: &str) -> Self {
+        self.user = Some(name.to_owned());
+        self
+    }
+
+    pub fn cd(mut self, directory: impl AsRef<Path>) -> Self {
+        self.directory = directory.as_ref().to_owned();
+        self
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Goes through the daemon instead of opening the store itself.
+    pub fn through_daemon(self) -> Self {
+        self.env("NIX_REMOTE", "daemon")
+    }
+
+    /// What it finds on its standard input.
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = bytes.into();
+        self
+    }
+
+    /// The time after which the command counts as hung and the test fails.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Runs it to its end, however that is.
+    #[track_caller]
+    pub fn run(self) -> Output {
+        let patience = self.patience;
+        self.spawn().wait(patience)
+    }
+
+    /// Runs it and panics with all its output unless it succeeds.
+    #[track_caller]
+    pub fn ok(self) -> Output {
+        self.run().ok()
+    }
+
+    /// Starts it in the background; it is killed when the value goes.
+    #[track_caller]
+    pub fn spawn(self) -> Running<'w> {
+        let mut stdin = tempfile::tempfile().unwrap();
+        stdin.write_all(&self.input).unwrap();
+        stdin.rewind().unwrap();
+        let stdout = tempfile::tempfile().unwrap();
+        let stderr = tempfile::tempfile().unwrap();
+        let child = self
+            .command()
+            .stdin(stdin)
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .expect("cannot run nsenter");
+        Running {
+            command: self.to_string(),
+            child,
+            stdout,
+            stderr,
+            world: self.world,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let user = self.user.as_deref().unwrap_or("root");
+        let home = if user == "root" {
+            "/root".to_owned()
+        } else {
+            format!("/home/{user}")
+        };
+        let mut command = Command::new("/usr/bin/nsenter");
+        command
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LANG", "C.UTF-8")
+            .env("HOME", home);
+        command.env("USER", user).env("LOGNAME", user);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .arg("--all")
+            .arg("--target")
+            .arg(self.world.init().to_string())
+            .arg("--");
+        command.arg("env").arg("--chdir").arg(&self.directory);
+        if let Some(user) = &self.user {
+            command.args(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
+        }
+        command.args(&self.words);
+        command
+    }
+}
+
+impl fmt::Display for Invocation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let words: Vec<_> = self
+            .words
+            .iter()
+            .map(|word| word.to_string_lossy())
+            .collect();
+        write!(f, "{}", words.join(" "))
+    }
+}
+
+/// A command that may still run.
+pub struct Running<'w> {
+    command: String,
+    child: Child,
+    stdout: File,
+    stderr: File,
+    // Enough to keep the world from being dropped before.
+    world: &'w World,
+}
+
+impl Running<'_> {
+    /// The pid of the command itself as the test process sees it, if it still runs.
+    pub fn outer_pid(&self) -> Option<u32> {
+        procfs::only_child(self.child.id())
+    }
+
+    /// The same as its own world sees it.
+    pub fn pid(&self) -> Option<u32> {
+        procfs::pids(self.outer_pid()?)?.pop()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub fn stdout(&self) -> String {
+        content(&self.stdout)
+    }
+
+    pub fn stderr(&self) -> String {
+        content(&self.stderr)
+    }
+
+    /// Sends a signal to the command itself.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = poll::until("the command to be up", Duration::from_secs(5), || {
+            self.outer_pid().ok_or("no process")
+        });
+        kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+    }
+
+    /// Waits until it has ended, and panics with its output so far when it does not in time. What
+    /// it has left running in the background may go on.
+    #[track_caller]
+    pub fn wait(mut self, limit: Duration) -> Output {
+        let status = poll::until(&format!("`{}` to end", self.command), limit, || {
+            let ended = self.child.try_wait().unwrap();
+            ended.ok_or_else(|| format!("it runs\n{}{}", self.stdout(), self.stderr()))
+        });
+        Output {
+            command: self.command.clone(),
+            status,
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // Once it is reaped its pid may be another's.
+        if self.is_running() {
+            let child = &mut self.child;
+            if let Some(pid) = procfs::only_child(child.id()) {
+                let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+// By position, because a writer in the background shares the offset of the file.
+fn content(file: &File) -> String {
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    let length = file.read_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// How a command ended and what it said.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub command: String,
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// The exit status as a shell has it: 128 and the number of the signal for a killed command.
+    pub fn code(&self) -> i32 {
+        self.status
+            .code()
+            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert!(self.status.success(), "expected to succeed:\n{self}");
+        self
+    }
+
+    #[track_caller]
+    pub fn fails(self) -> Self {
+        assert!(!self.status.success(), "expected to fail:\n{self}");
+        self
+    }
+
+    /// The lines of its standard output.
+    pub fn lines(&self) -> Vec<String> {
+        self.stdout.lines().map(str::to_owned).collect()
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "$ {}", self.command)?;
+        writeln!(
+            f,
+            "--- stdout\n{}--- stderr\n{}--- {}",
+            self.stdout, self.stderr, self.status
+        )
+    }
+}

@@ -1,0 +1,37 @@
+//! Scratch worlds for the tests: small machines with a real Nix of three generations, each with a
+//! store of its own that the test may ruin.
+//!
+//! ```ignore
+//! let saver = World::with_fixture(Role::New, Fixture::Small);
+//! saver.start_daemon();
+//! saver.storecache(["save"]).ok();
+//!
+//! let restorer = World::build(Role::Old).backend(saver.backend()).start();
+//! restorer.start_daemon();
+//! restorer.storecache(["restore"]).ok();
+//! restorer.verify_store();
+//! ```
+//!
+//! A world ends with its value, and also when the test process is killed. All waits have deadlines.
+//! Worlds need root and what `scripts/roots` builds.
+
+// Each test binary uses a part of this.
+#![allow(dead_code, unused_imports)]
+
+pub mod cache;
+pub mod corpus;
+mod daemon;
+mod invocation;
+mod judge;
+pub mod poll;
+mod procfs;
+mod scratch;
+mod tree;
+mod world;
+
+pub use cache::{Fixture, Role};
+pub use invocation::{Invocation, Output, Running};
+pub use judge::Registration;
+pub use scratch::Backend;
+pub use tree::{Entry, tree_digest};
+pub use world::{Plan, World};

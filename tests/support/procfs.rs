@@ -1,0 +1,74 @@
+//! What `/proc` tells of the processes of a world, seen from outside. "Outer" pids are those of the
+//! test process, "inner" ones those that the world itself sees.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The one child of a process that has just one.
+pub fn only_child(outer: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// The pids of one process in each nested namespace, the test's own first.
+pub fn pids(outer: u32) -> Option<Vec<u32>> {
+    let status = fs::read_to_string(format!("/proc/{outer}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace()
+        .map(|pid| pid.parse().ok())
+        .collect()
+}
+
+/// False also for a zombie, which `kill -0` would find alive.
+pub fn is_alive(outer: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{outer}/stat")) else {
+        return false;
+    };
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    !state.is_some_and(|state| state.starts_with(['Z', 'X']))
+}
+
+/// All processes that this one can see.
+pub fn all() -> Vec<u32> {
+    let names = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.parse().ok()).collect()
+}
+
+/// The processes in the pid namespace of `outer`, itself included.
+pub fn companions(outer: u32) -> Vec<u32> {
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(outer);
+    all()
+        .into_iter()
+        .filter(|&pid| own.is_some() && namespace(pid) == own)
+        .collect()
+}
+
+/// The processes of a namespace that hold the listening end of a socket file.
+pub fn listeners(init: u32, socket: &Path) -> Vec<u32> {
+    let table = fs::read_to_string(format!("/proc/{init}/net/unix")).unwrap_or_default();
+    // Num RefCount Protocol Flags Type St Inode Path; flag 0x10000 marks a listener.
+    let inodes: Vec<PathBuf> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|row| row.len() == 8 && row[3] == "00010000" && Path::new(row[7]) == socket)
+        .map(|row| PathBuf::from(format!("socket:[{}]", row[6])))
+        .collect();
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    let holds = |pid: &u32| {
+        fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|descriptor| {
+                fs::read_link(descriptor.path()).is_ok_and(|target| inodes.contains(&target))
+            })
+    };
+    companions(init).into_iter().filter(holds).collect()
+}

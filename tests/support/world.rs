@@ -1,0 +1,335 @@
+//! The life of a world.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, thread};
+
+use super::cache::{Fixture, Role};
+use super::invocation::{Invocation, Output, Running};
+use super::scratch::{Backend, Scratch};
+use super::{poll, procfs};
+
+const START: Duration = Duration::from_secs(20);
+const BOOT: Duration = Duration::from_secs(90);
+const END: Duration = Duration::from_secs(20);
+
+/// What a world shall be, before it starts.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    role: Role,
+    fixture: Option<Fixture>,
+    backend: Option<Backend>,
+    container: bool,
+    network: bool,
+}
+
+impl Plan {
+    /// Starts with a copy of that fixture in place of a fresh installation's `/nix`.
+    pub fn fixture(mut self, fixture: Fixture) -> Plan {
+        self.fixture = Some(fixture);
+        self
+    }
+
+    /// Sees at `/cache` what other worlds with that backend see there.
+    pub fn backend(mut self, backend: &Backend) -> Plan {
+        self.backend = Some(backend.clone());
+        self
+    }
+
+    /// Boots systemd, with the socket unit of nix-daemon, instead of running bare processes.
+    pub fn container(mut self) -> Plan {
+        self.container = true;
+        self
+    }
+
+    /// Shares the network of the test process, so that a service which the test runs on a port of
+    /// its own can be reached. Otherwise there is a loopback device and nothing else.
+    pub fn network(mut self) -> Plan {
+        self.network = true;
+        self
+    }
+
+    #[track_caller]
+    pub fn start(self) -> World {
+        World::start(self)
+    }
+}
+
+/// A machine of its own pids, mounts, network and host name, whose root is the [`Role`]'s and whose
+/// `/nix` is private, on a plain file system. The storecache under test is in its `PATH`.
+///
+/// No daemon runs at first in a bare world; a container has the socket unit up once it is booted.
+#[derive(Debug)]
+pub struct World {
+    role: Role,
+    container: bool,
+    backend: Backend,
+    keeper: Child,
+    init: u32,
+    scratch: Scratch,
+}
+
+impl World {
+    pub fn build(role: Role) -> Plan {
+        Plan {
+            role,
+            fixture: None,
+            backend: None,
+            container: false,
+            network: false,
+        }
+    }
+
+    /// A bare world as it is after the installation of Nix: no item, no database.
+    #[track_caller]
+    pub fn new(role: Role) -> World {
+        World::build(role).start()
+    }
+
+    /// A bare world with a filled store.
+    #[track_caller]
+    pub fn with_fixture(role: Role, fixture: Fixture) -> World {
+        World::build(role).fixture(fixture).start()
+    }
+
+    /// A world that has booted systemd, with nothing in its store.
+    #[track_caller]
+    pub fn container(role: Role) -> World {
+        World::build(role).container().start()
+    }
+
+    #[track_caller]
+    fn start(plan: Plan) -> World {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "worlds need root: run the tests through sudo"
+        );
+        let root = plan.role.root();
+        let scratch = Scratch::new();
+        let source = plan
+            .fixture
+            .map_or(root.clone(), |fixture| plan.role.fixture(fixture));
+        let nix = scratch.copy(&source.join("nix"), "nix");
+        let backend = plan.backend.unwrap_or_default();
+
+        let bind = |source: &Path, target: &str| format!("{}:{target}", source.display());
+        let mut keeper = Command::new("unshare")
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--uts",
+            ])
+            .args((!plan.network).then_some("--net"))
+            .env("NETWORK", if plan.network { "host" } else { "private" })
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/init"))
+            .arg(if plan.container { "container" } else { "world" })
+            .args([&root, scratch.path()])
+            .arg(bind(&nix, "/nix"))
+            .arg(bind(&backend.host_path(), "/cache"))
+            .arg(bind(&binary(), "/usr/local/bin/storecache"))
+            .stdin(Stdio::piped())
+            .stdout(File::create(scratch.path().join("said")).unwrap())
+            .stderr(
+                File::options()
+                    .append(true)
+                    .open(scratch.path().join("said"))
+                    .unwrap(),
+            )
+            .spawn()
+            .expect("cannot run unshare");
+        poll::until("the world to be ready", START, || {
+            let said = fs::read_to_string(scratch.path().join("said")).unwrap();
+            let ended = keeper.try_wait().unwrap();
+            assert!(ended.is_none(), "the world has not started: {said}");
+            if said.contains("ready\n") {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
+        let init =
+            procfs::only_child(keeper.id()).expect("PID 1 of the world is the child of unshare");
+        let mut world = World {
+            role: plan.role,
+            container: plan.container,
+            backend,
+            keeper,
+            init,
+            scratch,
+        };
+        if world.container {
+            world.wait_for_boot();
+        }
+        world
+    }
+
+    #[track_caller]
+    fn wait_for_boot(&mut self) {
+        self.init = poll::until("systemd to appear", START, || {
+            let mark = format!("STORECACHE_WORLD={}", self.scratch.name());
+            let is_init = |&pid: &u32| {
+                procfs::pids(pid).is_some_and(|pids| pids.len() > 2 && pids.ends_with(&[1]))
+                    && fs::read(format!("/proc/{pid}/environ")).is_ok_and(|variables| {
+                        variables
+                            .split(|&byte| byte == 0)
+                            .any(|it| it == mark.as_bytes())
+                    })
+            };
+            procfs::all()
+                .into_iter()
+                .find(is_init)
+                .ok_or_else(|| self.console())
+        });
+        poll::until("systemd to have booted", BOOT, || {
+            let state = self.run(["systemctl", "is-system-running"]);
+            match state.stdout.trim() {
+                "running" | "degraded" => Ok(()),
+                _ => Err(format!("{state}{}", self.console())),
+            }
+        });
+    }
+
+    fn console(&self) -> String {
+        fs::read_to_string(self.scratch.path().join("console")).unwrap_or_default()
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    pub fn is_container(&self) -> bool {
+        self.container
+    }
+
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// The pid of its PID 1 as the test process sees it.
+    pub fn init(&self) -> u32 {
+        self.init
+    }
+
+    /// Where the test process finds a file of this world. Absolute links in it point to the
+    /// outside; below `/nix` there are none on the way to an item.
+    pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        let below_root = path
+            .strip_prefix("/")
+            .expect("paths inside a world are absolute");
+        match path.strip_prefix("/nix") {
+            Ok(below) => self.scratch.path().join("nix").join(below),
+            Err(_) => PathBuf::from(format!("/proc/{}/root", self.init)).join(below_root),
+        }
+    }
+
+    /// A command in this world, to be adjusted and then run.
+    pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Invocation<'_> {
+        Invocation::new(self, words)
+    }
+
+    /// Runs as root, without the daemon, whatever the outcome.
+    #[track_caller]
+    pub fn run<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Output {
+        self.command(words).run()
+    }
+
+    /// Runs as root, without the daemon, and panics on failure.
+    #[track_caller]
+    pub fn ok<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Output {
+        self.command(words).ok()
+    }
+
+    #[track_caller]
+    pub fn run_as<I: IntoIterator<Item: AsRef<OsStr>>>(&self, user: &str, words: I) -> Output {
+        self.command(words).user(user).run()
+    }
+
+    #[track_caller]
+    pub fn spawn<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Running<'_> {
+        self.command(words).spawn()
+    }
+
+    /// Runs as root through the daemon, whatever the outcome.
+    #[track_caller]
+    pub fn nix<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Output {
+        self.command(words).through_daemon().run()
+    }
+
+    /// Runs a shell script as root and panics on failure.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> Output {
+        self.ok(["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// The program under test with these arguments, to be adjusted and then run.
+    pub fn storecache<I: IntoIterator<Item: AsRef<OsStr>>>(&self, arguments: I) -> Invocation<'_> {
+        let mut words = vec![OsStr::new("storecache").to_owned()];
+        words.extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));
+        self.command(words)
+    }
+
+    /// The same as an ordinary user.
+    pub fn storecache_as<I: IntoIterator<Item: AsRef<OsStr>>>(
+        &self,
+        user: &str,
+        arguments: I,
+    ) -> Invocation<'_> {
+        self.storecache(arguments).user(user)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // The end of its input ends PID 1, and the kernel with it all that is inside.
+        drop(self.keeper.stdin.take());
+        let deadline = std::time::Instant::now() + END;
+        while matches!(self.keeper.try_wait(), Ok(None)) {
+            if std::time::Instant::now() > deadline {
+                let _ = self.keeper.kill();
+                let _ = self.keeper.wait();
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        if self.container {
+            remove_control_groups(Path::new("/sys/fs/cgroup"), self.scratch.name());
+        }
+    }
+}
+
+/// The program under test. STORECACHE_TEST_BINARY puts another build in its place, such as the
+/// one to be released.
+fn binary() -> PathBuf {
+    env::var_os("STORECACHE_TEST_BINARY")
+        .map_or(env!("CARGO_BIN_EXE_storecache").into(), PathBuf::from)
+}
+
+// The groups that tests/support/init has made are in the top directory of a hierarchy, which is
+// either `top` or one below it.
+fn remove_control_groups(top: &Path, name: &str) {
+    let hierarchies = fs::read_dir(top)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    for group in hierarchies.map(|it| it.join(name)).chain([top.join(name)]) {
+        remove_group(&group);
+    }
+}
+
+fn remove_group(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_group(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
+}
