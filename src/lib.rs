@@ -2,6 +2,7 @@
 //!
 //! A library only so that fuzzers and benchmarks reach the rooms; the product is the binary.
 
+pub mod action;
 pub mod backend;
 pub mod cli;
 pub mod command;

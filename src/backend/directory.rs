@@ -43,7 +43,9 @@ impl Backend for Directory {
             let file = file.with_context(context)?;
             let name = file.file_name();
             let name = name.to_str().and_then(|name| name.strip_suffix(ENDING));
-            let Some(name) = name.and_then(EntryName::from_file_name) else { continue };
+            let Some(name) = name.and_then(EntryName::from_file_name) else {
+                continue;
+            };
             if passes(&name.key) {
                 let size = file.metadata().with_context(context)?.len();
                 entries.push(Entry { name, size });
@@ -64,13 +66,21 @@ impl Backend for Directory {
             .with_context(|| format!("make {}", self.path.display()))?;
         let target = self.file_of(name)?;
         if target.exists() {
-            bail!("{} is there already, and entries are never overwritten", target.display());
+            bail!(
+                "{} is there already, and entries are never overwritten",
+                target.display()
+            );
         }
         let file = tempfile::Builder::new()
             .prefix(".storecache-")
             .tempfile_in(&self.path)
             .with_context(|| format!("write to {}", self.path.display()))?;
-        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0 }))
+        Ok(Box::new(Writer {
+            file,
+            name: name.clone(),
+            target,
+            size: 0,
+        }))
     }
 }
 
@@ -105,9 +115,17 @@ impl EntryWriter for Writer {
     fn finish(self: Box<Self>) -> Result<Entry> {
         use std::os::unix::fs::PermissionsExt;
         let context = || format!("write {}", self.target.display());
-        self.file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        self.file
+            .as_file()
+            .set_permissions(PermissionsExt::from_mode(0o644))
+            .with_context(context)?;
         self.file.as_file().sync_all().with_context(context)?;
-        let Writer { file, name, target, size } = *self;
+        let Writer {
+            file,
+            name,
+            target,
+            size,
+        } = *self;
         file.persist_noclobber(&target)
             .with_context(|| format!("put the entry at {}", target.display()))?;
         Ok(Entry { name, size })
@@ -119,7 +137,12 @@ mod tests {
     use super::*;
 
     fn names(backend: &Directory, passes: &dyn Fn(&str) -> bool) -> Vec<String> {
-        backend.entries(passes).unwrap().iter().map(|e| e.name.key.clone()).collect()
+        backend
+            .entries(passes)
+            .unwrap()
+            .iter()
+            .map(|e| e.name.key.clone())
+            .collect()
     }
 
     #[test]
@@ -138,9 +161,19 @@ mod tests {
         assert_eq!(place.path().join("entries").read_dir().unwrap().count(), 1);
 
         let mut bytes = [0; 3];
-        backend.open(&entry).unwrap().read_at(2, &mut bytes).unwrap();
+        backend
+            .open(&entry)
+            .unwrap()
+            .read_at(2, &mut bytes)
+            .unwrap();
         assert_eq!(&bytes, b"ole");
-        assert!(backend.open(&entry).unwrap().read_at(3, &mut bytes).is_err());
+        assert!(
+            backend
+                .open(&entry)
+                .unwrap()
+                .read_at(3, &mut bytes)
+                .is_err()
+        );
     }
 
     #[test]
@@ -148,7 +181,11 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let backend = Directory::new(place.path().into());
         for key in ["k", "k", "other"] {
-            backend.create(&EntryName::new(key)).unwrap().finish().unwrap();
+            backend
+                .create(&EntryName::new(key))
+                .unwrap()
+                .finish()
+                .unwrap();
         }
         let entries = backend.entries(&|key| key == "k").unwrap();
         assert_eq!(entries.len(), 2);

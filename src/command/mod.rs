@@ -14,6 +14,20 @@ pub use restore::restore;
 pub use save::save;
 pub use verify::verify;
 
+use crate::privileged::client::RootFailure;
+use crate::report::Outcome;
+
+/// Books a failure on the report; gives back the one line that names phase and cause. The phase is
+/// where the root half was, if it is the one that failed.
+fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
+    if let Some(failure) = error.downcast_ref::<RootFailure>() {
+        outcome.phase = failure.phase.name();
+    }
+    let line = format!("{}: {}: {error:#}", outcome.command, outcome.phase);
+    outcome.reason = Some(line.clone());
+    anyhow::anyhow!(line)
+}
+
 /// How a command ended, as far as the exit code tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {

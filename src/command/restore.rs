@@ -1,14 +1,14 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
 use super::lookup::{self, find};
-use super::{Ending, cancel};
+use super::{Ending, cancel, failure};
 use crate::backend::ReadAt;
 use crate::options::Restore;
 use crate::privileged::client::{RootFailure, RootHalf};
 use crate::privileged::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored};
 use crate::report::{self, Hit, Outcome, Progress};
 use crate::snapshot::{Index, Opened};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::time::Instant;
 
 /// Restores what the store lacks from the best entry that the ladder finds.
@@ -19,27 +19,29 @@ pub fn restore(options: &Restore) -> Result<Ending> {
         dry_run: options.dry_run,
         ..Outcome::default()
     };
-    let done = run(options, &mut outcome);
-    outcome.seconds.total = started.elapsed().as_secs_f64();
-    if let Err(e) = &done {
+    let done = run(options, &mut outcome).map_err(|e| {
+        if committed(&e) {
+            return failure(&mut outcome, e);
+        }
         outcome.hit = Hit::Miss;
-        outcome.reason = Some(format!("{}: {e:#}", phase_of(e).name()));
-    }
+        let e = failure(&mut outcome, e);
+        anyhow!("{e}; nothing was restored, the store is as it was")
+    });
+    outcome.seconds.total = started.elapsed().as_secs_f64();
     if options.output.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else if done.is_ok() && !options.output.quiet {
         tell(&outcome);
     }
-    done.map_err(|e| {
-        let phase = phase_of(&e).name();
-        e.context(format!("nothing was restored, the store is as it was; {phase} failed"))
-    })?;
+    done?;
     let missed = outcome.hit == Hit::Miss && options.fail_on_miss;
     Ok(if missed { Ending::Miss } else { Ending::Done })
 }
 
-fn phase_of(error: &anyhow::Error) -> Phase {
-    error.downcast_ref::<RootFailure>().map_or(Phase::Lookup, |failure| failure.phase)
+/// Whether the root half failed only after the items had become valid.
+fn committed(error: &anyhow::Error) -> bool {
+    let failure = error.downcast_ref::<RootFailure>();
+    failure.is_some_and(|failure| matches!(failure.phase, Phase::Daemon | Phase::Verify))
 }
 
 fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
@@ -50,15 +52,20 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let mut progress = Progress::new(options.output.quiet);
     let cancelled = cancel::on_signals()?;
 
+    outcome.phase = Phase::Start.name();
     let mut root = RootHalf::start(&cancelled)?;
     let facts = root.survey(&lookup::store_request(&options.store, kind))?;
     let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;
     outcome.key.clone_from(&key.text);
 
+    outcome.phase = Phase::Lookup.name();
     let looking = Instant::now();
     let Some((entry, hit)) = find(backend.as_ref(), &key.ladder)? else {
         outcome.seconds.lookup = looking.elapsed().as_secs_f64();
-        outcome.reason = Some(format!("no entry for the key or its prefixes in {}", outcome.backend));
+        outcome.reason = Some(format!(
+            "no entry for the key or its prefixes in {}",
+            outcome.backend
+        ));
         return Ok(());
     };
     outcome.matched_key = Some(entry.name.key.clone());
@@ -69,6 +76,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
         .with_context(|| format!("the snapshot {} cannot be used", entry.name))?;
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
+    outcome.phase = Phase::Plan.name();
     let mut fetch = Fetch {
         reader: reader.as_mut(),
         index: &opened.index,
@@ -93,6 +101,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
         return Ok(());
     }
 
+    outcome.phase = Phase::Unpack.name();
     let unpacking = Instant::now();
     progress.phase("restore", plan.disk_bytes, None);
     let restored = stage_and_commit(&mut root, &plan, &mut fetch, &mut progress)?;
@@ -176,7 +185,11 @@ struct Fetch<'a> {
 impl Fetch<'_> {
     fn frame(&mut self, number: u32) -> Result<Vec<u8>> {
         let started = Instant::now();
-        let entry = self.index.frames.get(number as usize).context("no such frame")?;
+        let entry = self
+            .index
+            .frames
+            .get(number as usize)
+            .context("no such frame")?;
         let mut bytes = vec![0; usize::try_from(entry.size)?];
         self.reader
             .read_at(entry.at, &mut bytes)
@@ -188,14 +201,23 @@ impl Fetch<'_> {
 }
 
 fn tell(outcome: &Outcome) {
-    let Outcome { items, bytes, seconds, .. } = outcome;
+    let Outcome {
+        items,
+        bytes,
+        seconds,
+        ..
+    } = outcome;
     let from = outcome.entry.as_deref().unwrap_or_default();
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
         eprintln!("storecache: {}: {reason}", outcome.hit.name());
         return;
     }
-    let verb = if outcome.dry_run { "would restore" } else { "restored" };
+    let verb = if outcome.dry_run {
+        "would restore"
+    } else {
+        "restored"
+    };
     eprintln!(
         "storecache: {} hit: {verb} {} ({}) from {from} in {}; {} there before, {} skipped",
         outcome.hit.name(),
@@ -206,7 +228,10 @@ fn tell(outcome: &Outcome) {
         items.skipped,
     );
     if seconds.downtime > 0.0 {
-        eprintln!("storecache: the daemon was away for {}", report::seconds(seconds.downtime));
+        eprintln!(
+            "storecache: the daemon was away for {}",
+            report::seconds(seconds.downtime)
+        );
     }
     for (name, reason) in outcome.skipped.iter().take(10) {
         eprintln!("storecache: skipped {name}: {reason}");

@@ -1,14 +1,15 @@
 //! `save`: freeze, pack, write, report.
 
 use super::lookup::{self, find};
-use super::{Ending, cancel};
+use super::{Ending, cancel, failure};
+use crate::action;
 use crate::backend::EntryName;
 use crate::key::{Key, Ladder};
 use crate::options::Save;
 use crate::privileged::client::RootHalf;
-use crate::privileged::protocol::{Reply, Request, SaveRequest};
+use crate::privileged::protocol::{Phase, Reply, Request, SaveRequest};
 use crate::report::{self, Outcome, Progress};
-use crate::snapshot::{Digest, FORMAT, Frame, Head, Origin, SnapshotWriter, StoreFacts};
+use crate::snapshot::{Digest, FORMAT, Frame, Head, SnapshotWriter, StoreFacts};
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::time::Instant;
@@ -21,11 +22,8 @@ pub fn save(options: &Save) -> Result<Ending> {
         dry_run: options.dry_run,
         ..Outcome::default()
     };
-    let done = run(options, &mut outcome);
+    let done = run(options, &mut outcome).map_err(|e| failure(&mut outcome, e));
     outcome.seconds.total = started.elapsed().as_secs_f64();
-    if let Err(e) = &done {
-        outcome.reason = Some(format!("{e:#}"));
-    }
     if options.output.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else if done.is_ok() && !options.output.quiet {
@@ -42,21 +40,37 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     let mut progress = Progress::new(options.output.quiet);
     let cancelled = cancel::on_signals()?;
 
+    outcome.phase = Phase::Start.name();
     let mut root = RootHalf::start(&cancelled)?;
     let facts = root.survey(&lookup::store_request(&options.store, kind))?;
     let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;
     outcome.key.clone_from(&key.text);
+    outcome.phase = Phase::Lookup.name();
     let looking = Instant::now();
-    let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
+    let exact = Ladder {
+        rungs: key.ladder.rungs[..1].to_vec(),
+    };
     if let Some((entry, hit)) = find(backend.as_ref(), &exact)? {
         outcome.hit = hit;
         outcome.matched_key = Some(entry.name.key);
     }
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
-    let request = SaveRequest { level: options.level, threads: options.threads };
+    outcome.phase = Phase::Pack.name();
+    let request = SaveRequest {
+        level: options.level,
+        threads: options.threads,
+    };
     root.send(&Request::Save(request), &[])?;
-    let (Reply::Frozen { items, nar_bytes, facts }, _) = root.receive()? else {
+    let (
+        Reply::Frozen {
+            items,
+            nar_bytes,
+            facts,
+        },
+        _,
+    ) = root.receive()?
+    else {
         bail!("the root half did not freeze the store");
     };
     progress.phase("pack", nar_bytes, Some(items));
@@ -98,22 +112,44 @@ fn pack<W: Write>(
     loop {
         let (reply, bytes) = root.receive()?;
         match reply {
-            Reply::Frame { raw, sha256, continues, items, raw_total } => {
+            Reply::Frame {
+                raw,
+                sha256,
+                continues,
+                items,
+                raw_total,
+            } => {
                 if Digest::of(&bytes) != sha256 {
                     bail!("a frame was changed on its way from the root half");
                 }
                 progress.at(raw_total, Some(items));
                 outcome.bytes.packed = raw_total;
                 let before = Instant::now();
-                let frame =
-                    Frame { bytes, raw, sha256, continues, progress: Default::default() };
+                let frame = Frame {
+                    bytes,
+                    raw,
+                    sha256,
+                    continues,
+                    progress: Default::default(),
+                };
                 snapshot.frame(frame).context("write the snapshot")?;
                 writing += before.elapsed().as_secs_f64();
             }
-            Reply::Packed { items_under, items, database, missing, left_out } => {
+            Reply::Packed {
+                items_under,
+                items,
+                database,
+                missing,
+                left_out,
+            } => {
                 outcome.items.saved = items.len() as u64;
                 outcome.items.skipped = missing.len() as u64;
-                let gone = |name| (name, "valid in the database, but not on the disk".to_owned());
+                let gone = |name| {
+                    (
+                        name,
+                        "valid in the database, but not on the disk".to_owned(),
+                    )
+                };
                 let passed = |name| (name, "neither file, directory nor link".to_owned());
                 outcome.skipped.extend(missing.into_iter().map(gone));
                 outcome.skipped.extend(left_out.into_iter().map(passed));
@@ -131,29 +167,33 @@ fn pack<W: Write>(
 }
 
 fn head(key: &Key, store: StoreFacts, items: u64, nar_bytes: u64) -> Head {
-    let variable = |name| std::env::var(name).unwrap_or_default();
     Head {
         format: FORMAT,
         tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
         store,
         key: key.text.clone(),
         ingredients: key.digests(),
-        origin: Origin {
-            repository: variable("GITHUB_REPOSITORY"),
-            reference: variable("GITHUB_REF"),
-            commit: variable("GITHUB_SHA"),
-            run: variable("GITHUB_RUN_ID"),
-            trigger: variable("GITHUB_EVENT_NAME"),
-        },
-        created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        origin: action::origin(),
+        created: jiff::Timestamp::now()
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string(),
         items,
         nar_bytes,
     }
 }
 
 fn tell(outcome: &Outcome) {
-    let Outcome { items, bytes, seconds, .. } = outcome;
-    let verb = if outcome.dry_run { "would save" } else { "saved" };
+    let Outcome {
+        items,
+        bytes,
+        seconds,
+        ..
+    } = outcome;
+    let verb = if outcome.dry_run {
+        "would save"
+    } else {
+        "saved"
+    };
     eprintln!(
         "storecache: {verb} {} as {} ({} packed into {}) in {}",
         report::plural(items.saved, "item"),

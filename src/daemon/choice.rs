@@ -13,7 +13,10 @@ pub enum DaemonChoice {
     Systemd,
     Process,
     /// Shell commands of the user.
-    Command { stop: String, start: String },
+    Command {
+        stop: String,
+        start: String,
+    },
     None,
 }
 
@@ -22,11 +25,19 @@ pub enum DaemonChoice {
 #[serde(rename_all = "lowercase")]
 pub enum Daemon {
     /// Units that were active, sockets first.
-    Systemd { units: Vec<String> },
+    Systemd {
+        units: Vec<String>,
+    },
     /// The process that listens on the socket.
-    Process { pid: u32 },
+    Process {
+        pid: u32,
+    },
     /// Run as the user and group given, or as we are.
-    Command { stop: String, start: String, run_as: Option<(u32, u32)> },
+    Command {
+        stop: String,
+        start: String,
+        run_as: Option<(u32, u32)>,
+    },
     None,
 }
 
@@ -54,7 +65,14 @@ pub fn find(
         DaemonChoice::None => found(Daemon::None, "asked to leave the daemon alone".into()),
         DaemonChoice::Command { stop, start } => {
             let (stop, start) = (stop.clone(), start.clone());
-            found(Daemon::Command { stop, start, run_as }, "commands were given".into())
+            found(
+                Daemon::Command {
+                    stop,
+                    start,
+                    run_as,
+                },
+                "commands were given".into(),
+            )
         }
         DaemonChoice::Systemd => {
             let active = systemd::active(units)?;
@@ -66,10 +84,14 @@ pub fn find(
             found(Daemon::Systemd { units: active }, why)
         }
         DaemonChoice::Process => match process::listener(socket)? {
-            Some(pid) if pid != 1 => {
-                found(Daemon::Process { pid }, format!("process {pid} listens on its socket"))
-            }
-            Some(_) => bail!("init itself listens on {}; use --daemon systemd", socket.display()),
+            Some(pid) if pid != 1 => found(
+                Daemon::Process { pid },
+                format!("process {pid} listens on its socket"),
+            ),
+            Some(_) => bail!(
+                "init itself listens on {}; use --daemon systemd",
+                socket.display()
+            ),
             None => bail!(
                 "no process listens on {}; start the daemon, or use --daemon auto",
                 socket.display()
@@ -91,9 +113,10 @@ pub fn find(
                     socket.display(),
                     units.join(", ")
                 ),
-                Some(pid) => {
-                    found(Daemon::Process { pid }, format!("process {pid} listens on its socket"))
-                }
+                Some(pid) => found(
+                    Daemon::Process { pid },
+                    format!("process {pid} listens on its socket"),
+                ),
                 None => found(Daemon::None, "nothing listens on its socket".into()),
             }
         }

@@ -3,11 +3,9 @@
 //! All unsafe code of the program is here: the standard library runs a closure between fork and
 //! exec only in an unsafe method.
 
-
 use rustix::process::{Gid, Uid, chroot, fchdir};
 use rustix::thread::{
-    LinkNameSpaceType, move_into_link_name_space, set_thread_gid, set_thread_groups,
-    set_thread_uid,
+    move_into_link_name_space, set_thread_gid, set_thread_groups, set_thread_uid,
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -17,7 +15,8 @@ use std::sync::Arc;
 /// What to enter before exec. Parts that are not there are left as they are.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessContext {
-    pub mount_namespace: Option<Arc<OwnedFd>>,
+    /// Namespaces to move into, other than that of process ids, which takes a fork.
+    pub namespaces: Vec<Arc<OwnedFd>>,
     pub root: Option<Arc<OwnedFd>>,
     pub directory: Option<Arc<OwnedFd>>,
     pub uid: u32,
@@ -35,9 +34,8 @@ impl ProcessContext {
             if self.own_session {
                 rustix::process::setsid()?;
             }
-            if let Some(namespace) = &self.mount_namespace {
-                let kind = Some(LinkNameSpaceType::Mount);
-                move_into_link_name_space(namespace.as_fd(), kind)?;
+            for namespace in &self.namespaces {
+                move_into_link_name_space(namespace.as_fd(), None)?;
             }
             if let Some(root) = &self.root {
                 fchdir(root)?;

@@ -9,14 +9,19 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal,
 };
+use rustix::thread::move_into_link_name_space;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a daemon in a container may have of its own. The mounts come last: they take away our /proc.
+const NAMESPACES: [&str; 5] = ["ipc", "uts", "net", "cgroup", "mnt"];
 
 /// The process that listens on a socket; nothing when nobody does. The kernel remembers who called
 /// `listen` (`man 7 unix`, `SO_PEERCRED`).
@@ -24,7 +29,9 @@ pub fn listener(socket: &Path) -> Result<Option<u32>> {
     let stream = match connect(socket) {
         Ok(stream) => stream,
         Err(e) => match e.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => return Ok(None),
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+                return Ok(None);
+            }
             _ => return Err(e).with_context(|| format!("connect to {}", socket.display())),
         },
     };
@@ -51,7 +58,10 @@ pub fn stop(pid: u32, patience: Duration) -> Result<()> {
 }
 
 fn handle(pid: u32) -> Result<OwnedFd, Errno> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(Errno::SRCH)?;
     pidfd_open(pid, PidfdFlags::empty())
 }
 
@@ -71,6 +81,8 @@ pub struct Recipe {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     context: ProcessContext,
+    /// Where it differs from ours.
+    pid_namespace: Option<Arc<OwnedFd>>,
     output: [Option<OwnedFd>; 2],
 }
 
@@ -97,7 +109,10 @@ impl Recipe {
         let words = |file: &str| -> Result<Vec<OsString>> {
             let bytes = std::fs::read(proc.join(file)).with_context(about)?;
             let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-            Ok(bytes.split(|&b| b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
+            Ok(bytes
+                .split(|&b| b == 0)
+                .map(|w| OsString::from_vec(w.to_vec()))
+                .collect())
         };
         let arguments = words("cmdline")?;
         let variables = words("environ")?.into_iter().filter_map(|variable| {
@@ -113,12 +128,27 @@ impl Recipe {
         let status = std::fs::read_to_string(proc.join("status")).with_context(about)?;
         let ids = |name: &str| -> Vec<u32> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
+            line.unwrap_or_default()
+                .split_whitespace()
+                .filter_map(|id| id.parse().ok())
+                .collect()
         };
         // Fields are the real, effective, saved and file-system id (man 5 proc_pid_status).
         let effective = |name: &str| ids(name).get(1).copied().context("no ids in its status");
+        let foreign = |name: &str| -> Result<Option<Arc<OwnedFd>>> {
+            let path = format!("ns/{name}");
+            let ours = std::fs::metadata(Path::new("/proc/self").join(&path))?;
+            let theirs = std::fs::metadata(proc.join(&path)).with_context(about)?;
+            let differs = (ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino());
+            differs
+                .then(|| open_path(&path, OFlags::RDONLY))
+                .transpose()
+        };
+        let namespaces = NAMESPACES
+            .iter()
+            .filter_map(|name| foreign(name).transpose());
         let context = ProcessContext {
-            mount_namespace: Some(open_path("ns/mnt", OFlags::RDONLY)?),
+            namespaces: namespaces.collect::<Result<_>>()?,
             root: Some(open_path("root", OFlags::PATH | OFlags::DIRECTORY)?),
             directory: Some(open_path("cwd", OFlags::PATH | OFlags::DIRECTORY)?),
             uid: effective("Uid:")?,
@@ -133,6 +163,7 @@ impl Recipe {
             arguments,
             environment: variables.collect(),
             context,
+            pid_namespace: foreign("pid")?,
             output,
         })
     }
@@ -147,13 +178,25 @@ impl Recipe {
         if let Some((name, rest)) = self.arguments.split_first() {
             command.arg0(name).args(rest);
         }
-        command.env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
+        command
+            .env_clear()
+            .envs(self.environment.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::null());
         let stdio = |fd: &Option<OwnedFd>| -> Result<Stdio> {
-            Ok(fd.as_ref().map(OwnedFd::try_clone).transpose()?.map_or(Stdio::null(), Stdio::from))
+            Ok(fd
+                .as_ref()
+                .map(OwnedFd::try_clone)
+                .transpose()?
+                .map_or(Stdio::null(), Stdio::from))
         };
-        command.stdout(stdio(&self.output[0])?).stderr(stdio(&self.output[1])?);
+        command
+            .stdout(stdio(&self.output[0])?)
+            .stderr(stdio(&self.output[1])?);
         self.context.clone().apply(&mut command);
+        if let Some(namespace) = &self.pid_namespace {
+            // This process stays where it is; its next children are born there.
+            move_into_link_name_space(namespace.as_fd(), None).with_context(about)?;
+        }
         command.spawn().with_context(about)?;
         Ok(())
     }

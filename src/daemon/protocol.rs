@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
 const SERVER_MAGIC: u64 = 0x6478_696f;
 const OUR_VERSION: u64 = 0x115;
+/// From 1.33 on Nix tells its version, and below 1.35 nothing else is new in a handshake.
+const VERSION_TELLING: u64 = 0x121;
 const STDERR_LAST: u64 = 0x616c_7473;
 const STDERR_ERROR: u64 = 0x6378_7470;
 const STDERR_NEXT: u64 = 0x6f6c_6d67;
@@ -29,6 +31,17 @@ const TRY_AGAIN: Duration = Duration::from_millis(5);
 pub struct Client {
     stream: UnixStream,
     deadline: Instant,
+}
+
+/// The version of the Nix that answers on `socket`.
+pub fn nix_version(socket: &Path, patience: Duration) -> Result<String> {
+    let (mut client, server) = Client::greet(socket, Instant::now() + patience, VERSION_TELLING)?;
+    if server < VERSION_TELLING {
+        bail!("the daemon is too old to tell its version");
+    }
+    let version = client.string()?;
+    client.drain()?;
+    Ok(version)
 }
 
 /// Connects to a socket whose path may be longer than the 107 bytes of an address.
@@ -68,6 +81,15 @@ pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Cli
 impl Client {
     /// Shakes hands.
     pub fn open(socket: &Path, deadline: Instant) -> Result<Self> {
+        let (mut client, _) = Self::greet(socket, deadline, OUR_VERSION)?;
+        client
+            .drain()
+            .context("it stopped at: wait until the store is open")?;
+        Ok(client)
+    }
+
+    /// The first half of a handshake; gives back the server's version too.
+    fn greet(socket: &Path, deadline: Instant, version: u64) -> Result<(Self, u64)> {
         let step = |name: &'static str| move || format!("it stopped at: {name}");
         let stream = connect(socket).with_context(step("connect"))?;
         let mut client = Client { stream, deadline };
@@ -77,11 +99,12 @@ impl Client {
             return Err(anyhow!("{magic:#x} is no greeting of a Nix or Guix daemon"))
                 .with_context(step("read its greeting"));
         }
-        client.word().with_context(step("read its version"))?;
+        let server = client.word().with_context(step("read its version"))?;
         // No processor affinity; keep the reserved space, or Guix would delete `db/reserved`.
-        client.send(&[OUR_VERSION, 0, 1]).with_context(step("announce our version"))?;
-        client.drain().with_context(step("wait until the store is open"))?;
-        Ok(client)
+        client
+            .send(&[version, 0, 1])
+            .with_context(step("announce our version"))?;
+        Ok((client, server))
     }
 
     pub fn is_valid(&mut self, path: &str) -> Result<bool> {
@@ -97,13 +120,18 @@ impl Client {
     pub fn valid(&mut self, paths: &[String]) -> Result<Vec<String>> {
         let mut request = OP_QUERY_VALID_PATHS.to_le_bytes().to_vec();
         request.extend_from_slice(&(paths.len() as u64).to_le_bytes());
-        paths.iter().for_each(|path| push_string(&mut request, path));
+        paths
+            .iter()
+            .for_each(|path| push_string(&mut request, path));
         self.arm()?;
         self.stream.write_all(&request)?;
         self.drain()?;
         let count = self.word()?;
         if count > paths.len() as u64 {
-            bail!("asked for {} paths, the daemon answers {count}", paths.len());
+            bail!(
+                "asked for {} paths, the daemon answers {count}",
+                paths.len()
+            );
         }
         (0..count).map(|_| self.string()).collect()
     }
@@ -134,11 +162,13 @@ impl Client {
     fn word(&mut self) -> Result<u64> {
         let mut bytes = [0; 8];
         self.arm()?;
-        self.stream.read_exact(&mut bytes).map_err(|e| match e.kind() {
-            ErrorKind::UnexpectedEof => anyhow!("the daemon hung up"),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("the daemon is silent"),
-            _ => e.into(),
-        })?;
+        self.stream
+            .read_exact(&mut bytes)
+            .map_err(|e| match e.kind() {
+                ErrorKind::UnexpectedEof => anyhow!("the daemon hung up"),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("the daemon is silent"),
+                _ => e.into(),
+            })?;
         Ok(u64::from_le_bytes(bytes))
     }
 

@@ -23,8 +23,8 @@ pub struct Ingredient {
 pub fn gather(options: &KeyOptions) -> Result<Vec<Ingredient>> {
     let mut ingredients = Vec::new();
     if let (Some(file), WorkflowMode::Bytes) = (&options.workflow, options.workflow_mode) {
-        let content = std::fs::read(file)
-            .with_context(|| format!("read the workflow {}", file.display()))?;
+        let content =
+            std::fs::read(file).with_context(|| format!("read the workflow {}", file.display()))?;
         ingredients.push(Ingredient {
             name: "workflow".into(),
             files: vec![file.clone()],
@@ -50,7 +50,11 @@ pub fn gather(options: &KeyOptions) -> Result<Vec<Ingredient>> {
             parts.extend_from_slice(Digest::of(&content).as_bytes());
         }
         let name = format!("files:{pattern}");
-        ingredients.push(Ingredient { name, files, digest: Digest::of(&parts) });
+        ingredients.push(Ingredient {
+            name,
+            files,
+            digest: Digest::of(&parts),
+        });
     }
     Ok(ingredients)
 }
@@ -80,13 +84,22 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
     // Walk only below the part without wildcards.
     let fixed: PathBuf = Path::new(trimmed)
         .components()
-        .take_while(|c| !c.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[{\\".contains(b)))
+        .take_while(|c| {
+            !c.as_os_str()
+                .as_encoded_bytes()
+                .iter()
+                .any(|b| b"*?[{\\".contains(b))
+        })
         .collect();
     let mut files = Vec::new();
     if fixed.is_file() {
         files.push(fixed);
     } else {
-        let start = if fixed.as_os_str().is_empty() { Path::new(".") } else { &fixed };
+        let start = if fixed.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &fixed
+        };
         collect(start, &glob, &mut files)?;
     }
     files.sort();

@@ -57,7 +57,11 @@ impl Guardian {
             .context("start the guardian")?;
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
-        let mut guardian = Guardian { child, orders, answers };
+        let mut guardian = Guardian {
+            child,
+            orders,
+            answers,
+        };
         let briefed = serde_json::to_string(brief)
             .map_err(Into::into)
             .and_then(|line| guardian.order(&line))
@@ -85,7 +89,10 @@ impl Guardian {
     }
 
     fn order(&mut self, line: &str) -> Result<()> {
-        let orders = self.orders.as_mut().context("the guardian has its orders already")?;
+        let orders = self
+            .orders
+            .as_mut()
+            .context("the guardian has its orders already")?;
         writeln!(orders, "{line}").context("speak to the guardian")
     }
 
@@ -166,7 +173,10 @@ fn undo(brief: &Brief) -> Result<()> {
 fn tell(outcome: Result<()>) -> u8 {
     let (answer, code) = match outcome {
         Ok(()) => (Answer::Done, 0),
-        Err(e) => (Answer::Failed(e.chain().map(ToString::to_string).collect()), 1),
+        Err(e) => (
+            Answer::Failed(e.chain().map(ToString::to_string).collect()),
+            1,
+        ),
     };
     let line = serde_json::to_string(&answer).unwrap_or_default();
     // The root half may be dead, which is why we are here.

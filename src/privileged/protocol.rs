@@ -4,9 +4,7 @@
 //! travel as payload, so that nothing is encoded twice.
 
 use crate::daemon::DaemonChoice;
-use crate::snapshot::{
-    Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts,
-};
+use crate::snapshot::{Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -24,7 +22,9 @@ const PART_LIMIT: u32 = 512 << 20;
 /// From the user's half to the root half.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    Hello { protocol: u32 },
+    Hello {
+        protocol: u32,
+    },
     /// Which store the conversation is about. Comes first.
     Store(StoreRequest),
     /// Freeze the database and choose items.
@@ -34,7 +34,9 @@ pub enum Request {
     /// Prepare a restore. Payload: content of the index frame.
     Restore(RestoreRequest),
     /// One frame of the snapshot. Payload: its bytes.
-    Frame { number: u32 },
+    Frame {
+        number: u32,
+    },
     /// Every frame that was asked for has been sent: make the items valid.
     Commit,
 }
@@ -70,12 +72,24 @@ pub struct RestoreRequest {
 /// From the root half to the user's half.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    Hello { protocol: u32 },
+    Hello {
+        protocol: u32,
+    },
     /// What the root half found.
     Store(StoreFacts),
-    Frozen { items: u64, nar_bytes: u64, facts: StoreFacts },
+    Frozen {
+        items: u64,
+        nar_bytes: u64,
+        facts: StoreFacts,
+    },
     /// Payload: the frame.
-    Frame { raw: u64, sha256: Digest, continues: Option<Continuation>, items: u64, raw_total: u64 },
+    Frame {
+        raw: u64,
+        sha256: Digest,
+        continues: Option<Continuation>,
+        items: u64,
+        raw_total: u64,
+    },
     Packed {
         items_under: String,
         items: Vec<ItemEntry>,
@@ -86,10 +100,16 @@ pub enum Reply {
     /// The frames of the database are wanted.
     NeedDatabase,
     Plan(Plan),
-    Progress { phase: Phase, bytes: u64 },
+    Progress {
+        phase: Phase,
+        bytes: u64,
+    },
     Restored(Restored),
     /// The root half undid what it began and ends. First cause first.
-    Failed { phase: Phase, causes: Vec<String> },
+    Failed {
+        phase: Phase,
+        causes: Vec<String>,
+    },
 }
 
 /// What a restore is going to do.
@@ -185,7 +205,9 @@ pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    input.read_exact(&mut lengths[1..]).context("a message is cut short")?;
+    input
+        .read_exact(&mut lengths[1..])
+        .context("a message is cut short")?;
     let [a, b, c, d, e, f, g, h] = lengths;
     let mut part = |length: u32| -> Result<Vec<u8>> {
         if length > PART_LIMIT {
@@ -195,7 +217,10 @@ pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option
         let mut bytes = Vec::new();
         input.by_ref().take(length.into()).read_to_end(&mut bytes)?;
         if bytes.len() != length as usize {
-            bail!("a message is cut short: got {} of {length} bytes", bytes.len());
+            bail!(
+                "a message is cut short: got {} of {length} bytes",
+                bytes.len()
+            );
         }
         Ok(bytes)
     };
@@ -217,7 +242,10 @@ mod tests {
         assert!(matches!(message, Request::Frame { number: 7 }));
         assert_eq!(payload, b"frame");
         for cut in 1..bytes.len() {
-            assert!(read_message::<Request>(&mut &bytes[..cut]).is_err(), "cut at {cut}");
+            assert!(
+                read_message::<Request>(&mut &bytes[..cut]).is_err(),
+                "cut at {cut}"
+            );
         }
         assert!(read_message::<Request>(&mut &b""[..]).unwrap().is_none());
     }

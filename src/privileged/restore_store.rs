@@ -36,14 +36,24 @@ pub fn restore(
     check_fit(layout, &request.store, &index)?;
 
     let _run_lock = target.run_lock(&cancelled)?;
-    let _gc_lock = lock(&layout.gc_lock(), LockMode::Shared, target.lock_patience, &cancelled)
-        .context("keep garbage collectors away; try again when the collection is done")?;
+    let _gc_lock = lock(
+        &layout.gc_lock(),
+        LockMode::Shared,
+        target.lock_patience,
+        &cancelled,
+    )
+    .context("keep garbage collectors away; try again when the collection is done")?;
     let stale_removed = clean_stale(&layout.store())? as u64;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let choice = plan(layout, &snapshot, &index)?;
     let frames = frames_of(&index, &choice);
     let positions = positions(&index)?;
-    let wanted = || choice.wanted.iter().filter_map(|name| positions.get(name.as_str()));
+    let wanted = || {
+        choice
+            .wanted
+            .iter()
+            .filter_map(|name| positions.get(name.as_str()))
+    };
     let disk_bytes = wanted().map(|&at| index.items[at].disk).sum();
     let files = wanted().map(|&at| index.items[at].files).sum();
     check_space(layout, disk_bytes, files)?;
@@ -52,7 +62,11 @@ pub fn restore(
         frames: frames.clone(),
         wanted: choice.wanted.len() as u64,
         present: choice.present.len() as u64,
-        skipped: choice.skipped.iter().map(|s| (s.name.to_string(), s.reason.clone())).collect(),
+        skipped: choice
+            .skipped
+            .iter()
+            .map(|s| (s.name.to_string(), s.reason.clone()))
+            .collect(),
         disk_bytes,
         stale_removed,
     }))?;
@@ -68,7 +82,13 @@ pub fn restore(
     let staging = Staging::create(&layout.store())?;
     let targets = wanted().map(|&at| {
         let directory = Arc::clone(&staging.directory);
-        (at, Target { directory, name: index.items[at].name.clone() })
+        (
+            at,
+            Target {
+                directory,
+                name: index.items[at].name.clone(),
+            },
+        )
     });
     let ids = Some((owner.uid, owner.gid));
     let unpacker = Unpacker::new(&index, targets, ids, request.threads)?;
@@ -78,8 +98,19 @@ pub fn restore(
     syncfs(&place).context("write the staged items to the disk")?;
     record_plan(staging.path(), &choice.wanted)?;
 
-    let restored = commit(talk, &target, owner, &staging, &place, &rows, &choice.wanted)?;
-    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
+    let restored = commit(
+        talk,
+        &target,
+        owner,
+        &staging,
+        &place,
+        &rows,
+        &choice.wanted,
+    )?;
+    talk.reply(&Reply::Restored(Restored {
+        bytes: unpacked.bytes,
+        ..restored
+    }))
 }
 
 /// Refuses what was made for another store.
@@ -132,7 +163,11 @@ fn receive_database(
 
 fn plan(layout: &Layout, snapshot: &SnapshotDatabase, index: &Index) -> Result<Choice> {
     let positions = positions(index)?;
-    let items: Vec<ItemName> = snapshot.items()?.into_iter().map(|item| item.name).collect();
+    let items: Vec<ItemName> = snapshot
+        .items()?
+        .into_iter()
+        .map(|item| item.name)
+        .collect();
     let live = if layout.database().exists() {
         LiveDatabase::open(layout)?.valid(layout)?
     } else {
@@ -157,8 +192,13 @@ fn positions(index: &Index) -> Result<HashMap<&str, usize>> {
 fn frames_of(index: &Index, choice: &Choice) -> Vec<u32> {
     let wanted: std::collections::HashSet<&str> =
         choice.wanted.iter().map(ItemName::as_str).collect();
-    let items = index.items.iter().filter(|item| wanted.contains(item.name.as_str()));
-    let mut frames: Vec<u32> = items.flat_map(|item| item.frames.0..=item.frames.1).collect();
+    let items = index
+        .items
+        .iter()
+        .filter(|item| wanted.contains(item.name.as_str()));
+    let mut frames: Vec<u32> = items
+        .flat_map(|item| item.frames.0..=item.frames.1)
+        .collect();
     frames.sort_unstable();
     frames.dedup();
     frames
@@ -168,7 +208,11 @@ fn frames_of(index: &Index, choice: &Choice) -> Vec<u32> {
 /// for directories larger than a block.
 fn check_space(layout: &Layout, bytes: u64, files: u64) -> Result<()> {
     let place = layout.store();
-    let place = if place.exists() { place } else { layout.state() };
+    let place = if place.exists() {
+        place
+    } else {
+        layout.state()
+    };
     let disk = statvfs(&place)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let needed = bytes + bytes / 50 + (16 << 20);
@@ -211,7 +255,12 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
         owner.take(&layout.database_dir())?;
     }
     let patience = target.lock_patience;
-    let _big_lock = lock(&layout.big_lock(), LockMode::Exclusive, patience, &|| Ok(()))?;
+    let _big_lock = lock(
+        &layout.big_lock(),
+        LockMode::Exclusive,
+        patience,
+        &|| Ok(()),
+    )?;
     owner.take(&layout.big_lock())?;
     LiveDatabase::create_if_missing(layout, owner)
 }
@@ -243,9 +292,16 @@ fn commit(
     // back to staging, the lock is released, and last the guardian starts the daemon.
     let guardian = Guardian::arm(&brief)?;
     let stopped = Instant::now();
-    daemon.stop(target.daemon_patience).context("stop the daemon")?;
-    let big_lock = lock(&layout.big_lock(), LockMode::Exclusive, target.lock_patience, &cancelled)
-        .context("wait until nobody has the database open; end that process and try again")?;
+    daemon
+        .stop(target.daemon_patience)
+        .context("stop the daemon")?;
+    let big_lock = lock(
+        &layout.big_lock(),
+        LockMode::Exclusive,
+        target.lock_patience,
+        &cancelled,
+    )
+    .context("wait until nobody has the database open; end that process and try again")?;
 
     let committing = Instant::now();
     let mut placement = Placement::default();
@@ -268,7 +324,9 @@ fn commit(
     let commit_seconds = committing.elapsed().as_secs_f64();
 
     talk.enter(Phase::Daemon);
-    guardian.start().context("the items are valid, but the daemon did not start again")?;
+    guardian
+        .start()
+        .context("the items are valid, but the daemon did not start again")?;
     let downtime_seconds = match daemon {
         Daemon::None => 0.0,
         _ => stopped.elapsed().as_secs_f64(),
@@ -305,12 +363,18 @@ fn verify_through_daemon(
     added: &std::collections::HashSet<ItemName>,
 ) -> Result<()> {
     let layout = &target.layout;
-    let paths: Vec<String> =
-        added.iter().map(|name| format!("{}/{name}", layout.store_dir)).collect();
+    let paths: Vec<String> = added
+        .iter()
+        .map(|name| format!("{}/{name}", layout.store_dir))
+        .collect();
     let mut client = await_ready(&layout.socket(), &target.probe(), target.daemon_patience)?;
     let valid = client.valid(&paths)?;
     if valid.len() != paths.len() {
-        bail!("the daemon calls {} of {} restored items valid", valid.len(), paths.len());
+        bail!(
+            "the daemon calls {} of {} restored items valid",
+            valid.len(),
+            paths.len()
+        );
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::protocol::StoreRequest;
 use super::target::StoreTarget;
-use crate::daemon::ProcessContext;
+use crate::daemon::{ProcessContext, nix_version};
 use crate::snapshot::StoreFacts;
 use crate::store::{Owner, StoreKind, system};
 use anyhow::Result;
@@ -10,9 +10,13 @@ use rustix::fs::{Mode, OFlags, open};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The account that programs of a foreign root run as: nobody.
 const NOBODY: u32 = 65534;
+
+/// How long the daemon may take to tell its version.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where package managers are, as seen from the store's root.
 const PROGRAM_DIRS: &str =
@@ -37,7 +41,7 @@ pub fn survey(request: &StoreRequest) -> Result<StoreFacts> {
     let facts = StoreFacts {
         store_dir: layout.store_dir.into(),
         state_dir: layout.state_dir.into(),
-        version: version(&request.root).unwrap_or_default(),
+        version: version(&target).unwrap_or_default(),
         schema: layout.live_schema()?,
         owner: Owner::of(layout)?.model().into(),
         ..empty
@@ -45,13 +49,22 @@ pub fn survey(request: &StoreRequest) -> Result<StoreFacts> {
     Ok(facts)
 }
 
-/// Asks the package manager below `root` for its version, as an account without any rights.
-fn version(root: &Path) -> Option<String> {
+/// Asks the package manager for its version: its program, else the daemon.
+fn version(target: &StoreTarget) -> Option<String> {
+    program_version(&target.layout.root)
+        .or_else(|| nix_version(&target.layout.socket(), DAEMON_PATIENCE).ok())
+}
+
+/// Asks the program below `root`, as an account without any rights.
+fn program_version(root: &Path) -> Option<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(root, flags, Mode::empty()).ok()?;
     let root = Arc::new(root);
     let mut command = Command::new("nix-store");
-    command.arg("--version").env_clear().env("PATH", PROGRAM_DIRS);
+    command
+        .arg("--version")
+        .env_clear()
+        .env("PATH", PROGRAM_DIRS);
     command.stdin(Stdio::null()).stderr(Stdio::null());
     let context = ProcessContext {
         root: Some(Arc::clone(&root)),
@@ -63,5 +76,9 @@ fn version(root: &Path) -> Option<String> {
     let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     // `nix-store (Nix) 2.8.0`
-    text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
+    text.lines()
+        .next()?
+        .split_whitespace()
+        .next_back()
+        .map(str::to_owned)
 }

@@ -18,6 +18,8 @@ pub struct Outcome {
     pub items: Items,
     pub bytes: Bytes,
     pub seconds: Seconds,
+    /// The phase in which it failed; otherwise the last one.
+    pub phase: &'static str,
     /// Why something was not done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

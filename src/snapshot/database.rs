@@ -29,11 +29,16 @@ pub fn write_database<E: From<SnapshotError>>(
                 Some(member)
                     if member.kind == Kind::File(database.size)
                         && member.path == database.path.as_bytes() => {}
-                _ => return Err(SnapshotError::damaged("the database is not the first member").into()),
+                _ => {
+                    return Err(
+                        SnapshotError::damaged("the database is not the first member").into(),
+                    );
+                }
             }
         }
         let part = left.min(rest.len() as u64);
-        out.write_all(&rest[..part as usize]).map_err(SnapshotError::from)?;
+        out.write_all(&rest[..part as usize])
+            .map_err(SnapshotError::from)?;
         left -= part;
     }
     if left > 0 {

@@ -39,7 +39,14 @@ pub struct Job {
 pub enum Piece {
     Bytes(Vec<u8>),
     /// Part of a file; `padding` zero bytes follow.
-    File { base: Arc<OwnedFd>, path: Vec<u8>, offset: u64, length: u64, whole: u64, padding: usize },
+    File {
+        base: Arc<OwnedFd>,
+        path: Vec<u8>,
+        offset: u64,
+        length: u64,
+        whole: u64,
+        padding: usize,
+    },
 }
 
 /// Collects members into jobs and hands each full one to `emit`.
@@ -51,7 +58,11 @@ pub struct Planner<F> {
 
 impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     pub fn new(emit: F) -> Self {
-        Planner { emit, job: Job::default(), items_done: 0 }
+        Planner {
+            emit,
+            job: Job::default(),
+            items_done: 0,
+        }
     }
 
     /// Adds an item; gives back its first and last frame.
@@ -94,7 +105,10 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     /// Ends the archive.
     pub fn finish(mut self) -> Result<(), E> {
         self.flush()?;
-        self.push(Piece::Bytes(END_OF_ARCHIVE.to_vec()), END_OF_ARCHIVE.len() as u64);
+        self.push(
+            Piece::Bytes(END_OF_ARCHIVE.to_vec()),
+            END_OF_ARCHIVE.len() as u64,
+        );
         self.flush()
     }
 
@@ -111,7 +125,11 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
             // Always a multiple of the block size, so a remainder fits together with its padding.
             let room = FRAME - self.job.raw;
             let length = room.min(size - offset);
-            let padding = if offset + length == size { padding(size) } else { 0 };
+            let padding = if offset + length == size {
+                padding(size)
+            } else {
+                0
+            };
             let piece = Piece::File {
                 base: Arc::clone(base),
                 path: found.path.clone(),

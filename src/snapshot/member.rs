@@ -56,7 +56,12 @@ impl Attributes {
             Kind::File(_) | Kind::HardLink(_) if executable => 0o555,
             Kind::File(_) | Kind::HardLink(_) => 0o444,
         };
-        Attributes { mode, uid: 0, gid: 0, mtime: (1, 0) }
+        Attributes {
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: (1, 0),
+        }
     }
 }
 
@@ -78,7 +83,12 @@ impl Member {
     pub fn encode(&self) -> Vec<u8> {
         let mut blocks = Vec::with_capacity(BLOCK);
         let mut header = Header::new_gnu();
-        let Attributes { mode, uid, gid, mtime: (seconds, nanos) } = self.attributes;
+        let Attributes {
+            mode,
+            uid,
+            gid,
+            mtime: (seconds, nanos),
+        } = self.attributes;
 
         let (entry_type, size, target): (_, _, &[u8]) = match &self.kind {
             Kind::Directory => (EntryType::Directory, 0, b""),
@@ -128,10 +138,15 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     loop {
         if rest.is_empty() {
             let dangling = long_name.is_some() || long_target.is_some() || precise_mtime.is_some();
-            return if dangling { Err(bad("an extension stands alone")) } else { Ok(None) };
+            return if dangling {
+                Err(bad("an extension stands alone"))
+            } else {
+                Ok(None)
+            };
         }
-        let (block, after) =
-            rest.split_at_checked(BLOCK).ok_or_else(|| bad("the header is cut short"))?;
+        let (block, after) = rest
+            .split_at_checked(BLOCK)
+            .ok_or_else(|| bad("the header is cut short"))?;
         if block.iter().all(|&b| b == 0) {
             return if rest.iter().all(|&b| b == 0) {
                 *rest = &[];
@@ -150,7 +165,8 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         let size = number(header.entry_size())?;
         let entry_type = header.entry_type();
         if let EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader = entry_type {
-            let content = take_padded(rest, size).ok_or_else(|| bad("an extension is cut short"))?;
+            let content =
+                take_padded(rest, size).ok_or_else(|| bad("an extension is cut short"))?;
             let slot = match entry_type {
                 EntryType::GNULongName => &mut long_name,
                 EntryType::GNULongLink => &mut long_target,
@@ -169,13 +185,20 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         }
 
         let name = long_name.take().unwrap_or_else(|| field(&block[..100]));
-        let target = long_target.take().unwrap_or_else(|| field(&block[157..257]));
+        let target = long_target
+            .take()
+            .unwrap_or_else(|| field(&block[157..257]));
         let kind = match entry_type {
             EntryType::Regular => Kind::File(size),
             EntryType::Directory => Kind::Directory,
             EntryType::Symlink => Kind::Symlink(target),
             EntryType::Link => Kind::HardLink(target),
-            other => return Err(bad(&format!("type {:?} is not allowed", other.as_byte() as char))),
+            other => {
+                return Err(bad(&format!(
+                    "type {:?} is not allowed",
+                    other.as_byte() as char
+                )));
+            }
         };
         if size != 0 && !matches!(kind, Kind::File(_)) {
             return Err(bad("only a file has content"));
@@ -184,7 +207,8 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             Kind::Directory => name.strip_suffix(b"/").unwrap_or(&name).to_vec(),
             _ => name,
         };
-        let id = |n| number(n).and_then(|n| u32::try_from(n).map_err(|_| bad("an owner overflows")));
+        let id =
+            |n| number(n).and_then(|n| u32::try_from(n).map_err(|_| bad("an owner overflows")));
         let seconds = i64::try_from(number(header.mtime())?).map_err(|_| bad("time overflows"))?;
         let attributes = Attributes {
             mode: header.mode().map_err(|_| bad("the mode does not parse"))? & 0o7777,
@@ -192,7 +216,11 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             gid: id(header.gid())?,
             mtime: precise_mtime.unwrap_or((seconds, 0)),
         };
-        return Ok(Some(Member { path, kind, attributes }));
+        return Ok(Some(Member {
+            path,
+            kind,
+            attributes,
+        }));
     }
 }
 
@@ -241,8 +269,11 @@ fn take_padded<'a>(rest: &mut &'a [u8], size: u64) -> Option<&'a [u8]> {
 fn extension(blocks: &mut Vec<u8>, entry_type: EntryType, content: &[u8]) {
     let mut header = Header::new_gnu();
     if let Some(gnu) = header.as_gnu_mut() {
-        let name: &[u8] =
-            if entry_type == EntryType::XHeader { b"././@PaxHeader" } else { b"././@LongLink" };
+        let name: &[u8] = if entry_type == EntryType::XHeader {
+            b"././@PaxHeader"
+        } else {
+            b"././@LongLink"
+        };
         fill(&mut gnu.name, name);
     }
     header.set_entry_type(entry_type);
@@ -301,12 +332,18 @@ fn parse_pax_mtime(content: &[u8]) -> Result<(i64, u32), SnapshotError> {
 
 fn check_sum(block: &[u8]) -> Result<(), SnapshotError> {
     let stored = Header::from_byte_slice(block).cksum().ok();
-    let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>()
+    let sum: u32 = block[..148]
+        .iter()
+        .chain(&block[156..])
+        .map(|&b| u32::from(b))
+        .sum::<u32>()
         + 8 * u32::from(b' ');
     if stored == Some(sum) {
         Ok(())
     } else {
-        Err(SnapshotError::damaged("tar member: the header does not match its checksum"))
+        Err(SnapshotError::damaged(
+            "tar member: the header does not match its checksum",
+        ))
     }
 }
 
@@ -326,8 +363,17 @@ mod tests {
     #[test]
     fn times_before_1970_are_negative_decimals() {
         assert_eq!(pax_mtime(-1, 750_000_000), b"22 mtime=-0.250000000\n");
-        for mtime in [(-1, 750_000_000), (-5, 0), (-5, 1), (0, 1), (1_700_000_000, 999_999_999)] {
-            assert_eq!(parse_pax_mtime(&pax_mtime(mtime.0, mtime.1)).unwrap(), mtime);
+        for mtime in [
+            (-1, 750_000_000),
+            (-5, 0),
+            (-5, 1),
+            (0, 1),
+            (1_700_000_000, 999_999_999),
+        ] {
+            assert_eq!(
+                parse_pax_mtime(&pax_mtime(mtime.0, mtime.1)).unwrap(),
+                mtime
+            );
         }
     }
 
@@ -335,7 +381,12 @@ mod tests {
     fn a_flipped_bit_in_a_header_is_noticed() {
         let kind = Kind::File(7);
         let attributes = Attributes::canonical(&kind, true);
-        let mut bytes = Member { path: b"a/b".to_vec(), kind, attributes }.encode();
+        let mut bytes = Member {
+            path: b"a/b".to_vec(),
+            kind,
+            attributes,
+        }
+        .encode();
         bytes[1] ^= 1;
         assert!(decode(&mut &bytes[..]).is_err());
     }

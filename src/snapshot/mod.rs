@@ -36,9 +36,9 @@ pub use index::{Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry};
 pub use member::Attributes;
 pub use open::{Opened, open, read_frame};
 pub use pack::{Frame, PackInput, PackOptions, Packed, Progress, pack};
+pub use unpack::{Target, Unpacked, Unpacker};
 pub use verify::{Verified, Verifier};
 pub use walk::fingerprint;
-pub use unpack::{Target, Unpacked, Unpacker};
 pub use write::SnapshotWriter;
 
 /// Why a file cannot be used as a snapshot.

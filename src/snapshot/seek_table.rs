@@ -80,8 +80,14 @@ mod tests {
     #[test]
     fn a_table_of_two_frames_is_these_bytes() {
         let entries = [
-            Entry { compressed: 0x0102, decompressed: 0 },
-            Entry { compressed: 3, decompressed: 0x0A0B_0C0D },
+            Entry {
+                compressed: 0x0102,
+                decompressed: 0,
+            },
+            Entry {
+                compressed: 3,
+                decompressed: 0x0A0B_0C0D,
+            },
         ];
         let bytes = encode(&entries).unwrap();
         let expected: [u8; 33] = [

@@ -75,7 +75,13 @@ fn open(path: &Path) -> std::io::Result<File> {
         return File::open(path);
     }
     // As the daemon makes its locks: empty, for the owner only.
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
 }
 
 /// A process that has a file open.
@@ -91,14 +97,20 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
     let own_pid = std::process::id();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         if pid == own_pid {
             continue;
         }
         // A process may end while we look at it: then it holds nothing.
-        let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else { continue };
+        let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else {
+            continue;
+        };
         let same = descriptors.flatten().any(|fd| {
             std::fs::metadata(fd.path())
                 .is_ok_and(|theirs| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
@@ -107,7 +119,10 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let words = command.split(|&b| b == 0).filter(|word| !word.is_empty());
             let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
-            found.push(Holder { pid, command: words.join(" ") });
+            found.push(Holder {
+                pid,
+                command: words.join(" "),
+            });
         }
     }
     Ok(found)
@@ -117,6 +132,8 @@ fn describe(holders: &[Holder]) -> String {
     if holders.is_empty() {
         return "a process that this one cannot see".into();
     }
-    let each = holders.iter().map(|h| format!("process {} ({})", h.pid, h.command.trim()));
+    let each = holders
+        .iter()
+        .map(|h| format!("process {} ({})", h.pid, h.command.trim()));
     each.collect::<Vec<_>>().join(", ")
 }

@@ -25,6 +25,6 @@ pub use locks::{Held, Lock, LockMode, holders, lock};
 pub use merge::{Merge, Rows};
 pub use owner::Owner;
 pub use placement::Placement;
-pub use recovery::{recover, record_plan};
+pub use recovery::{record_plan, recover};
 pub use roots::Roots;
 pub use staging::{Staging, clean_stale};

@@ -24,7 +24,12 @@ struct Moved {
 impl Placement {
     /// Moves `name` from the directory `staging` into the directory `place`. What has that name
     /// there goes to `staging` in the same instant.
-    pub fn place(&mut self, staging: &Arc<OwnedFd>, place: &Arc<OwnedFd>, name: &str) -> Result<()> {
+    pub fn place(
+        &mut self,
+        staging: &Arc<OwnedFd>,
+        place: &Arc<OwnedFd>,
+        name: &str,
+    ) -> Result<()> {
         let exchanged = swap(staging, place, name).with_context(|| format!("place {name}"))?;
         self.moved.push(Moved {
             staging: Arc::clone(staging),
@@ -44,8 +49,11 @@ impl Placement {
 impl Drop for Placement {
     fn drop(&mut self) {
         for moved in self.moved.drain(..).rev() {
-            let flags =
-                if moved.exchanged { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+            let flags = if moved.exchanged {
+                RenameFlags::EXCHANGE
+            } else {
+                RenameFlags::NOREPLACE
+            };
             let name = moved.name.as_str();
             // Nothing is valid yet: an item that cannot be moved back is garbage to the daemon.
             let _ = renameat_with(&moved.place, name, &moved.staging, name, flags);

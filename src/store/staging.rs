@@ -30,7 +30,10 @@ impl Staging {
         let directory = open(&path, flags, Mode::empty());
         let directory = directory.with_context(|| path.display().to_string());
         match directory {
-            Ok(directory) => Ok(Staging { path, directory: Arc::new(directory) }),
+            Ok(directory) => Ok(Staging {
+                path,
+                directory: Arc::new(directory),
+            }),
             Err(e) => {
                 let _ = std::fs::remove_dir(&path);
                 Err(e)
@@ -60,7 +63,11 @@ pub fn clean_stale(parent: &Path) -> Result<usize> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+        {
             let path = entry.path();
             std::fs::remove_dir_all(&path)
                 .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
