@@ -3,83 +3,10 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 use serde_json::Value;
-use support::{Entry, Fixture, Output, Role, World, corpus};
-
-const NIX: [&str; 6] = ["--store", "nix", "--backend", "dir:/cache", "--key", "test"];
-
-/// A save or restore of the world's store under the key `test`, with its report.
-fn run(world: &World, user: &str, verb: &str, more: &[&str]) -> Value {
-    let output = attempt(world, user, verb, more).ok();
-    report(&output)
-}
-
-fn attempt(world: &World, user: &str, verb: &str, more: &[&str]) -> Output {
-    let words = [verb]
-        .into_iter()
-        .chain(NIX)
-        .chain(more.iter().copied())
-        .chain(["--json"]);
-    world.storecache_as(user, words).run()
-}
-
-fn report(output: &Output) -> Value {
-    assert_eq!(
-        output.stdout.lines().count(),
-        1,
-        "one JSON object and no more:\n{output}"
-    );
-    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))
-}
-
-fn save(world: &World) -> Value {
-    run(world, "runner", "save", &[])
-}
-
-fn restore(world: &World) -> Value {
-    run(world, "runner", "restore", &[])
-}
-
-/// All that Nix, the database and the disk know of the valid items.
-#[derive(PartialEq, Eq)]
-struct Picture {
-    references: BTreeMap<String, BTreeSet<String>>,
-    outputs: BTreeSet<(String, String, String)>,
-    trees: BTreeMap<String, BTreeMap<PathBuf, Entry>>,
-}
-
-fn picture(world: &World) -> Picture {
-    let references = world.references_of_all();
-    let trees = references
-        .keys()
-        .map(|path| (path.clone(), world.tree_digest(path)))
-        .collect();
-    Picture {
-        outputs: world.derivation_outputs(),
-        references,
-        trees,
-    }
-}
-
-/// Panics with the first difference instead of two whole stores.
-#[track_caller]
-fn assert_same(before: &Picture, after: &Picture) {
-    assert_eq!(before.references, after.references);
-    assert_eq!(before.outputs, after.outputs);
-    for (path, tree) in &before.trees {
-        assert_eq!(tree, &after.trees[path], "{path}");
-    }
-}
-
-fn staging(world: &World) -> Vec<String> {
-    world
-        .store_listing()
-        .into_iter()
-        .filter(|name| name.starts_with(".storecache"))
-        .collect()
-}
+use support::runs::{NIX, assert_same, attempt, picture, report, restore, run, save, staging};
+use support::{Fixture, Role, World, corpus};
 
 #[test]
 fn a_wiped_store_comes_back_whole_as_an_ordinary_user_with_sudo() {

@@ -48,7 +48,9 @@ pub struct Guardian {
 impl Guardian {
     /// Starts a guardian and waits until it is ready.
     pub fn arm(brief: &Brief) -> Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
+        // By its own name, so that people find it; by the link once the file was replaced.
+        let program = std::env::current_exe().ok().filter(|path| path.exists());
+        let mut child = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()))
             .args(["privileged", "--guardian"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

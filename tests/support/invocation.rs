@@ -200,6 +200,10 @@ impl Running<'_> {
             self.outer_pid().ok_or("no process")
         });
         kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+        if signal == Signal::CONT {
+            // When the command stops, nsenter stops itself too.
+            kill_process(Pid::from_raw(self.child.id() as i32).unwrap(), signal).unwrap();
+        }
     }
 
     /// Waits until it has ended, and panics with its output so far when it does not in time. What

@@ -21,10 +21,13 @@
 pub mod cache;
 pub mod corpus;
 mod daemon;
+pub mod forge;
 mod invocation;
 mod judge;
+pub mod place;
 pub mod poll;
 mod procfs;
+pub mod runs;
 mod scratch;
 mod tree;
 mod world;

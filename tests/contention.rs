@@ -1,0 +1,293 @@
+//! Others at work on the store meanwhile: writers, collectors, a second restore, a full disk.
+
+mod support;
+
+use std::fs::File;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::runs::{NIX, assert_same, attempt, picture, report, restore, save, staging};
+use support::{Fixture, Role, Running, World, poll};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn start<'w>(world: &'w World, verb: &'w str) -> Running<'w> {
+    world
+        .storecache_as("runner", [verb].into_iter().chain(NIX))
+        .spawn()
+}
+
+/// Stops the user's half for a while: the root half goes on until the pipe between them is full.
+fn freeze_once(running: &mut Running<'_>, what: &str, reached: impl Fn() -> bool) {
+    poll::until(what, SOON, || {
+        assert!(
+            running.is_running(),
+            "it ended before {what}: {}",
+            running.stderr()
+        );
+        if reached() { Ok(()) } else { Err("not yet") }
+    });
+    running.signal(Signal::STOP);
+}
+
+fn gc_lock_is_held(world: &World) -> bool {
+    File::open(world.host("/nix/var/nix/gc.lock")).is_ok_and(|lock| lock.try_lock().is_err())
+}
+
+/// Starts a collector and waits until it is held off.
+fn blocked_collector(world: &World) -> Running<'_> {
+    let collector = world
+        .command(["nix-store", "--gc"])
+        .through_daemon()
+        .spawn();
+    poll::until("the collector to wait", SOON, || {
+        let said = collector.stderr();
+        if said.contains("waiting for the big garbage collector lock") {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    collector
+}
+
+#[test]
+fn a_collection_during_a_save_waits_until_all_is_packed() {
+    for role in [Role::Old, Role::New] {
+        let world = World::with_fixture(role, Fixture::Full);
+        world.start_daemon();
+        let before = picture(&world);
+        // Nothing keeps these items but us.
+        world.sh("rm /nix/var/nix/gcroots/fixture");
+        let mut saving = start(&world, "save");
+        freeze_once(&mut saving, "the save to hold the lock", || {
+            gc_lock_is_held(&world)
+        });
+        let collector = blocked_collector(&world);
+        saving.signal(Signal::CONT);
+        saving.wait(SOON).ok();
+        collector.wait(SOON).ok();
+        assert!(world.valid_paths().len() < before.references.len());
+
+        world.wipe_store();
+        restore(&world);
+        assert_same(&before, &picture(&world));
+        world.verify_store();
+    }
+}
+
+#[test]
+fn a_collection_during_staging_removes_neither_staging_nor_items() {
+    for role in [Role::Old, Role::New] {
+        let world = World::with_fixture(role, Fixture::Full);
+        world.start_daemon();
+        let before = picture(&world);
+        save(&world);
+        world.wipe_store();
+        let mut restoring = start(&world, "restore");
+        freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
+        let collector = blocked_collector(&world);
+        restoring.signal(Signal::CONT);
+        // The collector's worker keeps the database open; it may only go on once we let go of the
+        // lock, and we may only commit once it lets go of the database.
+        drop(collector);
+        restoring.wait(SOON).ok();
+        world.nix(["nix-store", "--gc"]).ok();
+        assert_same(&before, &picture(&world));
+        assert_eq!(staging(&world), [""; 0]);
+        world.verify_store();
+    }
+}
+
+#[test]
+fn a_second_restore_waits_for_the_first_or_says_who_holds_it_up() {
+    let world = World::with_fixture(Role::Old, Fixture::Full);
+    world.start_daemon();
+    let before = picture(&world);
+    save(&world);
+    world.wipe_store();
+    let mut first = start(&world, "restore");
+    freeze_once(&mut first, "staging", || !staging(&world).is_empty());
+    let refused = attempt(&world, "runner", "restore", &["--lock-timeout", "1"]).fails();
+    let reason = report(&refused)["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains("another restore"), "{reason}");
+    assert!(reason.contains("storecache privileged"), "{reason}");
+
+    let second = start(&world, "restore");
+    first.signal(Signal::CONT);
+    first.wait(SOON).ok();
+    let second = second.wait(SOON).ok();
+    assert!(second.stderr.contains("nothing to do"), "{second}");
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
+
+#[test]
+fn what_a_dead_run_left_in_the_store_is_cleaned_up() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    world.wipe_store();
+    world.sh(
+        "mkdir -p /nix/store/.storecache-4711/half; chmod 0555 /nix/store/.storecache-4711/half",
+    );
+    restore(&world);
+    assert_eq!(staging(&world), [""; 0]);
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_refused_before_anything_is_staged() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    world.wipe_store();
+    world.sh("mount -t tmpfs -o size=20m,mode=1775 tmpfs /nix/store");
+    let refused = attempt(&world, "runner", "restore", &[]).fails();
+    assert!(refused.stderr.contains("not enough space"), "{refused}");
+    assert!(world.valid_paths().is_empty());
+    assert_eq!(
+        world
+            .sh("ls -A /nix/store | grep -v '^.links$' || true")
+            .stdout,
+        ""
+    );
+
+    world.sh("umount /nix/store; mount -t tmpfs -o size=900m,nr_inodes=100 tmpfs /nix/store");
+    let refused = attempt(&world, "runner", "restore", &[]).fails();
+    assert!(refused.stderr.contains("not enough inodes"), "{refused}");
+}
+
+#[test]
+fn a_disk_that_fills_up_meanwhile_leaves_the_store_as_it_was() {
+    let world = World::with_fixture(Role::Old, Fixture::Full);
+    world.start_daemon();
+    let before = picture(&world);
+    save(&world);
+    world.wipe_store();
+    world.sh("mount -t tmpfs -o size=700m,mode=1775 tmpfs /nix/store");
+    let pid = world.daemon_pid();
+    let mut restoring = start(&world, "restore");
+    let inside = |path: &str| {
+        world
+            .run(["sh", "-c", &format!("ls -A {path} | grep ^.storecache")])
+            .status
+            .success()
+    };
+    freeze_once(&mut restoring, "staging", || inside("/nix/store"));
+    world.run([
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/nix/store/ballast bs=1M count=900 2>/dev/null",
+    ]);
+    restoring.signal(Signal::CONT);
+    let failed = restoring.wait(SOON).fails();
+    assert!(
+        failed.stderr.contains("No space left on device"),
+        "{failed}"
+    );
+    assert!(failed.stderr.contains("the store is as it was"), "{failed}");
+    assert_eq!(
+        world.daemon_pid(),
+        pid,
+        "the daemon was not stopped for this"
+    );
+    assert!(world.valid_paths().is_empty());
+    assert_eq!(
+        world
+            .sh("ls -A /nix/store | grep -v '^.links$' | cat")
+            .stdout,
+        "ballast\n"
+    );
+
+    world.sh("rm /nix/store/ballast");
+    restore(&world);
+    assert_eq!(world.references_of_all(), before.references);
+    world.verify_store();
+}
+
+/// Every item refers to the one before, so that a snapshot without one of them is noticed.
+const CHAIN: &str = r#"
+let
+  bb = builtins.path { path = /srv/w/bb; name = "bb"; };
+  link = n: derivation {
+    name = "link-${toString n}";
+    system = builtins.currentSystem;
+    builder = "${bb}/bin/sh";
+    args = [ "-c" "echo ${toString n} ${if n == 0 then "" else link (n - 1)} >$out" ];
+  };
+in link
+"#;
+
+#[test]
+fn a_hundred_saves_beside_a_writer_are_each_whole() {
+    let world = World::new(Role::New);
+    world.start_daemon();
+    world.sh("mkdir -p /srv/w/bb/bin && cp $(command -v busybox) /srv/w/bb/bin/sh");
+    std::fs::write(world.host("/srv/w/chain.nix"), CHAIN).unwrap();
+    let writer = world
+        .command([
+            "bash",
+            "-c",
+            "for n in $(seq 0 100000); do
+                 nix-build --no-out-link -E \
+                     \"(import /srv/w/chain.nix) $n\" --option substitute false >/dev/null || exit 1
+                 echo $n
+             done",
+        ])
+        .through_daemon()
+        .patience(Duration::from_secs(600))
+        .spawn();
+    poll::until("the writer to write", SOON, || {
+        if writer.stdout().lines().count() > 2 {
+            Ok(())
+        } else {
+            Err(writer.stderr())
+        }
+    });
+    let key = |n: usize| format!("save-{n:03}");
+    for n in 0..100 {
+        let key = key(n);
+        let words = [
+            "save",
+            "--store",
+            "nix",
+            "--backend",
+            "dir:/cache",
+            "--key",
+            &key,
+            "--quiet",
+        ];
+        world.storecache_as("runner", words).ok();
+    }
+    let written = writer.stdout().lines().count();
+    drop(writer);
+    assert!(
+        written > 20,
+        "the writer wrote only {written} items: {}",
+        world.daemon_log()
+    );
+
+    let judge = World::build(Role::Mid).backend(world.backend()).start();
+    judge.start_daemon();
+    let mut sizes = Vec::new();
+    for n in 0..100 {
+        let key = key(n);
+        let words = [
+            "restore",
+            "--store",
+            "nix",
+            "--backend",
+            "dir:/cache",
+            "--key",
+            &key,
+            "--json",
+        ];
+        let restored = report(&judge.storecache_as("runner", words).ok());
+        assert_eq!(restored["items"]["skipped"], 0, "snapshot {n}");
+        sizes.push(judge.valid_paths().len());
+        judge.verify_store();
+        judge.wipe_store();
+    }
+    assert!(sizes.is_sorted(), "later snapshots hold more: {sizes:?}");
+    assert!(sizes.first() < sizes.last());
+}

@@ -1,0 +1,439 @@
+//! The daemon around a commit: found, stopped, and started again whatever happens.
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::runs::{NIX, assert_same, attempt, picture, report, restore, run, save, staging};
+use support::{Fixture, Role, Running, World, poll};
+
+const SOON: Duration = Duration::from_secs(20);
+/// What is promised for the time from the death of the root half to a running daemon.
+const PROMISED: Duration = Duration::from_secs(5);
+
+/// A world with a saved store that is wiped again, and its daemon.
+fn saved_and_wiped(role: Role) -> World {
+    let world = World::with_fixture(role, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    world.wipe_store();
+    world
+}
+
+/// Holds the database open as a client's worker does, in a process that a test can name.
+fn hold_big_lock(world: &World) -> Running<'_> {
+    let holder = world.spawn([
+        "flock",
+        "--shared",
+        "/nix/var/nix/db/big-lock",
+        "sleep",
+        "1000",
+    ]);
+    poll::until("the lock to be held", SOON, || {
+        let lock = std::fs::File::open(world.host("/nix/var/nix/db/big-lock")).unwrap();
+        match lock.try_lock() {
+            Err(_) => Ok(()),
+            Ok(()) => Err("nobody holds it"),
+        }
+    });
+    holder
+}
+
+/// Starts a restore that has stopped the daemon and waits for the big lock, which `hold_big_lock`
+/// keeps: the middle of the commit.
+fn in_the_commit<'w>(world: &'w World, user: &str) -> Running<'w> {
+    let words = ["restore"].into_iter().chain(NIX);
+    let restore = world.storecache_as(user, words).spawn();
+    poll::until("the daemon to be stopped", SOON, || {
+        match world.daemon_pid() {
+            None => Ok(()),
+            Some(pid) => Err(format!("process {pid} listens; {}", restore.stderr())),
+        }
+    });
+    restore
+}
+
+/// The root half of a run in this world, as the test process sees it.
+fn root_half(world: &World) -> Option<Pid> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let ours = namespace(&world.init().to_string());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    let found = pids.find(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // Not the sudo in front of it, and not the guardian behind it.
+        namespace(pid) == ours && command == b"/usr/local/bin/storecache\0privileged\0"
+    });
+    Pid::from_raw(found?.parse().ok()?)
+}
+
+#[track_caller]
+fn assert_untouched(world: &World) {
+    assert!(world.valid_paths().is_empty());
+    assert_eq!(staging(world), [""; 0]);
+    let left: Vec<String> = world
+        .store_listing()
+        .into_iter()
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    assert_eq!(left, [""; 0], "items were left in the store");
+    let roots = world.host("/nix/var/nix/gcroots/storecache");
+    assert!(!roots.exists() || roots.read_dir().unwrap().next().is_none());
+}
+
+#[track_caller]
+fn daemon_is_back(world: &World, limit: Duration) {
+    poll::until("the daemon to answer again", limit, || {
+        if world.daemon_answers() {
+            Ok(())
+        } else {
+            Err(world.daemon_log())
+        }
+    });
+}
+
+#[test]
+fn a_bare_daemon_starts_again_as_it_was() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.sh(
+        "cd /srv && COLOUR=blue setsid --fork nix-daemon --daemon --option cores 1 \
+         </dev/null >>/var/log/nix-daemon.log 2>&1",
+    );
+    poll::until("the daemon", SOON, || world.daemon_pid().ok_or("none"));
+    let portrait = |pid: u32| {
+        let read = |file: &str| std::fs::read(world.host(format!("/proc/{pid}/{file}"))).unwrap();
+        let link = |file: &str| world.sh(&format!("readlink /proc/{pid}/{file}")).stdout;
+        (
+            read("cmdline"),
+            sorted(read("environ")),
+            link("cwd"),
+            link("exe"),
+            link("fd/1"),
+            link("fd/2"),
+        )
+    };
+    // The order of variables means nothing.
+    fn sorted(environment: Vec<u8>) -> Vec<Vec<u8>> {
+        let mut variables: Vec<_> = environment.split(|&b| b == 0).map(<[u8]>::to_vec).collect();
+        variables.sort();
+        variables
+    }
+    let before = world.daemon_pid().unwrap();
+    let portrait_before = portrait(before);
+    save(&world);
+    assert_eq!(world.daemon_pid(), Some(before), "a save stops nothing");
+    world.sh("rm /nix/var/nix/gcroots/fixture");
+    world.nix(["nix-collect-garbage"]).ok();
+
+    let restored = restore(&world);
+    let after = world.daemon_pid().unwrap();
+    assert_ne!(before, after);
+    assert_eq!(portrait(after), portrait_before);
+    assert!(portrait_before.1.contains(&b"COLOUR=blue".to_vec()));
+    assert!(
+        restored["daemon"]
+            .as_str()
+            .unwrap()
+            .contains(&format!("process {before} listens"))
+    );
+    assert!(restored["seconds"]["downtime"].as_f64().unwrap() > 0.0);
+    let parent = world.sh(&format!("ps -o ppid= -p {after}")).stdout;
+    assert_eq!(parent.trim(), "1", "nothing of ours stays behind");
+}
+
+#[test]
+fn systemd_stops_socket_and_service_and_starts_what_was_active() {
+    let world = World::build(Role::Old)
+        .fixture(Fixture::Small)
+        .container()
+        .start();
+    world.start_daemon();
+    let before = picture(&world);
+    save(&world);
+    world.wipe_store();
+    let state = |unit: &str| world.run(["systemctl", "is-active", unit]).stdout;
+    let units = (state("nix-daemon.socket"), state("nix-daemon.service"));
+    let restored = restore(&world);
+    assert!(
+        restored["daemon"]
+            .as_str()
+            .unwrap()
+            .contains("systemd has nix-daemon.socket")
+    );
+    assert_eq!(
+        (state("nix-daemon.socket"), state("nix-daemon.service")),
+        units
+    );
+    assert_same(&before, &picture(&world));
+    world.builds_nothing_of(Role::Old, Fixture::Small);
+    world.verify_store();
+    let journal = world.daemon_log();
+    assert!(
+        journal.contains("Stopped") && journal.contains("Started"),
+        "{journal}"
+    );
+}
+
+#[test]
+fn a_socket_without_its_service_is_enough() {
+    let world = World::build(Role::New)
+        .fixture(Fixture::Small)
+        .container()
+        .start();
+    save(&world);
+    let before = picture(&world);
+    world.wipe_store();
+    world.stop_daemon();
+    world.ok(["systemctl", "start", "nix-daemon.socket"]);
+    assert_eq!(world.daemon_pid(), Some(1), "systemd itself listens");
+    restore(&world);
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
+
+#[test]
+fn the_users_own_commands_run_as_the_user() {
+    let world = saved_and_wiped(Role::Mid);
+    let stop = "id -un >>/tmp/stopped; sudo kill $(sudo fuser /nix/var/nix/daemon-socket/socket)";
+    let pid = world.daemon_pid().unwrap();
+    let stop = stop.replace(
+        "$(sudo fuser /nix/var/nix/daemon-socket/socket)",
+        &pid.to_string(),
+    );
+    let start = "id -un >>/tmp/started; sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
+    let commands = [
+        "--daemon",
+        "command",
+        "--daemon-stop",
+        &stop,
+        "--daemon-start",
+        start,
+    ];
+    run(&world, "runner", "restore", &commands);
+    assert_eq!(
+        world.sh("cat /tmp/stopped /tmp/started").stdout,
+        "runner\nrunner\n"
+    );
+    assert!(world.daemon_answers());
+    world.verify_store();
+}
+
+#[test]
+fn a_command_that_starts_nothing_is_an_error_that_names_the_step() {
+    let world = saved_and_wiped(Role::Mid);
+    let pid = world.daemon_pid().unwrap();
+    let stop = format!("sudo kill {pid}");
+    let commands = [
+        "--daemon",
+        "command",
+        "--daemon-stop",
+        &stop,
+        "--daemon-start",
+        "true",
+    ];
+    let more: Vec<&str> = commands
+        .into_iter()
+        .chain(["--daemon-timeout", "1"])
+        .collect();
+    let failed = attempt(&world, "runner", "restore", &more).fails();
+    assert_eq!(failed.code(), 1);
+    assert!(failed.stderr.contains("it stopped at: connect"), "{failed}");
+    assert!(failed.stderr.contains("the items are valid"), "{failed}");
+    assert!(!failed.stderr.contains("as it was"), "{failed}");
+    world.start_daemon();
+    world.verify_store();
+}
+
+#[test]
+fn without_a_daemon_the_locks_suffice() {
+    let world = saved_and_wiped(Role::Mid);
+    world.stop_daemon();
+    world.wait_until_idle();
+    let restored = restore(&world);
+    assert!(
+        restored["daemon"]
+            .as_str()
+            .unwrap()
+            .contains("nothing listens")
+    );
+    assert_eq!(world.daemon_pid(), None);
+    world.start_daemon();
+    world.verify_store();
+}
+
+#[test]
+fn a_daemon_that_could_not_be_started_again_is_not_stopped() {
+    let world = saved_and_wiped(Role::Mid);
+    let pid = world.daemon_pid();
+    let program = world
+        .sh(&format!("readlink /proc/{}/exe", pid.unwrap()))
+        .stdout;
+    let program = program.trim();
+    world.sh(&format!("cp {program} /tmp/copy; mv /tmp/copy {program}"));
+    // The same name is there again, so the running one is called deleted by the kernel.
+    let failed = attempt(&world, "runner", "restore", &[]).fails();
+    assert!(failed.stderr.contains("not on disk any more"), "{failed}");
+    assert_eq!(world.daemon_pid(), pid);
+    assert_untouched(&world);
+}
+
+#[test]
+fn a_client_is_waited_for_and_the_commit_goes_on_when_it_leaves() {
+    for role in [Role::Old, Role::New] {
+        let world = saved_and_wiped(role);
+        let client = connected_client(&world);
+        let restore = in_the_commit(&world, "runner");
+        drop(client);
+        restore.wait(SOON).ok();
+        assert!(world.daemon_answers());
+        world.verify_store();
+        world.builds_nothing_of(role, Fixture::Small);
+    }
+}
+
+#[test]
+fn a_client_that_stays_makes_a_miss_that_names_its_worker() {
+    let world = saved_and_wiped(Role::Mid);
+    let client = connected_client(&world);
+    let failed = attempt(&world, "runner", "restore", &["--lock-timeout", "1"]).fails();
+    assert_eq!(failed.code(), 1);
+    let told = report(&failed);
+    assert_eq!(told["hit"], "miss");
+    let reason = told["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("big-lock is still held after 1 s by process"),
+        "{reason}"
+    );
+    assert!(reason.contains("nix-daemon"), "{reason}");
+    drop(client);
+    daemon_is_back(&world, SOON);
+    assert_untouched(&world);
+    restore(&world);
+    world.verify_store();
+}
+
+/// A client of the daemon that has shaken hands and stays connected.
+fn connected_client(world: &World) -> Running<'_> {
+    let client = world.spawn([
+        "python3",
+        "-c",
+        "import socket, struct, sys, time
+s = socket.socket(socket.AF_UNIX)
+s.connect('/nix/var/nix/daemon-socket/socket')
+s.sendall(struct.pack('<Q', 0x6e697863))
+s.recv(16, socket.MSG_WAITALL)
+s.sendall(struct.pack('<QQQ', 0x115, 0, 1))
+assert s.recv(8, socket.MSG_WAITALL) == struct.pack('<Q', 0x616c7473)
+print('connected', flush=True)
+time.sleep(1000)",
+    ]);
+    poll::until("the client to be connected", SOON, || {
+        if client.stdout().contains("connected") {
+            Ok(())
+        } else {
+            Err(client.stderr())
+        }
+    });
+    client
+}
+
+#[test]
+fn a_lock_that_somebody_else_holds_makes_a_miss_that_names_them() {
+    let world = saved_and_wiped(Role::New);
+    let pid = world.daemon_pid();
+    let holder = hold_big_lock(&world);
+    let failed = attempt(&world, "runner", "restore", &["--lock-timeout", "1"]).fails();
+    assert!(failed.stderr.contains("sleep 1000"), "{failed}");
+    drop(holder);
+    daemon_is_back(&world, SOON);
+    assert_ne!(world.daemon_pid(), pid);
+    assert_untouched(&world);
+    world.sh("pkill -x sleep || true");
+    restore(&world);
+    world.verify_store();
+}
+
+#[test]
+fn signals_in_the_commit_undo_it_and_the_daemon_is_back() {
+    for (signal, user) in [
+        (Signal::INT, "runner"),
+        (Signal::TERM, "runner"),
+        (Signal::HUP, "root"),
+        // The user's half cannot say goodbye: the root half sees its input close.
+        (Signal::KILL, "runner"),
+    ] {
+        let world = saved_and_wiped(Role::Mid);
+        let holder = hold_big_lock(&world);
+        let restore = in_the_commit(&world, user);
+        restore.signal(signal);
+        let ended = restore.wait(SOON).fails();
+        if signal != Signal::KILL {
+            assert_eq!(ended.code(), 1, "{ended}");
+            assert!(ended.stderr.contains("cancelled"), "{ended}");
+        }
+        poll::until("the daemon to listen", SOON, || {
+            world.daemon_pid().ok_or("it does not")
+        });
+        drop(holder);
+        world.sh("pkill -x sleep || true");
+        daemon_is_back(&world, SOON);
+        assert_untouched(&world);
+        assert_ours_are_gone(&world);
+    }
+}
+
+#[test]
+fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
+    for container in [false, true] {
+        let plan = World::build(Role::Old).fixture(Fixture::Small);
+        let world = if container {
+            plan.container().start()
+        } else {
+            plan.start()
+        };
+        world.start_daemon();
+        save(&world);
+        world.wipe_store();
+        let holder = hold_big_lock(&world);
+        let restore = in_the_commit(&world, "runner");
+        kill_process(root_half(&world).expect("the root half runs"), Signal::KILL).unwrap();
+        poll::until("the daemon to listen", PROMISED, || {
+            world.daemon_pid().ok_or("it does not")
+        });
+        let ended = restore.wait(SOON).fails();
+        assert!(ended.stderr.contains("ended before it was done"), "{ended}");
+        drop(holder);
+        world.sh("pkill -x sleep || true");
+        daemon_is_back(&world, SOON);
+        assert_ours_are_gone(&world);
+        assert_untouched(&world);
+        support::runs::restore(&world);
+        world.verify_store();
+    }
+}
+
+#[track_caller]
+fn assert_ours_are_gone(world: &World) {
+    poll::until("our processes to end", SOON, || {
+        let left = world
+            .run([
+                "pgrep",
+                "--list-full",
+                "--full",
+                "^(sudo .*)?(/usr/local/bin/)?storecache ",
+            ])
+            .stdout;
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn nothing_is_left_behind_by_a_run() {
+    let world = saved_and_wiped(Role::Mid);
+    restore(&world);
+    assert_ours_are_gone(&world);
+    assert_eq!(world.sh("ls -A /tmp").stdout, "", "temporary files");
+    assert!(!Path::new(&world.host("/nix/var/nix/db/db.sqlite-journal")).exists());
+}

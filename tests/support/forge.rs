@@ -1,0 +1,1 @@
+//! Snapshots that nobody should have made.

@@ -1,0 +1,84 @@
+//! Runs of the program under test on the store of a world, and pictures of that store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::invocation::Output;
+use super::tree::Entry;
+use super::world::World;
+
+/// The flags of every run: all tests save under one key of a world's backend.
+pub const NIX: [&str; 6] = ["--store", "nix", "--backend", "dir:/cache", "--key", "test"];
+
+/// A save or restore of the world's store under the key `test`, with its report.
+pub fn run(world: &World, user: &str, verb: &str, more: &[&str]) -> Value {
+    let output = attempt(world, user, verb, more).ok();
+    report(&output)
+}
+
+pub fn attempt(world: &World, user: &str, verb: &str, more: &[&str]) -> Output {
+    let words = [verb]
+        .into_iter()
+        .chain(NIX)
+        .chain(more.iter().copied())
+        .chain(["--json"]);
+    world.storecache_as(user, words).run()
+}
+
+pub fn report(output: &Output) -> Value {
+    assert_eq!(
+        output.stdout.lines().count(),
+        1,
+        "one JSON object and no more:\n{output}"
+    );
+    serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))
+}
+
+pub fn save(world: &World) -> Value {
+    run(world, "runner", "save", &[])
+}
+
+pub fn restore(world: &World) -> Value {
+    run(world, "runner", "restore", &[])
+}
+
+/// All that Nix, the database and the disk know of the valid items.
+#[derive(PartialEq, Eq)]
+pub struct Picture {
+    pub references: BTreeMap<String, BTreeSet<String>>,
+    pub outputs: BTreeSet<(String, String, String)>,
+    pub trees: BTreeMap<String, BTreeMap<PathBuf, Entry>>,
+}
+
+pub fn picture(world: &World) -> Picture {
+    let references = world.references_of_all();
+    let trees = references
+        .keys()
+        .map(|path| (path.clone(), world.tree_digest(path)))
+        .collect();
+    Picture {
+        outputs: world.derivation_outputs(),
+        references,
+        trees,
+    }
+}
+
+/// Panics with the first difference instead of two whole stores.
+#[track_caller]
+pub fn assert_same(before: &Picture, after: &Picture) {
+    assert_eq!(before.references, after.references);
+    assert_eq!(before.outputs, after.outputs);
+    for (path, tree) in &before.trees {
+        assert_eq!(tree, &after.trees[path], "{path}");
+    }
+}
+
+pub fn staging(world: &World) -> Vec<String> {
+    world
+        .store_listing()
+        .into_iter()
+        .filter(|name| name.starts_with(".storecache"))
+        .collect()
+}
