@@ -188,11 +188,7 @@ struct KeyArgs {
     key_prefix: String,
     /// Version of the package manager, instead of asking it
     // Not the program's own version, which is asked for before the verb.
-    #[arg(
-        long = "version",
-        value_name = "VERSION",
-        id = "package_manager_version"
-    )]
+    #[arg(long = "version", value_name = "VERSION", id = "package_manager_version")]
     version: Option<String>,
     /// Files whose content goes into the key; repeatable
     #[arg(long, value_name = "GLOB")]
@@ -263,10 +259,7 @@ impl KeyVerbArgs {
 
 impl InspectArgs {
     pub fn options(self) -> Result<Look> {
-        Ok(Look {
-            items: self.items,
-            ..self.look.options()?
-        })
+        Ok(Look { items: self.items, ..self.look.options()? })
     }
 }
 
@@ -348,11 +341,7 @@ impl StoreArgs {
         Ok(StoreOptions {
             kind,
             root: absolute(&self.root)?,
-            paths: self
-                .paths
-                .iter()
-                .map(|path| absolute(path))
-                .collect::<Result<_>>()?,
+            paths: self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?,
             daemon,
             lock_patience: Duration::from_secs(self.lock_timeout),
             daemon_patience: Duration::from_secs(self.daemon_timeout),
@@ -362,11 +351,7 @@ impl StoreArgs {
 
 impl KeyArgs {
     fn options(self) -> Result<KeyOptions> {
-        let keys = self
-            .key
-            .iter()
-            .chain(&self.restore_keys)
-            .chain([&self.key_prefix]);
+        let keys = self.key.iter().chain(&self.restore_keys).chain([&self.key_prefix]);
         for key in keys {
             // The cache service of GitHub allows no more, and entries move between backends.
             if key.is_empty() || key.contains(',') || key.encode_utf16().count() > 512 {
@@ -387,10 +372,7 @@ impl KeyArgs {
 
 impl OutputArgs {
     fn options(self) -> OutputOptions {
-        OutputOptions {
-            json: self.json,
-            quiet: self.quiet,
-        }
+        OutputOptions { json: self.json, quiet: self.quiet }
     }
 }
 
@@ -444,10 +426,7 @@ mod tests {
 
     #[test]
     fn paths_become_absolute_without_dots() {
-        assert_eq!(
-            absolute(Path::new("/a/./b/../c")).unwrap(),
-            Path::new("/a/c")
-        );
+        assert_eq!(absolute(Path::new("/a/./b/../c")).unwrap(), Path::new("/a/c"));
         assert!(absolute(Path::new("a")).unwrap().is_absolute());
     }
 }

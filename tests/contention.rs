@@ -12,19 +12,13 @@ use support::{Fixture, Role, Running, World, poll};
 const SOON: Duration = Duration::from_secs(30);
 
 fn start<'w>(world: &'w World, verb: &'w str) -> Running<'w> {
-    world
-        .storecache_as("runner", [verb].into_iter().chain(NIX))
-        .spawn()
+    world.storecache_as("runner", [verb].into_iter().chain(NIX)).spawn()
 }
 
 /// Stops the user's half for a while: the root half goes on until the pipe between them is full.
 fn freeze_once(running: &mut Running<'_>, what: &str, reached: impl Fn() -> bool) {
     poll::until(what, SOON, || {
-        assert!(
-            running.is_running(),
-            "it ended before {what}: {}",
-            running.stderr()
-        );
+        assert!(running.is_running(), "it ended before {what}: {}", running.stderr());
         if reached() { Ok(()) } else { Err("not yet") }
     });
     running.signal(Signal::STOP);
@@ -36,17 +30,10 @@ fn gc_lock_is_held(world: &World) -> bool {
 
 /// Starts a collector and waits until it is held off.
 fn blocked_collector(world: &World) -> Running<'_> {
-    let collector = world
-        .command(["nix-store", "--gc"])
-        .through_daemon()
-        .spawn();
+    let collector = world.command(["nix-store", "--gc"]).through_daemon().spawn();
     poll::until("the collector to wait", SOON, || {
         let said = collector.stderr();
-        if said.contains("waiting for the big garbage collector lock") {
-            Ok(())
-        } else {
-            Err(said)
-        }
+        if said.contains("waiting for the big garbage collector lock") { Ok(()) } else { Err(said) }
     });
     collector
 }
@@ -60,9 +47,7 @@ fn a_collection_during_a_save_waits_until_all_is_packed() {
         // Nothing keeps these items but us.
         world.sh("rm /nix/var/nix/gcroots/fixture");
         let mut saving = start(&world, "save");
-        freeze_once(&mut saving, "the save to hold the lock", || {
-            gc_lock_is_held(&world)
-        });
+        freeze_once(&mut saving, "the save to hold the lock", || gc_lock_is_held(&world));
         let collector = blocked_collector(&world);
         saving.signal(Signal::CONT);
         saving.wait(SOON).ok();
@@ -88,15 +73,39 @@ fn a_collection_during_staging_removes_neither_staging_nor_items() {
         freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
         let collector = blocked_collector(&world);
         restoring.signal(Signal::CONT);
-        // The collector's worker keeps the database open; it may only go on once we let go of the
-        // lock, and we may only commit once it lets go of the database.
-        drop(collector);
+        // The collector has the database open and waits for our lock; we wait until nobody has the
+        // database open. Both come to their end.
         restoring.wait(SOON).ok();
+        collector.wait(SOON).ok();
         world.nix(["nix-store", "--gc"]).ok();
         assert_same(&before, &picture(&world));
         assert_eq!(staging(&world), [""; 0]);
         world.verify_store();
     }
+}
+
+#[test]
+fn items_that_a_collection_meanwhile_left_without_their_references_are_skipped() {
+    let world = World::with_fixture(Role::Mid, Fixture::Full);
+    world.start_daemon();
+    let before = world.references_of_all();
+    save(&world);
+    // Only the leaf stays, and nothing roots it once the collector comes.
+    let leaf = before.keys().find(|path| path.ends_with("-leaf")).unwrap();
+    world.sh(&format!("ln -sfn {leaf} /nix/var/nix/gcroots/fixture"));
+    world.nix(["nix-store", "--gc"]).ok();
+    let mut restoring = start(&world, "restore");
+    freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
+    world.sh("rm /nix/var/nix/gcroots/fixture");
+    let collector = blocked_collector(&world);
+    restoring.signal(Signal::CONT);
+    let restored = restoring.wait(SOON).ok();
+    collector.wait(SOON).ok();
+    assert!(restored.stderr.contains(", which is nowhere"), "{restored}");
+    let after = world.references_of_all();
+    assert!(!after.contains_key(leaf) && !after.is_empty());
+    assert_eq!(staging(&world), [""; 0]);
+    world.verify_store();
 }
 
 #[test]
@@ -145,12 +154,7 @@ fn a_disk_that_is_too_small_is_refused_before_anything_is_staged() {
     let refused = attempt(&world, "runner", "restore", &[]).fails();
     assert!(refused.stderr.contains("not enough space"), "{refused}");
     assert!(world.valid_paths().is_empty());
-    assert_eq!(
-        world
-            .sh("ls -A /nix/store | grep -v '^.links$' || true")
-            .stdout,
-        ""
-    );
+    assert_eq!(world.sh("ls -A /nix/store | grep -v '^.links$' || true").stdout, "");
 
     world.sh("umount /nix/store; mount -t tmpfs -o size=900m,nr_inodes=100 tmpfs /nix/store");
     let refused = attempt(&world, "runner", "restore", &[]).fails();
@@ -168,36 +172,17 @@ fn a_disk_that_fills_up_meanwhile_leaves_the_store_as_it_was() {
     let pid = world.daemon_pid();
     let mut restoring = start(&world, "restore");
     let inside = |path: &str| {
-        world
-            .run(["sh", "-c", &format!("ls -A {path} | grep ^.storecache")])
-            .status
-            .success()
+        world.run(["sh", "-c", &format!("ls -A {path} | grep ^.storecache")]).status.success()
     };
     freeze_once(&mut restoring, "staging", || inside("/nix/store"));
-    world.run([
-        "sh",
-        "-c",
-        "dd if=/dev/zero of=/nix/store/ballast bs=1M count=900 2>/dev/null",
-    ]);
+    world.run(["sh", "-c", "dd if=/dev/zero of=/nix/store/ballast bs=1M count=900 2>/dev/null"]);
     restoring.signal(Signal::CONT);
     let failed = restoring.wait(SOON).fails();
-    assert!(
-        failed.stderr.contains("No space left on device"),
-        "{failed}"
-    );
+    assert!(failed.stderr.contains("No space left on device"), "{failed}");
     assert!(failed.stderr.contains("the store is as it was"), "{failed}");
-    assert_eq!(
-        world.daemon_pid(),
-        pid,
-        "the daemon was not stopped for this"
-    );
+    assert_eq!(world.daemon_pid(), pid, "the daemon was not stopped for this");
     assert!(world.valid_paths().is_empty());
-    assert_eq!(
-        world
-            .sh("ls -A /nix/store | grep -v '^.links$' | cat")
-            .stdout,
-        "ballast\n"
-    );
+    assert_eq!(world.sh("ls -A /nix/store | grep -v '^.links$' | cat").stdout, "ballast\n");
 
     world.sh("rm /nix/store/ballast");
     restore(&world);
@@ -238,50 +223,25 @@ fn a_hundred_saves_beside_a_writer_are_each_whole() {
         .patience(Duration::from_secs(600))
         .spawn();
     poll::until("the writer to write", SOON, || {
-        if writer.stdout().lines().count() > 2 {
-            Ok(())
-        } else {
-            Err(writer.stderr())
-        }
+        if writer.stdout().lines().count() > 2 { Ok(()) } else { Err(writer.stderr()) }
     });
     let key = |n: usize| format!("save-{n:03}");
     for n in 0..100 {
         let key = key(n);
-        let words = [
-            "save",
-            "--store",
-            "nix",
-            "--backend",
-            "dir:/cache",
-            "--key",
-            &key,
-            "--quiet",
-        ];
+        let words = ["save", "--store", "nix", "--backend", "dir:/cache", "--key", &key, "--quiet"];
         world.storecache_as("runner", words).ok();
     }
     let written = writer.stdout().lines().count();
     drop(writer);
-    assert!(
-        written > 20,
-        "the writer wrote only {written} items: {}",
-        world.daemon_log()
-    );
+    assert!(written > 20, "the writer wrote only {written} items: {}", world.daemon_log());
 
     let judge = World::build(Role::Mid).backend(world.backend()).start();
     judge.start_daemon();
     let mut sizes = Vec::new();
     for n in 0..100 {
         let key = key(n);
-        let words = [
-            "restore",
-            "--store",
-            "nix",
-            "--backend",
-            "dir:/cache",
-            "--key",
-            &key,
-            "--json",
-        ];
+        let words =
+            ["restore", "--store", "nix", "--backend", "dir:/cache", "--key", &key, "--json"];
         let restored = report(&judge.storecache_as("runner", words).ok());
         assert_eq!(restored["items"]["skipped"], 0, "snapshot {n}");
         sizes.push(judge.valid_paths().len());

@@ -24,13 +24,7 @@ fn saved_and_wiped(role: Role) -> World {
 
 /// Holds the database open as a client's worker does, in a process that a test can name.
 fn hold_big_lock(world: &World) -> Running<'_> {
-    let holder = world.spawn([
-        "flock",
-        "--shared",
-        "/nix/var/nix/db/big-lock",
-        "sleep",
-        "1000",
-    ]);
+    let holder = world.spawn(["flock", "--shared", "/nix/var/nix/db/big-lock", "sleep", "1000"]);
     poll::until("the lock to be held", SOON, || {
         let lock = std::fs::File::open(world.host("/nix/var/nix/db/big-lock")).unwrap();
         match lock.try_lock() {
@@ -46,11 +40,9 @@ fn hold_big_lock(world: &World) -> Running<'_> {
 fn in_the_commit<'w>(world: &'w World, user: &str) -> Running<'w> {
     let words = ["restore"].into_iter().chain(NIX);
     let restore = world.storecache_as(user, words).spawn();
-    poll::until("the daemon to be stopped", SOON, || {
-        match world.daemon_pid() {
-            None => Ok(()),
-            Some(pid) => Err(format!("process {pid} listens; {}", restore.stderr())),
-        }
+    poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
+        None => Ok(()),
+        Some(pid) => Err(format!("process {pid} listens; {}", restore.stderr())),
     });
     restore
 }
@@ -73,11 +65,8 @@ fn root_half(world: &World) -> Option<Pid> {
 fn assert_untouched(world: &World) {
     assert!(world.valid_paths().is_empty());
     assert_eq!(staging(world), [""; 0]);
-    let left: Vec<String> = world
-        .store_listing()
-        .into_iter()
-        .filter(|name| !name.starts_with('.'))
-        .collect();
+    let left: Vec<String> =
+        world.store_listing().into_iter().filter(|name| !name.starts_with('.')).collect();
     assert_eq!(left, [""; 0], "items were left in the store");
     let roots = world.host("/nix/var/nix/gcroots/storecache");
     assert!(!roots.exists() || roots.read_dir().unwrap().next().is_none());
@@ -86,21 +75,15 @@ fn assert_untouched(world: &World) {
 #[track_caller]
 fn daemon_is_back(world: &World, limit: Duration) {
     poll::until("the daemon to answer again", limit, || {
-        if world.daemon_answers() {
-            Ok(())
-        } else {
-            Err(world.daemon_log())
-        }
+        if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
     });
 }
 
 #[test]
 fn a_bare_daemon_starts_again_as_it_was() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
-    world.sh(
-        "cd /srv && COLOUR=blue setsid --fork nix-daemon --daemon --option cores 1 \
-         </dev/null >>/var/log/nix-daemon.log 2>&1",
-    );
+    world.sh("cd /srv && COLOUR=blue setsid --fork nix-daemon --daemon --option cores 1 \
+         </dev/null >>/var/log/nix-daemon.log 2>&1");
     poll::until("the daemon", SOON, || world.daemon_pid().ok_or("none"));
     let portrait = |pid: u32| {
         let read = |file: &str| std::fs::read(world.host(format!("/proc/{pid}/{file}"))).unwrap();
@@ -132,12 +115,7 @@ fn a_bare_daemon_starts_again_as_it_was() {
     assert_ne!(before, after);
     assert_eq!(portrait(after), portrait_before);
     assert!(portrait_before.1.contains(&b"COLOUR=blue".to_vec()));
-    assert!(
-        restored["daemon"]
-            .as_str()
-            .unwrap()
-            .contains(&format!("process {before} listens"))
-    );
+    assert!(restored["daemon"].as_str().unwrap().contains(&format!("process {before} listens")));
     assert!(restored["seconds"]["downtime"].as_f64().unwrap() > 0.0);
     let parent = world.sh(&format!("ps -o ppid= -p {after}")).stdout;
     assert_eq!(parent.trim(), "1", "nothing of ours stays behind");
@@ -145,10 +123,7 @@ fn a_bare_daemon_starts_again_as_it_was() {
 
 #[test]
 fn systemd_stops_socket_and_service_and_starts_what_was_active() {
-    let world = World::build(Role::Old)
-        .fixture(Fixture::Small)
-        .container()
-        .start();
+    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
     world.start_daemon();
     let before = picture(&world);
     save(&world);
@@ -156,32 +131,18 @@ fn systemd_stops_socket_and_service_and_starts_what_was_active() {
     let state = |unit: &str| world.run(["systemctl", "is-active", unit]).stdout;
     let units = (state("nix-daemon.socket"), state("nix-daemon.service"));
     let restored = restore(&world);
-    assert!(
-        restored["daemon"]
-            .as_str()
-            .unwrap()
-            .contains("systemd has nix-daemon.socket")
-    );
-    assert_eq!(
-        (state("nix-daemon.socket"), state("nix-daemon.service")),
-        units
-    );
+    assert!(restored["daemon"].as_str().unwrap().contains("systemd has nix-daemon.socket"));
+    assert_eq!((state("nix-daemon.socket"), state("nix-daemon.service")), units);
     assert_same(&before, &picture(&world));
     world.builds_nothing_of(Role::Old, Fixture::Small);
     world.verify_store();
     let journal = world.daemon_log();
-    assert!(
-        journal.contains("Stopped") && journal.contains("Started"),
-        "{journal}"
-    );
+    assert!(journal.contains("Stopped") && journal.contains("Started"), "{journal}");
 }
 
 #[test]
 fn a_socket_without_its_service_is_enough() {
-    let world = World::build(Role::New)
-        .fixture(Fixture::Small)
-        .container()
-        .start();
+    let world = World::build(Role::New).fixture(Fixture::Small).container().start();
     save(&world);
     let before = picture(&world);
     world.wipe_store();
@@ -198,24 +159,11 @@ fn the_users_own_commands_run_as_the_user() {
     let world = saved_and_wiped(Role::Mid);
     let stop = "id -un >>/tmp/stopped; sudo kill $(sudo fuser /nix/var/nix/daemon-socket/socket)";
     let pid = world.daemon_pid().unwrap();
-    let stop = stop.replace(
-        "$(sudo fuser /nix/var/nix/daemon-socket/socket)",
-        &pid.to_string(),
-    );
+    let stop = stop.replace("$(sudo fuser /nix/var/nix/daemon-socket/socket)", &pid.to_string());
     let start = "id -un >>/tmp/started; sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
-    let commands = [
-        "--daemon",
-        "command",
-        "--daemon-stop",
-        &stop,
-        "--daemon-start",
-        start,
-    ];
+    let commands = ["--daemon", "command", "--daemon-stop", &stop, "--daemon-start", start];
     run(&world, "runner", "restore", &commands);
-    assert_eq!(
-        world.sh("cat /tmp/stopped /tmp/started").stdout,
-        "runner\nrunner\n"
-    );
+    assert_eq!(world.sh("cat /tmp/stopped /tmp/started").stdout, "runner\nrunner\n");
     assert!(world.daemon_answers());
     world.verify_store();
 }
@@ -225,18 +173,8 @@ fn a_command_that_starts_nothing_is_an_error_that_names_the_step() {
     let world = saved_and_wiped(Role::Mid);
     let pid = world.daemon_pid().unwrap();
     let stop = format!("sudo kill {pid}");
-    let commands = [
-        "--daemon",
-        "command",
-        "--daemon-stop",
-        &stop,
-        "--daemon-start",
-        "true",
-    ];
-    let more: Vec<&str> = commands
-        .into_iter()
-        .chain(["--daemon-timeout", "1"])
-        .collect();
+    let commands = ["--daemon", "command", "--daemon-stop", &stop, "--daemon-start", "true"];
+    let more: Vec<&str> = commands.into_iter().chain(["--daemon-timeout", "1"]).collect();
     let failed = attempt(&world, "runner", "restore", &more).fails();
     assert_eq!(failed.code(), 1);
     assert!(failed.stderr.contains("it stopped at: connect"), "{failed}");
@@ -252,12 +190,7 @@ fn without_a_daemon_the_locks_suffice() {
     world.stop_daemon();
     world.wait_until_idle();
     let restored = restore(&world);
-    assert!(
-        restored["daemon"]
-            .as_str()
-            .unwrap()
-            .contains("nothing listens")
-    );
+    assert!(restored["daemon"].as_str().unwrap().contains("nothing listens"));
     assert_eq!(world.daemon_pid(), None);
     world.start_daemon();
     world.verify_store();
@@ -267,9 +200,7 @@ fn without_a_daemon_the_locks_suffice() {
 fn a_daemon_that_could_not_be_started_again_is_not_stopped() {
     let world = saved_and_wiped(Role::Mid);
     let pid = world.daemon_pid();
-    let program = world
-        .sh(&format!("readlink /proc/{}/exe", pid.unwrap()))
-        .stdout;
+    let program = world.sh(&format!("readlink /proc/{}/exe", pid.unwrap())).stdout;
     let program = program.trim();
     world.sh(&format!("cp {program} /tmp/copy; mv /tmp/copy {program}"));
     // The same name is there again, so the running one is called deleted by the kernel.
@@ -302,10 +233,7 @@ fn a_client_that_stays_makes_a_miss_that_names_its_worker() {
     let told = report(&failed);
     assert_eq!(told["hit"], "miss");
     let reason = told["reason"].as_str().unwrap();
-    assert!(
-        reason.contains("big-lock is still held after 1 s by process"),
-        "{reason}"
-    );
+    assert!(reason.contains("big-lock is still held after 1 s by process"), "{reason}");
     assert!(reason.contains("nix-daemon"), "{reason}");
     drop(client);
     daemon_is_back(&world, SOON);
@@ -330,11 +258,7 @@ print('connected', flush=True)
 time.sleep(1000)",
     ]);
     poll::until("the client to be connected", SOON, || {
-        if client.stdout().contains("connected") {
-            Ok(())
-        } else {
-            Err(client.stderr())
-        }
+        if client.stdout().contains("connected") { Ok(()) } else { Err(client.stderr()) }
     });
     client
 }
@@ -373,14 +297,12 @@ fn signals_in_the_commit_undo_it_and_the_daemon_is_back() {
             assert_eq!(ended.code(), 1, "{ended}");
             assert!(ended.stderr.contains("cancelled"), "{ended}");
         }
-        poll::until("the daemon to listen", SOON, || {
-            world.daemon_pid().ok_or("it does not")
-        });
+        poll::until("the daemon to listen", SOON, || world.daemon_pid().ok_or("it does not"));
         drop(holder);
         world.sh("pkill -x sleep || true");
         daemon_is_back(&world, SOON);
-        assert_untouched(&world);
         assert_ours_are_gone(&world);
+        assert_untouched(&world);
     }
 }
 
@@ -388,20 +310,14 @@ fn signals_in_the_commit_undo_it_and_the_daemon_is_back() {
 fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
     for container in [false, true] {
         let plan = World::build(Role::Old).fixture(Fixture::Small);
-        let world = if container {
-            plan.container().start()
-        } else {
-            plan.start()
-        };
+        let world = if container { plan.container().start() } else { plan.start() };
         world.start_daemon();
         save(&world);
         world.wipe_store();
         let holder = hold_big_lock(&world);
         let restore = in_the_commit(&world, "runner");
         kill_process(root_half(&world).expect("the root half runs"), Signal::KILL).unwrap();
-        poll::until("the daemon to listen", PROMISED, || {
-            world.daemon_pid().ok_or("it does not")
-        });
+        poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
         let ended = restore.wait(SOON).fails();
         assert!(ended.stderr.contains("ended before it was done"), "{ended}");
         drop(holder);
@@ -418,12 +334,7 @@ fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
 fn assert_ours_are_gone(world: &World) {
     poll::until("our processes to end", SOON, || {
         let left = world
-            .run([
-                "pgrep",
-                "--list-full",
-                "--full",
-                "^(sudo .*)?(/usr/local/bin/)?storecache ",
-            ])
+            .run(["pgrep", "--list-full", "--full", "^(sudo .*)?(/usr/local/bin/)?storecache "])
             .stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
     });

@@ -182,10 +182,7 @@ fn neighbours_in_one_parent_are_restored_at_once() {
     let time = fs::metadata(place.host("/srv")).unwrap().modified();
     place.restore(&["/srv/b", "/srv/a"], &[]);
     let mut after = place.tree("/srv");
-    assert_ne!(
-        fs::metadata(place.host("/srv")).unwrap().modified().ok(),
-        time.ok()
-    );
+    assert_ne!(fs::metadata(place.host("/srv")).unwrap().modified().ok(), time.ok());
     // The parent itself is not restored.
     after.insert(PathBuf::new(), before[Path::new("")].clone());
     assert_same_tree(&before, &after);
@@ -421,11 +418,7 @@ fn stale_staging_of_a_dead_run_goes_with_the_next_restore() {
 #[test]
 fn a_dry_run_changes_nothing() {
     let place = Place::filled();
-    let dry = report(
-        &place
-            .attempt("save", &[TOOL], &["--json", "--dry-run"])
-            .ok(),
-    );
+    let dry = report(&place.attempt("save", &[TOOL], &["--json", "--dry-run"]).ok());
     assert_eq!(dry["items"]["saved"], 1);
     assert_eq!(fs::read_dir(place.entries()).unwrap().count(), 0);
     place.save(&[TOOL]);
@@ -440,11 +433,7 @@ fn a_dry_run_changes_nothing() {
 fn an_ordinary_owner_and_no_rights_at_all_do_not_keep_root_from_reading() {
     let place = Place::new();
     place.write("/srv/secret/file", "secret\n");
-    fs::set_permissions(
-        place.host("/srv/secret/file"),
-        fs::Permissions::from_mode(0),
-    )
-    .unwrap();
+    fs::set_permissions(place.host("/srv/secret/file"), fs::Permissions::from_mode(0)).unwrap();
     fs::set_permissions(place.host("/srv/secret"), fs::Permissions::from_mode(0)).unwrap();
     let before = place.tree("/srv/secret");
     place.save(&["/srv/secret"]);

@@ -160,19 +160,15 @@ fn forbidden(file: &Path, source: &str) -> Vec<String> {
 fn no_room_imports_what_it_never_may() {
     let files = files();
     assert!(files.len() > 40, "the sources were not found");
-    let wrong: Vec<_> = files
-        .iter()
-        .flat_map(|(file, source)| forbidden(file, source))
-        .collect();
+    let wrong: Vec<_> = files.iter().flat_map(|(file, source)| forbidden(file, source)).collect();
     assert_eq!(wrong, [""; 0]);
 }
 
 #[test]
 fn every_folder_and_file_is_a_known_room() {
     let entries = fs::read_dir(source()).unwrap();
-    let found: BTreeSet<_> = entries
-        .map(|entry| room_of(Path::new(&entry.unwrap().file_name())))
-        .collect();
+    let found: BTreeSet<_> =
+        entries.map(|entry| room_of(Path::new(&entry.unwrap().file_name()))).collect();
     assert_eq!(found, ROOMS.map(str::to_owned).into());
 }
 
@@ -180,9 +176,8 @@ fn every_folder_and_file_is_a_known_room() {
 fn only_the_privileged_room_and_the_commands_know_the_root_half() {
     for (file, source) in files() {
         let from = room_of(&file);
-        let knows = imports(&source)
-            .iter()
-            .any(|import| import.split("::").next() == Some("privileged"));
+        let knows =
+            imports(&source).iter().any(|import| import.split("::").next() == Some("privileged"));
         let may = ["privileged", "command", "main"].contains(&from.as_str());
         assert!(may || !knows, "{} imports privileged", file.display());
     }
@@ -209,21 +204,12 @@ fn a_forbidden_import_is_found_in_every_way_to_write_it() {
         assert!(wrong[0].starts_with(&line), "{wrong:?}");
     }
     let backend = Path::new("backend/github.rs");
-    assert_eq!(
-        forbidden(backend, "use crate::snapshot::index::Index;").len(),
-        1
-    );
+    assert_eq!(forbidden(backend, "use crate::snapshot::index::Index;").len(), 1);
     assert_eq!(forbidden(backend, "use crate::snapshot::Digest;"), [""; 0]);
-    assert_eq!(
-        forbidden(Path::new("main.rs"), "use storecache::cli::Cli;"),
-        [""; 0]
-    );
+    assert_eq!(forbidden(Path::new("main.rs"), "use storecache::cli::Cli;"), [""; 0]);
     let command = Path::new("command/save.rs");
     assert_eq!(forbidden(command, "use crate::command::Ending;"), [""; 0]);
-    assert_eq!(
-        forbidden(Path::new("key/mod.rs"), "use crate::command::x;").len(),
-        1
-    );
+    assert_eq!(forbidden(Path::new("key/mod.rs"), "use crate::command::x;").len(), 1);
 }
 
 #[test]

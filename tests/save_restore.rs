@@ -86,10 +86,7 @@ fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
     save(&world);
     // Whatever only the root of the fixture kept goes; half of what refers to nothing stays.
     world.sh("rm /nix/var/nix/gcroots/fixture");
-    let leaves = before
-        .references
-        .iter()
-        .filter(|(_, references)| references.is_empty());
+    let leaves = before.references.iter().filter(|(_, references)| references.is_empty());
     for (at, (path, _)) in leaves.enumerate().filter(|(at, _)| at % 2 == 0) {
         world.sh(&format!("ln -s {path} /nix/var/nix/gcroots/kept-{at}"));
     }
@@ -102,28 +99,18 @@ fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
 
     let restored = restore(&world);
     assert_eq!(restored["items"]["present"], kept.len());
-    assert_eq!(
-        restored["items"]["restored"],
-        before.references.len() - kept.len()
-    );
+    assert_eq!(restored["items"]["restored"], before.references.len() - kept.len());
     assert_same(&before, &picture(&world));
     let after = world.registrations();
     for (path, row) in kept {
-        assert_eq!(
-            after[&path], row,
-            "{path} was valid before and is as it was"
-        );
+        assert_eq!(after[&path], row, "{path} was valid before and is as it was");
     }
     world.verify_store();
 }
 
 #[test]
 fn snapshots_travel_between_versions_of_nix() {
-    for (from, to) in [
-        (Role::Old, Role::New),
-        (Role::New, Role::Old),
-        (Role::Mid, Role::New),
-    ] {
+    for (from, to) in [(Role::Old, Role::New), (Role::New, Role::Old), (Role::Mid, Role::New)] {
         let saver = World::with_fixture(from, Fixture::Small);
         saver.start_daemon();
         let before = picture(&saver);
@@ -144,10 +131,7 @@ fn a_snapshot_joins_a_store_that_holds_other_items() {
     saver.start_daemon();
     let theirs = picture(&saver);
     save(&saver);
-    let world = World::build(Role::New)
-        .fixture(Fixture::Small)
-        .backend(saver.backend())
-        .start();
+    let world = World::build(Role::New).fixture(Fixture::Small).backend(saver.backend()).start();
     world.start_daemon();
     let ours = picture(&world);
     restore(&world);
@@ -183,12 +167,7 @@ fn a_log_left_beside_the_live_database_undoes_nothing() {
     world.wipe_store();
     // The live database has rows of its own in a log that nobody has checkpointed.
     world.sh("echo mine >/tmp/mine");
-    let mine = world
-        .nix(["nix-store", "--add", "/tmp/mine"])
-        .ok()
-        .stdout
-        .trim()
-        .to_owned();
+    let mine = world.nix(["nix-store", "--add", "/tmp/mine"]).ok().stdout.trim().to_owned();
     restore(&world);
     let after = world.valid_paths();
     assert!(after.contains(&mine));
@@ -236,21 +215,14 @@ fn debris_is_not_saved_and_is_replaced_where_it_is_in_the_way() {
     save(&world);
     let names = world.sh("zstd -dc /cache/*.tar.zst | tar -t").stdout;
     for name in &planted {
-        assert!(
-            !names.contains(&format!("nix/store/{name}")),
-            "{name} was packed"
-        );
+        assert!(!names.contains(&format!("nix/store/{name}")), "{name} was packed");
     }
     let tops: BTreeSet<String> = names
         .lines()
         .filter_map(|line| line.strip_prefix("nix/store/"))
         .map(|below| format!("/nix/store/{}", below.split('/').next().unwrap()))
         .collect();
-    assert_eq!(
-        tops,
-        before.references.keys().cloned().collect(),
-        "exactly the valid items"
-    );
+    assert_eq!(tops, before.references.keys().cloned().collect(), "exactly the valid items");
 
     // A directory and a file stand where items belong; to Nix both are nothing.
     world.wipe_store();
@@ -269,18 +241,11 @@ fn an_item_whose_references_are_nowhere_is_skipped_and_reported() {
     world.start_daemon();
     let before = world.references_of_all();
     // One item's files are lost before the save; those that need it cannot be restored either.
-    let lost = before
-        .keys()
-        .find(|path| path.ends_with("-middle"))
-        .unwrap()
-        .clone();
+    let lost = before.keys().find(|path| path.ends_with("-middle")).unwrap().clone();
     world.sh(&format!("chmod -R u+w {lost}; rm -r {lost}"));
     let saved = save(&world);
     assert_eq!(saved["items"]["skipped"], 1);
-    assert_eq!(
-        saved["skipped"][0][0],
-        lost.trim_start_matches("/nix/store/")
-    );
+    assert_eq!(saved["skipped"][0][0], lost.trim_start_matches("/nix/store/"));
 
     world.wipe_store();
     let restored = restore(&world);
@@ -297,10 +262,7 @@ fn an_item_whose_references_are_nowhere_is_skipped_and_reported() {
         }
         needing.extend(more);
     }
-    let expected: BTreeSet<_> = before
-        .keys()
-        .filter(|path| !needing.contains(*path))
-        .collect();
+    let expected: BTreeSet<_> = before.keys().filter(|path| !needing.contains(*path)).collect();
     assert_eq!(after.keys().collect::<BTreeSet<_>>(), expected);
     assert!(needing.len() > 1);
     assert_eq!(restored["items"]["skipped"], needing.len());
@@ -309,12 +271,9 @@ fn an_item_whose_references_are_nowhere_is_skipped_and_reported() {
 
 #[test]
 fn a_store_that_was_never_opened_is_filled_with_and_without_a_daemon() {
-    for (role, daemon) in [
-        (Role::Old, true),
-        (Role::New, true),
-        (Role::Old, false),
-        (Role::New, false),
-    ] {
+    for (role, daemon) in
+        [(Role::Old, true), (Role::New, true), (Role::Old, false), (Role::New, false)]
+    {
         let saver = World::with_fixture(role, Fixture::Small);
         save(&saver);
         let before = picture(&saver);
@@ -342,33 +301,16 @@ fn a_store_below_another_root_is_saved_and_restored_from_outside() {
     let root = world.host("/nix").parent().unwrap().display().to_string();
     let backend = format!("dir:{}", world.backend().host_path().display());
     let outside = |verb: &str| {
-        let words = [
-            verb,
-            "--store",
-            "nix",
-            "--root",
-            &root,
-            "--backend",
-            &backend,
-            "--json",
-        ];
+        let words = [verb, "--store", "nix", "--root", &root, "--backend", &backend, "--json"];
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_storecache"))
             .args(words)
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     let saved = outside("save");
-    assert!(
-        saved["key"].as_str().unwrap().ends_with("-2.26.3"),
-        "{}",
-        saved["key"]
-    );
+    assert!(saved["key"].as_str().unwrap().ends_with("-2.26.3"), "{}", saved["key"]);
     world.wipe_store();
     let pid = world.daemon_pid();
     let restored = outside("restore");
@@ -400,19 +342,11 @@ fn without_sudo_nothing_is_done_and_one_error_says_why() {
         let refused = attempt(&world, "nosudo", verb, &[]).fails();
         assert_eq!(refused.code(), 1);
         assert!(refused.stderr.contains("sudo refused"), "{refused}");
-        assert!(
-            report(&refused)["reason"]
-                .as_str()
-                .unwrap()
-                .contains("sudo refused")
-        );
+        assert!(report(&refused)["reason"].as_str().unwrap().contains("sudo refused"));
     }
     world.sh("mv /usr/bin/sudo /usr/bin/sudo.away");
     let missing = attempt(&world, "runner", "save", &[]).fails();
-    assert!(
-        missing.stderr.contains("sudo is not installed"),
-        "{missing}"
-    );
+    assert!(missing.stderr.contains("sudo is not installed"), "{missing}");
     assert_eq!(world.sh("ls /cache").stdout, "");
 }
 
@@ -443,25 +377,13 @@ fn a_dry_run_writes_nothing_and_says_what_it_would_do() {
 fn a_prefix_leads_to_the_newest_entry() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
-    let words = |verb, key| {
-        [
-            verb,
-            "--store",
-            "nix",
-            "--backend",
-            "dir:/cache",
-            "--key",
-            key,
-            "--json",
-        ]
-    };
+    let words =
+        |verb, key| [verb, "--store", "nix", "--backend", "dir:/cache", "--key", key, "--json"];
     for key in ["a-1", "a-2", "b-1"] {
         world.storecache_as("runner", words("save", key)).ok();
     }
     let more = ["--restore-key", "none-", "--restore-key", "a-"];
-    let restored = world
-        .storecache_as("runner", words("restore", "a-9").iter().chain(&more))
-        .ok();
+    let restored = world.storecache_as("runner", words("restore", "a-9").iter().chain(&more)).ok();
     let restored = report(&restored);
     assert_eq!(restored["hit"], "prefix");
     assert_eq!(restored["key"], "a-9");
@@ -472,10 +394,7 @@ fn a_prefix_leads_to_the_newest_entry() {
     assert_eq!(missed["hit"], "miss");
     assert!(missed["reason"].as_str().unwrap().contains("no entry"));
     let told = world
-        .storecache_as(
-            "runner",
-            words("restore", "c").iter().chain(&["--fail-on-miss"]),
-        )
+        .storecache_as("runner", words("restore", "c").iter().chain(&["--fail-on-miss"]))
         .run();
     assert_eq!(told.code(), 3);
 }
@@ -488,9 +407,7 @@ fn two_saves_of_an_unchanged_store_have_identical_data_frames() {
     save(&world);
     let data = |at: usize| {
         let file = world.sh("ls /cache/*.tar.zst").lines()[at].clone();
-        let inspected = world
-            .storecache(["inspect", "--json", "--items", &file])
-            .ok();
+        let inspected = world.storecache(["inspect", "--json", "--items", &file]).ok();
         let inspected = report(&inspected);
         (
             inspected["item_list"].clone(),
@@ -504,13 +421,8 @@ fn two_saves_of_an_unchanged_store_have_identical_data_frames() {
 
 /// The bytes between head and index.
 fn frames(world: &World, file: &str) -> Vec<u8> {
-    let bytes = std::fs::read(
-        world
-            .backend()
-            .host_path()
-            .join(file.trim_start_matches("/cache/")),
-    )
-    .unwrap();
+    let bytes = std::fs::read(world.backend().host_path().join(file.trim_start_matches("/cache/")))
+        .unwrap();
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let head = 8 + word(4);
     let count = word(bytes.len() - 9);

@@ -20,10 +20,7 @@ fn a_fresh_world_has_an_empty_store_that_its_daemon_fills() {
         world.start_daemon();
         world.sh("mkdir /tmp/thing && echo one >/tmp/thing/file");
         let added = world.nix(["nix-store", "--add", "/tmp/thing"]).ok();
-        assert_eq!(
-            world.valid_paths(),
-            BTreeSet::from([added.stdout.trim().to_owned()])
-        );
+        assert_eq!(world.valid_paths(), BTreeSet::from([added.stdout.trim().to_owned()]));
         world.verify_store();
     }
 }
@@ -54,10 +51,7 @@ fn a_closure_is_evaluated_alike_by_every_version() {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         let everything: Vec<_> = world.valid_paths().into_iter().collect();
-        world.sh(&format!(
-            "nix-store --export {} >/cache/closure",
-            everything.join(" ")
-        ));
+        world.sh(&format!("nix-store --export {} >/cache/closure", everything.join(" ")));
         let restored = World::build(Role::New).backend(world.backend()).start();
         restored.start_daemon();
         restored.sh("nix-store --import </cache/closure");
@@ -71,58 +65,34 @@ fn the_fixture_holds_every_shape_of_item() {
     let registrations = world.registrations();
     let item = |name: &str| {
         let mut matching = registrations.keys().filter(|path| path[44..] == *name);
-        matching
-            .next()
-            .unwrap_or_else(|| panic!("no item is called {name}"))
+        matching.next().unwrap_or_else(|| panic!("no item is called {name}"))
     };
     let mode = |path: &str| fs::symlink_metadata(world.host(path)).unwrap().mode();
 
-    assert!(
-        registrations[item("selfish")]
-            .references
-            .contains(item("selfish"))
-    );
-    assert!(
-        registrations[item("twins-dev")]
-            .references
-            .contains(item("twins"))
-    );
+    assert!(registrations[item("selfish")].references.contains(item("selfish")));
+    assert!(registrations[item("twins-dev")].references.contains(item("twins")));
     assert!(registrations[item("fixed")].ca.is_some());
     assert_eq!(mode(item("plain")), 0o100444);
     assert_eq!(mode(item("program")), 0o100555);
     assert_eq!(mode(item("link")), 0o120777);
 
     let names = world.tree_digest(item("names"));
-    assert!(
-        names.keys().any(|path| path.to_str().is_none()),
-        "no name is other than UTF-8"
-    );
-    assert!(
-        names.keys().any(|path| path.as_os_str().len() > 255),
-        "no path is long"
-    );
+    assert!(names.keys().any(|path| path.to_str().is_none()), "no name is other than UTF-8");
+    assert!(names.keys().any(|path| path.as_os_str().len() > 255), "no path is long");
     let shapes = world.tree_digest(item("shapes"));
     assert!(shapes[Path::new("large")].size > 9 << 20);
     assert_eq!(shapes[Path::new("empty-file")].size, 0);
     assert_eq!(shapes[Path::new("empty-directory")].mode, 0o40555);
-    let inode = |name| {
-        fs::metadata(world.host(item("shapes")).join(name))
-            .unwrap()
-            .ino()
-    };
+    let inode = |name| fs::metadata(world.host(item("shapes")).join(name)).unwrap().ino();
     assert_eq!(inode("one"), inode("same-inode"));
 }
 
 #[test]
 fn the_optimised_fixture_keeps_its_hard_links_across_items() {
     let world = World::with_fixture(Role::Old, Fixture::Optimised);
-    let count = world
-        .sh("find /nix/store/*-* -links +1 -type f | wc -l")
-        .stdout;
+    let count = world.sh("find /nix/store/*-* -links +1 -type f | wc -l").stdout;
     assert!(count.trim().parse::<u32>().unwrap() > 1000, "{count}");
-    let links = world
-        .sh("find /nix/store/*-* -links +1 -type l | wc -l")
-        .stdout;
+    let links = world.sh("find /nix/store/*-* -links +1 -type l | wc -l").stdout;
     assert_ne!(links.trim(), "0");
 }
 
@@ -130,18 +100,11 @@ fn the_optimised_fixture_keeps_its_hard_links_across_items() {
 fn the_new_fixture_has_its_rows_in_the_wal_alone() {
     let world = World::with_fixture(Role::New, Fixture::Full);
     let main = world.host("/nix/var/nix/db/db.sqlite");
-    assert!(
-        fs::metadata(main.with_extension("sqlite-wal"))
-            .unwrap()
-            .len()
-            > 0
-    );
+    assert!(fs::metadata(main.with_extension("sqlite-wal")).unwrap().len() > 0);
     let alone = tempfile::NamedTempFile::new().unwrap();
     fs::copy(&main, alone.path()).unwrap();
     let error = rusqlite::Connection::open(alone.path()).and_then(|database| {
-        database.query_row("select count(*) from ValidPaths", [], |row| {
-            row.get::<_, u32>(0)
-        })
+        database.query_row("select count(*) from ValidPaths", [], |row| row.get::<_, u32>(0))
     });
     assert!(error.unwrap_err().to_string().contains("no such table"));
     assert!(world.valid_paths().len() > 60);
@@ -152,10 +115,7 @@ fn reading_the_database_leaves_no_trace() {
     for role in Role::ALL {
         let world = World::with_fixture(role, Fixture::Small);
         let files = || {
-            world
-                .tree_digest("/nix/var/nix/db")
-                .into_iter()
-                .map(|(path, entry)| (path, entry.size))
+            world.tree_digest("/nix/var/nix/db").into_iter().map(|(path, entry)| (path, entry.size))
         };
         let before: Vec<_> = files().collect();
         world.valid_paths();
@@ -169,12 +129,7 @@ fn the_daemon_can_be_stopped_and_started() {
     assert_eq!(world.daemon_pid(), None);
     world.start_daemon();
     let first = world.daemon_pid().expect("it listens");
-    assert!(
-        world
-            .sh(&format!("cat /proc/{first}/cmdline"))
-            .stdout
-            .starts_with("nix-daemon")
-    );
+    assert!(world.sh(&format!("cat /proc/{first}/cmdline")).stdout.starts_with("nix-daemon"));
     world.stop_daemon();
     world.wait_until_idle();
     assert_eq!(world.daemon_pid(), None);
@@ -190,12 +145,7 @@ fn a_wiped_store_is_a_fresh_one() {
     world.wipe_store();
     assert!(world.daemon_answers());
     assert!(world.valid_paths().is_empty());
-    assert!(
-        world
-            .store_listing()
-            .iter()
-            .all(|name| name.starts_with('.'))
-    );
+    assert!(world.store_listing().iter().all(|name| name.starts_with('.')));
 }
 
 #[test]
@@ -205,19 +155,12 @@ fn debris_is_on_disk_but_not_valid() {
     let listing = world.store_listing();
     assert!(planted.iter().all(|&name| listing.contains(name)));
     assert!(
-        planted
-            .iter()
-            .all(|name| !world.valid_paths().contains(&format!("/nix/store/{name}")))
+        planted.iter().all(|name| !world.valid_paths().contains(&format!("/nix/store/{name}")))
     );
     world.start_daemon();
     world.nix(["nix-store", "--gc"]).ok();
     let left = world.store_listing();
-    assert!(
-        planted
-            .iter()
-            .all(|&name| name == ".links" || !left.contains(name)),
-        "{left:?}"
-    );
+    assert!(planted.iter().all(|&name| name == ".links" || !left.contains(name)), "{left:?}");
 }
 
 #[test]
@@ -225,34 +168,19 @@ fn of_two_ordinary_users_one_has_sudo() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     assert_eq!(world.run_as("runner", ["id", "-u"]).ok().stdout, "1001\n");
-    assert_eq!(
-        world
-            .run_as("runner", ["sudo", "-n", "id", "-u"])
-            .ok()
-            .stdout,
-        "0\n"
-    );
+    assert_eq!(world.run_as("runner", ["sudo", "-n", "id", "-u"]).ok().stdout, "0\n");
     world.run_as("nosudo", ["sudo", "-n", "id", "-u"]).fails();
     world.run_as("runner", ["touch", "/nix/store/mine"]).fails();
     let path = world.valid_paths().into_iter().next().unwrap();
     for user in ["runner", "nosudo"] {
-        world
-            .command(["nix-store", "--query", "--hash", &path])
-            .user(user)
-            .through_daemon()
-            .ok();
+        world.command(["nix-store", "--query", "--hash", &path]).user(user).through_daemon().ok();
     }
 }
 
 #[test]
 fn the_environment_of_a_command_is_its_own() {
     let world = World::new(Role::Mid);
-    let output = world
-        .command(["env"])
-        .user("runner")
-        .cd("/tmp")
-        .env("KEY", "a value")
-        .ok();
+    let output = world.command(["env"]).user("runner").cd("/tmp").env("KEY", "a value").ok();
     let mut lines = output.lines();
     lines.sort();
     let expected = [
@@ -273,13 +201,9 @@ fn two_worlds_share_a_backend_and_nothing_else() {
     let one = World::new(Role::Old);
     let other = World::build(Role::New).backend(one.backend()).start();
     one.sh("echo mine >/tmp/file");
-    one.run_as("runner", ["sh", "-c", "echo ours >/cache/file"])
-        .ok();
+    one.run_as("runner", ["sh", "-c", "echo ours >/cache/file"]).ok();
     assert_eq!(other.ok(["cat", "/cache/file"]).stdout, "ours\n");
-    assert_eq!(
-        fs::read_to_string(one.backend().host_path().join("file")).unwrap(),
-        "ours\n"
-    );
+    assert_eq!(fs::read_to_string(one.backend().host_path().join("file")).unwrap(), "ours\n");
     other.run(["cat", "/tmp/file"]).fails();
     let backend: Backend = other.backend().clone();
     drop((one, other));
@@ -296,16 +220,8 @@ fn a_service_of_the_test_is_in_reach_on_request_only() {
     open.ok(["bash", "-c", &connect]);
     open.start_daemon();
     let same_path = World::build(Role::Old).network().start();
-    assert_eq!(
-        same_path.daemon_pid(),
-        None,
-        "the daemon of another world is not its own"
-    );
-    World::build(Role::Old)
-        .network()
-        .container()
-        .start()
-        .ok(["bash", "-c", &connect]);
+    assert_eq!(same_path.daemon_pid(), None, "the daemon of another world is not its own");
+    World::build(Role::Old).network().container().start().ok(["bash", "-c", &connect]);
 }
 
 #[test]
@@ -314,10 +230,7 @@ fn changes_of_a_world_do_not_reach_its_root() {
     world.sh("echo changed >/etc/hostname; rm -r /usr/share/doc; touch /new");
     drop(world);
     let root = Role::Mid.root();
-    assert_eq!(
-        fs::read_to_string(root.join("etc/hostname")).unwrap(),
-        "world\n"
-    );
+    assert_eq!(fs::read_to_string(root.join("etc/hostname")).unwrap(), "world\n");
     assert!(root.join("usr/share/doc").exists() && !root.join("new").exists());
 }
 
@@ -332,11 +245,7 @@ fn what_runs_in_a_world_ends_with_it() {
     let pid = sleeper.outer_pid().unwrap();
     drop(sleeper);
     drop(world);
-    assert!(
-        ![pid, init]
-            .iter()
-            .any(|pid| Path::new(&format!("/proc/{pid}")).exists())
-    );
+    assert!(![pid, init].iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()));
     assert!(!directory.exists());
 }
 
@@ -346,11 +255,7 @@ fn orphans_are_reaped() {
     world.sh("(sleep 0.05 & echo $! >/tmp/pid)");
     let pid = fs::read_to_string(world.host("/tmp/pid")).unwrap();
     poll::until("the orphan to be gone", Duration::from_secs(5), || {
-        if world.host("/proc").join(pid.trim()).exists() {
-            Err("it is there")
-        } else {
-            Ok(())
-        }
+        if world.host("/proc").join(pid.trim()).exists() { Err("it is there") } else { Ok(()) }
     });
 }
 
@@ -358,10 +263,7 @@ fn orphans_are_reaped() {
 #[should_panic(expected = "waited")]
 fn a_command_that_hangs_fails_its_test() {
     let world = World::new(Role::Old);
-    world
-        .command(["sleep", "1000"])
-        .patience(Duration::from_millis(200))
-        .run();
+    world.command(["sleep", "1000"]).patience(Duration::from_millis(200)).run();
 }
 
 #[test]
@@ -375,27 +277,13 @@ fn the_program_under_test_runs_in_every_root() {
 
 #[test]
 fn a_container_boots_systemd_with_the_daemon_behind_a_socket() {
-    let world = World::build(Role::Old)
-        .fixture(Fixture::Small)
-        .container()
-        .start();
-    assert_eq!(
-        world
-            .ok(["systemctl", "is-active", "nix-daemon.socket"])
-            .stdout,
-        "active\n"
-    );
+    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
+    assert_eq!(world.ok(["systemctl", "is-active", "nix-daemon.socket"]).stdout, "active\n");
     world.start_daemon();
     assert_ne!(world.daemon_pid().expect("it listens"), 1);
     world.builds_nothing_of(Role::Old, Fixture::Small);
     assert_eq!(
-        world
-            .run_as(
-                "runner",
-                ["sudo", "-n", "systemctl", "is-active", "nix-daemon"]
-            )
-            .ok()
-            .stdout,
+        world.run_as("runner", ["sudo", "-n", "systemctl", "is-active", "nix-daemon"]).ok().stdout,
         "active\n"
     );
     world.stop_daemon();

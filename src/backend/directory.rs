@@ -66,21 +66,13 @@ impl Backend for Directory {
             .with_context(|| format!("make {}", self.path.display()))?;
         let target = self.file_of(name)?;
         if target.exists() {
-            bail!(
-                "{} is there already, and entries are never overwritten",
-                target.display()
-            );
+            bail!("{} is there already, and entries are never overwritten", target.display());
         }
         let file = tempfile::Builder::new()
             .prefix(".storecache-")
             .tempfile_in(&self.path)
             .with_context(|| format!("write to {}", self.path.display()))?;
-        Ok(Box::new(Writer {
-            file,
-            name: name.clone(),
-            target,
-            size: 0,
-        }))
+        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0 }))
     }
 }
 
@@ -120,12 +112,7 @@ impl EntryWriter for Writer {
             .set_permissions(PermissionsExt::from_mode(0o644))
             .with_context(context)?;
         self.file.as_file().sync_all().with_context(context)?;
-        let Writer {
-            file,
-            name,
-            target,
-            size,
-        } = *self;
+        let Writer { file, name, target, size } = *self;
         file.persist_noclobber(&target)
             .with_context(|| format!("put the entry at {}", target.display()))?;
         Ok(Entry { name, size })
@@ -137,12 +124,7 @@ mod tests {
     use super::*;
 
     fn names(backend: &Directory, passes: &dyn Fn(&str) -> bool) -> Vec<String> {
-        backend
-            .entries(passes)
-            .unwrap()
-            .iter()
-            .map(|e| e.name.key.clone())
-            .collect()
+        backend.entries(passes).unwrap().iter().map(|e| e.name.key.clone()).collect()
     }
 
     #[test]
@@ -161,19 +143,9 @@ mod tests {
         assert_eq!(place.path().join("entries").read_dir().unwrap().count(), 1);
 
         let mut bytes = [0; 3];
-        backend
-            .open(&entry)
-            .unwrap()
-            .read_at(2, &mut bytes)
-            .unwrap();
+        backend.open(&entry).unwrap().read_at(2, &mut bytes).unwrap();
         assert_eq!(&bytes, b"ole");
-        assert!(
-            backend
-                .open(&entry)
-                .unwrap()
-                .read_at(3, &mut bytes)
-                .is_err()
-        );
+        assert!(backend.open(&entry).unwrap().read_at(3, &mut bytes).is_err());
     }
 
     #[test]
@@ -181,11 +153,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let backend = Directory::new(place.path().into());
         for key in ["k", "k", "other"] {
-            backend
-                .create(&EntryName::new(key))
-                .unwrap()
-                .finish()
-                .unwrap();
+            backend.create(&EntryName::new(key)).unwrap().finish().unwrap();
         }
         let entries = backend.entries(&|key| key == "k").unwrap();
         assert_eq!(entries.len(), 2);

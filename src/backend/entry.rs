@@ -20,13 +20,10 @@ impl Generation {
     fn parse(text: &str) -> Option<Self> {
         let shape = "00000000T000000.000000Z";
         let fits = text.len() == shape.len()
-            && text
-                .bytes()
-                .zip(shape.bytes())
-                .all(|(byte, wanted)| match wanted {
-                    b'0' => byte.is_ascii_digit(),
-                    other => byte == other,
-                });
+            && text.bytes().zip(shape.bytes()).all(|(byte, wanted)| match wanted {
+                b'0' => byte.is_ascii_digit(),
+                other => byte == other,
+            });
         fits.then(|| Generation(text.to_owned()))
     }
 }
@@ -46,10 +43,7 @@ pub struct EntryName {
 
 impl EntryName {
     pub fn new(key: &str) -> Self {
-        EntryName {
-            key: key.to_owned(),
-            generation: Generation::now(),
-        }
+        EntryName { key: key.to_owned(), generation: Generation::now() }
     }
 
     /// Parses what [`fmt::Display`] writes.
@@ -58,10 +52,7 @@ impl EntryName {
         let (rest, fraction) = text.rsplit_once('.')?;
         let (key, seconds) = rest.rsplit_once('.')?;
         let generation = Generation::parse(&format!("{seconds}.{fraction}"))?;
-        (!key.is_empty()).then(|| EntryName {
-            key: key.to_owned(),
-            generation,
-        })
+        (!key.is_empty()).then(|| EntryName { key: key.to_owned(), generation })
     }
 
     /// As a file name: bytes that a file name cannot hold, and `%`, are written as `%XX`.
@@ -77,10 +68,7 @@ impl EntryName {
             .collect();
         // NAME_MAX of Linux, less the ending.
         if name.len() > 240 || name.starts_with('.') {
-            bail!(
-                "the key {:?} is too long for a file name, or starts with a dot",
-                self.key
-            );
+            bail!("the key {:?} is too long for a file name, or starts with a dot", self.key);
         }
         Ok(name)
     }
@@ -112,11 +100,8 @@ mod tests {
 
     #[test]
     fn any_key_survives_as_a_file_name() {
-        for key in [
-            "storecache-nix-x86_64-linux-2.8.0-ab",
-            "a/b c%é",
-            "k.20261122T095523.123456Z",
-        ] {
+        for key in ["storecache-nix-x86_64-linux-2.8.0-ab", "a/b c%é", "k.20261122T095523.123456Z"]
+        {
             let name = EntryName::new(key);
             let file = name.to_file_name().unwrap();
             assert!(!file.contains('/'));

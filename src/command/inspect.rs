@@ -13,12 +13,7 @@ use std::os::unix::fs::FileExt;
 /// Prints head and index.
 pub fn inspect(options: &Look) -> Result<Ending> {
     let (name, opened, _) = open(options)?;
-    let Opened {
-        head,
-        index,
-        length,
-        ..
-    } = &opened;
+    let Opened { head, index, length, .. } = &opened;
     let raw: u64 = index.frames.iter().map(|f| f.raw).sum();
     let files: u64 = index.items.iter().map(|i| i.files).sum();
     if options.output.json {
@@ -43,29 +38,12 @@ pub fn inspect(options: &Look) -> Result<Ending> {
     let mut rows = vec![
         ("snapshot", name),
         ("format", format!("{}, by {}", head.format, head.tool)),
-        (
-            "store",
-            format!("{} {} for {}", store.kind, store.version, store.system),
-        ),
+        ("store", format!("{} {} for {}", store.kind, store.version, store.system)),
         ("directory", store.store_dir.clone()),
         ("key", head.key.clone()),
         ("created", head.created.clone()),
-        (
-            "items",
-            format!(
-                "{} with {}",
-                index.items.len(),
-                report::plural(files, "file")
-            ),
-        ),
-        (
-            "size",
-            format!(
-                "{} packed into {}",
-                report::bytes(raw),
-                report::bytes(*length)
-            ),
-        ),
+        ("items", format!("{} with {}", index.items.len(), report::plural(files, "file"))),
+        ("size", format!("{} packed into {}", report::bytes(raw), report::bytes(*length))),
         ("frames", index.frames.len().to_string()),
         ("content", index.archive.to_string()),
     ];
@@ -73,11 +51,7 @@ pub fn inspect(options: &Look) -> Result<Ending> {
     print!("{}", report::table(&rows));
     if options.items {
         for item in &index.items {
-            println!(
-                "{:>9}  {}",
-                report::bytes(item.nar_size.unwrap_or(item.disk)),
-                item.name
-            );
+            println!("{:>9}  {}", report::bytes(item.nar_size.unwrap_or(item.disk)), item.name);
         }
     }
     Ok(Ending::Done)
@@ -96,11 +70,7 @@ pub fn open(options: &Look) -> Result<(String, Opened, Box<dyn ReadAt>)> {
             if !metadata.is_file() {
                 bail!("{} is no file", path.display());
             }
-            (
-                path.display().to_string(),
-                metadata.len(),
-                Box::new(OpenFile(file)),
-            )
+            (path.display().to_string(), metadata.len(), Box::new(OpenFile(file)))
         }
         None => {
             let kind = lookup::kind(&options.store)?;

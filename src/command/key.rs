@@ -41,11 +41,7 @@ pub fn key(options: &ShowKey) -> Result<Ending> {
     if options.explain {
         eprintln!("\nfirst the exact key, then each prefix; the hash covers:");
         for ingredient in &key.ingredients {
-            eprintln!(
-                "  {}  {}",
-                &ingredient.digest.to_string()[..16],
-                ingredient.name
-            );
+            eprintln!("  {}  {}", &ingredient.digest.to_string()[..16], ingredient.name);
             for file in &ingredient.files {
                 eprintln!("    {}", file.display());
             }

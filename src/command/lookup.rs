@@ -13,9 +13,7 @@ use std::process::{Command, Stdio};
 
 /// The kind of store that is meant.
 pub fn kind(options: &StoreOptions) -> Result<StoreKind> {
-    options
-        .kind
-        .map_or_else(|| Layout::detect(&options.root), Ok)
+    options.kind.map_or_else(|| Layout::detect(&options.root), Ok)
 }
 
 pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
@@ -41,12 +39,8 @@ pub fn key(
         if kind == StoreKind::Plain {
             return Ok("any".to_owned());
         }
-        let asked = (store.root == Path::new("/"))
-            .then(program_version)
-            .flatten();
-        let surveyed = surveyed
-            .filter(|version| !version.is_empty())
-            .map(str::to_owned);
+        let asked = (store.root == Path::new("/")).then(program_version).flatten();
+        let surveyed = surveyed.filter(|version| !version.is_empty()).map(str::to_owned);
         asked.or(surveyed).ok_or_else(|| {
             anyhow!(
                 "nix-store --version gave no answer; give the version with --version, or the \
@@ -59,18 +53,10 @@ pub fn key(
 
 /// Asks the package manager on the user's search path.
 fn program_version() -> Option<String> {
-    let output = Command::new("nix-store")
-        .arg("--version")
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
+    let output = Command::new("nix-store").arg("--version").stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     // `nix-store (Nix) 2.8.0`
-    text.lines()
-        .next()?
-        .split_whitespace()
-        .next_back()
-        .map(str::to_owned)
+    text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }
 
 pub fn backend(options: &BackendOptions) -> Box<dyn Backend> {

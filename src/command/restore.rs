@@ -14,11 +14,8 @@ use std::time::Instant;
 /// Restores what the store lacks from the best entry that the ladder finds.
 pub fn restore(options: &Restore) -> Result<Ending> {
     let started = Instant::now();
-    let mut outcome = Outcome {
-        command: "restore",
-        dry_run: options.dry_run,
-        ..Outcome::default()
-    };
+    let mut outcome =
+        Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
     let done = run(options, &mut outcome).map_err(|e| {
         if committed(&e) {
             return failure(&mut outcome, e);
@@ -62,10 +59,8 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let looking = Instant::now();
     let Some((entry, hit)) = find(backend.as_ref(), &key.ladder)? else {
         outcome.seconds.lookup = looking.elapsed().as_secs_f64();
-        outcome.reason = Some(format!(
-            "no entry for the key or its prefixes in {}",
-            outcome.backend
-        ));
+        outcome.reason =
+            Some(format!("no entry for the key or its prefixes in {}", outcome.backend));
         return Ok(());
     };
     outcome.matched_key = Some(entry.name.key.clone());
@@ -108,6 +103,8 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let whole = unpacking.elapsed().as_secs_f64();
     outcome.items.restored = restored.items;
     outcome.items.present += restored.overtaken;
+    outcome.items.skipped += restored.skipped.len() as u64;
+    outcome.skipped.extend(restored.skipped);
     outcome.items.rooted = restored.roots;
     outcome.bytes.unpacked = restored.bytes;
     outcome.daemon = restored.daemon;
@@ -185,11 +182,7 @@ struct Fetch<'a> {
 impl Fetch<'_> {
     fn frame(&mut self, number: u32) -> Result<Vec<u8>> {
         let started = Instant::now();
-        let entry = self
-            .index
-            .frames
-            .get(number as usize)
-            .context("no such frame")?;
+        let entry = self.index.frames.get(number as usize).context("no such frame")?;
         let mut bytes = vec![0; usize::try_from(entry.size)?];
         self.reader
             .read_at(entry.at, &mut bytes)
@@ -201,23 +194,14 @@ impl Fetch<'_> {
 }
 
 fn tell(outcome: &Outcome) {
-    let Outcome {
-        items,
-        bytes,
-        seconds,
-        ..
-    } = outcome;
+    let Outcome { items, bytes, seconds, .. } = outcome;
     let from = outcome.entry.as_deref().unwrap_or_default();
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
         eprintln!("storecache: {}: {reason}", outcome.hit.name());
         return;
     }
-    let verb = if outcome.dry_run {
-        "would restore"
-    } else {
-        "restored"
-    };
+    let verb = if outcome.dry_run { "would restore" } else { "restored" };
     eprintln!(
         "storecache: {} hit: {verb} {} ({}) from {from} in {}; {} there before, {} skipped",
         outcome.hit.name(),
@@ -228,10 +212,7 @@ fn tell(outcome: &Outcome) {
         items.skipped,
     );
     if seconds.downtime > 0.0 {
-        eprintln!(
-            "storecache: the daemon was away for {}",
-            report::seconds(seconds.downtime)
-        );
+        eprintln!("storecache: the daemon was away for {}", report::seconds(seconds.downtime));
     }
     for (name, reason) in outcome.skipped.iter().take(10) {
         eprintln!("storecache: skipped {name}: {reason}");

@@ -17,11 +17,7 @@ use std::time::Instant;
 /// Saves the store that `options` name.
 pub fn save(options: &Save) -> Result<Ending> {
     let started = Instant::now();
-    let mut outcome = Outcome {
-        command: "save",
-        dry_run: options.dry_run,
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome { command: "save", dry_run: options.dry_run, ..Outcome::default() };
     let done = run(options, &mut outcome).map_err(|e| failure(&mut outcome, e));
     outcome.seconds.total = started.elapsed().as_secs_f64();
     if options.output.json {
@@ -47,9 +43,7 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     outcome.key.clone_from(&key.text);
     outcome.phase = Phase::Lookup.name();
     let looking = Instant::now();
-    let exact = Ladder {
-        rungs: key.ladder.rungs[..1].to_vec(),
-    };
+    let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
     if let Some((entry, hit)) = find(backend.as_ref(), &exact)? {
         outcome.hit = hit;
         outcome.matched_key = Some(entry.name.key);
@@ -57,20 +51,9 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
     outcome.phase = Phase::Pack.name();
-    let request = SaveRequest {
-        level: options.level,
-        threads: options.threads,
-    };
+    let request = SaveRequest { level: options.level, threads: options.threads };
     root.send(&Request::Save(request), &[])?;
-    let (
-        Reply::Frozen {
-            items,
-            nar_bytes,
-            facts,
-        },
-        _,
-    ) = root.receive()?
-    else {
+    let (Reply::Frozen { items, nar_bytes, facts }, _) = root.receive()? else {
         bail!("the root half did not freeze the store");
     };
     progress.phase("pack", nar_bytes, Some(items));
@@ -112,50 +95,26 @@ fn pack<W: Write>(
     loop {
         let (reply, bytes) = root.receive()?;
         match reply {
-            Reply::Frame {
-                raw,
-                sha256,
-                continues,
-                items,
-                raw_total,
-            } => {
+            Reply::Frame { raw, sha256, continues, items, raw_total } => {
                 if Digest::of(&bytes) != sha256 {
                     bail!("a frame was changed on its way from the root half");
                 }
                 progress.at(raw_total, Some(items));
                 outcome.bytes.packed = raw_total;
                 let before = Instant::now();
-                let frame = Frame {
-                    bytes,
-                    raw,
-                    sha256,
-                    continues,
-                    progress: Default::default(),
-                };
+                let frame = Frame { bytes, raw, sha256, continues, progress: Default::default() };
                 snapshot.frame(frame).context("write the snapshot")?;
                 writing += before.elapsed().as_secs_f64();
             }
-            Reply::Packed {
-                items_under,
-                items,
-                database,
-                missing,
-                left_out,
-            } => {
+            Reply::Packed { items_under, items, database, missing, left_out } => {
                 outcome.items.saved = items.len() as u64;
                 outcome.items.skipped = missing.len() as u64;
-                let gone = |name| {
-                    (
-                        name,
-                        "valid in the database, but not on the disk".to_owned(),
-                    )
-                };
+                let gone = |name| (name, "valid in the database, but not on the disk".to_owned());
                 let passed = |name| (name, "neither file, directory nor link".to_owned());
                 outcome.skipped.extend(missing.into_iter().map(gone));
                 outcome.skipped.extend(left_out.into_iter().map(passed));
-                let (out, _, length) = snapshot
-                    .finish(&items_under, items, database)
-                    .context("write the snapshot")?;
+                let (out, _, length) =
+                    snapshot.finish(&items_under, items, database).context("write the snapshot")?;
                 outcome.bytes.snapshot = length;
                 outcome.seconds.upload = writing;
                 outcome.seconds.pack = packing.elapsed().as_secs_f64() - writing;
@@ -174,26 +133,15 @@ fn head(key: &Key, store: StoreFacts, items: u64, nar_bytes: u64) -> Head {
         key: key.text.clone(),
         ingredients: key.digests(),
         origin: action::origin(),
-        created: jiff::Timestamp::now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string(),
+        created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         items,
         nar_bytes,
     }
 }
 
 fn tell(outcome: &Outcome) {
-    let Outcome {
-        items,
-        bytes,
-        seconds,
-        ..
-    } = outcome;
-    let verb = if outcome.dry_run {
-        "would save"
-    } else {
-        "saved"
-    };
+    let Outcome { items, bytes, seconds, .. } = outcome;
+    let verb = if outcome.dry_run { "would save" } else { "saved" };
     eprintln!(
         "storecache: {verb} {} as {} ({} packed into {}) in {}",
         report::plural(items.saved, "item"),

@@ -26,18 +26,12 @@ pub fn verify(options: &Look) -> Result<Ending> {
             bail!("cancelled by a signal");
         }
         let mut bytes = vec![0; usize::try_from(frame.size)?];
-        reader
-            .read_at(frame.at, &mut bytes)
-            .with_context(|| format!("read frame {number}"))?;
-        verifier
-            .frame(number, &bytes)
-            .with_context(|| format!("{name} is damaged"))?;
+        reader.read_at(frame.at, &mut bytes).with_context(|| format!("read frame {number}"))?;
+        verifier.frame(number, &bytes).with_context(|| format!("{name} is damaged"))?;
         read += frame.size;
         progress.at(read, None);
     }
-    let verified = verifier
-        .finish()
-        .with_context(|| format!("{name} is damaged"))?;
+    let verified = verifier.finish().with_context(|| format!("{name} is damaged"))?;
     drop(progress);
 
     let seconds = started.elapsed().as_secs_f64();

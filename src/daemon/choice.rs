@@ -65,14 +65,7 @@ pub fn find(
         DaemonChoice::None => found(Daemon::None, "asked to leave the daemon alone".into()),
         DaemonChoice::Command { stop, start } => {
             let (stop, start) = (stop.clone(), start.clone());
-            found(
-                Daemon::Command {
-                    stop,
-                    start,
-                    run_as,
-                },
-                "commands were given".into(),
-            )
+            found(Daemon::Command { stop, start, run_as }, "commands were given".into())
         }
         DaemonChoice::Systemd => {
             let active = systemd::active(units)?;
@@ -84,14 +77,10 @@ pub fn find(
             found(Daemon::Systemd { units: active }, why)
         }
         DaemonChoice::Process => match process::listener(socket)? {
-            Some(pid) if pid != 1 => found(
-                Daemon::Process { pid },
-                format!("process {pid} listens on its socket"),
-            ),
-            Some(_) => bail!(
-                "init itself listens on {}; use --daemon systemd",
-                socket.display()
-            ),
+            Some(pid) if pid != 1 => {
+                found(Daemon::Process { pid }, format!("process {pid} listens on its socket"))
+            }
+            Some(_) => bail!("init itself listens on {}; use --daemon systemd", socket.display()),
             None => bail!(
                 "no process listens on {}; start the daemon, or use --daemon auto",
                 socket.display()
@@ -113,10 +102,9 @@ pub fn find(
                     socket.display(),
                     units.join(", ")
                 ),
-                Some(pid) => found(
-                    Daemon::Process { pid },
-                    format!("process {pid} listens on its socket"),
-                ),
+                Some(pid) => {
+                    found(Daemon::Process { pid }, format!("process {pid} listens on its socket"))
+                }
                 None => found(Daemon::None, "nothing listens on its socket".into()),
             }
         }

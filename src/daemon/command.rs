@@ -9,13 +9,8 @@ pub fn run(text: &str, run_as: Option<(u32, u32)>) -> Result<()> {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", text]).stdin(Stdio::null());
     if let Some((uid, gid)) = run_as {
-        ProcessContext {
-            uid,
-            gid,
-            groups: vec![gid],
-            ..ProcessContext::default()
-        }
-        .apply(&mut command);
+        ProcessContext { uid, gid, groups: vec![gid], ..ProcessContext::default() }
+            .apply(&mut command);
     }
     // The daemon that the command leaves behind must not keep our pipes open.
     command.stdout(Stdio::null()).stderr(Stdio::null());

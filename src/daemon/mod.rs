@@ -31,14 +31,9 @@ impl Daemon {
 
 /// Everything that starting the daemon takes, gathered while it still runs.
 pub enum Starter {
-    Systemd {
-        units: Vec<String>,
-    },
+    Systemd { units: Vec<String> },
     Process(Box<process::Recipe>),
-    Command {
-        start: String,
-        run_as: Option<(u32, u32)>,
-    },
+    Command { start: String, run_as: Option<(u32, u32)> },
     None,
 }
 
@@ -46,14 +41,11 @@ impl Starter {
     /// Gathers what [`Starter::start`] needs. Call it before the daemon stops.
     pub fn prepare(daemon: &Daemon) -> Result<Self> {
         Ok(match daemon {
-            Daemon::Systemd { units } => Starter::Systemd {
-                units: units.clone(),
-            },
+            Daemon::Systemd { units } => Starter::Systemd { units: units.clone() },
             Daemon::Process { pid } => Starter::Process(Box::new(process::Recipe::of(*pid)?)),
-            Daemon::Command { start, run_as, .. } => Starter::Command {
-                start: start.clone(),
-                run_as: *run_as,
-            },
+            Daemon::Command { start, run_as, .. } => {
+                Starter::Command { start: start.clone(), run_as: *run_as }
+            }
             Daemon::None => Starter::None,
         })
     }

@@ -58,10 +58,7 @@ pub fn stop(pid: u32, patience: Duration) -> Result<()> {
 }
 
 fn handle(pid: u32) -> Result<OwnedFd, Errno> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(Errno::SRCH)?;
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
     pidfd_open(pid, PidfdFlags::empty())
 }
 
@@ -109,10 +106,7 @@ impl Recipe {
         let words = |file: &str| -> Result<Vec<OsString>> {
             let bytes = std::fs::read(proc.join(file)).with_context(about)?;
             let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-            Ok(bytes
-                .split(|&b| b == 0)
-                .map(|w| OsString::from_vec(w.to_vec()))
-                .collect())
+            Ok(bytes.split(|&b| b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
         };
         let arguments = words("cmdline")?;
         let variables = words("environ")?.into_iter().filter_map(|variable| {
@@ -128,10 +122,7 @@ impl Recipe {
         let status = std::fs::read_to_string(proc.join("status")).with_context(about)?;
         let ids = |name: &str| -> Vec<u32> {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default()
-                .split_whitespace()
-                .filter_map(|id| id.parse().ok())
-                .collect()
+            line.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
         };
         // Fields are the real, effective, saved and file-system id (man 5 proc_pid_status).
         let effective = |name: &str| ids(name).get(1).copied().context("no ids in its status");
@@ -140,13 +131,9 @@ impl Recipe {
             let ours = std::fs::metadata(Path::new("/proc/self").join(&path))?;
             let theirs = std::fs::metadata(proc.join(&path)).with_context(about)?;
             let differs = (ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino());
-            differs
-                .then(|| open_path(&path, OFlags::RDONLY))
-                .transpose()
+            differs.then(|| open_path(&path, OFlags::RDONLY)).transpose()
         };
-        let namespaces = NAMESPACES
-            .iter()
-            .filter_map(|name| foreign(name).transpose());
+        let namespaces = NAMESPACES.iter().filter_map(|name| foreign(name).transpose());
         let context = ProcessContext {
             namespaces: namespaces.collect::<Result<_>>()?,
             root: Some(open_path("root", OFlags::PATH | OFlags::DIRECTORY)?),
@@ -178,20 +165,12 @@ impl Recipe {
         if let Some((name, rest)) = self.arguments.split_first() {
             command.arg0(name).args(rest);
         }
-        command
-            .env_clear()
-            .envs(self.environment.iter().map(|(k, v)| (k, v)));
+        command.env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
         command.stdin(Stdio::null());
         let stdio = |fd: &Option<OwnedFd>| -> Result<Stdio> {
-            Ok(fd
-                .as_ref()
-                .map(OwnedFd::try_clone)
-                .transpose()?
-                .map_or(Stdio::null(), Stdio::from))
+            Ok(fd.as_ref().map(OwnedFd::try_clone).transpose()?.map_or(Stdio::null(), Stdio::from))
         };
-        command
-            .stdout(stdio(&self.output[0])?)
-            .stderr(stdio(&self.output[1])?);
+        command.stdout(stdio(&self.output[0])?).stderr(stdio(&self.output[1])?);
         self.context.clone().apply(&mut command);
         if let Some(namespace) = &self.pid_namespace {
             // This process stays where it is; its next children are born there.

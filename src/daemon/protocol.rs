@@ -82,9 +82,7 @@ impl Client {
     /// Shakes hands.
     pub fn open(socket: &Path, deadline: Instant) -> Result<Self> {
         let (mut client, _) = Self::greet(socket, deadline, OUR_VERSION)?;
-        client
-            .drain()
-            .context("it stopped at: wait until the store is open")?;
+        client.drain().context("it stopped at: wait until the store is open")?;
         Ok(client)
     }
 
@@ -101,9 +99,7 @@ impl Client {
         }
         let server = client.word().with_context(step("read its version"))?;
         // No processor affinity; keep the reserved space, or Guix would delete `db/reserved`.
-        client
-            .send(&[version, 0, 1])
-            .with_context(step("announce our version"))?;
+        client.send(&[version, 0, 1]).with_context(step("announce our version"))?;
         Ok((client, server))
     }
 
@@ -120,18 +116,13 @@ impl Client {
     pub fn valid(&mut self, paths: &[String]) -> Result<Vec<String>> {
         let mut request = OP_QUERY_VALID_PATHS.to_le_bytes().to_vec();
         request.extend_from_slice(&(paths.len() as u64).to_le_bytes());
-        paths
-            .iter()
-            .for_each(|path| push_string(&mut request, path));
+        paths.iter().for_each(|path| push_string(&mut request, path));
         self.arm()?;
         self.stream.write_all(&request)?;
         self.drain()?;
         let count = self.word()?;
         if count > paths.len() as u64 {
-            bail!(
-                "asked for {} paths, the daemon answers {count}",
-                paths.len()
-            );
+            bail!("asked for {} paths, the daemon answers {count}", paths.len());
         }
         (0..count).map(|_| self.string()).collect()
     }
@@ -162,13 +153,11 @@ impl Client {
     fn word(&mut self) -> Result<u64> {
         let mut bytes = [0; 8];
         self.arm()?;
-        self.stream
-            .read_exact(&mut bytes)
-            .map_err(|e| match e.kind() {
-                ErrorKind::UnexpectedEof => anyhow!("the daemon hung up"),
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("the daemon is silent"),
-                _ => e.into(),
-            })?;
+        self.stream.read_exact(&mut bytes).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => anyhow!("the daemon hung up"),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("the daemon is silent"),
+            _ => e.into(),
+        })?;
         Ok(u64::from_le_bytes(bytes))
     }
 

@@ -22,10 +22,7 @@ pub fn active(units: &[&str]) -> Result<Vec<String>> {
     let states: Vec<&str> = states.lines().map(str::trim).collect();
     if states.len() != units.len() {
         let error = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "systemctl is-active gave no answer for each unit: {}",
-            error.trim()
-        );
+        bail!("systemctl is-active gave no answer for each unit: {}", error.trim());
     }
     let pairs = units.iter().zip(states);
     let active = pairs.filter(|(_, state)| matches!(*state, "active" | "activating"));
@@ -57,11 +54,7 @@ fn systemctl(verb: &str, units: &[String]) -> Result<()> {
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         let units = units.join(" ");
-        bail!(
-            "systemctl {verb} {units} failed ({}): {}",
-            output.status,
-            error.trim()
-        );
+        bail!("systemctl {verb} {units} failed ({}): {}", output.status, error.trim());
     }
     Ok(())
 }

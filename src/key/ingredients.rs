@@ -50,11 +50,7 @@ pub fn gather(options: &KeyOptions) -> Result<Vec<Ingredient>> {
             parts.extend_from_slice(Digest::of(&content).as_bytes());
         }
         let name = format!("files:{pattern}");
-        ingredients.push(Ingredient {
-            name,
-            files,
-            digest: Digest::of(&parts),
-        });
+        ingredients.push(Ingredient { name, files, digest: Digest::of(&parts) });
     }
     Ok(ingredients)
 }
@@ -84,22 +80,13 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
     // Walk only below the part without wildcards.
     let fixed: PathBuf = Path::new(trimmed)
         .components()
-        .take_while(|c| {
-            !c.as_os_str()
-                .as_encoded_bytes()
-                .iter()
-                .any(|b| b"*?[{\\".contains(b))
-        })
+        .take_while(|c| !c.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[{\\".contains(b)))
         .collect();
     let mut files = Vec::new();
     if fixed.is_file() {
         files.push(fixed);
     } else {
-        let start = if fixed.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            &fixed
-        };
+        let start = if fixed.as_os_str().is_empty() { Path::new(".") } else { &fixed };
         collect(start, &glob, &mut files)?;
     }
     files.sort();

@@ -15,9 +15,7 @@ pub struct Ladder {
 
 impl Ladder {
     pub fn new(key: &str, fallback: Option<&str>, restore_keys: &[String]) -> Self {
-        let prefixes = fallback
-            .into_iter()
-            .chain(restore_keys.iter().map(String::as_str));
+        let prefixes = fallback.into_iter().chain(restore_keys.iter().map(String::as_str));
         let prefixes = prefixes.map(|prefix| Rung::Prefix(prefix.to_owned()));
         let mut rungs = vec![Rung::Exact(key.to_owned())];
         for prefix in prefixes {

@@ -39,11 +39,7 @@ impl Key {
         let ingredients = gather(options)?;
         if let Some(key) = &options.key {
             let ladder = Ladder::new(key, None, &options.restore_keys);
-            return Ok(Key {
-                text: key.clone(),
-                ladder,
-                ingredients,
-            });
+            return Ok(Key { text: key.clone(), ladder, ingredients });
         }
         let version = match &options.version {
             Some(version) => version.clone(),
@@ -58,18 +54,11 @@ impl Key {
             None => (stem, None),
         };
         let ladder = Ladder::new(&text, fallback.as_deref(), &options.restore_keys);
-        Ok(Key {
-            text,
-            ladder,
-            ingredients,
-        })
+        Ok(Key { text, ladder, ingredients })
     }
 
     /// Digest of each ingredient by name, for the head of a snapshot.
     pub fn digests(&self) -> BTreeMap<String, crate::snapshot::Digest> {
-        self.ingredients
-            .iter()
-            .map(|i| (i.name.clone(), i.digest))
-            .collect()
+        self.ingredients.iter().map(|i| (i.name.clone(), i.digest)).collect()
     }
 }

@@ -51,10 +51,7 @@ impl RootHalf {
             sudo
         };
         command.arg("privileged").env_clear().env("PATH", ROOT_PATH);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound if !is_root => anyhow!(
                 "the store belongs to root, and sudo is not installed; run as root, or install sudo"
@@ -63,10 +60,7 @@ impl RootHalf {
         })?;
         let requests = child.stdin.take();
         let output = child.stdout.take().context("the root half has no output")?;
-        let mut error_output = child
-            .stderr
-            .take()
-            .context("the root half has no error output")?;
+        let mut error_output = child.stderr.take().context("the root half has no error output")?;
         let errors = std::thread::spawn(move || {
             let mut text = Vec::new();
             let _ = error_output.read_to_end(&mut text);
@@ -83,13 +77,7 @@ impl RootHalf {
             }
         });
         let cancelled = Arc::clone(cancelled);
-        let mut root = RootHalf {
-            child,
-            requests,
-            replies,
-            errors: Some(errors),
-            cancelled,
-        };
+        let mut root = RootHalf { child, requests, replies, errors: Some(errors), cancelled };
         let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
         match greeted.and_then(|()| root.receive()) {
             Ok((Reply::Hello { protocol: PROTOCOL }, _)) => Ok(root),
@@ -97,11 +85,7 @@ impl RootHalf {
             Err(e) if is_root => Err(e),
             Err(_) => {
                 let text = root.end();
-                let text = if text.is_empty() {
-                    "no reason given".into()
-                } else {
-                    text
-                };
+                let text = if text.is_empty() { "no reason given".into() } else { text };
                 bail!(
                     "the store belongs to root, and sudo refused: {text}; allow this user to run \
                      `{} privileged` without a password, or run as root",
@@ -122,10 +106,7 @@ impl RootHalf {
 
     pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<()> {
         self.check()?;
-        let requests = self
-            .requests
-            .as_mut()
-            .context("the root half was told to end")?;
+        let requests = self.requests.as_mut().context("the root half was told to end")?;
         if let Err(error) = write_message(requests, request, payload) {
             // It hung up; what it said before that is the cause.
             self.requests = None;
@@ -147,11 +128,7 @@ impl RootHalf {
                 Err(RecvTimeoutError::Disconnected) => {
                     let text = self.end();
                     let status = self.child.wait()?;
-                    let text = if text.is_empty() {
-                        String::new()
-                    } else {
-                        format!(": {text}")
-                    };
+                    let text = if text.is_empty() { String::new() } else { format!(": {text}") };
                     bail!("the root half ended before it was done ({status}){text}");
                 }
             }
@@ -186,10 +163,7 @@ impl RootHalf {
         self.requests = None;
         while self.replies.recv().is_ok() {}
         let _ = self.child.wait();
-        self.errors
-            .take()
-            .and_then(|errors| errors.join().ok())
-            .unwrap_or_default()
+        self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default()
     }
 }
 

@@ -67,11 +67,7 @@ impl Conversation {
                 }
             }
         });
-        Ok(Conversation {
-            requests,
-            cancel,
-            phase: Cell::new(Phase::Start),
-        })
+        Ok(Conversation { requests, cancel, phase: Cell::new(Phase::Start) })
     }
 
     /// The next request.

@@ -59,11 +59,7 @@ impl Guardian {
             .context("start the guardian")?;
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
-        let mut guardian = Guardian {
-            child,
-            orders,
-            answers,
-        };
+        let mut guardian = Guardian { child, orders, answers };
         let briefed = serde_json::to_string(brief)
             .map_err(Into::into)
             .and_then(|line| guardian.order(&line))
@@ -91,10 +87,7 @@ impl Guardian {
     }
 
     fn order(&mut self, line: &str) -> Result<()> {
-        let orders = self
-            .orders
-            .as_mut()
-            .context("the guardian has its orders already")?;
+        let orders = self.orders.as_mut().context("the guardian has its orders already")?;
         writeln!(orders, "{line}").context("speak to the guardian")
     }
 
@@ -152,7 +145,7 @@ pub fn guard() -> u8 {
     }
     let outcome = start(&brief, &starter);
     if !ordered {
-        let _ = std::fs::remove_dir_all(&brief.staging);
+        let _ = std::fs::remove_dir_all(staging(&brief));
     }
     tell(outcome)
 }
@@ -169,16 +162,23 @@ fn start(brief: &Brief, starter: &Starter) -> Result<()> {
 fn undo(brief: &Brief) -> Result<()> {
     let layout = Layout::of(brief.kind, &brief.root)?;
     let _lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()))?;
-    recover(&layout, &brief.staging)
+    recover(&layout, &staging(brief))
+}
+
+/// Where staging is now: it may have stepped aside into the state directory.
+fn staging(brief: &Brief) -> PathBuf {
+    let aside = Layout::of(brief.kind, &brief.root)
+        .ok()
+        .zip(brief.staging.file_name())
+        .map(|(layout, name)| layout.state().join(name))
+        .filter(|path| path.exists());
+    aside.unwrap_or_else(|| brief.staging.clone())
 }
 
 fn tell(outcome: Result<()>) -> u8 {
     let (answer, code) = match outcome {
         Ok(()) => (Answer::Done, 0),
-        Err(e) => (
-            Answer::Failed(e.chain().map(ToString::to_string).collect()),
-            1,
-        ),
+        Err(e) => (Answer::Failed(e.chain().map(ToString::to_string).collect()), 1),
     };
     let line = serde_json::to_string(&answer).unwrap_or_default();
     // The root half may be dead, which is why we are here.

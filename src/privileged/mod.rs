@@ -11,6 +11,7 @@
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
 pub mod client;
+mod commit;
 mod conversation;
 mod guardian;
 pub mod protocol;

@@ -132,6 +132,8 @@ pub struct Restored {
     pub items: u64,
     /// Items that became valid through somebody else meanwhile.
     pub overtaken: u64,
+    /// Items that could not become valid any more, and why.
+    pub skipped: Vec<(String, String)>,
     /// Content bytes written.
     pub bytes: u64,
     pub roots: u64,
@@ -205,9 +207,7 @@ pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    input
-        .read_exact(&mut lengths[1..])
-        .context("a message is cut short")?;
+    input.read_exact(&mut lengths[1..]).context("a message is cut short")?;
     let [a, b, c, d, e, f, g, h] = lengths;
     let mut part = |length: u32| -> Result<Vec<u8>> {
         if length > PART_LIMIT {
@@ -217,10 +217,7 @@ pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option
         let mut bytes = Vec::new();
         input.by_ref().take(length.into()).read_to_end(&mut bytes)?;
         if bytes.len() != length as usize {
-            bail!(
-                "a message is cut short: got {} of {length} bytes",
-                bytes.len()
-            );
+            bail!("a message is cut short: got {} of {length} bytes", bytes.len());
         }
         Ok(bytes)
     };
@@ -242,10 +239,7 @@ mod tests {
         assert!(matches!(message, Request::Frame { number: 7 }));
         assert_eq!(payload, b"frame");
         for cut in 1..bytes.len() {
-            assert!(
-                read_message::<Request>(&mut &bytes[..cut]).is_err(),
-                "cut at {cut}"
-            );
+            assert!(read_message::<Request>(&mut &bytes[..cut]).is_err(), "cut at {cut}");
         }
         assert!(read_message::<Request>(&mut &b""[..]).unwrap().is_none());
     }

@@ -41,17 +41,10 @@ pub fn restore(
     let index = Index::from_bytes(index)?;
     index.check()?;
     if request.store.kind != StoreKind::Plain.name() || !index.items_under.is_empty() {
-        bail!(
-            "the snapshot is of the store kind {}, not plain",
-            request.store.kind
-        );
+        bail!("the snapshot is of the store kind {}, not plain", request.store.kind);
     }
     if request.store.system != system() {
-        bail!(
-            "the snapshot is for the system {}, this is {}",
-            request.store.system,
-            system()
-        );
+        bail!("the snapshot is for the system {}, this is {}", request.store.system, system());
     }
     let _run_locks = run_locks(talk, store)?;
     let plan = plan(store, request, &index)?;
@@ -67,11 +60,7 @@ pub fn restore(
         wanted: plan.wanted.len() as u64,
         present: plan.present,
         skipped: plan.skipped.clone(),
-        disk_bytes: plan
-            .wanted
-            .iter()
-            .map(|(at, _)| index.items[*at].disk)
-            .sum(),
+        disk_bytes: plan.wanted.iter().map(|(at, _)| index.items[*at].disk).sum(),
         stale_removed: 0,
     }))?;
 
@@ -116,11 +105,8 @@ pub fn restore(
 }
 
 fn plan(store: &StoreRequest, request: &RestoreRequest, index: &Index) -> Result<PlainPlan> {
-    let named: HashSet<&Path> = store
-        .paths
-        .iter()
-        .map(|path| path.strip_prefix("/").unwrap_or(path))
-        .collect();
+    let named: HashSet<&Path> =
+        store.paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path)).collect();
     let mut plan = PlainPlan::default();
     for (at, item) in index.items.iter().enumerate() {
         let mut skip = |reason: &str| plan.skipped.push((item.name.clone(), reason.into()));
@@ -136,11 +122,7 @@ fn plan(store: &StoreRequest, request: &RestoreRequest, index: &Index) -> Result
             State::Other => skip("something else is there; --mode replace swaps it"),
         }
     }
-    let held: HashSet<&Path> = index
-        .items
-        .iter()
-        .map(|item| Path::new(&item.name))
-        .collect();
+    let held: HashSet<&Path> = index.items.iter().map(|item| Path::new(&item.name)).collect();
     for path in named.difference(&held) {
         let reason = "the snapshot does not hold it".to_owned();
         plan.skipped.push((path.display().to_string(), reason));
@@ -156,10 +138,7 @@ enum State {
 }
 
 fn state(place: &Path, item: &ItemEntry) -> Result<State> {
-    let empty = |path: &Path| {
-        path.read_dir()
-            .is_ok_and(|mut entries| entries.next().is_none())
-    };
+    let empty = |path: &Path| path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
     let Ok(metadata) = place.symlink_metadata() else {
         return Ok(State::Absent);
     };
@@ -169,11 +148,7 @@ fn state(place: &Path, item: &ItemEntry) -> Result<State> {
     let (parent, name) = split(place)?;
     let base = directory(&parent)?;
     let found = fingerprint(&base, name.as_bytes(), &item.name)?;
-    Ok(if found.is_some() && found == item.fingerprint {
-        State::Same
-    } else {
-        State::Other
-    })
+    Ok(if found.is_some() && found == item.fingerprint { State::Same } else { State::Other })
 }
 
 fn stage(parent: &Path) -> Result<Staged> {
@@ -186,10 +161,7 @@ fn stage(parent: &Path) -> Result<Staged> {
             .with_context(|| format!("make {}", parent.display()))?;
     }
     clean_stale(parent)?;
-    Ok(Staged {
-        place: Arc::new(directory(parent)?),
-        staging: Staging::create(parent)?,
-    })
+    Ok(Staged { place: Arc::new(directory(parent)?), staging: Staging::create(parent)? })
 }
 
 /// Locks the parents of all places, or what is there of them, in a fixed order.
@@ -203,19 +175,13 @@ fn run_locks(talk: &Conversation, store: &StoreRequest) -> Result<Vec<Lock>> {
     parents.sort();
     parents.dedup();
     let cancelled = || talk.cancel.check();
-    parents
-        .iter()
-        .map(|parent| run_lock(parent, store.lock_patience, &cancelled))
-        .collect()
+    parents.iter().map(|parent| run_lock(parent, store.lock_patience, &cancelled)).collect()
 }
 
 fn split(place: &Path) -> Result<(PathBuf, String)> {
     let name = place.file_name().and_then(|name| name.to_str());
     match (place.parent(), name) {
         (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
-        _ => bail!(
-            "{} cannot be swapped; name a directory in it",
-            place.display()
-        ),
+        _ => bail!("{} cannot be swapped; name a directory in it", place.display()),
     }
 }

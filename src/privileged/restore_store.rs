@@ -1,25 +1,21 @@
-//! Restoring a store with a database, root half: plan, stage, commit.
+//! Restoring a store with a database, root half: plan, stage, then [`Commit`].
 //!
-//! Everything slow happens in a staging directory while the daemon is up. Until the transaction
-//! commits, nothing is valid that was not valid before; whatever fails before that is undone by the
-//! drop of the guard that stands for it.
+//! Everything slow happens here, in a staging directory, while the daemon is up.
 
+use super::commit::Commit;
 use super::conversation::Conversation;
-use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest};
 use super::target::{StoreTarget, directory, receive_frames};
-use crate::daemon::{Daemon, Found, await_ready, listener};
+use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
 use crate::store::{
-    Choice, ItemName, Layout, LiveDatabase, LockMode, Merge, Owner, Placement, Roots, Rows,
-    SnapshotDatabase, Staging, choose, clean_stale, lock, record_plan, system,
+    Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
+    choose, clean_stale, lock, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, statvfs, syncfs};
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 pub fn restore(
     talk: &Conversation,
@@ -36,24 +32,14 @@ pub fn restore(
     check_fit(layout, &request.store, &index)?;
 
     let _run_lock = target.run_lock(&cancelled)?;
-    let _gc_lock = lock(
-        &layout.gc_lock(),
-        LockMode::Shared,
-        target.lock_patience,
-        &cancelled,
-    )
-    .context("keep garbage collectors away; try again when the collection is done")?;
-    let stale_removed = clean_stale(&layout.store())? as u64;
+    let gc_lock = lock(&layout.gc_lock(), LockMode::Shared, target.lock_patience, &cancelled)
+        .context("keep garbage collectors away; try again when the collection is done")?;
+    let stale_removed = clean_stale(&layout.store())? + clean_stale(&layout.state())?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let choice = plan(layout, &snapshot, &index)?;
     let frames = frames_of(&index, &choice);
     let positions = positions(&index)?;
-    let wanted = || {
-        choice
-            .wanted
-            .iter()
-            .filter_map(|name| positions.get(name.as_str()))
-    };
+    let wanted = || choice.wanted.iter().filter_map(|name| positions.get(name.as_str()));
     let disk_bytes = wanted().map(|&at| index.items[at].disk).sum();
     let files = wanted().map(|&at| index.items[at].files).sum();
     check_space(layout, disk_bytes, files)?;
@@ -62,13 +48,9 @@ pub fn restore(
         frames: frames.clone(),
         wanted: choice.wanted.len() as u64,
         present: choice.present.len() as u64,
-        skipped: choice
-            .skipped
-            .iter()
-            .map(|s| (s.name.to_string(), s.reason.clone()))
-            .collect(),
+        skipped: choice.skipped.iter().map(|s| (s.name.to_string(), s.reason.clone())).collect(),
         disk_bytes,
-        stale_removed,
+        stale_removed: stale_removed as u64,
     }))?;
 
     // The next request says that this is no dry run.
@@ -82,13 +64,7 @@ pub fn restore(
     let staging = Staging::create(&layout.store())?;
     let targets = wanted().map(|&at| {
         let directory = Arc::clone(&staging.directory);
-        (
-            at,
-            Target {
-                directory,
-                name: index.items[at].name.clone(),
-            },
-        )
+        (at, Target { directory, name: index.items[at].name.clone() })
     });
     let ids = Some((owner.uid, owner.gid));
     let unpacker = Unpacker::new(&index, targets, ids, request.threads)?;
@@ -98,19 +74,9 @@ pub fn restore(
     syncfs(&place).context("write the staged items to the disk")?;
     record_plan(staging.path(), &choice.wanted)?;
 
-    let restored = commit(
-        talk,
-        &target,
-        owner,
-        &staging,
-        &place,
-        &rows,
-        &choice.wanted,
-    )?;
-    talk.reply(&Reply::Restored(Restored {
-        bytes: unpacked.bytes,
-        ..restored
-    }))
+    let commit = Commit { talk, target: &target, owner, staging, gc_lock, place, rows };
+    let restored = commit.run()?;
+    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
 }
 
 /// Refuses what was made for another store.
@@ -163,11 +129,7 @@ fn receive_database(
 
 fn plan(layout: &Layout, snapshot: &SnapshotDatabase, index: &Index) -> Result<Choice> {
     let positions = positions(index)?;
-    let items: Vec<ItemName> = snapshot
-        .items()?
-        .into_iter()
-        .map(|item| item.name)
-        .collect();
+    let items: Vec<ItemName> = snapshot.items()?.into_iter().map(|item| item.name).collect();
     let live = if layout.database().exists() {
         LiveDatabase::open(layout)?.valid(layout)?
     } else {
@@ -192,13 +154,8 @@ fn positions(index: &Index) -> Result<HashMap<&str, usize>> {
 fn frames_of(index: &Index, choice: &Choice) -> Vec<u32> {
     let wanted: std::collections::HashSet<&str> =
         choice.wanted.iter().map(ItemName::as_str).collect();
-    let items = index
-        .items
-        .iter()
-        .filter(|item| wanted.contains(item.name.as_str()));
-    let mut frames: Vec<u32> = items
-        .flat_map(|item| item.frames.0..=item.frames.1)
-        .collect();
+    let items = index.items.iter().filter(|item| wanted.contains(item.name.as_str()));
+    let mut frames: Vec<u32> = items.flat_map(|item| item.frames.0..=item.frames.1).collect();
     frames.sort_unstable();
     frames.dedup();
     frames
@@ -208,11 +165,7 @@ fn frames_of(index: &Index, choice: &Choice) -> Vec<u32> {
 /// for directories larger than a block.
 fn check_space(layout: &Layout, bytes: u64, files: u64) -> Result<()> {
     let place = layout.store();
-    let place = if place.exists() {
-        place
-    } else {
-        layout.state()
-    };
+    let place = if place.exists() { place } else { layout.state() };
     let disk = statvfs(&place)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let needed = bytes + bytes / 50 + (16 << 20);
@@ -255,126 +208,7 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
         owner.take(&layout.database_dir())?;
     }
     let patience = target.lock_patience;
-    let _big_lock = lock(
-        &layout.big_lock(),
-        LockMode::Exclusive,
-        patience,
-        &|| Ok(()),
-    )?;
+    let _big_lock = lock(&layout.big_lock(), LockMode::Exclusive, patience, &|| Ok(()))?;
     owner.take(&layout.big_lock())?;
     LiveDatabase::create_if_missing(layout, owner)
-}
-
-fn commit(
-    talk: &Conversation,
-    target: &StoreTarget,
-    owner: Owner,
-    staging: &Staging,
-    place: &Arc<OwnedFd>,
-    rows: &Rows,
-    wanted: &[ItemName],
-) -> Result<Restored> {
-    talk.enter(Phase::Commit);
-    let layout = &target.layout;
-    let cancelled = || talk.cancel.check();
-    let Found { daemon, why } = target.daemon()?;
-    let first = wanted.first().context("nothing to commit")?;
-    let brief = Brief {
-        daemon: daemon.clone(),
-        kind: layout.kind,
-        root: layout.root.clone(),
-        probe: format!("{}/{first}", layout.store_dir),
-        staging: staging.path().to_owned(),
-        patience: target.daemon_patience,
-    };
-    cancelled()?;
-    // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items go
-    // back to staging, the lock is released, and last the guardian starts the daemon.
-    let guardian = Guardian::arm(&brief)?;
-    let stopped = Instant::now();
-    daemon
-        .stop(target.daemon_patience)
-        .context("stop the daemon")?;
-    let big_lock = lock(
-        &layout.big_lock(),
-        LockMode::Exclusive,
-        target.lock_patience,
-        &cancelled,
-    )
-    .context("wait until nobody has the database open; end that process and try again")?;
-
-    let committing = Instant::now();
-    let mut placement = Placement::default();
-    let mut roots = Roots::default();
-    let merge = Merge::begin(layout, rows)?;
-    for name in wanted.iter().filter(|name| merge.added.contains(name)) {
-        cancelled()?;
-        placement.place(&staging.directory, place, name.as_str())?;
-    }
-    let heads = rows.heads(&merge.added);
-    roots.add(layout, &heads, owner)?;
-    verify_on_disk(place, &merge)?;
-    syncfs(place).context("write the placed items to the disk")?;
-    let added = merge.added.clone();
-    cancelled()?;
-    merge.commit()?;
-    placement.keep();
-    roots.keep();
-    drop(big_lock);
-    let commit_seconds = committing.elapsed().as_secs_f64();
-
-    talk.enter(Phase::Daemon);
-    guardian
-        .start()
-        .context("the items are valid, but the daemon did not start again")?;
-    let downtime_seconds = match daemon {
-        Daemon::None => 0.0,
-        _ => stopped.elapsed().as_secs_f64(),
-    };
-    talk.enter(Phase::Verify);
-    let verifying = Instant::now();
-    if daemon != Daemon::None {
-        verify_through_daemon(target, &added)?;
-    }
-    Ok(Restored {
-        items: added.len() as u64,
-        overtaken: (wanted.len() - added.len()) as u64,
-        bytes: 0,
-        roots: heads.len() as u64,
-        daemon: why,
-        commit_seconds,
-        downtime_seconds,
-        verify_seconds: verifying.elapsed().as_secs_f64(),
-    })
-}
-
-/// Every row that is about to commit has its item in place.
-fn verify_on_disk(place: &OwnedFd, merge: &Merge) -> Result<()> {
-    for name in &merge.added {
-        rustix::fs::statat(place, name.as_str(), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-            .with_context(|| format!("{name} is not in its place"))?;
-    }
-    Ok(())
-}
-
-/// The daemon itself calls every restored item valid.
-fn verify_through_daemon(
-    target: &StoreTarget,
-    added: &std::collections::HashSet<ItemName>,
-) -> Result<()> {
-    let layout = &target.layout;
-    let paths: Vec<String> = added
-        .iter()
-        .map(|name| format!("{}/{name}", layout.store_dir))
-        .collect();
-    let mut client = await_ready(&layout.socket(), &target.probe(), target.daemon_patience)?;
-    let valid = client.valid(&paths)?;
-    if valid.len() != paths.len() {
-        bail!(
-            "the daemon calls {} of {} restored items valid",
-            valid.len(),
-            paths.len()
-        );
-    }
-    Ok(())
 }

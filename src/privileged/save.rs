@@ -33,16 +33,10 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
     };
     talk.reply(&Reply::Frozen {
         items: source.inputs.len() as u64,
-        nar_bytes: source
-            .inputs
-            .iter()
-            .filter_map(|input| input.nar_size)
-            .sum(),
+        nar_bytes: source.inputs.iter().filter_map(|input| input.nar_size).sum(),
         facts: source.facts.clone(),
     })?;
-    let Request::Pack = talk.receive()?.0 else {
-        bail!("a save is packed next, or ends")
-    };
+    let Request::Pack = talk.receive()?.0 else { bail!("a save is packed next, or ends") };
 
     talk.enter(Phase::Pack);
     // The frozen copy lives as long as `source` does.
@@ -91,13 +85,8 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         );
     }
     let cancelled = || talk.cancel.check();
-    let gc_lock = lock(
-        &layout.gc_lock(),
-        LockMode::Shared,
-        target.lock_patience,
-        &cancelled,
-    )
-    .context("keep garbage collectors away; wait until the collection is done")?;
+    let gc_lock = lock(&layout.gc_lock(), LockMode::Shared, target.lock_patience, &cancelled)
+        .context("keep garbage collectors away; wait until the collection is done")?;
     let frozen = freeze(layout)?;
     let base = Arc::new(directory(&layout.store())?);
     let inputs = frozen.items.iter().map(|item| PackInput {
@@ -108,10 +97,7 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         nar_size: item.nar_size,
         nar_hash: Some(item.nar_hash.clone()),
     });
-    let facts = StoreFacts {
-        migrations: frozen.migrations.clone(),
-        ..survey(store)?
-    };
+    let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store)? };
     Ok(Source {
         facts,
         inputs: inputs.collect(),
@@ -128,22 +114,13 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let on_disk = store.root.join(inside);
         if !on_disk.is_dir() {
-            bail!(
-                "{} is no directory; --path names what to save",
-                on_disk.display()
-            );
+            bail!("{} is no directory; --path names what to save", on_disk.display());
         }
         let (Some(parent), Some(name)) = (on_disk.parent(), on_disk.file_name()) else {
-            bail!(
-                "the path {} cannot be saved; name a directory in it",
-                path.display()
-            );
+            bail!("the path {} cannot be saved; name a directory in it", path.display());
         };
         let archive_path = inside.to_str().with_context(|| {
-            format!(
-                "the path {} is not UTF-8, and a snapshot could not name it",
-                path.display()
-            )
+            format!("the path {} is not UTF-8, and a snapshot could not name it", path.display())
         })?;
         inputs.push(PackInput {
             name: archive_path.to_owned(),

@@ -25,10 +25,7 @@ pub fn serve() -> u8 {
         Err(e) => {
             let causes = e.chain().map(ToString::to_string).collect();
             // Nobody may be there to hear it.
-            let _ = talk.reply(&Reply::Failed {
-                phase: talk.phase(),
-                causes,
-            });
+            let _ = talk.reply(&Reply::Failed { phase: talk.phase(), causes });
             1
         }
     }
@@ -45,9 +42,7 @@ fn converse(talk: &Conversation) -> Result<()> {
     talk.reply(&Reply::Hello { protocol: PROTOCOL })?;
 
     talk.enter(Phase::Plan);
-    let Request::Store(store) = talk.receive()?.0 else {
-        bail!("the store is named first")
-    };
+    let Request::Store(store) = talk.receive()?.0 else { bail!("the store is named first") };
     check_paths(&store)?;
     talk.reply(&Reply::Store(survey(&store)?))?;
 
@@ -68,10 +63,7 @@ fn check_paths(store: &StoreRequest) -> Result<()> {
         let mut components = path.components();
         let absolute = components.next() == Some(Component::RootDir);
         if !absolute || !components.all(|c| matches!(c, Component::Normal(_))) {
-            bail!(
-                "the path {} is not absolute, or has dots in it",
-                path.display()
-            );
+            bail!("the path {} is not absolute, or has dots in it", path.display());
         }
     }
     if store.kind == StoreKind::Plain && store.paths.is_empty() {

@@ -61,10 +61,7 @@ fn program_version(root: &Path) -> Option<String> {
     let root = open(root, flags, Mode::empty()).ok()?;
     let root = Arc::new(root);
     let mut command = Command::new("nix-store");
-    command
-        .arg("--version")
-        .env_clear()
-        .env("PATH", PROGRAM_DIRS);
+    command.arg("--version").env_clear().env("PATH", PROGRAM_DIRS);
     command.stdin(Stdio::null()).stderr(Stdio::null());
     let context = ProcessContext {
         root: Some(Arc::clone(&root)),
@@ -76,9 +73,5 @@ fn program_version(root: &Path) -> Option<String> {
     let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     // `nix-store (Nix) 2.8.0`
-    text.lines()
-        .next()?
-        .split_whitespace()
-        .next_back()
-        .map(str::to_owned)
+    text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }

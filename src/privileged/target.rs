@@ -13,11 +13,7 @@ use std::time::Duration;
 
 /// Names that systemd may know the Nix daemon by; sockets first.
 /// Source: `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
-const NIX_UNITS: [&str; 3] = [
-    "nix-daemon.socket",
-    "determinate-nixd.socket",
-    "nix-daemon.service",
-];
+const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
 
 /// A store with a database, and everything needed to act on it.
 pub struct StoreTarget {
@@ -63,11 +59,7 @@ impl StoreTarget {
 
     /// A path that a daemon can be asked about when there is nothing better.
     pub fn probe(&self) -> String {
-        format!(
-            "{}/{}-storecache-probe",
-            self.layout.store_dir,
-            "0".repeat(32)
-        )
+        format!("{}/{}-storecache-probe", self.layout.store_dir, "0".repeat(32))
     }
 
     /// Keeps other restores away from `directory`.
@@ -112,10 +104,7 @@ pub fn receive_frames(
         match receive()? {
             (Request::Frame { number }, bytes) if number == *expected => {
                 unpacker.submit(number, bytes)?;
-                talk.reply(&Reply::Progress {
-                    phase: Phase::Unpack,
-                    bytes: unpacker.bytes(),
-                })?;
+                talk.reply(&Reply::Progress { phase: Phase::Unpack, bytes: unpacker.bytes() })?;
             }
             _ => bail!("frame {expected} is next"),
         }

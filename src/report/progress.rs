@@ -29,10 +29,7 @@ impl Progress {
         let face = if quiet {
             Face::Quiet
         } else if stderr().is_terminal() {
-            Face::Bars(ProgressBar::with_draw_target(
-                None,
-                ProgressDrawTarget::stderr_with_hz(10),
-            ))
+            Face::Bars(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10)))
         } else {
             Face::Lines { last: None }
         };

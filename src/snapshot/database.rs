@@ -31,14 +31,13 @@ pub fn write_database<E: From<SnapshotError>>(
                         && member.path == database.path.as_bytes() => {}
                 _ => {
                     return Err(
-                        SnapshotError::damaged("the database is not the first member").into(),
+                        SnapshotError::damaged("the database is not the first member").into()
                     );
                 }
             }
         }
         let part = left.min(rest.len() as u64);
-        out.write_all(&rest[..part as usize])
-            .map_err(SnapshotError::from)?;
+        out.write_all(&rest[..part as usize]).map_err(SnapshotError::from)?;
         left -= part;
     }
     if left > 0 {

@@ -58,11 +58,7 @@ pub struct Planner<F> {
 
 impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     pub fn new(emit: F) -> Self {
-        Planner {
-            emit,
-            job: Job::default(),
-            items_done: 0,
-        }
+        Planner { emit, job: Job::default(), items_done: 0 }
     }
 
     /// Adds an item; gives back its first and last frame.
@@ -105,10 +101,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     /// Ends the archive.
     pub fn finish(mut self) -> Result<(), E> {
         self.flush()?;
-        self.push(
-            Piece::Bytes(END_OF_ARCHIVE.to_vec()),
-            END_OF_ARCHIVE.len() as u64,
-        );
+        self.push(Piece::Bytes(END_OF_ARCHIVE.to_vec()), END_OF_ARCHIVE.len() as u64);
         self.flush()
     }
 
@@ -125,11 +118,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
             // Always a multiple of the block size, so a remainder fits together with its padding.
             let room = FRAME - self.job.raw;
             let length = room.min(size - offset);
-            let padding = if offset + length == size {
-                padding(size)
-            } else {
-                0
-            };
+            let padding = if offset + length == size { padding(size) } else { 0 };
             let piece = Piece::File {
                 base: Arc::clone(base),
                 path: found.path.clone(),
@@ -142,11 +131,8 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
             offset += length;
             if offset < size {
                 self.flush()?;
-                self.job.continues = Some(Continuation {
-                    path: escape_path(&found.member.path),
-                    offset,
-                    size,
-                });
+                self.job.continues =
+                    Some(Continuation { path: escape_path(&found.member.path), offset, size });
             }
         }
         Ok(())
@@ -161,11 +147,8 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         if self.job.raw == 0 {
             return Ok(());
         }
-        let next = Job {
-            number: self.job.number + 1,
-            items_done: self.items_done,
-            ..Job::default()
-        };
+        let next =
+            Job { number: self.job.number + 1, items_done: self.items_done, ..Job::default() };
         (self.emit)(std::mem::replace(&mut self.job, next))
     }
 }

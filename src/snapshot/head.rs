@@ -102,9 +102,7 @@ pub(super) fn refuse_newer_format(what: &'static str, json: &[u8]) -> Result<(),
     let FormatOnly { format } = serde_json::from_slice(json)
         .map_err(|e| SnapshotError::NotASnapshot(format!("the {what} names no format: {e}")))?;
     match format {
-        0 => Err(SnapshotError::NotASnapshot(format!(
-            "the {what} is of format 0"
-        ))),
+        0 => Err(SnapshotError::NotASnapshot(format!("the {what} is of format 0"))),
         1..=FORMAT => Ok(()),
         found => Err(SnapshotError::NewerFormat { what, found }),
     }

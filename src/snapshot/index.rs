@@ -125,14 +125,10 @@ impl Index {
         let digest = take(&mut rest, 32).ok_or_else(cut_short)?;
         let signatures = take(&mut rest, 4).map(le_u32).ok_or_else(cut_short)?;
         if digest != Digest::of(body).as_bytes() {
-            return Err(SnapshotError::damaged(
-                "the index does not match its digest",
-            ));
+            return Err(SnapshotError::damaged("the index does not match its digest"));
         }
         if rest.len() != signatures {
-            return Err(SnapshotError::damaged(
-                "the index has bytes that belong to nothing",
-            ));
+            return Err(SnapshotError::damaged("the index has bytes that belong to nothing"));
         }
         let json = zstd::bulk::decompress(body, BODY_LIMIT)
             .map_err(|e| SnapshotError::damaged(format!("the index does not decompress: {e}")))?;
@@ -146,31 +142,22 @@ impl Index {
         let mut at = self.head_bytes;
         for (number, frame) in self.frames.iter().enumerate() {
             if frame.at != at {
-                return Err(SnapshotError::damaged(format!(
-                    "frame {number} is not at {at}"
-                )));
+                return Err(SnapshotError::damaged(format!("frame {number} is not at {at}")));
             }
             at = at
                 .checked_add(frame.size)
                 .ok_or_else(|| SnapshotError::damaged("frame sizes overflow"))?;
         }
-        let ranges = self
-            .items
-            .iter()
-            .map(|item| (item.name.as_str(), item.frames));
+        let ranges = self.items.iter().map(|item| (item.name.as_str(), item.frames));
         let database = self.database.iter().map(|db| (db.path.as_str(), db.frames));
         for (name, (first, last)) in ranges.chain(database) {
             if first > last || last as usize >= self.frames.len() {
-                return Err(SnapshotError::damaged(format!(
-                    "{name}: no frames {first} to {last}"
-                )));
+                return Err(SnapshotError::damaged(format!("{name}: no frames {first} to {last}")));
             }
         }
         let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
         if archive != self.archive {
-            return Err(SnapshotError::damaged(
-                "the digest over head and frames is another",
-            ));
+            return Err(SnapshotError::damaged("the digest over head and frames is another"));
         }
         Ok(())
     }
@@ -181,11 +168,7 @@ pub(super) fn archive_digest<'a>(
     head: &'a Digest,
     frames: impl Iterator<Item = &'a Digest>,
 ) -> Digest {
-    Digest::of_parts(
-        std::iter::once(head)
-            .chain(frames)
-            .map(|d| d.as_bytes().as_slice()),
-    )
+    Digest::of_parts(std::iter::once(head).chain(frames).map(|d| d.as_bytes().as_slice()))
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
@@ -200,14 +183,13 @@ fn le_u32(bytes: &[u8]) -> usize {
 
 /// Writes a path of any bytes as printable ASCII.
 pub(super) fn escape_path(path: &[u8]) -> String {
-    path.iter()
-        .fold(String::with_capacity(path.len()), |mut text, &byte| {
-            match byte {
-                b'%' | 0..=0x1F | 0x7F.. => text.push_str(&format!("%{byte:02X}")),
-                _ => text.push(byte as char),
-            }
-            text
-        })
+    path.iter().fold(String::with_capacity(path.len()), |mut text, &byte| {
+        match byte {
+            b'%' | 0..=0x1F | 0x7F.. => text.push_str(&format!("%{byte:02X}")),
+            _ => text.push(byte as char),
+        }
+        text
+    })
 }
 
 /// The bytes that [`escape_path`] was given, or nothing when the text is not its work.

@@ -56,12 +56,7 @@ impl Attributes {
             Kind::File(_) | Kind::HardLink(_) if executable => 0o555,
             Kind::File(_) | Kind::HardLink(_) => 0o444,
         };
-        Attributes {
-            mode,
-            uid: 0,
-            gid: 0,
-            mtime: (1, 0),
-        }
+        Attributes { mode, uid: 0, gid: 0, mtime: (1, 0) }
     }
 }
 
@@ -83,12 +78,7 @@ impl Member {
     pub fn encode(&self) -> Vec<u8> {
         let mut blocks = Vec::with_capacity(BLOCK);
         let mut header = Header::new_gnu();
-        let Attributes {
-            mode,
-            uid,
-            gid,
-            mtime: (seconds, nanos),
-        } = self.attributes;
+        let Attributes { mode, uid, gid, mtime: (seconds, nanos) } = self.attributes;
 
         let (entry_type, size, target): (_, _, &[u8]) = match &self.kind {
             Kind::Directory => (EntryType::Directory, 0, b""),
@@ -138,15 +128,10 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     loop {
         if rest.is_empty() {
             let dangling = long_name.is_some() || long_target.is_some() || precise_mtime.is_some();
-            return if dangling {
-                Err(bad("an extension stands alone"))
-            } else {
-                Ok(None)
-            };
+            return if dangling { Err(bad("an extension stands alone")) } else { Ok(None) };
         }
-        let (block, after) = rest
-            .split_at_checked(BLOCK)
-            .ok_or_else(|| bad("the header is cut short"))?;
+        let (block, after) =
+            rest.split_at_checked(BLOCK).ok_or_else(|| bad("the header is cut short"))?;
         if block.iter().all(|&b| b == 0) {
             return if rest.iter().all(|&b| b == 0) {
                 *rest = &[];
@@ -185,19 +170,14 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         }
 
         let name = long_name.take().unwrap_or_else(|| field(&block[..100]));
-        let target = long_target
-            .take()
-            .unwrap_or_else(|| field(&block[157..257]));
+        let target = long_target.take().unwrap_or_else(|| field(&block[157..257]));
         let kind = match entry_type {
             EntryType::Regular => Kind::File(size),
             EntryType::Directory => Kind::Directory,
             EntryType::Symlink => Kind::Symlink(target),
             EntryType::Link => Kind::HardLink(target),
             other => {
-                return Err(bad(&format!(
-                    "type {:?} is not allowed",
-                    other.as_byte() as char
-                )));
+                return Err(bad(&format!("type {:?} is not allowed", other.as_byte() as char)));
             }
         };
         if size != 0 && !matches!(kind, Kind::File(_)) {
@@ -216,11 +196,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             gid: id(header.gid())?,
             mtime: precise_mtime.unwrap_or((seconds, 0)),
         };
-        return Ok(Some(Member {
-            path,
-            kind,
-            attributes,
-        }));
+        return Ok(Some(Member { path, kind, attributes }));
     }
 }
 
@@ -269,11 +245,8 @@ fn take_padded<'a>(rest: &mut &'a [u8], size: u64) -> Option<&'a [u8]> {
 fn extension(blocks: &mut Vec<u8>, entry_type: EntryType, content: &[u8]) {
     let mut header = Header::new_gnu();
     if let Some(gnu) = header.as_gnu_mut() {
-        let name: &[u8] = if entry_type == EntryType::XHeader {
-            b"././@PaxHeader"
-        } else {
-            b"././@LongLink"
-        };
+        let name: &[u8] =
+            if entry_type == EntryType::XHeader { b"././@PaxHeader" } else { b"././@LongLink" };
         fill(&mut gnu.name, name);
     }
     header.set_entry_type(entry_type);
@@ -332,18 +305,12 @@ fn parse_pax_mtime(content: &[u8]) -> Result<(i64, u32), SnapshotError> {
 
 fn check_sum(block: &[u8]) -> Result<(), SnapshotError> {
     let stored = Header::from_byte_slice(block).cksum().ok();
-    let sum: u32 = block[..148]
-        .iter()
-        .chain(&block[156..])
-        .map(|&b| u32::from(b))
-        .sum::<u32>()
+    let sum: u32 = block[..148].iter().chain(&block[156..]).map(|&b| u32::from(b)).sum::<u32>()
         + 8 * u32::from(b' ');
     if stored == Some(sum) {
         Ok(())
     } else {
-        Err(SnapshotError::damaged(
-            "tar member: the header does not match its checksum",
-        ))
+        Err(SnapshotError::damaged("tar member: the header does not match its checksum"))
     }
 }
 
@@ -363,17 +330,8 @@ mod tests {
     #[test]
     fn times_before_1970_are_negative_decimals() {
         assert_eq!(pax_mtime(-1, 750_000_000), b"22 mtime=-0.250000000\n");
-        for mtime in [
-            (-1, 750_000_000),
-            (-5, 0),
-            (-5, 1),
-            (0, 1),
-            (1_700_000_000, 999_999_999),
-        ] {
-            assert_eq!(
-                parse_pax_mtime(&pax_mtime(mtime.0, mtime.1)).unwrap(),
-                mtime
-            );
+        for mtime in [(-1, 750_000_000), (-5, 0), (-5, 1), (0, 1), (1_700_000_000, 999_999_999)] {
+            assert_eq!(parse_pax_mtime(&pax_mtime(mtime.0, mtime.1)).unwrap(), mtime);
         }
     }
 
@@ -381,12 +339,7 @@ mod tests {
     fn a_flipped_bit_in_a_header_is_noticed() {
         let kind = Kind::File(7);
         let attributes = Attributes::canonical(&kind, true);
-        let mut bytes = Member {
-            path: b"a/b".to_vec(),
-            kind,
-            attributes,
-        }
-        .encode();
+        let mut bytes = Member { path: b"a/b".to_vec(), kind, attributes }.encode();
         bytes[1] ^= 1;
         assert!(decode(&mut &bytes[..]).is_err());
     }

@@ -28,10 +28,7 @@ pub fn open(
     let mut read = |at: u64, count: u64| -> Result<Vec<u8>, SnapshotError> {
         if at.checked_add(count).is_none_or(|end| end > length) {
             let expected = at.saturating_add(count);
-            return Err(SnapshotError::Truncated {
-                got: length,
-                expected,
-            });
+            return Err(SnapshotError::Truncated { got: length, expected });
         }
         let mut bytes = vec![0; count as usize];
         read_at(at, &mut bytes)?;
@@ -43,9 +40,7 @@ pub fn open(
         header.copy_from_slice(&read(0, HEADER_BYTES as u64)?);
         let (magic, size) = skippable::parse_header(header);
         if magic != HEAD_MAGIC || u64::from(size) > CONTENT_LIMIT {
-            return Err(SnapshotError::NotASnapshot(
-                "it does not begin with a head".into(),
-            ));
+            return Err(SnapshotError::NotASnapshot("it does not begin with a head".into()));
         }
         read(0, HEADER_BYTES as u64 + u64::from(size))?
     };
@@ -57,19 +52,14 @@ pub fn open(
     let table_size = seek_table::size_from_footer(footer)?;
     let table_at = length
         .checked_sub(table_size)
-        .ok_or(SnapshotError::Truncated {
-            got: length,
-            expected: table_size,
-        })?;
+        .ok_or(SnapshotError::Truncated { got: length, expected: table_size })?;
     let table = seek_table::decode(&read(table_at, table_size)?)?;
 
     let no_index = || SnapshotError::damaged("the seek table has no room for an index");
     let index_size = u64::from(table.last().ok_or_else(no_index)?.compressed);
     let index_at = table_at.checked_sub(index_size).ok_or_else(no_index)?;
     if index_size > CONTENT_LIMIT {
-        return Err(SnapshotError::damaged(format!(
-            "an index of {index_size} bytes"
-        )));
+        return Err(SnapshotError::damaged(format!("an index of {index_size} bytes")));
     }
     let index_frame = read(index_at, index_size)?;
     let index_bytes = skippable::unwrap(INDEX_MAGIC, "index", &index_frame)?.to_vec();
@@ -77,34 +67,20 @@ pub fn open(
     index.check()?;
 
     if Digest::of(&head_frame) != index.head || head_frame.len() as u64 != index.head_bytes {
-        return Err(SnapshotError::damaged(
-            "the head is not the one that the index was made for",
-        ));
+        return Err(SnapshotError::damaged("the head is not the one that the index was made for"));
     }
     let listed = std::iter::once((index.head_bytes, 0))
         .chain(index.frames.iter().map(|f| (f.size, f.raw)))
         .chain([(index_size, 0)]);
-    let tabled = table
-        .iter()
-        .map(|e| (u64::from(e.compressed), u64::from(e.decompressed)));
+    let tabled = table.iter().map(|e| (u64::from(e.compressed), u64::from(e.decompressed)));
     if !listed.eq(tabled) {
         return Err(SnapshotError::damaged("seek table and index disagree"));
     }
-    let frames_end = index
-        .frames
-        .last()
-        .map_or(index.head_bytes, |f| f.at + f.size);
+    let frames_end = index.frames.last().map_or(index.head_bytes, |f| f.at + f.size);
     if frames_end != index_at {
-        return Err(SnapshotError::damaged(
-            "bytes that belong to nothing lie before the index",
-        ));
+        return Err(SnapshotError::damaged("bytes that belong to nothing lie before the index"));
     }
-    Ok(Opened {
-        head,
-        index,
-        index_bytes,
-        length,
-    })
+    Ok(Opened { head, index, index_bytes, length })
 }
 
 /// Decodes one frame into `raw` after checking it against its digest.
@@ -119,9 +95,7 @@ pub fn read_frame(
     raw: &mut Vec<u8>,
 ) -> Result<(), SnapshotError> {
     if compressed.len() as u64 != entry.size || Digest::of(compressed) != entry.sha256 {
-        return Err(SnapshotError::damaged(format!(
-            "frame {number} does not match its digest"
-        )));
+        return Err(SnapshotError::damaged(format!("frame {number} does not match its digest")));
     }
     let size = usize::try_from(entry.raw)
         .ok()

@@ -83,11 +83,7 @@ pub fn pack(
     let (tokens, spent) = bounded::<()>(window);
     let (jobs_in, jobs) = bounded::<Job>(window);
     let (frames_in, frames) = bounded::<Result<(u32, Frame)>>(window);
-    let fidelity = if options.canonical {
-        Fidelity::Canonical
-    } else {
-        Fidelity::AsFound
-    };
+    let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
 
     thread::scope(|scope| {
         let planner = scope.spawn(move || plan(database, inputs, fidelity, &tokens, jobs_in));
@@ -101,9 +97,7 @@ pub fn pack(
 
         let written = deliver(&frames, &spent, sink);
         drop((frames, spent));
-        let planned = planner
-            .join()
-            .map_err(|_| anyhow!("the planning thread panicked"))?;
+        let planned = planner.join().map_err(|_| anyhow!("the planning thread panicked"))?;
         // A failure downstream closes the channels; the planner's own error only follows from it.
         written?;
         planned
@@ -140,16 +134,10 @@ fn plan(
     tokens: &Sender<()>,
     jobs: Sender<Job>,
 ) -> Result<Packed> {
-    let mut packed = Packed {
-        items: Vec::new(),
-        database: None,
-        missing: Vec::new(),
-        left_out: Vec::new(),
-    };
+    let mut packed =
+        Packed { items: Vec::new(), database: None, missing: Vec::new(), left_out: Vec::new() };
     let mut planner = Planner::new(|job| {
-        tokens
-            .send(())
-            .and_then(|()| jobs.send(job).map_err(|_| crossbeam_channel::SendError(())))
+        tokens.send(()).and_then(|()| jobs.send(job).map_err(|_| crossbeam_channel::SendError(())))
     });
     let stopped = |_| anyhow!("packing was stopped");
 
@@ -159,27 +147,10 @@ fn plan(
             path: archive_path.clone().into_bytes(),
             kind: Kind::File(size),
             // The daemon writes to its database, so this one keeps a write bit.
-            attributes: Attributes {
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-                mtime: (1, 0),
-            },
+            attributes: Attributes { mode: 0o644, uid: 0, gid: 0, mtime: (1, 0) },
         };
-        let frames = planner
-            .file(
-                &base,
-                Found {
-                    member,
-                    path: file_name,
-                },
-            )
-            .map_err(stopped)?;
-        packed.database = Some(DatabaseEntry {
-            path: archive_path,
-            frames,
-            size,
-        });
+        let frames = planner.file(&base, Found { member, path: file_name }).map_err(stopped)?;
+        packed.database = Some(DatabaseEntry { path: archive_path, frames, size });
     }
     for input in inputs {
         let Some(walked) = walk(&input.base, &input.file_name, &input.archive_path, fidelity)?
@@ -233,14 +204,7 @@ fn compress(
     for piece in job.pieces {
         match piece {
             Piece::Bytes(bytes) => buffer.extend_from_slice(&bytes),
-            Piece::File {
-                base,
-                path,
-                offset,
-                length,
-                whole,
-                padding,
-            } => {
+            Piece::File { base, path, offset, length, whole, padding } => {
                 let start = buffer.len();
                 buffer.resize(start + length as usize, 0);
                 read_part(&base, &path, offset, whole, &mut buffer[start..])
@@ -255,17 +219,13 @@ fn compress(
         bytes,
         raw: job.raw,
         continues: job.continues,
-        progress: Progress {
-            items: job.items_done,
-            raw: 0,
-        },
+        progress: Progress { items: job.items_done, raw: 0 },
     })
 }
 
 fn read_part(base: &OwnedFd, path: &[u8], offset: u64, whole: u64, into: &mut [u8]) -> Result<()> {
     let file = File::from(open_below(base, path)?);
-    file.read_exact_at(into, offset)
-        .context("it became shorter while it was read")?;
+    file.read_exact_at(into, offset).context("it became shorter while it was read")?;
     if offset + into.len() as u64 == whole && file.metadata()?.len() != whole {
         bail!("its size changed while it was read");
     }
@@ -274,14 +234,8 @@ fn read_part(base: &OwnedFd, path: &[u8], offset: u64, whole: u64, into: &mut [u
 
 fn open_below(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    openat2(
-        base,
-        Path::new(std::ffi::OsStr::from_bytes(path)),
-        flags,
-        Mode::empty(),
-        CONFINED,
-    )
-    .with_context(|| shown(path))
+    openat2(base, Path::new(std::ffi::OsStr::from_bytes(path)), flags, Mode::empty(), CONFINED)
+        .with_context(|| shown(path))
 }
 
 fn shown(path: &[u8]) -> String {

@@ -66,10 +66,7 @@ pub fn decode(frame: &[u8]) -> Result<Vec<Entry>, SnapshotError> {
     let word = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]);
     Ok(content[..entries]
         .chunks_exact(ENTRY_BYTES)
-        .map(|entry| Entry {
-            compressed: word(&entry[..4]),
-            decompressed: word(&entry[4..]),
-        })
+        .map(|entry| Entry { compressed: word(&entry[..4]), decompressed: word(&entry[4..]) })
         .collect())
 }
 
@@ -80,14 +77,8 @@ mod tests {
     #[test]
     fn a_table_of_two_frames_is_these_bytes() {
         let entries = [
-            Entry {
-                compressed: 0x0102,
-                decompressed: 0,
-            },
-            Entry {
-                compressed: 3,
-                decompressed: 0x0A0B_0C0D,
-            },
+            Entry { compressed: 0x0102, decompressed: 0 },
+            Entry { compressed: 3, decompressed: 0x0A0B_0C0D },
         ];
         let bytes = encode(&entries).unwrap();
         let expected: [u8; 33] = [

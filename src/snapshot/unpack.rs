@@ -106,22 +106,12 @@ impl Unpacker {
         }
         let mut by_path = HashMap::new();
         for (position, target) in wanted {
-            let item = index
-                .items
-                .get(position)
-                .context("an item that the index does not have")?;
+            let item = index.items.get(position).context("an item that the index does not have")?;
             let path = index.archive_path(item).into_bytes();
             components(&path)?;
-            let wanted = Wanted {
-                target,
-                expected: item.files,
-                seen: AtomicU64::new(0),
-            };
+            let wanted = Wanted { target, expected: item.files, seen: AtomicU64::new(0) };
             if by_path.insert(path, wanted).is_some() {
-                bail!(SnapshotError::damaged(format!(
-                    "the item {} is listed twice",
-                    item.name
-                )));
+                bail!(SnapshotError::damaged(format!("the item {} is listed twice", item.name)));
             }
         }
         let shared = Arc::new(Shared {
@@ -141,11 +131,7 @@ impl Unpacker {
                 thread::spawn(move || shared.work(&queue))
             })
             .collect();
-        Ok(Unpacker {
-            shared,
-            frames: Some(frames),
-            workers,
-        })
+        Ok(Unpacker { shared, frames: Some(frames), workers })
     }
 
     /// Hands over a frame; waits while all workers are busy.
@@ -153,10 +139,7 @@ impl Unpacker {
     /// # Errors
     /// The first error of any worker.
     pub fn submit(&self, number: u32, compressed: Vec<u8>) -> Result<()> {
-        let sent = self
-            .frames
-            .as_ref()
-            .map(|frames| frames.send((number, compressed)));
+        let sent = self.frames.as_ref().map(|frames| frames.send((number, compressed)));
         match sent {
             Some(Ok(())) if !self.shared.failed.load(Ordering::Relaxed) => Ok(()),
             _ => Err(self.shared.take_failure()),
@@ -209,11 +192,7 @@ struct Worker {
 impl Shared {
     fn work(&self, queue: &Receiver<(u32, Vec<u8>)>) {
         let mut worker = match zstd::bulk::Decompressor::new() {
-            Ok(decompressor) => Worker {
-                decompressor,
-                raw: Vec::new(),
-                last_parent: None,
-            },
+            Ok(decompressor) => Worker { decompressor, raw: Vec::new(), last_parent: None },
             Err(e) => return self.fail(anyhow!(e).context("start a zstd decoder")),
         };
         for (number, compressed) in queue {
@@ -228,19 +207,9 @@ impl Shared {
     }
 
     fn frame(&self, worker: &mut Worker, number: u32, compressed: &[u8]) -> Result<()> {
-        let entry = self
-            .index
-            .frames
-            .get(number as usize)
-            .context("a frame beyond the last")?;
+        let entry = self.index.frames.get(number as usize).context("a frame beyond the last")?;
         let mut raw = std::mem::take(&mut worker.raw);
-        read_frame(
-            &mut worker.decompressor,
-            number,
-            entry,
-            compressed,
-            &mut raw,
-        )?;
+        read_frame(&mut worker.decompressor, number, entry, compressed, &mut raw)?;
         let mut rest = &raw[..];
         if let Some(continues) = &entry.continues {
             let path = unescape_path(&continues.path)
@@ -278,10 +247,7 @@ impl Shared {
         if database.is_some_and(|d| d.path.as_bytes() == path && in_frames(d.frames, frame)) {
             return Ok(None);
         }
-        let items = self
-            .items_of_frame
-            .get(frame as usize)
-            .map_or(&[][..], Vec::as_slice);
+        let items = self.items_of_frame.get(frame as usize).map_or(&[][..], Vec::as_slice);
         for item in items {
             match path.strip_prefix(item.as_slice()) {
                 Some(below) if below.is_empty() || below[0] == b'/' => {
@@ -292,9 +258,7 @@ impl Shared {
             }
         }
         let shown = String::from_utf8_lossy(path);
-        bail!(SnapshotError::damaged(format!(
-            "{shown} is in frame {frame} against the index"
-        )))
+        bail!(SnapshotError::damaged(format!("{shown} is in frame {frame} against the index")))
     }
 
     fn member(
@@ -311,9 +275,7 @@ impl Shared {
             Kind::Directory => {
                 let parent = worker.parent(&wanted.target, &path)?;
                 make_directory(parent, last(&path))?;
-                self.deferred()
-                    .directories
-                    .push((member.path.clone(), attributes));
+                self.deferred().directories.push((member.path.clone(), attributes));
             }
             Kind::Symlink(target) => {
                 let parent = worker.parent(&wanted.target, &path)?;
@@ -325,9 +287,7 @@ impl Shared {
                 if !same_item(&member.path, below, target) {
                     bail!(SnapshotError::damaged("a hard link leaves its item"));
                 }
-                self.deferred()
-                    .links
-                    .push((member.path.clone(), target.clone()));
+                self.deferred().links.push((member.path.clone(), target.clone()));
             }
             Kind::File(size) if content.len() as u64 == *size => {
                 let parent = worker.parent(&wanted.target, &path)?;
@@ -337,11 +297,8 @@ impl Shared {
                 finish_file(&file, attributes)?;
             }
             Kind::File(size) => {
-                self.deferred()
-                    .long_files
-                    .entry(member.path.clone())
-                    .or_default()
-                    .header = Some((*size, attributes));
+                self.deferred().long_files.entry(member.path.clone()).or_default().header =
+                    Some((*size, attributes));
                 self.long_part(worker, wanted, below, &member.path, 0, content)?;
             }
         }
@@ -362,10 +319,7 @@ impl Shared {
         let parent = worker.parent(&wanted.target, &path)?;
         let file = {
             let mut deferred = self.deferred();
-            let long = deferred
-                .long_files
-                .entry(archive_path.to_vec())
-                .or_default();
+            let long = deferred.long_files.entry(archive_path.to_vec()).or_default();
             long.written += part.len() as u64;
             if std::mem::replace(&mut long.created, true) {
                 let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -381,11 +335,7 @@ impl Shared {
     }
 
     fn complete(&self) -> Result<Unpacked> {
-        let Deferred {
-            links,
-            mut directories,
-            long_files,
-        } = std::mem::take(&mut *self.deferred());
+        let Deferred { links, mut directories, long_files } = std::mem::take(&mut *self.deferred());
         for (path, long) in long_files {
             let shown = String::from_utf8_lossy(&path).into_owned();
             match long.header {
@@ -395,28 +345,18 @@ impl Shared {
                     let file =
                         File::from(fs::openat(&parent, name.as_path(), flags, Mode::empty())?);
                     if file.metadata()?.len() != size {
-                        bail!(SnapshotError::damaged(format!(
-                            "{shown}: its parts do not meet"
-                        )));
+                        bail!(SnapshotError::damaged(format!("{shown}: its parts do not meet")));
                     }
                     finish_file(&file, attributes)?;
                 }
-                _ => bail!(SnapshotError::damaged(format!(
-                    "{shown}: parts of it are missing"
-                ))),
+                _ => bail!(SnapshotError::damaged(format!("{shown}: parts of it are missing"))),
             }
         }
         for (path, target) in links {
             let (from, from_name) = self.locate(&target)?;
             let (to, to_name) = self.locate(&path)?;
-            fs::linkat(
-                &from,
-                from_name.as_path(),
-                &to,
-                to_name.as_path(),
-                AtFlags::empty(),
-            )
-            .with_context(|| String::from_utf8_lossy(&path).into_owned())?;
+            fs::linkat(&from, from_name.as_path(), &to, to_name.as_path(), AtFlags::empty())
+                .with_context(|| String::from_utf8_lossy(&path).into_owned())?;
         }
         // Deepest first: a directory that lost its write bits would refuse what is below it.
         directories.sort_unstable_by(|a, b| b.0.cmp(&a.0));
@@ -442,10 +382,7 @@ impl Shared {
             }
         }
         let bytes = self.bytes.load(Ordering::Relaxed);
-        Ok(Unpacked {
-            items: self.wanted.len() as u64,
-            bytes,
-        })
+        Ok(Unpacked { items: self.wanted.len() as u64, bytes })
     }
 
     /// Parent directory and name of a member that is on disk already.
@@ -455,9 +392,7 @@ impl Shared {
             .filter(|&end| end == archive_path.len() || archive_path[end] == b'/')
             .find_map(|end| {
                 let below = archive_path[end..].strip_prefix(b"/").unwrap_or_default();
-                self.wanted
-                    .get(&archive_path[..end])
-                    .map(|wanted| (wanted, below))
+                self.wanted.get(&archive_path[..end]).map(|wanted| (wanted, below))
             })
             .context("a member of no wanted item")?;
         let path = wanted.path(below);
@@ -470,11 +405,7 @@ impl Shared {
             None => member.attributes,
             Some((uid, gid)) => {
                 let executable = member.attributes.mode & 0o100 != 0;
-                Attributes {
-                    uid,
-                    gid,
-                    ..Attributes::canonical(&member.kind, executable)
-                }
+                Attributes { uid, gid, ..Attributes::canonical(&member.kind, executable) }
             }
         }
     }
@@ -485,17 +416,12 @@ impl Shared {
 
     fn fail(&self, error: anyhow::Error) {
         self.failed.store(true, Ordering::Relaxed);
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
     fn take_failure(&self) -> anyhow::Error {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure
-            .take()
-            .unwrap_or_else(|| anyhow!("unpacking was stopped"))
+        failure.take().unwrap_or_else(|| anyhow!("unpacking was stopped"))
     }
 }
 
@@ -503,11 +429,7 @@ impl Wanted {
     /// Path below the target directory.
     fn path(&self, below: &[u8]) -> Vec<u8> {
         let name = self.target.name.as_bytes();
-        if below.is_empty() {
-            name.to_vec()
-        } else {
-            [name, b"/", below].concat()
-        }
+        if below.is_empty() { name.to_vec() } else { [name, b"/", below].concat() }
     }
 }
 
@@ -515,11 +437,7 @@ impl Worker {
     fn parent(&mut self, target: &Target, path: &[u8]) -> Result<BorrowedFd<'_>> {
         let parent = parent_of(path);
         let key = [&target.directory.as_raw_key(), parent].concat();
-        if self
-            .last_parent
-            .as_ref()
-            .is_none_or(|(known, _)| *known != key)
-        {
+        if self.last_parent.as_ref().is_none_or(|(known, _)| *known != key) {
             let base = target.directory.as_fd();
             let directory = match open_parent(base, path) {
                 Err(Errno::NOENT) => {
@@ -567,28 +485,16 @@ fn last(path: &[u8]) -> &[u8] {
 }
 
 fn parent_of(path: &[u8]) -> &[u8] {
-    path.iter()
-        .rposition(|&b| b == b'/')
-        .map_or(b".", |slash| &path[..slash])
+    path.iter().rposition(|&b| b == b'/').map_or(b".", |slash| &path[..slash])
 }
 
 fn open_parent(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(
-        base,
-        OsStr::from_bytes(parent_of(path)),
-        flags,
-        Mode::empty(),
-        CONFINED,
-    )
+    openat2(base, OsStr::from_bytes(parent_of(path)), flags, Mode::empty(), CONFINED)
 }
 
 fn make_parents(base: BorrowedFd<'_>, parent: &[u8]) -> Result<()> {
-    let slashes = parent
-        .iter()
-        .enumerate()
-        .filter(|(_, b)| **b == b'/')
-        .map(|(at, _)| at);
+    let slashes = parent.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
     for end in slashes.chain([parent.len()]) {
         let path = &parent[..end];
         make_directory(open_parent(base, path)?.as_fd(), last(path))?;
@@ -602,9 +508,7 @@ fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         Err(Errno::EXIST) => {
             let stat = fs::statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?;
             if fs::FileType::from_raw_mode(stat.st_mode) != fs::FileType::Directory {
-                bail!(SnapshotError::damaged(
-                    "a directory and something else have one name"
-                ));
+                bail!(SnapshotError::damaged("a directory and something else have one name"));
             }
             Ok(())
         }
@@ -615,12 +519,7 @@ fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 fn create(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let name = OsStr::from_bytes(name);
-    Ok(File::from(fs::openat(
-        parent,
-        name,
-        flags,
-        Mode::from_raw_mode(mode & 0o777),
-    )?))
+    Ok(File::from(fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777))?))
 }
 
 /// Owner, mode and time of an open file. The mode comes after the owner, since a change of owner
@@ -649,12 +548,7 @@ fn set_attributes(
         fs::chownat(&parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     if directory {
-        fs::chmodat(
-            &parent,
-            name,
-            Mode::from_raw_mode(attributes.mode),
-            AtFlags::empty(),
-        )?;
+        fs::chmodat(&parent, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
     }
     fs::utimensat(&parent, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
@@ -670,14 +564,8 @@ fn gid(attributes: Attributes) -> Option<Gid> {
 
 fn times(attributes: Attributes) -> Timestamps {
     let (tv_sec, nanos) = attributes.mtime;
-    let time = Timespec {
-        tv_sec,
-        tv_nsec: nanos.into(),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
+    let time = Timespec { tv_sec, tv_nsec: nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 /// Takes what lies in this frame of a content of `size` bytes from `offset` on, with its padding.

@@ -29,10 +29,7 @@ pub struct Verifier<'a> {
 
 impl<'a> Verifier<'a> {
     pub fn new(index: &'a Index) -> Result<Self, SnapshotError> {
-        let paths = index
-            .items
-            .iter()
-            .map(|item| index.archive_path(item).into_bytes());
+        let paths = index.items.iter().map(|item| index.archive_path(item).into_bytes());
         Ok(Verifier {
             index,
             decompressor: zstd::bulk::Decompressor::new()?,
@@ -47,27 +44,15 @@ impl<'a> Verifier<'a> {
     /// Checks the next frame.
     pub fn frame(&mut self, number: u32, compressed: &[u8]) -> Result<(), SnapshotError> {
         let damaged = |what: &str| SnapshotError::damaged(format!("frame {number}: {what}"));
-        let entry = self
-            .index
-            .frames
-            .get(number as usize)
-            .ok_or_else(|| damaged("none"))?;
+        let entry = self.index.frames.get(number as usize).ok_or_else(|| damaged("none"))?;
         let mut raw = std::mem::take(&mut self.raw);
         read_frame(&mut self.decompressor, number, entry, compressed, &mut raw)?;
         let mut rest = &raw[..];
 
-        let said = entry
-            .continues
-            .as_ref()
-            .map(|c| (unescape_path(&c.path), c.offset, c.size));
-        let open = self
-            .open
-            .take()
-            .map(|(path, offset, size)| (Some(path), offset, size));
+        let said = entry.continues.as_ref().map(|c| (unescape_path(&c.path), c.offset, c.size));
+        let open = self.open.take().map(|(path, offset, size)| (Some(path), offset, size));
         if said != open {
-            return Err(damaged(
-                "it does not continue the file that the last one left open",
-            ));
+            return Err(damaged("it does not continue the file that the last one left open"));
         }
         if let Some((Some(path), offset, size)) = open {
             self.content(&mut rest, path, offset, size)?;
@@ -98,10 +83,7 @@ impl<'a> Verifier<'a> {
                 )));
             }
         }
-        Ok(Verified {
-            items: self.index.items.len() as u64,
-            ..self.verified
-        })
+        Ok(Verified { items: self.index.items.len() as u64, ..self.verified })
     }
 
     fn content(
@@ -128,12 +110,7 @@ impl<'a> Verifier<'a> {
     /// Books a member on its item.
     fn count(&mut self, number: u32, path: &[u8]) -> Result<(), SnapshotError> {
         let shown = || String::from_utf8_lossy(path).into_owned();
-        if self
-            .index
-            .database
-            .as_ref()
-            .is_some_and(|d| d.path.as_bytes() == path)
-        {
+        if self.index.database.as_ref().is_some_and(|d| d.path.as_bytes() == path) {
             return Ok(());
         }
         let ends = (0..=path.len()).filter(|&end| end == path.len() || path[end] == b'/');
@@ -142,10 +119,7 @@ impl<'a> Verifier<'a> {
             position.ok_or_else(|| SnapshotError::damaged(format!("{} is in no item", shown())))?;
         let frames = self.index.items[position].frames;
         if !(frames.0..=frames.1).contains(&number) {
-            return Err(SnapshotError::damaged(format!(
-                "{} is in frame {number}",
-                shown()
-            )));
+            return Err(SnapshotError::damaged(format!("{} is in frame {number}", shown())));
         }
         self.seen[position] += 1;
         Ok(())

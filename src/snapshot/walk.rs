@@ -12,9 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// How a path inside a tree is opened: never through a symbolic link, never out of the tree.
-pub const CONFINED: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
+pub const CONFINED: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// What one item turned out to be.
 pub struct Walked {
@@ -53,13 +52,8 @@ pub fn walk(
     archive_path: &str,
     fidelity: Fidelity,
 ) -> Result<Option<Walked>> {
-    let mut walk = Walk {
-        fidelity,
-        found: Vec::new(),
-        disk: 0,
-        linked: HashMap::new(),
-        left_out: Vec::new(),
-    };
+    let mut walk =
+        Walk { fidelity, found: Vec::new(), disk: 0, linked: HashMap::new(), left_out: Vec::new() };
     match walk.visit(base, path, path.to_vec(), archive_path.as_bytes().to_vec()) {
         Err(e) if e.downcast_ref::<TopIsMissing>().is_some() => return Ok(None),
         other => other?,
@@ -130,10 +124,7 @@ impl Walk {
                 mode: stat.st_mode & 0o7777,
                 uid: stat.st_uid,
                 gid: stat.st_gid,
-                mtime: (
-                    stat.st_mtime,
-                    u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
-                ),
+                mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
             },
         };
         let kind = match kind {
@@ -155,15 +146,8 @@ impl Walk {
             Kind::Symlink(_) | Kind::HardLink(_) => 0,
         };
         let is_directory = kind == Kind::Directory;
-        let member = Member {
-            path: archive_path.clone(),
-            kind,
-            attributes,
-        };
-        self.found.push(Found {
-            member,
-            path: path.clone(),
-        });
+        let member = Member { path: archive_path.clone(), kind, attributes };
+        self.found.push(Found { member, path: path.clone() });
         if is_directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let directory =

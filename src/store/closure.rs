@@ -50,11 +50,8 @@ pub fn choose(
     }
     let available =
         |wanted: &HashSet<&ItemName>, name| wanted.contains(name) || live.contains(name);
-    let mut lost: Vec<&ItemName> = referrers
-        .keys()
-        .copied()
-        .filter(|name| !available(&wanted, name))
-        .collect();
+    let mut lost: Vec<&ItemName> =
+        referrers.keys().copied().filter(|name| !available(&wanted, name)).collect();
     while let Some(name) = lost.pop() {
         for referrer in referrers.get(name).into_iter().flatten() {
             if wanted.remove(referrer) {
@@ -67,10 +64,7 @@ pub fn choose(
         if wanted.contains(item) {
             choice.wanted.push(item.clone());
         } else if let Some(reason) = skipped.remove(item) {
-            choice.skipped.push(Skipped {
-                name: item.clone(),
-                reason,
-            });
+            choice.skipped.push(Skipped { name: item.clone(), reason });
         }
     }
     choice

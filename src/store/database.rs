@@ -37,9 +37,7 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let directory = tempfile::Builder::new().prefix("storecache-").tempdir()?;
     let file_name = "db.sqlite".to_owned();
     let copy = directory.path().join(&file_name);
-    let target = copy
-        .to_str()
-        .context("the temporary directory is not UTF-8")?;
+    let target = copy.to_str().context("the temporary directory is not UTF-8")?;
     connection
         .execute("VACUUM INTO ?1", [target])
         .with_context(|| format!("freeze {}", live.display()))?;
@@ -50,13 +48,7 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let items = frozen.items()?;
     let migrations = frozen.migrations()?;
     let handle = OwnedFd::from(std::fs::File::open(directory.path())?);
-    Ok(Frozen {
-        _directory: directory,
-        directory: handle,
-        file_name,
-        items,
-        migrations,
-    })
+    Ok(Frozen { _directory: directory, directory: handle, file_name, items, migrations })
 }
 
 /// The database of the live store, for reading.
@@ -89,10 +81,7 @@ impl LiveDatabase {
         let paths = statement.query_map([], |row| row.get::<_, String>(0))?;
         // Whatever is not an item's path cannot be in a snapshot either.
         let names = paths.map(|path| path.map(|p| ItemName::from_path(&p, layout.store_dir)));
-        names
-            .filter_map(Result::transpose)
-            .collect::<Result<_, _>>()
-            .context("read ValidPaths")
+        names.filter_map(Result::transpose).collect::<Result<_, _>>().context("read ValidPaths")
     }
 }
 
@@ -120,23 +109,17 @@ impl SnapshotDatabase {
                 bail!("the database has no table {table}");
             }
         }
-        Ok(SnapshotDatabase {
-            connection,
-            store_dir: layout.store_dir,
-        })
+        Ok(SnapshotDatabase { connection, store_dir: layout.store_dir })
     }
 
     /// All valid items, sorted by name.
     pub fn items(&self) -> Result<Vec<ValidItem>> {
-        let mut statement = self
-            .connection
-            .prepare("SELECT path, hash, narSize FROM ValidPaths")?;
+        let mut statement =
+            self.connection.prepare("SELECT path, hash, narSize FROM ValidPaths")?;
         let mut rows = statement.query([])?;
         let mut items = Vec::new();
         while let Some(row) = rows.next()? {
-            let nar_size = row
-                .get::<_, Option<i64>>(2)?
-                .and_then(|n| u64::try_from(n).ok());
+            let nar_size = row.get::<_, Option<i64>>(2)?.and_then(|n| u64::try_from(n).ok());
             items.push(ValidItem {
                 name: self.item_name(&row.get::<_, String>(0)?)?,
                 nar_hash: row.get(1)?,
@@ -161,10 +144,7 @@ impl SnapshotDatabase {
             let reference: Option<String> = row.get(1)?;
             let reference = reference
                 .with_context(|| format!("{referrer} refers to a row that is not there"))?;
-            references
-                .entry(referrer)
-                .or_default()
-                .push(self.item_name(&reference)?);
+            references.entry(referrer).or_default().push(self.item_name(&reference)?);
         }
         Ok(references)
     }
@@ -174,12 +154,9 @@ impl SnapshotDatabase {
         if !is_table(&self.connection, "SchemaMigrations")? {
             return Ok(Vec::new());
         }
-        let mut statement = self
-            .connection
-            .prepare("SELECT migration FROM SchemaMigrations ORDER BY migration")?;
-        let names = statement
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
+        let mut statement =
+            self.connection.prepare("SELECT migration FROM SchemaMigrations ORDER BY migration")?;
+        let names = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(names)
     }
 
@@ -196,9 +173,7 @@ fn open_read_only(path: &Path) -> Result<Connection> {
     connection.busy_timeout(BUSY)?;
     // SQLite opens lazily; this is the first look into the file.
     connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| {
-            row.get::<_, i64>(0)
-        })
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
         .with_context(context)?;
     Ok(connection)
 }
@@ -219,8 +194,6 @@ fn is_table(connection: &Connection, name: &str) -> Result<bool> {
 /// Names of a table's columns.
 pub(super) fn columns(connection: &Connection, table: &str) -> Result<HashSet<String>> {
     let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
-    let names = statement
-        .query_map([table], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
+    let names = statement.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(names)
 }

@@ -26,12 +26,8 @@ impl ItemName {
     pub fn parse(text: &str) -> Option<Self> {
         let (hash, name) = text.split_at_checked(HASH_LENGTH)?;
         let name = name.strip_prefix('-')?;
-        let hash_ok = hash
-            .bytes()
-            .all(|b| b"0123456789abcdfghijklmnpqrsvwxyz".contains(&b));
-        let name_ok = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-._?=".contains(&b));
+        let hash_ok = hash.bytes().all(|b| b"0123456789abcdfghijklmnpqrsvwxyz".contains(&b));
+        let name_ok = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._?=".contains(&b));
         let dots = matches!(name, "." | "..") || name.starts_with(".-") || name.starts_with("..-");
         let length_ok = (1..=NAME_LENGTH).contains(&name.len());
         (hash_ok && name_ok && length_ok && !dots).then(|| ItemName(text.to_owned()))

@@ -44,10 +44,7 @@ impl Layout {
     /// When there is none, or more than one.
     pub fn detect(root: &Path) -> Result<StoreKind> {
         let there = |path: &str| root.join(path).is_dir();
-        match (
-            there("nix/var/nix"),
-            there("gnu/store") && there("var/guix"),
-        ) {
+        match (there("nix/var/nix"), there("gnu/store") && there("var/guix")) {
             (true, false) => Ok(StoreKind::Nix),
             (false, true) => Ok(StoreKind::Guix),
             (true, true) => bail!(

@@ -23,7 +23,14 @@ pub enum LockMode {
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Lock {
+    /// Lets go of the lock before the value is dropped.
+    pub fn release(&self) -> Result<()> {
+        flock(&self.file, FlockOperation::Unlock).context("release a lock")
+    }
 }
 
 /// Somebody else kept a lock beyond the deadline.
@@ -55,7 +62,7 @@ pub fn lock(
     loop {
         cancelled()?;
         match flock(&file, operation) {
-            Ok(()) => return Ok(Lock { _file: file }),
+            Ok(()) => return Ok(Lock { file }),
             Err(Errno::WOULDBLOCK) if started.elapsed() < patience => {
                 std::thread::sleep(ASK_AGAIN.min(patience));
             }
@@ -75,13 +82,7 @@ fn open(path: &Path) -> std::io::Result<File> {
         return File::open(path);
     }
     // As the daemon makes its locks: empty, for the owner only.
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// A process that has a file open.
@@ -97,11 +98,7 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
     let own_pid = std::process::id();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         if pid == own_pid {
@@ -119,10 +116,7 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let words = command.split(|&b| b == 0).filter(|word| !word.is_empty());
             let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
-            found.push(Holder {
-                pid,
-                command: words.join(" "),
-            });
+            found.push(Holder { pid, command: words.join(" ") });
         }
     }
     Ok(found)
@@ -132,8 +126,6 @@ fn describe(holders: &[Holder]) -> String {
     if holders.is_empty() {
         return "a process that this one cannot see".into();
     }
-    let each = holders
-        .iter()
-        .map(|h| format!("process {} ({})", h.pid, h.command.trim()));
+    let each = holders.iter().map(|h| format!("process {} ({})", h.pid, h.command.trim()));
     each.collect::<Vec<_>>().join(", ")
 }

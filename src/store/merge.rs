@@ -4,7 +4,7 @@
 //! Ids differ between databases; items are joined by path.
 
 use super::database::{columns, open_read_write};
-use super::{ItemName, Layout, SnapshotDatabase};
+use super::{ItemName, Layout, Skipped, SnapshotDatabase, choose};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
@@ -13,15 +13,7 @@ use std::path::Path;
 
 /// Columns of `ValidPaths` that are carried over where both sides have them. `ultimate` is not: it
 /// would claim that the item was built here.
-const CARRIED: [&str; 7] = [
-    "path",
-    "hash",
-    "registrationTime",
-    "deriver",
-    "narSize",
-    "sigs",
-    "ca",
-];
+const CARRIED: [&str; 7] = ["path", "hash", "registrationTime", "deriver", "narSize", "sigs", "ca"];
 
 /// The tables of schema 10 that hold rows; a newer program adds its own at the first start.
 const EMPTY_DATABASE: &str = "
@@ -76,10 +68,7 @@ impl Rows {
             if !wanted.contains(&name) {
                 continue;
             }
-            let values = carried
-                .iter()
-                .enumerate()
-                .map(|(at, column)| Ok((*column, row.get(at)?)));
+            let values = carried.iter().enumerate().map(|(at, column)| Ok((*column, row.get(at)?)));
             items.push(Row {
                 values: values.collect::<Result<_>>()?,
                 references: references.remove(&name).unwrap_or_default(),
@@ -88,29 +77,37 @@ impl Rows {
             });
         }
         if items.len() != wanted.len() {
-            bail!(
-                "the snapshot's database lacks {} rows",
-                wanted.len() - items.len()
-            );
+            bail!("the snapshot's database lacks {} rows", wanted.len() - items.len());
         }
         Ok(Rows { items })
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Leaves out the rows that can not become valid beside `live`; gives back which these are.
+    pub fn settle(&mut self, live: &HashSet<ItemName>) -> Vec<Skipped> {
+        let names: Vec<ItemName> = self.items.iter().map(|row| row.name.clone()).collect();
+        let references =
+            self.items.iter().map(|row| (row.name.clone(), row.references.clone())).collect();
+        let skipped = choose(&names, &references, live, &|_| true).skipped;
+        let left_out: HashSet<&ItemName> = skipped.iter().map(|s| &s.name).collect();
+        self.items.retain(|row| !left_out.contains(&row.name));
+        skipped
     }
 
     /// Items that no other row refers to: rooting these keeps all of them.
     pub fn heads(&self, among: &HashSet<ItemName>) -> Vec<ItemName> {
         let chosen = || self.items.iter().filter(|row| among.contains(&row.name));
         let referred: HashSet<&ItemName> = chosen()
-            .flat_map(|row| {
-                row.references
-                    .iter()
-                    .filter(|reference| **reference != row.name)
-            })
+            .flat_map(|row| row.references.iter().filter(|reference| **reference != row.name))
             .collect();
-        chosen()
-            .map(|row| &row.name)
-            .filter(|name| !referred.contains(name))
-            .cloned()
-            .collect()
+        chosen().map(|row| &row.name).filter(|name| !referred.contains(name)).cloned().collect()
     }
 }
 
@@ -122,10 +119,7 @@ fn outputs(snapshot: &SnapshotDatabase) -> Result<HashMap<ItemName, Vec<(String,
     let mut outputs: HashMap<ItemName, Vec<(String, String)>> = HashMap::new();
     while let Some(row) = rows.next()? {
         let name = snapshot.item_name(&row.get::<_, String>(0)?)?;
-        outputs
-            .entry(name)
-            .or_default()
-            .push((row.get(1)?, row.get(2)?));
+        outputs.entry(name).or_default().push((row.get(1)?, row.get(2)?));
     }
     Ok(outputs)
 }
@@ -147,13 +141,8 @@ impl Merge {
         let connection = open_read_write(&layout.database())?;
         connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;")?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        let mut merge = Merge {
-            connection,
-            added: HashSet::new(),
-        };
-        merge
-            .insert(layout, rows)
-            .context("merge rows into the live database")?;
+        let mut merge = Merge { connection, added: HashSet::new() };
+        merge.insert(layout, rows).context("merge rows into the live database")?;
         merge.check()?;
         Ok(merge)
     }
@@ -164,33 +153,25 @@ impl Merge {
         let holes = vec!["?"; carried.len()].join(", ");
         let path_of = |name: &ItemName| format!("{}/{name}", layout.store_dir);
 
-        let mut find = self
-            .connection
-            .prepare("SELECT id FROM ValidPaths WHERE path = ?1")?;
+        let mut find = self.connection.prepare("SELECT id FROM ValidPaths WHERE path = ?1")?;
         let mut id_of = |name: &ItemName| -> Result<Option<i64>> {
             let mut rows = find.query([path_of(name)])?;
             Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
         };
-        let sql = format!(
-            "INSERT INTO ValidPaths ({}) VALUES ({holes})",
-            carried.join(", ")
-        );
+        let sql = format!("INSERT INTO ValidPaths ({}) VALUES ({holes})", carried.join(", "));
         let mut insert_item = self.connection.prepare(&sql)?;
         let mut added: Vec<(&Row, i64)> = Vec::with_capacity(rows.items.len());
         for row in &rows.items {
             if id_of(&row.name)?.is_some() {
                 continue;
             }
-            let values = carried
-                .iter()
-                .map(|c| row.values.get(c).unwrap_or(&Value::Null));
+            let values = carried.iter().map(|c| row.values.get(c).unwrap_or(&Value::Null));
             added.push((row, insert_item.insert(params_from_iter(values))?));
         }
 
         let ids: HashMap<&ItemName, i64> = added.iter().map(|(row, id)| (&row.name, *id)).collect();
-        let mut insert_reference = self
-            .connection
-            .prepare("INSERT INTO Refs (referrer, reference) VALUES (?1, ?2)")?;
+        let mut insert_reference =
+            self.connection.prepare("INSERT INTO Refs (referrer, reference) VALUES (?1, ?2)")?;
         let mut insert_output = self
             .connection
             .prepare("INSERT INTO DerivationOutputs (drv, id, path) VALUES (?1, ?2, ?3)")?;
@@ -224,9 +205,7 @@ impl Merge {
 
     /// Makes the added items valid.
     pub fn commit(self) -> Result<()> {
-        self.connection
-            .execute_batch("COMMIT")
-            .context("commit to the live database")?;
+        self.connection.execute_batch("COMMIT").context("commit to the live database")?;
         self.connection
             .close()
             .map_err(|(_, e)| anyhow::Error::from(e).context("close the live database"))

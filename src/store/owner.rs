@@ -17,16 +17,9 @@ impl Owner {
     /// there is no database yet.
     pub fn of(layout: &Layout) -> Result<Self> {
         let database = layout.database_dir();
-        let place = if database.exists() {
-            database
-        } else {
-            layout.state()
-        };
+        let place = if database.exists() { database } else { layout.state() };
         let metadata = std::fs::metadata(&place).with_context(|| place.display().to_string())?;
-        Ok(Owner {
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-        })
+        Ok(Owner { uid: metadata.uid(), gid: metadata.gid() })
     }
 
     /// `root` or `user`: all that a snapshot says of it, since numbers differ between machines.

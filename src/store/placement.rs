@@ -49,11 +49,8 @@ impl Placement {
 impl Drop for Placement {
     fn drop(&mut self) {
         for moved in self.moved.drain(..).rev() {
-            let flags = if moved.exchanged {
-                RenameFlags::EXCHANGE
-            } else {
-                RenameFlags::NOREPLACE
-            };
+            let flags =
+                if moved.exchanged { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
             let name = moved.name.as_str();
             // Nothing is valid yet: an item that cannot be moved back is garbage to the daemon.
             let _ = renameat_with(&moved.place, name, &moved.staging, name, flags);

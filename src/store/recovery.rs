@@ -11,10 +11,7 @@ const PLAN: &str = ".placing";
 
 /// Writes the list. Call it before the first item is placed.
 pub fn record_plan(staging: &Path, items: &[ItemName]) -> Result<()> {
-    let names: String = items
-        .iter()
-        .flat_map(|item| [item.as_str(), "\n"])
-        .collect();
+    let names: String = items.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
     std::fs::write(staging.join(PLAN), names).context("record what is about to be placed")
 }
 
@@ -27,11 +24,7 @@ pub fn recover(layout: &Layout, staging: &Path) -> Result<()> {
         Err(e) => return Err(e).context("read what a dead run was about to place"),
     };
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
-    for name in names
-        .lines()
-        .filter_map(ItemName::parse)
-        .filter(|name| !valid.contains(name))
-    {
+    for name in names.lines().filter_map(ItemName::parse).filter(|name| !valid.contains(name)) {
         let place = layout.store().join(name.as_str());
         let staged = staging.join(name.as_str());
         // Fails where the item was never placed, which is as good.

@@ -1,7 +1,8 @@
 //! Staging: a hidden directory beside the items, in which a restore is prepared.
 //!
 //! It lies on the same file system, so that placing an item is a rename. To the daemon it is
-//! garbage: only the shared `gc.lock` of its maker keeps a collector from removing it.
+//! garbage: only the shared `gc.lock` of its maker keeps a collector from removing it. While the
+//! lock has to be let go it steps aside, into a directory that no collector reads.
 
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags, mkdir, open};
@@ -30,10 +31,7 @@ impl Staging {
         let directory = open(&path, flags, Mode::empty());
         let directory = directory.with_context(|| path.display().to_string());
         match directory {
-            Ok(directory) => Ok(Staging {
-                path,
-                directory: Arc::new(directory),
-            }),
+            Ok(directory) => Ok(Staging { path, directory: Arc::new(directory) }),
             Err(e) => {
                 let _ = std::fs::remove_dir(&path);
                 Err(e)
@@ -43,6 +41,16 @@ impl Staging {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Moves to `directory`, which must be on the same mount.
+    pub fn step_to(&mut self, directory: &Path) -> Result<()> {
+        let name = self.path.file_name().context("a staging directory has a name")?;
+        let path = directory.join(name);
+        std::fs::rename(&self.path, &path)
+            .with_context(|| format!("move {} to {}", self.path.display(), directory.display()))?;
+        self.path = path;
+        Ok(())
     }
 }
 
@@ -63,11 +71,7 @@ pub fn clean_stale(parent: &Path) -> Result<usize> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes())
-        {
+        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             let path = entry.path();
             std::fs::remove_dir_all(&path)
                 .with_context(|| format!("remove {}, left by a dead run", path.display()))?;

@@ -50,21 +50,13 @@ impl Role {
             Fixture::Small => "-small",
             Fixture::Optimised => "-optimised",
         };
-        found(
-            directory()
-                .join("fixtures")
-                .join(format!("{}{suffix}", self.name())),
-        )
+        found(directory().join("fixtures").join(format!("{}{suffix}", self.name())))
     }
 }
 
 /// The cache directory, by the rule in the head of `scripts/roots`.
 pub fn directory() -> PathBuf {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(chosen) = set("STORECACHE_TEST_CACHE") {
         return chosen;
     }

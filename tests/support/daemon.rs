@@ -24,16 +24,10 @@ impl World {
             self.ok(["systemctl", "start", UNITS[0]]);
         } else {
             // Not with NIX_REMOTE in its environment: its workers would be clients of itself.
-            self.sh(&format!(
-                "setsid --fork nix-daemon --daemon </dev/null >>{LOG} 2>&1"
-            ));
+            self.sh(&format!("setsid --fork nix-daemon --daemon </dev/null >>{LOG} 2>&1"));
         }
         poll::until("nix-daemon to answer", PATIENCE, || {
-            if self.daemon_answers() {
-                Ok(())
-            } else {
-                Err(self.daemon_log())
-            }
+            if self.daemon_answers() { Ok(()) } else { Err(self.daemon_log()) }
         });
     }
 
@@ -53,30 +47,21 @@ impl World {
                 .iter()
                 .filter(|&&pid| pid != self.init() && procfs::is_alive(pid))
                 .collect();
-            if left.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("processes {left:?}"))
-            }
+            if left.is_empty() { Ok(()) } else { Err(format!("processes {left:?}")) }
         });
     }
 
     /// Whether a client gets an answer. In a container this starts the service.
     pub fn daemon_answers(&self) -> bool {
         let nothing = "/nix/store/00000000000000000000000000000000-nothing";
-        self.nix(["nix-store", "--check-validity", "--print-invalid", nothing])
-            .status
-            .success()
+        self.nix(["nix-store", "--check-validity", "--print-invalid", nothing]).status.success()
     }
 
     /// The pid, as this world sees it, of the process that listens on the socket. With systemd that
     /// is the service if it runs, else systemd itself.
     pub fn daemon_pid(&self) -> Option<u32> {
-        let mut inner: Vec<u32> = self
-            .listeners()
-            .into_iter()
-            .filter_map(|pid| procfs::pids(pid)?.pop())
-            .collect();
+        let mut inner: Vec<u32> =
+            self.listeners().into_iter().filter_map(|pid| procfs::pids(pid)?.pop()).collect();
         inner.sort_by_key(|&pid| (pid == 1, pid));
         inner.first().copied()
     }
@@ -88,9 +73,7 @@ impl World {
     /// What bare daemons of this world have said so far.
     pub fn daemon_log(&self) -> String {
         if self.is_container() {
-            return self
-                .run(["journalctl", "--no-pager", "--unit", UNITS[1]])
-                .stdout;
+            return self.run(["journalctl", "--no-pager", "--unit", UNITS[1]]).stdout;
         }
         fs::read_to_string(self.host(LOG)).unwrap_or_default()
     }
@@ -98,14 +81,12 @@ impl World {
     /// Waits until no process has the database open, by the lock that each holds meanwhile.
     #[track_caller]
     pub fn wait_until_idle(&self) {
-        poll::until(
-            "the database to be closed by all",
-            PATIENCE,
-            || match File::open(self.host("/nix/var/nix/db/big-lock")) {
+        poll::until("the database to be closed by all", PATIENCE, || {
+            match File::open(self.host("/nix/var/nix/db/big-lock")) {
                 Ok(lock) => lock.try_lock().map_err(|error| error.to_string()),
                 Err(_) => Ok(()),
-            },
-        );
+            }
+        });
     }
 
     /// Makes `/nix` what it is after an installation: no item, no row, no root. The daemon is
@@ -119,10 +100,7 @@ impl World {
         let pristine = self.role().root().join("nix/.");
         for mut command in [Command::new("find"), Command::new("cp")] {
             let status = match command.get_program().to_str() {
-                Some("find") => command
-                    .arg(&nix)
-                    .args(["-mindepth", "1", "-delete"])
-                    .status(),
+                Some("find") => command.arg(&nix).args(["-mindepth", "1", "-delete"]).status(),
                 _ => command.arg("-a").args([&pristine, &nix]).status(),
             };
             assert!(status.unwrap().success(), "cannot wipe {}", nix.display());

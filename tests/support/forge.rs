@@ -1,1 +1,168 @@
-//! Snapshots that nobody should have made.
+//! Snapshots taken apart and put together again in ways that `save` never would.
+
+use sha2::{Digest as _, Sha256};
+use storecache::snapshot::{
+    DatabaseEntry, Digest, Frame, Head, Index, ItemEntry, Opened, SnapshotError, SnapshotWriter,
+    Verifier, open,
+};
+
+/// Opens a snapshot that lies in memory.
+pub fn open_bytes(bytes: &[u8]) -> Result<Opened, SnapshotError> {
+    open(bytes.len() as u64, &mut |at, buffer| {
+        let at = at as usize;
+        buffer.copy_from_slice(&bytes[at..at + buffer.len()]);
+        Ok(())
+    })
+}
+
+/// The compressed bytes of a frame.
+pub fn frame_bytes<'a>(bytes: &'a [u8], index: &Index, number: usize) -> &'a [u8] {
+    let frame = &index.frames[number];
+    &bytes[frame.at as usize..][..frame.size as usize]
+}
+
+/// Opens and verifies a snapshot to its last byte.
+pub fn check(bytes: &[u8]) -> Result<(), SnapshotError> {
+    let opened = open_bytes(bytes)?;
+    let mut verifier = Verifier::new(&opened.index)?;
+    for number in 0..opened.index.frames.len() {
+        verifier.frame(number as u32, frame_bytes(bytes, &opened.index, number))?;
+    }
+    verifier.finish()?;
+    Ok(())
+}
+
+/// A snapshot in its parts; every part may be changed before it is built again.
+pub struct Parts {
+    pub head: Head,
+    /// Compressed frames with what the index says of them.
+    pub frames: Vec<Frame>,
+    pub items_under: String,
+    pub items: Vec<ItemEntry>,
+    pub database: Option<DatabaseEntry>,
+}
+
+impl Parts {
+    pub fn of(bytes: &[u8]) -> Parts {
+        let Opened { head, index, .. } = open_bytes(bytes).unwrap();
+        let frames = (0..index.frames.len()).map(|number| Frame {
+            bytes: frame_bytes(bytes, &index, number).to_vec(),
+            raw: index.frames[number].raw,
+            sha256: index.frames[number].sha256,
+            continues: index.frames[number].continues.clone(),
+            progress: Default::default(),
+        });
+        Parts {
+            head,
+            frames: frames.collect(),
+            items_under: index.items_under,
+            items: index.items,
+            database: index.database,
+        }
+    }
+
+    /// The whole file, with every digest right.
+    pub fn build(self) -> Vec<u8> {
+        let mut writer = SnapshotWriter::new(Vec::new(), &self.head).unwrap();
+        for frame in self.frames {
+            writer.frame(frame).unwrap();
+        }
+        let built = writer.finish(&self.items_under, self.items, self.database);
+        built.unwrap().0
+    }
+
+    /// Puts another file in the place of the database.
+    pub fn replace_database(&mut self, content: &[u8]) {
+        let database = self.database.as_mut().unwrap();
+        let (first, last) = database.frames;
+        let tar = member(database.path.as_bytes(), b'0', b"", content);
+        self.frames
+            .splice(first as usize..=last as usize, [frame(&tar)]);
+        database.frames = (first, first);
+        database.size = content.len() as u64;
+        for item in &mut self.items {
+            item.frames.0 -= last - first;
+            item.frames.1 -= last - first;
+        }
+    }
+
+    /// The content of the database.
+    pub fn database(&self) -> Vec<u8> {
+        let database = self.database.as_ref().unwrap();
+        let (first, last) = database.frames;
+        let frames = &self.frames[first as usize..=last as usize];
+        let tar: Vec<u8> = frames.iter().flat_map(raw_bytes).collect();
+        tar[512..][..database.size as usize].to_vec()
+    }
+}
+
+/// What a frame decodes to.
+pub fn raw_bytes(frame: &Frame) -> Vec<u8> {
+    zstd::bulk::decompress(&frame.bytes, frame.raw as usize).unwrap()
+}
+
+/// A frame of these tar bytes.
+pub fn frame(tar: &[u8]) -> Frame {
+    let bytes = zstd::bulk::compress(tar, 3).unwrap();
+    Frame {
+        sha256: Digest::of(&bytes),
+        bytes,
+        raw: tar.len() as u64,
+        continues: None,
+        progress: Default::default(),
+    }
+}
+
+/// A tar member with any name, type, target and content, and a right checksum.
+pub fn member(path: &[u8], kind: u8, target: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::new(kind));
+    header.set_size(content.len() as u64);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.name[..path.len()].copy_from_slice(path);
+    gnu.linkname[..target.len()].copy_from_slice(target);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+pub fn directory(path: &[u8]) -> Vec<u8> {
+    member(&[path, b"/"].concat(), b'5', b"", b"")
+}
+
+pub fn file(path: &[u8], content: &[u8]) -> Vec<u8> {
+    member(path, b'0', b"", content)
+}
+
+pub fn symlink(path: &[u8], target: &[u8]) -> Vec<u8> {
+    member(path, b'2', target, b"")
+}
+
+pub fn hard_link(path: &[u8], target: &[u8]) -> Vec<u8> {
+    member(path, b'1', target, b"")
+}
+
+/// An entry of the index.
+pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
+    ItemEntry {
+        name: name.into(),
+        frames,
+        files,
+        disk: 4096,
+        nar_size: None,
+        nar_hash: None,
+        fingerprint: None,
+    }
+}
+
+/// SHA-256 by another road than the library's own.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -37,10 +37,7 @@ impl<'w> Invocation<'w> {
     {
         Invocation {
             world,
-            words: words
-                .into_iter()
-                .map(|word| word.as_ref().to_owned())
-                .collect(),
+            words: words.into_iter().map(|word| word.as_ref().to_owned()).collect(),
             user: None,
             directory: PathBuf::from("/"),
             environment: Vec::new(),
@@ -61,8 +58,7 @@ impl<'w> Invocation<'w> {
     }
 
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.environment
-            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -111,35 +107,17 @@ impl<'w> Invocation<'w> {
             .stderr(stderr.try_clone().unwrap())
             .spawn()
             .expect("cannot run nsenter");
-        Running {
-            command: self.to_string(),
-            child,
-            stdout,
-            stderr,
-            world: self.world,
-        }
+        Running { command: self.to_string(), child, stdout, stderr, world: self.world }
     }
 
     fn command(&self) -> Command {
         let user = self.user.as_deref().unwrap_or("root");
-        let home = if user == "root" {
-            "/root".to_owned()
-        } else {
-            format!("/home/{user}")
-        };
+        let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
         let mut command = Command::new("/usr/bin/nsenter");
-        command
-            .env_clear()
-            .env("PATH", PATH)
-            .env("LANG", "C.UTF-8")
-            .env("HOME", home);
+        command.env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").env("HOME", home);
         command.env("USER", user).env("LOGNAME", user);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-            .arg("--all")
-            .arg("--target")
-            .arg(self.world.init().to_string())
-            .arg("--");
+        command.arg("--all").arg("--target").arg(self.world.init().to_string()).arg("--");
         command.arg("env").arg("--chdir").arg(&self.directory);
         if let Some(user) = &self.user {
             command.args(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
@@ -151,11 +129,7 @@ impl<'w> Invocation<'w> {
 
 impl fmt::Display for Invocation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let words: Vec<_> = self
-            .words
-            .iter()
-            .map(|word| word.to_string_lossy())
-            .collect();
+        let words: Vec<_> = self.words.iter().map(|word| word.to_string_lossy()).collect();
         write!(f, "{}", words.join(" "))
     }
 }
@@ -256,9 +230,7 @@ pub struct Output {
 impl Output {
     /// The exit status as a shell has it: 128 and the number of the signal for a killed command.
     pub fn code(&self) -> i32 {
-        self.status
-            .code()
-            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
     #[track_caller]
@@ -282,10 +254,6 @@ impl Output {
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "$ {}", self.command)?;
-        writeln!(
-            f,
-            "--- stdout\n{}--- stderr\n{}--- {}",
-            self.stdout, self.stderr, self.status
-        )
+        writeln!(f, "--- stdout\n{}--- stderr\n{}--- {}", self.stdout, self.stderr, self.status)
     }
 }

@@ -32,18 +32,11 @@ impl World {
     pub fn verify_store(&self) {
         let before = self.valid_paths();
         let command = ["nix-store", "--verify", "--check-contents"];
-        let output = self
-            .command(command)
-            .patience(Duration::from_secs(300))
-            .ok();
+        let output = self.command(command).patience(Duration::from_secs(300)).ok();
         let complaints = ["error", "warning", "modified", "disappeared", "fix"];
         let clean = !complaints.iter().any(|word| output.stderr.contains(word));
         assert!(clean, "the store is not sound:\n{output}");
-        assert_eq!(
-            before,
-            self.valid_paths(),
-            "verifying has forgotten paths:\n{output}"
-        );
+        assert_eq!(before, self.valid_paths(), "verifying has forgotten paths:\n{output}");
     }
 
     /// The database as of now, WAL included, to be read only. `None` before the first client of a
@@ -55,11 +48,8 @@ impl World {
         }
         // Without a WAL nobody has it open: SQLite need not look out for writers, and will not
         // create one to do so.
-        let mode = if file.with_extension("sqlite-wal").exists() {
-            "mode=ro"
-        } else {
-            "immutable=1"
-        };
+        let mode =
+            if file.with_extension("sqlite-wal").exists() { "mode=ro" } else { "immutable=1" };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let database =
             Connection::open_with_flags(format!("file:{}?{mode}", file.display()), flags).unwrap();
@@ -94,15 +84,10 @@ impl World {
         let query = "select a.path, b.path from Refs join ValidPaths a on a.id = referrer \
                      join ValidPaths b on b.id = reference";
         let mut statement = snapshot.prepare(query).unwrap();
-        let rows = statement.query_map([], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-        });
+        let rows =
+            statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
         for (referrer, reference) in rows.unwrap().map(Result::unwrap) {
-            found
-                .get_mut(&referrer)
-                .unwrap()
-                .references
-                .insert(reference);
+            found.get_mut(&referrer).unwrap().references.insert(reference);
         }
         found
     }
@@ -115,16 +100,13 @@ impl World {
     #[track_caller]
     pub fn references(&self, path: &str) -> BTreeSet<String> {
         let found = self.registrations().remove(path);
-        found
-            .unwrap_or_else(|| panic!("{path} is not valid"))
-            .references
+        found.unwrap_or_else(|| panic!("{path} is not valid")).references
     }
 
     #[track_caller]
     pub fn references_of_all(&self) -> BTreeMap<String, BTreeSet<String>> {
         let all = self.registrations().into_iter();
-        all.map(|(path, registration)| (path, registration.references))
-            .collect()
+        all.map(|(path, registration)| (path, registration.references)).collect()
     }
 
     /// The rows that lead from a derivation to its outputs: path of the `.drv`, output, path.
@@ -144,9 +126,7 @@ impl World {
         let Ok(entries) = fs::read_dir(self.host("/nix/store")) else {
             return BTreeSet::new();
         };
-        entries
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .collect()
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// The files of a tree of this world; see [`tree_digest`].
@@ -166,17 +146,8 @@ impl World {
             fs::copy(recipe.join(name), inside.join(name)).unwrap();
         }
         let options = ["--max-jobs", "0", "--option", "substitute", "false"];
-        let words = [
-            "nix-build",
-            "/tmp/recipe/t.nix",
-            "-A",
-            "top",
-            "--no-out-link",
-        ];
-        let output = self
-            .command(words.iter().chain(&options))
-            .through_daemon()
-            .ok();
+        let words = ["nix-build", "/tmp/recipe/t.nix", "-A", "top", "--no-out-link"];
+        let output = self.command(words.iter().chain(&options)).through_daemon().ok();
         let expected = fs::read_link(recipe.join("nix/var/nix/gcroots/fixture")).unwrap();
         assert_eq!(output.stdout.trim(), expected.to_str().unwrap());
         output.stdout.trim().to_owned()

@@ -125,11 +125,7 @@ impl Place {
             let name = path.file_name().unwrap_or_default();
             name.as_bytes().starts_with(b".storecache-")
         };
-        tree_digest(self.directory.path())
-            .keys()
-            .filter(left)
-            .cloned()
-            .collect()
+        tree_digest(self.directory.path()).keys().filter(left).cloned().collect()
     }
 }
 
@@ -158,9 +154,7 @@ pub fn binary() -> PathBuf {
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<_> = words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
+    let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
     let done = command
         .stdin(Stdio::null())
         .output()
@@ -183,11 +177,7 @@ pub fn plain_tree(top: &Path) -> PlainTree {
             let inode = (metadata.dev(), metadata.ino());
             let same_file_as = first_names.get(&inode).cloned();
             first_names.entry(inode).or_insert_with(|| path.clone());
-            let entry = PlainEntry {
-                entry,
-                gid: metadata.gid(),
-                same_file_as,
-            };
+            let entry = PlainEntry { entry, gid: metadata.gid(), same_file_as };
             (path, entry)
         })
         .collect()
@@ -226,9 +216,7 @@ fn fill(top: &Path) {
     let deep = format!("deep/{long}/{long}/{long}");
     write(top, OsStr::new(&format!("{deep}/file")), b"deep\n");
     write(top, OsStr::new(&"8".repeat(255)), b"longest\n");
-    let large: Vec<u8> = (0..1_300_000u32)
-        .flat_map(|n| (n / 3).to_le_bytes())
-        .collect();
+    let large: Vec<u8> = (0..1_300_000u32).flat_map(|n| (n / 3).to_le_bytes()).collect();
     write(top, OsStr::new("large"), &[large.clone(), large].concat());
     fs::create_dir(top.join("empty-directory")).unwrap();
     fs::hard_link(top.join("one"), top.join("same-file")).unwrap();
@@ -239,12 +227,9 @@ fn fill(top: &Path) {
     symlink(&deep, top.join("to-deep")).unwrap();
 
     // Owners first: a change of owner clears setuid.
-    for (name, uid, gid) in [
-        ("one", 12, 34),
-        ("foreign", 3_000_000, 4_000_000),
-        ("shared", 0, 100),
-        ("", 1001, 1002),
-    ] {
+    for (name, uid, gid) in
+        [("one", 12, 34), ("foreign", 3_000_000, 4_000_000), ("shared", 0, 100), ("", 1001, 1002)]
+    {
         chown(top.join(name), Some(uid), Some(gid)).unwrap();
     }
     lchown(top.join("dangling"), Some(5), Some(6)).unwrap();
@@ -284,14 +269,8 @@ fn write(top: &Path, name: &OsStr, content: &[u8]) {
 
 /// Sets the time of a file, or of a link itself.
 pub fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanos,
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
+    let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 

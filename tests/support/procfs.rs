@@ -13,12 +13,8 @@ pub fn only_child(outer: u32) -> Option<u32> {
 /// The pids of one process in each nested namespace, the test's own first.
 pub fn pids(outer: u32) -> Option<Vec<u32>> {
     let status = fs::read_to_string(format!("/proc/{outer}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_whitespace()
-        .map(|pid| pid.parse().ok())
-        .collect()
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().map(|pid| pid.parse().ok()).collect()
 }
 
 /// False also for a zombie, which `kill -0` would find alive.
@@ -42,10 +38,7 @@ pub fn all() -> Vec<u32> {
 pub fn companions(outer: u32) -> Vec<u32> {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = namespace(outer);
-    all()
-        .into_iter()
-        .filter(|&pid| own.is_some() && namespace(pid) == own)
-        .collect()
+    all().into_iter().filter(|&pid| own.is_some() && namespace(pid) == own).collect()
 }
 
 /// The processes of a namespace that hold the listening end of a socket file.
@@ -62,13 +55,9 @@ pub fn listeners(init: u32, socket: &Path) -> Vec<u32> {
         return Vec::new();
     }
     let holds = |pid: &u32| {
-        fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|descriptor| {
-                fs::read_link(descriptor.path()).is_ok_and(|target| inodes.contains(&target))
-            })
+        fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().any(|descriptor| {
+            fs::read_link(descriptor.path()).is_ok_and(|target| inodes.contains(&target))
+        })
     };
     companions(init).into_iter().filter(holds).collect()
 }

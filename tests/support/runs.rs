@@ -19,20 +19,12 @@ pub fn run(world: &World, user: &str, verb: &str, more: &[&str]) -> Value {
 }
 
 pub fn attempt(world: &World, user: &str, verb: &str, more: &[&str]) -> Output {
-    let words = [verb]
-        .into_iter()
-        .chain(NIX)
-        .chain(more.iter().copied())
-        .chain(["--json"]);
+    let words = [verb].into_iter().chain(NIX).chain(more.iter().copied()).chain(["--json"]);
     world.storecache_as(user, words).run()
 }
 
 pub fn report(output: &Output) -> Value {
-    assert_eq!(
-        output.stdout.lines().count(),
-        1,
-        "one JSON object and no more:\n{output}"
-    );
+    assert_eq!(output.stdout.lines().count(), 1, "one JSON object and no more:\n{output}");
     serde_json::from_str(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output}"))
 }
 
@@ -54,15 +46,8 @@ pub struct Picture {
 
 pub fn picture(world: &World) -> Picture {
     let references = world.references_of_all();
-    let trees = references
-        .keys()
-        .map(|path| (path.clone(), world.tree_digest(path)))
-        .collect();
-    Picture {
-        outputs: world.derivation_outputs(),
-        references,
-        trees,
-    }
+    let trees = references.keys().map(|path| (path.clone(), world.tree_digest(path))).collect();
+    Picture { outputs: world.derivation_outputs(), references, trees }
 }
 
 /// Panics with the first difference instead of two whole stores.
@@ -76,9 +61,5 @@ pub fn assert_same(before: &Picture, after: &Picture) {
 }
 
 pub fn staging(world: &World) -> Vec<String> {
-    world
-        .store_listing()
-        .into_iter()
-        .filter(|name| name.starts_with(".storecache"))
-        .collect()
+    world.store_listing().into_iter().filter(|name| name.starts_with(".storecache")).collect()
 }

@@ -28,10 +28,7 @@ impl Scratch {
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let lock = File::open(directory.path()).unwrap();
         lock.lock().unwrap();
-        Scratch {
-            directory,
-            _lock: lock,
-        }
+        Scratch { directory, _lock: lock }
     }
 
     pub fn path(&self) -> &Path {
@@ -46,11 +43,7 @@ impl Scratch {
     /// A copy of `source` in here, with owners, times and hard links.
     pub fn copy(&self, source: &Path, name: &str) -> PathBuf {
         let target = self.path().join(name);
-        let status = Command::new("cp")
-            .arg("-a")
-            .args([source, &target])
-            .status()
-            .unwrap();
+        let status = Command::new("cp").arg("-a").args([source, &target]).status().unwrap();
         assert!(status.success(), "cannot copy {}", source.display());
         target
     }
@@ -68,9 +61,7 @@ impl Backend {
         let scratch = Scratch::new();
         fs::create_dir(scratch.path().join("cache")).unwrap();
         fs::set_permissions(scratch.path().join("cache"), Permissions::from_mode(0o1777)).unwrap();
-        Backend {
-            scratch: Arc::new(scratch),
-        }
+        Backend { scratch: Arc::new(scratch) }
     }
 
     /// Where the tests find it.

@@ -30,11 +30,7 @@ pub fn tree_digest(top: impl AsRef<Path>) -> BTreeMap<PathBuf, Entry> {
 }
 
 fn collect(top: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Entry>) {
-    let path = if below.as_os_str().is_empty() {
-        top.to_owned()
-    } else {
-        top.join(below)
-    };
+    let path = if below.as_os_str().is_empty() { top.to_owned() } else { top.join(below) };
     let metadata =
         fs::symlink_metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     if metadata.is_dir() {
@@ -47,17 +43,9 @@ fn collect(top: &Path, below: &Path, found: &mut BTreeMap<PathBuf, Entry>) {
 
 fn entry(path: &Path, metadata: &Metadata) -> Entry {
     let content = if metadata.is_symlink() {
-        fs::read_link(path)
-            .unwrap()
-            .as_os_str()
-            .as_bytes()
-            .escape_ascii()
-            .to_string()
+        fs::read_link(path).unwrap().as_os_str().as_bytes().escape_ascii().to_string()
     } else if metadata.is_file() {
-        Sha256::digest(fs::read(path).unwrap())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        Sha256::digest(fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
     } else {
         String::new()
     };
@@ -65,11 +53,7 @@ fn entry(path: &Path, metadata: &Metadata) -> Entry {
         mode: metadata.mode(),
         uid: metadata.uid(),
         mtime: (metadata.mtime(), metadata.mtime_nsec()),
-        size: if metadata.is_dir() {
-            0
-        } else {
-            metadata.size()
-        },
+        size: if metadata.is_dir() { 0 } else { metadata.size() },
         content,
     }
 }

@@ -74,13 +74,7 @@ pub struct World {
 
 impl World {
     pub fn build(role: Role) -> Plan {
-        Plan {
-            role,
-            fixture: None,
-            backend: None,
-            container: false,
-            network: false,
-        }
+        Plan { role, fixture: None, backend: None, container: false, network: false }
     }
 
     /// A bare world as it is after the installation of Nix: no item, no database.
@@ -109,9 +103,7 @@ impl World {
         );
         let root = plan.role.root();
         let scratch = Scratch::new();
-        let source = plan
-            .fixture
-            .map_or(root.clone(), |fixture| plan.role.fixture(fixture));
+        let source = plan.fixture.map_or(root.clone(), |fixture| plan.role.fixture(fixture));
         let nix = scratch.copy(&source.join("nix"), "nix");
         let backend = plan.backend.unwrap_or_default();
 
@@ -136,34 +128,19 @@ impl World {
             .arg(bind(&binary(), "/usr/local/bin/storecache"))
             .stdin(Stdio::piped())
             .stdout(File::create(scratch.path().join("said")).unwrap())
-            .stderr(
-                File::options()
-                    .append(true)
-                    .open(scratch.path().join("said"))
-                    .unwrap(),
-            )
+            .stderr(File::options().append(true).open(scratch.path().join("said")).unwrap())
             .spawn()
             .expect("cannot run unshare");
         poll::until("the world to be ready", START, || {
             let said = fs::read_to_string(scratch.path().join("said")).unwrap();
             let ended = keeper.try_wait().unwrap();
             assert!(ended.is_none(), "the world has not started: {said}");
-            if said.contains("ready\n") {
-                Ok(())
-            } else {
-                Err(said)
-            }
+            if said.contains("ready\n") { Ok(()) } else { Err(said) }
         });
         let init =
             procfs::only_child(keeper.id()).expect("PID 1 of the world is the child of unshare");
-        let mut world = World {
-            role: plan.role,
-            container: plan.container,
-            backend,
-            keeper,
-            init,
-            scratch,
-        };
+        let mut world =
+            World { role: plan.role, container: plan.container, backend, keeper, init, scratch };
         if world.container {
             world.wait_for_boot();
         }
@@ -177,15 +154,10 @@ impl World {
             let is_init = |&pid: &u32| {
                 procfs::pids(pid).is_some_and(|pids| pids.len() > 2 && pids.ends_with(&[1]))
                     && fs::read(format!("/proc/{pid}/environ")).is_ok_and(|variables| {
-                        variables
-                            .split(|&byte| byte == 0)
-                            .any(|it| it == mark.as_bytes())
+                        variables.split(|&byte| byte == 0).any(|it| it == mark.as_bytes())
                     })
             };
-            procfs::all()
-                .into_iter()
-                .find(is_init)
-                .ok_or_else(|| self.console())
+            procfs::all().into_iter().find(is_init).ok_or_else(|| self.console())
         });
         poll::until("systemd to have booted", BOOT, || {
             let state = self.run(["systemctl", "is-system-running"]);
@@ -221,9 +193,7 @@ impl World {
     /// outside; below `/nix` there are none on the way to an item.
     pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        let below_root = path
-            .strip_prefix("/")
-            .expect("paths inside a world are absolute");
+        let below_root = path.strip_prefix("/").expect("paths inside a world are absolute");
         match path.strip_prefix("/nix") {
             Ok(below) => self.scratch.path().join("nix").join(below),
             Err(_) => PathBuf::from(format!("/proc/{}/root", self.init)).join(below_root),
@@ -315,11 +285,7 @@ fn binary() -> PathBuf {
 // The groups that tests/support/init has made are in the top directory of a hierarchy, which is
 // either `top` or one below it.
 fn remove_control_groups(top: &Path, name: &str) {
-    let hierarchies = fs::read_dir(top)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
+    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
     for group in hierarchies.map(|it| it.join(name)).chain([top.join(name)]) {
         remove_group(&group);
     }

@@ -1,0 +1,158 @@
+//! The commit: the short moment in which staged items become valid.
+//!
+//! Until the transaction commits, nothing is valid that was not valid before; whatever fails before
+//! that is undone by the drop of the guard that stands for it.
+
+use super::conversation::Conversation;
+use super::guardian::{Brief, Guardian};
+use super::protocol::{Phase, Restored};
+use super::target::StoreTarget;
+use crate::daemon::{Daemon, Found, await_ready};
+use crate::store::{
+    Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
+    Staging, lock,
+};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{AtFlags, statat, syncfs};
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long workers may take to leave before we take it that one waits for us.
+const STEP_ASIDE_AFTER: Duration = Duration::from_millis(100);
+
+/// A restore that is staged and complete.
+pub struct Commit<'a> {
+    pub talk: &'a Conversation,
+    pub target: &'a StoreTarget,
+    pub owner: Owner,
+    pub staging: Staging,
+    /// Keeps collectors from staging, and from what staged items refer to.
+    pub gc_lock: Lock,
+    /// The store directory.
+    pub place: Arc<OwnedFd>,
+    pub rows: Rows,
+}
+
+impl Commit<'_> {
+    /// Makes the staged items valid, with the daemon stopped meanwhile.
+    pub fn run(mut self) -> Result<Restored> {
+        self.talk.enter(Phase::Commit);
+        let layout = &self.target.layout;
+        let Found { daemon, why } = self.target.daemon()?;
+        self.talk.cancel.check()?;
+
+        // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items
+        // go back to staging, the lock is released, and last the guardian starts the daemon.
+        let guardian = Guardian::arm(&self.brief(&daemon))?;
+        let stopped = Instant::now();
+        daemon.stop(self.target.daemon_patience).context("stop the daemon")?;
+        let (big_lock, skipped) = self.have_it_alone()?;
+
+        let committing = Instant::now();
+        let mut placement = Placement::default();
+        let mut roots = Roots::default();
+        let merge = Merge::begin(layout, &self.rows)?;
+        for name in &merge.added {
+            self.talk.cancel.check()?;
+            placement.place(&self.staging.directory, &self.place, name.as_str())?;
+        }
+        let heads = self.rows.heads(&merge.added);
+        roots.add(layout, &heads, self.owner)?;
+        self.verify_on_disk(&merge)?;
+        syncfs(&self.place).context("write the placed items to the disk")?;
+        let added = merge.added.clone();
+        self.talk.cancel.check()?;
+        merge.commit()?;
+        placement.keep();
+        roots.keep();
+        drop(big_lock);
+        let commit_seconds = committing.elapsed().as_secs_f64();
+
+        self.talk.enter(Phase::Daemon);
+        guardian.start().context("the items are valid, but the daemon did not start again")?;
+        let running = daemon != Daemon::None;
+        let downtime_seconds = if running { stopped.elapsed().as_secs_f64() } else { 0.0 };
+        self.talk.enter(Phase::Verify);
+        let verifying = Instant::now();
+        if running {
+            self.verify_through_daemon(&added)?;
+        }
+        Ok(Restored {
+            items: added.len() as u64,
+            overtaken: (self.rows.len() - added.len()) as u64,
+            skipped: skipped.into_iter().map(|s| (s.name.to_string(), s.reason)).collect(),
+            bytes: 0,
+            roots: heads.len() as u64,
+            daemon: why,
+            commit_seconds,
+            downtime_seconds,
+            verify_seconds: verifying.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn brief(&self, daemon: &Daemon) -> Brief {
+        let layout = &self.target.layout;
+        Brief {
+            daemon: daemon.clone(),
+            kind: layout.kind,
+            root: layout.root.clone(),
+            probe: self.target.probe(),
+            staging: self.staging.path().to_owned(),
+            patience: self.target.daemon_patience,
+        }
+    }
+
+    /// Waits until nobody else has the database open.
+    ///
+    /// A collector has it open and waits for the lock that we hold, as we wait for it: then we step
+    /// aside, let it collect, and see what is left. Gives back the lock, and the items that can not
+    /// become valid any more.
+    fn have_it_alone(&mut self) -> Result<(Lock, Vec<Skipped>)> {
+        let layout = &self.target.layout;
+        let cancelled = || self.talk.cancel.check();
+        let patience = self.target.lock_patience;
+        let exclusive = |patience| {
+            lock(&layout.big_lock(), LockMode::Exclusive, patience, &cancelled)
+                .context("wait until nobody has the database open; end that process and try again")
+        };
+        match exclusive(STEP_ASIDE_AFTER.min(patience)) {
+            Err(e) if e.downcast_ref::<Held>().is_some() => {}
+            other => return Ok((other?, Vec::new())),
+        }
+        if self.staging.step_to(&layout.state()).is_err() {
+            // State and store are on different mounts: all that is left is to wait.
+            return Ok((exclusive(patience)?, Vec::new()));
+        }
+        self.gc_lock.release()?;
+        let big_lock = exclusive(patience)?;
+        // Whoever collects has the database open: with the lock on that, nobody does.
+        self.gc_lock = lock(&layout.gc_lock(), LockMode::Shared, patience, &cancelled)?;
+        self.staging.step_to(&layout.store())?;
+        let live = LiveDatabase::open(layout)?.valid(layout)?;
+        Ok((big_lock, self.rows.settle(&live)))
+    }
+
+    /// Every row that is about to commit has its item in place.
+    fn verify_on_disk(&self, merge: &Merge) -> Result<()> {
+        for name in &merge.added {
+            statat(&self.place, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+                .with_context(|| format!("{name} is not in its place"))?;
+        }
+        Ok(())
+    }
+
+    /// The daemon itself calls every restored item valid.
+    fn verify_through_daemon(&self, added: &HashSet<ItemName>) -> Result<()> {
+        let StoreTarget { layout, daemon_patience, .. } = self.target;
+        let paths: Vec<String> =
+            added.iter().map(|name| format!("{}/{name}", layout.store_dir)).collect();
+        let mut client = await_ready(&layout.socket(), &self.target.probe(), *daemon_patience)?;
+        let valid = client.valid(&paths)?;
+        if valid.len() != paths.len() {
+            bail!("the daemon calls {} of {} restored items valid", valid.len(), paths.len());
+        }
+        Ok(())
+    }
+}
