@@ -6,6 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use storecache::daemon::Daemon;
+use storecache::privileged::{Brief, Guardian};
+use storecache::store::StoreKind;
 use support::runs::{NIX, assert_same, attempt, picture, report, restore, run, save, staging};
 use support::{Fixture, Role, Running, World, poll};
 
@@ -338,6 +341,30 @@ fn assert_ours_are_gone(world: &World) {
             .stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
+}
+
+#[test]
+fn a_panic_between_stop_and_start_starts_the_daemon() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("nix/var/nix")).unwrap();
+    let started = root.path().join("started");
+    let start = format!("echo started >>{}", started.display());
+    let brief = Brief {
+        daemon: Daemon::Command { stop: "true".into(), start, run_as: None },
+        kind: StoreKind::Nix,
+        root: root.path().into(),
+        probe: "/nix/store/00000000000000000000000000000000-probe".into(),
+        staging: root.path().join("nix/store/.storecache-1"),
+        patience: Duration::ZERO,
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
+    let panicked = std::panic::catch_unwind(|| {
+        let _guardian = Guardian::arm_with(program, &brief).unwrap();
+        assert!(!started.exists());
+        panic!("between stop and start");
+    });
+    assert!(panicked.is_err());
+    assert_eq!(std::fs::read_to_string(started).unwrap(), "started\n");
 }
 
 #[test]

@@ -335,6 +335,27 @@ fn root_itself_needs_no_sudo() {
 }
 
 #[test]
+fn what_is_restored_belongs_to_the_owner_of_the_live_store() {
+    // A store of one user, without a daemon: a snapshot of root's store becomes theirs.
+    let saver = World::with_fixture(Role::Mid, Fixture::Small);
+    saver.start_daemon();
+    let before = picture(&saver);
+    save(&saver);
+    let world = World::build(Role::Mid).backend(saver.backend()).start();
+    world.sh("rm -rf /nix/* && install -d -o runner -g runner /nix/store /nix/var/nix");
+    world.run_as("runner", ["nix-store", "--init"]).ok();
+    restore(&world);
+    assert_eq!(world.references_of_all(), before.references);
+    assert_eq!(world.sh("find /nix/store /nix/var/nix ! -user runner").stdout, "");
+    world.run_as("runner", ["nix-store", "--verify", "--check-contents"]).ok();
+    let rest = world.run_as("runner", ["nix-store", "--gc"]).ok();
+    assert!(rest.stdout.starts_with("0 store paths deleted"), "{rest}");
+    world.sh("rm -r /nix/var/nix/gcroots/storecache");
+    world.run_as("runner", ["nix-store", "--gc"]).ok();
+    assert!(world.valid_paths().is_empty(), "their owner can delete them");
+}
+
+#[test]
 fn without_sudo_nothing_is_done_and_one_error_says_why() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();

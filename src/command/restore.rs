@@ -98,7 +98,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
 
     outcome.phase = Phase::Unpack.name();
     let unpacking = Instant::now();
-    progress.phase("restore", plan.disk_bytes, None);
+    progress.phase("restore", plan.disk_bytes, Some(plan.wanted));
     let restored = stage_and_commit(&mut root, &plan, &mut fetch, &mut progress)?;
     let whole = unpacking.elapsed().as_secs_f64();
     outcome.items.restored = restored.items;
@@ -156,15 +156,15 @@ fn stage_and_commit(
         let bytes = fetch.frame(number)?;
         root.send(&Request::Frame { number }, &bytes)?;
         while let Some(reply) = root.try_receive()? {
-            if let Reply::Progress { bytes, .. } = reply {
-                progress.at(bytes, None);
+            if let Reply::Progress { items, bytes } = reply {
+                progress.at(bytes, Some(items));
             }
         }
     }
     root.send(&Request::Commit, &[])?;
     loop {
         match root.receive()?.0 {
-            Reply::Progress { bytes, .. } => progress.at(bytes, None),
+            Reply::Progress { items, bytes } => progress.at(bytes, Some(items)),
             Reply::Restored(restored) => return Ok(restored),
             _ => bail!("the root half sent something else than an outcome"),
         }

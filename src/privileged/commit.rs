@@ -128,7 +128,7 @@ impl Commit<'_> {
         self.gc_lock.release()?;
         let big_lock = exclusive(patience)?;
         // Whoever collects has the database open: with the lock on that, nobody does.
-        self.gc_lock = lock(&layout.gc_lock(), LockMode::Shared, patience, &cancelled)?;
+        self.gc_lock = self.target.gc_lock(&cancelled)?;
         self.staging.step_to(&layout.store())?;
         let live = LiveDatabase::open(layout)?.valid(layout)?;
         Ok((big_lock, self.rows.settle(&live)))

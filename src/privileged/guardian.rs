@@ -11,7 +11,7 @@ use crate::store::{Layout, StoreKind, recover};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -46,11 +46,16 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    /// Starts a guardian and waits until it is ready.
+    /// Starts a guardian, which is this program again, and waits until it is ready.
     pub fn arm(brief: &Brief) -> Result<Self> {
         // By its own name, so that people find it; by the link once the file was replaced.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
-        let mut child = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()))
+        Self::arm_with(&program.unwrap_or_else(|| "/proc/self/exe".into()), brief)
+    }
+
+    /// The same with another file as the program.
+    pub fn arm_with(program: &Path, brief: &Brief) -> Result<Self> {
+        let mut child = Command::new(program)
             .args(["privileged", "--guardian"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -22,5 +22,5 @@ mod serve;
 mod survey;
 mod target;
 
-pub use guardian::guard;
+pub use guardian::{Brief, Guardian, guard};
 pub use serve::serve;

@@ -100,8 +100,9 @@ pub enum Reply {
     /// The frames of the database are wanted.
     NeedDatabase,
     Plan(Plan),
+    /// Items and content bytes that are staged.
     Progress {
-        phase: Phase,
+        items: u64,
         bytes: u64,
     },
     Restored(Restored),

@@ -10,7 +10,7 @@ use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
-    choose, clean_stale, lock, record_plan, system,
+    choose, clean_stale, lock, make_lock_file, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, statvfs, syncfs};
@@ -32,8 +32,7 @@ pub fn restore(
     check_fit(layout, &request.store, &index)?;
 
     let _run_lock = target.run_lock(&cancelled)?;
-    let gc_lock = lock(&layout.gc_lock(), LockMode::Shared, target.lock_patience, &cancelled)
-        .context("keep garbage collectors away; try again when the collection is done")?;
+    let gc_lock = target.gc_lock(&cancelled)?;
     let stale_removed = clean_stale(&layout.store())? + clean_stale(&layout.state())?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let choice = plan(layout, &snapshot, &index)?;
@@ -207,8 +206,8 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
         rustix::fs::mkdir(layout.database_dir(), Mode::from_raw_mode(0o755))?;
         owner.take(&layout.database_dir())?;
     }
+    make_lock_file(&layout.big_lock(), owner)?;
     let patience = target.lock_patience;
     let _big_lock = lock(&layout.big_lock(), LockMode::Exclusive, patience, &|| Ok(()))?;
-    owner.take(&layout.big_lock())?;
     LiveDatabase::create_if_missing(layout, owner)
 }

@@ -9,7 +9,7 @@ use super::protocol::{Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
 use super::target::{StoreTarget, directory};
 use crate::snapshot::{Frame, PackInput, PackOptions, StoreFacts, pack};
-use crate::store::{Frozen, Lock, LockMode, StoreKind, freeze, lock};
+use crate::store::{Frozen, Lock, StoreKind, freeze};
 use anyhow::{Context, Result, bail};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -85,8 +85,7 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         );
     }
     let cancelled = || talk.cancel.check();
-    let gc_lock = lock(&layout.gc_lock(), LockMode::Shared, target.lock_patience, &cancelled)
-        .context("keep garbage collectors away; wait until the collection is done")?;
+    let gc_lock = target.gc_lock(&cancelled)?;
     let frozen = freeze(layout)?;
     let base = Arc::new(directory(&layout.store())?);
     let inputs = frozen.items.iter().map(|item| PackInput {

@@ -1,10 +1,10 @@
 //! The store that a conversation is about.
 
 use super::conversation::Conversation;
-use super::protocol::{Phase, Reply, Request, StoreRequest};
+use super::protocol::{Reply, Request, StoreRequest};
 use crate::daemon::{self, Found};
-use crate::snapshot::Unpacker;
-use crate::store::{Layout, Lock, LockMode, StoreKind, lock};
+use crate::snapshot::{Unpacked, Unpacker};
+use crate::store::{Layout, Lock, LockMode, Owner, StoreKind, lock, make_lock_file};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, open};
 use std::os::fd::OwnedFd;
@@ -62,7 +62,15 @@ impl StoreTarget {
         format!("{}/{}-storecache-probe", self.layout.store_dir, "0".repeat(32))
     }
 
-    /// Keeps other restores away from `directory`.
+    /// Keeps collectors away.
+    pub fn gc_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
+        let path = self.layout.gc_lock();
+        make_lock_file(&path, Owner::of(&self.layout)?)?;
+        lock(&path, LockMode::Shared, self.lock_patience, cancelled)
+            .context("keep garbage collectors away; try again when the collection is done")
+    }
+
+    /// Keeps other restores away.
     pub fn run_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         run_lock(&self.layout.state(), self.lock_patience, cancelled)
     }
@@ -104,7 +112,8 @@ pub fn receive_frames(
         match receive()? {
             (Request::Frame { number }, bytes) if number == *expected => {
                 unpacker.submit(number, bytes)?;
-                talk.reply(&Reply::Progress { phase: Phase::Unpack, bytes: unpacker.bytes() })?;
+                let Unpacked { items, bytes } = unpacker.progress();
+                talk.reply(&Reply::Progress { items, bytes })?;
             }
             _ => bail!("frame {expected} is next"),
         }

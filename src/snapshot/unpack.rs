@@ -60,6 +60,7 @@ struct Shared {
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
     bytes: AtomicU64,
+    items: AtomicU64,
 }
 
 struct Wanted {
@@ -123,6 +124,7 @@ impl Unpacker {
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
+            items: AtomicU64::new(0),
         });
         let (frames, queue) = bounded(threads.max(1) + 1);
         let workers = (0..threads.max(1))
@@ -146,9 +148,12 @@ impl Unpacker {
         }
     }
 
-    /// Bytes of file content written so far.
-    pub fn bytes(&self) -> u64 {
-        self.shared.bytes.load(Ordering::Relaxed)
+    /// What is written so far.
+    pub fn progress(&self) -> Unpacked {
+        Unpacked {
+            items: self.shared.items.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Waits for the workers, then makes hard links and finishes directories.
@@ -224,7 +229,9 @@ impl Shared {
             let Some((wanted, below)) = self.wanted(number, &member.path)? else {
                 continue;
             };
-            wanted.seen.fetch_add(1, Ordering::Relaxed);
+            if wanted.seen.fetch_add(1, Ordering::Relaxed) + 1 == wanted.expected {
+                self.items.fetch_add(1, Ordering::Relaxed);
+            }
             self.member(worker, wanted, below, &member, content)
                 .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }

@@ -2,6 +2,7 @@
 //!
 //! Nix has used `flock` since 2.3 (`NixOS/nix:src/libstore/unix/pathlocks.cc`).
 
+use super::Owner;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -75,6 +76,16 @@ pub fn lock(
             Err(e) => return Err(e).with_context(context),
         }
     }
+}
+
+/// Makes the lock file of a store that was never collected, as its owner would: made by root for
+/// root, it would lock a store's own user out.
+pub fn make_lock_file(path: &Path, owner: Owner) -> Result<()> {
+    if !path.exists() {
+        open(path).with_context(|| format!("make {}", path.display()))?;
+        owner.take(path)?;
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> std::io::Result<File> {

@@ -21,7 +21,7 @@ pub use database::{Frozen, LiveDatabase, SnapshotDatabase, freeze};
 pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system};
 pub use layout::Layout;
-pub use locks::{Held, Lock, LockMode, holders, lock};
+pub use locks::{Held, Lock, LockMode, lock, make_lock_file};
 pub use merge::{Merge, Rows};
 pub use owner::Owner;
 pub use placement::Placement;
