@@ -200,6 +200,30 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     }
 }
 
+/// Takes what lies in this frame of a content of `size` bytes from `offset` on, with its padding.
+pub fn take_content<'a>(
+    rest: &mut &'a [u8],
+    offset: u64,
+    size: u64,
+) -> Result<&'a [u8], SnapshotError> {
+    let bad = || SnapshotError::damaged("the content of a member does not fit its frame");
+    let left = size.checked_sub(offset).ok_or_else(bad)?;
+    let padded = left.checked_add(padding(size) as u64).ok_or_else(bad)?;
+    if !offset.is_multiple_of(BLOCK as u64) {
+        return Err(bad());
+    }
+    if (rest.len() as u64) < padded {
+        // It runs over: all that is left of the frame is content.
+        if rest.len() as u64 > left {
+            return Err(bad());
+        }
+        return Ok(std::mem::take(rest));
+    }
+    let (content, after) = rest.split_at(padded as usize);
+    *rest = after;
+    Ok(&content[..left as usize])
+}
+
 /// Splits an archive path into components; refuses what could lead anywhere but down.
 pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
     let refused = |why: &str| {

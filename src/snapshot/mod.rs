@@ -22,6 +22,7 @@ mod index;
 mod member;
 mod open;
 mod pack;
+mod place;
 mod seek_table;
 mod skippable;
 mod unpack;

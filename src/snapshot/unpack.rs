@@ -1,17 +1,19 @@
 //! Unpacking: frames to files below open directories, in parallel, trusting nothing.
 //!
 //! Each worker takes a frame from start to finish: check its digest, decode, create its files.
-//! Frames come in any order. Names are resolved by the kernel below a directory that the caller
-//! opened, never through a symbolic link (`openat2`), and every member must belong to an item that
-//! the index puts into that frame. Hard links and the attributes of directories come last.
+//! Frames come in any order. Every member must belong to an item that the index puts into that
+//! frame, and none leaves the directory of its target (see [`super::place`]). Hard links and the
+//! attributes of directories come last.
 
 use super::index::unescape_path;
-use super::member::{Attributes, BLOCK, Kind, Member, components, decode, padding};
-use super::walk::CONFINED;
+use super::member::{Attributes, Kind, Member, components, decode, take_content};
+use super::place::{
+    create, finish_file, last, make_directory, make_parents, open_parent, parent_of, set_attributes,
+};
 use super::{Index, SnapshotError, read_frame};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, openat2};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -485,116 +487,4 @@ fn same_item(path: &[u8], below: &[u8], target: &[u8]) -> bool {
         return false;
     };
     !below.is_empty() && target.starts_with(item) && components(target).is_ok()
-}
-
-fn last(path: &[u8]) -> &[u8] {
-    path.rsplit(|&b| b == b'/').next().unwrap_or(path)
-}
-
-fn parent_of(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|&b| b == b'/').map_or(b".", |slash| &path[..slash])
-}
-
-fn open_parent(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(base, OsStr::from_bytes(parent_of(path)), flags, Mode::empty(), CONFINED)
-}
-
-fn make_parents(base: BorrowedFd<'_>, parent: &[u8]) -> Result<()> {
-    let slashes = parent.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
-    for end in slashes.chain([parent.len()]) {
-        let path = &parent[..end];
-        make_directory(open_parent(base, path)?.as_fd(), last(path))?;
-    }
-    Ok(())
-}
-
-/// Makes a directory that only we may enter until it is complete; one that is there is fine.
-fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    match fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU) {
-        Err(Errno::EXIST) => {
-            let stat = fs::statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?;
-            if fs::FileType::from_raw_mode(stat.st_mode) != fs::FileType::Directory {
-                bail!(SnapshotError::damaged("a directory and something else have one name"));
-            }
-            Ok(())
-        }
-        other => Ok(other?),
-    }
-}
-
-fn create(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let name = OsStr::from_bytes(name);
-    Ok(File::from(fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777))?))
-}
-
-/// Owner, mode and time of an open file. The mode comes after the owner, since a change of owner
-/// clears setuid and setgid.
-fn finish_file(file: &File, attributes: Attributes) -> Result<()> {
-    let stat = fs::fstat(file)?;
-    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
-        fs::fchown(file, uid(attributes), gid(attributes))?;
-    }
-    if fs::fstat(file)?.st_mode & 0o7777 != attributes.mode {
-        fs::fchmod(file, Mode::from_raw_mode(attributes.mode))?;
-    }
-    fs::futimens(file, &times(attributes))?;
-    Ok(())
-}
-
-fn set_attributes(
-    parent: impl AsFd,
-    name: &Path,
-    attributes: Attributes,
-    directory: bool,
-) -> Result<()> {
-    let stat = fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
-        let owner = (uid(attributes), gid(attributes));
-        fs::chownat(&parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    if directory {
-        fs::chmodat(&parent, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
-    }
-    fs::utimensat(&parent, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(())
-}
-
-fn uid(attributes: Attributes) -> Option<Uid> {
-    Some(Uid::from_raw(attributes.uid))
-}
-
-fn gid(attributes: Attributes) -> Option<Gid> {
-    Some(Gid::from_raw(attributes.gid))
-}
-
-fn times(attributes: Attributes) -> Timestamps {
-    let (tv_sec, nanos) = attributes.mtime;
-    let time = Timespec { tv_sec, tv_nsec: nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-/// Takes what lies in this frame of a content of `size` bytes from `offset` on, with its padding.
-fn take_content<'a>(
-    rest: &mut &'a [u8],
-    offset: u64,
-    size: u64,
-) -> Result<&'a [u8], SnapshotError> {
-    let bad = || SnapshotError::damaged("the content of a member does not fit its frame");
-    let left = size.checked_sub(offset).ok_or_else(bad)?;
-    let padded = left.checked_add(padding(size) as u64).ok_or_else(bad)?;
-    if !offset.is_multiple_of(BLOCK as u64) {
-        return Err(bad());
-    }
-    if (rest.len() as u64) < padded {
-        // It runs over: all that is left of the frame is content.
-        if rest.len() as u64 > left {
-            return Err(bad());
-        }
-        return Ok(std::mem::take(rest));
-    }
-    let (content, after) = rest.split_at(padded as usize);
-    *rest = after;
-    Ok(&content[..left as usize])
 }

@@ -1,7 +1,7 @@
 //! Checking a whole snapshot without writing it anywhere.
 
 use super::index::unescape_path;
-use super::member::{Kind, components, decode, padding};
+use super::member::{Kind, components, decode, take_content};
 use super::{Index, SnapshotError, read_frame};
 use std::collections::HashMap;
 
@@ -93,16 +93,10 @@ impl<'a> Verifier<'a> {
         offset: u64,
         size: u64,
     ) -> Result<(), SnapshotError> {
-        let left = size.saturating_sub(offset);
-        let padded = left.saturating_add(padding(size) as u64);
-        if (rest.len() as u64) < padded {
-            let part = rest.len() as u64;
-            self.verified.bytes += part;
+        let part = take_content(rest, offset, size)?.len() as u64;
+        self.verified.bytes += part;
+        if offset + part < size {
             self.open = Some((path, offset + part, size));
-            *rest = &[];
-        } else {
-            self.verified.bytes += left;
-            *rest = &rest[padded as usize..];
         }
         Ok(())
     }
