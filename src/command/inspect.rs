@@ -1,6 +1,6 @@
 //! `inspect`: what a snapshot is and holds, from its two ends alone.
 
-use super::{Ending, lookup};
+use super::{Ending, lookup, or_json};
 use crate::backend::ReadAt;
 use crate::options::Look;
 use crate::report;
@@ -12,6 +12,10 @@ use std::os::unix::fs::FileExt;
 
 /// Prints head and index.
 pub fn inspect(options: &Look) -> Result<Ending> {
+    or_json(&options.output, run(options))
+}
+
+fn run(options: &Look) -> Result<Ending> {
     let (name, opened, _) = open(options)?;
     let Opened { head, index, length, .. } = &opened;
     let raw: u64 = index.frames.iter().map(|f| f.raw).sum();

@@ -1,6 +1,6 @@
 //! `key`: what the key is, and what it is made of.
 
-use super::{Ending, lookup};
+use super::{Ending, lookup, or_json};
 use crate::key::Rung;
 use crate::options::ShowKey;
 use crate::store::system;
@@ -9,6 +9,10 @@ use serde_json::json;
 
 /// Prints the key and its ladder.
 pub fn key(options: &ShowKey) -> Result<Ending> {
+    or_json(&options.output, run(options))
+}
+
+fn run(options: &ShowKey) -> Result<Ending> {
     let kind = lookup::kind(&options.store)?;
     let key = lookup::key(&options.store, &options.key, kind, None)?;
     let prefixes: Vec<&str> = key

@@ -14,8 +14,10 @@ pub use restore::restore;
 pub use save::save;
 pub use verify::verify;
 
+use crate::options::OutputOptions;
 use crate::privileged::client::RootFailure;
 use crate::report::Outcome;
+use anyhow::Result;
 
 /// Books a failure on the report; gives back the one line that names phase and cause. The phase is
 /// where the root half was, if it is the one that failed.
@@ -26,6 +28,14 @@ fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
     let line = format!("{}: {}: {error:#}", outcome.command, outcome.phase);
     outcome.reason = Some(line.clone());
     anyhow::anyhow!(line)
+}
+
+/// With `--json` an error is one object too, beside the line for people.
+fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
+    if let (true, Err(e)) = (output.json, &ending) {
+        println!("{}", serde_json::json!({ "ok": false, "reason": format!("{e:#}") }));
+    }
+    ending
 }
 
 /// How a command ended, as far as the exit code tells.

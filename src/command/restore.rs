@@ -14,8 +14,12 @@ use std::time::Instant;
 /// Restores what the store lacks from the best entry that the ladder finds.
 pub fn restore(options: &Restore) -> Result<Ending> {
     let started = Instant::now();
-    let mut outcome =
-        Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
+    let mut outcome = Outcome {
+        command: "restore",
+        phase: Phase::Start.name(),
+        dry_run: options.dry_run,
+        ..Outcome::default()
+    };
     let done = run(options, &mut outcome).map_err(|e| {
         if committed(&e) {
             return failure(&mut outcome, e);
@@ -49,7 +53,6 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let mut progress = Progress::new(options.output.quiet);
     let cancelled = cancel::on_signals()?;
 
-    outcome.phase = Phase::Start.name();
     let mut root = RootHalf::start(&cancelled)?;
     let facts = root.survey(&lookup::store_request(&options.store, kind))?;
     let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;

@@ -17,7 +17,12 @@ use std::time::Instant;
 /// Saves the store that `options` name.
 pub fn save(options: &Save) -> Result<Ending> {
     let started = Instant::now();
-    let mut outcome = Outcome { command: "save", dry_run: options.dry_run, ..Outcome::default() };
+    let mut outcome = Outcome {
+        command: "save",
+        phase: Phase::Start.name(),
+        dry_run: options.dry_run,
+        ..Outcome::default()
+    };
     let done = run(options, &mut outcome).map_err(|e| failure(&mut outcome, e));
     outcome.seconds.total = started.elapsed().as_secs_f64();
     if options.output.json {
@@ -36,7 +41,6 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     let mut progress = Progress::new(options.output.quiet);
     let cancelled = cancel::on_signals()?;
 
-    outcome.phase = Phase::Start.name();
     let mut root = RootHalf::start(&cancelled)?;
     let facts = root.survey(&lookup::store_request(&options.store, kind))?;
     let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;

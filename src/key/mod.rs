@@ -46,14 +46,12 @@ impl Key {
             None => version()?,
         };
         let stem = format!("{}-{kind}-{system}-{version}", options.prefix);
-        let (text, fallback) = match ingredients::hash(&ingredients) {
-            Some(hash) => {
-                let digits = &hash.to_string()[..HASH_DIGITS];
-                (format!("{stem}-{digits}"), Some(format!("{stem}-")))
-            }
-            None => (stem, None),
+        let fallback = format!("{stem}-");
+        let text = match ingredients::hash(&ingredients) {
+            Some(hash) => format!("{stem}-{}", &hash.to_string()[..HASH_DIGITS]),
+            None => stem,
         };
-        let ladder = Ladder::new(&text, fallback.as_deref(), &options.restore_keys);
+        let ladder = Ladder::new(&text, Some(&fallback), &options.restore_keys);
         Ok(Key { text, ladder, ingredients })
     }
 

@@ -1,5 +1,6 @@
 //! The kinds of store, and the system they are for.
 
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -19,6 +20,17 @@ impl StoreKind {
             StoreKind::Nix => "nix",
             StoreKind::Plain => "plain",
         }
+    }
+}
+
+impl StoreKind {
+    /// Parses what [`StoreKind::name`] gives.
+    pub fn parse(name: &str) -> Result<Self> {
+        let kinds = [StoreKind::Guix, StoreKind::Nix, StoreKind::Plain];
+        kinds
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .with_context(|| format!("{name:?} is no kind of store that this storecache knows"))
     }
 }
 
