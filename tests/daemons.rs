@@ -214,6 +214,17 @@ fn a_daemon_that_could_not_be_started_again_is_not_stopped() {
 }
 
 #[test]
+fn a_daemon_in_another_container_is_refused_before_anything_is_stopped() {
+    let world = saved_and_wiped(Role::Mid);
+    let pid = world.daemon_pid();
+    let words = ["unshare", "--pid", "--fork", "--mount-proc", "storecache", "restore"];
+    let failed = world.command(words.into_iter().chain(NIX)).run().fails();
+    assert!(failed.stderr.contains("another container"), "{failed}");
+    assert_eq!(world.daemon_pid(), pid);
+    assert_untouched(&world);
+}
+
+#[test]
 fn a_client_is_waited_for_and_the_commit_goes_on_when_it_leaves() {
     for role in [Role::Old, Role::New] {
         let world = saved_and_wiped(role);

@@ -3,6 +3,7 @@
 use super::ProcessContext;
 use super::protocol::connect;
 use anyhow::{Context, Result, bail};
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -35,8 +36,15 @@ pub fn listener(socket: &Path) -> Result<Option<u32>> {
             _ => return Err(e).with_context(|| format!("connect to {}", socket.display())),
         },
     };
-    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
-    Ok(u32::try_from(peer.pid.as_raw_nonzero().get()).ok())
+    // Not through rustix: its type of a pid cannot be the 0 of a process that we cannot see.
+    match nix::sys::socket::getsockopt(&stream, PeerCredentials)?.pid() {
+        pid @ 1.. => Ok(u32::try_from(pid).ok()),
+        _ => bail!(
+            "the daemon behind {} runs in another container, so that it can not be stopped from \
+             here; restore there, or name commands that reach it with --daemon command",
+            socket.display()
+        ),
+    }
 }
 
 /// Sends SIGTERM and waits for the end of the process, zombie or not.
