@@ -341,7 +341,7 @@ impl StoreArgs {
         Ok(StoreOptions {
             kind,
             root: absolute(&self.root)?,
-            paths: self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?,
+            paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
             daemon,
             lock_patience: Duration::from_secs(self.lock_timeout),
             daemon_patience: Duration::from_secs(self.daemon_timeout),
@@ -395,6 +395,16 @@ fn backend(text: Option<&str>) -> Result<BackendOptions> {
             _ => bail!("unknown backend {text:?}; this version knows dir:PATH"),
         },
     }
+}
+
+/// Sorted, each once, and none inside another: each is swapped as a whole.
+fn distinct(mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    paths.sort();
+    paths.dedup();
+    if let Some(pair) = paths.windows(2).find(|pair| pair[1].starts_with(&pair[0])) {
+        bail!("--path {} is inside --path {}", pair[1].display(), pair[0].display());
+    }
+    Ok(paths)
 }
 
 /// An absolute path without dots, whether it exists or not.

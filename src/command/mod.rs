@@ -30,6 +30,17 @@ fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
     anyhow::anyhow!(line)
 }
 
+/// Names what was passed over, for people; all of it is in the report as JSON.
+fn tell_skipped(outcome: &Outcome) {
+    const SHOWN: usize = 10;
+    for (name, reason) in outcome.skipped.iter().take(SHOWN) {
+        eprintln!("storecache: left out {name}: {reason}");
+    }
+    if outcome.skipped.len() > SHOWN {
+        eprintln!("storecache: left out {} more; --json names them", outcome.skipped.len() - SHOWN);
+    }
+}
+
 /// With `--json` an error is one object too, beside the line for people.
 fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
     if let (true, Err(e)) = (output.json, &ending) {

@@ -1,7 +1,7 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
 use super::lookup::{self, find};
-use super::{Ending, cancel, failure};
+use super::{Ending, cancel, failure, tell_skipped};
 use crate::backend::ReadAt;
 use crate::options::Restore;
 use crate::privileged::client::{RootFailure, RootHalf};
@@ -89,7 +89,9 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     if plan.wanted == 0 {
         outcome.reason = Some("nothing to do: every item is there already".into());
         if !plan.skipped.is_empty() {
-            outcome.reason = Some(format!("nothing to do: {}", plan.skipped[0].1));
+            let left_out = report::plural(plan.skipped.len() as u64, "item");
+            outcome.reason =
+                Some(format!("nothing to do: {left_out} left out: {}", plan.skipped[0].1));
         }
         return Ok(());
     }
@@ -202,6 +204,7 @@ fn tell(outcome: &Outcome) {
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
         eprintln!("storecache: {}: {reason}", outcome.hit.name());
+        tell_skipped(outcome);
         return;
     }
     let verb = if outcome.dry_run { "would restore" } else { "restored" };
@@ -217,7 +220,5 @@ fn tell(outcome: &Outcome) {
     if seconds.downtime > 0.0 {
         eprintln!("storecache: the daemon was away for {}", report::seconds(seconds.downtime));
     }
-    for (name, reason) in outcome.skipped.iter().take(10) {
-        eprintln!("storecache: skipped {name}: {reason}");
-    }
+    tell_skipped(outcome);
 }

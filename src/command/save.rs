@@ -1,7 +1,7 @@
 //! `save`: freeze, pack, write, report.
 
 use super::lookup::{self, find};
-use super::{Ending, cancel, failure};
+use super::{Ending, cancel, failure, tell_skipped};
 use crate::action;
 use crate::backend::EntryName;
 use crate::key::{Key, Ladder};
@@ -75,13 +75,6 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
         outcome.bytes.uploaded = written.size;
         outcome.entry = Some(written.name.to_string());
     }
-    if outcome.items.skipped > 0 {
-        let missing = report::plural(outcome.items.skipped, "item");
-        progress.say(&format!(
-            "storecache: {missing} left out: see `storecache save --json`, or run \
-             `nix-store --verify`"
-        ));
-    }
     Ok(())
 }
 
@@ -113,7 +106,13 @@ fn pack<W: Write>(
             Reply::Packed { items_under, items, database, missing, left_out } => {
                 outcome.items.saved = items.len() as u64;
                 outcome.items.skipped = missing.len() as u64;
-                let gone = |name| (name, "valid in the database, but not on the disk".to_owned());
+                let gone = |name| {
+                    (
+                        name,
+                        "valid in the database, but not on the disk: see nix-store --verify"
+                            .to_owned(),
+                    )
+                };
                 let passed = |name| (name, "neither file, directory nor link".to_owned());
                 outcome.skipped.extend(missing.into_iter().map(gone));
                 outcome.skipped.extend(left_out.into_iter().map(passed));
@@ -157,4 +156,5 @@ fn tell(outcome: &Outcome) {
     if !outcome.dry_run {
         eprintln!("storecache: it is in {}", outcome.backend);
     }
+    tell_skipped(outcome);
 }

@@ -4,13 +4,14 @@
 
 use super::conversation::Conversation;
 use super::protocol::{Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest};
-use super::target::{directory, receive_frames, run_lock};
+use super::target::{check_space, directory, receive_frames, run_lock};
 use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
 use anyhow::{Context, Result, bail};
-use rustix::fs::syncfs;
+use rustix::fs::{Mode, syncfs};
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,6 +56,7 @@ pub fn restore(
         .collect();
     frames.sort_unstable();
     frames.dedup();
+    check_disks(&plan, &index)?;
     talk.reply(&Reply::Plan(Plan {
         frames: frames.clone(),
         wanted: plan.wanted.len() as u64,
@@ -69,10 +71,12 @@ pub fn restore(
         return talk.reply(&Reply::Restored(Restored::default()));
     }
     talk.enter(Phase::Unpack);
+    let mut parents = MadeParents::default();
     let mut staged: BTreeMap<PathBuf, Staged> = BTreeMap::new();
     let mut targets = Vec::new();
     for (at, place) in &plan.wanted {
         let (parent, name) = split(place)?;
+        let parent = parents.make(&parent)?;
         if !staged.contains_key(&parent) {
             staged.insert(parent.clone(), stage(&parent)?);
         }
@@ -92,10 +96,11 @@ pub fn restore(
     for (_, place) in &plan.wanted {
         talk.cancel.check()?;
         let (parent, name) = split(place)?;
-        let Staged { place, staging } = &staged[&parent];
+        let Staged { place, staging } = &staged[&parents.make(&parent)?];
         placement.place(&staging.directory, place, &name)?;
     }
     placement.keep();
+    parents.keep();
     talk.reply(&Reply::Restored(Restored {
         items: unpacked.items,
         bytes: unpacked.bytes,
@@ -151,31 +156,73 @@ fn state(place: &Path, item: &ItemEntry) -> Result<State> {
     Ok(if found.is_some() && found == item.fingerprint { State::Same } else { State::Other })
 }
 
-fn stage(parent: &Path) -> Result<Staged> {
-    if !parent.exists() {
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)
-            .with_context(|| format!("make {}", parent.display()))?;
+/// Directories that were made because the place of another lies in them. Dropped before
+/// [`MadeParents::keep`], it removes them again.
+#[derive(Default)]
+struct MadeParents(Vec<PathBuf>);
+
+impl MadeParents {
+    /// Makes what is missing of `parent`; gives back its real path, which is one for all its names.
+    fn make(&mut self, parent: &Path) -> Result<PathBuf> {
+        let mut missing: Vec<&Path> = parent.ancestors().take_while(|p| !p.exists()).collect();
+        missing.reverse();
+        for directory in missing {
+            rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755))
+                .with_context(|| format!("make {}", directory.display()))?;
+            self.0.push(directory.to_owned());
+        }
+        parent.canonicalize().with_context(|| parent.display().to_string())
     }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for MadeParents {
+    fn drop(&mut self) {
+        for directory in self.0.drain(..).rev() {
+            // Somebody may have put something there meanwhile, and then it stays.
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}
+
+fn stage(parent: &Path) -> Result<Staged> {
     clean_stale(parent)?;
     Ok(Staged { place: Arc::new(directory(parent)?), staging: Staging::create(parent)? })
 }
 
-/// Locks the parents of all places, or what is there of them, in a fixed order.
+/// Holds what is to be written to each disk against what is free there.
+fn check_disks(plan: &PlainPlan, index: &Index) -> Result<()> {
+    let mut disks: BTreeMap<u64, (PathBuf, u64, u64)> = BTreeMap::new();
+    for (at, place) in &plan.wanted {
+        let existing = nearest_directory(place)?;
+        let device = existing.metadata()?.dev();
+        let (_, bytes, files) = disks.entry(device).or_insert((existing, 0, 0));
+        *bytes += index.items[*at].disk;
+        *files += index.items[*at].files;
+    }
+    disks.values().try_for_each(|(place, bytes, files)| check_space(place, *bytes, *files))
+}
+
+/// The directory that holds `place`, or would if it were there.
+fn nearest_directory(place: &Path) -> Result<PathBuf> {
+    let existing = place.ancestors().skip(1).find(|path| path.is_dir());
+    Ok(existing.context("there is no root directory")?.to_owned())
+}
+
+/// Locks the parents of all places, or what is there of them, each once and in a fixed order.
 fn run_locks(talk: &Conversation, store: &StoreRequest) -> Result<Vec<Lock>> {
-    let mut parents: Vec<PathBuf> = Vec::new();
+    let mut parents: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     for path in &store.paths {
         let place = store.root.join(path.strip_prefix("/").unwrap_or(path));
-        let existing = place.ancestors().skip(1).find(|path| path.is_dir());
-        parents.push(existing.context("there is no root directory")?.to_owned());
+        let parent = nearest_directory(&place)?;
+        let metadata = parent.metadata()?;
+        parents.insert((metadata.dev(), metadata.ino()), parent);
     }
-    parents.sort();
-    parents.dedup();
     let cancelled = || talk.cancel.check();
-    parents.iter().map(|parent| run_lock(parent, store.lock_patience, &cancelled)).collect()
+    parents.values().map(|parent| run_lock(parent, store.lock_patience, &cancelled)).collect()
 }
 
 fn split(place: &Path) -> Result<(PathBuf, String)> {

@@ -5,7 +5,7 @@
 use super::commit::Commit;
 use super::conversation::Conversation;
 use super::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest};
-use super::target::{StoreTarget, directory, receive_frames};
+use super::target::{StoreTarget, check_space, directory, receive_frames};
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
 use crate::store::{
@@ -13,7 +13,7 @@ use crate::store::{
     choose, clean_stale, lock, make_lock_file, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, statvfs, syncfs};
+use rustix::fs::{Mode, syncfs};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ pub fn restore(
     let wanted = || choice.wanted.iter().filter_map(|name| positions.get(name.as_str()));
     let disk_bytes = wanted().map(|&at| index.items[at].disk).sum();
     let files = wanted().map(|&at| index.items[at].files).sum();
-    check_space(layout, disk_bytes, files)?;
+    let store = layout.store();
+    check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, files)?;
     let rows = Rows::read(&snapshot, &choice.wanted)?;
     talk.reply(&Reply::Plan(Plan {
         frames: frames.clone(),
@@ -158,33 +159,6 @@ fn frames_of(index: &Index, choice: &Choice) -> Vec<u32> {
     frames.sort_unstable();
     frames.dedup();
     frames
-}
-
-/// Refuses to start what would fill the disk. Two per cent and 16 MiB are left for the database and
-/// for directories larger than a block.
-fn check_space(layout: &Layout, bytes: u64, files: u64) -> Result<()> {
-    let place = layout.store();
-    let place = if place.exists() { place } else { layout.state() };
-    let disk = statvfs(&place)?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let needed = bytes + bytes / 50 + (16 << 20);
-    if bytes > 0 && needed > free {
-        bail!(
-            "not enough space on the disk of {}: {} MiB are needed, {} MiB are free; free some, or \
-             restore less",
-            place.display(),
-            needed >> 20,
-            free >> 20
-        );
-    }
-    if disk.f_files > 0 && files > disk.f_favail {
-        bail!(
-            "not enough inodes on the disk of {}: {files} are needed, {} are free",
-            place.display(),
-            disk.f_favail
-        );
-    }
-    Ok(())
 }
 
 /// Makes what an installer that was never used leaves out: the store directory and the database.

@@ -6,7 +6,7 @@ use crate::daemon::{self, Found};
 use crate::snapshot::{Unpacked, Unpacker};
 use crate::store::{Layout, Lock, LockMode, Owner, StoreKind, lock, make_lock_file};
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, open, statvfs};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -97,6 +97,31 @@ pub fn requester() -> Option<(u32, u32)> {
 pub fn directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
+}
+
+/// Refuses to start what would fill the disk of `place`. Two per cent and 16 MiB are left for the
+/// database and for directories larger than a block.
+pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
+    let disk = statvfs(place)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed = bytes.saturating_add(bytes / 50).saturating_add(16 << 20);
+    if bytes > 0 && needed > free {
+        bail!(
+            "not enough space on the disk of {}: {} MiB are needed, {} MiB are free; free some, or \
+             restore less",
+            place.display(),
+            needed >> 20,
+            free >> 20
+        );
+    }
+    if disk.f_files > 0 && files > disk.f_favail {
+        bail!(
+            "not enough inodes on the disk of {}: {files} are needed, {} are free",
+            place.display(),
+            disk.f_favail
+        );
+    }
+    Ok(())
 }
 
 /// Receives the frames of a plan, in order, then the order to commit; `next` is the first request.

@@ -15,6 +15,7 @@
 //! stopped, or where entries are kept.
 
 mod database;
+mod deferred;
 mod digest;
 mod frames;
 mod head;
@@ -25,6 +26,7 @@ mod pack;
 mod place;
 mod seek_table;
 mod skippable;
+mod targets;
 mod unpack;
 mod verify;
 mod walk;
@@ -37,7 +39,8 @@ pub use index::{Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry};
 pub use member::Attributes;
 pub use open::{Opened, open, read_frame};
 pub use pack::{Frame, PackInput, PackOptions, Packed, Progress, pack};
-pub use unpack::{Target, Unpacked, Unpacker};
+pub use targets::Target;
+pub use unpack::{Unpacked, Unpacker};
 pub use verify::{Verified, Verifier};
 pub use walk::fingerprint;
 pub use write::SnapshotWriter;

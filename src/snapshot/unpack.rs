@@ -5,17 +5,18 @@
 //! frame, and none leaves the directory of its target (see [`super::place`]). Hard links and the
 //! attributes of directories come last.
 
+use super::deferred::Deferred;
 use super::index::unescape_path;
 use super::member::{Attributes, Kind, Member, components, decode, take_content};
 use super::place::{
     create, finish_file, last, make_directory, make_parents, open_parent, parent_of, set_attributes,
 };
+use super::targets::{Target, Targets, Wanted};
 use super::{Index, SnapshotError, read_frame};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,15 +26,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-
-/// Where an item goes.
-#[derive(Clone)]
-pub struct Target {
-    /// Directory below which it is written.
-    pub directory: Arc<OwnedFd>,
-    /// Its name there.
-    pub name: String,
-}
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,8 +44,7 @@ pub struct Unpacker {
 
 struct Shared {
     index: Index,
-    /// By archive path.
-    wanted: HashMap<Vec<u8>, Wanted>,
+    targets: Targets,
     /// Archive paths of the items with members in a frame.
     items_of_frame: Vec<Vec<Vec<u8>>>,
     /// The attributes that every member gets; its own where there are none.
@@ -63,30 +54,6 @@ struct Shared {
     failed: AtomicBool,
     bytes: AtomicU64,
     items: AtomicU64,
-}
-
-struct Wanted {
-    target: Target,
-    expected: u64,
-    seen: AtomicU64,
-}
-
-/// What has to wait until every file is there.
-#[derive(Default)]
-struct Deferred {
-    /// Path, target and own attributes.
-    links: Vec<(Vec<u8>, Vec<u8>)>,
-    directories: Vec<(Vec<u8>, Attributes)>,
-    /// Files that run over several frames, by archive path.
-    long_files: HashMap<Vec<u8>, LongFile>,
-}
-
-/// A file in several frames: it is whole when its header was seen and every byte written.
-#[derive(Default)]
-struct LongFile {
-    header: Option<(u64, Attributes)>,
-    written: u64,
-    created: bool,
 }
 
 impl Unpacker {
@@ -107,19 +74,10 @@ impl Unpacker {
                 }
             }
         }
-        let mut by_path = HashMap::new();
-        for (position, target) in wanted {
-            let item = index.items.get(position).context("an item that the index does not have")?;
-            let path = index.archive_path(item).into_bytes();
-            components(&path)?;
-            let wanted = Wanted { target, expected: item.files, seen: AtomicU64::new(0) };
-            if by_path.insert(path, wanted).is_some() {
-                bail!(SnapshotError::damaged(format!("the item {} is listed twice", item.name)));
-            }
-        }
+        let targets = Targets::new(index, wanted)?;
         let shared = Arc::new(Shared {
             index: index.clone(),
-            wanted: by_path,
+            targets,
             items_of_frame,
             owner,
             deferred: Mutex::default(),
@@ -231,7 +189,7 @@ impl Shared {
             let Some((wanted, below)) = self.wanted(number, &member.path)? else {
                 continue;
             };
-            if wanted.seen.fetch_add(1, Ordering::Relaxed) + 1 == wanted.expected {
+            if wanted.count_member() {
                 self.items.fetch_add(1, Ordering::Relaxed);
             }
             self.member(worker, wanted, below, &member, content)
@@ -261,7 +219,7 @@ impl Shared {
             match path.strip_prefix(item.as_slice()) {
                 Some(below) if below.is_empty() || below[0] == b'/' => {
                     let below = below.strip_prefix(b"/").unwrap_or_default();
-                    return Ok(self.wanted.get(item).map(|wanted| (wanted, below)));
+                    return Ok(self.targets.get(item).map(|wanted| (wanted, below)));
                 }
                 _ => {}
             }
@@ -284,7 +242,7 @@ impl Shared {
             Kind::Directory => {
                 let parent = worker.parent(&wanted.target, &path)?;
                 make_directory(parent, last(&path))?;
-                self.deferred().directories.push((member.path.clone(), attributes));
+                self.deferred().directory(&member.path, attributes);
             }
             Kind::Symlink(target) => {
                 let parent = worker.parent(&wanted.target, &path)?;
@@ -296,7 +254,7 @@ impl Shared {
                 if !same_item(&member.path, below, target) {
                     bail!(SnapshotError::damaged("a hard link leaves its item"));
                 }
-                self.deferred().links.push((member.path.clone(), target.clone()));
+                self.deferred().link(&member.path, target);
             }
             Kind::File(size) if content.len() as u64 == *size => {
                 let parent = worker.parent(&wanted.target, &path)?;
@@ -306,8 +264,7 @@ impl Shared {
                 finish_file(&file, attributes)?;
             }
             Kind::File(size) => {
-                self.deferred().long_files.entry(member.path.clone()).or_default().header =
-                    Some((*size, attributes));
+                self.deferred().long_file(&member.path).header = Some((*size, attributes));
                 self.long_part(worker, wanted, below, &member.path, 0, content)?;
             }
         }
@@ -328,7 +285,7 @@ impl Shared {
         let parent = worker.parent(&wanted.target, &path)?;
         let file = {
             let mut deferred = self.deferred();
-            let long = deferred.long_files.entry(archive_path.to_vec()).or_default();
+            let long = deferred.long_file(archive_path);
             long.written += part.len() as u64;
             if std::mem::replace(&mut long.created, true) {
                 let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -344,69 +301,10 @@ impl Shared {
     }
 
     fn complete(&self) -> Result<Unpacked> {
-        let Deferred { links, mut directories, long_files } = std::mem::take(&mut *self.deferred());
-        for (path, long) in long_files {
-            let shown = String::from_utf8_lossy(&path).into_owned();
-            match long.header {
-                Some((size, attributes)) if size == long.written => {
-                    let (parent, name) = self.locate(&path)?;
-                    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let file =
-                        File::from(fs::openat(&parent, name.as_path(), flags, Mode::empty())?);
-                    if file.metadata()?.len() != size {
-                        bail!(SnapshotError::damaged(format!("{shown}: its parts do not meet")));
-                    }
-                    finish_file(&file, attributes)?;
-                }
-                _ => bail!(SnapshotError::damaged(format!("{shown}: parts of it are missing"))),
-            }
-        }
-        for (path, target) in links {
-            let (from, from_name) = self.locate(&target)?;
-            let (to, to_name) = self.locate(&path)?;
-            fs::linkat(&from, from_name.as_path(), &to, to_name.as_path(), AtFlags::empty())
-                .with_context(|| String::from_utf8_lossy(&path).into_owned())?;
-        }
-        // Deepest first: a directory that lost its write bits would refuse what is below it.
-        directories.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-        for window in directories.windows(2) {
-            if window[0].0 == window[1].0 {
-                let shown = String::from_utf8_lossy(&window[0].0);
-                bail!(SnapshotError::damaged(format!("{shown} appears twice")));
-            }
-        }
-        for (path, attributes) in directories {
-            let (parent, name) = self.locate(&path)?;
-            set_attributes(&parent, &name, attributes, true)
-                .with_context(|| String::from_utf8_lossy(&path).into_owned())?;
-        }
-        for (path, wanted) in &self.wanted {
-            let seen = wanted.seen.load(Ordering::Relaxed);
-            if seen != wanted.expected {
-                let shown = String::from_utf8_lossy(path);
-                bail!(SnapshotError::damaged(format!(
-                    "{shown} has {seen} of {} members",
-                    wanted.expected
-                )));
-            }
-        }
+        std::mem::take(&mut *self.deferred()).finish(&self.targets)?;
+        self.targets.check_complete()?;
         let bytes = self.bytes.load(Ordering::Relaxed);
-        Ok(Unpacked { items: self.wanted.len() as u64, bytes })
-    }
-
-    /// Parent directory and name of a member that is on disk already.
-    fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, std::path::PathBuf)> {
-        let (wanted, below) = (0..=archive_path.len())
-            .rev()
-            .filter(|&end| end == archive_path.len() || archive_path[end] == b'/')
-            .find_map(|end| {
-                let below = archive_path[end..].strip_prefix(b"/").unwrap_or_default();
-                self.wanted.get(&archive_path[..end]).map(|wanted| (wanted, below))
-            })
-            .context("a member of no wanted item")?;
-        let path = wanted.path(below);
-        let parent = open_parent(wanted.target.directory.as_fd(), &path)?;
-        Ok((parent, OsStr::from_bytes(last(&path)).into()))
+        Ok(Unpacked { items: self.targets.len() as u64, bytes })
     }
 
     fn attributes(&self, member: &Member) -> Attributes {
@@ -431,14 +329,6 @@ impl Shared {
     fn take_failure(&self) -> anyhow::Error {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.take().unwrap_or_else(|| anyhow!("unpacking was stopped"))
-    }
-}
-
-impl Wanted {
-    /// Path below the target directory.
-    fn path(&self, below: &[u8]) -> Vec<u8> {
-        let name = self.target.name.as_bytes();
-        if below.is_empty() { name.to_vec() } else { [name, b"/", below].concat() }
     }
 }
 

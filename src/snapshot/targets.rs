@@ -1,0 +1,102 @@
+//! Where the items of an extraction go, and whether they are complete.
+
+use super::member::components;
+use super::place::{last, open_parent};
+use super::{Index, SnapshotError};
+use anyhow::{Context, Result, bail};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where an item goes.
+#[derive(Clone)]
+pub struct Target {
+    /// Directory below which it is written.
+    pub directory: Arc<OwnedFd>,
+    /// Its name there.
+    pub name: String,
+}
+
+/// An item on its way.
+pub struct Wanted {
+    pub target: Target,
+    /// Members that the index promises.
+    expected: u64,
+    seen: AtomicU64,
+}
+
+impl Wanted {
+    /// Path below the target directory of what is `below` the item.
+    pub fn path(&self, below: &[u8]) -> Vec<u8> {
+        let name = self.target.name.as_bytes();
+        if below.is_empty() { name.to_vec() } else { [name, b"/", below].concat() }
+    }
+
+    /// Books a member; true when it is the last one.
+    pub fn count_member(&self) -> bool {
+        self.seen.fetch_add(1, Ordering::Relaxed) + 1 == self.expected
+    }
+}
+
+/// The wanted items, by archive path.
+pub struct Targets(HashMap<Vec<u8>, Wanted>);
+
+impl Targets {
+    /// `wanted` maps positions in `index.items` to their places.
+    pub fn new(index: &Index, wanted: impl IntoIterator<Item = (usize, Target)>) -> Result<Self> {
+        let mut by_path = HashMap::new();
+        for (position, target) in wanted {
+            let item = index.items.get(position).context("an item that the index does not have")?;
+            let path = index.archive_path(item).into_bytes();
+            components(&path)?;
+            let wanted = Wanted { target, expected: item.files, seen: AtomicU64::new(0) };
+            if by_path.insert(path, wanted).is_some() {
+                bail!(SnapshotError::damaged(format!("the item {} is listed twice", item.name)));
+            }
+        }
+        Ok(Targets(by_path))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn get(&self, item: &[u8]) -> Option<&Wanted> {
+        self.0.get(item)
+    }
+
+    /// Parent directory and name of a member that is on disk already.
+    pub fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, PathBuf)> {
+        let (wanted, below) = (0..=archive_path.len())
+            .rev()
+            .filter(|&end| end == archive_path.len() || archive_path[end] == b'/')
+            .find_map(|end| {
+                let below = archive_path[end..].strip_prefix(b"/").unwrap_or_default();
+                self.0.get(&archive_path[..end]).map(|wanted| (wanted, below))
+            })
+            .context("a member of no wanted item")?;
+        let path = wanted.path(below);
+        let parent = open_parent(wanted.target.directory.as_fd(), &path)?;
+        Ok((parent, OsStr::from_bytes(last(&path)).into()))
+    }
+
+    /// # Errors
+    /// When an item has fewer or more members than the index promises.
+    pub fn check_complete(&self) -> Result<(), SnapshotError> {
+        for (path, wanted) in &self.0 {
+            let seen = wanted.seen.load(Ordering::Relaxed);
+            if seen != wanted.expected {
+                let shown = String::from_utf8_lossy(path);
+                let expected = wanted.expected;
+                return Err(SnapshotError::damaged(format!(
+                    "{shown} has {seen} of {expected} members"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
