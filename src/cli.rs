@@ -411,6 +411,9 @@ fn distinct(mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
 fn absolute(path: &Path) -> Result<PathBuf> {
     use std::path::Component;
     let full = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    if full.to_str().is_none() {
+        bail!("the path {} is not UTF-8, and a snapshot could not name it", full.display());
+    }
     let mut clean = PathBuf::new();
     for component in full.components() {
         match component {

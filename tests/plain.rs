@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -50,7 +52,7 @@ fn a_wiped_directory_comes_back_with_owners_modes_times_and_links() {
     assert_eq!(entry("old").entry.mtime, (-86_401, 750_000_000));
     assert_eq!(entry("same-file").same_file_as, Some("one".into()));
     assert_eq!(entry("").gid, 1002);
-    assert_eq!(place.leftovers(), [PathBuf::new(); 0]);
+    assert_eq!(place.leftovers(), [""; 0]);
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn other_content_is_left_alone_unless_it_is_to_be_replaced() {
     assert_eq!(swapped["items"]["restored"], 1);
     assert_same_tree(&saved, &place.tree(TOOL));
     assert_eq!(place.read("/opt/other/file"), "beside\n");
-    assert_eq!(place.leftovers(), [PathBuf::new(); 0]);
+    assert_eq!(place.leftovers(), [""; 0]);
 }
 
 #[test]
@@ -255,6 +257,47 @@ fn a_parent_may_be_a_symbolic_link() {
 }
 
 #[test]
+fn a_link_in_another_root_does_not_lead_a_save_out_of_it() {
+    let (place, outside) = (Place::filled(), Place::filled());
+    outside.write("/var/lib/data/one", "not to be packed\n");
+    // As programs inside the root see it, this leads to a place that is not there.
+    symlink(outside.host("/var/lib"), place.host("/link")).unwrap();
+    let saved = place.attempt("save", &["/link/data"], &["--json"]);
+    if saved.status.success() {
+        let packed = format!("zstd -dc {} | tar -xO", place.snapshot().display());
+        let packed = place::output(Command::new("sh").args(["-c", &packed])).ok();
+        assert!(!packed.stdout.contains("not to be packed"), "{packed}");
+    }
+}
+
+#[test]
+fn a_link_in_another_root_does_not_lead_a_restore_out_of_it() {
+    let (place, outside) = (Place::new(), Place::filled());
+    place.write("/link/data/new", "new\n");
+    place.save(&["/link/data"]);
+    place.remove("/link");
+    symlink(outside.host("/var"), place.host("/link")).unwrap();
+    place.attempt("restore", &["/link/data"], &["--json"]);
+    assert!(!outside.host("/var/data").exists());
+    assert_eq!(outside.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_path_that_is_not_utf8_is_refused_by_its_name() {
+    let place = Place::new();
+    let path = OsStr::from_bytes(b"/caf\xE9/x");
+    fs::create_dir_all(place.root().join(OsStr::from_bytes(b"caf\xE9/x"))).unwrap();
+    let backend = format!("dir:{}", place.entries().display());
+    let root = place.root().display().to_string();
+    let words = ["save", "--store", "plain", "--key", "k", "--backend", &backend, "--root", &root];
+    let words = words.map(OsStr::new).into_iter().chain([OsStr::new("--path"), path]);
+    let failed = place::storecache(words).fails();
+    assert!([1, 2].contains(&failed.code()), "{failed}");
+    assert!(failed.stderr.contains("UTF-8"), "{failed}");
+    assert!(failed.stderr.contains("caf"), "{failed}");
+}
+
+#[test]
 fn two_names_of_one_parent_do_not_wait_for_each_other() {
     let place = Place::new();
     place.write("/srv/a/file", "a\n");
@@ -361,7 +404,7 @@ fn a_damaged_snapshot_leaves_the_old_directory() {
         let after = place.tree("/opt");
         let names = |tree: &support::place::PlainTree| tree.keys().cloned().collect::<Vec<_>>();
         assert_eq!(names(&before), names(&after));
-        assert_eq!(place.leftovers(), [PathBuf::new(); 0]);
+        assert_eq!(place.leftovers(), [""; 0]);
     }
 }
 
@@ -384,7 +427,7 @@ fn of_several_directories_all_come_or_none() {
     place.attempt("restore", &[TOOL, DATA], &["--json"]).fails();
     assert!(!place.host(TOOL).exists());
     assert!(!place.host(DATA).exists());
-    assert_eq!(place.leftovers(), [PathBuf::new(); 0]);
+    assert_eq!(place.leftovers(), [""; 0]);
 }
 
 #[test]
@@ -412,7 +455,7 @@ fn stale_staging_of_a_dead_run_goes_with_the_next_restore() {
     place.remove(TOOL);
     place.write("/opt/.storecache-99999999/tool/half", "half\n");
     place.restore(&[TOOL], &[]);
-    assert_eq!(place.leftovers(), [PathBuf::new(); 0]);
+    assert_eq!(place.leftovers(), [""; 0]);
 }
 
 #[test]
@@ -433,8 +476,8 @@ fn a_dry_run_changes_nothing() {
 fn an_ordinary_owner_and_no_rights_at_all_do_not_keep_root_from_reading() {
     let place = Place::new();
     place.write("/srv/secret/file", "secret\n");
-    fs::set_permissions(place.host("/srv/secret/file"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(place.host("/srv/secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(place.host("/srv/secret/file"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(place.host("/srv/secret"), fs::Permissions::from_mode(0o000)).unwrap();
     let before = place.tree("/srv/secret");
     place.save(&["/srv/secret"]);
     place.remove("/srv/secret");

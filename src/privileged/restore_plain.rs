@@ -4,7 +4,7 @@
 
 use super::conversation::Conversation;
 use super::protocol::{Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest};
-use super::target::{check_space, directory, receive_frames, run_lock};
+use super::target::{check_space, directory, in_root, receive_frames, run_lock};
 use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
 use anyhow::{Context, Result, bail};
@@ -119,7 +119,7 @@ fn plan(store: &StoreRequest, request: &RestoreRequest, index: &Index) -> Result
             skip("it is not among the directories named with --path");
             continue;
         }
-        let place = store.root.join(&item.name);
+        let place = in_root(&store.root, Path::new(&item.name))?;
         match state(&place, item)? {
             State::Absent => plan.wanted.push((at, place)),
             State::Same => plan.present += 1,
@@ -216,8 +216,7 @@ fn nearest_directory(place: &Path) -> Result<PathBuf> {
 fn run_locks(talk: &Conversation, store: &StoreRequest) -> Result<Vec<Lock>> {
     let mut parents: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     for path in &store.paths {
-        let place = store.root.join(path.strip_prefix("/").unwrap_or(path));
-        let parent = nearest_directory(&place)?;
+        let parent = nearest_directory(&in_root(&store.root, path)?)?;
         let metadata = parent.metadata()?;
         parents.insert((metadata.dev(), metadata.ino()), parent);
     }

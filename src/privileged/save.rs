@@ -7,7 +7,7 @@
 use super::conversation::Conversation;
 use super::protocol::{Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
-use super::target::{StoreTarget, directory};
+use super::target::{StoreTarget, directory, in_root};
 use crate::snapshot::{Frame, PackInput, PackOptions, StoreFacts, pack};
 use crate::store::{Frozen, Lock, StoreKind, freeze};
 use anyhow::{Context, Result, bail};
@@ -111,15 +111,12 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
     let mut inputs = Vec::new();
     for path in &store.paths {
         let inside = path.strip_prefix("/").unwrap_or(path);
-        let on_disk = store.root.join(inside);
+        let on_disk = in_root(&store.root, inside)?;
         if on_disk.is_symlink() {
             bail!("{} is a symbolic link; name what it points to", on_disk.display());
         }
         if !on_disk.is_dir() {
             bail!("{} is no directory; --path names what to save", on_disk.display());
-        }
-        if inside.as_os_str().is_empty() {
-            bail!("a whole file system cannot be saved; name directories in it");
         }
         let (Some(parent), Some(name)) = (on_disk.parent(), on_disk.file_name()) else {
             bail!("the path {} cannot be saved; name a directory in it", path.display());

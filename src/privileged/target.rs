@@ -6,9 +6,10 @@ use crate::daemon::{self, Found};
 use crate::snapshot::{Unpacked, Unpacker};
 use crate::store::{Layout, Lock, LockMode, Owner, StoreKind, lock, make_lock_file};
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags, open, statvfs};
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs};
+use rustix::io::Errno;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Names that systemd may know the Nix daemon by; sockets first.
@@ -91,6 +92,36 @@ pub fn run_lock(
 pub fn requester() -> Option<(u32, u32)> {
     let id = |name: &str| std::env::var(name).ok()?.parse().ok();
     Some((id("SUDO_UID")?, id("SUDO_GID")?))
+}
+
+/// Where the directory entry `inside` the root of a store is for this process: links on the way lead
+/// to where they lead inside that root. What does not exist yet is taken as it is written.
+pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
+    let inside = inside.strip_prefix("/").unwrap_or(inside);
+    let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
+        bail!("a whole file system is no directory of a store; name directories in it");
+    };
+    let root = directory(root)?;
+    for existing in parent.ancestors() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+        match openat2(&root, at, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(found) => {
+                let link = format!("/proc/self/fd/{}", found.as_raw_fd());
+                let found = std::fs::read_link(link)?;
+                let rest = parent.strip_prefix(existing)?;
+                // What is there although it could not be opened is a link to nothing in that root.
+                let next = rest.components().next().map(|first| found.join(first));
+                if let Some(link) = next.filter(|next| next.symlink_metadata().is_ok()) {
+                    bail!("{} leads to what is not there", link.display());
+                }
+                return Ok(found.join(rest).join(name));
+            }
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(e).with_context(|| format!("find {}", parent.display())),
+        }
+    }
+    bail!("the root directory is gone")
 }
 
 /// Opens a directory for reading names and for placing entries in it.

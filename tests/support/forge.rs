@@ -76,8 +76,7 @@ impl Parts {
         let database = self.database.as_mut().unwrap();
         let (first, last) = database.frames;
         let tar = member(database.path.as_bytes(), b'0', b"", content);
-        self.frames
-            .splice(first as usize..=last as usize, [frame(&tar)]);
+        self.frames.splice(first as usize..=last as usize, [frame(&tar)]);
         database.frames = (first, first);
         database.size = content.len() as u64;
         for item in &mut self.items {
@@ -94,6 +93,31 @@ impl Parts {
         let tar: Vec<u8> = frames.iter().flat_map(raw_bytes).collect();
         tar[512..][..database.size as usize].to_vec()
     }
+}
+
+/// The snapshot with another index, whose own digest and whose seek table are right.
+pub fn with_index(bytes: &[u8], change: impl FnOnce(&mut Index)) -> Vec<u8> {
+    let mut index = open_bytes(bytes).unwrap().index;
+    let end = index.frames.last().map_or(index.head_bytes, |frame| frame.at + frame.size);
+    change(&mut index);
+    let mut sizes = vec![(index.head_bytes, 0)];
+    sizes.extend(index.frames.iter().map(|frame| (frame.size, frame.raw)));
+    let index = skippable(0x184D_2A54, &index.to_bytes().unwrap());
+    sizes.push((index.len() as u64, 0));
+    let mut table: Vec<u8> = Vec::new();
+    for (compressed, decompressed) in &sizes {
+        table.extend((*compressed as u32).to_le_bytes());
+        table.extend((*decompressed as u32).to_le_bytes());
+    }
+    table.extend((sizes.len() as u32).to_le_bytes());
+    table.extend([0, 0xB1, 0xEA, 0x92, 0x8F]);
+    [&bytes[..end as usize], &index, &skippable(0x184D_2A5E, &table)].concat()
+}
+
+/// A skippable frame of zstd.
+fn skippable(magic: u32, content: &[u8]) -> Vec<u8> {
+    let length = content.len() as u32;
+    [&magic.to_le_bytes()[..], &length.to_le_bytes(), content].concat()
 }
 
 /// What a frame decodes to.

@@ -22,6 +22,7 @@ pub mod cache;
 pub mod corpus;
 mod daemon;
 pub mod forge;
+pub mod golden;
 mod invocation;
 mod judge;
 pub mod place;

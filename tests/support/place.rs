@@ -120,12 +120,10 @@ impl Place {
     }
 
     /// Everything below the root that a restore may leave behind and must not.
-    pub fn leftovers(&self) -> Vec<PathBuf> {
-        let left = |path: &&PathBuf| {
-            let name = path.file_name().unwrap_or_default();
-            name.as_bytes().starts_with(b".storecache-")
-        };
-        tree_digest(self.directory.path()).keys().filter(left).cloned().collect()
+    pub fn leftovers(&self) -> Vec<String> {
+        let names = tree_digest(self.directory.path()).into_keys();
+        let names = names.filter_map(|path| Some(path.file_name()?.display().to_string()));
+        names.filter(|name| name.starts_with(".storecache-")).collect()
     }
 }
 
@@ -173,7 +171,11 @@ pub fn plain_tree(top: &Path) -> PlainTree {
     tree_digest(top)
         .into_iter()
         .map(|(path, entry)| {
-            let metadata = fs::symlink_metadata(top.join(&path)).unwrap();
+            let on_disk = match path.as_os_str().is_empty() {
+                true => top.to_owned(),
+                false => top.join(&path),
+            };
+            let metadata = fs::symlink_metadata(on_disk).unwrap();
             let inode = (metadata.dev(), metadata.ino());
             let same_file_as = first_names.get(&inode).cloned();
             first_names.entry(inode).or_insert_with(|| path.clone());

@@ -1,0 +1,1096 @@
+//! Bad input: a clear error, and nothing is changed.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rusqlite::Connection;
+use serde_json::Value;
+use storecache::snapshot::{
+    Continuation, Frame, Head, Index, ItemEntry, Opened, Origin, SnapshotError, StoreFacts, Target,
+    Unpacked, Unpacker,
+};
+use support::forge::{
+    self, Parts, check, directory, file, frame, hard_link, item, open_bytes, symlink,
+};
+use support::place::{Place, PlainTree, assert_same_tree, plain_tree, storecache};
+use support::runs::{Picture, assert_same, attempt, picture, report, save, staging};
+use support::{Fixture, Role, World};
+
+/// A small snapshot of a plain directory.
+fn small_snapshot() -> Vec<u8> {
+    let place = Place::new();
+    place.write("/srv/a/file", "some content\n");
+    place.write("/srv/a/below/other", "more\n");
+    place.save(&["/srv/a"]);
+    fs::read(place.snapshot()).unwrap()
+}
+
+#[test]
+fn a_snapshot_truncated_at_any_byte_is_refused() {
+    let bytes = small_snapshot();
+    check(&bytes).unwrap();
+    for length in 0..bytes.len() {
+        let refused = check(&bytes[..length]);
+        assert!(refused.is_err(), "the first {length} bytes were accepted");
+    }
+}
+
+#[test]
+fn a_snapshot_with_any_byte_flipped_is_refused() {
+    let mut bytes = small_snapshot();
+    for at in 0..bytes.len() {
+        for mask in [0x01, 0x80, 0xFF] {
+            bytes[at] ^= mask;
+            assert!(check(&bytes).is_err(), "byte {at} with {mask:#x} was accepted");
+            bytes[at] ^= mask;
+        }
+    }
+    check(&bytes).unwrap();
+}
+
+#[test]
+fn a_snapshot_with_bytes_added_or_taken_anywhere_is_refused() {
+    let bytes = small_snapshot();
+    for at in 0..=bytes.len() {
+        let (before, after) = bytes.split_at(at);
+        assert!(check(&[before, b"\0", after].concat()).is_err(), "at {at}");
+        if !after.is_empty() {
+            assert!(check(&[before, &after[1..]].concat()).is_err(), "at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name_and_number() {
+    let mut parts = Parts::of(&small_snapshot());
+    parts.head.format = 2;
+    let refused = check(&parts.build()).unwrap_err();
+    assert!(matches!(refused, SnapshotError::NewerFormat { found: 2, .. }));
+    let text = refused.to_string();
+    assert!(text.contains("format 2") && text.contains("up to 1"), "{text}");
+}
+
+#[test]
+fn fields_that_a_later_version_adds_to_the_head_are_ignored() {
+    let bytes = small_snapshot();
+    let opened = open_bytes(&bytes).unwrap();
+    let mut head = serde_json::to_value(&opened.head).unwrap();
+    head["colour"] = "blue".into();
+    head["store"]["colour"] = "blue".into();
+    let head = Head::from_bytes(head.to_string().as_bytes()).unwrap();
+    assert_eq!(head, opened.head);
+}
+
+fn head() -> Head {
+    Head {
+        format: 1,
+        tool: "forge".into(),
+        store: StoreFacts {
+            kind: "plain".into(),
+            store_dir: String::new(),
+            state_dir: String::new(),
+            system: "x86_64-linux".into(),
+            version: String::new(),
+            schema: None,
+            migrations: Vec::new(),
+            owner: String::new(),
+        },
+        key: "forged".into(),
+        ingredients: Default::default(),
+        origin: Origin::default(),
+        created: "2026-01-01T00:00:00Z".into(),
+        items: 1,
+        nar_bytes: 0,
+    }
+}
+
+/// A directory to unpack into, with things beside it that must stay as they are.
+struct Yard {
+    directory: tempfile::TempDir,
+    before: PlainTree,
+}
+
+impl Yard {
+    fn new() -> Yard {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("target")).unwrap();
+        fs::create_dir(directory.path().join("outside")).unwrap();
+        fs::write(directory.path().join("outside/secret"), "secret\n").unwrap();
+        fs::write(directory.path().join("bystander"), "bystander\n").unwrap();
+        let mut yard = Yard { directory, before: PlainTree::new() };
+        yard.before = yard.outside();
+        yard
+    }
+
+    fn target(&self) -> PathBuf {
+        self.directory.path().join("target")
+    }
+
+    fn outside(&self) -> PlainTree {
+        let mut tree = plain_tree(self.directory.path());
+        tree.retain(|path, _| !path.starts_with("target"));
+        tree
+    }
+
+    /// Unpacks all items of an index from its frames.
+    fn unpack(
+        &self,
+        index: &Index,
+        frames: &[Frame],
+        owner: Option<(u32, u32)>,
+        threads: usize,
+    ) -> anyhow::Result<Unpacked> {
+        let target = OwnedFd::from(fs::File::open(self.target()).unwrap());
+        let target = Arc::new(target);
+        let targets = index.items.iter().enumerate().map(|(at, item)| {
+            let directory = Arc::clone(&target);
+            let name = item.name.clone();
+            (at, Target { directory, name })
+        });
+        let unpacker = Unpacker::new(index, targets, owner, threads)?;
+        for (number, frame) in (0..).zip(frames) {
+            unpacker.submit(number, frame.bytes.clone())?;
+        }
+        unpacker.finish()
+    }
+
+    #[track_caller]
+    fn assert_untouched_outside(&self) {
+        assert_same_tree(&self.before, &self.outside());
+    }
+}
+
+fn parts(frames: Vec<Frame>, items: Vec<ItemEntry>) -> Parts {
+    Parts { head: head(), frames, items_under: String::new(), items, database: None }
+}
+
+/// Unpacks a forged snapshot whose digests are all right.
+fn try_unpack(parts: Parts) -> (Yard, anyhow::Result<Unpacked>) {
+    let yard = Yard::new();
+    let bytes = parts.build();
+    let index = open_bytes(&bytes).unwrap().index;
+    let unpacked = yard.unpack(&index, &Parts::of(&bytes).frames, None, 2);
+    (yard, unpacked)
+}
+
+/// That members in the item `it` are refused, whatever the index says of their number.
+#[track_caller]
+fn assert_refused(what: &str, members: &[Vec<u8>]) {
+    let entry = item("it", (0, 0), members.len() as u64);
+    let (yard, refused) = try_unpack(parts(vec![frame(&members.concat())], vec![entry]));
+    let error = match refused {
+        Ok(_) => panic!("{what}: was unpacked"),
+        Err(error) => format!("{error:#}"),
+    };
+    assert!(!error.contains("panicked"), "{what}: {error}");
+    yard.assert_untouched_outside();
+}
+
+#[test]
+fn harmless_members_are_unpacked() {
+    let members = [
+        directory(b"it"),
+        file(b"it/file", b"content"),
+        hard_link(b"it/same", b"it/file"),
+        symlink(b"it/out", b"../../outside"),
+    ];
+    let entry = item("it", (0, 0), 4);
+    let (yard, unpacked) = try_unpack(parts(vec![frame(&members.concat())], vec![entry]));
+    assert_eq!(unpacked.unwrap().items, 1);
+    assert_eq!(fs::read(yard.target().join("it/same")).unwrap(), b"content");
+    yard.assert_untouched_outside();
+}
+
+#[test]
+fn names_that_lead_out_of_the_item_are_refused() {
+    for path in [
+        "/it/x",
+        "../x",
+        "it/../x",
+        "it/../../bystander",
+        "it/..",
+        "./it/x",
+        "it/./x",
+        "it//x",
+        "it/",
+        "",
+        "/",
+        ".",
+        "..",
+        "other/x",
+        "it2",
+        "item/x",
+        "bystander",
+    ] {
+        let members = [directory(b"it"), file(path.as_bytes(), b"x")];
+        assert_refused(path, &members);
+        assert_refused(path, &[directory(b"it"), symlink(path.as_bytes(), b"it")]);
+    }
+    for path in ["../d", "/tmp/d", "it/../d"] {
+        assert_refused(path, &[directory(b"it"), directory(path.as_bytes())]);
+    }
+    let long = forge::member(b"././@LongLink", b'L', b"", b"it/a\0/../../../bystander\0");
+    let members = [directory(b"it"), [long, file(b"it/a", b"x")].concat()];
+    assert_refused("a zero byte in a long name", &members);
+    let long = forge::member(b"././@LongLink", b'L', b"", b"../../bystander\0");
+    let members = [directory(b"it"), [long, file(b"it/a", b"x")].concat()];
+    assert_refused("a long name", &members);
+}
+
+#[test]
+fn nothing_is_written_through_a_link() {
+    for target in ["..", "../..", "../../outside", "/tmp", "."] {
+        let link = symlink(b"it/link", target.as_bytes());
+        let below = file(b"it/link/new", b"x");
+        assert_refused(target, &[directory(b"it"), link.clone(), below]);
+        let below = directory(b"it/link/new");
+        assert_refused(target, &[directory(b"it"), link.clone(), below]);
+        let deep = file(b"it/link/a/b", b"x");
+        assert_refused(target, &[directory(b"it"), link, deep]);
+    }
+    let link = symlink(b"it", b"../outside");
+    assert_refused("the item", &[link.clone(), file(b"it/secret", b"x")]);
+    assert_refused("the item", &[link.clone(), file(b"it/new", b"x")]);
+    assert_refused("the item", &[link, directory(b"it")]);
+    let link = symlink(b"it/file", b"../../bystander");
+    let members = [directory(b"it"), link, file(b"it/file", b"x")];
+    assert_refused("a file over a link", &members);
+}
+
+#[test]
+fn hard_links_do_not_leave_their_item() {
+    for target in [
+        "../bystander",
+        "../../bystander",
+        "/etc/passwd",
+        "it/../../bystander",
+        "it/..",
+        "it/.",
+        "other",
+        "other/file",
+        "it2/file",
+        "",
+        "it/missing",
+        "it",
+        "it/directory",
+        "it/self",
+        "it/out/secret",
+    ] {
+        let members = [
+            directory(b"it"),
+            directory(b"it/directory"),
+            symlink(b"it/out", b"../../outside"),
+            hard_link(b"it/self", target.as_bytes()),
+        ];
+        assert_refused(target, &members);
+    }
+    assert_refused("the item itself", &[hard_link(b"it", b"other")]);
+}
+
+#[test]
+fn a_hard_link_to_another_item_is_refused_though_that_one_is_there() {
+    let one = [directory(b"it"), hard_link(b"it/file", b"other/file")];
+    let other = [directory(b"other"), file(b"other/file", b"x")];
+    let tar = [one.concat(), other.concat()].concat();
+    let items = vec![item("it", (0, 0), 2), item("other", (0, 0), 2)];
+    let (_yard, refused) = try_unpack(parts(vec![frame(&tar)], items));
+    let error = format!("{:#}", refused.unwrap_err());
+    assert!(error.contains("hard link"), "{error}");
+}
+
+#[test]
+fn one_name_is_given_once() {
+    let top = || directory(b"it");
+    let name = b"it/name";
+    let kinds = || {
+        [
+            file(name, b"x"),
+            directory(name),
+            symlink(name, b"elsewhere"),
+            hard_link(name, b"it/first"),
+        ]
+    };
+    for one in kinds() {
+        for other in kinds() {
+            let first = file(b"it/first", b"first");
+            let members = [top(), first, one.clone(), other];
+            assert_refused("two of one name", &members);
+        }
+    }
+    assert_refused("below a file", &[top(), file(name, b"x"), file(b"it/name/y", b"y")]);
+    assert_refused("the item twice", &[top(), top()]);
+    assert_refused("the item twice", &[file(b"it", b"x"), file(b"it", b"y")]);
+}
+
+#[test]
+fn types_that_no_snapshot_has_are_refused() {
+    for kind in *b"3467ADMNSVXgZ" {
+        let odd = forge::member(b"it/odd", kind, b"", b"");
+        assert_refused(&format!("type {}", kind as char), &[directory(b"it"), odd]);
+    }
+    for record in ["path=../x", "linkpath=/etc", "size=99", "uid=0", "mtime=x", "mtime=1.5"] {
+        let record = format!("{} {record}\n", record.len() + 4);
+        let pax = forge::member(b"././@PaxHeader", b'x', b"", record.as_bytes());
+        let members = [directory(b"it"), [pax, file(b"it/a", b"x")].concat()];
+        assert_refused(&record, &members);
+    }
+    let mut bad_sum = file(b"it/a", b"x");
+    bad_sum[0] ^= 1;
+    assert_refused("a wrong checksum", &[directory(b"it"), bad_sum]);
+    let content = forge::member(b"it/d", b'5', b"", b"content");
+    assert_refused("a directory with content", &[directory(b"it"), content]);
+    assert_refused("a link to nowhere", &[directory(b"it"), symlink(b"it/l", b"")]);
+}
+
+#[test]
+fn members_are_where_the_index_says_and_as_many() {
+    let frames = || {
+        let one = [directory(b"it"), file(b"it/a", b"a")].concat();
+        vec![frame(&one), frame(&file(b"it/b", b"b"))]
+    };
+    let (_yard, unpacked) = try_unpack(parts(frames(), vec![item("it", (0, 1), 3)]));
+    unpacked.unwrap();
+    for entry in [
+        item("it", (0, 0), 3),
+        item("it", (1, 1), 3),
+        item("it", (0, 1), 2),
+        item("it", (0, 1), 4),
+        item("other", (0, 1), 3),
+        item("i", (0, 1), 3),
+        item("it/a", (0, 1), 3),
+    ] {
+        let shown = format!("{entry:?}");
+        let (yard, refused) = try_unpack(parts(frames(), vec![entry]));
+        assert!(refused.is_err(), "{shown}");
+        yard.assert_untouched_outside();
+    }
+    let twice = vec![item("it", (0, 1), 3), item("it", (0, 1), 3)];
+    let (_yard, refused) = try_unpack(parts(frames(), twice));
+    assert!(format!("{:#}", refused.unwrap_err()).contains("twice"));
+}
+
+/// A name, and a change to an index.
+type Lie = (&'static str, fn(&mut Index));
+
+#[test]
+fn an_index_that_contradicts_itself_is_not_even_opened() {
+    let entry = item("it", (0, 0), 1);
+    let good = parts(vec![frame(&file(b"it", b"x")), frame(&[0; 1024])], vec![entry]).build();
+    assert_eq!(forge::with_index(&good, |_| ()), good);
+    let lies: [Lie; 16] = [
+        ("frames beyond the last", |it| it.items[0].frames = (0, 2)),
+        ("frames backwards", |it| it.items[0].frames = (1, 0)),
+        ("frames far away", |it| it.items[0].frames = (0, u32::MAX)),
+        ("a newer format", |it| it.format = 2),
+        ("no format", |it| it.format = 0),
+        ("a frame elsewhere", |it| it.frames[1].at += 1),
+        ("a longer frame", |it| it.frames[0].size += 1),
+        ("an endless frame", |it| it.frames[1].size = u64::MAX),
+        ("a larger frame", |it| it.frames[1].raw = u64::MAX),
+        ("one frame less", |it| drop(it.frames.pop())),
+        ("no frames", |it| it.frames.clear()),
+        ("one frame more", |it| it.frames.push(it.frames[1].clone())),
+        ("another digest of a frame", |it| it.frames[0].sha256 = it.head),
+        ("another digest of all", |it| it.archive = it.head),
+        ("another head", |it| it.head = it.archive),
+        ("a longer head", |it| it.head_bytes += 1),
+    ];
+    for (what, lie) in lies {
+        let bytes = forge::with_index(&good, lie);
+        assert!(open_bytes(&bytes).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn a_frame_holds_exactly_what_the_index_says() {
+    let entry = || vec![item("it", (0, 0), 1)];
+    let content = vec![0; 65 << 20];
+    let (_yard, refused) = try_unpack(parts(vec![frame(&file(b"it", &content))], entry()));
+    let error = format!("{:#}", refused.unwrap_err());
+    assert!(error.contains("too large"), "{error}");
+
+    let honest = || frame(&file(b"it", b"content"));
+    for raw in [0, 512, 1023, 1025, 64 << 20, u32::MAX.into()] {
+        let lying = Frame { raw, ..honest() };
+        let (_yard, refused) = try_unpack(parts(vec![lying], entry()));
+        assert!(refused.is_err(), "{raw} bytes were accepted");
+    }
+    for bytes in [b"".to_vec(), b"no zstd".to_vec(), vec![0x28, 0xB5, 0x2F, 0xFD]] {
+        let sha256 = storecache::snapshot::Digest::of(&bytes);
+        let odd = Frame { bytes, sha256, ..honest() };
+        let (_yard, refused) = try_unpack(parts(vec![odd], entry()));
+        assert!(refused.is_err());
+    }
+}
+
+/// A file of 2048 bytes in two frames, and what the index says of the second.
+fn long_file(continues: Option<Continuation>) -> Vec<Frame> {
+    let whole = file(b"it/long", &[7; 2048]);
+    let (first, second) = whole.split_at(512 + 1024);
+    let first = [directory(b"it"), first.to_vec()].concat();
+    let second = Frame { continues, ..frame(second) };
+    vec![frame(&first), second]
+}
+
+fn continuation(path: &str, offset: u64, size: u64) -> Option<Continuation> {
+    let path = path.to_owned();
+    Some(Continuation { path, offset, size })
+}
+
+#[test]
+fn a_file_in_several_frames_goes_on_where_it_stopped() {
+    let entry = || vec![item("it", (0, 1), 2)];
+    let good = continuation("it/long", 1024, 2048);
+    let (yard, unpacked) = try_unpack(parts(long_file(good), entry()));
+    unpacked.unwrap();
+    assert_eq!(fs::read(yard.target().join("it/long")).unwrap(), [7; 2048]);
+    for bad in [
+        None,
+        continuation("it/long", 512, 2048),
+        continuation("it/long", 0, 1024),
+        continuation("it/long", 1536, 2048),
+        continuation("it/long", 4096, 2048),
+        continuation("it/long", u64::MAX, u64::MAX),
+        continuation("it/long", 1, 2048),
+        continuation("it/other", 1024, 2048),
+        continuation("it", 1024, 2048),
+        continuation("it/../../bystander", 1024, 2048),
+        continuation("it/%2E%2E/%2E%2E/bystander", 1024, 2048),
+        continuation("/bystander", 1024, 2048),
+        continuation("%zz", 1024, 2048),
+        continuation("", 1024, 2048),
+    ] {
+        let shown = format!("{bad:?}");
+        let (yard, refused) = try_unpack(parts(long_file(bad), entry()));
+        assert!(refused.is_err(), "{shown}");
+        yard.assert_untouched_outside();
+    }
+}
+
+#[test]
+fn a_long_file_is_not_written_through_a_link() {
+    let first = [directory(b"it"), symlink(b"it/long", b"../../bystander")].concat();
+    let second = Frame { continues: continuation("it/long", 512, 1024), ..frame(&[7; 512]) };
+    let entry = item("it", (0, 1), 2);
+    let (yard, refused) = try_unpack(parts(vec![frame(&first), second], vec![entry]));
+    assert!(refused.is_err());
+    yard.assert_untouched_outside();
+}
+
+#[test]
+fn no_setuid_bit_and_no_foreign_owner_comes_into_a_store() {
+    let mut program = file(b"it", b"#!/bin/sh\n");
+    let mut header = tar::Header::from_byte_slice(&program[..512]).clone();
+    header.set_mode(0o6777);
+    header.set_uid(1234);
+    header.set_mtime(99);
+    header.set_cksum();
+    program[..512].copy_from_slice(header.as_bytes());
+    let bytes = parts(vec![frame(&program)], vec![item("it", (0, 0), 1)]).build();
+    let yard = Yard::new();
+    let Opened { index, .. } = open_bytes(&bytes).unwrap();
+    let frames = Parts::of(&bytes).frames;
+    yard.unpack(&index, &frames, Some((0, 0)), 1).unwrap();
+    let entry = &plain_tree(&yard.target().join("it"))[Path::new("")].entry;
+    assert_eq!(entry.mode & 0o7777, 0o555);
+    assert_eq!((entry.uid, entry.mtime), (0, (1, 0)));
+}
+
+/// Opens, verifies and unpacks; all may fail, and none may panic or write outside.
+fn survives(bytes: &[u8]) {
+    let _ = check(bytes);
+    let Ok(Opened { index, .. }) = open_bytes(bytes) else {
+        return;
+    };
+    let yard = Yard::new();
+    let frames = Parts::of(bytes).frames;
+    if let Err(error) = yard.unpack(&index, &frames, Some((0, 0)), 2) {
+        assert!(!format!("{error:#}").contains("panicked"), "{error:#}");
+    }
+    yard.assert_untouched_outside();
+}
+
+/// What a fuzzer starts from: an item with links, and a file in two frames.
+fn seed() -> Parts {
+    let mut frames = long_file(continuation("it/long", 1024, 2048));
+    let links = [
+        directory(b"other"),
+        symlink(b"other/out", b"../../outside"),
+        file(b"other/file", b"content"),
+        hard_link(b"other/same", b"other/file"),
+    ];
+    frames.push(frame(&links.concat()));
+    frames.push(frame(&[0; 1024]));
+    parts(frames, vec![item("it", (0, 1), 2), item("other", (2, 2), 4)])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn changed_files_never_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+        whole in any::<bool>(),
+    ) {
+        let mut bytes = seed().build();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if !whole {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        survives(&bytes);
+    }
+
+    #[test]
+    fn changed_members_under_right_digests_never_panic(
+        which in 0..4usize,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        names in any::<bool>(),
+    ) {
+        let mut parts = seed();
+        let mut tar = forge::raw_bytes(&parts.frames[which]);
+        for (at, byte) in changes {
+            // Mostly where headers have names, so that checksums do not reject everything.
+            let at = if names { at.index(tar.len() / 512) * 512 } else { at.index(tar.len()) };
+            tar[at] = byte;
+            let block = &mut tar[at / 512 * 512..][..512];
+            let mut header = tar::Header::from_byte_slice(block).clone();
+            if header.as_gnu().is_some() {
+                header.set_cksum();
+                block.copy_from_slice(header.as_bytes());
+            }
+        }
+        let continues = parts.frames[which].continues.clone();
+        parts.frames[which] = Frame { continues, ..frame(&tar) };
+        survives(&parts.build());
+    }
+
+    #[test]
+    fn changed_indexes_never_panic(
+        frames in (0..4u32, 0..4u32),
+        files in any::<u64>(),
+        disk in any::<u64>(),
+        name in "(it|other|\\.\\.|/|[a-z]{0,3}|\\PC{0,4})(/[a-z.]{0,3}){0,2}",
+        under in "(|it|\\.\\.|/|nix/store)",
+        which in 0..4usize,
+        raw in any::<u32>(),
+        offset in any::<u64>(),
+        size in any::<u64>(),
+    ) {
+        let mut parts = seed();
+        let (first, last) = (frames.0.min(frames.1), frames.0.max(frames.1));
+        parts.items[0] = ItemEntry { disk, ..item(&name, (first, last), files) };
+        parts.items_under = under;
+        if which % 2 == 0 {
+            parts.frames[which].raw = raw.into();
+        } else {
+            parts.frames[which].continues = continuation(&name, offset, size);
+        }
+        survives(&parts.build());
+    }
+}
+
+/// A world with a daemon, one item of its own, and a good snapshot of a larger store.
+struct Patient {
+    world: World,
+    good: Vec<u8>,
+    before: Picture,
+    listing: BTreeSet<String>,
+    pid: Option<u32>,
+}
+
+impl Patient {
+    fn new(role: Role) -> Patient {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let saved = save(&world);
+        let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
+        let good = fs::read(world.backend().host_path().join(name)).unwrap();
+        world.wipe_store();
+        world.sh("mkdir /tmp/mine && echo mine >/tmp/mine/file");
+        world.nix(["nix-store", "--add", "/tmp/mine"]).ok();
+        Patient {
+            before: picture(&world),
+            listing: world.store_listing(),
+            pid: world.daemon_pid(),
+            world,
+            good,
+        }
+    }
+
+    /// The file of an entry that is newer than all others.
+    fn newest(&self) -> PathBuf {
+        let entries = self.world.backend().host_path();
+        entries.join("test.29991231T235959.000000Z.tar.zst")
+    }
+
+    /// Tries to restore these bytes; gives back the reason of the refusal.
+    #[track_caller]
+    fn refuses(&self, what: &str, bytes: &[u8]) -> String {
+        fs::write(self.newest(), bytes).unwrap();
+        self.refuses_newest(what)
+    }
+
+    /// That a restore fails with one clear error and leaves everything as it was.
+    #[track_caller]
+    fn refuses_newest(&self, what: &str) -> String {
+        let failed = attempt(&self.world, "runner", "restore", &[]);
+        assert_eq!(failed.code(), 1, "{what}: {failed}");
+        let told: Value = report(&failed);
+        assert_eq!(told["hit"], "miss", "{what}: {failed}");
+        assert_eq!(told["items"]["restored"], 0, "{what}: {failed}");
+        let reason = told["reason"].as_str().unwrap().to_owned();
+        assert!(failed.stderr.contains(&reason), "{what}: {failed}");
+        assert!(failed.stderr.contains("nothing was restored"), "{what}: {failed}");
+        assert_eq!(failed.stderr.lines().count(), 1, "{what}: {failed}");
+        self.assert_untouched(what);
+        reason
+    }
+
+    #[track_caller]
+    fn assert_untouched(&self, what: &str) {
+        let world = &self.world;
+        assert_eq!(staging(world), [""; 0], "{what}");
+        assert_eq!(world.store_listing(), self.listing, "{what}");
+        assert_same(&self.before, &picture(world));
+        assert_eq!(world.daemon_pid(), self.pid, "{what}: the daemon was restarted");
+    }
+
+    fn parts(&self) -> Parts {
+        Parts::of(&self.good)
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.world.daemon_answers());
+            self.world.verify_store();
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_leaves_store_and_daemon_as_they_were() {
+    let patient = Patient::new(Role::Mid);
+    let index = open_bytes(&patient.good).unwrap().index;
+    let frame = |number: usize| index.frames[number].at as usize;
+    let count = index.frames.len();
+    let length = patient.good.len();
+    let index_at = frame(count - 1) + index.frames[count - 1].size as usize;
+    let table_at = length - 9 - 8 * (count + 2) - 8;
+    for (what, at) in [
+        ("the magic of the head", 0),
+        ("the length of the head", 5),
+        ("the head", 100),
+        ("the last byte of the head", index.head_bytes as usize - 1),
+        ("the magic of the database's frame", frame(0)),
+        ("the database", frame(0) + index.frames[0].size as usize / 2),
+        ("a frame of items", frame(count / 2) + 100),
+        ("the last frame of items", frame(count - 1) - 1),
+        ("the magic of the index", index_at),
+        ("the length of the index's body", index_at + 8),
+        ("the index", (index_at + table_at) / 2),
+        ("the digest of the index", table_at - 10),
+        ("the length of the signatures", table_at - 1),
+        ("the magic of the seek table", table_at),
+        ("the seek table", table_at + 8 + 3),
+        ("the count of frames", length - 9),
+        ("the descriptor", length - 5),
+        ("the last magic", length - 1),
+    ] {
+        let mut bytes = patient.good.clone();
+        bytes[at] ^= 0x04;
+        patient.refuses(what, &bytes);
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_the_end_of_the_archive_does_no_harm() {
+    let patient = Patient::new(Role::Mid);
+    let index = open_bytes(&patient.good).unwrap().index;
+    let last = index.frames.last().unwrap();
+    let mut bytes = patient.good.clone();
+    bytes[(last.at + last.size / 2) as usize] ^= 1;
+    assert!(check(&bytes).is_err());
+    fs::write(patient.newest(), &bytes).unwrap();
+    // No item needs that frame: it is either never looked at, or a reason to refuse.
+    let output = attempt(&patient.world, "runner", "restore", &[]);
+    if output.code() == 0 {
+        let restored = report(&output)["items"]["restored"].as_u64().unwrap();
+        assert_eq!(restored as usize, index.items.len());
+    } else {
+        patient.assert_untouched("the end of the archive");
+    }
+}
+
+#[test]
+fn a_truncated_file_leaves_store_and_daemon_as_they_were() {
+    let patient = Patient::new(Role::New);
+    let index = open_bytes(&patient.good).unwrap().index;
+    let length = patient.good.len();
+    let end = index.frames.last().unwrap();
+    let end = (end.at + end.size) as usize;
+    let head = index.head_bytes as usize;
+    for cut in [
+        0,
+        1,
+        7,
+        8,
+        head / 2,
+        head,
+        head + 1,
+        end / 2,
+        end,
+        end + 8,
+        length - 100,
+        length - 9,
+        length - 1,
+    ] {
+        let reason = patient.refuses(&format!("{cut} bytes"), &patient.good[..cut]);
+        let clear = reason.contains("truncated") || reason.contains("not a storecache snapshot");
+        assert!(clear, "{cut} bytes: {reason}");
+    }
+    let longer = [&patient.good[..], b"and more"].concat();
+    patient.refuses("bytes after the end", &longer);
+}
+
+#[test]
+fn what_is_no_snapshot_is_not_restored() {
+    let patient = Patient::new(Role::Old);
+    let text = "just a text, though it has the name of an entry\n".repeat(100);
+    let reason = patient.refuses("a text", text.as_bytes());
+    assert!(reason.contains("not a storecache snapshot"), "{reason}");
+    patient.refuses("an empty file", b"");
+    let tar = file(b"nix/store/x", b"x");
+    let plain = zstd::bulk::compress(&tar, 3).unwrap();
+    let reason = patient.refuses("another tar.zst", &plain);
+    assert!(reason.contains("not a storecache snapshot"), "{reason}");
+    // The head of a gzip file.
+    let gzip = [&[0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3][..], &[7; 500]].concat();
+    let reason = patient.refuses("gzip", &gzip);
+    assert!(reason.contains("not a storecache snapshot"), "{reason}");
+    fs::remove_file(patient.newest()).unwrap();
+    fs::create_dir(patient.newest()).unwrap();
+    patient.refuses_newest("a directory");
+    fs::remove_dir(patient.newest()).unwrap();
+    std::os::unix::fs::symlink("nowhere", patient.newest()).unwrap();
+    patient.refuses_newest("a link to nowhere");
+}
+
+/// A change to a snapshot, and what the error has to say of it.
+type Forgery = (&'static str, fn(&mut Parts), &'static [&'static str]);
+
+#[test]
+fn a_snapshot_for_something_else_is_refused_by_name() {
+    let patient = Patient::new(Role::Mid);
+    let forgeries: [Forgery; 9] = [
+        ("newer format", |it| it.head.format = 2, &["format 2", "up to 1"]),
+        (
+            "other system",
+            |it| it.head.store.system = "m68k-linux".into(),
+            &["system", "m68k-linux", "x86_64-linux"],
+        ),
+        (
+            "other store directory",
+            |it| it.head.store.store_dir = "/gnu/store".into(),
+            &["store directory", "/gnu/store", "/nix/store"],
+        ),
+        ("items elsewhere", |it| it.items_under = "gnu/store".into(), &["gnu/store"]),
+        ("plain", |it| it.head.store.kind = "plain".into(), &["store kind", "plain", "nix"]),
+        ("guix", |it| it.head.store.kind = "guix".into(), &["store kind", "guix", "nix"]),
+        ("unknown kind", |it| it.head.store.kind = "snap".into(), &["store kind", "snap", "nix"]),
+        ("newer schema", |it| it.head.store.schema = Some(11), &["schema 11", "schema 10"]),
+        ("no database", |it| it.database = None, &["no database"]),
+    ];
+    for (what, change, words) in forgeries {
+        let mut parts = patient.parts();
+        change(&mut parts);
+        let reason = patient.refuses(what, &parts.build());
+        for word in words {
+            assert!(reason.contains(word), "{what}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn an_index_that_lies_is_refused() {
+    let patient = Patient::new(Role::Mid);
+    let forgeries: [Forgery; 7] = [
+        ("an item twice", |it| it.items.push(it.items[0].clone()), &["twice"]),
+        ("an item in other frames", |it| it.items[3].frames = (0, 0), &["index"]),
+        ("an item with more members", |it| it.items[3].files += 1, &["members"]),
+        ("an item with fewer members", |it| it.items[3].files -= 1, &["members"]),
+        (
+            "an item under another name",
+            |it| it.items[3].name = it.items[3].name.replace('-', "-x"),
+            &["index"],
+        ),
+        ("a longer database", |it| it.database.as_mut().unwrap().size += 1, &["database"]),
+        (
+            "a database elsewhere",
+            |it| it.database.as_mut().unwrap().path = "nix/var/nix/db/other".into(),
+            &["database"],
+        ),
+    ];
+    for (what, change, words) in forgeries {
+        let mut parts = patient.parts();
+        change(&mut parts);
+        let reason = patient.refuses(what, &parts.build());
+        for word in words {
+            assert!(reason.contains(word), "{what}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn an_item_that_is_damaged_inside_is_refused_though_its_digests_are_right() {
+    let patient = Patient::new(Role::Mid);
+    let name = |at: usize| format!("nix/store/{}", patient.parts().items[at].name);
+    let outside = "/tmp/outside";
+    patient.world.sh(&format!("mkdir {outside}"));
+    let through = symlink(format!("{}/link", name(0)).as_bytes(), outside.as_bytes());
+    let written = file(format!("{}/link/new", name(0)).as_bytes(), b"x");
+    let foreign = hard_link(format!("{}/link", name(0)).as_bytes(), b"nix/var/nix/db/db.sqlite");
+    let climbing = file(format!("{}/../../var/x", name(0)).as_bytes(), b"x");
+    for (what, more) in [
+        ("through a link", [through, written].concat()),
+        ("to the database", foreign),
+        ("upwards", climbing),
+        ("into another item", file(format!("{}/x", name(5)).as_bytes(), b"x")),
+        ("beside the store", file(b"nix/var/nix/x", b"x")),
+    ] {
+        let mut parts = patient.parts();
+        let top = directory(name(0).as_bytes());
+        let members = [top, more].concat();
+        let last = parts.frames.len() as u32;
+        parts.frames.push(frame(&members));
+        parts.items[0].frames = (last, last);
+        parts.items[0].files = members.len() as u64 / 512;
+        patient.refuses(what, &parts.build());
+        assert_eq!(patient.world.sh(&format!("ls -A {outside}")).stdout, "");
+    }
+}
+
+/// The snapshot with another database, made by this SQL from its own.
+fn with_database(good: &[u8], sql: &str) -> Vec<u8> {
+    let mut parts = Parts::of(good);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db.sqlite");
+    fs::write(&path, parts.database()).unwrap();
+    let database = Connection::open(&path).unwrap();
+    let script = format!("PRAGMA foreign_keys = OFF; PRAGMA journal_mode = DELETE; {sql}");
+    database.execute_batch(&script).unwrap();
+    drop(database);
+    parts.replace_database(&fs::read(&path).unwrap());
+    parts.build()
+}
+
+#[test]
+fn a_database_that_is_none_is_refused() {
+    let patient = Patient::new(Role::Mid);
+    let real = patient.parts().database();
+    let mut torn = real.clone();
+    let middle = torn.len() / 2;
+    torn[4096..middle].fill(0xAA);
+    for (what, content) in [
+        ("empty", vec![]),
+        ("text", b"no database at all\n".repeat(300)),
+        ("half", real[..middle].to_vec()),
+        ("torn", torn),
+    ] {
+        let mut parts = patient.parts();
+        parts.replace_database(&content);
+        let reason = patient.refuses(what, &parts.build());
+        assert!(reason.contains("database"), "{what}: {reason}");
+    }
+    for (sql, word) in [
+        ("DROP TABLE Refs", "Refs"),
+        ("DROP TABLE DerivationOutputs", "DerivationOutputs"),
+        ("ALTER TABLE ValidPaths RENAME TO Others", "ValidPaths"),
+        (
+            "ALTER TABLE ValidPaths RENAME TO Others; CREATE VIEW ValidPaths AS SELECT * FROM Others",
+            "ValidPaths",
+        ),
+    ] {
+        let reason = patient.refuses(sql, &with_database(&patient.good, sql));
+        assert!(reason.contains(word), "{sql}: {reason}");
+    }
+}
+
+#[test]
+fn a_database_that_names_anything_but_items_is_refused() {
+    let patient = Patient::new(Role::Mid);
+    let one = "WHERE id = (SELECT min(id) FROM ValidPaths)";
+    for path in [
+        "/etc/passwd",
+        "/nix/store",
+        "/nix/store/",
+        "/nix/store/../../etc/passwd",
+        "/nix/store/..",
+        "/nix/store/.links",
+        "/nix/store/short-name",
+        "/gnu/store/00000000000000000000000000000000-x",
+        "/nix/store/00000000000000000000000000000000-x/bin",
+        "/nix/store//00000000000000000000000000000000-x",
+        "nix/store/00000000000000000000000000000000-x",
+        "",
+    ] {
+        let sql = format!("UPDATE ValidPaths SET path = '{path}' {one}");
+        let reason = patient.refuses(path, &with_database(&patient.good, &sql));
+        assert!(reason.contains(&format!("{path:?}")), "{reason}");
+    }
+    for sql in [
+        format!("UPDATE ValidPaths SET path = x'ff00' {one}"),
+        format!("UPDATE ValidPaths SET hash = x'ff00' {one}"),
+        "UPDATE Refs SET reference = 999999 WHERE rowid = (SELECT min(rowid) FROM Refs)".into(),
+    ] {
+        patient.refuses(&sql, &with_database(&patient.good, &sql));
+    }
+}
+
+#[test]
+fn a_live_database_that_is_newer_or_no_database_is_left_alone() {
+    let patient = Patient::new(Role::Mid);
+    let world = &patient.world;
+    fs::write(patient.newest(), &patient.good).unwrap();
+    for (schema, words) in [
+        ("11", &["schema 11", "schema 10", "newer storecache"][..]),
+        ("9", &["schema 9", "schema 10"]),
+        ("ten", &["ten", "schema"]),
+        ("", &["schema"]),
+    ] {
+        world.sh(&format!("printf '{schema}' >/nix/var/nix/db/schema"));
+        let reason = patient.refuses_newest(schema);
+        for word in words {
+            assert!(reason.contains(word), "{schema}: {reason}");
+        }
+        let failed = attempt(world, "runner", "save", &[]);
+        if failed.code() != 0 {
+            assert!(report(&failed)["reason"].as_str().unwrap().contains("schema"));
+        }
+    }
+    world.sh("printf 10 >/nix/var/nix/db/schema");
+    fs::write(patient.newest(), &patient.good).unwrap();
+}
+
+/// A root with the directories of a Nix store and this in the place of its database.
+fn root_with_database(content: &[u8]) -> Place {
+    let place = Place::new();
+    for directory in ["/nix/store", "/nix/var/nix/db"] {
+        fs::create_dir_all(place.host(directory)).unwrap();
+    }
+    fs::write(place.host("/nix/var/nix/db/schema"), "10").unwrap();
+    fs::write(place.host("/nix/var/nix/db/db.sqlite"), content).unwrap();
+    place
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_not_saved() {
+    for (content, word) in [
+        (&b"no database at all, but long enough to be one. "[..], "db.sqlite"),
+        (b"", "ValidPaths"),
+    ] {
+        let place = root_with_database(&content.repeat(100));
+        let root = place.root().display().to_string();
+        let backend = format!("dir:{}", place.entries().display());
+        let words = ["save", "--json", "--store", "nix", "--key", "k", "--daemon", "none"];
+        let before = place.tree("/nix");
+        let failed = storecache(words.iter().chain(&["--root", &root, "--backend", &backend]));
+        assert_eq!(failed.fails().code(), 1);
+        let failed = storecache(words.iter().chain(&["--root", &root, "--backend", &backend]));
+        let reason = report(&failed)["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains(word), "{reason}");
+        assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
+        assert_eq!(fs::read_dir(place.entries()).unwrap().count(), 0);
+        let names = |tree: &PlainTree| tree.keys().cloned().collect::<Vec<_>>();
+        let mut after = place.tree("/nix");
+        after.remove(Path::new("var/nix/gc.lock"));
+        assert_eq!(names(&before), names(&after));
+    }
+}
+
+#[test]
+fn a_root_that_is_not_there_is_named_and_not_made() {
+    let place = Place::new();
+    place.write("/srv/a/file", "x\n");
+    place.save(&["/srv/a"]);
+    let root = place.root().join("nowhere").display().to_string();
+    let backend = format!("dir:{}", place.entries().display());
+    for store in [&["nix"][..], &["auto"], &["plain", "--path", "/srv/a"]] {
+        for verb in ["save", "restore"] {
+            let mut words = vec![verb, "--json", "--key", "test", "--root", &root];
+            words.extend(["--backend", &backend, "--store"]);
+            words.extend(store);
+            let failed = storecache(&words);
+            assert_eq!(failed.code(), 1, "{failed}");
+            let reason = report(&failed)["reason"].as_str().unwrap().to_owned();
+            assert!(reason.contains(&root), "{failed}");
+            assert!(!Path::new(&root).exists(), "{failed}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_another_kind_or_system_is_not_for_a_plain_store() {
+    let place = Place::new();
+    place.write("/srv/a/file", "x\n");
+    place.save(&["/srv/a"]);
+    let good = fs::read(place.snapshot()).unwrap();
+    place.remove("/srv/a");
+    let forgeries: [Forgery; 5] = [
+        ("nix", |it| it.head.store.kind = "nix".into(), &["store kind", "nix", "plain"]),
+        (
+            "other system",
+            |it| it.head.store.system = "m68k-linux".into(),
+            &["system", "m68k-linux"],
+        ),
+        ("items elsewhere", |it| it.items_under = "nix/store".into(), &["plain"]),
+        ("an item twice", |it| it.items.push(it.items[0].clone()), &["twice"]),
+        ("newer format", |it| it.head.format = 7, &["format 7"]),
+    ];
+    for (what, change, words) in forgeries {
+        let mut parts = Parts::of(&good);
+        change(&mut parts);
+        fs::write(place.snapshot(), parts.build()).unwrap();
+        let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
+        assert_eq!(failed.code(), 1, "{what}: {failed}");
+        let reason = report(&failed)["reason"].as_str().unwrap().to_owned();
+        for word in words {
+            assert!(reason.contains(word), "{what}: {reason}");
+        }
+        assert!(!place.host("/srv/a").exists(), "{what}");
+        assert_eq!(place.leftovers(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_plain_snapshot_that_names_more_than_was_asked_for_touches_nothing_else() {
+    let place = Place::new();
+    place.write("/srv/a/file", "x\n");
+    place.save(&["/srv/a"]);
+    let mut parts = Parts::of(&fs::read(place.snapshot()).unwrap());
+    for name in ["../outside", "/etc", "srv", "srv/a/../b", "srv/./c", "", "."] {
+        parts.items.push(item(name, (0, 0), 1));
+    }
+    fs::write(place.snapshot(), parts.build()).unwrap();
+    place.remove("/srv/a");
+    let before = place.tree("/");
+    let restored = place.attempt("restore", &["/srv/a"], &["--json"]);
+    if restored.code() == 0 {
+        assert_eq!(report(&restored)["items"]["restored"], 1);
+        place.remove("/srv/a");
+    }
+    let names = |tree: &PlainTree| tree.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&before), names(&place.tree("/")));
+    assert_eq!(place.leftovers(), [""; 0]);
+}
