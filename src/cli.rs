@@ -249,7 +249,8 @@ impl RestoreArgs {
 impl KeyVerbArgs {
     pub fn options(self) -> Result<ShowKey> {
         Ok(ShowKey {
-            store: self.store.options()?,
+            // The key of a plain store does not depend on its directories.
+            store: self.store.options_without_paths()?,
             key: self.key.options()?,
             output: self.output.options(),
             explain: self.explain,

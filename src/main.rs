@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use storecache::cli::{Cli, Verb};
 use storecache::command::{self, Ending};
 use storecache::privileged;
+use storecache::report;
 
 fn main() -> ExitCode {
     let verb = Cli::parse().verb;
@@ -27,14 +28,14 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 
     let options = match options {
         Ok(options) => options,
         Err(e) => {
-            eprintln!("storecache: {e:#}\nsee `storecache --help`");
+            report::note(format!("storecache: {e:#}\nsee `storecache --help`"));
             return WRONG_USAGE;
         }
     };
     match command(&options) {
         Ok(ending) => ending.code(),
         Err(e) => {
-            eprintln!("storecache: {e:#}");
+            report::note(format!("storecache: {e:#}"));
             Ending::Failed.code()
         }
     }

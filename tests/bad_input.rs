@@ -173,9 +173,11 @@ fn parts(frames: Vec<Frame>, items: Vec<ItemEntry>) -> Parts {
 /// Unpacks a forged snapshot whose digests are all right.
 fn try_unpack(parts: Parts) -> (Yard, anyhow::Result<Unpacked>) {
     let yard = Yard::new();
-    let bytes = parts.build();
-    let index = open_bytes(&bytes).unwrap().index;
-    let unpacked = yard.unpack(&index, &Parts::of(&bytes).frames, None, 2);
+    let frames = parts.frames.clone();
+    let unpacked = match open_bytes(&parts.build()) {
+        Ok(opened) => yard.unpack(&opened.index, &frames, None, 2),
+        Err(refused) => Err(refused.into()),
+    };
     (yard, unpacked)
 }
 
@@ -372,7 +374,7 @@ fn members_are_where_the_index_says_and_as_many() {
     }
     let twice = vec![item("it", (0, 1), 3), item("it", (0, 1), 3)];
     let (_yard, refused) = try_unpack(parts(frames(), twice));
-    assert!(format!("{:#}", refused.unwrap_err()).contains("twice"));
+    assert!(format!("{:#}", refused.unwrap_err()).contains("begins before the end"));
 }
 
 /// A name, and a change to an index.
@@ -825,9 +827,17 @@ fn a_snapshot_for_something_else_is_refused_by_name() {
 #[test]
 fn an_index_that_lies_is_refused() {
     let patient = Patient::new(Role::Mid);
-    let forgeries: [Forgery; 7] = [
-        ("an item twice", |it| it.items.push(it.items[0].clone()), &["twice"]),
-        ("an item in other frames", |it| it.items[3].frames = (0, 0), &["index"]),
+    let forgeries: [Forgery; 8] = [
+        (
+            "an item twice",
+            |it| {
+                let at = it.items.iter().position(|item| item.frames.0 == item.frames.1).unwrap();
+                it.items.insert(at, it.items[at].clone());
+            },
+            &["twice"],
+        ),
+        ("items out of order", |it| it.items.reverse(), &["begins before the end"]),
+        ("an item in other frames", |it| it.items[3].frames = (0, 0), &["before the end"]),
         ("an item with more members", |it| it.items[3].files += 1, &["members"]),
         ("an item with fewer members", |it| it.items[3].files -= 1, &["members"]),
         (

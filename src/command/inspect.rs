@@ -35,7 +35,7 @@ fn run(options: &Look) -> Result<Ending> {
         if options.items {
             object["item_list"] = serde_json::to_value(&index.items)?;
         }
-        println!("{object}");
+        report::answer(object)?;
         return Ok(Ending::Done);
     }
     let store = &head.store;
@@ -52,10 +52,11 @@ fn run(options: &Look) -> Result<Ending> {
         ("content", index.archive.to_string()),
     ];
     rows.retain(|(_, value)| !value.is_empty());
-    print!("{}", report::table(&rows));
+    report::answer(report::table(&rows).trim_end())?;
     if options.items {
         for item in &index.items {
-            println!("{:>9}  {}", report::bytes(item.nar_size.unwrap_or(item.disk)), item.name);
+            let size = report::bytes(item.nar_size.unwrap_or(item.disk));
+            report::answer(format!("{size:>9}  {}", item.name))?;
         }
     }
     Ok(Ending::Done)

@@ -3,6 +3,7 @@
 use super::{Ending, lookup, or_json};
 use crate::key::Rung;
 use crate::options::ShowKey;
+use crate::report;
 use crate::store::system;
 use anyhow::Result;
 use serde_json::json;
@@ -37,21 +38,25 @@ fn run(options: &ShowKey) -> Result<Ending> {
             "system": system(),
             "ingredients": ingredients,
         });
-        println!("{object}");
+        report::answer(object)?;
         return Ok(Ending::Done);
     }
-    println!("{}", key.text);
-    prefixes.iter().for_each(|prefix| println!("{prefix}"));
+    report::answer(&key.text)?;
+    prefixes.iter().try_for_each(report::answer)?;
     if options.explain {
-        eprintln!("\nfirst the exact key, then each prefix; the hash covers:");
+        report::note("\nfirst the exact key, then each prefix; the hash covers:");
         for ingredient in &key.ingredients {
-            eprintln!("  {}  {}", &ingredient.digest.to_string()[..16], ingredient.name);
+            report::note(format!(
+                "  {}  {}",
+                &ingredient.digest.to_string()[..16],
+                ingredient.name
+            ));
             for file in &ingredient.files {
-                eprintln!("    {}", file.display());
+                report::note(format!("    {}", file.display()));
             }
         }
         if key.ingredients.is_empty() {
-            eprintln!("  nothing: give --hash-files or --workflow to tell states apart");
+            report::note("  nothing: give --hash-files or --workflow to tell states apart");
         }
     }
     Ok(Ending::Done)

@@ -16,7 +16,7 @@ pub use verify::verify;
 
 use crate::options::OutputOptions;
 use crate::privileged::client::RootFailure;
-use crate::report::Outcome;
+use crate::report::{self, Outcome};
 use anyhow::Result;
 
 /// Books a failure on the report; gives back the one line that names phase and cause. The phase is
@@ -34,17 +34,20 @@ fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
 fn tell_skipped(outcome: &Outcome) {
     const SHOWN: usize = 10;
     for (name, reason) in outcome.skipped.iter().take(SHOWN) {
-        eprintln!("storecache: left out {name}: {reason}");
+        report::note(format!("storecache: left out {name}: {reason}"));
     }
     if outcome.skipped.len() > SHOWN {
-        eprintln!("storecache: left out {} more; --json names them", outcome.skipped.len() - SHOWN);
+        report::note(format!(
+            "storecache: left out {} more; --json names them",
+            outcome.skipped.len() - SHOWN
+        ));
     }
 }
 
 /// With `--json` an error is one object too, beside the line for people.
 fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
     if let (true, Err(e)) = (output.json, &ending) {
-        println!("{}", serde_json::json!({ "ok": false, "reason": format!("{e:#}") }));
+        report::answer(serde_json::json!({ "ok": false, "reason": format!("{e:#}") }))?;
     }
     ending
 }

@@ -30,7 +30,7 @@ pub fn restore(options: &Restore) -> Result<Ending> {
     });
     outcome.seconds.total = started.elapsed().as_secs_f64();
     if options.output.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        report::answer(serde_json::to_string(&outcome)?)?;
     } else if done.is_ok() && !options.output.quiet {
         tell(&outcome);
     }
@@ -203,12 +203,12 @@ fn tell(outcome: &Outcome) {
     let from = outcome.entry.as_deref().unwrap_or_default();
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
-        eprintln!("storecache: {}: {reason}", outcome.hit.name());
+        report::note(format!("storecache: {}: {reason}", outcome.hit.name()));
         tell_skipped(outcome);
         return;
     }
     let verb = if outcome.dry_run { "would restore" } else { "restored" };
-    eprintln!(
+    report::note(format!(
         "storecache: {} hit: {verb} {} ({}) from {from} in {}; {} there before, {} skipped",
         outcome.hit.name(),
         report::plural(items.restored, "item"),
@@ -216,9 +216,12 @@ fn tell(outcome: &Outcome) {
         report::seconds(seconds.total),
         items.present,
         items.skipped,
-    );
+    ));
     if seconds.downtime > 0.0 {
-        eprintln!("storecache: the daemon was away for {}", report::seconds(seconds.downtime));
+        report::note(format!(
+            "storecache: the daemon was away for {}",
+            report::seconds(seconds.downtime)
+        ));
     }
     tell_skipped(outcome);
 }

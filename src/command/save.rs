@@ -26,7 +26,7 @@ pub fn save(options: &Save) -> Result<Ending> {
     let done = run(options, &mut outcome).map_err(|e| failure(&mut outcome, e));
     outcome.seconds.total = started.elapsed().as_secs_f64();
     if options.output.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        report::answer(serde_json::to_string(&outcome)?)?;
     } else if done.is_ok() && !options.output.quiet {
         tell(&outcome);
     }
@@ -145,16 +145,16 @@ fn head(key: &Key, store: StoreFacts, items: u64, nar_bytes: u64) -> Head {
 fn tell(outcome: &Outcome) {
     let Outcome { items, bytes, seconds, .. } = outcome;
     let verb = if outcome.dry_run { "would save" } else { "saved" };
-    eprintln!(
+    report::note(format!(
         "storecache: {verb} {} as {} ({} packed into {}) in {}",
         report::plural(items.saved, "item"),
         outcome.entry.as_deref().unwrap_or(&outcome.key),
         report::bytes(bytes.packed),
         report::bytes(bytes.snapshot),
         report::seconds(seconds.total),
-    );
+    ));
     if !outcome.dry_run {
-        eprintln!("storecache: it is in {}", outcome.backend);
+        report::note(format!("storecache: it is in {}", outcome.backend));
     }
     tell_skipped(outcome);
 }

@@ -55,15 +55,15 @@ fn run(options: &Look) -> Result<Ending> {
             "bytes": { "snapshot": opened.length, "content": verified.bytes },
             "seconds": { "total": seconds },
         });
-        println!("{object}");
+        report::answer(object)?;
     } else {
-        println!(
+        report::answer(format!(
             "{name}: whole; {}, {}, {} of content, {}",
             report::plural(verified.items, "item"),
             report::plural(verified.members, "member"),
             report::bytes(verified.bytes),
             report::seconds(seconds),
-        );
+        ))?;
     }
     Ok(Ending::Done)
 }

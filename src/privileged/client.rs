@@ -4,7 +4,7 @@ use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_messag
 use crate::snapshot::StoreFacts;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Write, stderr};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,12 +107,14 @@ impl RootHalf {
     pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<()> {
         self.check()?;
         let requests = self.requests.as_mut().context("the root half was told to end")?;
-        if let Err(error) = write_message(requests, request, payload) {
-            // It hung up; what it said before that is the cause.
-            self.requests = None;
-            return Err(self.last_words().unwrap_or(error));
+        match write_message(requests, request, payload) {
+            Err(error) if error.is::<std::io::Error>() => {
+                // It hung up; what it said before that is the cause.
+                self.requests = None;
+                Err(self.last_words().unwrap_or(error))
+            }
+            other => other,
         }
-        Ok(())
     }
 
     /// The next reply.
@@ -178,7 +180,7 @@ impl Drop for RootHalf {
     fn drop(&mut self) {
         let text = self.end();
         if !text.is_empty() {
-            eprintln!("{text}");
+            let _ = writeln!(stderr(), "{text}");
         }
     }
 }

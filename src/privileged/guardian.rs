@@ -10,7 +10,7 @@ use crate::daemon::{Daemon, Starter, await_ready};
 use crate::store::{Layout, StoreKind, recover};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Write, stdin, stdout};
+use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -113,7 +113,7 @@ impl Drop for Guardian {
             // Whatever went wrong is being reported already; should the guardian be dead, so that
             // nobody starts the daemon, its death is what is left to tell.
             if let Err(e) = self.order_start() {
-                eprintln!("storecache: the daemon was not started again: {e:#}");
+                let _ = writeln!(stderr(), "storecache: the daemon was not started again: {e:#}");
             }
         }
     }

@@ -49,13 +49,7 @@ pub fn restore(
     }
     let _run_locks = run_locks(talk, store)?;
     let plan = plan(store, request, &index)?;
-    let mut frames: Vec<u32> = plan
-        .wanted
-        .iter()
-        .flat_map(|(at, _)| index.items[*at].frames.0..=index.items[*at].frames.1)
-        .collect();
-    frames.sort_unstable();
-    frames.dedup();
+    let frames = index.frames_of(plan.wanted.iter().map(|(at, _)| *at));
     check_disks(&plan, &index)?;
     talk.reply(&Reply::Plan(Plan {
         frames: frames.clone(),

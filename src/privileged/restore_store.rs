@@ -36,9 +36,9 @@ pub fn restore(
     let stale_removed = clean_stale(&layout.store())? + clean_stale(&layout.state())?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let choice = plan(layout, &snapshot, &index)?;
-    let frames = frames_of(&index, &choice);
     let positions = positions(&index)?;
     let wanted = || choice.wanted.iter().filter_map(|name| positions.get(name.as_str()));
+    let frames = index.frames_of(wanted().copied());
     let disk_bytes = wanted().map(|&at| index.items[at].disk).sum();
     let files = wanted().map(|&at| index.items[at].files).sum();
     let store = layout.store();
@@ -148,17 +148,6 @@ fn positions(index: &Index) -> Result<HashMap<&str, usize>> {
         }
     }
     Ok(positions)
-}
-
-/// Frames that hold a wanted item, in order.
-fn frames_of(index: &Index, choice: &Choice) -> Vec<u32> {
-    let wanted: std::collections::HashSet<&str> =
-        choice.wanted.iter().map(ItemName::as_str).collect();
-    let items = index.items.iter().filter(|item| wanted.contains(item.name.as_str()));
-    let mut frames: Vec<u32> = items.flat_map(|item| item.frames.0..=item.frames.1).collect();
-    frames.sort_unstable();
-    frames.dedup();
-    frames
 }
 
 /// Makes what an installer that was never used leaves out: the store directory and the database.

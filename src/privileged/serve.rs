@@ -8,6 +8,7 @@ use crate::store::StoreKind;
 use anyhow::{Result, bail};
 use rustix::fs::Mode;
 use rustix::process::umask;
+use std::io::{Write, stderr};
 
 /// Serves the other half on standard input and output. Gives back the exit code.
 pub fn serve() -> u8 {
@@ -16,7 +17,7 @@ pub fn serve() -> u8 {
     let talk = match Conversation::start() {
         Ok(talk) => talk,
         Err(e) => {
-            eprintln!("storecache privileged: {e:#}");
+            let _ = writeln!(stderr(), "storecache privileged: {e:#}");
             return 1;
         }
     };

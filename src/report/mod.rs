@@ -4,8 +4,10 @@
 
 mod outcome;
 mod progress;
+mod speak;
 mod text;
 
 pub use outcome::{Bytes, Hit, Items, Outcome, Seconds};
 pub use progress::Progress;
+pub use speak::{answer, note};
 pub use text::{bytes, plural, seconds, table};

@@ -1,6 +1,6 @@
 //! Progress: bars on a terminal, a plain line now and then elsewhere, nothing when quiet.
 
-use super::text;
+use super::{note, text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ impl Progress {
                 let due = last.unwrap_or(self.started).elapsed() >= LINE_EVERY;
                 if due {
                     *last = Some(Instant::now());
-                    eprintln!("{line}");
+                    note(&line);
                 }
             }
         }
@@ -89,8 +89,8 @@ impl Progress {
     pub fn say(&self, text: &str) {
         match &self.face {
             Face::Quiet => {}
-            Face::Bars(bar) => bar.suspend(|| eprintln!("{text}")),
-            Face::Lines { .. } => eprintln!("{text}"),
+            Face::Bars(bar) => bar.suspend(|| note(text)),
+            Face::Lines { .. } => note(text),
         }
     }
 

@@ -101,6 +101,19 @@ impl Index {
         }
     }
 
+    /// The frames that extracting the items at `positions` takes, in order. The end of the archive
+    /// is among them, so that a whole extraction leaves no byte of the file unread.
+    pub fn frames_of(&self, positions: impl IntoIterator<Item = usize>) -> Vec<u32> {
+        let items = positions.into_iter().filter_map(|at| self.items.get(at));
+        let mut frames: Vec<u32> = items.flat_map(|item| item.frames.0..=item.frames.1).collect();
+        if !frames.is_empty() {
+            frames.extend((self.frames.len() as u32).checked_sub(1));
+        }
+        frames.sort_unstable();
+        frames.dedup();
+        frames
+    }
+
     /// Content of the skippable frame.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
         let json =
@@ -154,6 +167,13 @@ impl Index {
             if first > last || last as usize >= self.frames.len() {
                 return Err(SnapshotError::damaged(format!("{name}: no frames {first} to {last}")));
             }
+        }
+        // Items follow each other, so that all their spans together are no longer than the file.
+        if let Some(pair) = self.items.windows(2).find(|pair| pair[1].frames.0 < pair[0].frames.1) {
+            return Err(SnapshotError::damaged(format!(
+                "{} begins before the end of {}",
+                pair[1].name, pair[0].name
+            )));
         }
         let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
         if archive != self.archive {

@@ -42,7 +42,7 @@ pub fn open(
         if magic != HEAD_MAGIC || u64::from(size) > CONTENT_LIMIT {
             return Err(SnapshotError::NotASnapshot("it does not begin with a head".into()));
         }
-        read(0, HEADER_BYTES as u64 + u64::from(size))?
+        [&header[..], &read(HEADER_BYTES as u64, size.into())?].concat()
     };
     let head = Head::from_bytes(skippable::unwrap(HEAD_MAGIC, "head", &head_frame)?)?;
 
@@ -53,7 +53,8 @@ pub fn open(
     let table_at = length
         .checked_sub(table_size)
         .ok_or(SnapshotError::Truncated { got: length, expected: table_size })?;
-    let table = seek_table::decode(&read(table_at, table_size)?)?;
+    let table = [&read(table_at, footer_at.saturating_sub(table_at))?[..], &footer].concat();
+    let table = seek_table::decode(&table)?;
 
     let no_index = || SnapshotError::damaged("the seek table has no room for an index");
     let index_size = u64::from(table.last().ok_or_else(no_index)?.compressed);

@@ -41,6 +41,7 @@ pub struct PackOptions {
 }
 
 /// A compressed frame.
+#[derive(Clone)]
 pub struct Frame {
     pub bytes: Vec<u8>,
     pub raw: u64,

@@ -64,7 +64,6 @@ impl<W: Write> SnapshotWriter<W> {
             items_under: items_under.to_owned(),
             items,
         };
-        index.check()?;
         let index_frame = skippable::wrap(INDEX_MAGIC, &index.to_bytes()?)?;
         let entry = |compressed: u64, decompressed: u64| -> Result<_, SnapshotError> {
             let fits = |n: u64| {

@@ -102,7 +102,7 @@ impl SnapshotDatabase {
         let verdict: String =
             connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if verdict != "ok" {
-            bail!("SQLite finds the database damaged: {verdict}");
+            bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
         }
         for table in ["ValidPaths", "Refs", "DerivationOutputs"] {
             if !is_table(&connection, table)? {
