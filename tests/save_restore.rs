@@ -54,6 +54,26 @@ fn restored_rows_say_what_the_saved_ones_said_but_not_that_they_were_built_here(
 }
 
 #[test]
+fn columns_that_both_databases_have_come_along_and_others_do_not_hinder() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    let sql = |text: &str| world.sh(&format!("sqlite3 /nix/var/nix/db/db.sqlite '{text}'")).stdout;
+    sql("alter table ValidPaths add column note text");
+    sql("alter table ValidPaths add column theirs text");
+    sql("update ValidPaths set note = id || \"!\", theirs = 1");
+    let before = sql("select path, id || \"!\" from ValidPaths order by path");
+    save(&world);
+    world.wipe_store();
+    world.ok(["nix-store", "--init"]);
+    sql("alter table ValidPaths add column ours text default \"new\"");
+    sql("alter table ValidPaths add column note text");
+    restore(&world);
+    assert_eq!(sql("select path, note from ValidPaths order by path"), before);
+    assert_eq!(sql("select distinct ours from ValidPaths"), "new\n");
+    world.start_daemon();
+    world.verify_store();
+}
+
+#[test]
 fn a_second_restore_does_nothing_and_says_so() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();

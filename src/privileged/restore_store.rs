@@ -35,7 +35,8 @@ pub fn restore(
     let gc_lock = target.gc_lock(&cancelled)?;
     let stale_removed = clean_stale(&layout.store())? + clean_stale(&layout.state())?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
-    let choice = plan(layout, &snapshot, &index)?;
+    let live = layout.database().exists().then(|| LiveDatabase::open(layout)).transpose()?;
+    let choice = plan(layout, &snapshot, live.as_ref(), &index)?;
     let positions = positions(&index)?;
     let wanted = || choice.wanted.iter().filter_map(|name| positions.get(name.as_str()));
     let frames = index.frames_of(wanted().copied());
@@ -43,7 +44,9 @@ pub fn restore(
     let files = wanted().map(|&at| index.items[at].files).sum();
     let store = layout.store();
     check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, files)?;
-    let rows = Rows::read(&snapshot, &choice.wanted)?;
+    let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
+    // The commit has the database alone: not even we have it open then.
+    drop(live);
     talk.reply(&Reply::Plan(Plan {
         frames: frames.clone(),
         wanted: choice.wanted.len() as u64,
@@ -127,14 +130,15 @@ fn receive_database(
     Ok((snapshot, directory))
 }
 
-fn plan(layout: &Layout, snapshot: &SnapshotDatabase, index: &Index) -> Result<Choice> {
+fn plan(
+    layout: &Layout,
+    snapshot: &SnapshotDatabase,
+    live: Option<&LiveDatabase>,
+    index: &Index,
+) -> Result<Choice> {
     let positions = positions(index)?;
     let items: Vec<ItemName> = snapshot.items()?.into_iter().map(|item| item.name).collect();
-    let live = if layout.database().exists() {
-        LiveDatabase::open(layout)?.valid(layout)?
-    } else {
-        Default::default()
-    };
+    let live = live.map(|live| live.valid(layout)).transpose()?.unwrap_or_default();
     let packed = |name: &ItemName| positions.contains_key(name.as_str());
     Ok(choose(&items, &snapshot.references()?, &live, &packed))
 }

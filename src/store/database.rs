@@ -52,7 +52,7 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
 }
 
 /// The database of the live store, for reading.
-pub struct LiveDatabase(Connection);
+pub struct LiveDatabase(pub(super) Connection);
 
 impl LiveDatabase {
     /// Makes an empty database where a store has none yet, as its daemon would at its first start.

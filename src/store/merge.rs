@@ -4,16 +4,16 @@
 //! Ids differ between databases; items are joined by path.
 
 use super::database::{columns, open_read_write};
-use super::{ItemName, Layout, Skipped, SnapshotDatabase, choose};
+use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, choose};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-/// Columns of `ValidPaths` that are carried over where both sides have them. `ultimate` is not: it
-/// would claim that the item was built here.
-const CARRIED: [&str; 7] = ["path", "hash", "registrationTime", "deriver", "narSize", "sigs", "ca"];
+/// Columns of `ValidPaths` that are never carried over, though both sides have them: ids are of one
+/// database, and `ultimate` would claim that the item was built here.
+const NOT_CARRIED: [&str; 2] = ["id", "ultimate"];
 
 /// The tables of schema 10 that hold rows; a newer program adds its own at the first start.
 const EMPTY_DATABASE: &str = "
@@ -42,24 +42,38 @@ pub struct Rows {
 
 struct Row {
     name: ItemName,
-    /// By column name.
-    values: HashMap<&'static str, Value>,
+    /// By column name; nothing but what both sides have.
+    values: BTreeMap<String, Value>,
     references: Vec<ItemName>,
     /// Output name and path.
     outputs: Vec<(String, String)>,
 }
 
 impl Rows {
-    /// Reads the rows of `wanted`.
-    pub fn read(snapshot: &SnapshotDatabase, wanted: &[ItemName]) -> Result<Self> {
+    /// Reads the rows of `wanted`, as far as `live` has a place for them. Without a live database
+    /// that is the one of [`create_empty`].
+    pub fn read(
+        snapshot: &SnapshotDatabase,
+        wanted: &[ItemName],
+        live: Option<&LiveDatabase>,
+    ) -> Result<Self> {
         let wanted: HashSet<&ItemName> = wanted.iter().collect();
-        let there = columns(&snapshot.connection, "ValidPaths")?;
-        let carried: Vec<&'static str> =
-            CARRIED.into_iter().filter(|c| there.contains(*c)).collect();
+        let live = match live {
+            Some(live) => columns(&live.0, "ValidPaths")?,
+            None => {
+                let empty = Connection::open_in_memory()?;
+                empty.execute_batch(EMPTY_DATABASE)?;
+                columns(&empty, "ValidPaths")?
+            }
+        };
+        let theirs = columns(&snapshot.connection, "ValidPaths")?;
+        let shared = theirs.intersection(&live).filter(|c| !NOT_CARRIED.contains(&c.as_str()));
+        let carried: Vec<&String> = shared.collect();
         let mut references = snapshot.references()?;
         let mut outputs = outputs(snapshot)?;
 
-        let sql = format!("SELECT {} FROM ValidPaths ORDER BY id", carried.join(", "));
+        let names: Vec<String> = carried.iter().map(|column| quoted(column)).collect();
+        let sql = format!("SELECT path, {} FROM ValidPaths ORDER BY id", names.join(", "));
         let mut statement = snapshot.connection.prepare(&sql)?;
         let mut rows = statement.query([])?;
         let mut items = Vec::with_capacity(wanted.len());
@@ -68,7 +82,8 @@ impl Rows {
             if !wanted.contains(&name) {
                 continue;
             }
-            let values = carried.iter().enumerate().map(|(at, column)| Ok((*column, row.get(at)?)));
+            let values = carried.iter().zip(1..);
+            let values = values.map(|(column, at)| Ok(((*column).clone(), row.get(at)?)));
             items.push(Row {
                 values: values.collect::<Result<_>>()?,
                 references: references.remove(&name).unwrap_or_default(),
@@ -111,6 +126,11 @@ impl Rows {
     }
 }
 
+/// A name as an identifier of SQL.
+fn quoted(column: &str) -> String {
+    format!("\"{}\"", column.replace('"', "\"\""))
+}
+
 fn outputs(snapshot: &SnapshotDatabase) -> Result<HashMap<ItemName, Vec<(String, String)>>> {
     let mut statement = snapshot.connection.prepare(
         "SELECT v.path, o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv",
@@ -148,9 +168,6 @@ impl Merge {
     }
 
     fn insert(&mut self, layout: &Layout, rows: &Rows) -> Result<()> {
-        let there = columns(&self.connection, "ValidPaths")?;
-        let carried: Vec<&str> = CARRIED.into_iter().filter(|c| there.contains(*c)).collect();
-        let holes = vec!["?"; carried.len()].join(", ");
         let path_of = |name: &ItemName| format!("{}/{name}", layout.store_dir);
 
         let mut find = self.connection.prepare("SELECT id FROM ValidPaths WHERE path = ?1")?;
@@ -158,15 +175,17 @@ impl Merge {
             let mut rows = find.query([path_of(name)])?;
             Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
         };
-        let sql = format!("INSERT INTO ValidPaths ({}) VALUES ({holes})", carried.join(", "));
-        let mut insert_item = self.connection.prepare(&sql)?;
         let mut added: Vec<(&Row, i64)> = Vec::with_capacity(rows.items.len());
         for row in &rows.items {
             if id_of(&row.name)?.is_some() {
                 continue;
             }
-            let values = carried.iter().map(|c| row.values.get(c).unwrap_or(&Value::Null));
-            added.push((row, insert_item.insert(params_from_iter(values))?));
+            // All rows have the same columns, so the statement is prepared once.
+            let names: Vec<String> = row.values.keys().map(|column| quoted(column)).collect();
+            let holes = vec!["?"; names.len()].join(", ");
+            let sql = format!("INSERT INTO ValidPaths ({}) VALUES ({holes})", names.join(", "));
+            let mut insert = self.connection.prepare_cached(&sql)?;
+            added.push((row, insert.insert(params_from_iter(row.values.values()))?));
         }
 
         let ids: HashMap<&ItemName, i64> = added.iter().map(|(row, id)| (&row.name, *id)).collect();
