@@ -1,7 +1,8 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
+use super::Ending;
 use super::lookup::{self, find};
-use super::{Ending, cancel, failure, tell_skipped};
+use super::session::{Session, failure, reported, tell_skipped};
 use crate::backend::ReadAt;
 use crate::options::Restore;
 use crate::privileged::client::{RootFailure, RootHalf};
@@ -13,28 +14,17 @@ use std::time::Instant;
 
 /// Restores what the store lacks from the best entry that the ladder finds.
 pub fn restore(options: &Restore) -> Result<Ending> {
-    let started = Instant::now();
-    let mut outcome = Outcome {
-        command: "restore",
-        phase: Phase::Start.name(),
-        dry_run: options.dry_run,
-        ..Outcome::default()
+    let empty = Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
+    let run = |outcome: &mut Outcome| {
+        run(options, outcome).map_err(|e| {
+            if committed(&e) {
+                return failure(outcome, e);
+            }
+            outcome.hit = Hit::Miss;
+            anyhow!("{}; nothing was restored, the store is as it was", failure(outcome, e))
+        })
     };
-    let done = run(options, &mut outcome).map_err(|e| {
-        if committed(&e) {
-            return failure(&mut outcome, e);
-        }
-        outcome.hit = Hit::Miss;
-        let e = failure(&mut outcome, e);
-        anyhow!("{e}; nothing was restored, the store is as it was")
-    });
-    outcome.seconds.total = started.elapsed().as_secs_f64();
-    if options.output.json {
-        report::answer(serde_json::to_string(&outcome)?)?;
-    } else if done.is_ok() && !options.output.quiet {
-        tell(&outcome);
-    }
-    done?;
+    let outcome = reported(&options.output, empty, run, tell)?;
     let missed = outcome.hit == Hit::Miss && options.fail_on_miss;
     Ok(if missed { Ending::Miss } else { Ending::Done })
 }
@@ -46,19 +36,10 @@ fn committed(error: &anyhow::Error) -> bool {
 }
 
 fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
-    let kind = lookup::kind(&options.store)?;
-    outcome.store = kind.to_string();
-    let backend = lookup::backend(&options.backend);
-    outcome.backend = backend.describe();
-    let mut progress = Progress::new(options.output.quiet);
-    let cancelled = cancel::on_signals()?;
+    let Restore { store, key, backend, output, .. } = options;
+    let Session { mut root, key, backend, mut progress } =
+        Session::begin(store, key, backend, output, outcome)?;
 
-    let mut root = RootHalf::start(&cancelled)?;
-    let facts = root.survey(&lookup::store_request(&options.store, kind))?;
-    let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;
-    outcome.key.clone_from(&key.text);
-
-    outcome.phase = Phase::Lookup.name();
     let looking = Instant::now();
     let Some((entry, hit)) = find(backend.as_ref(), &key.ladder)? else {
         outcome.seconds.lookup = looking.elapsed().as_secs_f64();

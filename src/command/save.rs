@@ -1,7 +1,8 @@
 //! `save`: freeze, pack, write, report.
 
-use super::lookup::{self, find};
-use super::{Ending, cancel, failure, tell_skipped};
+use super::Ending;
+use super::lookup::find;
+use super::session::{Session, failure, reported, tell_skipped};
 use crate::action;
 use crate::backend::EntryName;
 use crate::key::{Key, Ladder};
@@ -16,36 +17,17 @@ use std::time::Instant;
 
 /// Saves the store that `options` name.
 pub fn save(options: &Save) -> Result<Ending> {
-    let started = Instant::now();
-    let mut outcome = Outcome {
-        command: "save",
-        phase: Phase::Start.name(),
-        dry_run: options.dry_run,
-        ..Outcome::default()
-    };
-    let done = run(options, &mut outcome).map_err(|e| failure(&mut outcome, e));
-    outcome.seconds.total = started.elapsed().as_secs_f64();
-    if options.output.json {
-        report::answer(serde_json::to_string(&outcome)?)?;
-    } else if done.is_ok() && !options.output.quiet {
-        tell(&outcome);
-    }
-    done.map(|()| Ending::Done)
+    let empty = Outcome { command: "save", dry_run: options.dry_run, ..Outcome::default() };
+    let run = |outcome: &mut Outcome| run(options, outcome).map_err(|e| failure(outcome, e));
+    reported(&options.output, empty, run, tell)?;
+    Ok(Ending::Done)
 }
 
 fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
-    let kind = lookup::kind(&options.store)?;
-    outcome.store = kind.to_string();
-    let backend = lookup::backend(&options.backend);
-    outcome.backend = backend.describe();
-    let mut progress = Progress::new(options.output.quiet);
-    let cancelled = cancel::on_signals()?;
+    let Save { store, key, backend, output, .. } = options;
+    let Session { mut root, key, backend, mut progress } =
+        Session::begin(store, key, backend, output, outcome)?;
 
-    let mut root = RootHalf::start(&cancelled)?;
-    let facts = root.survey(&lookup::store_request(&options.store, kind))?;
-    let key = lookup::key(&options.store, &options.key, kind, Some(&facts.version))?;
-    outcome.key.clone_from(&key.text);
-    outcome.phase = Phase::Lookup.name();
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
     if let Some((entry, hit)) = find(backend.as_ref(), &exact)? {

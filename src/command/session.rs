@@ -1,0 +1,83 @@
+//! What save and restore have in common: how they begin, and how they report.
+
+use super::{cancel, lookup};
+use crate::backend::Backend;
+use crate::key::Key;
+use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
+use crate::privileged::client::{RootFailure, RootHalf};
+use crate::privileged::protocol::Phase;
+use crate::report::{self, Outcome, Progress};
+use anyhow::{Result, anyhow};
+use std::time::Instant;
+
+/// A run with its root half and its key.
+pub struct Session {
+    pub root: RootHalf,
+    pub key: Key,
+    pub backend: Box<dyn Backend>,
+    pub progress: Progress,
+}
+
+impl Session {
+    /// Finds out store and key, with the root half started for it.
+    pub fn begin(
+        store: &StoreOptions,
+        key: &KeyOptions,
+        backend: &BackendOptions,
+        output: &OutputOptions,
+        outcome: &mut Outcome,
+    ) -> Result<Self> {
+        outcome.phase = Phase::Start.name();
+        let kind = lookup::kind(store)?;
+        outcome.store = kind.to_string();
+        let backend = lookup::backend(backend);
+        outcome.backend = backend.describe();
+        let cancelled = cancel::on_signals()?;
+        let mut root = RootHalf::start(&cancelled)?;
+        let facts = root.survey(&lookup::store_request(store, kind))?;
+        let key = lookup::key(store, key, kind, Some(&facts.version))?;
+        outcome.key.clone_from(&key.text);
+        outcome.phase = Phase::Lookup.name();
+        Ok(Session { root, key, backend, progress: Progress::new(output.quiet) })
+    }
+}
+
+/// Runs a command that fills in a report, and prints that: as JSON, or by `tell` when all went well.
+pub fn reported(
+    output: &OutputOptions,
+    mut outcome: Outcome,
+    run: impl FnOnce(&mut Outcome) -> Result<()>,
+    tell: fn(&Outcome),
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let done = run(&mut outcome);
+    outcome.seconds.total = started.elapsed().as_secs_f64();
+    if output.json {
+        report::answer(serde_json::to_string(&outcome)?)?;
+    } else if done.is_ok() && !output.quiet {
+        tell(&outcome);
+    }
+    done.map(|()| outcome)
+}
+
+/// Books a failure on the report; gives back the one line that names phase and cause. The phase is
+/// where the root half was, if it is the one that failed.
+pub fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
+    if let Some(failure) = error.downcast_ref::<RootFailure>() {
+        outcome.phase = failure.phase.name();
+    }
+    let line = format!("{}: {}: {error:#}", outcome.command, outcome.phase);
+    outcome.reason = Some(line.clone());
+    anyhow!(line)
+}
+
+/// Names what was passed over, for people; all of it is in the report as JSON.
+pub fn tell_skipped(outcome: &Outcome) {
+    const SHOWN: usize = 10;
+    for (name, reason) in outcome.skipped.iter().take(SHOWN) {
+        report::note(format!("storecache: left out {name}: {reason}"));
+    }
+    if let Some(more @ 1..) = outcome.skipped.len().checked_sub(SHOWN) {
+        report::note(format!("storecache: left out {more} more; --json names them"));
+    }
+}
