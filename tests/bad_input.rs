@@ -642,6 +642,19 @@ impl Patient {
         self.refuses_newest(what)
     }
 
+    /// That each change makes a snapshot that is refused with these words.
+    #[track_caller]
+    fn refuses_all(&self, forgeries: &[Forgery]) {
+        for (what, change, words) in forgeries {
+            let mut parts = self.parts();
+            change(&mut parts);
+            let reason = self.refuses(what, &parts.build());
+            for word in *words {
+                assert!(reason.contains(word), "{what}: {reason}");
+            }
+        }
+    }
+
     /// That a restore fails with one clear error and leaves everything as it was.
     #[track_caller]
     fn refuses_newest(&self, what: &str) -> String {
@@ -814,14 +827,7 @@ fn a_snapshot_for_something_else_is_refused_by_name() {
         ("newer schema", |it| it.head.store.schema = Some(11), &["schema 11", "schema 10"]),
         ("no database", |it| it.database = None, &["no database"]),
     ];
-    for (what, change, words) in forgeries {
-        let mut parts = patient.parts();
-        change(&mut parts);
-        let reason = patient.refuses(what, &parts.build());
-        for word in words {
-            assert!(reason.contains(word), "{what}: {reason}");
-        }
-    }
+    patient.refuses_all(&forgeries);
 }
 
 #[test]
@@ -852,14 +858,7 @@ fn an_index_that_lies_is_refused() {
             &["database"],
         ),
     ];
-    for (what, change, words) in forgeries {
-        let mut parts = patient.parts();
-        change(&mut parts);
-        let reason = patient.refuses(what, &parts.build());
-        for word in words {
-            assert!(reason.contains(word), "{what}: {reason}");
-        }
-    }
+    patient.refuses_all(&forgeries);
 }
 
 #[test]

@@ -331,6 +331,7 @@ fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
         let holder = hold_big_lock(&world);
         let restore = in_the_commit(&world, "runner");
         kill_process(root_half(&world).expect("the root half runs"), Signal::KILL).unwrap();
+        world.run(["pkill", "--signal", "KILL", "--full", "storecache privileged"]);
         poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
         let ended = restore.wait(SOON).fails();
         assert!(ended.stderr.contains("ended before it was done"), "{ended}");
@@ -348,7 +349,12 @@ fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
 fn assert_ours_are_gone(world: &World) {
     poll::until("our processes to end", SOON, || {
         let left = world
-            .run(["pgrep", "--list-full", "--full", "^(sudo .*)?(/usr/local/bin/)?storecache "])
+            .run([
+                "pgrep",
+                "--list-full",
+                "--full",
+                "^(sudo .*)?(/usr/local/bin/)?storecache(-guardian)? ",
+            ])
             .stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
     });

@@ -14,6 +14,10 @@ fn a_wiped_store_comes_back_whole_as_an_ordinary_user_with_sudo() {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         let before = picture(&world);
+        let top = world.builds_nothing_of(role, Fixture::Small);
+        let query = |what| world.nix(["nix-store", "--query", what, &top]).ok().stdout;
+        let queries = || ["--requisites", "--references", "--hash", "--size"].map(query);
+        let queried = queries();
         let saved = save(&world);
         assert_eq!(saved["items"]["saved"], before.references.len());
         assert_eq!(saved["hit"], "miss");
@@ -29,6 +33,7 @@ fn a_wiped_store_comes_back_whole_as_an_ordinary_user_with_sudo() {
         assert!(world.daemon_answers());
 
         assert_same(&before, &picture(&world));
+        assert_eq!(queries(), queried);
         assert_eq!(staging(&world), [""; 0]);
         world.builds_nothing_of(role, Fixture::Small);
         world.verify_store();

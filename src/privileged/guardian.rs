@@ -11,6 +11,7 @@ use crate::store::{Layout, StoreKind, recover};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -48,14 +49,16 @@ pub struct Guardian {
 impl Guardian {
     /// Starts a guardian, which is this program again, and waits until it is ready.
     pub fn arm(brief: &Brief) -> Result<Self> {
-        // By its own name, so that people find it; by the link once the file was replaced.
+        // By the link once the file was replaced.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
         Self::arm_with(&program.unwrap_or_else(|| "/proc/self/exe".into()), brief)
     }
 
     /// The same with another file as the program.
     pub fn arm_with(program: &Path, brief: &Brief) -> Result<Self> {
+        // Whoever ends the root half by its command line must not end its guardian with it.
         let mut child = Command::new(program)
+            .arg0("storecache-guardian")
             .args(["privileged", "--guardian"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -61,12 +61,12 @@ pub fn directory() -> PathBuf {
         return chosen;
     }
     if set("SUDO_USER").is_some() {
-        return PathBuf::from("/var/cache/storecache");
+        return PathBuf::from("/var/cache/storecache-test");
     }
     set("XDG_CACHE_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".cache")))
         .expect("neither XDG_CACHE_HOME nor HOME is set")
-        .join("storecache")
+        .join("storecache-test")
 }
 
 fn found(path: PathBuf) -> PathBuf {
