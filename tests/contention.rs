@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use support::runs::{NIX, assert_same, attempt, picture, report, restore, save, staging};
 use support::{Fixture, Role, Running, World, poll};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 fn start<'w>(world: &'w World, verb: &'w str) -> Running<'w> {
     world.storecache_as("runner", [verb].into_iter().chain(NIX)).spawn()

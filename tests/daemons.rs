@@ -12,7 +12,7 @@ use storecache::store::StoreKind;
 use support::runs::{NIX, assert_same, attempt, picture, report, restore, run, save, staging};
 use support::{Fixture, Role, Running, World, poll};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// What is promised for the time from the death of the root half to a running daemon.
 const PROMISED: Duration = Duration::from_secs(5);
 
