@@ -336,7 +336,7 @@ impl StoreArgs {
             (Daemon::Process, ..) => DaemonChoice::Process,
             (Daemon::None, ..) => DaemonChoice::None,
             (Daemon::Shepherd, ..) => {
-                bail!("--daemon shepherd is for Guix, which this version does not support")
+                bail!("--daemon shepherd is not supported yet; use --daemon command")
             }
         };
         Ok(StoreOptions {

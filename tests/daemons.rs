@@ -93,6 +93,7 @@ fn a_bare_daemon_starts_again_as_it_was() {
         let link = |file: &str| world.sh(&format!("readlink /proc/{pid}/{file}")).stdout;
         (
             read("cmdline"),
+            read("comm"),
             sorted(read("environ")),
             link("cwd"),
             link("exe"),
@@ -117,7 +118,7 @@ fn a_bare_daemon_starts_again_as_it_was() {
     let after = world.daemon_pid().unwrap();
     assert_ne!(before, after);
     assert_eq!(portrait(after), portrait_before);
-    assert!(portrait_before.1.contains(&b"COLOUR=blue".to_vec()));
+    assert!(portrait_before.2.contains(&b"COLOUR=blue".to_vec()));
     assert!(restored["daemon"].as_str().unwrap().contains(&format!("process {before} listens")));
     assert!(restored["seconds"]["downtime"].as_f64().unwrap() > 0.0);
     let parent = world.sh(&format!("ps -o ppid= -p {after}")).stdout;
@@ -360,6 +361,57 @@ fn assert_ours_are_gone(world: &World) {
     });
 }
 
+/// Mounts the store read-only over itself, as Guix and NixOS do.
+fn mount_read_only(world: &World) {
+    world.sh("mount --bind /nix/store /nix/store && mount -o remount,bind,ro /nix/store
+         ! touch /nix/store/written 2>/dev/null");
+}
+
+#[test]
+fn a_store_that_is_mounted_read_only_is_restored_and_stays_so() {
+    let world = saved_and_wiped(Role::Mid);
+    world.stop_daemon();
+    world.wait_until_idle();
+    mount_read_only(&world);
+    world.start_daemon();
+    let mounts = world.sh("cat /proc/self/mountinfo").stdout;
+    restore(&world);
+    assert_eq!(world.sh("cat /proc/self/mountinfo").stdout, mounts);
+    world.sh("! touch /nix/store/written 2>/dev/null");
+    world.builds_nothing_of(Role::Mid, Fixture::Small);
+    world.verify_store();
+}
+
+#[test]
+fn a_killed_commit_into_a_store_that_is_mounted_read_only_is_undone() {
+    let world = saved_and_wiped(Role::Mid);
+    mount_read_only(&world);
+    let holder = hold_big_lock(&world);
+    let restore = in_the_commit(&world, "runner");
+    kill_process(root_half(&world).expect("the root half runs"), Signal::KILL).unwrap();
+    poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
+    restore.wait(SOON).fails();
+    drop(holder);
+    world.sh("pkill -x sleep || true");
+    daemon_is_back(&world, SOON);
+    assert_ours_are_gone(&world);
+    assert_untouched(&world);
+}
+
+#[test]
+fn where_mounting_is_not_allowed_a_read_only_store_is_refused_before_any_change() {
+    let world = saved_and_wiped(Role::Mid);
+    mount_read_only(&world);
+    let pid = world.daemon_pid();
+    let words = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
+    let words = words.into_iter().chain(["storecache", "restore"]).chain(NIX);
+    let failed = world.command(words).run().fails();
+    assert!(failed.stderr.contains("mounted read-only"), "{failed}");
+    assert!(failed.stderr.contains("CAP_SYS_ADMIN"), "{failed}");
+    assert_eq!(world.daemon_pid(), pid);
+    assert_untouched(&world);
+}
+
 #[test]
 fn a_panic_between_stop_and_start_starts_the_daemon() {
     let root = tempfile::tempdir().unwrap();
@@ -376,7 +428,7 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
     };
     let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
     let panicked = std::panic::catch_unwind(|| {
-        let _guardian = Guardian::arm_with(program, &brief).unwrap();
+        let _guardian = Guardian::arm_with(program, &brief, None).unwrap();
         assert!(!started.exists());
         panic!("between stop and start");
     });

@@ -39,12 +39,14 @@ pub fn key(
         if kind == StoreKind::Plain {
             return Ok("any".to_owned());
         }
-        let asked = (store.root == Path::new("/")).then(program_version).flatten();
+        let program = kind.program().filter(|_| store.root == Path::new("/"));
+        let asked = program.and_then(program_version);
         let surveyed = surveyed.filter(|version| !version.is_empty()).map(str::to_owned);
         asked.or(surveyed).ok_or_else(|| {
             anyhow!(
-                "nix-store --version gave no answer; give the version with --version, or the \
-                     whole key with --key"
+                "{} --version gave no answer; give the version with --version, or the whole key \
+                 with --key",
+                kind.program().unwrap_or_default()
             )
         })
     };
@@ -52,10 +54,10 @@ pub fn key(
 }
 
 /// Asks the package manager on the user's search path.
-fn program_version() -> Option<String> {
-    let output = Command::new("nix-store").arg("--version").stdin(Stdio::null()).output().ok()?;
+fn program_version(program: &str) -> Option<String> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    // `nix-store (Nix) 2.8.0`
+    // `nix-store (Nix) 2.8.0`, `guix (GNU Guix) 1.5.0`
     text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }
 

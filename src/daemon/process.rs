@@ -5,7 +5,7 @@ use super::protocol::connect;
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal,
@@ -101,28 +101,19 @@ impl Recipe {
         let proc = PathBuf::from(format!("/proc/{pid}"));
         let about = || format!("look at the daemon, process {pid}");
         let process = handle(pid).with_context(about)?;
-        let program = std::fs::read_link(proc.join("exe")).with_context(about)?;
-        let root = proc.join("root");
-        let on_disk = root.join(program.strip_prefix("/").unwrap_or(&program));
-        if !on_disk.exists() {
-            bail!(
-                "the daemon runs {}, which is not on disk any more, so it could not be started \
-                 again; restart it yourself and try again",
-                program.display()
-            );
-        }
         let words = |file: &str| -> Result<Vec<OsString>> {
             let bytes = std::fs::read(proc.join(file)).with_context(about)?;
             let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
             Ok(bytes.split(|&b| b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
         };
         let arguments = words("cmdline")?;
-        let variables = words("environ")?.into_iter().filter_map(|variable| {
+        let environment = words("environ")?.into_iter().filter_map(|variable| {
             let bytes = variable.into_vec();
             let equals = bytes.iter().position(|&b| b == b'=')?;
             let (name, value) = (bytes[..equals].to_vec(), bytes[equals + 1..].to_vec());
             Some((OsString::from_vec(name), OsString::from_vec(value)))
         });
+        let environment: Vec<(OsString, OsString)> = environment.collect();
         let open_path = |file: &str, flags: OFlags| -> Result<Arc<OwnedFd>> {
             let fd = open(proc.join(file), flags | OFlags::CLOEXEC, Mode::empty());
             Ok(Arc::new(fd.with_context(about)?))
@@ -151,12 +142,13 @@ impl Recipe {
             groups: ids("Groups:"),
             own_session: true,
         };
+        let program = program(&proc, &context, &arguments, &environment).with_context(about)?;
         let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
         Ok(Recipe {
             process,
             program,
             arguments,
-            environment: variables.collect(),
+            environment,
             context,
             pid_namespace: foreign("pid")?,
             output,
@@ -187,4 +179,45 @@ impl Recipe {
         command.spawn().with_context(about)?;
         Ok(())
     }
+}
+
+/// The path to run: the name that the process was started by, so that it is called the same again,
+/// or else the path that the kernel knows.
+///
+/// # Errors
+/// When the program is not on disk any more.
+fn program(
+    proc: &Path,
+    context: &ProcessContext,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+) -> Result<PathBuf> {
+    let root = context.root.as_ref().context("no root directory")?;
+    let running = std::fs::metadata(proc.join("exe"))?;
+    // As the process would find it: links lead to where they lead in its own root.
+    let is_running = |path: &Path| -> bool {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        openat2(root, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+            .and_then(fstat)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (running.dev(), running.ino()))
+    };
+    let name = arguments.first().map(Path::new).filter(|name| !name.as_os_str().is_empty());
+    let search = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
+    let named: Vec<PathBuf> = match name {
+        Some(name) if name.is_absolute() => vec![name.to_owned()],
+        Some(name) if name.components().count() == 1 => {
+            let directories = search.map(std::env::split_paths).into_iter().flatten();
+            directories.map(|directory| directory.join(name)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let known = std::fs::read_link(proc.join("exe"))?;
+    let mut candidates = named.iter().chain([&known]).filter(|path| path.is_absolute());
+    candidates.find(|path| is_running(path)).cloned().with_context(|| {
+        format!(
+            "it runs {}, which is not on disk any more, so that it could not be started again; \
+             restart it yourself and try again",
+            known.display()
+        )
+    })
 }

@@ -33,6 +33,8 @@ pub struct Commit<'a> {
     /// The store directory.
     pub place: Arc<OwnedFd>,
     pub rows: Rows,
+    /// The mount namespace of everybody else, where this process writes through one of its own.
+    pub outside: Option<Arc<OwnedFd>>,
 }
 
 impl Commit<'_> {
@@ -45,7 +47,7 @@ impl Commit<'_> {
 
         // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items
         // go back to staging, the lock is released, and last the guardian starts the daemon.
-        let guardian = Guardian::arm(&self.brief(&daemon))?;
+        let guardian = Guardian::arm(&self.brief(&daemon), self.outside.clone())?;
         let stopped = Instant::now();
         daemon.stop(self.target.daemon_patience).context("stop the daemon")?;
         let (big_lock, skipped) = self.have_it_alone()?;
@@ -114,7 +116,8 @@ impl Commit<'_> {
         let cancelled = || self.talk.cancel.check();
         let patience = self.target.lock_patience;
         let exclusive = |patience| {
-            lock(&layout.big_lock(), LockMode::Exclusive, patience, &cancelled)
+            let (path, kind) = (layout.big_lock(), layout.lock_kind);
+            lock(&path, kind, LockMode::Exclusive, patience, &cancelled)
                 .context("wait until nobody has the database open; end that process and try again")
         };
         match exclusive(STEP_ASIDE_AFTER.min(patience)) {

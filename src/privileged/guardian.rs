@@ -6,14 +6,16 @@
 //! session, so that a terminal's or a job's signals do not reach it.
 
 use super::target::run_lock;
-use crate::daemon::{Daemon, Starter, await_ready};
-use crate::store::{Layout, StoreKind, recover};
+use crate::daemon::{Daemon, ProcessContext, Starter, await_ready};
+use crate::store::{Layout, StoreKind, make_writable, recover};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the guardian is told first.
@@ -48,23 +50,23 @@ pub struct Guardian {
 
 impl Guardian {
     /// Starts a guardian, which is this program again, and waits until it is ready.
-    pub fn arm(brief: &Brief) -> Result<Self> {
+    /// `outside` is the mount namespace that it is to live in, if that is not this one.
+    pub fn arm(brief: &Brief, outside: Option<Arc<OwnedFd>>) -> Result<Self> {
         // By the link once the file was replaced.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
-        Self::arm_with(&program.unwrap_or_else(|| "/proc/self/exe".into()), brief)
+        Self::arm_with(&program.unwrap_or_else(|| "/proc/self/exe".into()), brief, outside)
     }
 
     /// The same with another file as the program.
-    pub fn arm_with(program: &Path, brief: &Brief) -> Result<Self> {
+    pub fn arm_with(program: &Path, brief: &Brief, outside: Option<Arc<OwnedFd>>) -> Result<Self> {
         // Whoever ends the root half by its command line must not end its guardian with it.
-        let mut child = Command::new(program)
-            .arg0("storecache-guardian")
-            .args(["privileged", "--guardian"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("start the guardian")?;
+        let mut command = Command::new(program);
+        command.arg0("storecache-guardian").args(["privileged", "--guardian"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let namespaces = outside.into_iter().collect();
+        ProcessContext { namespaces, own_session: true, ..ProcessContext::default() }
+            .apply(&mut command);
+        let mut child = command.spawn().context("start the guardian")?;
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
         let mut guardian = Guardian { child, orders, answers };
@@ -131,7 +133,6 @@ fn chained(causes: Vec<String>) -> anyhow::Error {
 
 /// The guardian itself, on standard input and output. Gives back the exit code.
 pub fn guard() -> u8 {
-    let _ = rustix::process::setsid();
     let mut lines = stdin().lock().lines();
     let mut next_line = || lines.next().transpose().map(Option::unwrap_or_default);
 
@@ -149,11 +150,11 @@ pub fn guard() -> u8 {
     let ordered = next_line().is_ok_and(|line| line == START);
     if !ordered {
         // The root half is dead: its locks are free, its commit may be half done.
-        let _ = undo(&brief);
+        let _ = writing_to_store(&brief, undo);
     }
     let outcome = start(&brief, &starter);
     if !ordered {
-        let _ = std::fs::remove_dir_all(staging(&brief));
+        let _ = writing_to_store(&brief, |brief| Ok(std::fs::remove_dir_all(staging(brief))?));
     }
     tell(outcome)
 }
@@ -165,6 +166,17 @@ fn start(brief: &Brief, starter: &Starter) -> Result<()> {
     }
     let layout = Layout::of(brief.kind, &brief.root)?;
     await_ready(&layout.socket(), &brief.probe, brief.patience).map(drop)
+}
+
+/// Runs `work` on a thread that may write to the store, while this one stays where the daemon is to
+/// be started from.
+fn writing_to_store(brief: &Brief, work: fn(&Brief) -> Result<()>) -> Result<()> {
+    let working = || {
+        make_writable(&Layout::of(brief.kind, &brief.root)?.store())?;
+        work(brief)
+    };
+    std::thread::scope(|scope| scope.spawn(working).join())
+        .unwrap_or_else(|_| bail!("the guardian's helper panicked"))
 }
 
 fn undo(brief: &Brief) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
-    choose, clean_stale, lock, make_lock_file, record_plan, system,
+    choose, clean_stale, lock, make_lock_file, make_writable, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, syncfs};
@@ -32,6 +32,7 @@ pub fn restore(
     check_fit(layout, &request.store, &index)?;
 
     let _run_lock = target.run_lock(&cancelled)?;
+    let outside = make_writable(&layout.store())?;
     let gc_lock = target.gc_lock(&cancelled)?;
     let stale_removed = clean_stale(&layout.store())? + clean_stale(&layout.state())?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
@@ -77,7 +78,7 @@ pub fn restore(
     syncfs(&place).context("write the staged items to the disk")?;
     record_plan(staging.path(), &choice.wanted)?;
 
-    let commit = Commit { talk, target: &target, owner, staging, gc_lock, place, rows };
+    let commit = Commit { talk, target: &target, owner, staging, gc_lock, place, rows, outside };
     let restored = commit.run()?;
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
 }
@@ -175,6 +176,7 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     }
     make_lock_file(&layout.big_lock(), owner)?;
     let patience = target.lock_patience;
-    let _big_lock = lock(&layout.big_lock(), LockMode::Exclusive, patience, &|| Ok(()))?;
+    let (path, kind) = (layout.big_lock(), layout.lock_kind);
+    let _big_lock = lock(&path, kind, LockMode::Exclusive, patience, &|| Ok(()))?;
     LiveDatabase::create_if_missing(layout, owner)
 }

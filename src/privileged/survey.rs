@@ -19,8 +19,9 @@ const NOBODY: u32 = 65534;
 const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where package managers are, as seen from the store's root.
-const PROGRAM_DIRS: &str =
-    "/nix/var/nix/profiles/default/bin:/usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin";
+const PROGRAM_DIRS: &str = "/nix/var/nix/profiles/default/bin:\
+     /var/guix/profiles/per-user/root/current-guix/bin:\
+     /usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin:/run/current-system/profile/bin";
 
 pub fn survey(request: &StoreRequest) -> Result<StoreFacts> {
     let empty = StoreFacts {
@@ -51,16 +52,20 @@ pub fn survey(request: &StoreRequest) -> Result<StoreFacts> {
 
 /// Asks the package manager for its version: its program, else the daemon.
 fn version(target: &StoreTarget) -> Option<String> {
-    program_version(&target.layout.root)
-        .or_else(|| nix_version(&target.layout.socket(), DAEMON_PATIENCE).ok())
+    let layout = &target.layout;
+    let asked = layout.kind.program().and_then(|program| program_version(program, &layout.root));
+    match layout.kind {
+        StoreKind::Nix => asked.or_else(|| nix_version(&layout.socket(), DAEMON_PATIENCE).ok()),
+        _ => asked,
+    }
 }
 
 /// Asks the program below `root`, as an account without any rights.
-fn program_version(root: &Path) -> Option<String> {
+fn program_version(program: &str, root: &Path) -> Option<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(root, flags, Mode::empty()).ok()?;
     let root = Arc::new(root);
-    let mut command = Command::new("nix-store");
+    let mut command = Command::new(program);
     command.arg("--version").env_clear().env("PATH", PROGRAM_DIRS);
     command.stdin(Stdio::null()).stderr(Stdio::null());
     let context = ProcessContext {
@@ -72,6 +77,6 @@ fn program_version(root: &Path) -> Option<String> {
     context.apply(&mut command);
     let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    // `nix-store (Nix) 2.8.0`
+    // `nix-store (Nix) 2.8.0`, `guix (GNU Guix) 1.5.0`
     text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }

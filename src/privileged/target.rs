@@ -4,7 +4,7 @@ use super::conversation::Conversation;
 use super::protocol::{Reply, Request, StoreRequest};
 use crate::daemon::{self, Found};
 use crate::snapshot::{Unpacked, Unpacker};
-use crate::store::{Layout, Lock, LockMode, Owner, StoreKind, lock, make_lock_file};
+use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs};
 use rustix::io::Errno;
@@ -15,6 +15,8 @@ use std::time::Duration;
 /// Names that systemd may know the Nix daemon by; sockets first.
 /// Source: `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
 const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
+/// The same for Guix. Source: guix 1.5 `etc/guix-daemon.service.in`.
+const GUIX_UNITS: [&str; 1] = ["guix-daemon.service"];
 
 /// A store with a database, and everything needed to act on it.
 pub struct StoreTarget {
@@ -55,7 +57,11 @@ impl StoreTarget {
     /// The daemon in charge right now.
     pub fn daemon(&self) -> Result<Found> {
         let StoreRequest { daemon, root, .. } = &self.request;
-        daemon::find(daemon, &self.layout.socket(), &NIX_UNITS, root, requester())
+        let units: &[&str] = match self.layout.kind {
+            StoreKind::Guix => &GUIX_UNITS,
+            _ => &NIX_UNITS,
+        };
+        daemon::find(daemon, &self.layout.socket(), units, root, requester())
     }
 
     /// A path that a daemon can be asked about when there is nothing better.
@@ -67,7 +73,8 @@ impl StoreTarget {
     pub fn gc_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         let path = self.layout.gc_lock();
         make_lock_file(&path, Owner::of(&self.layout)?)?;
-        lock(&path, LockMode::Shared, self.lock_patience, cancelled)
+        let kind = self.layout.lock_kind;
+        lock(&path, kind, LockMode::Shared, self.lock_patience, cancelled)
             .context("keep garbage collectors away; try again when the collection is done")
     }
 
@@ -84,7 +91,7 @@ pub fn run_lock(
     patience: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
-    lock(directory, LockMode::Exclusive, patience, cancelled)
+    lock(directory, LockKind::Flock, LockMode::Exclusive, patience, cancelled)
         .context("wait for another restore to end; try again when it has")
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
-use super::{ItemName, Layout, Owner, ValidItem};
+use super::{ItemName, Layout, Owner, StoreKind, ValidItem};
 use anyhow::{Context, Result, bail};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -62,8 +62,7 @@ impl LiveDatabase {
         if path.exists() {
             return Ok(());
         }
-        super::merge::create_empty(&path, layout.schema)
-            .with_context(|| format!("make {}", path.display()))?;
+        super::merge::create_empty(layout).with_context(|| format!("make {}", path.display()))?;
         for file in [path.clone(), path.with_file_name("schema")] {
             std::fs::set_permissions(&file, Permissions::from_mode(0o644))?;
             owner.take(&file)?;
@@ -88,7 +87,8 @@ impl LiveDatabase {
 /// The frozen database of a snapshot: not trusted. Only known tables and columns are read.
 pub struct SnapshotDatabase {
     pub(super) connection: Connection,
-    pub(super) store_dir: &'static str,
+    pub(super) kind: StoreKind,
+    store_dir: &'static str,
 }
 
 impl SnapshotDatabase {
@@ -109,7 +109,7 @@ impl SnapshotDatabase {
                 bail!("the database has no table {table}");
             }
         }
-        Ok(SnapshotDatabase { connection, store_dir: layout.store_dir })
+        Ok(SnapshotDatabase { connection, kind: layout.kind, store_dir: layout.store_dir })
     }
 
     /// All valid items, sorted by name.

@@ -24,6 +24,16 @@ impl StoreKind {
 }
 
 impl StoreKind {
+    /// The program that tells the version of the package manager, in the last word of the first line
+    /// of `--version`; a plain store has none.
+    pub fn program(self) -> Option<&'static str> {
+        match self {
+            StoreKind::Guix => Some("guix"),
+            StoreKind::Nix => Some("nix-store"),
+            StoreKind::Plain => None,
+        }
+    }
+
     /// Parses what [`StoreKind::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
         let kinds = [StoreKind::Guix, StoreKind::Nix, StoreKind::Plain];

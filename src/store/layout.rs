@@ -1,6 +1,6 @@
 //! Where a store lies.
 
-use super::StoreKind;
+use super::{LockKind, StoreKind};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ pub struct Layout {
     /// The schema of the database that every present version has.
     /// Source: `NixOS/nix:src/libstore/local-store.cc`, guix 1.5 `guix/store/schema.sql`.
     pub schema: u64,
+    /// The kind of lock that its programs take.
+    pub lock_kind: LockKind,
 }
 
 impl Layout {
@@ -29,11 +31,16 @@ impl Layout {
                 store_dir: "/nix/store",
                 state_dir: "/nix/var/nix",
                 schema: 10,
+                lock_kind: LockKind::Flock,
             }),
-            StoreKind::Guix => bail!(
-                "Guix stores are not supported by this version of storecache; use --store nix or \
-                 --store plain"
-            ),
+            StoreKind::Guix => Ok(Layout {
+                kind,
+                root,
+                store_dir: "/gnu/store",
+                state_dir: "/var/guix",
+                schema: 7,
+                lock_kind: LockKind::OpenFileDescription,
+            }),
             StoreKind::Plain => bail!("a plain store has no database"),
         }
     }

@@ -1,9 +1,14 @@
 //! The store's locks, and who holds them.
 //!
-//! Nix has used `flock` since 2.3 (`NixOS/nix:src/libstore/unix/pathlocks.cc`).
+//! Nix has used `flock` since 2.3 (`NixOS/nix:src/libstore/unix/pathlocks.cc`), Guix uses POSIX record
+//! locks (`guix-mirror/guix:nix/libstore/pathlocks.cc`). The two do not see each other. Record locks of
+//! the usual kind are lost when any descriptor of the file is closed anywhere in the process; those of
+//! an open file description are not, and conflict with them all the same (`man 2 fcntl`).
 
 use super::Owner;
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -21,16 +26,26 @@ pub enum LockMode {
     Exclusive,
 }
 
+/// Which programs a lock keeps away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    /// Those that use `flock`.
+    Flock,
+    /// Those that use record locks.
+    OpenFileDescription,
+}
+
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    kind: LockKind,
 }
 
 impl Lock {
     /// Lets go of the lock before the value is dropped.
     pub fn release(&self) -> Result<()> {
-        flock(&self.file, FlockOperation::Unlock).context("release a lock")
+        ask(&self.file, self.kind, None).context("release a lock")
     }
 }
 
@@ -49,31 +64,60 @@ pub struct Held {
 /// [`Held`] after `patience`; whatever `cancelled` returns as soon as it fails.
 pub fn lock(
     path: &Path,
+    kind: LockKind,
     mode: LockMode,
     patience: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
     let context = || format!("lock {}", path.display());
     let file = open(path).with_context(context)?;
-    let operation = match mode {
-        LockMode::Shared => FlockOperation::NonBlockingLockShared,
-        LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
-    };
     let started = Instant::now();
     loop {
         cancelled()?;
-        match flock(&file, operation) {
-            Ok(()) => return Ok(Lock { file }),
-            Err(Errno::WOULDBLOCK) if started.elapsed() < patience => {
+        match ask(&file, kind, Some(mode)) {
+            Ok(()) => return Ok(Lock { file, kind }),
+            Err(Errno::WOULDBLOCK | Errno::ACCESS) if started.elapsed() < patience => {
                 std::thread::sleep(ASK_AGAIN.min(patience));
             }
-            Err(Errno::WOULDBLOCK) => bail!(Held {
+            Err(Errno::WOULDBLOCK | Errno::ACCESS) => bail!(Held {
                 path: path.display().to_string(),
                 seconds: patience.as_secs(),
                 holders: describe(&holders(&file)?),
             }),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e).with_context(context),
+        }
+    }
+}
+
+/// Asks for a lock once, or lets go of it.
+fn ask(file: &File, kind: LockKind, mode: Option<LockMode>) -> Result<(), Errno> {
+    match kind {
+        LockKind::Flock => flock(
+            file,
+            match mode {
+                Some(LockMode::Shared) => FlockOperation::NonBlockingLockShared,
+                Some(LockMode::Exclusive) => FlockOperation::NonBlockingLockExclusive,
+                None => FlockOperation::Unlock,
+            },
+        ),
+        LockKind::OpenFileDescription => {
+            let l_type = match mode {
+                Some(LockMode::Shared) => libc::F_RDLCK,
+                Some(LockMode::Exclusive) => libc::F_WRLCK,
+                None => libc::F_UNLCK,
+            };
+            // The whole file; a process id of 0 is what the kernel asks for.
+            let whole = libc::flock {
+                l_type: l_type as libc::c_short,
+                l_whence: libc::SEEK_SET as libc::c_short,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            fcntl(file, FcntlArg::F_OFD_SETLK(&whole))
+                .map(drop)
+                .map_err(|e| Errno::from_raw_os_error(e as i32))
         }
     }
 }

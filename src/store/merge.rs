@@ -4,23 +4,24 @@
 //! Ids differ between databases; items are joined by path.
 
 use super::database::{columns, open_read_write};
-use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, choose};
+use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 /// Columns of `ValidPaths` that are never carried over, though both sides have them: ids are of one
 /// database, and `ultimate` would claim that the item was built here.
 const NOT_CARRIED: [&str; 2] = ["id", "ultimate"];
 
-/// The tables of schema 10 that hold rows; a newer program adds its own at the first start.
-const EMPTY_DATABASE: &str = "
+/// What schema 10 of Nix has beyond schema 7 of Guix.
+const NIX_COLUMNS: &str = ", ultimate INTEGER, sigs TEXT, ca TEXT";
+/// The tables that hold rows; a newer program adds its own at the first start.
+const VALID_PATHS: &str = "
     CREATE TABLE IF NOT EXISTS ValidPaths (
         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, path TEXT UNIQUE NOT NULL,
-        hash TEXT NOT NULL, registrationTime INTEGER NOT NULL, deriver TEXT, narSize INTEGER,
-        ultimate INTEGER, sigs TEXT, ca TEXT);
+        hash TEXT NOT NULL, registrationTime INTEGER NOT NULL, deriver TEXT, narSize INTEGER";
+const OTHER_TABLES: &str = ");
     CREATE TABLE IF NOT EXISTS Refs (
         referrer INTEGER NOT NULL, reference INTEGER NOT NULL, PRIMARY KEY (referrer, reference),
         FOREIGN KEY (referrer) REFERENCES ValidPaths(id) ON DELETE CASCADE,
@@ -62,7 +63,7 @@ impl Rows {
             Some(live) => columns(&live.0, "ValidPaths")?,
             None => {
                 let empty = Connection::open_in_memory()?;
-                empty.execute_batch(EMPTY_DATABASE)?;
+                empty.execute_batch(&empty_database(snapshot.kind))?;
                 columns(&empty, "ValidPaths")?
             }
         };
@@ -231,12 +232,18 @@ impl Merge {
     }
 }
 
+fn empty_database(kind: StoreKind) -> String {
+    let columns = if kind == StoreKind::Nix { NIX_COLUMNS } else { "" };
+    [VALID_PATHS, columns, OTHER_TABLES].concat()
+}
+
 /// Makes an empty database with the `schema` file that goes with it, where there is none.
-pub(super) fn create_empty(database: &Path, schema: u64) -> Result<()> {
-    let connection = Connection::open(database)?;
-    connection.execute_batch(EMPTY_DATABASE)?;
+pub(super) fn create_empty(layout: &Layout) -> Result<()> {
+    let database = layout.database();
+    let connection = Connection::open(&database)?;
+    connection.execute_batch(&empty_database(layout.kind))?;
     connection.close().map_err(|(_, e)| e)?;
     // Without a newline: the daemon takes "10\n" for damage.
-    std::fs::write(database.with_file_name("schema"), schema.to_string())?;
+    std::fs::write(database.with_file_name("schema"), layout.schema.to_string())?;
     Ok(())
 }
