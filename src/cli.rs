@@ -11,8 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Snapshot a Nix store, or any root-owned directories, into a plain zstd tarball and restore it on
-/// the next run.
+/// Snapshot a Nix or Guix store, or any root-owned directories, into a plain zstd tarball and restore
+/// it on the next run.
 #[derive(Debug, Parser)]
 #[command(name = "storecache", version, max_term_width = 100)]
 pub struct Cli {

@@ -13,7 +13,7 @@ pub struct Layout {
     pub root: PathBuf,
     pub store_dir: &'static str,
     pub state_dir: &'static str,
-    /// The schema of the database that every present version has.
+    /// The schema of the database that every present version has; Guix has never changed its own.
     /// Source: `NixOS/nix:src/libstore/local-store.cc`, guix 1.5 `guix/store/schema.sql`.
     pub schema: u64,
     /// The kind of lock that its programs take.

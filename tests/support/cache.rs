@@ -1,9 +1,11 @@
 //! Where `scripts/roots` keeps the roots and fixtures.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The root that a world runs on, by the generation of its Nix.
+use super::flavour::Flavour;
+
+/// The root that a world runs on, by the generation of its Nix or Guix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Debian bookworm, Nix 2.8: an idle database is one file, the WAL gone. Builds unsandboxed.
@@ -12,39 +14,82 @@ pub enum Role {
     Mid,
     /// Debian sid, Nix 2.34: an idle database may lie wholly in the WAL.
     New,
+    /// Debian sid, Guix 1.5 as installed: the daemon is the user `guix-daemon`, who owns the store.
+    Guix,
+    /// The same root, with a daemon that is root and has build users, who owns the store.
+    GuixRoot,
+    /// Debian bullseye, Guix 1.2: the daemon is root and deduplicates files of any size.
+    GuixOld,
 }
 
 /// What the store of a world holds when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fixture {
     /// The closure of `t.nix` beside 60 packages, or 400 (33,000 files) for [`Role::Old`].
+    /// [`Role::Guix`] has that of `build.scm` beside 60 packages and Guile with its libraries.
     Full,
-    /// The closure of `t.nix` beside a dozen packages.
+    /// The closure of `t.nix` or `build.scm` beside a dozen packages.
     Small,
     /// `Full` after `nix-store --optimise`: hard links across items. Only for [`Role::Old`].
     Optimised,
 }
 
 impl Role {
+    /// Those with a Nix.
     pub const ALL: [Role; 3] = [Role::Old, Role::Mid, Role::New];
+
+    /// Those with a Guix.
+    pub const GUIX: [Role; 3] = [Role::Guix, Role::GuixRoot, Role::GuixOld];
+
+    pub fn flavour(self) -> Flavour {
+        match self {
+            Role::Old | Role::Mid | Role::New => Flavour::Nix,
+            Role::Guix | Role::GuixRoot | Role::GuixOld => Flavour::Guix,
+        }
+    }
+
+    /// The user who owns the store and is the daemon.
+    pub fn owner(self) -> &'static str {
+        if self == Role::Guix { "guix-daemon" } else { "root" }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Role::Old => "nix-old",
             Role::Mid => "nix-mid",
             Role::New => "nix-new",
+            Role::Guix => "guix",
+            Role::GuixRoot => "guix-root",
+            Role::GuixOld => "guix-old",
         }
     }
 
     /// The root directory; shared by all worlds, never to be written.
     pub fn root(self) -> PathBuf {
-        found(directory().join("roots").join(self.name()))
+        let name = if self == Role::GuixRoot { Role::Guix.name() } else { self.name() };
+        found(directory().join("roots").join(name))
     }
 
-    /// The directory of a fixture, with `nix/`, `t.nix` and `inputs.json` in it; never to be written.
+    /// What has to be changed in the service of its daemon.
+    pub fn drop_in(self) -> Option<PathBuf> {
+        let name = match self {
+            Role::Old | Role::Mid | Role::New => return None,
+            Role::Guix => "guix.conf",
+            Role::GuixRoot => "guix-root.conf",
+            Role::GuixOld => "guix-old.conf",
+        };
+        Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name))
+    }
+
+    /// The directory of a fixture: the trees of its flavour beside `t.nix` and `inputs.json`, or
+    /// `build.scm` and `inputs.scm`; never to be written.
     pub fn fixture(self, fixture: Fixture) -> PathBuf {
-        let exists = fixture != Fixture::Optimised || self == Role::Old;
-        assert!(exists, "there is no optimised fixture of {self:?}");
+        let exists = match fixture {
+            Fixture::Full => !matches!(self, Role::GuixRoot | Role::GuixOld),
+            Fixture::Small => true,
+            Fixture::Optimised => self == Role::Old,
+        };
+        assert!(exists, "there is no fixture {fixture:?} of {self:?}");
         let suffix = match fixture {
             Fixture::Full => "",
             Fixture::Small => "-small",

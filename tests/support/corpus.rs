@@ -7,10 +7,10 @@ use super::world::World;
 
 const UNREGISTERED: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-unregistered";
 
-/// Plants in `/nix/store` what interrupted builds, optimisers and people leave there: nothing of it
+/// Plants in the store of a world what interrupted builds, optimisers and people leave there: nothing of it
 /// valid, all of it for the next collector. Returns the names of the top entries.
 pub fn debris(world: &World) -> Vec<&'static str> {
-    let store = world.host("/nix/store");
+    let store = world.host(world.store());
     let file = |name: &str| {
         let path = store.join(name);
         fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).unwrap();

@@ -1,48 +1,92 @@
-//! The nix-daemon of a world.
+//! The nix-daemon or guix-daemon of a world.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::world::World;
+use super::cache::Role;
+use super::flavour::Flavour;
+use super::world::{World, give_to_owner, pristine};
 use super::{poll, procfs};
 
-const SOCKET: &str = "/nix/var/nix/daemon-socket/socket";
-const LOG: &str = "/var/log/nix-daemon.log";
-const UNITS: [&str; 2] = ["nix-daemon.socket", "nix-daemon.service"];
+/// Becomes the guix-daemon that the store calls for.
+const BARE_GUIX_DAEMON: &str = include_str!("bare-guix-daemon");
+const SHEPHERD: &str = include_str!("shepherd.scm");
+const SHEPHERD_SOCKET: &str = "/run/shepherd/socket";
+const MOUNT: &str = "gnu-store.mount";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl World {
-    /// Starts the daemon: as a bare process in a session of its own, or by its socket unit in a
-    /// container. Returns when a real client has had an answer.
+    /// Starts the daemon: as a bare process in a session of its own, or by its unit in a container.
+    /// Returns when a real client has had an answer and, in a container with Guix, the store is
+    /// read-only again, which it is not while the service starts.
     #[track_caller]
     pub fn start_daemon(&self) {
         if self.is_container() {
-            self.ok(["systemctl", "start", UNITS[0]]);
+            self.ok(["systemctl", "start", self.units()[0]]);
+        } else if self.has_shepherd() {
+            self.ok(["herd", "start", "guix-daemon"]);
         } else {
             // Not with NIX_REMOTE in its environment: its workers would be clients of itself.
-            self.sh(&format!("setsid --fork nix-daemon --daemon </dev/null >>{LOG} 2>&1"));
+            let become_daemon = match self.flavour() {
+                Flavour::Nix => "exec nix-daemon --daemon",
+                Flavour::Guix => BARE_GUIX_DAEMON,
+            };
+            let script = format!("exec </dev/null >>{} 2>&1\n{become_daemon}", self.log());
+            self.ok(["setsid", "--fork", "bash", "-c", &script]);
         }
-        poll::until("nix-daemon to answer", PATIENCE, || {
+        self.wait_for_answer();
+        if self.is_container() && self.flavour() == Flavour::Guix {
+            poll::until("the store to be read-only", PATIENCE, || {
+                let state = self.run(["systemctl", "is-active", MOUNT]);
+                if state.status.success() { Ok(()) } else { Err(state.to_string()) }
+            });
+        }
+    }
+
+    /// Starts a shepherd in a bare world with Guix, which starts the daemon and keeps it up. From now
+    /// on [`World::start_daemon`] and [`World::stop_daemon`] go through it.
+    #[track_caller]
+    pub fn start_shepherd(&self) {
+        fs::write(self.host("/etc/shepherd.scm"), SHEPHERD).unwrap();
+        self.sh("mkdir -p -m 700 /run/shepherd");
+        let words = ["setsid", "--fork", "shepherd", "--silent", "--config=/etc/shepherd.scm"];
+        let more = ["--socket=/run/shepherd/socket", "--logfile=/var/log/shepherd.log"];
+        let words = words.into_iter().chain(more);
+        self.command(words).env("BARE_GUIX_DAEMON", BARE_GUIX_DAEMON).ok();
+        self.wait_for_answer();
+    }
+
+    fn has_shepherd(&self) -> bool {
+        self.host(SHEPHERD_SOCKET).exists()
+    }
+
+    #[track_caller]
+    fn wait_for_answer(&self) {
+        poll::until("the daemon to answer", PATIENCE, || {
             if self.daemon_answers() { Ok(()) } else { Err(self.daemon_log()) }
         });
     }
 
-    /// Stops the daemon, not its workers: each lives on until its client hangs up.
+    /// Stops the daemon, not its workers: each lives on until its client hangs up. Only the service
+    /// of Guix takes them along. The read-only mount of a store stays.
     #[track_caller]
     pub fn stop_daemon(&self) {
         let listeners = self.listeners();
         if self.is_container() {
-            self.ok(["systemctl", "stop"].iter().chain(&UNITS));
+            self.ok(["systemctl", "stop"].iter().chain(self.units()));
+        } else if self.has_shepherd() {
+            self.ok(["herd", "stop", "guix-daemon"]);
         } else {
             for &pid in &listeners {
                 let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::TERM);
             }
         }
-        poll::until("nix-daemon to end", PATIENCE, || {
+        poll::until("the daemon to end", PATIENCE, || {
             let left: Vec<_> = listeners
                 .iter()
                 .filter(|&&pid| pid != self.init() && procfs::is_alive(pid))
@@ -51,10 +95,14 @@ impl World {
         });
     }
 
-    /// Whether a client gets an answer. In a container this starts the service.
+    /// Whether a client gets an answer. In a container with Nix this starts the service.
     pub fn daemon_answers(&self) -> bool {
         let nothing = "/nix/store/00000000000000000000000000000000-nothing";
-        self.nix(["nix-store", "--check-validity", "--print-invalid", nothing]).status.success()
+        let words: &[_] = match self.flavour() {
+            Flavour::Nix => &["nix-store", "--check-validity", "--print-invalid", nothing],
+            Flavour::Guix => &["guix", "gc", "--list-failures"],
+        };
+        self.nix(words).status.success()
     }
 
     /// The pid, as this world sees it, of the process that listens on the socket. With systemd that
@@ -67,43 +115,87 @@ impl World {
     }
 
     fn listeners(&self) -> Vec<u32> {
-        procfs::listeners(self.init(), Path::new(SOCKET))
+        procfs::listeners(self.init(), &Path::new(self.state()).join("daemon-socket/socket"))
+    }
+
+    /// What systemd starts, and then what it starts for that.
+    fn units(&self) -> &'static [&'static str] {
+        match self.flavour() {
+            Flavour::Nix => &["nix-daemon.socket", "nix-daemon.service"],
+            Flavour::Guix => &["guix-daemon.service"],
+        }
+    }
+
+    fn log(&self) -> String {
+        format!("/var/log/{}.log", self.flavour().daemon())
     }
 
     /// What bare daemons of this world have said so far.
     pub fn daemon_log(&self) -> String {
         if self.is_container() {
-            return self.run(["journalctl", "--no-pager", "--unit", UNITS[1]]).stdout;
+            return self
+                .run(["journalctl", "--no-pager", "--unit", self.flavour().daemon()])
+                .stdout;
         }
-        fs::read_to_string(self.host(LOG)).unwrap_or_default()
+        fs::read_to_string(self.host(self.log())).unwrap_or_default()
     }
 
     /// Waits until no process has the database open, by the lock that each holds meanwhile.
     #[track_caller]
     pub fn wait_until_idle(&self) {
         poll::until("the database to be closed by all", PATIENCE, || {
-            match File::open(self.host("/nix/var/nix/db/big-lock")) {
-                Ok(lock) => lock.try_lock().map_err(|error| error.to_string()),
-                Err(_) => Ok(()),
+            let path = self.host(self.state()).join("db/big-lock");
+            let Ok(lock) = File::options().read(true).write(true).open(path) else {
+                return Ok(());
+            };
+            match self.flavour() {
+                Flavour::Nix => lock.try_lock().map_err(|error| error.to_string()),
+                Flavour::Guix => fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)
+                    .map_err(|error| error.to_string()),
             }
         });
     }
 
-    /// Makes `/nix` what it is after an installation: no item, no row, no root. The daemon is
-    /// stopped for it, and started again if it was up.
+    /// Gives the user `guix-daemon` and its group another number, as on another machine, and what it
+    /// owns along with it. Before any daemon is up.
+    #[track_caller]
+    pub fn renumber_owner(&self, number: u32) {
+        assert_eq!(self.daemon_pid(), None);
+        self.sh(&format!(
+            "groupmod -g {number} guix-daemon
+             usermod -u {number} guix-daemon
+             chown -R guix-daemon:guix-daemon /gnu/store /var/guix /var/log/guix"
+        ));
+    }
+
+    /// Makes store and state what they are after an installation: no item, no row, no root. The
+    /// daemon is stopped for it, and started again if it was up.
     #[track_caller]
     pub fn wipe_store(&self) {
         let was_up = self.daemon_pid().is_some();
         self.stop_daemon();
         self.wait_until_idle();
-        let nix = self.host("/nix");
-        let pristine = self.role().root().join("nix/.");
-        for mut command in [Command::new("find"), Command::new("cp")] {
-            let status = match command.get_program().to_str() {
-                Some("find") => command.arg(&nix).args(["-mindepth", "1", "-delete"]).status(),
-                _ => command.arg("-a").args([&pristine, &nix]).status(),
-            };
-            assert!(status.unwrap().success(), "cannot wipe {}", nix.display());
+        for &tree in self.flavour().trees() {
+            let here = self.host(tree.inside);
+            // A directory that is mounted on, in this namespace or another, has to stay.
+            let store = self.host(self.store());
+            let mut find = Command::new("find");
+            find.arg(&here).args(["-mindepth", "1", "-not", "-path"]).arg(&store).arg("-delete");
+            let mut copy = Command::new("cp");
+            copy.arg("-a").arg(pristine(self.role(), tree).join(".")).arg(&here);
+            for mut command in [find, copy] {
+                let status = command.status().unwrap();
+                assert!(status.success(), "cannot wipe {}", here.display());
+            }
+            give_to_owner(self.role(), &here);
+        }
+        if self.role() == Role::Guix {
+            // Whose number may have changed since the installation.
+            let numbers = self.sh("echo $(id -u guix-daemon):$(id -g guix-daemon)").stdout;
+            let mut chown = Command::new("chown");
+            chown.args(["-R", numbers.trim()]);
+            chown.args([self.host(self.store()), self.host(self.state())]);
+            assert!(chown.status().unwrap().success(), "cannot change the owner of the store");
         }
         if was_up {
             self.start_daemon();

@@ -7,16 +7,14 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 
+from packages import busybox, trees
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENT = {**os.environ, "HOME": "/root", "NIX_REMOTE": "daemon"}
-# A link of the root directory in merged-/usr systems that packages still list as a directory.
-MERGED = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
-LARGEST = 30_000_000
 
 
 def nix(*command):
@@ -48,37 +46,6 @@ class Daemon:
         self.process.wait()
         # Workers outlive the daemon; each holds the lock of the database until it has closed it.
         subprocess.run(["flock", "-w", "20", "/nix/var/nix/db/big-lock", "true"], check=True)
-
-
-def busybox():
-    """A tree that is all a build needs, with a link for each of its commands."""
-    tree = "/tmp/busybox-static"
-    os.makedirs(f"{tree}/bin")
-    shutil.copy("/bin/busybox", f"{tree}/bin/busybox")
-    for name in subprocess.check_output(["/bin/busybox", "--list"], text=True).split():
-        if name != "busybox":
-            os.symlink("busybox", f"{tree}/bin/{name}")
-    return tree
-
-
-def trees(wanted):
-    """Copies the files of installed packages, in the order of their names, into a tree for each."""
-    info = "/var/lib/dpkg/info"
-    for listing in sorted(name for name in os.listdir(info) if name.endswith(".list")):
-        if wanted == 0:
-            return
-        with open(f"{info}/{listing}", encoding="utf-8") as lines:
-            files = [path for path in lines.read().split("\n") if path not in ("", "/.") and path not in MERGED]
-        files = [path for path in files if os.path.lexists(path)]
-        plain = [path for path in files if not os.path.isdir(path) or os.path.islink(path)]
-        if not plain or sum(os.lstat(path).st_size for path in plain) > LARGEST:
-            continue
-        tree = "/tmp/trees/" + listing.removesuffix(".list").split(":")[0]
-        for path in plain:
-            os.makedirs(tree + os.path.dirname(path), exist_ok=True)
-            shutil.copy2(path, tree + path, follow_symlinks=False)
-        wanted -= 1
-        yield tree
 
 
 def main():

@@ -62,7 +62,7 @@ impl<'w> Invocation<'w> {
         self
     }
 
-    /// Goes through the daemon instead of opening the store itself.
+    /// Goes through the daemon instead of opening the store itself, as Guix always does.
     pub fn through_daemon(self) -> Self {
         self.env("NIX_REMOTE", "daemon")
     }

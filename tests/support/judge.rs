@@ -1,4 +1,4 @@
-//! What the real Nix, its database and the file system say of a store.
+//! What the real Nix or Guix, its database and the file system say of a store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::cache::{Fixture, Role};
+use super::flavour::Flavour;
 use super::tree::{Entry, tree_digest};
 use super::world::World;
 
-/// What the database holds of one valid path.
+/// What the database holds of one valid path. Guix has no `ultimate`, `sigs` and `ca`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     pub hash: String,
@@ -25,13 +26,16 @@ pub struct Registration {
 }
 
 impl World {
-    /// Lets Nix hash all that is valid, and panics unless it is content: no complaint, and nothing
-    /// forgotten, which is how it repairs. As root on the store itself, beside the daemon; that
-    /// empties the WAL, also in [`Role::New`].
+    /// Lets Nix or Guix hash all that is valid, and panics unless it is content: no complaint, and
+    /// nothing forgotten, which is how it repairs. Nix does it as root on the store itself, beside the
+    /// daemon; that empties the WAL, also in [`Role::New`]. Guix needs the daemon for it.
     #[track_caller]
     pub fn verify_store(&self) {
         let before = self.valid_paths();
-        let command = ["nix-store", "--verify", "--check-contents"];
+        let command: &[_] = match self.flavour() {
+            Flavour::Nix => &["nix-store", "--verify", "--check-contents"],
+            Flavour::Guix => &["guix", "gc", "--verify=contents"],
+        };
         let output = self.command(command).patience(Duration::from_secs(300)).ok();
         let complaints = ["error", "warning", "modified", "disappeared", "fix"];
         let clean = !complaints.iter().any(|word| output.stderr.contains(word));
@@ -42,7 +46,7 @@ impl World {
     /// The database as of now, WAL included, to be read only. `None` before the first client of a
     /// fresh store. Leaves no file beside the database that was not there.
     pub fn database(&self) -> Option<Connection> {
-        let file = self.host("/nix/var/nix/db/db.sqlite");
+        let file = self.host(self.state()).join("db/db.sqlite");
         if !file.exists() {
             return None;
         }
@@ -64,8 +68,14 @@ impl World {
             return BTreeMap::new();
         };
         let snapshot = database.unchecked_transaction().unwrap();
-        let query = "select path, hash, registrationTime, deriver, narSize, ultimate, sigs, ca from ValidPaths";
-        let mut statement = snapshot.prepare(query).unwrap();
+        let nix_only = match self.flavour() {
+            Flavour::Nix => "ultimate, sigs, ca",
+            Flavour::Guix => "null, null, null",
+        };
+        let query = format!(
+            "select path, hash, registrationTime, deriver, narSize, {nix_only} from ValidPaths"
+        );
+        let mut statement = snapshot.prepare(&query).unwrap();
         let rows = statement.query_map([], |row| {
             let registration = Registration {
                 hash: row.get(1)?,
@@ -121,9 +131,9 @@ impl World {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// The names of all that lies in `/nix/store`, hidden or not, valid or not.
+    /// The names of all that lies in the store, hidden or not, valid or not.
     pub fn store_listing(&self) -> BTreeSet<String> {
-        let Ok(entries) = fs::read_dir(self.host("/nix/store")) else {
+        let Ok(entries) = fs::read_dir(self.host(self.store())) else {
             return BTreeSet::new();
         };
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
@@ -135,20 +145,29 @@ impl World {
         tree_digest(self.host(path))
     }
 
-    /// Panics unless Nix, through the daemon and forbidden to build, finds the closure of that
-    /// fixture's `t.nix` in this store. Returns the path of `top`.
+    /// Panics unless Nix or Guix, through the daemon and forbidden to build, finds the closure of that
+    /// fixture's `t.nix` or `build.scm` in this store. Returns the path of `top`.
     #[track_caller]
     pub fn builds_nothing_of(&self, role: Role, fixture: Fixture) -> String {
         let recipe = role.fixture(fixture);
         let inside = self.host("/tmp/recipe");
         fs::create_dir_all(&inside).unwrap();
-        for name in ["t.nix", "inputs.json"] {
+        let names = match role.flavour() {
+            Flavour::Nix => ["t.nix", "inputs.json"],
+            Flavour::Guix => ["build.scm", "inputs.scm"],
+        };
+        for name in names {
             fs::copy(recipe.join(name), inside.join(name)).unwrap();
         }
-        let options = ["--max-jobs", "0", "--option", "substitute", "false"];
-        let words = ["nix-build", "/tmp/recipe/t.nix", "-A", "top", "--no-out-link"];
-        let output = self.command(words.iter().chain(&options)).through_daemon().ok();
-        let expected = fs::read_link(recipe.join("nix/var/nix/gcroots/fixture")).unwrap();
+        let (words, state) = match role.flavour() {
+            Flavour::Nix => (
+                "nix-build /tmp/recipe/t.nix -A top --no-out-link --max-jobs 0 --option substitute false",
+                "nix/var/nix",
+            ),
+            Flavour::Guix => ("guix repl -- /tmp/recipe/build.scm check", "var-guix"),
+        };
+        let output = self.command(words.split(' ')).through_daemon().ok();
+        let expected = fs::read_link(recipe.join(state).join("gcroots/fixture")).unwrap();
         assert_eq!(output.stdout.trim(), expected.to_str().unwrap());
         output.stdout.trim().to_owned()
     }

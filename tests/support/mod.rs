@@ -1,5 +1,5 @@
-//! Scratch worlds for the tests: small machines with a real Nix of three generations, each with a
-//! store of its own that the test may ruin.
+//! Scratch worlds for the tests: small machines with a real Nix or Guix of several generations, each
+//! with a store of its own that the test may ruin.
 //!
 //! ```ignore
 //! let saver = World::with_fixture(Role::New, Fixture::Small);
@@ -21,6 +21,7 @@
 pub mod cache;
 pub mod corpus;
 mod daemon;
+mod flavour;
 pub mod forge;
 pub mod golden;
 mod invocation;
@@ -34,6 +35,7 @@ mod tree;
 mod world;
 
 pub use cache::{Fixture, Role};
+pub use flavour::Flavour;
 pub use invocation::{Invocation, Output, Running};
 pub use judge::Registration;
 pub use scratch::Backend;

@@ -41,14 +41,18 @@ pub fn companions(outer: u32) -> Vec<u32> {
     all().into_iter().filter(|&pid| own.is_some() && namespace(pid) == own).collect()
 }
 
-/// The processes of a namespace that hold the listening end of a socket file.
+/// The processes of a namespace that hold the listening end of a socket file. guix-daemon binds it
+/// as `./socket`, which then is all that the kernel tells of its path; so a second guix-daemon which
+/// has taken the file over is found along with the first.
 pub fn listeners(init: u32, socket: &Path) -> Vec<u32> {
+    let relative = Path::new(".").join(socket.file_name().unwrap());
     let table = fs::read_to_string(format!("/proc/{init}/net/unix")).unwrap_or_default();
     // Num RefCount Protocol Flags Type St Inode Path; flag 0x10000 marks a listener.
     let inodes: Vec<PathBuf> = table
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|row| row.len() == 8 && row[3] == "00010000" && Path::new(row[7]) == socket)
+        .filter(|row| row.len() == 8 && row[3] == "00010000")
+        .filter(|row| [socket.as_os_str(), relative.as_os_str()].contains(&row[7].as_ref()))
         .map(|row| PathBuf::from(format!("socket:[{}]", row[6])))
         .collect();
     if inodes.is_empty() {

@@ -12,6 +12,13 @@ use super::world::World;
 /// The flags of every run: all tests save under one key of a world's backend.
 pub const NIX: [&str; 6] = ["--store", "nix", "--backend", "dir:/cache", "--key", "test"];
 
+/// The same for the store of this world, of whichever kind.
+pub fn flags(world: &World) -> [&'static str; 6] {
+    let mut flags = NIX;
+    flags[1] = world.flavour().name();
+    flags
+}
+
 /// A save or restore of the world's store under the key `test`, with its report.
 pub fn run(world: &World, user: &str, verb: &str, more: &[&str]) -> Value {
     let output = attempt(world, user, verb, more).ok();
@@ -19,7 +26,8 @@ pub fn run(world: &World, user: &str, verb: &str, more: &[&str]) -> Value {
 }
 
 pub fn attempt(world: &World, user: &str, verb: &str, more: &[&str]) -> Output {
-    let words = [verb].into_iter().chain(NIX).chain(more.iter().copied()).chain(["--json"]);
+    let words =
+        [verb].into_iter().chain(flags(world)).chain(more.iter().copied()).chain(["--json"]);
     world.storecache_as(user, words).run()
 }
 

@@ -8,10 +8,13 @@ use std::time::Duration;
 use std::{env, thread};
 
 use super::cache::{Fixture, Role};
+use super::flavour::{Flavour, Tree};
 use super::invocation::{Invocation, Output, Running};
 use super::scratch::{Backend, Scratch};
 use super::{poll, procfs};
 
+/// Where a container finds what [`Role::drop_in`] adds to the service.
+const DROP_IN: &str = "/etc/systemd/system/guix-daemon.service.d/test.conf";
 const START: Duration = Duration::from_secs(20);
 const BOOT: Duration = Duration::from_secs(90);
 const END: Duration = Duration::from_secs(20);
@@ -27,7 +30,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Starts with a copy of that fixture in place of a fresh installation's `/nix`.
+    /// Starts with a copy of that fixture in place of a fresh installation's store.
     pub fn fixture(mut self, fixture: Fixture) -> Plan {
         self.fixture = Some(fixture);
         self
@@ -39,7 +42,9 @@ impl Plan {
         self
     }
 
-    /// Boots systemd, with the socket unit of nix-daemon, instead of running bare processes.
+    /// Boots systemd, with the socket unit of nix-daemon or the service of guix-daemon and the
+    /// read-only mount of its store, instead of running bare processes. The Guix daemon is told not to
+    /// look for substitutes, and in [`Role::GuixRoot`] to be root.
     pub fn container(mut self) -> Plan {
         self.container = true;
         self
@@ -59,9 +64,10 @@ impl Plan {
 }
 
 /// A machine of its own pids, mounts, network and host name, whose root is the [`Role`]'s and whose
-/// `/nix` is private, on a plain file system. The storecache under test is in its `PATH`.
+/// store and state are private, on a plain file system. The storecache under test is in its `PATH`.
 ///
-/// No daemon runs at first in a bare world; a container has the socket unit up once it is booted.
+/// No daemon runs at first in a bare world; a container has the socket unit of nix-daemon up once it
+/// is booted, or guix-daemon answering and its store read-only.
 #[derive(Debug)]
 pub struct World {
     role: Role,
@@ -77,7 +83,7 @@ impl World {
         Plan { role, fixture: None, backend: None, container: false, network: false }
     }
 
-    /// A bare world as it is after the installation of Nix: no item, no database.
+    /// A bare world as it is after the installation of Nix or Guix: no item, no database.
     #[track_caller]
     pub fn new(role: Role) -> World {
         World::build(role).start()
@@ -103,11 +109,22 @@ impl World {
         );
         let root = plan.role.root();
         let scratch = Scratch::new();
-        let source = plan.fixture.map_or(root.clone(), |fixture| plan.role.fixture(fixture));
-        let nix = scratch.copy(&source.join("nix"), "nix");
         let backend = plan.backend.unwrap_or_default();
 
         let bind = |source: &Path, target: &str| format!("{}:{target}", source.display());
+        let trees = plan.role.flavour().trees().iter().map(|&tree| {
+            let source = match plan.fixture {
+                Some(fixture) => plan.role.fixture(fixture).join(tree.name),
+                None => pristine(plan.role, tree),
+            };
+            let copy = scratch.copy(&source, tree.name);
+            if plan.fixture.is_none() {
+                give_to_owner(plan.role, &copy);
+            }
+            bind(&copy, tree.inside)
+        });
+        let trees: Vec<_> = trees.collect();
+        let drop_in = plan.role.drop_in().map(|path| bind(&path, DROP_IN));
         let mut keeper = Command::new("unshare")
             .args([
                 "--mount",
@@ -123,7 +140,8 @@ impl World {
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/init"))
             .arg(if plan.container { "container" } else { "world" })
             .args([&root, scratch.path()])
-            .arg(bind(&nix, "/nix"))
+            .args(trees)
+            .args(drop_in)
             .arg(bind(&backend.host_path(), "/cache"))
             .arg(bind(&binary(), "/usr/local/bin/storecache"))
             .stdin(Stdio::piped())
@@ -143,6 +161,9 @@ impl World {
             World { role: plan.role, container: plan.container, backend, keeper, init, scratch };
         if world.container {
             world.wait_for_boot();
+            if world.flavour() == Flavour::Guix {
+                world.start_daemon();
+            }
         }
         world
     }
@@ -176,6 +197,20 @@ impl World {
         self.role
     }
 
+    pub fn flavour(&self) -> Flavour {
+        self.role.flavour()
+    }
+
+    /// The directory of the items.
+    pub fn store(&self) -> &'static str {
+        self.flavour().store()
+    }
+
+    /// The directory with the database.
+    pub fn state(&self) -> &'static str {
+        self.flavour().state()
+    }
+
     pub fn is_container(&self) -> bool {
         self.container
     }
@@ -190,14 +225,17 @@ impl World {
     }
 
     /// Where the test process finds a file of this world. Absolute links in it point to the
-    /// outside; below `/nix` there are none on the way to an item.
+    /// outside; below `/nix` and `/gnu` there are none on the way to an item. A read-only mount inside
+    /// does not concern the test process.
     pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         let below_root = path.strip_prefix("/").expect("paths inside a world are absolute");
-        match path.strip_prefix("/nix") {
-            Ok(below) => self.scratch.path().join("nix").join(below),
-            Err(_) => PathBuf::from(format!("/proc/{}/root", self.init)).join(below_root),
+        for tree in self.flavour().trees() {
+            if let Ok(below) = path.strip_prefix(tree.inside) {
+                return self.scratch.path().join(tree.name).join(below);
+            }
         }
+        PathBuf::from(format!("/proc/{}/root", self.init)).join(below_root)
     }
 
     /// A command in this world, to be adjusted and then run.
@@ -272,6 +310,19 @@ impl Drop for World {
         if self.container {
             remove_control_groups(Path::new("/sys/fs/cgroup"), self.scratch.name());
         }
+    }
+}
+
+/// What a tree is after the installation.
+pub(super) fn pristine(role: Role, tree: Tree) -> PathBuf {
+    role.root().join(tree.inside.trim_start_matches('/'))
+}
+
+/// In [`Role::GuixRoot`] the installed trees have to change hands.
+pub(super) fn give_to_owner(role: Role, tree: &Path) {
+    if role == Role::GuixRoot {
+        let status = Command::new("chown").args(["-R", "0:0"]).arg(tree).status().unwrap();
+        assert!(status.success(), "cannot change the owner of {}", tree.display());
     }
 }
 
