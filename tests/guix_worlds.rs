@@ -114,7 +114,7 @@ fn the_full_fixture_has_guile_and_its_libraries_as_items() {
     let world = World::with_fixture(Role::Guix, Fixture::Full);
     let job = item(&world, "job");
     let modules = "(use-modules (fibers) (gnutls) (gcrypt hash) (web socket client)) \
-                   (run-fibers (lambda () (display (search-path %load-path \"fibers.scm\"))))";
+                   (display (search-path %load-path \"fibers.scm\"))";
     let run = || {
         world.command([&format!("{job}/bin/job"), "-c", modules]).user("nosudo").env("LC_ALL", "C")
     };
