@@ -224,11 +224,12 @@ impl Merge {
     }
 
     /// Makes the added items valid.
+    ///
+    /// # Errors
+    /// Only when they are not: the database is closed by the drop that follows, since a failure to
+    /// close must not look like a failure to commit, after which items are moved out again.
     pub fn commit(self) -> Result<()> {
-        self.connection.execute_batch("COMMIT").context("commit to the live database")?;
-        self.connection
-            .close()
-            .map_err(|(_, e)| anyhow::Error::from(e).context("close the live database"))
+        self.connection.execute_batch("COMMIT").context("commit to the live database")
     }
 }
 
