@@ -82,6 +82,16 @@ fn daemon_is_back(world: &World, limit: Duration) {
     });
 }
 
+/// Lets go of what held the commit up, and looks whether all of it was undone.
+#[track_caller]
+fn assert_undone(world: &World, holder: Running<'_>) {
+    drop(holder);
+    world.sh("pkill -x sleep || true");
+    daemon_is_back(world, SOON);
+    assert_ours_are_gone(world);
+    assert_untouched(world);
+}
+
 #[test]
 fn a_bare_daemon_starts_again_as_it_was() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
@@ -313,11 +323,7 @@ fn signals_in_the_commit_undo_it_and_the_daemon_is_back() {
             assert!(ended.stderr.contains("cancelled"), "{ended}");
         }
         poll::until("the daemon to listen", SOON, || world.daemon_pid().ok_or("it does not"));
-        drop(holder);
-        world.sh("pkill -x sleep || true");
-        daemon_is_back(&world, SOON);
-        assert_ours_are_gone(&world);
-        assert_untouched(&world);
+        assert_undone(&world, holder);
     }
 }
 
@@ -336,11 +342,7 @@ fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
         poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
         let ended = restore.wait(SOON).fails();
         assert!(ended.stderr.contains("ended before it was done"), "{ended}");
-        drop(holder);
-        world.sh("pkill -x sleep || true");
-        daemon_is_back(&world, SOON);
-        assert_ours_are_gone(&world);
-        assert_untouched(&world);
+        assert_undone(&world, holder);
         support::runs::restore(&world);
         world.verify_store();
     }
@@ -391,11 +393,7 @@ fn a_killed_commit_into_a_store_that_is_mounted_read_only_is_undone() {
     kill_process(root_half(&world).expect("the root half runs"), Signal::KILL).unwrap();
     poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
     restore.wait(SOON).fails();
-    drop(holder);
-    world.sh("pkill -x sleep || true");
-    daemon_is_back(&world, SOON);
-    assert_ours_are_gone(&world);
-    assert_untouched(&world);
+    assert_undone(&world, holder);
 }
 
 #[test]

@@ -124,8 +124,6 @@ pub struct Plan {
     pub skipped: Vec<(String, String)>,
     /// Bytes that the wanted items take on the disk.
     pub disk_bytes: u64,
-    /// Directories that dead runs had left and that were removed.
-    pub stale_removed: u64,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -153,9 +151,7 @@ pub enum Phase {
     Lookup,
     Freeze,
     Pack,
-    Upload,
     Plan,
-    Download,
     Unpack,
     Commit,
     Daemon,
@@ -169,9 +165,7 @@ impl Phase {
             Phase::Lookup => "lookup",
             Phase::Freeze => "freeze",
             Phase::Pack => "pack",
-            Phase::Upload => "upload",
             Phase::Plan => "plan",
-            Phase::Download => "download",
             Phase::Unpack => "unpack",
             Phase::Commit => "commit",
             Phase::Daemon => "daemon",

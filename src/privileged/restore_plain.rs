@@ -57,7 +57,6 @@ pub fn restore(
         present: plan.present,
         skipped: plan.skipped.clone(),
         disk_bytes: plan.wanted.iter().map(|(at, _)| index.items[*at].disk).sum(),
-        stale_removed: 0,
     }))?;
 
     let next = talk.receive()?;

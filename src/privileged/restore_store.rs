@@ -34,7 +34,8 @@ pub fn restore(
     let _run_lock = target.run_lock(&cancelled)?;
     let outside = make_writable(&layout.store())?;
     let gc_lock = target.gc_lock(&cancelled)?;
-    let stale_removed = clean_stale(&layout.store())? + clean_stale(&layout.state())?;
+    clean_stale(&layout.store())?;
+    clean_stale(&layout.state())?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = layout.database().exists().then(|| LiveDatabase::open(layout)).transpose()?;
     let choice = plan(layout, &snapshot, live.as_ref(), &index)?;
@@ -54,7 +55,6 @@ pub fn restore(
         present: choice.present.len() as u64,
         skipped: choice.skipped.iter().map(|s| (s.name.to_string(), s.reason.clone())).collect(),
         disk_bytes,
-        stale_removed: stale_removed as u64,
     }))?;
 
     // The next request says that this is no dry run.

@@ -61,12 +61,10 @@ impl Drop for Staging {
 }
 
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
-/// Gives back how many directories there were.
-pub fn clean_stale(parent: &Path) -> Result<usize> {
-    let mut removed = 0;
+pub fn clean_stale(parent: &Path) -> Result<()> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e).with_context(|| parent.display().to_string()),
     };
     for entry in entries {
@@ -75,8 +73,7 @@ pub fn clean_stale(parent: &Path) -> Result<usize> {
             let path = entry.path();
             std::fs::remove_dir_all(&path)
                 .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
-            removed += 1;
         }
     }
-    Ok(removed)
+    Ok(())
 }
