@@ -94,6 +94,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     outcome.items.rooted = restored.roots;
     outcome.bytes.unpacked = restored.bytes;
     outcome.daemon = restored.daemon;
+    outcome.warnings.extend(restored.warnings);
     outcome.seconds.commit = restored.commit_seconds;
     outcome.seconds.downtime = restored.downtime_seconds;
     outcome.seconds.verify = restored.verify_seconds;

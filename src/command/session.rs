@@ -57,6 +57,10 @@ pub fn reported(
     } else if done.is_ok() && !output.quiet {
         tell(&outcome);
     }
+    if !output.quiet {
+        let warn = |warning| report::note(format!("storecache: warning: {warning}"));
+        outcome.warnings.iter().for_each(warn);
+    }
     done.map(|()| outcome)
 }
 

@@ -88,6 +88,7 @@ impl Commit<'_> {
             bytes: 0,
             roots: heads.len() as u64,
             daemon: why,
+            warnings: Vec::new(),
             commit_seconds,
             downtime_seconds,
             verify_seconds: verifying.elapsed().as_secs_f64(),

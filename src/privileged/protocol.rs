@@ -138,6 +138,8 @@ pub struct Restored {
     pub roots: u64,
     /// Why which daemon was taken to be in charge.
     pub daemon: String,
+    /// What the user should know although all went well.
+    pub warnings: Vec<String>,
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,

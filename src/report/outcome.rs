@@ -26,6 +26,9 @@ pub struct Outcome {
     /// Items that were not restored or not saved, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<(String, String)>,
+    /// What the user should know although all went well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Why which daemon was taken to be in charge.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub daemon: String,
