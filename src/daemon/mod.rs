@@ -5,12 +5,14 @@
 mod choice;
 mod command;
 mod context;
+mod mount;
 mod process;
 mod protocol;
 mod systemd;
 
 pub use choice::{Daemon, DaemonChoice, Found, find};
 pub use context::ProcessContext;
+pub use mount::MountUnit;
 pub use process::listener;
 pub use protocol::{Client, await_ready, nix_version};
 

@@ -29,6 +29,16 @@ pub fn active(units: &[&str]) -> Result<Vec<String>> {
     Ok(active.map(|(unit, _)| (*unit).to_owned()).collect())
 }
 
+/// A property of a unit, as `systemctl show` prints it; empty where the unit has none.
+pub fn property(unit: &str, name: &str) -> Result<String> {
+    let output = Command::new("systemctl")
+        .args(["show", "--value", "--property", name, unit])
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run systemctl show {unit}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// Stops all units in one transaction, so that no socket revives its service.
 pub fn stop(units: &[String]) -> Result<()> {
     // A socket that is left alone starts its service for the next client, whether the service was

@@ -10,6 +10,7 @@
 //! - [`serve`]: the root half's conversation
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
+mod access;
 pub mod client;
 mod commit;
 mod conversation;

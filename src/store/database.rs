@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long SQLite waits for another writer.
-const BUSY: Duration = Duration::from_secs(60);
+pub(super) const BUSY: Duration = Duration::from_secs(60);
 
 /// A consistent copy of a live database. It has no name on disk any more: only this value keeps it.
 pub struct Frozen {

@@ -28,5 +28,5 @@ pub use owner::Owner;
 pub use placement::Placement;
 pub use recovery::{record_plan, recover};
 pub use roots::Roots;
-pub use staging::{Staging, clean_stale};
-pub use writable::make_writable;
+pub use staging::{Staging, aside, clean_stale, staging_now};
+pub use writable::{StaysReadOnly, make_writable};
