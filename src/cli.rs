@@ -5,7 +5,7 @@ use crate::options::{
     BackendOptions, KeyOptions, Look, OutputOptions, Restore, Save, ShowKey, StoreOptions,
     WorkflowMode,
 };
-use crate::store::StoreKind;
+use crate::store::{ItemPattern, StoreKind};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,11 @@ pub struct RestoreArgs {
     /// What to do with a plain directory that holds something else
     #[arg(long, value_enum, default_value_t = Mode::Add)]
     mode: Mode,
-    /// Exit with 3 when nothing was found
+    /// Say whether the closure of this item is complete afterwards: its path, or its name with or
+    /// without the hash, with wildcards; repeatable
+    #[arg(long, value_name = "ITEM")]
+    require: Vec<String>,
+    /// Exit with 3 when nothing was found, or when something required is not complete
     #[arg(long)]
     fail_on_miss: bool,
 }
@@ -233,6 +237,10 @@ impl RestoreArgs {
         if replace && common.store.kind != Some(StoreKind::Plain) {
             bail!("--mode replace is for --store plain");
         }
+        if !self.require.is_empty() && common.store.kind == Some(StoreKind::Plain) {
+            bail!("--require is for stores with items, not for --store plain");
+        }
+        self.require.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
         Ok(Restore {
             store: common.store,
             key: common.key,
@@ -241,6 +249,7 @@ impl RestoreArgs {
             dry_run: self.dry_run,
             threads: common.threads,
             replace,
+            require: self.require,
             fail_on_miss: self.fail_on_miss,
         })
     }

@@ -74,6 +74,8 @@ pub struct Restore {
     pub threads: usize,
     /// Swap plain directories that differ.
     pub replace: bool,
+    /// Items whose closures have to be complete.
+    pub require: Vec<String>,
     pub fail_on_miss: bool,
 }
 

@@ -11,6 +11,7 @@
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
 mod access;
+mod check;
 pub mod client;
 mod commit;
 mod conversation;

@@ -39,6 +39,9 @@ pub enum Request {
     },
     /// Every frame that was asked for has been sent: make the items valid.
     Commit,
+    /// Say whether the closures of items are complete. In place of the first frame: as they would be
+    /// after the restore. Patterns, see [`crate::store::ItemPattern`].
+    Check(Vec<String>),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,6 +109,7 @@ pub enum Reply {
         bytes: u64,
     },
     Restored(Restored),
+    Checked(Vec<Required>),
     /// The root half undid what it began and ends. First cause first.
     Failed {
         phase: Phase,
@@ -143,6 +147,20 @@ pub struct Restored {
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,
+}
+
+/// What the store has of something that a job is going to need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Required {
+    pub pattern: String,
+    /// Whether something matches, and all of its closure is there.
+    pub complete: bool,
+    /// Valid items that match.
+    pub items: u64,
+    /// Items in their closures.
+    pub closure: u64,
+    /// Those of them that are valid, but not on the disk.
+    pub missing: Vec<String>,
 }
 
 /// Where a run is; also the first word of an error.

@@ -3,6 +3,7 @@
 //! Everything slow happens here, in a staging directory, while the daemon is up.
 
 use super::access::Access;
+use super::check::check;
 use super::commit::Commit;
 use super::conversation::Conversation;
 use super::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest};
@@ -20,12 +21,12 @@ use std::sync::Arc;
 
 pub fn restore(
     talk: &Conversation,
-    store: &StoreRequest,
+    store_request: &StoreRequest,
     request: &RestoreRequest,
     index: &[u8],
 ) -> Result<()> {
     talk.enter(Phase::Plan);
-    let target = StoreTarget::new(store)?;
+    let target = StoreTarget::new(store_request)?;
     let layout = &target.layout;
     let cancelled = || talk.cancel.check();
     let index = Index::from_bytes(index)?;
@@ -58,7 +59,13 @@ pub fn restore(
     }))?;
 
     // The next request says that this is no dry run.
-    let next = talk.receive()?;
+    let next = match talk.receive_or_end()? {
+        None => return Ok(()),
+        Some((Request::Check(patterns), _)) => {
+            return check(talk, store_request, &patterns, Some(&rows));
+        }
+        Some(next) => next,
+    };
     if choice.wanted.is_empty() {
         return talk.reply(&Reply::Restored(Restored::default()));
     }

@@ -82,6 +82,26 @@ impl LiveDatabase {
         let names = paths.map(|path| path.map(|p| ItemName::from_path(&p, layout.store_dir)));
         names.filter_map(Result::transpose).collect::<Result<_, _>>().context("read ValidPaths")
     }
+
+    /// What each valid item refers to.
+    pub fn references(&self, layout: &Layout) -> Result<HashMap<ItemName, Vec<ItemName>>> {
+        let mut references: HashMap<ItemName, Vec<ItemName>> =
+            self.valid(layout)?.into_iter().map(|item| (item, Vec::new())).collect();
+        let mut statement = self.0.prepare(
+            "SELECT a.path, b.path FROM Refs r JOIN ValidPaths a ON a.id = r.referrer \
+             JOIN ValidPaths b ON b.id = r.reference",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let name = |at| -> Result<Option<ItemName>> {
+                Ok(ItemName::from_path(&row.get::<_, String>(at)?, layout.store_dir))
+            };
+            if let (Some(referrer), Some(reference)) = (name(0)?, name(1)?) {
+                references.entry(referrer).or_default().push(reference);
+            }
+        }
+        Ok(references)
+    }
 }
 
 /// The frozen database of a snapshot: not trusted. Only known tables and columns are read.

@@ -102,6 +102,11 @@ impl Rows {
         Ok(Rows { items })
     }
 
+    /// Each item with what it refers to.
+    pub fn references(&self) -> impl Iterator<Item = (ItemName, Vec<ItemName>)> {
+        self.items.iter().map(|row| (row.name.clone(), row.references.clone()))
+    }
+
     pub fn len(&self) -> usize {
         self.items.len()
     }
@@ -113,8 +118,7 @@ impl Rows {
     /// Leaves out the rows that can not become valid beside `live`; gives back which these are.
     pub fn settle(&mut self, live: &HashSet<ItemName>) -> Vec<Skipped> {
         let names: Vec<ItemName> = self.items.iter().map(|row| row.name.clone()).collect();
-        let references =
-            self.items.iter().map(|row| (row.name.clone(), row.references.clone())).collect();
+        let references = self.references().collect();
         let skipped = choose(&names, &references, live, &|_| true).skipped;
         let left_out: HashSet<&ItemName> = skipped.iter().map(|s| &s.name).collect();
         self.items.retain(|row| !left_out.contains(&row.name));

@@ -4,6 +4,7 @@
 //! never starts or stops a daemon.
 
 mod closure;
+mod completeness;
 mod database;
 mod item;
 mod kind;
@@ -18,6 +19,7 @@ mod staging;
 mod writable;
 
 pub use closure::{Choice, Skipped, choose};
+pub use completeness::{Completeness, Contents, ItemPattern};
 pub use database::{Frozen, LiveDatabase, SnapshotDatabase, freeze};
 pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system};
