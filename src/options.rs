@@ -62,6 +62,8 @@ pub struct Save {
     pub dry_run: bool,
     pub level: i32,
     pub threads: usize,
+    /// The profiles of whoever runs this come along.
+    pub profiles: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +76,8 @@ pub struct Restore {
     pub threads: usize,
     /// Swap plain directories that differ.
     pub replace: bool,
+    /// Bring back the profiles that came along.
+    pub profiles: bool,
     pub fail_on_miss: bool,
 }
 

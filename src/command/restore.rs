@@ -2,6 +2,7 @@
 
 use super::Ending;
 use super::lookup::{self, find};
+use super::profiles;
 use super::session::{Session, failure, reported, tell_skipped};
 use crate::backend::ReadAt;
 use crate::options::Restore;
@@ -37,6 +38,7 @@ fn committed(error: &anyhow::Error) -> bool {
 
 fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let Restore { store, key, backend, output, .. } = options;
+    profiles::check(options.profiles, store)?;
     let Session { mut root, key, backend, mut progress } =
         Session::begin(store, key, backend, output, outcome)?;
 
@@ -74,11 +76,13 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
             outcome.reason =
                 Some(format!("nothing to do: {left_out} left out: {}", plan.skipped[0].1));
         }
+        profiles::restore(options, &opened, outcome);
         return Ok(());
     }
     if options.dry_run {
         outcome.items.restored = plan.wanted;
         outcome.bytes.unpacked = plan.disk_bytes;
+        profiles::restore(options, &opened, outcome);
         return Ok(());
     }
 
@@ -100,6 +104,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     outcome.seconds.verify = restored.verify_seconds;
     let other = outcome.seconds.download + restored.commit_seconds.max(restored.downtime_seconds);
     outcome.seconds.unpack = (whole - other).max(0.0);
+    profiles::restore(options, &opened, outcome);
     Ok(())
 }
 
@@ -186,6 +191,7 @@ fn tell(outcome: &Outcome) {
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
         report::note(format!("storecache: {}: {reason}", outcome.hit.name()));
+        profiles::tell(outcome);
         tell_skipped(outcome);
         return;
     }
@@ -205,5 +211,6 @@ fn tell(outcome: &Outcome) {
             report::seconds(seconds.downtime)
         ));
     }
+    profiles::tell(outcome);
     tell_skipped(outcome);
 }
