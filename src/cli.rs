@@ -48,6 +48,9 @@ pub struct SaveArgs {
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
+    /// Take along which items your Guix profiles lead to (guix pull, guix install)
+    #[arg(long)]
+    profiles: bool,
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +63,9 @@ pub struct RestoreArgs {
     /// What to do with a plain directory that holds something else
     #[arg(long, value_enum, default_value_t = Mode::Add)]
     mode: Mode,
+    /// Bring your Guix profiles back too, as new generations
+    #[arg(long)]
+    profiles: bool,
     /// Say whether the closure of this item is complete afterwards: its path, or its name with or
     /// without the hash, with wildcards; repeatable
     #[arg(long, value_name = "ITEM")]
@@ -218,6 +224,7 @@ struct OutputArgs {
 impl SaveArgs {
     pub fn options(self) -> Result<Save> {
         let common = self.common.options()?;
+        check_profiles(self.profiles, common.store.kind)?;
         Ok(Save {
             store: common.store,
             key: common.key,
@@ -226,6 +233,7 @@ impl SaveArgs {
             dry_run: self.dry_run,
             level: self.level,
             threads: common.threads,
+            profiles: self.profiles,
         })
     }
 }
@@ -241,6 +249,7 @@ impl RestoreArgs {
             bail!("--require is for stores with items, not for --store plain");
         }
         self.require.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
+        check_profiles(self.profiles, common.store.kind)?;
         Ok(Restore {
             store: common.store,
             key: common.key,
@@ -250,6 +259,7 @@ impl RestoreArgs {
             threads: common.threads,
             replace,
             require: self.require,
+            profiles: self.profiles,
             fail_on_miss: self.fail_on_miss,
         })
     }
@@ -383,6 +393,16 @@ impl KeyArgs {
 impl OutputArgs {
     fn options(self) -> OutputOptions {
         OutputOptions { json: self.json, quiet: self.quiet }
+    }
+}
+
+/// Where nobody says which kind of store it is, that is seen later.
+fn check_profiles(wanted: bool, kind: Option<StoreKind>) -> Result<()> {
+    match kind {
+        Some(StoreKind::Nix | StoreKind::Plain) if wanted => {
+            bail!("--profiles is for --store guix")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Save {
     pub dry_run: bool,
     pub level: i32,
     pub threads: usize,
+    /// The profiles of whoever runs this come along.
+    pub profiles: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -76,6 +78,8 @@ pub struct Restore {
     pub replace: bool,
     /// Items whose closures have to be complete.
     pub require: Vec<String>,
+    /// Bring back the profiles that came along.
+    pub profiles: bool,
     pub fail_on_miss: bool,
 }
 

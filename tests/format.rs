@@ -621,6 +621,7 @@ impl Mould {
             created: "2026-01-02T03:04:05Z".into(),
             items: names.len() as u64,
             nar_bytes: 4242,
+            profiles: Vec::new(),
         };
         let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();
         let options = PackOptions { level: 3, threads: 2, canonical: self.canonical };

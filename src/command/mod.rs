@@ -4,6 +4,7 @@ mod cancel;
 mod inspect;
 mod key;
 mod lookup;
+mod profiles;
 mod require;
 mod restore;
 mod save;

@@ -2,6 +2,7 @@
 
 use super::Ending;
 use super::lookup::{self, find};
+use super::profiles;
 use super::require;
 use super::session::{Session, failure, reported, tell_skipped};
 use crate::backend::ReadAt;
@@ -38,6 +39,7 @@ fn committed(error: &anyhow::Error) -> bool {
 
 fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let Restore { store, key, backend, output, .. } = options;
+    profiles::check(options.profiles, store)?;
     let mut session = Session::begin(store, key, backend, output, outcome)?;
     restore_items(&mut session, options, outcome)?;
     require::check(&mut session.root, &options.require, outcome)
@@ -79,11 +81,13 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
             outcome.reason =
                 Some(format!("nothing to do: {left_out} left out: {}", plan.skipped[0].1));
         }
+        profiles::restore(options, &opened, outcome);
         return Ok(());
     }
     if options.dry_run {
         outcome.items.restored = plan.wanted;
         outcome.bytes.unpacked = plan.disk_bytes;
+        profiles::restore(options, &opened, outcome);
         return Ok(());
     }
 
@@ -105,6 +109,7 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
     outcome.seconds.verify = restored.verify_seconds;
     let other = outcome.seconds.download + restored.commit_seconds.max(restored.downtime_seconds);
     outcome.seconds.unpack = (whole - other).max(0.0);
+    profiles::restore(options, &opened, outcome);
     Ok(())
 }
 
@@ -191,6 +196,7 @@ fn tell(outcome: &Outcome) {
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
         report::note(format!("storecache: {}: {reason}", outcome.hit.name()));
+        profiles::tell(outcome);
         tell_skipped(outcome);
         require::tell(outcome);
         return;
@@ -211,6 +217,7 @@ fn tell(outcome: &Outcome) {
             report::seconds(seconds.downtime)
         ));
     }
+    profiles::tell(outcome);
     tell_skipped(outcome);
     require::tell(outcome);
 }

@@ -2,6 +2,7 @@
 
 use super::Ending;
 use super::lookup::find;
+use super::profiles;
 use super::session::{Session, failure, reported, tell_skipped};
 use crate::action;
 use crate::backend::EntryName;
@@ -25,6 +26,7 @@ pub fn save(options: &Save) -> Result<Ending> {
 
 fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     let Save { store, key, backend, output, .. } = options;
+    profiles::check(options.profiles, store)?;
     let Session { mut root, key, backend, mut progress } =
         Session::begin(store, key, backend, output, outcome)?;
 
@@ -37,13 +39,14 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
     outcome.phase = Phase::Pack.name();
+    let profiles = profiles::find(options, outcome);
     let request = SaveRequest { level: options.level, threads: options.threads };
     root.send(&Request::Save(request), &[])?;
     let (Reply::Frozen { items, nar_bytes, facts }, _) = root.receive()? else {
         bail!("the root half did not freeze the store");
     };
     progress.phase("pack", nar_bytes, Some(items));
-    let head = head(&key, facts, items, nar_bytes);
+    let head = Head { profiles, ..head(&key, facts, items, nar_bytes) };
     let entry = EntryName::new(&key.text);
     root.send(&Request::Pack, &[])?;
     if options.dry_run {
@@ -86,6 +89,7 @@ fn pack<W: Write>(
                 writing += before.elapsed().as_secs_f64();
             }
             Reply::Packed { items_under, items, database, missing, left_out } => {
+                profiles::packed(&head.profiles, &items, outcome);
                 outcome.items.saved = items.len() as u64;
                 outcome.items.skipped = missing.len() as u64;
                 let gone = |name| {
@@ -121,6 +125,7 @@ fn head(key: &Key, store: StoreFacts, items: u64, nar_bytes: u64) -> Head {
         created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         items,
         nar_bytes,
+        profiles: Vec::new(),
     }
 }
 
@@ -138,5 +143,6 @@ fn tell(outcome: &Outcome) {
     if !outcome.dry_run {
         report::note(format!("storecache: it is in {}", outcome.backend));
     }
+    profiles::tell(outcome);
     tell_skipped(outcome);
 }

@@ -21,6 +21,7 @@ const STDERR_LAST: u64 = 0x616c_7473;
 const STDERR_ERROR: u64 = 0x6378_7470;
 const STDERR_NEXT: u64 = 0x6f6c_6d67;
 const OP_IS_VALID_PATH: u64 = 1;
+const OP_ADD_TEMP_ROOT: u64 = 11;
 const OP_QUERY_VALID_PATHS: u64 = 31;
 /// Longest string that we accept from a daemon.
 const STRING_LIMIT: u64 = 1 << 20;
@@ -104,12 +105,22 @@ impl Client {
     }
 
     pub fn is_valid(&mut self, path: &str) -> Result<bool> {
-        let mut request = OP_IS_VALID_PATH.to_le_bytes().to_vec();
+        Ok(self.ask_about(path, OP_IS_VALID_PATH)? != 0)
+    }
+
+    /// Keeps an item from collectors as long as this connection lives. Waits for one that is at work.
+    pub fn keep(&mut self, path: &str) -> Result<()> {
+        self.ask_about(path, OP_ADD_TEMP_ROOT).map(drop)
+    }
+
+    /// An operation that takes a path and answers with a number.
+    fn ask_about(&mut self, path: &str, operation: u64) -> Result<u64> {
+        let mut request = operation.to_le_bytes().to_vec();
         push_string(&mut request, path);
         self.arm()?;
         self.stream.write_all(&request)?;
         self.drain()?;
-        Ok(self.word()? != 0)
+        self.word()
     }
 
     /// Those of `paths` that the daemon calls valid.

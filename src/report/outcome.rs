@@ -32,6 +32,9 @@ pub struct Outcome {
     /// What the user should know although all went well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Save: profiles that came along. Restore: generations that were added.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<Profile>,
     /// Why which daemon was taken to be in charge.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub daemon: String,
@@ -49,6 +52,15 @@ pub struct Required {
     pub closure: u64,
     /// Those of them that are not on the disk.
     pub missing: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Profile {
+    pub name: String,
+    /// The number that a restore gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    pub item: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

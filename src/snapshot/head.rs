@@ -28,6 +28,17 @@ pub struct Head {
     /// Sum of the items' NAR sizes in bytes; 0 where a store has none.
     #[serde(default)]
     pub nar_bytes: u64,
+    /// Profiles of whoever saved it, as far as they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<ProfileFacts>,
+}
+
+/// A profile and the item that it led to. Strings, as in [`StoreFacts`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileFacts {
+    pub name: String,
+    /// Name of the item in its store directory.
+    pub item: String,
 }
 
 /// The store that a snapshot was made from. Strings, because this room does not know what they mean.

@@ -1,0 +1,217 @@
+//! `--profiles`: the Guix profiles of whoever runs this come along, and back as new generations.
+//!
+//! A person's profiles are that person's own, so all of this is done by the user's half. What fails
+//! here is a warning: the items are there whether or not a profile leads to them.
+
+use super::lookup;
+use crate::daemon::Client;
+use crate::options::{Restore, Save, StoreOptions};
+use crate::report::{self, Outcome, Profile};
+use crate::snapshot::{ItemEntry, Opened, ProfileFacts};
+use crate::store::{
+    ItemName, Layout, PROFILES, Person, Profiles, StoreKind, is_plain_name, make_shortcut,
+    profile_item, profile_path,
+};
+use anyhow::{Context, Result, bail};
+use rustix::process::getuid;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Refuses a store that has none.
+pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {
+    match lookup::kind(store)? {
+        kind if wanted && kind != StoreKind::Guix => bail!(
+            "--profiles is for Guix, and this is a {kind} store; leave it out, or name another store \
+             with --store guix"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Finds out where the profiles lead. Call it before the database is frozen: what they lead to is in
+/// that then.
+pub fn find(options: &Save, outcome: &mut Outcome) -> Vec<ProfileFacts> {
+    if !options.profiles {
+        return Vec::new();
+    }
+    let root = &options.store.root;
+    let mut find = || -> Result<Vec<ProfileFacts>> {
+        let layout = Layout::of(StoreKind::Guix, root)?;
+        let person = person(root)?;
+        let mut found = Vec::new();
+        for name in PROFILES {
+            match profile_item(&layout, &person.name, name) {
+                Ok(Some(item)) => {
+                    found.push(ProfileFacts { name: name.into(), item: item.to_string() });
+                }
+                Ok(None) => {}
+                Err(e) => outcome.warnings.push(format!("left out the profile {name}: {e:#}")),
+            }
+        }
+        if found.is_empty() {
+            let none = format!("{} has no profiles to save", person.name);
+            outcome.warnings.push(none);
+        }
+        Ok(found)
+    };
+    find().unwrap_or_else(|e| {
+        outcome.warnings.push(format!("left out the profiles: {e:#}"));
+        Vec::new()
+    })
+}
+
+/// Books the profiles of a snapshot on the report, once it is known what was packed.
+pub fn packed(profiles: &[ProfileFacts], items: &[ItemEntry], outcome: &mut Outcome) {
+    for ProfileFacts { name, item } in profiles {
+        if !items.iter().any(|packed| packed.name == *item) {
+            outcome.warnings.push(format!(
+                "the profile {name} leads to {item}, which is not among the items; it comes back \
+                 where that is there already"
+            ));
+        }
+        let (name, item) = (name.clone(), item.clone());
+        outcome.profiles.push(Profile { name, generation: None, item });
+    }
+}
+
+/// Brings back the profiles of a snapshot whose items are restored, if that is wanted.
+pub fn restore(options: &Restore, opened: &Opened, outcome: &mut Outcome) {
+    if !options.profiles {
+        return;
+    }
+    if opened.head.profiles.is_empty() {
+        let none = "the snapshot has no profiles; save one with --profiles";
+        outcome.warnings.push(none.into());
+        return;
+    }
+    match Return::begin(options, opened) {
+        Ok(mut all) => all.run(outcome),
+        Err(e) => outcome.warnings.push(format!("no profile was brought back: {e:#}")),
+    }
+}
+
+/// Profiles on their way back.
+struct Return<'a> {
+    options: &'a Restore,
+    opened: &'a Opened,
+    layout: Layout,
+    person: Person,
+    /// Keeps items from collectors until their generations do. A daemon makes the directory of
+    /// whoever connects, too. Source: Guix `nix/nix-daemon/nix-daemon.cc`, `createUser`.
+    daemon: Result<Client>,
+}
+
+impl<'a> Return<'a> {
+    fn begin(options: &'a Restore, opened: &'a Opened) -> Result<Self> {
+        let layout = Layout::of(StoreKind::Guix, &options.store.root)?;
+        let person = person(&options.store.root)?;
+        let daemon = match options.dry_run {
+            true => Err(anyhow::anyhow!("nobody was asked")),
+            false => Client::open(&layout.socket(), Instant::now() + options.store.daemon_patience),
+        };
+        Ok(Return { options, opened, layout, person, daemon })
+    }
+
+    fn run(&mut self, outcome: &mut Outcome) {
+        for name in PROFILES {
+            let Some(saved) = self.opened.head.profiles.iter().find(|saved| saved.name == name)
+            else {
+                continue;
+            };
+            let led = match self.one(name, &saved.item, outcome) {
+                Ok(generation) => {
+                    if generation.is_some() {
+                        let (name, item) = (name.into(), saved.item.clone());
+                        outcome.profiles.push(Profile { name, generation, item });
+                    }
+                    self.lead_from_home(name)
+                }
+                Err(e) => Err(e.context(format!("did not bring back {name}"))),
+            };
+            outcome.warnings.extend(led.err().map(|e| format!("{e:#}")));
+        }
+    }
+
+    /// Gives back the generation that was made, or would be; nothing where there is one already.
+    fn one(&mut self, name: &str, item: &str, outcome: &Outcome) -> Result<Option<u64>> {
+        let item = ItemName::parse(item)
+            .with_context(|| format!("the snapshot says that it leads to {item:?}"))?;
+        if !self.is_there(&item, outcome)? {
+            bail!("{item} was not restored");
+        }
+        let person = &self.person.name;
+        let Some(profiles) = Profiles::open(&self.layout, person)? else {
+            return match &self.daemon {
+                _ if self.options.dry_run => Ok(Some(1)),
+                Ok(_) => bail!("the daemon made no directory for the profiles of {person}"),
+                Err(e) => bail!(
+                    "there is no directory for the profiles of {person}, and no daemon to make it \
+                     ({e:#}); start it and restore again"
+                ),
+            };
+        };
+        if self.options.dry_run { profiles.plan(name, &item) } else { profiles.add(name, &item) }
+    }
+
+    /// Makes the link that leads to a profile from its person's home, where nothing is there.
+    fn lead_from_home(&self, profile: &str) -> Result<()> {
+        let root = &self.options.store.root;
+        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        // They are about this machine; and through sudo they may be somebody else's.
+        let ours = root == Path::new("/") && std::env::var_os("SUDO_UID").is_none();
+        let home = variable("HOME").filter(|_| ours).unwrap_or_else(|| self.person.home.clone());
+        let Ok(below) = home.strip_prefix("/") else { return Ok(()) };
+        if self.options.dry_run || !root.join(below).is_dir() {
+            return Ok(());
+        }
+        let config = variable("XDG_CONFIG_HOME").filter(|_| ours);
+        let link = match profile {
+            "current-guix" => config.unwrap_or(home.join(".config")).join("guix/current"),
+            _ => home.join(".guix-profile"),
+        };
+        make_shortcut(root, &link, &profile_path(&self.layout, &self.person.name, profile))
+    }
+
+    /// Whether an item is valid, or would be.
+    fn is_there(&mut self, item: &ItemName, outcome: &Outcome) -> Result<bool> {
+        if outcome.skipped.iter().any(|(name, _)| name == item.as_str()) {
+            return Ok(false);
+        }
+        match &mut self.daemon {
+            Ok(daemon) => {
+                let path = format!("{}/{item}", self.layout.store_dir);
+                daemon.keep(&path).and_then(|()| daemon.is_valid(&path)).context("ask the daemon")
+            }
+            Err(_) => {
+                let packed = self.opened.index.items.iter().any(|it| it.name == item.as_str());
+                Ok(packed || self.layout.store().join(item.as_str()).exists())
+            }
+        }
+    }
+}
+
+/// Whoever runs this. Guix itself goes by their name, which the daemon takes from the same table.
+fn person(root: &Path) -> Result<Person> {
+    let uid = getuid().as_raw();
+    if let Some(person) = Person::find(root, uid)? {
+        return Ok(person);
+    }
+    let name = std::env::var("USER").ok().filter(|name| is_plain_name(name));
+    let name = name.with_context(|| {
+        format!("there is no name for user {uid} in {}", root.join("etc/passwd").display())
+    })?;
+    Ok(Person { name, home: PathBuf::new() })
+}
+
+/// Says for people what was done.
+pub fn tell(outcome: &Outcome) {
+    for Profile { name, generation, item } in &outcome.profiles {
+        report::note(match generation {
+            None => format!("storecache: with the profile {name}: {item}"),
+            Some(number) => {
+                let verb = if outcome.dry_run { "would add" } else { "added" };
+                format!("storecache: {verb} generation {number} of {name}: {item}")
+            }
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! Whoever runs this, as the root of a store knows them, and their home.
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2, symlinkat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+/// An account in `etc/passwd`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// A plain name: it can be that of a directory.
+    pub name: String,
+    /// Absolute, as programs inside the root see it.
+    pub home: PathBuf,
+}
+
+impl Person {
+    /// The account of that number below `root`; nothing where it is not listed.
+    pub fn find(root: &Path, uid: u32) -> Result<Option<Self>> {
+        let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file: OwnedFd =
+            match openat2(&root, "etc/passwd", flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+                Ok(file) => file,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(e) => return Err(e).context("read etc/passwd"),
+            };
+        let mut bytes = Vec::new();
+        File::from(file).read_to_end(&mut bytes).context("read etc/passwd")?;
+        Ok(Self::in_table(&String::from_utf8_lossy(&bytes), uid))
+    }
+
+    fn in_table(table: &str, uid: u32) -> Option<Self> {
+        table.lines().find_map(|line| {
+            let fields: Vec<_> = line.split(':').collect();
+            let [name, _, number, _, _, home, ..] = fields[..] else { return None };
+            let found = number.parse() == Ok(uid) && is_plain_name(name);
+            found.then(|| Person { name: name.into(), home: home.into() })
+        })
+    }
+}
+
+/// Whether a directory can have that name and no other be meant.
+pub fn is_plain_name(name: &str) -> bool {
+    !name.starts_with('.') && !name.is_empty() && !name.contains(['/', '\0'])
+}
+
+/// Makes the symbolic link `at` below `root`, with directories on the way, unless something has that
+/// name. Links on the way lead to where they lead inside that root.
+pub fn make_shortcut(root: &Path, at: &Path, target: &str) -> Result<()> {
+    let about = || format!("make {}", at.display());
+    let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
+        bail!("{} can be no link", at.display());
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(root, flags, Mode::empty()).with_context(about)?;
+    let enter = |path: &Path| openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+    let mut so_far = PathBuf::new();
+    let mut directory = enter(Path::new(".")).with_context(about)?;
+    for part in parent.components().filter(|part| matches!(part, Component::Normal(_))) {
+        so_far.push(part);
+        directory = match enter(&so_far) {
+            Err(Errno::NOENT) => {
+                let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+                mkdirat(&directory, part.as_os_str(), all).with_context(about)?;
+                enter(&so_far).with_context(about)?
+            }
+            other => other.with_context(about)?,
+        };
+    }
+    match symlinkat(target, &directory, name) {
+        Err(e) if e != Errno::EXIST => Err(e).with_context(about),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, read_link};
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn an_account_is_found_by_its_number_if_its_name_is_plain() {
+        let table = "root:x:0:0:root:/root:/bin/bash\nnonsense\n../up:x:7:7::/:/bin/sh\n\
+                     runner:x:1001:1001::/home/runner:/bin/bash\n";
+        let runner = Person::in_table(table, 1001).unwrap();
+        assert_eq!(
+            (runner.name.as_str(), runner.home.as_path()),
+            ("runner", "/home/runner".as_ref())
+        );
+        assert_eq!(Person::in_table(table, 7), None);
+        assert_eq!(Person::in_table(table, 1), None);
+    }
+
+    #[test]
+    fn a_shortcut_is_made_with_its_directories_inside_the_root_and_never_over_anything() {
+        let root = tempfile::tempdir().unwrap();
+        create_dir_all(root.path().join("home/me")).unwrap();
+        create_dir_all(root.path().join("dotfiles")).unwrap();
+        symlink("/dotfiles", root.path().join("home/me/.config")).unwrap();
+        let at = Path::new("/home/me/.config/guix/current");
+        for target in ["/first", "/second"] {
+            make_shortcut(root.path(), at, target).unwrap();
+            let made = read_link(root.path().join("dotfiles/guix/current")).unwrap();
+            assert_eq!(made, Path::new("/first"));
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The Guix profiles of one person: each a link to a generation, which is a link to an item.
+//!
+//! They lie in `profiles/per-user/NAME` of the state directory, which belongs to that person, and so
+//! does all that is written here. Both kinds of link are roots: the collector keeps where they lead.
+//! Source: guix 1.5 `guix/profiles.scm`, `guix/scripts/pull.scm`.
+
+use super::{ItemName, Layout};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, fstat, open, openat2, readlinkat, renameat,
+    symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+/// The profiles that can come along: what `guix pull` and what `guix install` make.
+pub const PROFILES: [&str; 2] = ["current-guix", "guix-profile"];
+
+/// More links than this are a loop.
+const LINKS: usize = 8;
+/// How often somebody else may make a generation while we are about to.
+const TRIES: usize = 16;
+
+/// The item that a profile leads to, through links in the state directory alone; nothing where there
+/// is no such profile.
+///
+/// # Errors
+/// When it leads anywhere else.
+pub fn profile_item(layout: &Layout, person: &str, profile: &str) -> Result<Option<ItemName>> {
+    let first = PathBuf::from(profile_path(layout, person, profile));
+    let mut at = first.clone();
+    for _ in 0..LINKS {
+        let on_disk = layout.on_disk(&at.to_string_lossy());
+        let target = match std::fs::read_link(&on_disk) {
+            Ok(target) => target,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && at == first => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("follow {}", at.display())),
+        };
+        at = clean(&at.parent().unwrap_or(&at).join(target));
+        if let Some(item) = ItemName::from_path(&at.to_string_lossy(), layout.store_dir) {
+            return Ok(Some(item));
+        }
+        if !at.starts_with(layout.state_dir) {
+            bail!("{} leads to {}, which is no item", first.display(), at.display());
+        }
+    }
+    bail!("{} leads round in circles", first.display())
+}
+
+/// A profile, as programs inside the store's root see it.
+pub fn profile_path(layout: &Layout, person: &str, profile: &str) -> String {
+    format!("{}/{profile}", directory_of(layout, person))
+}
+
+/// The directory of one person's profiles, as programs inside the store's root see it.
+fn directory_of(layout: &Layout, person: &str) -> String {
+    format!("{}/profiles/per-user/{person}", layout.state_dir)
+}
+
+/// The directory of one's own profiles, open.
+pub struct Profiles {
+    directory: OwnedFd,
+    /// As programs inside the store's root see it.
+    path: String,
+    store_dir: &'static str,
+}
+
+/// What bringing a profile to an item takes.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    /// There is such a generation, and no profile.
+    Switch(u64),
+    /// A new generation of this number.
+    Make(u64),
+}
+
+impl Profiles {
+    /// Opens the directory of whoever runs this, by name; nothing where it is missing.
+    ///
+    /// # Errors
+    /// When it belongs to somebody else, or is reached through a symbolic link: what is written there
+    /// would go somewhere else.
+    pub fn open(layout: &Layout, person: &str) -> Result<Option<Self>> {
+        let path = directory_of(layout, person);
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let state = open(layout.state(), flags | OFlags::PATH, Mode::empty())
+            .with_context(|| layout.state().display().to_string())?;
+        let below = format!("profiles/per-user/{person}");
+        let stay = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let directory = match openat2(&state, below, flags | OFlags::RDONLY, Mode::empty(), stay) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => bail!("{path} is reached through a symbolic link; remove that"),
+            Err(e) => return Err(e).context(path),
+        };
+        let us = rustix::process::geteuid();
+        if fstat(&directory)?.st_uid != us.as_raw() {
+            bail!("{path} belongs to somebody else; give it to {person}");
+        }
+        Ok(Some(Profiles { directory, path, store_dir: layout.store_dir }))
+    }
+
+    /// The generation that [`Profiles::add`] would switch to; nothing where nothing is to be done.
+    pub fn plan(&self, profile: &str, item: &ItemName) -> Result<Option<u64>> {
+        Ok(match self.step(profile, item)? {
+            Step::Nothing => None,
+            Step::Switch(number) | Step::Make(number) => Some(number),
+        })
+    }
+
+    /// Makes the next generation of a profile and switches to it. Gives back its number; nothing when
+    /// some generation leads to `item` already. No link that was there is changed but the profile's
+    /// own.
+    ///
+    /// # Errors
+    /// Also when the profile is there and leads to no generation: then it is somebody else's. Nothing
+    /// was changed then.
+    pub fn add(&self, profile: &str, item: &ItemName) -> Result<Option<u64>> {
+        for _ in 0..TRIES {
+            match self.step(profile, item)? {
+                Step::Nothing => return Ok(None),
+                Step::Switch(number) => return self.switch(profile, number).map(Some),
+                Step::Make(number) => {
+                    let link = generation(profile, number);
+                    let target = format!("{}/{item}", self.store_dir);
+                    match symlinkat(target, &self.directory, &link) {
+                        Ok(()) => {}
+                        // Made by somebody else just now: look again.
+                        Err(Errno::EXIST) => continue,
+                        Err(e) => return Err(e).context(format!("make {}/{link}", self.path)),
+                    }
+                    return self.switch(profile, number).map(Some).inspect_err(|_| {
+                        let _ = unlinkat(&self.directory, &link, AtFlags::empty());
+                    });
+                }
+            }
+        }
+        bail!("{}: somebody else keeps making generations of {profile}", self.path)
+    }
+
+    fn step(&self, profile: &str, item: &ItemName) -> Result<Step> {
+        let leads_there =
+            |target: &str| ItemName::from_path(target, self.store_dir).as_ref() == Some(item);
+        let generations = self.generations(profile)?;
+        let same = generations.iter().find(|(_, target)| leads_there(target));
+        let Some(current) = self.link(profile)? else {
+            let next = generations.last().map_or(0, |(number, _)| *number);
+            return Ok(same.map_or(Step::Make(next + 1), |(number, _)| Step::Switch(*number)));
+        };
+        if same.is_some() || leads_there(&current) {
+            return Ok(Step::Nothing);
+        }
+        let (directory, name) = current.rsplit_once('/').unwrap_or(("", &current));
+        let number = number(profile, name).filter(|_| ["", &self.path].contains(&directory));
+        let Some(number) = number else {
+            bail!("{}/{profile} leads to {current}, which is no generation of it", self.path);
+        };
+        let last = generations.last().map_or(0, |(number, _)| *number);
+        Ok(Step::Make(last.max(number) + 1))
+    }
+
+    /// The generations of a profile by number, with what each leads to.
+    fn generations(&self, profile: &str) -> Result<Vec<(u64, String)>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.directory).with_context(|| self.path.clone())? {
+            let entry = entry.with_context(|| self.path.clone())?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if let Some(number) = number(profile, name) {
+                found.push((number, self.link(name)?.unwrap_or_default()));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Where a link leads; nothing where nothing has that name.
+    fn link(&self, name: &str) -> Result<Option<String>> {
+        match readlinkat(&self.directory, name, Vec::new()) {
+            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::INVAL) => bail!("{}/{name} is no symbolic link", self.path),
+            Err(e) => Err(e).context(format!("read {}/{name}", self.path)),
+        }
+    }
+
+    /// Makes the profile lead to one of its generations, in an instant.
+    fn switch(&self, profile: &str, number: u64) -> Result<u64> {
+        let pivot = format!(".storecache-{}-{profile}", std::process::id());
+        // Of a run with our number that was killed here.
+        let _ = unlinkat(&self.directory, &pivot, AtFlags::empty());
+        let switched = symlinkat(generation(profile, number), &self.directory, &pivot)
+            .and_then(|()| renameat(&self.directory, &pivot, &self.directory, profile));
+        if switched.is_err() {
+            let _ = unlinkat(&self.directory, &pivot, AtFlags::empty());
+        }
+        switched.with_context(|| format!("switch {}/{profile}", self.path))?;
+        Ok(number)
+    }
+}
+
+fn generation(profile: &str, number: u64) -> String {
+    format!("{profile}-{number}-link")
+}
+
+/// The number in the name of a generation. The largest of all is none, because none could follow it.
+fn number(profile: &str, name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(profile)?.strip_prefix('-')?.strip_suffix("-link")?;
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|&number| plain && number < u64::MAX)
+}
+
+/// A path without dots.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
+            part => clean.push(part),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreKind;
+    use std::collections::BTreeMap;
+    use std::fs::{create_dir_all, read_dir, read_link, write};
+    use std::os::unix::fs::symlink;
+    use tempfile::TempDir;
+
+    const PERSON: &str = "var/guix/profiles/per-user/me";
+
+    /// A root with the state directory of somebody called me.
+    fn root() -> (TempDir, Layout) {
+        let root = tempfile::tempdir().unwrap();
+        create_dir_all(root.path().join(PERSON)).unwrap();
+        let layout = Layout::of(StoreKind::Guix, root.path()).unwrap();
+        (root, layout)
+    }
+
+    fn item(letter: char) -> ItemName {
+        ItemName::parse(&format!("{}-{letter}", "0".repeat(32))).unwrap()
+    }
+
+    fn store_path(letter: char) -> String {
+        format!("/gnu/store/{}", item(letter))
+    }
+
+    fn links(root: &TempDir) -> BTreeMap<String, String> {
+        let entries = read_dir(root.path().join(PERSON)).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let link = |path: PathBuf| {
+            let target = read_link(&path).map(|target| text(&target)).unwrap_or_default();
+            (text(path.file_name().unwrap().as_ref()), target)
+        };
+        entries.map(|entry| link(entry.unwrap().path())).collect()
+    }
+
+    fn put(root: &TempDir, wanted: &[(&str, &str)]) {
+        for (name, target) in wanted {
+            symlink(target, root.path().join(PERSON).join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_first_generation_is_made_with_its_profile() {
+        let (root, layout) = root();
+        let profiles = Profiles::open(&layout, "me").unwrap().unwrap();
+        assert_eq!(profiles.plan("current-guix", &item('a')).unwrap(), Some(1));
+        assert!(links(&root).is_empty());
+        assert_eq!(profiles.add("current-guix", &item('a')).unwrap(), Some(1));
+        let made = [
+            ("current-guix".to_owned(), "current-guix-1-link".to_owned()),
+            ("current-guix-1-link".to_owned(), store_path('a')),
+        ];
+        assert_eq!(links(&root), BTreeMap::from(made));
+        assert_eq!(profile_item(&layout, "me", "current-guix").unwrap(), Some(item('a')));
+        assert_eq!(profile_item(&layout, "me", "guix-profile").unwrap(), None);
+    }
+
+    #[test]
+    fn a_new_generation_comes_after_all_that_are_there_and_changes_none() {
+        let (root, layout) = root();
+        put(
+            &root,
+            &[
+                ("guix-profile", "guix-profile-2-link"),
+                ("guix-profile-2-link", &store_path('b')),
+                ("guix-profile-9-link", &store_path('c')),
+                ("guix-profile-11-link.new", &store_path('c')),
+                ("guix-profile-x-link", &store_path('d')),
+                ("current-guix-40-link", &store_path('a')),
+            ],
+        );
+        let before = links(&root);
+        let profiles = Profiles::open(&layout, "me").unwrap().unwrap();
+        assert_eq!(profiles.add("guix-profile", &item('a')).unwrap(), Some(10));
+        let mut after = links(&root);
+        assert_eq!(after.remove("guix-profile-10-link"), Some(store_path('a')));
+        let switched = after.insert("guix-profile".into(), "guix-profile-2-link".into());
+        assert_eq!(switched.as_deref(), Some("guix-profile-10-link"));
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn nothing_is_done_where_a_generation_leads_there_already() {
+        let (root, layout) = root();
+        put(
+            &root,
+            &[
+                ("current-guix", "/var/guix/profiles/per-user/me/current-guix-1-link"),
+                ("current-guix-1-link", &store_path('a')),
+                ("current-guix-2-link", &store_path('b')),
+            ],
+        );
+        let before = links(&root);
+        let profiles = Profiles::open(&layout, "me").unwrap().unwrap();
+        for letter in ['a', 'b'] {
+            assert_eq!(profiles.plan("current-guix", &item(letter)).unwrap(), None);
+            assert_eq!(profiles.add("current-guix", &item(letter)).unwrap(), None);
+        }
+        assert_eq!(links(&root), before);
+    }
+
+    #[test]
+    fn a_generation_without_a_profile_is_switched_to() {
+        let (root, layout) = root();
+        put(&root, &[("current-guix-3-link", &store_path('a'))]);
+        let profiles = Profiles::open(&layout, "me").unwrap().unwrap();
+        assert_eq!(profiles.add("current-guix", &item('a')).unwrap(), Some(3));
+        assert_eq!(links(&root)["current-guix"], "current-guix-3-link");
+    }
+
+    #[test]
+    fn a_profile_that_is_no_link_to_a_generation_is_left_alone() {
+        let (root, layout) = root();
+        let direct = store_path('b');
+        put(&root, &[("current-guix", &direct), ("guix-profile", "../you/guix-profile-1-link")]);
+        write(root.path().join(PERSON).join("other"), "file").unwrap();
+        let before = links(&root);
+        let profiles = Profiles::open(&layout, "me").unwrap().unwrap();
+        for profile in ["current-guix", "guix-profile", "other"] {
+            profiles.plan(profile, &item('a')).unwrap_err();
+            profiles.add(profile, &item('a')).unwrap_err();
+        }
+        assert_eq!(profiles.add("current-guix", &item('b')).unwrap(), None);
+        assert_eq!(links(&root), before);
+    }
+
+    #[test]
+    fn a_profile_is_followed_inside_the_state_directory_alone() {
+        let (root, layout) = root();
+        let outside = root.path().join("outside");
+        symlink(store_path('a'), &outside).unwrap();
+        put(
+            &root,
+            &[
+                ("through", "/var/guix/profiles/per-user/me/../me/generation"),
+                ("generation", &store_path('a')),
+                ("outside", outside.to_str().unwrap()),
+                ("up", "../../../../../outside"),
+                ("circle", "circle"),
+                ("dangling", "nothing"),
+                ("below", &format!("{}/bin", store_path('a'))),
+            ],
+        );
+        assert_eq!(profile_item(&layout, "me", "through").unwrap(), Some(item('a')));
+        for profile in ["outside", "up", "circle", "dangling", "below"] {
+            profile_item(&layout, "me", profile).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_a_link_or_missing_is_not_written_through() {
+        let (root, layout) = root();
+        let per_user = root.path().join("var/guix/profiles/per-user");
+        symlink("me", per_user.join("alias")).unwrap();
+        assert!(Profiles::open(&layout, "nobody").unwrap().is_none());
+        let error = Profiles::open(&layout, "alias").err().unwrap();
+        assert!(error.to_string().contains("symbolic link"), "{error:#}");
+    }
+}
