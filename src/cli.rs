@@ -2,7 +2,7 @@
 
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, KeyOptions, Look, OutputOptions, Restore, Save, ShowKey, StoreOptions,
+    BackendOptions, Doctor, KeyOptions, Look, OutputOptions, Restore, Save, ShowKey, StoreOptions,
     WorkflowMode,
 };
 use crate::store::{ItemPattern, StoreKind};
@@ -32,6 +32,8 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Check a snapshot to the last byte, without touching a store
     Verify(LookArgs),
+    /// Look at the store, its database and its daemon, and say what to mend
+    Doctor(DoctorArgs),
     /// The half that runs as root; speaks a protocol on its standard input
     #[command(hide = true)]
     Privileged(PrivilegedArgs),
@@ -111,6 +113,14 @@ pub struct LookArgs {
     file: Option<PathBuf>,
     #[command(flatten)]
     common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -280,6 +290,12 @@ impl KeyVerbArgs {
 impl InspectArgs {
     pub fn options(self) -> Result<Look> {
         Ok(Look { items: self.items, ..self.look.options()? })
+    }
+}
+
+impl DoctorArgs {
+    pub fn options(self) -> Result<Doctor> {
+        Ok(Doctor { store: self.store.options()?, output: self.output.options() })
     }
 }
 

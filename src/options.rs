@@ -91,6 +91,12 @@ pub struct ShowKey {
     pub explain: bool,
 }
 
+#[derive(Debug, Clone)]
+pub struct Doctor {
+    pub store: StoreOptions,
+    pub output: OutputOptions,
+}
+
 /// One snapshot, looked at without a store.
 #[derive(Debug, Clone)]
 pub struct Look {

@@ -1,6 +1,7 @@
 //! One file for each verb; each reads as the story of what it does.
 
 mod cancel;
+mod doctor;
 mod inspect;
 mod key;
 mod lookup;
@@ -11,6 +12,7 @@ mod save;
 mod session;
 mod verify;
 
+pub use doctor::doctor;
 pub use inspect::inspect;
 pub use key::key;
 pub use restore::restore;

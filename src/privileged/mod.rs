@@ -15,6 +15,7 @@ mod check;
 pub mod client;
 mod commit;
 mod conversation;
+mod examine;
 mod guardian;
 pub mod protocol;
 mod restore_plain;

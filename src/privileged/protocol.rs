@@ -42,6 +42,8 @@ pub enum Request {
     /// Say whether the closures of items are complete. In place of the first frame: as they would be
     /// after the restore. Patterns, see [`crate::store::ItemPattern`].
     Check(Vec<String>),
+    /// Look at the store and its daemon.
+    Examine,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,6 +112,7 @@ pub enum Reply {
     },
     Restored(Restored),
     Checked(Vec<Required>),
+    Examined(Vec<Finding>),
     /// The root half undid what it began and ends. First cause first.
     Failed {
         phase: Phase,
@@ -161,6 +164,38 @@ pub struct Required {
     pub closure: u64,
     /// Those of them that are valid, but not on the disk.
     pub missing: Vec<String>,
+}
+
+/// One thing that was looked at, and how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub check: String,
+    pub light: Light,
+    pub found: String,
+    /// What mends it: a command where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// From good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Light {
+    Green,
+    /// A restore may work, or may not do all that it could.
+    Yellow,
+    /// A restore fails.
+    Red,
+}
+
+impl Light {
+    pub fn name(self) -> &'static str {
+        match self {
+            Light::Green => "green",
+            Light::Yellow => "yellow",
+            Light::Red => "red",
+        }
+    }
 }
 
 /// Where a run is; also the first word of an error.

@@ -3,7 +3,7 @@
 use super::conversation::Conversation;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
 use super::survey::survey;
-use super::{check, restore_plain, restore_store, save};
+use super::{check, examine, restore_plain, restore_store, save};
 use crate::store::StoreKind;
 use anyhow::{Result, bail};
 use rustix::fs::Mode;
@@ -55,7 +55,8 @@ fn converse(talk: &Conversation) -> Result<()> {
                 _ => restore_store::restore(talk, &store, &request, &index)?,
             },
             (Request::Check(patterns), _) => check::check(talk, &store, &patterns, None)?,
-            _ => bail!("a store is saved, restored or checked"),
+            (Request::Examine, _) => examine::examine(talk, &store)?,
+            _ => bail!("a store is saved, restored, checked or examined"),
         }
     }
     Ok(())

@@ -72,6 +72,19 @@ impl<'a> Contents<'a> {
         }
     }
 
+    /// How many items are valid.
+    pub fn valid(&self) -> usize {
+        self.references.len()
+    }
+
+    /// Valid items that are not on the disk, sorted.
+    pub fn missing(&self) -> Vec<ItemName> {
+        let gone = self.references.keys().filter(|item| !self.on_disk.contains(*item));
+        let mut missing: Vec<ItemName> = gone.cloned().collect();
+        missing.sort_unstable();
+        missing
+    }
+
     /// Looks at the closures of all items that match.
     pub fn completeness(&self, pattern: &ItemPattern) -> Completeness {
         let matching = self.references.keys().filter(|item| pattern.matches(item, self.layout));

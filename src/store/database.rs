@@ -51,6 +51,27 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     Ok(Frozen { _directory: directory, directory: handle, file_name, items, migrations })
 }
 
+/// Checks the live database page by page and reference by reference.
+pub fn check_database(layout: &Layout) -> Result<()> {
+    let connection = open_read_only(&layout.database())?;
+    check_pages(&connection)?;
+    let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
+    if let Some(row) = statement.query([])?.next()? {
+        let table: String = row.get(0)?;
+        bail!("the database breaks a foreign key of {table}");
+    }
+    Ok(())
+}
+
+fn check_pages(connection: &Connection) -> Result<()> {
+    let verdict: String =
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
+    }
+    Ok(())
+}
+
 /// The database of the live store, for reading.
 pub struct LiveDatabase(pub(super) Connection);
 
@@ -119,11 +140,7 @@ impl SnapshotDatabase {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
-        let verdict: String =
-            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
-        }
+        check_pages(&connection)?;
         for table in ["ValidPaths", "Refs", "DerivationOutputs"] {
             if !is_table(&connection, table)? {
                 bail!("the database has no table {table}");

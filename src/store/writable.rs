@@ -28,7 +28,8 @@ pub struct StaysReadOnly {
     cause: nix::Error,
 }
 
-fn is_read_only(store: &Path) -> Result<bool> {
+/// Whether nobody may write to `store`, which may not be there yet.
+pub fn is_read_only(store: &Path) -> Result<bool> {
     let context = || store.display().to_string();
     Ok(store.exists() && read_only(&statvfs(store).with_context(context)?))
 }
