@@ -160,11 +160,11 @@ pub fn guard() -> u8 {
 }
 
 fn start(brief: &Brief, starter: &Starter) -> Result<()> {
-    starter.start()?;
+    let layout = Layout::of(brief.kind, &brief.root)?;
+    starter.start(&layout.socket())?;
     if brief.daemon == Daemon::None {
         return Ok(());
     }
-    let layout = Layout::of(brief.kind, &brief.root)?;
     await_ready(&layout.socket(), &brief.probe, brief.patience).map(drop)
 }
 
