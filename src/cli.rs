@@ -184,10 +184,13 @@ enum Store {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Daemon {
-    /// Units of systemd if active, else the process behind the socket, else none
+    /// Whoever runs the process that listens on the daemon's socket
     Auto,
+    /// Units of systemd
     Systemd,
+    /// A service of the shepherd of SHEPHERD_SOCKET, of the user, or of the system
     Shepherd,
+    /// A process that nobody else starts again
     Process,
     /// The commands of --daemon-stop and --daemon-start
     Command,
@@ -370,15 +373,14 @@ impl StoreArgs {
             (Daemon::Systemd, ..) => DaemonChoice::Systemd,
             (Daemon::Process, ..) => DaemonChoice::Process,
             (Daemon::None, ..) => DaemonChoice::None,
-            (Daemon::Shepherd, ..) => {
-                bail!("--daemon shepherd is not supported yet; use --daemon command")
-            }
+            (Daemon::Shepherd, ..) => DaemonChoice::Shepherd,
         };
         Ok(StoreOptions {
             kind,
             root: absolute(&self.root)?,
             paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
             daemon,
+            shepherds: shepherds(),
             lock_patience: Duration::from_secs(self.lock_timeout),
             daemon_patience: Duration::from_secs(self.daemon_timeout),
         })
@@ -420,6 +422,14 @@ fn check_profiles(wanted: bool, kind: Option<StoreKind>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Where the user's own shepherds may listen (`shepherd/support.scm`).
+fn shepherds() -> Vec<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let runtime = set("XDG_RUNTIME_DIR").map(|directory| directory.join("shepherd/socket"));
+    let sockets = [set("SHEPHERD_SOCKET"), runtime].into_iter().flatten();
+    sockets.filter_map(|socket| absolute(&socket).ok()).collect()
 }
 
 fn backend(text: Option<&str>) -> Result<BackendOptions> {

@@ -15,6 +15,8 @@ pub struct StoreOptions {
     /// Directories of a plain store, absolute.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
+    /// Sockets of the user's own shepherds, absolute, in the order in which they are asked.
+    pub shepherds: Vec<PathBuf>,
     pub lock_patience: Duration,
     pub daemon_patience: Duration,
 }

@@ -96,3 +96,17 @@ fn without_root_there_are_fewer_rows_and_it_says_which() {
     assert!(row(&report, "skipped")["found"].as_str().unwrap().contains("database"));
     assert_eq!(row(&report, "socket")["light"], "green");
 }
+
+#[test]
+fn a_daemon_that_runs_another_file_than_the_installed_one_is_named() {
+    let world = World::with_fixture(Role::Guix, Fixture::Small);
+    world.start_daemon();
+    let pid = world.daemon_pid().unwrap();
+    let program = world.sh(&format!("readlink /proc/{pid}/exe")).stdout;
+    let program = program.trim();
+    world.sh(&format!("cp {program} /tmp/upgraded && mv /tmp/upgraded {program}"));
+    let (code, report) = examine(&world, "runner");
+    assert_eq!((code, &row(&report, "program")["light"]), (0, &Value::from("yellow")), "{report}");
+    let found = row(&report, "program")["found"].as_str().unwrap();
+    assert!(found.contains(&pid.to_string()) && found.contains(program), "{found}");
+}

@@ -41,7 +41,10 @@ impl Commit<'_> {
     pub fn run(mut self) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
-        let Found { daemon, why } = self.target.daemon()?;
+        let Found { daemon, why, mut warnings } = self.target.daemon()?;
+        if let Some(replaced) = daemon.replaced()? {
+            warnings.push(format!("{replaced}; that one runs from now on"));
+        }
         self.talk.cancel.check()?;
 
         // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items
@@ -90,7 +93,7 @@ impl Commit<'_> {
             bytes: 0,
             roots: heads.len() as u64,
             daemon: self.why(&why),
-            warnings: Vec::new(),
+            warnings,
             commit_seconds,
             downtime_seconds,
             verify_seconds: verifying.elapsed().as_secs_f64(),

@@ -3,7 +3,7 @@
 use super::conversation::Conversation;
 use super::protocol::{Finding, Light, Reply, StoreRequest};
 use super::target::StoreTarget;
-use crate::daemon::{Daemon, MountUnit, await_ready};
+use crate::daemon::{Daemon, Found, MountUnit, await_ready};
 use crate::store::{
     Contents, LockMode, Owner, StaysReadOnly, check_database, is_read_only, lock, make_writable,
     strangers,
@@ -23,13 +23,14 @@ type Look = fn(&StoreTarget) -> Result<Finding>;
 /// Looks at everything and replies with what was found.
 pub fn examine(talk: &Conversation, store: &StoreRequest) -> Result<()> {
     let target = StoreTarget::new(store)?;
-    let look: [(&str, Look); 8] = [
+    let look: [(&str, Look); 9] = [
         ("schema", schema),
         ("database", database),
         ("owners", owners),
         ("locks", locks),
         ("space", space),
         ("daemon", daemon),
+        ("program", program),
         ("socket", socket),
         // Last: it may take this thread into another mount namespace.
         ("mount", mount),
@@ -127,10 +128,19 @@ fn space(target: &StoreTarget) -> Result<Finding> {
 }
 
 fn daemon(target: &StoreTarget) -> Result<Finding> {
-    let found = target.daemon()?;
-    Ok(match found.daemon {
-        Daemon::None => Finding::yellow(found.why, None),
-        _ => Finding::green(found.why),
+    let Found { daemon, why, warnings } = target.daemon()?;
+    Ok(match (daemon, warnings.is_empty()) {
+        (Daemon::None, _) => Finding::yellow(why, Some("start the daemon".into())),
+        (_, true) => Finding::green(why),
+        (_, false) => Finding::yellow(format!("{why}; {}", warnings.join("; ")), None),
+    })
+}
+
+fn program(target: &StoreTarget) -> Result<Finding> {
+    let replaced = target.daemon()?.daemon.replaced()?;
+    Ok(match replaced {
+        None => Finding::green("the daemon runs what is installed"),
+        Some(replaced) => Finding::yellow(replaced.to_string(), Some("restart the daemon".into())),
     })
 }
 

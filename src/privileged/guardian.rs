@@ -164,13 +164,13 @@ pub fn guard() -> u8 {
 fn start(brief: &Brief, starter: &Starter) -> Result<()> {
     // Should it stay, the daemon does not answer, which is told then.
     let _ = brief.mount.as_ref().map(MountUnit::stop);
-    let started = starter.start();
+    let layout = Layout::of(brief.kind, &brief.root)?;
+    let started = starter.start(&layout.socket());
     brief.mount.as_ref().map_or(Ok(()), MountUnit::start)?;
     started?;
     if brief.daemon == Daemon::None {
         return Ok(());
     }
-    let layout = Layout::of(brief.kind, &brief.root)?;
     await_ready(&layout.socket(), &brief.probe, brief.patience).map(drop)
 }
 

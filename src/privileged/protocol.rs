@@ -54,6 +54,8 @@ pub struct StoreRequest {
     /// Directories of a plain store.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
+    /// Where shepherds of the requester may listen; the root half has no environment to tell.
+    pub shepherds: Vec<PathBuf>,
     /// How long to wait for locks that somebody else holds.
     pub lock_patience: Duration,
     /// How long to wait until the daemon has stopped or answers.
