@@ -64,6 +64,7 @@ fn a_read_only_store_stops_the_recipe_halfway_and_not_us() {
     restore(&world);
     assert_eq!(service(), "active\n");
     assert_same(&before, &picture(&world));
+    // It is up already, and brings the mount back a little later.
     world.start_daemon();
     assert!(touch().fails().stderr.contains("Read-only file system"));
     world.verify_store();
@@ -86,8 +87,8 @@ fn a_writer_tears_the_copy_of_the_recipe_and_not_ours() {
     // The writer is at work after one of the two files was read and before the other is; which of them
     // is the first is up to the file system, and does not matter.
     let meanwhile = |program, run: &(dyn Fn() + Sync), later: [&str; 2]| {
-        let gate = Gate::hold(program, &[&database, &log]);
         thread::scope(|threads| {
+            let gate = Gate::hold(program, &[&database, &log]);
             let running = threads.spawn(run);
             gate.wait();
             gate.pass();
@@ -95,7 +96,7 @@ fn a_writer_tears_the_copy_of_the_recipe_and_not_ours() {
             world.add_texts(later[0], 100);
             checkpoint(&database);
             world.add_texts(later[1], 1);
-            gate.pass();
+            drop(gate);
             running.join().unwrap();
         });
     };
