@@ -90,10 +90,9 @@ pub fn pack(
     let (tokens, spent) = bounded::<()>(window);
     let (jobs_in, jobs) = bounded::<Job>(window);
     let (frames_in, frames) = bounded::<Result<(u32, Frame)>>(window);
-    let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
 
     thread::scope(|scope| {
-        let planner = scope.spawn(move || plan(database, inputs, fidelity, &tokens, jobs_in));
+        let planner = scope.spawn(move || plan(database, inputs, options, &tokens, jobs_in));
         for _ in 0..threads {
             let (jobs, frames) = (jobs.clone(), frames_in.clone());
             let level = options.level;
@@ -137,10 +136,11 @@ fn deliver(
 fn plan(
     database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
     inputs: Vec<PackInput>,
-    fidelity: Fidelity,
+    options: &PackOptions,
     tokens: &Sender<()>,
     jobs: Sender<Job>,
 ) -> Result<Packed> {
+    let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
     let mut packed =
         Packed { items: Vec::new(), database: None, missing: Vec::new(), left_out: Vec::new() };
     let mut planner = Planner::new(|job| {
@@ -161,7 +161,7 @@ fn plan(
     }
     let mut shares = Shares::default();
     if fidelity == Fidelity::Canonical {
-        for file in shared_files(&inputs)? {
+        for file in shared_files(&inputs, options.threads.max(1))? {
             let content = file.content(&inputs);
             if content.fits() {
                 let frames = planner.content(content).map_err(stopped)?;

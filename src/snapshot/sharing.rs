@@ -7,7 +7,7 @@
 use super::frames::{Content, Headers};
 use super::member::{Attributes, Kind, Member};
 use super::pack::PackInput;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// A smaller file is packed in each item: there it costs less than the frame of another one.
 /// Guix 1.5 does not link what is smaller (`guix/store/deduplication.scm`).
@@ -48,19 +50,14 @@ struct Name {
 ///
 /// # Errors
 /// When a directory or file cannot be read. An item that is not there shares nothing.
-pub fn shared_files(inputs: &[PackInput]) -> Result<Vec<SharedFile>> {
-    let mut linked = Linked::default();
-    for (item, input) in inputs.iter().enumerate() {
-        linked.item = item;
-        linked.top(input)?;
-    }
-    let mut found = linked.found;
+pub fn shared_files(inputs: &[PackInput], threads: usize) -> Result<Vec<SharedFile>> {
+    let mut found = linked_files(inputs, threads)?;
     found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let mut files = Vec::new();
     let mut found = found.into_iter().peekable();
     while let Some((inode, stamp, name)) = found.next() {
         let mut names = vec![name];
-        while let Some((_, _, name)) = found.next_if(|next| next.0 == inode) {
+        while let Some((.., name)) = found.next_if(|next| next.0 == inode) {
             names.push(name);
         }
         if names.iter().any(|name| name.item != names[0].item) {
@@ -146,17 +143,39 @@ impl Shares {
     }
 }
 
+/// A file that has names besides this one, wherever those are.
+type Linked = (Inode, Stamp, Name);
+
 /// Device and inode.
 type Inode = (u64, u64);
 
-/// Files with several names, wherever those are.
-#[derive(Default)]
-struct Linked {
-    item: usize,
-    found: Vec<(Inode, Stamp, Name)>,
+/// Looks at all files of all items.
+fn linked_files(inputs: &[PackInput], threads: usize) -> Result<Vec<Linked>> {
+    let next = AtomicUsize::new(0);
+    let search = || -> Result<Vec<Linked>> {
+        let mut search = Search { item: 0, found: Vec::new() };
+        loop {
+            search.item = next.fetch_add(1, Ordering::Relaxed);
+            let Some(input) = inputs.get(search.item) else { return Ok(search.found) };
+            search.top(input)?;
+        }
+    };
+    thread::scope(|scope| {
+        let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
+        let mut found = Vec::new();
+        for search in searches {
+            found.append(&mut search.join().map_err(|_| anyhow!("a searching thread panicked"))??);
+        }
+        Ok(found)
+    })
 }
 
-impl Linked {
+struct Search {
+    item: usize,
+    found: Vec<Linked>,
+}
+
+impl Search {
     fn top(&mut self, input: &PackInput) -> Result<()> {
         let path = &input.file_name;
         let name = CString::new(path.as_slice()).with_context(|| shown(path))?;
@@ -187,21 +206,22 @@ impl Linked {
     fn directory(&mut self, parent: BorrowedFd, name: &CStr, path: &[u8]) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = fs::openat(parent, name, flags, Mode::empty()).with_context(|| shown(path))?;
-        let entries = Dir::read_from(&opened).with_context(|| shown(path))?;
-        for entry in entries {
+        let mut entries = Dir::new(opened).with_context(|| shown(path))?;
+        while let Some(entry) = entries.read() {
             let entry = entry.with_context(|| shown(path))?;
+            let directory = entries.fd().with_context(|| shown(path))?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
             let below = || [path, b"/", name.to_bytes()].concat();
             match entry.file_type() {
-                FileType::Directory => self.directory(opened.as_fd(), name, &below())?,
+                FileType::Directory => self.directory(directory, name, &below())?,
                 FileType::RegularFile | FileType::Unknown => {
                     let path = below();
-                    let stat = fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW)
+                    let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
                         .with_context(|| shown(&path))?;
-                    self.visit(opened.as_fd(), name, &path, stat)?;
+                    self.visit(directory, name, &path, stat)?;
                 }
                 _ => {}
             }
