@@ -210,18 +210,51 @@ fn without_a_daemon_the_locks_suffice() {
     world.verify_store();
 }
 
+/// The file that the daemon runs, which is also what it would be started from.
+fn program(world: &World) -> String {
+    let pid = world.daemon_pid().unwrap();
+    world.sh(&format!("readlink /proc/{pid}/exe")).stdout.trim().to_owned()
+}
+
 #[test]
 fn a_daemon_that_could_not_be_started_again_is_not_stopped() {
     let world = saved_and_wiped(Role::Mid);
     let pid = world.daemon_pid();
-    let program = world.sh(&format!("readlink /proc/{}/exe", pid.unwrap())).stdout;
-    let program = program.trim();
-    world.sh(&format!("cp {program} /tmp/copy; mv /tmp/copy {program}"));
-    // The same name is there again, so the running one is called deleted by the kernel.
+    world.sh(&format!("rm {}", program(&world)));
     let failed = attempt(&world, "runner", "restore", &[]).fails();
     assert!(failed.stderr.contains("not on disk any more"), "{failed}");
     assert_eq!(world.daemon_pid(), pid);
     assert_untouched(&world);
+}
+
+#[test]
+fn a_daemon_whose_program_was_replaced_is_named_and_the_new_one_runs() {
+    for container in [false, true] {
+        let plan = World::build(Role::Old).fixture(Fixture::Small);
+        let world = if container { plan.container().start() } else { plan.start() };
+        world.start_daemon();
+        save(&world);
+        world.wipe_store();
+        assert!(world.daemon_answers());
+        let program = program(&world);
+        world.sh(&format!("cp {program} /tmp/copy; mv /tmp/copy {program}"));
+        let before = world.daemon_pid().unwrap();
+        let restored = restore(&world);
+        let warnings = restored["warnings"].as_array().unwrap();
+        let named = warnings
+            .iter()
+            .find_map(|it| it.as_str().filter(|it| it.contains("was replaced on disk")));
+        let named = named.unwrap_or_else(|| panic!("{restored}"));
+        assert!(named.contains(&format!("process {before}")), "{named}");
+        assert!(named.contains("nix-daemon"), "{named}");
+        assert!(world.daemon_answers());
+        let now =
+            world.sh(&format!("stat -Lc %i {program} /proc/$(pgrep -ox nix-daemon)/exe")).lines();
+        assert_eq!(now[0], now[1], "the new one runs");
+        world.verify_store();
+        world.wipe_store();
+        assert!(restore(&world).get("warnings").is_none(), "and is not named again");
+    }
 }
 
 #[test]
