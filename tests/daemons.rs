@@ -169,6 +169,26 @@ fn a_socket_without_its_service_is_enough() {
 }
 
 #[test]
+fn a_socket_may_start_a_service_of_another_name() {
+    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
+    world.sh("systemctl stop nix-daemon.socket nix-daemon.service
+        mkdir -p /run/systemd/system/nix-daemon.socket.d
+        mv /lib/systemd/system/nix-daemon.service /run/systemd/system/worker.service
+        printf '[Socket]\nService=worker.service\n' >/run/systemd/system/nix-daemon.socket.d/test.conf
+        systemctl daemon-reload && systemctl start nix-daemon.socket");
+    save(&world);
+    let before = picture(&world);
+    world.sh("rm /nix/var/nix/gcroots/fixture");
+    world.nix(["nix-collect-garbage"]).ok();
+    let restored = restore(&world);
+    let why = restored["daemon"].as_str().unwrap();
+    assert_eq!(why, "systemd has nix-daemon.socket active, and listens for it itself");
+    assert_same(&before, &picture(&world));
+    assert!(world.daemon_answers());
+    world.verify_store();
+}
+
+#[test]
 fn the_users_own_commands_run_as_the_user() {
     let world = saved_and_wiped(Role::Mid);
     let stop = "id -un >>/tmp/stopped; sudo kill $(sudo fuser /nix/var/nix/daemon-socket/socket)";

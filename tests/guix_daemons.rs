@@ -205,16 +205,19 @@ fn a_shepherd_that_starts_the_daemon_with_its_first_client_is_in_charge_too() {
         assert_eq!(warnings(&restored), [""; 0]);
         assert_eq!(listener(&world, SOCKET), shepherd);
         assert_restored(&world);
-        let refused = restore_twice_as_process(&world);
-        assert!(refused.stderr.contains("use --daemon shepherd"), "{refused}");
+        forget(&world);
+        let before = daemons(&world);
+        let failed = attempt(&world, "runner", "restore", &["--daemon", "process"]).fails();
+        assert!(failed.stderr.contains("use --daemon shepherd"), "{failed}");
+        assert_refused(&world, &before, &failed);
     }
 }
 
-/// Wipes the store under the daemon's back, and restores with a choice that does not fit.
-fn restore_twice_as_process(world: &World) -> Output {
+/// Has the daemon itself delete what was restored.
+fn forget(world: &World) {
     world.sh("rm -r /var/guix/gcroots/storecache");
     world.nix(["guix", "gc"]).ok();
-    attempt(world, "runner", "restore", &["--daemon", "process"]).fails()
+    assert!(world.valid_paths().is_empty());
 }
 
 #[test]
@@ -255,9 +258,15 @@ fn a_shepherd_of_the_user_may_run_the_daemon_through_sudo() {
                  '(\"/usr/bin/sudo\" \"-n\" \"/usr/bin/guix-daemon\"
                    \"--build-users-group=guixbuild\" \"--no-substitutes\"))
         #:stop (lambda (process)
-                 (system* \"sudo\" \"-n\" \"pkill\" \"-x\" \"guix-daemon\")
+                 (system* \"sudo\" \"setsid\" \"--fork\" \"/tmp/end-later\")
                  #f)
         #:respawn? #t)";
+    std::fs::write(
+        world.host("/tmp/end-later"),
+        "#!/bin/sh\npid=$(pgrep -ox guix-daemon)\nsleep 1\nkill $pid\n",
+    )
+    .unwrap();
+    world.sh("chmod +x /tmp/end-later");
     start_shepherd(&world, "runner", socket, service);
     poll::until("the daemon to listen", SOON, || listener(&world, SOCKET).ok_or("it does not"));
     for more in [&["--daemon", "shepherd"][..], &[]] {
@@ -270,8 +279,7 @@ fn a_shepherd_of_the_user_may_run_the_daemon_through_sudo() {
         assert_eq!(why(&restored), expected);
         assert_restored(&world);
         assert_ne!(listener(&world, SOCKET), Some(before));
-        world.sh("rm -r /var/guix/gcroots/storecache");
-        world.nix(["guix", "gc"]).ok();
+        forget(&world);
     }
 }
 
@@ -412,12 +420,19 @@ fn systemd_does_not_revive_the_daemon_meanwhile_and_mounts_the_store_read_only_a
     assert!(failed.stderr.contains("use --daemon systemd"), "{failed}");
     assert_refused(&world, &[before.parse().unwrap()], &failed);
 
+    // Stopped along with the daemon, and not started by its start.
+    world.sh(
+        "printf '[Unit]\nRequires=guix-daemon.service\n[Service]\nExecStart=/bin/sleep 1000\n' \
+             >/run/systemd/system/publisher.service
+         systemctl daemon-reload && systemctl start publisher",
+    );
     let restored = restore(&world);
     let expected =
         format!("systemd has guix-daemon.service active, and process {before} of it listens");
     assert_eq!(why(&restored), expected);
     assert_eq!(warnings(&restored), [""; 0]);
     assert_eq!(restarts(), restarted, "nothing was revived");
+    assert_eq!(world.run(["systemctl", "is-active", "publisher"]).stdout, "active\n");
     assert_eq!(daemons(&world), [main().trim().parse::<u32>().unwrap()]);
     await_read_only(&world);
     assert_eq!(world.ok(["systemctl", "is-active", "gnu-store.mount"]).stdout, "active\n");
@@ -463,6 +478,24 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
         if all.len() == 1 { Ok(()) } else { Err(format!("{all:?}")) }
     });
     assert_restored(&world);
+
+    // The second one ends, and leaves the first one deaf.
+    forget(&world);
+    let second = second_daemon(&world);
+    end(&world, second);
+    let restored = restore(&world);
+    let expected = "systemd has guix-daemon.service active, and nothing listens";
+    assert_eq!(why(&restored), expected);
+    assert_restored(&world);
+}
+
+/// Takes a daemon away in a hurry, as a user would.
+fn end(world: &World, pid: u32) {
+    world.sh(&format!("kill {pid}"));
+    poll::until("nobody to listen", SOON, || match listener(world, SOCKET) {
+        None => Ok(()),
+        Some(pid) => Err(format!("process {pid} does")),
+    });
 }
 
 #[test]
@@ -478,6 +511,17 @@ fn a_second_daemon_beside_a_bare_one_is_in_charge_and_the_first_is_named() {
     assert!(warnings[0].contains(&format!("process {first} (guix-daemon")), "{restored}");
     assert!(warnings[0].contains("lost the socket"), "{restored}");
     assert_the_second_was_restarted(&world, first, second);
+
+    // Once the second one has ended, nobody can be asked, and the first one is not in the way.
+    forget(&world);
+    end(&world, listener(&world, SOCKET).unwrap());
+    let restored = restore(&world);
+    assert_eq!(why(&restored), "nothing listens on its socket");
+    assert!(self::warnings(&restored)[0].contains(&format!("process {first} (guix-daemon")));
+    assert_eq!(daemons(&world), [first]);
+    world.sh(&format!("kill {first}"));
+    world.start_daemon();
+    assert_restored(&world);
 }
 
 #[track_caller]
@@ -552,9 +596,8 @@ fn a_daemon_behind_a_script_is_named_only_when_its_program_was_replaced() {
         let restored = restore(&world);
         assert_eq!(warnings(&restored), [""; 0], "{restored}");
 
-        world.sh("cp /opt/guix/.daemon /opt/guix/new && mv /opt/guix/new /opt/guix/.daemon
-            rm -r /var/guix/gcroots/storecache");
-        world.nix(["guix", "gc"]).ok();
+        forget(&world);
+        world.sh("cp /opt/guix/.daemon /opt/guix/new && mv /opt/guix/new /opt/guix/.daemon");
         let before = listener(&world, SOCKET).unwrap();
         let restored = restore(&world);
         let warnings = warnings(&restored);

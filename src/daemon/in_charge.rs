@@ -322,7 +322,7 @@ impl<'a> Facts<'a> {
             let process = procfs::describe(pid);
             format!(
                 "{process} is a daemon of this store too, but has lost the socket, so that nobody \
-                 reaches it; end it"
+                 reaches it; end it, or start it anew"
             )
         };
         lost.into_iter().map(warn).collect()
