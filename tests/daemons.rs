@@ -278,6 +278,41 @@ fn a_daemon_whose_program_was_replaced_is_named_and_the_new_one_runs() {
 }
 
 #[test]
+fn a_second_daemon_on_the_socket_is_in_charge_and_the_first_is_named() {
+    for container in [false, true] {
+        let plan = World::build(Role::New).fixture(Fixture::Small);
+        let world = if container { plan.container().start() } else { plan.start() };
+        world.start_daemon();
+        save(&world);
+        world.wipe_store();
+        let pids = || world.run(["pgrep", "-x", "nix-daemon"]).lines();
+        let first = pids();
+        world.sh("setsid --fork nix-daemon --daemon --option cores 1 </dev/null >>/var/log/b 2>&1");
+        let socket = "/nix/var/nix/daemon-socket/socket";
+        let second = poll::until("the second daemon to listen", SOON, || {
+            let pid = world.listener(socket).map(|pid| pid.to_string());
+            pid.filter(|pid| pid != "1" && !first.contains(pid)).ok_or("it does not")
+        });
+        let restored = restore(&world);
+        let why = restored["daemon"].as_str().unwrap();
+        assert!(why.contains(&format!("process {second} listens on its socket")), "{why}");
+        let warnings = restored["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), 1, "{restored}");
+        let warning = warnings[0].as_str().unwrap();
+        if container {
+            assert!(why.contains("systemd has nix-daemon.socket"), "{why}");
+            assert!(warning.contains("systemctl restart nix-daemon.socket"), "{warning}");
+        } else {
+            assert!(warning.contains(&format!("process {} (nix-daemon", first[0])), "{warning}");
+        }
+        assert!(first.iter().all(|pid| pids().contains(pid)), "the first is untouched");
+        assert!(!pids().contains(&second));
+        assert!(world.daemon_answers());
+        world.verify_store();
+    }
+}
+
+#[test]
 fn a_daemon_in_another_container_is_refused_before_anything_is_stopped() {
     let world = saved_and_wiped(Role::Mid);
     let pid = world.daemon_pid();

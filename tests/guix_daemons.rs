@@ -30,15 +30,6 @@ fn wiped(role: Role, container: bool) -> World {
     world
 }
 
-/// The process that called `listen` on a socket, as the kernel tells whoever connects.
-fn listener(world: &World, socket: &str) -> Option<u32> {
-    let ask = "import socket, struct, sys
-s = socket.socket(socket.AF_UNIX)
-s.connect(sys.argv[1])
-print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])";
-    world.run(["python3", "-c", ask, socket]).stdout.trim().parse().ok()
-}
-
 /// The pids of what is called guix-daemon and is no worker of one.
 fn daemons(world: &World) -> Vec<u32> {
     let listed = world.run(["ps", "-o", "pid=,ppid=", "-C", "guix-daemon"]).stdout;
@@ -51,10 +42,10 @@ fn daemons(world: &World) -> Vec<u32> {
 
 /// Starts one more daemon, which takes the socket from the one that has it.
 fn second_daemon(world: &World) -> u32 {
-    let first = listener(world, SOCKET).expect("a first daemon listens");
+    let first = world.listener(SOCKET).expect("a first daemon listens");
     let daemon = "guix-daemon --build-users-group=guixbuild --no-substitutes --cores=1";
     world.sh(&format!("setsid --fork {daemon} </dev/null >>/var/log/second.log 2>&1"));
-    poll::until("the second daemon to listen", SOON, || match listener(world, SOCKET) {
+    poll::until("the second daemon to listen", SOON, || match world.listener(SOCKET) {
         Some(pid) if pid != first => Ok(pid),
         other => Err(format!("{other:?}")),
     })
@@ -161,7 +152,7 @@ fn under_the_systems_shepherd_the_service_is_stopped_and_runs_again_with_what_re
         std::fs::write(world.host("/tmp/publisher.scm"), publisher).unwrap();
         world.ok(["herd", "load", "root", "/tmp/publisher.scm"]);
         let before = world.daemon_pid().unwrap();
-        let shepherd = listener(&world, SYSTEM_SHEPHERD);
+        let shepherd = world.listener(SYSTEM_SHEPHERD);
 
         let restored = restore(&world);
         let expected = format!(
@@ -172,7 +163,7 @@ fn under_the_systems_shepherd_the_service_is_stopped_and_runs_again_with_what_re
         assert_eq!(warnings(&restored), [""; 0]);
         assert_restored(&world);
         assert_ne!(world.daemon_pid(), Some(before));
-        assert_eq!(listener(&world, SYSTEM_SHEPHERD), shepherd);
+        assert_eq!(world.listener(SYSTEM_SHEPHERD), shepherd);
         let status = |service: &str| world.ok(["herd", "status", service]).stdout;
         assert!(status("publisher").contains("It is running"), "{}", status("publisher"));
         let daemon = status("guix-daemon");
@@ -197,13 +188,13 @@ fn a_shepherd_that_starts_the_daemon_with_its_first_client_is_in_charge_too() {
                #:stop (make-systemd-destructor))"
         );
         start_shepherd(&world, "root", SYSTEM_SHEPHERD, &activated);
-        let shepherd = listener(&world, SYSTEM_SHEPHERD);
-        assert_eq!(listener(&world, SOCKET), shepherd, "the shepherd itself listens");
+        let shepherd = world.listener(SYSTEM_SHEPHERD);
+        assert_eq!(world.listener(SOCKET), shepherd, "the shepherd itself listens");
         let restored = restore(&world);
         assert!(why(&restored).contains("has its service guix-daemon running"), "{restored}");
         assert!(why(&restored).contains("listens for it itself"), "{restored}");
         assert_eq!(warnings(&restored), [""; 0]);
-        assert_eq!(listener(&world, SOCKET), shepherd);
+        assert_eq!(world.listener(SOCKET), shepherd);
         assert_restored(&world);
         forget(&world);
         let before = daemons(&world);
@@ -230,7 +221,7 @@ fn a_shepherd_of_the_user_is_found_in_the_runtime_directory_even_in_the_backgrou
     let services =
         format!("{OWN}))\n(perform-service-action root-service 'daemonize)\n(list (list ");
     start_shepherd(&world, "runner", socket, &services);
-    let began = listener(&world, socket).unwrap();
+    let began = world.listener(socket).unwrap();
     world.run(["test", "-e", &format!("/proc/{began}")]).fails();
     let before = daemons(&world);
 
@@ -268,9 +259,9 @@ fn a_shepherd_of_the_user_may_run_the_daemon_through_sudo() {
     .unwrap();
     world.sh("chmod +x /tmp/end-later");
     start_shepherd(&world, "runner", socket, service);
-    poll::until("the daemon to listen", SOON, || listener(&world, SOCKET).ok_or("it does not"));
+    poll::until("the daemon to listen", SOON, || world.listener(SOCKET).ok_or("it does not"));
     for more in [&["--daemon", "shepherd"][..], &[]] {
-        let before = listener(&world, SOCKET).unwrap();
+        let before = world.listener(SOCKET).unwrap();
         let restored = report(&restore_with(&world, "SHEPHERD_SOCKET", socket, more).ok());
         let expected = format!(
             "the shepherd behind {socket} has its service guix-daemon running, and process {before} \
@@ -278,7 +269,7 @@ fn a_shepherd_of_the_user_may_run_the_daemon_through_sudo() {
         );
         assert_eq!(why(&restored), expected);
         assert_restored(&world);
-        assert_ne!(listener(&world, SOCKET), Some(before));
+        assert_ne!(world.listener(SOCKET), Some(before));
         forget(&world);
     }
 }
@@ -322,7 +313,7 @@ fn a_shepherd_that_does_not_have_the_daemon_or_does_not_answer_is_an_error_befor
     assert!(failed.stderr.contains("use --daemon shepherd"), "{failed}");
     assert_refused(&world, &before, &failed);
 
-    let shepherd = listener(&world, SYSTEM_SHEPHERD).unwrap();
+    let shepherd = world.listener(SYSTEM_SHEPHERD).unwrap();
     world.sh(&format!("kill -STOP {shepherd}"));
     let failed = refusal(&["--daemon-timeout", "1"]);
     assert!(failed.stderr.contains("no answer within 1 s"), "{failed}");
@@ -377,14 +368,14 @@ fn when_the_run_is_killed_or_interrupted_the_shepherd_has_the_daemon_up_again() 
         let holder = hold_big_lock(&world);
         let words = ["restore"].into_iter().chain(flags(&world));
         let restoring = world.storecache_as("runner", words).spawn();
-        poll::until("the daemon to be stopped", SOON, || match listener(&world, SOCKET) {
+        poll::until("the daemon to be stopped", SOON, || match world.listener(SOCKET) {
             None => Ok(()),
             Some(pid) => Err(format!("process {pid} listens; {}", restoring.stderr())),
         });
         if killed {
             kill_process(root_half(&world), Signal::KILL).unwrap();
             poll::until("the daemon to listen", PROMISED, || {
-                listener(&world, SOCKET).ok_or("it does not")
+                world.listener(SOCKET).ok_or("it does not")
             });
         } else {
             restoring.signal(Signal::INT);
@@ -471,7 +462,7 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
     await_read_only(&world);
 
     // As the warning says.
-    let now = listener(&world, SOCKET).unwrap();
+    let now = world.listener(SOCKET).unwrap();
     world.sh(&format!("kill {now}; systemctl restart guix-daemon.service"));
     poll::until("one daemon", SOON, || {
         let all = daemons(&world);
@@ -492,10 +483,32 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
 /// Takes a daemon away in a hurry, as a user would.
 fn end(world: &World, pid: u32) {
     world.sh(&format!("kill {pid}"));
-    poll::until("nobody to listen", SOON, || match listener(world, SOCKET) {
+    poll::until("nobody to listen", SOON, || match world.listener(SOCKET) {
         None => Ok(()),
         Some(pid) => Err(format!("process {pid} does")),
     });
+}
+
+#[test]
+fn a_second_daemon_beside_that_of_a_shepherd_is_in_charge_and_both_are_named() {
+    let world = wiped(Role::GuixRoot, false);
+    world.start_shepherd();
+    let first = daemons(&world)[0];
+    let second = second_daemon(&world);
+    let before = daemons(&world);
+    let failed = attempt(&world, "runner", "restore", &["--daemon", "shepherd"]).fails();
+    assert!(failed.stderr.contains(&format!("running as process {first}")), "{failed}");
+    assert!(failed.stderr.contains(&format!("it is process {second} (guix-daemon")), "{failed}");
+    assert_refused(&world, &before, &failed);
+
+    let restored = restore(&world);
+    assert!(why(&restored).contains(&format!("process {second} listens")), "{restored}");
+    assert!(why(&restored).contains("has its service guix-daemon running"), "{restored}");
+    let warnings = warnings(&restored);
+    assert_eq!(warnings.len(), 1, "{restored}");
+    let advice = format!("herd --socket={SYSTEM_SHEPHERD} restart guix-daemon");
+    assert!(warnings[0].contains(&advice), "{restored}");
+    assert_the_second_was_restarted(&world, first, second);
 }
 
 #[test]
@@ -514,7 +527,7 @@ fn a_second_daemon_beside_a_bare_one_is_in_charge_and_the_first_is_named() {
 
     // Once the second one has ended, nobody can be asked, and the first one is not in the way.
     forget(&world);
-    end(&world, listener(&world, SOCKET).unwrap());
+    end(&world, world.listener(SOCKET).unwrap());
     let restored = restore(&world);
     assert_eq!(why(&restored), "nothing listens on its socket");
     assert!(self::warnings(&restored)[0].contains(&format!("process {first} (guix-daemon")));
@@ -529,7 +542,7 @@ fn assert_the_second_was_restarted(world: &World, first: u32, second: u32) {
     let all = daemons(world);
     assert!(all.contains(&first) && !all.contains(&second), "{all:?}");
     assert_eq!(all.len(), 2);
-    let now = listener(world, SOCKET).expect("a daemon listens");
+    let now = world.listener(SOCKET).expect("a daemon listens");
     assert_ne!(now, first);
     let words = world.sh(&format!("cat /proc/{now}/cmdline")).stdout;
     assert!(words.contains("--cores=1"), "{words}");
@@ -545,13 +558,13 @@ fn a_bare_daemon_that_somebody_else_starts_again_is_not_started_twice() {
     // A supervisor that storecache knows nothing of.
     let keep_up = format!("while :; do {daemon}; done </dev/null >>/var/log/guix-daemon.log 2>&1");
     world.ok(["setsid", "--fork", "bash", "-c", &keep_up]);
-    let before = poll::until("the daemon", SOON, || listener(&world, SOCKET).ok_or("none"));
+    let before = poll::until("the daemon", SOON, || world.listener(SOCKET).ok_or("none"));
     let parent = |pid: u32| world.sh(&format!("ps -o ppid= -p {pid}")).stdout;
     let supervisor = parent(before);
     let restored = restore(&world);
     assert_eq!(why(&restored), format!("process {before} listens on its socket"));
     assert_restored(&world);
-    let now = listener(&world, SOCKET).unwrap();
+    let now = world.listener(SOCKET).unwrap();
     assert_ne!(now, before);
     assert_eq!(parent(now), supervisor, "it is the supervisor's");
 }
@@ -561,7 +574,7 @@ fn an_unprivileged_daemon_starts_again_with_its_capability() {
     let world = wiped(Role::Guix, false);
     world.start_daemon();
     let rights = || {
-        let pid = listener(&world, SOCKET).unwrap();
+        let pid = world.listener(SOCKET).unwrap();
         world.sh(&format!("grep -E '^(Uid|Gid|Groups|Cap|Umask)' /proc/{pid}/status")).stdout
     };
     let before = rights();
@@ -592,13 +605,13 @@ fn a_daemon_behind_a_script_is_named_only_when_its_program_was_replaced() {
         } else {
             world.sh(&format!("setsid --fork {daemon} </dev/null >>/var/log/log 2>&1"));
         }
-        poll::until("the daemon to listen", SOON, || listener(&world, SOCKET).ok_or("none"));
+        poll::until("the daemon to listen", SOON, || world.listener(SOCKET).ok_or("none"));
         let restored = restore(&world);
         assert_eq!(warnings(&restored), [""; 0], "{restored}");
 
         forget(&world);
         world.sh("cp /opt/guix/.daemon /opt/guix/new && mv /opt/guix/new /opt/guix/.daemon");
-        let before = listener(&world, SOCKET).unwrap();
+        let before = world.listener(SOCKET).unwrap();
         let restored = restore(&world);
         let warnings = warnings(&restored);
         assert_eq!(warnings.len(), 1, "{restored}");

@@ -46,16 +46,19 @@ pub struct Found {
 /// When the one that the user named is not there, or does not run the process that listens.
 pub fn find(choice: &DaemonChoice, at: &Whereabouts<'_>) -> Result<Found> {
     let untouched = |daemon, why: &str| Found { daemon, why: why.into(), warnings: Vec::new() };
+    // Units of this machine say nothing about a store below another root.
+    let on_this_machine = at.root == Path::new("/");
     match choice {
         DaemonChoice::None => Ok(untouched(Daemon::None, "asked to leave the daemon alone")),
         DaemonChoice::Command { stop, start } => {
             let (stop, start, run_as) = (stop.clone(), start.clone(), at.requester);
             Ok(untouched(Daemon::Command { stop, start, run_as }, "commands were given"))
         }
-        DaemonChoice::Auto => Facts::gather(at)?.auto(),
-        DaemonChoice::Systemd => Facts::gather(at)?.systemd(),
-        DaemonChoice::Shepherd => Facts::gather(at)?.shepherd(),
-        DaemonChoice::Process => Facts::gather(at)?.process(),
+        DaemonChoice::Auto => Facts::gather(at, on_this_machine)?.auto(),
+        // Whoever names it means the systemd of this machine, wherever the store is.
+        DaemonChoice::Systemd => Facts::gather(at, true)?.systemd(),
+        DaemonChoice::Shepherd => Facts::gather(at, on_this_machine)?.shepherd(),
+        DaemonChoice::Process => Facts::gather(at, on_this_machine)?.process(),
     }
 }
 
@@ -76,13 +79,10 @@ struct Asked {
 }
 
 impl<'a> Facts<'a> {
-    fn gather(at: &'a Whereabouts<'a>) -> Result<Self> {
+    fn gather(at: &'a Whereabouts<'a>, asks_systemd: bool) -> Result<Self> {
         let listener = process::listener(&at.socket)?;
-        // Units of this machine say nothing about a store below another root.
-        let units = (at.root == Path::new("/") && systemd::is_running())
-            .then(|| Active::of(at.units))
-            .transpose()?
-            .flatten();
+        let asks_systemd = asks_systemd && systemd::is_running();
+        let units = asks_systemd.then(|| Active::of(at.units)).transpose()?.flatten();
         let mut facts = Facts { at, listener, units, services: Vec::new(), silent: Vec::new() };
         if facts.systemd_listens() {
             return Ok(facts);
@@ -166,8 +166,8 @@ impl<'a> Facts<'a> {
             Some(1) if self.systemd_listens() => "listens for it itself".to_owned(),
             Some(pid) if self.systemd_listens() => format!("process {pid} of it listens"),
             Some(pid) => bail!(
-                "systemd has {}, but it is {} that listens on {}; end the one that is too many, or \
-                 use --daemon auto",
+                "{}, but it is {} that listens on {}; end the one that is too many, or use \
+                 --daemon auto",
                 units.describe(),
                 procfs::describe(pid),
                 self.at.socket.display()
@@ -226,13 +226,11 @@ impl<'a> Facts<'a> {
                 self.at.units.join(", ")
             );
         }
-        let beside = self.services.iter().filter(|asked| asked.service.is_running);
-        let beside = beside.filter_map(|asked| self.service_beside(&asked.service));
+        let beside = self.running().filter_map(|asked| self.service_beside(&asked.service));
         let warnings = self.units_beside().into_iter().chain(beside).chain(self.lost()).collect();
-        let although = match &self.units {
-            Some(units) => format!(", although systemd has {}", units.describe()),
-            None => String::new(),
-        };
+        let although = self.running().next().map(|asked| asked.service.describe());
+        let although = self.units.as_ref().map(Active::describe).or(although);
+        let although = although.map(|other| format!(", although {other}")).unwrap_or_default();
         let why = format!("process {pid} listens on its socket{although}");
         Ok(Found { daemon: Daemon::Process { pid }, why, warnings })
     }
@@ -246,21 +244,24 @@ impl<'a> Facts<'a> {
     /// The service that runs what listens, or that would if anything did.
     fn service(&self) -> Option<&Asked> {
         let tied = |asked: &&Asked| self.listener.is_none() || asked.tie != Tie::None;
-        self.services.iter().filter(|asked| asked.service.is_running).find(tied)
+        self.running().find(tied)
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Asked> {
+        self.services.iter().filter(|asked| asked.service.is_running)
     }
 
     fn no_service(&self) -> anyhow::Error {
         let socket = |asked: &Asked| asked.service.shepherd.socket.display().to_string();
-        let running = self.services.iter().find(|asked| asked.service.is_running);
+        let running = self.running().next();
         let name = self.at.name;
         if self.systemd_listens() {
             return anyhow!("systemd runs what listens on the socket; use --daemon systemd");
         }
         if let (Some(asked), Some(listener)) = (running, self.listener) {
             return anyhow!(
-                "the shepherd behind {} has {}, but it is {} that listens on {}; end the one that \
-                 is too many, or use --daemon auto",
-                socket(asked),
+                "{}, but it is {} that listens on {}; end the one that is too many, or use \
+                 --daemon auto",
                 asked.service.describe(),
                 procfs::describe(listener),
                 self.at.socket.display()
@@ -288,17 +289,14 @@ impl<'a> Facts<'a> {
     fn units_beside(&self) -> Option<String> {
         let units = self.units.as_ref()?;
         let names = units.units.join(" ");
-        self.beside(
-            &format!("systemd has {}", units.describe()),
-            &format!("systemctl restart {names}"),
-        )
+        self.beside(&units.describe(), &format!("systemctl restart {names}"))
     }
 
     /// The same of a shepherd.
     fn service_beside(&self, service: &Service) -> Option<String> {
         let socket = service.shepherd.socket.display();
-        let has = format!("the shepherd behind {socket} has {}", service.describe());
-        self.beside(&has, &format!("herd --socket={socket} restart {}", service.name))
+        let restart = format!("herd --socket={socket} restart {}", service.name);
+        self.beside(&service.describe(), &restart)
     }
 
     fn beside(&self, has: &str, restart: &str) -> Option<String> {

@@ -49,7 +49,7 @@ impl Active {
     pub fn describe(&self) -> String {
         let pid = self.services.iter().find_map(|service| service.pid);
         let process = pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
-        format!("{} active{process}", self.units.join(" and "))
+        format!("systemd has {} active{process}", self.units.join(" and "))
     }
 }
 
