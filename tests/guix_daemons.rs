@@ -76,6 +76,7 @@ fn start_shepherd_after(world: &World, user: &str, socket: &str, service: &str, 
         let status = herd(world, user, socket, &["status", "guix-daemon"]);
         if status.stdout.contains("It is running") { Ok(()) } else { Err(status.to_string()) }
     });
+    poll::until("a daemon to listen", SOON, || world.listener(SOCKET).ok_or("none"));
 }
 
 fn herd(world: &World, user: &str, socket: &str, words: &[&str]) -> Output {
@@ -107,7 +108,10 @@ fn assert_restored(world: &World) {
     assert!(world.daemon_answers());
     assert!(world.valid_paths().len() > 30);
     assert_eq!(staging(world), [""; 0]);
-    assert_eq!(daemons(world).len(), 1, "exactly one daemon is up");
+    poll::until("exactly one daemon to be up", SOON, || {
+        let all = daemons(world);
+        if all.len() == 1 { Ok(()) } else { Err(format!("{all:?}")) }
+    });
     world.builds_nothing_of(world.role(), Fixture::Small);
     world.verify_store();
 }
@@ -259,7 +263,6 @@ fn a_shepherd_of_the_user_may_run_the_daemon_through_sudo() {
     .unwrap();
     world.sh("chmod +x /tmp/end-later");
     start_shepherd(&world, "runner", socket, service);
-    poll::until("the daemon to listen", SOON, || world.listener(SOCKET).ok_or("it does not"));
     for more in [&["--daemon", "shepherd"][..], &[]] {
         let before = world.listener(SOCKET).unwrap();
         let restored = report(&restore_with(&world, "SHEPHERD_SOCKET", socket, more).ok());
@@ -280,8 +283,8 @@ fn the_socket_of_a_stranger_is_not_talked_to() {
     let socket = "/home/nosudo/guix/socket";
     let service = "(service '(guix-daemon) #:start (const #t)
         #:stop (lambda _ (call-with-output-file \"/tmp/stopped\" (const #t)) #f))";
-    start_shepherd(&world, "nosudo", socket, service);
     world.start_daemon();
+    start_shepherd(&world, "nosudo", socket, service);
     let before = daemons(&world);
     let failed = restore_with(&world, "SHEPHERD_SOCKET", socket, &["--daemon", "shepherd"]).fails();
     assert!(failed.stderr.contains("belongs to the user 1002"), "{failed}");
@@ -289,6 +292,7 @@ fn the_socket_of_a_stranger_is_not_talked_to() {
 
     let restored = report(&restore_with(&world, "SHEPHERD_SOCKET", socket, &[]).ok());
     assert!(why(&restored).contains(&format!("process {} listens", before[0])), "{restored}");
+    assert!(warnings(&restored)[0].contains("belongs to the user 1002"), "{restored}");
     assert_restored(&world);
     assert!(!world.host("/tmp/stopped").exists());
 
@@ -464,10 +468,6 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
     // As the warning says.
     let now = world.listener(SOCKET).unwrap();
     world.sh(&format!("kill {now}; systemctl restart guix-daemon.service"));
-    poll::until("one daemon", SOON, || {
-        let all = daemons(&world);
-        if all.len() == 1 { Ok(()) } else { Err(format!("{all:?}")) }
-    });
     assert_restored(&world);
 
     // The second one ends, and leaves the first one deaf.

@@ -4,7 +4,7 @@
 //! charge of the daemon, and nobody else's means can stop it or start it again.
 
 use super::choice::{Daemon, DaemonChoice};
-use super::shepherd::{self, Behind, Service, Tie};
+use super::shepherd::{self, Behind, Service, Shepherd, Tie};
 use super::systemd::{self, Active};
 use super::{process, procfs, rivals};
 use anyhow::{Result, anyhow, bail};
@@ -68,7 +68,9 @@ struct Facts<'a> {
     listener: Option<u32>,
     units: Option<Active>,
     services: Vec<Asked>,
-    /// Why a shepherd that is there could not be asked.
+    /// Shepherds that have no such service.
+    unaware: Vec<String>,
+    /// Why others could not be asked.
     silent: Vec<String>,
 }
 
@@ -83,7 +85,8 @@ impl<'a> Facts<'a> {
         let listener = process::listener(&at.socket)?;
         let asks_systemd = asks_systemd && systemd::is_running();
         let units = asks_systemd.then(|| Active::of(at.units)).transpose()?.flatten();
-        let mut facts = Facts { at, listener, units, services: Vec::new(), silent: Vec::new() };
+        let (services, unaware, silent) = Default::default();
+        let mut facts = Facts { at, listener, units, services, unaware, silent };
         if facts.systemd_listens() {
             return Ok(facts);
         }
@@ -100,46 +103,36 @@ impl<'a> Facts<'a> {
     }
 
     fn ask(&mut self, socket: &Path) -> Result<()> {
-        let at = self.at;
-        let (pid, reason) = match shepherd::behind(socket, at.requester, at.patience)? {
+        let shown = socket.display();
+        let (pid, answer) = match shepherd::behind(socket, self.at.requester, self.at.patience)? {
             Behind::Nobody => return Ok(()),
+            Behind::Shepherd(shepherd, pid) => (pid, self.service_of(&shepherd)),
             Behind::Stranger { uid, pid } => {
-                let socket = socket.display();
-                (
-                    pid,
-                    format!(
-                        "the shepherd behind {socket} belongs to the user {uid}, and only its \
-                     owner may talk to it"
-                    ),
-                )
-            }
-            Behind::Shepherd(shepherd, pid) => {
-                let asked = shepherd.service(at.name).and_then(|service| {
-                    let Some(service) = service else { return Ok(None) };
-                    let tie = self.listener.map(|pid| service.tie(pid)).transpose()?;
-                    Ok(Some(Asked { service, tie: tie.unwrap_or(Tie::None) }))
-                });
-                match asked {
-                    Ok(Some(asked)) => {
-                        self.services.push(asked);
-                        return Ok(());
-                    }
-                    Ok(None) => {
-                        let socket = socket.display();
-                        let unknown =
-                            format!("the shepherd behind {socket} has no service {}", at.name);
-                        self.silent.push(unknown);
-                        return Ok(());
-                    }
-                    Err(e) => (pid, format!("{e:#}")),
-                }
+                let owner = format!("belongs to the user {uid}, and only its owner may talk to it");
+                (pid, Err(anyhow!("the shepherd behind {shown} {owner}")))
             }
         };
-        if pid != 1 && self.listener.is_some_and(|listener| procfs::descends(listener, pid)) {
-            bail!("process {pid} runs the daemon and would start it again, but {reason}");
+        match answer {
+            Ok(Some(asked)) => self.services.push(asked),
+            Ok(None) => {
+                let name = self.at.name;
+                self.unaware.push(format!("the shepherd behind {shown} has no service {name}"));
+            }
+            // Init is above everything, and need not be in charge of it.
+            Err(e) if pid != 1 && self.listener.is_some_and(|it| procfs::descends(it, pid)) => {
+                return Err(e.context(format!(
+                    "process {pid} runs the daemon and would start it again, but cannot be told to stop it"
+                )));
+            }
+            Err(e) => self.silent.push(format!("{e:#}")),
         }
-        self.silent.push(reason);
         Ok(())
+    }
+
+    fn service_of(&self, shepherd: &Shepherd) -> Result<Option<Asked>> {
+        let Some(service) = shepherd.service(self.at.name)? else { return Ok(None) };
+        let tie = self.listener.map_or(Ok(Tie::None), |listener| service.tie(listener))?;
+        Ok(Some(Asked { service, tie }))
     }
 
     fn auto(self) -> Result<Found> {
@@ -227,7 +220,8 @@ impl<'a> Facts<'a> {
             );
         }
         let beside = self.running().filter_map(|asked| self.service_beside(&asked.service));
-        let warnings = self.units_beside().into_iter().chain(beside).chain(self.lost()).collect();
+        let beside = self.units_beside().into_iter().chain(beside);
+        let warnings = beside.chain(self.lost()).chain(self.silent.clone()).collect();
         let although = self.running().next().map(|asked| asked.service.describe());
         let although = self.units.as_ref().map(Active::describe).or(although);
         let although = although.map(|other| format!(", although {other}")).unwrap_or_default();
@@ -274,8 +268,9 @@ impl<'a> Facts<'a> {
                 socket(asked)
             );
         }
-        if !self.silent.is_empty() {
-            return anyhow!("{}; use --daemon auto", self.silent.join("; "));
+        let others = [&self.silent[..], &self.unaware].concat();
+        if !others.is_empty() {
+            return anyhow!("{}; use --daemon auto", others.join("; "));
         }
         let sockets = self.at.shepherds.iter().map(|socket| socket.display().to_string());
         anyhow!(
