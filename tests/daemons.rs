@@ -169,6 +169,26 @@ fn a_socket_without_its_service_is_enough() {
 }
 
 #[test]
+fn a_socket_may_start_a_service_of_another_name() {
+    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
+    world.sh("systemctl stop nix-daemon.socket nix-daemon.service
+        mkdir -p /run/systemd/system/nix-daemon.socket.d
+        mv /lib/systemd/system/nix-daemon.service /run/systemd/system/worker.service
+        printf '[Socket]\nService=worker.service\n' >/run/systemd/system/nix-daemon.socket.d/test.conf
+        systemctl daemon-reload && systemctl start nix-daemon.socket");
+    save(&world);
+    let before = picture(&world);
+    world.sh("rm /nix/var/nix/gcroots/fixture");
+    world.nix(["nix-collect-garbage"]).ok();
+    let restored = restore(&world);
+    let why = restored["daemon"].as_str().unwrap();
+    assert_eq!(why, "systemd has nix-daemon.socket active, and listens for it itself");
+    assert_same(&before, &picture(&world));
+    assert!(world.daemon_answers());
+    world.verify_store();
+}
+
+#[test]
 fn the_users_own_commands_run_as_the_user() {
     let world = saved_and_wiped(Role::Mid);
     let stop = "id -un >>/tmp/stopped; sudo kill $(sudo fuser /nix/var/nix/daemon-socket/socket)";
@@ -210,18 +230,86 @@ fn without_a_daemon_the_locks_suffice() {
     world.verify_store();
 }
 
+/// The file that the daemon runs, which is also what it would be started from.
+fn program(world: &World) -> String {
+    let pid = world.daemon_pid().unwrap();
+    world.sh(&format!("readlink /proc/{pid}/exe")).stdout.trim().to_owned()
+}
+
 #[test]
 fn a_daemon_that_could_not_be_started_again_is_not_stopped() {
     let world = saved_and_wiped(Role::Mid);
     let pid = world.daemon_pid();
-    let program = world.sh(&format!("readlink /proc/{}/exe", pid.unwrap())).stdout;
-    let program = program.trim();
-    world.sh(&format!("cp {program} /tmp/copy; mv /tmp/copy {program}"));
-    // The same name is there again, so the running one is called deleted by the kernel.
+    world.sh(&format!("rm {}", program(&world)));
     let failed = attempt(&world, "runner", "restore", &[]).fails();
     assert!(failed.stderr.contains("not on disk any more"), "{failed}");
     assert_eq!(world.daemon_pid(), pid);
     assert_untouched(&world);
+}
+
+#[test]
+fn a_daemon_whose_program_was_replaced_is_named_and_the_new_one_runs() {
+    for container in [false, true] {
+        let plan = World::build(Role::Old).fixture(Fixture::Small);
+        let world = if container { plan.container().start() } else { plan.start() };
+        world.start_daemon();
+        save(&world);
+        world.wipe_store();
+        assert!(world.daemon_answers());
+        let program = program(&world);
+        world.sh(&format!("cp {program} /tmp/copy; mv /tmp/copy {program}"));
+        let before = world.daemon_pid().unwrap();
+        let restored = restore(&world);
+        let warnings = restored["warnings"].as_array().unwrap();
+        let named = warnings
+            .iter()
+            .find_map(|it| it.as_str().filter(|it| it.contains("was replaced on disk")));
+        let named = named.unwrap_or_else(|| panic!("{restored}"));
+        assert!(named.contains(&format!("process {before}")), "{named}");
+        assert!(named.contains("nix-daemon"), "{named}");
+        assert!(world.daemon_answers());
+        let now =
+            world.sh(&format!("stat -Lc %i {program} /proc/$(pgrep -ox nix-daemon)/exe")).lines();
+        assert_eq!(now[0], now[1], "the new one runs");
+        world.verify_store();
+        world.wipe_store();
+        assert!(restore(&world).get("warnings").is_none(), "and is not named again");
+    }
+}
+
+#[test]
+fn a_second_daemon_on_the_socket_is_in_charge_and_the_first_is_named() {
+    for container in [false, true] {
+        let plan = World::build(Role::New).fixture(Fixture::Small);
+        let world = if container { plan.container().start() } else { plan.start() };
+        world.start_daemon();
+        save(&world);
+        world.wipe_store();
+        let pids = || world.run(["pgrep", "-x", "nix-daemon"]).lines();
+        let first = pids();
+        world.sh("setsid --fork nix-daemon --daemon --option cores 1 </dev/null >>/var/log/b 2>&1");
+        let socket = "/nix/var/nix/daemon-socket/socket";
+        let second = poll::until("the second daemon to listen", SOON, || {
+            let pid = world.listener(socket).map(|pid| pid.to_string());
+            pid.filter(|pid| pid != "1" && !first.contains(pid)).ok_or("it does not")
+        });
+        let restored = restore(&world);
+        let why = restored["daemon"].as_str().unwrap();
+        assert!(why.contains(&format!("process {second} listens on its socket")), "{why}");
+        let warnings = restored["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), 1, "{restored}");
+        let warning = warnings[0].as_str().unwrap();
+        if container {
+            assert!(why.contains("systemd has nix-daemon.socket"), "{why}");
+            assert!(warning.contains("systemctl restart nix-daemon.socket"), "{warning}");
+        } else {
+            assert!(warning.contains(&format!("process {} (nix-daemon", first[0])), "{warning}");
+        }
+        assert!(first.iter().all(|pid| pids().contains(pid)), "the first is untouched");
+        assert!(!pids().contains(&second));
+        assert!(world.daemon_answers());
+        world.verify_store();
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! charge of the daemon, and nobody else's means can stop it or start it again.
 
 use super::choice::{Daemon, DaemonChoice};
-use super::shepherd::{self, Behind, Service, Tie};
+use super::shepherd::{self, Behind, Service, Shepherd, Tie};
 use super::systemd::{self, Active};
 use super::{process, procfs, rivals};
 use anyhow::{Result, anyhow, bail};
@@ -46,16 +46,19 @@ pub struct Found {
 /// When the one that the user named is not there, or does not run the process that listens.
 pub fn find(choice: &DaemonChoice, at: &Whereabouts<'_>) -> Result<Found> {
     let untouched = |daemon, why: &str| Found { daemon, why: why.into(), warnings: Vec::new() };
+    // Units of this machine say nothing about a store below another root.
+    let on_this_machine = at.root == Path::new("/");
     match choice {
         DaemonChoice::None => Ok(untouched(Daemon::None, "asked to leave the daemon alone")),
         DaemonChoice::Command { stop, start } => {
             let (stop, start, run_as) = (stop.clone(), start.clone(), at.requester);
             Ok(untouched(Daemon::Command { stop, start, run_as }, "commands were given"))
         }
-        DaemonChoice::Auto => Facts::gather(at)?.auto(),
-        DaemonChoice::Systemd => Facts::gather(at)?.systemd(),
-        DaemonChoice::Shepherd => Facts::gather(at)?.shepherd(),
-        DaemonChoice::Process => Facts::gather(at)?.process(),
+        DaemonChoice::Auto => Facts::gather(at, on_this_machine)?.auto(),
+        // Whoever names it means the systemd of this machine, wherever the store is.
+        DaemonChoice::Systemd => Facts::gather(at, true)?.systemd(),
+        DaemonChoice::Shepherd => Facts::gather(at, on_this_machine)?.shepherd(),
+        DaemonChoice::Process => Facts::gather(at, on_this_machine)?.process(),
     }
 }
 
@@ -65,7 +68,9 @@ struct Facts<'a> {
     listener: Option<u32>,
     units: Option<Active>,
     services: Vec<Asked>,
-    /// Why a shepherd that is there could not be asked.
+    /// Shepherds that have no such service.
+    unaware: Vec<String>,
+    /// Why others could not be asked.
     silent: Vec<String>,
 }
 
@@ -76,14 +81,12 @@ struct Asked {
 }
 
 impl<'a> Facts<'a> {
-    fn gather(at: &'a Whereabouts<'a>) -> Result<Self> {
+    fn gather(at: &'a Whereabouts<'a>, asks_systemd: bool) -> Result<Self> {
         let listener = process::listener(&at.socket)?;
-        // Units of this machine say nothing about a store below another root.
-        let units = (at.root == Path::new("/") && systemd::is_running())
-            .then(|| Active::of(at.units))
-            .transpose()?
-            .flatten();
-        let mut facts = Facts { at, listener, units, services: Vec::new(), silent: Vec::new() };
+        let asks_systemd = asks_systemd && systemd::is_running();
+        let units = asks_systemd.then(|| Active::of(at.units)).transpose()?.flatten();
+        let (services, unaware, silent) = Default::default();
+        let mut facts = Facts { at, listener, units, services, unaware, silent };
         if facts.systemd_listens() {
             return Ok(facts);
         }
@@ -100,46 +103,36 @@ impl<'a> Facts<'a> {
     }
 
     fn ask(&mut self, socket: &Path) -> Result<()> {
-        let at = self.at;
-        let (pid, reason) = match shepherd::behind(socket, at.requester, at.patience)? {
+        let shown = socket.display();
+        let (pid, answer) = match shepherd::behind(socket, self.at.requester, self.at.patience)? {
             Behind::Nobody => return Ok(()),
+            Behind::Shepherd(shepherd, pid) => (pid, self.service_of(&shepherd)),
             Behind::Stranger { uid, pid } => {
-                let socket = socket.display();
-                (
-                    pid,
-                    format!(
-                        "the shepherd behind {socket} belongs to the user {uid}, and only its \
-                     owner may talk to it"
-                    ),
-                )
-            }
-            Behind::Shepherd(shepherd, pid) => {
-                let asked = shepherd.service(at.name).and_then(|service| {
-                    let Some(service) = service else { return Ok(None) };
-                    let tie = self.listener.map(|pid| service.tie(pid)).transpose()?;
-                    Ok(Some(Asked { service, tie: tie.unwrap_or(Tie::None) }))
-                });
-                match asked {
-                    Ok(Some(asked)) => {
-                        self.services.push(asked);
-                        return Ok(());
-                    }
-                    Ok(None) => {
-                        let socket = socket.display();
-                        let unknown =
-                            format!("the shepherd behind {socket} has no service {}", at.name);
-                        self.silent.push(unknown);
-                        return Ok(());
-                    }
-                    Err(e) => (pid, format!("{e:#}")),
-                }
+                let owner = format!("belongs to the user {uid}, and only its owner may talk to it");
+                (pid, Err(anyhow!("the shepherd behind {shown} {owner}")))
             }
         };
-        if pid != 1 && self.listener.is_some_and(|listener| procfs::descends(listener, pid)) {
-            bail!("process {pid} runs the daemon and would start it again, but {reason}");
+        match answer {
+            Ok(Some(asked)) => self.services.push(asked),
+            Ok(None) => {
+                let name = self.at.name;
+                self.unaware.push(format!("the shepherd behind {shown} has no service {name}"));
+            }
+            // Init is above everything, and need not be in charge of it.
+            Err(e) if pid != 1 && self.listener.is_some_and(|it| procfs::descends(it, pid)) => {
+                return Err(e.context(format!(
+                    "process {pid} runs the daemon and would start it again, but cannot be told to stop it"
+                )));
+            }
+            Err(e) => self.silent.push(format!("{e:#}")),
         }
-        self.silent.push(reason);
         Ok(())
+    }
+
+    fn service_of(&self, shepherd: &Shepherd) -> Result<Option<Asked>> {
+        let Some(service) = shepherd.service(self.at.name)? else { return Ok(None) };
+        let tie = self.listener.map_or(Ok(Tie::None), |listener| service.tie(listener))?;
+        Ok(Some(Asked { service, tie }))
     }
 
     fn auto(self) -> Result<Found> {
@@ -166,8 +159,8 @@ impl<'a> Facts<'a> {
             Some(1) if self.systemd_listens() => "listens for it itself".to_owned(),
             Some(pid) if self.systemd_listens() => format!("process {pid} of it listens"),
             Some(pid) => bail!(
-                "systemd has {}, but it is {} that listens on {}; end the one that is too many, or \
-                 use --daemon auto",
+                "{}, but it is {} that listens on {}; end the one that is too many, or use \
+                 --daemon auto",
                 units.describe(),
                 procfs::describe(pid),
                 self.at.socket.display()
@@ -226,13 +219,12 @@ impl<'a> Facts<'a> {
                 self.at.units.join(", ")
             );
         }
-        let beside = self.services.iter().filter(|asked| asked.service.is_running);
-        let beside = beside.filter_map(|asked| self.service_beside(&asked.service));
-        let warnings = self.units_beside().into_iter().chain(beside).chain(self.lost()).collect();
-        let although = match &self.units {
-            Some(units) => format!(", although systemd has {}", units.describe()),
-            None => String::new(),
-        };
+        let beside = self.running().filter_map(|asked| self.service_beside(&asked.service));
+        let beside = self.units_beside().into_iter().chain(beside);
+        let warnings = beside.chain(self.lost()).chain(self.silent.clone()).collect();
+        let although = self.running().next().map(|asked| asked.service.describe());
+        let although = self.units.as_ref().map(Active::describe).or(although);
+        let although = although.map(|other| format!(", although {other}")).unwrap_or_default();
         let why = format!("process {pid} listens on its socket{although}");
         Ok(Found { daemon: Daemon::Process { pid }, why, warnings })
     }
@@ -246,21 +238,24 @@ impl<'a> Facts<'a> {
     /// The service that runs what listens, or that would if anything did.
     fn service(&self) -> Option<&Asked> {
         let tied = |asked: &&Asked| self.listener.is_none() || asked.tie != Tie::None;
-        self.services.iter().filter(|asked| asked.service.is_running).find(tied)
+        self.running().find(tied)
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Asked> {
+        self.services.iter().filter(|asked| asked.service.is_running)
     }
 
     fn no_service(&self) -> anyhow::Error {
         let socket = |asked: &Asked| asked.service.shepherd.socket.display().to_string();
-        let running = self.services.iter().find(|asked| asked.service.is_running);
+        let running = self.running().next();
         let name = self.at.name;
         if self.systemd_listens() {
             return anyhow!("systemd runs what listens on the socket; use --daemon systemd");
         }
         if let (Some(asked), Some(listener)) = (running, self.listener) {
             return anyhow!(
-                "the shepherd behind {} has {}, but it is {} that listens on {}; end the one that \
-                 is too many, or use --daemon auto",
-                socket(asked),
+                "{}, but it is {} that listens on {}; end the one that is too many, or use \
+                 --daemon auto",
                 asked.service.describe(),
                 procfs::describe(listener),
                 self.at.socket.display()
@@ -273,8 +268,9 @@ impl<'a> Facts<'a> {
                 socket(asked)
             );
         }
-        if !self.silent.is_empty() {
-            return anyhow!("{}; use --daemon auto", self.silent.join("; "));
+        let others = [&self.silent[..], &self.unaware].concat();
+        if !others.is_empty() {
+            return anyhow!("{}; use --daemon auto", others.join("; "));
         }
         let sockets = self.at.shepherds.iter().map(|socket| socket.display().to_string());
         anyhow!(
@@ -288,17 +284,14 @@ impl<'a> Facts<'a> {
     fn units_beside(&self) -> Option<String> {
         let units = self.units.as_ref()?;
         let names = units.units.join(" ");
-        self.beside(
-            &format!("systemd has {}", units.describe()),
-            &format!("systemctl restart {names}"),
-        )
+        self.beside(&units.describe(), &format!("systemctl restart {names}"))
     }
 
     /// The same of a shepherd.
     fn service_beside(&self, service: &Service) -> Option<String> {
         let socket = service.shepherd.socket.display();
-        let has = format!("the shepherd behind {socket} has {}", service.describe());
-        self.beside(&has, &format!("herd --socket={socket} restart {}", service.name))
+        let restart = format!("herd --socket={socket} restart {}", service.name);
+        self.beside(&service.describe(), &restart)
     }
 
     fn beside(&self, has: &str, restart: &str) -> Option<String> {
@@ -322,7 +315,7 @@ impl<'a> Facts<'a> {
             let process = procfs::describe(pid);
             format!(
                 "{process} is a daemon of this store too, but has lost the socket, so that nobody \
-                 reaches it; end it"
+                 reaches it; end it, or start it anew"
             )
         };
         lost.into_iter().map(warn).collect()

@@ -57,7 +57,9 @@ impl Starter {
     /// Gathers what [`Starter::start`] needs. Call it before the daemon stops.
     pub fn prepare(daemon: &Daemon) -> Result<Self> {
         Ok(match daemon {
-            Daemon::Systemd { units } => Starter::Systemd { units: units.clone() },
+            Daemon::Systemd { units } => {
+                Starter::Systemd { units: systemd::to_start_again(units)? }
+            }
             Daemon::Shepherd { shepherd, service, .. } => {
                 Starter::Shepherd(shepherd::Recipe::of(shepherd, service)?)
             }

@@ -26,11 +26,10 @@ pub struct Replaced {
 
 impl fmt::Display for Replaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pid, file) = (self.pid, self.file.display());
         write!(
             f,
-            "the daemon, process {}, was started from an older file than {} is now",
-            self.pid,
-            self.file.display()
+            "the program of the daemon, process {pid}, was replaced on disk since it started: {file}"
         )
     }
 }

@@ -158,7 +158,8 @@ impl Service {
     /// The service for people, with the process that it runs.
     pub fn describe(&self) -> String {
         let process = self.pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
-        format!("{} running{process}", self.name)
+        let (socket, name) = (self.shepherd.socket.display(), &self.name);
+        format!("the shepherd behind {socket} has its service {name} running{process}")
     }
 }
 

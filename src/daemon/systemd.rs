@@ -49,7 +49,7 @@ impl Active {
     pub fn describe(&self) -> String {
         let pid = self.services.iter().find_map(|service| service.pid);
         let process = pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
-        format!("{} active{process}", self.units.join(" and "))
+        format!("systemd has {} active{process}", self.units.join(" and "))
     }
 }
 
@@ -80,6 +80,24 @@ pub fn stop(units: &[String]) -> Result<()> {
 
 pub fn start(units: &[String]) -> Result<()> {
     systemctl("start", units).map(drop)
+}
+
+/// All that a stop of `units` takes along and a start of them alone does not bring back, and they.
+pub fn to_start_again(units: &[String]) -> Result<Vec<String>> {
+    let mut all: Vec<String> = units.to_vec();
+    let mut added = all.clone();
+    while !added.is_empty() {
+        let shown = show(&added, "RequiredBy,BoundBy,ConsistsOf")?;
+        let names =
+            shown.iter().flat_map(BTreeMap::values).flat_map(|names| names.split_whitespace());
+        let mut new: Vec<&str> =
+            names.filter(|name| !all.iter().any(|unit| unit == name)).collect();
+        new.sort_unstable();
+        new.dedup();
+        added = if new.is_empty() { Vec::new() } else { active(&new)? };
+        all.extend_from_slice(&added);
+    }
+    Ok(all)
 }
 
 /// Those of `units` that are active, in the same order.

@@ -43,7 +43,7 @@ impl Commit<'_> {
         let layout = &self.target.layout;
         let Found { daemon, why, mut warnings } = self.target.daemon()?;
         if let Some(replaced) = daemon.replaced()? {
-            warnings.push(format!("{replaced}; that one runs from now on"));
+            warnings.push(format!("{replaced}; the new one runs from now on"));
         }
         self.talk.cancel.check()?;
 

@@ -114,6 +114,16 @@ impl World {
         inner.first().copied()
     }
 
+    /// The pid of the process behind a socket, as the kernel tells whoever connects: of two daemons
+    /// the one that can be reached.
+    pub fn listener(&self, socket: &str) -> Option<u32> {
+        let ask = "import socket, struct, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])";
+        self.run(["python3", "-c", ask, socket]).stdout.trim().parse().ok()
+    }
+
     fn listeners(&self) -> Vec<u32> {
         procfs::listeners(self.init(), &Path::new(self.state()).join("daemon-socket/socket"))
     }
