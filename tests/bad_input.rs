@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -378,8 +379,10 @@ fn members_are_where_the_index_says_and_as_many() {
     assert!(format!("{:#}", refused.unwrap_err()).contains("begins before the end"));
 }
 
+type Change = fn(&mut Index);
+
 /// A name, and a change to an index.
-type Lie = (&'static str, fn(&mut Index));
+type Lie = (&'static str, Change);
 
 #[test]
 fn an_index_that_contradicts_itself_is_not_even_opened() {
@@ -519,18 +522,121 @@ fn survives(bytes: &[u8]) {
     yard.assert_untouched_outside();
 }
 
-/// What a fuzzer starts from: an item with links, and a file in two frames.
+/// Two items that share a file, of which each has a copy in frame 0.
+fn sharing() -> Parts {
+    let copies = [file(b"it/file", &[7; 8192]), file(b"other/file", &[7; 8192])].concat();
+    let own = [directory(b"it"), directory(b"other"), vec![0; 1024]];
+    let frames = [copies].iter().chain(&own).map(|tar| frame(tar)).collect();
+    let shares = |name, own| ItemEntry { shared: vec![0], ..item(name, (own, own), 2) };
+    parts(frames, vec![shares("it", 1), shares("other", 2)])
+}
+
+#[test]
+fn a_shared_frame_is_for_the_items_that_name_it() {
+    let good = sharing().build();
+    check(&good).unwrap();
+    let frames = Parts::of(&good).frames;
+    // A store has no use for two equal files; a plain directory is what it was.
+    for (owner, files) in [(Some((0, 0)), 1), (None, 2)] {
+        let yard = Yard::new();
+        yard.unpack(&open_bytes(&good).unwrap().index, &frames, owner, 2).unwrap();
+        let paths = ["it/file", "other/file"].map(|path| yard.target().join(path));
+        assert!(paths.iter().all(|path| fs::read(path).unwrap() == [7; 8192]));
+        let inodes = paths.iter().map(|path| fs::metadata(path).unwrap().ino());
+        assert_eq!(inodes.collect::<BTreeSet<_>>().len(), files);
+    }
+    let lies: [(&str, Change, &str); 9] = [
+        ("behind its own", |it| it.items[0].shared = vec![2], "not in order"),
+        ("beyond the last", |it| it.items[0].shared = vec![4], "not in order"),
+        ("far away", |it| it.items[0].shared = vec![0, u32::MAX], "not in order"),
+        ("twice", |it| it.items[0].shared = vec![0, 0], "not in order"),
+        ("backwards", |it| it.items[1].shared = vec![1, 0], "not in order"),
+        (
+            "nothing but a frame that is none",
+            |it| (it.items[0].frames, it.items[0].shared) = ((4, 4), vec![4]),
+            "no frames 4 to 4",
+        ),
+        ("not named", |it| it.items[0].shared.clear(), "in frame 0"),
+        ("another's", |it| it.items[1].shared = vec![1], "in frame 0"),
+        (
+            "an item before another",
+            |it| (it.items[1].frames, it.items[1].shared) = ((0, 0), vec![]),
+            "begins before the end",
+        ),
+    ];
+    for (what, lie, word) in lies {
+        let bytes = forge::with_index(&good, lie);
+        let refused = check(&bytes).unwrap_err().to_string();
+        assert!(refused.contains(word), "{what}: {refused}");
+        let Ok(Opened { index, .. }) = open_bytes(&bytes) else {
+            continue;
+        };
+        let yard = Yard::new();
+        let error = format!("{:#}", yard.unpack(&index, &frames, None, 2).unwrap_err());
+        assert!(error.contains(word), "{what}: {error}");
+        yard.assert_untouched_outside();
+    }
+}
+
+#[test]
+fn members_of_a_shared_frame_do_not_leave_their_item() {
+    for (what, copies, own) in [
+        (
+            "a link to another item",
+            [file(b"it/file", b"x"), hard_link(b"other/file", b"it/file")].concat(),
+            directory(b"it"),
+        ),
+        (
+            "a file through a link",
+            [file(b"it/link/new", b"x"), file(b"other/file", b"x")].concat(),
+            [directory(b"it"), symlink(b"it/link", b"../../outside")].concat(),
+        ),
+        (
+            "a file of a third item",
+            [file(b"third/file", b"x"), file(b"other/file", b"x")].concat(),
+            [directory(b"it"), file(b"it/file", b"x")].concat(),
+        ),
+        (
+            "a file that is there already",
+            [file(b"it/file", &[7; 8192]), file(b"it/file", &[7; 8192])].concat(),
+            directory(b"it"),
+        ),
+    ] {
+        let mut parts = sharing();
+        (parts.frames[0], parts.frames[1]) = (frame(&copies), frame(&own));
+        let bytes = parts.build();
+        let frames = Parts::of(&bytes).frames;
+        for owner in [Some((0, 0)), None] {
+            let yard = Yard::new();
+            let refused = yard.unpack(&open_bytes(&bytes).unwrap().index, &frames, owner, 2);
+            assert!(refused.is_err(), "{what}");
+            yard.assert_untouched_outside();
+        }
+    }
+}
+
+/// What a fuzzer starts from: a shared file, an item with links, and a file in two frames.
 fn seed() -> Parts {
-    let mut frames = long_file(continuation("it/long", 1024, 2048));
+    let mut frames = sharing().frames[..1].to_vec();
+    frames.extend(long_file(continuation("it/long", 1024, 2048)));
     let links = [
         directory(b"other"),
         symlink(b"other/out", b"../../outside"),
-        file(b"other/file", b"content"),
-        hard_link(b"other/same", b"other/file"),
+        file(b"other/one", b"content"),
+        hard_link(b"other/same", b"other/one"),
     ];
     frames.push(frame(&links.concat()));
     frames.push(frame(&[0; 1024]));
-    parts(frames, vec![item("it", (0, 1), 2), item("other", (2, 2), 4)])
+    let shares = |entry: ItemEntry| ItemEntry { shared: vec![0], ..entry };
+    parts(frames, vec![shares(item("it", (1, 2), 3)), shares(item("other", (3, 3), 5))])
+}
+
+#[test]
+fn fuzzers_start_from_a_good_snapshot() {
+    let bytes = seed().build();
+    check(&bytes).unwrap();
+    let (_yard, unpacked) = try_unpack(seed());
+    unpacked.unwrap();
 }
 
 proptest! {
@@ -555,7 +661,7 @@ proptest! {
 
     #[test]
     fn changed_members_under_right_digests_never_panic(
-        which in 0..4usize,
+        which in 0..5usize,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         names in any::<bool>(),
     ) {
@@ -579,19 +685,20 @@ proptest! {
 
     #[test]
     fn changed_indexes_never_panic(
-        frames in (0..4u32, 0..4u32),
+        frames in (0..5u32, 0..5u32),
+        shared in proptest::collection::vec(0..6u32, 0..3),
         files in any::<u64>(),
         disk in any::<u64>(),
         name in "(it|other|\\.\\.|/|[a-z]{0,3}|\\PC{0,4})(/[a-z.]{0,3}){0,2}",
         under in "(|it|\\.\\.|/|nix/store)",
-        which in 0..4usize,
+        which in 0..5usize,
         raw in any::<u32>(),
         offset in any::<u64>(),
         size in any::<u64>(),
     ) {
         let mut parts = seed();
         let (first, last) = (frames.0.min(frames.1), frames.0.max(frames.1));
-        parts.items[0] = ItemEntry { disk, ..item(&name, (first, last), files) };
+        parts.items[0] = ItemEntry { disk, shared, ..item(&name, (first, last), files) };
         parts.items_under = under;
         if which % 2 == 0 {
             parts.frames[which].raw = raw.into();

@@ -537,6 +537,28 @@ impl Mould {
         mould
     }
 
+    /// Items as a daemon that links equal files has them.
+    fn deduplicated() -> Mould {
+        let mould = Mould { directory: tempfile::tempdir().unwrap(), canonical: true };
+        mould.write("db.sqlite", b"the frozen database\n");
+        let item = |digit: &str, name: &str| format!("{}-{name}", digit.repeat(32));
+        let (flat, one, two) = (item("0", "file"), item("1", "one"), item("2", "two"));
+        mould.write(&flat, &[b'0'; 8192]);
+        mould.write(&format!("{one}/bin/program"), &[b'1'; 9000]);
+        mould.set_mode(&format!("{one}/bin/program"), 0o755);
+        // Two bytes short of what is shared.
+        mould.write(&format!("{one}/small"), &[b's'; 8190]);
+        fs::create_dir(mould.path(&two)).unwrap();
+        let link = |from: &str, to: &str| {
+            fs::hard_link(mould.path(from), mould.path(&format!("{two}/{to}"))).unwrap();
+        };
+        link(&flat, "0");
+        link(&format!("{one}/bin/program"), "1");
+        link(&format!("{one}/bin/program"), "1-again");
+        link(&format!("{one}/small"), "small");
+        mould
+    }
+
     /// A plain directory with owners, modes and times.
     fn plain() -> Mould {
         let mould = Mould { directory: tempfile::tempdir().unwrap(), canonical: false };
@@ -679,6 +701,11 @@ fn assert_golden(name: &str, mould: &Mould) {
 #[test]
 fn format_1_of_a_nix_store_is_the_golden_file() {
     assert_golden("format-1-nix", &Mould::store());
+}
+
+#[test]
+fn format_1_of_a_deduplicated_store_is_the_golden_file() {
+    assert_golden("format-1-deduplicated", &Mould::deduplicated());
 }
 
 #[test]

@@ -13,13 +13,13 @@
 
 use super::Continuation;
 use super::index::escape_path;
-use super::member::{END_OF_ARCHIVE, padding};
+use super::member::{END_OF_ARCHIVE, Kind, padding};
 use super::walk::Found;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Tar bytes of a full frame.
-const FRAME: u64 = 4 << 20;
+pub const FRAME: u64 = 4 << 20;
 /// Tar bytes of a frame that small items share, or the small contents of several items.
 const SHARED: u64 = 1 << 20;
 /// An item of this many tar bytes gets frames of its own.
@@ -53,42 +53,23 @@ pub enum Piece {
         whole: u64,
         padding: usize,
     },
-    /// The last file once more, with its padding.
-    Again,
+    /// The last file once more, with its padding; it is at this path too.
+    Again(Vec<u8>),
+    /// Nothing; the last file is at this path too.
+    Alias(Vec<u8>),
 }
 
 /// A file that several items have.
 pub struct Content {
     pub base: Arc<OwnedFd>,
-    /// Path of one of its names below the base.
-    pub path: Vec<u8>,
-    /// Size in bytes.
-    pub size: u64,
-    /// One for each item.
-    pub copies: Vec<Headers>,
-}
-
-/// Header blocks for all the names that one item has for a content.
-pub struct Headers {
-    /// Of a regular file.
-    pub file: Vec<u8>,
-    /// Of the hard links to it that follow.
-    pub links: Vec<u8>,
-}
-
-impl Headers {
-    /// With a content of `size` bytes.
-    fn tar_bytes(&self, size: u64) -> u64 {
-        let headers = (self.file.len() + self.links.len() + padding(size)) as u64;
-        headers.saturating_add(size)
-    }
+    /// For each item a file, and then hard links to it.
+    pub copies: Vec<Vec<Found>>,
 }
 
 impl Content {
     /// Whether it is small enough to be shared: that takes two copies in one frame.
     pub fn fits(&self) -> bool {
-        let limit = RAW_LIMIT as u64 / 2;
-        self.copies.iter().all(|headers| headers.tar_bytes(self.size) <= limit)
+        self.copies.iter().all(|copy| copy_bytes(copy) <= RAW_LIMIT as u64 / 2)
     }
 }
 
@@ -107,28 +88,31 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     /// Adds a content that several items share, and that [fits](Content::fits), before all items;
     /// gives back the frame of each copy.
     pub fn content(&mut self, content: Content) -> Result<Vec<u32>, E> {
-        let Content { base, path, size, copies } = content;
-        let total: u64 = copies.iter().map(|headers| headers.tar_bytes(size)).sum();
+        let total: u64 = content.copies.iter().map(|copy| copy_bytes(copy)).sum();
         if self.job.raw + total > SHARED {
             self.flush()?;
         }
-        let mut frames: Vec<u32> = Vec::with_capacity(copies.len());
-        for headers in copies {
-            if self.job.raw + headers.tar_bytes(size) > RAW_LIMIT as u64 {
+        let mut frames: Vec<u32> = Vec::with_capacity(content.copies.len());
+        for copy in content.copies {
+            if self.job.raw + copy_bytes(&copy) > RAW_LIMIT as u64 {
                 self.flush()?;
             }
-            let padding = padding(size);
-            let piece = if frames.last() == Some(&self.job.number) {
-                Piece::Again
-            } else {
-                let (base, path) = (Arc::clone(&base), path.clone());
-                Piece::File { base, path, offset: 0, length: size, whole: size, padding }
-            };
-            let header_bytes = headers.file.len() as u64;
-            self.push(Piece::Bytes(headers.file), header_bytes);
-            self.push(piece, size + padding as u64);
-            let link_bytes = headers.links.len() as u64;
-            self.push(Piece::Bytes(headers.links), link_bytes);
+            let again = frames.last() == Some(&self.job.number);
+            for Found { member, path } in copy {
+                let header = member.encode();
+                let header_bytes = header.len() as u64;
+                self.push(Piece::Bytes(header), header_bytes);
+                let (size, padding) = (member.content(), padding(member.content()));
+                let piece = match member.kind {
+                    Kind::File(_) if again => Piece::Again(path),
+                    Kind::File(_) => {
+                        let base = Arc::clone(&content.base);
+                        Piece::File { base, path, offset: 0, length: size, whole: size, padding }
+                    }
+                    _ => Piece::Alias(path),
+                };
+                self.push(piece, size + padding as u64);
+            }
             self.job.repeats = true;
             frames.push(self.job.number);
         }
@@ -138,14 +122,8 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     /// Adds an item; gives back its first and last frame.
     pub fn item(&mut self, base: &Arc<OwnedFd>, members: Vec<Found>) -> Result<(u32, u32), E> {
         let headers: Vec<Vec<u8>> = members.iter().map(|f| f.member.encode()).collect();
-        let total: u64 = headers
-            .iter()
-            .zip(&members)
-            .map(|(header, found)| {
-                let content = found.member.content();
-                header.len() as u64 + content + padding(content) as u64
-            })
-            .sum();
+        let sizes = headers.iter().zip(&members).map(|(h, f)| tar_bytes(h, f.member.content()));
+        let total: u64 = sizes.sum();
         let own = total >= OWN;
         if own || self.job.repeats || self.job.raw + total > SHARED {
             self.flush()?;
@@ -182,7 +160,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     fn member(&mut self, base: &Arc<OwnedFd>, header: Vec<u8>, found: Found) -> Result<(), E> {
         let size = found.member.content();
         let header_bytes = header.len() as u64;
-        let whole = header_bytes + size + padding(size) as u64;
+        let whole = tar_bytes(&header, size);
         if self.job.raw > 0 && self.job.raw + whole > FRAME {
             self.flush()?;
         }
@@ -225,4 +203,13 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
             Job { number: self.job.number + 1, items_done: self.items_done, ..Job::default() };
         (self.emit)(std::mem::replace(&mut self.job, next))
     }
+}
+
+/// What a header and this much content take in the archive.
+fn tar_bytes(header: &[u8], content: u64) -> u64 {
+    header.len() as u64 + content + padding(content) as u64
+}
+
+fn copy_bytes(copy: &[Found]) -> u64 {
+    copy.iter().map(|found| tar_bytes(&found.member.encode(), found.member.content())).sum()
 }

@@ -4,11 +4,16 @@
 //!
 //! ```text
 //! skippable  head        JSON: what this is, for which store, made from what
-//! zstd       frame 0..n  tar members; the frozen database first, then the items, sorted by name
+//! zstd       frame 0..n  tar members: the frozen database, shared files, then the items by name
 //! zstd       last frame  the two zero blocks that end a tar archive
 //! skippable  index       which item lives in which frames, and the digest of everything
 //! skippable  seek table  of the zstd seekable format
 //! ```
+//!
+//! A file that items of a store share through hard links, of 8 KiB to 32 MiB, has a whole member for
+//! each of them. These stand in one zstd frame next to each other, so that the content takes space
+//! once; a frame is full at 64 MiB, and the next one has the content again. No link leads from item to
+//! item: an item is whole with its own frames and the shared ones that the index names.
 //!
 //! The room owns the layout of the file, the canonical form of members and the confinement of an
 //! extraction. It knows bytes and paths. It must not know what a store is, how a daemon is

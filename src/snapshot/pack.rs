@@ -4,7 +4,7 @@
 //! thread gets them in order. A frame in flight holds a token; there are few tokens, so a slow
 //! reader of frames slows everything down instead of filling memory.
 
-use super::frames::{Job, Piece, Planner};
+use super::frames::{FRAME, Job, Piece, Planner};
 use super::member::{Attributes, Kind, Member};
 use super::sharing::{Shares, shared_files};
 use super::walk::{CONFINED, Fidelity, Found, walk};
@@ -13,10 +13,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{Mode, OFlags, openat2};
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -226,19 +228,28 @@ fn compress(
     job: Job,
 ) -> Result<Frame> {
     buffer.clear();
-    let mut last = 0..0;
+    let mut last = None;
     for piece in job.pieces {
         match piece {
             Piece::Bytes(bytes) => buffer.extend_from_slice(&bytes),
             Piece::File { base, path, offset, length, whole, padding } => {
                 let start = buffer.len();
                 buffer.resize(start + length as usize, 0);
-                read_part(&base, &path, offset, whole, &mut buffer[start..])
+                let file = read_part(&base, &path, offset, whole, &mut buffer[start..])
                     .with_context(|| shown(&path))?;
+                let content = start..buffer.len();
                 buffer.resize(buffer.len() + padding, 0);
-                last = start..buffer.len();
+                last = Some(Last { base, file, content, padded: start..buffer.len() });
             }
-            Piece::Again => buffer.extend_from_within(last.clone()),
+            Piece::Again(path) => {
+                let last = last.as_ref().context("no file to repeat")?;
+                last.check(&path, buffer).with_context(|| shown(&path))?;
+                buffer.extend_from_within(last.padded.clone());
+            }
+            Piece::Alias(path) => {
+                let last = last.as_ref().context("no file to repeat")?;
+                last.check(&path, buffer).with_context(|| shown(&path))?;
+            }
         }
     }
     // Only where it pays: a search that far back takes memory, and time.
@@ -246,6 +257,8 @@ fn compress(
     compressor.set_parameter(CParameter::EnableLongDistanceMatching(job.repeats))?;
     compressor.set_parameter(CParameter::WindowLog(window))?;
     let bytes = compressor.compress(buffer).context("compress a frame")?;
+    // One large frame shall not cost its memory until the end.
+    buffer.shrink_to(FRAME as usize);
     Ok(Frame {
         sha256: Digest::of(&bytes),
         bytes,
@@ -255,13 +268,49 @@ fn compress(
     })
 }
 
-fn read_part(base: &OwnedFd, path: &[u8], offset: u64, whole: u64, into: &mut [u8]) -> Result<()> {
+/// The file that was read last. As long as it is open, no other file gets its inode.
+struct Last {
+    base: Arc<OwnedFd>,
+    file: File,
+    /// Where in the buffer it is.
+    content: Range<usize>,
+    padded: Range<usize>,
+}
+
+impl Last {
+    /// Checks that `path` is this file, or one that is equal to it.
+    fn check(&self, path: &[u8], buffer: &[u8]) -> Result<()> {
+        let mut other = File::from(open_below(&self.base, path)?);
+        let (mine, its) = (self.file.metadata()?, other.metadata()?);
+        if (mine.dev(), mine.ino()) == (its.dev(), its.ino()) {
+            return Ok(());
+        }
+        let executable = |metadata: &Metadata| metadata.mode() & 0o100 != 0;
+        if its.is_file() && its.len() == mine.len() && executable(&its) == executable(&mine) {
+            let mut content = Vec::with_capacity(self.content.len());
+            other.read_to_end(&mut content)?;
+            if content == buffer[self.content.clone()] {
+                return Ok(());
+            }
+        }
+        bail!("it changed while it was packed; save again")
+    }
+}
+
+/// Gives back the file, still open.
+fn read_part(
+    base: &OwnedFd,
+    path: &[u8],
+    offset: u64,
+    whole: u64,
+    into: &mut [u8],
+) -> Result<File> {
     let file = File::from(open_below(base, path)?);
     file.read_exact_at(into, offset).context("it became shorter while it was read")?;
     if offset + into.len() as u64 == whole && file.metadata()?.len() != whole {
         bail!("its size changed while it was read");
     }
-    Ok(())
+    Ok(file)
 }
 
 fn open_below(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {

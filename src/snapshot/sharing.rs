@@ -1,12 +1,14 @@
 //! Finding what items share: files that have names in several of them, because a store links equal
 //! files to each other.
 //!
-//! It happens in a pass of its own over all items, since what is shared is packed first. From then
-//! on the path of a file counts and its inode does not: a daemon may link files while they are packed.
+//! It happens in a pass of its own over all items, since what is shared is packed first. A daemon may
+//! link files meanwhile, and the number of an inode may come to be another file's. So from then on the
+//! path of a file counts, and whoever packs it sees to it that the names still have one content.
 
-use super::frames::{Content, Headers};
+use super::frames::Content;
 use super::member::{Attributes, Kind, Member};
 use super::pack::PackInput;
+use super::walk::Found;
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -19,8 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// A smaller file is packed in each item: there it costs less than the frame of another one.
-/// Guix 1.5 does not link what is smaller (`guix/store/deduplication.scm`).
+/// A smaller file is packed in each item. To share all of them would make a snapshot 0.3 % smaller, and
+/// items would need twice as many shared frames (measured on 33,000 files, optimised by Nix). Guix 1.5
+/// does not link what is smaller (`guix/store/deduplication.scm`).
 pub const LEAST: u64 = 8192;
 
 /// A file that has names in several items.
@@ -31,7 +34,7 @@ pub struct SharedFile {
 }
 
 /// By what a file is known to be what it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// Size in bytes.
     pub size: u64,
@@ -52,12 +55,12 @@ struct Name {
 /// When a directory or file cannot be read. An item that is not there shares nothing.
 pub fn shared_files(inputs: &[PackInput], threads: usize) -> Result<Vec<SharedFile>> {
     let mut found = linked_files(inputs, threads)?;
-    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    found.sort_unstable_by_key(|&(inode, stamp, _)| (inode, stamp));
     let mut files = Vec::new();
     let mut found = found.into_iter().peekable();
     while let Some((inode, stamp, name)) = found.next() {
         let mut names = vec![name];
-        while let Some((.., name)) = found.next_if(|next| next.0 == inode) {
+        while let Some((.., name)) = found.next_if(|next| (next.0, next.1) == (inode, stamp)) {
             names.push(name);
         }
         if names.iter().any(|name| name.item != names[0].item) {
@@ -79,31 +82,24 @@ impl SharedFile {
 
     /// What is to be packed: in each item the first name is a file, and the others are links to it.
     pub fn content(&self, inputs: &[PackInput]) -> Content {
-        let first = &self.names[0];
         let copies = self.by_item().map(|names| {
-            let mut members = names.iter().map(|name| {
-                let input = &inputs[name.item];
-                let below = &name.path[input.file_name.len()..];
-                [input.archive_path.as_bytes(), below].concat()
-            });
-            let file = members.next().unwrap_or_default();
-            let header = |path: Vec<u8>, kind: Kind| {
-                let attributes = Attributes::canonical(&kind, self.stamp.executable);
-                Member { path, kind, attributes }.encode()
+            let input = &inputs[names[0].item];
+            let archive_path = |name: &Name| {
+                [input.archive_path.as_bytes(), &name.path[input.file_name.len()..]].concat()
             };
-            Headers {
-                links: members
-                    .flat_map(|path| header(path, Kind::HardLink(file.clone())))
-                    .collect(),
-                file: header(file.clone(), Kind::File(self.stamp.size)),
-            }
+            let first = archive_path(&names[0]);
+            let members = names.iter().enumerate().map(|(nth, name)| {
+                let kind = match nth {
+                    0 => Kind::File(self.stamp.size),
+                    _ => Kind::HardLink(first.clone()),
+                };
+                let attributes = Attributes::canonical(&kind, self.stamp.executable);
+                let member = Member { path: archive_path(name), kind, attributes };
+                Found { member, path: name.path.clone() }
+            });
+            members.collect()
         });
-        Content {
-            base: Arc::clone(&inputs[first.item].base),
-            path: first.path.clone(),
-            size: self.stamp.size,
-            copies: copies.collect(),
-        }
+        Content { base: Arc::clone(&inputs[self.names[0].item].base), copies: copies.collect() }
     }
 }
 

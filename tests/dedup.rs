@@ -1,0 +1,514 @@
+//! Stores whose daemon has linked equal files of several items to each other: each content is saved
+//! once, and every item can be had without the others.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use storecache::snapshot::{
+    Digest, Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
+    StoreFacts, pack,
+};
+use support::forge::{self, frame_bytes, open_bytes};
+use support::runs::{assert_same, flags, picture, restore, save};
+use support::{Backend, Fixture, Flavour, Role, World, poll, tree_digest};
+
+const MIB: usize = 1 << 20;
+
+/// Content that no compressor makes smaller; every `seed` has its own.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let words = (0..length.div_ceil(8)).flat_map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes()
+    });
+    words.take(length).collect()
+}
+
+/// Files of items to be made, by item and path in it (nothing for an item that is a file), and how many
+/// bytes there are of different contents.
+fn items() -> (Vec<(String, Vec<u8>)>, usize) {
+    let three = noise(1, 3 * MIB);
+    let flat = noise(2, MIB);
+    let pair = noise(3, MIB);
+    let run = noise(4, 100 << 10);
+    let mut unique = three.len() + flat.len() + pair.len() + run.len();
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut put = |path: &str, content: &[u8]| files.push((path.to_owned(), content.to_owned()));
+    for path in ["three-a/blob", "three-b/data/blob", "three-c/deep/er/blob"] {
+        put(path, &three);
+    }
+    for item in ["three-a", "three-b", "three-c"] {
+        put(&format!("{item}/own"), item.as_bytes());
+    }
+    for path in ["flat-a", "flat-b", "holder/flat"] {
+        put(path, &flat);
+    }
+    for path in ["pair-a/x", "pair-a/y", "pair-b/below/x", "pair-b/y", "pair-b/z"] {
+        put(path, &pair);
+    }
+    for path in ["pair-a/bin/run", "pair-b/bin/run"] {
+        put(path, &run);
+    }
+    for number in 0..100 {
+        let content = noise(1000 + number, 10_000);
+        unique += content.len();
+        put(&format!("many-a/{number}"), &content);
+        put(&format!("many-b/{number}"), &content);
+        if number % 2 == 0 {
+            put(&format!("many-c/even/{number}"), &content);
+        }
+    }
+    (files, unique)
+}
+
+/// Adds items with these files to the store of a world, which links equal files.
+#[track_caller]
+fn add(world: &World, files: &[(String, Vec<u8>)]) {
+    let made = Path::new("/tmp/made");
+    let mut names = BTreeSet::new();
+    for (path, content) in files {
+        let host = world.host(made.join(path));
+        fs::create_dir_all(host.parent().unwrap()).unwrap();
+        fs::write(&host, content).unwrap();
+        let mode = if path.ends_with("/run") { 0o755 } else { 0o644 };
+        fs::set_permissions(host, Permissions::from_mode(mode)).unwrap();
+        names.insert(path.split('/').next().unwrap());
+    }
+    let paths = names.iter().map(|name| made.join(name).into_os_string().into_string().unwrap());
+    match world.flavour() {
+        Flavour::Nix => {
+            let words = ["nix-store", "--add"].map(str::to_owned).into_iter().chain(paths);
+            world.nix(words).ok();
+            world.nix(["nix-store", "--optimise"]).ok();
+        }
+        Flavour::Guix => {
+            let script = r#"(use-modules (guix store))
+                (with-store store
+                  (for-each (lambda (path) (add-to-store store (basename path) #t "sha256" path))
+                            (cdr (command-line))))"#;
+            fs::write(world.host("/tmp/add.scm"), script).unwrap();
+            let words = ["guix", "repl", "--", "/tmp/add.scm"].map(str::to_owned);
+            world.ok(words.into_iter().chain(paths));
+        }
+    }
+}
+
+/// The one valid path of that name.
+#[track_caller]
+fn item(world: &World, name: &str) -> String {
+    let mut found = world.valid_paths().into_iter().filter(|path| path[44..] == *name);
+    found.next().unwrap_or_else(|| panic!("no item is called {name}"))
+}
+
+/// Saves; gives back the file.
+fn saved(world: &World) -> Vec<u8> {
+    let saved = save(world);
+    let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
+    fs::read(world.backend().host_path().join(name)).unwrap()
+}
+
+/// Every file of the valid items that a store links, with its inode.
+fn inodes(world: &World) -> BTreeMap<PathBuf, u64> {
+    let mut found = BTreeMap::new();
+    let mut waiting: Vec<PathBuf> = world.valid_paths().into_iter().map(PathBuf::from).collect();
+    while let Some(path) = waiting.pop() {
+        let metadata = fs::symlink_metadata(world.host(&path)).unwrap();
+        if metadata.is_dir() {
+            let entries = fs::read_dir(world.host(&path)).unwrap();
+            waiting.extend(entries.map(|entry| path.join(entry.unwrap().file_name())));
+        } else if metadata.is_file() && metadata.size() >= 8192 {
+            found.insert(path, metadata.ino());
+        }
+    }
+    found
+}
+
+/// The names of each of these files that has several.
+fn twins(inodes: &BTreeMap<PathBuf, u64>) -> BTreeSet<BTreeSet<&Path>> {
+    let mut names: BTreeMap<u64, BTreeSet<&Path>> = BTreeMap::new();
+    for (path, inode) in inodes {
+        names.entry(*inode).or_default().insert(path);
+    }
+    names.into_values().filter(|names| names.len() > 1).collect()
+}
+
+/// Digests of the data frames, but for those of the database.
+fn frames(snapshot: &[u8]) -> Vec<Digest> {
+    let Index { frames, database, .. } = open_bytes(snapshot).unwrap().index;
+    let first = database.unwrap().frames.1 as usize + 1;
+    frames[first..].iter().map(|frame| frame.sha256).collect()
+}
+
+#[test]
+fn what_items_share_is_saved_once_and_is_one_file_again_when_restored() {
+    let (files, unique) = items();
+    let unique = unique as f64;
+    for role in [Role::Guix, Role::GuixOld, Role::Mid] {
+        let world = World::new(role);
+        world.start_daemon();
+        add(&world, &files);
+        let before = picture(&world);
+        let linked = inodes(&world);
+        // The daemon has done its part: three blobs, flat files, pairs, programs, and many.
+        assert_eq!(twins(&linked).len(), 4 + 100, "{role:?}");
+
+        let snapshot = saved(&world);
+        let size = snapshot.len() as f64;
+        assert!(size < 1.2 * unique, "{role:?}: {size} bytes of {unique}");
+        forge::check(&snapshot).unwrap();
+        assert_eq!(frames(&saved(&world)), frames(&snapshot), "{role:?}: saved again");
+
+        world.wipe_store();
+        let restored = restore(&world);
+        assert_eq!(restored["items"]["restored"], before.references.len(), "{role:?}");
+        let unpacked = restored["bytes"]["unpacked"].as_f64().unwrap();
+        assert!(unpacked < 1.2 * unique, "{role:?}: {unpacked} bytes of {unique}");
+        assert_same(&before, &picture(&world));
+        assert_eq!(twins(&inodes(&world)), twins(&linked), "{role:?}");
+        world.verify_store();
+        assert_eq!(frames(&saved(&world)), frames(&snapshot), "{role:?}: what was restored");
+    }
+}
+
+#[test]
+fn linked_files_are_restored_beside_live_items_with_the_same_content() {
+    let (files, _) = items();
+    for role in [Role::Guix, Role::GuixOld] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        add(&world, &files);
+        save(&world);
+        // Not in the snapshot, and with the same content.
+        let stranger = |path: &str, like: &str| {
+            let (_, content) = files.iter().find(|(path, _)| path == like).unwrap();
+            (path.to_owned(), content.clone())
+        };
+        add(&world, &[stranger("stranger/blob", "three-a/blob"), stranger("alone", "flat-a")]);
+        let before = picture(&world);
+        for lost in [
+            &["three-b"][..],
+            &["three-a", "three-c", "flat-a", "pair-b", "many-a"],
+            &["three-b", "flat-a", "flat-b", "holder", "pair-a", "many-b", "many-c"],
+        ] {
+            world.sh("rm -rf /var/guix/gcroots/storecache");
+            let mut words = vec!["guix".to_owned(), "gc".to_owned(), "--delete".to_owned()];
+            words.extend(lost.iter().map(|name| item(&world, name)));
+            world.nix(words).ok();
+            let live = inodes(&world);
+
+            let restored = restore(&world);
+            assert_eq!(restored["items"]["restored"], lost.len(), "{role:?} {lost:?}");
+            assert_same(&before, &picture(&world));
+            let now = inodes(&world);
+            let alive: BTreeSet<u64> = live.values().copied().collect();
+            for (path, inode) in &now {
+                match live.get(path) {
+                    Some(was) => assert_eq!(was, inode, "{} was touched", path.display()),
+                    None => assert!(!alive.contains(inode), "{} is not its own", path.display()),
+                }
+            }
+            world.verify_store();
+        }
+        // Two that came back together are one file, whose twin was live.
+        let now = inodes(&world);
+        let inode = |name: &str, file: &str| now[&Path::new(&item(&world, name)).join(file)];
+        assert_eq!(inode("flat-b", ""), inode("holder", "flat"));
+        assert_ne!(inode("flat-b", ""), inode("alone", ""));
+        assert_eq!(inode("many-b", "4"), inode("many-c", "even/4"));
+    }
+}
+
+/// Has GNU tar take things out of these tar bytes.
+#[track_caller]
+fn tar(mut input: File, into: &Path, names: &[&str]) {
+    input.rewind().unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--same-permissions", "--numeric-owner", "--directory"]).arg(into);
+    let run = tar.args(names).stdin(input).env("LANG", "C.UTF-8").output().unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && said.is_empty(), "{names:?}: {said}");
+}
+
+/// The tar bytes of these frames.
+fn raw_frames(snapshot: &[u8], index: &Index, frames: &[u32]) -> File {
+    let mut raw = tempfile::tempfile().unwrap();
+    for &number in frames {
+        let compressed = frame_bytes(snapshot, index, number as usize);
+        raw.write_all(&zstd::decode_all(compressed).unwrap()).unwrap();
+    }
+    raw
+}
+
+/// That zstd and GNU tar alone can make the whole store of a snapshot, and each item of it.
+#[track_caller]
+fn assert_plain_archive(world: &World, snapshot: &[u8]) {
+    let Opened { index, .. } = open_bytes(snapshot).unwrap();
+    let original = |item: &ItemEntry| world.tree_digest(&format!("/{}", index.archive_path(item)));
+
+    let scratch = Backend::new();
+    let whole = scratch.host_path().join("tar");
+    let file = scratch.host_path().join("tar.zst");
+    fs::write(&file, snapshot).unwrap();
+    let zstd = Command::new("zstd").arg("-qdo").arg(&whole).arg(&file).status().unwrap();
+    assert!(zstd.success());
+    let into = scratch.host_path().join("whole");
+    fs::create_dir(&into).unwrap();
+    tar(File::open(&whole).unwrap(), &into, &[]);
+    let entries = fs::read_dir(into.join(&index.items_under)).unwrap();
+    assert_eq!(entries.count(), index.items.len());
+    for item in &index.items {
+        let found = tree_digest(into.join(index.archive_path(item)));
+        assert_eq!(found, original(item), "{}", item.name);
+        for (path, entry) in found {
+            let expected: &[u32] = match entry.mode & 0o170000 {
+                0o120000 => &[0o777],
+                0o040000 => &[0o555],
+                _ => &[0o444, 0o555],
+            };
+            let shown = path.display();
+            assert!(expected.contains(&(entry.mode & 0o7777)), "{shown}: {:o}", entry.mode);
+            assert_eq!(entry.mtime, (1, 0), "{shown}");
+        }
+    }
+
+    assert_once(snapshot, &index);
+
+    // By its frames alone, and a few out of the whole archive.
+    let sharing = (0..index.items.len()).filter(|&at| !index.items[at].shared.is_empty());
+    let sharing: Vec<usize> = sharing.collect();
+    assert!(sharing.len() > 10);
+    for (nth, &at) in sharing.iter().enumerate() {
+        let item = &index.items[at];
+        let path = index.archive_path(item);
+        let mut archives = vec![raw_frames(snapshot, &index, &index.frames_of([at]))];
+        if nth % sharing.len().div_ceil(5) == 0 {
+            archives.push(File::open(&whole).unwrap());
+        }
+        for archive in archives {
+            let scratch = Backend::new();
+            tar(archive, &scratch.host_path(), &[&path]);
+            let store = scratch.host_path().join(&index.items_under);
+            assert_eq!(fs::read_dir(store).unwrap().count(), 1);
+            let found = tree_digest(scratch.host_path().join(&path));
+            assert_eq!(found, original(item), "{} alone", item.name);
+        }
+    }
+
+    let listed = Command::new("tar").args(["--list", "--verbose", "--file"]).arg(&whole).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let links: Vec<&str> = listed.lines().filter(|line| line.starts_with('h')).collect();
+    assert!(links.len() > 2, "links inside an item are kept");
+    for line in links {
+        let under = format!("{}/", index.items_under);
+        let items: Vec<&str> =
+            line.match_indices(&under).map(|(at, _)| &line[at + under.len()..][..32]).collect();
+        assert!(items.len() == 2 && items[0] == items[1], "{line}");
+    }
+}
+
+/// That shared frames are as large as if they had each content once.
+#[track_caller]
+fn assert_once(snapshot: &[u8], index: &Index) {
+    let shared = index.items.iter().flat_map(|item| item.shared.clone());
+    let shared: Vec<u32> = shared.collect::<BTreeSet<_>>().into_iter().collect();
+    let packed: u64 = shared.iter().map(|&number| index.frames[number as usize].size).sum();
+    let mut contents = BTreeSet::new();
+    for number in shared {
+        let mut raw = raw_frames(snapshot, index, &[number]);
+        raw.rewind().unwrap();
+        for member in tar::Archive::new(raw).entries().unwrap() {
+            let mut content = Vec::new();
+            member.unwrap().read_to_end(&mut content).unwrap();
+            contents.insert(content);
+        }
+    }
+    let once: usize =
+        contents.iter().map(|content| zstd::bulk::compress(content, 3).unwrap().len()).sum();
+    assert!(packed as f64 <= 1.05 * once as f64, "{packed} bytes of {once}");
+}
+
+#[test]
+fn zstd_and_tar_alone_rebuild_a_deduplicated_guix_store_and_each_item_of_it() {
+    let world = World::with_fixture(Role::GuixOld, Fixture::Small);
+    world.start_daemon();
+    add(&world, &items().0);
+    assert_plain_archive(&world, &saved(&world));
+}
+
+#[test]
+fn zstd_and_tar_alone_rebuild_an_optimised_nix_store_and_each_item_of_it() {
+    let world = World::with_fixture(Role::Old, Fixture::Optimised);
+    let snapshot = saved(&world);
+    assert_plain_archive(&world, &snapshot);
+    let links = inodes(&world);
+    world.wipe_store();
+    restore(&world);
+    assert_eq!(twins(&inodes(&world)), twins(&links));
+}
+
+#[test]
+fn files_that_are_linked_while_they_are_saved_come_back() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let (files, _) = items();
+    add(&world, &files);
+    // Some are shared already, others are going to be.
+    let copies: Vec<_> =
+        files.iter().map(|(path, content)| (format!("more-{path}"), content.clone())).collect();
+    for (path, content) in &copies {
+        let host = world.host(Path::new("/tmp/more").join(path));
+        fs::create_dir_all(host.parent().unwrap()).unwrap();
+        fs::write(host, content).unwrap();
+    }
+    world.command(["sh", "-c", "nix-store --add /tmp/more/*"]).through_daemon().ok();
+    let before = picture(&world);
+    let links = inodes(&world);
+    let saving = world.storecache_as("runner", ["save"].into_iter().chain(flags(&world))).spawn();
+    let cache = world.backend().host_path();
+    let soon = Duration::from_secs(60);
+    poll::until("the save to begin", soon, || {
+        if cache.read_dir().unwrap().count() > 0 { Ok(()) } else { Err("not yet") }
+    });
+    saving.signal(Signal::STOP);
+    world.nix(["nix-store", "--optimise"]).ok();
+    assert_ne!(twins(&inodes(&world)), twins(&links));
+    saving.signal(Signal::CONT);
+    saving.wait(soon).ok();
+    world.wipe_store();
+    restore(&world);
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
+
+/// A directory with items that have these files of zeros in common, as links.
+fn linked(files: &[String], size: u64, items: usize) -> (tempfile::TempDir, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..items).map(|number| format!("item-{number}")).collect();
+    for name in &names {
+        let top = directory.path().join(name);
+        fs::create_dir(&top).unwrap();
+        for file in files {
+            if name == &names[0] {
+                File::create(top.join(file)).unwrap().set_len(size).unwrap();
+            } else {
+                fs::hard_link(directory.path().join(&names[0]).join(file), top.join(file)).unwrap();
+            }
+        }
+    }
+    (directory, names)
+}
+
+/// Packs items of a store; `each` sees the frames.
+fn packed(
+    directory: &Path,
+    names: &[String],
+    each: &mut dyn FnMut(&Frame),
+) -> anyhow::Result<Vec<u8>> {
+    let base = Arc::new(OwnedFd::from(File::open(directory).unwrap()));
+    let inputs = names.iter().map(|name| PackInput {
+        name: name.clone(),
+        archive_path: format!("nix/store/{name}"),
+        base: Arc::clone(&base),
+        file_name: name.clone().into_bytes(),
+        nar_size: None,
+        nar_hash: None,
+    });
+    let store = StoreFacts {
+        kind: "nix".into(),
+        store_dir: "/nix/store".into(),
+        state_dir: String::new(),
+        system: String::new(),
+        version: String::new(),
+        schema: None,
+        migrations: Vec::new(),
+        owner: String::new(),
+    };
+    let head = Head {
+        format: 1,
+        tool: "test".into(),
+        store,
+        key: "test".into(),
+        ingredients: BTreeMap::new(),
+        origin: Origin::default(),
+        created: "2026-01-01T00:00:00Z".into(),
+        items: names.len() as u64,
+        nar_bytes: 0,
+    };
+    let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();
+    let options = PackOptions { level: 1, threads: 1, canonical: true };
+    let mut sink = |frame: Frame| {
+        each(&frame);
+        Ok(writer.frame(frame)?)
+    };
+    let packed = pack(None, inputs.collect(), &options, &mut sink)?;
+    Ok(writer.finish("nix/store", packed.items, packed.database).unwrap().0)
+}
+
+#[test]
+fn a_file_that_is_replaced_while_items_are_packed_is_still_what_it_was_or_an_error() {
+    let files: Vec<String> = (0..20).map(|number| format!("{number:02}")).collect();
+    let other = [vec![0; MIB - 1], vec![1]].concat();
+    for (content, mode, fine) in
+        [(vec![0; MIB], 0o644, true), (other, 0o644, false), (vec![0; MIB], 0o755, false)]
+    {
+        let (directory, items) = linked(&files, MIB as u64, 2);
+        let mut seen = 0;
+        let packed = packed(directory.path(), &items, &mut |_| {
+            seen += 1;
+            if seen == 1 {
+                // All links are known by now, and few files are read.
+                let new = directory.path().join("new");
+                fs::write(&new, &content).unwrap();
+                fs::set_permissions(&new, Permissions::from_mode(mode)).unwrap();
+                fs::rename(new, directory.path().join("item-1/19")).unwrap();
+            }
+        });
+        match packed {
+            Ok(snapshot) => {
+                assert!(fine);
+                forge::check(&snapshot).unwrap();
+                assert_eq!(seen, files.len() + 2);
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                assert!(!fine, "{error}");
+                assert!(error.contains("item-1/19") && error.contains("it changed"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_content_of_many_copies_takes_several_frames_and_the_largest_are_not_shared() {
+    // Two copies fit a frame of 64 MiB, or none does.
+    for (size, shared) in [(25 << 20, &[&[0][..], &[0], &[1]][..]), (33 << 20, &[&[], &[]])] {
+        let (directory, names) = linked(&["file".to_owned()], size, shared.len());
+        let snapshot = packed(directory.path(), &names, &mut |_| ()).unwrap();
+        forge::check(&snapshot).unwrap();
+        let Opened { index, .. } = open_bytes(&snapshot).unwrap();
+        let found: Vec<&[u32]> = index.items.iter().map(|item| &item.shared[..]).collect();
+        assert_eq!(found, shared, "{size}");
+        assert!(index.frames.iter().all(|frame| frame.raw <= 64 << 20));
+        let scratch = Backend::new();
+        let all: Vec<u32> = (0..index.frames.len() as u32).collect();
+        tar(raw_frames(&snapshot, &index, &all), &scratch.host_path(), &[]);
+        for item in &index.items {
+            assert!(item.disk >= size);
+            let made = directory.path().join(&item.name).join("file");
+            let found = scratch.host_path().join("nix/store").join(&item.name).join("file");
+            assert!(fs::read(found).unwrap() == fs::read(made).unwrap(), "{}", item.name);
+        }
+    }
+}
