@@ -291,7 +291,7 @@ fn nothing_is_touched_without_the_flag_or_on_a_dry_run() {
 }
 
 #[test]
-fn what_cannot_come_along_is_said() {
+fn what_cannot_come_along_or_back_is_said() {
     let (world, _) = saved(Role::Guix, "runner");
     let profile = format!("{}/guix-profile", directory("runner"));
     world.sh(&format!("ln -sfn /home/runner {profile}"));
@@ -306,6 +306,36 @@ fn what_cannot_come_along_is_said() {
     assert_eq!(restored["profiles"], Value::Null);
     let warning = restored["warnings"][0].as_str().unwrap();
     assert!(warning.contains("no profiles; save one with --profiles"), "{warning}");
+
+    let (world, items) = saved(Role::Guix, "runner");
+    world.sh(&format!("rm -r /gnu/store/{}", items[0]));
+    let torn = run(&world, "runner", "save", &["--profiles"]);
+    let warning = torn["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("current-guix leads to") && warning.contains("not among"),
+        "{warning}"
+    );
+    world.wipe_store();
+    let restored = restore(&world, "runner");
+    assert_eq!(restored["profiles"][0]["name"], "guix-profile");
+    let warning = restored["warnings"][0].as_str().unwrap();
+    let expected = format!("did not bring back current-guix: {} was not restored", items[0]);
+    assert_eq!(warning, expected);
+}
+
+#[test]
+fn profiles_come_back_later_where_no_daemon_was_there_to_make_their_directory() {
+    let (world, items) = saved(Role::Guix, "runner");
+    world.stop_daemon();
+    world.wipe_store();
+    let restored = restore(&world, "runner");
+    assert!(restored["items"]["restored"].as_u64().unwrap() > 10);
+    let warning = restored["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("no daemon to make it"), "{warning}");
+    assert!(warning.contains("start it and restore again"), "{warning}");
+    world.start_daemon();
+    assert_eq!(restore(&world, "runner")["profiles"], added(1, &items));
+    assert_current_guix_works(&world, "runner");
 }
 
 #[test]
