@@ -2,10 +2,10 @@
 
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, KeyOptions, Look, OutputOptions, Restore, Save, ShowKey, StoreOptions,
+    BackendOptions, Doctor, KeyOptions, Look, OutputOptions, Restore, Save, ShowKey, StoreOptions,
     WorkflowMode,
 };
-use crate::store::StoreKind;
+use crate::store::{ItemPattern, StoreKind};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Check a snapshot to the last byte, without touching a store
     Verify(LookArgs),
+    /// Look at the store, its database and its daemon, and say what to mend
+    Doctor(DoctorArgs),
     /// The half that runs as root; speaks a protocol on its standard input
     #[command(hide = true)]
     Privileged(PrivilegedArgs),
@@ -66,7 +68,11 @@ pub struct RestoreArgs {
     /// Bring your Guix profiles back too, as new generations
     #[arg(long)]
     profiles: bool,
-    /// Exit with 3 when nothing was found
+    /// Say whether the closure of this item is complete afterwards: its path, or its name with or
+    /// without the hash, with wildcards; repeatable
+    #[arg(long, value_name = "ITEM")]
+    require: Vec<String>,
+    /// Exit with 3 when nothing was found, or when something required is not complete
     #[arg(long)]
     fail_on_miss: bool,
 }
@@ -107,6 +113,14 @@ pub struct LookArgs {
     file: Option<PathBuf>,
     #[command(flatten)]
     common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -170,10 +184,13 @@ enum Store {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Daemon {
-    /// Units of systemd if active, else the process behind the socket, else none
+    /// Whoever runs the process that listens on the daemon's socket
     Auto,
+    /// Units of systemd
     Systemd,
+    /// A service of the shepherd of SHEPHERD_SOCKET, of the user, or of the system
     Shepherd,
+    /// A process that nobody else starts again
     Process,
     /// The commands of --daemon-stop and --daemon-start
     Command,
@@ -241,6 +258,10 @@ impl RestoreArgs {
         if replace && common.store.kind != Some(StoreKind::Plain) {
             bail!("--mode replace is for --store plain");
         }
+        if !self.require.is_empty() && common.store.kind == Some(StoreKind::Plain) {
+            bail!("--require is for stores with items, not for --store plain");
+        }
+        self.require.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
         check_profiles(self.profiles, common.store.kind)?;
         Ok(Restore {
             store: common.store,
@@ -250,6 +271,7 @@ impl RestoreArgs {
             dry_run: self.dry_run,
             threads: common.threads,
             replace,
+            require: self.require,
             profiles: self.profiles,
             fail_on_miss: self.fail_on_miss,
         })
@@ -271,6 +293,12 @@ impl KeyVerbArgs {
 impl InspectArgs {
     pub fn options(self) -> Result<Look> {
         Ok(Look { items: self.items, ..self.look.options()? })
+    }
+}
+
+impl DoctorArgs {
+    pub fn options(self) -> Result<Doctor> {
+        Ok(Doctor { store: self.store.options()?, output: self.output.options() })
     }
 }
 
@@ -345,15 +373,14 @@ impl StoreArgs {
             (Daemon::Systemd, ..) => DaemonChoice::Systemd,
             (Daemon::Process, ..) => DaemonChoice::Process,
             (Daemon::None, ..) => DaemonChoice::None,
-            (Daemon::Shepherd, ..) => {
-                bail!("--daemon shepherd is not supported yet; use --daemon command")
-            }
+            (Daemon::Shepherd, ..) => DaemonChoice::Shepherd,
         };
         Ok(StoreOptions {
             kind,
             root: absolute(&self.root)?,
             paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
             daemon,
+            shepherds: shepherds(),
             lock_patience: Duration::from_secs(self.lock_timeout),
             daemon_patience: Duration::from_secs(self.daemon_timeout),
         })
@@ -395,6 +422,14 @@ fn check_profiles(wanted: bool, kind: Option<StoreKind>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Where the user's own shepherds may listen (`shepherd/support.scm`).
+fn shepherds() -> Vec<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let runtime = set("XDG_RUNTIME_DIR").map(|directory| directory.join("shepherd/socket"));
+    let sockets = [set("SHEPHERD_SOCKET"), runtime].into_iter().flatten();
+    sockets.filter_map(|socket| absolute(&socket).ok()).collect()
 }
 
 fn backend(text: Option<&str>) -> Result<BackendOptions> {

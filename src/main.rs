@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Verb::Restore(args) => run(args.options(), command::restore),
         Verb::Key(args) => run(args.options(), command::key),
         Verb::Inspect(args) => run(args.options(), command::inspect),
+        Verb::Doctor(args) => run(args.options(), command::doctor),
         Verb::Verify(args) => run(args.options(), command::verify),
     };
     ExitCode::from(ending)

@@ -15,6 +15,8 @@ pub struct StoreOptions {
     /// Directories of a plain store, absolute.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
+    /// Sockets of the user's own shepherds, absolute, in the order in which they are asked.
+    pub shepherds: Vec<PathBuf>,
     pub lock_patience: Duration,
     pub daemon_patience: Duration,
 }
@@ -76,6 +78,8 @@ pub struct Restore {
     pub threads: usize,
     /// Swap plain directories that differ.
     pub replace: bool,
+    /// Items whose closures have to be complete.
+    pub require: Vec<String>,
     /// Bring back the profiles that came along.
     pub profiles: bool,
     pub fail_on_miss: bool,
@@ -87,6 +91,12 @@ pub struct ShowKey {
     pub key: KeyOptions,
     pub output: OutputOptions,
     pub explain: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Doctor {
+    pub store: StoreOptions,
+    pub output: OutputOptions,
 }
 
 /// One snapshot, looked at without a store.

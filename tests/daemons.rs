@@ -418,6 +418,7 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
     let start = format!("echo started >>{}", started.display());
     let brief = Brief {
         daemon: Daemon::Command { stop: "true".into(), start, run_as: None },
+        mount: None,
         kind: StoreKind::Nix,
         root: root.path().into(),
         probe: "/nix/store/00000000000000000000000000000000-probe".into(),

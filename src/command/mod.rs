@@ -1,15 +1,18 @@
 //! One file for each verb; each reads as the story of what it does.
 
 mod cancel;
+mod doctor;
 mod inspect;
 mod key;
 mod lookup;
 mod profiles;
+mod require;
 mod restore;
 mod save;
 mod session;
 mod verify;
 
+pub use doctor::doctor;
 pub use inspect::inspect;
 pub use key::key;
 pub use restore::restore;

@@ -3,6 +3,7 @@
 use super::Ending;
 use super::lookup::{self, find};
 use super::profiles;
+use super::require;
 use super::session::{Session, failure, reported, tell_skipped};
 use crate::backend::ReadAt;
 use crate::options::Restore;
@@ -26,8 +27,8 @@ pub fn restore(options: &Restore) -> Result<Ending> {
         })
     };
     let outcome = reported(&options.output, empty, run, tell)?;
-    let missed = outcome.hit == Hit::Miss && options.fail_on_miss;
-    Ok(if missed { Ending::Miss } else { Ending::Done })
+    let missed = outcome.hit == Hit::Miss || !require::met(&outcome);
+    Ok(if missed && options.fail_on_miss { Ending::Miss } else { Ending::Done })
 }
 
 /// Whether the root half failed only after the items had become valid.
@@ -39,9 +40,13 @@ fn committed(error: &anyhow::Error) -> bool {
 fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let Restore { store, key, backend, output, .. } = options;
     profiles::check(options.profiles, store)?;
-    let Session { mut root, key, backend, mut progress } =
-        Session::begin(store, key, backend, output, outcome)?;
+    let mut session = Session::begin(store, key, backend, output, outcome)?;
+    restore_items(&mut session, options, outcome)?;
+    require::check(&mut session.root, &options.require, outcome)
+}
 
+fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome) -> Result<()> {
+    let Session { root, key, backend, progress } = session;
     let looking = Instant::now();
     let Some((entry, hit)) = find(backend.as_ref(), &key.ladder)? else {
         outcome.seconds.lookup = looking.elapsed().as_secs_f64();
@@ -64,7 +69,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
         downloaded: &mut outcome.bytes.downloaded,
         seconds: &mut outcome.seconds.download,
     };
-    let plan = plan(&mut root, options, &opened, &mut fetch)?;
+    let plan = plan(root, options, &opened, &mut fetch)?;
     outcome.hit = hit;
     outcome.items.present = plan.present;
     outcome.items.skipped = plan.skipped.len() as u64;
@@ -89,7 +94,7 @@ fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
     outcome.phase = Phase::Unpack.name();
     let unpacking = Instant::now();
     progress.phase("restore", plan.disk_bytes, Some(plan.wanted));
-    let restored = stage_and_commit(&mut root, &plan, &mut fetch, &mut progress)?;
+    let restored = stage_and_commit(root, &plan, &mut fetch, progress)?;
     let whole = unpacking.elapsed().as_secs_f64();
     outcome.items.restored = restored.items;
     outcome.items.present += restored.overtaken;
@@ -193,6 +198,7 @@ fn tell(outcome: &Outcome) {
         report::note(format!("storecache: {}: {reason}", outcome.hit.name()));
         profiles::tell(outcome);
         tell_skipped(outcome);
+        require::tell(outcome);
         return;
     }
     let verb = if outcome.dry_run { "would restore" } else { "restored" };
@@ -213,4 +219,5 @@ fn tell(outcome: &Outcome) {
     }
     profiles::tell(outcome);
     tell_skipped(outcome);
+    require::tell(outcome);
 }

@@ -3,9 +3,11 @@
 //! All unsafe code of the program is here: the standard library runs a closure between fork and
 //! exec only in an unsafe method.
 
-use rustix::process::{Gid, Uid, chroot, fchdir};
+use rustix::fs::Mode;
+use rustix::process::{Gid, Uid, chroot, fchdir, umask};
 use rustix::thread::{
-    move_into_link_name_space, set_thread_gid, set_thread_groups, set_thread_uid,
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, move_into_link_name_space,
+    set_capabilities, set_keep_capabilities, set_thread_gid, set_thread_groups, set_thread_uid,
 };
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -22,6 +24,9 @@ pub struct ProcessContext {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// What another user than root may do all the same, as the daemon of Guix may change owners.
+    pub ambient: Option<CapabilitySet>,
+    pub umask: Option<Mode>,
     /// Leave the session of the parent, so that its terminal's signals do not reach the child.
     pub own_session: bool,
 }
@@ -44,11 +49,23 @@ impl ProcessContext {
             if let Some(directory) = &self.directory {
                 fchdir(directory)?;
             }
+            if let Some(mode) = self.umask {
+                umask(mode);
+            }
             // Groups while still root, the user last.
             if self.uid != 0 || self.gid != 0 {
+                let ambient = self.ambient.filter(|set| self.uid != 0 && !set.is_empty());
+                set_keep_capabilities(ambient.is_some())?;
                 set_thread_groups(&groups)?;
                 set_thread_gid(Gid::from_raw(self.gid))?;
                 set_thread_uid(Uid::from_raw(self.uid))?;
+                if let Some(set) = ambient {
+                    let (effective, permitted, inheritable) = (set, set, set);
+                    set_capabilities(None, CapabilitySets { effective, permitted, inheritable })?;
+                    for capability in set {
+                        configure_capability_in_ambient_set(capability, true)?;
+                    }
+                }
             }
             Ok(())
         };

@@ -1,20 +1,32 @@
 //! The daemon that has the store open: who runs it, how it stops and starts, whether it answers.
 //!
-//! The room knows units, processes and the worker protocol. It must not know what a store holds.
+//! The room knows units, services, processes and the worker protocol. It must not know what a store
+//! holds.
 
 mod choice;
 mod command;
 mod context;
+mod in_charge;
+mod mount;
 mod process;
+mod procfs;
+mod program;
 mod protocol;
+mod rivals;
+mod shepherd;
 mod systemd;
 
-pub use choice::{Daemon, DaemonChoice, Found, find};
+pub use choice::{Daemon, DaemonChoice};
 pub use context::ProcessContext;
+pub use in_charge::{Found, Whereabouts, find};
+pub use mount::MountUnit;
 pub use process::listener;
+pub use program::Replaced;
 pub use protocol::{Client, await_ready, nix_version};
+pub use shepherd::Shepherd;
 
 use anyhow::Result;
+use std::path::Path;
 use std::time::Duration;
 
 impl Daemon {
@@ -22,6 +34,9 @@ impl Daemon {
     pub fn stop(&self, patience: Duration) -> Result<()> {
         match self {
             Daemon::Systemd { units } => systemd::stop(units),
+            Daemon::Shepherd { shepherd, service, pid } => {
+                shepherd::stop(shepherd, service, *pid, patience)
+            }
             Daemon::Process { pid } => process::stop(*pid, patience),
             Daemon::Command { stop, run_as, .. } => command::run(stop, *run_as),
             Daemon::None => Ok(()),
@@ -32,6 +47,7 @@ impl Daemon {
 /// Everything that starting the daemon takes, gathered while it still runs.
 pub enum Starter {
     Systemd { units: Vec<String> },
+    Shepherd(shepherd::Recipe),
     Process(Box<process::Recipe>),
     Command { start: String, run_as: Option<(u32, u32)> },
     None,
@@ -42,6 +58,9 @@ impl Starter {
     pub fn prepare(daemon: &Daemon) -> Result<Self> {
         Ok(match daemon {
             Daemon::Systemd { units } => Starter::Systemd { units: units.clone() },
+            Daemon::Shepherd { shepherd, service, .. } => {
+                Starter::Shepherd(shepherd::Recipe::of(shepherd, service)?)
+            }
             Daemon::Process { pid } => Starter::Process(Box::new(process::Recipe::of(*pid)?)),
             Daemon::Command { start, run_as, .. } => {
                 Starter::Command { start: start.clone(), run_as: *run_as }
@@ -50,12 +69,13 @@ impl Starter {
         })
     }
 
-    /// Starts the daemon unless it runs. Says nothing about whether it answers, see
+    /// Starts the daemon unless it runs. Says nothing about whether it answers on `socket`, see
     /// [`await_ready`].
-    pub fn start(&self) -> Result<()> {
+    pub fn start(&self, socket: &Path) -> Result<()> {
         match self {
             Starter::Systemd { units } => systemd::start(units),
-            Starter::Process(recipe) => recipe.start(),
+            Starter::Shepherd(recipe) => recipe.start(),
+            Starter::Process(recipe) => recipe.start(socket),
             Starter::Command { start, run_as } => command::run(start, *run_as),
             Starter::None => Ok(()),
         }

@@ -1,19 +1,19 @@
 //! Daemons that are a bare process, found as the listener of their socket.
 
-use super::ProcessContext;
+use super::program::Program;
 use super::protocol::connect;
+use super::{ProcessContext, procfs};
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal,
 };
-use rustix::thread::move_into_link_name_space;
+use rustix::thread::{CapabilitySet, move_into_link_name_space};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -49,20 +49,43 @@ pub fn listener(socket: &Path) -> Result<Option<u32>> {
 
 /// Sends SIGTERM and waits for the end of the process, zombie or not.
 pub fn stop(pid: u32, patience: Duration) -> Result<()> {
-    let handle = match handle(pid) {
-        Ok(handle) => handle,
-        Err(Errno::SRCH) => return Ok(()),
-        Err(e) => return Err(e).with_context(|| format!("find the daemon, process {pid}")),
-    };
-    match pidfd_send_signal(&handle, Signal::TERM) {
+    let Some(process) = Watched::find(pid)? else { return Ok(()) };
+    match pidfd_send_signal(&process.handle, Signal::TERM) {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(e) => return Err(e).with_context(|| format!("stop the daemon, process {pid}")),
     }
-    if !has_ended(&handle, patience)? {
-        let seconds = patience.as_secs();
-        bail!("the daemon, process {pid}, did not end within {seconds} s of SIGTERM");
+    process.await_end(patience)
+}
+
+/// A process whose end is awaited, whoever brings it about.
+pub struct Watched {
+    pid: u32,
+    handle: OwnedFd,
+}
+
+impl Watched {
+    /// Nothing when it has ended already.
+    pub fn find(pid: u32) -> Result<Option<Self>> {
+        match handle(pid) {
+            Ok(handle) => Ok(Some(Watched { pid, handle })),
+            Err(Errno::SRCH) => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("find the daemon, process {pid}")),
+        }
     }
-    Ok(())
+
+    /// Whether it ends in time, zombie or not.
+    pub fn ends_within(&self, patience: Duration) -> Result<bool> {
+        has_ended(&self.handle, patience)
+    }
+
+    /// The same, where it must.
+    pub fn await_end(&self, patience: Duration) -> Result<()> {
+        if !self.ends_within(patience)? {
+            let (pid, seconds) = (self.pid, patience.as_secs());
+            bail!("the daemon, process {pid}, did not end within {seconds} s of being told to");
+        }
+        Ok(())
+    }
 }
 
 fn handle(pid: u32) -> Result<OwnedFd, Errno> {
@@ -95,69 +118,61 @@ impl Recipe {
     /// Reads it off the running process.
     ///
     /// # Errors
-    /// When the process is gone, or when its program is not on disk any more: then it must not be
+    /// When the process is gone, or when no program is where it came from: then it must not be
     /// stopped, since it could not be started again.
     pub fn of(pid: u32) -> Result<Self> {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
         let about = || format!("look at the daemon, process {pid}");
         let process = handle(pid).with_context(about)?;
-        let words = |file: &str| -> Result<Vec<OsString>> {
-            let bytes = std::fs::read(proc.join(file)).with_context(about)?;
-            let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-            Ok(bytes.split(|&b| b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
-        };
-        let arguments = words("cmdline")?;
-        let environment = words("environ")?.into_iter().filter_map(|variable| {
-            let bytes = variable.into_vec();
-            let equals = bytes.iter().position(|&b| b == b'=')?;
-            let (name, value) = (bytes[..equals].to_vec(), bytes[equals + 1..].to_vec());
-            Some((OsString::from_vec(name), OsString::from_vec(value)))
-        });
-        let environment: Vec<(OsString, OsString)> = environment.collect();
-        let open_path = |file: &str, flags: OFlags| -> Result<Arc<OwnedFd>> {
-            let fd = open(proc.join(file), flags | OFlags::CLOEXEC, Mode::empty());
-            Ok(Arc::new(fd.with_context(about)?))
-        };
+        let proc = procfs::directory(pid);
         let status = std::fs::read_to_string(proc.join("status")).with_context(about)?;
-        let ids = |name: &str| -> Vec<u32> {
+        let fields = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
+            line.unwrap_or_default().split_whitespace()
         };
+        let ids =
+            |name: &str| -> Vec<u32> { fields(name).filter_map(|id| id.parse().ok()).collect() };
         // Fields are the real, effective, saved and file-system id (man 5 proc_pid_status).
         let effective = |name: &str| ids(name).get(1).copied().context("no ids in its status");
+        let ambient = fields("CapAmb:").next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        let umask = fields("Umask:").next().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        let link = |file: &str, flags| Ok(Arc::new(procfs::open_link(pid, file, flags)?));
         let foreign = |name: &str| -> Result<Option<Arc<OwnedFd>>> {
             let path = format!("ns/{name}");
             let ours = std::fs::metadata(Path::new("/proc/self").join(&path))?;
             let theirs = std::fs::metadata(proc.join(&path)).with_context(about)?;
             let differs = (ours.dev(), ours.ino()) != (theirs.dev(), theirs.ino());
-            differs.then(|| open_path(&path, OFlags::RDONLY)).transpose()
+            differs.then(|| link(&path, OFlags::RDONLY)).transpose()
         };
         let namespaces = NAMESPACES.iter().filter_map(|name| foreign(name).transpose());
         let context = ProcessContext {
             namespaces: namespaces.collect::<Result<_>>()?,
-            root: Some(open_path("root", OFlags::PATH | OFlags::DIRECTORY)?),
-            directory: Some(open_path("cwd", OFlags::PATH | OFlags::DIRECTORY)?),
+            root: Some(link("root", OFlags::PATH | OFlags::DIRECTORY)?),
+            directory: Some(link("cwd", OFlags::PATH | OFlags::DIRECTORY)?),
             uid: effective("Uid:")?,
             gid: effective("Gid:")?,
             groups: ids("Groups:"),
+            ambient: ambient.map(CapabilitySet::from_bits_retain),
+            umask: umask.map(Mode::from_raw_mode),
             own_session: true,
         };
-        let program = program(&proc, &context, &arguments, &environment).with_context(about)?;
         let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
         Ok(Recipe {
             process,
-            program,
-            arguments,
-            environment,
+            program: Program::of(pid)?.path,
+            arguments: procfs::words(pid, "cmdline")?,
+            environment: procfs::environment(pid)?,
             context,
             pid_namespace: foreign("pid")?,
             output,
         })
     }
 
-    /// Starts the same program with the same arguments, directory, environment and output.
-    pub fn start(&self) -> Result<()> {
-        if !has_ended(&self.process, Duration::ZERO)? {
+    /// Starts the program with the same arguments, directory, environment and output, unless the
+    /// process still runs, or somebody else listens on its socket by now: whoever keeps it up has
+    /// started it already, and a second one would take the socket away from the first.
+    pub fn start(&self, socket: &Path) -> Result<()> {
+        // A listener that cannot be seen from here listens all the same.
+        if !has_ended(&self.process, Duration::ZERO)? || !matches!(listener(socket), Ok(None)) {
             return Ok(());
         }
         let about = || format!("start {}", self.program.display());
@@ -179,45 +194,4 @@ impl Recipe {
         command.spawn().with_context(about)?;
         Ok(())
     }
-}
-
-/// The path to run: the name that the process was started by, so that it is called the same again,
-/// or else the path that the kernel knows.
-///
-/// # Errors
-/// When the program is not on disk any more.
-fn program(
-    proc: &Path,
-    context: &ProcessContext,
-    arguments: &[OsString],
-    environment: &[(OsString, OsString)],
-) -> Result<PathBuf> {
-    let root = context.root.as_ref().context("no root directory")?;
-    let running = std::fs::metadata(proc.join("exe"))?;
-    // As the process would find it: links lead to where they lead in its own root.
-    let is_running = |path: &Path| -> bool {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        openat2(root, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
-            .and_then(fstat)
-            .is_ok_and(|found| (found.st_dev, found.st_ino) == (running.dev(), running.ino()))
-    };
-    let name = arguments.first().map(Path::new).filter(|name| !name.as_os_str().is_empty());
-    let search = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
-    let named: Vec<PathBuf> = match name {
-        Some(name) if name.is_absolute() => vec![name.to_owned()],
-        Some(name) if name.components().count() == 1 => {
-            let directories = search.map(std::env::split_paths).into_iter().flatten();
-            directories.map(|directory| directory.join(name)).collect()
-        }
-        _ => Vec::new(),
-    };
-    let known = std::fs::read_link(proc.join("exe"))?;
-    let mut candidates = named.iter().chain([&known]).filter(|path| path.is_absolute());
-    candidates.find(|path| is_running(path)).cloned().with_context(|| {
-        format!(
-            "it runs {}, which is not on disk any more, so that it could not be started again; \
-             restart it yourself and try again",
-            known.display()
-        )
-    })
 }

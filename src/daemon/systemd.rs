@@ -1,12 +1,85 @@
 //! Daemons that are units of systemd.
 
+use super::procfs;
+use super::program::{Program, Replaced};
 use anyhow::{Context, Result, bail};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Whether systemd is this machine's init (`man 3 sd_booted`).
 pub fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
+}
+
+/// Units of a daemon that are active, sockets first.
+pub struct Active {
+    pub units: Vec<String>,
+    services: Vec<Service>,
+}
+
+/// A service that is active, or that a socket would start.
+struct Service {
+    name: String,
+    /// Its main process, if it runs.
+    pid: Option<u32>,
+    /// What it is started from.
+    program: Option<PathBuf>,
+}
+
+impl Active {
+    /// Those of `units` that are active, in the same order; nothing when none is.
+    pub fn of(units: &[&str]) -> Result<Option<Self>> {
+        let units = active(units)?;
+        if units.is_empty() {
+            return Ok(None);
+        }
+        let services = services(&units)?;
+        Ok(Some(Active { units, services }))
+    }
+
+    /// Whether it is they who run the process that listens: systemd itself does so for a socket.
+    pub fn run(&self, listener: u32) -> bool {
+        let sockets = self.units.iter().any(|unit| unit.ends_with(".socket"));
+        let mut pids = self.services.iter().filter_map(|service| service.pid);
+        (listener == 1 && sockets) || pids.any(|pid| procfs::descends(listener, pid))
+    }
+
+    /// The units for people, with the process that they run.
+    pub fn describe(&self) -> String {
+        let pid = self.services.iter().find_map(|service| service.pid);
+        let process = pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
+        format!("{} active{process}", self.units.join(" and "))
+    }
+}
+
+/// What a start of `units` would run, if that is not what runs now.
+///
+/// # Errors
+/// When they could not be started again.
+pub fn replaced(units: &[String]) -> Result<Option<Replaced>> {
+    for service in services(units)? {
+        let (Some(pid), Some(program)) = (service.pid, service.program) else { continue };
+        let program = Program::of_service(pid, &program).context(service.name)?;
+        if let Some(replaced) = program.report(pid) {
+            return Ok(Some(replaced));
+        }
+    }
+    Ok(None)
+}
+
+/// Stops all units in one transaction, so that no socket revives its service.
+pub fn stop(units: &[String]) -> Result<()> {
+    // A socket that is left alone starts its service for the next client, whether the service was
+    // active before or not; so the services of sockets stop too.
+    let services = services(units)?.into_iter().map(|service| service.name);
+    let mut all: Vec<String> = units.to_vec();
+    all.extend(services.filter(|service| !units.contains(service)));
+    systemctl("stop", &all).map(drop)
+}
+
+pub fn start(units: &[String]) -> Result<()> {
+    systemctl("start", units).map(drop)
 }
 
 /// Those of `units` that are active, in the same order.
@@ -29,32 +102,67 @@ pub fn active(units: &[&str]) -> Result<Vec<String>> {
     Ok(active.map(|(unit, _)| (*unit).to_owned()).collect())
 }
 
-/// Stops all units in one transaction, so that no socket revives its service.
-pub fn stop(units: &[String]) -> Result<()> {
-    // A socket that is left alone starts its service for the next client, whether the service was
-    // active before or not; so the services of sockets stop too.
-    let services = units.iter().filter_map(|u| u.strip_suffix(".socket"));
-    let services = services.map(|name| format!("{name}.service"));
-    let mut all: Vec<String> = units.to_vec();
-    all.extend(services.filter(|service| !units.contains(service)));
-    systemctl("stop", &all)
+/// A property of a unit, as `systemctl show` prints it, with a line for each value of a list; empty
+/// where the unit has none.
+pub fn property(unit: &str, name: &str) -> Result<String> {
+    let words = ["--value".to_owned(), format!("--property={name}"), unit.to_owned()];
+    Ok(systemctl("show", &words)?.trim().to_owned())
 }
 
-pub fn start(units: &[String]) -> Result<()> {
-    systemctl("start", units)
+/// The services among `units`, and those that sockets among them start, which may have another name.
+fn services(units: &[String]) -> Result<Vec<Service>> {
+    let mut names: Vec<String> = Vec::new();
+    for unit in show(units, "Id,Triggers")? {
+        let value = |name: &str| unit.get(name).cloned().unwrap_or_default();
+        let (id, triggers) = (value("Id"), value("Triggers"));
+        let triggered = triggers.split_whitespace().map(str::to_owned);
+        names.extend(triggered.chain([id]).filter(|name| name.ends_with(".service")));
+    }
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shown = show(&names, "Id,MainPID,ExecStart")?.into_iter();
+    let services = shown.map(|unit| Service {
+        name: unit.get("Id").cloned().unwrap_or_default(),
+        pid: unit.get("MainPID").and_then(|pid| pid.parse().ok()).filter(|&pid| pid != 0),
+        program: unit.get("ExecStart").and_then(|command| program(command)),
+    });
+    Ok(services.collect())
 }
 
-fn systemctl(verb: &str, units: &[String]) -> Result<()> {
+/// The file of a command as systemd shows it: `{ path=FILE ; argv[]=WORDS ; … }`.
+fn program(command: &str) -> Option<PathBuf> {
+    let (_, rest) = command.split_once("path=")?;
+    let (path, _) = rest.split_once(" ; argv[]=")?;
+    Some(path.into()).filter(|path: &PathBuf| path.is_absolute())
+}
+
+/// Properties of each unit.
+fn show(units: &[String], properties: &str) -> Result<Vec<BTreeMap<String, String>>> {
+    let property = format!("--property={properties}");
+    let shown = systemctl("show", [&property].into_iter().chain(units))?;
+    let units = shown.split("\n\n").map(|unit| {
+        let pairs = unit.lines().filter_map(|line| line.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    });
+    Ok(units.collect())
+}
+
+fn systemctl<'a>(verb: &str, words: impl IntoIterator<Item = &'a String>) -> Result<String> {
+    let words: Vec<&String> = words.into_iter().collect();
     let output = Command::new("systemctl")
         .arg(verb)
-        .args(units)
+        .args(&words)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("run systemctl {verb}"))?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
-        let units = units.join(" ");
-        bail!("systemctl {verb} {units} failed ({}): {}", output.status, error.trim());
+        let words: Vec<&str> = words.iter().map(|word| word.as_str()).collect();
+        let words = words.join(" ");
+        bail!("systemctl {verb} {words} failed ({}): {}", output.status, error.trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 /// The only search path that the root half gets.
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:\
-     /run/wrappers/bin:/run/current-system/sw/bin";
+     /run/wrappers/bin:/run/current-system/sw/bin:\
+     /run/current-system/profile/bin:/run/current-system/profile/sbin";
 /// How soon a signal is noticed while the root half is silent.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
 

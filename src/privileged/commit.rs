@@ -3,11 +3,12 @@
 //! Until the transaction commits, nothing is valid that was not valid before; whatever fails before
 //! that is undone by the drop of the guard that stands for it.
 
+use super::access::Access;
 use super::conversation::Conversation;
 use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Restored};
-use super::target::StoreTarget;
-use crate::daemon::{Daemon, Found, await_ready};
+use super::target::{StoreTarget, directory};
+use crate::daemon::{Daemon, Found, MountUnit, await_ready};
 use crate::store::{
     Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
     Staging, lock,
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, statat, syncfs};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,11 +32,8 @@ pub struct Commit<'a> {
     pub staging: Staging,
     /// Keeps collectors from staging, and from what staged items refer to.
     pub gc_lock: Lock,
-    /// The store directory.
-    pub place: Arc<OwnedFd>,
     pub rows: Rows,
-    /// The mount namespace of everybody else, where this process writes through one of its own.
-    pub outside: Option<Arc<OwnedFd>>,
+    pub access: Access,
 }
 
 impl Commit<'_> {
@@ -42,28 +41,34 @@ impl Commit<'_> {
     pub fn run(mut self) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
-        let Found { daemon, why } = self.target.daemon()?;
+        let Found { daemon, why, mut warnings } = self.target.daemon()?;
+        if let Some(replaced) = daemon.replaced()? {
+            warnings.push(format!("{replaced}; that one runs from now on"));
+        }
         self.talk.cancel.check()?;
 
         // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items
         // go back to staging, the lock is released, and last the guardian starts the daemon.
-        let guardian = Guardian::arm(&self.brief(&daemon), self.outside.clone())?;
+        let guardian = Guardian::arm(&self.brief(&daemon)?, self.access.outside())?;
         let stopped = Instant::now();
         daemon.stop(self.target.daemon_patience).context("stop the daemon")?;
         let (big_lock, skipped) = self.have_it_alone()?;
+        let mount = self.access.mount_unit();
+        mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;
 
         let committing = Instant::now();
+        let place = Arc::new(directory(&layout.store())?);
         let mut placement = Placement::default();
         let mut roots = Roots::default();
-        let merge = Merge::begin(layout, &self.rows)?;
+        let merge = Merge::begin(layout, &self.rows, &|| self.talk.cancel.check())?;
         for name in &merge.added {
             self.talk.cancel.check()?;
-            placement.place(&self.staging.directory, &self.place, name.as_str())?;
+            placement.place(&self.staging.directory, &place, name.as_str())?;
         }
         let heads = self.rows.heads(&merge.added);
         roots.add(layout, &heads, self.owner)?;
-        self.verify_on_disk(&merge)?;
-        syncfs(&self.place).context("write the placed items to the disk")?;
+        verify_on_disk(&merge, &place)?;
+        syncfs(&place).context("write the placed items to the disk")?;
         let added = merge.added.clone();
         self.talk.cancel.check()?;
         merge.commit()?;
@@ -87,31 +92,48 @@ impl Commit<'_> {
             skipped: skipped.into_iter().map(|s| (s.name.to_string(), s.reason)).collect(),
             bytes: 0,
             roots: heads.len() as u64,
-            daemon: why,
-            warnings: Vec::new(),
+            daemon: self.why(&why),
+            warnings,
             commit_seconds,
             downtime_seconds,
             verify_seconds: verifying.elapsed().as_secs_f64(),
         })
     }
 
-    fn brief(&self, daemon: &Daemon) -> Brief {
+    /// Who was stopped and why.
+    fn why(&self, daemon: &str) -> String {
+        match self.access.mount_unit() {
+            None => daemon.to_owned(),
+            Some(unit) => {
+                format!("{daemon}; {} was stopped with it, as mounting is not allowed", unit.name)
+            }
+        }
+    }
+
+    fn brief(&self, daemon: &Daemon) -> Result<Brief> {
         let layout = &self.target.layout;
-        Brief {
+        let mount = match self.access.mount_unit() {
+            None if layout.root == Path::new("/") => {
+                MountUnit::taken_away_by(daemon, layout.store_dir)?
+            }
+            unit => unit.cloned(),
+        };
+        Ok(Brief {
             daemon: daemon.clone(),
+            mount,
             kind: layout.kind,
             root: layout.root.clone(),
             probe: self.target.probe(),
             staging: self.staging.path().to_owned(),
             patience: self.target.daemon_patience,
-        }
+        })
     }
 
     /// Waits until nobody else has the database open.
     ///
-    /// A collector has it open and waits for the lock that we hold, as we wait for it: then we step
-    /// aside, let it collect, and see what is left. Gives back the lock, and the items that can not
-    /// become valid any more.
+    /// A collector has it open and waits for the lock that we hold, as we wait for it: then staging
+    /// steps aside, we let it collect, and see what is left. Gives back the lock, and the items that
+    /// can not become valid any more.
     fn have_it_alone(&mut self) -> Result<(Lock, Vec<Skipped>)> {
         let layout = &self.target.layout;
         let cancelled = || self.talk.cancel.check();
@@ -125,26 +147,16 @@ impl Commit<'_> {
             Err(e) if e.downcast_ref::<Held>().is_some() => {}
             other => return Ok((other?, Vec::new())),
         }
-        if self.staging.step_to(&layout.state()).is_err() {
-            // State and store are on different mounts: all that is left is to wait.
+        if self.staging.step_aside(layout).is_err() {
+            // The store has a mount of its own: all that is left is to wait.
             return Ok((exclusive(patience)?, Vec::new()));
         }
         self.gc_lock.release()?;
         let big_lock = exclusive(patience)?;
         // Whoever collects has the database open: with the lock on that, nobody does.
         self.gc_lock = self.target.gc_lock(&cancelled)?;
-        self.staging.step_to(&layout.store())?;
         let live = LiveDatabase::open(layout)?.valid(layout)?;
         Ok((big_lock, self.rows.settle(&live)))
-    }
-
-    /// Every row that is about to commit has its item in place.
-    fn verify_on_disk(&self, merge: &Merge) -> Result<()> {
-        for name in &merge.added {
-            statat(&self.place, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-                .with_context(|| format!("{name} is not in its place"))?;
-        }
-        Ok(())
     }
 
     /// The daemon itself calls every restored item valid.
@@ -159,4 +171,13 @@ impl Commit<'_> {
         }
         Ok(())
     }
+}
+
+/// Every row that is about to commit has its item in place.
+fn verify_on_disk(merge: &Merge, place: &OwnedFd) -> Result<()> {
+    for name in &merge.added {
+        statat(place, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            .with_context(|| format!("{name} is not in its place"))?;
+    }
+    Ok(())
 }

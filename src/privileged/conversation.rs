@@ -75,13 +75,21 @@ impl Conversation {
     /// # Errors
     /// When the run was called off.
     pub fn receive(&self) -> Result<(Request, Vec<u8>)> {
+        match self.receive_or_end()? {
+            Some(message) => Ok(message),
+            None => {
+                self.cancel.check()?;
+                Err(anyhow!("the other half went away"))
+            }
+        }
+    }
+
+    /// The next request, where the conversation may end too.
+    pub fn receive_or_end(&self) -> Result<Option<(Request, Vec<u8>)>> {
         loop {
             match self.requests.recv_timeout(LOOK_FOR_SIGNALS) {
-                Ok(message) => return message,
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.cancel.check()?;
-                    return Err(anyhow!("the other half went away"));
-                }
+                Ok(message) => return message.map(Some),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) if self.cancel.signalled.load(Ordering::Relaxed) => {
                     self.cancel.check()?;
                 }

@@ -6,8 +6,8 @@
 //! session, so that a terminal's or a job's signals do not reach it.
 
 use super::target::run_lock;
-use crate::daemon::{Daemon, ProcessContext, Starter, await_ready};
-use crate::store::{Layout, StoreKind, make_writable, recover};
+use crate::daemon::{Daemon, MountUnit, ProcessContext, Starter, await_ready};
+use crate::store::{Layout, StoreKind, make_writable, recover, staging_now};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
@@ -22,6 +22,8 @@ use std::time::Duration;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Brief {
     pub daemon: Daemon,
+    /// The unit that mounts the store read-only, if the daemon or the commit takes it away.
+    pub mount: Option<MountUnit>,
     pub kind: StoreKind,
     pub root: PathBuf,
     /// A store path to ask the daemon about.
@@ -154,17 +156,21 @@ pub fn guard() -> u8 {
     }
     let outcome = start(&brief, &starter);
     if !ordered {
-        let _ = writing_to_store(&brief, |brief| Ok(std::fs::remove_dir_all(staging(brief))?));
+        let _ = writing_to_store(&brief, remove_staging);
     }
     tell(outcome)
 }
 
 fn start(brief: &Brief, starter: &Starter) -> Result<()> {
-    starter.start()?;
+    // Should it stay, the daemon does not answer, which is told then.
+    let _ = brief.mount.as_ref().map(MountUnit::stop);
+    let layout = Layout::of(brief.kind, &brief.root)?;
+    let started = starter.start(&layout.socket());
+    brief.mount.as_ref().map_or(Ok(()), MountUnit::start)?;
+    started?;
     if brief.daemon == Daemon::None {
         return Ok(());
     }
-    let layout = Layout::of(brief.kind, &brief.root)?;
     await_ready(&layout.socket(), &brief.probe, brief.patience).map(drop)
 }
 
@@ -172,8 +178,9 @@ fn start(brief: &Brief, starter: &Starter) -> Result<()> {
 /// be started from.
 fn writing_to_store(brief: &Brief, work: fn(&Brief) -> Result<()>) -> Result<()> {
     let working = || {
-        make_writable(&Layout::of(brief.kind, &brief.root)?.store())?;
-        work(brief)
+        // Where that is refused, the unit of the mount is still stopped, or there is nothing to do.
+        let writable = make_writable(&Layout::of(brief.kind, &brief.root)?.store());
+        work(brief).and(writable.map(drop))
     };
     std::thread::scope(|scope| scope.spawn(working).join())
         .unwrap_or_else(|_| bail!("the guardian's helper panicked"))
@@ -182,17 +189,12 @@ fn writing_to_store(brief: &Brief, work: fn(&Brief) -> Result<()>) -> Result<()>
 fn undo(brief: &Brief) -> Result<()> {
     let layout = Layout::of(brief.kind, &brief.root)?;
     let _lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()))?;
-    recover(&layout, &staging(brief))
+    recover(&layout, &staging_now(&layout, &brief.staging))
 }
 
-/// Where staging is now: it may have stepped aside into the state directory.
-fn staging(brief: &Brief) -> PathBuf {
-    let aside = Layout::of(brief.kind, &brief.root)
-        .ok()
-        .zip(brief.staging.file_name())
-        .map(|(layout, name)| layout.state().join(name))
-        .filter(|path| path.exists());
-    aside.unwrap_or_else(|| brief.staging.clone())
+fn remove_staging(brief: &Brief) -> Result<()> {
+    let layout = Layout::of(brief.kind, &brief.root)?;
+    Ok(std::fs::remove_dir_all(staging_now(&layout, &brief.staging))?)
 }
 
 fn tell(outcome: Result<()>) -> u8 {

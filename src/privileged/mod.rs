@@ -10,9 +10,12 @@
 //! - [`serve`]: the root half's conversation
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
+mod access;
+mod check;
 pub mod client;
 mod commit;
 mod conversation;
+mod examine;
 mod guardian;
 pub mod protocol;
 mod restore_plain;

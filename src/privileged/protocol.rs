@@ -39,6 +39,11 @@ pub enum Request {
     },
     /// Every frame that was asked for has been sent: make the items valid.
     Commit,
+    /// Say whether the closures of items are complete. In place of the first frame: as they would be
+    /// after the restore. Patterns, see [`crate::store::ItemPattern`].
+    Check(Vec<String>),
+    /// Look at the store and its daemon.
+    Examine,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,6 +54,8 @@ pub struct StoreRequest {
     /// Directories of a plain store.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
+    /// Where shepherds of the requester may listen; the root half has no environment to tell.
+    pub shepherds: Vec<PathBuf>,
     /// How long to wait for locks that somebody else holds.
     pub lock_patience: Duration,
     /// How long to wait until the daemon has stopped or answers.
@@ -106,6 +113,8 @@ pub enum Reply {
         bytes: u64,
     },
     Restored(Restored),
+    Checked(Vec<Required>),
+    Examined(Vec<Finding>),
     /// The root half undid what it began and ends. First cause first.
     Failed {
         phase: Phase,
@@ -143,6 +152,52 @@ pub struct Restored {
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,
+}
+
+/// What the store has of something that a job is going to need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Required {
+    pub pattern: String,
+    /// Whether something matches, and all of its closure is there.
+    pub complete: bool,
+    /// Valid items that match.
+    pub items: u64,
+    /// Items in their closures.
+    pub closure: u64,
+    /// Those of them that are valid, but not on the disk.
+    pub missing: Vec<String>,
+}
+
+/// One thing that was looked at, and how it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub check: String,
+    pub light: Light,
+    pub found: String,
+    /// What mends it: a command where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// From good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Light {
+    Green,
+    /// A restore may work, or may not do all that it could.
+    Yellow,
+    /// A restore fails.
+    Red,
+}
+
+impl Light {
+    pub fn name(self) -> &'static str {
+        match self {
+            Light::Green => "green",
+            Light::Yellow => "yellow",
+            Light::Red => "red",
+        }
+    }
 }
 
 /// Where a run is; also the first word of an error.

@@ -2,6 +2,8 @@
 //!
 //! Everything slow happens here, in a staging directory, while the daemon is up.
 
+use super::access::Access;
+use super::check::check;
 use super::commit::Commit;
 use super::conversation::Conversation;
 use super::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest};
@@ -10,7 +12,7 @@ use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
-    choose, clean_stale, lock, make_lock_file, make_writable, record_plan, system,
+    choose, lock, make_lock_file, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, syncfs};
@@ -19,12 +21,12 @@ use std::sync::Arc;
 
 pub fn restore(
     talk: &Conversation,
-    store: &StoreRequest,
+    store_request: &StoreRequest,
     request: &RestoreRequest,
     index: &[u8],
 ) -> Result<()> {
     talk.enter(Phase::Plan);
-    let target = StoreTarget::new(store)?;
+    let target = StoreTarget::new(store_request)?;
     let layout = &target.layout;
     let cancelled = || talk.cancel.check();
     let index = Index::from_bytes(index)?;
@@ -32,10 +34,9 @@ pub fn restore(
     check_fit(layout, &request.store, &index)?;
 
     let _run_lock = target.run_lock(&cancelled)?;
-    let outside = make_writable(&layout.store())?;
+    let access = Access::to(layout)?;
     let gc_lock = target.gc_lock(&cancelled)?;
-    clean_stale(&layout.store())?;
-    clean_stale(&layout.state())?;
+    access.clean_stale(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = layout.database().exists().then(|| LiveDatabase::open(layout)).transpose()?;
     let choice = plan(layout, &snapshot, live.as_ref(), &index)?;
@@ -58,14 +59,20 @@ pub fn restore(
     }))?;
 
     // The next request says that this is no dry run.
-    let next = talk.receive()?;
+    let next = match talk.receive_or_end()? {
+        None => return Ok(()),
+        Some((Request::Check(patterns), _)) => {
+            return check(talk, store_request, &patterns, Some(&rows));
+        }
+        Some(next) => next,
+    };
     if choice.wanted.is_empty() {
         return talk.reply(&Reply::Restored(Restored::default()));
     }
     talk.enter(Phase::Unpack);
     let owner = Owner::of(layout)?;
     prepare_store(&target, owner)?;
-    let staging = Staging::create(&layout.store())?;
+    let staging = Staging::create(&access.staging_parent(layout))?;
     let targets = wanted().map(|&at| {
         let directory = Arc::clone(&staging.directory);
         (at, Target { directory, name: index.items[at].name.clone() })
@@ -74,11 +81,10 @@ pub fn restore(
     let unpacker = Unpacker::new(&index, targets, ids, request.threads)?;
     receive_frames(talk, next, &frames, &unpacker)?;
     let unpacked = unpacker.finish()?;
-    let place = Arc::new(directory(&layout.store())?);
-    syncfs(&place).context("write the staged items to the disk")?;
+    syncfs(&directory(staging.path())?).context("write the staged items to the disk")?;
     record_plan(staging.path(), &choice.wanted)?;
 
-    let commit = Commit { talk, target: &target, owner, staging, gc_lock, place, rows, outside };
+    let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access };
     let restored = commit.run()?;
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
 }

@@ -3,7 +3,7 @@
 use super::conversation::Conversation;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
 use super::survey::survey;
-use super::{restore_plain, restore_store, save};
+use super::{check, examine, restore_plain, restore_store, save};
 use crate::store::StoreKind;
 use anyhow::{Result, bail};
 use rustix::fs::Mode;
@@ -47,14 +47,19 @@ fn converse(talk: &Conversation) -> Result<()> {
     check_paths(&store)?;
     talk.reply(&Reply::Store(survey(&store)?))?;
 
-    match talk.receive()? {
-        (Request::Save(request), _) => save::save(talk, &store, &request),
-        (Request::Restore(request), index) => match store.kind {
-            StoreKind::Plain => restore_plain::restore(talk, &store, &request, &index),
-            _ => restore_store::restore(talk, &store, &request, &index),
-        },
-        _ => bail!("a store is saved or restored"),
+    while let Some(message) = talk.receive_or_end()? {
+        match message {
+            (Request::Save(request), _) => save::save(talk, &store, &request)?,
+            (Request::Restore(request), index) => match store.kind {
+                StoreKind::Plain => restore_plain::restore(talk, &store, &request, &index)?,
+                _ => restore_store::restore(talk, &store, &request, &index)?,
+            },
+            (Request::Check(patterns), _) => check::check(talk, &store, &patterns, None)?,
+            (Request::Examine, _) => examine::examine(talk, &store)?,
+            _ => bail!("a store is saved, restored, checked or examined"),
+        }
     }
+    Ok(())
 }
 
 /// Plain paths come from the user: they must be absolute and lead down.

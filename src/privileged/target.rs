@@ -2,7 +2,7 @@
 
 use super::conversation::Conversation;
 use super::protocol::{Reply, Request, StoreRequest};
-use crate::daemon::{self, Found};
+use crate::daemon::{self, Found, Whereabouts};
 use crate::snapshot::{Unpacked, Unpacker};
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
 use anyhow::{Context, Result, bail};
@@ -17,6 +17,8 @@ use std::time::Duration;
 const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
 /// The same for Guix. Source: guix 1.5 `etc/guix-daemon.service.in`.
 const GUIX_UNITS: [&str; 1] = ["guix-daemon.service"];
+/// Where the system's own shepherd listens.
+const SHEPHERD_SOCKETS: [&str; 2] = ["/run/shepherd/socket", "/var/run/shepherd/socket"];
 
 /// A store with a database, and everything needed to act on it.
 pub struct StoreTarget {
@@ -56,12 +58,28 @@ impl StoreTarget {
 
     /// The daemon in charge right now.
     pub fn daemon(&self) -> Result<Found> {
-        let StoreRequest { daemon, root, .. } = &self.request;
-        let units: &[&str] = match self.layout.kind {
-            StoreKind::Guix => &GUIX_UNITS,
-            _ => &NIX_UNITS,
+        let StoreRequest { daemon, root, shepherds, .. } = &self.request;
+        let (units, name): (&[&str], _) = match self.layout.kind {
+            StoreKind::Guix => (&GUIX_UNITS, "guix-daemon"),
+            _ => (&NIX_UNITS, "nix-daemon"),
         };
-        daemon::find(daemon, &self.layout.socket(), units, root, requester())
+        let systems =
+            SHEPHERD_SOCKETS.iter().filter_map(|path| in_root(root, Path::new(path)).ok());
+        // The requester's own shepherds are of this machine, and not of one below another root.
+        let own = shepherds.iter().filter(|_| root == Path::new("/")).cloned();
+        let mut shepherds: Vec<PathBuf> = own.chain(systems).collect();
+        shepherds.dedup();
+        let at = Whereabouts {
+            root,
+            socket: self.layout.socket(),
+            socket_inside: self.layout.socket_inside(),
+            units,
+            name,
+            shepherds,
+            requester: requester(),
+            patience: self.daemon_patience,
+        };
+        daemon::find(daemon, &at)
     }
 
     /// A path that a daemon can be asked about when there is nothing better.

@@ -7,7 +7,7 @@ mod progress;
 mod speak;
 mod text;
 
-pub use outcome::{Bytes, Hit, Items, Outcome, Profile, Seconds};
+pub use outcome::{Bytes, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
 pub use speak::{answer, note};
 pub use text::{bytes, plural, seconds, table};

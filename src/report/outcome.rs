@@ -26,6 +26,9 @@ pub struct Outcome {
     /// Items that were not restored or not saved, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<(String, String)>,
+    /// What the store has of what was asked for with `--require`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<Required>,
     /// What the user should know although all went well.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -35,6 +38,20 @@ pub struct Outcome {
     /// Why which daemon was taken to be in charge.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub daemon: String,
+}
+
+/// One pattern of `--require`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Required {
+    pub pattern: String,
+    /// Whether something matches, and all of its closure is there.
+    pub complete: bool,
+    /// Valid items that match.
+    pub items: u64,
+    /// Valid items in their closures.
+    pub closure: u64,
+    /// Those of them that are not on the disk.
+    pub missing: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,6 +114,8 @@ pub struct Seconds {
     /// From daemon stop to daemon ready.
     pub downtime: f64,
     pub verify: f64,
+    /// Looking at what `--require` asked for.
+    pub check: f64,
     pub pack: f64,
     pub upload: f64,
     pub total: f64,

@@ -13,6 +13,7 @@
 use super::head::refuse_newer_format;
 use super::{Digest, SnapshotError};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// An index that would take more memory than this is refused before it is decompressed.
 const BODY_LIMIT: usize = 512 << 20;
@@ -77,6 +78,10 @@ pub struct ItemEntry {
     pub name: String,
     /// First and last frame that hold its members.
     pub frames: (u32, u32),
+    /// Frames, in order and before those, with its copies of files that other items have too. An item
+    /// that is such a file itself, and nothing else, names the frame in both places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<u32>,
     /// Members: files, directories, symbolic links and hard links.
     pub files: u64,
     /// Bytes it takes on a disk with blocks of 4 KiB.
@@ -89,6 +94,23 @@ pub struct ItemEntry {
     /// Digest over names, types, modes, owners, times and sizes, for items without a NAR hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Digest>,
+}
+
+impl ItemEntry {
+    /// Whether it has members in this frame.
+    pub fn is_in(&self, frame: u32) -> bool {
+        (self.frames.0..=self.frames.1).contains(&frame) || self.shares(frame)
+    }
+
+    /// Whether this frame holds files that it has in common with other items.
+    pub fn shares(&self, frame: u32) -> bool {
+        self.shared.binary_search(&frame).is_ok()
+    }
+
+    /// Whether it has no frame but one that it shares.
+    fn is_shared_file(&self) -> bool {
+        self.frames.0 == self.frames.1 && self.shared == [self.frames.0]
+    }
 }
 
 impl Index {
@@ -104,14 +126,15 @@ impl Index {
     /// The frames that extracting the items at `positions` takes, in order. The end of the archive
     /// is among them, so that a whole extraction leaves no byte of the file unread.
     pub fn frames_of(&self, positions: impl IntoIterator<Item = usize>) -> Vec<u32> {
-        let items = positions.into_iter().filter_map(|at| self.items.get(at));
-        let mut frames: Vec<u32> = items.flat_map(|item| item.frames.0..=item.frames.1).collect();
-        if !frames.is_empty() {
-            frames.extend((self.frames.len() as u32).checked_sub(1));
+        let mut needed = BTreeSet::new();
+        for item in positions.into_iter().filter_map(|at| self.items.get(at)) {
+            needed.extend(item.frames.0..=item.frames.1);
+            needed.extend(&item.shared);
         }
-        frames.sort_unstable();
-        frames.dedup();
-        frames
+        if !needed.is_empty() {
+            needed.extend((self.frames.len() as u32).checked_sub(1));
+        }
+        needed.into_iter().collect()
     }
 
     /// Content of the skippable frame.
@@ -168,12 +191,25 @@ impl Index {
                 return Err(SnapshotError::damaged(format!("{name}: no frames {first} to {last}")));
             }
         }
+        for item in self.items.iter().filter(|item| !item.shared.is_empty()) {
+            let before = item.shared.last().is_some_and(|&last| last < item.frames.0);
+            if !item.shared.is_sorted_by(|a, b| a < b) || !(before || item.is_shared_file()) {
+                return Err(SnapshotError::damaged(format!(
+                    "{}: its shared frames are not in order before its own",
+                    item.name
+                )));
+            }
+        }
         // Items follow each other, so that all their spans together are no longer than the file.
-        if let Some(pair) = self.items.windows(2).find(|pair| pair[1].frames.0 < pair[0].frames.1) {
-            return Err(SnapshotError::damaged(format!(
-                "{} begins before the end of {}",
-                pair[1].name, pair[0].name
-            )));
+        let mut last: Option<&ItemEntry> = None;
+        for item in self.items.iter().filter(|item| !item.is_shared_file()) {
+            if let Some(last) = last.filter(|last| item.frames.0 < last.frames.1) {
+                return Err(SnapshotError::damaged(format!(
+                    "{} begins before the end of {}",
+                    item.name, last.name
+                )));
+            }
+            last = Some(item);
         }
         let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
         if archive != self.archive {

@@ -245,6 +245,17 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
         .collect()
 }
 
+/// An archive path and the directories above it, from the top.
+pub fn prefixes(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let ends = (0..=path.len()).filter(|&end| end == path.len() || path[end] == b'/');
+    ends.map(|end| &path[..end])
+}
+
+/// The rest of an archive path after one of its [`prefixes`].
+pub fn below<'a>(path: &'a [u8], prefix: &[u8]) -> &'a [u8] {
+    path[prefix.len()..].strip_prefix(b"/").unwrap_or_default()
+}
+
 fn fill(field: &mut [u8], value: &[u8]) {
     let length = value.len().min(field.len());
     field[..length].copy_from_slice(&value[..length]);

@@ -6,6 +6,7 @@
 
 use super::frames::{Job, Piece, Planner};
 use super::member::{Attributes, Kind, Member};
+use super::sharing::{Shares, shared_files};
 use super::walk::{CONFINED, Fidelity, Found, walk};
 use super::{Continuation, DatabaseEntry, Digest, ItemEntry};
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,6 +20,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use zstd::zstd_safe::CParameter;
+
+/// The compressor looks this far back, 64 MiB, where content repeats: over the largest frame. Every
+/// zstd decodes it without being asked to (`zstd.1`: from 27 on there may be limits).
+const WINDOW_LOG: u32 = 26;
 
 /// One item to pack.
 pub struct PackInput {
@@ -84,10 +90,9 @@ pub fn pack(
     let (tokens, spent) = bounded::<()>(window);
     let (jobs_in, jobs) = bounded::<Job>(window);
     let (frames_in, frames) = bounded::<Result<(u32, Frame)>>(window);
-    let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
 
     thread::scope(|scope| {
-        let planner = scope.spawn(move || plan(database, inputs, fidelity, &tokens, jobs_in));
+        let planner = scope.spawn(move || plan(database, inputs, options, &tokens, jobs_in));
         for _ in 0..threads {
             let (jobs, frames) = (jobs.clone(), frames_in.clone());
             let level = options.level;
@@ -131,10 +136,11 @@ fn deliver(
 fn plan(
     database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
     inputs: Vec<PackInput>,
-    fidelity: Fidelity,
+    options: &PackOptions,
     tokens: &Sender<()>,
     jobs: Sender<Job>,
 ) -> Result<Packed> {
+    let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
     let mut packed =
         Packed { items: Vec::new(), database: None, missing: Vec::new(), left_out: Vec::new() };
     let mut planner = Planner::new(|job| {
@@ -153,24 +159,42 @@ fn plan(
         let frames = planner.file(&base, Found { member, path: file_name }).map_err(stopped)?;
         packed.database = Some(DatabaseEntry { path: archive_path, frames, size });
     }
-    for input in inputs {
-        let Some(walked) = walk(&input.base, &input.file_name, &input.archive_path, fidelity)?
-        else {
+    let mut shares = Shares::default();
+    if fidelity == Fidelity::Canonical {
+        for file in shared_files(&inputs, options.threads.max(1))? {
+            let content = file.content(&inputs);
+            if content.fits() {
+                let frames = planner.content(content).map_err(stopped)?;
+                shares.book(file, &frames);
+            }
+        }
+    }
+    for (position, input) in inputs.into_iter().enumerate() {
+        let share = shares.take(position);
+        let walked =
+            walk(&input.base, &input.file_name, &input.archive_path, fidelity, &share.files)?;
+        let Some(walked) = walked else {
             packed.missing.push(input.name);
             continue;
         };
-        let files = walked.members.len() as u64;
+        let own = walked.members.len() as u64;
+        let files = own + share.files.len() as u64;
         packed.left_out.extend(walked.left_out);
         if files == 0 {
             continue;
         }
         let fingerprint = (fidelity == Fidelity::AsFound).then_some(walked.fingerprint);
-        let frames = planner.item(&input.base, walked.members).map_err(stopped)?;
+        let mut frames = planner.item(&input.base, walked.members).map_err(stopped)?;
+        if own == 0 {
+            // A file that is an item, as other items are.
+            frames = (share.frames[0], share.frames[0]);
+        }
         packed.items.push(ItemEntry {
             name: input.name,
             frames,
+            shared: share.frames,
             files,
-            disk: walked.disk,
+            disk: walked.disk + share.disk,
             nar_size: input.nar_size,
             nar_hash: input.nar_hash,
             fingerprint,
@@ -202,6 +226,7 @@ fn compress(
     job: Job,
 ) -> Result<Frame> {
     buffer.clear();
+    let mut last = 0..0;
     for piece in job.pieces {
         match piece {
             Piece::Bytes(bytes) => buffer.extend_from_slice(&bytes),
@@ -211,9 +236,15 @@ fn compress(
                 read_part(&base, &path, offset, whole, &mut buffer[start..])
                     .with_context(|| shown(&path))?;
                 buffer.resize(buffer.len() + padding, 0);
+                last = start..buffer.len();
             }
+            Piece::Again => buffer.extend_from_within(last.clone()),
         }
     }
+    // Only where it pays: a search that far back takes memory, and time.
+    let window = if job.repeats { WINDOW_LOG } else { 0 };
+    compressor.set_parameter(CParameter::EnableLongDistanceMatching(job.repeats))?;
+    compressor.set_parameter(CParameter::WindowLog(window))?;
     let bytes = compressor.compress(buffer).context("compress a frame")?;
     Ok(Frame {
         sha256: Digest::of(&bytes),

@@ -1,6 +1,6 @@
 //! Where the items of an extraction go, and whether they are complete.
 
-use super::member::components;
+use super::member::{below, components, prefixes};
 use super::place::{last, open_parent};
 use super::{Index, SnapshotError};
 use anyhow::{Context, Result, bail};
@@ -71,15 +71,11 @@ impl Targets {
 
     /// Parent directory and name of a member that is on disk already.
     pub fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, PathBuf)> {
-        let (wanted, below) = (0..=archive_path.len())
+        let (wanted, item) = prefixes(archive_path)
             .rev()
-            .filter(|&end| end == archive_path.len() || archive_path[end] == b'/')
-            .find_map(|end| {
-                let below = archive_path[end..].strip_prefix(b"/").unwrap_or_default();
-                self.0.get(&archive_path[..end]).map(|wanted| (wanted, below))
-            })
+            .find_map(|item| self.0.get(item).map(|wanted| (wanted, item)))
             .context("a member of no wanted item")?;
-        let path = wanted.path(below);
+        let path = wanted.path(below(archive_path, item));
         let parent = open_parent(wanted.target.directory.as_fd(), &path)?;
         Ok((parent, OsStr::from_bytes(last(&path)).into()))
     }

@@ -2,24 +2,26 @@
 //!
 //! Each worker takes a frame from start to finish: check its digest, decode, create its files.
 //! Frames come in any order. Every member must belong to an item that the index puts into that
-//! frame, and none leaves the directory of its target (see [`super::place`]). Hard links and the
-//! attributes of directories come last.
+//! frame, and none leaves the directory of its target (see [`super::place`]). Hard links inside an
+//! item and the attributes of directories come last. Nothing is linked but what was just written.
 
 use super::deferred::Deferred;
 use super::index::unescape_path;
-use super::member::{Attributes, Kind, Member, components, decode, take_content};
+use super::member::{Attributes, Kind, Member, below, components, decode, prefixes, take_content};
 use super::place::{
     create, finish_file, last, make_directory, make_parents, open_parent, parent_of, set_attributes,
 };
 use super::targets::{Target, Targets, Wanted};
+use super::twins::{Twin, Twins};
 use super::{Index, SnapshotError, read_frame};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -31,7 +33,7 @@ use std::thread::{self, JoinHandle};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unpacked {
     pub items: u64,
-    /// Bytes of file content.
+    /// Bytes of file content; those of several links once.
     pub bytes: u64,
 }
 
@@ -45,15 +47,15 @@ pub struct Unpacker {
 struct Shared {
     index: Index,
     targets: Targets,
-    /// Archive paths of the items with members in a frame.
-    items_of_frame: Vec<Vec<Vec<u8>>>,
+    /// Position of each item, by archive path.
+    items: HashMap<Vec<u8>, usize>,
     /// The attributes that every member gets; its own where there are none.
     owner: Option<(u32, u32)>,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
     bytes: AtomicU64,
-    items: AtomicU64,
+    items_done: AtomicU64,
 }
 
 impl Unpacker {
@@ -66,25 +68,18 @@ impl Unpacker {
         owner: Option<(u32, u32)>,
         threads: usize,
     ) -> Result<Self> {
-        let mut items_of_frame = vec![Vec::new(); index.frames.len()];
-        for item in &index.items {
-            for number in item.frames.0..=item.frames.1 {
-                if let Some(items) = items_of_frame.get_mut(number as usize) {
-                    items.push(index.archive_path(item).into_bytes());
-                }
-            }
-        }
+        let paths = index.items.iter().map(|item| index.archive_path(item).into_bytes());
         let targets = Targets::new(index, wanted)?;
         let shared = Arc::new(Shared {
             index: index.clone(),
             targets,
-            items_of_frame,
+            items: paths.zip(0..).collect(),
             owner,
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
-            items: AtomicU64::new(0),
+            items_done: AtomicU64::new(0),
         });
         let (frames, queue) = bounded(threads.max(1) + 1);
         let workers = (0..threads.max(1))
@@ -111,7 +106,7 @@ impl Unpacker {
     /// What is written so far.
     pub fn progress(&self) -> Unpacked {
         Unpacked {
-            items: self.shared.items.load(Ordering::Relaxed),
+            items: self.shared.items_done.load(Ordering::Relaxed),
             bytes: self.shared.bytes.load(Ordering::Relaxed),
         }
     }
@@ -151,7 +146,16 @@ struct Worker {
     decompressor: zstd::bulk::Decompressor<'static>,
     raw: Vec<u8>,
     /// The directory of the last file: neighbours in a frame mostly share it.
-    last_parent: Option<(Vec<u8>, OwnedFd)>,
+    last_parent: Option<(Vec<u8>, Arc<OwnedFd>)>,
+}
+
+/// What a member belongs to.
+struct Owner<'a, 'p> {
+    wanted: &'a Wanted,
+    /// Path of the member inside the item.
+    below: &'p [u8],
+    /// Whether the item has copies of other items' files in this frame.
+    shares: bool,
 }
 
 impl Shared {
@@ -180,72 +184,67 @@ impl Shared {
             let path = unescape_path(&continues.path)
                 .ok_or_else(|| SnapshotError::damaged("a continued path does not parse"))?;
             let part = take_content(&mut rest, continues.offset, continues.size)?;
-            if let Some((wanted, below)) = self.wanted(number, &path)? {
-                self.long_part(worker, wanted, below, &path, continues.offset, part)?;
+            if let Some(owner) = self.owner_of(number, &path)? {
+                self.long_part(worker, &owner, &path, continues.offset, part)?;
             }
         }
+        let mut twins = Twins::default();
         while let Some(member) = decode(&mut rest)? {
             let content = take_content(&mut rest, 0, member.content())?;
-            let Some((wanted, below)) = self.wanted(number, &member.path)? else {
+            let Some(owner) = self.owner_of(number, &member.path)? else {
                 continue;
             };
-            if wanted.count_member() {
-                self.items.fetch_add(1, Ordering::Relaxed);
+            if owner.wanted.count_member() {
+                self.items_done.fetch_add(1, Ordering::Relaxed);
             }
-            self.member(worker, wanted, below, &member, content)
+            self.member(worker, &mut twins, &owner, &member, content)
                 .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }
         worker.raw = raw;
         Ok(())
     }
 
-    /// The wanted item that `path` belongs to and the path inside it; nothing for items that are
-    /// not wanted.
+    /// What the member at `path` belongs to; nothing for items that are not wanted.
     ///
     /// # Errors
     /// When the index puts no such item into this frame.
-    fn wanted<'a, 'p>(
-        &'a self,
-        frame: u32,
-        path: &'p [u8],
-    ) -> Result<Option<(&'a Wanted, &'p [u8])>> {
+    fn owner_of<'a, 'p>(&'a self, frame: u32, path: &'p [u8]) -> Result<Option<Owner<'a, 'p>>> {
         components(path)?;
         let database = self.index.database.as_ref();
         if database.is_some_and(|d| d.path.as_bytes() == path && in_frames(d.frames, frame)) {
             return Ok(None);
         }
-        let items = self.items_of_frame.get(frame as usize).map_or(&[][..], Vec::as_slice);
-        for item in items {
-            match path.strip_prefix(item.as_slice()) {
-                Some(below) if below.is_empty() || below[0] == b'/' => {
-                    let below = below.strip_prefix(b"/").unwrap_or_default();
-                    return Ok(self.targets.get(item).map(|wanted| (wanted, below)));
-                }
-                _ => {}
+        for item_path in prefixes(path) {
+            let item = self.items.get(item_path).map(|&at| &self.index.items[at]);
+            if let Some(item) = item.filter(|item| item.is_in(frame)) {
+                let (below, shares) = (below(path, item_path), item.shares(frame));
+                let wanted = self.targets.get(item_path);
+                return Ok(wanted.map(|wanted| Owner { wanted, below, shares }));
             }
         }
         let shown = String::from_utf8_lossy(path);
         bail!(SnapshotError::damaged(format!("{shown} is in frame {frame} against the index")))
     }
 
-    fn member(
+    fn member<'r>(
         &self,
         worker: &mut Worker,
-        wanted: &Wanted,
-        below: &[u8],
+        twins: &mut Twins<'r>,
+        owner: &Owner<'_, '_>,
         member: &Member,
-        content: &[u8],
+        content: &'r [u8],
     ) -> Result<()> {
         let attributes = self.attributes(member);
+        let Owner { wanted, below, shares } = *owner;
         let path = wanted.path(below);
         match &member.kind {
             Kind::Directory => {
-                let parent = worker.parent(&wanted.target, &path)?;
+                let parent = worker.parent(&wanted.target, &path)?.as_fd();
                 make_directory(parent, last(&path))?;
                 self.deferred().directory(&member.path, attributes);
             }
             Kind::Symlink(target) => {
-                let parent = worker.parent(&wanted.target, &path)?;
+                let parent = worker.parent(&wanted.target, &path)?.as_fd();
                 let name = Path::new(OsStr::from_bytes(last(&path)));
                 fs::symlinkat(OsStr::from_bytes(target), parent, name)?;
                 set_attributes(parent, name, attributes, false)?;
@@ -257,15 +256,21 @@ impl Shared {
                 self.deferred().link(&member.path, target);
             }
             Kind::File(size) if content.len() as u64 == *size => {
-                let parent = worker.parent(&wanted.target, &path)?;
-                let file = create(parent, last(&path), attributes.mode)?;
+                let parent = Arc::clone(worker.parent(&wanted.target, &path)?);
+                let twin = Twin { content, mode: attributes.mode, parent, path };
+                // In a store that keeps attributes, equal files may have different ones.
+                if shares && self.owner.is_some() && twins.link(&twin) {
+                    return Ok(());
+                }
+                let file = create(twin.parent.as_fd(), last(&twin.path), attributes.mode)?;
                 file.write_all_at(content, 0)?;
                 self.bytes.fetch_add(*size, Ordering::Relaxed);
                 finish_file(&file, attributes)?;
+                twins.wrote(twin);
             }
             Kind::File(size) => {
                 self.deferred().long_file(&member.path).header = Some((*size, attributes));
-                self.long_part(worker, wanted, below, &member.path, 0, content)?;
+                self.long_part(worker, owner, &member.path, 0, content)?;
             }
         }
         Ok(())
@@ -275,14 +280,13 @@ impl Shared {
     fn long_part(
         &self,
         worker: &mut Worker,
-        wanted: &Wanted,
-        below: &[u8],
+        owner: &Owner<'_, '_>,
         archive_path: &[u8],
         offset: u64,
         part: &[u8],
     ) -> Result<()> {
-        let path = wanted.path(below);
-        let parent = worker.parent(&wanted.target, &path)?;
+        let path = owner.wanted.path(owner.below);
+        let parent = worker.parent(&owner.wanted.target, &path)?.as_fd();
         let file = {
             let mut deferred = self.deferred();
             let long = deferred.long_file(archive_path);
@@ -333,7 +337,7 @@ impl Shared {
 }
 
 impl Worker {
-    fn parent(&mut self, target: &Target, path: &[u8]) -> Result<BorrowedFd<'_>> {
+    fn parent(&mut self, target: &Target, path: &[u8]) -> Result<&Arc<OwnedFd>> {
         let parent = parent_of(path);
         let key = [&target.directory.as_raw_key(), parent].concat();
         if self.last_parent.as_ref().is_none_or(|(known, _)| *known != key) {
@@ -346,10 +350,10 @@ impl Worker {
                 }
                 other => other?,
             };
-            self.last_parent = Some((key, directory));
+            self.last_parent = Some((key, Arc::new(directory)));
         }
         match &self.last_parent {
-            Some((_, directory)) => Ok(directory.as_fd()),
+            Some((_, directory)) => Ok(directory),
             None => bail!("no parent directory"),
         }
     }

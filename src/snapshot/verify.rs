@@ -1,7 +1,7 @@
 //! Checking a whole snapshot without writing it anywhere.
 
 use super::index::unescape_path;
-use super::member::{Kind, components, decode, take_content};
+use super::member::{Kind, components, decode, prefixes, take_content};
 use super::{Index, SnapshotError, read_frame};
 use std::collections::HashMap;
 
@@ -107,12 +107,10 @@ impl<'a> Verifier<'a> {
         if self.index.database.as_ref().is_some_and(|d| d.path.as_bytes() == path) {
             return Ok(());
         }
-        let ends = (0..=path.len()).filter(|&end| end == path.len() || path[end] == b'/');
-        let position = ends.filter_map(|end| self.items.get(&path[..end])).next();
+        let position = prefixes(path).find_map(|prefix| self.items.get(prefix));
         let &position =
             position.ok_or_else(|| SnapshotError::damaged(format!("{} is in no item", shown())))?;
-        let frames = self.index.items[position].frames;
-        if !(frames.0..=frames.1).contains(&number) {
+        if !self.index.items[position].is_in(number) {
             return Err(SnapshotError::damaged(format!("{} is in frame {number}", shown())));
         }
         self.seen[position] += 1;

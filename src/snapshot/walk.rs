@@ -2,6 +2,7 @@
 
 use super::Digest;
 use super::member::{Attributes, Kind, Member};
+use super::sharing::Stamp;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -42,21 +43,37 @@ pub enum Fidelity {
 }
 
 /// Walks `path`, one component below `base`, whose members are to be called `archive_path`; nothing
-/// if it does not exist.
+/// if it does not exist. Passes over the files at the paths `shared`, which are packed already.
 ///
 /// # Errors
-/// When something cannot be read, or when a canonical item holds what a store cannot.
+/// When something cannot be read, when a canonical item holds what a store cannot, or when a shared
+/// file is not what it was.
 pub fn walk(
     base: &OwnedFd,
     path: &[u8],
     archive_path: &str,
     fidelity: Fidelity,
+    shared: &HashMap<Vec<u8>, Stamp>,
 ) -> Result<Option<Walked>> {
-    let mut walk =
-        Walk { fidelity, found: Vec::new(), disk: 0, linked: HashMap::new(), left_out: Vec::new() };
+    let mut walk = Walk {
+        fidelity,
+        shared,
+        passed: 0,
+        found: Vec::new(),
+        disk: 0,
+        linked: HashMap::new(),
+        left_out: Vec::new(),
+    };
     match walk.visit(base, path, path.to_vec(), archive_path.as_bytes().to_vec()) {
-        Err(e) if e.downcast_ref::<TopIsMissing>().is_some() => return Ok(None),
+        Err(e) if e.downcast_ref::<TopIsMissing>().is_some() => {
+            if shared.is_empty() {
+                return Ok(None);
+            }
+        }
         other => other?,
+    }
+    if walk.passed < shared.len() {
+        bail!("{archive_path}: files in it went away while they were packed; save again");
     }
     let mut shape = Vec::new();
     for Found { member, .. } in &walk.found {
@@ -73,7 +90,7 @@ pub fn walk(
 /// The fingerprint that the directory `file_name` in `base` would have in an index; nothing if it
 /// does not exist.
 pub fn fingerprint(base: &OwnedFd, file_name: &[u8], archive_path: &str) -> Result<Option<Digest>> {
-    let walked = walk(base, file_name, archive_path, Fidelity::AsFound)?;
+    let walked = walk(base, file_name, archive_path, Fidelity::AsFound, &HashMap::new())?;
     Ok(walked.map(|walked| walked.fingerprint))
 }
 
@@ -81,8 +98,11 @@ pub fn fingerprint(base: &OwnedFd, file_name: &[u8], archive_path: &str) -> Resu
 #[error("the item is not there")]
 struct TopIsMissing;
 
-struct Walk {
+struct Walk<'a> {
     fidelity: Fidelity,
+    shared: &'a HashMap<Vec<u8>, Stamp>,
+    /// Shared files that were passed.
+    passed: usize,
     found: Vec<Found>,
     disk: u64,
     /// Archive path of the first name of each file with several names, by device and inode.
@@ -90,7 +110,7 @@ struct Walk {
     left_out: Vec<String>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn visit(
         &mut self,
         parent: impl AsFd,
@@ -118,8 +138,16 @@ impl Walk {
             }
             other => bail!("{}: a store holds no {other:?}", shown()),
         };
+        let executable = stat.st_mode & 0o100 != 0;
+        if let Some(stamp) = self.shared.get(&path) {
+            if kind != Kind::File(stamp.size) || executable != stamp.executable {
+                bail!("{}: it changed while it was packed; save again", shown());
+            }
+            self.passed += 1;
+            return Ok(());
+        }
         let attributes = match self.fidelity {
-            Fidelity::Canonical => Attributes::canonical(&kind, stat.st_mode & 0o100 != 0),
+            Fidelity::Canonical => Attributes::canonical(&kind, executable),
             Fidelity::AsFound => Attributes {
                 mode: stat.st_mode & 0o7777,
                 uid: stat.st_uid,

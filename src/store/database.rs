@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long SQLite waits for another writer.
-const BUSY: Duration = Duration::from_secs(60);
+pub(super) const BUSY: Duration = Duration::from_secs(60);
 
 /// A consistent copy of a live database. It has no name on disk any more: only this value keeps it.
 pub struct Frozen {
@@ -51,6 +51,27 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     Ok(Frozen { _directory: directory, directory: handle, file_name, items, migrations })
 }
 
+/// Checks the live database page by page and reference by reference.
+pub fn check_database(layout: &Layout) -> Result<()> {
+    let connection = open_read_only(&layout.database())?;
+    check_pages(&connection)?;
+    let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
+    if let Some(row) = statement.query([])?.next()? {
+        let table: String = row.get(0)?;
+        bail!("the database breaks a foreign key of {table}");
+    }
+    Ok(())
+}
+
+fn check_pages(connection: &Connection) -> Result<()> {
+    let verdict: String =
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
+    }
+    Ok(())
+}
+
 /// The database of the live store, for reading.
 pub struct LiveDatabase(pub(super) Connection);
 
@@ -82,6 +103,26 @@ impl LiveDatabase {
         let names = paths.map(|path| path.map(|p| ItemName::from_path(&p, layout.store_dir)));
         names.filter_map(Result::transpose).collect::<Result<_, _>>().context("read ValidPaths")
     }
+
+    /// What each valid item refers to.
+    pub fn references(&self, layout: &Layout) -> Result<HashMap<ItemName, Vec<ItemName>>> {
+        let mut references: HashMap<ItemName, Vec<ItemName>> =
+            self.valid(layout)?.into_iter().map(|item| (item, Vec::new())).collect();
+        let mut statement = self.0.prepare(
+            "SELECT a.path, b.path FROM Refs r JOIN ValidPaths a ON a.id = r.referrer \
+             JOIN ValidPaths b ON b.id = r.reference",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let name = |at| -> Result<Option<ItemName>> {
+                Ok(ItemName::from_path(&row.get::<_, String>(at)?, layout.store_dir))
+            };
+            if let (Some(referrer), Some(reference)) = (name(0)?, name(1)?) {
+                references.entry(referrer).or_default().push(reference);
+            }
+        }
+        Ok(references)
+    }
 }
 
 /// The frozen database of a snapshot: not trusted. Only known tables and columns are read.
@@ -99,11 +140,7 @@ impl SnapshotDatabase {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
-        let verdict: String =
-            connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
-        }
+        check_pages(&connection)?;
         for table in ["ValidPaths", "Refs", "DerivationOutputs"] {
             if !is_table(&connection, table)? {
                 bail!("the database has no table {table}");

@@ -38,6 +38,11 @@ impl ItemName {
         Self::parse(path.strip_prefix(store_dir)?.strip_prefix('/')?)
     }
 
+    /// What follows the hash.
+    pub fn without_hash(&self) -> &str {
+        self.0.get(HASH_LENGTH + 1..).unwrap_or_default()
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

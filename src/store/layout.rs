@@ -108,9 +108,14 @@ impl Layout {
         self.database_dir().join("big-lock")
     }
 
-    /// The daemon's socket, as programs inside the store's root see it.
+    /// The daemon's socket.
     pub fn socket(&self) -> PathBuf {
-        self.on_disk(&format!("{}/daemon-socket/socket", self.state_dir))
+        self.state().join("daemon-socket/socket")
+    }
+
+    /// The same, as programs inside the store's root see it.
+    pub fn socket_inside(&self) -> PathBuf {
+        Path::new(self.state_dir).join("daemon-socket/socket")
     }
 
     /// Our own direct roots.

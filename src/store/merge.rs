@@ -3,12 +3,16 @@
 //! Only rows for items that are not valid yet are added, so whatever was there stays as it was.
 //! Ids differ between databases; items are joined by path.
 
-use super::database::{columns, open_read_write};
+use super::database::{BUSY, columns, open_read_write};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, ErrorCode, params_from_iter};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How often a cancelled run is noticed while somebody else writes.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Columns of `ValidPaths` that are never carried over, though both sides have them: ids are of one
 /// database, and `ultimate` would claim that the item was built here.
@@ -98,6 +102,11 @@ impl Rows {
         Ok(Rows { items })
     }
 
+    /// Each item with what it refers to.
+    pub fn references(&self) -> impl Iterator<Item = (ItemName, Vec<ItemName>)> {
+        self.items.iter().map(|row| (row.name.clone(), row.references.clone()))
+    }
+
     pub fn len(&self) -> usize {
         self.items.len()
     }
@@ -109,8 +118,7 @@ impl Rows {
     /// Leaves out the rows that can not become valid beside `live`; gives back which these are.
     pub fn settle(&mut self, live: &HashSet<ItemName>) -> Vec<Skipped> {
         let names: Vec<ItemName> = self.items.iter().map(|row| row.name.clone()).collect();
-        let references =
-            self.items.iter().map(|row| (row.name.clone(), row.references.clone())).collect();
+        let references = self.references().collect();
         let skipped = choose(&names, &references, live, &|_| true).skipped;
         let left_out: HashSet<&ItemName> = skipped.iter().map(|s| &s.name).collect();
         self.items.retain(|row| !left_out.contains(&row.name));
@@ -157,11 +165,11 @@ impl Merge {
     /// items that became valid since they were chosen.
     ///
     /// # Errors
-    /// When any row or reference does not go in, or when the result breaks a foreign key.
-    pub fn begin(layout: &Layout, rows: &Rows) -> Result<Self> {
+    /// Whatever `cancelled` returns, as long as somebody else writes to the database. When any row or reference does not go in, or when the result breaks a foreign key.
+    pub fn begin(layout: &Layout, rows: &Rows, cancelled: &dyn Fn() -> Result<()>) -> Result<Self> {
         let connection = open_read_write(&layout.database())?;
         connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;")?;
-        connection.execute_batch("BEGIN IMMEDIATE")?;
+        begin_transaction(&connection, cancelled)?;
         let mut merge = Merge { connection, added: HashSet::new() };
         merge.insert(layout, rows).context("merge rows into the live database")?;
         merge.check()?;
@@ -231,6 +239,25 @@ impl Merge {
     pub fn commit(self) -> Result<()> {
         self.connection.execute_batch("COMMIT").context("commit to the live database")
     }
+}
+
+/// Waits for whoever writes to the database although the lock says that nobody has it open.
+fn begin_transaction(connection: &Connection, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+    let started = Instant::now();
+    connection.busy_timeout(ASK_AGAIN)?;
+    loop {
+        cancelled()?;
+        match connection.execute_batch("BEGIN IMMEDIATE") {
+            Err(e) if is_busy(&e) && started.elapsed() < BUSY => {}
+            other => break other.context("begin a transaction in the live database")?,
+        }
+    }
+    connection.busy_timeout(BUSY)?;
+    Ok(())
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 fn empty_database(kind: StoreKind) -> String {

@@ -4,6 +4,7 @@
 //! never starts or stops a daemon.
 
 mod closure;
+mod completeness;
 mod database;
 mod item;
 mod kind;
@@ -20,17 +21,18 @@ mod staging;
 mod writable;
 
 pub use closure::{Choice, Skipped, choose};
-pub use database::{Frozen, LiveDatabase, SnapshotDatabase, freeze};
+pub use completeness::{Completeness, Contents, ItemPattern};
+pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};
 pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system};
 pub use layout::Layout;
 pub use locks::{Held, Lock, LockKind, LockMode, lock, make_lock_file};
 pub use merge::{Merge, Rows};
-pub use owner::Owner;
+pub use owner::{Owner, strangers};
 pub use person::{Person, is_plain_name, make_shortcut};
 pub use placement::Placement;
 pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
 pub use recovery::{record_plan, recover};
 pub use roots::Roots;
-pub use staging::{Staging, clean_stale};
-pub use writable::make_writable;
+pub use staging::{Staging, aside, clean_stale, staging_now};
+pub use writable::{StaysReadOnly, is_read_only, make_writable};

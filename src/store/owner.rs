@@ -1,6 +1,6 @@
 //! Who owns a store.
 
-use super::Layout;
+use super::{ItemName, Layout};
 use anyhow::{Context, Result};
 use std::os::unix::fs::MetadataExt;
 
@@ -32,4 +32,23 @@ impl Owner {
         std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
             .with_context(|| path.display().to_string())
     }
+}
+
+/// Items that do not belong to the owner of the store, sorted.
+pub fn strangers(layout: &Layout, owner: Owner) -> Result<Vec<ItemName>> {
+    let store = layout.store();
+    if !store.exists() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&store).with_context(|| store.display().to_string())? {
+        let entry = entry?;
+        let Some(item) = entry.file_name().to_str().and_then(ItemName::parse) else { continue };
+        // An item that a collector deletes meanwhile belongs to nobody.
+        if entry.metadata().is_ok_and(|metadata| metadata.uid() != owner.uid) {
+            found.push(item);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }

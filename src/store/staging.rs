@@ -1,10 +1,12 @@
-//! Staging: a hidden directory beside the items, in which a restore is prepared.
+//! Staging: a hidden directory in which a restore is prepared, on the same mount as the items, so that
+//! placing an item is a rename.
 //!
-//! It lies on the same file system, so that placing an item is a rename. To the daemon it is
-//! garbage: only the shared `gc.lock` of its maker keeps a collector from removing it. While the
-//! lock has to be let go it steps aside, into a directory that no collector reads.
+//! It lies beside the items. To the daemon it is garbage there: only the shared `gc.lock` of its maker
+//! keeps a collector from removing it. While the lock has to be let go, or while nobody may write to
+//! the store, it lies aside, in a directory that no collector reads.
 
-use anyhow::{Context, Result};
+use super::Layout;
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -20,9 +22,6 @@ pub struct Staging {
 
 impl Staging {
     /// Makes a staging directory in `parent`.
-    ///
-    /// # Errors
-    /// Also when `parent` is read-only; the error says so.
     pub fn create(parent: &Path) -> Result<Self> {
         let path = parent.join(format!("{PREFIX}{}", std::process::id()));
         mkdir(&path, Mode::RWXU)
@@ -43,14 +42,23 @@ impl Staging {
         &self.path
     }
 
-    /// Moves to `directory`, which must be on the same mount.
-    pub fn step_to(&mut self, directory: &Path) -> Result<()> {
+    /// Leaves the store, if it is there, for a place that no collector reads.
+    ///
+    /// # Errors
+    /// When no such place is on the same mount. It stays where it is then.
+    pub fn step_aside(&mut self, layout: &Layout) -> Result<()> {
+        if self.path.parent() != Some(&layout.store()) {
+            return Ok(());
+        }
         let name = self.path.file_name().context("a staging directory has a name")?;
-        let path = directory.join(name);
-        std::fs::rename(&self.path, &path)
-            .with_context(|| format!("move {} to {}", self.path.display(), directory.display()))?;
-        self.path = path;
-        Ok(())
+        for place in aside(layout) {
+            let path = place.join(name);
+            if std::fs::rename(&self.path, &path).is_ok() {
+                self.path = path;
+                return Ok(());
+            }
+        }
+        bail!("{} is on a mount of its own", layout.store().display())
     }
 }
 
@@ -58,6 +66,20 @@ impl Drop for Staging {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
     }
+}
+
+/// Where a staging directory is now that was at `path` when it was made; it may have stepped aside.
+pub fn staging_now(layout: &Layout, path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    let moved = aside(layout).map(|place| place.join(name));
+    moved.into_iter().find(|moved| moved.exists()).unwrap_or_else(|| path.to_owned())
+}
+
+/// Where staging may lie that no collector reads; the first is on one mount with a store that has none
+/// of its own.
+pub fn aside(layout: &Layout) -> [PathBuf; 2] {
+    let store = layout.store();
+    [store.parent().map_or_else(|| layout.root.clone(), Path::to_owned), layout.state()]
 }
 
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.

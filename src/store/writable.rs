@@ -6,35 +6,84 @@
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags, open, statvfs};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount_change, mount_remount};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, StatVfs, StatVfsMountFlags, fstatvfs, open, openat, statat, statvfs,
+};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount_change, mount_remount,
+    open_tree, unmount,
+};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The store is read-only and this process may not change that for itself. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{store} is mounted read-only, and this process may not write through it ({cause}); run where \
+     mounting is allowed (CAP_SYS_ADMIN), or mount it writable"
+)]
+pub struct StaysReadOnly {
+    store: String,
+    cause: nix::Error,
+}
+
+/// Whether nobody may write to `store`, which may not be there yet.
+pub fn is_read_only(store: &Path) -> Result<bool> {
+    let context = || store.display().to_string();
+    Ok(store.exists() && read_only(&statvfs(store).with_context(context)?))
+}
 
 /// Makes `store` writable for this thread and those that it starts from now on, if it is mounted
 /// read-only. Gives back the mount namespace that the thread left, for processes that are not to
 /// live in the private one.
 ///
 /// # Errors
-/// When the store is read-only and must stay so: without `CAP_SYS_ADMIN`, or when the whole file
-/// system is. Nothing was changed then.
+/// [`StaysReadOnly`] without `CAP_SYS_ADMIN`; also when the whole file system is read-only.
 pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
-    if !store.exists() || !statvfs(store)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+    if !is_read_only(store)? {
         return Ok(None);
     }
-    let about = || {
-        format!(
-            "{} is mounted read-only, and this process may not write through it; run where mounting \
-             is allowed (CAP_SYS_ADMIN), or mount it writable",
-            store.display()
-        )
-    };
+    let about = || format!("make {} writable in a mount namespace of our own", store.display());
     let ours = open("/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    unshare(CloneFlags::CLONE_NEWNS).with_context(about)?;
-    // Or the next line would be seen outside.
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|cause| StaysReadOnly { store: store.display().to_string(), cause })?;
+    // Or the next lines would be seen outside.
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .with_context(about)?;
-    mount_remount(store, MountFlags::BIND, c"").with_context(about)?;
+    if covers_itself(store) {
+        // Without the cover the store is on one mount with what is beside it, so that a rename from
+        // there into the store is possible.
+        unmount(store, UnmountFlags::DETACH).with_context(about)?;
+    }
+    if is_read_only(store)? {
+        mount_remount(store, MountFlags::BIND, c"").with_context(about)?;
+    }
     Ok(Some(Arc::new(ours)))
+}
+
+/// Whether what is mounted on `store` is the very directory that it is mounted on, which itself can
+/// be written to. An old kernel can not tell.
+fn covers_itself(store: &Path) -> bool {
+    let (Some(parent), Some(name)) = (store.parent(), store.file_name()) else {
+        return false;
+    };
+    let below = || -> rustix::io::Result<bool> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        // Only this one mount is cloned: what is mounted further down stays behind.
+        let clone = open_tree(CWD, parent, flags)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let bare = openat(&clone, Path::new(name), flags, Mode::empty())?;
+        let (bare_stat, stat) = (
+            statat(&bare, c"", AtFlags::EMPTY_PATH)?,
+            statat(CWD, store, AtFlags::SYMLINK_NOFOLLOW)?,
+        );
+        let same = (bare_stat.st_dev, bare_stat.st_ino) == (stat.st_dev, stat.st_ino);
+        Ok(same && !read_only(&fstatvfs(&bare)?))
+    };
+    below().unwrap_or(false)
+}
+
+fn read_only(mount: &StatVfs) -> bool {
+    mount.f_flag.contains(StatVfsMountFlags::RDONLY)
 }

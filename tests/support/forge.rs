@@ -177,6 +177,7 @@ pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
     ItemEntry {
         name: name.into(),
         frames,
+        shared: Vec::new(),
         files,
         disk: 4096,
         nar_size: None,

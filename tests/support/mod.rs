@@ -19,16 +19,19 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod cache;
+mod client;
 pub mod corpus;
 mod daemon;
 mod flavour;
 pub mod forge;
+pub mod gate;
 pub mod golden;
 mod invocation;
 mod judge;
 pub mod place;
 pub mod poll;
 mod procfs;
+mod recipe;
 pub mod runs;
 mod scratch;
 mod tree;

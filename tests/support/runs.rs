@@ -1,7 +1,7 @@
 //! Runs of the program under test on the store of a world, and pictures of that store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -68,6 +68,11 @@ pub fn assert_same(before: &Picture, after: &Picture) {
     }
 }
 
+/// Staging directories, wherever they may lie.
 pub fn staging(world: &World) -> Vec<String> {
-    world.store_listing().into_iter().filter(|name| name.starts_with(".storecache")).collect()
+    let store = Path::new(world.store());
+    let places = [store, store.parent().unwrap(), Path::new(world.state())];
+    let listed = places.iter().filter_map(|place| world.host(place).read_dir().ok()).flatten();
+    let names = listed.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(".storecache")).collect()
 }

@@ -1,0 +1,73 @@
+//! `restore --require` on a store of 5,000 items, beside what Guix takes for the same closure.
+//!
+//! ```text
+//! sudo --preserve-env=PATH cargo bench --bench require
+//! ```
+//!
+//! Prints medians of five runs in the same world, and their ratios. `guix gc -R` lists the closure and
+//! does not look at the disk; `guix gc --verify` looks whether every valid item is there.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::Instant;
+use support::runs::{attempt, report};
+use support::{Role, World};
+
+const ROUNDS: usize = 5;
+const ITEMS: usize = 5000;
+
+/// Makes items with eight references each, straight in the database: nobody looks into them.
+const FILL: &str = r#"
+import os, pwd, random, sqlite3
+random.seed(1)
+digits = "0123456789abcdfghijklmnpqrsvwxyz"
+owner = pwd.getpwnam("guix-daemon")
+db = sqlite3.connect("/var/guix/db/db.sqlite")
+for i in range(1, ITEMS + 1):
+    path = "/gnu/store/" + "".join(random.choices(digits, k=32)) + f"-item-{i}"
+    os.mkdir(path)
+    os.chown(path, owner.pw_uid, owner.pw_gid)
+    row = (i, path, "sha256:" + "0" * 64, 1, None, 1)
+    db.execute("insert into ValidPaths values (?, ?, ?, ?, ?, ?)", row)
+    for reference in {random.randint(max(1, i - 200), i) for _ in range(8)}:
+        db.execute("insert into Refs values (?, ?)", (i, reference))
+db.commit()
+print(path)
+"#;
+
+fn main() {
+    let world = World::new(Role::Guix);
+    world.start_daemon();
+    // The daemon makes the database for the first client.
+    assert!(world.daemon_answers());
+    world.wait_until_idle();
+    let script = FILL.replace("ITEMS", &ITEMS.to_string());
+    let last = world.ok(["python3", "-c", &script]).stdout;
+    let last = last.trim();
+
+    let ours = median(|| {
+        let told = report(&attempt(&world, "runner", "restore", &["--require", last]));
+        assert_eq!(told["required"][0]["complete"], true, "{told}");
+        told["seconds"]["check"].as_f64().unwrap()
+    });
+    let timed = |words: &[&str]| {
+        median(|| {
+            let started = Instant::now();
+            world.nix(words).ok();
+            started.elapsed().as_secs_f64()
+        })
+    };
+    println!("--require, {ITEMS} items: {:.0} ms", ours * 1000.0);
+    for words in [["guix", "gc", "-R", last].as_slice(), &["guix", "gc", "--verify"]] {
+        let theirs = timed(words);
+        let words = words[..3].join(" ");
+        println!("{words}: {:.0} ms, {:.1} times as long", theirs * 1000.0, theirs / ours);
+    }
+}
+
+fn median(mut run: impl FnMut() -> f64) -> f64 {
+    let mut seconds: Vec<f64> = (0..ROUNDS).map(|_| run()).collect();
+    seconds.sort_by(f64::total_cmp);
+    seconds[ROUNDS / 2]
+}

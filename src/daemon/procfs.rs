@@ -1,0 +1,71 @@
+//! What `/proc` tells of a process.
+
+use anyhow::{Context, Result};
+use rustix::fs::{Mode, OFlags, open};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// Where a line that names a process is cut: some carry a whole script.
+const COMMAND_LIMIT: usize = 120;
+
+pub fn directory(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+fn about(pid: u32) -> String {
+    format!("look at the daemon, process {pid}")
+}
+
+/// The words of `cmdline` or `environ`.
+pub fn words(pid: u32, file: &str) -> Result<Vec<OsString>> {
+    let bytes = std::fs::read(directory(pid).join(file)).with_context(|| about(pid))?;
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    Ok(bytes.split(|&b| b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
+}
+
+/// The variables that it was started with.
+pub fn environment(pid: u32) -> Result<Vec<(OsString, OsString)>> {
+    let variables = words(pid, "environ")?.into_iter().filter_map(|variable| {
+        let bytes = variable.into_vec();
+        let equals = bytes.iter().position(|&b| b == b'=')?;
+        let (name, value) = (bytes[..equals].to_vec(), bytes[equals + 1..].to_vec());
+        Some((OsString::from_vec(name), OsString::from_vec(value)))
+    });
+    Ok(variables.collect())
+}
+
+/// Opens what a link of its leads to, such as `root` or `cwd`.
+pub fn open_link(pid: u32, file: &str, flags: OFlags) -> Result<OwnedFd> {
+    let fd = open(directory(pid).join(file), flags | OFlags::CLOEXEC, Mode::empty());
+    fd.with_context(|| about(pid))
+}
+
+/// Whether `pid` is `ancestor`, or was started by it or below it.
+pub fn descends(pid: u32, ancestor: u32) -> bool {
+    let mut line = std::iter::successors(Some(pid), |&pid| parent(pid));
+    line.any(|pid| pid == ancestor)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(directory(pid).join("stat")).ok()?;
+    // After the name, which may hold anything: state, parent (man 5 proc_pid_stat).
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok().filter(|&pid| pid != 0)
+}
+
+/// The process for people: `process 7 (nix-daemon --daemon)`.
+pub fn describe(pid: u32) -> String {
+    let words = words(pid, "cmdline").unwrap_or_default();
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let command = words.join(" ");
+    let command: String = command.chars().filter(|c| !c.is_control()).collect();
+    match command.trim() {
+        "" => format!("process {pid}"),
+        command => match command.char_indices().nth(COMMAND_LIMIT) {
+            Some((end, _)) => format!("process {pid} ({}…)", &command[..end]),
+            None => format!("process {pid} ({command})"),
+        },
+    }
+}

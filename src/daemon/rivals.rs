@@ -1,0 +1,71 @@
+//! Other daemons of the same store. A daemon that starts takes the socket's path away from one that
+//! has it: the first one lives on and nobody can reach it.
+
+use super::procfs;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// In `/proc/net/unix`: the flag of a socket that listens.
+const LISTENS: &str = "00010000";
+
+/// The processes called `name` that listen on a socket bound at `socket` which is not the one that
+/// `listener` has. `socket` is as programs inside `root` name it.
+pub fn of(name: &str, root: &Path, socket: &Path, listener: Option<u32>) -> Vec<u32> {
+    let live = listener.map(|pid| held(pid).collect::<HashSet<_>>()).unwrap_or_default();
+    let mut lost = bound_at(socket);
+    lost.retain(|socket| !live.contains(socket));
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let rivals = pids.filter(|&pid: &u32| {
+        is_called(pid, name)
+            && is_below(pid, root)
+            && !listens_elsewhere(pid, socket)
+            && held(pid).any(|socket| lost.contains(&socket))
+    });
+    rivals.collect()
+}
+
+/// The sockets that listen at a path, as `/proc/PID/fd` calls them. The daemon of Guix changes to the
+/// directory first, so that `./socket` is all that the kernel knows.
+fn bound_at(socket: &Path) -> HashSet<String> {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let relative = Path::new(".").join(socket.file_name().unwrap_or_default());
+    // Num RefCount Protocol Flags Type St Inode Path
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let listening = rows.filter(|row| row.len() == 8 && row[3] == LISTENS);
+    let here = listening.filter(|row| [socket, &relative].contains(&Path::new(row[7])));
+    here.map(|row| format!("socket:[{}]", row[6])).collect()
+}
+
+fn is_called(pid: u32, name: &str) -> bool {
+    let comm = std::fs::read_to_string(procfs::directory(pid).join("comm")).unwrap_or_default();
+    comm.trim_end() == name
+}
+
+/// Whether it sees the same root directory, so that its paths mean the same.
+fn is_below(pid: u32, root: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|root| (root.dev(), root.ino())).ok();
+    let theirs = identity(&procfs::directory(pid).join("root"));
+    theirs.is_some() && theirs == identity(root)
+}
+
+/// Whether its command line sends it to other sockets than this one.
+fn listens_elsewhere(pid: u32, socket: &Path) -> bool {
+    let words = procfs::words(pid, "cmdline").unwrap_or_default();
+    let option = OsStr::new("--listen");
+    let is_option = |word: &&OsStr| word.as_bytes().starts_with(option.as_bytes());
+    let asked = words.iter().any(|word| is_option(&word.as_os_str()));
+    let this = socket.as_os_str().as_bytes();
+    asked && !words.iter().any(|word| word.as_bytes().ends_with(this))
+}
+
+/// What a process has open, by the names that the kernel gives it.
+fn held(pid: u32) -> impl Iterator<Item = String> {
+    let descriptors = std::fs::read_dir(procfs::directory(pid).join("fd"));
+    let descriptors = descriptors.into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|fd| std::fs::read_link(fd.path()).ok()?.into_os_string().into_string().ok())
+}

@@ -1,0 +1,249 @@
+//! Daemons that are a service of a shepherd: of the system's, or of a user's own.
+//!
+//! `herd` speaks for us, as whoever the shepherd belongs to: root must not talk to a socket behind
+//! which a stranger sits. What it says is read as shepherd 0.9 to 1.0 write it
+//! (`shepherd/scripts/herd.scm`).
+
+use super::process::Watched;
+use super::protocol::connect;
+use super::{ProcessContext, procfs};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::socket::sockopt::PeerCredentials;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// A shepherd that may be told what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shepherd {
+    pub socket: PathBuf,
+    /// User and group that it belongs to, where that is not root.
+    pub owner: Option<(u32, u32)>,
+    /// How long it may take for an answer.
+    pub patience: Duration,
+}
+
+/// Who answers behind a socket.
+pub enum Behind {
+    Nobody,
+    /// With its pid when it began to listen.
+    Shepherd(Shepherd, u32),
+    /// Somebody who is neither root nor whoever asked for all this.
+    Stranger {
+        uid: u32,
+        pid: u32,
+    },
+}
+
+/// What a shepherd says of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    pub shepherd: Shepherd,
+    pub name: String,
+    pub is_running: bool,
+    /// Its main process, where it has one.
+    pub pid: Option<u32>,
+}
+
+/// How the process that listens belongs to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tie {
+    None,
+    /// It is the service's own.
+    Process,
+    /// It is the shepherd itself, which starts the service with its first client.
+    Activation,
+}
+
+/// Looks who is behind `socket`. `requester` is the user and group of whoever asked for all this, if
+/// that is not root.
+pub fn behind(socket: &Path, requester: Option<(u32, u32)>, patience: Duration) -> Result<Behind> {
+    let stream = match connect(socket) {
+        Ok(stream) => stream,
+        // Nothing there, or nothing that listens.
+        Err(_) => return Ok(Behind::Nobody),
+    };
+    let peer = nix::sys::socket::getsockopt(&stream, PeerCredentials)?;
+    let pid = u32::try_from(peer.pid()).unwrap_or_default();
+    let shepherd = |owner| Shepherd { socket: socket.to_owned(), owner, patience };
+    Ok(match (peer.uid(), requester) {
+        (0, _) => Behind::Shepherd(shepherd(None), pid),
+        (uid, Some(own)) if uid == own.0 => Behind::Shepherd(shepherd(Some(own)), pid),
+        (uid, _) => Behind::Stranger { uid, pid },
+    })
+}
+
+impl Shepherd {
+    /// What it says of a service; nothing when it does not know it.
+    pub fn service(&self, name: &str) -> Result<Option<Service>> {
+        let shepherd = self.clone();
+        let Some(status) = self.status(name)? else { return Ok(None) };
+        let (is_running, pid) = read_status(&status);
+        Ok(Some(Service { shepherd, name: name.to_owned(), is_running, pid }))
+    }
+
+    /// The pid of the shepherd itself. Not that of the socket's peer: a shepherd that went into the
+    /// background has another one by now.
+    fn pid(&self) -> Result<Option<u32>> {
+        Ok(self.status("root")?.and_then(|status| read_status(&status).1))
+    }
+
+    fn status(&self, service: &str) -> Result<Option<String>> {
+        match self.herd(&["status", service]) {
+            Err(e) if format!("{e:#}").contains("could not be found") => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// All services that run.
+    fn running(&self) -> Result<Vec<String>> {
+        let status = self.herd(&["status"])?;
+        let running = status.lines().filter_map(|line| line.trim().strip_prefix("+ "));
+        Ok(running.map(|name| name.trim().to_owned()).collect())
+    }
+
+    fn herd(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new("herd");
+        command.arg("--socket").arg(&self.socket).args(words);
+        // In English, whatever the locale.
+        command.env_clear().env("LC_ALL", "C");
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some((uid, gid)) = self.owner {
+            ProcessContext { uid, gid, groups: vec![gid], ..ProcessContext::default() }
+                .apply(&mut command);
+        }
+        let about = || format!("herd --socket {} {}", self.socket.display(), words.join(" "));
+        let mut child = command.spawn().map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => anyhow!(
+                "the daemon is in the charge of a shepherd, and root finds no herd to talk to it; \
+                 install shepherd for the whole system, or give the commands with --daemon command"
+            ),
+            _ => anyhow!(e).context(about()),
+        })?;
+        // Its answers fit into a pipe, so that it can end before anybody reads them.
+        if let Some(herd) = Watched::find(child.id())?
+            && !herd.ends_within(self.patience)?
+        {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("{}: no answer within {} s", about(), self.patience.as_secs());
+        }
+        let output = child.wait_with_output().with_context(about)?;
+        if !output.status.success() {
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
+            bail!("{} failed ({}): {said}", about(), output.status);
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Service {
+    /// How the process that listens belongs to this service.
+    pub fn tie(&self, listener: u32) -> Result<Tie> {
+        if self.pid.is_some_and(|pid| procfs::descends(listener, pid)) {
+            return Ok(Tie::Process);
+        }
+        let Some(shepherd) = self.shepherd.pid()? else { return Ok(Tie::None) };
+        Ok(match self.pid {
+            _ if listener == shepherd => Tie::Activation,
+            // Started by commands of its own: all that is known is where its processes come from.
+            None if procfs::descends(listener, shepherd) => Tie::Process,
+            _ => Tie::None,
+        })
+    }
+
+    /// The service for people, with the process that it runs.
+    pub fn describe(&self) -> String {
+        let process = self.pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
+        format!("{} running{process}", self.name)
+    }
+}
+
+/// Whether the service runs, and its main process, from what `herd status` prints.
+fn read_status(status: &str) -> (bool, Option<u32>) {
+    let mut is_running = false;
+    let mut pid = None;
+    // What the service itself said comes last, after an empty line.
+    for line in status.lines().map(str::trim).take_while(|line| !line.is_empty()) {
+        let runs = ["It is running", "It is started", "It is transient", "It is starting"];
+        is_running |= runs.iter().any(|text| line.starts_with(text));
+        let named = line.strip_prefix("Main PID: ").or(line.strip_prefix("Running value is "));
+        pid = pid.or(named.and_then(|text| text.trim_end_matches('.').parse().ok()));
+    }
+    (is_running, pid)
+}
+
+/// Stops a service and waits until its process has ended too: its own way to stop may not wait.
+pub fn stop(
+    shepherd: &Shepherd,
+    service: &str,
+    process: Option<u32>,
+    patience: Duration,
+) -> Result<()> {
+    let process = process.map(Watched::find).transpose()?.flatten();
+    shepherd.herd(&["stop", service])?;
+    process.map_or(Ok(()), |process| process.await_end(patience))
+}
+
+/// What a start of a service takes.
+pub struct Recipe {
+    shepherd: Shepherd,
+    service: String,
+    /// All that ran beside it: what requires it is stopped along with it.
+    running: Vec<String>,
+}
+
+impl Recipe {
+    pub fn of(shepherd: &Shepherd, service: &str) -> Result<Self> {
+        let (shepherd, running) = (shepherd.clone(), shepherd.running()?);
+        Ok(Recipe { shepherd, service: service.to_owned(), running })
+    }
+
+    pub fn start(&self) -> Result<()> {
+        self.shepherd.herd(&["start", &self.service])?;
+        let now = self.shepherd.running()?;
+        for service in self.running.iter().filter(|service| !now.contains(service)) {
+            // Transient ones are forgotten when they end.
+            if self.shepherd.service(service)?.is_some() {
+                self.shepherd.herd(&["start", service])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_status;
+
+    #[test]
+    fn a_status_is_read_as_each_shepherd_writes_it() {
+        for (status, expected) in [
+            (
+                "Status of guix-daemon:\n  It is running since 13:21:08 (1 second ago).\n  Main PID: 56\n",
+                (true, Some(56)),
+            ),
+            (
+                "Status of guix-daemon:\n  It is started.\n  Running value is 417.\n",
+                (true, Some(417)),
+            ),
+            (
+                "Status of guix-daemon:\n  It is running since 13:21:08.\n  Running value is #t.\n",
+                (true, None),
+            ),
+            (
+                "Status of guix-daemon:\n  It is running since 13:21:08.\n  Systemd-style service listening on 1 endpoint:\n    - /s (\"s\")\n",
+                (true, None),
+            ),
+            (
+                "Status of guix-daemon:\n  It is stopped since 13:21:10.\n  Process terminated with signal 15.\n\nRecent messages:\n  It is running\n",
+                (false, None),
+            ),
+        ] {
+            assert_eq!(read_status(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What the store has of what a job is going to need.
+
+use super::conversation::Conversation;
+use super::protocol::{Reply, Required, StoreRequest};
+use super::target::StoreTarget;
+use crate::store::{Contents, ItemPattern, Rows};
+use anyhow::Result;
+
+/// Looks at the closures of the items that match each of `patterns`; with `coming`, as they would be
+/// with these rows.
+pub fn check(
+    talk: &Conversation,
+    store: &StoreRequest,
+    patterns: &[String],
+    coming: Option<&Rows>,
+) -> Result<()> {
+    let target = StoreTarget::new(store)?;
+    let mut contents = Contents::read(&target.layout)?;
+    contents.add(coming.into_iter().flat_map(Rows::references));
+    let look = |text: &String| -> Result<Required> {
+        let found = contents.completeness(&ItemPattern::parse(text)?);
+        Ok(Required {
+            pattern: text.clone(),
+            complete: found.items > 0 && found.missing.is_empty(),
+            items: found.items,
+            closure: found.closure,
+            missing: found.missing.iter().map(ToString::to_string).collect(),
+        })
+    };
+    talk.reply(&Reply::Checked(patterns.iter().map(look).collect::<Result<_>>()?))
+}

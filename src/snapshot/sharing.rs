@@ -1,0 +1,235 @@
+//! Finding what items share: files that have names in several of them, because a store links equal
+//! files to each other.
+//!
+//! It happens in a pass of its own over all items, since what is shared is packed first. From then
+//! on the path of a file counts and its inode does not: a daemon may link files while they are packed.
+
+use super::frames::{Content, Headers};
+use super::member::{Attributes, Kind, Member};
+use super::pack::PackInput;
+use anyhow::{Context, Result, anyhow};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// A smaller file is packed in each item: there it costs less than the frame of another one.
+/// Guix 1.5 does not link what is smaller (`guix/store/deduplication.scm`).
+pub const LEAST: u64 = 8192;
+
+/// A file that has names in several items.
+pub struct SharedFile {
+    pub stamp: Stamp,
+    /// By item, then by path.
+    names: Vec<Name>,
+}
+
+/// By what a file is known to be what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Size in bytes.
+    pub size: u64,
+    pub executable: bool,
+}
+
+struct Name {
+    /// Position of the item.
+    item: usize,
+    /// Path below the item's base.
+    path: Vec<u8>,
+}
+
+/// Finds all shared files in items of a store. Those that the same items have stand together, so that
+/// an item is in few frames; the order depends on names alone.
+///
+/// # Errors
+/// When a directory or file cannot be read. An item that is not there shares nothing.
+pub fn shared_files(inputs: &[PackInput], threads: usize) -> Result<Vec<SharedFile>> {
+    let mut found = linked_files(inputs, threads)?;
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut files = Vec::new();
+    let mut found = found.into_iter().peekable();
+    while let Some((inode, stamp, name)) = found.next() {
+        let mut names = vec![name];
+        while let Some((.., name)) = found.next_if(|next| next.0 == inode) {
+            names.push(name);
+        }
+        if names.iter().any(|name| name.item != names[0].item) {
+            names.sort_unstable_by(|a, b| (a.item, &a.path).cmp(&(b.item, &b.path)));
+            files.push(SharedFile { stamp, names });
+        }
+    }
+    files.sort_by_cached_key(|file| {
+        let items: Vec<usize> = file.by_item().map(|names| names[0].item).collect();
+        (items, file.names[0].path.clone())
+    });
+    Ok(files)
+}
+
+impl SharedFile {
+    fn by_item(&self) -> impl Iterator<Item = &[Name]> {
+        self.names.chunk_by(|a, b| a.item == b.item)
+    }
+
+    /// What is to be packed: in each item the first name is a file, and the others are links to it.
+    pub fn content(&self, inputs: &[PackInput]) -> Content {
+        let first = &self.names[0];
+        let copies = self.by_item().map(|names| {
+            let mut members = names.iter().map(|name| {
+                let input = &inputs[name.item];
+                let below = &name.path[input.file_name.len()..];
+                [input.archive_path.as_bytes(), below].concat()
+            });
+            let file = members.next().unwrap_or_default();
+            let header = |path: Vec<u8>, kind: Kind| {
+                let attributes = Attributes::canonical(&kind, self.stamp.executable);
+                Member { path, kind, attributes }.encode()
+            };
+            Headers {
+                links: members
+                    .flat_map(|path| header(path, Kind::HardLink(file.clone())))
+                    .collect(),
+                file: header(file.clone(), Kind::File(self.stamp.size)),
+            }
+        });
+        Content {
+            base: Arc::clone(&inputs[first.item].base),
+            path: first.path.clone(),
+            size: self.stamp.size,
+            copies: copies.collect(),
+        }
+    }
+}
+
+/// What items have in common with others, by position.
+#[derive(Default)]
+pub struct Shares(HashMap<usize, Share>);
+
+/// What one item has in common with others.
+#[derive(Default)]
+pub struct Share {
+    /// By path below the base.
+    pub files: HashMap<Vec<u8>, Stamp>,
+    /// Numbers of frames, in order.
+    pub frames: Vec<u32>,
+    /// Bytes on a disk with blocks of 4 KiB.
+    pub disk: u64,
+}
+
+impl Shares {
+    /// Books a file of which each item has its copy in one of `frames`.
+    pub fn book(&mut self, file: SharedFile, frames: &[u32]) {
+        for (names, &frame) in file.by_item().zip(frames) {
+            let share = self.0.entry(names[0].item).or_default();
+            if share.frames.last() != Some(&frame) {
+                share.frames.push(frame);
+            }
+            share.disk += file.stamp.size.next_multiple_of(4096);
+        }
+        for name in file.names {
+            let share = self.0.entry(name.item).or_default();
+            share.files.insert(name.path, file.stamp);
+        }
+    }
+
+    pub fn take(&mut self, item: usize) -> Share {
+        self.0.remove(&item).unwrap_or_default()
+    }
+}
+
+/// A file that has names besides this one, wherever those are.
+type Linked = (Inode, Stamp, Name);
+
+/// Device and inode.
+type Inode = (u64, u64);
+
+/// Looks at all files of all items.
+fn linked_files(inputs: &[PackInput], threads: usize) -> Result<Vec<Linked>> {
+    let next = AtomicUsize::new(0);
+    let search = || -> Result<Vec<Linked>> {
+        let mut search = Search { item: 0, found: Vec::new() };
+        loop {
+            search.item = next.fetch_add(1, Ordering::Relaxed);
+            let Some(input) = inputs.get(search.item) else { return Ok(search.found) };
+            search.top(input)?;
+        }
+    };
+    thread::scope(|scope| {
+        let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
+        let mut found = Vec::new();
+        for search in searches {
+            found.append(&mut search.join().map_err(|_| anyhow!("a searching thread panicked"))??);
+        }
+        Ok(found)
+    })
+}
+
+struct Search {
+    item: usize,
+    found: Vec<Linked>,
+}
+
+impl Search {
+    fn top(&mut self, input: &PackInput) -> Result<()> {
+        let path = &input.file_name;
+        let name = CString::new(path.as_slice()).with_context(|| shown(path))?;
+        let base = input.base.as_fd();
+        match fs::statat(base, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e).with_context(|| shown(path)),
+            Ok(stat) => self.visit(base, &name, path, stat),
+        }
+    }
+
+    fn visit(&mut self, parent: BorrowedFd, name: &CStr, path: &[u8], stat: Stat) -> Result<()> {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => self.directory(parent, name, path),
+            FileType::RegularFile => {
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                if stat.st_nlink > 1 && size >= LEAST {
+                    let stamp = Stamp { size, executable: stat.st_mode & 0o100 != 0 };
+                    let name = Name { item: self.item, path: path.to_vec() };
+                    self.found.push(((stat.st_dev, stat.st_ino), stamp, name));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn directory(&mut self, parent: BorrowedFd, name: &CStr, path: &[u8]) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = fs::openat(parent, name, flags, Mode::empty()).with_context(|| shown(path))?;
+        let mut entries = Dir::new(opened).with_context(|| shown(path))?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.with_context(|| shown(path))?;
+            let directory = entries.fd().with_context(|| shown(path))?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let below = || [path, b"/", name.to_bytes()].concat();
+            match entry.file_type() {
+                FileType::Directory => self.directory(directory, name, &below())?,
+                FileType::RegularFile | FileType::Unknown => {
+                    let path = below();
+                    let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                        .with_context(|| shown(&path))?;
+                    self.visit(directory, name, &path, stat)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    Path::new(OsStr::from_bytes(path)).display().to_string()
+}

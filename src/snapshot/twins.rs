@@ -1,0 +1,41 @@
+//! Equal files that stand next to each other in a shared frame: written once, and linked to by all
+//! others, as they were in the store that was saved.
+
+use super::place::last;
+use super::sharing::LEAST;
+use rustix::fs::{AtFlags, linkat};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// A file with all its content and attributes.
+pub struct Twin<'a> {
+    pub content: &'a [u8],
+    pub mode: u32,
+    pub parent: Arc<OwnedFd>,
+    pub path: Vec<u8>,
+}
+
+/// The file of a frame that was written last.
+#[derive(Default)]
+pub struct Twins<'a>(Option<Twin<'a>>);
+
+impl<'a> Twins<'a> {
+    /// Makes `new` a link to the last file, if that is equal; false when it has to be written after
+    /// all, for whatever reason.
+    pub fn link(&self, new: &Twin<'_>) -> bool {
+        let equals = |known: &&Twin<'_>| known.mode == new.mode && known.content == new.content;
+        let Some(known) = self.0.as_ref().filter(equals) else {
+            return false;
+        };
+        let name = |twin: &'_ Twin<'_>| OsStr::from_bytes(last(&twin.path)).to_owned();
+        new.content.len() as u64 >= LEAST
+            && linkat(&known.parent, name(known), &new.parent, name(new), AtFlags::empty()).is_ok()
+    }
+
+    /// A file is written and complete.
+    pub fn wrote(&mut self, file: Twin<'a>) {
+        self.0 = Some(file);
+    }
+}

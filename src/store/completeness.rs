@@ -1,0 +1,139 @@
+//! Whether what a job is going to need is there: the closures of some items, row by row and on the disk.
+
+use super::{ItemName, Layout, LiveDatabase};
+use anyhow::{Context, Result};
+use globset::{Glob, GlobMatcher};
+use std::collections::{HashMap, HashSet};
+
+/// A pattern for items: the path of an item, its name, or its name without the hash, each with
+/// wildcards.
+pub struct ItemPattern(GlobMatcher);
+
+impl ItemPattern {
+    /// # Errors
+    /// When it is no pattern.
+    pub fn parse(text: &str) -> Result<Self> {
+        let glob = Glob::new(text).with_context(|| format!("{text:?} is no pattern for items"))?;
+        Ok(ItemPattern(glob.compile_matcher()))
+    }
+
+    fn matches(&self, item: &ItemName, layout: &Layout) -> bool {
+        let Self(glob) = self;
+        let name = item.as_str();
+        glob.is_match(name)
+            || glob.is_match(item.without_hash())
+            || glob.is_match(format!("{}/{name}", layout.store_dir))
+    }
+}
+
+/// How complete the closures of the items are that a pattern matches.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Completeness {
+    /// Valid items that match. Without any, what is needed is not there.
+    pub items: u64,
+    /// Valid items in their closures, themselves included.
+    pub closure: u64,
+    /// Those of them that are not on the disk, sorted.
+    pub missing: Vec<ItemName>,
+}
+
+/// The items of a store: what each refers to, and which are on the disk.
+pub struct Contents<'a> {
+    layout: &'a Layout,
+    /// Of every valid item.
+    references: HashMap<ItemName, Vec<ItemName>>,
+    on_disk: HashSet<ItemName>,
+}
+
+impl<'a> Contents<'a> {
+    /// Reads the live store as it is now. A store without a database is empty.
+    pub fn read(layout: &'a Layout) -> Result<Self> {
+        let references = match layout.database().exists() {
+            true => LiveDatabase::open(layout)?.references(layout)?,
+            false => HashMap::new(),
+        };
+        let mut on_disk = HashSet::new();
+        if layout.store().exists() {
+            let store = layout.store();
+            let listed = || store.display().to_string();
+            for entry in std::fs::read_dir(&store).with_context(listed)? {
+                let name = entry.with_context(listed)?.file_name();
+                on_disk.extend(name.to_str().and_then(ItemName::parse));
+            }
+        }
+        Ok(Contents { layout, references, on_disk })
+    }
+
+    /// Takes items for valid and on the disk that are going to be.
+    pub fn add(&mut self, items: impl IntoIterator<Item = (ItemName, Vec<ItemName>)>) {
+        for (name, references) in items {
+            self.on_disk.insert(name.clone());
+            self.references.insert(name, references);
+        }
+    }
+
+    /// How many items are valid.
+    pub fn valid(&self) -> usize {
+        self.references.len()
+    }
+
+    /// Valid items that are not on the disk, sorted.
+    pub fn missing(&self) -> Vec<ItemName> {
+        let gone = self.references.keys().filter(|item| !self.on_disk.contains(*item));
+        let mut missing: Vec<ItemName> = gone.cloned().collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    /// Looks at the closures of all items that match.
+    pub fn completeness(&self, pattern: &ItemPattern) -> Completeness {
+        let matching = self.references.keys().filter(|item| pattern.matches(item, self.layout));
+        let mut pending: Vec<&ItemName> = matching.collect();
+        let items = pending.len() as u64;
+        let mut closure: HashSet<&ItemName> = pending.iter().copied().collect();
+        while let Some(item) = pending.pop() {
+            let references = self.references.get(item).into_iter().flatten();
+            pending.extend(references.filter(|reference| closure.insert(reference)));
+        }
+        let gone = closure.iter().filter(|item| !self.on_disk.contains(**item));
+        let mut missing: Vec<ItemName> = gone.map(|item| (*item).clone()).collect();
+        missing.sort_unstable();
+        Completeness { items, closure: closure.len() as u64, missing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreKind;
+    use std::path::Path;
+
+    fn item(name: &str) -> ItemName {
+        ItemName::parse(&format!("{}-{name}", "0".repeat(32))).unwrap()
+    }
+
+    #[test]
+    fn a_closure_is_complete_when_all_of_it_is_on_the_disk() {
+        let layout = Layout::of(StoreKind::Guix, Path::new("/")).unwrap();
+        let mut contents =
+            Contents { layout: &layout, references: HashMap::new(), on_disk: HashSet::new() };
+        contents.add([
+            (item("guile-3.0"), vec![item("glibc"), item("guile-3.0")]),
+            (item("guile-fibers"), vec![item("guile-3.0")]),
+            (item("glibc"), vec![]),
+        ]);
+        let of = |text: &str| contents.completeness(&ItemPattern::parse(text).unwrap());
+        let whole = |items, closure| Completeness { items, closure, missing: vec![] };
+        assert_eq!(of("guile-fibers"), whole(1, 3));
+        assert_eq!(of("guile-*"), whole(2, 3));
+        assert_eq!(of(&format!("/gnu/store/{}", item("glibc"))), whole(1, 1));
+        assert_eq!(of(item("guile-3.0").as_str()), whole(1, 2));
+        assert_eq!(of("hello*"), whole(0, 0));
+        assert!(ItemPattern::parse("[").is_err());
+
+        contents.on_disk.remove(&item("glibc"));
+        let missing = vec![item("glibc")];
+        let found = contents.completeness(&ItemPattern::parse("guile-fibers").unwrap());
+        assert_eq!(found, Completeness { items: 1, closure: 3, missing });
+    }
+}

@@ -1,0 +1,206 @@
+//! Five ways in which the usual recipe loses a store, each beside what storecache makes of the same
+//! situation. The recipe, a cache action and two steps with `sudo tar`, is in `support/recipe.rs`.
+
+mod support;
+
+use std::path::Path;
+use std::thread;
+
+use rusqlite::Connection;
+use support::gate::Gate;
+use support::runs::{Picture, assert_same, picture, restore, save};
+use support::{Backend, Fixture, Role, World};
+
+/// A filled store that both have saved, and what it looked like.
+fn saved_by_both(role: Role) -> (Backend, Picture) {
+    let world = World::with_fixture(role, Fixture::Small);
+    world.start_daemon();
+    let before = picture(&world);
+    world.wait_until_idle();
+    // First, since our looking at the database leaves an empty log beside it.
+    world.recipe_save().ok();
+    save(&world);
+    (world.backend().clone(), before)
+}
+
+fn fresh(role: Role, backend: &Backend) -> World {
+    let world = World::build(role).backend(backend).start();
+    world.start_daemon();
+    world.wait_until_idle();
+    world
+}
+
+fn is_on_disk(world: &World, path: &str) -> bool {
+    world.host(path).symlink_metadata().is_ok()
+}
+
+fn items_on_disk(world: &World) -> Vec<String> {
+    world.store_listing().into_iter().filter(|name| !name.starts_with('.')).collect()
+}
+
+fn integrity(world: &World) -> Result<String, rusqlite::Error> {
+    let database = world.database().expect("there is a database");
+    database.query_row("pragma integrity_check(1)", [], |row| row.get(0))
+}
+
+#[test]
+fn a_read_only_store_stops_the_recipe_halfway_and_not_us() {
+    let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
+    let before = picture(&world);
+    save(&world);
+    world.recipe_save().ok();
+    world.wipe_store();
+    let service = || world.run(["systemctl", "is-active", "guix-daemon.service"]).stdout;
+    let touch = || world.run(["touch", "/gnu/store/mine"]);
+
+    let failed = world.recipe_restore().fails();
+    assert!(failed.stderr.contains("Read-only file system"), "{failed}");
+    assert_eq!(service(), "inactive\n", "the step ended before it started the daemon");
+    assert_eq!(world.valid_paths().len(), before.references.len());
+    assert_eq!(items_on_disk(&world), [""; 0], "its rows are there, and no item");
+
+    world.wipe_store();
+    world.start_daemon();
+    restore(&world);
+    assert_eq!(service(), "active\n");
+    assert_same(&before, &picture(&world));
+    // It is up already, and brings the mount back a little later.
+    world.start_daemon();
+    assert!(touch().fails().stderr.contains("Read-only file system"));
+    world.verify_store();
+}
+
+#[test]
+fn a_writer_tears_the_copy_of_the_recipe_and_not_ours() {
+    let world = World::with_fixture(Role::Guix, Fixture::Small);
+    world.start_daemon();
+    world.add_texts("old", 100);
+    world.wait_until_idle();
+    // While a client is connected, what is added from now on is in the write-ahead log alone.
+    let client = world.connected_client();
+    let new = world.add_texts("new", 1);
+    let before = picture(&world);
+    let database = world.host("/var/guix/db/db.sqlite");
+    let log = world.host("/var/guix/db/db.sqlite-wal");
+    assert!(log.metadata().unwrap().len() > 0);
+
+    // The writer is at work after one of the two files was read and before the other is; which of them
+    // is the first is up to the file system, and does not matter.
+    let meanwhile = |program, run: &(dyn Fn() + Sync), later: [&str; 2]| {
+        thread::scope(|threads| {
+            let gate = Gate::hold(program, &[&database, &log]);
+            let running = threads.spawn(run);
+            gate.wait();
+            gate.pass();
+            gate.wait();
+            world.add_texts(later[0], 100);
+            checkpoint(&database);
+            world.add_texts(later[1], 1);
+            drop(gate);
+            running.join().unwrap();
+        });
+    };
+    meanwhile("tar", &|| assert_eq!(world.recipe_save().ok().stderr, ""), ["later", "last"]);
+    meanwhile("storecache", &|| drop(save(&world)), ["even-later", "very-last"]);
+    drop(client);
+
+    let theirs = fresh(Role::Guix, world.backend());
+    theirs.recipe_restore().ok();
+    let verified = theirs.run(["guix", "gc", "--verify"]).fails();
+    assert!(verified.stderr.contains("malformed"), "{verified}");
+
+    let ours = fresh(Role::Guix, world.backend());
+    restore(&ours);
+    assert_eq!(integrity(&ours).unwrap(), "ok");
+    let after = ours.references_of_all();
+    assert!(new.iter().all(|path| after.contains_key(path)));
+    assert!(before.references.iter().all(|(path, references)| after[path] == *references));
+    ours.verify_store();
+}
+
+/// What the daemon does by itself once its write-ahead log has grown large.
+fn checkpoint(database: &Path) {
+    let database = Connection::open(database).unwrap();
+    let (_, pages, moved): (i64, i64, i64) = database
+        .query_row("pragma wal_checkpoint(passive)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .unwrap();
+    assert!(pages > 0 && pages == moved);
+}
+
+#[test]
+fn the_recipe_forgets_what_the_installer_registered_and_we_do_not() {
+    let (backend, before) = saved_by_both(Role::Guix);
+    let installed = || {
+        let world = fresh(Role::Guix, &backend);
+        let path = world.add_texts("installed", 1).remove(0);
+        world.sh(&format!("ln -s {path} /var/guix/gcroots/installed"));
+        world.wait_until_idle();
+        (world, path)
+    };
+
+    let (theirs, path) = installed();
+    theirs.recipe_restore().ok();
+    assert!(is_on_disk(&theirs, &path) && !theirs.valid_paths().contains(&path));
+    theirs.ok(["guix", "gc"]);
+    assert!(!is_on_disk(&theirs, &path), "it was rooted, and is deleted all the same");
+
+    let (ours, path) = installed();
+    restore(&ours);
+    ours.ok(["guix", "gc"]);
+    let mut expected = before.references.clone();
+    expected.insert(path, [].into());
+    assert_eq!(ours.references_of_all(), expected);
+    ours.verify_store();
+}
+
+#[test]
+fn a_log_that_was_left_behind_hides_what_the_recipe_restores_and_not_what_we_do() {
+    // In this version a worker that the service takes along leaves its log behind.
+    let (backend, before) = saved_by_both(Role::GuixOld);
+    let interrupted = || {
+        let world = World::build(Role::GuixOld).backend(&backend).start();
+        world.pretend_systemctl();
+        world.sh("systemctl start guix-daemon.service");
+        let client = world.connected_client();
+        let path = world.add_texts("installed", 1).remove(0);
+        world.sh("systemctl stop guix-daemon.service");
+        drop(client);
+        assert!(is_on_disk(&world, "/var/guix/db/db.sqlite-wal"));
+        (world, path)
+    };
+
+    let (theirs, path) = interrupted();
+    theirs.recipe_restore().ok();
+    assert_eq!(integrity(&theirs).unwrap(), "ok");
+    assert_eq!(theirs.valid_paths(), [path].into(), "what was restored is gone, silently");
+    theirs.verify_store();
+
+    let (ours, path) = interrupted();
+    ours.sh("systemctl start guix-daemon.service");
+    restore(&ours);
+    assert_eq!(integrity(&ours).unwrap(), "ok");
+    let mut expected = before.references.clone();
+    expected.insert(path, [].into());
+    assert_eq!(ours.references_of_all(), expected);
+    ours.verify_store();
+}
+
+#[test]
+fn a_collection_deletes_what_the_recipe_restored_and_keeps_what_we_did() {
+    let (backend, before) = saved_by_both(Role::Guix);
+
+    let theirs = fresh(Role::Guix, &backend);
+    theirs.recipe_restore().ok();
+    assert_same(&before, &picture(&theirs));
+    theirs.ok(["guix", "gc"]);
+    assert!(theirs.valid_paths().is_empty());
+    assert_eq!(items_on_disk(&theirs), [""; 0]);
+
+    let ours = fresh(Role::Guix, &backend);
+    restore(&ours);
+    ours.ok(["guix", "gc"]);
+    assert_same(&before, &picture(&ours));
+    ours.verify_store();
+}

@@ -1,0 +1,100 @@
+//! `restore --require`: whether the store has what a job is going to need.
+
+mod support;
+
+use serde_json::Value;
+use support::runs::{attempt, report, restore, save};
+use support::{Fixture, Role, World};
+
+/// The report on the only pattern that was asked for.
+fn required(report: &Value) -> &Value {
+    let required = report["required"].as_array().unwrap();
+    assert_eq!(required.len(), 1);
+    &required[0]
+}
+
+/// A restore that asks for `pattern`; gives back its exit code and report.
+fn ask(world: &World, pattern: &str, more: &[&str]) -> (i32, Value) {
+    let more = [more, &["--require", pattern]].concat();
+    let output = attempt(world, "runner", "restore", &more);
+    (output.code(), report(&output))
+}
+
+#[test]
+fn a_job_is_told_whether_the_closures_that_it_needs_are_there() {
+    for role in [Role::Guix, Role::Mid] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let references = world.references_of_all();
+        let named = |name: &str| references.keys().find(|path| path.ends_with(name)).unwrap();
+        let (middle, leaf) = (named("-middle"), named("-leaf"));
+        let closure_of = |path: &str| {
+            let words = match role {
+                Role::Guix => ["guix", "gc", "-R", path],
+                _ => ["nix-store", "--query", "-R", path],
+            };
+            world.nix(words).ok().lines().len()
+        };
+        let closure = closure_of(middle);
+        assert!(closure > 1);
+        let complete = |report: &Value| {
+            let found = required(report);
+            assert_eq!(found["complete"], true, "{report}");
+            assert_eq!(found["items"], 1);
+            assert_eq!(found["closure"], closure);
+            assert_eq!(found["missing"], Value::Array(vec![]));
+        };
+
+        // Nothing was saved yet: a miss, on which the store has all of it.
+        let (code, missed) = ask(&world, "middle", &[]);
+        assert_eq!((code, &missed["hit"]), (0, &Value::from("miss")));
+        complete(&missed);
+
+        save(&world);
+        world.wipe_store();
+        let (code, planned) = ask(&world, middle, &["--dry-run", "--fail-on-miss"]);
+        assert_eq!(code, 0);
+        complete(&planned);
+        assert!(world.valid_paths().is_empty(), "a dry run restores nothing");
+
+        let (code, restored) = ask(&world, &middle[world.store().len() + 1..], &["--fail-on-miss"]);
+        assert_eq!((code, &restored["hit"]), (0, &Value::from("exact")));
+        complete(&restored);
+        let (code, again) = ask(&world, "middl?", &["--fail-on-miss"]);
+        assert_eq!((code, &again["items"]["restored"]), (0, &Value::from(0)));
+        complete(&again);
+
+        // Hit or not: what nobody has is not there.
+        let (code, absent) = ask(&world, "hello-*", &["--fail-on-miss"]);
+        assert_eq!((code, &absent["hit"]), (3, &Value::from("exact")));
+        assert_eq!(required(&absent)["complete"], false);
+        assert_eq!(required(&absent)["items"], 0);
+        assert_eq!(ask(&world, "hello-*", &[]).0, 0);
+
+        // Valid in the database, gone from the disk: only what needs it is incomplete.
+        world.sh(&format!("rm -rf {leaf}"));
+        let (code, broken) = ask(&world, "middle", &["--fail-on-miss"]);
+        assert_eq!(code, 3);
+        assert_eq!(required(&broken)["complete"], false);
+        assert_eq!(required(&broken)["missing"][0], leaf[world.store().len() + 1..]);
+        assert_eq!(ask(&world, "names", &["--fail-on-miss"]).0, 0);
+    }
+}
+
+#[test]
+fn people_are_told_in_a_line_for_each_pattern() {
+    let world = World::with_fixture(Role::Guix, Fixture::Small);
+    world.start_daemon();
+    let flags = ["restore", "--store", "guix", "--backend", "dir:/cache", "--key", "test"];
+    let words = flags.into_iter().chain(["--require", "middle", "--require", "hello"]);
+    let told = world.storecache_as("runner", words).run().ok();
+    assert!(told.stderr.contains("required middle: complete, a closure of "), "{told}");
+    assert!(told.stderr.contains("required hello: not there"), "{told}");
+
+    let words = flags.into_iter().chain(["--require", "["]);
+    let refused = world.storecache_as("runner", words).run();
+    assert_eq!(refused.code(), 2, "{refused}");
+    assert!(refused.stderr.contains("is no pattern for items"), "{refused}");
+    save(&world);
+    restore(&world);
+}

@@ -1,0 +1,61 @@
+//! Clients of the daemon of a world.
+
+use std::fs;
+use std::time::Duration;
+
+use super::invocation::Running;
+use super::poll;
+use super::world::World;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Shakes hands, and stays connected until it is killed or the daemon's worker is.
+const CLIENT: &str = "
+import socket, struct, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+s.sendall(struct.pack('<Q', 0x6e697863))
+s.recv(16, socket.MSG_WAITALL)
+s.sendall(struct.pack('<QQQ', 0x115, 0, 1))
+assert s.recv(8, socket.MSG_WAITALL) == struct.pack('<Q', 0x616c7473)
+print('connected', flush=True)
+try:
+    s.recv(1)
+except ConnectionResetError:
+    pass
+print('hung up', flush=True)
+";
+
+const ADD_TEXTS: &str = r#"
+(use-modules (guix store) (ice-9 match))
+(match (command-line)
+  ((_ name count)
+   (with-store store
+     (do ((n 0 (+ n 1)))
+         ((= n (string->number count)))
+       (let ((text (format #f "~a-~a" name n)))
+         (format #t "~a~%" (add-text-to-store store text text)))))))
+"#;
+
+impl World {
+    /// A client of the daemon that has shaken hands and stays connected: its worker has the database
+    /// open. It says `hung up` when that has gone.
+    #[track_caller]
+    pub fn connected_client(&self) -> Running<'_> {
+        let socket = format!("{}/daemon-socket/socket", self.state());
+        let client = self.spawn(["python3", "-c", CLIENT, &socket]);
+        poll::until("the client to be connected", SOON, || {
+            if client.stdout().contains("connected") { Ok(()) } else { Err(client.stderr()) }
+        });
+        client
+    }
+
+    /// Adds so many items to a Guix store, through the daemon: `NAME-0` and so on, which are files and
+    /// refer to nothing. Gives back their paths.
+    #[track_caller]
+    pub fn add_texts(&self, name: &str, count: usize) -> Vec<String> {
+        fs::write(self.host("/tmp/add-texts.scm"), ADD_TEXTS).unwrap();
+        let count = count.to_string();
+        self.ok(["guix", "repl", "--", "/tmp/add-texts.scm", name, &count]).lines()
+    }
+}
