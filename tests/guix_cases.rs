@@ -115,16 +115,37 @@ fn a_worker_that_outlives_its_daemon_is_waited_for() {
     world.verify_store();
 }
 
+/// A process of the service that ends with the third SIGTERM. systemd sends two before it waits, and
+/// a worker takes two to end, but may take them for one.
+const HARD_OF_HEARING: &str = "
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+with open('/sys/fs/cgroup/system.slice/guix-daemon.service/cgroup.procs', 'w') as group:
+    group.write(str(os.getpid()))
+print('there', flush=True)
+for _ in range(3):
+    signal.sigwait([signal.SIGTERM])
+";
+
 #[test]
 fn the_service_takes_its_workers_along_and_nothing_of_theirs_is_lost() {
     let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
     let before = world.references_of_all();
     save(&world);
+    world.sh("mkdir -p /run/systemd/system/guix-daemon.service.d
+         printf '[Service]\nTimeoutStopSec=infinity\n' >/run/systemd/system/guix-daemon.service.d/patient.conf
+         systemctl daemon-reload");
     world.wipe_store();
     let client = world.connected_client();
     let added = world.add_texts("mine", 1).remove(0);
     assert!(world.host("/var/guix/db/db.sqlite-wal").metadata().unwrap().len() > 0);
+    let worker = world.spawn(["python3", "-c", HARD_OF_HEARING]);
+    poll::until("the worker to be there", SOON, || {
+        if worker.stdout().contains("there") { Ok(()) } else { Err(worker.stderr()) }
+    });
+
     restore(&world);
+    worker.wait(SOON).ok();
     poll::until("the client to be hung up on", SOON, || {
         if client.stdout().contains("hung up") { Ok(()) } else { Err(client.stderr()) }
     });

@@ -3,9 +3,14 @@
 use super::procfs;
 use super::program::{Program, Replaced};
 use anyhow::{Context, Result, bail};
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a service may take to stop before what is left of it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether systemd is this machine's init (`man 3 sd_booted`).
 pub fn is_running() -> bool {
@@ -72,10 +77,36 @@ pub fn replaced(units: &[String]) -> Result<Option<Replaced>> {
 pub fn stop(units: &[String]) -> Result<()> {
     // A socket that is left alone starts its service for the next client, whether the service was
     // active before or not; so the services of sockets stop too.
-    let services = services(units)?.into_iter().map(|service| service.name);
+    let services: Vec<String> = services(units)?.into_iter().map(|it| it.name).collect();
     let mut all: Vec<String> = units.to_vec();
-    all.extend(services.filter(|service| !units.contains(service)));
-    systemctl("stop", &all).map(drop)
+    all.extend(services.iter().filter(|service| !units.contains(service)).cloned());
+    std::thread::scope(|scope| {
+        let (stopped, is_stopped) = bounded::<()>(0);
+        scope.spawn(move || {
+            while is_stopped.recv_timeout(ASK_AGAIN) == Err(RecvTimeoutError::Timeout) {
+                services.iter().for_each(|service| ask_again(service));
+            }
+        });
+        let done = systemctl("stop", &all).map(drop);
+        drop(stopped);
+        done
+    })
+}
+
+/// Sends SIGTERM once more to what is left of a service that systemd has sent it to already.
+///
+/// A worker of Guix 1.5 with an idle client takes two of them to end. systemd sends two, one of them
+/// when the main process has ended; where that is quick they become one for the worker, and systemd
+/// would wait for a minute and a half before it kills it.
+fn ask_again(service: &str) {
+    let is = |name: &str, values: &[&str]| {
+        property(service, name).is_ok_and(|value| values.contains(&value.as_str()))
+    };
+    // Of other kinds of services the workers are to live on.
+    if is("KillMode", &["control-group"]) && is("SubState", &["stop-sigterm", "final-sigterm"]) {
+        // If it is gone by now, all the better.
+        let _ = systemctl("kill", &[service.to_owned()]);
+    }
 }
 
 pub fn start(units: &[String]) -> Result<()> {
