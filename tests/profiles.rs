@@ -333,9 +333,12 @@ fn profiles_come_back_later_where_no_daemon_was_there_to_make_their_directory() 
     let warning = restored["warnings"][0].as_str().unwrap();
     assert!(warning.contains("no daemon to make it"), "{warning}");
     assert!(warning.contains("start it and restore again"), "{warning}");
+    let strangers = "find /var/guix/db /var/guix/gcroots ! -user guix-daemon";
+    assert_eq!(world.sh(strangers).stdout, "", "a daemon can go on from here");
     world.start_daemon();
     assert_eq!(restore(&world, "runner")["profiles"], added(1, &items));
     assert_current_guix_works(&world, "runner");
+    world.verify_store();
 }
 
 #[test]

@@ -39,6 +39,10 @@ const OTHER_TABLES: &str = ");
         FOREIGN KEY (drv) REFERENCES ValidPaths(id) ON DELETE CASCADE);
     CREATE INDEX IF NOT EXISTS IndexDerivationOutputs ON DerivationOutputs(path);
 ";
+/// Without this one guix-daemon does not open a database. Source: guix 1.5 `guix/store/schema.sql`.
+const GUIX_TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS FailedPaths (path TEXT PRIMARY KEY NOT NULL, time INTEGER NOT NULL);
+";
 
 /// The rows of a snapshot that are to be added, read into memory before anything is stopped.
 pub struct Rows {
@@ -261,8 +265,11 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 fn empty_database(kind: StoreKind) -> String {
-    let columns = if kind == StoreKind::Nix { NIX_COLUMNS } else { "" };
-    [VALID_PATHS, columns, OTHER_TABLES].concat()
+    let (columns, tables) = match kind {
+        StoreKind::Nix => (NIX_COLUMNS, ""),
+        _ => ("", GUIX_TABLES),
+    };
+    [VALID_PATHS, columns, OTHER_TABLES, tables].concat()
 }
 
 /// Makes an empty database with the `schema` file that goes with it, where there is none.

@@ -22,14 +22,15 @@ impl Roots {
         if items.is_empty() {
             return Ok(());
         }
-        if !directory.exists() {
+        // Where no daemon has been yet, the one above is missing too, and has to be the daemon's.
+        let above = directory.parent().map(PathBuf::from);
+        for missing in above.iter().chain([&directory]).filter(|path| !path.exists()) {
             std::fs::DirBuilder::new()
-                .recursive(true)
                 .mode(0o755)
-                .create(&directory)
-                .with_context(|| directory.display().to_string())?;
-            owner.take(&directory)?;
-            self.added.push(directory.clone());
+                .create(missing)
+                .with_context(|| missing.display().to_string())?;
+            owner.take(missing)?;
+            self.added.push(missing.clone());
         }
         for item in items {
             let link = directory.join(item.as_str());
