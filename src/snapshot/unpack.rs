@@ -150,7 +150,7 @@ struct Worker {
 }
 
 /// What a member belongs to.
-struct Owner<'a, 'p> {
+struct Home<'a, 'p> {
     wanted: &'a Wanted,
     /// Path of the member inside the item.
     below: &'p [u8],
@@ -184,20 +184,20 @@ impl Shared {
             let path = unescape_path(&continues.path)
                 .ok_or_else(|| SnapshotError::damaged("a continued path does not parse"))?;
             let part = take_content(&mut rest, continues.offset, continues.size)?;
-            if let Some(owner) = self.owner_of(number, &path)? {
-                self.long_part(worker, &owner, &path, continues.offset, part)?;
+            if let Some(home) = self.home_of(number, &path)? {
+                self.long_part(worker, &home, &path, continues.offset, part)?;
             }
         }
         let mut twins = Twins::default();
         while let Some(member) = decode(&mut rest)? {
             let content = take_content(&mut rest, 0, member.content())?;
-            let Some(owner) = self.owner_of(number, &member.path)? else {
+            let Some(home) = self.home_of(number, &member.path)? else {
                 continue;
             };
-            if owner.wanted.count_member() {
+            if home.wanted.count_member() {
                 self.items_done.fetch_add(1, Ordering::Relaxed);
             }
-            self.member(worker, &mut twins, &owner, &member, content)
+            self.member(worker, &mut twins, &home, &member, content)
                 .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }
         worker.raw = raw;
@@ -208,7 +208,7 @@ impl Shared {
     ///
     /// # Errors
     /// When the index puts no such item into this frame.
-    fn owner_of<'a, 'p>(&'a self, frame: u32, path: &'p [u8]) -> Result<Option<Owner<'a, 'p>>> {
+    fn home_of<'a, 'p>(&'a self, frame: u32, path: &'p [u8]) -> Result<Option<Home<'a, 'p>>> {
         components(path)?;
         let database = self.index.database.as_ref();
         if database.is_some_and(|d| d.path.as_bytes() == path && in_frames(d.frames, frame)) {
@@ -219,7 +219,7 @@ impl Shared {
             if let Some(item) = item.filter(|item| item.is_in(frame)) {
                 let (below, shares) = (below(path, item_path), item.shares(frame));
                 let wanted = self.targets.get(item_path);
-                return Ok(wanted.map(|wanted| Owner { wanted, below, shares }));
+                return Ok(wanted.map(|wanted| Home { wanted, below, shares }));
             }
         }
         let shown = String::from_utf8_lossy(path);
@@ -230,12 +230,12 @@ impl Shared {
         &self,
         worker: &mut Worker,
         twins: &mut Twins<'r>,
-        owner: &Owner<'_, '_>,
+        home: &Home<'_, '_>,
         member: &Member,
         content: &'r [u8],
     ) -> Result<()> {
         let attributes = self.attributes(member);
-        let Owner { wanted, below, shares } = *owner;
+        let Home { wanted, below, shares } = *home;
         let path = wanted.path(below);
         match &member.kind {
             Kind::Directory => {
@@ -258,7 +258,7 @@ impl Shared {
             Kind::File(size) if content.len() as u64 == *size => {
                 let parent = Arc::clone(worker.parent(&wanted.target, &path)?);
                 let twin = Twin { content, mode: attributes.mode, parent, path };
-                // In a store that keeps attributes, equal files may have different ones.
+                // In plain directories, which keep attributes, equal files may have different ones.
                 if shares && self.owner.is_some() && twins.link(&twin) {
                     return Ok(());
                 }
@@ -270,7 +270,7 @@ impl Shared {
             }
             Kind::File(size) => {
                 self.deferred().long_file(&member.path).header = Some((*size, attributes));
-                self.long_part(worker, owner, &member.path, 0, content)?;
+                self.long_part(worker, home, &member.path, 0, content)?;
             }
         }
         Ok(())
@@ -280,13 +280,13 @@ impl Shared {
     fn long_part(
         &self,
         worker: &mut Worker,
-        owner: &Owner<'_, '_>,
+        home: &Home<'_, '_>,
         archive_path: &[u8],
         offset: u64,
         part: &[u8],
     ) -> Result<()> {
-        let path = owner.wanted.path(owner.below);
-        let parent = worker.parent(&owner.wanted.target, &path)?.as_fd();
+        let path = home.wanted.path(home.below);
+        let parent = worker.parent(&home.wanted.target, &path)?.as_fd();
         let file = {
             let mut deferred = self.deferred();
             let long = deferred.long_file(archive_path);
