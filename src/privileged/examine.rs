@@ -3,7 +3,7 @@
 use super::conversation::Conversation;
 use super::protocol::{Finding, Light, Reply, StoreRequest};
 use super::target::StoreTarget;
-use crate::daemon::{Daemon, Found, MountUnit, await_ready};
+use crate::daemon::{Daemon, Found, MountUnit, await_ready, listener};
 use crate::store::{
     Contents, LockMode, Owner, StaysReadOnly, check_database, is_read_only, lock, make_writable,
     strangers,
@@ -130,21 +130,27 @@ fn space(target: &StoreTarget) -> Result<Finding> {
 fn daemon(target: &StoreTarget) -> Result<Finding> {
     let Found { daemon, why, warnings } = target.daemon()?;
     Ok(match (daemon, warnings.is_empty()) {
-        (Daemon::None, _) => Finding::yellow(why, Some("start the daemon".into())),
+        (Daemon::None, _) => Finding::yellow(why, None),
         (_, true) => Finding::green(why),
         (_, false) => Finding::yellow(format!("{why}; {}", warnings.join("; ")), None),
     })
 }
 
 fn program(target: &StoreTarget) -> Result<Finding> {
-    let replaced = target.daemon()?.daemon.replaced()?;
-    Ok(match replaced {
+    let daemon = target.daemon()?.daemon;
+    Ok(match daemon.replaced()? {
+        None if daemon == Daemon::None => Finding::green("no daemon runs"),
         None => Finding::green("the daemon runs what is installed"),
         Some(replaced) => Finding::yellow(replaced.to_string(), Some("restart the daemon".into())),
     })
 }
 
 fn socket(target: &StoreTarget) -> Result<Finding> {
+    if listener(&target.layout.socket())?.is_none() {
+        // A store may be used without one: a restore needs its locks alone.
+        let start = "start the daemon, unless this store is used without";
+        return Ok(Finding::yellow("nobody listens", Some(start.into())));
+    }
     let asked = Instant::now();
     let patience = target.daemon_patience.min(Duration::from_secs(5));
     Ok(match await_ready(&target.layout.socket(), &target.probe(), patience) {
