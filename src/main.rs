@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Verb::Key(args) => run(args.options(), command::key),
         Verb::Inspect(args) => run(args.options(), command::inspect),
         Verb::Doctor(args) => run(args.options(), command::doctor),
+        Verb::Lint(_) => todo!(),
         Verb::Verify(args) => run(args.options(), command::verify),
     };
     ExitCode::from(ending)
