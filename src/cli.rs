@@ -2,12 +2,14 @@
 
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, Doctor, KeyOptions, Look, OutputOptions, Restore, Save, ShowKey, StoreOptions,
-    WorkflowMode,
+    BackendOptions, Baseline, Doctor, JobStatus, KeyOptions, Lint, Look, OutputOptions, Policy,
+    Restore, Save, SavePolicy, ShowKey, StoreOptions, WorkflowMode,
 };
+use crate::report;
 use crate::store::{ItemPattern, StoreKind};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ pub enum Verb {
     Verify(LookArgs),
     /// Look at the store, its database and its daemon, and say what to mend
     Doctor(DoctorArgs),
+    /// Look for mistakes in workflows that make a cache useless
+    Lint(LintArgs),
     /// The half that runs as root; speaks a protocol on its standard input
     #[command(hide = true)]
     Privileged(PrivilegedArgs),
@@ -53,6 +57,37 @@ pub struct SaveArgs {
     /// Take along which items your Guix profiles lead to (guix pull, guix install)
     #[arg(long)]
     profiles: bool,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// What the restore of this job has left with --state
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Items that were valid before the restore, as --state tells
+    #[arg(long, value_enum, default_value_t = Baseline::Exclude)]
+    baseline: Baseline,
+    /// Delete older entries of the same key after the save, but for the newest N
+    #[arg(long, value_name = "N")]
+    keep: Option<NonZeroUsize>,
+    /// Append a summary of the job, in Markdown
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct PolicyArgs {
+    /// When to save
+    #[arg(long, value_enum, default_value_t = Policy::Always)]
+    policy: Policy,
+    /// With --policy auto, how much the store has to have grown since the newest entry of the key,
+    /// as in 500K or 10M
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
+    min_growth: u64,
+    /// How the job has ended, for --policy auto
+    #[arg(long, value_enum)]
+    job_status: Option<JobStatus>,
+    /// With --policy auto, save although the job failed
+    #[arg(long)]
+    save_on_failure: bool,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +107,12 @@ pub struct RestoreArgs {
     /// without the hash, with wildcards; repeatable
     #[arg(long, value_name = "ITEM")]
     require: Vec<String>,
+    /// Leave here what the save of this job wants to know
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Append a summary, in Markdown
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
     /// Exit with 3 when nothing was found, or when something required is not complete
     #[arg(long)]
     fail_on_miss: bool,
@@ -119,6 +160,14 @@ pub struct LookArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     store: StoreArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// Workflow files [default: those in .github/workflows]
+    files: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -247,6 +296,25 @@ impl SaveArgs {
             level: self.level,
             threads: common.threads,
             profiles: self.profiles,
+            state: self.state,
+            baseline: self.baseline,
+            policy: self.policy.options()?,
+            keep: self.keep,
+            summary: self.summary,
+        })
+    }
+}
+
+impl PolicyArgs {
+    fn options(self) -> Result<SavePolicy> {
+        if self.save_on_failure && self.policy != Policy::Auto {
+            bail!("--save-on-failure is for --policy auto");
+        }
+        Ok(SavePolicy {
+            policy: self.policy,
+            min_growth: self.min_growth,
+            job_status: self.job_status,
+            save_on_failure: self.save_on_failure,
         })
     }
 }
@@ -273,6 +341,8 @@ impl RestoreArgs {
             replace,
             require: self.require,
             profiles: self.profiles,
+            state: self.state,
+            summary: self.summary,
             fail_on_miss: self.fail_on_miss,
         })
     }
@@ -299,6 +369,12 @@ impl InspectArgs {
 impl DoctorArgs {
     pub fn options(self) -> Result<Doctor> {
         Ok(Doctor { store: self.store.options()?, output: self.output.options() })
+    }
+}
+
+impl LintArgs {
+    pub fn options(self) -> Result<Lint> {
+        Ok(Lint { files: self.files, output: self.output.options() })
     }
 }
 
@@ -412,6 +488,10 @@ impl OutputArgs {
     fn options(self) -> OutputOptions {
         OutputOptions { json: self.json, quiet: self.quiet }
     }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    report::parse_bytes(text).ok_or_else(|| "a size is a number with K, M, G or T behind it".into())
 }
 
 /// Where nobody says which kind of store it is, that is seen later.

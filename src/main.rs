@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Verb::Key(args) => run(args.options(), command::key),
         Verb::Inspect(args) => run(args.options(), command::inspect),
         Verb::Doctor(args) => run(args.options(), command::doctor),
+        Verb::Lint(args) => run(args.options(), command::lint),
         Verb::Verify(args) => run(args.options(), command::verify),
     };
     ExitCode::from(ending)

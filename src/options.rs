@@ -2,6 +2,7 @@
 
 use crate::daemon::DaemonChoice;
 use crate::store::StoreKind;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -66,6 +67,68 @@ pub struct Save {
     pub threads: usize,
     /// The profiles of whoever runs this come along.
     pub profiles: bool,
+    /// What the restore of the same job has left.
+    pub state: Option<PathBuf>,
+    pub baseline: Baseline,
+    pub policy: SavePolicy,
+    /// How many generations of the key stay; all when not given.
+    pub keep: Option<NonZeroUsize>,
+    /// File that the summary of the job is appended to.
+    pub summary: Option<PathBuf>,
+}
+
+/// What becomes of the items that were valid before the restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Baseline {
+    /// Leave them out where it is known which they are.
+    Exclude,
+    /// Save them too.
+    Include,
+}
+
+/// When a save is worth doing.
+#[derive(Debug, Clone, Copy)]
+pub struct SavePolicy {
+    pub policy: Policy,
+    /// NAR bytes by which the store has to have grown since the newest entry of the key.
+    pub min_growth: u64,
+    /// How the job has ended, as far as somebody says so.
+    pub job_status: Option<JobStatus>,
+    pub save_on_failure: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Policy {
+    /// When there is something new, the backend can be written, and the job did not fail.
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum JobStatus {
+    Success,
+    Failure,
+    Cancelled,
+}
+
+impl JobStatus {
+    /// As GitHub calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobStatus::Success => "success",
+            JobStatus::Failure => "failure",
+            JobStatus::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Workflows to be looked at.
+#[derive(Debug, Clone)]
+pub struct Lint {
+    /// Those of the work tree when none is named.
+    pub files: Vec<PathBuf>,
+    pub output: OutputOptions,
 }
 
 #[derive(Debug, Clone)]
@@ -82,6 +145,10 @@ pub struct Restore {
     pub require: Vec<String>,
     /// Bring back the profiles that came along.
     pub profiles: bool,
+    /// File for the save of the same job.
+    pub state: Option<PathBuf>,
+    /// File that a summary is appended to.
+    pub summary: Option<PathBuf>,
     pub fail_on_miss: bool,
 }
 

@@ -108,6 +108,7 @@ fn head() -> Head {
         created: "2026-01-01T00:00:00Z".into(),
         items: 1,
         nar_bytes: 0,
+        cold_seconds: None,
         profiles: Vec::new(),
     }
 }

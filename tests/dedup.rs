@@ -445,6 +445,7 @@ fn packed(
         created: "2026-01-01T00:00:00Z".into(),
         items: names.len() as u64,
         nar_bytes: 0,
+        cold_seconds: None,
         profiles: Vec::new(),
     };
     let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();

@@ -643,6 +643,7 @@ impl Mould {
             created: "2026-01-02T03:04:05Z".into(),
             items: names.len() as u64,
             nar_bytes: 4242,
+            cold_seconds: None,
             profiles: Vec::new(),
         };
         let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();

@@ -2,8 +2,9 @@
 
 use super::{Backend, Entry, EntryName, EntryWriter, ReadAt};
 use anyhow::{Context, Result, bail};
+use rustix::fs::{Access, access};
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use tempfile::NamedTempFile;
@@ -35,7 +36,7 @@ impl Backend for Directory {
         let context = || format!("list {}", self.path.display());
         let files = match self.path.read_dir() {
             Ok(files) => files,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e).with_context(context),
         };
         let mut entries = Vec::new();
@@ -53,6 +54,14 @@ impl Backend for Directory {
         }
         entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
         Ok(entries)
+    }
+
+    fn writable(&self) -> Result<(), String> {
+        match access(&self.path, Access::WRITE_OK | Access::EXEC_OK) {
+            // It is made when it is needed.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(format!("{} cannot be written to: {e}", self.path.display())),
+        }
     }
 
     fn open(&self, entry: &Entry) -> Result<Box<dyn ReadAt>> {
@@ -73,6 +82,16 @@ impl Backend for Directory {
             .tempfile_in(&self.path)
             .with_context(|| format!("write to {}", self.path.display()))?;
         Ok(Box::new(Writer { file, name: name.clone(), target, size: 0 }))
+    }
+
+    fn delete(&self, entry: &Entry) -> Result<()> {
+        let path = self.file_of(&entry.name)?;
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("delete {}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -158,5 +177,21 @@ mod tests {
         let entries = backend.entries(&|key| key == "k").unwrap();
         assert_eq!(entries.len(), 2);
         assert!(entries[0].name.generation > entries[1].name.generation);
+    }
+
+    #[test]
+    fn a_deleted_entry_is_gone_and_no_other() {
+        let place = tempfile::tempdir().unwrap();
+        let backend = Directory::new(place.path().join("entries"));
+        assert_eq!(backend.writable(), Ok(()), "a directory that is not there yet will be made");
+        for _ in 0..2 {
+            backend.create(&EntryName::new("k")).unwrap().finish().unwrap();
+        }
+        let entries = backend.entries(&|_| true).unwrap();
+        backend.delete(&entries[1]).unwrap();
+        backend.delete(&entries[1]).unwrap();
+        let left = backend.entries(&|_| true).unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].name, entries[0].name);
     }
 }

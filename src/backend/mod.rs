@@ -8,7 +8,7 @@ mod entry;
 pub use directory::Directory;
 pub use entry::{EntryName, Generation};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::io::Write;
 
 /// An entry that is there.
@@ -27,11 +27,21 @@ pub trait Backend {
     /// Every entry whose key passes, newest first.
     fn entries(&self, passes: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>>;
 
+    /// Whether entries can be made here; else the reason. Asked before any work is done.
+    fn writable(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Opens an entry for reading in ranges.
     fn open(&self, entry: &Entry) -> Result<Box<dyn ReadAt>>;
 
     /// Begins a new entry. It appears, whole, when its writer is finished, and never otherwise.
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>>;
+
+    /// Deletes an entry. One that is gone already is no error.
+    fn delete(&self, entry: &Entry) -> Result<()> {
+        bail!("{} does not delete entries; {} stays", self.describe(), entry.name)
+    }
 }
 
 /// Reading in ranges.

@@ -5,6 +5,8 @@ use super::lookup::{self, find};
 use super::profiles;
 use super::require;
 use super::session::{Session, failure, reported, tell_skipped};
+use super::state::{Begun, State};
+use super::summary;
 use crate::backend::ReadAt;
 use crate::options::Restore;
 use crate::privileged::client::{RootFailure, RootHalf};
@@ -12,13 +14,15 @@ use crate::privileged::protocol::{Phase, Plan, Reply, Request, RestoreRequest, R
 use crate::report::{self, Hit, Outcome, Progress};
 use crate::snapshot::{Index, Opened};
 use anyhow::{Context, Result, anyhow, bail};
+use std::cell::RefCell;
 use std::time::Instant;
 
 /// Restores what the store lacks from the best entry that the ladder finds.
 pub fn restore(options: &Restore) -> Result<Ending> {
     let empty = Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
+    let begun = RefCell::new(Begun::default());
     let run = |outcome: &mut Outcome| {
-        run(options, outcome).map_err(|e| {
+        run(options, &mut begun.borrow_mut(), outcome).map_err(|e| {
             if committed(&e) {
                 return failure(outcome, e);
             }
@@ -26,7 +30,11 @@ pub fn restore(options: &Restore) -> Result<Ending> {
             anyhow!("{}; nothing was restored, the store is as it was", failure(outcome, e))
         })
     };
-    let outcome = reported(&options.output, empty, run, tell)?;
+    let leave = |outcome: &mut Outcome| {
+        State::leave(options, begun.take(), outcome);
+        summary::append(options.summary.as_deref(), Some(&outcome.clone()), None, outcome);
+    };
+    let outcome = reported(&options.output, empty, run, leave, tell)?;
     let missed = outcome.hit == Hit::Miss || !require::met(&outcome);
     Ok(if missed && options.fail_on_miss { Ending::Miss } else { Ending::Done })
 }
@@ -37,12 +45,25 @@ fn committed(error: &anyhow::Error) -> bool {
     failure.is_some_and(|failure| matches!(failure.phase, Phase::Daemon | Phase::Verify))
 }
 
-fn run(options: &Restore, outcome: &mut Outcome) -> Result<()> {
+fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()> {
     let Restore { store, key, backend, output, .. } = options;
     profiles::check(options.profiles, store)?;
     let mut session = Session::begin(store, key, backend, output, outcome)?;
+    begun.ingredients = session.key.digests();
+    if options.state.is_some() {
+        begun.baseline = Some(valid(&mut session.root)?);
+    }
     restore_items(&mut session, options, outcome)?;
     require::check(&mut session.root, &options.require, outcome)
+}
+
+/// What is valid now: the baseline of this job.
+fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
+    root.send(&Request::Valid, &[])?;
+    match root.receive()?.0 {
+        Reply::Valid(names) => Ok(names),
+        _ => bail!("the root half did not say what is valid"),
+    }
 }
 
 fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome) -> Result<()> {
@@ -61,6 +82,8 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
     let opened = lookup::open(reader.as_mut(), entry.size, &mut outcome.bytes.downloaded)
         .with_context(|| format!("the snapshot {} cannot be used", entry.name))?;
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
+    outcome.created = Some(opened.head.created.clone());
+    outcome.seconds.cold = opened.head.cold_seconds;
 
     outcome.phase = Phase::Plan.name();
     let mut fetch = Fetch {

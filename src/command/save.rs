@@ -1,66 +1,134 @@
-//! `save`: freeze, pack, write, report.
+//! `save`: decide, freeze, pack, write, drop what is superseded, report.
 
-use super::Ending;
 use super::lookup::find;
-use super::profiles;
+use super::policy::{self, Newest};
 use super::session::{Session, failure, reported, tell_skipped};
+use super::state::State;
+use super::{Ending, profiles, retention, summary};
 use crate::action;
 use crate::backend::EntryName;
-use crate::key::{Key, Ladder};
-use crate::options::Save;
+use crate::key::Ladder;
+use crate::options::{Baseline, JobStatus, Policy, Save};
 use crate::privileged::client::RootHalf;
 use crate::privileged::protocol::{Phase, Reply, Request, SaveRequest};
-use crate::report::{self, Outcome, Progress};
+use crate::report::{self, Growth, Outcome, Progress};
 use crate::snapshot::{Digest, FORMAT, Frame, Head, SnapshotWriter, StoreFacts};
 use anyhow::{Context, Result, bail};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Instant;
 
-/// Saves the store that `options` name.
+/// Saves the store that `options` name, if that is worth it.
 pub fn save(options: &Save) -> Result<Ending> {
-    let empty = Outcome { command: "save", dry_run: options.dry_run, ..Outcome::default() };
-    let run = |outcome: &mut Outcome| run(options, outcome).map_err(|e| failure(outcome, e));
-    reported(&options.output, empty, run, tell)?;
+    let empty = Outcome {
+        command: "save",
+        dry_run: options.dry_run,
+        saved: Some(false),
+        ..Outcome::default()
+    };
+    let state = OnceCell::new();
+    let run = |outcome: &mut Outcome| {
+        let state = state.get_or_init(|| State::find(options, outcome));
+        run(options, state.as_ref(), outcome).map_err(|e| failure(outcome, e))
+    };
+    let leave = |outcome: &mut Outcome| {
+        let restore = state.get().and_then(Option::as_ref).map(|state| &state.restore);
+        summary::append(options.summary.as_deref(), restore, Some(&outcome.clone()), outcome);
+    };
+    reported(&options.output, empty, run, leave, tell)?;
     Ok(Ending::Done)
 }
 
-fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
-    let Save { store, key, backend, output, .. } = options;
+fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<()> {
+    let Save { store, key, backend, output, policy, .. } = options;
+    outcome.phase = Phase::Start.name();
     profiles::check(options.profiles, store)?;
+    outcome.seconds.job = state.and_then(State::job_seconds);
+    outcome.job_status = policy.job_status.map(|status| status.name().to_owned());
+    // A job that ended early tells nothing about how long it takes.
+    let whole = matches!(policy.job_status, None | Some(JobStatus::Success));
+    outcome.seconds.cold = state.filter(|_| whole).and_then(State::cold_seconds);
+    if let Some(reason) = policy::before_all(policy) {
+        outcome.key = state.map(|state| state.restore.key.clone()).unwrap_or_default();
+        outcome.reason = Some(reason);
+        return Ok(());
+    }
+    let key = state.map_or_else(|| key.clone(), |state| state.key(key));
     let Session { mut root, key, backend, mut progress } =
-        Session::begin(store, key, backend, output, outcome)?;
+        Session::begin(store, &key, backend, output, outcome)?;
+    if let Err(why) = backend.writable() {
+        let reason = format!("this run cannot write: {why}");
+        if policy.policy == Policy::Auto {
+            outcome.reason = Some(reason);
+            return Ok(());
+        }
+        bail!(reason);
+    }
 
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
-    if let Some((entry, hit)) = find(backend.as_ref(), &exact)? {
-        outcome.hit = hit;
-        outcome.matched_key = Some(entry.name.key);
+    let newest = find(backend.as_ref(), &exact)?;
+    if let Some((entry, hit)) = &newest {
+        outcome.hit = *hit;
+        outcome.matched_key = Some(entry.name.key.clone());
     }
+    let newest = newest.as_ref().map(|(entry, _)| entry);
+    let newest = Newest::read(policy, backend.as_ref(), newest, state, outcome);
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
     outcome.phase = Phase::Pack.name();
     let profiles = profiles::find(options, outcome);
-    let request = SaveRequest { level: options.level, threads: options.threads };
+    let request = SaveRequest {
+        level: options.level,
+        threads: options.threads,
+        leave_out: baseline(options, state),
+        known: newest.as_ref().map(|newest| newest.holds.clone()).unwrap_or_default(),
+    };
     root.send(&Request::Save(request), &[])?;
-    let (Reply::Frozen { items, nar_bytes, facts }, _) = root.receive()? else {
+    let (Reply::Frozen { items, nar_bytes, facts, left_out, growth }, _) = root.receive()? else {
         bail!("the root half did not freeze the store");
     };
+    outcome.items.baseline = left_out;
+    if newest.is_some() {
+        outcome.growth = Some(Growth { items: growth.items, bytes: growth.nar_bytes });
+    }
+    if let Some(reason) = policy::after_freeze(policy, newest.as_ref(), items, growth) {
+        outcome.reason = Some(reason);
+        return Ok(());
+    }
     progress.phase("pack", nar_bytes, Some(items));
-    let head = Head { profiles, ..head(&key, facts, items, nar_bytes) };
+    let ingredients = state.map_or_else(|| key.digests(), |state| state.ingredients.clone());
+    let cold_seconds = outcome.seconds.cold;
+    let head =
+        Head { profiles, cold_seconds, ..head(&key.text, ingredients, facts, items, nar_bytes) };
     let entry = EntryName::new(&key.text);
     root.send(&Request::Pack, &[])?;
     if options.dry_run {
         pack(&mut root, std::io::sink(), &head, &mut progress, outcome)?;
-    } else {
-        let writer = backend.create(&entry)?;
-        let writer = pack(&mut root, writer, &head, &mut progress, outcome)?;
-        let uploading = Instant::now();
-        let written = writer.finish()?;
-        outcome.seconds.upload += uploading.elapsed().as_secs_f64();
-        outcome.bytes.uploaded = written.size;
-        outcome.entry = Some(written.name.to_string());
+        return Ok(());
+    }
+    let writer = backend.create(&entry)?;
+    let writer = pack(&mut root, writer, &head, &mut progress, outcome)?;
+    let uploading = Instant::now();
+    let written = writer.finish()?;
+    outcome.seconds.upload += uploading.elapsed().as_secs_f64();
+    outcome.bytes.uploaded = written.size;
+    outcome.entry = Some(written.name.to_string());
+    outcome.saved = Some(true);
+    if let Some(keep) = options.keep {
+        retention::retain(backend.as_ref(), &written.name, keep, outcome);
     }
     Ok(())
+}
+
+/// What was there before the restore, if that is to be left out. Plain directories never are: a
+/// restore may have changed them.
+fn baseline(options: &Save, state: Option<&State>) -> Vec<String> {
+    match options.baseline {
+        Baseline::Include => Vec::new(),
+        Baseline::Exclude => state.and_then(|state| state.baseline.clone()).unwrap_or_default(),
+    }
 }
 
 /// Takes the frames from the root half and lays out a snapshot of them.
@@ -114,23 +182,34 @@ fn pack<W: Write>(
     }
 }
 
-fn head(key: &Key, store: StoreFacts, items: u64, nar_bytes: u64) -> Head {
+fn head(
+    key: &str,
+    ingredients: BTreeMap<String, Digest>,
+    store: StoreFacts,
+    items: u64,
+    nar_bytes: u64,
+) -> Head {
     Head {
         format: FORMAT,
         tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
         store,
-        key: key.text.clone(),
-        ingredients: key.digests(),
+        key: key.to_owned(),
+        ingredients,
         origin: action::origin(),
         created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         items,
         nar_bytes,
+        cold_seconds: None,
         profiles: Vec::new(),
     }
 }
 
 fn tell(outcome: &Outcome) {
     let Outcome { items, bytes, seconds, .. } = outcome;
+    if let Some(reason) = &outcome.reason {
+        report::note(format!("storecache: nothing was saved: {reason}"));
+        return;
+    }
     let verb = if outcome.dry_run { "would save" } else { "saved" };
     report::note(format!(
         "storecache: {verb} {} as {} ({} packed into {}) in {}",
@@ -140,8 +219,17 @@ fn tell(outcome: &Outcome) {
         report::bytes(bytes.snapshot),
         report::seconds(seconds.total),
     ));
+    if items.baseline > 0 {
+        report::note(format!(
+            "storecache: left out {} from before the restore",
+            report::plural(items.baseline, "item")
+        ));
+    }
     if !outcome.dry_run {
         report::note(format!("storecache: it is in {}", outcome.backend));
+    }
+    for entry in &outcome.deleted {
+        report::note(format!("storecache: deleted {entry}, which it supersedes"));
     }
     profiles::tell(outcome);
     tell_skipped(outcome);

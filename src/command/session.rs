@@ -43,15 +43,19 @@ impl Session {
 }
 
 /// Runs a command that fills in a report, and prints that: as JSON, or by `tell` when all went well.
+/// Before that, `leave` may put the report elsewhere too, and add warnings.
 pub fn reported(
     output: &OutputOptions,
     mut outcome: Outcome,
     run: impl FnOnce(&mut Outcome) -> Result<()>,
+    leave: impl FnOnce(&mut Outcome),
     tell: fn(&Outcome),
 ) -> Result<Outcome> {
     let started = Instant::now();
     let done = run(&mut outcome);
     outcome.seconds.total = started.elapsed().as_secs_f64();
+    outcome.failed = done.is_err();
+    leave(&mut outcome);
     if output.json {
         report::answer(serde_json::to_string(&outcome)?)?;
     } else if done.is_ok() && !output.quiet {

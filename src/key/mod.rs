@@ -6,6 +6,8 @@
 
 mod ingredients;
 mod ladder;
+pub mod lint;
+mod workflow;
 
 pub use ingredients::{Ingredient, gather};
 pub use ladder::{Ladder, Rung};

@@ -3,7 +3,7 @@
 use super::conversation::Conversation;
 use super::protocol::{Reply, Required, StoreRequest};
 use super::target::StoreTarget;
-use crate::store::{Contents, ItemPattern, Rows};
+use crate::store::{Contents, ItemPattern, LiveDatabase, Rows, StoreKind};
 use anyhow::Result;
 
 /// Looks at the closures of the items that match each of `patterns`; with `coming`, as they would be
@@ -28,4 +28,21 @@ pub fn check(
         })
     };
     talk.reply(&Reply::Checked(patterns.iter().map(look).collect::<Result<_>>()?))
+}
+
+/// Names the valid items. A store without a database has none.
+pub fn valid(talk: &Conversation, store: &StoreRequest) -> Result<()> {
+    if store.kind == StoreKind::Plain {
+        return talk.reply(&Reply::Valid(Vec::new()));
+    }
+    let layout = StoreTarget::new(store)?.layout;
+    let mut names: Vec<String> = match layout.database().exists() {
+        true => {
+            let valid = LiveDatabase::open(&layout)?.valid(&layout)?;
+            valid.iter().map(ToString::to_string).collect()
+        }
+        false => Vec::new(),
+    };
+    names.sort_unstable();
+    talk.reply(&Reply::Valid(names))
 }

@@ -42,6 +42,8 @@ pub enum Request {
     /// Say whether the closures of items are complete. In place of the first frame: as they would be
     /// after the restore. Patterns, see [`crate::store::ItemPattern`].
     Check(Vec<String>),
+    /// Name the valid items.
+    Valid,
     /// Look at the store and its daemon.
     Examine,
 }
@@ -66,6 +68,27 @@ pub struct StoreRequest {
 pub struct SaveRequest {
     pub level: i32,
     pub threads: usize,
+    /// Names of items that are not packed although they are valid. Their rows come along.
+    pub leave_out: Vec<String>,
+    /// What an entry holds already.
+    pub known: Vec<KnownItem>,
+}
+
+/// An item of an entry that a save is compared with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KnownItem {
+    pub name: String,
+    /// What tells a directory of a plain store from another one in the same place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Digest>,
+}
+
+/// What would be packed and is not among the known items.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    pub items: u64,
+    /// Their NAR size; unknown when that of any of them is.
+    pub nar_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -88,6 +111,9 @@ pub enum Reply {
         items: u64,
         nar_bytes: u64,
         facts: StoreFacts,
+        /// Valid items that are left out because that was asked for.
+        left_out: u64,
+        growth: Growth,
     },
     /// Payload: the frame.
     Frame {
@@ -114,6 +140,8 @@ pub enum Reply {
     },
     Restored(Restored),
     Checked(Vec<Required>),
+    /// Sorted names; none for a plain store.
+    Valid(Vec<String>),
     Examined(Vec<Finding>),
     /// The root half undid what it began and ends. First cause first.
     Failed {

@@ -5,12 +5,13 @@
 //! their items are whole, so every row has its bytes.
 
 use super::conversation::Conversation;
-use super::protocol::{Phase, Reply, Request, SaveRequest, StoreRequest};
+use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
 use super::target::{StoreTarget, directory, in_root};
-use crate::snapshot::{Frame, PackInput, PackOptions, StoreFacts, pack};
+use crate::snapshot::{Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack};
 use crate::store::{Frozen, Lock, StoreKind, freeze};
 use anyhow::{Context, Result, bail};
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -25,13 +26,49 @@ struct Source {
     _gc_lock: Option<Lock>,
 }
 
+impl Source {
+    /// Drops the items of these names; gives back how many there were.
+    fn leave_out(&mut self, names: &[String]) -> u64 {
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let before = self.inputs.len();
+        self.inputs.retain(|input| !names.contains(input.name.as_str()));
+        (before - self.inputs.len()) as u64
+    }
+}
+
+/// What of `inputs` an entry does not hold that holds `known`.
+fn growth(inputs: &[PackInput], known: &[KnownItem]) -> Result<Growth> {
+    let known: HashMap<&str, Option<Digest>> =
+        known.iter().map(|item| (item.name.as_str(), item.fingerprint)).collect();
+    let mut growth = Growth { items: 0, nar_bytes: Some(0) };
+    for input in inputs {
+        match known.get(input.name.as_str()) {
+            // An item of a store never changes; a plain directory may.
+            Some(_) if input.nar_hash.is_some() => continue,
+            Some(Some(theirs)) => {
+                let ours = fingerprint(&input.base, &input.file_name, &input.archive_path)?;
+                if ours == Some(*theirs) {
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        growth.items += 1;
+        growth.nar_bytes = growth.nar_bytes.zip(input.nar_size).map(|(sum, size)| sum + size);
+    }
+    Ok(growth)
+}
+
 pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) -> Result<()> {
     talk.enter(Phase::Freeze);
     let mut source = match store.kind {
         StoreKind::Plain => plain_source(store)?,
         _ => store_source(talk, store)?,
     };
+    let left_out = source.leave_out(&request.leave_out);
     talk.reply(&Reply::Frozen {
+        left_out,
+        growth: growth(&source.inputs, &request.known)?,
         items: source.inputs.len() as u64,
         nar_bytes: source.inputs.iter().filter_map(|input| input.nar_size).sum(),
         facts: source.facts.clone(),

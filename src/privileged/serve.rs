@@ -55,6 +55,7 @@ fn converse(talk: &Conversation) -> Result<()> {
                 _ => restore_store::restore(talk, &store, &request, &index)?,
             },
             (Request::Check(patterns), _) => check::check(talk, &store, &patterns, None)?,
+            (Request::Valid, _) => check::valid(talk, &store)?,
             (Request::Examine, _) => examine::examine(talk, &store)?,
             _ => bail!("a store is saved, restored, checked or examined"),
         }

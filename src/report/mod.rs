@@ -5,9 +5,11 @@
 mod outcome;
 mod progress;
 mod speak;
+mod summary;
 mod text;
 
-pub use outcome::{Bytes, Hit, Items, Outcome, Profile, Required, Seconds};
+pub use outcome::{Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
 pub use speak::{answer, note};
-pub use text::{bytes, plural, seconds, table};
+pub use summary::{Job, render};
+pub use text::{bytes, parse_bytes, plural, seconds, table};

@@ -1,10 +1,12 @@
 //! The report of one run, as `--json` prints it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Fields may be added, never renamed: other programs read this.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Outcome {
+    #[serde(skip_deserializing)]
     pub command: &'static str,
     pub store: String,
     /// Restore: what was found. Save: whether the key had an entry before.
@@ -13,12 +15,31 @@ pub struct Outcome {
     pub matched_key: Option<String>,
     /// Full name of the entry that was read or written.
     pub entry: Option<String>,
+    /// Restore: when the snapshot was made, RFC 3339 in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Save: whether an entry was written. With a reason when not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved: Option<bool>,
+    /// Save: what is new since the newest entry of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
+    /// Save: superseded entries that were deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deleted: Vec<String>,
+    /// Save: how the job ended, as it was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_status: Option<String>,
+    /// Whether the run failed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
     pub backend: String,
     pub dry_run: bool,
     pub items: Items,
     pub bytes: Bytes,
     pub seconds: Seconds,
     /// The phase in which it failed; otherwise the last one.
+    #[serde(skip_deserializing)]
     pub phase: &'static str,
     /// Why something was not done.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,8 +61,16 @@ pub struct Outcome {
     pub daemon: String,
 }
 
+/// What an entry would hold that the newest one of its key does not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    pub items: u64,
+    /// NAR size in bytes, where it is known.
+    pub bytes: Option<u64>,
+}
+
 /// One pattern of `--require`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Required {
     pub pattern: String,
     /// Whether something matches, and all of its closure is there.
@@ -54,7 +83,7 @@ pub struct Required {
     pub missing: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
     pub name: String,
     /// The number that a restore gave it.
@@ -63,7 +92,7 @@ pub struct Profile {
     pub item: String,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hit {
     Exact,
@@ -82,18 +111,22 @@ impl Hit {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Items {
     pub restored: u64,
     /// Valid before, and left alone.
     pub present: u64,
     pub skipped: u64,
     pub saved: u64,
+    /// Save: valid before the restore already, and so not saved.
+    pub baseline: u64,
     /// Roots that were added.
     pub rooted: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Bytes {
     pub downloaded: u64,
     pub uploaded: u64,
@@ -105,7 +138,8 @@ pub struct Bytes {
     pub snapshot: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Seconds {
     pub lookup: f64,
     pub download: f64,
@@ -119,4 +153,10 @@ pub struct Seconds {
     pub pack: f64,
     pub upload: f64,
     pub total: f64,
+    /// Save: what the job did between its restore and now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<f64>,
+    /// What a job did there that began with a miss, as the snapshot or this job knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold: Option<f64>,
 }

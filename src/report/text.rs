@@ -16,6 +16,25 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// A size as people write it: `500K`, `10M`, `1.5GiB` in steps of 1024, `10MB` in steps of 1000.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim().to_ascii_lowercase();
+    let exponent = match unit.chars().next() {
+        None | Some('b') => 0,
+        Some(first) => "kmgt".find(first)? as i32 + 1,
+    };
+    let step: f64 = match unit.get(exponent.min(1) as usize..)? {
+        "b" if exponent > 0 => 1000.0,
+        "" | "b" | "ib" => 1024.0,
+        _ => return None,
+    };
+    let value = number.parse::<f64>().ok()? * step.powi(exponent);
+    (value.is_finite() && value < u64::MAX as f64).then_some(value as u64)
+}
+
 /// A duration in seconds, as in `0.3 s` or `2 min 5 s`.
 pub fn seconds(value: f64) -> String {
     if value < 0.0995 {
@@ -55,5 +74,24 @@ mod tests {
         assert_eq!(seconds(125.0), "2 min 5 s");
         assert_eq!(plural(1, "item"), "1 item");
         assert_eq!(plural(0, "item"), "0 items");
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, size) in [
+            ("0", 0),
+            ("17", 17),
+            ("17 B", 17),
+            ("500K", 500 << 10),
+            ("10m", 10 << 20),
+            ("1.5GiB", 3 << 29),
+            ("10MB", 10_000_000),
+            ("2 T", 2 << 40),
+        ] {
+            assert_eq!(parse_bytes(text), Some(size), "{text}");
+        }
+        for wrong in ["", "M", "-1", "1e3", "1X", "1KBB", "1ib", ".", "99999999999T", "1 é"] {
+            assert_eq!(parse_bytes(wrong), None, "{wrong}");
+        }
     }
 }

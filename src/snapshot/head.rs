@@ -28,6 +28,9 @@ pub struct Head {
     /// Sum of the items' NAR sizes in bytes; 0 where a store has none.
     #[serde(default)]
     pub nar_bytes: u64,
+    /// Seconds that a job took which began with a miss, from its restore to its save.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_seconds: Option<f64>,
     /// Profiles of whoever saved it, as far as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<ProfileFacts>,

@@ -1,0 +1,98 @@
+//! Whether a save is worth doing. Whatever the answer, the reason is told.
+
+use super::lookup;
+use super::state::State;
+use crate::backend::{Backend, Entry};
+use crate::options::{JobStatus, Policy, SavePolicy};
+use crate::privileged::protocol::{Growth, KnownItem};
+use crate::report::{self, Outcome};
+use anyhow::Result;
+
+/// Why nothing is to be saved, as far as that is known before anything is looked at.
+pub fn before_all(policy: &SavePolicy) -> Option<String> {
+    let reason = match (policy.policy, policy.job_status) {
+        (Policy::Never, _) => "the policy is never to save",
+        (Policy::Always, _) => return None,
+        (Policy::Auto, Some(JobStatus::Failure)) if !policy.save_on_failure => {
+            "the job failed; --save-on-failure saves all the same"
+        }
+        (Policy::Auto, Some(JobStatus::Cancelled)) => "the job was cancelled",
+        (Policy::Auto, _) => return None,
+    };
+    Some(reason.into())
+}
+
+/// What the newest entry of the key holds already, if a save is to be compared with that.
+pub struct Newest {
+    name: String,
+    pub holds: Vec<KnownItem>,
+    /// The restore of this job could not use all of it.
+    fell_short: bool,
+}
+
+impl Newest {
+    /// An entry that this job could not restore, or that cannot be read, is as good as none: it is to
+    /// be superseded.
+    pub fn read(
+        policy: &SavePolicy,
+        backend: &dyn Backend,
+        entry: Option<&Entry>,
+        state: Option<&State>,
+        outcome: &mut Outcome,
+    ) -> Option<Self> {
+        let entry = entry.filter(|_| policy.policy == Policy::Auto)?;
+        let name = entry.name.to_string();
+        let tried = state.filter(|state| state.restore.entry.as_ref() == Some(&name));
+        if tried.is_some_and(|state| state.restore.failed) {
+            return None;
+        }
+        let fell_short = tried.is_some_and(|state| state.restore.items.skipped > 0);
+        match held(backend, entry) {
+            Ok(holds) => Some(Newest { name, holds, fell_short }),
+            Err(e) => {
+                let warning = format!("{name} cannot be read, and is superseded: {e:#}");
+                outcome.warnings.push(warning);
+                None
+            }
+        }
+    }
+}
+
+fn held(backend: &dyn Backend, entry: &Entry) -> Result<Vec<KnownItem>> {
+    let mut reader = backend.open(entry)?;
+    let opened = lookup::open(reader.as_mut(), entry.size, &mut 0)?;
+    let known = opened
+        .index
+        .items
+        .into_iter()
+        .map(|i| KnownItem { name: i.name, fingerprint: i.fingerprint });
+    Ok(known.collect())
+}
+
+/// Why the frozen store is not worth saving: `items` of it would be packed.
+pub fn after_freeze(
+    policy: &SavePolicy,
+    newest: Option<&Newest>,
+    items: u64,
+    growth: Growth,
+) -> Option<String> {
+    if policy.policy != Policy::Auto {
+        return None;
+    }
+    if items == 0 {
+        return Some("nothing to save: there is no item but those from before the restore".into());
+    }
+    let Newest { name, fell_short, .. } = newest?;
+    if growth.items == 0 {
+        return Some(format!("unchanged: {name} holds all of it"));
+    }
+    match growth.nar_bytes {
+        Some(bytes) if bytes < policy.min_growth && !fell_short => Some(format!(
+            "grown by {} ({}) since {name}, which is less than {}",
+            report::plural(growth.items, "item"),
+            report::bytes(bytes),
+            report::bytes(policy.min_growth),
+        )),
+        _ => None,
+    }
+}

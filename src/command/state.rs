@@ -1,0 +1,146 @@
+//! What a restore leaves for the save of the same job: a small file.
+//!
+//! It is a help and never a condition: whatever is wrong with it is a warning, and the save goes on as
+//! if there had been no restore.
+
+use crate::options::{KeyOptions, Restore, Save};
+use crate::report::{Hit, Outcome};
+use crate::snapshot::Digest;
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The newest version of the file that this program reads, and the one that it writes.
+const VERSION: u64 = 1;
+
+/// A file larger than this is not ours: the names of a million items fit.
+const LIMIT: u64 = 256 << 20;
+
+/// Unknown fields are ignored, so that a later program may add some.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    #[serde(rename = "state")]
+    version: u64,
+    /// When the restore ended, RFC 3339 in UTC.
+    when: String,
+    /// File-system root of the store.
+    root: PathBuf,
+    /// What went into the hash of the key.
+    pub ingredients: BTreeMap<String, Digest>,
+    /// Names of the items that were valid before the restore; unknown when it failed before that.
+    pub baseline: Option<Vec<String>>,
+    /// The report of the restore.
+    pub restore: Outcome,
+}
+
+/// What a restore finds out for its state on the way.
+#[derive(Default)]
+pub struct Begun {
+    pub ingredients: BTreeMap<String, Digest>,
+    pub baseline: Option<Vec<String>>,
+}
+
+impl State {
+    /// Writes the state of a restore that has ended, if that is wanted. A failure is a warning.
+    pub fn leave(options: &Restore, begun: Begun, outcome: &mut Outcome) {
+        let Some(path) = &options.state else { return };
+        let state = State {
+            version: VERSION,
+            when: Timestamp::now().to_string(),
+            root: options.store.root.clone(),
+            ingredients: begun.ingredients,
+            baseline: begun.baseline,
+            restore: outcome.clone(),
+        };
+        if let Err(e) = state.write(path) {
+            let warning = format!(
+                "the state for the save was not written, so that it will save everything: {e:#}"
+            );
+            outcome.warnings.push(warning);
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let context = || format!("write {}", path.display());
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // Readable by its owner alone, and seen whole or not at all.
+        let mut file = tempfile::Builder::new()
+            .prefix(".storecache-")
+            .tempfile_in(directory)
+            .with_context(context)?;
+        file.write_all(&serde_json::to_vec(self)?).with_context(context)?;
+        file.persist(path).with_context(context)?;
+        Ok(())
+    }
+
+    /// Reads what the restore of this job has left, if that is said to be there.
+    pub fn find(options: &Save, outcome: &mut Outcome) -> Option<Self> {
+        let path = options.state.as_ref()?;
+        let read = Self::read(path).and_then(|state| match state.root == options.store.root {
+            true => Ok(state),
+            false => bail!("it is of the store below {}", state.root.display()),
+        });
+        match read {
+            Ok(state) => Some(state),
+            Err(e) => {
+                outcome.warnings.push(format!(
+                    "the state that the restore left in {} cannot be used, so everything valid is \
+                     saved: {e:#}",
+                    path.display()
+                ));
+                None
+            }
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct VersionOnly {
+            state: u64,
+        }
+        let mut bytes = Vec::new();
+        File::open(path).context("open it")?.take(LIMIT).read_to_end(&mut bytes)?;
+        let VersionOnly { state } =
+            serde_json::from_slice(&bytes).context("it is damaged, or no state")?;
+        if state != VERSION {
+            bail!("it is of version {state}, and this storecache reads version {VERSION}");
+        }
+        serde_json::from_slice(&bytes).context("it is damaged")
+    }
+
+    /// The key that the restore looked for, unless another one is asked for by name: what the job did
+    /// to its files since does not count.
+    pub fn key(&self, options: &KeyOptions) -> KeyOptions {
+        if options.key.is_some() || self.restore.key.is_empty() {
+            return options.clone();
+        }
+        KeyOptions {
+            key: Some(self.restore.key.clone()),
+            hash_files: Vec::new(),
+            workflow: None,
+            ..options.clone()
+        }
+    }
+
+    /// Seconds since the restore ended; unknown where the clock was set back.
+    pub fn job_seconds(&self) -> Option<f64> {
+        let when: Timestamp = self.when.parse().ok()?;
+        let seconds = Timestamp::now().duration_since(when).as_secs_f64();
+        (seconds >= 0.0).then_some(seconds)
+    }
+
+    /// What the job takes when it begins with a miss: this one, or the one that is remembered.
+    pub fn cold_seconds(&self) -> Option<f64> {
+        match self.restore.hit {
+            Hit::Miss => self.job_seconds(),
+            Hit::Exact | Hit::Prefix => self.restore.seconds.cold,
+        }
+    }
+}

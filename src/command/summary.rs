@@ -1,0 +1,28 @@
+//! `--summary`: where the story of a job goes.
+
+use crate::report::{Job, Outcome, render};
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Appends the summary, if one is wanted. A failure is a warning.
+pub fn append(
+    path: Option<&Path>,
+    restore: Option<&Outcome>,
+    save: Option<&Outcome>,
+    outcome: &mut Outcome,
+) {
+    let Some(path) = path else { return };
+    let text = render(&Job { restore, save, now: Timestamp::now() });
+    if let Err(e) = write(path, &text) {
+        outcome.warnings.push(format!("the summary was not written: {e:#}"));
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let context = || format!("append to {}", path.display());
+    let mut file = File::options().append(true).create(true).open(path).with_context(context)?;
+    file.write_all(text.as_bytes()).with_context(context)
+}

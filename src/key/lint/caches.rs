@@ -1,0 +1,41 @@
+//! Which steps keep a store in a cache.
+
+use super::super::workflow::{Step, Text};
+
+/// Whether a step keeps a Nix or Guix store.
+pub fn of_a_store(step: &Step) -> bool {
+    let Some(action) = step.action() else { return false };
+    if is_ours(action) || action.ends_with("/cache-nix-action") {
+        return true;
+    }
+    // A tarball of a store has its name in the key, if not in the path.
+    is_official(action)
+        && ["with.path", "with.key", "name", "id"].iter().any(|field| {
+            let text = step.fields.get(field).map(|text| text.text.to_lowercase());
+            text.is_some_and(|text| {
+                let mut words = text.split(|c: char| !c.is_alphanumeric());
+                words.any(|word| matches!(word, "nix" | "guix" | "gnu"))
+            })
+        })
+}
+
+/// Whether it also saves, at the end of the job or at once.
+pub fn saves(step: &Step) -> bool {
+    let operation = step.fields.get("with.operation").map(|text| text.text.trim());
+    let restores_only = step.action().is_some_and(|action| action.ends_with("/restore"));
+    of_a_store(step) && !restores_only && operation != Some("restore")
+}
+
+/// The key that a step is given.
+pub fn key(step: &Step) -> Option<&Text> {
+    step.fields.get("with.key").or_else(|| step.fields.get("with.primary-key"))
+}
+
+/// `actions/cache` and the two below it.
+pub fn is_official(action: &str) -> bool {
+    matches!(action, "actions/cache" | "actions/cache/restore" | "actions/cache/save")
+}
+
+pub fn is_ours(action: &str) -> bool {
+    action.split('/').nth(1) == Some("storecache")
+}

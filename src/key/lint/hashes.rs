@@ -1,0 +1,226 @@
+//! Hashes over no file: `hashFiles` then is empty, the key is the same for ever, and a store is saved
+//! once and never again.
+
+use super::super::workflow::{Job, Step, Workflow};
+use super::{Found, Level};
+use globset::GlobBuilder;
+use std::path::{Path, PathBuf};
+
+/// More files than this are not looked through: the check then says nothing.
+const MOST_FILES: usize = 200_000;
+
+pub fn check(workflow: &Workflow, tree: &Path) -> Vec<Found> {
+    let steps = || workflow.jobs.iter().flat_map(|job| &job.steps);
+    let any = steps().any(|step| step.fields.iter().any(|(_, text)| !calls(&text.text).is_empty()));
+    if !any {
+        return Vec::new();
+    }
+    let mut files = Vec::new();
+    if !list(tree, Path::new(""), &mut files) {
+        return Vec::new();
+    }
+    workflow.jobs.iter().flat_map(|job| check_job(job, &files)).collect()
+}
+
+fn check_job(job: &Job, files: &[PathBuf]) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (at, step) in job.steps.iter().enumerate() {
+        let before = &job.steps[..at];
+        // A condition may well ask whether there is such a file.
+        let given = |name: &str| name.starts_with("with.") || name.starts_with("env.");
+        for (_, text) in step.fields.iter().filter(|(name, _)| given(name)) {
+            for Call { offset, patterns } in calls(&text.text) {
+                if let Some((level, message, fix)) = judge(&patterns, before, files) {
+                    found.push((text.line_at(offset), level, message, fix));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// What is wrong with the patterns of a call after the steps `before`, if anything is.
+fn judge(
+    patterns: &[String],
+    before: &[Step],
+    files: &[PathBuf],
+) -> Option<(Level, String, String)> {
+    let shown = patterns.join("', '");
+    let checkouts: Vec<&Step> =
+        before.iter().filter(|step| step.action() == Some("actions/checkout")).collect();
+    // Files of other repositories, or of a place that an expression names, are not known here.
+    let unknown = |step: &&Step| {
+        step.fields.get("with.repository").is_some()
+            || checkout_path(step).is_some_and(|path| path.contains("${{"))
+    };
+    if checkouts.iter().any(unknown) {
+        return None;
+    }
+    let made_before = before.iter().any(|step| step.fields.get("run").is_some());
+    if checkouts.is_empty() {
+        let level = if made_before { Level::Warning } else { Level::Error };
+        return Some((
+            level,
+            format!("hashFiles('{shown}') is empty: nothing is checked out before this step"),
+            "put actions/checkout before it".into(),
+        ));
+    }
+    let places: Vec<&str> =
+        checkouts.iter().map(|step| checkout_path(step).unwrap_or_default()).collect();
+    let matches = |prefix: &str| {
+        let all = || files.iter().map(|file| Path::new(prefix).join(file));
+        some_match(patterns, all())
+    };
+    if places.iter().any(|place| matches(place)) {
+        return None;
+    }
+    let inside = places.iter().find(|place| !place.is_empty());
+    if let Some(place) = inside.filter(|_| matches("")) {
+        return Some((
+            Level::Error,
+            format!(
+                "hashFiles('{shown}') matches no file and is empty, so the key never changes: the \
+                 checkout is in {place}"
+            ),
+            format!("write hashFiles('{place}/{}')", patterns.first().map_or("", |p| p)),
+        ));
+    }
+    // A step may have made the file.
+    let level = if made_before { Level::Warning } else { Level::Error };
+    Some((
+        level,
+        format!("hashFiles('{shown}') matches no file of this work tree, and is empty then"),
+        "correct the pattern, or leave it out".into(),
+    ))
+}
+
+/// Where a checkout goes below the workspace, without dots at its ends.
+fn checkout_path(step: &Step) -> Option<&str> {
+    let path = step.fields.get("with.path")?.text.trim();
+    let path = path.strip_prefix("./").unwrap_or(path).trim_end_matches('/');
+    Some(if path == "." { "" } else { path })
+}
+
+/// Whether any of `files` is matched, as actions/toolkit `packages/glob` does it: later patterns with an
+/// exclamation mark take away, and a directory stands for all below it.
+fn some_match(patterns: &[String], files: impl Iterator<Item = PathBuf> + Clone) -> bool {
+    let mut compiled = Vec::new();
+    for pattern in patterns {
+        let (take, pattern) = match pattern.strip_prefix('!') {
+            Some(rest) => (false, rest),
+            None => (true, pattern.as_str()),
+        };
+        let pattern = pattern.strip_prefix("./").unwrap_or(pattern).trim_end_matches('/');
+        for glob in [pattern.to_owned(), format!("{pattern}/**")] {
+            match GlobBuilder::new(&glob).literal_separator(true).build() {
+                Ok(glob) => compiled.push((take, glob.compile_matcher())),
+                // Not for us to judge.
+                Err(_) => return true,
+            }
+        }
+    }
+    let mut files = files;
+    files.any(|file| {
+        let last = compiled.iter().rev().find(|(_, glob)| glob.is_match(&file));
+        last.is_some_and(|(take, _)| *take)
+    })
+}
+
+/// A use of `hashFiles` whose patterns are all literal.
+struct Call {
+    offset: usize,
+    patterns: Vec<String>,
+}
+
+fn calls(text: &str) -> Vec<Call> {
+    let lower = text.to_ascii_lowercase();
+    let found = lower.match_indices("hashfiles(").filter_map(|(offset, word)| {
+        let patterns = literals(text.get(offset + word.len()..)?)?;
+        // An absolute path is outside of what we see.
+        let known =
+            patterns.iter().all(|pattern| !pattern.trim_start_matches('!').starts_with('/'));
+        known.then_some(Call { offset, patterns })
+    });
+    found.collect()
+}
+
+/// Literal arguments up to the closing parenthesis; nothing when one is an expression. A quote is
+/// written twice inside. A pattern may hold several, one on each line.
+fn literals(mut rest: &str) -> Option<Vec<String>> {
+    let mut patterns = Vec::new();
+    loop {
+        rest = rest.trim_start().strip_prefix('\'')?;
+        let mut literal = String::new();
+        loop {
+            let (part, after) = rest.split_once('\'')?;
+            literal.push_str(part);
+            rest = after;
+            match after.strip_prefix('\'') {
+                Some(after) => {
+                    literal.push('\'');
+                    rest = after;
+                }
+                None => break,
+            }
+        }
+        let lines = literal.split('\n').map(str::trim).filter(|line| !line.is_empty());
+        patterns.extend(lines.map(str::to_owned));
+        rest = rest.trim_start();
+        match rest.strip_prefix(',') {
+            Some(after) => rest = after,
+            None => return rest.starts_with(')').then_some(patterns),
+        }
+    }
+}
+
+/// Lists the files of a work tree, but those of git; false when there are too many or when one cannot
+/// be read.
+fn list(tree: &Path, below: &Path, files: &mut Vec<PathBuf>) -> bool {
+    let Ok(entries) = tree.join(below).read_dir() else { return false };
+    for entry in entries {
+        let Ok(entry) = entry else { return false };
+        let path = below.join(entry.file_name());
+        let Ok(kind) = entry.file_type() else { return false };
+        if kind.is_dir() {
+            if entry.file_name() != ".git" && !list(tree, &path, files) {
+                return false;
+            }
+        } else {
+            files.push(path);
+        }
+        if files.len() > MOST_FILES {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literal_patterns_are_read_and_others_are_left_alone() {
+        let of = |text: &str| calls(text).into_iter().map(|call| call.patterns).collect::<Vec<_>>();
+        assert_eq!(of("a-${{ hashFiles('x', '**/y''s') }}"), [["x", "**/y's"]]);
+        assert_eq!(of("${{ hashfiles( 'a\nb' ) }}-${{ hashFiles('c') }}").len(), 2);
+        for unknown in ["hashFiles(env.X)", "hashFiles('a', x)", "hashFiles('a'", "hashFiles('/a')"]
+        {
+            assert!(of(unknown).is_empty(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn patterns_match_as_the_runner_matches_them() {
+        let matches = |patterns: &[&str], file: &str| {
+            let patterns: Vec<_> = patterns.iter().map(|p| (*p).to_owned()).collect();
+            some_match(&patterns, [PathBuf::from(file)].into_iter())
+        };
+        assert!(matches(&["**/a.lock"], "a.lock"));
+        assert!(matches(&["**/a.lock"], "x/y/a.lock"));
+        assert!(matches(&["x"], "x/y/a.lock"));
+        assert!(matches(&["./x/*/a.lock"], "x/y/a.lock"));
+        assert!(!matches(&["*.lock"], "x/a.lock"));
+        assert!(!matches(&["**/*.lock", "!x/**"], "x/a.lock"));
+    }
+}

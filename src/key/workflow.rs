@@ -1,0 +1,218 @@
+//! A workflow file of GitHub Actions, as far as somebody asks: triggers, jobs, steps, and the line of
+//! each text.
+
+use anyhow::{Result, bail};
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+
+/// A scalar and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    pub text: String,
+    /// Of its first character, from 1.
+    pub line: usize,
+}
+
+impl Text {
+    /// The line of the character at a byte offset. Only a literal block (`|`) keeps its lines; in other
+    /// scalars this may be too early.
+    pub fn line_at(&self, offset: usize) -> usize {
+        let before = self.text.get(..offset).unwrap_or_default();
+        self.line + before.matches('\n').count()
+    }
+}
+
+#[derive(Debug)]
+pub struct Workflow {
+    /// Line of `on`.
+    pub on: usize,
+    pub triggers: Vec<Trigger>,
+    /// `env` of the whole workflow.
+    pub env: Fields,
+    pub jobs: Vec<Job>,
+}
+
+#[derive(Debug)]
+pub struct Trigger {
+    pub name: String,
+    /// It is limited to tags.
+    pub only_tags: bool,
+}
+
+#[derive(Debug)]
+pub struct Job {
+    pub env: Fields,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+pub struct Step {
+    pub fields: Fields,
+}
+
+/// Scalars by their path, such as `with.key`, in the order of the file.
+#[derive(Debug, Default)]
+pub struct Fields(Vec<(String, Text)>);
+
+impl Fields {
+    pub fn get(&self, path: &str) -> Option<&Text> {
+        self.iter().find(|(name, _)| *name == path).map(|(_, text)| text)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Text)> {
+        self.0.iter().map(|(name, text)| (name.as_str(), text))
+    }
+}
+
+impl Step {
+    /// What it uses, without the version: `actions/cache/restore`.
+    pub fn action(&self) -> Option<&str> {
+        let uses = self.fields.get("uses")?.text.trim();
+        Some(uses.split_once('@').map_or(uses, |(action, _)| action))
+    }
+}
+
+/// Why a file is no workflow, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct NotAWorkflow {
+    pub line: usize,
+    pub what: String,
+}
+
+impl Workflow {
+    /// # Errors
+    /// [`NotAWorkflow`]
+    pub fn parse(source: &str) -> Result<Self> {
+        let documents = MarkedYaml::load_from_str(source).map_err(|e| NotAWorkflow {
+            line: e.marker().line(),
+            what: format!("it is no YAML: {}", e.info()),
+        })?;
+        let none = |line, what: &str| NotAWorkflow { line, what: what.into() };
+        let Some(top) = documents.first() else { bail!(none(1, "it is empty")) };
+        let Some((on, triggers)) = entry(top, "on") else {
+            bail!(none(1, "it has no `on`, so it is no workflow"));
+        };
+        let Some((_, jobs)) = entry(top, "jobs") else {
+            bail!(none(1, "it has no `jobs`, so it is no workflow"));
+        };
+        Ok(Workflow {
+            on,
+            triggers: read_triggers(triggers),
+            env: entry(top, "env").map(|(_, env)| fields(env)).unwrap_or_default(),
+            jobs: entries(jobs).map(|(_, _, job)| read_job(job)).collect(),
+        })
+    }
+}
+
+fn read_triggers(node: &MarkedYaml) -> Vec<Trigger> {
+    let plain = |node: &MarkedYaml| {
+        let name = scalar(node)?;
+        Some(Trigger { name, only_tags: false })
+    };
+    match &node.data {
+        YamlData::Sequence(names) => names.iter().filter_map(plain).collect(),
+        YamlData::Mapping(_) => entries(node)
+            .map(|(name, _, filters)| {
+                let has = |key| entry(filters, key).is_some();
+                let tags = has("tags") || has("tags-ignore");
+                let branches = has("branches") || has("branches-ignore");
+                Trigger { name: name.to_owned(), only_tags: tags && !branches }
+            })
+            .collect(),
+        _ => plain(node).into_iter().collect(),
+    }
+}
+
+fn read_job(node: &MarkedYaml) -> Job {
+    let steps = match entry(node, "steps").map(|(_, steps)| &steps.data) {
+        Some(YamlData::Sequence(steps)) => steps.as_slice(),
+        _ => &[],
+    };
+    Job {
+        env: entry(node, "env").map(|(_, env)| fields(env)).unwrap_or_default(),
+        steps: steps.iter().map(|step| Step { fields: fields(step) }).collect(),
+    }
+}
+
+/// All scalars below a node. Those of a list are one text, a line for each.
+fn fields(node: &MarkedYaml) -> Fields {
+    let mut found = Fields::default();
+    collect(node, "", &mut found);
+    found
+}
+
+fn collect(node: &MarkedYaml, path: &str, found: &mut Fields) {
+    for (name, _, value) in entries(node) {
+        let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        match &value.data {
+            YamlData::Mapping(_) => collect(value, &path, found),
+            YamlData::Sequence(values) => {
+                let lines: Vec<String> = values.iter().filter_map(scalar).collect();
+                let line = value.span.start.line();
+                found.0.push((path, Text { text: lines.join("\n"), line }));
+            }
+            _ => {
+                let line = value.span.start.line();
+                found.0.extend(scalar(value).map(|text| (path, Text { text, line })));
+            }
+        }
+    }
+}
+
+/// Key, its line, and value of each entry of a mapping; none of anything else.
+fn entries<'a>(node: &'a MarkedYaml) -> impl Iterator<Item = (&'a str, usize, &'a MarkedYaml<'a>)> {
+    let mapping = match &node.data {
+        YamlData::Mapping(mapping) => Some(mapping),
+        _ => None,
+    };
+    let all = mapping.into_iter().flatten();
+    all.filter_map(|(key, value)| Some((key.data.as_str()?, key.span.start.line(), value)))
+}
+
+/// Line and value of an entry.
+fn entry<'a>(node: &'a MarkedYaml, wanted: &str) -> Option<(usize, &'a MarkedYaml<'a>)> {
+    entries(node).find(|(name, ..)| *name == wanted).map(|(_, line, value)| (line, value))
+}
+
+fn scalar(node: &MarkedYaml) -> Option<String> {
+    match &node.data {
+        YamlData::Value(Scalar::String(text)) => Some(text.to_string()),
+        YamlData::Value(Scalar::Boolean(value)) => Some(value.to_string()),
+        YamlData::Value(Scalar::Integer(value)) => Some(value.to_string()),
+        YamlData::Value(Scalar::FloatingPoint(value)) => Some(value.to_string()),
+        YamlData::Representation(text, ..) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_knows_its_line() {
+        let workflow = Workflow::parse(
+            "name: x\non: [push, pull_request]\njobs:\n  a:\n    steps:\n      - uses: actions/cache@v4\n\
+             \x20       with:\n          path: |\n            one\n            two\n          key: 7\n",
+        )
+        .unwrap();
+        let names: Vec<_> = workflow.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
+        assert_eq!((workflow.on, names), (2, vec!["push", "pull_request"]));
+        let step = &workflow.jobs[0].steps[0];
+        assert_eq!(step.action(), Some("actions/cache"));
+        let path = step.fields.get("with.path").unwrap();
+        assert_eq!((path.line, path.line_at(path.text.find("two").unwrap())), (9, 10));
+        assert_eq!(step.fields.get("with.key").unwrap().text, "7");
+    }
+
+    #[test]
+    fn what_is_no_workflow_says_where() {
+        for (source, line) in [("", 1), ("a: 1\n", 1), ("on: push\njobs: [\n", 3), ("- on\n", 1)] {
+            let error = Workflow::parse(source).unwrap_err();
+            assert_eq!(error.downcast_ref::<NotAWorkflow>().unwrap().line, line, "{source:?}");
+        }
+        let odd =
+            "on: 1\njobs:\n  a: 3\n  b:\n    steps: {x: y}\n  c:\n    steps: [1, null, [2]]\n";
+        assert_eq!(Workflow::parse(odd).unwrap().jobs.len(), 3);
+    }
+}

@@ -1,0 +1,356 @@
+//! The story of a job, in Markdown for people.
+//!
+//! Names, keys and reasons come from stores, entries and workflows, so none of them is trusted to be
+//! harmless: each is cut to a length, and what Markdown or HTML could mistake for their own is written
+//! as a numeric character reference, which means nothing to either. Lists are cut too, so that the
+//! whole stays far below the 1 MiB that GitHub takes for a step.
+
+use super::{Hit, Outcome, Seconds, text};
+use jiff::Timestamp;
+use std::fmt::Write;
+
+/// Longest name or key, in characters. A store allows names of 243.
+const NAME: usize = 250;
+/// Longest reason or warning, in characters.
+const SENTENCE: usize = 1000;
+/// Longest list.
+const LISTED: usize = 40;
+
+/// What is known of a job by the time of its summary.
+pub struct Job<'a> {
+    pub restore: Option<&'a Outcome>,
+    pub save: Option<&'a Outcome>,
+    pub now: Timestamp,
+}
+
+/// Renders the summary; it ends with an empty line.
+pub fn render(job: &Job) -> String {
+    let mut out = format!("### {}\n\n", headline(job));
+    let rows = [job.restore.map(|restore| restore_rows(restore, job.now)), job.save.map(save_rows)];
+    let rows: Vec<_> = rows.into_iter().flatten().flatten().collect();
+    if !rows.is_empty() {
+        out.push_str("| | |\n|---|---|\n");
+        for (name, value) in rows {
+            let _ = writeln!(out, "| {name} | {value} |");
+        }
+        out.push('\n');
+    }
+    if let Some(verdict) = verdict(job) {
+        let _ = writeln!(out, "**Was it worth it?** {verdict}\n");
+    }
+    let next = next(job);
+    if !next.is_empty() {
+        out.push_str("**What to do next**\n\n");
+        for line in next {
+            let _ = writeln!(out, "- {line}");
+        }
+        out.push('\n');
+    }
+    for (outcome, what) in [(job.restore, "not restored"), (job.save, "not saved")] {
+        out.push_str(&skipped(outcome.map_or(&[], |outcome| &outcome.skipped), what));
+    }
+    out
+}
+
+fn headline(job: &Job) -> String {
+    let restored = job.restore.map(|restore| match restore {
+        Outcome { failed: true, items, .. } if items.restored == 0 => {
+            "the restore failed, the store is as it was".to_owned()
+        }
+        Outcome { failed: true, .. } => "the restore failed at its end".into(),
+        Outcome { hit: Hit::Miss, .. } => "nothing to restore".into(),
+        Outcome { hit, items, .. } if items.restored == 0 => {
+            format!("{} hit, everything was there already", hit.name())
+        }
+        Outcome { hit, items, seconds, dry_run, .. } => format!(
+            "{} hit, {} {} in {}",
+            hit.name(),
+            text::plural(items.restored, "item"),
+            if *dry_run { "to restore" } else { "restored" },
+            text::seconds(seconds.total)
+        ),
+    });
+    let saved = job.save.map(|save| match save {
+        Outcome { failed: true, .. } => "the save failed".to_owned(),
+        Outcome { saved: Some(true), bytes, .. } => {
+            format!("{} saved", text::bytes(bytes.snapshot))
+        }
+        _ => "nothing saved".into(),
+    });
+    let parts: Vec<String> = restored.into_iter().chain(saved).collect();
+    format!("storecache: {}", parts.join("; "))
+}
+
+type Row = (&'static str, String);
+
+fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
+    let Outcome { items, bytes, seconds, .. } = restore;
+    let mut rows = vec![("Key", code(&restore.key))];
+    rows.push(("Found", found(restore, now)));
+    if restore.hit != Hit::Miss {
+        let mut parts = vec![format!("{} restored", text::plural(items.restored, "item"))];
+        if bytes.unpacked > 0 {
+            parts[0] += &format!(" ({})", text::bytes(bytes.unpacked));
+        }
+        parts.push(format!("{} there before", items.present));
+        if items.skipped > 0 {
+            parts.push(format!("{} left out", items.skipped));
+        }
+        rows.push(("Items", parts.join(", ")));
+    }
+    if bytes.snapshot > 0 {
+        let (read, whole) = (text::bytes(bytes.downloaded), text::bytes(bytes.snapshot));
+        rows.push(("Read", format!("{read} of {whole}")));
+    }
+    for required in &restore.required {
+        let state = match (required.complete, required.items) {
+            (true, _) => {
+                format!("complete, a closure of {}", text::plural(required.closure, "item"))
+            }
+            (false, 0) => "**not there**".into(),
+            (false, _) => format!("**incomplete**, {} not on the disk", required.missing.len()),
+        };
+        rows.push(("Required", format!("{}: {state}", code(&required.pattern))));
+    }
+    rows.truncate(LISTED);
+    rows.push(("Restore took", phases(seconds)));
+    if seconds.downtime > 0.0 {
+        rows.push(("Daemon away", text::seconds(seconds.downtime)));
+    }
+    rows
+}
+
+/// What was found, and why it is no exact hit.
+fn found(restore: &Outcome, now: Timestamp) -> String {
+    let entry = restore.entry.as_deref().map(code);
+    let reason = || restore.reason.as_deref().map_or_else(|| "no entry".to_owned(), sentence);
+    let age = restore.created.as_deref().and_then(|created| age(created, now));
+    let old = age.map(|age| format!(", {age} old")).unwrap_or_default();
+    match (restore.hit, entry) {
+        (Hit::Miss, _) => reason(),
+        (_, None) => String::new(),
+        (Hit::Exact, Some(entry)) => format!("{entry}{old}"),
+        (Hit::Prefix, Some(entry)) => {
+            format!("{entry}{old}: the newest with a prefix of the key, as the key itself has none")
+        }
+    }
+}
+
+fn save_rows(save: &Outcome) -> Vec<Row> {
+    let Outcome { items, bytes, .. } = save;
+    let mut rows = Vec::new();
+    let growth = save.growth.map(|growth| {
+        let size = growth.bytes.filter(|_| growth.items > 0).map(text::bytes);
+        let size = size.map(|size| format!(" ({size})")).unwrap_or_default();
+        format!(
+            "{}{size} since the newest entry of the key",
+            text::plural(growth.items, "new item")
+        )
+    });
+    match (&save.reason, &save.entry) {
+        (Some(reason), _) => rows.push(("Not saved", sentence(reason))),
+        (None, Some(entry)) => {
+            let size = text::bytes(bytes.snapshot);
+            let from = text::bytes(bytes.packed);
+            let count = text::plural(items.saved, "item");
+            rows.push(("Saved", format!("{}: {count}, {from} packed into {size}", code(entry))));
+        }
+        (None, None) => rows.push(("Would save", text::plural(items.saved, "item"))),
+    }
+    rows.extend(growth.map(|growth| ("Growth", growth)));
+    if items.baseline > 0 {
+        let there = format!("{} from before the restore", text::plural(items.baseline, "item"));
+        rows.push(("Left out", there));
+    }
+    if !save.deleted.is_empty() {
+        let count = save.deleted.len() as u64;
+        rows.push(("Deleted", format!("{count} superseded {}", entries(count))));
+    }
+    rows.push(("Save took", phases(&save.seconds)));
+    rows
+}
+
+fn entries(count: u64) -> &'static str {
+    if count == 1 { "entry" } else { "entries" }
+}
+
+/// Seconds by phase, those that took any.
+fn phases(seconds: &Seconds) -> String {
+    let all = [
+        ("lookup", seconds.lookup),
+        ("download", seconds.download),
+        ("unpack", seconds.unpack),
+        ("commit", seconds.commit),
+        ("verify", seconds.verify),
+        ("check", seconds.check),
+        ("pack", seconds.pack),
+        ("upload", seconds.upload),
+    ];
+    let parts = all.iter().filter(|(_, value)| *value >= 0.0005);
+    let parts: Vec<_> =
+        parts.map(|(name, value)| format!("{name} {}", text::seconds(*value))).collect();
+    let total = format!("**{}**", text::seconds(seconds.total));
+    if parts.is_empty() { total } else { format!("{total}: {}", parts.join(", ")) }
+}
+
+/// The seconds of this job against those of one without a snapshot, where both are known.
+fn verdict(job: &Job) -> Option<String> {
+    let (restore, save) = (job.restore?, job.save?);
+    let Seconds { job: rest, cold, .. } = save.seconds;
+    if save.job_status.as_deref().is_some_and(|status| status != "success") {
+        return None;
+    }
+    let rest = rest?;
+    let spent = restore.seconds.total + save.seconds.total;
+    if restore.hit == Hit::Miss {
+        let took = text::seconds(rest);
+        let remembered = match save.saved {
+            Some(true) => ", which the entry remembers",
+            _ => "",
+        };
+        return Some(format!(
+            "That shows in the next job. Without the cache this one took {took}{remembered}."
+        ));
+    }
+    let cache = text::seconds(spent);
+    let Some(cold) = cold else {
+        return Some(format!(
+            "Not known: {cache} went into the cache, and no job without it has been measured."
+        ));
+    };
+    let with = rest + spent;
+    let (took, without) = (text::seconds(with), text::seconds(cold));
+    Some(if with <= cold {
+        format!(
+            "Yes: this job took {took}, {cache} of it for the cache. Without one it took {without}, \
+             so {} were saved.",
+            text::seconds(cold - with)
+        )
+    } else {
+        format!(
+            "Not this time: this job took {took}, {cache} of it for the cache. Without one it took \
+             {without}, which is {} less.",
+            text::seconds(with - cold)
+        )
+    })
+}
+
+fn next(job: &Job) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(restore) = job.restore {
+        let saved = job.save.is_some_and(|save| save.saved == Some(true));
+        match restore.hit {
+            _ if restore.failed => lines.push(format!(
+                "See why the restore failed: {}",
+                sentence(restore.reason.as_deref().unwrap_or("no reason given"))
+            )),
+            Hit::Miss if saved => lines.push(
+                "Nothing: the next job with this key finds what was saved. If this was not the first \
+                 one, <code>storecache key --explain</code> tells what changed."
+                    .into(),
+            ),
+            Hit::Prefix if saved => {
+                lines.push("Nothing: the next job with this key has an exact hit.".into());
+            }
+            _ => {}
+        }
+        if restore.items.skipped > 0 && !restore.failed {
+            lines.push(
+                "Some items could not be restored, mostly because they need what was installed where \
+                 they were saved and is not here. The next save fills the gap."
+                    .into(),
+            );
+        }
+        if restore.required.iter().any(|required| !required.complete) {
+            lines.push(
+                "Something that is required is not complete: the job has to fetch it.".into(),
+            );
+        }
+        let slow = |save: &Outcome| {
+            let Seconds { job, cold, .. } = save.seconds;
+            let spent = restore.seconds.total + save.seconds.total;
+            restore.hit == Hit::Exact && job.zip(cold).is_some_and(|(job, cold)| job + spent > cold)
+        };
+        if job.save.is_some_and(slow) {
+            lines.push(
+                "If this happens often, the job is faster without the cache, which then serves only \
+                 for the days when the substitute servers are down."
+                    .into(),
+            );
+        }
+    }
+    let all = job.restore.into_iter().chain(job.save);
+    let warnings = all.flat_map(|outcome| &outcome.warnings);
+    lines.extend(warnings.map(|warning| format!("Warning: {}", sentence(warning))));
+    if lines.len() > LISTED {
+        let more = lines.len() - LISTED;
+        lines.truncate(LISTED);
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// A list that unfolds, or nothing.
+fn skipped(skipped: &[(String, String)], what: &str) -> String {
+    if skipped.is_empty() {
+        return String::new();
+    }
+    let count = text::plural(skipped.len() as u64, "item");
+    let mut out = format!("<details><summary>{count} {what}</summary>\n\n");
+    for (name, reason) in skipped.iter().take(LISTED) {
+        let _ = writeln!(out, "- {}: {}", code(name), sentence(reason));
+    }
+    if let Some(more @ 1..) = skipped.len().checked_sub(LISTED) {
+        let _ = writeln!(out, "- and {more} more, named in the report as JSON");
+    }
+    out.push_str("\n</details>\n\n");
+    out
+}
+
+/// How old something is, in its largest unit.
+fn age(created: &str, now: Timestamp) -> Option<String> {
+    let created: Timestamp = created.parse().ok()?;
+    let seconds = now.duration_since(created).as_secs();
+    let seconds = u64::try_from(seconds).ok()?;
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    Some(text::plural(count, unit))
+}
+
+fn code(name: &str) -> String {
+    format!("<code>{}</code>", escape(name, NAME))
+}
+
+fn sentence(text: &str) -> String {
+    escape(text, SENTENCE)
+}
+
+/// Text of anybody's making, so that it shows as what it is.
+fn escape(text: &str, limit: usize) -> String {
+    let mut out = String::new();
+    let count = text.chars().count();
+    for c in text.chars().take(limit) {
+        match c {
+            c if c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | ',') => out.push(c),
+            c if c.is_control() || is_invisible(c) => out.push('\u{FFFD}'),
+            c if c.is_ascii() => {
+                let _ = write!(out, "&#{};", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    if count > limit {
+        out.push('…');
+    }
+    out
+}
+
+/// Characters without a shape of their own, and those that turn the direction of others.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E007F}')
+}

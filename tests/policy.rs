@@ -1,0 +1,362 @@
+//! What a save leaves out, and when it does nothing: the baseline, the policy, retention, and the state
+//! that a restore leaves for it.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use support::place::Place;
+use support::runs::{assert_same, attempt, picture, report, run};
+use support::{Fixture, Flavour, Output, Role, World};
+
+const STATE: &str = "/tmp/job.json";
+const WITH_STATE: [&str; 2] = ["--state", STATE];
+
+/// One Nix and one Guix.
+const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
+
+/// A run under another key than that of all tests.
+fn under(world: &World, key: &str, verb: &str, more: &[&str]) -> Value {
+    let words = [verb, "--store", world.flavour().name(), "--backend", "dir:/cache", "--key", key];
+    let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
+    report(&world.storecache_as("runner", words).ok())
+}
+
+/// The restore at the begin of a job, and the save at its end as the action asks for it.
+fn begin(world: &World) -> Value {
+    run(world, "runner", "restore", &WITH_STATE)
+}
+
+fn end(world: &World, more: &[&str]) -> Value {
+    let more = [&WITH_STATE, &["--policy", "auto"][..], more].concat();
+    run(world, "runner", "save", &more)
+}
+
+/// A text that the job adds to the store; gives back its path.
+fn add(world: &World, name: &str) -> String {
+    match world.flavour() {
+        Flavour::Guix => world.add_texts(name, 1).remove(0),
+        Flavour::Nix => {
+            fs::write(world.host(format!("/tmp/{name}")), name).unwrap();
+            world.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok().lines().remove(0)
+        }
+    }
+}
+
+fn state(world: &World) -> Value {
+    serde_json::from_slice(&fs::read(world.host(STATE)).unwrap()).unwrap()
+}
+
+fn reason(report: &Value) -> &str {
+    report["reason"].as_str().unwrap_or_default()
+}
+
+#[track_caller]
+fn skipped(report: &Value, because: &str) {
+    assert_eq!(report["saved"], false, "{report}");
+    assert!(reason(report).contains(because), "{report}");
+    assert_eq!(report["entry"], Value::Null, "{report}");
+}
+
+#[track_caller]
+fn saved(report: &Value) {
+    assert_eq!(report["saved"], true, "{report}");
+    assert_eq!(report["reason"], Value::Null, "{report}");
+}
+
+/// How many entries there are.
+fn entries(world: &World) -> usize {
+    world.backend().host_path().read_dir().unwrap().count()
+}
+
+#[test]
+fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_rest() {
+    for role in ROLES {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let before = picture(&world);
+        let count = before.references.len();
+        under(&world, "all", "save", &[]);
+
+        // What an installer has put there: one item of the fixture with its closure.
+        let leaf = before.references.keys().find(|path| path.ends_with("-leaf")).unwrap();
+        let roots = format!("{}/gcroots", world.state());
+        world.sh(&format!("rm {roots}/fixture; ln -s {leaf} {roots}/installed"));
+        let collect = match world.flavour() {
+            Flavour::Nix => "nix-collect-garbage",
+            Flavour::Guix => "guix gc",
+        };
+        world.nix(["sh", "-c", collect]).ok();
+        let installed = world.valid_paths();
+        assert!(installed.contains(leaf) && installed.len() > 1 && installed.len() < count);
+        under(&world, "installer", "save", &[]);
+
+        // The job: nothing to restore, all else comes from somewhere.
+        let missed = begin(&world);
+        assert_eq!(missed["hit"], "miss");
+        let left = state(&world);
+        let names: Vec<_> = installed.iter().map(|path| &path[world.store().len() + 1..]).collect();
+        assert_eq!(left["baseline"], json!(names), "{role:?}");
+        let file = fs::metadata(world.host(STATE)).unwrap();
+        assert_eq!(file.mode() & 0o7777, 0o600, "{role:?}");
+        under(&world, "all", "restore", &[]);
+        let ended = end(&world, &[]);
+        saved(&ended);
+        assert_eq!(ended["items"]["saved"], count - installed.len());
+        assert_eq!(ended["items"]["baseline"], installed.len());
+
+        // A fresh machine has what the installer brings, and gets the rest.
+        let fresh = World::build(role).backend(world.backend()).start();
+        fresh.start_daemon();
+        under(&fresh, "installer", "restore", &[]);
+        assert_eq!(fresh.valid_paths(), installed);
+        let restored = begin(&fresh);
+        assert_eq!(restored["hit"], "exact");
+        assert_eq!(restored["items"]["restored"], count - installed.len());
+        assert_eq!(restored["items"]["present"], installed.len());
+        assert_eq!(restored["items"]["skipped"], 0);
+        assert_same(&before, &picture(&fresh));
+        fresh.builds_nothing_of(role, Fixture::Small);
+        fresh.verify_store();
+        skipped(&end(&fresh, &[]), "unchanged");
+
+        // One without it gets what can live alone, and hears of the rest.
+        let bare = World::build(role).backend(world.backend()).start();
+        bare.start_daemon();
+        let restored = run(&bare, "runner", "restore", &[]);
+        assert_eq!(
+            restored["items"]["restored"].as_u64().unwrap()
+                + restored["items"]["skipped"].as_u64().unwrap(),
+            count as u64
+        );
+        assert_ne!(restored["items"]["restored"], 0);
+        let said = restored["skipped"].to_string();
+        assert!(said.contains("which is nowhere"), "{said}");
+        bare.verify_store();
+    }
+}
+
+#[test]
+fn the_baseline_comes_along_where_that_is_wanted() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let valid = world.valid_paths().len();
+    begin(&world);
+    skipped(&end(&world, &[]), "nothing to save");
+    let ended = end(&world, &["--baseline", "include"]);
+    saved(&ended);
+    assert_eq!(ended["items"]["saved"], valid);
+    assert_eq!(ended["items"]["baseline"], 0);
+    // Without a state nothing is known of before.
+    assert_eq!(run(&world, "runner", "save", &[])["items"]["saved"], valid);
+}
+
+#[test]
+fn a_grown_store_is_saved_as_the_next_generation_and_found() {
+    for role in ROLES {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let first = run(&world, "runner", "save", &[]);
+        under(&world, "other", "save", &[]);
+        world.wipe_store();
+
+        assert_eq!(begin(&world)["hit"], "exact");
+        let ended = end(&world, &[]);
+        skipped(&ended, "unchanged: test.");
+        assert_eq!(ended["growth"]["items"], 0);
+
+        let new = add(&world, "news");
+        skipped(&end(&world, &[]), "grown by 1 item");
+        assert_eq!(entries(&world), 2, "{role:?}");
+        let ended = end(&world, &["--min-growth", "0"]);
+        saved(&ended);
+        assert_eq!(ended["growth"]["items"], 1);
+        assert_ne!(ended["entry"], first["entry"]);
+        assert_eq!(entries(&world), 3, "{role:?}");
+        skipped(&end(&world, &["--min-growth", "0"]), "unchanged");
+
+        world.wipe_store();
+        let restored = begin(&world);
+        assert_eq!(restored["entry"], ended["entry"]);
+        assert!(world.valid_paths().contains(&new), "{role:?}");
+        world.verify_store();
+    }
+}
+
+#[test]
+fn superseded_generations_go_after_the_save_and_nothing_else() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let save = |more: &[&str]| run(&world, "runner", "save", more);
+    let others = ["tes", "test-2", "TEST"].map(|key| under(&world, key, "save", &[]));
+    let old = [save(&[]), save(&[]), save(&[])];
+    let newest = save(&["--keep", "2"]);
+    assert_eq!(newest["deleted"], json!([old[1]["entry"], old[0]["entry"]]));
+    let held = |report: &Value| {
+        let file = format!("{}.tar.zst", report["entry"].as_str().unwrap());
+        world.backend().host_path().join(file).exists()
+    };
+    assert!(others.iter().chain([&old[2], &newest]).all(held));
+    assert!(!held(&old[0]) && !held(&old[1]));
+    let refused = attempt(&world, "runner", "save", &["--keep", "0"]);
+    assert_eq!(refused.code(), 2, "{refused}");
+}
+
+#[test]
+fn a_job_that_failed_or_was_cancelled_saves_only_where_that_is_wanted() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let failed = end(&world, &["--job-status", "failure"]);
+    skipped(&failed, "the job failed");
+    assert_eq!(failed["job_status"], "failure");
+    skipped(&end(&world, &["--job-status", "cancelled", "--save-on-failure"]), "cancelled");
+    let never = attempt(&world, "nosudo", "save", &["--policy", "never"]).ok();
+    skipped(&report(&never), "the policy is never to save");
+    assert_eq!(entries(&world), 0);
+
+    saved(&end(&world, &["--job-status", "failure", "--save-on-failure"]));
+    let flags = ["--job-status", "failure", "--policy", "always"];
+    saved(&run(&world, "runner", "save", &flags));
+    let refused = attempt(&world, "runner", "save", &["--save-on-failure"]);
+    assert_eq!(refused.code(), 2, "{refused}");
+}
+
+#[test]
+fn a_backend_that_cannot_be_written_is_found_before_any_work() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let cache = world.backend().host_path();
+    fs::set_permissions(&cache, PermissionsExt::from_mode(0o555)).unwrap();
+    let ended = end(&world, &[]);
+    skipped(&ended, "this run cannot write: /cache cannot be written to");
+    assert_eq!(ended["bytes"]["packed"], 0);
+    let always = attempt(&world, "runner", "save", &[]).fails();
+    assert!(always.stderr.contains("this run cannot write"), "{always}");
+    fs::set_permissions(&cache, PermissionsExt::from_mode(0o1777)).unwrap();
+    saved(&end(&world, &[]));
+}
+
+#[test]
+fn an_entry_that_could_not_be_restored_is_superseded() {
+    let world = World::with_fixture(Role::Guix, Fixture::Small);
+    world.start_daemon();
+    run(&world, "runner", "save", &[]);
+    world.wipe_store();
+    let file = world.backend().host_path().read_dir().unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+
+    let failed = attempt(&world, "runner", "restore", &WITH_STATE).fails();
+    assert_eq!(report(&failed)["failed"], true);
+    add(&world, "rebuilt");
+    let ended = end(&world, &[]);
+    saved(&ended);
+    world.wipe_store();
+    assert_eq!(begin(&world)["items"]["restored"], 1);
+
+    // Where even the index cannot be read, a save alone sees that.
+    let newest = world.backend().host_path().join(ended["entry"].as_str().unwrap());
+    let newest = PathBuf::from(format!("{}.tar.zst", newest.display()));
+    let whole = fs::read(&newest).unwrap();
+    fs::write(&newest, &whole[..whole.len() - 9]).unwrap();
+    let ended = run(&world, "runner", "save", &["--policy", "auto"]);
+    saved(&ended);
+    assert!(ended["warnings"].to_string().contains("cannot be read"), "{ended}");
+}
+
+#[test]
+fn a_state_that_cannot_be_used_is_a_warning_and_everything_is_saved() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let valid = world.valid_paths().len();
+    begin(&world);
+    let good = state(&world);
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut state = good.clone();
+        change(&mut state);
+        state.to_string()
+    };
+    let bad = [
+        (String::new(), "damaged, or no state"),
+        ("\0\u{1}garbage".into(), "damaged, or no state"),
+        (good.to_string()[..good.to_string().len() / 2].into(), "damaged, or no state"),
+        (with(&|state| state["state"] = json!(2)), "version 2"),
+        (with(&|state| state["baseline"] = json!("all")), "damaged"),
+        (with(&|state| state["root"] = json!("/elsewhere")), "store below /elsewhere"),
+    ];
+    for (text, cause) in bad {
+        fs::write(world.host(STATE), &text).unwrap();
+        let ended = run(&world, "runner", "save", &WITH_STATE);
+        saved(&ended);
+        assert_eq!(ended["items"]["saved"], valid, "{text:?}");
+        let warnings = ended["warnings"].to_string();
+        assert!(warnings.contains(cause), "{cause}: {warnings}");
+    }
+    fs::remove_file(world.host(STATE)).unwrap();
+    let ended = run(&world, "runner", "save", &WITH_STATE);
+    assert!(ended["warnings"].to_string().contains("No such file"), "{ended}");
+
+    // Fields that a later version may add do not hinder.
+    fs::write(world.host(STATE), with(&|state| state["news"] = json!([1]))).unwrap();
+    let ended = run(&world, "runner", "save", &WITH_STATE);
+    assert_eq!((&ended["items"]["baseline"], &ended["warnings"]), (&json!(valid), &Value::Null));
+
+    // Nor is a restore that cannot leave any a failure.
+    let restored = run(&world, "runner", "restore", &["--state", "/nowhere/job.json"]);
+    assert!(restored["warnings"].to_string().contains("/nowhere/job.json"), "{restored}");
+}
+
+#[test]
+fn a_job_that_changes_its_files_saves_under_the_key_that_it_began_with() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    world.sh("mkdir -m 777 /tmp/tree; echo one >/tmp/tree/lock");
+    let words = |verb: &'static str| {
+        let flags = ["--store", "nix", "--backend", "dir:/cache", "--hash-files", "lock", "--json"];
+        let words = [verb].into_iter().chain(flags).chain(WITH_STATE);
+        let done: Output = world.storecache_as("runner", words).cd("/tmp/tree").ok();
+        report(&done)
+    };
+    let began = words("restore");
+    add(&world, "job");
+    world.sh("echo two >/tmp/tree/lock");
+    let ended = words("save");
+    assert_eq!(ended["key"], began["key"]);
+    world.sh("rm /tmp/tree/lock");
+    let inspected = {
+        let words = ["inspect", "--backend", "dir:/cache", "--store", "nix", "--json", "--key"];
+        let words = words.into_iter().chain([began["key"].as_str().unwrap()]);
+        report(&world.storecache_as("runner", words).ok())
+    };
+    assert!(inspected["head"]["ingredients"]["files:lock"].is_string(), "{inspected}");
+    // The job began with a miss, so the snapshot remembers what it took.
+    let cold = inspected["head"]["cold_seconds"].as_f64().unwrap();
+    assert!(cold > 0.0);
+    world.sh("echo one >/tmp/tree/lock");
+    assert_eq!(words("restore")["seconds"]["cold"], cold);
+    add(&world, "more");
+    assert_eq!(words("save")["seconds"]["cold"], cold, "a hit leaves it as it was");
+}
+
+#[test]
+fn plain_directories_are_saved_when_they_have_changed() {
+    let place = Place::filled();
+    let paths = ["/opt/tool"];
+    let state = place.root().join("job.json");
+    let auto = ["--state", state.to_str().unwrap(), "--policy", "auto", "--json"];
+    let save = || report(&place.attempt("save", &paths, &auto).ok());
+    place.restore(&paths, &auto[..2]);
+    let first = save();
+    saved(&first);
+    assert_eq!(first["items"]["baseline"], 0);
+    skipped(&save(), "unchanged");
+    place.write("/opt/tool/new", "x");
+    let grown = save();
+    saved(&grown);
+    assert_eq!(grown["growth"]["items"], 1);
+}
