@@ -55,10 +55,11 @@ impl Backend for Directory {
         Ok(entries)
     }
 
-    fn open(&self, entry: &Entry) -> Result<Box<dyn ReadAt>> {
-        let path = self.file_of(&entry.name)?;
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+        let path = self.file_of(name)?;
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        Ok(Box::new(FileReader(file)))
+        let size = file.metadata().with_context(|| format!("open {}", path.display()))?.len();
+        Ok(Box::new(FileReader { file, size }))
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
@@ -76,11 +77,18 @@ impl Backend for Directory {
     }
 }
 
-struct FileReader(File);
+struct FileReader {
+    file: File,
+    size: u64,
+}
 
 impl ReadAt for FileReader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 }
 
@@ -143,9 +151,9 @@ mod tests {
         assert_eq!(place.path().join("entries").read_dir().unwrap().count(), 1);
 
         let mut bytes = [0; 3];
-        backend.open(&entry).unwrap().read_at(2, &mut bytes).unwrap();
+        backend.open(&entry.name).unwrap().read_at(2, &mut bytes).unwrap();
         assert_eq!(&bytes, b"ole");
-        assert!(backend.open(&entry).unwrap().read_at(3, &mut bytes).is_err());
+        assert!(backend.open(&entry.name).unwrap().read_at(3, &mut bytes).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::lookup::find;
 use super::profiles;
 use super::session::{Session, failure, reported, tell_skipped};
 use crate::action;
-use crate::backend::EntryName;
+use crate::backend::{EntryName, Refused};
 use crate::key::{Key, Ladder};
 use crate::options::Save;
 use crate::privileged::client::RootHalf;
@@ -29,12 +29,22 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     profiles::check(options.profiles, store)?;
     let Session { mut root, key, backend, mut progress } =
         Session::begin(store, key, backend, output, outcome)?;
+    if let Err(refused) = backend.can_write() {
+        outcome.reason = Some(refused.to_string());
+        return Ok(());
+    }
 
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
-    if let Some((entry, hit)) = find(backend.as_ref(), &exact)? {
-        outcome.hit = hit;
-        outcome.matched_key = Some(entry.name.key);
+    match find(backend.as_ref(), &exact) {
+        Ok(Some((name, hit))) => {
+            outcome.hit = hit;
+            outcome.matched_key = Some(name.key);
+        }
+        Ok(None) => {}
+        // A run may write without being allowed to read.
+        Err(e) if e.is::<Refused>() => {}
+        Err(e) => return Err(e),
     }
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
@@ -48,11 +58,19 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     progress.phase("pack", nar_bytes, Some(items));
     let head = Head { profiles, ..head(&key, facts, items, nar_bytes) };
     let entry = EntryName::new(&key.text);
-    root.send(&Request::Pack, &[])?;
     if options.dry_run {
+        root.send(&Request::Pack, &[])?;
         pack(&mut root, std::io::sink(), &head, &mut progress, outcome)?;
     } else {
-        let writer = backend.create(&entry)?;
+        let writer = match backend.create(&entry) {
+            Ok(writer) => writer,
+            Err(e) if e.is::<Refused>() => {
+                outcome.reason = Some(e.to_string());
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        root.send(&Request::Pack, &[])?;
         let writer = pack(&mut root, writer, &head, &mut progress, outcome)?;
         let uploading = Instant::now();
         let written = writer.finish()?;
@@ -131,6 +149,9 @@ fn head(key: &Key, store: StoreFacts, items: u64, nar_bytes: u64) -> Head {
 
 fn tell(outcome: &Outcome) {
     let Outcome { items, bytes, seconds, .. } = outcome;
+    if let Some(reason) = &outcome.reason {
+        return report::note(format!("storecache: not saved: {reason}"));
+    }
     let verb = if outcome.dry_run { "would save" } else { "saved" };
     report::note(format!(
         "storecache: {verb} {} as {} ({} packed into {}) in {}",
