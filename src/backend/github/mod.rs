@@ -29,7 +29,7 @@ use service::{KEYS, Match, Reserved, Service};
 use source::{Probed, Source};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use wire::Wire;
+use wire::{TRIES, Wire};
 
 /// Size of a block on its way up, in bytes.
 const BLOCK: usize = 16 << 20;
@@ -182,8 +182,10 @@ impl Backend for GitHub {
         let reserve =
             |name: &EntryName| self.hub.wire().runtime().block_on(self.hub.service.reserve(name));
         let mut reserved = reserve(&name)?;
-        if let Reserved::Taken { repeated: true } = reserved {
-            // By ourselves, it seems, and the URL is lost. A name is free as long as nobody has it.
+        let mut lost = 0;
+        while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {
+            // By ourselves, it seems, and the URL went with the answer that was lost.
+            lost += 1;
             name = EntryName::new(&name.key);
             reserved = reserve(&name)?;
         }

@@ -177,8 +177,21 @@ impl Service {
 
 /// The service has not seen the upload. That may be a matter of seconds.
 #[derive(Debug, thiserror::Error)]
-#[error("finish the entry: {0}")]
-pub struct NotYet(pub String);
+#[error("finish the entry: the cache service did not take it (HTTP {status}): {said}")]
+pub struct NotYet {
+    status: u16,
+    said: String,
+}
+
+impl NotYet {
+    pub fn of(answer: &Answer) -> Self {
+        NotYet { status: answer.status, said: said(answer).to_owned() }
+    }
+}
+
+fn said(answer: &Answer) -> &str {
+    if answer.said.is_empty() { "it said no more" } else { &answer.said }
+}
 
 /// What the service allows in a key; the official client checks the same.
 fn check(key: &str) -> Result<()> {
@@ -206,15 +219,15 @@ pub fn refusal(said: &str) -> Option<Refused> {
 
 /// An answer that nothing better is known about.
 pub fn unexpected(what: &str, answer: &Answer) -> anyhow::Error {
-    let Answer { status, said, .. } = answer;
+    let status = answer.status;
     let code = answer.json["code"].as_str().unwrap_or_default();
-    let hint = match (*status, code) {
+    let hint = match (status, code) {
         (401, _) => "; the token of the job is not valid (any more)",
-        _ if said.contains("insufficient usage") || code == "resource_exhausted" => {
+        _ if answer.said.contains("insufficient usage") || code == "resource_exhausted" => {
             "; the storage of the repository is used up"
         }
         _ => "",
     };
-    let said = if said.is_empty() { "it said no more" } else { said };
+    let said = said(answer);
     anyhow!("{what}: the cache service refused (HTTP {status}): {said}{hint}")
 }

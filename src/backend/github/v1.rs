@@ -84,11 +84,8 @@ pub async fn finalize(wire: &Wire, base: &str, id: i64, size: u64) -> Result<()>
         .await?;
     match answer.status {
         200..300 => Ok(()),
-        // A second order to finish the same.
-        400 | 404 | 409 if answer.repeated => {
-            Err(NotYet(format!("the cache service does not know it (HTTP {})", answer.status))
-                .into())
-        }
+        // So is a second order to finish the same answered.
+        400 | 404 | 409 => Err(NotYet::of(&answer).into()),
         _ => Err(unexpected(FINISH, &answer)),
     }
 }

@@ -85,11 +85,7 @@ pub async fn finalize(wire: &Wire, base: &str, version: &str, key: &str, size: u
     }
     match answer.status {
         200 if answer.json["ok"] == true => Ok(()),
-        200 | 404 | 409 => {
-            let said = if answer.said.is_empty() { "it said no more" } else { &answer.said };
-            let why = format!("the cache service did not take it (HTTP {}): {said}", answer.status);
-            Err(NotYet(why).into())
-        }
+        200 | 404 | 409 => Err(NotYet::of(&answer).into()),
         _ => Err(unexpected(FINISH, &answer)),
     }
 }

@@ -129,7 +129,7 @@ impl Wire {
     }
 
     /// Asks the cache service; makes the request again on lost connections, overload and errors of the
-    /// server. `expects_json`: an answer of success that is none came from somebody in between.
+    /// server. `expects_json`: success comes with a body.
     ///
     /// # Errors
     /// When no answer came, or when the server asks to wait long. Refusals are answers.
@@ -193,7 +193,8 @@ impl Wire {
                 what: with(format!("the server failed (HTTP {status})"), &said),
                 wait,
             }),
-            200 | 201 if expects_json && !json.is_object() => {
+            // With nothing in it, or from somebody in between: a page to log in, say.
+            200..300 if json.is_null() && (expects_json || !text.trim().is_empty()) => {
                 Err(Fault::passing(format!("the answer is no JSON (HTTP {status})")))
             }
             _ => Ok(Answer { status, json, repeated: false, said }),
