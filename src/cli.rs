@@ -1,9 +1,10 @@
 //! Every flag of every command, and how flags become options.
 
+use crate::backend::github::{Patience, Secret};
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, Baseline, Doctor, JobStatus, KeyOptions, Lint, Look, OutputOptions, Policy,
-    Restore, Save, SavePolicy, ShowKey, StoreOptions, WorkflowMode,
+    BackendOptions, Baseline, CacheService, Doctor, GitHubService, JobStatus, KeyOptions, Lint,
+    Look, OutputOptions, Policy, Restore, Save, SavePolicy, ShowKey, StoreOptions, WorkflowMode,
 };
 use crate::report;
 use crate::store::{ItemPattern, StoreKind};
@@ -187,9 +188,17 @@ struct CommonArgs {
     key: KeyArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// Where snapshots live: dir:PATH [default: dir: and the user's cache directory]
+    /// Where snapshots live: dir:PATH, or github, which is the cache service of a GitHub job
+    /// [default: github in a job, else dir: and the user's cache directory]
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
+    /// Version of the cache service [default: as the runner says]
+    #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
+    cache_service: Option<CacheService>,
+    /// Seconds without a byte from the cache service after which a request is made again
+    #[arg(long, value_name = "SECONDS", default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    network_timeout: u64,
     /// Threads that compress or unpack [default: one for each processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -412,7 +421,7 @@ impl CommonArgs {
         Ok(Common {
             store: store(self.store)?,
             key: self.key.options()?,
-            backend: backend(self.backend.as_deref())?,
+            backend: backend(self.backend.as_deref(), self.cache_service, self.network_timeout)?,
             output: self.output.options(),
             threads: self.threads.unwrap_or_else(processors).clamp(1, 256),
         })
@@ -512,8 +521,36 @@ fn shepherds() -> Vec<PathBuf> {
     sockets.filter_map(|socket| absolute(&socket).ok()).collect()
 }
 
-fn backend(text: Option<&str>) -> Result<BackendOptions> {
+/// What the runner tells a step of the cache service.
+/// Source: actions/runner `src/Runner.Worker/Handlers/NodeScriptActionHandler.cs`.
+fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    GitHubService {
+        results_url: set("ACTIONS_RESULTS_URL"),
+        cache_url: set("ACTIONS_CACHE_URL"),
+        server_url: set("GITHUB_SERVER_URL"),
+        token: Secret::new(set("ACTIONS_RUNTIME_TOKEN").unwrap_or_default()),
+        v2: set("ACTIONS_CACHE_SERVICE_V2").is_some(),
+        mode: set("ACTIONS_CACHE_MODE").unwrap_or_default(),
+        service,
+        patience: Patience { stall: Duration::from_secs(stall), pause: Duration::from_secs(1) },
+    }
+}
+
+fn backend(
+    text: Option<&str>,
+    service: Option<CacheService>,
+    stall: u64,
+) -> Result<BackendOptions> {
+    let github = github(service, stall);
+    let named = github.results_url.is_some() || github.cache_url.is_some();
     match text {
+        None if named && !github.token.reveal().is_empty() => Ok(BackendOptions::GitHub(github)),
+        Some("github") if named => Ok(BackendOptions::GitHub(github)),
+        Some("github") => bail!(
+            "--backend github: ACTIONS_RESULTS_URL and ACTIONS_CACHE_URL are not set; a job's cache \
+             service is known to steps with `uses:` alone"
+        ),
         None => {
             let home = |name: &str, below: &str| {
                 let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
@@ -528,7 +565,7 @@ fn backend(text: Option<&str>) -> Result<BackendOptions> {
             Some(("dir", path)) if !path.is_empty() => {
                 Ok(BackendOptions::Directory(absolute(Path::new(path))?))
             }
-            _ => bail!("unknown backend {text:?}; this version knows dir:PATH"),
+            _ => bail!("unknown backend {text:?}; this version knows dir:PATH and github"),
         },
     }
 }

@@ -1,5 +1,6 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+use crate::backend::github::{Patience, Secret};
 use crate::daemon::DaemonChoice;
 use crate::store::StoreKind;
 use std::num::NonZeroUsize;
@@ -48,6 +49,36 @@ pub enum WorkflowMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendOptions {
     Directory(PathBuf),
+    GitHub(GitHubService),
+}
+
+/// The cache service of a job, as the runner names it in the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitHubService {
+    /// `ACTIONS_RESULTS_URL`
+    pub results_url: Option<String>,
+    /// `ACTIONS_CACHE_URL`
+    pub cache_url: Option<String>,
+    /// `GITHUB_SERVER_URL`
+    pub server_url: Option<String>,
+    /// `ACTIONS_RUNTIME_TOKEN`
+    pub token: Secret,
+    /// `ACTIONS_CACHE_SERVICE_V2` is not empty.
+    pub v2: bool,
+    /// `ACTIONS_CACHE_MODE`
+    pub mode: String,
+    /// The version that the user wants, whatever the environment says.
+    pub service: Option<CacheService>,
+    pub patience: Patience,
+}
+
+/// Version of the cache service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CacheService {
+    /// GHES, `act`, Forgejo, older runners of Gitea
+    V1,
+    /// github.com and ghe.com
+    V2,
 }
 
 #[derive(Debug, Clone, Copy)]

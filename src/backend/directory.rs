@@ -1,6 +1,6 @@
 //! Entries as files in a directory.
 
-use super::{Backend, Entry, EntryName, EntryWriter, ReadAt};
+use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use std::fs::File;
@@ -56,18 +56,19 @@ impl Backend for Directory {
         Ok(entries)
     }
 
-    fn writable(&self) -> Result<(), String> {
+    fn can_write(&self) -> Result<(), Refused> {
         match access(&self.path, Access::WRITE_OK | Access::EXEC_OK) {
             // It is made when it is needed.
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(e) => Err(format!("{} cannot be written to: {e}", self.path.display())),
+            Err(e) => Err(Refused::Write(format!("{}: {e}", self.path.display()))),
         }
     }
 
-    fn open(&self, entry: &Entry) -> Result<Box<dyn ReadAt>> {
-        let path = self.file_of(&entry.name)?;
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+        let path = self.file_of(name)?;
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        Ok(Box::new(FileReader(file)))
+        let size = file.metadata().with_context(|| format!("open {}", path.display()))?.len();
+        Ok(Box::new(FileReader { file, size }))
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
@@ -95,11 +96,18 @@ impl Backend for Directory {
     }
 }
 
-struct FileReader(File);
+struct FileReader {
+    file: File,
+    size: u64,
+}
 
 impl ReadAt for FileReader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 }
 
@@ -162,9 +170,9 @@ mod tests {
         assert_eq!(place.path().join("entries").read_dir().unwrap().count(), 1);
 
         let mut bytes = [0; 3];
-        backend.open(&entry).unwrap().read_at(2, &mut bytes).unwrap();
+        backend.open(&entry.name).unwrap().read_at(2, &mut bytes).unwrap();
         assert_eq!(&bytes, b"ole");
-        assert!(backend.open(&entry).unwrap().read_at(3, &mut bytes).is_err());
+        assert!(backend.open(&entry.name).unwrap().read_at(3, &mut bytes).is_err());
     }
 
     #[test]
@@ -183,7 +191,7 @@ mod tests {
     fn a_deleted_entry_is_gone_and_no_other() {
         let place = tempfile::tempdir().unwrap();
         let backend = Directory::new(place.path().join("entries"));
-        assert_eq!(backend.writable(), Ok(()), "a directory that is not there yet will be made");
+        assert_eq!(backend.can_write(), Ok(()), "a directory that is not there yet will be made");
         for _ in 0..2 {
             backend.create(&EntryName::new("k")).unwrap().finish().unwrap();
         }

@@ -4,12 +4,15 @@
 
 mod directory;
 mod entry;
+pub mod github;
 
 pub use directory::Directory;
 pub use entry::{EntryName, Generation};
 
+use crate::key::Rung;
 use anyhow::{Result, bail};
 use std::io::Write;
+use std::ops::Range;
 
 /// An entry that is there.
 #[derive(Debug, Clone)]
@@ -24,18 +27,38 @@ pub trait Backend {
     /// For people: what and where this is.
     fn describe(&self) -> String;
 
-    /// Every entry whose key passes, newest first.
-    fn entries(&self, passes: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>>;
-
-    /// Whether entries can be made here; else the reason. Asked before any work is done.
-    fn writable(&self) -> Result<(), String> {
+    /// Whether this run may read entries, as far as that is known beforehand.
+    fn can_read(&self) -> Result<(), Refused> {
         Ok(())
     }
 
-    /// Opens an entry for reading in ranges.
-    fn open(&self, entry: &Entry) -> Result<Box<dyn ReadAt>>;
+    /// Whether this run may write entries, as far as that is known beforehand.
+    fn can_write(&self) -> Result<(), Refused> {
+        Ok(())
+    }
 
-    /// Begins a new entry. It appears, whole, when its writer is finished, and never otherwise.
+    /// The newest entry of the first rung that has any, and the number of that rung.
+    fn find(&self, rungs: &[Rung]) -> Result<Option<(EntryName, usize)>> {
+        for (number, rung) in rungs.iter().enumerate() {
+            let entries = self.entries(&|key| rung.holds(key))?;
+            if let Some(entry) = entries.into_iter().next() {
+                return Ok(Some((entry.name, number)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every entry whose key passes, newest first.
+    ///
+    /// # Errors
+    /// Also when the backend has no list of entries.
+    fn entries(&self, passes: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>>;
+
+    /// Opens an entry for reading in ranges.
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>>;
+
+    /// Begins a new entry. It appears, whole, when its writer is finished, and never otherwise. Its
+    /// writer says under which name: where this one is taken by accident, a later generation.
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>>;
 
     /// Deletes an entry. One that is gone already is no error.
@@ -44,8 +67,28 @@ pub trait Backend {
     }
 }
 
+/// What a backend does not do, though nothing failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("this run can not read from the cache: {0}")]
+    Read(String),
+    #[error("this run can not write to the cache: {0}")]
+    Write(String),
+    #[error("somebody else has saved {0}, or is about to")]
+    Taken(String),
+}
+
 /// Reading in ranges.
 pub trait ReadAt {
+    /// Size of the entry in bytes.
+    fn size(&self) -> u64;
+
+    /// Says what will be read next, in this order: a remote backend fetches ahead. Everything else can
+    /// still be read.
+    fn expect(&mut self, ranges: &[Range<u64>]) {
+        let _ = ranges;
+    }
+
     /// Fills the buffer from an offset.
     ///
     /// # Errors

@@ -68,34 +68,42 @@ fn disk(opened: &Opened) -> u64 {
 
 /// Opens the snapshot that is meant: a file, or what the ladder finds.
 pub fn open(options: &Look) -> Result<(String, Opened, Box<dyn ReadAt>)> {
-    let (name, size, mut reader): (String, u64, Box<dyn ReadAt>) = match &options.file {
+    let (name, mut reader): (String, Box<dyn ReadAt>) = match &options.file {
         Some(path) => {
             let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
             let metadata = file.metadata()?;
             if !metadata.is_file() {
                 bail!("{} is no file", path.display());
             }
-            (path.display().to_string(), metadata.len(), Box::new(OpenFile(file)))
+            let size = metadata.len();
+            (path.display().to_string(), Box::new(OpenFile { file, size }))
         }
         None => {
             let kind = lookup::kind(&options.store)?;
             let key = lookup::key(&options.store, &options.key, kind, None)?;
-            let backend = lookup::backend(&options.backend);
-            let Some((entry, _)) = lookup::find(backend.as_ref(), &key.ladder)? else {
+            let backend = lookup::backend(&options.backend, kind)?;
+            let Some((name, _)) = lookup::find(backend.as_ref(), &key.ladder)? else {
                 bail!("no entry for {} in {}", key.text, backend.describe());
             };
-            (entry.name.to_string(), entry.size, backend.open(&entry)?)
+            (name.to_string(), backend.open(&name)?)
         }
     };
-    let opened = lookup::open(reader.as_mut(), size, &mut 0)
-        .with_context(|| format!("{name} cannot be used"))?;
+    let opened =
+        lookup::open(reader.as_mut(), &mut 0).with_context(|| format!("{name} cannot be used"))?;
     Ok((name, opened, reader))
 }
 
-struct OpenFile(File);
+struct OpenFile {
+    file: File,
+    size: u64,
+}
 
 impl ReadAt for OpenFile {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-        self.0.read_exact_at(buffer, offset)
+        self.file.read_exact_at(buffer, offset)
     }
 }

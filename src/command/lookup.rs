@@ -1,11 +1,12 @@
 //! From flags to a store, a key, an entry: what several verbs begin with.
 
-use crate::backend::{Backend, Directory, Entry, ReadAt};
+use crate::backend::github::GitHub;
+use crate::backend::{Backend, Directory, EntryName, ReadAt};
 use crate::key::{Key, Ladder, Rung};
 use crate::options::{BackendOptions, KeyOptions, StoreOptions};
 use crate::privileged::protocol::StoreRequest;
 use crate::report::Hit;
-use crate::snapshot::{Opened, SnapshotError};
+use crate::snapshot::{Opened, SnapshotError, cache_version};
 use crate::store::{Layout, StoreKind, system};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
@@ -62,34 +63,36 @@ fn program_version(program: &str) -> Option<String> {
     text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }
 
-pub fn backend(options: &BackendOptions) -> Box<dyn Backend> {
+/// The backend for snapshots of a kind of store.
+pub fn backend(options: &BackendOptions, kind: StoreKind) -> Result<Box<dyn Backend>> {
     match options {
-        BackendOptions::Directory(path) => Box::new(Directory::new(path.clone())),
+        BackendOptions::Directory(path) => Ok(Box::new(Directory::new(path.clone()))),
+        BackendOptions::GitHub(service) => {
+            let store_dir = match kind {
+                StoreKind::Plain => "",
+                kind => Layout::of(kind, Path::new("/"))?.store_dir,
+            };
+            let version = cache_version(kind.name(), store_dir, &system());
+            Ok(Box::new(GitHub::new(service, &version.to_string())?))
+        }
     }
 }
 
 /// Climbs down the ladder; gives back the newest entry of the first rung that has any.
-pub fn find(backend: &dyn Backend, ladder: &Ladder) -> Result<Option<(Entry, Hit)>> {
-    for rung in &ladder.rungs {
-        let entries = backend.entries(&|key| rung.holds(key))?;
-        if let Some(entry) = entries.into_iter().next() {
-            let hit = match rung {
-                Rung::Exact(_) => Hit::Exact,
-                Rung::Prefix(_) => Hit::Prefix,
-            };
-            return Ok(Some((entry, hit)));
-        }
-    }
-    Ok(None)
+pub fn find(backend: &dyn Backend, ladder: &Ladder) -> Result<Option<(EntryName, Hit)>> {
+    let found = backend.find(&ladder.rungs)?;
+    Ok(found.map(|(name, number)| {
+        let hit = match ladder.rungs[number] {
+            Rung::Exact(_) => Hit::Exact,
+            Rung::Prefix(_) => Hit::Prefix,
+        };
+        (name, hit)
+    }))
 }
 
 /// Reads head and index of an entry; counts what it reads into `downloaded`.
-pub fn open(
-    reader: &mut dyn ReadAt,
-    size: u64,
-    downloaded: &mut u64,
-) -> Result<Opened, SnapshotError> {
-    crate::snapshot::open(size, &mut |at, buffer| {
+pub fn open(reader: &mut dyn ReadAt, downloaded: &mut u64) -> Result<Opened, SnapshotError> {
+    crate::snapshot::open(reader.size(), &mut |at, buffer| {
         *downloaded += buffer.len() as u64;
         reader.read_at(at, buffer)
     })

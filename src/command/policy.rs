@@ -2,7 +2,7 @@
 
 use super::lookup;
 use super::state::State;
-use crate::backend::{Backend, Entry};
+use crate::backend::{Backend, EntryName};
 use crate::options::{JobStatus, Policy, SavePolicy};
 use crate::privileged::protocol::{Growth, KnownItem};
 use crate::report::{self, Outcome};
@@ -36,12 +36,12 @@ impl Newest {
     pub fn read(
         policy: &SavePolicy,
         backend: &dyn Backend,
-        entry: Option<&Entry>,
+        entry: Option<&EntryName>,
         state: Option<&State>,
         outcome: &mut Outcome,
     ) -> Option<Self> {
         let entry = entry.filter(|_| policy.policy == Policy::Auto)?;
-        let name = entry.name.to_string();
+        let name = entry.to_string();
         let tried = state.filter(|state| state.restore.entry.as_ref() == Some(&name));
         if tried.is_some_and(|state| state.restore.failed) {
             return None;
@@ -58,9 +58,9 @@ impl Newest {
     }
 }
 
-fn held(backend: &dyn Backend, entry: &Entry) -> Result<Vec<KnownItem>> {
+fn held(backend: &dyn Backend, entry: &EntryName) -> Result<Vec<KnownItem>> {
     let mut reader = backend.open(entry)?;
-    let opened = lookup::open(reader.as_mut(), entry.size, &mut 0)?;
+    let opened = lookup::open(reader.as_mut(), &mut 0)?;
     let known = opened
         .index
         .items

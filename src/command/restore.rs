@@ -7,7 +7,7 @@ use super::require;
 use super::session::{Session, failure, reported, tell_skipped};
 use super::state::{Begun, State};
 use super::summary;
-use crate::backend::ReadAt;
+use crate::backend::{ReadAt, Refused};
 use crate::options::Restore;
 use crate::privileged::client::{RootFailure, RootHalf};
 use crate::privileged::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored};
@@ -69,18 +69,27 @@ fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
 fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let Session { root, key, backend, progress } = session;
     let looking = Instant::now();
-    let Some((entry, hit)) = find(backend.as_ref(), &key.ladder)? else {
-        outcome.seconds.lookup = looking.elapsed().as_secs_f64();
-        outcome.reason =
-            Some(format!("no entry for the key or its prefixes in {}", outcome.backend));
-        return Ok(());
+    let found = find(backend.as_ref(), &key.ladder);
+    outcome.seconds.lookup = looking.elapsed().as_secs_f64();
+    let (name, hit) = match found {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            let nothing = format!("no entry for the key or its prefixes in {}", outcome.backend);
+            outcome.reason = Some(nothing);
+            return Ok(());
+        }
+        Err(e) if e.is::<Refused>() => {
+            outcome.reason = Some(e.to_string());
+            return Ok(());
+        }
+        Err(e) => return Err(e),
     };
-    outcome.matched_key = Some(entry.name.key.clone());
-    outcome.entry = Some(entry.name.to_string());
-    outcome.bytes.snapshot = entry.size;
-    let mut reader = backend.open(&entry)?;
-    let opened = lookup::open(reader.as_mut(), entry.size, &mut outcome.bytes.downloaded)
-        .with_context(|| format!("the snapshot {} cannot be used", entry.name))?;
+    outcome.matched_key = Some(name.key.clone());
+    outcome.entry = Some(name.to_string());
+    let mut reader = backend.open(&name)?;
+    outcome.bytes.snapshot = reader.size();
+    let opened = lookup::open(reader.as_mut(), &mut outcome.bytes.downloaded)
+        .with_context(|| format!("the snapshot {name} cannot be used"))?;
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
     outcome.created = Some(opened.head.created.clone());
     outcome.seconds.cold = opened.head.cold_seconds;
@@ -172,6 +181,7 @@ fn stage_and_commit(
     fetch: &mut Fetch<'_>,
     progress: &mut Progress,
 ) -> Result<Restored> {
+    fetch.expect(&plan.frames);
     for &number in &plan.frames {
         let bytes = fetch.frame(number)?;
         root.send(&Request::Frame { number }, &bytes)?;
@@ -200,6 +210,12 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
+    /// Says which frames come next.
+    fn expect(&mut self, numbers: &[u32]) {
+        let frames = numbers.iter().filter_map(|&number| self.index.frames.get(number as usize));
+        self.reader.expect(&frames.map(|f| f.at..f.at + f.size).collect::<Vec<_>>());
+    }
+
     fn frame(&mut self, number: u32) -> Result<Vec<u8>> {
         let started = Instant::now();
         let entry = self.index.frames.get(number as usize).context("no such frame")?;

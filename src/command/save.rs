@@ -6,7 +6,7 @@ use super::session::{Session, failure, reported, tell_skipped};
 use super::state::State;
 use super::{Ending, profiles, retention, summary};
 use crate::action;
-use crate::backend::EntryName;
+use crate::backend::{EntryName, Refused};
 use crate::key::Ladder;
 use crate::options::{Baseline, JobStatus, Policy, Save};
 use crate::privileged::client::RootHalf;
@@ -57,23 +57,23 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let key = state.map_or_else(|| key.clone(), |state| state.key(key));
     let Session { mut root, key, backend, mut progress } =
         Session::begin(store, &key, backend, output, outcome)?;
-    if let Err(why) = backend.writable() {
-        let reason = format!("this run cannot write: {why}");
-        if policy.policy == Policy::Auto {
-            outcome.reason = Some(reason);
-            return Ok(());
-        }
-        bail!(reason);
+    if let Err(refused) = backend.can_write() {
+        return not_saved(refused, policy.policy, outcome);
     }
 
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
-    let newest = find(backend.as_ref(), &exact)?;
-    if let Some((entry, hit)) = &newest {
+    let newest = match find(backend.as_ref(), &exact) {
+        Ok(newest) => newest,
+        // A run may write without being allowed to read.
+        Err(e) if e.is::<Refused>() => None,
+        Err(e) => return Err(e),
+    };
+    if let Some((name, hit)) = &newest {
         outcome.hit = *hit;
-        outcome.matched_key = Some(entry.name.key.clone());
+        outcome.matched_key = Some(name.key.clone());
     }
-    let newest = newest.as_ref().map(|(entry, _)| entry);
+    let newest = newest.as_ref().map(|(name, _)| name);
     let newest = Newest::read(policy, backend.as_ref(), newest, state, outcome);
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
@@ -103,12 +103,16 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let head =
         Head { profiles, cold_seconds, ..head(&key.text, ingredients, facts, items, nar_bytes) };
     let entry = EntryName::new(&key.text);
-    root.send(&Request::Pack, &[])?;
     if options.dry_run {
+        root.send(&Request::Pack, &[])?;
         pack(&mut root, std::io::sink(), &head, &mut progress, outcome)?;
         return Ok(());
     }
-    let writer = backend.create(&entry)?;
+    let writer = match backend.create(&entry) {
+        Ok(writer) => writer,
+        Err(e) => return not_saved(e.downcast::<Refused>()?, policy.policy, outcome),
+    };
+    root.send(&Request::Pack, &[])?;
     let writer = pack(&mut root, writer, &head, &mut progress, outcome)?;
     let uploading = Instant::now();
     let written = writer.finish()?;
@@ -119,6 +123,16 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     if let Some(keep) = options.keep {
         retention::retain(backend.as_ref(), &written.name, keep, outcome);
     }
+    Ok(())
+}
+
+/// Books why the backend takes no entry. Whoever asked for a save in any case is told by an error,
+/// unless somebody else does the same.
+fn not_saved(refused: Refused, policy: Policy, outcome: &mut Outcome) -> Result<()> {
+    if policy != Policy::Auto && !matches!(refused, Refused::Taken(_)) {
+        return Err(refused.into());
+    }
+    outcome.reason = Some(refused.to_string());
     Ok(())
 }
 

@@ -30,7 +30,7 @@ impl Session {
         outcome.phase = Phase::Start.name();
         let kind = lookup::kind(store)?;
         outcome.store = kind.to_string();
-        let backend = lookup::backend(backend);
+        let backend = lookup::backend(backend, kind)?;
         outcome.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
         let mut root = RootHalf::start(&cancelled)?;

@@ -28,6 +28,7 @@ fn run(options: &Look) -> Result<Ending> {
     progress.phase("verify", index.frames.iter().map(|f| f.size).sum(), None);
 
     let mut verifier = Verifier::new(index)?;
+    reader.expect(&index.frames.iter().map(|f| f.at..f.at + f.size).collect::<Vec<_>>());
     let mut read = 0;
     for (number, frame) in (0..).zip(&index.frames) {
         if cancelled.load(Ordering::Relaxed) {

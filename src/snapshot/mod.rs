@@ -41,7 +41,7 @@ mod write;
 
 pub use database::write_database;
 pub use digest::Digest;
-pub use head::{FORMAT, Head, Origin, ProfileFacts, StoreFacts};
+pub use head::{FORMAT, Head, Origin, ProfileFacts, StoreFacts, cache_version};
 pub use index::{Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry};
 pub use member::Attributes;
 pub use open::{Opened, open, read_frame};

@@ -19,6 +19,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod cache;
+pub mod cache_service;
 mod client;
 pub mod corpus;
 mod daemon;

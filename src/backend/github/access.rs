@@ -1,0 +1,101 @@
+//! What this run may do with the cache, known before any request.
+
+use super::secret::Secret;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+/// Reading and writing, each with the reason where it is not allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    pub no_read: Option<String>,
+    pub no_write: Option<String>,
+}
+
+impl Access {
+    /// From `ACTIONS_CACHE_MODE` and the scopes in the token. Both are read leniently: what is not
+    /// understood forbids nothing, because the service has the last word anyway.
+    /// Source: actions/toolkit `packages/cache/src/internal/config.ts`, actions/runner #4538.
+    pub fn of(mode: &str, token: &Secret) -> Self {
+        let mode = mode.trim().to_lowercase();
+        let by_mode = |allowed: [&str; 2]| {
+            let known = ["none", "read", "write", "write-only"].contains(&mode.as_str());
+            (known && !allowed.contains(&mode.as_str()))
+                .then(|| format!("the workflow says cache-mode: {mode}"))
+        };
+        let permissions = permissions(token);
+        let by_token = |bit: i64, what: &str| {
+            let all = permissions.as_ref()?;
+            let denied = all.iter().all(|permission| permission & bit == 0);
+            denied.then(|| {
+                format!(
+                    "its token has no scope that is {what}, as for events that people without \
+                     write access can trigger"
+                )
+            })
+        };
+        Access {
+            no_read: by_mode(["read", "write"]).or_else(|| by_token(1, "readable")),
+            no_write: by_mode(["write", "write-only"]).or_else(|| by_token(2, "writable")),
+        }
+    }
+}
+
+/// The permission bits of every scope in the claim `ac` of the token: 1 reads, 2 writes. The claim is
+/// a JSON array inside a string (tonistiigi/go-actions-cache `cache.go`).
+fn permissions(token: &Secret) -> Option<Vec<i64>> {
+    #[derive(Deserialize)]
+    struct Claims {
+        ac: String,
+    }
+    #[derive(Deserialize)]
+    struct Scope {
+        #[serde(rename = "Permission")]
+        permission: i64,
+    }
+    let payload = token.reveal().split('.').nth(1)?;
+    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
+    let claims: Claims = serde_json::from_slice(&payload).ok()?;
+    let scopes: Vec<Scope> = serde_json::from_str(&claims.ac).ok()?;
+    Some(scopes.into_iter().map(|scope| scope.permission).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(ac: &str) -> Secret {
+        let claims = serde_json::json!({ "ac": ac, "exp": 1 }).to_string();
+        Secret::new(format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims)))
+    }
+
+    fn allowed(mode: &str, token: &Secret) -> (bool, bool) {
+        let Access { no_read, no_write } = Access::of(mode, token);
+        (no_read.is_none(), no_write.is_none())
+    }
+
+    #[test]
+    fn the_mode_decides_and_what_is_unknown_permits() {
+        let open = Secret::new("no.jwt.at-all");
+        for (mode, expected) in [
+            ("", (true, true)),
+            ("sideways", (true, true)),
+            (" Read\n", (true, false)),
+            ("write", (true, true)),
+            ("write-only", (false, true)),
+            ("none", (false, false)),
+        ] {
+            assert_eq!(allowed(mode, &open), expected, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn the_scopes_of_the_token_decide() {
+        let main = r#"[{"Scope":"refs/heads/main","Permission":1}]"#;
+        assert_eq!(allowed("", &token(main)), (true, false));
+        let both = r#"[{"Scope":"refs/pull/1/merge","Permission":3},{"Scope":"refs/heads/main","Permission":1}]"#;
+        assert_eq!(allowed("", &token(both)), (true, true));
+        assert_eq!(allowed("", &token("[]")), (false, false));
+        assert_eq!(allowed("", &token("not json")), (true, true));
+    }
+}

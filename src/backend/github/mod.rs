@@ -1,0 +1,200 @@
+//! Entries in the cache service of GitHub Actions, version 2 and 1.
+//!
+//! The service knows keys and versions; the bytes are a blob elsewhere, behind signed URLs. An entry's
+//! key there is its name here, key and generation, so that every save is a new entry and a lookup by
+//! prefix finds the newest. The rest of the room is synchronous: this part has threads of its own.
+//!
+//! No error and no description holds the token or a URL.
+
+mod access;
+mod reader;
+mod secret;
+mod service;
+mod source;
+mod upload;
+mod v1;
+mod v2;
+mod wire;
+
+pub use secret::Secret;
+pub use wire::Patience;
+
+use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused};
+use crate::key::Rung;
+use crate::options::GitHubService;
+use access::Access;
+use anyhow::{Context, Result, bail};
+use reader::Reader;
+use service::{KEYS, Match, Reserved, Service};
+use source::{Probed, Source};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use wire::{TRIES, Wire};
+
+/// Size of a block on its way up, in bytes.
+const BLOCK: usize = 16 << 20;
+
+/// What the first request for an entry asks for: its head, as a rule.
+const HEAD: u64 = 64 << 10;
+
+/// Every generation begins with it, until the year 2100. Longer than a dot, so that the prefix of an
+/// exact key holds few others: `nix-2.8` is also how `nix-2.8.0-abc` begins.
+const CENTURY: &str = ".20";
+
+pub struct GitHub {
+    hub: Arc<Hub>,
+    access: Access,
+    /// URLs of entries that were found and not opened yet.
+    found: Mutex<HashMap<EntryName, Secret>>,
+    block: usize,
+}
+
+/// What readers and writers have in common.
+struct Hub {
+    service: Service,
+}
+
+impl Hub {
+    fn wire(&self) -> &Wire {
+        &self.service.wire
+    }
+}
+
+impl GitHub {
+    /// `version` is the layout of the entries, 64 hex digits: those of another one are never seen.
+    ///
+    /// # Errors
+    /// When the environment names no service.
+    pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
+        let wire = Arc::new(Wire::new(options.token.clone(), options.patience)?);
+        let service = Service::new(options, wire, version)?;
+        Ok(GitHub {
+            hub: Arc::new(Hub { service }),
+            access: Access::of(&options.mode, &options.token),
+            found: Mutex::default(),
+            block: BLOCK,
+        })
+    }
+
+    /// With blocks of another size.
+    pub fn with_blocks_of(mut self, bytes: usize) -> Self {
+        self.block = bytes.max(1);
+        self
+    }
+
+    /// One lookup.
+    fn look(&self, rungs: &[Rung]) -> Result<Option<Match>> {
+        let mut keys: Vec<String> = rungs.iter().map(asked).collect();
+        // Some servers take the first key for exact and only the others for prefixes.
+        keys.insert(0, keys[0].clone());
+        self.hub.wire().runtime().block_on(self.hub.service.lookup(&keys))
+    }
+}
+
+/// The name in a key of the service. Some servers write keys in lower case.
+fn named(key: &str) -> Option<EntryName> {
+    let dot = key.rmatch_indices('.').nth(1)?.0;
+    let (key, generation) = key.split_at(dot);
+    EntryName::parse(&format!("{key}{}", generation.to_ascii_uppercase()))
+}
+
+/// Case does not count in keys of the service.
+fn same(a: &str, b: &str) -> bool {
+    a.to_lowercase() == b.to_lowercase()
+}
+
+/// What to ask for so that the rung's entries are among those found.
+fn asked(rung: &Rung) -> String {
+    match rung {
+        Rung::Exact(key) => format!("{key}{CENTURY}"),
+        Rung::Prefix(prefix) => prefix.clone(),
+    }
+}
+
+impl Backend for GitHub {
+    fn describe(&self) -> String {
+        self.hub.service.describe()
+    }
+
+    fn can_read(&self) -> Result<(), Refused> {
+        self.access.no_read.clone().map_or(Ok(()), |why| Err(Refused::Read(why)))
+    }
+
+    fn can_write(&self) -> Result<(), Refused> {
+        self.access.no_write.clone().map_or(Ok(()), |why| Err(Refused::Write(why)))
+    }
+
+    fn find(&self, rungs: &[Rung]) -> Result<Option<(EntryName, usize)>> {
+        self.can_read()?;
+        let mut first = 0;
+        while first < rungs.len() {
+            // The first key counts twice.
+            let end = rungs.len().min(first + KEYS - 1);
+            let Some(found) = self.look(&rungs[first..end])? else {
+                first = end;
+                continue;
+            };
+            let key = found.key.to_lowercase();
+            let for_it = |number: &usize| key.starts_with(&asked(&rungs[*number]).to_lowercase());
+            let number = (first..end).find(for_it).unwrap_or(first);
+            match named(&found.key).filter(|name| rungs[number].holds(&name.key)) {
+                Some(name) => {
+                    let mut names = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+                    names.insert(name.clone(), found.url);
+                    return Ok(Some((name, number)));
+                }
+                // A longer key, which hides what there is for the next rungs.
+                None => first = number + 1,
+            }
+        }
+        Ok(None)
+    }
+
+    fn entries(&self, _: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>> {
+        bail!("the cache service finds entries by their keys, and has no list of them")
+    }
+
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+        self.can_read()?;
+        let known = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let runtime = self.hub.wire().runtime();
+        let url = match known {
+            Some(url) => url,
+            None => {
+                let key = name.to_string();
+                let found =
+                    runtime.block_on(self.hub.service.lookup(&[key.clone(), key.clone()]))?;
+                let found = found.filter(|found| same(&found.key, &key));
+                found.with_context(|| format!("there is no entry {key} (any more)"))?.url
+            }
+        };
+        let probe = Source::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);
+        let reader = match runtime.block_on(probe).with_context(|| format!("open {name}"))? {
+            Probed::Ranges(source, head) => Reader::ranges(Arc::clone(&self.hub), source, head),
+            Probed::Whole(file, size) => Reader::whole(Arc::clone(&self.hub), file, size),
+        };
+        Ok(Box::new(reader))
+    }
+
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+        self.can_write()?;
+        let mut name = name.clone();
+        let reserve =
+            |name: &EntryName| self.hub.wire().runtime().block_on(self.hub.service.reserve(name));
+        let mut reserved = reserve(&name)?;
+        let mut lost = 0;
+        while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {
+            // By ourselves, it seems, and the URL went with the answer that was lost.
+            lost += 1;
+            name = EntryName::new(&name.key);
+            reserved = reserve(&name)?;
+        }
+        match reserved {
+            Reserved::Here(upload) => {
+                let hub = Arc::clone(&self.hub);
+                Ok(Box::new(upload::Writer::new(hub, name, upload, self.block)))
+            }
+            Reserved::Taken { .. } => Err(Refused::Taken(name.to_string()).into()),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The way out: what a restore reads of an entry, fetched ahead in parallel ranges.
+
+use super::Hub;
+use super::source::{Lost, Source};
+use crate::backend::ReadAt;
+use anyhow::Result;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// Largest range in one request, in bytes.
+const RANGE: u64 = 8 << 20;
+
+/// Ranges on their way at a time; as many more may wait in memory to be read.
+const PARALLEL: usize = 8;
+
+/// What is fetched of the end of an entry when a part of it is read: its index is there.
+const TAIL: u64 = 256 << 10;
+
+/// What lies between two wanted ranges and is fetched along with them rather than asked around.
+const GAP: u64 = 64 << 10;
+
+pub struct Reader {
+    hub: Arc<Hub>,
+    source: Option<Arc<Source>>,
+    size: u64,
+    /// Parts that are kept: the head, and the tail once it was read.
+    kept: Vec<(u64, Vec<u8>)>,
+    /// What is not asked for yet, in the order of reading.
+    planned: VecDeque<Range<u64>>,
+    coming: VecDeque<Coming>,
+    /// All of it, where the server knows no ranges.
+    whole: Option<File>,
+}
+
+/// A range that was asked for.
+struct Coming {
+    range: Range<u64>,
+    bytes: State,
+}
+
+enum State {
+    Asked(Task),
+    Here(Vec<u8>),
+}
+
+/// Ends with its value.
+struct Task(JoinHandle<Result<Vec<u8>, Lost>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Reader {
+    pub fn ranges(hub: Arc<Hub>, source: Source, head: Vec<u8>) -> Self {
+        let size = source.size;
+        let source = Some(Arc::new(source));
+        let kept = vec![(0, head)];
+        let (planned, coming) = Default::default();
+        Reader { hub, source, size, kept, planned, coming, whole: None }
+    }
+
+    pub fn whole(hub: Arc<Hub>, file: File, size: u64) -> Self {
+        let (kept, planned, coming) = Default::default();
+        Reader { hub, source: None, size, kept, planned, coming, whole: Some(file) }
+    }
+
+    /// Asks for planned ranges until enough are on their way.
+    fn ask_ahead(&mut self) {
+        let Some(source) = &self.source else { return };
+        while self.coming.len() < PARALLEL {
+            let Some(range) = self.planned.pop_front() else { return };
+            let bytes = State::Asked(ask(&self.hub, source, range.clone()));
+            self.coming.push_back(Coming { range, bytes });
+        }
+    }
+
+    /// The rest of `range` that is not in the buffer yet, from what was planned; how much it was.
+    fn from_plan(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, Lost> {
+        // What lies before is not read any more.
+        while self.coming.front().is_some_and(|coming| coming.range.end <= at) {
+            self.coming.pop_front();
+        }
+        if self.coming.is_empty() {
+            while self.planned.front().is_some_and(|range| range.end <= at) {
+                self.planned.pop_front();
+            }
+        }
+        let planned = self.coming.front().map(|coming| &coming.range).or(self.planned.front());
+        if !planned.is_some_and(|range| range.contains(&at)) {
+            return Ok(0);
+        }
+        self.ask_ahead();
+        let Some(Coming { range, bytes }) = self.coming.front_mut() else { return Ok(0) };
+        if let State::Asked(task) = bytes {
+            *bytes = State::Here(wait(&self.hub, task)?);
+        }
+        let State::Here(bytes) = bytes else { return Ok(0) };
+        let from = (at - range.start) as usize;
+        let count = buffer.len().min(bytes.len() - from);
+        buffer[..count].copy_from_slice(&bytes[from..from + count]);
+        Ok(count)
+    }
+
+    fn fill(&mut self, at: u64, buffer: &mut [u8]) -> Result<(), Lost> {
+        let end = at + buffer.len() as u64;
+        for (from, bytes) in &self.kept {
+            if *from <= at && end <= from + bytes.len() as u64 {
+                let inside = (at - from) as usize;
+                buffer.copy_from_slice(&bytes[inside..inside + buffer.len()]);
+                return Ok(());
+            }
+        }
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.from_plan(at + filled as u64, &mut buffer[filled..])? {
+                0 => return self.directly(at + filled as u64, &mut buffer[filled..]),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// What nobody planned: at once, in parallel ranges.
+    fn directly(&mut self, at: u64, buffer: &mut [u8]) -> Result<(), Lost> {
+        let Some(source) = &self.source else { return Err(Lost::NoRanges) };
+        let end = at + buffer.len() as u64;
+        let tail = self.size.saturating_sub(TAIL);
+        if at >= tail {
+            let task = ask(&self.hub, source, tail..self.size);
+            let bytes = wait(&self.hub, &mut { task })?;
+            let inside = (at - tail) as usize;
+            buffer.copy_from_slice(&bytes[inside..inside + buffer.len()]);
+            self.kept.push((tail, bytes));
+            return Ok(());
+        }
+        let mut left = cut(at..end).into_iter();
+        let mut coming: VecDeque<Task> = VecDeque::new();
+        let mut filled = 0;
+        while filled < buffer.len() {
+            while coming.len() < PARALLEL
+                && let Some(range) = left.next()
+            {
+                coming.push_back(ask(&self.hub, source, range));
+            }
+            let Some(mut task) = coming.pop_front() else { break };
+            let bytes = wait(&self.hub, &mut task)?;
+            buffer[filled..filled + bytes.len()].copy_from_slice(&bytes);
+            filled += bytes.len();
+        }
+        Ok(())
+    }
+}
+
+impl ReadAt for Reader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.saturating_add(buffer.len() as u64);
+        if end > self.size {
+            let text = format!("truncated: got {} of {end} bytes", self.size);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        if self.whole.is_none() {
+            match self.fill(offset, buffer) {
+                Ok(()) => return Ok(()),
+                Err(Lost::Failed(e)) => return Err(io::Error::other(e)),
+                Err(Lost::NoRanges) => self.take_whole().map_err(io::Error::other)?,
+            }
+        }
+        match &self.whole {
+            Some(file) => file.read_exact_at(buffer, offset),
+            None => Err(io::Error::other("there is nothing to read from")),
+        }
+    }
+
+    fn expect(&mut self, ranges: &[Range<u64>]) {
+        let mut joined: Vec<Range<u64>> = Vec::new();
+        for range in ranges.iter().filter(|range| !range.is_empty() && range.end <= self.size) {
+            match joined.last_mut() {
+                Some(last) if (last.end..=last.end + GAP).contains(&range.start) => {
+                    last.end = range.end;
+                }
+                _ => joined.push(range.clone()),
+            }
+        }
+        self.coming.clear();
+        self.planned = joined.into_iter().flat_map(cut).collect();
+        self.ask_ahead();
+    }
+}
+
+impl Reader {
+    /// The server gives no ranges any more: one stream for all of it.
+    fn take_whole(&mut self) -> Result<()> {
+        self.coming.clear();
+        self.planned.clear();
+        if let Some(source) = &self.source {
+            let (file, size) = self.hub.wire().runtime().block_on(source.spool())?;
+            anyhow::ensure!(size == self.size, "truncated: got {size} of {} bytes", self.size);
+            self.whole = Some(file);
+        }
+        Ok(())
+    }
+}
+
+fn ask(hub: &Hub, source: &Arc<Source>, range: Range<u64>) -> Task {
+    let source = Arc::clone(source);
+    Task(hub.wire().runtime().spawn(async move { source.range(range).await }))
+}
+
+fn wait(hub: &Hub, task: &mut Task) -> Result<Vec<u8>, Lost> {
+    hub.wire().runtime().block_on(&mut task.0).map_err(|e| Lost::Failed(e.into()))?
+}
+
+/// In pieces of at most [`RANGE`].
+fn cut(range: Range<u64>) -> Vec<Range<u64>> {
+    let starts = (range.start..range.end).step_by(RANGE as usize);
+    starts.map(|start| start..range.end.min(start + RANGE)).collect()
+}

@@ -1,0 +1,75 @@
+//! What must never be printed, and texts of servers with it taken out.
+
+use std::fmt;
+
+/// A token or a signed URL: readable by code that means it, never by a format string.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The secret itself, for a request and nothing else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Longest text of a server that is handed on, in characters.
+const SAID: usize = 300;
+
+/// What a server said, fit to be printed: one line of bounded length, without `token`, without the
+/// paths and queries of URLs, and without signatures. `act` has its token in a path.
+pub fn redacted(text: &str, token: &Secret) -> String {
+    let text = match token.reveal() {
+        "" => text.to_owned(),
+        token => text.replace(token, "(secret)"),
+    };
+    let words = text.split_whitespace().map(|word| {
+        if let Some(at) = word.find("://") {
+            let host = at + "://".len();
+            let end = word[host..].find(['/', '?', '#']).map_or(word.len(), |end| host + end);
+            let cut = if end < word.len() { "/(secret)" } else { "" };
+            return format!("{}{cut}", &word[..end]);
+        }
+        match ["sig=", "sig%3D", "sig%3d", "Bearer"].iter().filter_map(|mark| word.find(mark)).min()
+        {
+            Some(at) => format!("{}(secret)", &word[..at]),
+            None => word.to_owned(),
+        }
+    });
+    let text: String = words.collect::<Vec<_>>().join(" ");
+    text.chars().filter(|c| !c.is_control()).take(SAID).collect()
+}
+
+/// The host of a URL, which may be printed.
+pub fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    // Without a user and a password.
+    rest[..end].rsplit('@').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_left_in_a_text() {
+        let token = Secret::new("eyJhbG.tok.en");
+        let text = "no: https://h:1/a?sig=abc%2B rejected,\n sig=abc with eyJhbG.tok.en\u{7} done";
+        let said = redacted(text, &token);
+        assert_eq!(said, "no: https://h:1/(secret) rejected, (secret) with (secret) done");
+        assert_eq!(redacted(&"x".repeat(5000), &token).len(), SAID);
+        assert_eq!(format!("{token:?}"), "(secret)");
+        assert_eq!(host("https://u:p@h:1/a?b"), "h:1");
+    }
+}

@@ -1,0 +1,770 @@
+//! A cache service for the tests: versions 2 and 1, with a blob server of its own or Azurite behind
+//! signed URLs, and switches for everything that goes wrong with such services.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::{Value, json};
+
+/// The token that the service takes. Its last part must not be seen anywhere.
+pub const TOKEN: &str = "e30.e30.runtime-token-of-the-test";
+
+/// In every signed URL; must not be seen anywhere either.
+pub const SIGNATURE: &str = "signature-of-the-test";
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    Lookup,
+    Reserve,
+    Finalize,
+    /// A block, a piece of version 1, or a blob in one request.
+    Block,
+    BlockList,
+    /// Reading a blob.
+    Range,
+}
+
+/// What goes wrong with one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection is reset before anything is done.
+    Reset,
+    /// It is done, and the connection is reset before the answer.
+    LostAnswer,
+    /// Reset in the middle of the answer's body.
+    ResetInBody,
+    /// Half of the body, then nothing.
+    StallInBody,
+    /// Nothing at all.
+    Stall,
+    /// The body is shorter than its length says, and ends in order.
+    Short,
+    /// An error with this status and body.
+    Status(u16, &'static str),
+    /// The same with `Retry-After`, in seconds.
+    Later(u16, u64),
+    /// A page of some proxy.
+    Page,
+    /// The whole blob where a range was asked for.
+    WholeBody,
+    /// The whole blob, in chunks without a length.
+    WholeInChunks,
+    /// Another range than the one asked for.
+    OtherRange,
+    /// Another entity tag than before.
+    OtherTag,
+    /// Done a little later than what comes after it.
+    Slow,
+}
+
+/// A request that arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub place: Place,
+    pub connection: usize,
+    pub headers: HashMap<String, String>,
+    pub body: Value,
+}
+
+#[derive(Clone)]
+struct Row {
+    key: String,
+    version: String,
+    blob: String,
+    done: bool,
+}
+
+#[derive(Default)]
+struct Blob {
+    blocks: BTreeMap<String, Vec<u8>>,
+    pieces: BTreeMap<u64, Vec<u8>>,
+    content: Option<Arc<Vec<u8>>>,
+}
+
+#[derive(Default)]
+struct State {
+    rows: Vec<Row>,
+    blobs: HashMap<String, Blob>,
+    faults: HashMap<Place, VecDeque<Fault>>,
+    signatures: HashSet<String>,
+    seen: Vec<Seen>,
+    /// Bodies of blocks that are being received.
+    at_once: usize,
+    most_at_once: usize,
+    /// Entries that lookups do not show yet.
+    lag: usize,
+}
+
+/// Signs URLs of a blob server: the name of a blob, and whether it may be written.
+pub type Signer = dyn Fn(&str, bool) -> String + Send + Sync;
+
+struct Shared {
+    state: Mutex<State>,
+    address: String,
+    serial: AtomicUsize,
+    speaks_v2: AtomicBool,
+    signer: Option<Box<Signer>>,
+    ends: AtomicBool,
+}
+
+/// A service that runs until its value goes.
+pub struct CacheService {
+    shared: Arc<Shared>,
+}
+
+struct Request {
+    method: String,
+    path: String,
+    query: HashMap<String, String>,
+    headers: HashMap<String, String>,
+    body: Vec<u8>,
+}
+
+struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Arc<Vec<u8>>,
+    range: Option<std::ops::Range<usize>>,
+}
+
+impl CacheService {
+    pub fn start() -> CacheService {
+        Self::with(None)
+    }
+
+    /// With blobs on a server of their own.
+    pub fn with(signer: Option<Box<Signer>>) -> CacheService {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            address,
+            serial: AtomicUsize::new(0),
+            speaks_v2: AtomicBool::new(true),
+            signer,
+            ends: AtomicBool::new(false),
+        });
+        let for_all = Arc::clone(&shared);
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                if for_all.ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let shared = Arc::clone(&for_all);
+                let number = shared.serial.fetch_add(1, Ordering::Relaxed);
+                thread::spawn(move || shared.serve(connection.unwrap(), number));
+            }
+        });
+        CacheService { shared }
+    }
+
+    /// With the slash that the runner writes.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.shared.address)
+    }
+
+    /// Lets the next requests for a place go wrong, one after the other.
+    pub fn goes_wrong(&self, place: Place, faults: impl IntoIterator<Item = Fault>) {
+        self.state().faults.entry(place).or_default().extend(faults);
+    }
+
+    /// Forgets what should still go wrong.
+    pub fn goes_well(&self) {
+        self.state().faults.clear();
+    }
+
+    /// Faults that nobody has met yet.
+    pub fn unmet(&self) -> usize {
+        self.state().faults.values().map(VecDeque::len).sum()
+    }
+
+    /// From now on nobody speaks version 2 here.
+    pub fn speaks_v1_only(&self) {
+        self.shared.speaks_v2.store(false, Ordering::Relaxed);
+    }
+
+    /// No URL that was given out is valid any more.
+    pub fn expire_urls(&self) {
+        self.state().signatures.clear();
+    }
+
+    /// The next lookups do not see any entry.
+    pub fn lags(&self, lookups: usize) {
+        self.state().lag = lookups;
+    }
+
+    pub fn seen(&self, place: Place) -> Vec<Seen> {
+        self.state().seen.iter().filter(|seen| seen.place == place).cloned().collect()
+    }
+
+    /// The most blocks that were on their way at a time.
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
+    }
+
+    /// Keys of the finished entries, oldest first.
+    pub fn keys(&self) -> Vec<String> {
+        self.state().rows.iter().filter(|row| row.done).map(|row| row.key.clone()).collect()
+    }
+
+    /// Puts an entry there, as somebody else would.
+    pub fn put(&self, key: &str, version: &str, content: &[u8]) {
+        let blob = self.shared.number().to_string();
+        let mut state = self.state();
+        let content = Some(Arc::new(content.to_vec()));
+        state.blobs.insert(blob.clone(), Blob { content, ..Blob::default() });
+        let (key, version) = (key.to_owned(), version.to_owned());
+        state.rows.push(Row { key, version, blob, done: true });
+    }
+
+    /// The bytes of an entry of its own blob server.
+    pub fn content(&self, key: &str) -> Vec<u8> {
+        let state = self.state();
+        let row = state.rows.iter().find(|row| row.key == key && row.done).expect(key);
+        state.blobs[&row.blob].content.clone().unwrap().to_vec()
+    }
+
+    /// Name of the blob of an entry, as the signer knows it.
+    pub fn blob_of(&self, key: &str) -> String {
+        self.state().rows.iter().find(|row| row.key == key && row.done).expect(key).blob.clone()
+    }
+
+    pub fn version_of(&self, key: &str) -> String {
+        self.state().rows.iter().find(|row| row.key == key).expect(key).version.clone()
+    }
+
+    pub fn evict(&self, key: &str) {
+        let mut state = self.state();
+        let at = state.rows.iter().position(|row| row.key == key).expect(key);
+        let row = state.rows.remove(at);
+        state.blobs.remove(&row.blob);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap()
+    }
+}
+
+impl Drop for CacheService {
+    fn drop(&mut self) {
+        self.shared.ends.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(&self.shared.address);
+    }
+}
+
+impl Shared {
+    fn number(&self) -> usize {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn serve(&self, connection: TcpStream, number: usize) {
+        connection.set_nodelay(true).unwrap();
+        // A client that went away in the middle of a request is no news.
+        let mut reader = BufReader::new(connection.try_clone().unwrap());
+        while let Some(request) = read(&mut reader, self) {
+            let Some(place) = place(&request) else {
+                let none = self.error(404, "no such route");
+                if send(&connection, &request, &none).is_none() {
+                    return;
+                }
+                continue;
+            };
+            let fault = {
+                let mut state = self.state.lock().unwrap();
+                if place == Place::Block {
+                    state.at_once -= 1;
+                }
+                let body = serde_json::from_slice(&request.body).unwrap_or_default();
+                let headers = request.headers.clone();
+                state.seen.push(Seen { place, connection: number, headers, body });
+                state.faults.get_mut(&place).and_then(VecDeque::pop_front)
+            };
+            if self.handle(&connection, &request, place, fault).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Does what the request says, and answers. Nothing when the connection is no more.
+    fn handle(
+        &self,
+        connection: &TcpStream,
+        request: &Request,
+        place: Place,
+        fault: Option<Fault>,
+    ) -> Option<()> {
+        let stalled = || thread::sleep(Duration::from_secs(60));
+        match fault {
+            Some(Fault::Reset) => return reset(connection),
+            Some(Fault::Stall) => {
+                stalled();
+                return None;
+            }
+            Some(Fault::Status(status, text)) => {
+                return send(connection, request, &self.error(status, text));
+            }
+            Some(Fault::Later(status, seconds)) => {
+                let mut answer = self.error(status, "slow down");
+                answer.headers.push(("Retry-After", seconds.to_string()));
+                return send(connection, request, &answer);
+            }
+            Some(Fault::Page) => {
+                let body = Arc::new(b"<html>please log in</html>".to_vec());
+                let answer = Answer { status: 200, headers: vec![], body, range: None };
+                return send(connection, request, &answer);
+            }
+            Some(Fault::Slow) => thread::sleep(Duration::from_millis(60)),
+            _ => {}
+        }
+        let mut answer = self.answer(request, place);
+        let body = Arc::clone(&answer.body);
+        let range = answer.range.clone().unwrap_or(0..body.len());
+        let half = &body[range.start..range.start + range.len() / 2];
+        match fault {
+            Some(Fault::LostAnswer) => return reset(connection),
+            Some(Fault::ResetInBody) => {
+                write_head(connection, &answer, range.len())?;
+                (&*connection).write_all(half).ok()?;
+                // So that the client has it before the reset throws it away.
+                thread::sleep(Duration::from_millis(20));
+                return reset(connection);
+            }
+            Some(Fault::StallInBody) => {
+                write_head(connection, &answer, range.len())?;
+                (&*connection).write_all(half).ok()?;
+                stalled();
+                return None;
+            }
+            Some(Fault::Short) => {
+                write_head(connection, &answer, range.len())?;
+                (&*connection).write_all(half).ok()?;
+                return None;
+            }
+            Some(Fault::WholeBody) if answer.range.is_some() => {
+                (answer.status, answer.range) = (200, None);
+            }
+            Some(Fault::WholeInChunks) if answer.range.is_some() => {
+                let head =
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+                (&*connection).write_all(head.as_bytes()).ok()?;
+                for piece in body.chunks(10_000) {
+                    write!(&*connection, "{:x}\r\n", piece.len()).ok()?;
+                    (&*connection).write_all(piece).ok()?;
+                    (&*connection).write_all(b"\r\n").ok()?;
+                }
+                (&*connection).write_all(b"0\r\n\r\n").ok()?;
+                return None;
+            }
+            Some(Fault::OtherRange) => {
+                if let Some(range) = &mut answer.range {
+                    *range = 0..range.len().min(7);
+                }
+            }
+            Some(Fault::OtherTag) => {
+                answer.headers.retain(|(name, _)| *name != "ETag");
+                answer.headers.push(("ETag", "\"another\"".into()));
+            }
+            _ => {}
+        }
+        send(connection, request, &answer)
+    }
+
+    fn answer(&self, request: &Request, place: Place) -> Answer {
+        if request.path.starts_with("/twirp/") {
+            if !self.speaks_v2.load(Ordering::Relaxed) {
+                return text(404, "404 page not found");
+            }
+            return self.twirp(request, place);
+        }
+        if request.path.starts_with("/blob/") {
+            return self.blob(request);
+        }
+        self.v1(request, place)
+    }
+
+    fn authorized(&self, request: &Request) -> bool {
+        request.headers.get("authorization") == Some(&format!("Bearer {TOKEN}"))
+    }
+
+    fn twirp(&self, request: &Request, place: Place) -> Answer {
+        if !self.authorized(request) {
+            return self.error(401, "no valid token");
+        }
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+        let (key, version) = (text("key"), text("version"));
+        match place {
+            Place::Lookup => {
+                let mut keys = vec![key];
+                let more = body["restore_keys"].as_array().cloned().unwrap_or_default();
+                keys.extend(more.iter().map(|key| key.as_str().unwrap().to_owned()));
+                assert!(keys.len() <= 10, "too many keys: {keys:?}");
+                match self.lookup(&keys, &version) {
+                    Some(row) => answer(json!({
+                        "ok": true,
+                        "signed_download_url": self.sign(&row.blob, false),
+                        "matched_key": row.key,
+                    })),
+                    None => answer(json!({ "ok": false })),
+                }
+            }
+            Place::Reserve => match self.reserve(&key, &version) {
+                Some(row) => answer(json!({
+                    "ok": true,
+                    "signed_upload_url": self.sign(&row.blob, true),
+                })),
+                None => {
+                    let msg = "cache entry with the same key, version, and scope already exists";
+                    code(409, "already_exists", msg)
+                }
+            },
+            _ => {
+                let size: u64 = text("size_bytes").parse().unwrap();
+                if self.finalize(|row| row.key == key && row.version == version, size) {
+                    answer(json!({ "ok": true, "entry_id": "1" }))
+                } else {
+                    code(404, "not_found", "no such upload")
+                }
+            }
+        }
+    }
+
+    fn v1(&self, request: &Request, place: Place) -> Answer {
+        if !self.authorized(request) {
+            return self.error(401, "no valid token");
+        }
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let number = request.path.rsplit('/').next().unwrap().to_owned();
+        match place {
+            Place::Lookup => {
+                let keys = request.query["keys"].split(',').map(str::to_owned).collect::<Vec<_>>();
+                match self.lookup(&keys, &request.query["version"]) {
+                    Some(row) => answer(json!({
+                        // As act writes it.
+                        "cacheKey": row.key.to_lowercase(),
+                        "scope": "refs/heads/main",
+                        "archiveLocation": self.sign(&row.blob, false),
+                    })),
+                    None => text(204, ""),
+                }
+            }
+            Place::Reserve => {
+                let field = |name: &str| body[name].as_str().unwrap().to_owned();
+                match self.reserve(&field("key"), &field("version")) {
+                    Some(row) => answer(json!({ "cacheId": row.blob.parse::<i64>().unwrap() })),
+                    None => self.error(409, "it is there"),
+                }
+            }
+            Place::Block => {
+                let range = &request.headers["content-range"];
+                let start = range.strip_prefix("bytes ").unwrap().split('-').next().unwrap();
+                let mut state = self.state.lock().unwrap();
+                let blob = state.blobs.entry(number).or_default();
+                blob.pieces.insert(start.parse().unwrap(), request.body.clone());
+                text(204, "")
+            }
+            _ => {
+                {
+                    let mut state = self.state.lock().unwrap();
+                    let blob = state.blobs.entry(number.clone()).or_default();
+                    let mut content = Vec::new();
+                    for (at, piece) in &blob.pieces {
+                        assert_eq!(*at, content.len() as u64);
+                        content.extend_from_slice(piece);
+                    }
+                    blob.content = Some(Arc::new(content));
+                }
+                let size = body["size"].as_u64().unwrap();
+                match self.finalize(|row| row.blob == number, size) {
+                    true => text(204, ""),
+                    false => self.error(400, "no such upload"),
+                }
+            }
+        }
+    }
+
+    /// The newest of the first key that has any: exact, then by prefix; but the first key is only exact,
+    /// as in act, which is the strictest.
+    fn lookup(&self, keys: &[String], version: &str) -> Option<Row> {
+        let mut state = self.state.lock().unwrap();
+        if state.lag > 0 {
+            state.lag -= 1;
+            return None;
+        }
+        let rows: Vec<Row> = state.rows.iter().rev().cloned().collect();
+        let rows = rows.into_iter().filter(|row| row.done && row.version == version);
+        let rows: Vec<Row> = rows.collect();
+        let lower = |text: &str| text.to_lowercase();
+        keys.iter().enumerate().find_map(|(number, key)| {
+            let exact = rows.iter().find(|row| lower(&row.key) == lower(key));
+            let prefix = rows.iter().find(|row| lower(&row.key).starts_with(&lower(key)));
+            exact.or(prefix.filter(|_| number > 0)).cloned()
+        })
+    }
+
+    fn reserve(&self, key: &str, version: &str) -> Option<Row> {
+        let mut state = self.state.lock().unwrap();
+        if state.rows.iter().any(|row| row.key == key && row.version == version) {
+            return None;
+        }
+        let blob = self.number().to_string();
+        let row = Row { key: key.into(), version: version.into(), blob, done: false };
+        state.rows.push(row.clone());
+        Some(row)
+    }
+
+    /// An upload can be finished once, and only with the size that it has.
+    fn finalize(&self, which: impl Fn(&Row) -> bool, size: u64) -> bool {
+        let mut state = self.state.lock().unwrap();
+        let Some(at) = state.rows.iter().position(|row| which(row) && !row.done) else {
+            return false;
+        };
+        let blob = state.rows[at].blob.clone();
+        let real = match &self.signer {
+            Some(signer) => length(&signer(&blob, false)),
+            None => {
+                state.blobs.get(&blob).and_then(|blob| Some(blob.content.as_ref()?.len() as u64))
+            }
+        };
+        if real == Some(size) {
+            state.rows[at].done = true;
+        }
+        real == Some(size)
+    }
+
+    fn sign(&self, blob: &str, write: bool) -> String {
+        if let Some(signer) = &self.signer {
+            return signer(blob, write);
+        }
+        // As in real ones, escapes and all.
+        let signature = format!("{SIGNATURE}-{}%2B%2F%3D", self.number());
+        self.state.lock().unwrap().signatures.insert(signature.clone());
+        format!("http://{}/blob/{blob}?sv=2025-01-05&sp={write}&sig={signature}", self.address)
+    }
+
+    fn blob(&self, request: &Request) -> Answer {
+        let name = request.path.trim_start_matches("/blob/").to_owned();
+        let mut state = self.state.lock().unwrap();
+        if !state.signatures.contains(&request.query["sig"]) {
+            let mut answer = text(403, &format!("Signature {SIGNATURE} did not match"));
+            answer.headers.push(("x-ms-error-code", "AuthenticationFailed".into()));
+            return answer;
+        }
+        let comp = request.query.get("comp").map(String::as_str);
+        match (request.method.as_str(), comp) {
+            ("PUT", Some("block")) => {
+                let blob = state.blobs.entry(name).or_default();
+                blob.blocks.insert(request.query["blockid"].clone(), request.body.clone());
+                text(201, "")
+            }
+            ("PUT", Some("blocklist")) => {
+                let list = String::from_utf8(request.body.clone()).unwrap();
+                let blob = state.blobs.entry(name).or_default();
+                let mut content = Vec::new();
+                for id in list.split("<Latest>").skip(1) {
+                    let id = id.split('<').next().unwrap().replace('+', "%2B").replace('/', "%2F");
+                    content.extend_from_slice(&blob.blocks[&id]);
+                }
+                blob.content = Some(Arc::new(content));
+                text(201, "")
+            }
+            ("PUT", _) => {
+                assert_eq!(request.headers["x-ms-blob-type"], "BlockBlob");
+                let content = Some(Arc::new(request.body.clone()));
+                state.blobs.insert(name, Blob { content, ..Blob::default() });
+                text(201, "")
+            }
+            _ => {
+                let Some(content) = state.blobs.get(&name).and_then(|blob| blob.content.clone())
+                else {
+                    let mut answer = text(404, "gone");
+                    answer.headers.push(("x-ms-error-code", "BlobNotFound".into()));
+                    return answer;
+                };
+                let tag = format!("\"tag-{name}\"");
+                if request.headers.get("if-match").is_some_and(|wanted| *wanted != tag) {
+                    return text(412, "");
+                }
+                let mut headers = vec![("ETag", tag)];
+                let range = request.headers.get("range").or(request.headers.get("x-ms-range"));
+                let Some(range) = range else {
+                    return Answer { status: 200, headers, body: content, range: None };
+                };
+                let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+                let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+                if first >= content.len() {
+                    return text(416, "");
+                }
+                let range = first..content.len().min(last + 1);
+                headers.push(("x-served-by", "the test".into()));
+                Answer { status: 206, headers, body: content, range: Some(range) }
+            }
+        }
+    }
+
+    /// An error that repeats secrets, as careless servers do.
+    fn error(&self, status: u16, said: &str) -> Answer {
+        let name = match status {
+            403 => "permission_denied",
+            404 => "not_found",
+            409 => "already_exists",
+            429 => "resource_exhausted",
+            _ => "internal",
+        };
+        if let Some(message) = said.strip_prefix("ok: ") {
+            return answer(json!({ "ok": false, "message": message }));
+        }
+        let url = format!("http://{}/blob/1?sig={SIGNATURE}", self.address);
+        let msg = match said.starts_with("cache ") {
+            true => said.to_owned(),
+            false => format!("{said} (token {TOKEN}, {url})"),
+        };
+        code(status, name, &msg)
+    }
+}
+
+fn place(request: &Request) -> Option<Place> {
+    let path = request.path.as_str();
+    let rpc = path.strip_prefix("/twirp/github.actions.results.api.v1.CacheService/");
+    match (request.method.as_str(), rpc) {
+        (_, Some("GetCacheEntryDownloadURL")) => return Some(Place::Lookup),
+        (_, Some("CreateCacheEntry")) => return Some(Place::Reserve),
+        (_, Some("FinalizeCacheEntryUpload")) => return Some(Place::Finalize),
+        _ => {}
+    }
+    let v1 = path.strip_prefix("/_apis/artifactcache/");
+    let comp = request.query.get("comp").map(String::as_str);
+    Some(match (request.method.as_str(), v1) {
+        ("GET", Some("cache")) => Place::Lookup,
+        ("POST", Some("caches")) => Place::Reserve,
+        ("POST", Some(_)) => Place::Finalize,
+        ("PATCH", Some(_)) => Place::Block,
+        ("GET" | "HEAD", None) if path.starts_with("/blob/") => Place::Range,
+        ("PUT", None) if comp == Some("blocklist") => Place::BlockList,
+        ("PUT", None) if path.starts_with("/blob/") => Place::Block,
+        _ => return None,
+    })
+}
+
+fn read(reader: &mut BufReader<TcpStream>, shared: &Shared) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|&count| count > 0)?;
+    let mut words = line.split_whitespace();
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|&count| count > 0)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.insert(name.to_lowercase(), value.trim().to_owned());
+    }
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let query = pairs.map(|(name, value)| {
+        // Signatures and ids are compared as they were sent; keys are what they mean.
+        let value = if name == "keys" { unescaped(value) } else { value.to_owned() };
+        (name.to_owned(), value)
+    });
+    let mut request = Request {
+        method,
+        path: path.to_owned(),
+        query: query.collect(),
+        headers,
+        body: Vec::new(),
+    };
+    let block = place(&request) == Some(Place::Block);
+    if block {
+        let mut state = shared.state.lock().unwrap();
+        state.at_once += 1;
+        state.most_at_once = state.most_at_once.max(state.at_once);
+    }
+    let length = request.headers.get("content-length").map_or(0, |text| text.parse().unwrap());
+    assert!(!request.headers.contains_key("transfer-encoding"), "Azure takes no chunks");
+    request.body.resize(length, 0);
+    if reader.read_exact(&mut request.body).is_err() {
+        if block {
+            shared.state.lock().unwrap().at_once -= 1;
+        }
+        return None;
+    }
+    Some(request)
+}
+
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                let digits = String::from_utf8(digits.to_vec()).unwrap();
+                bytes.push(u8::from_str_radix(&digits, 16).unwrap());
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+fn answer(json: Value) -> Answer {
+    text(200, &json.to_string())
+}
+
+fn code(status: u16, code: &str, msg: &str) -> Answer {
+    text(status, &json!({ "code": code, "msg": msg }).to_string())
+}
+
+fn text(status: u16, text: &str) -> Answer {
+    Answer { status, headers: vec![], body: Arc::new(text.as_bytes().to_vec()), range: None }
+}
+
+fn write_head(mut connection: &TcpStream, answer: &Answer, length: usize) -> Option<()> {
+    let mut head = format!("HTTP/1.1 {} x\r\nContent-Length: {length}\r\n", answer.status);
+    for (name, value) in &answer.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(range) = &answer.range {
+        let (first, last) = (range.start, range.end - 1);
+        head.push_str(&format!("Content-Range: bytes {first}-{last}/{}\r\n", answer.body.len()));
+    }
+    head.push_str("\r\n");
+    connection.write_all(head.as_bytes()).ok()
+}
+
+fn send(mut connection: &TcpStream, request: &Request, answer: &Answer) -> Option<()> {
+    let range = answer.range.clone().unwrap_or(0..answer.body.len());
+    if answer.status == 204 {
+        return connection.write_all(b"HTTP/1.1 204 x\r\n\r\n").ok();
+    }
+    write_head(connection, answer, range.len())?;
+    if request.method == "HEAD" {
+        return Some(());
+    }
+    connection.write_all(&answer.body[range]).ok()
+}
+
+/// Lets the client see a reset and not an end.
+fn reset(connection: &TcpStream) -> Option<()> {
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(connection, sockopt::Linger, &linger).unwrap();
+    None
+}
+
+/// Length of a blob on another server.
+fn length(url: &str) -> Option<u64> {
+    let (host, path) = url.strip_prefix("http://")?.split_once('/')?;
+    let mut connection = TcpStream::connect(host).ok()?;
+    let request = format!("HEAD /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).ok()?;
+    let line = answer.lines().find(|line| line.to_lowercase().starts_with("content-length:"))?;
+    answer.lines().next()?.contains(" 200").then(|| line.split(':').nth(1)?.trim().parse().ok())?
+}
