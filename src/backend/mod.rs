@@ -70,9 +70,9 @@ pub trait Backend {
 /// What a backend does not do, though nothing failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("this run can not read from the cache: {0}")]
+    #[error("this run can not read: {0}")]
     Read(String),
-    #[error("this run can not write to the cache: {0}")]
+    #[error("this run can not write: {0}")]
     Write(String),
     #[error("somebody else has saved {0}, or is about to")]
     Taken(String),
