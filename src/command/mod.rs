@@ -1,5 +1,6 @@
 //! One file for each verb; each reads as the story of what it does.
 
+mod action;
 mod cancel;
 mod doctor;
 mod inspect;
@@ -12,6 +13,7 @@ mod save;
 mod session;
 mod verify;
 
+pub use action::{Task, step};
 pub use doctor::doctor;
 pub use inspect::inspect;
 pub use key::key;

@@ -18,10 +18,14 @@ use std::time::Instant;
 
 /// Saves the store that `options` name.
 pub fn save(options: &Save) -> Result<Ending> {
+    attempt(options).1.map(|()| Ending::Done)
+}
+
+/// The same, with the report of it however it ended.
+pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
     let empty = Outcome { command: "save", dry_run: options.dry_run, ..Outcome::default() };
     let run = |outcome: &mut Outcome| run(options, outcome).map_err(|e| failure(outcome, e));
-    reported(&options.output, empty, run, tell)?;
-    Ok(Ending::Done)
+    reported(&options.output, empty, run, tell)
 }
 
 fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
@@ -30,6 +34,7 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     let Session { mut root, key, backend, mut progress } =
         Session::begin(store, key, backend, output, outcome)?;
 
+    progress.fold("save: look for what is there");
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
     if let Some((entry, hit)) = find(backend.as_ref(), &exact)? {
@@ -39,12 +44,14 @@ fn run(options: &Save, outcome: &mut Outcome) -> Result<()> {
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
     outcome.phase = Phase::Pack.name();
+    progress.fold("save: freeze, pack and write");
     let profiles = profiles::find(options, outcome);
     let request = SaveRequest { level: options.level, threads: options.threads };
     root.send(&Request::Save(request), &[])?;
     let (Reply::Frozen { items, nar_bytes, facts }, _) = root.receive()? else {
         bail!("the root half did not freeze the store");
     };
+    progress.detail(|| format!("{} to pack", report::plural(items, "item")));
     progress.phase("pack", nar_bytes, Some(items));
     let head = Head { profiles, ..head(&key, facts, items, nar_bytes) };
     let entry = EntryName::new(&key.text);

@@ -9,5 +9,5 @@ mod text;
 
 pub use outcome::{Bytes, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
-pub use speak::{answer, note};
+pub use speak::{answer, note, order};
 pub use text::{bytes, plural, seconds, table};

@@ -13,6 +13,9 @@ pub struct Outcome {
     pub matched_key: Option<String>,
     /// Full name of the entry that was read or written.
     pub entry: Option<String>,
+    /// Restore: when the snapshot was made, RFC 3339 in UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
     pub backend: String,
     pub dry_run: bool,
     pub items: Items,
@@ -38,6 +41,9 @@ pub struct Outcome {
     /// Why which daemon was taken to be in charge.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub daemon: String,
+    /// Whether it ended because somebody called it off.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
 }
 
 /// One pattern of `--require`.
