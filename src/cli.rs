@@ -39,6 +39,9 @@ pub enum Verb {
     Doctor(DoctorArgs),
     /// Look for mistakes in workflows that make a cache useless
     Lint(LintArgs),
+    /// A step of a job; its inputs and the job come from the environment
+    #[command(hide = true)]
+    Action(ActionArgs),
     /// The half that runs as root; speaks a protocol on its standard input
     #[command(hide = true)]
     Privileged(PrivilegedArgs),
@@ -98,6 +101,9 @@ pub struct RestoreArgs {
     /// Do everything but write, and say what would be restored
     #[arg(long)]
     dry_run: bool,
+    /// Look up and report what there is, and restore nothing
+    #[arg(long)]
+    lookup_only: bool,
     /// What to do with a plain directory that holds something else
     #[arg(long, value_enum, default_value_t = Mode::Add)]
     mode: Mode,
@@ -171,6 +177,35 @@ pub struct LintArgs {
     files: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ActionArgs {
+    #[command(subcommand)]
+    pub part: ActionPart,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ActionPart {
+    /// Where the step stands in the job
+    Main,
+    /// After all other steps of the job
+    Post,
+    /// Print the table of inputs
+    Inputs(TableArgs),
+    /// Print the table of outputs
+    Outputs(TableArgs),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct TableArgs {
+    /// As the README has it
+    #[arg(long)]
+    pub markdown: bool,
+    /// As action.yml has it
+    #[arg(long)]
+    pub yaml: bool,
 }
 
 #[derive(Debug, Args)]
@@ -347,6 +382,7 @@ impl RestoreArgs {
             output: common.output,
             dry_run: self.dry_run,
             threads: common.threads,
+            lookup_only: self.lookup_only,
             replace,
             require: self.require,
             profiles: self.profiles,
@@ -495,7 +531,7 @@ impl KeyArgs {
 
 impl OutputArgs {
     fn options(self) -> OutputOptions {
-        OutputOptions { json: self.json, quiet: self.quiet }
+        OutputOptions { json: self.json, quiet: self.quiet, in_job: false }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Parse, run, exit code.
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use std::process::ExitCode;
-use storecache::cli::{Cli, Verb};
-use storecache::command::{self, Ending};
+use storecache::action::{self, Job, Moment, Step, Table};
+use storecache::cli::{ActionPart, Cli, TableArgs, Verb};
+use storecache::command::{self, Ending, Task};
 use storecache::privileged;
 use storecache::report;
 
@@ -20,13 +21,20 @@ fn main() -> ExitCode {
         Verb::Doctor(args) => run(args.options(), command::doctor),
         Verb::Lint(args) => run(args.options(), command::lint),
         Verb::Verify(args) => run(args.options(), command::verify),
+        Verb::Action(args) => match args.part {
+            ActionPart::Main => in_job(Moment::Main),
+            ActionPart::Post => in_job(Moment::Post),
+            ActionPart::Inputs(form) => print(&form, &action::input_table()),
+            ActionPart::Outputs(form) => print(&form, &action::output_table()),
+        },
     };
     ExitCode::from(ending)
 }
 
+const WRONG_USAGE: u8 = 2;
+
 /// Wrong usage is told apart from failure: it is found before anything runs.
 fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 {
-    const WRONG_USAGE: u8 = 2;
     let options = match options {
         Ok(options) => options,
         Err(e) => {
@@ -41,4 +49,45 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 
             Ending::Failed.code()
         }
     }
+}
+
+/// One step of a job: its inputs become the flags of a verb, which are parsed as any others.
+fn in_job(moment: Moment) -> u8 {
+    let step = Step::begin(Job::of_environment(), moment);
+    let parsed = step.and_then(|step| {
+        let verbs = step.verbs().iter();
+        let tasks = verbs.map(|&verb| task(step.words(verb)?)).collect::<Result<Vec<_>>>()?;
+        Ok((step, tasks))
+    });
+    match parsed {
+        Ok((step, tasks)) => match tasks.into_iter().next() {
+            Some(task) => command::step(&step, task).code(),
+            None => Ending::Done.code(),
+        },
+        Err(e) => {
+            action::error(&format!("wrong inputs: {e:#}"));
+            WRONG_USAGE
+        }
+    }
+}
+
+fn task(words: Vec<String>) -> Result<Task> {
+    let parsed = Cli::try_parse_from(words).map_err(|e| {
+        // The first paragraph says what is wrong; usage and hints are for a terminal.
+        let text = e.to_string();
+        let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+        let line = lines.collect::<Vec<_>>().join(" ");
+        anyhow!("{}", line.strip_prefix("error: ").unwrap_or(&line).to_owned())
+    });
+    match parsed?.verb {
+        Verb::Restore(args) => Ok(Task::Restore(args.options()?)),
+        Verb::Save(args) => Ok(Task::Save(args.options()?)),
+        _ => bail!("a step restores or saves"),
+    }
+}
+
+fn print(form: &TableArgs, table: &Table) -> u8 {
+    let text = if form.yaml { &table.yaml } else { &table.markdown };
+    let printed = report::answer(text.trim_end()).context("print the table");
+    run(printed, |()| Ok(Ending::Done))
 }

@@ -85,6 +85,9 @@ pub enum CacheService {
 pub struct OutputOptions {
     pub json: bool,
     pub quiet: bool,
+    /// This is a step of a job: its log folds, warnings are left to the step, and the run is called
+    /// off when standard input closes.
+    pub in_job: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -170,6 +173,8 @@ pub struct Restore {
     pub output: OutputOptions,
     pub dry_run: bool,
     pub threads: usize,
+    /// Look up and report, and leave it at that.
+    pub lookup_only: bool,
     /// Swap plain directories that differ.
     pub replace: bool,
     /// Items whose closures have to be complete.

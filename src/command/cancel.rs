@@ -1,9 +1,11 @@
-//! Signals that call a run off.
+//! What calls a run off: signals, and in a job the end of standard input.
 
 use anyhow::{Context, Result};
+use rustix::fs::{FileType, fstat};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::{ErrorKind, Read, stdin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A flag that SIGINT, SIGTERM and SIGHUP set. The run then tells the root half to abort, waits
 /// until it has undone what it began, and fails.
@@ -13,4 +15,25 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&cancelled)).context("catch signals")?;
     }
     Ok(cancelled)
+}
+
+/// Sets the flag when whoever holds the other end of standard input closes it or dies. Only a pipe or
+/// a socket has another end; a file or `/dev/null` calls nothing off.
+pub fn when_input_closes(cancelled: &Arc<AtomicBool>) {
+    let kind = fstat(stdin()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    if !matches!(kind, Ok(FileType::Fifo | FileType::Socket)) {
+        return;
+    }
+    let cancelled = Arc::clone(cancelled);
+    std::thread::spawn(move || {
+        let mut ignored = [0; 64];
+        loop {
+            match stdin().read(&mut ignored) {
+                Ok(1..) => {}
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
+        cancelled.store(true, Ordering::Relaxed);
+    });
 }

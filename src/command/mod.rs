@@ -1,5 +1,6 @@
 //! One file for each verb; each reads as the story of what it does.
 
+mod action;
 mod cancel;
 mod doctor;
 mod inspect;
@@ -17,6 +18,7 @@ mod state;
 mod summary;
 mod verify;
 
+pub use action::{Task, step};
 pub use doctor::doctor;
 pub use inspect::inspect;
 pub use key::key;

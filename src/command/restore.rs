@@ -19,6 +19,18 @@ use std::time::Instant;
 
 /// Restores what the store lacks from the best entry that the ladder finds.
 pub fn restore(options: &Restore) -> Result<Ending> {
+    let (outcome, done) = attempt(options);
+    done.map(|()| ending(&outcome, options.fail_on_miss))
+}
+
+/// How a restore ended that did not fail.
+pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Ending {
+    let missed = outcome.hit == Hit::Miss || !require::met(outcome);
+    if missed && fail_on_miss { Ending::Miss } else { Ending::Done }
+}
+
+/// The same as [`restore`], with the report of it however it ended.
+pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
     let empty = Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
     let begun = RefCell::new(Begun::default());
     let run = |outcome: &mut Outcome| {
@@ -34,9 +46,7 @@ pub fn restore(options: &Restore) -> Result<Ending> {
         State::leave(options, begun.take(), outcome);
         summary::append(options.summary.as_deref(), Some(&outcome.clone()), None, outcome);
     };
-    let outcome = reported(&options.output, empty, run, leave, tell)?;
-    let missed = outcome.hit == Hit::Miss || !require::met(&outcome);
-    Ok(if missed && options.fail_on_miss { Ending::Miss } else { Ending::Done })
+    reported(&options.output, empty, run, leave, tell)
 }
 
 /// Whether the root half failed only after the items had become valid.
@@ -68,6 +78,7 @@ fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
 
 fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome) -> Result<()> {
     let Session { root, key, backend, progress } = session;
+    progress.fold("restore: look for an entry");
     let looking = Instant::now();
     let found = find(backend.as_ref(), &key.ladder);
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
@@ -93,8 +104,19 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
     outcome.created = Some(opened.head.created.clone());
     outcome.seconds.cold = opened.head.cold_seconds;
+    let found = || {
+        let items = report::plural(opened.head.items, "item");
+        format!("{items} in {}, made {}", report::bytes(opened.length), opened.head.created)
+    };
+    progress.detail(|| format!("{} entry {name}: {}", hit.name(), found()));
+    if options.lookup_only {
+        outcome.hit = hit;
+        outcome.reason = Some(format!("looked up, and not restored: {}", found()));
+        return Ok(());
+    }
 
     outcome.phase = Phase::Plan.name();
+    progress.fold("restore: plan");
     let mut fetch = Fetch {
         reader: reader.as_mut(),
         index: &opened.index,
@@ -106,6 +128,12 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
     outcome.items.present = plan.present;
     outcome.items.skipped = plan.skipped.len() as u64;
     outcome.skipped.clone_from(&plan.skipped);
+    progress.detail(|| {
+        let wanted = report::plural(plan.wanted, "item");
+        let size = report::bytes(plan.disk_bytes);
+        let frames = report::plural(plan.frames.len() as u64, "frame");
+        format!("{wanted} ({size}) to restore from {frames}, {} there already", plan.present)
+    });
     if plan.wanted == 0 {
         outcome.reason = Some("nothing to do: every item is there already".into());
         if !plan.skipped.is_empty() {
@@ -124,6 +152,7 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
     }
 
     outcome.phase = Phase::Unpack.name();
+    progress.fold("restore: fetch, unpack and commit");
     let unpacking = Instant::now();
     progress.phase("restore", plan.disk_bytes, Some(plan.wanted));
     let restored = stage_and_commit(root, &plan, &mut fetch, progress)?;

@@ -21,6 +21,11 @@ use std::time::Instant;
 
 /// Saves the store that `options` name, if that is worth it.
 pub fn save(options: &Save) -> Result<Ending> {
+    attempt(options).1.map(|()| Ending::Done)
+}
+
+/// The same, with the report of it however it ended.
+pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
     let empty = Outcome {
         command: "save",
         dry_run: options.dry_run,
@@ -36,8 +41,7 @@ pub fn save(options: &Save) -> Result<Ending> {
         let restore = state.get().and_then(Option::as_ref).map(|state| &state.restore);
         summary::append(options.summary.as_deref(), restore, Some(&outcome.clone()), outcome);
     };
-    reported(&options.output, empty, run, leave, tell)?;
-    Ok(Ending::Done)
+    reported(&options.output, empty, run, leave, tell)
 }
 
 fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<()> {
@@ -61,6 +65,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         return not_saved(refused, policy.policy, outcome);
     }
 
+    progress.fold("save: look for what is there");
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
     let newest = match find(backend.as_ref(), &exact) {
@@ -78,6 +83,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
     outcome.phase = Phase::Pack.name();
+    progress.fold("save: freeze, pack and write");
     let profiles = profiles::find(options, outcome);
     let request = SaveRequest {
         level: options.level,
@@ -97,6 +103,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         outcome.reason = Some(reason);
         return Ok(());
     }
+    progress.detail(|| format!("{} to pack", report::plural(items, "item")));
     progress.phase("pack", nar_bytes, Some(items));
     let ingredients = state.map_or_else(|| key.digests(), |state| state.ingredients.clone());
     let cold_seconds = outcome.seconds.cold;

@@ -4,7 +4,7 @@ use super::{cancel, lookup};
 use crate::backend::Backend;
 use crate::key::Key;
 use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
-use crate::privileged::client::{RootFailure, RootHalf};
+use crate::privileged::client::{Cancelled, RootFailure, RootHalf};
 use crate::privileged::protocol::Phase;
 use crate::report::{self, Outcome, Progress};
 use anyhow::{Result, anyhow};
@@ -27,45 +27,57 @@ impl Session {
         output: &OutputOptions,
         outcome: &mut Outcome,
     ) -> Result<Self> {
+        let mut progress = Progress::new(output.quiet);
+        if output.in_job {
+            progress = progress.in_job();
+        }
         outcome.phase = Phase::Start.name();
+        progress.fold(&format!("{}: find the store and the key", outcome.command));
         let kind = lookup::kind(store)?;
         outcome.store = kind.to_string();
         let backend = lookup::backend(backend, kind)?;
         outcome.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
+        if output.in_job {
+            cancel::when_input_closes(&cancelled);
+        }
         let mut root = RootHalf::start(&cancelled)?;
         let facts = root.survey(&lookup::store_request(store, kind))?;
         let key = lookup::key(store, key, kind, Some(&facts.version))?;
         outcome.key.clone_from(&key.text);
+        progress.detail(|| format!("store {}, entries in {}", outcome.store, outcome.backend));
+        progress.detail(|| format!("key {}", key.text));
         outcome.phase = Phase::Lookup.name();
-        Ok(Session { root, key, backend, progress: Progress::new(output.quiet) })
+        Ok(Session { root, key, backend, progress })
     }
 }
 
 /// Runs a command that fills in a report, and prints that: as JSON, or by `tell` when all went well.
-/// Before that, `leave` may put the report elsewhere too, and add warnings.
+/// Before that, `leave` may put the report elsewhere too, and add warnings. Gives the report back with
+/// the error, if there was one.
 pub fn reported(
     output: &OutputOptions,
     mut outcome: Outcome,
     run: impl FnOnce(&mut Outcome) -> Result<()>,
     leave: impl FnOnce(&mut Outcome),
     tell: fn(&Outcome),
-) -> Result<Outcome> {
+) -> (Outcome, Result<()>) {
     let started = Instant::now();
-    let done = run(&mut outcome);
+    let mut done = run(&mut outcome);
     outcome.seconds.total = started.elapsed().as_secs_f64();
     outcome.failed = done.is_err();
     leave(&mut outcome);
     if output.json {
-        report::answer(serde_json::to_string(&outcome)?)?;
+        let told = serde_json::to_string(&outcome).map_err(Into::into).and_then(report::answer);
+        done = done.and(told);
     } else if done.is_ok() && !output.quiet {
         tell(&outcome);
     }
-    if !output.quiet {
+    if !output.quiet && !output.in_job {
         let warn = |warning| report::note(format!("storecache: warning: {warning}"));
         outcome.warnings.iter().for_each(warn);
     }
-    done.map(|()| outcome)
+    (outcome, done)
 }
 
 /// Books a failure on the report; gives back the one line that names phase and cause. The phase is
@@ -74,6 +86,7 @@ pub fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
     if let Some(failure) = error.downcast_ref::<RootFailure>() {
         outcome.phase = failure.phase.name();
     }
+    outcome.cancelled = error.is::<Cancelled>();
     let line = format!("{}: {}: {error:#}", outcome.command, outcome.phase);
     outcome.reason = Some(line.clone());
     anyhow!(line)

@@ -27,6 +27,11 @@ pub struct RootFailure {
     pub causes: Vec<String>,
 }
 
+/// Somebody called the run off.
+#[derive(Debug, thiserror::Error)]
+#[error("cancelled by a signal")]
+pub struct Cancelled;
+
 /// The root half, running. Dropped, it is told to abort and waited for.
 pub struct RootHalf {
     child: Child,
@@ -156,7 +161,7 @@ impl RootHalf {
 
     fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
-            bail!("cancelled by a signal");
+            return Err(Cancelled.into());
         }
         Ok(())
     }

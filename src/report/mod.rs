@@ -10,6 +10,6 @@ mod text;
 
 pub use outcome::{Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
-pub use speak::{answer, note};
+pub use speak::{answer, note, order};
 pub use summary::{Job, render};
 pub use text::{bytes, parse_bytes, plural, seconds, table};

@@ -59,6 +59,9 @@ pub struct Outcome {
     /// Why which daemon was taken to be in charge.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub daemon: String,
+    /// Whether it ended because somebody called it off.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
 }
 
 /// What an entry would hold that the newest one of its key does not.

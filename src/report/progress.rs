@@ -1,6 +1,6 @@
 //! Progress: bars on a terminal, a plain line now and then elsewhere, nothing when quiet.
 
-use super::{note, text};
+use super::{note, order, text};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -16,6 +16,17 @@ pub struct Progress {
     total: u64,
     items: Option<(u64, u64)>,
     started: Instant,
+    folds: Folds,
+}
+
+/// Whether a job's log folds what belongs together.
+#[derive(PartialEq)]
+enum Folds {
+    No,
+    /// Now, with one begun or not.
+    Yes {
+        open: bool,
+    },
 }
 
 enum Face {
@@ -40,6 +51,36 @@ impl Progress {
             total: 0,
             items: None,
             started: Instant::now(),
+            folds: Folds::No,
+        }
+    }
+
+    /// In the log of a job, which folds what lies between two [`Progress::fold`].
+    pub fn in_job(mut self) -> Self {
+        self.folds = Folds::Yes { open: false };
+        self
+    }
+
+    /// Begins a fold of a job's log; elsewhere nothing.
+    pub fn fold(&mut self, title: &str) {
+        self.unfold();
+        if let Folds::Yes { open } = &mut self.folds {
+            *open = true;
+            order(format!("::group::storecache: {title}"));
+        }
+    }
+
+    /// Says what only a log that folds has the room for.
+    pub fn detail(&self, text: impl FnOnce() -> String) {
+        if self.folds != Folds::No {
+            note(format!("storecache: {}", text()));
+        }
+    }
+
+    fn unfold(&mut self) {
+        if self.folds == (Folds::Yes { open: true }) {
+            order("::endgroup::");
+            self.folds = Folds::Yes { open: false };
         }
     }
 
@@ -116,6 +157,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        self.unfold();
         if let Face::Bars(bar) = &self.face {
             bar.finish_and_clear();
         }

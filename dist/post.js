@@ -1,0 +1,2 @@
+'use strict';
+require('./shim').run('post');

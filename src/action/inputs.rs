@@ -1,0 +1,358 @@
+//! The inputs of a step: the one table, and how they become flags.
+//!
+//! `tests/action.rs` holds action.yml, the README and the flags of `cli.rs` against it.
+
+use super::job::Job;
+use super::step::Verb;
+use anyhow::{Result, bail};
+
+/// One input.
+pub struct Input {
+    pub name: &'static str,
+    /// The flag that it becomes; none for what the step itself acts on.
+    pub flag: Option<&'static str>,
+    pub kind: Kind,
+    /// What an empty value means; empty where the program chooses.
+    pub default: &'static str,
+    pub used_for: For,
+    /// One line without quotes.
+    pub description: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    /// One value a line, each a flag of its own.
+    Lines,
+    /// A flag without a value.
+    Boolean,
+    Choice(&'static [&'static str]),
+}
+
+/// Whose flag an input is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum For {
+    /// Nobody's: the step's own.
+    Step,
+    Both,
+    /// Both, and part of the key: the post part has the key already and leaves these out.
+    Key,
+    Restore,
+    Save,
+}
+
+/// Every input, in the order of the documents. Those of actions/cache have its names.
+pub const INPUTS: [Input; 25] = [
+    Input {
+        name: "operation",
+        flag: None,
+        kind: Kind::Choice(&["restore-and-save", "restore", "save"]),
+        default: "restore-and-save",
+        used_for: For::Step,
+        description: "Restore here and save at the end of the job, or only the one of them, here",
+    },
+    Input {
+        name: "store",
+        flag: Some("--store"),
+        kind: Kind::Choice(&["auto", "guix", "nix", "plain"]),
+        default: "auto",
+        used_for: For::Both,
+        description: "Kind of store; plain is any directories, named with path",
+    },
+    Input {
+        name: "path",
+        flag: Some("--path"),
+        kind: Kind::Lines,
+        default: "",
+        used_for: For::Both,
+        description: "Directories of a plain store, one a line",
+    },
+    Input {
+        name: "key",
+        flag: Some("--key"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Key,
+        description: "The exact key, instead of one made from the inputs below",
+    },
+    Input {
+        name: "restore-keys",
+        flag: Some("--restore-key"),
+        kind: Kind::Lines,
+        default: "",
+        used_for: For::Key,
+        description: "Prefixes to try after the key, one a line",
+    },
+    Input {
+        name: "key-prefix",
+        flag: Some("--key-prefix"),
+        kind: Kind::Text,
+        default: "storecache",
+        used_for: For::Key,
+        description: "First part of the key",
+    },
+    Input {
+        name: "version",
+        flag: Some("--version"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Key,
+        description: "Version of the package manager, instead of asking it",
+    },
+    Input {
+        name: "hash-files",
+        flag: Some("--hash-files"),
+        kind: Kind::Lines,
+        default: "",
+        used_for: For::Key,
+        description: "Files whose content goes into the key, one pattern a line",
+    },
+    Input {
+        name: "workflow",
+        flag: Some("--workflow"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Key,
+        description: "Workflow file that goes into the key",
+    },
+    Input {
+        name: "workflow-mode",
+        flag: Some("--workflow-mode"),
+        kind: Kind::Choice(&["bytes", "none"]),
+        default: "bytes",
+        used_for: For::Key,
+        description: "How the workflow goes into the key",
+    },
+    Input {
+        name: "lookup-only",
+        flag: Some("--lookup-only"),
+        kind: Kind::Boolean,
+        default: "false",
+        used_for: For::Restore,
+        description: "Look up and report what there is, and restore nothing",
+    },
+    Input {
+        name: "fail-on-cache-miss",
+        flag: Some("--fail-on-miss"),
+        kind: Kind::Boolean,
+        default: "false",
+        used_for: For::Restore,
+        description: "Fail the step when nothing was found, or when something required is not complete",
+    },
+    Input {
+        name: "require",
+        flag: Some("--require"),
+        kind: Kind::Lines,
+        default: "",
+        used_for: For::Restore,
+        description: "Items whose closures have to be complete afterwards, one a line: paths, or names with wildcards",
+    },
+    Input {
+        name: "profiles",
+        flag: Some("--profiles"),
+        kind: Kind::Boolean,
+        default: "false",
+        used_for: For::Both,
+        description: "Guix: take along and bring back what guix pull and guix install made for the user",
+    },
+    Input {
+        name: "mode",
+        flag: Some("--mode"),
+        kind: Kind::Choice(&["add", "replace"]),
+        default: "add",
+        used_for: For::Restore,
+        description: "What to do with a plain directory that holds something else: leave it, or swap it",
+    },
+    Input {
+        name: "backend",
+        flag: Some("--backend"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Both,
+        description: "Where snapshots live, as dir:PATH",
+    },
+    Input {
+        name: "root",
+        flag: Some("--root"),
+        kind: Kind::Text,
+        default: "/",
+        used_for: For::Both,
+        description: "File-system root that the store belongs to, as of a chroot",
+    },
+    Input {
+        name: "daemon",
+        flag: Some("--daemon"),
+        kind: Kind::Choice(&["auto", "systemd", "shepherd", "process", "command", "none"]),
+        default: "auto",
+        used_for: For::Both,
+        description: "Who runs the daemon",
+    },
+    Input {
+        name: "daemon-stop",
+        flag: Some("--daemon-stop"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Both,
+        description: "Shell command that stops the daemon, for daemon: command",
+    },
+    Input {
+        name: "daemon-start",
+        flag: Some("--daemon-start"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Both,
+        description: "Shell command that starts the daemon, for daemon: command",
+    },
+    Input {
+        name: "daemon-timeout",
+        flag: Some("--daemon-timeout"),
+        kind: Kind::Text,
+        default: "60",
+        used_for: For::Both,
+        description: "Seconds to wait until the daemon has stopped, or answers again",
+    },
+    Input {
+        name: "lock-timeout",
+        flag: Some("--lock-timeout"),
+        kind: Kind::Text,
+        default: "60",
+        used_for: For::Both,
+        description: "Seconds to wait for locks that somebody else holds",
+    },
+    Input {
+        name: "level",
+        flag: Some("--level"),
+        kind: Kind::Text,
+        default: "3",
+        used_for: For::Save,
+        description: "Compression level of zstd, 1 to 19",
+    },
+    Input {
+        name: "threads",
+        flag: Some("--threads"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Both,
+        description: "Threads that compress or unpack; one for each processor unless told",
+    },
+    Input {
+        name: "binary",
+        flag: None,
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Step,
+        description: "Path of a storecache program to use, instead of finding one",
+    },
+];
+
+/// The flags of a verb. In the post part `key` is the one that the main part has used.
+///
+/// # Errors
+/// When a value is none that its input can have. Numbers and names are looked at by whoever parses the
+/// flags.
+pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
+    let mut words = Vec::new();
+    for input in INPUTS.iter().filter(|input| input.is_for(verb)) {
+        let Some(flag) = input.flag else { continue };
+        if input.used_for == For::Key && key.is_some() {
+            continue;
+        }
+        let Some(value) = job.input(input.name)? else { continue };
+        match input.kind {
+            Kind::Boolean if boolean(input.name, &value)? => words.push(flag.to_owned()),
+            Kind::Boolean => {}
+            // With `=`, because a value may begin with a dash.
+            Kind::Lines => {
+                let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
+                words.extend(lines.map(|line| format!("{flag}={line}")));
+            }
+            Kind::Text | Kind::Choice(_) => words.push(format!("{flag}={value}")),
+        }
+    }
+    words.extend(key.map(|key| format!("--key={key}")));
+    Ok(words)
+}
+
+impl Input {
+    fn is_for(&self, verb: Verb) -> bool {
+        match self.used_for {
+            For::Step => false,
+            For::Both | For::Key => true,
+            For::Restore => verb == Verb::Restore,
+            For::Save => verb == Verb::Save,
+        }
+    }
+}
+
+/// Source: actions/toolkit `packages/core/src/core.ts`, which follows YAML 1.2.
+fn boolean(name: &str, value: &str) -> Result<bool> {
+    match value {
+        "true" | "True" | "TRUE" => Ok(true),
+        "false" | "False" | "FALSE" => Ok(false),
+        other => bail!("input {name}: {other:?} is neither true nor false"),
+    }
+}
+
+pub fn markdown() -> String {
+    let mut table = "| input | default | meaning |\n|---|---|---|\n".to_owned();
+    for Input { name, default, kind, description, used_for, .. } in &INPUTS {
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+        let choices = match kind {
+            Kind::Choice(values) => {
+                let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
+                format!(": {}", values.join(", "))
+            }
+            _ => String::new(),
+        };
+        let only = match used_for {
+            For::Save => " (save)",
+            For::Restore => " (restore)",
+            _ => "",
+        };
+        table += &format!("| `{name}` | {default} | {description}{choices}{only} |\n");
+    }
+    table
+}
+
+pub fn yaml() -> String {
+    let mut text = "inputs:\n".to_owned();
+    for Input { name, default, description, .. } in &INPUTS {
+        text += &format!(
+            "  {name}:\n    description: \"{description}\"\n    required: false\n    default: \"{default}\"\n"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_reach_their_flags_as_they_are() {
+        let job = Job::from([
+            ("INPUT_STORE", " nix "),
+            ("INPUT_KEY", "a key's \"é\" --x"),
+            ("INPUT_RESTORE-KEYS", "one-\n\n  two three- \r\n--four"),
+            ("INPUT_LOOKUP-ONLY", "True"),
+            ("INPUT_PROFILES", "false"),
+            ("INPUT_LEVEL", "19"),
+            ("INPUT_MODE", ""),
+            ("INPUT_UNKNOWN", "x"),
+        ]);
+        let key = "--key=a key's \"é\" --x";
+        let prefixes = ["--restore-key=one-", "--restore-key=two three-", "--restore-key=--four"];
+        let expected = [&["--store=nix", key][..], &prefixes, &["--lookup-only"]].concat();
+        assert_eq!(flags(&job, Verb::Restore, None).unwrap(), expected);
+        let expected = ["--store=nix", "--level=19", "--key=then"];
+        assert_eq!(flags(&job, Verb::Save, Some("then")).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_boolean_that_is_none_is_named() {
+        let job = Job::from([("INPUT_FAIL-ON-CACHE-MISS", "yes")]);
+        let error = flags(&job, Verb::Restore, None).unwrap_err().to_string();
+        assert_eq!(error, "input fail-on-cache-miss: \"yes\" is neither true nor false");
+        assert!(flags(&job, Verb::Save, None).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,48 @@
+//! Orders to the runner: lines of the log that it acts on.
+//! Source: actions/runner `src/Runner.Common/ActionCommand.cs` for what has to be escaped.
+
+use crate::report;
+
+/// Annotations of one step are cut at this length, in characters.
+const LONGEST: usize = 4000;
+
+/// What went wrong and made the step fail.
+pub fn error(text: &str) {
+    annotate("error", text);
+}
+
+/// What the user should know although the step goes on.
+pub fn warning(text: &str) {
+    annotate("warning", text);
+}
+
+/// Keeps a secret, each line of it, out of the log from here on. The runner does not show this line;
+/// outside a job it would be the leak, so there it is not written.
+pub fn mask(secret: &str) {
+    if std::env::var_os("GITHUB_ACTIONS").is_none_or(|value| value != "true") {
+        return;
+    }
+    for line in secret.lines().filter(|line| !line.trim().is_empty()) {
+        report::order(format!("::add-mask::{}", escaped(line)));
+    }
+}
+
+fn annotate(kind: &str, text: &str) {
+    let cut: String = text.chars().take(LONGEST).collect();
+    report::order(format!("::{kind} title=storecache::{}", escaped(&cut)));
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn an_order_stays_on_one_line_and_means_what_it_says() {
+        assert_eq!(escaped("50% of\r\nit, a:b"), "50%25 of%0D%0Ait, a:b");
+        assert_eq!(escaped("%0A"), "%250A");
+    }
+}

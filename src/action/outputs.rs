@@ -1,0 +1,83 @@
+//! The outputs of a step: the one table, and what a report has for it.
+
+use crate::report::{Hit, Outcome};
+use jiff::Timestamp;
+
+/// One output.
+pub struct OutputField {
+    pub name: &'static str,
+    pub description: &'static str,
+    value: fn(&Outcome) -> String,
+}
+
+/// The first three as in actions/cache.
+pub const OUTPUTS: [OutputField; 7] = [
+    OutputField {
+        name: "cache-hit",
+        description: "true for an exact hit, false for a prefix hit, empty for a miss",
+        value: |outcome| match outcome.hit {
+            Hit::Exact => "true".into(),
+            Hit::Prefix => "false".into(),
+            Hit::Miss => String::new(),
+        },
+    },
+    OutputField {
+        name: "cache-primary-key",
+        description: "The exact key that was looked for, and that a save uses",
+        value: |outcome| outcome.key.clone(),
+    },
+    OutputField {
+        name: "cache-matched-key",
+        description: "The key of the snapshot that was used; empty for a miss",
+        value: |outcome| match outcome.hit {
+            Hit::Miss => String::new(),
+            Hit::Exact | Hit::Prefix => outcome.matched_key.clone().unwrap_or_default(),
+        },
+    },
+    OutputField {
+        name: "hit-kind",
+        description: "exact, prefix or miss",
+        value: |outcome| outcome.hit.name().into(),
+    },
+    OutputField {
+        name: "restored-items",
+        description: "Items that were restored; what was there before is not counted",
+        value: |outcome| outcome.items.restored.to_string(),
+    },
+    OutputField {
+        name: "snapshot-age",
+        description: "Age of the snapshot in seconds; empty for a miss",
+        value: |outcome| age(outcome).map(|seconds| seconds.to_string()).unwrap_or_default(),
+    },
+    OutputField {
+        name: "reason",
+        description: "Why something was not done; empty when all was",
+        value: |outcome| outcome.reason.clone().unwrap_or_default(),
+    },
+];
+
+/// Names and values for the report of a restore.
+pub fn of(outcome: &Outcome) -> Vec<(&'static str, String)> {
+    OUTPUTS.iter().map(|field| (field.name, (field.value)(outcome))).collect()
+}
+
+fn age(outcome: &Outcome) -> Option<i64> {
+    let created: Timestamp = outcome.created.as_ref()?.parse().ok()?;
+    let seconds = Timestamp::now().as_second() - created.as_second();
+    // Clocks of two machines may differ.
+    (outcome.hit != Hit::Miss).then_some(seconds.max(0))
+}
+
+pub fn markdown() -> String {
+    let row = |field: &OutputField| format!("| `{}` | {} |\n", field.name, field.description);
+    let rows: String = OUTPUTS.iter().map(row).collect();
+    format!("| output | value |\n|---|---|\n{rows}")
+}
+
+pub fn yaml() -> String {
+    let entry = |field: &OutputField| {
+        format!("  {}:\n    description: \"{}\"\n", field.name, field.description)
+    };
+    let entries: String = OUTPUTS.iter().map(entry).collect();
+    format!("outputs:\n{entries}")
+}

@@ -1,0 +1,137 @@
+//! One step of a job: what it runs, and what it tells the runner.
+
+use super::inputs::flags;
+use super::job::Job;
+use super::{files, orders, outputs};
+use crate::report::{self, Hit, Outcome};
+use anyhow::{Result, bail};
+
+/// Where in the job this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Where the step stands.
+    Main,
+    /// After all other steps.
+    Post,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    RestoreAndSave,
+    Restore,
+    Save,
+}
+
+/// What a step may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Restore,
+    Save,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Verb::Restore => "restore",
+            Verb::Save => "save",
+        }
+    }
+}
+
+/// The name under which the main part leaves its key to the post part. It is there, maybe empty, when
+/// the restore came to an end.
+const KEY: &str = "key";
+
+/// A step with its inputs.
+pub struct Step {
+    job: Job,
+    moment: Moment,
+    operation: Operation,
+}
+
+impl Step {
+    /// # Errors
+    /// When the inputs ask for an operation that there is none of.
+    pub fn begin(job: Job, moment: Moment) -> Result<Self> {
+        let operation = match job.input("operation")?.as_deref() {
+            None | Some("restore-and-save") => Operation::RestoreAndSave,
+            Some("restore") => Operation::Restore,
+            Some("save") => Operation::Save,
+            Some(other) => bail!(
+                "input operation: there is no {other:?}, only restore-and-save, restore and save"
+            ),
+        };
+        job.secrets().for_each(|secret| orders::mask(&secret));
+        Ok(Step { job, moment, operation })
+    }
+
+    /// What to run now, and after it what the other part of this step will run: wrong inputs for that
+    /// are better told now.
+    pub fn verbs(&self) -> &'static [Verb] {
+        match (self.moment, self.operation) {
+            (Moment::Main, Operation::RestoreAndSave) => &[Verb::Restore, Verb::Save],
+            (Moment::Main, Operation::Restore) => &[Verb::Restore],
+            (Moment::Main, Operation::Save) => &[Verb::Save],
+            (Moment::Post, Operation::RestoreAndSave) if self.may_save() => &[Verb::Save],
+            (Moment::Post, _) => &[],
+        }
+    }
+
+    /// Whether the main part has left a key. Says so when not.
+    fn may_save(&self) -> bool {
+        let why = match self.job.state(KEY) {
+            Some(_) => return true,
+            None => "the restore of this step did not get as far as a key",
+        };
+        report::note(format!("storecache: nothing is saved: {why}"));
+        false
+    }
+
+    /// The command line of a verb, made from the inputs.
+    pub fn words(&self, verb: Verb) -> Result<Vec<String>> {
+        let key = match self.moment {
+            Moment::Main => None,
+            // The same as then, whatever has become of the files that it was made from.
+            Moment::Post => self.job.state(KEY),
+        };
+        let mut words = vec!["storecache".to_owned(), verb.name().to_owned()];
+        words.extend(flags(&self.job, verb, key.as_deref())?);
+        Ok(words)
+    }
+
+    /// Tells the runner how it went: outputs, state, and one annotation for each problem. `fatal` says
+    /// that the step fails for it.
+    pub fn tell(&self, verb: Verb, outcome: &Outcome, error: Option<&str>, fatal: bool) {
+        if self.moment == Moment::Main && verb == Verb::Restore {
+            self.leave(outcome);
+        }
+        let annotate = if fatal { orders::error } else { orders::warning };
+        match error {
+            Some(error) if outcome.cancelled => report::note(format!("storecache: {error}")),
+            Some(error) => annotate(error),
+            None if fatal && outcome.hit == Hit::Miss => {
+                annotate(&format!("restore: {}", outcome.reason.as_deref().unwrap_or("a miss")));
+            }
+            None => {}
+        }
+        let wanting = outcome.required.iter().filter(|required| !required.complete);
+        let wanting: Vec<_> = wanting.map(|required| required.pattern.as_str()).collect();
+        if !wanting.is_empty() {
+            annotate(&format!("restore: not complete in the store: {}", wanting.join(", ")));
+        }
+        outcome.warnings.iter().for_each(|warning| orders::warning(warning));
+    }
+
+    /// Outputs for the steps after this one, and what the post part has to know.
+    fn leave(&self, outcome: &Outcome) {
+        let mut told = files::append(&self.job, "GITHUB_OUTPUT", &outputs::of(outcome));
+        // A run that was called off has nothing to add to the store, and the job is at its end.
+        if !outcome.cancelled && !outcome.key.is_empty() {
+            let key = [(KEY, outcome.key.clone())];
+            told = told.and(files::append(&self.job, "GITHUB_STATE", &key));
+        }
+        if let Err(e) = told {
+            orders::warning(&format!("tell the runner: {e:#}"));
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! `action`: one step of a job. It goes on whatever happens to the cache, unless it was told not to.
+
+use super::{Ending, restore, save};
+use crate::action::{Step, Verb};
+use crate::options::{Restore, Save};
+
+/// What a step runs, with its options.
+pub enum Task {
+    Restore(Restore),
+    Save(Save),
+}
+
+/// Runs the task and tells the runner of the job about it.
+pub fn step(step: &Step, task: Task) -> Ending {
+    match task {
+        Task::Restore(mut options) => {
+            options.output.in_job = true;
+            let (outcome, done) = restore::attempt(&options);
+            let ending = restore::ending(&outcome, options.fail_on_miss);
+            let error = done.err().map(|e| e.to_string());
+            step.tell(Verb::Restore, &outcome, error.as_deref(), ending == Ending::Miss);
+            if outcome.cancelled { Ending::Failed } else { ending }
+        }
+        Task::Save(mut options) => {
+            options.output.in_job = true;
+            let (outcome, done) = save::attempt(&options);
+            let error = done.err().map(|e| e.to_string());
+            step.tell(Verb::Save, &outcome, error.as_deref(), false);
+            if outcome.cancelled { Ending::Failed } else { Ending::Done }
+        }
+    }
+}
