@@ -182,6 +182,10 @@ fn the_default_branch_is_seeded_by_this_workflow_or_by_another_with_the_same_key
         let read = here.replace("example/storecache@v1", step);
         assert_eq!(findings(&[("ci.yml", &read)]), [""; 0], "{step}");
     }
+    for never in ["save: never", "operation: restore"] {
+        let read = here.replace("store: guix", &format!("store: guix\n          {never}"));
+        assert_eq!(findings(&[("ci.yml", &read)]), [""; 0], "{never}");
+    }
 }
 
 #[test]

@@ -287,6 +287,7 @@ fn a_state_that_cannot_be_used_is_a_warning_and_everything_is_saved() {
         (good.to_string()[..good.to_string().len() / 2].into(), "damaged, or no state"),
         (with(&|state| state["state"] = json!(2)), "version 2"),
         (with(&|state| state["baseline"] = json!("all")), "damaged"),
+        (with(&|state| state["restore"]["store"] = json!("guix")), "of a guix store"),
         (with(&|state| state["root"] = json!("/elsewhere")), "store below /elsewhere"),
     ];
     for (text, cause) in bad {

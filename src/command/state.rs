@@ -3,7 +3,8 @@
 //! It is a help and never a condition: whatever is wrong with it is a warning, and the save goes on as
 //! if there had been no restore.
 
-use crate::options::{KeyOptions, Restore, Save};
+use super::lookup;
+use crate::options::{KeyOptions, Restore, Save, StoreOptions};
 use crate::report::{Hit, Outcome};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result, bail};
@@ -83,11 +84,7 @@ impl State {
     /// Reads what the restore of this job has left, if that is said to be there.
     pub fn find(options: &Save, outcome: &mut Outcome) -> Option<Self> {
         let path = options.state.as_ref()?;
-        let read = Self::read(path).and_then(|state| match state.root == options.store.root {
-            true => Ok(state),
-            false => bail!("it is of the store below {}", state.root.display()),
-        });
-        match read {
+        match Self::read(path).and_then(|state| state.of(&options.store)) {
             Ok(state) => Some(state),
             Err(e) => {
                 outcome.warnings.push(format!(
@@ -98,6 +95,20 @@ impl State {
                 None
             }
         }
+    }
+
+    /// # Errors
+    /// When it is of another store than these options name.
+    fn of(self, store: &StoreOptions) -> Result<Self> {
+        let (kind, theirs) = (lookup::kind(store)?.to_string(), &self.restore.store);
+        if self.root != store.root {
+            bail!("it is of the store below {}", self.root.display());
+        }
+        // A restore that failed early knew no kind.
+        if !theirs.is_empty() && *theirs != kind {
+            bail!("it is of a {theirs} store, and this is a {kind} store");
+        }
+        Ok(self)
     }
 
     fn read(path: &Path) -> Result<Self> {
@@ -138,9 +149,7 @@ impl State {
 
     /// What the job takes when it begins with a miss: this one, or the one that is remembered.
     pub fn cold_seconds(&self) -> Option<f64> {
-        match self.restore.hit {
-            Hit::Miss => self.job_seconds(),
-            Hit::Exact | Hit::Prefix => self.restore.seconds.cold,
-        }
+        let nothing_came = self.restore.hit == Hit::Miss || self.restore.dry_run;
+        if nothing_came { self.job_seconds() } else { self.restore.seconds.cold }
     }
 }

@@ -23,7 +23,9 @@ pub fn of_a_store(step: &Step) -> bool {
 pub fn saves(step: &Step) -> bool {
     let operation = step.fields.get("with.operation").map(|text| text.text.trim());
     let restores_only = step.action().is_some_and(|action| action.ends_with("/restore"));
-    of_a_store(step) && !restores_only && operation != Some("restore")
+    let save = step.fields.get("with.save").map(|text| text.text.trim());
+    let refused = matches!(save, Some("false" | "never")) || operation == Some("restore");
+    of_a_store(step) && !restores_only && !refused
 }
 
 /// The key that a step is given.

@@ -46,8 +46,8 @@ pub fn check(workflow: &Workflow) -> Vec<Found> {
                 found.push((
                     key.line,
                     Level::Warning,
-                    "the key has no version of Nix or Guix: after an upgrade the old store is found \
-                     for ever"
+                    "the key has no version of Nix or Guix, so an upgrade goes on with the entries of \
+                     the old one"
                         .into(),
                     "put the version into the key, or leave `key` to storecache".into(),
                 ));
