@@ -28,6 +28,7 @@ pub mod forge;
 pub mod gate;
 pub mod golden;
 mod invocation;
+pub mod job;
 mod judge;
 pub mod place;
 pub mod poll;

@@ -1,0 +1,481 @@
+//! The step of a job, as its runner meets it: inputs, outputs, state, annotations, and its end when it
+//! is called off.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{ArgAction, CommandFactory};
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::process::Signal;
+use storecache::action::{For, INPUTS, Input, Kind};
+use storecache::cli::Cli;
+use support::job::{Job, Ran};
+use support::place::{Place, assert_same_tree, storecache};
+use support::runs::{assert_same, picture, staging};
+use support::{Fixture, Flavour, Role, World, poll};
+
+const TOOL: &str = "/opt/tool";
+const DATA: &str = "/var/lib/data";
+const SOON: Duration = Duration::from_secs(60);
+
+fn file(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+fn entries(place: &Place) -> usize {
+    fs::read_dir(place.entries()).unwrap().count()
+}
+
+/// The only annotation of a step.
+#[track_caller]
+fn only_annotation(ran: &Ran) -> (String, String) {
+    let mut annotations = ran.annotations();
+    assert_eq!(annotations.len(), 1, "{}", ran.said);
+    annotations.remove(0)
+}
+
+#[test]
+fn action_yml_and_the_readme_have_the_tables_of_the_program() {
+    for part in ["inputs", "outputs"] {
+        let yaml = storecache(["action", part, "--yaml"]).ok().stdout;
+        assert!(file("action.yml").contains(&yaml), "action.yml differs from\n{yaml}");
+        let markdown = storecache(["action", part, "--markdown"]).ok().stdout;
+        assert!(file("README.md").contains(&markdown), "README.md differs from\n{markdown}");
+    }
+    let names = file("action.yml").lines().filter(|line| is_entry(line)).count();
+    let expected = INPUTS.len() + storecache::action::OUTPUTS.len();
+    assert_eq!(names, expected, "action.yml has more than the tables");
+    for line in ["  using: node24", "  main: dist/main.js", "  post: dist/post.js"] {
+        assert!(file("action.yml").lines().any(|it| it == line), "{line}");
+    }
+    assert!(file("action.yml").lines().any(|it| it == "  post-if: always()"));
+}
+
+/// Whether a line of action.yml begins an input or an output.
+fn is_entry(line: &str) -> bool {
+    let name = line.strip_prefix("  ").and_then(|line| line.strip_suffix(':'));
+    name.is_some_and(|name| !name.starts_with(' '))
+}
+
+#[test]
+fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
+    // A person's flags; a job has its own ways for them.
+    let for_people = ["dry-run", "json", "quiet", "help"];
+    let cli = Cli::command();
+    for (verb, used_for) in [("save", For::Save), ("restore", For::Restore)] {
+        let verb = cli.find_subcommand(verb).unwrap();
+        let inputs: Vec<&Input> = INPUTS
+            .iter()
+            .filter(|input| [For::Both, For::Key, used_for].contains(&input.used_for))
+            .collect();
+        let has: BTreeSet<String> = inputs.iter().filter_map(|it| Some(it.flag?.into())).collect();
+        let flags = verb.get_arguments().filter_map(|arg| arg.get_long());
+        let flags = flags.filter(|flag| !for_people.contains(flag)).map(|flag| format!("--{flag}"));
+        assert_eq!(has, flags.collect(), "{}", verb.get_name());
+        for input in inputs {
+            let flag = input.flag.unwrap().trim_start_matches("--");
+            let arg = verb.get_arguments().find(|arg| arg.get_long() == Some(flag)).unwrap();
+            let (kind, unset) = match arg.get_action() {
+                ArgAction::SetTrue => (Kind::Boolean, "false"),
+                ArgAction::Append => (Kind::Lines, ""),
+                _ => (Kind::Text, ""),
+            };
+            let default = arg.get_default_values().first().map(|value| value.to_str().unwrap());
+            assert_eq!(input.default, default.unwrap_or(unset), "{}", input.name);
+            match input.kind {
+                Kind::Choice(values) => {
+                    let possible = arg.get_possible_values();
+                    let possible: Vec<_> = possible.iter().map(|value| value.get_name()).collect();
+                    assert_eq!(values, possible, "{}", input.name);
+                }
+                other => assert_eq!(other, kind, "{}", input.name),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_misses_and_saves_and_the_next_ones_hit_exactly_or_by_prefix() {
+    let place = Place::filled();
+    let before = place.tree(TOOL);
+    let job = |lock: &str| {
+        let job = Job::on(&place, &[TOOL, DATA]).input("hash-files", "*.lock");
+        fs::write(job.workspace().join("a.lock"), lock).unwrap();
+        job
+    };
+    let first = job("a");
+    let missed = first.main();
+    assert_eq!(missed.output("cache-hit"), "");
+    assert_eq!(missed.output("hit-kind"), "miss");
+    assert_eq!(missed.output("cache-matched-key"), "");
+    assert_eq!(missed.output("restored-items"), "0");
+    assert_eq!(missed.output("snapshot-age"), "");
+    assert!(missed.output("reason").contains("no entry"));
+    missed.assert_no_annotations();
+    let key = missed.output("cache-primary-key").to_owned();
+    assert!(key.starts_with("storecache-plain-"), "{key}");
+    assert_eq!(first.state()["key"], key);
+    // What the key was made from may be gone by then.
+    fs::remove_file(first.workspace().join("a.lock")).unwrap();
+    let saved = first.post();
+    saved.assert_no_annotations();
+    assert!(saved.said.contains(&format!("saved 2 items as {key}.")), "{}", saved.said);
+    assert!(saved.outputs.is_empty(), "{saved:?}");
+    assert_eq!(entries(&place), 1);
+
+    place.remove("/opt");
+    let exact = job("a").main();
+    assert_eq!(exact.output("cache-hit"), "true");
+    assert_eq!(exact.output("hit-kind"), "exact");
+    assert_eq!(exact.output("cache-matched-key"), key);
+    assert_eq!(exact.output("restored-items"), "1");
+    assert_eq!(exact.output("reason"), "");
+    assert!(exact.output("snapshot-age").parse::<u64>().unwrap() < 3600);
+    exact.assert_no_annotations();
+    assert_same_tree(&before, &place.tree(TOOL));
+
+    place.remove("/opt");
+    let prefix = job("b").main();
+    assert_eq!(prefix.output("cache-hit"), "false");
+    assert_eq!(prefix.output("hit-kind"), "prefix");
+    assert_eq!(prefix.output("cache-matched-key"), key);
+    assert_ne!(prefix.output("cache-primary-key"), key);
+    assert_eq!(prefix.output("restored-items"), "1");
+    prefix.assert_no_annotations();
+    assert_same_tree(&before, &place.tree(TOOL));
+}
+
+#[test]
+fn the_log_folds_by_phase_and_what_came_of_it_stands_outside() {
+    let place = Place::filled();
+    let job = Job::on(&place, &[TOOL]).input("key", "test");
+    job.main();
+    let (folds, outside) = job.post().folds();
+    let titles: Vec<_> = folds.iter().map(|(title, _)| title.as_str()).collect();
+    assert_eq!(
+        titles,
+        [
+            "storecache: save: find the store and the key",
+            "storecache: save: look for what is there",
+            "storecache: save: freeze, pack and write",
+        ]
+    );
+    assert!(folds[0].1.contains(&"storecache: key test".to_owned()), "{folds:?}");
+    assert!(outside.iter().any(|line| line.contains("saved 1 item")), "{outside:?}");
+
+    place.remove(TOOL);
+    let (folds, outside) = job.main().folds();
+    assert_eq!(folds.len(), 4, "{folds:?}");
+    assert!(folds[1].1[0].contains("exact entry test."), "{folds:?}");
+    assert!(folds[2].1[0].contains("1 item"), "{folds:?}");
+    assert!(outside.iter().any(|line| line.contains("exact hit: restored 1 item")), "{outside:?}");
+}
+
+#[test]
+fn a_step_may_only_restore_or_only_save() {
+    let place = Place::filled();
+    let job = |operation| Job::on(&place, &[TOOL]).input("key", "k").input("operation", operation);
+    let restore = job("restore");
+    restore.main();
+    let post = restore.post();
+    assert_eq!(post.said, "");
+    assert_eq!(entries(&place), 0);
+    let save = job("save");
+    let saved = save.main();
+    assert!(saved.said.contains("saved 1 item as k."), "{}", saved.said);
+    assert!(saved.outputs.is_empty());
+    assert_eq!(save.post().said, "");
+    assert_eq!(entries(&place), 1);
+}
+
+#[test]
+fn a_lookup_tells_what_there_is_and_restores_nothing() {
+    let place = Place::filled();
+    place.save(&[TOOL]);
+    place.remove(TOOL);
+    let job = Job::on(&place, &[TOOL]).input("key", "test").input("lookup-only", "true");
+    let found = job.main();
+    assert_eq!(found.output("cache-hit"), "true");
+    assert_eq!(found.output("restored-items"), "0");
+    assert_ne!(found.output("snapshot-age"), "");
+    assert!(found.output("reason").starts_with("looked up"));
+    assert!(!place.host(TOOL).exists());
+    found.assert_no_annotations();
+    let strict = job.input("key", "other").input("fail-on-cache-miss", "true").run("main");
+    assert_eq!(strict.code, 3, "{}", strict.said);
+}
+
+#[test]
+fn inputs_arrive_whatever_characters_they_have() {
+    let place = Place::new();
+    let paths = ["/opt/a b", "/opt/it's \"quoted\"", "/opt/$(echo é) `x` 世界", "/opt/-c"];
+    for path in paths {
+        place.write(&format!("{path}/file"), path);
+    }
+    let key = "--key 'of' \"many\" $WORDS; é 世界 100% :: =";
+    let lines = format!("\n  {} \r\n\n{}\n", paths[0], paths[1..].join("\n"));
+    let job = Job::on(&place, &[]).input("path", lines).input("key", format!(" {key}\n"));
+    let missed = job.main();
+    assert_eq!(missed.output("cache-primary-key"), key);
+    job.post();
+    place.remove("/opt");
+    let prefixes = "nothing-\n--key 'of' \"many\" ";
+    let hit = job.input("key", "another").input("restore-keys", prefixes).main();
+    assert_eq!(hit.output("cache-matched-key"), key);
+    for path in paths {
+        assert_eq!(place.read(&format!("{path}/file")), path);
+    }
+}
+
+#[test]
+fn wrong_inputs_fail_the_step_with_one_line_before_anything_is_done() {
+    let place = Place::filled();
+    for (name, value, hint) in [
+        ("operation", "both", "input operation: there is no \"both\""),
+        ("store", "snap", "'snap' for '--store"),
+        ("lookup-only", "yes", "input lookup-only: \"yes\" is neither true nor false"),
+        ("lock-timeout", "soon", "'soon' for '--lock-timeout"),
+        ("key", "a,b", "comma"),
+        ("backend", "ftp:x", "unknown backend \"ftp:x\""),
+        ("path", "", "--path DIR"),
+        ("daemon", "command", "--daemon-stop"),
+        // Only the save at the end would meet this one.
+        ("level", "20", "1..=19"),
+    ] {
+        let job = Job::on(&place, &[TOOL]).input(name, value);
+        let wrong = job.run("main");
+        assert_eq!(wrong.code, 2, "{}", wrong.said);
+        let (kind, text) = only_annotation(&wrong);
+        assert_eq!(kind, "error");
+        assert!(text.starts_with("wrong inputs: ") && text.contains(hint), "{text}");
+        assert_eq!(wrong.said.lines().count(), 1, "{}", wrong.said);
+        assert!(wrong.outputs.is_empty());
+        assert!(!job.state().contains_key("key"));
+    }
+    assert_eq!(entries(&place), 0);
+}
+
+#[test]
+fn a_failed_restore_is_a_warning_and_a_miss_and_the_job_goes_on() {
+    let place = Place::filled();
+    place.save(&[TOOL]);
+    place.remove(TOOL);
+    let mut bytes = fs::read(place.snapshot()).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(place.snapshot(), bytes).unwrap();
+    let job = Job::on(&place, &[TOOL]).input("key", "test");
+    let failed = job.main();
+    let (kind, text) = only_annotation(&failed);
+    assert_eq!(kind, "warning");
+    assert!(text.contains("nothing was restored, the store is as it was"), "{text}");
+    assert_eq!(failed.output("hit-kind"), "miss");
+    assert_eq!(failed.output("cache-hit"), "");
+    assert_eq!(failed.output("cache-matched-key"), "");
+    assert!(text.starts_with(failed.output("reason")), "{text}");
+    assert!(!place.host(TOOL).exists());
+    assert_eq!(job.state()["key"], "test", "the end of the job may save");
+
+    let strict = job.input("fail-on-cache-miss", "true").run("main");
+    assert_eq!(strict.code, 3, "{}", strict.said);
+    let (kind, told) = only_annotation(&strict);
+    assert_eq!((kind.as_str(), told), ("error", text));
+}
+
+#[test]
+fn a_miss_fails_the_step_only_where_it_was_told_to() {
+    let place = Place::filled();
+    let job = Job::on(&place, &[TOOL]).input("key", "test");
+    let strict = job.input("fail-on-cache-miss", "true");
+    let missed = strict.run("main");
+    assert_eq!(missed.code, 3, "{}", missed.said);
+    let (kind, text) = only_annotation(&missed);
+    assert_eq!(kind, "error");
+    assert!(text.contains("no entry for the key"), "{text}");
+    assert_eq!(missed.output("hit-kind"), "miss");
+    place.save(&[TOOL]);
+    strict.main().assert_no_annotations();
+}
+
+#[test]
+fn a_failed_save_is_a_warning() {
+    let place = Place::filled();
+    let job = Job::on(&place, &[TOOL]).input("key", "test");
+    job.main();
+    let elsewhere = job.input("backend", "dir:/proc/nowhere");
+    let failed = elsewhere.post();
+    let (kind, text) = only_annotation(&failed);
+    assert_eq!(kind, "warning");
+    assert!(text.contains("/proc/nowhere"), "{text}");
+}
+
+#[test]
+fn without_a_restore_that_came_to_an_end_nothing_is_saved() {
+    let place = Place::filled();
+    let post = Job::on(&place, &[TOOL]).post();
+    assert!(post.said.contains("nothing is saved"), "{}", post.said);
+    post.assert_no_annotations();
+    assert_eq!(entries(&place), 0);
+}
+
+#[test]
+fn no_snapshot_gives_orders_to_the_runner() {
+    let place = Place::filled();
+    place.save(&[TOOL]);
+    let name = place.snapshot().file_name().unwrap().to_str().unwrap().to_owned();
+    let hostile =
+        name.replacen("test.", "test%0A%3A%3Aadd-path%3A%3A%2Fevil%0D##%5Bset-env%5Dx.", 1);
+    assert_ne!(hostile, name);
+    fs::rename(place.snapshot(), place.entries().join(hostile)).unwrap();
+    let job = Job::on(&place, &[TOOL]).input("key", "none").input("restore-keys", "test");
+    for there in [false, true] {
+        if !there {
+            place.remove(TOOL);
+        }
+        let hit = job.main();
+        assert!(hit.output("cache-matched-key").contains("::add-path::/evil"));
+        assert!(hit.said.contains("add-path"), "the name is told: {}", hit.said);
+        let orders = hit.said.split(['\n', '\r']).filter(|line| line.trim().starts_with("::"));
+        for order in orders {
+            assert!(order.starts_with("::group::") || order == "::endgroup::", "{order}");
+        }
+        assert!(!hit.said.contains("##["), "{}", hit.said);
+    }
+}
+
+#[test]
+fn the_same_workflow_does_for_nix_and_for_guix() {
+    for role in [Role::Mid, Role::Guix] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let before = picture(&world);
+        let first = Job::inside(&world, "first");
+        let missed = first.main();
+        assert_eq!(missed.output("hit-kind"), "miss");
+        missed.assert_no_annotations();
+        first.post().assert_no_annotations();
+        world.wipe_store();
+
+        let second = Job::inside(&world, "second").input("fail-on-cache-miss", "true");
+        let hit = second.main();
+        assert_eq!(hit.output("cache-hit"), "true", "{}", hit.said);
+        assert_eq!(hit.output("cache-primary-key"), missed.output("cache-primary-key"));
+        assert_eq!(hit.output("restored-items"), before.references.len().to_string());
+        hit.assert_no_annotations();
+        assert_same(&before, &picture(&world));
+        world.verify_store();
+
+        let wanting = second.input("require", "no-such-item\n*-no-such-either").run("main");
+        assert_eq!(wanting.code, 3, "{}", wanting.said);
+        let (kind, text) = only_annotation(&wanting);
+        assert_eq!(kind, "error");
+        assert!(
+            text.ends_with("not complete in the store: no-such-item, *-no-such-either"),
+            "{text}"
+        );
+        // By hand, with an input that nobody can close, it is not called off.
+        let by_hand = world.storecache_as("runner", ["action", "main"]);
+        let by_hand = by_hand.env("INPUT_STORE", world.flavour().name());
+        let by_hand = by_hand.env("INPUT_BACKEND", "dir:/cache/entries").ok();
+        assert!(by_hand.stderr.contains("exact: nothing to do"), "{by_hand}");
+
+        // The runner empties its directory as the user that it is.
+        let foreign = world.sh("find /cache/first /cache/second ! -user runner ! -name program");
+        assert_eq!(foreign.stdout, "", "root left files with the runner");
+    }
+}
+
+/// Keeps a restore in its commit, with the daemon stopped, until the file is dropped.
+fn hold_big_lock(world: &World) -> fs::File {
+    let path = world.host(format!("{}/db/big-lock", world.state()));
+    let lock = fs::File::options().read(true).write(true).open(path).unwrap();
+    // Neither sees the locks of the other, see `src/store/locks.rs`.
+    match world.flavour() {
+        Flavour::Nix => lock.lock_shared().unwrap(),
+        Flavour::Guix => {
+            let whole = nix::libc::flock {
+                l_type: nix::libc::F_RDLCK as i16,
+                l_whence: nix::libc::SEEK_SET as i16,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            fcntl(&lock, FcntlArg::F_OFD_SETLK(&whole)).map(drop).unwrap();
+        }
+    }
+    lock
+}
+
+/// Environments of all processes in the world whose command line begins with `words`.
+fn environments(world: &World, words: &[u8]) -> Vec<String> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let ours = namespace(&world.init().to_string());
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().into_string().ok());
+    let found = pids.filter(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        namespace(pid) == ours && command.starts_with(words)
+    });
+    let environment = |pid: String| fs::read(format!("/proc/{pid}/environ")).ok();
+    found.filter_map(environment).map(|it| String::from_utf8_lossy(&it).into_owned()).collect()
+}
+
+#[test]
+fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
+    for role in [Role::Mid, Role::Guix] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let saver = Job::inside(&world, "saver");
+        saver.main();
+        saver.post();
+        world.wipe_store();
+        let before = picture(&world);
+        let holder = hold_big_lock(&world);
+        let job = Job::inside(&world, "job")
+            .env("GITHUB_TOKEN", "secret-of-github")
+            .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
+        let restoring = job.start("main");
+        poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
+            None => Ok(()),
+            Some(pid) => Err(format!("process {pid} listens; {}", restoring.said())),
+        });
+
+        for (who, words) in [
+            ("the user's half", b"storecache\0action\0".as_slice()),
+            ("sudo", b"sudo\0"),
+            ("the root half", b"/usr/local/bin/storecache\0privileged\0"),
+            ("the guardian", b"storecache-guardian\0"),
+        ] {
+            let found = environments(&world, words);
+            assert!(!found.is_empty(), "{who} is not there");
+            let knows = found.iter().any(|environment| environment.contains("secret-of"));
+            assert_eq!(knows, who == "the user's half", "{who}: {found:?}");
+        }
+
+        restoring.signal(Signal::TERM);
+        let cancelled = restoring.wait();
+        assert_eq!(cancelled.code, 1, "{}", cancelled.said);
+        // Not before, or the commit would go on in this moment.
+        poll::until("all of it to have ended", SOON, || {
+            let ours = [b"storecache".as_slice(), b"/usr/local/bin/storecache"];
+            let left: usize = ours.iter().map(|words| environments(&world, words).len()).sum();
+            if left == 0 { Ok(()) } else { Err(left) }
+        });
+        drop(holder);
+        poll::until("the daemon to answer again", SOON, || {
+            if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
+        });
+        assert_same(&before, &picture(&world));
+        assert_eq!(staging(&world), [""; 0]);
+        cancelled.assert_no_annotations();
+        let unmasked = cancelled.said.lines().filter(|line| !line.starts_with("::add-mask::"));
+        assert!(!unmasked.collect::<String>().contains("secret-of"), "{}", cancelled.said);
+        assert!(cancelled.said.contains("::add-mask::secret-of-the-cache"), "{}", cancelled.said);
+        assert!(!job.state().contains_key("key"), "a cancelled restore leads to no save");
+        assert!(job.post().said.contains("nothing is saved"));
+    }
+}

@@ -1,0 +1,277 @@
+//! A job of GitHub Actions around one step of ours: the inputs, files and variables that its runner
+//! makes, and node, which it runs the step with.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use storecache::action::INPUTS;
+use tempfile::TempDir;
+
+use super::place::{self, Place};
+use super::poll;
+use super::world::World;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A job with a work tree, and one step that uses storecache.
+pub struct Job {
+    /// Where the tests find the files of the runner.
+    directory: PathBuf,
+    variables: BTreeMap<String, OsString>,
+    _own: Option<TempDir>,
+}
+
+impl Job {
+    /// A job on this machine, of whoever runs the tests.
+    pub fn new() -> Job {
+        let own = tempfile::tempdir().unwrap();
+        let job = Job::prepare(own.path().to_owned(), Some(own));
+        job.input("binary", place::binary())
+    }
+
+    /// A job that works on the plain directories of a place.
+    pub fn on(place: &Place, paths: &[&str]) -> Job {
+        let job = Job::new().input("store", "plain").input("path", paths.join("\n"));
+        let job = job.input("root", place.root());
+        job.input("backend", format!("dir:{}", place.entries().display()))
+    }
+
+    /// A job in a world, of its user `runner`. A world has no node: that runs outside, and starts the
+    /// program inside, with its standard input and its variables.
+    pub fn inside(world: &World, name: &str) -> Job {
+        let directory = world.backend().host_path().join(name);
+        let job = Job::prepare(directory.clone(), None);
+        world.ok(["chown", "-R", "runner:runner", &format!("/cache/{name}")]);
+        let program = directory.join("program");
+        let inside = format!("/cache/{name}");
+        // No shell: it would drop variables whose names have a dash.
+        let script = format!(
+            r#"#!/usr/bin/env python3
+import os, sys
+os.environ.update(
+    GITHUB_OUTPUT="{inside}/output", GITHUB_STATE="{inside}/state", RUNNER_TEMP="{inside}/temp",
+    HOME="/home/runner", USER="runner", LOGNAME="runner")
+words = "nsenter --all --target {} -- env --chdir {inside}/workspace".split()
+words += "setpriv --reuid runner --regid runner --init-groups storecache".split()
+os.execvp(words[0], words + sys.argv[1:])
+"#,
+            world.init()
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let job = job.input("binary", program).input("store", world.flavour().name());
+        job.input("backend", "dir:/cache/entries")
+    }
+
+    fn prepare(directory: PathBuf, own: Option<TempDir>) -> Job {
+        for name in ["workspace", "temp"] {
+            fs::create_dir_all(directory.join(name)).unwrap();
+        }
+        for name in ["output", "state"] {
+            fs::write(directory.join(name), "").unwrap();
+            // As the runner makes them, for the user who runs the step.
+            fs::set_permissions(directory.join(name), Permissions::from_mode(0o666)).unwrap();
+        }
+        let mut job = Job { directory, variables: BTreeMap::new(), _own: own };
+        job.set("PATH", std::env::var_os("PATH").unwrap());
+        job.set("CI", "true");
+        job.set("GITHUB_ACTIONS", "true");
+        job.set("GITHUB_OUTPUT", job.file("output"));
+        job.set("GITHUB_STATE", job.file("state"));
+        job.set("GITHUB_WORKSPACE", job.workspace());
+        job.set("RUNNER_TEMP", job.file("temp"));
+        // What nobody sets comes with its default.
+        for input in &INPUTS {
+            job = job.input(input.name, input.default);
+        }
+        job
+    }
+
+    fn set(&mut self, name: &str, value: impl Into<OsString>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Job {
+        self.set(name, value);
+        self
+    }
+
+    pub fn input(self, name: &str, value: impl Into<OsString>) -> Job {
+        self.env(&format!("INPUT_{}", name.to_uppercase()), value)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub fn workspace(&self) -> PathBuf {
+        self.file("workspace")
+    }
+
+    /// What this step has left for its post part.
+    pub fn state(&self) -> BTreeMap<String, String> {
+        parse(&fs::read_to_string(self.file("state")).unwrap())
+    }
+
+    /// Starts a part of the step, `main` or `post`.
+    #[track_caller]
+    pub fn start(&self, part: &str) -> Started<'_> {
+        fs::write(self.file("output"), "").unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("dist/{part}.js"));
+        let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let mut command = Command::new("node");
+        command.arg(script).current_dir(self.workspace()).env_clear().envs(&self.variables);
+        let state = self.state();
+        command.envs(state.iter().map(|(name, value)| (format!("STATE_{name}"), value)));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone().unwrap())
+            .stderr(stderr.try_clone().unwrap())
+            .spawn()
+            .expect("the tests of the action need node");
+        Started { job: self, child, stdout, stderr }
+    }
+
+    #[track_caller]
+    pub fn run(&self, part: &str) -> Ran {
+        self.start(part).wait()
+    }
+
+    /// The main part, which succeeds.
+    #[track_caller]
+    pub fn main(&self) -> Ran {
+        self.run("main").ok()
+    }
+
+    /// The post part, which succeeds.
+    #[track_caller]
+    pub fn post(&self) -> Ran {
+        self.run("post").ok()
+    }
+}
+
+/// A part of the step that may still run.
+pub struct Started<'j> {
+    job: &'j Job,
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Started<'_> {
+    pub fn said(&self) -> String {
+        read(&self.stderr)
+    }
+
+    /// As the runner does, to node alone.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    #[track_caller]
+    pub fn wait(mut self) -> Ran {
+        let status = poll::until("the step to end", PATIENCE, || {
+            self.child.try_wait().unwrap().ok_or_else(|| self.said())
+        });
+        let outputs = parse(&fs::read_to_string(self.job.file("output")).unwrap());
+        let (said, wrote) = (self.said(), read(&self.stdout));
+        assert_eq!(wrote, "", "a step has no answer for standard output");
+        Ran { code: status.code().unwrap_or(-1), said, outputs }
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// How a part of the step ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    /// The log.
+    pub said: String,
+    pub outputs: BTreeMap<String, String>,
+}
+
+impl Ran {
+    #[track_caller]
+    pub fn ok(self) -> Ran {
+        assert_eq!(self.code, 0, "{}", self.said);
+        self
+    }
+
+    /// Kind and text of each annotation, as people see them.
+    pub fn annotations(&self) -> Vec<(String, String)> {
+        let lines = self.said.lines().filter_map(|line| {
+            let (kind, text) = line.strip_prefix("::")?.split_once(" title=storecache::")?;
+            let text = text.replace("%0A", "\n").replace("%0D", "\r").replace("%25", "%");
+            Some((kind.to_owned(), text))
+        });
+        lines.collect()
+    }
+
+    #[track_caller]
+    pub fn assert_no_annotations(&self) {
+        assert_eq!(self.annotations(), [], "{}", self.said);
+    }
+
+    /// The folds of the log with what each holds, and the lines outside.
+    #[track_caller]
+    pub fn folds(&self) -> (Vec<(String, Vec<String>)>, Vec<String>) {
+        let (mut folds, mut outside) = (Vec::<(String, Vec<String>)>::new(), Vec::new());
+        let mut open = false;
+        for line in self.said.lines() {
+            if let Some(title) = line.strip_prefix("::group::") {
+                assert!(!open, "folds do not nest: {}", self.said);
+                folds.push((title.to_owned(), Vec::new()));
+                open = true;
+            } else if line == "::endgroup::" {
+                assert!(open, "{}", self.said);
+                open = false;
+            } else if open {
+                folds.last_mut().unwrap().1.push(line.to_owned());
+            } else {
+                outside.push(line.to_owned());
+            }
+        }
+        assert!(!open, "every fold ends: {}", self.said);
+        (folds, outside)
+    }
+
+    #[track_caller]
+    pub fn output(&self, name: &str) -> &str {
+        self.outputs.get(name).unwrap_or_else(|| panic!("no output {name}: {self:?}"))
+    }
+}
+
+/// What a runner reads from a file of `name<<END` entries.
+#[track_caller]
+fn parse(text: &str) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let (name, end) = line.split_once("<<").unwrap_or_else(|| panic!("{line:?} in {text:?}"));
+        let value: Vec<_> = lines.by_ref().take_while(|&line| line != end).collect();
+        values.insert(name.to_owned(), value.join("\n"));
+    }
+    values
+}
+
+// By position, because a writer shares the offset of the file.
+fn read(file: &File) -> String {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    let length = file.read_at(&mut bytes, 0).unwrap();
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
