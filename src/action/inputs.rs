@@ -42,7 +42,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 25] = [
+pub const INPUTS: [Input; 32] = [
     Input {
         name: "operation",
         flag: None,
@@ -156,6 +156,54 @@ pub const INPUTS: [Input; 25] = [
         description: "Guix: take along and bring back what guix pull and guix install made for the user",
     },
     Input {
+        name: "save",
+        flag: Some("--policy"),
+        kind: Kind::Choice(&["auto", "always", "never"]),
+        default: "auto",
+        used_for: For::Save,
+        description: "When to save; auto leaves out what is not worth it, and says why",
+    },
+    Input {
+        name: "save-on-failure",
+        flag: Some("--save-on-failure"),
+        kind: Kind::Boolean,
+        default: "false",
+        used_for: For::Save,
+        description: "With save: auto, save although the job failed",
+    },
+    Input {
+        name: "job-status",
+        flag: Some("--job-status"),
+        kind: Kind::Choice(&["success", "failure", "cancelled"]),
+        default: "${{ job.status }}",
+        used_for: For::Save,
+        description: "How the job ended, for save: auto",
+    },
+    Input {
+        name: "min-growth",
+        flag: Some("--min-growth"),
+        kind: Kind::Text,
+        default: "1M",
+        used_for: For::Save,
+        description: "With save: auto, how much the store has to have grown since the newest entry of the key",
+    },
+    Input {
+        name: "baseline",
+        flag: Some("--baseline"),
+        kind: Kind::Choice(&["exclude", "include"]),
+        default: "exclude",
+        used_for: For::Save,
+        description: "Whether to save what was valid before the restore, as the items of an installer are",
+    },
+    Input {
+        name: "keep",
+        flag: Some("--keep"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Save,
+        description: "Delete older entries of the same key after a save, but for the newest so many",
+    },
+    Input {
         name: "mode",
         flag: Some("--mode"),
         kind: Kind::Choice(&["add", "replace"]),
@@ -169,7 +217,15 @@ pub const INPUTS: [Input; 25] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Both,
-        description: "Where snapshots live, as dir:PATH",
+        description: "Where snapshots live: github, the cache service of the job, or dir:PATH",
+    },
+    Input {
+        name: "cache-service",
+        flag: Some("--cache-service"),
+        kind: Kind::Choice(&["v1", "v2"]),
+        default: "",
+        used_for: For::Both,
+        description: "Version of the cache service to speak, where the variables of the job mislead",
     },
     Input {
         name: "root",
@@ -257,7 +313,9 @@ pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
         if input.used_for == For::Key && key.is_some() {
             continue;
         }
-        let Some(value) = job.input(input.name)? else { continue };
+        // A step has better things to do than to save in any case, which a terminal asks for.
+        let own = (flag == "--policy").then(|| input.default.to_owned());
+        let Some(value) = job.input(input.name)?.or(own) else { continue };
         match input.kind {
             Kind::Boolean if boolean(input.name, &value)? => words.push(flag.to_owned()),
             Kind::Boolean => {}
@@ -344,7 +402,7 @@ mod tests {
         let prefixes = ["--restore-key=one-", "--restore-key=two three-", "--restore-key=--four"];
         let expected = [&["--store=nix", key][..], &prefixes, &["--lookup-only"]].concat();
         assert_eq!(flags(&job, Verb::Restore, None).unwrap(), expected);
-        let expected = ["--store=nix", "--level=19", "--key=then"];
+        let expected = ["--store=nix", "--policy=auto", "--level=19", "--key=then"];
         assert_eq!(flags(&job, Verb::Save, Some("then")).unwrap(), expected);
     }
 
@@ -353,6 +411,6 @@ mod tests {
         let job = Job::from([("INPUT_FAIL-ON-CACHE-MISS", "yes")]);
         let error = flags(&job, Verb::Restore, None).unwrap_err().to_string();
         assert_eq!(error, "input fail-on-cache-miss: \"yes\" is neither true nor false");
-        assert!(flags(&job, Verb::Save, None).unwrap().is_empty());
+        assert_eq!(flags(&job, Verb::Save, None).unwrap(), ["--policy=auto"]);
     }
 }

@@ -4,7 +4,9 @@ use super::inputs::flags;
 use super::job::Job;
 use super::{files, orders, outputs};
 use crate::report::{self, Hit, Outcome};
+use crate::snapshot::Digest;
 use anyhow::{Result, bail};
+use std::path::PathBuf;
 
 /// Where in the job this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +98,34 @@ impl Step {
         };
         let mut words = vec!["storecache".to_owned(), verb.name().to_owned()];
         words.extend(flags(&self.job, verb, key.as_deref())?);
+        words.extend(self.own_files(verb)?);
         Ok(words)
+    }
+
+    /// The files that the halves of a job have in common, and the page that the runner shows.
+    fn own_files(&self, verb: Verb) -> Result<Vec<String>> {
+        let mut words = Vec::new();
+        let state = self.state_file()?;
+        // A save without a restore before it has nothing to go by.
+        let state = state.filter(|path| verb == Verb::Restore || path.exists());
+        words.extend(state.map(|path| format!("--state={}", path.display())));
+        // Where both are done, the last one tells of both.
+        let last = verb == Verb::Save || self.operation == Operation::Restore;
+        let page = self.job.file("GITHUB_STEP_SUMMARY").filter(|_| last);
+        words.extend(page.map(|path| format!("--summary={}", path.display())));
+        Ok(words)
+    }
+
+    /// What a restore leaves for a save: one file for each store of a job, so that it is found where
+    /// the two are steps of their own.
+    fn state_file(&self) -> Result<Option<PathBuf>> {
+        let Some(directory) = self.job.file("RUNNER_TEMP") else { return Ok(None) };
+        let mut store = String::new();
+        for name in ["store", "root", "path"] {
+            store += &format!("{name}={}\n", self.job.input(name)?.unwrap_or_default());
+        }
+        let digest = Digest::of(store.as_bytes()).to_string();
+        Ok(Some(directory.join(format!("storecache-{}.json", &digest[..16]))))
     }
 
     /// Tells the runner how it went: outputs, state, and one annotation for each problem. `fatal` says
