@@ -3,18 +3,18 @@
 
 mod support;
 
-use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::Value;
 use storecache::backend::github::{GitHub, Patience, Secret};
 use storecache::backend::{Backend, EntryName, Refused};
 use storecache::key::Rung;
 use storecache::options::{CacheService as Version, GitHubService};
+use support::azurite::{self, Azurite};
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;
@@ -387,7 +387,7 @@ fn a_silent_server_is_no_end_of_file() {
         assert!(fetch(&backend, "k").unwrap() == content);
         assert_eq!(service.unmet(), 0, "{at:?}");
     }
-    service.goes_wrong(At::Range, std::iter::repeat_n(Fault::StallInBody, 5));
+    service.goes_wrong(At::Range, std::iter::repeat_n(Fault::StallInBody, 50));
     let text = line(fetch(&backend, "k"));
     assert!(text.contains("bytes: not a byte came for 0.15 s (5 tries)"), "{text}");
 }
@@ -549,6 +549,354 @@ fn version_1_is_spoken_where_version_2_is_not() {
     let only_v2 = GitHubService { cache_url: None, ..job(&service) };
     let text = line(fetch(&backend_of(&only_v2), "k"));
     assert!(text.contains("(HTTP 404)"), "{text}");
+}
+
+/// What a runner gives a step with `uses:`.
+fn variables(service: &CacheService) -> [(&'static str, String); 5] {
+    [
+        ("ACTIONS_RESULTS_URL", service.url()),
+        ("ACTIONS_CACHE_URL", service.url()),
+        ("ACTIONS_RUNTIME_TOKEN", TOKEN.into()),
+        ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
+        ("GITHUB_SERVER_URL", "https://github.com".into()),
+    ]
+}
+
+/// A save or restore of `/opt/tool` in a job, whatever the outcome. No secret is ever printed.
+fn attempt(place: &Place, service: &CacheService, verb: &str, more: &[&str]) -> Output {
+    attempt_with(place, service, verb, more, &[])
+}
+
+fn attempt_with(
+    place: &Place,
+    service: &CacheService,
+    verb: &str,
+    more: &[&str],
+    environment: &[(&str, &str)],
+) -> Output {
+    let mut command = Command::new(place::binary());
+    command.args([verb, "--store", "plain", "--key", "test", "--path", TOOL, "--root"]);
+    command.arg(place.root()).args(["--network-timeout", "1"]).args(more);
+    command.envs(variables(service)).envs(environment.iter().copied());
+    command.env_remove("XDG_CACHE_HOME").env("HOME", place.entries());
+    let output = place::output(&mut command);
+    for secret in [TOKEN, SIGNATURE, "sig="] {
+        assert!(!format!("{output}").contains(secret), "{output}");
+    }
+    output
+}
+
+/// A place whose `/opt/tool` does not compress, so that it is larger than any head.
+fn random_tool() -> Place {
+    let place = Place::new();
+    place.write("/opt/tool/small", "small\n");
+    std::fs::write(place.host("/opt/tool/large"), content(3_000_000)).unwrap();
+    place
+}
+
+#[test]
+fn in_a_job_snapshots_go_to_the_cache_service_and_nothing_has_to_be_said() {
+    let service = CacheService::start();
+    let place = Place::filled();
+    let before = place.tree(TOOL);
+    let saved = report(&attempt(&place, &service, "save", &["--json"]).ok());
+    let host = service.url().replace("http://", "").replace('/', "");
+    assert_eq!(saved["backend"], format!("github, v2 at {host}"));
+    assert_eq!(service.keys(), [saved["entry"].as_str().unwrap()]);
+    let bytes = service.content(&service.keys()[0]);
+    assert_eq!(saved["bytes"]["uploaded"], bytes.len());
+
+    place.remove(TOOL);
+    let restored = report(&attempt(&place, &service, "restore", &["--json"]).ok());
+    assert_eq!(restored["hit"], "exact");
+    assert_same_tree(&before, &place.tree(TOOL));
+    attempt(&place, &service, "verify", &[]).ok();
+    attempt(&place, &service, "inspect", &[]).ok();
+
+    // The entry is a snapshot like any other, and of no use to another kind of store.
+    std::fs::write(place.entries().join("it.tar.zst"), &bytes).unwrap();
+    place::storecache(["verify".into(), place.entries().join("it.tar.zst")]).ok();
+    let other = ["--store", "nix", "--key", "test"];
+    let output = place::output(
+        Command::new(place::binary()).args(["inspect"]).args(other).envs(variables(&service)),
+    );
+    assert!(output.fails().stderr.contains("no entry for test"));
+
+    // Version 1 by the override; nothing is there yet.
+    let v1 = [("STORECACHE_CACHE_SERVICE", "v1")];
+    let missed = attempt_with(&place, &service, "restore", &["--json"], &v1).ok();
+    assert_eq!(report(&missed)["hit"], "exact", "both versions have the same entries here");
+    attempt(&place, &service, "save", &["--cache-service", "v1"]).ok();
+    assert_eq!(service.keys().len(), 2);
+    // Elsewhere the directory remains the default.
+    let none = [("ACTIONS_RUNTIME_TOKEN", "")];
+    let missed = attempt_with(&place, &service, "restore", &["--json"], &none).ok();
+    assert!(report(&missed)["backend"].as_str().unwrap().starts_with("dir:"));
+    let none = [("ACTIONS_RESULTS_URL", ""), ("ACTIONS_CACHE_URL", "")];
+    let wrong = attempt_with(&place, &service, "restore", &["--backend", "github"], &none);
+    assert_eq!(wrong.code(), 2);
+    assert!(wrong.stderr.contains("steps with `uses:` alone"), "{wrong}");
+}
+
+/// Faults that end a download, or not: that is for the test to see.
+fn in_lookup_or_download() -> Vec<(At, Fault)> {
+    let lookup = [
+        Fault::Reset,
+        Fault::Page,
+        Fault::Stall,
+        Fault::Status(401, "no"),
+        Fault::Status(403, "cache read denied: token has no readable scopes"),
+        Fault::Status(500, "boom"),
+        Fault::Later(429, 60),
+        Fault::Slow,
+    ];
+    let range = [
+        Fault::Reset,
+        Fault::ResetInBody,
+        Fault::StallInBody,
+        Fault::Stall,
+        Fault::Short,
+        Fault::Status(403, "expired"),
+        Fault::Status(404, "gone"),
+        Fault::Status(412, "changed"),
+        Fault::Status(416, "shorter"),
+        Fault::Status(500, "boom"),
+        Fault::Status(503, "busy"),
+        Fault::Later(503, 60),
+        Fault::WholeBody,
+        Fault::WholeInChunks,
+        Fault::OtherRange,
+        Fault::OtherTag,
+        Fault::Slow,
+    ];
+    let lookup = lookup.into_iter().map(|fault| (At::Lookup, fault));
+    lookup.chain(range.into_iter().map(|fault| (At::Range, fault))).collect()
+}
+
+#[test]
+fn whatever_goes_wrong_with_a_download_the_directory_is_whole_or_as_it_was() {
+    let service = CacheService::start();
+    let place = random_tool();
+    let before = place.tree(TOOL);
+    attempt(&place, &service, "save", &[]).ok();
+    place.remove(TOOL);
+    let (mut whole, mut untouched) = (0, 0);
+    for (at, fault) in in_lookup_or_download() {
+        // Once, in the middle; then on and on.
+        for times in [1, 30] {
+            if fault == Fault::Stall && times > 1 {
+                // Another test has this one, with less patience.
+                continue;
+            }
+            let skipped = if at == At::Range { times % 30 } else { 0 };
+            service.goes_wrong(at, std::iter::repeat_n(Fault::Slow, skipped));
+            service.goes_wrong(at, std::iter::repeat_n(fault.clone(), times));
+            let output = attempt(&place, &service, "restore", &["--json"]);
+            service.goes_well();
+            let report = report(&output);
+            if report["items"]["restored"] == 1 {
+                whole += 1;
+                assert_same_tree(&before, &place.tree(TOOL));
+                place.remove(TOOL);
+                continue;
+            }
+            untouched += 1;
+            let reason = report["reason"].as_str().unwrap();
+            assert_eq!(report["hit"], "miss", "{output}");
+            assert!(!place.host(TOOL).exists(), "{output}");
+            assert_eq!(place.leftovers(), [""; 0]);
+            assert!(reason.len() < 350, "{reason}");
+            if reason.starts_with("this run can not read") {
+                continue;
+            }
+            assert_eq!(output.code(), 1, "{at:?} {fault:?} {output}");
+            let told: Vec<_> = output.stderr.lines().collect();
+            let untouched = "nothing was restored, the store is as it was";
+            assert_eq!(told, [format!("storecache: {reason}; {untouched}")], "{at:?} {fault:?}");
+        }
+    }
+    // That the list is worth its time.
+    assert!(whole > 20 && untouched > 15, "{whole} {untouched}");
+}
+
+#[test]
+fn whatever_goes_wrong_with_an_upload_an_entry_is_whole_or_not_there() {
+    let place = random_tool();
+    let before = place.tree(TOOL);
+    let everywhere = [
+        Fault::Reset,
+        Fault::LostAnswer,
+        Fault::Stall,
+        Fault::Slow,
+        Fault::Status(400, "odd"),
+        Fault::Status(403, "denied"),
+        Fault::Status(404, "not found"),
+        Fault::Status(409, "conflict"),
+        Fault::Status(500, "boom"),
+        Fault::Later(429, 60),
+        Fault::Page,
+    ];
+    for at in [At::Reserve, At::Block, At::Finalize] {
+        for (fault, times) in everywhere.iter().flat_map(|fault| [(fault, 1), (fault, 30)]) {
+            if *fault == Fault::Stall && times > 1 {
+                continue;
+            }
+            let service = CacheService::start();
+            service.goes_wrong(at, std::iter::repeat_n(fault.clone(), times));
+            let output = attempt(&place, &service, "save", &["--json"]);
+            service.goes_well();
+            let report = report(&output);
+            let what = format!("{at:?} {fault:?} {times} {output}");
+            assert_same_tree(&before, &place.tree(TOOL));
+            match (output.code(), report["reason"].as_str()) {
+                (0, None) => {
+                    assert_eq!(service.keys().len(), 1, "{what}");
+                    attempt(&place, &service, "verify", &[]).ok();
+                }
+                (0, Some(reason)) => {
+                    assert!(reason.starts_with("somebody else has saved test.20"), "{what}");
+                    assert_eq!(service.keys(), [""; 0], "{what}");
+                }
+                (_, reason) => {
+                    let told: Vec<_> = output.stderr.lines().collect();
+                    assert_eq!(told, [format!("storecache: {}", reason.unwrap())], "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_that_may_not_write_says_so_before_it_does_anything() {
+    let service = CacheService::start();
+    let place = Place::filled();
+    let scopes = r#"{"ac":"[{\"Scope\":\"refs/heads/main\",\"Permission\":1}]"}"#;
+    let token = format!("e30.{}.x", base64::Engine::encode(&URL_SAFE_NO_PAD, scopes));
+    for (name, value, why) in [
+        ("ACTIONS_RUNTIME_TOKEN", token.as_str(), "its token has no scope that is writable"),
+        ("ACTIONS_CACHE_MODE", "read", "the workflow says cache-mode: read"),
+    ] {
+        let output = attempt_with(&place, &service, "save", &["--json"], &[(name, value)]).ok();
+        let reason = report(&output)["reason"].as_str().unwrap().to_owned();
+        assert!(reason.starts_with("this run can not write to the cache: "), "{reason}");
+        assert!(reason.contains(why), "{reason}");
+        let told = attempt_with(&place, &service, "save", &[], &[(name, value)]).ok();
+        assert_eq!(told.stderr, format!("storecache: not saved: {reason}\n"));
+    }
+    let none = [("ACTIONS_CACHE_MODE", "write-only")];
+    let missed = report(&attempt_with(&place, &service, "restore", &["--json"], &none).ok());
+    assert_eq!(missed["hit"], "miss");
+    let reason = "this run can not read from the cache: the workflow says cache-mode: write-only";
+    assert_eq!(missed["reason"], reason);
+    for at in EVERYWHERE {
+        assert!(service.seen(at).is_empty(), "{at:?}");
+    }
+    attempt_with(&place, &service, "save", &[], &none).ok();
+    assert_eq!(service.keys().len(), 1);
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_used() {
+    // The service as the proxy of itself: what it is asked for begins with the host then.
+    let service = CacheService::start();
+    let place = Place::filled();
+    let proxy = service.url();
+    let elsewhere = "http://results.example/";
+    let environment = [
+        ("HTTP_PROXY", proxy.as_str()),
+        ("http_proxy", &proxy),
+        ("ACTIONS_RESULTS_URL", elsewhere),
+    ];
+    let output = attempt_with(&place, &service, "restore", &["--json"], &environment).ok();
+    assert_eq!(report(&output)["hit"], "miss");
+    assert_eq!(service.seen(At::Lookup)[0].headers["host"], "results.example");
+}
+
+#[test]
+fn a_nix_store_goes_through_the_service_and_comes_back() {
+    let service = CacheService::start();
+    let saver = World::build(Role::New).fixture(Fixture::Small).network().start();
+    saver.start_daemon();
+    let run = |world: &World, verb: &str| {
+        let words = [verb, "--store", "nix", "--key", "test", "--json"];
+        let mut invocation = world.storecache_as("runner", words);
+        for (name, value) in variables(&service) {
+            invocation = invocation.env(name, value);
+        }
+        report(&invocation.ok())
+    };
+    let saved = run(&saver, "save");
+    assert_eq!(service.keys(), [saved["entry"].as_str().unwrap()]);
+    let before = runs::picture(&saver);
+
+    let restorer = World::build(Role::Old).network().start();
+    restorer.start_daemon();
+    let restored = run(&restorer, "restore");
+    assert_eq!(restored["hit"], "exact");
+    runs::assert_same(&before, &runs::picture(&restorer));
+    restorer.verify_store();
+    // What is there is not fetched again.
+    let again = run(&restorer, "restore");
+    let bytes = |report: &Value| report["bytes"]["downloaded"].as_u64().unwrap();
+    assert_eq!(again["items"]["restored"], 0);
+    assert!(bytes(&again) < bytes(&restored) / 2, "{again}");
+}
+
+#[test]
+fn the_official_client_and_this_one_read_each_other_through_real_signed_urls() {
+    let azurite = Azurite::start();
+    let service = CacheService::with(Some(azurite.signer()));
+    let directory = tempfile::tempdir().unwrap();
+    let (workspace, temporary) = (directory.path().join("ws"), directory.path().join("tmp"));
+    let data = workspace.join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::create_dir_all(&temporary).unwrap();
+    std::fs::write(data.join("random"), content(1_200_000)).unwrap();
+    std::fs::write(data.join("text"), "text\n").unwrap();
+    let before = place::plain_tree(&data);
+    let official = |verb: &str, key: &str| {
+        let mut command = azurite::script("official_client.mjs");
+        command.args([verb, key, "data"]).envs(variables(&service)).current_dir(&workspace);
+        command.env("GITHUB_WORKSPACE", &workspace).env("RUNNER_TEMP", &temporary);
+        place::output(&mut command).ok().stdout
+    };
+
+    let theirs = "peer.20261122T095523.123456Z";
+    let said = official("save", theirs);
+    assert_eq!(service.keys(), [theirs], "{said}");
+    let version = service.version_of(theirs);
+    let backend = GitHub::new(&job(&service), &version).unwrap().with_blocks_of(BLOCK);
+    let archive = azurite.content(&service.blob_of(theirs));
+    assert!(fetch(&backend, "peer").unwrap() == archive, "what they save we fetch");
+
+    // The same archive in many blocks, under a name that a save of ours makes.
+    let ours = save(&backend, "ours", &archive).unwrap().to_string();
+    assert!(service.keys().contains(&ours));
+    assert!(azurite.content(&service.blob_of(&ours)) == archive);
+    for (key, matched) in [(ours.as_str(), ours.as_str()), ("ours", "undefined")] {
+        std::fs::remove_dir_all(&data).unwrap();
+        let said = official("restore", key);
+        assert!(said.contains(&format!("result: {matched}")), "{said}");
+        if matched == ours {
+            assert_same_tree(&before, &place::plain_tree(&data));
+        } else {
+            std::fs::create_dir(&data).unwrap();
+        }
+    }
+    // One block, as most restores of small stores; and rules of real signatures.
+    let small = save(&backend, "small", b"in one request").unwrap();
+    assert_eq!(fetch_named(&backend, &small).unwrap(), b"in one request");
+    assert!(matches!(
+        backend.create(&small).err().unwrap().downcast::<Refused>().unwrap(),
+        Refused::Taken(_)
+    ));
+
+    let place = Place::filled();
+    let before = place.tree(TOOL);
+    attempt(&place, &service, "save", &[]).ok();
+    place.remove(TOOL);
+    attempt(&place, &service, "restore", &[]).ok();
+    assert_same_tree(&before, &place.tree(TOOL));
 }
 
 proptest! {

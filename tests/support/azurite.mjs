@@ -16,7 +16,7 @@ const free = await new Promise((resolve) => {
 const azurite = spawn(process.execPath, [
     `${peers}/node_modules/azurite/dist/src/blob/main.js`, '--silent', '--disableTelemetry',
     '--inMemoryPersistence', '--blobHost', '127.0.0.1', '--blobPort', String(free),
-], { stdio: ['ignore', 'inherit', 'inherit'] })
+], { stdio: ['ignore', 'ignore', 'inherit'] })
 azurite.on('exit', (code) => process.exit(code ?? 1))
 process.stdin.on('end', () => azurite.kill('SIGKILL')).resume()
 for (;;) {

@@ -665,6 +665,11 @@ fn read(reader: &mut BufReader<TcpStream>, shared: &Shared) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
+    // As a proxy is asked.
+    let target = match target.strip_prefix("http://") {
+        Some(rest) => rest[rest.find('/').unwrap()..].to_owned(),
+        None => target,
+    };
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(name, value)| {

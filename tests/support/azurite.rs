@@ -1,0 +1,108 @@
+//! Azurite, Microsoft's stand-in for the blob storage behind the cache service, and signatures for it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+use super::place::output;
+
+/// The account that Azurite comes with, and its key; both are public.
+const ACCOUNT: &str = "devstoreaccount1";
+const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// The directory with other people's packages for Node.
+pub fn peers() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/node-peers");
+    output(&mut Command::new(script)).ok().lines().remove(0).into()
+}
+
+/// A script beside this file, to be run by Node with the peers as its first argument.
+pub fn script(name: &str) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name);
+    let mut command = Command::new("node");
+    command.arg(path).arg(peers());
+    command
+}
+
+/// Runs until its value goes, or the test process.
+pub struct Azurite {
+    child: Child,
+    port: u16,
+}
+
+impl Azurite {
+    pub fn start() -> Azurite {
+        let mut command = script("azurite.mjs");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cannot run node");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Azurite { child, port: line.trim().parse().expect("Azurite did not start") }
+    }
+
+    /// Signs URLs of blobs in its container.
+    pub fn signer(&self) -> Box<dyn Fn(&str, bool) -> String + Send + Sync> {
+        let port = self.port;
+        Box::new(move |blob, write| {
+            let permissions = if write { "rcw" } else { "r" };
+            let query = signed(blob, permissions);
+            format!("http://127.0.0.1:{port}/{ACCOUNT}/actions-cache/{blob}?{query}")
+        })
+    }
+
+    /// The bytes of a blob, fetched without the program under test.
+    pub fn content(&self, blob: &str) -> Vec<u8> {
+        let url = self.signer()(blob, false);
+        let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let mut connection = TcpStream::connect(host).unwrap();
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase();
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        let body = answer.split_off(end + 4);
+        assert_eq!(body.len(), length.parse::<usize>().unwrap());
+        body
+    }
+}
+
+impl Drop for Azurite {
+    fn drop(&mut self) {
+        // It ends with its input.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The query of a service SAS for one blob.
+/// Source: Microsoft Learn, "Create a service SAS", version 2018-11-09 and later.
+fn signed(blob: &str, permissions: &str) -> String {
+    let (version, expiry) = ("2020-10-02", "2099-01-01T00:00:00Z");
+    let resource = format!("/blob/{ACCOUNT}/actions-cache/{blob}");
+    let text = format!("{permissions}\n\n{expiry}\n{resource}\n\n\n\n{version}\nb\n\n\n\n\n\n");
+    let signature = STANDARD.encode(hmac(&STANDARD.decode(KEY).unwrap(), text.as_bytes()));
+    let escape = |text: &str| {
+        text.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D").replace(':', "%3A")
+    };
+    format!("sv={version}&se={}&sr=b&sp={permissions}&sig={}", escape(expiry), escape(&signature))
+}
+
+/// HMAC with SHA-256, RFC 2104; the key is not longer than a block.
+fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
+    let pad = |with: u8| {
+        let mut block = [with; 64];
+        block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+        block
+    };
+    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(text).finalize();
+    Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().to_vec()
+}
