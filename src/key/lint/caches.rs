@@ -8,15 +8,20 @@ pub fn of_a_store(step: &Step) -> bool {
     if is_ours(action) || action.ends_with("/cache-nix-action") {
         return true;
     }
-    // A tarball of a store has its name in the key, if not in the path.
+    let path = step.fields.get("with.path").map(|text| text.text.as_str()).unwrap_or_default();
+    let stores = ["nix/store", "gnu/store", "var/guix", "nix/var"];
+    let named = stores.iter().any(|store| path.contains(store));
     is_official(action)
-        && ["with.path", "with.key", "name", "id"].iter().any(|field| {
-            let text = step.fields.get(field).map(|text| text.text.to_lowercase());
-            text.is_some_and(|text| {
-                let mut words = text.split(|c: char| !c.is_alphanumeric());
-                words.any(|word| matches!(word, "nix" | "guix" | "gnu"))
-            })
-        })
+        && (named || path.lines().any(|line| line.trim() == "/nix") || is_named(step))
+}
+
+/// Whether its name, key or path speaks of the store of Nix or Guix: it may hold a tarball of one.
+fn is_named(step: &Step) -> bool {
+    ["with.path", "with.key", "name", "id"].iter().any(|field| {
+        let text = step.fields.get(field).map(|text| text.text.to_lowercase()).unwrap_or_default();
+        let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
+        words.contains(&"store") && ["nix", "guix", "gnu"].iter().any(|name| words.contains(name))
+    })
 }
 
 /// Whether it also saves, at the end of the job or at once.

@@ -1,11 +1,12 @@
 //! The recipe that storecache replaces: two `sudo tar` steps over a store and its database.
 
-use super::super::workflow::{Text, Workflow};
+use super::super::workflow::{Step, Text, Workflow};
 use super::{Found, Level};
 
 /// What is part of a store, as archives and shells name it.
 const STORES: [&str; 4] = ["gnu/store", "nix/store", "var/guix", "nix/var"];
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Create,
     Extract,
@@ -14,13 +15,13 @@ enum Way {
 pub fn check(workflow: &Workflow) -> Vec<Found> {
     let mut found = Vec::new();
     for job in &workflow.jobs {
-        let scripts = job.steps.iter().filter_map(|step| step.fields.get("run"));
-        // The one that unpacks need not name the store: the archive does.
-        let runs: Vec<_> = scripts.flat_map(tar_runs).collect();
-        if !runs.iter().any(|run| run.names_a_store) {
-            continue;
-        }
-        for run in runs {
+        let runs: Vec<Run> = job.steps.iter().flat_map(scripts).flat_map(tar_runs).collect();
+        // The one that unpacks need not name the store, as the archive does: an installer's looks the
+        // same, but that nobody here has packed.
+        let packed = |run: &Run| run.way == Way::Create && run.names_a_store;
+        let packed: Vec<_> =
+            runs.iter().filter(|run| packed(run)).map(|run| &run.archive).collect();
+        for run in runs.iter().filter(|run| run.names_a_store || packed.contains(&&run.archive)) {
             let (what, fix) = match run.way {
                 Way::Create => (
                     "this copies the database file while the daemon may write to it: rows that are \
@@ -41,10 +42,18 @@ pub fn check(workflow: &Workflow) -> Vec<Found> {
     found
 }
 
+/// What a step runs, also through an action that tries again.
+fn scripts(step: &Step) -> impl Iterator<Item = &Text> {
+    ["run", "with.command"].into_iter().filter_map(|name| step.fields.get(name))
+}
+
+#[derive(Debug)]
 struct Run {
     line: usize,
     way: Way,
     names_a_store: bool,
+    /// Name of the file without its directory; empty for a pipe.
+    archive: String,
 }
 
 /// Commands of a script that run tar as root.
@@ -52,39 +61,62 @@ fn tar_runs(script: &Text) -> Vec<Run> {
     let mut found = Vec::new();
     let mut lines = script.text.split('\n').enumerate();
     while let Some((at, first)) = lines.next() {
-        let mut command = first.trim_start().to_owned();
+        let mut command = first.trim().to_owned();
         while command.ends_with('\\') {
             command.pop();
-            command.push_str(lines.next().map_or("", |(_, line)| line.trim_start()));
+            command.push_str(lines.next().map_or("", |(_, line)| line.trim()));
+        }
+        if command.starts_with('#') {
+            continue;
         }
         let words: Vec<&str> = command.split_whitespace().collect();
-        let is_tar = |word: &&str| *word == "tar" || word.ends_with("/tar");
-        let (false, true, Some(tar)) =
-            (command.starts_with('#'), words.contains(&"sudo"), words.iter().position(is_tar))
+        let tar = words.iter().position(|word| *word == "tar" || word.ends_with("/tar"));
+        let Some(arguments) = tar.filter(|_| words.contains(&"sudo")).map(|at| &words[at + 1..])
         else {
             continue;
         };
-        let flags = &words[tar + 1..];
-        // The first word is a bundle of flags, with or without its dash.
-        let bundle = flags.first().filter(|word| !word.starts_with("--")).unwrap_or(&"");
-        let short = |letter| {
-            let bundles =
-                flags.iter().filter(|word| word.starts_with('-') && !word.starts_with("--"));
-            bundle.contains(letter) && !bundle.contains('/')
-                || bundles.into_iter().any(|word| word.contains(letter))
-        };
-        let way = if flags.contains(&"--create") || short('c') {
-            Way::Create
-        } else if flags.contains(&"--extract") || flags.contains(&"--get") || short('x') {
-            Way::Extract
-        } else {
-            continue;
-        };
+        let Some(way) = way(arguments) else { continue };
         let names_a_store = STORES.iter().any(|store| command.contains(store))
             || words.iter().any(|word| matches!(*word, "/nix" | "nix" | "/gnu" | "gnu"));
-        found.push(Run { line: script.line + at, way, names_a_store });
+        let archive = archive(arguments);
+        found.push(Run { line: script.line + at, way, names_a_store, archive });
     }
     found
+}
+
+/// Bundles of one-letter flags: the first word, with or without its dash, and later ones with it.
+fn is_bundle(at: usize, word: &str) -> bool {
+    match word.strip_prefix('-') {
+        Some(rest) => !rest.starts_with('-'),
+        None => at == 0,
+    }
+}
+
+fn way(arguments: &[&str]) -> Option<Way> {
+    let short = |letter| {
+        let mut words = arguments.iter().enumerate();
+        words.any(|(at, word)| is_bundle(at, word) && word.contains(letter))
+    };
+    if arguments.contains(&"--create") || short('c') {
+        Some(Way::Create)
+    } else if arguments.contains(&"--extract") || arguments.contains(&"--get") || short('x') {
+        Some(Way::Extract)
+    } else {
+        None
+    }
+}
+
+fn archive(arguments: &[&str]) -> String {
+    let mut words = arguments.iter().enumerate();
+    let file = words.find_map(|(at, word)| match word.strip_prefix("--file") {
+        Some("") => arguments.get(at + 1).copied(),
+        Some(rest) => rest.strip_prefix('='),
+        None if is_bundle(at, word) && word.ends_with('f') => arguments.get(at + 1).copied(),
+        None => None,
+    });
+    let name = file.unwrap_or("-").trim_matches(['"', '\'']);
+    let name = name.rsplit('/').next().unwrap_or(name);
+    if name == "-" { String::new() } else { name.to_owned() }
 }
 
 #[cfg(test)]
@@ -93,17 +125,23 @@ mod tests {
 
     #[test]
     fn tar_is_seen_however_it_is_written() {
-        let ways = |text: &str| {
+        let runs = |text: &str| {
             let runs = tar_runs(&Text { text: text.into(), line: 1 });
-            let letter = |run: &Run| match run.way {
-                Way::Create => 'c',
-                Way::Extract => 'x',
-            };
-            runs.iter().map(|run| (run.line, letter(run), run.names_a_store)).collect::<Vec<_>>()
+            let shown = |run: Run| (run.line, run.way, run.names_a_store, run.archive);
+            runs.into_iter().map(shown).collect::<Vec<_>>()
         };
-        assert_eq!(ways("sudo tar --create --zstd \\\n -C / gnu/store"), [(1, 'c', true)]);
-        assert_eq!(ways("echo\nsudo -E /bin/tar cf x.tar /nix"), [(2, 'c', true)]);
-        assert_eq!(ways("sudo tar -C / -xf store.tar"), [(1, 'x', false)]);
-        assert_eq!(ways("tar -xf gnu/store.tar\n# sudo tar -x\nsudo tar -tf x"), []);
+        let (create, extract) = (Way::Create, Way::Extract);
+        let piped = "sudo tar --create --zstd \\\n -C / gnu/store | cat >s.tar";
+        assert_eq!(runs(piped), [(1, create, true, String::new())]);
+        let bundled = "echo\nsudo -E /bin/tar cf x.tar /nix";
+        assert_eq!(runs(bundled), [(2, create, true, "x.tar".into())]);
+        for text in [
+            "sudo tar -C / -xf '/tmp/s.tar'",
+            "sudo -- tar --extract --file \"/tmp/s.tar\"",
+            "sudo tar --get --file=s.tar",
+        ] {
+            assert_eq!(runs(text), [(1, extract, false, "s.tar".into())], "{text}");
+        }
+        assert!(runs("tar -xf gnu/store.tar\n# sudo tar -x\nsudo tar -tf x").is_empty());
     }
 }
