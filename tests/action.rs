@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory};
@@ -14,7 +15,7 @@ use rustix::process::Signal;
 use storecache::action::{For, INPUTS, Input, Kind};
 use storecache::cli::Cli;
 use support::job::{Job, Ran};
-use support::place::{Place, assert_same_tree, storecache};
+use support::place::{self, Place, assert_same_tree, storecache};
 use support::runs::{assert_same, picture, staging};
 use support::{Fixture, Flavour, Role, World, poll};
 
@@ -177,6 +178,23 @@ fn the_log_folds_by_phase_and_what_came_of_it_stands_outside() {
     assert!(folds[1].1[0].contains("exact entry test."), "{folds:?}");
     assert!(folds[2].1[0].contains("1 item"), "{folds:?}");
     assert!(outside.iter().any(|line| line.contains("exact hit: restored 1 item")), "{outside:?}");
+}
+
+#[test]
+fn a_log_has_plain_lines_even_if_its_runner_gives_a_terminal() {
+    let place = Place::filled();
+    let line = format!("{} action main", place::binary().display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("INPUT_STORE", "plain");
+    command.env("INPUT_OPERATION", "save").env("INPUT_KEY", "test").env("INPUT_PATH", TOOL);
+    command.env("INPUT_ROOT", place.root());
+    command.env("INPUT_BACKEND", format!("dir:{}", place.entries().display()));
+    let saved = place::output(&mut command).ok();
+    assert!(saved.stdout.contains("saved 1 item"), "{saved}");
+    assert!(!saved.stdout.contains('\x1b'), "{saved:?}");
+    let begun = saved.lines().iter().filter(|line| line.starts_with("::group::")).count();
+    let ended = saved.lines().iter().filter(|line| line.trim_end() == "::endgroup::").count();
+    assert_eq!((begun, ended), (3, 3), "{saved}");
 }
 
 #[test]

@@ -12,7 +12,8 @@ pub struct Input {
     /// The flag that it becomes; none for what the step itself acts on.
     pub flag: Option<&'static str>,
     pub kind: Kind,
-    /// What an empty value means; empty where the program chooses.
+    /// What an empty value means: the default of the flag, or what suits a job better. Empty where the
+    /// program chooses.
     pub default: &'static str,
     pub used_for: For,
     /// One line without quotes.
@@ -42,7 +43,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 32] = [
+pub const INPUTS: [Input; 33] = [
     Input {
         name: "operation",
         flag: None,
@@ -228,6 +229,14 @@ pub const INPUTS: [Input; 32] = [
         description: "Version of the cache service to speak, where the variables of the job mislead",
     },
     Input {
+        name: "network-timeout",
+        flag: Some("--network-timeout"),
+        kind: Kind::Text,
+        default: "20",
+        used_for: For::Both,
+        description: "Seconds without a byte from the cache service after which a request is made again",
+    },
+    Input {
         name: "root",
         flag: Some("--root"),
         kind: Kind::Text,
@@ -313,9 +322,10 @@ pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
         if input.used_for == For::Key && key.is_some() {
             continue;
         }
-        // A step has better things to do than to save in any case, which a terminal asks for.
-        let own = (flag == "--policy").then(|| input.default.to_owned());
-        let Some(value) = job.input(input.name)?.or(own) else { continue };
+        let value = job.input(input.name)?.unwrap_or_else(|| input.known_default().to_owned());
+        if value.is_empty() {
+            continue;
+        }
         match input.kind {
             Kind::Boolean if boolean(input.name, &value)? => words.push(flag.to_owned()),
             Kind::Boolean => {}
@@ -332,6 +342,11 @@ pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
 }
 
 impl Input {
+    /// The default, unless it is one that only the runner can tell.
+    fn known_default(&self) -> &'static str {
+        if self.default.starts_with("${{") { "" } else { self.default }
+    }
+
     fn is_for(&self, verb: Verb) -> bool {
         match self.used_for {
             For::Step => false,
@@ -398,12 +413,28 @@ mod tests {
             ("INPUT_MODE", ""),
             ("INPUT_UNKNOWN", "x"),
         ]);
-        let key = "--key=a key's \"é\" --x";
-        let prefixes = ["--restore-key=one-", "--restore-key=two three-", "--restore-key=--four"];
-        let expected = [&["--store=nix", key][..], &prefixes, &["--lookup-only"]].concat();
-        assert_eq!(flags(&job, Verb::Restore, None).unwrap(), expected);
-        let expected = ["--store=nix", "--policy=auto", "--level=19", "--key=then"];
-        assert_eq!(flags(&job, Verb::Save, Some("then")).unwrap(), expected);
+        let words = flags(&job, Verb::Restore, None).unwrap();
+        for expected in [
+            "--store=nix",
+            "--key=a key's \"é\" --x",
+            "--restore-key=one-",
+            "--restore-key=two three-",
+            "--restore-key=--four",
+            "--lookup-only",
+            // What is not set has its default.
+            "--mode=add",
+        ] {
+            assert!(words.iter().any(|word| word == expected), "{expected}: {words:?}");
+        }
+        let of = |part: &str| words.iter().filter(|word| word.contains(part)).count();
+        let absent = ["--profiles", "--level", "--path", "unknown", "--version"];
+        assert!(absent.iter().all(|part| of(part) == 0), "{words:?}");
+        assert_eq!(of("--restore-key"), 3);
+
+        let words = flags(&job, Verb::Save, Some("then")).unwrap();
+        let keys: Vec<_> = words.iter().filter(|word| word.contains("key")).collect();
+        assert_eq!(keys, ["--key=then"]);
+        assert!(words.contains(&"--level=19".to_owned()), "{words:?}");
     }
 
     #[test]
@@ -411,6 +442,6 @@ mod tests {
         let job = Job::from([("INPUT_FAIL-ON-CACHE-MISS", "yes")]);
         let error = flags(&job, Verb::Restore, None).unwrap_err().to_string();
         assert_eq!(error, "input fail-on-cache-miss: \"yes\" is neither true nor false");
-        assert_eq!(flags(&job, Verb::Save, None).unwrap(), ["--policy=auto"]);
+        assert!(flags(&job, Verb::Save, None).is_ok());
     }
 }

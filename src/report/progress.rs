@@ -55,9 +55,13 @@ impl Progress {
         }
     }
 
-    /// In the log of a job, which folds what lies between two [`Progress::fold`].
+    /// In the log of a job, which folds what lies between two [`Progress::fold`]. Some runners give
+    /// their steps a terminal, but nobody sits at it, and a bar would swallow the orders.
     pub fn in_job(mut self) -> Self {
         self.folds = Folds::Yes { open: false };
+        if let Face::Bars(_) = self.face {
+            self.face = Face::Lines { last: None };
+        }
         self
     }
 

