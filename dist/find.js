@@ -44,7 +44,7 @@ async function find({
   // Empty for `uses: ./`: then the checkout is what is meant, not a release of it.
   if (env.GITHUB_ACTION_REPOSITORY) {
     try {
-      return await released(target, root, env, input);
+      return await released(target, root, env);
     } catch (error) {
       reasons.push(error.message);
     }
@@ -61,7 +61,7 @@ async function find({
 }
 
 /** The program of this version's release, from the tool cache or the release page. */
-async function released(target, root, env, input) {
+async function released(target, root, env) {
   const { version, sha256 } = JSON.parse(fs.readFileSync(path.join(root, 'dist', 'version.json')));
   const expected = sha256[target];
   if (!expected) throw new Error(`version ${version} has no release for ${target}`);
@@ -77,7 +77,7 @@ async function released(target, root, env, input) {
   if (found !== expected) {
     throw new Error(`${url} is not what was released: its SHA-256 is ${found}, not ${expected}`);
   }
-  await attested(found, repository, env, input);
+  await attested(found, repository, env);
   // Renamed into place: another job of this machine sees it whole or not at all.
   fs.mkdirSync(place, { recursive: true });
   const fresh = `${program}.${crypto.randomUUID()}`;
@@ -114,8 +114,8 @@ async function download(url) {
  * With a token GitHub is asked whether it knows where a program of this digest was built. "No" counts;
  * no answer does not, for the checksum has matched already.
  */
-async function attested(sha256, repository, env, input) {
-  const token = input('token', env) || env.GITHUB_TOKEN;
+async function attested(sha256, repository, env) {
+  const token = env.GITHUB_TOKEN;
   if (!token || !env.GITHUB_API_URL) return;
   const url = `${env.GITHUB_API_URL}/repos/${repository}/attestations/sha256:${sha256}`;
   let known;

@@ -73,8 +73,10 @@ async function step(part) {
   };
   let program;
   try {
-    const before = part === 'post' && process.env.STATE_binary;
-    program = before && fs.existsSync(before) ? before : await find({ input, supervise });
+    const before = process.env.STATE_binary;
+    // The main part has found none and said so.
+    if (part === 'post' && !before) return 0;
+    program = part === 'post' && fs.existsSync(before) ? before : await find({ input, supervise });
     if (part === 'main') saveState('binary', program);
   } catch (error) {
     return goOn(error.message, error.fatal);

@@ -277,6 +277,8 @@ fn wrong_inputs_fail_the_step_with_one_line_before_anything_is_done() {
         assert_eq!(wrong.said.lines().count(), 1, "{}", wrong.said);
         assert!(wrong.outputs.is_empty());
         assert!(!job.state().contains_key("key"));
+        // It has been said, and there is nothing that could be saved.
+        job.post().assert_no_annotations();
     }
     assert_eq!(entries(&place), 0);
 }
@@ -333,15 +335,6 @@ fn a_failed_save_is_a_warning() {
     let (kind, text) = only_annotation(&failed);
     assert_eq!(kind, "warning");
     assert!(text.contains("/proc/nowhere"), "{text}");
-}
-
-#[test]
-fn without_a_restore_that_came_to_an_end_nothing_is_saved() {
-    let place = Place::filled();
-    let post = Job::on(&place, &[TOOL]).post();
-    assert!(post.said.contains("nothing is saved"), "{}", post.said);
-    post.assert_no_annotations();
-    assert_eq!(entries(&place), 0);
 }
 
 #[test]

@@ -59,6 +59,8 @@ impl Step {
             None | Some("restore-and-save") => Operation::RestoreAndSave,
             Some("restore") => Operation::Restore,
             Some("save") => Operation::Save,
+            // The main part has said so, and done nothing that could go on here.
+            Some(_) if moment == Moment::Post => Operation::Save,
             Some(other) => bail!(
                 "input operation: there is no {other:?}, only restore-and-save, restore and save"
             ),

@@ -1,10 +1,11 @@
 //! Starting the root half and talking to it.
 
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_message, write_message};
+use crate::report;
 use crate::snapshot::StoreFacts;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use std::io::{BufReader, Read, Write, stderr};
+use std::io::{BufReader, Read};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -187,7 +188,7 @@ impl Drop for RootHalf {
     fn drop(&mut self) {
         let text = self.end();
         if !text.is_empty() {
-            let _ = writeln!(stderr(), "{text}");
+            report::note(text);
         }
     }
 }

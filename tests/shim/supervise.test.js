@@ -67,6 +67,12 @@ test('the post part runs the program that the main part has found', async (t) =>
   assert.equal(post.wrote, 'action post\n');
 });
 
+test('where the main part found no program, the post part looks for none', async () => {
+  const post = start(POST, { INPUT_BINARY: '/no/such/program' });
+  assert.equal((await post.ended).code, 0);
+  assert.equal(post.said, '');
+});
+
 test('a signal is handed on, and closes the input of the program', async (t) => {
   for (const signal of ['SIGINT', 'SIGTERM']) {
     const directory = place(t);
@@ -126,8 +132,10 @@ test('a program that breaks is a miss, unless a miss fails the step', async (t) 
     const strict = start(MAIN, { ...env, 'INPUT_FAIL-ON-CACHE-MISS': 'true' });
     assert.equal((await strict.ended).code, 1);
     assert.match(strict.said, /^::error /);
-    const post = start(POST, { ...env, 'INPUT_FAIL-ON-CACHE-MISS': 'true' });
+    const state = { STATE_binary: env.INPUT_BINARY };
+    const post = start(POST, { ...env, ...state, 'INPUT_FAIL-ON-CACHE-MISS': 'true' });
     assert.equal((await post.ended).code, 0);
+    assert.match(post.said, /^::warning /);
   }
 });
 
