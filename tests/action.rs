@@ -368,7 +368,8 @@ fn the_same_workflow_does_for_nix_and_for_guix() {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         let before = picture(&world);
-        let first = Job::inside(&world, "first");
+        // What the job would have built was there before it began.
+        let first = Job::inside(&world, "first").input("baseline", "include");
         let missed = first.main();
         assert_eq!(missed.output("hit-kind"), "miss");
         missed.assert_no_annotations();
@@ -444,7 +445,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
     for role in [Role::Mid, Role::Guix] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
-        let saver = Job::inside(&world, "saver");
+        let saver = Job::inside(&world, "saver").input("baseline", "include");
         saver.main();
         saver.post();
         world.wipe_store();
