@@ -453,7 +453,10 @@ fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
         v2: set("ACTIONS_CACHE_SERVICE_V2").is_some(),
         mode: set("ACTIONS_CACHE_MODE").unwrap_or_default(),
         service,
-        patience: Patience { stall: Duration::from_secs(stall), pause: Duration::from_secs(1) },
+        patience: Patience {
+            stall: Duration::from_secs(stall),
+            pause: Duration::from_secs(stall) / 20,
+        },
     }
 }
 
