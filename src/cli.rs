@@ -148,7 +148,7 @@ struct CommonArgs {
     cache_service: Option<CacheService>,
     /// Seconds without a byte from the cache service after which a request is made again
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
-        value_parser = clap::value_parser!(u64).range(1..))]
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
     network_timeout: u64,
     /// Threads that compress or unpack [default: one for each processor]
     #[arg(long, value_name = "N")]
