@@ -232,7 +232,7 @@ struct CommonArgs {
     cache_service: Option<CacheService>,
     /// Seconds without a byte from the cache service after which a request is made again
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
-        value_parser = clap::value_parser!(u64).range(1..))]
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
     network_timeout: u64,
     /// Threads that compress or unpack [default: one for each processor]
     #[arg(long, value_name = "N")]
@@ -569,7 +569,10 @@ fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
         v2: set("ACTIONS_CACHE_SERVICE_V2").is_some(),
         mode: set("ACTIONS_CACHE_MODE").unwrap_or_default(),
         service,
-        patience: Patience { stall: Duration::from_secs(stall), pause: Duration::from_secs(1) },
+        patience: Patience {
+            stall: Duration::from_secs(stall),
+            pause: Duration::from_secs(stall) / 20,
+        },
     }
 }
 

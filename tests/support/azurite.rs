@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
+use super::cache_service::Signer;
 use super::place::output;
 
 /// The account that Azurite comes with, and its key; both are public.
@@ -47,7 +48,7 @@ impl Azurite {
     }
 
     /// Signs URLs of blobs in its container.
-    pub fn signer(&self) -> Box<dyn Fn(&str, bool) -> String + Send + Sync> {
+    pub fn signer(&self) -> Box<Signer> {
         let port = self.port;
         Box::new(move |blob, write| {
             let permissions = if write { "rcw" } else { "r" };

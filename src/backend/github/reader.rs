@@ -82,7 +82,7 @@ impl Reader {
     }
 
     /// The rest of `range` that is not in the buffer yet, from what was planned; how much it was.
-    fn from_plan(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, Lost> {
+    fn take_planned(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, Lost> {
         // What lies before is not read any more.
         while self.coming.front().is_some_and(|coming| coming.range.end <= at) {
             self.coming.pop_front();
@@ -119,7 +119,7 @@ impl Reader {
         }
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.from_plan(at + filled as u64, &mut buffer[filled..])? {
+            match self.take_planned(at + filled as u64, &mut buffer[filled..])? {
                 0 => return self.directly(at + filled as u64, &mut buffer[filled..]),
                 count => filled += count,
             }

@@ -191,6 +191,9 @@ impl Source {
         match fault {
             Fault::Passing { what, wait } => {
                 tries.failures += 1;
+                if tries.failures == TRIES && got == 0 {
+                    bail!("{what} ({TRIES} tries)");
+                }
                 if tries.failures == TRIES {
                     bail!("truncated: got {got} of {length} bytes: {what} ({TRIES} tries)");
                 }
