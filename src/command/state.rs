@@ -149,7 +149,36 @@ impl State {
 
     /// What the job takes when it begins with a miss: this one, or the one that is remembered.
     pub fn cold_seconds(&self) -> Option<f64> {
-        let nothing_came = self.restore.hit == Hit::Miss || self.restore.dry_run;
+        let Outcome { hit, dry_run, items, .. } = &self.restore;
+        // A lookup alone brings nothing either.
+        let looked_only = items.restored + items.present == 0;
+        let nothing_came = *hit == Hit::Miss || *dry_run || looked_only;
         if nothing_came { self.job_seconds() } else { self.restore.seconds.cold }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_nothing_came_to_tells_what_a_cold_one_takes() {
+        let after = |hit, restored, dry_run| {
+            let mut restore = Outcome { hit, dry_run, ..Outcome::default() };
+            restore.items.restored = restored;
+            restore.seconds.cold = Some(1e9);
+            let when = Timestamp::now().to_string();
+            let (root, ingredients) = (PathBuf::from("/"), BTreeMap::new());
+            State { version: VERSION, when, root, ingredients, baseline: None, restore }
+        };
+        let remembered = |state: State| state.cold_seconds() == Some(1e9);
+        assert!(remembered(after(Hit::Exact, 1, false)));
+        assert!(remembered(after(Hit::Prefix, 1, false)));
+        assert!(!remembered(after(Hit::Miss, 0, false)));
+        assert!(!remembered(after(Hit::Exact, 1, true)));
+        assert!(!remembered(after(Hit::Exact, 0, false)));
+        let tomorrow = Timestamp::now() + jiff::SignedDuration::from_hours(24);
+        let ahead = State { when: tomorrow.to_string(), ..after(Hit::Miss, 0, false) };
+        assert_eq!(ahead.cold_seconds(), None, "a clock that was set back");
     }
 }
