@@ -338,6 +338,39 @@ fn a_failed_save_is_a_warning() {
 }
 
 #[test]
+fn a_failed_job_saves_nothing_unless_it_was_told_to() {
+    let place = Place::filled();
+    let job = || Job::on(&place, &[TOOL]).input("key", "k").input("job-status", "failure");
+    let failed = job();
+    failed.main();
+    let post = failed.post();
+    assert!(post.said.contains("nothing was saved: the job failed"), "{}", post.said);
+    post.assert_no_annotations();
+    assert_eq!(entries(&place), 0);
+    let told = job().input("save-on-failure", "true");
+    told.main();
+    told.post();
+    assert_eq!(entries(&place), 1);
+}
+
+#[test]
+fn a_mistake_in_the_workflow_is_a_warning_at_its_line() {
+    let place = Place::filled();
+    let job = Job::on(&place, &[TOOL]).input("key", "k");
+    let job = job.env("GITHUB_WORKFLOW_REF", "me/it/.github/workflows/a,b.yml@refs/heads/main");
+    let workflow = job.workspace().join(".github/workflows/a,b.yml");
+    fs::create_dir_all(workflow.parent().unwrap()).unwrap();
+    let text = "on: pull_request\njobs:\n  job:\n    runs-on: ubuntu-latest\n    steps:\n      \
+                - uses: actions/checkout@v4\n      - uses: me/storecache@v1\n";
+    fs::write(&workflow, text).unwrap();
+    let told = job.main();
+    let at = "::warning title=storecache,file=.github/workflows/a%2Cb.yml,line=";
+    assert!(told.said.lines().any(|line| line.starts_with(at)), "{}", told.said);
+    fs::remove_file(&workflow).unwrap();
+    assert!(!job.main().said.contains("::warning"));
+}
+
+#[test]
 fn no_snapshot_gives_orders_to_the_runner() {
     let place = Place::filled();
     place.save(&[TOOL]);

@@ -2,6 +2,7 @@
 //! Source: actions/runner `src/Runner.Common/ActionCommand.cs` for what has to be escaped.
 
 use crate::report;
+use std::path::Path;
 
 /// Annotations of one step are cut at this length, in characters.
 const LONGEST: usize = 4000;
@@ -14,6 +15,13 @@ pub fn error(text: &str) {
 /// What the user should know although the step goes on.
 pub fn warning(text: &str) {
     annotate("warning", text);
+}
+
+/// The same about a line of a file of the repository.
+pub fn warning_at(file: &Path, line: usize, text: &str) {
+    let file = property(&file.display().to_string());
+    let text = escaped(text);
+    report::order(format!("::warning title=storecache,file={file},line={line}::{text}"));
 }
 
 /// Keeps a secret, each line of it, out of the log from here on. The runner does not show this line;
@@ -36,13 +44,18 @@ fn escaped(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
+fn property(text: &str) -> String {
+    escaped(text).replace(':', "%3A").replace(',', "%2C")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{escaped, property};
 
     #[test]
     fn an_order_stays_on_one_line_and_means_what_it_says() {
         assert_eq!(escaped("50% of\r\nit, a:b"), "50%25 of%0D%0Ait, a:b");
         assert_eq!(escaped("%0A"), "%250A");
+        assert_eq!(property("a,b:c"), "a%2Cb%3Ac");
     }
 }

@@ -6,7 +6,7 @@ use super::{files, orders, outputs};
 use crate::report::{self, Hit, Outcome};
 use crate::snapshot::Digest;
 use anyhow::{Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where in the job this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +128,22 @@ impl Step {
         }
         let digest = Digest::of(store.as_bytes()).to_string();
         Ok(Some(directory.join(format!("storecache-{}.json", &digest[..16]))))
+    }
+
+    /// The workflow that this job is of, if the work tree has it, where the step restores.
+    pub fn workflow(&self) -> Option<PathBuf> {
+        // As in `owner/repository/.github/workflows/ci.yml@refs/heads/main`.
+        let reference = self.job.file("GITHUB_WORKFLOW_REF")?;
+        let name = reference.to_str()?.split_once('@')?.0.splitn(3, '/').nth(2)?.to_owned();
+        let file = self.job.file("GITHUB_WORKSPACE")?.join(name);
+        (self.moment == Moment::Main && file.is_file()).then_some(file)
+    }
+
+    /// Tells of a mistake in the workflow.
+    pub fn tell_of_workflow(&self, file: &Path, line: usize, text: &str) {
+        let workspace = self.job.file("GITHUB_WORKSPACE").unwrap_or_default();
+        let below = file.strip_prefix(workspace).unwrap_or(file);
+        orders::warning_at(below, line, text);
     }
 
     /// Tells the runner how it went: outputs, state, and one annotation for each problem. `fatal` says

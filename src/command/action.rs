@@ -1,6 +1,6 @@
 //! `action`: one step of a job. It goes on whatever happens to the cache, unless it was told not to.
 
-use super::{Ending, restore, save};
+use super::{Ending, lint, restore, save};
 use crate::action::{Step, Verb};
 use crate::options::{Restore, Save};
 
@@ -14,6 +14,7 @@ pub enum Task {
 pub fn step(step: &Step, task: Task) -> Ending {
     match task {
         Task::Restore(mut options) => {
+            look_at_workflow(step);
             options.output.in_job = true;
             let (outcome, done) = restore::attempt(&options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
@@ -28,5 +29,14 @@ pub fn step(step: &Step, task: Task) -> Ending {
             step.tell(Verb::Save, &outcome, error.as_deref(), false);
             if outcome.cancelled { Ending::Failed } else { Ending::Done }
         }
+    }
+}
+
+/// Advice, and no more: where the workflow cannot be read, there is none.
+fn look_at_workflow(step: &Step) {
+    let Some(file) = step.workflow() else { return };
+    for finding in lint::findings(file.clone()).unwrap_or_default() {
+        let text = format!("{}; to do: {}", finding.message, finding.fix);
+        step.tell_of_workflow(&file, finding.line, &text);
     }
 }

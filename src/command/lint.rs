@@ -34,6 +34,11 @@ fn run(options: &Lint) -> Result<Ending> {
     Ok(if failed { Ending::Failed } else { Ending::Done })
 }
 
+/// What is wrong with one workflow.
+pub(super) fn findings(file: PathBuf) -> Result<Vec<Finding>> {
+    Ok(look(&[read(file)?]))
+}
+
 fn tell(findings: &[Finding]) -> Result<()> {
     for Finding { file, line, level, rule, message, fix } in findings {
         let file = file.display();
