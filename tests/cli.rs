@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -523,4 +524,18 @@ fn a_reader_who_hangs_up_is_no_reason_to_panic() {
     let failed = output(Command::new("sh").args(["-c", &script])).fails();
     assert_eq!(failed.code(), 1, "{failed}");
     assert!(!failed.stderr.contains("panicked"), "{failed}");
+}
+
+#[test]
+fn an_error_names_its_phase_from_the_first_one_on() {
+    let empty = tempfile::tempdir().unwrap();
+    for verb in ["save", "restore"] {
+        for more in [&[][..], &["--profiles"]] {
+            let words = [verb, "--backend", "dir:/nowhere", "--root"].map(OsString::from);
+            let words = words.into_iter().chain([empty.path().into()]);
+            let failed = storecache(words.chain(more.iter().map(OsString::from))).fails();
+            let expected = format!("storecache: {verb}: start: no store found below");
+            assert!(failed.stderr.starts_with(&expected), "{failed}");
+        }
+    }
 }

@@ -19,12 +19,15 @@ use std::time::Instant;
 
 /// Refuses a store that has none.
 pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {
+    if !wanted {
+        return Ok(());
+    }
     match lookup::kind(store)? {
-        kind if wanted && kind != StoreKind::Guix => bail!(
+        StoreKind::Guix => Ok(()),
+        kind => bail!(
             "--profiles is for Guix, and this is a {kind} store; leave it out, or name another store \
              with --store guix"
         ),
-        _ => Ok(()),
     }
 }
 

@@ -57,6 +57,7 @@ fn committed(error: &anyhow::Error) -> bool {
 
 fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()> {
     let Restore { store, key, backend, output, .. } = options;
+    outcome.phase = Phase::Start.name();
     profiles::check(options.profiles, store)?;
     let mut session = Session::begin(store, key, backend, output, outcome)?;
     begun.ingredients = session.key.digests();
