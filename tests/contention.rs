@@ -28,16 +28,6 @@ fn gc_lock_is_held(world: &World) -> bool {
     File::open(world.host("/nix/var/nix/gc.lock")).is_ok_and(|lock| lock.try_lock().is_err())
 }
 
-/// Starts a collector and waits until it is held off.
-fn blocked_collector(world: &World) -> Running<'_> {
-    let collector = world.command(["nix-store", "--gc"]).through_daemon().spawn();
-    poll::until("the collector to wait", SOON, || {
-        let said = collector.stderr();
-        if said.contains("waiting for the big garbage collector lock") { Ok(()) } else { Err(said) }
-    });
-    collector
-}
-
 #[test]
 fn a_collection_during_a_save_waits_until_all_is_packed() {
     for role in [Role::Old, Role::New] {
@@ -48,7 +38,7 @@ fn a_collection_during_a_save_waits_until_all_is_packed() {
         world.sh("rm /nix/var/nix/gcroots/fixture");
         let mut saving = start(&world, "save");
         freeze_once(&mut saving, "the save to hold the lock", || gc_lock_is_held(&world));
-        let collector = blocked_collector(&world);
+        let collector = world.blocked_collector();
         saving.signal(Signal::CONT);
         saving.wait(SOON).ok();
         collector.wait(SOON).ok();
@@ -71,7 +61,7 @@ fn a_collection_during_staging_removes_neither_staging_nor_items() {
         world.wipe_store();
         let mut restoring = start(&world, "restore");
         freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
-        let collector = blocked_collector(&world);
+        let collector = world.blocked_collector();
         restoring.signal(Signal::CONT);
         // The collector has the database open and waits for our lock; we wait until nobody has the
         // database open. Both come to their end.
@@ -97,7 +87,7 @@ fn items_that_a_collection_meanwhile_left_without_their_references_are_skipped()
     let mut restoring = start(&world, "restore");
     freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
     world.sh("rm /nix/var/nix/gcroots/fixture");
-    let collector = blocked_collector(&world);
+    let collector = world.blocked_collector();
     restoring.signal(Signal::CONT);
     let restored = restoring.wait(SOON).ok();
     collector.wait(SOON).ok();

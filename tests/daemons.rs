@@ -5,11 +5,13 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use storecache::daemon::Daemon;
 use storecache::privileged::{Brief, Guardian};
 use storecache::store::StoreKind;
-use support::runs::{NIX, assert_same, attempt, picture, report, restore, run, save, staging};
+use support::runs::{
+    NIX, assert_same, attempt, picture, report, restore, root_half, run, save, staging,
+};
 use support::{Fixture, Role, Running, World, poll};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -48,20 +50,6 @@ fn in_the_commit<'w>(world: &'w World, user: &str) -> Running<'w> {
         Some(pid) => Err(format!("process {pid} listens; {}", restore.stderr())),
     });
     restore
-}
-
-/// The root half of a run in this world, as the test process sees it.
-fn root_half(world: &World) -> Option<Pid> {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let ours = namespace(&world.init().to_string());
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    let found = pids.find(|pid| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        // Not the sudo in front of it, and not the guardian behind it.
-        namespace(pid) == ours && command == b"/usr/local/bin/storecache\0privileged\0"
-    });
-    Pid::from_raw(found?.parse().ok()?)
 }
 
 #[track_caller]
@@ -327,7 +315,7 @@ fn a_daemon_in_another_container_is_refused_before_anything_is_stopped() {
 fn a_client_is_waited_for_and_the_commit_goes_on_when_it_leaves() {
     for role in [Role::Old, Role::New] {
         let world = saved_and_wiped(role);
-        let client = connected_client(&world);
+        let client = world.connected_client();
         let restore = in_the_commit(&world, "runner");
         drop(client);
         restore.wait(SOON).ok();
@@ -340,7 +328,7 @@ fn a_client_is_waited_for_and_the_commit_goes_on_when_it_leaves() {
 #[test]
 fn a_client_that_stays_makes_a_miss_that_names_its_worker() {
     let world = saved_and_wiped(Role::Mid);
-    let client = connected_client(&world);
+    let client = world.connected_client();
     let failed = attempt(&world, "runner", "restore", &["--lock-timeout", "1"]).fails();
     assert_eq!(failed.code(), 1);
     let told = report(&failed);
@@ -353,27 +341,6 @@ fn a_client_that_stays_makes_a_miss_that_names_its_worker() {
     assert_untouched(&world);
     restore(&world);
     world.verify_store();
-}
-
-/// A client of the daemon that has shaken hands and stays connected.
-fn connected_client(world: &World) -> Running<'_> {
-    let client = world.spawn([
-        "python3",
-        "-c",
-        "import socket, struct, sys, time
-s = socket.socket(socket.AF_UNIX)
-s.connect('/nix/var/nix/daemon-socket/socket')
-s.sendall(struct.pack('<Q', 0x6e697863))
-s.recv(16, socket.MSG_WAITALL)
-s.sendall(struct.pack('<QQQ', 0x115, 0, 1))
-assert s.recv(8, socket.MSG_WAITALL) == struct.pack('<Q', 0x616c7473)
-print('connected', flush=True)
-time.sleep(1000)",
-    ]);
-    poll::until("the client to be connected", SOON, || {
-        if client.stdout().contains("connected") { Ok(()) } else { Err(client.stderr()) }
-    });
-    client
 }
 
 #[test]
@@ -425,7 +392,7 @@ fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
         world.wipe_store();
         let holder = hold_big_lock(&world);
         let restore = in_the_commit(&world, "runner");
-        kill_process(root_half(&world).expect("the root half runs"), Signal::KILL).unwrap();
+        kill_process(root_half(&world), Signal::KILL).unwrap();
         world.run(["pkill", "--signal", "KILL", "--full", "storecache privileged"]);
         poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
         let ended = restore.wait(SOON).fails();
@@ -478,7 +445,7 @@ fn a_killed_commit_into_a_store_that_is_mounted_read_only_is_undone() {
     mount_read_only(&world);
     let holder = hold_big_lock(&world);
     let restore = in_the_commit(&world, "runner");
-    kill_process(root_half(&world).expect("the root half runs"), Signal::KILL).unwrap();
+    kill_process(root_half(&world), Signal::KILL).unwrap();
     poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
     restore.wait(SOON).fails();
     assert_undone(&world, holder);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use support::runs::{assert_same, attempt, flags, picture, restore, run, save, staging};
-use support::{Fixture, Role, Running, World, corpus, poll};
+use support::{Fixture, Role, World, corpus, poll};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -115,7 +115,7 @@ fn a_collection_during_a_save_waits_until_all_is_packed() {
         if cache.read_dir().unwrap().count() > 0 { Ok(()) } else { Err("not yet") }
     });
     saving.signal(Signal::STOP);
-    let collecting = blocked_collector(&world);
+    let collecting = world.blocked_collector();
     saving.signal(Signal::CONT);
     saving.wait(SOON).ok();
     collecting.wait(SOON).ok();
@@ -140,7 +140,7 @@ fn a_collection_that_begins_during_staging_is_let_through() {
         let staged = || if staging(&world).is_empty() { Err("none") } else { Ok(()) };
         poll::until("staging", SOON, staged);
         restoring.signal(Signal::STOP);
-        let collecting = blocked_collector(&world);
+        let collecting = world.blocked_collector();
         restoring.signal(Signal::CONT);
         restoring.wait(SOON).ok();
         // The service of Guix takes its workers along when it stops.
@@ -152,16 +152,6 @@ fn a_collection_that_begins_during_staging_is_let_through() {
         assert_same(&before, &picture(&world));
         world.verify_store();
     }
-}
-
-/// Starts a collector and waits until it is held off.
-fn blocked_collector(world: &World) -> Running<'_> {
-    let collector = world.command(["guix", "gc"]).spawn();
-    poll::until("the collector to wait", SOON, || {
-        let said = collector.stderr();
-        if said.contains("waiting for the big garbage collector lock") { Ok(()) } else { Err(said) }
-    });
-    collector
 }
 
 #[test]

@@ -5,9 +5,9 @@ mod support;
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use support::runs::{attempt, flags, report, restore, save, staging};
+use support::runs::{attempt, flags, report, restore, root_half, save, staging};
 use support::{Fixture, Output, Role, Running, World, poll};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -349,19 +349,6 @@ time.sleep(1000)";
         if holder.stdout().contains("held") { Ok(()) } else { Err(holder.stderr()) }
     });
     holder
-}
-
-/// The root half of a run in this world, as the test process sees it.
-fn root_half(world: &World) -> Pid {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let ours = namespace(&world.init().to_string());
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    let found = pids.find(|pid| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        namespace(pid) == ours && command == b"/usr/local/bin/storecache\0privileged\0"
-    });
-    Pid::from_raw(found.expect("the root half runs").parse().unwrap()).unwrap()
 }
 
 #[test]

@@ -60,8 +60,7 @@ fn examine(options: &Doctor, kind: StoreKind) -> Result<Vec<Finding>> {
 
 /// Whether the daemon answers, which anybody may ask.
 fn socket(layout: &Layout) -> Finding {
-    let probe = format!("{}/{}-storecache-probe", layout.store_dir, "0".repeat(32));
-    match await_ready(&layout.socket(), &probe, PATIENCE) {
+    match await_ready(&layout.socket(), &layout.probe(), PATIENCE) {
         Ok(_) => row("socket", Light::Green, "the daemon answers".into(), None),
         Err(e) => row("socket", Light::Red, format!("{e:#}"), Some("start the daemon".into())),
     }

@@ -123,7 +123,7 @@ impl Commit<'_> {
             mount,
             kind: layout.kind,
             root: layout.root.clone(),
-            probe: self.target.probe(),
+            probe: self.target.layout.probe(),
             staging: self.staging.path().to_owned(),
             patience: self.target.daemon_patience,
         })
@@ -164,7 +164,8 @@ impl Commit<'_> {
         let StoreTarget { layout, daemon_patience, .. } = self.target;
         let paths: Vec<String> =
             added.iter().map(|name| format!("{}/{name}", layout.store_dir)).collect();
-        let mut client = await_ready(&layout.socket(), &self.target.probe(), *daemon_patience)?;
+        let mut client =
+            await_ready(&layout.socket(), &self.target.layout.probe(), *daemon_patience)?;
         let valid = client.valid(&paths)?;
         if valid.len() != paths.len() {
             bail!("the daemon calls {} of {} restored items valid", valid.len(), paths.len());

@@ -153,7 +153,7 @@ fn socket(target: &StoreTarget) -> Result<Finding> {
     }
     let asked = Instant::now();
     let patience = target.daemon_patience.min(Duration::from_secs(5));
-    Ok(match await_ready(&target.layout.socket(), &target.probe(), patience) {
+    Ok(match await_ready(&target.layout.socket(), &target.layout.probe(), patience) {
         Ok(_) => Finding::green(format!("answers in {} ms", asked.elapsed().as_millis())),
         Err(e) => Finding::red(format!("{e:#}"), Some("start the daemon".into())),
     })

@@ -174,7 +174,7 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     }
     if listener(&layout.socket())?.is_some() {
         // The daemon makes its own, exactly as it likes it.
-        await_ready(&layout.socket(), &target.probe(), target.daemon_patience)?;
+        await_ready(&layout.socket(), &target.layout.probe(), target.daemon_patience)?;
     }
     if !layout.database_dir().exists() {
         rustix::fs::mkdir(layout.database_dir(), Mode::from_raw_mode(0o755))?;

@@ -82,11 +82,6 @@ impl StoreTarget {
         daemon::find(daemon, &at)
     }
 
-    /// A path that a daemon can be asked about when there is nothing better.
-    pub fn probe(&self) -> String {
-        format!("{}/{}-storecache-probe", self.layout.store_dir, "0".repeat(32))
-    }
-
     /// Keeps collectors away.
     pub fn gc_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         let path = self.layout.gc_lock();

@@ -118,6 +118,11 @@ impl Layout {
         Path::new(self.state_dir).join("daemon-socket/socket")
     }
 
+    /// A path that a daemon can be asked about when there is nothing better: no item's.
+    pub fn probe(&self) -> String {
+        format!("{}/{}-storecache-probe", self.store_dir, "0".repeat(32))
+    }
+
     /// Our own direct roots.
     pub fn roots(&self) -> PathBuf {
         self.state().join("gcroots/storecache")

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use super::flavour::Flavour;
 use super::invocation::Running;
 use super::poll;
 use super::world::World;
@@ -48,6 +49,21 @@ impl World {
             if client.stdout().contains("connected") { Ok(()) } else { Err(client.stderr()) }
         });
         client
+    }
+
+    /// Starts a collector and waits until it is held off.
+    #[track_caller]
+    pub fn blocked_collector(&self) -> Running<'_> {
+        let words: &[_] = match self.flavour() {
+            Flavour::Nix => &["nix-store", "--gc"],
+            Flavour::Guix => &["guix", "gc"],
+        };
+        let collector = self.command(words).through_daemon().spawn();
+        poll::until("the collector to wait", SOON, || match collector.stderr() {
+            said if said.contains("waiting for the big garbage collector lock") => Ok(()),
+            said => Err(said),
+        });
+        collector
     }
 
     /// Adds so many items to a Guix store, through the daemon: `NAME-0` and so on, which are files and

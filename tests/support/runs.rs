@@ -1,8 +1,10 @@
 //! Runs of the program under test on the store of a world, and pictures of that store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::process::Pid;
 use serde_json::Value;
 
 use super::invocation::Output;
@@ -75,4 +77,19 @@ pub fn staging(world: &World) -> Vec<String> {
     let listed = places.iter().filter_map(|place| world.host(place).read_dir().ok()).flatten();
     let names = listed.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with(".storecache")).collect()
+}
+
+/// The root half of a run in a world, as the test process sees it.
+#[track_caller]
+pub fn root_half(world: &World) -> Pid {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let ours = namespace(&world.init().to_string());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    let found = pids.find(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // Not the sudo in front of it, and not the guardian behind it.
+        namespace(pid) == ours && command == b"/usr/local/bin/storecache\0privileged\0"
+    });
+    Pid::from_raw(found.expect("the root half runs").parse().unwrap()).unwrap()
 }
