@@ -145,6 +145,53 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
     }
 }
 
+/// The first file of the item at `path`, which may be one itself.
+fn file_in(world: &World, path: &str) -> String {
+    world.sh(&format!("find {path} -type f -print -quit")).ok().lines().remove(0)
+}
+
+#[test]
+fn what_nobody_read_in_the_job_is_told_from_what_was_used() {
+    for role in ROLES {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let count = picture(&world).references.len();
+        under(&world, "some", "save", &[]);
+        run(&world, "runner", "save", &[]);
+
+        // Nothing came through this restore, so there is nothing to tell.
+        begin(&world);
+        assert_eq!(end(&world, &[])["items"].get("used"), None, "{role:?}");
+
+        world.wipe_store();
+        assert_eq!(begin(&world)["items"]["restored"], count);
+        let untouched = end(&world, &[]);
+        skipped(&untouched, "unchanged");
+        assert_eq!(untouched["items"]["used"], 0, "{role:?}");
+        assert_eq!(untouched["items"]["unused"], count);
+        let all = untouched["bytes"]["unused"].as_u64().unwrap();
+
+        // What the job itself adds is no part of it, and a save reads without leaving a mark.
+        let leaf = world.valid_paths().into_iter().find(|path| path.ends_with("-leaf")).unwrap();
+        let file = file_in(&world, &leaf);
+        world.ok(["cat", &file]);
+        add(&world, "new");
+        saved(&end(&world, &["--min-growth", "0"]));
+        let summary = "/tmp/summary.md";
+        let told = end(&world, &["--summary", summary]);
+        assert_eq!(told["items"]["used"], 1, "{role:?} {file}");
+        assert_eq!(told["items"]["unused"], count - 1);
+        let unused = told["bytes"]["unused"].as_u64().unwrap();
+        assert!(0 < unused && unused < all, "{unused} of {all}");
+        let text = fs::read_to_string(world.host(summary)).unwrap();
+        assert!(text.contains(&format!("| Used | 1 of {count} restored items")), "{text}");
+
+        // Where a mount hides it, nothing is said.
+        world.sh(&format!("mount --bind {0} {0} && mount -o remount,bind,ro {0}", world.store()));
+        assert_eq!(end(&world, &[])["items"].get("used"), None, "{role:?}");
+    }
+}
+
 #[test]
 fn the_baseline_comes_along_where_that_is_wanted() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);

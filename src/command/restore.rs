@@ -64,7 +64,7 @@ fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()
     if options.state.is_some() {
         begun.baseline = Some(valid(&mut session.root)?);
     }
-    restore_items(&mut session, options, outcome)?;
+    begun.restored = restore_items(&mut session, options, outcome)?;
     require::check(&mut session.root, &options.require, outcome)
 }
 
@@ -77,7 +77,12 @@ fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
     }
 }
 
-fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome) -> Result<()> {
+/// Gives back the names of the items that it brought.
+fn restore_items(
+    session: &mut Session,
+    options: &Restore,
+    outcome: &mut Outcome,
+) -> Result<Vec<String>> {
     let Session { root, key, backend, progress } = session;
     progress.fold("restore: look for an entry");
     let looking = Instant::now();
@@ -88,11 +93,11 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
         Ok(None) => {
             let nothing = format!("no entry for the key or its prefixes in {}", outcome.backend);
             outcome.reason = Some(nothing);
-            return Ok(());
+            return Ok(Vec::new());
         }
         Err(e) if e.is::<Refused>() => {
             outcome.reason = Some(e.to_string());
-            return Ok(());
+            return Ok(Vec::new());
         }
         Err(e) => return Err(e),
     };
@@ -113,7 +118,7 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
     if options.lookup_only {
         outcome.hit = hit;
         outcome.reason = Some(format!("looked up, and not restored: {}", found()));
-        return Ok(());
+        return Ok(Vec::new());
     }
 
     outcome.phase = Phase::Plan.name();
@@ -143,13 +148,13 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
                 Some(format!("nothing to do: {left_out} left out: {}", plan.skipped[0].1));
         }
         profiles::restore(options, &opened, outcome);
-        return Ok(());
+        return Ok(Vec::new());
     }
     if options.dry_run {
         outcome.items.restored = plan.wanted;
         outcome.bytes.unpacked = plan.disk_bytes;
         profiles::restore(options, &opened, outcome);
-        return Ok(());
+        return Ok(Vec::new());
     }
 
     outcome.phase = Phase::Unpack.name();
@@ -172,7 +177,7 @@ fn restore_items(session: &mut Session, options: &Restore, outcome: &mut Outcome
     let other = outcome.seconds.download + restored.commit_seconds.max(restored.downtime_seconds);
     outcome.seconds.unpack = (whole - other).max(0.0);
     profiles::restore(options, &opened, outcome);
-    Ok(())
+    Ok(restored.names)
 }
 
 /// Gives the root half index and database; gets back what it wants of the rest.

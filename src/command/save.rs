@@ -90,12 +90,17 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         threads: options.threads,
         leave_out: baseline(options, state),
         known: newest.as_ref().map(|newest| newest.holds.clone()).unwrap_or_default(),
+        restored: state.map(|state| state.restored.clone()).unwrap_or_default(),
     };
     root.send(&Request::Save(request), &[])?;
-    let (Reply::Frozen { items, nar_bytes, facts, left_out, growth }, _) = root.receive()? else {
+    let (Reply::Frozen { items, nar_bytes, facts, left_out, growth, used }, _) = root.receive()?
+    else {
         bail!("the root half did not freeze the store");
     };
     outcome.items.baseline = left_out;
+    outcome.items.used = used.map(|used| used.used);
+    outcome.items.unused = used.map(|used| used.unused);
+    outcome.bytes.unused = used.map(|used| used.unused_bytes);
     if newest.is_some() {
         outcome.growth = Some(Growth { items: growth.items, bytes: growth.nar_bytes });
     }

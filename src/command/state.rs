@@ -34,6 +34,9 @@ pub struct State {
     pub ingredients: BTreeMap<String, Digest>,
     /// Names of the items that were valid before the restore; unknown when it failed before that.
     pub baseline: Option<Vec<String>>,
+    /// Names of the items that the restore brought.
+    #[serde(default)]
+    pub restored: Vec<String>,
     /// The report of the restore.
     pub restore: Outcome,
 }
@@ -43,6 +46,7 @@ pub struct State {
 pub struct Begun {
     pub ingredients: BTreeMap<String, Digest>,
     pub baseline: Option<Vec<String>>,
+    pub restored: Vec<String>,
 }
 
 impl State {
@@ -55,6 +59,7 @@ impl State {
             root: options.store.root.clone(),
             ingredients: begun.ingredients,
             baseline: begun.baseline,
+            restored: begun.restored,
             restore: outcome.clone(),
         };
         if let Err(e) = state.write(path) {
@@ -169,7 +174,8 @@ mod tests {
             restore.seconds.cold = Some(1e9);
             let when = Timestamp::now().to_string();
             let (root, ingredients) = (PathBuf::from("/"), BTreeMap::new());
-            State { version: VERSION, when, root, ingredients, baseline: None, restore }
+            let (baseline, restored) = (None, Vec::new());
+            State { version: VERSION, when, root, ingredients, baseline, restored, restore }
         };
         let remembered = |state: State| state.cold_seconds() == Some(1e9);
         assert!(remembered(after(Hit::Exact, 1, false)));

@@ -88,6 +88,7 @@ impl Commit<'_> {
         }
         Ok(Restored {
             items: added.len() as u64,
+            names: added.iter().map(ToString::to_string).collect(),
             overtaken: (self.rows.len() - added.len()) as u64,
             skipped: skipped.into_iter().map(|s| (s.name.to_string(), s.reason)).collect(),
             bytes: 0,

@@ -72,6 +72,8 @@ pub struct SaveRequest {
     pub leave_out: Vec<String>,
     /// What an entry holds already.
     pub known: Vec<KnownItem>,
+    /// Names of items that this job restored, to be told which of them were read since.
+    pub restored: Vec<String>,
 }
 
 /// An item of an entry that a save is compared with.
@@ -89,6 +91,15 @@ pub struct Growth {
     pub items: u64,
     /// Their NAR size; unknown when that of any of them is.
     pub nar_bytes: Option<u64>,
+}
+
+/// Which restored items were read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    pub used: u64,
+    pub unused: u64,
+    /// NAR size of those that were not.
+    pub unused_bytes: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,6 +125,8 @@ pub enum Reply {
         /// Valid items that are left out because that was asked for.
         left_out: u64,
         growth: Growth,
+        /// Nothing where reading does not show.
+        used: Option<Used>,
     },
     /// Payload: the frame.
     Frame {
@@ -166,6 +179,8 @@ pub struct Plan {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Restored {
     pub items: u64,
+    /// Their names; none for plain directories.
+    pub names: Vec<String>,
     /// Items that became valid through somebody else meanwhile.
     pub overtaken: u64,
     /// Items that could not become valid any more, and why.

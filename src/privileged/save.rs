@@ -5,10 +5,12 @@
 //! their items are whole, so every row has its bytes.
 
 use super::conversation::Conversation;
-use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
+use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest, Used};
 use super::survey::survey;
 use super::target::{StoreTarget, directory, in_root};
-use crate::snapshot::{Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack};
+use crate::snapshot::{
+    Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack, reading_shows, was_read,
+};
 use crate::store::{Frozen, Lock, StoreKind, freeze};
 use anyhow::{Context, Result, bail};
 use std::collections::{HashMap, HashSet};
@@ -59,6 +61,27 @@ fn growth(inputs: &[PackInput], known: &[KnownItem]) -> Result<Growth> {
     Ok(growth)
 }
 
+/// Which of the items `restored` that are still there were read since; nothing where that does not show.
+fn used(inputs: &[PackInput], restored: &[String]) -> Result<Option<Used>> {
+    let restored: HashSet<&str> = restored.iter().map(String::as_str).collect();
+    let mut found = None;
+    for input in inputs.iter().filter(|input| restored.contains(input.name.as_str())) {
+        if found.is_none() && !reading_shows(&input.base)? {
+            return Ok(None);
+        }
+        let found = found.get_or_insert(Used::default());
+        match was_read(&input.base, &input.name)? {
+            Some(true) => found.used += 1,
+            Some(false) => {
+                found.unused += 1;
+                found.unused_bytes += input.nar_size.unwrap_or(0);
+            }
+            None => {}
+        }
+    }
+    Ok(found)
+}
+
 pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) -> Result<()> {
     talk.enter(Phase::Freeze);
     let mut source = match store.kind {
@@ -66,8 +89,10 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
         _ => store_source(talk, store)?,
     };
     let left_out = source.leave_out(&request.leave_out);
+    let used = used(&source.inputs, &request.restored)?;
     talk.reply(&Reply::Frozen {
         left_out,
+        used,
         growth: growth(&source.inputs, &request.known)?,
         items: source.inputs.len() as u64,
         nar_bytes: source.inputs.iter().filter_map(|input| input.nar_size).sum(),

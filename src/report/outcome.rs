@@ -126,6 +126,12 @@ pub struct Items {
     pub baseline: u64,
     /// Roots that were added.
     pub rooted: u64,
+    /// Save: of what this job restored, what was read since; unknown where reading does not show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+    /// Save: of what this job restored, what nobody has read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -139,6 +145,9 @@ pub struct Bytes {
     pub unpacked: u64,
     /// Size of the snapshot.
     pub snapshot: u64,
+    /// Save: NAR size of the items that are `unused`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unused: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]

@@ -158,6 +158,12 @@ fn save_rows(save: &Outcome) -> Vec<Row> {
         (None, None) => rows.push(("Would save", text::plural(items.saved, "item"))),
     }
     rows.extend(growth.map(|growth| ("Growth", growth)));
+    if let (Some(used), Some(unused)) = (items.used, items.unused) {
+        let of = text::plural(used + unused, "restored item");
+        let size = bytes.unused.filter(|_| unused > 0).map(text::bytes);
+        let size = size.map(|size| format!(" ({size})")).unwrap_or_default();
+        rows.push(("Used", format!("{used} of {of}; {unused}{size} never read in this job")));
+    }
     if items.baseline > 0 {
         let there = format!("{} from before the restore", text::plural(items.baseline, "item"));
         rows.push(("Left out", there));

@@ -19,6 +19,7 @@
 //! extraction. It knows bytes and paths. It must not know what a store is, how a daemon is
 //! stopped, or where entries are kept.
 
+mod access_times;
 mod database;
 mod deferred;
 mod digest;
@@ -39,6 +40,7 @@ mod verify;
 mod walk;
 mod write;
 
+pub use access_times::{reading_shows, was_read};
 pub use database::write_database;
 pub use digest::Digest;
 pub use head::{FORMAT, Head, Origin, ProfileFacts, StoreFacts, cache_version};

@@ -4,6 +4,7 @@
 //! thread gets them in order. A frame in flight holds a token; there are few tokens, so a slow
 //! reader of frames slows everything down instead of filling memory.
 
+use super::access_times::unnoticed;
 use super::frames::{FRAME, Job, Piece, Planner};
 use super::member::{Attributes, Kind, Member};
 use super::sharing::{Shares, shared_files};
@@ -315,8 +316,9 @@ fn read_part(
 
 fn open_below(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    openat2(base, Path::new(std::ffi::OsStr::from_bytes(path)), flags, Mode::empty(), CONFINED)
-        .with_context(|| shown(path))
+    let name = Path::new(std::ffi::OsStr::from_bytes(path));
+    let open = |flags| openat2(base, name, flags, Mode::empty(), CONFINED);
+    unnoticed(flags, open).with_context(|| shown(path))
 }
 
 fn shown(path: &[u8]) -> String {

@@ -5,6 +5,7 @@
 //! link files meanwhile, and the number of an inode may come to be another file's. So from then on the
 //! path of a file counts, and whoever packs it sees to it that the names still have one content.
 
+use super::access_times::unnoticed;
 use super::frames::Content;
 use super::member::{Attributes, Kind, Member};
 use super::pack::PackInput;
@@ -201,7 +202,8 @@ impl Search {
 
     fn directory(&mut self, parent: BorrowedFd, name: &CStr, path: &[u8]) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = fs::openat(parent, name, flags, Mode::empty()).with_context(|| shown(path))?;
+        let open = |flags| fs::openat(parent, name, flags, Mode::empty());
+        let opened = unnoticed(flags, open).with_context(|| shown(path))?;
         let mut entries = Dir::new(opened).with_context(|| shown(path))?;
         while let Some(entry) = entries.read() {
             let entry = entry.with_context(|| shown(path))?;

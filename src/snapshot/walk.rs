@@ -1,6 +1,7 @@
 //! Walking one item on disk: its members in the order in which they are packed.
 
 use super::Digest;
+use super::access_times::{stays_unread, unnoticed};
 use super::member::{Attributes, Kind, Member};
 use super::sharing::Stamp;
 use anyhow::{Context, Result, bail};
@@ -130,6 +131,9 @@ impl Walk<'_> {
             FileType::RegularFile => Kind::File(size),
             FileType::Symlink => {
                 let target = fs::readlinkat(&parent, &c_name, Vec::new()).with_context(shown)?;
+                if self.fidelity == Fidelity::Canonical {
+                    stays_unread(&parent, &c_name, &stat);
+                }
                 Kind::Symlink(target.into_bytes())
             }
             _ if self.fidelity == Fidelity::AsFound => {
@@ -178,8 +182,8 @@ impl Walk<'_> {
         self.found.push(Found { member, path: path.clone() });
         if is_directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let directory =
-                fs::openat(&parent, &c_name, flags, Mode::empty()).with_context(shown)?;
+            let open = |flags| fs::openat(&parent, &c_name, flags, Mode::empty());
+            let directory = unnoticed(flags, open).with_context(shown)?;
             for entry in sorted_names(&directory).with_context(shown)? {
                 let below = |top: &[u8]| [top, b"/", &entry].concat();
                 self.visit(&directory, &entry, below(&path), below(&archive_path))?;

@@ -1,0 +1,90 @@
+//! Whether a tree was read since it was unpacked.
+//!
+//! Unpacking gives every file, link and directory of a store item one time for both its last change
+//! and its last access. The kernel moves the second one on with the first read, also where it is
+//! mounted with `relatime`, as the last access is not after the last change (`mount.8`). So a tree is
+//! unread as long as the two are equal everywhere. What we read ourselves is to leave no mark.
+
+use anyhow::{Context, Result};
+use rustix::fs::{
+    self, AtFlags, Dir, FileType, Mode, OFlags, Stat, StatVfsMountFlags, Timespec, Timestamps,
+    UTIME_OMIT, fstatvfs,
+};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Opens a file or directory without moving its time of last access on, where that is allowed: only
+/// its owner and root may (`open.2`, `O_NOATIME`).
+pub fn unnoticed<T>(flags: OFlags, open: impl Fn(OFlags) -> Result<T, Errno>) -> Result<T, Errno> {
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        other => other,
+    }
+}
+
+/// Takes the mark off a symbolic link that `stat` shows as unread and that we have read: there is no
+/// way to read one without. Where that is not allowed, it stays.
+pub fn stays_unread(parent: impl AsFd, name: &CStr, stat: &Stat) {
+    if is_unread(stat) {
+        let last_access = Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ };
+        let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification };
+        let _ = fs::utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+}
+
+fn is_unread(stat: &Stat) -> bool {
+    (stat.st_atime, stat.st_atime_nsec) == (stat.st_mtime, stat.st_mtime_nsec)
+}
+
+/// Whether reading below this directory shows at all.
+///
+/// # Errors
+/// When its mount cannot be asked.
+pub fn reading_shows(directory: impl AsFd) -> Result<bool> {
+    let hidden = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOATIME;
+    Ok(!fstatvfs(directory).context("ask for the options of a mount")?.f_flag.intersects(hidden))
+}
+
+/// Whether anything of the item `name` in `base` was read since it was unpacked; nothing if it is not
+/// there.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn was_read(base: impl AsFd, name: &str) -> Result<Option<bool>> {
+    let shown = || format!("look at the times of {name}");
+    let c_name = CString::new(name).with_context(shown)?;
+    let base = base.as_fd();
+    match fs::statat(base, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(e).with_context(shown),
+        Ok(stat) => visit(base, &c_name, &stat).map(Some).with_context(shown),
+    }
+}
+
+/// Ends with the first sign.
+fn visit(parent: BorrowedFd, name: &CStr, stat: &Stat) -> Result<bool, Errno> {
+    if !is_unread(stat) {
+        return Ok(true);
+    }
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Ok(false);
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = unnoticed(flags, |flags| fs::openat(parent, name, flags, Mode::empty()))?;
+    let mut entries = Dir::new(opened)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let directory = entries.fd()?;
+        let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if visit(directory, name, &stat)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
