@@ -69,6 +69,14 @@ pub struct SaveArgs {
     /// Items that were valid before the restore, as --state tells
     #[arg(long, value_enum, default_value_t = Baseline::Exclude)]
     baseline: Baseline,
+    /// Save only the closures of these items: paths, or names with or without the hash, with
+    /// wildcards; repeatable
+    #[arg(long, value_name = "ITEM")]
+    roots: Vec<String>,
+    /// Leave behind what was used least recently, so that the rest is at most this large (NAR size),
+    /// as in 500M or 8G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
     /// Delete older entries of the same key after the save, but for the newest N
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
@@ -331,6 +339,11 @@ impl SaveArgs {
     pub fn options(self) -> Result<Save> {
         let common = self.common.options()?;
         check_profiles(self.profiles, common.store.kind)?;
+        let limited = !self.roots.is_empty() || self.max_size.is_some();
+        if limited && common.store.kind == Some(StoreKind::Plain) {
+            bail!("--roots and --max-size are for stores with items, not for --store plain");
+        }
+        self.roots.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
         Ok(Save {
             store: common.store,
             key: common.key,
@@ -342,6 +355,8 @@ impl SaveArgs {
             profiles: self.profiles,
             state: self.state,
             baseline: self.baseline,
+            roots: self.roots,
+            max_size: self.max_size,
             policy: self.policy.options()?,
             keep: self.keep,
             summary: self.summary,

@@ -104,6 +104,10 @@ pub struct Save {
     /// What the restore of the same job has left.
     pub state: Option<PathBuf>,
     pub baseline: Baseline,
+    /// Patterns of items: only the closures of what matches are saved. All without any.
+    pub roots: Vec<String>,
+    /// NAR bytes beyond which what was used least recently stays behind.
+    pub max_size: Option<u64>,
     pub policy: SavePolicy,
     /// How many generations of the key stay; all when not given.
     pub keep: Option<NonZeroUsize>,

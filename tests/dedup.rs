@@ -424,6 +424,7 @@ fn packed(
         file_name: name.clone().into_bytes(),
         nar_size: None,
         nar_hash: None,
+        used: None,
     });
     let store = StoreFacts {
         kind: "nix".into(),

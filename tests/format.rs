@@ -613,6 +613,7 @@ impl Mould {
             file_name: name.clone().into_bytes(),
             nar_size: self.canonical.then_some(4242),
             nar_hash: self.canonical.then(|| "sha256:00".to_owned()),
+            used: None,
         });
         let database = self.canonical.then(|| {
             let path = "nix/var/nix/db/db.sqlite".to_owned();

@@ -35,17 +35,6 @@ fn end(world: &World, more: &[&str]) -> Value {
     run(world, "runner", "save", &more)
 }
 
-/// A text that the job adds to the store; gives back its path.
-fn add(world: &World, name: &str) -> String {
-    match world.flavour() {
-        Flavour::Guix => world.add_texts(name, 1).remove(0),
-        Flavour::Nix => {
-            fs::write(world.host(format!("/tmp/{name}")), name).unwrap();
-            world.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok().lines().remove(0)
-        }
-    }
-}
-
 fn state(world: &World) -> Value {
     serde_json::from_slice(&fs::read(world.host(STATE)).unwrap()).unwrap()
 }
@@ -175,7 +164,7 @@ fn what_nobody_read_in_the_job_is_told_from_what_was_used() {
         let leaf = world.valid_paths().into_iter().find(|path| path.ends_with("-leaf")).unwrap();
         let file = file_in(&world, &leaf);
         world.ok(["cat", &file]);
-        add(&world, "new");
+        world.add_text("new");
         saved(&end(&world, &["--min-growth", "0"]));
         let summary = "/tmp/summary.md";
         let told = end(&world, &["--summary", summary]);
@@ -221,7 +210,7 @@ fn a_grown_store_is_saved_as_the_next_generation_and_found() {
         skipped(&ended, "unchanged: test.");
         assert_eq!(ended["growth"]["items"], 0);
 
-        let new = add(&world, "news");
+        let new = world.add_text("news");
         skipped(&end(&world, &[]), "grown by 1 item");
         assert_eq!(entries(&world), 2, "{role:?}");
         let ended = end(&world, &["--min-growth", "0"]);
@@ -306,7 +295,7 @@ fn an_entry_that_could_not_be_restored_is_superseded() {
 
     let failed = attempt(&world, "runner", "restore", &WITH_STATE).fails();
     assert_eq!(report(&failed)["failed"], true);
-    add(&world, "rebuilt");
+    world.add_text("rebuilt");
     let ended = end(&world, &[]);
     saved(&ended);
     world.wipe_store();
@@ -377,7 +366,7 @@ fn a_job_that_changes_its_files_saves_under_the_key_that_it_began_with() {
         report(&done)
     };
     let began = words("restore");
-    add(&world, "job");
+    world.add_text("job");
     world.sh("echo two >/tmp/tree/lock");
     let ended = words("save");
     assert_eq!(ended["key"], began["key"]);
@@ -393,7 +382,7 @@ fn a_job_that_changes_its_files_saves_under_the_key_that_it_began_with() {
     assert!(cold > 0.0);
     world.sh("echo one >/tmp/tree/lock");
     assert_eq!(words("restore")["seconds"]["cold"], cold);
-    add(&world, "more");
+    world.add_text("more");
     assert_eq!(words("save")["seconds"]["cold"], cold, "a hit leaves it as it was");
 }
 

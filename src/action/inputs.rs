@@ -43,7 +43,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 33] = [
+pub const INPUTS: [Input; 35] = [
     Input {
         name: "operation",
         flag: None,
@@ -195,6 +195,22 @@ pub const INPUTS: [Input; 33] = [
         default: "exclude",
         used_for: For::Save,
         description: "Whether to save what was valid before the restore, as the items of an installer are",
+    },
+    Input {
+        name: "roots",
+        flag: Some("--roots"),
+        kind: Kind::Lines,
+        default: "",
+        used_for: For::Save,
+        description: "Save only the closures of these items, one a line: paths, or names with wildcards",
+    },
+    Input {
+        name: "max-size",
+        flag: Some("--max-size"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Save,
+        description: "Leave behind what was used least recently, so that the rest is at most this large unpacked",
     },
     Input {
         name: "keep",

@@ -15,6 +15,7 @@ use crate::report::{self, Hit, Outcome, Progress};
 use crate::snapshot::{Index, Opened};
 use anyhow::{Context, Result, anyhow, bail};
 use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 /// Restores what the store lacks from the best entry that the ladder finds.
@@ -77,12 +78,12 @@ fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
     }
 }
 
-/// Gives back the names of the items that it brought.
+/// Gives back the items that it brought, and when each was used last, if the snapshot says so.
 fn restore_items(
     session: &mut Session,
     options: &Restore,
     outcome: &mut Outcome,
-) -> Result<Vec<String>> {
+) -> Result<BTreeMap<String, Option<u64>>> {
     let Session { root, key, backend, progress } = session;
     progress.fold("restore: look for an entry");
     let looking = Instant::now();
@@ -93,11 +94,11 @@ fn restore_items(
         Ok(None) => {
             let nothing = format!("no entry for the key or its prefixes in {}", outcome.backend);
             outcome.reason = Some(nothing);
-            return Ok(Vec::new());
+            return Ok(BTreeMap::new());
         }
         Err(e) if e.is::<Refused>() => {
             outcome.reason = Some(e.to_string());
-            return Ok(Vec::new());
+            return Ok(BTreeMap::new());
         }
         Err(e) => return Err(e),
     };
@@ -118,7 +119,7 @@ fn restore_items(
     if options.lookup_only {
         outcome.hit = hit;
         outcome.reason = Some(format!("looked up, and not restored: {}", found()));
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
 
     outcome.phase = Phase::Plan.name();
@@ -148,13 +149,13 @@ fn restore_items(
                 Some(format!("nothing to do: {left_out} left out: {}", plan.skipped[0].1));
         }
         profiles::restore(options, &opened, outcome);
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
     if options.dry_run {
         outcome.items.restored = plan.wanted;
         outcome.bytes.unpacked = plan.disk_bytes;
         profiles::restore(options, &opened, outcome);
-        return Ok(Vec::new());
+        return Ok(BTreeMap::new());
     }
 
     outcome.phase = Phase::Unpack.name();
@@ -177,7 +178,9 @@ fn restore_items(
     let other = outcome.seconds.download + restored.commit_seconds.max(restored.downtime_seconds);
     outcome.seconds.unpack = (whole - other).max(0.0);
     profiles::restore(options, &opened, outcome);
-    Ok(restored.names)
+    let brought: HashSet<String> = restored.names.into_iter().collect();
+    let items = opened.index.items.into_iter().filter(|item| brought.contains(&item.name));
+    Ok(items.map(|item| (item.name, item.used)).collect())
 }
 
 /// Gives the root half index and database; gets back what it wants of the rest.

@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Instant;
 
+/// Why an item stays behind for `--max-size`.
+const BEHIND: &str = "of what was used least recently, and there is no room for all";
+
 /// Saves the store that `options` name, if that is worth it.
 pub fn save(options: &Save) -> Result<Ending> {
     attempt(options).1.map(|()| Ending::Done)
@@ -91,12 +94,18 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         leave_out: baseline(options, state),
         known: newest.as_ref().map(|newest| newest.holds.clone()).unwrap_or_default(),
         restored: state.map(|state| state.restored.clone()).unwrap_or_default(),
+        roots: options.roots.clone(),
+        max_size: options.max_size,
     };
     root.send(&Request::Save(request), &[])?;
-    let (Reply::Frozen { items, nar_bytes, facts, left_out, growth, used }, _) = root.receive()?
+    let reply = root.receive()?.0;
+    let Reply::Frozen { items, nar_bytes, facts, left_out, outside, behind, growth, used } = reply
     else {
         bail!("the root half did not freeze the store");
     };
+    outcome.items.outside = outside;
+    outcome.items.skipped = behind.len() as u64;
+    outcome.skipped.extend(behind.into_iter().map(|name| (name, BEHIND.to_owned())));
     outcome.items.baseline = left_out;
     outcome.items.used = used.map(|used| used.used);
     outcome.items.unused = used.map(|used| used.unused);
@@ -185,7 +194,7 @@ fn pack<W: Write>(
             Reply::Packed { items_under, items, database, missing, left_out } => {
                 profiles::packed(&head.profiles, &items, outcome);
                 outcome.items.saved = items.len() as u64;
-                outcome.items.skipped = missing.len() as u64;
+                outcome.items.skipped += missing.len() as u64;
                 let gone = |name| {
                     (
                         name,
@@ -249,6 +258,12 @@ fn tell(outcome: &Outcome) {
         report::note(format!(
             "storecache: left out {} from before the restore",
             report::plural(items.baseline, "item")
+        ));
+    }
+    if items.outside > 0 {
+        report::note(format!(
+            "storecache: left out {} outside the closures of --roots",
+            report::plural(items.outside, "item")
         ));
     }
     if !outcome.dry_run {

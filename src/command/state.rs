@@ -34,9 +34,10 @@ pub struct State {
     pub ingredients: BTreeMap<String, Digest>,
     /// Names of the items that were valid before the restore; unknown when it failed before that.
     pub baseline: Option<Vec<String>>,
-    /// Names of the items that the restore brought.
+    /// The items that the restore brought, and when each was used last, in seconds since 1970, if the
+    /// snapshot said so.
     #[serde(default)]
-    pub restored: Vec<String>,
+    pub restored: BTreeMap<String, Option<u64>>,
     /// The report of the restore.
     pub restore: Outcome,
 }
@@ -46,7 +47,7 @@ pub struct State {
 pub struct Begun {
     pub ingredients: BTreeMap<String, Digest>,
     pub baseline: Option<Vec<String>>,
-    pub restored: Vec<String>,
+    pub restored: BTreeMap<String, Option<u64>>,
 }
 
 impl State {
@@ -174,7 +175,7 @@ mod tests {
             restore.seconds.cold = Some(1e9);
             let when = Timestamp::now().to_string();
             let (root, ingredients) = (PathBuf::from("/"), BTreeMap::new());
-            let (baseline, restored) = (None, Vec::new());
+            let (baseline, restored) = (None, BTreeMap::new());
             State { version: VERSION, when, root, ingredients, baseline, restored, restore }
         };
         let remembered = |state: State| state.cold_seconds() == Some(1e9);

@@ -17,6 +17,7 @@ mod commit;
 mod conversation;
 mod examine;
 mod guardian;
+mod narrow;
 pub mod protocol;
 mod restore_plain;
 mod restore_store;

@@ -9,6 +9,7 @@ use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,8 +73,13 @@ pub struct SaveRequest {
     pub leave_out: Vec<String>,
     /// What an entry holds already.
     pub known: Vec<KnownItem>,
-    /// Names of items that this job restored, to be told which of them were read since.
-    pub restored: Vec<String>,
+    /// Items that this job restored, and when each was used last, in seconds since 1970, if the
+    /// snapshot says so.
+    pub restored: BTreeMap<String, Option<u64>>,
+    /// Patterns: only the closures of what matches are saved. All without any.
+    pub roots: Vec<String>,
+    /// NAR bytes beyond which what was used least recently stays behind.
+    pub max_size: Option<u64>,
 }
 
 /// An item of an entry that a save is compared with.
@@ -124,6 +130,10 @@ pub enum Reply {
         facts: StoreFacts,
         /// Valid items that are left out because that was asked for.
         left_out: u64,
+        /// Items outside the closures that were asked for.
+        outside: u64,
+        /// Names of the items that stay behind because all would be too large.
+        behind: Vec<String>,
         growth: Growth,
         /// Nothing where reading does not show.
         used: Option<Used>,

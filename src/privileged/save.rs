@@ -5,12 +5,11 @@
 //! their items are whole, so every row has its bytes.
 
 use super::conversation::Conversation;
-use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest, Used};
+use super::narrow::narrow;
+use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
 use super::target::{StoreTarget, directory, in_root};
-use crate::snapshot::{
-    Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack, reading_shows, was_read,
-};
+use crate::snapshot::{Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack};
 use crate::store::{Frozen, Lock, StoreKind, freeze};
 use anyhow::{Context, Result, bail};
 use std::collections::{HashMap, HashSet};
@@ -61,27 +60,6 @@ fn growth(inputs: &[PackInput], known: &[KnownItem]) -> Result<Growth> {
     Ok(growth)
 }
 
-/// Which of the items `restored` that are still there were read since; nothing where that does not show.
-fn used(inputs: &[PackInput], restored: &[String]) -> Result<Option<Used>> {
-    let restored: HashSet<&str> = restored.iter().map(String::as_str).collect();
-    let mut found = None;
-    for input in inputs.iter().filter(|input| restored.contains(input.name.as_str())) {
-        if found.is_none() && !reading_shows(&input.base)? {
-            return Ok(None);
-        }
-        let found = found.get_or_insert(Used::default());
-        match was_read(&input.base, &input.name)? {
-            Some(true) => found.used += 1,
-            Some(false) => {
-                found.unused += 1;
-                found.unused_bytes += input.nar_size.unwrap_or(0);
-            }
-            None => {}
-        }
-    }
-    Ok(found)
-}
-
 pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) -> Result<()> {
     talk.enter(Phase::Freeze);
     let mut source = match store.kind {
@@ -89,10 +67,12 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
         _ => store_source(talk, store)?,
     };
     let left_out = source.leave_out(&request.leave_out);
-    let used = used(&source.inputs, &request.restored)?;
+    let narrowed = narrow(store, &mut source.inputs, source.frozen.as_mut(), request)?;
     talk.reply(&Reply::Frozen {
         left_out,
-        used,
+        used: narrowed.used,
+        outside: narrowed.outside,
+        behind: narrowed.behind,
         growth: growth(&source.inputs, &request.known)?,
         items: source.inputs.len() as u64,
         nar_bytes: source.inputs.iter().filter_map(|input| input.nar_size).sum(),
@@ -157,6 +137,7 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         file_name: item.name.as_str().as_bytes().to_vec(),
         nar_size: item.nar_size,
         nar_hash: Some(item.nar_hash.clone()),
+        used: Some(item.registered),
     });
     let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store)? };
     Ok(Source {
@@ -193,6 +174,7 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
             file_name: name.as_bytes().to_vec(),
             nar_size: None,
             nar_hash: None,
+            used: None,
         });
     }
     inputs.sort_by(|a, b| a.name.cmp(&b.name));

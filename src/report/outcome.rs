@@ -124,6 +124,9 @@ pub struct Items {
     pub saved: u64,
     /// Save: valid before the restore already, and so not saved.
     pub baseline: u64,
+    /// Save: outside the closures of `--roots`, and so not saved.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub outside: u64,
     /// Roots that were added.
     pub rooted: u64,
     /// Save: of what this job restored, what was read since; unknown where reading does not show.
@@ -132,6 +135,10 @@ pub struct Items {
     /// Save: of what this job restored, what nobody has read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unused: Option<u64>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]

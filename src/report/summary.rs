@@ -168,6 +168,10 @@ fn save_rows(save: &Outcome) -> Vec<Row> {
         let there = format!("{} from before the restore", text::plural(items.baseline, "item"));
         rows.push(("Left out", there));
     }
+    if items.outside > 0 {
+        let there = text::plural(items.outside, "item");
+        rows.push(("Left out", format!("{there} outside the closures of <code>roots</code>")));
+    }
     if !save.deleted.is_empty() {
         let count = save.deleted.len() as u64;
         rows.push(("Deleted", format!("{count} superseded {}", entries(count))));

@@ -47,29 +47,26 @@ pub fn reading_shows(directory: impl AsFd) -> Result<bool> {
     Ok(!fstatvfs(directory).context("ask for the options of a mount")?.f_flag.intersects(hidden))
 }
 
-/// Whether anything of the item `name` in `base` was read since it was unpacked; nothing if it is not
-/// there.
+/// When anything of the item `name` in `base` was read last since it was unpacked, in seconds since
+/// 1970; nothing if it never was, or is not there.
 ///
 /// # Errors
 /// When it cannot be looked at.
-pub fn was_read(base: impl AsFd, name: &str) -> Result<Option<bool>> {
+pub fn last_read(base: impl AsFd, name: &str) -> Result<Option<u64>> {
     let shown = || format!("look at the times of {name}");
     let c_name = CString::new(name).with_context(shown)?;
     let base = base.as_fd();
     match fs::statat(base, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(e).with_context(shown),
-        Ok(stat) => visit(base, &c_name, &stat).map(Some).with_context(shown),
+        Ok(stat) => visit(base, &c_name, &stat).with_context(shown),
     }
 }
 
-/// Ends with the first sign.
-fn visit(parent: BorrowedFd, name: &CStr, stat: &Stat) -> Result<bool, Errno> {
-    if !is_unread(stat) {
-        return Ok(true);
-    }
+fn visit(parent: BorrowedFd, name: &CStr, stat: &Stat) -> Result<Option<u64>, Errno> {
+    let mut last = (!is_unread(stat)).then(|| u64::try_from(stat.st_atime).unwrap_or(0));
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return Ok(false);
+        return Ok(last);
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = unnoticed(flags, |flags| fs::openat(parent, name, flags, Mode::empty()))?;
@@ -82,9 +79,7 @@ fn visit(parent: BorrowedFd, name: &CStr, stat: &Stat) -> Result<bool, Errno> {
         }
         let directory = entries.fd()?;
         let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if visit(directory, name, &stat)? {
-            return Ok(true);
-        }
+        last = last.max(visit(directory, name, &stat)?);
     }
-    Ok(false)
+    Ok(last)
 }

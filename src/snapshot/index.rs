@@ -91,6 +91,9 @@ pub struct ItemEntry {
     /// Hash of the item's NAR as the database has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nar_hash: Option<String>,
+    /// When it was used last as far as the save knew, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
     /// Digest over names, types, modes, owners, times and sizes, for items without a NAR hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Digest>,

@@ -40,7 +40,7 @@ mod verify;
 mod walk;
 mod write;
 
-pub use access_times::{reading_shows, was_read};
+pub use access_times::{last_read, reading_shows};
 pub use database::write_database;
 pub use digest::Digest;
 pub use head::{FORMAT, Head, Origin, ProfileFacts, StoreFacts, cache_version};

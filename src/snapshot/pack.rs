@@ -39,6 +39,8 @@ pub struct PackInput {
     pub file_name: Vec<u8>,
     pub nar_size: Option<u64>,
     pub nar_hash: Option<String>,
+    /// When it was used last, in seconds since 1970.
+    pub used: Option<u64>,
 }
 
 pub struct PackOptions {
@@ -200,6 +202,7 @@ fn plan(
             disk: walked.disk + share.disk,
             nar_size: input.nar_size,
             nar_hash: input.nar_hash,
+            used: input.used,
             fingerprint,
         });
     }

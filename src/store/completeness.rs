@@ -17,7 +17,7 @@ impl ItemPattern {
         Ok(ItemPattern(glob.compile_matcher()))
     }
 
-    fn matches(&self, item: &ItemName, layout: &Layout) -> bool {
+    pub(super) fn matches(&self, item: &ItemName, layout: &Layout) -> bool {
         let Self(glob) = self;
         let name = item.as_str();
         glob.is_match(name)

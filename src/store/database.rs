@@ -2,7 +2,7 @@
 //!
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
-use super::{ItemName, Layout, Owner, StoreKind, ValidItem};
+use super::{ItemName, Layout, Owner, References, StoreKind, ValidItem};
 use anyhow::{Context, Result, bail};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -19,12 +19,40 @@ pub(super) const BUSY: Duration = Duration::from_secs(60);
 /// A consistent copy of a live database. It has no name on disk any more: only this value keeps it.
 pub struct Frozen {
     /// Directory that held the copy, for reading it by name until this value goes.
-    _directory: tempfile::TempDir,
+    place: tempfile::TempDir,
     pub directory: OwnedFd,
     pub file_name: String,
     /// Rows of `ValidPaths`, sorted by name.
     pub items: Vec<ValidItem>,
+    /// What each of them refers to.
+    pub references: References,
     pub migrations: Vec<String>,
+}
+
+impl Frozen {
+    /// Drops items from the copy, as if they had never been valid. Nothing that stays may refer to
+    /// them.
+    pub fn forget(&mut self, names: &HashSet<ItemName>, layout: &Layout) -> Result<()> {
+        let copy = self.place.path().join(&self.file_name);
+        let mut connection = open_read_write(&copy)?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        let transaction = connection.transaction()?;
+        for sql in [
+            "DELETE FROM Refs WHERE referrer IN (SELECT id FROM ValidPaths WHERE path = ?1)",
+            "DELETE FROM ValidPaths WHERE path = ?1",
+        ] {
+            let mut statement = transaction.prepare(sql)?;
+            for name in names {
+                let path = format!("{}/{name}", layout.store_dir);
+                statement.execute([path]).with_context(|| format!("leave out {name}"))?;
+            }
+        }
+        transaction.commit()?;
+        // What was dropped shall not travel in free pages.
+        connection.execute_batch("VACUUM")?;
+        self.items.retain(|item| !names.contains(&item.name));
+        Ok(())
+    }
 }
 
 /// Copies the live database with `VACUUM INTO`: one read transaction that no writer waits for.
@@ -46,9 +74,10 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let frozen = SnapshotDatabase::open(&copy, layout)
         .with_context(|| format!("the copy of {} is not whole", live.display()))?;
     let items = frozen.items()?;
+    let references = frozen.references()?;
     let migrations = frozen.migrations()?;
     let handle = OwnedFd::from(std::fs::File::open(directory.path())?);
-    Ok(Frozen { _directory: directory, directory: handle, file_name, items, migrations })
+    Ok(Frozen { place: directory, directory: handle, file_name, items, references, migrations })
 }
 
 /// Checks the live database page by page and reference by reference.
@@ -151,8 +180,9 @@ impl SnapshotDatabase {
 
     /// All valid items, sorted by name.
     pub fn items(&self) -> Result<Vec<ValidItem>> {
-        let mut statement =
-            self.connection.prepare("SELECT path, hash, narSize FROM ValidPaths")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT path, hash, narSize, registrationTime FROM ValidPaths")?;
         let mut rows = statement.query([])?;
         let mut items = Vec::new();
         while let Some(row) = rows.next()? {
@@ -161,6 +191,7 @@ impl SnapshotDatabase {
                 name: self.item_name(&row.get::<_, String>(0)?)?,
                 nar_hash: row.get(1)?,
                 nar_size,
+                registered: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
             });
         }
         items.sort_unstable_by(|a, b| a.name.cmp(&b.name));

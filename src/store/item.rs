@@ -16,6 +16,8 @@ pub struct ValidItem {
     pub nar_hash: String,
     /// In bytes; unknown in very old databases.
     pub nar_size: Option<u64>,
+    /// When it became valid, in seconds since 1970.
+    pub registered: u64,
 }
 
 const HASH_LENGTH: usize = 32;

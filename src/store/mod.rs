@@ -17,6 +17,7 @@ mod placement;
 mod profiles;
 mod recovery;
 mod roots;
+mod selection;
 mod staging;
 mod writable;
 
@@ -33,6 +34,7 @@ pub use person::{Person, is_plain_name, make_shortcut};
 pub use placement::Placement;
 pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
 pub use recovery::{record_plan, recover};
-pub use roots::Roots;
+pub use roots::{Roots, live_roots};
+pub use selection::{Candidate, References, beyond, closures_of};
 pub use staging::{Staging, aside, clean_stale, staging_now};
 pub use writable::{StaysReadOnly, is_read_only, make_writable};

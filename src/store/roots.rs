@@ -5,9 +5,51 @@
 
 use super::{ItemName, Layout, Owner};
 use anyhow::{Context, Result};
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Items that somebody else keeps: links below `gcroots` and `profiles` that lead into the store, at
+/// once or through one more link. Ours do not count.
+///
+/// Source: `NixOS/nix:src/libstore/gc.cc`, `findRoots`.
+pub fn live_roots(layout: &Layout) -> Result<HashSet<ItemName>> {
+    let state = layout.state();
+    let mut found = HashSet::new();
+    let mut pending = vec![state.join("gcroots"), state.join("profiles")];
+    while let Some(directory) = pending.pop() {
+        if directory == layout.roots() {
+            continue;
+        }
+        let entries = match std::fs::read_dir(&directory) {
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            other => other.with_context(|| directory.display().to_string())?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_symlink() {
+                found.extend(item_behind(&path, layout));
+            } else if path.is_dir() {
+                pending.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A link that leads nowhere, or elsewhere, is no root.
+fn item_behind(link: &Path, layout: &Layout) -> Option<ItemName> {
+    let item = |target: &Path| {
+        let inside = target.strip_prefix(layout.store_dir).ok()?;
+        ItemName::parse(inside.components().next()?.as_os_str().to_str()?)
+    };
+    let target = std::fs::read_link(link).ok()?;
+    item(&target).or_else(|| {
+        let inside = target.strip_prefix("/").ok()?;
+        item(&std::fs::read_link(layout.root.join(inside)).ok()?)
+    })
+}
 
 /// Roots that were added. Dropped before [`Roots::keep`], it removes them again.
 #[derive(Default)]

@@ -74,4 +74,16 @@ impl World {
         let count = count.to_string();
         self.ok(["guix", "repl", "--", "/tmp/add-texts.scm", name, &count]).lines()
     }
+
+    /// Adds a text to the store, through the daemon; gives back its path.
+    #[track_caller]
+    pub fn add_text(&self, name: &str) -> String {
+        match self.flavour() {
+            Flavour::Guix => self.add_texts(name, 1).remove(0),
+            Flavour::Nix => {
+                fs::write(self.host(format!("/tmp/{name}")), name).unwrap();
+                self.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok().lines().remove(0)
+            }
+        }
+    }
 }

@@ -181,6 +181,7 @@ pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
         files,
         disk: 4096,
         nar_size: None,
+        used: None,
         nar_hash: None,
         fingerprint: None,
     }

@@ -1,0 +1,160 @@
+//! Saves that are not to take everything: the closures of some items, or what was used last.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::Value;
+use support::runs::{attempt, run};
+use support::{Fixture, Role, World};
+
+const STATE: &str = "/tmp/job.json";
+
+/// One Nix and one Guix.
+const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
+
+fn filled(role: Role) -> World {
+    let world = World::with_fixture(role, Fixture::Small);
+    world.start_daemon();
+    world
+}
+
+fn save(world: &World, more: &[&str]) -> Value {
+    run(world, "runner", "save", more)
+}
+
+/// The restore of a new job on an empty machine.
+fn begin(world: &World) -> Value {
+    world.wipe_store();
+    run(world, "runner", "restore", &["--state", STATE])
+}
+
+/// An item with a file in it that needs others, but not all.
+fn needy(world: &World) -> String {
+    let all = world.valid_paths();
+    let some = |path: &&String| (2..all.len() / 2).contains(&closure(world, path).len());
+    let mut found: Vec<_> = all.iter().filter(some).collect();
+    found.retain(|path| world.host(path).is_dir() && !file_in(world, path).is_empty());
+    found.first().unwrap().to_string()
+}
+
+fn file_in(world: &World, path: &str) -> String {
+    world.sh(&format!("find {path} -type f -print -quit")).ok().stdout.trim().to_owned()
+}
+
+/// The pattern that means this item alone.
+fn pattern(world: &World, path: &str) -> String {
+    path[world.store().len() + 1..].replacen('-', "?", 1)
+}
+
+/// What a path refers to, however indirectly, itself included.
+fn closure(world: &World, path: &str) -> BTreeSet<String> {
+    let references = world.references_of_all();
+    let mut closure = BTreeSet::new();
+    let mut pending = vec![path.to_owned()];
+    while let Some(path) = pending.pop() {
+        if closure.insert(path.clone()) {
+            pending.extend(references[&path].iter().cloned());
+        }
+    }
+    closure
+}
+
+/// NAR size of all these, as the store's own database has it.
+fn size(world: &World, paths: &BTreeSet<String>) -> u64 {
+    let all = world.registrations();
+    paths.iter().map(|path| all[path].nar_size.unwrap() as u64).sum()
+}
+
+fn skipped(report: &Value) -> BTreeSet<String> {
+    let pairs = report["skipped"].as_array().into_iter().flatten();
+    pairs.map(|pair| pair[0].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn only_the_closures_of_roots_are_saved_and_nothing_hints_at_the_rest() {
+    for role in ROLES {
+        let world = filled(role);
+        let count = world.valid_paths().len();
+        let needy = needy(&world);
+        let wanted = closure(&world, &needy);
+        let saved = save(&world, &["--roots", &pattern(&world, &needy)]);
+        assert_eq!(saved["items"]["saved"], wanted.len());
+        assert_eq!(saved["items"]["outside"], count - wanted.len());
+
+        let restored = begin(&world);
+        assert_eq!(world.valid_paths(), wanted, "{role:?}");
+        assert_eq!(restored["items"]["skipped"], 0, "{restored}");
+        world.verify_store();
+
+        let failed = attempt(&world, "runner", "save", &["--roots", "nothing-like-that"]).fails();
+        assert!(failed.stderr.contains("no valid item matches nothing-like-that"), "{failed}");
+    }
+}
+
+#[test]
+fn what_was_used_least_recently_stays_behind_and_no_closure_is_broken() {
+    for role in ROLES {
+        let world = filled(role);
+        let all = world.valid_paths();
+        let needy = needy(&world);
+        let wanted = closure(&world, &needy);
+        let limit = size(&world, &wanted).to_string();
+        save(&world, &[]);
+
+        // A job reads one file, and saves everything: the snapshot remembers.
+        begin(&world);
+        world.ok(["cat", &file_in(&world, &needy)]);
+        save(&world, &["--state", STATE]);
+        // The next one reads nothing, and has less room.
+        begin(&world);
+        let limited = ["--state", STATE, "--max-size", &limit];
+        let told = save(&world, &[&limited[..], &["--dry-run"]].concat());
+        assert_eq!(world.backend().host_path().read_dir().unwrap().count(), 2);
+        let saved = save(&world, &limited);
+        assert_eq!(skipped(&told), skipped(&saved), "{role:?}");
+        assert_eq!(saved["items"]["saved"], wanted.len());
+        let names = all.difference(&wanted).map(|path| path[world.store().len() + 1..].to_owned());
+        assert_eq!(skipped(&saved), names.collect(), "{role:?}");
+        assert!(saved["skipped"][0][1].as_str().unwrap().contains("least recently"), "{saved}");
+
+        let restored = begin(&world);
+        assert_eq!(world.valid_paths(), wanted);
+        assert_eq!(restored["items"]["skipped"], 0, "{restored}");
+        world.verify_store();
+        assert!(world.daemon_answers());
+    }
+}
+
+#[test]
+fn what_somebody_keeps_or_adds_counts_as_used() {
+    for role in ROLES {
+        let world = filled(role);
+        save(&world, &[]);
+        begin(&world);
+        let kept = needy(&world);
+        symlink(&kept, world.host(format!("{}/gcroots/mine", world.state()))).unwrap();
+        let added = world.add_text("added");
+        let mut wanted = closure(&world, &kept);
+        wanted.insert(added);
+        let limit = size(&world, &wanted).to_string();
+        save(&world, &["--state", STATE, "--max-size", &limit]);
+        begin(&world);
+        assert_eq!(world.valid_paths(), wanted, "{role:?}");
+        world.verify_store();
+    }
+}
+
+#[test]
+fn directories_have_no_closures_and_no_order() {
+    let world = World::new(Role::Mid);
+    fs::create_dir_all(world.host("/opt/tool")).unwrap();
+    for more in [["--roots", "x"], ["--max-size", "1G"]] {
+        let words = ["save", "--store", "plain", "--path", "/opt/tool", "--key", "k"];
+        let failed = world.storecache_as("runner", words.into_iter().chain(more)).run();
+        assert_eq!(failed.code(), 2, "{failed}");
+        assert!(failed.stderr.contains("not for --store plain"), "{failed}");
+    }
+}
