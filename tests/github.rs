@@ -7,7 +7,6 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::Value;
 use storecache::backend::github::{GitHub, Patience, Secret};
@@ -15,7 +14,7 @@ use storecache::backend::{Backend, EntryName, Refused};
 use storecache::key::Rung;
 use storecache::options::{CacheService as Version, GitHubService};
 use support::azurite::{self, Azurite};
-use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN};
+use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN, read_only_token};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;
 use support::{Fixture, Output, Role, World, runs};
@@ -629,6 +628,12 @@ fn in_a_job_snapshots_go_to_the_cache_service_and_nothing_has_to_be_said() {
     assert_eq!(report(&missed)["hit"], "exact", "both versions have the same entries here");
     attempt(&place, &service, "save", &["--cache-service", "v1"]).ok();
     assert_eq!(service.keys().len(), 2);
+    // Where version 2 is not spoken after all, the report does not say that it was.
+    service.speaks_v1_only();
+    let restored = report(&attempt(&place, &service, "restore", &["--json"]).ok());
+    assert_eq!(restored["backend"], format!("github, v1 at {host}"));
+    let saved = report(&attempt(&place, &service, "save", &["--json"]).ok());
+    assert_eq!(saved["backend"], format!("github, v1 at {host}"));
     // Elsewhere the directory remains the default.
     let none = [("ACTIONS_RUNTIME_TOKEN", "")];
     let missed = attempt_with(&place, &service, "restore", &["--json"], &none).ok();
@@ -771,8 +776,7 @@ fn whatever_goes_wrong_with_an_upload_an_entry_is_whole_or_not_there() {
 fn a_run_that_may_not_write_says_so_before_it_does_anything() {
     let service = CacheService::start();
     let place = Place::filled();
-    let scopes = r#"{"ac":"[{\"Scope\":\"refs/heads/main\",\"Permission\":1}]"}"#;
-    let token = format!("e30.{}.x", base64::Engine::encode(&URL_SAFE_NO_PAD, scopes));
+    let token = read_only_token();
     for (name, value, why) in [
         ("ACTIONS_RUNTIME_TOKEN", token.as_str(), "its token has no scope that is writable"),
         ("ACTIONS_CACHE_MODE", "read", "the workflow says cache-mode: read"),
