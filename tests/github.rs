@@ -13,7 +13,7 @@ use storecache::backend::github::{GitHub, Patience, Secret};
 use storecache::backend::{Backend, EntryName, Refused};
 use storecache::key::Rung;
 use storecache::options::{CacheService as Version, GitHubService};
-use support::azurite::{self, Azurite};
+use support::azurite::{self, Azurite, NodePeer};
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN, read_only_token};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;
@@ -549,6 +549,29 @@ fn version_1_is_spoken_where_version_2_is_not() {
     let only_v2 = GitHubService { cache_url: None, ..job(&service) };
     let text = line(fetch(&backend_of(&only_v2), "k"));
     assert!(text.contains("(HTTP 404)"), "{text}");
+}
+
+#[test]
+fn a_server_of_version_1_without_ranges_and_prefixes_takes_entries_and_gives_them_back_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = NodePeer::start(azurite::script("dtu.mjs").arg(directory.path()));
+    let backend = backend_of(&GitHubService {
+        results_url: None,
+        cache_url: Some(server.line.clone()),
+        server_url: Some("https://ghes.example".into()),
+        token: Secret::new("e30.e30.x"),
+        v2: false,
+        mode: String::new(),
+        service: None,
+        patience: Patience { stall: Duration::from_secs(5), pause: Duration::from_millis(2) },
+    });
+    for length in [1, BLOCK, 3 * BLOCK + 1] {
+        let content = content(length);
+        let name = save(&backend, &format!("of-{length}"), &content).unwrap();
+        assert_eq!(fetch_named(&backend, &name).unwrap(), content, "{length}");
+        // It knows whole keys alone, and so no newest entry of a key: a miss, not an error.
+        assert!(backend.find(&exact(&format!("of-{length}"))).unwrap().is_none());
+    }
 }
 
 /// What a runner gives a step with `uses:`.
