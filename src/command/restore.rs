@@ -88,6 +88,8 @@ fn restore_items(
     progress.fold("restore: look for an entry");
     let looking = Instant::now();
     let found = find(backend.as_ref(), &key.ladder);
+    // The cache service may have turned out to speak another version than was thought.
+    outcome.backend = backend.describe();
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
     let (name, hit) = match found {
         Ok(Some(found)) => found,

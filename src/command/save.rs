@@ -77,6 +77,8 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         Err(e) if e.is::<Refused>() => None,
         Err(e) => return Err(e),
     };
+    // The cache service may have turned out to speak another version than was thought.
+    outcome.backend = backend.describe();
     if let Some((name, hit)) = &newest {
         outcome.hit = *hit;
         outcome.matched_key = Some(name.key.clone());

@@ -80,6 +80,9 @@ pub fn stop(units: &[String]) -> Result<()> {
     let services: Vec<String> = services(units)?.into_iter().map(|it| it.name).collect();
     let mut all: Vec<String> = units.to_vec();
     all.extend(services.iter().filter(|service| !units.contains(service)).cloned());
+    // systemd refuses to start what was started five times in ten seconds, by whomever: it shall
+    // count anew (`man 1 systemctl`, reset-failed). Where it does not, the start tells.
+    let _ = systemctl("reset-failed", &all);
     std::thread::scope(|scope| {
         let (stopped, is_stopped) = bounded::<()>(0);
         scope.spawn(move || {

@@ -1,4 +1,5 @@
-//! Azurite, Microsoft's stand-in for the blob storage behind the cache service, and signatures for it.
+//! Other people's servers that run on Node: Azurite, Microsoft's stand-in for the blob storage behind the
+//! cache service, with signatures for it, and whatever else a script starts.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -31,20 +32,42 @@ pub fn script(name: &str) -> Command {
     command
 }
 
-/// Runs until its value goes, or the test process.
-pub struct Azurite {
+/// A server by Node that runs until its value goes, or the test process.
+pub struct NodePeer {
     child: Child,
-    port: u16,
+    /// What it says when it is up.
+    pub line: String,
 }
 
-impl Azurite {
-    pub fn start() -> Azurite {
-        let mut command = script("azurite.mjs");
+impl NodePeer {
+    pub fn start(command: &mut Command) -> NodePeer {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cannot run node");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Azurite { child, port: line.trim().parse().expect("Azurite did not start") }
+        NodePeer { child, line: line.trim().to_owned() }
+    }
+}
+
+impl Drop for NodePeer {
+    fn drop(&mut self) {
+        // It ends with its input.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs until its value goes.
+pub struct Azurite {
+    port: u16,
+    _server: NodePeer,
+}
+
+impl Azurite {
+    pub fn start() -> Azurite {
+        let server = NodePeer::start(&mut script("azurite.mjs"));
+        let port = server.line.parse().expect("Azurite did not start");
+        Azurite { port, _server: server }
     }
 
     /// Signs URLs of blobs in its container.
@@ -73,14 +96,6 @@ impl Azurite {
         let body = answer.split_off(end + 4);
         assert_eq!(body.len(), length.parse::<usize>().unwrap());
         body
-    }
-}
-
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        // It ends with its input.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
     }
 }
 

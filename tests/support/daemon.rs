@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -27,6 +28,8 @@ impl World {
     #[track_caller]
     pub fn start_daemon(&self) {
         if self.is_container() {
+            // A test may do this more often in a few seconds than systemd puts up with.
+            self.ok(["systemctl", "reset-failed"].iter().chain(self.units()));
             self.ok(["systemctl", "start", self.units()[0]]);
         } else if self.has_shepherd() {
             self.ok(["herd", "start", "guix-daemon"]);
@@ -164,6 +167,28 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
                     .map_err(|error| error.to_string()),
             }
         });
+    }
+
+    /// Keeps a restore in its commit, with the daemon stopped, until the file is dropped.
+    #[track_caller]
+    pub fn hold_big_lock(&self) -> File {
+        let path = self.host(self.state()).join("db/big-lock");
+        let lock = File::options().read(true).write(true).open(path).unwrap();
+        // Neither sees the locks of the other, see `src/store/locks.rs`.
+        match self.flavour() {
+            Flavour::Nix => lock.lock_shared().unwrap(),
+            Flavour::Guix => {
+                let whole = nix::libc::flock {
+                    l_type: nix::libc::F_RDLCK as i16,
+                    l_whence: nix::libc::SEEK_SET as i16,
+                    l_start: 0,
+                    l_len: 0,
+                    l_pid: 0,
+                };
+                fcntl(&lock, FcntlArg::F_OFD_SETLK(&whole)).map(drop).unwrap();
+            }
+        }
+        lock
     }
 
     /// Gives the user `guix-daemon` and its group another number, as on another machine, and what it

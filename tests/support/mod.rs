@@ -18,6 +18,7 @@
 // Each test binary uses a part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod act;
 pub mod azurite;
 pub mod cache;
 pub mod cache_service;

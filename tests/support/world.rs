@@ -27,6 +27,7 @@ pub struct Plan {
     backend: Option<Backend>,
     container: bool,
     network: bool,
+    sees: Vec<(PathBuf, String)>,
 }
 
 impl Plan {
@@ -57,6 +58,12 @@ impl Plan {
         self
     }
 
+    /// Sees a file or directory of this machine at another path.
+    pub fn sees(mut self, here: impl Into<PathBuf>, inside: impl Into<String>) -> Plan {
+        self.sees.push((here.into(), inside.into()));
+        self
+    }
+
     #[track_caller]
     pub fn start(self) -> World {
         World::start(self)
@@ -80,7 +87,14 @@ pub struct World {
 
 impl World {
     pub fn build(role: Role) -> Plan {
-        Plan { role, fixture: None, backend: None, container: false, network: false }
+        Plan {
+            role,
+            fixture: None,
+            backend: None,
+            container: false,
+            network: false,
+            sees: Vec::new(),
+        }
     }
 
     /// A bare world as it is after the installation of Nix or Guix: no item, no database.
@@ -142,6 +156,7 @@ impl World {
             .args([&root, scratch.path()])
             .args(trees)
             .args(drop_in)
+            .args(plan.sees.iter().map(|(here, inside)| bind(here, inside)))
             .arg(bind(&backend.host_path(), "/cache"))
             .arg(bind(&binary(), "/usr/local/bin/storecache"))
             .stdin(Stdio::piped())

@@ -24,9 +24,9 @@ impl Access {
                 .then(|| format!("the workflow says cache-mode: {mode}"))
         };
         let permissions = permissions(token);
-        let by_token = |bit: i64, what: &str| {
+        let by_token = |bits: i64, what: &str| {
             let all = permissions.as_ref()?;
-            let denied = all.iter().all(|permission| permission & bit == 0);
+            let denied = all.iter().all(|permission| permission & bits == 0);
             denied.then(|| {
                 format!(
                     "its token has no scope that is {what}, as for events that people without \
@@ -35,14 +35,19 @@ impl Access {
             })
         };
         Access {
-            no_read: by_mode(["read", "write"]).or_else(|| by_token(1, "readable")),
-            no_write: by_mode(["write", "write-only"]).or_else(|| by_token(2, "writable")),
+            no_read: by_mode(["read", "write"]).or_else(|| by_token(READ | WRITE, "readable")),
+            no_write: by_mode(["write", "write-only"]).or_else(|| by_token(WRITE, "writable")),
         }
     }
 }
 
-/// The permission bits of every scope in the claim `ac` of the token: 1 reads, 2 writes. The claim is
-/// a JSON array inside a string (tonistiigi/go-actions-cache `cache.go`).
+/// Bits of a permission. Tokens of act and Gitea have the second alone, and both read with them
+/// (nektos/act `pkg/common/auth.go`, go-gitea/gitea `services/actions/auth.go`).
+const READ: i64 = 1;
+const WRITE: i64 = 2;
+
+/// The permission of every scope in the claim `ac` of the token. The claim is a JSON array inside a
+/// string (tonistiigi/go-actions-cache `cache.go`).
 fn permissions(token: &Secret) -> Option<Vec<i64>> {
     #[derive(Deserialize)]
     struct Claims {
@@ -95,6 +100,8 @@ mod tests {
         assert_eq!(allowed("", &token(main)), (true, false));
         let both = r#"[{"Scope":"refs/pull/1/merge","Permission":3},{"Scope":"refs/heads/main","Permission":1}]"#;
         assert_eq!(allowed("", &token(both)), (true, true));
+        let by_act = r#"[{"Scope":"","Permission":2}]"#;
+        assert_eq!(allowed("", &token(by_act)), (true, true), "whoever writes there reads too");
         assert_eq!(allowed("", &token("[]")), (false, false));
         assert_eq!(allowed("", &token("not json")), (true, true));
     }

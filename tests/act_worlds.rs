@@ -1,0 +1,270 @@
+//! Whole workflows on machines with a daemon, run by act as an ordinary user: the same one for Nix and
+//! for Guix, through the cache service of act itself, which is of version 1.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::cache_service::{CacheService, Place, TOKEN, read_only_token};
+use support::place::output;
+use support::runs::{assert_same, picture, staging};
+use support::{Invocation, Output, Plan, Role, Running, World, act, poll};
+
+const SOON: Duration = Duration::from_secs(60);
+/// What is promised for the time from a cancelled job to a running daemon.
+const PROMISED: Duration = Duration::from_secs(7);
+const WORKFLOW: &str = ".github/workflows/job.yml";
+
+/// A machine without anything in its store, as a job finds it, and a checkout of `tests/repository`.
+struct Project {
+    world: World,
+}
+
+impl Project {
+    fn start(plan: Plan) -> Project {
+        let world = act::bring(plan.container()).start();
+        world.start_daemon();
+        let project = Project { world };
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/repository");
+        output(Command::new("cp").arg("-a").args([source, project.tree()])).ok();
+        act::write_action(&project.tree(), Path::new("/usr/local/bin/storecache"));
+        act::commit(&project.tree());
+        project
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.world.backend().host_path().join("tree")
+    }
+
+    /// Changes a file of the repository.
+    fn change(&self, name: &str, from: &str, to: &str) {
+        let file = self.tree().join(name);
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(file, text.replace(from, to)).unwrap();
+        act::commit(&self.tree());
+    }
+
+    /// A push of the newest commit.
+    fn job(&self, more: &[&str]) -> Invocation<'_> {
+        let words = ["act"].into_iter().chain(act::PUSH).chain(more.iter().copied());
+        self.world.command(words).user("runner").cd("/cache/tree")
+    }
+
+    /// The same with the cache of act itself.
+    fn push(&self) -> Invocation<'_> {
+        self.job(&[
+            "--cache-server-addr=127.0.0.1",
+            // Without it there is no token, and so no cache.
+            "--artifact-server-path=/tmp/artifacts",
+            "--artifact-server-addr=127.0.0.1",
+        ])
+    }
+
+    /// How many entries the cache of act has.
+    fn entries(&self) -> usize {
+        self.world.sh("find /home/runner/.cache/actcache/cache -type f").lines().len()
+    }
+
+    /// The daemon is up, the store sound, and nothing is left to the runner that it cannot remove.
+    #[track_caller]
+    fn assert_in_order(&self, job: &Output) {
+        assert!(job.stdout.contains("| look: status 0, foreign files <>"), "{job}");
+        assert!(!job.stdout.contains("::warning") && !job.stdout.contains("::error"), "{job}");
+        assert!(self.world.daemon_answers());
+        assert_eq!(staging(&self.world), [""; 0]);
+        self.world.verify_store();
+    }
+
+    /// Nothing of ours runs or lies about, and the store has no item.
+    #[track_caller]
+    fn assert_untouched(&self) {
+        let world = &self.world;
+        poll::until("our processes to end", SOON, || {
+            let left = world.run(["pgrep", "--list-full", "--full", "storecache"]).stdout;
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+        assert!(world.valid_paths().is_empty());
+        assert_eq!(staging(world), [""; 0]);
+        let items = world.store_listing().into_iter().filter(|name| !name.starts_with('.'));
+        assert_eq!(items.collect::<Vec<_>>(), [""; 0]);
+        assert_eq!(world.sh("find /home/runner ! -user runner").stdout, "");
+    }
+
+    /// Starts a job on a wiped store whose restore has stopped the daemon and cannot go on.
+    fn in_the_commit(&self) -> (Running<'_>, fs::File) {
+        self.world.wipe_store();
+        assert!(self.world.daemon_answers(), "the lock file is made by the daemon");
+        self.world.wait_until_idle();
+        let lock = self.world.hold_big_lock();
+        let job = self.push().spawn();
+        poll::until("the daemon to be stopped", SOON, || match self.world.daemon_pid() {
+            None => Ok(()),
+            Some(pid) => Err(format!("process {pid} listens; {}", job.stdout())),
+        });
+        (job, lock)
+    }
+}
+
+/// The names of what a job has built.
+fn built(job: &Output) -> Vec<&str> {
+    let starts = ["building '", "build-started "];
+    let lines = job.stdout.lines().filter(|line| starts.iter().any(|start| line.contains(start)));
+    let mut names: Vec<_> = lines
+        .map(|line| {
+            let path = line.split(['\'', ' ']).find(|word| word.ends_with(".drv")).expect(line);
+            path.rsplit_once('/').unwrap().1[33..].trim_end_matches(".drv")
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// The key of the job, as our step tells it to others.
+#[track_caller]
+fn key(job: &Output) -> &str {
+    let told = job.stdout.lines().find_map(|line| line.split_once("cache-primary-key="));
+    told.unwrap_or_else(|| panic!("{job}")).1
+}
+
+/// A month in the life of a project: all of it with one checkout, one workflow and one cache.
+fn story(role: Role) {
+    let project = Project::start(World::build(role));
+    let world = &project.world;
+    let kind = world.flavour().name();
+
+    let first = project.push().ok();
+    assert!(first.stdout.contains(&format!("store {kind}, entries in github")), "{first}");
+    assert!(first.stdout.contains("| hit: miss"), "{first}");
+    assert_eq!(built(&first), ["farewell", "greeting"]);
+    let saved = format!("saved 5 items as {}.", key(&first));
+    assert!(first.stdout.contains(&saved), "{first}");
+    assert!(first.stdout.contains("it is in github, v1 at 127.0.0.1"), "{first}");
+    project.assert_in_order(&first);
+    assert_eq!(project.entries(), 1);
+    let before = picture(world);
+
+    world.wipe_store();
+    let second = project.push().ok();
+    assert!(second.stdout.contains("| hit: exact"), "{second}");
+    assert_eq!(key(&second), key(&first));
+    assert_eq!(built(&second), [""; 0]);
+    assert!(second.stdout.contains("nothing was saved: unchanged"), "{second}");
+    assert_same(&before, &picture(world));
+    project.assert_in_order(&second);
+    assert_eq!(project.entries(), 1);
+
+    project.change(WORKFLOW, "greeting farewell", "greeting farewell welcome");
+    world.wipe_store();
+    let changed = project.push().ok();
+    assert!(changed.stdout.contains("| hit: prefix"), "{changed}");
+    assert_ne!(key(&changed), key(&first));
+    assert_eq!(built(&changed), ["welcome"]);
+    let saved = format!("saved 7 items as {}.", key(&changed));
+    assert!(changed.stdout.contains(&saved), "{changed}");
+    project.assert_in_order(&changed);
+    assert_eq!(project.entries(), 2);
+    let before = picture(world);
+
+    // What was saved anew is all that there is.
+    world.wipe_store();
+    project.change("check", "true", "./build any more; exit 1");
+    let failed = project.push().run().fails();
+    assert!(failed.stdout.contains("| hit: exact"), "{failed}");
+    assert_eq!(built(&failed), ["more"]);
+    assert!(failed.stdout.contains("nothing was saved: the job failed"), "{failed}");
+    assert!(failed.stdout.contains("Success - Post ./"), "{failed}");
+    project.assert_in_order(&failed);
+    assert_eq!(project.entries(), 2);
+    let after = picture(world);
+    assert_eq!(after.references.len(), before.references.len() + 2);
+    for (path, tree) in &before.trees {
+        assert_eq!(tree, &after.trees[path], "{path}");
+    }
+    project.change("check", "./build any more; exit 1", "true");
+
+    // act kills the node of a cancelled step, and nobody else; whatever stops the runner kills all.
+    for all in [false, true] {
+        let (job, lock) = project.in_the_commit();
+        if all {
+            world.sh("pkill --signal KILL --euid runner");
+        } else {
+            job.signal(Signal::INT);
+        }
+        poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
+        let cancelled = job.wait(SOON).fails();
+        assert!(!cancelled.stdout.contains("| hit:"), "{cancelled}");
+        let told =
+            cancelled.stdout.contains("nothing is saved: the restore of this step did not get");
+        assert_eq!(told, !all, "whoever is left tells: {cancelled}");
+        drop(lock);
+        assert!(world.daemon_answers());
+        project.assert_untouched();
+        assert_eq!(project.entries(), 2);
+    }
+    let at_last = project.push().ok();
+    assert!(at_last.stdout.contains("| hit: exact"), "{at_last}");
+    assert_same(&before, &picture(world));
+    project.assert_in_order(&at_last);
+}
+
+#[test]
+fn a_project_with_nix_builds_once_and_restores_from_then_on() {
+    story(Role::New);
+}
+
+#[test]
+fn a_project_with_guix_builds_once_and_restores_from_then_on() {
+    story(Role::Guix);
+}
+
+#[test]
+fn a_job_that_may_only_read_restores_and_says_at_once_why_it_will_not_save() {
+    let service = CacheService::start();
+    let project = Project::start(World::build(Role::Old).network());
+    let world = &project.world;
+    let push = |token: &str, mode: &str| {
+        let variables = [
+            "ACTIONS_CACHE_SERVICE_V2=True".to_owned(),
+            format!("ACTIONS_RESULTS_URL={}", service.url()),
+            format!("ACTIONS_RUNTIME_TOKEN={token}"),
+            format!("ACTIONS_CACHE_MODE={mode}"),
+        ];
+        let words = variables.iter().flat_map(|variable| ["--env", variable]);
+        project.job(&["--no-cache-server"].into_iter().chain(words).collect::<Vec<_>>()).ok()
+    };
+    let first = push(TOKEN, "");
+    assert_eq!(built(&first), ["farewell", "greeting"]);
+    project.assert_in_order(&first);
+    let keys = service.keys();
+    assert_eq!(keys.len(), 1);
+    let written = service.seen(Place::Reserve).len();
+    let before = picture(world);
+
+    project.change(WORKFLOW, "greeting farewell", "greeting farewell welcome");
+    for (token, mode, why) in [
+        (read_only_token().as_str(), "", "its token has no scope that is writable"),
+        (TOKEN, "read", "the workflow says cache-mode: read"),
+    ] {
+        world.wipe_store();
+        let job = push(token, mode);
+        assert!(job.stdout.contains("| hit: prefix"), "{job}");
+        assert_eq!(built(&job), ["welcome"]);
+        let post = job.stdout.split_once("Run Post ./\n").unwrap().1;
+        let reason = format!("nothing was saved: this run can not write: {why}");
+        assert_eq!(post.matches("can not write").count(), 2, "here and in the summary: {job}");
+        assert!(post.contains(&reason), "{job}");
+        assert!(!post.contains("look for what is there"), "{job}");
+        project.assert_in_order(&job);
+        let after = picture(world);
+        for (path, tree) in &before.trees {
+            assert_eq!(tree, &after.trees[path], "{path}");
+        }
+        assert_eq!(service.seen(Place::Reserve).len(), written);
+        assert_eq!(service.keys(), keys);
+    }
+}

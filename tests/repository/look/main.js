@@ -1,0 +1,1 @@
+// All is done at the end of the job.
