@@ -266,7 +266,7 @@ fn a_fault_that_passes_costs_nothing_wherever_it_comes() {
 
 #[test]
 fn a_fault_that_lasts_is_told_once_and_no_entry_appears() {
-    let cases: [(At, Fault, &str); 12] = [
+    let cases: [(At, Fault, &str); 13] = [
         (
             At::Reserve,
             Fault::Status(500, "boom"),
@@ -276,7 +276,8 @@ fn a_fault_that_lasts_is_told_once_and_no_entry_appears() {
         (At::Reserve, Fault::Page, "reserve the entry: the answer is no JSON (HTTP 200)"),
         (At::Reserve, Fault::Later(429, 900), "it asks to come back in 900 s"),
         (At::Reserve, Fault::Status(401, "no"), "the token of the job is not valid (any more)"),
-        (At::Reserve, Fault::Status(429, "insufficient usage"), "it is asked too much (HTTP 429)"),
+        (At::Reserve, Fault::Status(429, "insufficient usage"), "the repository is used up"),
+        (At::Reserve, Fault::Status(429, "slower"), "it is asked too much (HTTP 429)"),
         (At::Block, Fault::Status(403, "no"), "upload a block: the URL for it is not valid"),
         (
             At::Block,

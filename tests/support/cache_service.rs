@@ -70,6 +70,10 @@ pub enum Fault {
     OtherTag,
     /// Done a little later than what comes after it.
     Slow,
+    /// No URL that was given out so far is valid any more.
+    Expire,
+    /// All entries are deleted, as when the cache is full.
+    Evict,
 }
 
 /// A request that arrived.
@@ -325,10 +329,16 @@ impl Shared {
             }
             Some(Fault::Page) => {
                 let body = Arc::new(b"<html>please log in</html>".to_vec());
-                let answer = Answer { status: 200, headers: vec![], body, range: None };
+                let headers = vec![("Content-Type", "text/html; charset=utf-8".into())];
+                let answer = Answer { status: 200, headers, body, range: None };
                 return send(connection, request, &answer);
             }
             Some(Fault::Slow) => thread::sleep(Duration::from_millis(60)),
+            Some(Fault::Expire) => self.state.lock().unwrap().signatures.clear(),
+            Some(Fault::Evict) => {
+                let mut state = self.state.lock().unwrap();
+                (state.rows, state.blobs) = Default::default();
+            }
             _ => {}
         }
         let mut answer = self.answer(request, place);

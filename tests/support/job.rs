@@ -115,6 +115,12 @@ os.execvp(words[0], words + sys.argv[1:])
         self.file("workspace")
     }
 
+    /// Names in `RUNNER_TEMP`.
+    pub fn temporary(&self) -> Vec<String> {
+        let names = fs::read_dir(self.file("temp")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// What this step has left for its post part.
     pub fn state(&self) -> BTreeMap<String, String> {
         parse(&fs::read_to_string(self.file("state")).unwrap())

@@ -164,6 +164,7 @@ impl Source {
             request = request.header("if-match", etag);
         }
         let response = wire.within(request.send()).await?;
+        no_page(&response)?;
         match response.status().as_u16() {
             206 => {}
             200 => return Err(Fault::NoRanges),
@@ -268,6 +269,7 @@ impl Source {
         let wire = self.hub.wire();
         let request = wire.blobs(tries.failures).get(url.reveal());
         let mut response = wire.within(request.send()).await.map_err(|fault| (fault, self.size))?;
+        no_page(&response).map_err(|fault| (fault, self.size))?;
         if response.status().as_u16() != 200 {
             return Err((blob_fault(&response), self.size));
         }
@@ -294,6 +296,15 @@ impl Source {
             Some(length) if length != *got => Err((Fault::passing("the body ended early"), told)),
             _ => Ok(file),
         }
+    }
+}
+
+/// Somebody between here and the blob server may have answered: a page to log in, say.
+fn no_page(response: &Response) -> Result<(), Fault> {
+    let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+    match kind.is_some_and(|kind| kind.starts_with("text/html")) && response.status().is_success() {
+        true => Err(Fault::passing("a page of HTML came instead of the entry")),
+        false => Ok(()),
     }
 }
 

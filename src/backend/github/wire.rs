@@ -36,6 +36,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The longest answer of the cache service that is read, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
 
+/// What the service says when the storage of the repository is used up.
+pub const USED_UP: &str = "insufficient usage";
+
 /// Why a try did not succeed.
 #[derive(Debug)]
 pub enum Fault {
@@ -185,6 +188,8 @@ impl Wire {
         let said = said.unwrap_or(if json.is_null() { text } else { "" });
         let said = redacted(said, &self.token);
         match status {
+            // Nothing that waiting mends (actions/toolkit `cacheTwirpClient.ts`).
+            _ if said.contains(USED_UP) => Ok(Answer { status, json, repeated: false, said }),
             429 => Err(Fault::Passing {
                 what: with(format!("it is asked too much (HTTP {status})"), &said),
                 wait: wait.or(Some(Duration::ZERO)),

@@ -1,0 +1,436 @@
+//! The step of a job while its cache service fails, is called off, or is shared: whatever happens there,
+//! the job goes on with a store that is as it was, or whole.
+
+mod support;
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN};
+use support::job::{Job, Ran};
+use support::place::{Place, PlainTree, assert_same_tree};
+
+const TOOL: &str = "/opt/tool";
+const KEY: &str = "test";
+
+/// Fault after fault, more than anybody tries again.
+const ON_AND_ON: usize = 60;
+
+/// Bytes that do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 7u64;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// A place with a directory that is larger than what is read at once.
+fn place_of(bytes: usize) -> Place {
+    let place = Place::new();
+    place.write("/opt/tool/small", "small\n");
+    fs::write(place.host("/opt/tool/large"), noise(bytes)).unwrap();
+    place
+}
+
+/// What a runner tells a step with `uses:` of the service.
+fn with_service(mut job: Job, service: &CacheService) -> Job {
+    for (name, value) in [
+        ("ACTIONS_RESULTS_URL", service.url()),
+        ("ACTIONS_CACHE_URL", service.url()),
+        ("ACTIONS_RUNTIME_TOKEN", TOKEN.into()),
+        ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
+        ("GITHUB_SERVER_URL", "https://github.com".into()),
+    ] {
+        job = job.env(name, value);
+    }
+    job.input("backend", "github").input("network-timeout", "2").input("key", KEY)
+}
+
+fn job(place: &Place, service: &CacheService, version: &str) -> Job {
+    with_service(Job::on(place, &[TOOL]), service).input("cache-service", version)
+}
+
+/// A snapshot of [`place_of`] three million bytes, with the version under which a service keeps it.
+fn saved() -> &'static (PlainTree, String, Vec<u8>) {
+    static SAVED: OnceLock<(PlainTree, String, Vec<u8>)> = OnceLock::new();
+    SAVED.get_or_init(|| {
+        let (place, service) = (place_of(3_000_000), CacheService::start());
+        let job = job(&place, &service, "v2");
+        job.main();
+        job.post();
+        let key = service.keys().remove(0);
+        (place.tree(TOOL), service.version_of(&key), service.content(&key))
+    })
+}
+
+/// A service that has the snapshot already.
+fn filled_service() -> CacheService {
+    let service = CacheService::start();
+    let (_, version, bytes) = saved();
+    service.put(&format!("{KEY}.20261122T095523.123456Z"), version, bytes);
+    service
+}
+
+/// The log has no secret, but where the runner is told to hide it.
+#[track_caller]
+fn assert_no_secret(ran: &Ran, what: &str) {
+    let lines = ran.said.lines().filter(|line| !line.starts_with("::add-mask::"));
+    let log: String = lines.collect::<Vec<_>>().join("\n");
+    for secret in [TOKEN, SIGNATURE, "sig=", "/blob/"] {
+        assert!(!log.contains(secret), "{what}: {secret} in {log}");
+        assert!(!format!("{:?}", ran.outputs).contains(secret), "{what}: {:?}", ran.outputs);
+    }
+}
+
+/// The one warning, if there is one; no other annotation.
+#[track_caller]
+fn warning(ran: &Ran, what: &str) -> Option<String> {
+    let mut annotations = ran.annotations();
+    assert!(annotations.len() <= 1, "{what}: {}", ran.said);
+    let (kind, text) = annotations.pop()?;
+    assert_eq!(kind, "warning", "{what}: {text}");
+    Some(text)
+}
+
+/// What a fault comes to.
+#[derive(Clone, Copy, Debug)]
+enum Comes {
+    /// It is done all the same, and nobody is told.
+    Well,
+    /// It is not done, and the one warning has this in it.
+    Warns(&'static str),
+    /// It is not done, which is no failure: the log has this in it.
+    Says(&'static str),
+}
+use Comes::{Says, Warns, Well};
+
+/// A fault, what it comes to when it happens once, and what when it happens again and again.
+type Row = (Fault, Comes, Comes);
+
+fn status(status: u16, said: &'static str) -> Fault {
+    Fault::Status(status, said)
+}
+
+const DENIED_READ: &str = "cache read denied: token has no readable scopes";
+const DENIED_WRITE: &str = "cache write denied: token has no writable scopes";
+const MAY_NOT_READ: &str = "this run can not read: token has no readable scopes";
+const MAY_NOT_WRITE: &str = "this run can not write: token has no writable scopes";
+
+/// Of calls to the service itself, whichever they are.
+fn of_calls() -> Vec<Row> {
+    vec![
+        (Fault::Reset, Well, Warns("(5 tries)")),
+        (Fault::Stall, Well, Warns("no answer in time (5 tries)")),
+        (Fault::Page, Well, Warns("the answer is no JSON (HTTP 200)")),
+        (status(500, "boom"), Well, Warns("the server failed (HTTP 500)")),
+        (status(502, "gateway"), Well, Warns("the server failed (HTTP 502)")),
+        (status(503, "busy"), Well, Warns("the server failed (HTTP 503)")),
+        (status(504, "late"), Well, Warns("the server failed (HTTP 504)")),
+        (Fault::Later(429, 0), Well, Warns("it is asked too much (HTTP 429)")),
+        (
+            Fault::Later(429, 900),
+            Warns("it asks to come back in 900 s"),
+            Warns("it asks to come back in 900 s"),
+        ),
+        (
+            status(401, "expired"),
+            Warns("the token of the job is not valid (any more)"),
+            Warns("the token of the job is not valid (any more)"),
+        ),
+        (Fault::Slow, Well, Well),
+    ]
+}
+
+/// Of the answers to them: the call was carried out, and nobody knows.
+fn of_answers() -> Vec<Row> {
+    vec![
+        (Fault::LostAnswer, Well, Warns("(5 tries)")),
+        (Fault::ResetInBody, Well, Warns("(5 tries)")),
+        (Fault::StallInBody, Well, Warns("no answer in time (5 tries)")),
+        (Fault::Short, Well, Warns("(5 tries)")),
+        (status(400, "odd"), Warns("(HTTP 400): odd"), Warns("(HTTP 400): odd")),
+    ]
+}
+
+fn of_lookups() -> Vec<Row> {
+    let mut rows = of_calls();
+    rows.extend(of_answers());
+    rows.extend([
+        (status(403, DENIED_READ), Says(MAY_NOT_READ), Says(MAY_NOT_READ)),
+        (Fault::Evict, Says("no entry for the key"), Says("no entry for the key")),
+    ]);
+    rows
+}
+
+fn of_ranges() -> Vec<Row> {
+    vec![
+        (Fault::Reset, Well, Warns("(5 tries)")),
+        (Fault::LostAnswer, Well, Warns("(5 tries)")),
+        (Fault::ResetInBody, Well, Warns("(5 tries)")),
+        (Fault::Stall, Well, Warns("not a byte came for 2 s (5 tries)")),
+        (Fault::StallInBody, Well, Warns("not a byte came for 2 s (5 tries)")),
+        (Fault::Short, Well, Warns("(5 tries)")),
+        (status(500, "boom"), Well, Warns("the blob server answered HTTP 500 (5 tries)")),
+        (status(503, "busy"), Well, Warns("the blob server answered HTTP 503 (5 tries)")),
+        (Fault::Later(503, 60), Warns("come back in 60 s"), Warns("come back in 60 s")),
+        // The URL is renewed.
+        (status(401, "no"), Well, Warns("the server refuses new URLs too")),
+        (status(403, "no"), Well, Warns("the server refuses new URLs too")),
+        (Fault::Expire, Well, Warns("the server refuses new URLs too")),
+        (Fault::Evict, Warns("deleted in the meantime"), Warns("deleted in the meantime")),
+        (status(404, "gone"), Warns("deleted in the meantime"), Warns("deleted in the meantime")),
+        (status(412, "no"), Warns("changed while it was read"), Warns("changed while it was read")),
+        (status(416, "no"), Warns("changed while it was read"), Warns("changed while it was read")),
+        (Fault::Page, Well, Warns("a page of HTML came instead of the entry (5 tries)")),
+        (Fault::WholeBody, Well, Well),
+        (Fault::WholeInChunks, Well, Well),
+        (Fault::OtherRange, Well, Warns("another range than the one asked for")),
+        (Fault::OtherTag, Warns("changed while it was read"), Warns("changed while it was read")),
+        (Fault::Slow, Well, Well),
+    ]
+}
+
+fn of_reservations() -> Vec<Row> {
+    let taken = Says("somebody else has saved test.20");
+    let mut rows = of_calls();
+    // A reservation whose answer is lost is made anew.
+    rows.extend(of_answers());
+    rows.extend([
+        (status(409, "taken"), taken, taken),
+        (status(403, DENIED_WRITE), Says(MAY_NOT_WRITE), Says(MAY_NOT_WRITE)),
+        (
+            status(403, "insufficient usage to reserve"),
+            Warns("the storage of the repository is used up"),
+            Warns("the storage of the repository is used up"),
+        ),
+        (
+            status(429, "insufficient usage to reserve"),
+            Warns("the storage of the repository is used up"),
+            Warns("the storage of the repository is used up"),
+        ),
+    ]);
+    rows
+}
+
+fn of_blocks() -> Vec<Row> {
+    vec![
+        (Fault::Reset, Well, Warns("(5 tries)")),
+        (Fault::LostAnswer, Well, Warns("(5 tries)")),
+        (Fault::Stall, Well, Warns("nothing moved for 6 s (5 tries)")),
+        (status(500, "boom"), Well, Warns("the blob server answered HTTP 500 (5 tries)")),
+        (status(503, "busy"), Well, Warns("the blob server answered HTTP 503 (5 tries)")),
+        (Fault::Later(503, 60), Warns("come back in 60 s"), Warns("come back in 60 s")),
+        (status(400, "odd"), Warns("answered HTTP 400"), Warns("answered HTTP 400")),
+        (status(403, "no"), Warns("the URL for it is not valid"), Warns("is not valid (any more)")),
+        (status(409, "no"), Warns("answered HTTP 409"), Warns("answered HTTP 409")),
+        (status(413, "no"), Warns("answered HTTP 413"), Warns("answered HTTP 413")),
+        (Fault::Slow, Well, Well),
+    ]
+}
+
+fn of_endings() -> Vec<Row> {
+    let mut rows = of_calls();
+    rows.extend([
+        // It was done, which a lookup tells.
+        (Fault::LostAnswer, Well, Well),
+        (Fault::ResetInBody, Well, Well),
+        (Fault::StallInBody, Well, Well),
+        (Fault::Short, Well, Well),
+        (status(404, "not found"), Well, Warns("did not take it (HTTP 404): not found")),
+        (status(409, "busy"), Well, Warns("did not take it (HTTP 409): busy")),
+    ]);
+    rows
+}
+
+/// Those that the service of version 2 has alone.
+fn of_reservations_v2() -> Vec<Row> {
+    vec![
+        (
+            status(200, "ok: cache write denied: read-only"),
+            Says("this run can not write: read-only"),
+            Says("this run can not write: read-only"),
+        ),
+        // As servers other than GitHub's say it.
+        (status(200, "ok: "), Says("somebody else has saved"), Says("somebody else has saved")),
+        (status(200, "ok: no luck"), Warns("no luck"), Warns("no luck")),
+    ]
+}
+
+fn of_endings_v2() -> Vec<Row> {
+    vec![
+        (status(200, "ok: no luck"), Well, Warns("did not take it (HTTP 200): no luck")),
+        // After all the work that is worth a warning.
+        (
+            status(200, "ok: cache write denied: too late"),
+            Warns("this run can not write: too late"),
+            Warns("this run can not write: too late"),
+        ),
+    ]
+}
+
+/// Runs each case on a thread of its own, several at a time: they wait more than they work. Tells of
+/// all that fail.
+fn all<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let run = std::panic::AssertUnwindSafe(|| check(case));
+                    if let Err(panic) = std::panic::catch_unwind(run) {
+                        let text = panic.downcast_ref::<String>().cloned();
+                        let text = text.or_else(|| panic.downcast_ref().map(|it: &&str| (*it).into()));
+                        failed.lock().unwrap().push(text.unwrap_or_default());
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.len(), failed.join("\n---\n"));
+}
+
+/// One row, once or on and on, in one version of the service.
+struct Case {
+    at: At,
+    fault: Fault,
+    times: usize,
+    /// Requests for the place that go well before.
+    after: usize,
+    comes: Comes,
+    version: &'static str,
+}
+
+fn cases(at: At, after: usize, rows: &[Row], versions: &[&'static str]) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &version in versions {
+        for (fault, once, lasting) in rows {
+            for (times, comes) in [(1, *once), (ON_AND_ON, *lasting)] {
+                cases.push(Case { at, fault: fault.clone(), times, after, comes, version });
+            }
+        }
+    }
+    cases
+}
+
+const BOTH: [&str; 2] = ["v1", "v2"];
+
+impl Case {
+    fn name(&self) -> String {
+        let Case { at, fault, times, after, version, .. } = self;
+        format!("{version} {at:?} {fault:?}, {times} times after {after}")
+    }
+
+    fn begin(&self, service: &CacheService) {
+        service.goes_wrong(self.at, std::iter::repeat_n(Fault::Slow, self.after));
+        service.goes_wrong(self.at, std::iter::repeat_n(self.fault.clone(), self.times));
+    }
+
+    /// The one thing that people are told.
+    #[track_caller]
+    fn assert_told(&self, ran: &Ran) {
+        let what = self.name();
+        assert_eq!(ran.code, 0, "{what}: {}", ran.said);
+        assert_no_secret(ran, &what);
+        let told = warning(ran, &what);
+        match (self.comes, told) {
+            (Well, None) => {}
+            (Warns(cause), Some(text)) => {
+                assert!(text.contains(cause), "{what}: {text}");
+                assert!(text.len() < 400, "{what}: {text}");
+            }
+            (Says(cause), None) => assert!(ran.said.contains(cause), "{what}: {}", ran.said),
+            (comes, told) => panic!("{what}: {comes:?} {told:?}\n{}", ran.said),
+        }
+    }
+}
+
+#[test]
+fn whatever_the_service_does_to_a_restore_the_job_goes_on() {
+    let mut all_cases = cases(At::Lookup, 0, &of_lookups(), &BOTH);
+    all_cases.extend(cases(At::Range, 0, &of_ranges(), &BOTH));
+    // Also when the head is there, and the plan was made.
+    all_cases.extend(cases(At::Range, 2, &of_ranges(), &["v2"]));
+    all(&all_cases, |case| {
+        let what = case.name();
+        let (service, place) = (filled_service(), Place::new());
+        case.begin(&service);
+        let job = job(&place, &service, case.version);
+        let ran = job.run("main");
+        case.assert_told(&ran);
+        match case.comes {
+            Well => {
+                assert_eq!(ran.output("hit-kind"), "exact", "{what}");
+                assert_eq!(ran.output("cache-hit"), "true", "{what}");
+                assert_eq!(ran.output("reason"), "", "{what}");
+                assert_same_tree(&saved().0, &place.tree(TOOL));
+            }
+            Warns(cause) | Says(cause) => {
+                assert_eq!(ran.output("hit-kind"), "miss", "{what}");
+                assert_eq!(ran.output("cache-hit"), "", "{what}");
+                assert_eq!(ran.output("restored-items"), "0", "{what}");
+                assert!(ran.output("reason").contains(cause), "{what}: {}", ran.output("reason"));
+                assert!(!place.host(TOOL).exists(), "{what}: half a directory");
+            }
+        }
+        assert_eq!(place.leftovers(), [""; 0], "{what}");
+        assert_only_state(&job, &what);
+    });
+}
+
+#[test]
+fn whatever_the_service_does_to_a_save_the_job_goes_on() {
+    let mut all_cases = cases(At::Reserve, 0, &of_reservations(), &BOTH);
+    all_cases.extend(cases(At::Reserve, 0, &of_reservations_v2(), &["v2"]));
+    all_cases.extend(cases(At::Block, 0, &of_blocks(), &BOTH));
+    all_cases.extend(cases(At::Finalize, 0, &of_endings(), &BOTH));
+    all_cases.extend(cases(At::Finalize, 0, &of_endings_v2(), &["v2"]));
+    // The save asks what there is before it does anything.
+    all_cases.extend(cases(At::Lookup, 0, &of_calls(), &BOTH));
+    all_cases.extend(cases(At::Lookup, 0, &of_answers(), &["v2"]));
+    all(&all_cases, |case| check_save(case, 3_000_000));
+    // Several blocks, to be put together.
+    let lists = cases(At::BlockList, 0, &of_blocks(), &["v2"]);
+    all(&lists, |case| check_save(case, 17_000_000));
+}
+
+fn check_save(case: &Case, bytes: usize) {
+    let what = case.name();
+    let (service, place) = (CacheService::start(), place_of(bytes));
+    let before = place.tree(TOOL);
+    let job = job(&place, &service, case.version);
+    job.main().assert_no_annotations();
+    case.begin(&service);
+    let ran = job.run("post");
+    service.goes_well();
+    case.assert_told(&ran);
+    assert_same_tree(&before, &place.tree(TOOL));
+    assert_eq!(place.leftovers(), [""; 0], "{what}");
+    assert_only_state(&job, &what);
+    let keys = service.keys();
+    if matches!(case.comes, Well) {
+        assert_eq!(keys.len(), 1, "{what}");
+        place.remove(TOOL);
+        let next = self::job(&place, &service, case.version).main();
+        assert_eq!(next.output("hit-kind"), "exact", "{what}");
+        assert_same_tree(&before, &place.tree(TOOL));
+    } else {
+        assert_eq!(keys, [""; 0], "{what}");
+        assert!(ran.said.contains("nothing was saved") || warning(&ran, &what).is_some(), "{what}");
+    }
+}
+
+/// In the runner's directory is what the halves of the step have in common, and nothing else.
+#[track_caller]
+fn assert_only_state(job: &Job, what: &str) {
+    let names: Vec<String> = job.temporary();
+    let others = names.iter().filter(|name| {
+        !(name.starts_with("storecache-") && name.ends_with(".json"))
+    });
+    assert_eq!(others.count(), 0, "{what}: {names:?}");
+}
