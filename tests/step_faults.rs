@@ -6,13 +6,17 @@ mod support;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
+use rustix::process::Signal;
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN};
-use support::job::{Job, Ran};
+use support::job::{Job, Ran, Started};
 use support::place::{Place, PlainTree, assert_same_tree};
+use support::poll;
 
 const TOOL: &str = "/opt/tool";
 const KEY: &str = "test";
+const SOON: Duration = Duration::from_secs(60);
 
 /// Fault after fault, more than anybody tries again.
 const ON_AND_ON: usize = 60;
@@ -433,4 +437,95 @@ fn assert_only_state(job: &Job, what: &str) {
         !(name.starts_with("storecache-") && name.ends_with(".json"))
     });
     assert_eq!(others.count(), 0, "{what}: {names:?}");
+}
+
+/// Until somebody has asked the service for a place so many times.
+#[track_caller]
+fn until_asked(service: &CacheService, at: At, times: usize, started: &Started) {
+    poll::until(&format!("request {times} for {at:?}"), SOON, || {
+        match service.seen(at).len() {
+            seen if seen >= times => Ok(()),
+            seen => Err(format!("{seen}; {}", started.said())),
+        }
+    });
+}
+
+/// Ends a part of the step that waits for the service: at once, and not by the patience of the shim.
+#[track_caller]
+fn call_off(started: Started, what: &str) -> Ran {
+    let program = started.program();
+    started.signal(Signal::INT);
+    let ran = started.wait();
+    assert_eq!(ran.code, 1, "{what}: {}", ran.said);
+    ran.assert_no_annotations();
+    assert!(ran.said.contains("cancelled by a signal"), "{what}: {}", ran.said);
+    assert_no_secret(&ran, what);
+    assert!(!program.exists(), "{what}: {} runs on", program.display());
+    ran
+}
+
+#[test]
+fn a_restore_that_is_called_off_while_the_service_is_silent_ends_at_once() {
+    // Lookup; head, index, frames; and a pause that the service has asked for.
+    let silent = |at, after| (at, after, Fault::Stall);
+    let cases = [
+        silent(At::Lookup, 0),
+        silent(At::Range, 0),
+        silent(At::Range, 1),
+        silent(At::Range, 2),
+        (At::Range, 2, Fault::StallInBody),
+        (At::Lookup, 0, Fault::Later(429, 29)),
+        (At::Range, 2, Fault::Later(503, 29)),
+    ];
+    all(&cases, |(at, after, fault)| {
+        let what = format!("{at:?} {after} {fault:?}");
+        let (service, place) = (filled_service(), Place::new());
+        service.goes_wrong(*at, std::iter::repeat_n(Fault::Slow, *after));
+        service.goes_wrong(*at, std::iter::repeat_n(fault.clone(), ON_AND_ON));
+        let job = job(&place, &service, "v2").input("network-timeout", "20");
+        let restoring = job.start("main");
+        until_asked(&service, *at, after + 1, &restoring);
+        let ran = call_off(restoring, &what);
+        assert_eq!(ran.output("hit-kind"), "miss", "{what}");
+        assert!(!place.host(TOOL).exists(), "{what}");
+        assert_eq!(place.leftovers(), [""; 0], "{what}");
+        service.goes_well();
+        let post = job.post();
+        assert!(post.said.contains("nothing is saved"), "{what}: {}", post.said);
+        assert_eq!(service.keys().len(), 1, "{what}");
+    });
+}
+
+#[test]
+fn a_save_that_is_called_off_while_the_service_is_silent_ends_at_once_and_leaves_no_entry() {
+    let cases = [
+        (At::Lookup, 3_000_000),
+        (At::Range, 3_000_000),
+        (At::Reserve, 3_000_000),
+        // In one request, and in blocks.
+        (At::Block, 3_000_000),
+        (At::Block, 90_000_000),
+        (At::BlockList, 17_000_000),
+        (At::Finalize, 3_000_000),
+    ];
+    all(&cases, |&(at, bytes)| {
+        let what = format!("{at:?} {bytes}");
+        let place = place_of(bytes);
+        // What there is already is read only where there is something.
+        let service = if at == At::Range { filled_service() } else { CacheService::start() };
+        let before = place.tree(TOOL);
+        let entries = service.keys();
+        let job = job(&place, &service, "v2").input("network-timeout", "20");
+        job.main().assert_no_annotations();
+        let asked = service.seen(at).len();
+        service.goes_wrong(at, std::iter::repeat_n(Fault::Stall, ON_AND_ON));
+        let saving = job.start("post");
+        until_asked(&service, at, asked + 1, &saving);
+        call_off(saving, &what);
+        service.goes_well();
+        assert_eq!(service.keys(), entries, "{what}");
+        assert_same_tree(&before, &place.tree(TOOL));
+        assert_eq!(place.leftovers(), [""; 0], "{what}");
+        assert_only_state(&job, &what);
+    });
 }

@@ -1,6 +1,6 @@
 //! Whether a save is worth doing. Whatever the answer, the reason is told.
 
-use super::lookup;
+use super::{cancel, lookup};
 use super::state::State;
 use crate::backend::{Backend, EntryName};
 use crate::options::{JobStatus, Policy, SavePolicy};
@@ -49,6 +49,8 @@ impl Newest {
         let fell_short = tried.is_some_and(|state| state.restore.items.skipped > 0);
         match held(backend, entry) {
             Ok(holds) => Some(Newest { name, holds, fell_short }),
+            // The save ends at once for the same.
+            Err(_) if cancel::called_off() => None,
             Err(e) => {
                 let warning = format!("{name} cannot be read, and is superseded: {e:#}");
                 outcome.warnings.push(warning);

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::place::{self, Place};
 use super::poll;
+use super::procfs;
 use super::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -174,6 +175,13 @@ pub struct Started<'j> {
 impl Started<'_> {
     pub fn said(&self) -> String {
         read(&self.stderr)
+    }
+
+    /// The directory in `/proc` of the program that node runs: it is there as long as that runs.
+    #[track_caller]
+    pub fn program(&self) -> PathBuf {
+        let pid = procfs::only_child(self.child.id()).expect("node runs the program");
+        PathBuf::from(format!("/proc/{pid}"))
     }
 
     /// As the runner does, to node alone.

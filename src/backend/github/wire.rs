@@ -12,7 +12,8 @@ use std::error::Error;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -58,6 +59,14 @@ impl Fault {
     }
 }
 
+/// Somebody called the run off while it waited for the network.
+#[derive(Debug, thiserror::Error)]
+#[error("cancelled by a signal")]
+pub struct CalledOff;
+
+/// How soon that is noticed.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// What a server without an error said.
 #[derive(Debug)]
 pub struct Answer {
@@ -79,6 +88,8 @@ pub struct Wire {
     fresh: Client,
     pub patience: Patience,
     pub token: Secret,
+    /// Set when nobody waits for an answer any more.
+    pub called_off: OnceLock<Arc<AtomicBool>>,
 }
 
 impl Wire {
@@ -111,11 +122,27 @@ impl Wire {
             })?,
             patience,
             token,
+            called_off: OnceLock::new(),
         })
     }
 
     pub fn runtime(&self) -> &Runtime {
         self.runtime.as_ref().expect("only drop takes it")
+    }
+
+    /// Waits for something of the network, unless the run is called off meanwhile.
+    pub fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, CalledOff> {
+        let called_off =
+            || self.called_off.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        self.runtime().block_on(async {
+            let mut future = pin!(future);
+            while !called_off() {
+                if let Ok(done) = timeout(LOOK, future.as_mut()).await {
+                    return Ok(done);
+                }
+            }
+            Err(CalledOff)
+        })
     }
 
     /// The client for a blob request; a repeated one gets a connection of its own.
