@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN};
+use support::gate::Gate;
 use support::job::{Job, Ran, Started};
 use support::place::{Place, PlainTree, assert_same_tree};
-use support::poll;
+use support::runs::{assert_same, picture, staging};
+use support::{Fixture, Role, World, poll};
 
 const TOOL: &str = "/opt/tool";
 const KEY: &str = "test";
@@ -82,6 +84,9 @@ fn filled_service() -> CacheService {
 /// The log has no secret, but where the runner is told to hide it.
 #[track_caller]
 fn assert_no_secret(ran: &Ran, what: &str) {
+    // Before anything else, so that the runner hides it in whatever comes.
+    let first = ran.said.lines().next().unwrap_or_default();
+    assert_eq!(first, format!("::add-mask::{TOKEN}"), "{what}");
     let lines = ran.said.lines().filter(|line| !line.starts_with("::add-mask::"));
     let log: String = lines.collect::<Vec<_>>().join("\n");
     for secret in [TOKEN, SIGNATURE, "sig=", "/blob/"] {
@@ -288,7 +293,8 @@ fn all<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
                     let run = std::panic::AssertUnwindSafe(|| check(case));
                     if let Err(panic) = std::panic::catch_unwind(run) {
                         let text = panic.downcast_ref::<String>().cloned();
-                        let text = text.or_else(|| panic.downcast_ref().map(|it: &&str| (*it).into()));
+                        let text =
+                            text.or_else(|| panic.downcast_ref().map(|it: &&str| (*it).into()));
                         failed.lock().unwrap().push(text.unwrap_or_default());
                     }
                 }
@@ -433,20 +439,17 @@ fn check_save(case: &Case, bytes: usize) {
 #[track_caller]
 fn assert_only_state(job: &Job, what: &str) {
     let names: Vec<String> = job.temporary();
-    let others = names.iter().filter(|name| {
-        !(name.starts_with("storecache-") && name.ends_with(".json"))
-    });
+    let others =
+        names.iter().filter(|name| !(name.starts_with("storecache-") && name.ends_with(".json")));
     assert_eq!(others.count(), 0, "{what}: {names:?}");
 }
 
 /// Until somebody has asked the service for a place so many times.
 #[track_caller]
 fn until_asked(service: &CacheService, at: At, times: usize, started: &Started) {
-    poll::until(&format!("request {times} for {at:?}"), SOON, || {
-        match service.seen(at).len() {
-            seen if seen >= times => Ok(()),
-            seen => Err(format!("{seen}; {}", started.said())),
-        }
+    poll::until(&format!("request {times} for {at:?}"), SOON, || match service.seen(at).len() {
+        seen if seen >= times => Ok(()),
+        seen => Err(format!("{seen}; {}", started.said())),
     });
 }
 
@@ -455,12 +458,21 @@ fn until_asked(service: &CacheService, at: At, times: usize, started: &Started) 
 fn call_off(started: Started, what: &str) -> Ran {
     let program = started.program();
     started.signal(Signal::INT);
+    ended(started, what, || assert!(!program.exists(), "{what}: {} runs on", program.display()))
+}
+
+/// How a part of the step ended that was called off. In a world it says so after node has gone.
+#[track_caller]
+fn ended(started: Started, what: &str, look: impl FnOnce()) -> Ran {
+    poll::until("the program to notice", SOON, || {
+        let said = started.said();
+        if said.contains("cancelled by a signal") { Ok(()) } else { Err(said) }
+    });
     let ran = started.wait();
     assert_eq!(ran.code, 1, "{what}: {}", ran.said);
     ran.assert_no_annotations();
-    assert!(ran.said.contains("cancelled by a signal"), "{what}: {}", ran.said);
     assert_no_secret(&ran, what);
-    assert!(!program.exists(), "{what}: {} runs on", program.display());
+    look();
     ran
 }
 
@@ -528,4 +540,213 @@ fn a_save_that_is_called_off_while_the_service_is_silent_ends_at_once_and_leaves
         assert_eq!(place.leftovers(), [""; 0], "{what}");
         assert_only_state(&job, &what);
     });
+}
+
+#[test]
+fn of_two_jobs_that_save_one_key_at_once_the_second_leaves_it_to_the_first() {
+    for version in BOTH {
+        let (service, place) = (CacheService::start(), place_of(3_000_000));
+        let (first, second) = (job(&place, &service, version), job(&place, &service, version));
+        first.main();
+        second.main();
+        service.goes_wrong(At::Reserve, [Fault::Hold]);
+        let held_up = second.start("post");
+        until_asked(&service, At::Reserve, 1, &held_up);
+        let saved = first.post();
+        saved.assert_no_annotations();
+        assert!(saved.said.contains("saved 1 item as test."), "{}", saved.said);
+        service.let_go();
+        let left = held_up.wait().ok();
+        left.assert_no_annotations();
+        let theirs = format!("nothing was saved: somebody else has saved {}", service.keys()[0]);
+        assert!(left.said.to_lowercase().contains(&theirs.to_lowercase()), "{}", left.said);
+        assert_eq!(service.keys().len(), 1);
+        assert_no_secret(&left, version);
+    }
+}
+
+#[test]
+fn jobs_that_save_one_key_in_the_same_moment_all_go_well() {
+    let (service, place) = (CacheService::start(), place_of(3_000_000));
+    let before = place.tree(TOOL);
+    let jobs: Vec<Job> = (0..4).map(|_| job(&place, &service, "v2")).collect();
+    jobs.iter().for_each(|job| drop(job.main()));
+    let saving: Vec<Started> = jobs.iter().map(|job| job.start("post")).collect();
+    for ran in saving.into_iter().map(|started| started.wait().ok()) {
+        ran.assert_no_annotations();
+        let saved = ran.said.contains("saved 1 item as test.");
+        // Who comes late finds that all of it is there.
+        let left = ["somebody else has saved test.20", "unchanged: test.20"];
+        assert!(saved || left.iter().any(|why| ran.said.contains(why)), "{}", ran.said);
+    }
+    assert!((1..=4).contains(&service.keys().len()), "{:?}", service.keys());
+    place.remove(TOOL);
+    assert_eq!(job(&place, &service, "v2").main().output("hit-kind"), "exact");
+    assert_same_tree(&before, &place.tree(TOOL));
+}
+
+#[test]
+fn a_save_that_has_more_than_what_somebody_else_has_saved_meanwhile_is_kept() {
+    let (service, place) = (CacheService::start(), Place::filled());
+    let small = job(&place, &service, "v2");
+    let large = job(&place, &service, "v2").input("path", format!("{TOOL}\n/var/lib/data"));
+    small.main();
+    large.main();
+    service.goes_wrong(At::Reserve, [Fault::Hold]);
+    let held_up = large.start("post");
+    until_asked(&service, At::Reserve, 1, &held_up);
+    small.post();
+    service.let_go();
+    let saved = held_up.wait().ok();
+    assert!(saved.said.contains("saved 2 items as test."), "{}", saved.said);
+    assert_eq!(service.keys().len(), 2);
+}
+
+/// A job in a world that talks to the service.
+fn job_inside(world: &World, service: &CacheService, name: &str) -> Job {
+    with_service(Job::inside(world, name), service).input("baseline", "include")
+}
+
+/// The store has nothing of it, the daemon answers, and nobody is left.
+#[track_caller]
+fn assert_untouched(world: &World, what: &str) {
+    assert_at_rest(world, what);
+    assert!(world.valid_paths().is_empty(), "{what}");
+}
+
+/// The daemon answers, and nothing and nobody of ours is left.
+#[track_caller]
+fn assert_at_rest(world: &World, what: &str) {
+    poll::until("all of it to have ended", SOON, || {
+        match world.run(["pgrep", "-x", "storecache"]).stdout.trim() {
+            "" => Ok(()),
+            pids => Err(pids.to_owned()),
+        }
+    });
+    assert!(world.daemon_answers(), "{what}: {}", world.daemon_log());
+    assert_eq!(staging(world), [""; 0], "{what}");
+    let foreign = world.sh("find /cache -path '/cache/*/temp/*' ! -user runner");
+    assert_eq!(foreign.stdout, "", "{what}: root left files with the runner");
+}
+
+#[test]
+fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() {
+    for role in [Role::New, Role::Guix] {
+        let world = World::build(role).fixture(Fixture::Small).network().start();
+        world.start_daemon();
+        let before = picture(&world);
+        let service = CacheService::start();
+        let saver = job_inside(&world, &service, "saver");
+        saver.main().assert_no_annotations();
+        saver.post().assert_no_annotations();
+        let key = service.keys().remove(0);
+        let (version, bytes) = (service.version_of(&key), service.content(&key));
+        world.wipe_store();
+        let asked_before = service.seen(At::Range).len();
+        let good = job_inside(&world, &service, "good");
+        assert_eq!(good.main().output("hit-kind"), "exact");
+        assert_same(&before, &picture(&world));
+        // Head, tail, and what is wanted.
+        let ranges = service.seen(At::Range).len() - asked_before;
+        world.wipe_store();
+
+        for (number, (at, fault, cause)) in [
+            (At::Lookup, status(500, "boom"), "the server failed (HTTP 500)"),
+            (At::Range, Fault::ResetInBody, "(5 tries)"),
+            (At::Range, Fault::StallInBody, "not a byte came for 2 s (5 tries)"),
+            (At::Range, Fault::Evict, "deleted in the meantime"),
+            (At::Range, Fault::OtherTag, "changed while it was read"),
+            (At::Range, Fault::Die, "no connection"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let what = format!("{role:?} {at:?} {fault:?}");
+            let service = CacheService::start();
+            service.put(&key, &version, &bytes);
+            // The last one, as the store is staged.
+            let good = if at == At::Range { ranges - 1 } else { 0 };
+            service.goes_wrong(at, std::iter::repeat_n(Fault::Slow, good));
+            service.goes_wrong(at, std::iter::repeat_n(fault, ON_AND_ON));
+            let ran = job_inside(&world, &service, &format!("job{number}")).main();
+            let told = warning(&ran, &what).unwrap_or_else(|| panic!("{what}: {}", ran.said));
+            assert!(told.contains(cause), "{what}: {told}");
+            assert!(told.contains("nothing was restored, the store is as it was"), "{told}");
+            assert_eq!(ran.output("hit-kind"), "miss", "{what}");
+            assert_no_secret(&ran, &what);
+            assert_untouched(&world, &what);
+        }
+        // All of that has left a store that can be restored.
+        let service = CacheService::start();
+        service.put(&key, &version, &bytes);
+        assert_eq!(job_inside(&world, &service, "last").main().output("hit-kind"), "exact");
+        assert_same(&before, &picture(&world));
+        world.verify_store();
+    }
+}
+
+#[test]
+fn a_step_that_is_called_off_in_any_phase_leaves_a_real_store_as_it_was() {
+    for role in [Role::New, Role::Guix] {
+        let world = World::build(role).fixture(Fixture::Small).network().start();
+        world.start_daemon();
+        let before = picture(&world);
+        let service = CacheService::start();
+        let saver = job_inside(&world, &service, "saver").input("network-timeout", "20");
+        saver.main();
+
+        // Freeze: at the database. Pack: at a file of an item.
+        let database = world.host(format!("{}/db/db.sqlite", world.state()));
+        let item = before.trees.keys().find(|path| world.host(path).is_dir()).unwrap();
+        for held in [database, world.host(item)] {
+            let what = format!("{role:?} {}", held.display());
+            let gate = Gate::hold("storecache", &[&held]);
+            let saving = saver.start("post");
+            gate.wait();
+            saving.signal(Signal::INT);
+            drop(gate);
+            ended(saving, &what, || ());
+            assert_eq!(service.keys(), [""; 0], "{what}");
+            assert_same(&before, &picture(&world));
+            assert_at_rest(&world, &what);
+        }
+        for at in [At::Reserve, At::Block, At::Finalize] {
+            let what = format!("{role:?} {at:?}");
+            let asked = service.seen(at).len();
+            service.goes_wrong(at, [Fault::Stall]);
+            let saving = saver.start("post");
+            until_asked(&service, at, asked + 1, &saving);
+            call_off(saving, &what);
+            assert_eq!(service.keys(), [""; 0], "{what}");
+            assert_same(&before, &picture(&world));
+            assert_at_rest(&world, &what);
+        }
+        service.goes_well();
+        saver.post().assert_no_annotations();
+        world.wipe_store();
+
+        // The last range stalls while everything before it is staged.
+        let asked = service.seen(At::Range).len();
+        let good = job_inside(&world, &service, "good");
+        good.main();
+        let ranges = service.seen(At::Range).len() - asked;
+        world.wipe_store();
+        for (at, good) in [(At::Lookup, 0), (At::Range, 0), (At::Range, ranges - 1)] {
+            let what = format!("{role:?} {at:?} {good}");
+            let asked = service.seen(at).len();
+            service.goes_wrong(at, std::iter::repeat_n(Fault::Slow, good));
+            service.goes_wrong(at, [Fault::Stall]);
+            let name = format!("off-{at:?}-{good}");
+            let job = job_inside(&world, &service, &name).input("network-timeout", "20");
+            let restoring = job.start("main");
+            until_asked(&service, at, asked + good + 1, &restoring);
+            call_off(restoring, &what);
+            service.goes_well();
+            assert_untouched(&world, &what);
+            assert!(job.post().said.contains("nothing is saved"), "{what}");
+        }
+        assert_eq!(job_inside(&world, &service, "last").main().output("hit-kind"), "exact");
+        assert_same(&before, &picture(&world));
+        world.verify_store();
+    }
 }

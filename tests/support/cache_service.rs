@@ -74,6 +74,10 @@ pub enum Fault {
     Expire,
     /// All entries are deleted, as when the cache is full.
     Evict,
+    /// Done when the test lets go of it.
+    Hold,
+    /// The service is no more from here on.
+    Die,
 }
 
 /// A request that arrived.
@@ -124,6 +128,7 @@ struct Shared {
     speaks_v2: AtomicBool,
     signer: Option<Box<Signer>>,
     ends: AtomicBool,
+    lets_go: AtomicBool,
 }
 
 /// A service that runs until its value goes.
@@ -162,6 +167,7 @@ impl CacheService {
             speaks_v2: AtomicBool::new(true),
             signer,
             ends: AtomicBool::new(false),
+            lets_go: AtomicBool::new(false),
         });
         let for_all = Arc::clone(&shared);
         thread::spawn(move || {
@@ -190,6 +196,11 @@ impl CacheService {
     /// Forgets what should still go wrong.
     pub fn goes_well(&self) {
         self.state().faults.clear();
+    }
+
+    /// Goes on with what [`Fault::Hold`] holds up.
+    pub fn let_go(&self) {
+        self.shared.lets_go.store(true, Ordering::Relaxed);
     }
 
     /// Faults that nobody has met yet.
@@ -313,6 +324,9 @@ impl Shared {
         fault: Option<Fault>,
     ) -> Option<()> {
         let stalled = || thread::sleep(Duration::from_secs(60));
+        if self.ends.load(Ordering::Relaxed) {
+            return reset(connection);
+        }
         match fault {
             Some(Fault::Reset) => return reset(connection),
             Some(Fault::Stall) => {
@@ -334,6 +348,17 @@ impl Shared {
                 return send(connection, request, &answer);
             }
             Some(Fault::Slow) => thread::sleep(Duration::from_millis(60)),
+            Some(Fault::Hold) => {
+                while !self.lets_go.load(Ordering::Relaxed) && !self.ends.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+            Some(Fault::Die) => {
+                self.ends.store(true, Ordering::Relaxed);
+                // So that the listener sees it.
+                let _ = TcpStream::connect(&self.address);
+                return reset(connection);
+            }
             Some(Fault::Expire) => self.state.lock().unwrap().signatures.clear(),
             Some(Fault::Evict) => {
                 let mut state = self.state.lock().unwrap();
