@@ -169,8 +169,7 @@ impl Backend for GitHub {
             Some(url) => url,
             None => {
                 let key = name.to_string();
-                let found =
-                    wire.wait(self.hub.service.lookup(&[key.clone(), key.clone()]))??;
+                let found = wire.wait(self.hub.service.lookup(&[key.clone(), key.clone()]))??;
                 let found = found.filter(|found| same(&found.key, &key));
                 found.with_context(|| format!("there is no entry {key} (any more)"))?.url
             }

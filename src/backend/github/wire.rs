@@ -132,8 +132,7 @@ impl Wire {
 
     /// Waits for something of the network, unless the run is called off meanwhile.
     pub fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, CalledOff> {
-        let called_off =
-            || self.called_off.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let called_off = || self.called_off.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
         self.runtime().block_on(async {
             let mut future = pin!(future);
             while !called_off() {
