@@ -750,3 +750,33 @@ fn a_step_that_is_called_off_in_any_phase_leaves_a_real_store_as_it_was() {
         world.verify_store();
     }
 }
+
+#[test]
+fn a_restore_that_is_called_off_while_the_daemon_starts_is_whole() {
+    for (role, daemon) in [(Role::New, "nix-daemon"), (Role::Guix, "guix-daemon")] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let before = picture(&world);
+        let saver = Job::inside(&world, "saver").input("baseline", "include");
+        saver.main();
+        saver.post();
+        world.wipe_store();
+        let gate = Gate::hold(daemon, &[&world.host(format!("{}/db/db.sqlite", world.state()))]);
+        let restoring = Job::inside(&world, "job");
+        let restoring = restoring.start("main");
+        // Earlier it is asked for other reasons.
+        loop {
+            gate.wait();
+            if !world.valid_paths().is_empty() {
+                break;
+            }
+            gate.pass();
+        }
+        restoring.signal(Signal::INT);
+        drop(gate);
+        restoring.wait();
+        assert_at_rest(&world, daemon);
+        assert_same(&before, &picture(&world));
+        world.verify_store();
+    }
+}

@@ -116,6 +116,8 @@ struct State {
     most_at_once: usize,
     /// Entries that lookups do not show yet.
     lag: usize,
+    /// The URL under which others see it.
+    front: Option<String>,
 }
 
 /// Signs URLs of a blob server: the name of a blob, and whether it may be written.
@@ -186,6 +188,11 @@ impl CacheService {
     /// With the slash that the runner writes.
     pub fn url(&self) -> String {
         format!("http://{}/", self.shared.address)
+    }
+
+    /// From now on signed URLs lead to somebody who hands requests on to here.
+    pub fn stands_behind(&self, url: String) {
+        self.state().front = Some(url);
     }
 
     /// Lets the next requests for a place go wrong, one after the other.
@@ -591,7 +598,9 @@ impl Shared {
         // As in real ones, escapes and all.
         let signature = format!("{SIGNATURE}-{}%2B%2F%3D", self.number());
         self.state.lock().unwrap().signatures.insert(signature.clone());
-        format!("http://{}/blob/{blob}?sv=2025-01-05&sp={write}&sig={signature}", self.address)
+        let mut state = self.state.lock().unwrap();
+        let front = state.front.get_or_insert_with(|| format!("http://{}/", self.address));
+        format!("{front}blob/{blob}?sv=2025-01-05&sp={write}&sig={signature}")
     }
 
     fn blob(&self, request: &Request) -> Answer {

@@ -17,7 +17,7 @@ mod v2;
 mod wire;
 
 pub use secret::Secret;
-pub use wire::Patience;
+pub use wire::{OLD, Patience};
 
 use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused};
 use crate::key::Rung;

@@ -10,12 +10,8 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Mutex;
-
-/// Age at which a URL is renewed unasked: they are said to be valid for 10 minutes
-/// (tonistiigi/go-actions-cache#40).
-const OLD: Duration = Duration::from_secs(8 * 60);
 
 /// How often a URL is renewed because the server refuses it, in one range.
 const RENEWALS: u32 = 2;
@@ -216,7 +212,7 @@ impl Source {
 
     async fn url(&self, tries: &mut Tries) -> Result<Secret, Fault> {
         let mut dated = self.url.lock().await.clone();
-        if dated.since.elapsed() >= OLD {
+        if dated.since.elapsed() >= self.hub.wire().patience.old {
             self.renew(dated.number).await.map_err(Fault::Lasting)?;
             dated = self.url.lock().await.clone();
         }

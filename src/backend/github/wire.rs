@@ -26,7 +26,12 @@ pub struct Patience {
     pub stall: Duration,
     /// Pause before the second try; it doubles with each further one.
     pub pause: Duration,
+    /// Age at which a signed URL is renewed unasked.
+    pub old: Duration,
 }
+
+/// Signed URLs are said to be valid for 10 minutes (tonistiigi/go-actions-cache#40).
+pub const OLD: Duration = Duration::from_secs(8 * 60);
 
 /// How often a request is made before its failure counts.
 pub const TRIES: u32 = 5;
