@@ -594,7 +594,11 @@ fn a_server_of_version_1_without_ranges_and_prefixes_takes_entries_and_gives_the
         v2: false,
         mode: String::new(),
         service: None,
-        patience: Patience { stall: Duration::from_secs(5), pause: Duration::from_millis(2) },
+        patience: Patience {
+            stall: Duration::from_secs(5),
+            pause: Duration::from_millis(2),
+            old: Duration::from_secs(600),
+        },
     });
     for length in [1, BLOCK, 3 * BLOCK + 1] {
         let content = content(length);
