@@ -1,6 +1,6 @@
 //! Every flag of every command, and how flags become options.
 
-use crate::backend::github::{Patience, Secret};
+use crate::backend::github::{self, Patience, Secret};
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Doctor, GitHubService, JobStatus, KeyOptions, Lint,
@@ -587,6 +587,7 @@ fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
         patience: Patience {
             stall: Duration::from_secs(stall),
             pause: Duration::from_secs(stall) / 20,
+            old: github::OLD,
         },
     }
 }

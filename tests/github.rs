@@ -5,6 +5,8 @@ mod support;
 
 use std::io::Write;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -17,6 +19,7 @@ use support::azurite::{self, Azurite, NodePeer};
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN, read_only_token};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;
+use support::tls_front::TlsFront;
 use support::{Fixture, Output, Role, World, runs};
 
 const TOOL: &str = "/opt/tool";
@@ -37,7 +40,11 @@ fn job(service: &CacheService) -> GitHubService {
         v2: true,
         mode: String::new(),
         service: None,
-        patience: Patience { stall: Duration::from_secs(5), pause: Duration::from_millis(2) },
+        patience: Patience {
+            stall: Duration::from_secs(5),
+            pause: Duration::from_millis(2),
+            old: Duration::from_secs(600),
+        },
     }
 }
 
@@ -266,7 +273,7 @@ fn a_fault_that_passes_costs_nothing_wherever_it_comes() {
 
 #[test]
 fn a_fault_that_lasts_is_told_once_and_no_entry_appears() {
-    let cases: [(At, Fault, &str); 12] = [
+    let cases: [(At, Fault, &str); 13] = [
         (
             At::Reserve,
             Fault::Status(500, "boom"),
@@ -276,7 +283,8 @@ fn a_fault_that_lasts_is_told_once_and_no_entry_appears() {
         (At::Reserve, Fault::Page, "reserve the entry: the answer is no JSON (HTTP 200)"),
         (At::Reserve, Fault::Later(429, 900), "it asks to come back in 900 s"),
         (At::Reserve, Fault::Status(401, "no"), "the token of the job is not valid (any more)"),
-        (At::Reserve, Fault::Status(429, "insufficient usage"), "it is asked too much (HTTP 429)"),
+        (At::Reserve, Fault::Status(429, "insufficient usage"), "the repository is used up"),
+        (At::Reserve, Fault::Status(429, "slower"), "it is asked too much (HTTP 429)"),
         (At::Block, Fault::Status(403, "no"), "upload a block: the URL for it is not valid"),
         (
             At::Block,
@@ -414,6 +422,29 @@ fn urls_that_expire_are_renewed_for_the_same_entry() {
         let gone = reader.read_at(0, &mut vec![0; 19_000_000]).unwrap_err().to_string();
         assert!(gone.contains("the entry was deleted in the meantime"), "{gone}");
     }
+}
+
+#[test]
+fn urls_that_are_old_are_renewed_before_they_expire() {
+    let service = CacheService::start();
+    let mut options = job(&service);
+    // Old at once.
+    options.patience.old = Duration::ZERO;
+    let backend = backend_of(&options);
+    let content = content(30_000_000);
+    let name = save(&backend, "k", &content).unwrap();
+    let mut reader = backend.open(&name).unwrap();
+    save(&backend, "k", b"a newer one of the same key").unwrap();
+    let (lookups, ranges) = (service.seen(At::Lookup).len(), service.seen(At::Range).len());
+    // Whoever used the URL of the first answer again would be refused, and ask twice.
+    service.expire_urls();
+    let mut bytes = vec![0; 29_000_000];
+    reader.read_at(500_000, &mut bytes).unwrap();
+    assert!(bytes == content[500_000..29_500_000]);
+    let ranges = service.seen(At::Range).len() - ranges;
+    assert_eq!(ranges, 4, "each range is asked for once");
+    // Those that are asked for side by side share one.
+    assert!((1..=ranges).contains(&(service.seen(At::Lookup).len() - lookups)));
 }
 
 #[test]
@@ -563,7 +594,11 @@ fn a_server_of_version_1_without_ranges_and_prefixes_takes_entries_and_gives_the
         v2: false,
         mode: String::new(),
         service: None,
-        patience: Patience { stall: Duration::from_secs(5), pause: Duration::from_millis(2) },
+        patience: Patience {
+            stall: Duration::from_secs(5),
+            pause: Duration::from_millis(2),
+            old: Duration::from_secs(600),
+        },
     });
     for length in [1, BLOCK, 3 * BLOCK + 1] {
         let content = content(length);
@@ -926,6 +961,69 @@ fn the_official_client_and_this_one_read_each_other_through_real_signed_urls() {
     attempt(&place, &service, "save", &[]).ok();
     place.remove(TOOL);
     attempt(&place, &service, "restore", &[]).ok();
+    assert_same_tree(&before, &place.tree(TOOL));
+}
+
+#[test]
+fn the_official_client_reads_what_was_saved_here_through_the_kit_of_azure_too() {
+    let azurite = Azurite::start();
+    let by_name = Arc::new(AtomicBool::new(false));
+    let service = CacheService::with(Some(azurite.signer_by_name(&by_name)));
+    let directory = tempfile::tempdir().unwrap();
+    let (workspace, temporary) = (directory.path().join("ws"), directory.path().join("tmp"));
+    let data = workspace.join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::create_dir_all(&temporary).unwrap();
+    // Several of its ranges of 4 MiB, and several of our blocks.
+    std::fs::write(data.join("random"), content(21_000_000)).unwrap();
+    let before = place::plain_tree(&data);
+    let official = |verb: &str, key: &str| {
+        let mut command = azurite::script_by_name("official_client.mjs");
+        command.args([verb, key, "data"]).envs(variables(&service)).current_dir(&workspace);
+        command.env("GITHUB_WORKSPACE", &workspace).env("RUNNER_TEMP", &temporary);
+        place::output(&mut command).ok().stdout
+    };
+    let theirs = "peer.20261122T095523.123456Z";
+    official("save", theirs);
+    let version = service.version_of(theirs);
+    let backend = GitHub::new(&job(&service), &version).unwrap().with_blocks_of(5_000_000);
+    let archive = fetch(&backend, "peer").unwrap();
+    let ours = save(&backend, "ours", &archive).unwrap().to_string();
+    std::fs::remove_dir_all(&data).unwrap();
+    by_name.store(true, Ordering::Relaxed);
+    let said = official("restore", &ours);
+    assert!(said.contains(&format!("result: {ours}")), "{said}");
+    // Only that way goes by segments.
+    assert!(said.contains("Downloading segment at offset 0"), "{said}");
+    assert_same_tree(&before, &place::plain_tree(&data));
+}
+
+#[test]
+fn certificates_are_those_that_the_machine_trusts() {
+    let service = CacheService::start();
+    let front = TlsFront::before(&service);
+    let place = random_tool();
+    let before = place.tree(TOOL);
+    let environment = |ca: &'static str| {
+        [
+            ("ACTIONS_RESULTS_URL".to_owned(), front.url()),
+            ("SSL_CERT_FILE".to_owned(), front.file(ca).display().to_string()),
+        ]
+    };
+    let attempt = |verb: &str, ca| {
+        let environment = environment(ca);
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        attempt_with(&place, &service, verb, &["--json"], &environment)
+    };
+    let saved = report(&attempt("save", "ca.pem").ok());
+    assert!(saved["backend"].as_str().unwrap().starts_with("github, v2 at 127.0.0.1:"), "{saved}");
+    place.remove(TOOL);
+    let refused = attempt("restore", "other.pem").fails();
+    assert!(refused.stderr.contains("certificate"), "{refused}");
+    assert!(refused.stderr.contains("nothing was restored"), "{refused}");
+    let restored = report(&attempt("restore", "ca.pem").ok());
+    assert_eq!(restored["hit"], "exact");
     assert_same_tree(&before, &place.tree(TOOL));
 }
 

@@ -114,7 +114,7 @@ pub const INPUTS: [Input; 35] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Key,
-        description: "Workflow file that goes into the key",
+        description: "Workflow file that goes into the key; that of this job unless told, where the work tree has it",
     },
     Input {
         name: "workflow-mode",

@@ -2,9 +2,23 @@
 
 use crate::snapshot::Origin;
 use anyhow::{Result, anyhow};
+use serde::Deserialize;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::PathBuf;
+
+/// GitHub's events have at most 25 MB (github/docs, webhook events and payloads).
+const LONGEST_EVENT: u64 = 32 << 20;
+
+/// Where a workflow is.
+pub struct WorkflowName {
+    /// `owner/name`
+    pub repository: String,
+    /// Below the top of the repository.
+    pub path: String,
+}
 
 /// The variables of the step that runs.
 #[derive(Debug, Default)]
@@ -39,6 +53,38 @@ impl Job {
         let value = value.to_str().ok_or_else(|| anyhow!("input {name}: it is not UTF-8"))?;
         let value = value.trim();
         Ok((!value.is_empty()).then(|| value.to_owned()))
+    }
+
+    /// The repository that the job is of, `owner/name`.
+    pub fn repository(&self) -> Option<&str> {
+        self.variable("GITHUB_REPOSITORY")?.to_str()
+    }
+
+    /// The workflow that the job is of: where one calls another, the one that calls.
+    pub fn workflow(&self) -> Option<WorkflowName> {
+        // As in `owner/repository/.github/workflows/ci.yml@refs/heads/main`; names and branches may
+        // have an @ too.
+        let text = self.variable("GITHUB_WORKFLOW_REF")?.to_str()?;
+        let end = text.find("@refs/").or_else(|| text.rfind('@'))?;
+        let mut parts = text[..end].splitn(3, '/');
+        let (owner, name, path) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(WorkflowName { repository: format!("{owner}/{name}"), path: path.to_owned() })
+    }
+
+    /// The default branch of the repository, if what started the job tells.
+    pub fn default_branch(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Event {
+            repository: Repository,
+        }
+        #[derive(Deserialize)]
+        struct Repository {
+            default_branch: String,
+        }
+        let file = File::open(self.file("GITHUB_EVENT_PATH")?).ok()?;
+        let event: Event =
+            serde_json::from_reader(BufReader::new(file.take(LONGEST_EVENT))).ok()?;
+        Some(event.repository.default_branch).filter(|name| !name.is_empty())
     }
 
     /// Secrets that the runner has given to this step.

@@ -1,7 +1,7 @@
 //! One step of a job: what it runs, and what it tells the runner.
 
 use super::inputs::flags;
-use super::job::Job;
+use super::job::{Job, WorkflowName};
 use super::{files, orders, outputs};
 use crate::report::{self, Hit, Outcome};
 use crate::snapshot::Digest;
@@ -43,6 +43,16 @@ impl Verb {
 /// The name under which the main part leaves its key to the post part. It is there, maybe empty, when
 /// the restore came to an end.
 const KEY: &str = "key";
+
+/// Why the workflow of a job cannot go into its key.
+enum NoWorkflow {
+    /// The runner names none.
+    Unnamed,
+    /// It is not in the work tree, as that of another repository.
+    Elsewhere(String),
+    /// There is no work tree.
+    NothingThere(String),
+}
 
 /// A step with its inputs.
 pub struct Step {
@@ -100,6 +110,11 @@ impl Step {
         };
         let mut words = vec!["storecache".to_owned(), verb.name().to_owned()];
         words.extend(flags(&self.job, verb, key.as_deref())?);
+        if self.wants_workflow()?
+            && let Ok(file) = self.own_workflow()
+        {
+            words.push(format!("--workflow={}", file.display()));
+        }
         words.extend(self.own_files(verb)?);
         Ok(words)
     }
@@ -130,13 +145,56 @@ impl Step {
         Ok(Some(directory.join(format!("storecache-{}.json", &digest[..16]))))
     }
 
-    /// The workflow that this job is of, if the work tree has it, where the step restores.
+    /// The workflow that this job is of, if the work tree has it, where the step stands.
     pub fn workflow(&self) -> Option<PathBuf> {
-        // As in `owner/repository/.github/workflows/ci.yml@refs/heads/main`.
-        let reference = self.job.file("GITHUB_WORKFLOW_REF")?;
-        let name = reference.to_str()?.split_once('@')?.0.splitn(3, '/').nth(2)?.to_owned();
-        let file = self.job.file("GITHUB_WORKSPACE")?.join(name);
-        (self.moment == Moment::Main && file.is_file()).then_some(file)
+        self.own_workflow().ok().filter(|_| self.moment == Moment::Main)
+    }
+
+    /// Whether the workflow of this job is to go into the key, as no input says otherwise.
+    fn wants_workflow(&self) -> Result<bool> {
+        let mode = self.job.input("workflow-mode")?;
+        let given = self.job.input("workflow")?.or(self.job.input("key")?);
+        Ok(self.moment == Moment::Main && given.is_none() && mode.as_deref() != Some("none"))
+    }
+
+    fn own_workflow(&self) -> Result<PathBuf, NoWorkflow> {
+        let Some(WorkflowName { repository, path }) = self.job.workflow() else {
+            return Err(NoWorkflow::Unnamed);
+        };
+        let here = self.job.repository();
+        if here.is_some_and(|here| !here.eq_ignore_ascii_case(&repository)) {
+            return Err(NoWorkflow::Elsewhere(format!("{path} of {repository}")));
+        }
+        let Some(workspace) = self.job.file("GITHUB_WORKSPACE") else {
+            return Err(NoWorkflow::Unnamed);
+        };
+        let file = workspace.join(&path);
+        if file.is_file() {
+            return Ok(file);
+        }
+        match workspace.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+            true => Err(NoWorkflow::Elsewhere(path)),
+            false => Err(NoWorkflow::NothingThere(path)),
+        }
+    }
+
+    /// Says why the workflow is not in the key, where it would be.
+    pub fn tell_of_key(&self) {
+        if !self.wants_workflow().unwrap_or(false) {
+            return;
+        }
+        let missing = "so the key stays the same whatever becomes of it";
+        match self.own_workflow() {
+            Ok(_) | Err(NoWorkflow::Unnamed) => {}
+            Err(NoWorkflow::Elsewhere(file)) => report::note(format!(
+                "storecache: the workflow, {file}, is not in the work tree, {missing}; name files \
+                 that the store depends on with hash-files"
+            )),
+            Err(NoWorkflow::NothingThere(file)) => orders::warning(&format!(
+                "nothing is checked out yet, not even the workflow {file}, {missing}; put \
+                 actions/checkout before this step, or set workflow-mode: none"
+            )),
+        }
     }
 
     /// Tells of a mistake in the workflow.

@@ -15,6 +15,7 @@ pub fn step(step: &Step, task: Task) -> Ending {
     match task {
         Task::Restore(mut options) => {
             look_at_workflow(step);
+            step.tell_of_key();
             options.output.in_job = true;
             let (outcome, done) = restore::attempt(&options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
@@ -23,6 +24,7 @@ pub fn step(step: &Step, task: Task) -> Ending {
             if outcome.cancelled { Ending::Failed } else { ending }
         }
         Task::Save(mut options) => {
+            step.tell_of_key();
             options.output.in_job = true;
             let (outcome, done) = save::attempt(&options);
             let error = done.err().map(|e| e.to_string());
@@ -35,7 +37,7 @@ pub fn step(step: &Step, task: Task) -> Ending {
 /// Advice, and no more: where the workflow cannot be read, there is none.
 fn look_at_workflow(step: &Step) {
     let Some(file) = step.workflow() else { return };
-    for finding in lint::findings(file.clone()).unwrap_or_default() {
+    for finding in lint::findings(&file).unwrap_or_default() {
         let text = format!("{}; to do: {}", finding.message, finding.fix);
         step.tell_of_workflow(&file, finding.line, &text);
     }

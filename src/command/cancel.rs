@@ -4,13 +4,26 @@ use anyhow::{Context, Result};
 use rustix::fs::{FileType, fstat};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{ErrorKind, Read, stdin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
+/// Signals are those of the process, and so is what they set.
+static CALLED_OFF: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// The flag of this process.
+pub fn flag() -> &'static Arc<AtomicBool> {
+    &CALLED_OFF
+}
+
+/// Whether somebody has called the run off.
+pub fn called_off() -> bool {
+    CALLED_OFF.load(Ordering::Relaxed)
+}
 
 /// A flag that SIGINT, SIGTERM and SIGHUP set. The run then tells the root half to abort, waits
 /// until it has undone what it began, and fails.
 pub fn on_signals() -> Result<Arc<AtomicBool>> {
-    let cancelled = Arc::new(AtomicBool::new(false));
+    let cancelled = Arc::clone(flag());
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&cancelled)).context("catch signals")?;
     }

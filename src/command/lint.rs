@@ -1,6 +1,7 @@
 //! `lint`: mistakes in workflows, named by file and line.
 
 use super::{Ending, or_json};
+use crate::action::Job;
 use crate::key::lint::{Finding, Level, Source, lint as look};
 use crate::options::Lint;
 use crate::report;
@@ -19,7 +20,7 @@ pub fn lint(options: &Lint) -> Result<Ending> {
 fn run(options: &Lint) -> Result<Ending> {
     let files = if options.files.is_empty() { workflows()? } else { options.files.clone() };
     let sources = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
-    let findings = look(&sources);
+    let findings = look(&sources, default_branch().as_deref());
     let failed = findings.iter().any(|finding| finding.level == Level::Error);
     if options.output.json {
         report::answer(json!({ "ok": !failed, "files": sources.len(), "findings": findings }))?;
@@ -34,9 +35,20 @@ fn run(options: &Lint) -> Result<Ending> {
     Ok(if failed { Ending::Failed } else { Ending::Done })
 }
 
-/// What is wrong with one workflow.
-pub(super) fn findings(file: PathBuf) -> Result<Vec<Finding>> {
-    Ok(look(&[read(file)?]))
+/// What is wrong with one workflow, seen beside the others of its directory.
+pub(super) fn findings(file: &Path) -> Result<Vec<Finding>> {
+    let mut sources = vec![read(file.to_owned())?];
+    let beside = file.parent().map(listed).transpose()?.unwrap_or_default();
+    let others = beside.into_iter().filter(|other| other != file);
+    // One that cannot be read is told of where it runs.
+    sources.extend(others.filter_map(|other| read(other).ok()));
+    let found = look(&sources, default_branch().as_deref());
+    Ok(found.into_iter().filter(|finding| finding.file == file).collect())
+}
+
+/// Known in a job, and nowhere else.
+fn default_branch() -> Option<String> {
+    Job::of_environment().default_branch()
 }
 
 fn tell(findings: &[Finding]) -> Result<()> {
@@ -51,18 +63,24 @@ fn tell(findings: &[Finding]) -> Result<()> {
 /// The workflows of the work tree below the current directory.
 fn workflows() -> Result<Vec<PathBuf>> {
     let directory = Path::new(".github/workflows");
-    let listed = || format!("list {}; name the workflows to look at", directory.display());
+    let files = listed(directory)?;
+    if files.is_empty() {
+        bail!("{} has no workflow; name the files to look at", directory.display());
+    }
+    Ok(files)
+}
+
+/// The workflows in a directory.
+fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
+    let context = || format!("list {}; name the workflows to look at", directory.display());
     let mut files = Vec::new();
-    for entry in directory.read_dir().with_context(listed)? {
-        let path = entry.with_context(listed)?.path();
+    for entry in directory.read_dir().with_context(context)? {
+        let path = entry.with_context(context)?.path();
         if path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml") {
             files.push(path);
         }
     }
     files.sort();
-    if files.is_empty() {
-        bail!("{} has no workflow; name the files to look at", directory.display());
-    }
     Ok(files)
 }
 

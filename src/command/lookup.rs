@@ -1,5 +1,6 @@
 //! From flags to a store, a key, an entry: what several verbs begin with.
 
+use super::cancel;
 use crate::backend::github::GitHub;
 use crate::backend::{Backend, Directory, EntryName, ReadAt};
 use crate::key::{Key, Ladder, Rung};
@@ -73,7 +74,8 @@ pub fn backend(options: &BackendOptions, kind: StoreKind) -> Result<Box<dyn Back
                 kind => Layout::of(kind, Path::new("/"))?.store_dir,
             };
             let version = cache_version(kind.name(), store_dir, &system());
-            Ok(Box::new(GitHub::new(service, &version.to_string())?))
+            let github = GitHub::new(service, &version.to_string())?;
+            Ok(Box::new(github.called_off_by(cancel::flag())))
         }
     }
 }

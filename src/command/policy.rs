@@ -1,8 +1,9 @@
 //! Whether a save is worth doing. Whatever the answer, the reason is told.
 
-use super::lookup;
 use super::state::State;
+use super::{cancel, lookup};
 use crate::backend::{Backend, EntryName};
+use crate::key::Ladder;
 use crate::options::{JobStatus, Policy, SavePolicy};
 use crate::privileged::protocol::{Growth, KnownItem};
 use crate::report::{self, Outcome};
@@ -49,6 +50,8 @@ impl Newest {
         let fell_short = tried.is_some_and(|state| state.restore.items.skipped > 0);
         match held(backend, entry) {
             Ok(holds) => Some(Newest { name, holds, fell_short }),
+            // The save ends at once for the same.
+            Err(_) if cancel::called_off() => None,
             Err(e) => {
                 let warning = format!("{name} cannot be read, and is superseded: {e:#}");
                 outcome.warnings.push(warning);
@@ -67,6 +70,28 @@ fn held(backend: &dyn Backend, entry: &EntryName) -> Result<Vec<KnownItem>> {
         .into_iter()
         .map(|i| KnownItem { name: i.name, fingerprint: i.fingerprint });
     Ok(known.collect())
+}
+
+/// The entry that another job with the same key has saved since `before` was the newest, if it has as
+/// many items as this save would have: then a second one would only take room. What cannot be found
+/// out is no reason to throw a snapshot away.
+pub fn overtaken(
+    policy: &SavePolicy,
+    backend: &dyn Backend,
+    exact: &Ladder,
+    before: Option<&EntryName>,
+    items: u64,
+) -> Option<EntryName> {
+    if policy.policy != Policy::Auto {
+        return None;
+    }
+    let (name, _) = lookup::find(backend, exact).ok()??;
+    if Some(&name) == before {
+        return None;
+    }
+    let mut reader = backend.open(&name).ok()?;
+    let head = lookup::open(reader.as_mut(), &mut 0).ok()?.head;
+    (head.items >= items).then_some(name)
 }
 
 /// Why the frozen store is not worth saving: `items` of it would be packed.

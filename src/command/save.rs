@@ -84,6 +84,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         outcome.matched_key = Some(name.key.clone());
     }
     let newest = newest.as_ref().map(|(name, _)| name);
+    let before = newest.cloned();
     let newest = Newest::read(policy, backend.as_ref(), newest, state, outcome);
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
@@ -137,6 +138,11 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     };
     root.send(&Request::Pack, &[])?;
     let writer = pack(&mut root, writer, &head, &mut progress, outcome)?;
+    let others = policy::overtaken(policy, backend.as_ref(), &exact, before.as_ref(), items);
+    if let Some(name) = others {
+        drop(writer);
+        return not_saved(Refused::Taken(name.to_string()), policy.policy, outcome);
+    }
     let uploading = Instant::now();
     let written = writer.finish()?;
     outcome.seconds.upload += uploading.elapsed().as_secs_f64();

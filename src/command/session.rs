@@ -86,7 +86,9 @@ pub fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
     if let Some(failure) = error.downcast_ref::<RootFailure>() {
         outcome.phase = failure.phase.name();
     }
-    outcome.cancelled = error.is::<Cancelled>();
+    // Whatever failed then may have done so for that; what the root half says it has seen itself.
+    let by_user = cancel::called_off() && !error.is::<RootFailure>();
+    outcome.cancelled = by_user || error.is::<Cancelled>();
     let line = format!("{}: {}: {error:#}", outcome.command, outcome.phase);
     outcome.reason = Some(line.clone());
     anyhow!(line)

@@ -2,6 +2,7 @@
 //! each text.
 
 use anyhow::{Result, bail};
+use globset::GlobBuilder;
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
 /// A scalar and where it stands.
@@ -36,6 +37,40 @@ pub struct Trigger {
     pub name: String,
     /// It is limited to tags.
     pub only_tags: bool,
+    pub branches: Branches,
+}
+
+/// The branches that a trigger is limited to.
+#[derive(Debug, Default)]
+pub struct Branches {
+    /// In their order; one that begins with `!` takes away. All branches where there is none.
+    only: Vec<String>,
+    ignored: Vec<String>,
+}
+
+impl Branches {
+    /// Whether a branch is among them, or may be.
+    /// Source: github/docs, workflow syntax, filter pattern cheat sheet.
+    pub fn hold(&self, branch: &str) -> bool {
+        let mut held = self.only.is_empty();
+        for pattern in &self.only {
+            match pattern.strip_prefix('!') {
+                Some(pattern) if fits(pattern, branch) == Some(true) => held = false,
+                None if fits(pattern, branch) != Some(false) => held = true,
+                _ => {}
+            }
+        }
+        held && !self.ignored.iter().any(|pattern| fits(pattern, branch) == Some(true))
+    }
+}
+
+/// Whether a pattern for branches fits; unknown where it has signs that mean something else in globs.
+fn fits(pattern: &str, branch: &str) -> Option<bool> {
+    if pattern.contains(['?', '+', '[', ']', '{', '}', '\\']) {
+        return None;
+    }
+    let glob = GlobBuilder::new(pattern).literal_separator(true).build().ok()?;
+    Some(glob.compile_matcher().is_match(branch))
 }
 
 #[derive(Debug)]
@@ -107,7 +142,7 @@ impl Workflow {
 fn read_triggers(node: &MarkedYaml) -> Vec<Trigger> {
     let plain = |node: &MarkedYaml| {
         let name = scalar(node)?;
-        Some(Trigger { name, only_tags: false })
+        Some(Trigger { name, only_tags: false, branches: Branches::default() })
     };
     match &node.data {
         YamlData::Sequence(names) => names.iter().filter_map(plain).collect(),
@@ -116,10 +151,22 @@ fn read_triggers(node: &MarkedYaml) -> Vec<Trigger> {
                 let has = |key| entry(filters, key).is_some();
                 let tags = has("tags") || has("tags-ignore");
                 let branches = has("branches") || has("branches-ignore");
-                Trigger { name: name.to_owned(), only_tags: tags && !branches }
+                let texts = |key| entry(filters, key).map(|(_, it)| texts(it)).unwrap_or_default();
+                let branches_of =
+                    Branches { only: texts("branches"), ignored: texts("branches-ignore") };
+                let only_tags = tags && !branches;
+                Trigger { name: name.to_owned(), only_tags, branches: branches_of }
             })
             .collect(),
         _ => plain(node).into_iter().collect(),
+    }
+}
+
+/// One text, or a list of them.
+fn texts(node: &MarkedYaml) -> Vec<String> {
+    match &node.data {
+        YamlData::Sequence(values) => values.iter().filter_map(scalar).collect(),
+        _ => scalar(node).into_iter().collect(),
     }
 }
 

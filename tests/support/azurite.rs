@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,6 +31,14 @@ pub fn script(name: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name);
     let mut command = Command::new("node");
     command.arg(path).arg(peers());
+    command
+}
+
+/// The same, finding every host of Azure on this machine.
+pub fn script_by_name(name: &str) -> Command {
+    let preload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/azure_here.mjs");
+    let mut command = script(name);
+    command.env("NODE_OPTIONS", format!("--import={}", preload.display()));
     command
 }
 
@@ -77,6 +87,20 @@ impl Azurite {
             let permissions = if write { "rcw" } else { "r" };
             let query = signed(blob, permissions);
             format!("http://127.0.0.1:{port}/{ACCOUNT}/actions-cache/{blob}?{query}")
+        })
+    }
+
+    /// The same; for readers with a host of Azure's once the flag is set. By that name the official
+    /// client chooses the way in which it downloads.
+    pub fn signer_by_name(&self, flag: &Arc<AtomicBool>) -> Box<Signer> {
+        let (port, flag, here) = (self.port, Arc::clone(flag), self.signer());
+        Box::new(move |blob, write| match !write && flag.load(Ordering::Relaxed) {
+            false => here(blob, write),
+            true => {
+                let query = signed(blob, "r");
+                let host = format!("{ACCOUNT}.blob.core.windows.net:{port}");
+                format!("http://{host}/actions-cache/{blob}?{query}")
+            }
         })
     }
 

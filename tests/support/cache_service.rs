@@ -70,6 +70,14 @@ pub enum Fault {
     OtherTag,
     /// Done a little later than what comes after it.
     Slow,
+    /// No URL that was given out so far is valid any more.
+    Expire,
+    /// All entries are deleted, as when the cache is full.
+    Evict,
+    /// Done when the test lets go of it.
+    Hold,
+    /// The service is no more from here on.
+    Die,
 }
 
 /// A request that arrived.
@@ -108,6 +116,8 @@ struct State {
     most_at_once: usize,
     /// Entries that lookups do not show yet.
     lag: usize,
+    /// The URL under which others see it.
+    front: Option<String>,
 }
 
 /// Signs URLs of a blob server: the name of a blob, and whether it may be written.
@@ -120,6 +130,7 @@ struct Shared {
     speaks_v2: AtomicBool,
     signer: Option<Box<Signer>>,
     ends: AtomicBool,
+    lets_go: AtomicBool,
 }
 
 /// A service that runs until its value goes.
@@ -158,6 +169,7 @@ impl CacheService {
             speaks_v2: AtomicBool::new(true),
             signer,
             ends: AtomicBool::new(false),
+            lets_go: AtomicBool::new(false),
         });
         let for_all = Arc::clone(&shared);
         thread::spawn(move || {
@@ -178,6 +190,11 @@ impl CacheService {
         format!("http://{}/", self.shared.address)
     }
 
+    /// From now on signed URLs lead to somebody who hands requests on to here.
+    pub fn stands_behind(&self, url: String) {
+        self.state().front = Some(url);
+    }
+
     /// Lets the next requests for a place go wrong, one after the other.
     pub fn goes_wrong(&self, place: Place, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.entry(place).or_default().extend(faults);
@@ -186,6 +203,11 @@ impl CacheService {
     /// Forgets what should still go wrong.
     pub fn goes_well(&self) {
         self.state().faults.clear();
+    }
+
+    /// Goes on with what [`Fault::Hold`] holds up.
+    pub fn let_go(&self) {
+        self.shared.lets_go.store(true, Ordering::Relaxed);
     }
 
     /// Faults that nobody has met yet.
@@ -309,6 +331,9 @@ impl Shared {
         fault: Option<Fault>,
     ) -> Option<()> {
         let stalled = || thread::sleep(Duration::from_secs(60));
+        if self.ends.load(Ordering::Relaxed) {
+            return reset(connection);
+        }
         match fault {
             Some(Fault::Reset) => return reset(connection),
             Some(Fault::Stall) => {
@@ -325,10 +350,27 @@ impl Shared {
             }
             Some(Fault::Page) => {
                 let body = Arc::new(b"<html>please log in</html>".to_vec());
-                let answer = Answer { status: 200, headers: vec![], body, range: None };
+                let headers = vec![("Content-Type", "text/html; charset=utf-8".into())];
+                let answer = Answer { status: 200, headers, body, range: None };
                 return send(connection, request, &answer);
             }
             Some(Fault::Slow) => thread::sleep(Duration::from_millis(60)),
+            Some(Fault::Hold) => {
+                while !self.lets_go.load(Ordering::Relaxed) && !self.ends.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+            Some(Fault::Die) => {
+                self.ends.store(true, Ordering::Relaxed);
+                // So that the listener sees it.
+                let _ = TcpStream::connect(&self.address);
+                return reset(connection);
+            }
+            Some(Fault::Expire) => self.state.lock().unwrap().signatures.clear(),
+            Some(Fault::Evict) => {
+                let mut state = self.state.lock().unwrap();
+                (state.rows, state.blobs) = Default::default();
+            }
             _ => {}
         }
         let mut answer = self.answer(request, place);
@@ -556,7 +598,9 @@ impl Shared {
         // As in real ones, escapes and all.
         let signature = format!("{SIGNATURE}-{}%2B%2F%3D", self.number());
         self.state.lock().unwrap().signatures.insert(signature.clone());
-        format!("http://{}/blob/{blob}?sv=2025-01-05&sp={write}&sig={signature}", self.address)
+        let mut state = self.state.lock().unwrap();
+        let front = state.front.get_or_insert_with(|| format!("http://{}/", self.address));
+        format!("{front}blob/{blob}?sv=2025-01-05&sp={write}&sig={signature}")
     }
 
     fn blob(&self, request: &Request) -> Answer {

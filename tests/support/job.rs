@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::place::{self, Place};
 use super::poll;
+use super::procfs;
 use super::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -115,6 +116,12 @@ os.execvp(words[0], words + sys.argv[1:])
         self.file("workspace")
     }
 
+    /// Names in `RUNNER_TEMP`.
+    pub fn temporary(&self) -> Vec<String> {
+        let names = fs::read_dir(self.file("temp")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// What this step has left for its post part.
     pub fn state(&self) -> BTreeMap<String, String> {
         parse(&fs::read_to_string(self.file("state")).unwrap())
@@ -168,6 +175,13 @@ pub struct Started<'j> {
 impl Started<'_> {
     pub fn said(&self) -> String {
         read(&self.stderr)
+    }
+
+    /// The directory in `/proc` of the program that node runs: it is there as long as that runs.
+    #[track_caller]
+    pub fn program(&self) -> PathBuf {
+        let pid = procfs::only_child(self.child.id()).expect("node runs the program");
+        PathBuf::from(format!("/proc/{pid}"))
     }
 
     /// As the runner does, to node alone.

@@ -38,6 +38,7 @@ mod procfs;
 mod recipe;
 pub mod runs;
 mod scratch;
+pub mod tls_front;
 mod tree;
 mod world;
 

@@ -138,7 +138,8 @@ where
     I: IntoIterator<Item: AsRef<OsStr>>,
 {
     let mut command = Command::new(binary());
-    command.args(words).current_dir(directory);
+    // The tests may run in a job themselves.
+    command.args(words).current_dir(directory).env_remove("GITHUB_EVENT_PATH");
     output(&mut command)
 }
 

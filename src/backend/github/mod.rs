@@ -17,7 +17,7 @@ mod v2;
 mod wire;
 
 pub use secret::Secret;
-pub use wire::Patience;
+pub use wire::{OLD, Patience};
 
 use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused};
 use crate::key::Rung;
@@ -28,6 +28,7 @@ use reader::Reader;
 use service::{KEYS, Match, Reserved, Service};
 use source::{Probed, Source};
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use wire::{TRIES, Wire};
 
@@ -82,12 +83,18 @@ impl GitHub {
         self
     }
 
+    /// Waits for no answer any more once the flag is set.
+    pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
+        let _ = self.hub.wire().called_off.set(Arc::clone(flag));
+        self
+    }
+
     /// One lookup.
     fn look(&self, rungs: &[Rung]) -> Result<Option<Match>> {
         let mut keys: Vec<String> = rungs.iter().map(asked).collect();
         // Some servers take the first key for exact and only the others for prefixes.
         keys.insert(0, keys[0].clone());
-        self.hub.wire().runtime().block_on(self.hub.service.lookup(&keys))
+        self.hub.wire().wait(self.hub.service.lookup(&keys))?
     }
 }
 
@@ -157,19 +164,18 @@ impl Backend for GitHub {
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
         self.can_read()?;
         let known = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let runtime = self.hub.wire().runtime();
+        let wire = self.hub.wire();
         let url = match known {
             Some(url) => url,
             None => {
                 let key = name.to_string();
-                let found =
-                    runtime.block_on(self.hub.service.lookup(&[key.clone(), key.clone()]))?;
+                let found = wire.wait(self.hub.service.lookup(&[key.clone(), key.clone()]))??;
                 let found = found.filter(|found| same(&found.key, &key));
                 found.with_context(|| format!("there is no entry {key} (any more)"))?.url
             }
         };
         let probe = Source::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);
-        let reader = match runtime.block_on(probe).with_context(|| format!("open {name}"))? {
+        let reader = match wire.wait(probe)?.with_context(|| format!("open {name}"))? {
             Probed::Ranges(source, head) => Reader::ranges(Arc::clone(&self.hub), source, head),
             Probed::Whole(file, size) => Reader::whole(Arc::clone(&self.hub), file, size),
         };
@@ -179,8 +185,7 @@ impl Backend for GitHub {
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
         self.can_write()?;
         let mut name = name.clone();
-        let reserve =
-            |name: &EntryName| self.hub.wire().runtime().block_on(self.hub.service.reserve(name));
+        let reserve = |name: &EntryName| self.hub.wire().wait(self.hub.service.reserve(name))?;
         let mut reserved = reserve(&name)?;
         let mut lost = 0;
         while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {

@@ -207,7 +207,7 @@ impl Reader {
         self.coming.clear();
         self.planned.clear();
         if let Some(source) = &self.source {
-            let (file, size) = self.hub.wire().runtime().block_on(source.spool())?;
+            let (file, size) = self.hub.wire().wait(source.spool())??;
             anyhow::ensure!(size == self.size, "truncated: got {size} of {} bytes", self.size);
             self.whole = Some(file);
         }
@@ -221,7 +221,8 @@ fn ask(hub: &Hub, source: &Arc<Source>, range: Range<u64>) -> Task {
 }
 
 fn wait(hub: &Hub, task: &mut Task) -> Result<Vec<u8>, Lost> {
-    hub.wire().runtime().block_on(&mut task.0).map_err(|e| Lost::Failed(e.into()))?
+    let done = hub.wire().wait(&mut task.0).map_err(|e| Lost::Failed(e.into()))?;
+    done.map_err(|e| Lost::Failed(e.into()))?
 }
 
 /// In pieces of at most [`RANGE`].

@@ -3,7 +3,7 @@
 //! Sources: actions/toolkit `packages/cache/src/internal`, and what servers were seen to answer.
 
 use super::secret::{Secret, host};
-use super::wire::{Answer, Wire};
+use super::wire::{self, Answer, Wire};
 use super::{v1, v2};
 use crate::backend::{EntryName, Refused};
 use crate::options::{CacheService, GitHubService};
@@ -167,7 +167,7 @@ impl Service {
                 return Ok(());
             }
             failures += 1;
-            if failures == super::wire::TRIES || !problem.is::<NotYet>() {
+            if failures == wire::TRIES || !problem.is::<NotYet>() {
                 return Err(problem);
             }
             tokio::time::sleep(self.wire.pause(failures, None)).await;
@@ -223,7 +223,7 @@ pub fn unexpected(what: &str, answer: &Answer) -> anyhow::Error {
     let code = answer.json["code"].as_str().unwrap_or_default();
     let hint = match (status, code) {
         (401, _) => "; the token of the job is not valid (any more)",
-        _ if answer.said.contains("insufficient usage") || code == "resource_exhausted" => {
+        _ if answer.said.contains(wire::USED_UP) || code == "resource_exhausted" => {
             "; the storage of the repository is used up"
         }
         _ => "",

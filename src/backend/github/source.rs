@@ -10,12 +10,8 @@ use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Mutex;
-
-/// Age at which a URL is renewed unasked: they are said to be valid for 10 minutes
-/// (tonistiigi/go-actions-cache#40).
-const OLD: Duration = Duration::from_secs(8 * 60);
 
 /// How often a URL is renewed because the server refuses it, in one range.
 const RENEWALS: u32 = 2;
@@ -164,6 +160,7 @@ impl Source {
             request = request.header("if-match", etag);
         }
         let response = wire.within(request.send()).await?;
+        no_page(&response)?;
         match response.status().as_u16() {
             206 => {}
             200 => return Err(Fault::NoRanges),
@@ -215,7 +212,7 @@ impl Source {
 
     async fn url(&self, tries: &mut Tries) -> Result<Secret, Fault> {
         let mut dated = self.url.lock().await.clone();
-        if dated.since.elapsed() >= OLD {
+        if dated.since.elapsed() >= self.hub.wire().patience.old {
             self.renew(dated.number).await.map_err(Fault::Lasting)?;
             dated = self.url.lock().await.clone();
         }
@@ -268,6 +265,7 @@ impl Source {
         let wire = self.hub.wire();
         let request = wire.blobs(tries.failures).get(url.reveal());
         let mut response = wire.within(request.send()).await.map_err(|fault| (fault, self.size))?;
+        no_page(&response).map_err(|fault| (fault, self.size))?;
         if response.status().as_u16() != 200 {
             return Err((blob_fault(&response), self.size));
         }
@@ -294,6 +292,15 @@ impl Source {
             Some(length) if length != *got => Err((Fault::passing("the body ended early"), told)),
             _ => Ok(file),
         }
+    }
+}
+
+/// Somebody between here and the blob server may have answered: a page to log in, say.
+fn no_page(response: &Response) -> Result<(), Fault> {
+    let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+    match kind.is_some_and(|kind| kind.starts_with("text/html")) && response.status().is_success() {
+        true => Err(Fault::passing("a page of HTML came instead of the entry")),
+        false => Ok(()),
     }
 }
 

@@ -84,7 +84,7 @@ impl Writer {
     /// Waits for any block to arrive.
     fn arrived(&mut self) -> Result<()> {
         let hub = Arc::clone(&self.hub);
-        match hub.wire().runtime().block_on(self.sent.join_next()) {
+        match hub.wire().wait(self.sent.join_next())? {
             Some(done) => done.context("send a block")?,
             None => Ok(()),
         }
@@ -117,7 +117,7 @@ impl EntryWriter for Writer {
             Upload::Blob(url) if self.ids.is_empty() => {
                 self.size = self.block.len() as u64;
                 let bytes = Bytes::from(std::mem::take(&mut self.block));
-                wire.runtime().block_on(put_blob(wire, url, bytes))?;
+                wire.wait(put_blob(wire, url, bytes))??;
             }
             upload => {
                 if !self.block.is_empty() {
@@ -127,12 +127,12 @@ impl EntryWriter for Writer {
                     self.arrived()?;
                 }
                 if let Upload::Blob(url) = upload {
-                    wire.runtime().block_on(put_list(wire, url, &self.ids))?;
+                    wire.wait(put_list(wire, url, &self.ids))??;
                 }
             }
         }
         let finish = hub.service.finalize(&self.name, &self.upload, self.size);
-        wire.runtime().block_on(finish)?;
+        wire.wait(finish)??;
         Ok(Entry { name: self.name.clone(), size: self.size })
     }
 }

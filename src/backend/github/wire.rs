@@ -12,7 +12,8 @@ use std::error::Error;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -25,7 +26,12 @@ pub struct Patience {
     pub stall: Duration,
     /// Pause before the second try; it doubles with each further one.
     pub pause: Duration,
+    /// Age at which a signed URL is renewed unasked.
+    pub old: Duration,
 }
+
+/// Signed URLs are said to be valid for 10 minutes (tonistiigi/go-actions-cache#40).
+pub const OLD: Duration = Duration::from_secs(8 * 60);
 
 /// How often a request is made before its failure counts.
 pub const TRIES: u32 = 5;
@@ -35,6 +41,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The longest answer of the cache service that is read, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
+
+/// What the service says when the storage of the repository is used up.
+pub const USED_UP: &str = "insufficient usage";
 
 /// Why a try did not succeed.
 #[derive(Debug)]
@@ -54,6 +63,14 @@ impl Fault {
         Fault::Passing { what: what.into(), wait: None }
     }
 }
+
+/// Somebody called the run off while it waited for the network.
+#[derive(Debug, thiserror::Error)]
+#[error("cancelled by a signal")]
+pub struct CalledOff;
+
+/// How soon that is noticed.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a server without an error said.
 #[derive(Debug)]
@@ -76,6 +93,8 @@ pub struct Wire {
     fresh: Client,
     pub patience: Patience,
     pub token: Secret,
+    /// Set when nobody waits for an answer any more.
+    pub called_off: OnceLock<Arc<AtomicBool>>,
 }
 
 impl Wire {
@@ -108,11 +127,26 @@ impl Wire {
             })?,
             patience,
             token,
+            called_off: OnceLock::new(),
         })
     }
 
     pub fn runtime(&self) -> &Runtime {
         self.runtime.as_ref().expect("only drop takes it")
+    }
+
+    /// Waits for something of the network, unless the run is called off meanwhile.
+    pub fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, CalledOff> {
+        let called_off = || self.called_off.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        self.runtime().block_on(async {
+            let mut future = pin!(future);
+            while !called_off() {
+                if let Ok(done) = timeout(LOOK, future.as_mut()).await {
+                    return Ok(done);
+                }
+            }
+            Err(CalledOff)
+        })
     }
 
     /// The client for a blob request; a repeated one gets a connection of its own.
@@ -185,6 +219,8 @@ impl Wire {
         let said = said.unwrap_or(if json.is_null() { text } else { "" });
         let said = redacted(said, &self.token);
         match status {
+            // Nothing that waiting mends (actions/toolkit `cacheTwirpClient.ts`).
+            _ if said.contains(USED_UP) => Ok(Answer { status, json, repeated: false, said }),
             429 => Err(Fault::Passing {
                 what: with(format!("it is asked too much (HTTP {status})"), &said),
                 wait: wait.or(Some(Duration::ZERO)),

@@ -56,8 +56,9 @@ pub struct Source {
 /// A finding before it has a file.
 type Found = (usize, Level, String, String);
 
-/// Looks at workflows together: one may fill the cache that another one reads.
-pub fn lint(sources: &[Source]) -> Vec<Finding> {
+/// Looks at workflows together: one may fill the cache that another one reads. What is on the default
+/// branch is told better where its name is known.
+pub fn lint(sources: &[Source], default_branch: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut workflows = Vec::new();
     for source in sources {
@@ -77,7 +78,7 @@ pub fn lint(sources: &[Source]) -> Vec<Finding> {
             findings.extend(found.into_iter().map(|found| finding(&source.file, rule, found)));
         };
         add("empty-hash", hashes::check(workflow, &source.tree));
-        add("unseeded", seeds::check(workflow, others));
+        add("unseeded", seeds::check(workflow, others, default_branch));
         add("key", keys::check(workflow));
         add("guard", guards::check(workflow));
         add("tar", recipe::check(workflow));

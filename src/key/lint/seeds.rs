@@ -20,7 +20,11 @@ const NEVER: [&str; 7] = [
 pub fn check<'a>(
     workflow: &Workflow,
     others: impl Iterator<Item = &'a Workflow> + Clone,
+    default_branch: Option<&str>,
 ) -> Vec<Found> {
+    let may_seed = |workflow: &Workflow| {
+        workflow.triggers.iter().any(|trigger| seeds(trigger, default_branch))
+    };
     if may_seed(workflow) {
         return Vec::new();
     }
@@ -28,24 +32,37 @@ pub fn check<'a>(
         |key: &Option<&str>| others.clone().any(|other| may_seed(other) && saves(other, key));
     let unseeded = keys(workflow).find(|key| !seeded(key));
     let Some(key) = unseeded else { return Vec::new() };
-    let names: Vec<_> = workflow.triggers.iter().map(|trigger| trigger.name.as_str()).collect();
+    let names: Vec<_> = workflow.triggers.iter().map(told).collect();
+    let branch = default_branch.unwrap_or("main");
     let which = key.map(|key| format!(" under {key}")).unwrap_or_default();
     vec![(
         workflow.on,
         Level::Warning,
         format!(
-            "nothing saves the store{which} on the default branch, as this runs on {} only: what a \
-             pull request saves, no other pull request can read",
+            "nothing saves the store{which} on the default branch, as this runs on {} only: what \
+             another branch or a pull request saves, no other one can read",
             names.join(" and ")
         ),
-        "add `push: branches: [main]` or a `schedule`, which fill the cache for all branches"
-            .into(),
+        format!(
+            "add `push: branches: [{branch}]` or a `schedule`, which fill the cache for all branches"
+        ),
     )]
 }
 
-fn may_seed(workflow: &Workflow) -> bool {
-    let seeds = |trigger: &Trigger| !NEVER.contains(&trigger.name.as_str()) && !trigger.only_tags;
-    workflow.triggers.iter().any(seeds)
+fn seeds(trigger: &Trigger, default_branch: Option<&str>) -> bool {
+    // Of any other trigger the filter is about where it comes from, and not where it runs.
+    let of_branch = |branch| trigger.name != "push" || trigger.branches.hold(branch);
+    !NEVER.contains(&trigger.name.as_str())
+        && !trigger.only_tags
+        && default_branch.is_none_or(of_branch)
+}
+
+fn told(trigger: &Trigger) -> String {
+    match trigger.name.as_str() {
+        "push" if trigger.only_tags => "push of tags".into(),
+        "push" => "push to other branches".into(),
+        name => name.to_owned(),
+    }
 }
 
 fn saves(workflow: &Workflow, wanted: &Option<&str>) -> bool {

@@ -1,0 +1,294 @@
+//! The workflow that a step is in: how it goes into the key without being named, and what is said of its
+//! mistakes.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use support::job::{Job, Ran};
+use support::place::{self, Place};
+
+const TOOL: &str = "/opt/tool";
+
+const GOOD: &str = "\
+on:
+  push:
+    branches: [main]
+  pull_request:
+jobs:
+  job:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - uses: me/storecache@v1
+";
+
+/// A job of the repository `me/it` whose runner names this workflow, which is not in the work tree.
+fn job(place: &Place, reference: &str) -> Job {
+    let job = Job::on(place, &[TOOL]).env("GITHUB_REPOSITORY", "me/it");
+    job.env("GITHUB_WORKFLOW_REF", reference)
+}
+
+fn write(job: &Job, path: &str, text: impl AsRef<[u8]>) {
+    let file = job.workspace().join(path);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, text).unwrap();
+}
+
+/// The same with the workflow in its place.
+fn job_with(place: &Place, path: &str, text: impl AsRef<[u8]>) -> Job {
+    let job = job(place, &format!("me/it/{path}@refs/heads/main"));
+    write(&job, path, text);
+    job
+}
+
+fn key(ran: &Ran) -> String {
+    ran.output("cache-primary-key").to_owned()
+}
+
+/// Annotations with their place in a file, as `file:line: text`.
+fn annotated(ran: &Ran) -> Vec<String> {
+    let lines = ran.said.lines().filter_map(|line| {
+        let rest = line.strip_prefix("::warning title=storecache,file=")?;
+        let (at, text) = rest.split_once("::")?;
+        let (file, line) = at.rsplit_once(",line=")?;
+        let file = file.replace("%2C", ",").replace("%3A", ":").replace("%25", "%");
+        Some(format!("{file}:{line}: {text}"))
+    });
+    lines.collect()
+}
+
+#[test]
+fn the_workflow_of_the_job_goes_into_the_key_without_being_named() {
+    let place = Place::filled();
+    let ci = ".github/workflows/ci.yml";
+    let bare = key(&Job::on(&place, &[TOOL]).main());
+    let first = job_with(&place, ci, GOOD);
+    let missed = first.main();
+    missed.assert_no_annotations();
+    let with = key(&missed);
+    assert!(with.strip_prefix(&format!("{bare}-")).is_some_and(|hash| hash.len() == 32), "{with}");
+    let named = job(&place, "").input("workflow", ci);
+    write(&named, ci, GOOD);
+    assert_eq!(key(&named.main()), with, "as if it were named");
+    // What a step of the job does to its work tree changes nothing.
+    fs::remove_dir_all(first.workspace().join(".github")).unwrap();
+    assert!(first.post().said.contains(&format!("saved 1 item as {with}.")));
+
+    assert_eq!(job_with(&place, ci, GOOD).main().output("hit-kind"), "exact");
+    let changed = job_with(&place, ci, format!("{GOOD}# changed\n")).main();
+    assert_eq!(changed.output("hit-kind"), "prefix");
+    assert_ne!(key(&changed), with);
+    for off in [("workflow-mode", "none"), ("key", &bare)] {
+        let job = job_with(&place, ci, GOOD).input(off.0, off.1);
+        assert_eq!(key(&job.main()), bare, "{off:?}");
+    }
+    // A step that saves alone has the same key.
+    let alone = job_with(&place, ci, GOOD).input("operation", "save").input("save", "always");
+    assert!(alone.main().said.contains(&format!("saved 1 item as {with}.")));
+}
+
+#[test]
+fn whatever_the_runner_calls_the_workflow_it_is_found_or_left_out() {
+    let place = Place::filled();
+    for (path, at) in [
+        (".github/workflows/a@b.yml", "refs/heads/main"),
+        (".github/workflows/ci.yml", "refs/heads/x@y/z@refs/w"),
+        (".github/workflows/ci.yml", "refs/pull/7/merge"),
+        (".github/workflows/ci.yml", "3f0c1de7d3a1b1a7c9a4c5a2f0d1e2b34f0c1de7"),
+        (".github/workflows/größe 漢字 🦀, 50%: \u{5d0}\u{5d1}.yaml", "refs/heads/ü b"),
+    ] {
+        let job = job(&place, &format!("Me/It/{path}@{at}"));
+        write(&job, path, GOOD);
+        let ran = job.main();
+        ran.assert_no_annotations();
+        assert!(key(&ran).len() > "storecache-plain-".len() + 32, "{path} {at}: {}", key(&ran));
+    }
+    let bare = key(&Job::on(&place, &[TOOL]).main());
+    for odd in
+        ["", "@", "x", "x@refs/heads/main", "me/it@refs/heads/main", "me/it/@refs/heads/main"]
+    {
+        let job = job(&place, odd);
+        write(&job, "README.md", "");
+        let ran = job.main();
+        ran.assert_no_annotations();
+        assert_eq!(key(&ran), bare, "{odd:?}");
+    }
+}
+
+#[test]
+fn a_workflow_of_another_repository_is_left_out_and_that_is_said() {
+    let place = Place::filled();
+    let bare = key(&Job::on(&place, &[TOOL]).main());
+    // The work tree has one of the same name, which is not the one that runs.
+    let job = job(&place, "me/shared/.github/workflows/ci.yml@refs/heads/main");
+    write(&job, ".github/workflows/ci.yml", GOOD);
+    let ran = job.main();
+    ran.assert_no_annotations();
+    assert_eq!(key(&ran), bare);
+    let said = "the workflow, .github/workflows/ci.yml of me/shared, is not in the work tree";
+    assert!(ran.said.contains(said) && ran.said.contains("hash-files"), "{}", ran.said);
+    // Made by GitHub, and no file.
+    let dynamic = self::job(&place, "me/it/dynamic/pages/deploy@refs/heads/main");
+    write(&dynamic, "README.md", "");
+    let ran = dynamic.main();
+    ran.assert_no_annotations();
+    assert!(ran.said.contains("the workflow, dynamic/pages/deploy, is not in the work tree"));
+}
+
+#[test]
+fn without_a_checkout_a_warning_says_what_to_do() {
+    let place = Place::filled();
+    let reference = "me/it/.github/workflows/ci.yml@refs/heads/main";
+    let bare = key(&Job::on(&place, &[TOOL]).main());
+    let ran = job(&place, reference).main();
+    assert_eq!(key(&ran), bare);
+    let annotations = ran.annotations();
+    assert_eq!(annotations.len(), 1, "{}", ran.said);
+    let (kind, text) = &annotations[0];
+    assert_eq!(kind, "warning");
+    for words in ["nothing is checked out yet", "put actions/checkout before this step"] {
+        assert!(text.contains(words), "{text}");
+    }
+    // Whoever does not want it in the key is not bothered.
+    for off in [("workflow-mode", "none"), ("key", "k")] {
+        job(&place, reference).input(off.0, off.1).main().assert_no_annotations();
+    }
+    // A file that was named has to be there.
+    let named = job(&place, reference).input("workflow", "ci.yml").main();
+    let (kind, text) = named.annotations().remove(0);
+    assert_eq!(kind, "warning");
+    assert!(text.contains("read the workflow ci.yml"), "{text}");
+    assert!(!named.said.contains("checked out yet"), "{}", named.said);
+}
+
+/// A workflow of ten thousand lines in many scripts, with a mistake in the last one.
+fn long(end: &str) -> (String, usize) {
+    let mut text = GOOD.replace('\n', end);
+    for n in 0..3_300 {
+        text += &format!(
+            "      - name: größe {n} 漢字 🦀 \u{202e}\u{5d0}\u{5d1}\u{202c} e\u{301}{end}"
+        );
+        text +=
+            &format!("        run: |{end}\t  echo\t\"👩‍👩‍👧‍👦\"\t{n}{end}").replace("\t  ", "          ");
+    }
+    text += &format!("      - run: sudo tar -xf x.tar -C / nix/store{end}");
+    let line = text.matches('\n').count();
+    (text, line)
+}
+
+#[test]
+fn long_workflows_in_every_script_of_the_world_are_hashed_and_annotated_at_the_right_line() {
+    let place = Place::filled();
+    let mut keys = Vec::new();
+    for (end, mark) in [("\n", ""), ("\r\n", ""), ("\n", "\u{feff}"), ("\r\n", "\u{feff}")] {
+        let (text, line) = long(end);
+        let text = format!("{mark}{text}");
+        for name in ["ci.yml", "größe 漢字 🦀, 50%: \u{5d0}\u{5d1}.yml"] {
+            let path = format!(".github/workflows/{name}");
+            let ran = job_with(&place, &path, &text).main();
+            let told = annotated(&ran);
+            assert_eq!(told.len(), 1, "{end:?} {mark:?}: {}", ran.said);
+            let at = format!("{path}:{line}: this unpacks over a live store");
+            assert!(told[0].starts_with(&at), "{end:?} {mark:?}: {}", told[0]);
+            keys.push(key(&ran));
+        }
+        // One byte of the last line.
+        let other = text.replace("x.tar", "y.tar");
+        keys.push(key(&job_with(&place, ".github/workflows/ci.yml", other).main()));
+    }
+    // The name counts for nothing, each byte of the content does.
+    for three in keys.chunks(3) {
+        assert_eq!(three[0], three[1]);
+        assert_ne!(three[0], three[2]);
+    }
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 8);
+    // Not even text.
+    let bytes = b"\xff\xfe\x00on: push\n".repeat(1_000);
+    let odd = job_with(&place, ".github/workflows/ci.yml", bytes).main();
+    assert_eq!(annotated(&odd).len(), 1, "{}", odd.said);
+}
+
+/// The event of a repository with this default branch.
+fn with_event(job: Job, branch: &str) -> Job {
+    let event = job.workspace().join("../event.json");
+    fs::write(&event, format!(r#"{{"repository":{{"default_branch":"{branch}","id":1}}}}"#))
+        .unwrap();
+    job.env("GITHUB_EVENT_PATH", event)
+}
+
+#[test]
+fn a_job_knows_its_default_branch_and_so_whether_anything_fills_the_cache_there() {
+    let place = Place::filled();
+    let ci = ".github/workflows/ci.yml";
+    let told = |branches: &str, default: &str| {
+        let text = GOOD.replace("branches: [main]", branches);
+        annotated(&with_event(job_with(&place, ci, text), default).main())
+    };
+    for (branches, default) in [
+        ("branches: [main]", "main"),
+        ("branches: ['**', '!gh-pages']", "trunk"),
+        ("branches: ['releases/**', '*']", "trunk"),
+        ("branches-ignore: [main]", "trunk"),
+        // Nobody knows.
+        ("branches: ['ma[a-z]n']", "main"),
+        ("branches: [main]", ""),
+    ] {
+        assert_eq!(told(branches, default), [""; 0], "{branches} {default}");
+    }
+    for (branches, default) in [
+        ("branches: [main]", "trunk"),
+        ("branches: main", "trunk"),
+        ("branches: ['*']", "team/trunk"),
+        ("branches: ['**', '!trunk']", "trunk"),
+        ("branches-ignore: [trunk]", "trunk"),
+        ("branches-ignore: ['tr*']", "trunk"),
+    ] {
+        let told = told(branches, default);
+        assert_eq!(told.len(), 1, "{branches} {default}: {told:?}");
+        assert!(told[0].starts_with(&format!("{ci}:1: nothing saves the store")), "{told:?}");
+        assert!(told[0].contains("push to other branches"), "{told:?}");
+        assert!(told[0].contains(&format!("`push: branches: [{default}]`")), "{told:?}");
+    }
+    // Where the event tells nothing, or nothing that can be read, there is no such advice.
+    for event in ["{}", "no json", ""] {
+        let job = job_with(&place, ci, GOOD);
+        fs::write(job.workspace().join("../event.json"), event).unwrap();
+        let path = job.workspace().join("../event.json");
+        job.env("GITHUB_EVENT_PATH", path).main().assert_no_annotations();
+    }
+}
+
+#[test]
+fn another_workflow_of_the_repository_may_fill_the_cache_that_this_one_reads() {
+    let place = Place::filled();
+    let only_requests = GOOD.replace("  push:\n    branches: [main]\n", "");
+    let ci = ".github/workflows/ci.yml";
+    let alone = job_with(&place, ci, &only_requests);
+    assert_eq!(annotated(&alone.main()).len(), 1);
+    for (seed, expected) in [(GOOD, 0), (GOOD.replace("main", "release").as_str(), 1)] {
+        let job = with_event(job_with(&place, ci, &only_requests), "main");
+        write(&job, ".github/workflows/seed.yaml", seed);
+        // What is wrong with others is told where they run.
+        write(&job, ".github/workflows/broken.yml", "on: [\n");
+        write(&job, ".github/workflows/notes.txt", "no workflow");
+        assert_eq!(annotated(&job.main()).len(), expected, "{seed}");
+    }
+}
+
+#[test]
+fn lint_by_hand_in_a_job_knows_the_default_branch_too() {
+    let tree = tempfile::tempdir().unwrap();
+    fs::create_dir_all(tree.path().join(".github/workflows")).unwrap();
+    fs::write(tree.path().join(".github/workflows/ci.yml"), GOOD).unwrap();
+    let event = tree.path().join("event.json");
+    fs::write(&event, r#"{"repository":{"default_branch":"trunk"}}"#).unwrap();
+    let mut command = Command::new(place::binary());
+    command.arg("lint").current_dir(tree.path()).env("GITHUB_EVENT_PATH", &event);
+    let told = place::output(&mut command).ok().stdout;
+    assert!(told.starts_with(".github/workflows/ci.yml:1: warning: nothing saves"), "{told}");
+    assert_eq!(place::storecache_in(tree.path(), ["lint"]).ok().stdout, "");
+}
