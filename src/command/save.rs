@@ -144,7 +144,8 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     outcome.entry = Some(written.name.to_string());
     outcome.saved = Some(true);
     if let Some(keep) = options.keep {
-        retention::retain(backend.as_ref(), &written.name, keep, outcome);
+        let called_off = || root.is_cancelled();
+        retention::retain(backend.as_ref(), &written, keep, &called_off, outcome);
     }
     Ok(())
 }

@@ -160,8 +160,13 @@ impl RootHalf {
         })
     }
 
+    /// Whether somebody called the run off.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     fn check(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.is_cancelled() {
             return Err(Cancelled.into());
         }
         Ok(())
