@@ -4,7 +4,8 @@ use crate::backend::github::{self, Patience, Secret};
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Doctor, GitHubService, JobStatus, KeyOptions, Lint,
-    Look, OutputOptions, Policy, Restore, Save, SavePolicy, ShowKey, StoreOptions, WorkflowMode,
+    Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
+    WorkflowMode,
 };
 use crate::report;
 use crate::store::{ItemPattern, StoreKind};
@@ -572,10 +573,18 @@ fn shepherds() -> Vec<PathBuf> {
     sockets.filter_map(|socket| absolute(&socket).ok()).collect()
 }
 
-/// What the runner tells a step of the cache service.
+/// Where the token for GitHub's REST API is looked for: the input of a step, then what people have set
+/// for other programs too. There is no flag for it: everybody can read command lines.
+pub const TOKENS: [&str; 3] = ["INPUT_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"];
+
+/// GitHub asks for a second between requests that change something.
+/// Source: github/docs `content/rest/using-the-rest-api/best-practices-for-using-the-rest-api.md`.
+const BETWEEN_CHANGES: Duration = Duration::from_secs(1);
+
+/// What the runner tells a step of the cache service, and of GitHub.
 /// Source: actions/runner `src/Runner.Worker/Handlers/NodeScriptActionHandler.cs`.
 fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     GitHubService {
         results_url: set("ACTIONS_RESULTS_URL"),
         cache_url: set("ACTIONS_CACHE_URL"),
@@ -589,6 +598,13 @@ fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
             pause: Duration::from_secs(stall) / 20,
             old: github::OLD,
         },
+        rest: RestApi {
+            url: set("GITHUB_API_URL"),
+            repository: set("GITHUB_REPOSITORY"),
+            reference: set("GITHUB_REF"),
+            token: TOKENS.into_iter().find_map(set).map(|token| Secret::new(token.trim())),
+            pause: BETWEEN_CHANGES,
+        },
     }
 }
 
@@ -600,8 +616,10 @@ fn backend(
     let github = github(service, stall);
     let named = github.results_url.is_some() || github.cache_url.is_some();
     match text {
-        None if named && !github.token.reveal().is_empty() => Ok(BackendOptions::GitHub(github)),
-        Some("github") if named => Ok(BackendOptions::GitHub(github)),
+        None if named && !github.token.reveal().is_empty() => {
+            Ok(BackendOptions::GitHub(Box::new(github)))
+        }
+        Some("github") if named => Ok(BackendOptions::GitHub(Box::new(github))),
         Some("github") => bail!(
             "--backend github: ACTIONS_RESULTS_URL and ACTIONS_CACHE_URL are not set; a job's cache \
              service is known to steps with `uses:` alone"

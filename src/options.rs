@@ -49,7 +49,7 @@ pub enum WorkflowMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendOptions {
     Directory(PathBuf),
-    GitHub(GitHubService),
+    GitHub(Box<GitHubService>),
 }
 
 /// The cache service of a job, as the runner names it in the environment.
@@ -70,6 +70,22 @@ pub struct GitHubService {
     /// The version that the user wants, whatever the environment says.
     pub service: Option<CacheService>,
     pub patience: Patience,
+    pub rest: RestApi,
+}
+
+/// GitHub's REST API, which lists and deletes what the cache service only finds and writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestApi {
+    /// `GITHUB_API_URL`
+    pub url: Option<String>,
+    /// `GITHUB_REPOSITORY`
+    pub repository: Option<String>,
+    /// `GITHUB_REF`, which the entries of this run belong to.
+    pub reference: Option<String>,
+    /// Another one than that of the cache service. It has to have `actions: write`.
+    pub token: Option<Secret>,
+    /// Least time between two deletions.
+    pub pause: Duration,
 }
 
 /// Version of the cache service.

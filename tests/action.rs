@@ -73,6 +73,7 @@ fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
         let inputs: Vec<&Input> = INPUTS
             .iter()
             .filter(|input| [For::Both, For::Key, used_for].contains(&input.used_for))
+            .filter(|input| input.kind != Kind::Secret)
             .collect();
         let has: BTreeSet<String> = inputs.iter().filter_map(|it| Some(it.flag?.into())).collect();
         let flags = verb.get_arguments().filter_map(|arg| arg.get_long());
@@ -100,6 +101,15 @@ fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
             }
         }
     }
+}
+
+#[test]
+fn a_secret_has_no_flag_and_is_read_from_the_variable_of_its_input() {
+    let secrets: Vec<_> = INPUTS.iter().filter(|input| input.kind == Kind::Secret).collect();
+    let variables: Vec<_> =
+        secrets.iter().map(|input| format!("INPUT_{}", input.name.to_uppercase())).collect();
+    assert_eq!(variables, [storecache::cli::TOKENS[0]]);
+    assert!(secrets.iter().all(|input| input.flag.is_none()));
 }
 
 #[test]
@@ -464,6 +474,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         let holder = world.hold_big_lock();
         let job = Job::inside(&world, "job")
             .env("GITHUB_TOKEN", "secret-of-github")
+            .input("token", "secret-of-the-api")
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
         let restoring = job.start("main");
         poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
@@ -501,7 +512,10 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         cancelled.assert_no_annotations();
         let unmasked = cancelled.said.lines().filter(|line| !line.starts_with("::add-mask::"));
         assert!(!unmasked.collect::<String>().contains("secret-of"), "{}", cancelled.said);
-        assert!(cancelled.said.contains("::add-mask::secret-of-the-cache"), "{}", cancelled.said);
+        for secret in ["secret-of-github", "secret-of-the-api", "secret-of-the-cache"] {
+            let masked = format!("::add-mask::{secret}");
+            assert!(cancelled.said.contains(&masked), "{}", cancelled.said);
+        }
         assert!(!job.state().contains_key("key"), "a cancelled restore leads to no save");
         assert!(job.post().said.contains("nothing is saved"));
     }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use storecache::backend::github::{GitHub, Patience, Secret};
 use storecache::backend::{Backend, EntryName, Refused};
 use storecache::key::Rung;
-use storecache::options::{CacheService as Version, GitHubService};
+use storecache::options::{CacheService as Version, GitHubService, RestApi};
 use support::azurite::{self, Azurite, NodePeer};
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN, read_only_token};
 use support::place::{self, Place, assert_same_tree};
@@ -45,6 +45,7 @@ fn job(service: &CacheService) -> GitHubService {
             pause: Duration::from_millis(2),
             old: Duration::from_secs(600),
         },
+        rest: RestApi::default(),
     }
 }
 
@@ -599,6 +600,7 @@ fn a_server_of_version_1_without_ranges_and_prefixes_takes_entries_and_gives_the
             pause: Duration::from_millis(2),
             old: Duration::from_secs(600),
         },
+        rest: RestApi::default(),
     });
     for length in [1, BLOCK, 3 * BLOCK + 1] {
         let content = content(length);

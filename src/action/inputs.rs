@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 /// One input.
 pub struct Input {
     pub name: &'static str,
-    /// The flag that it becomes; none for what the step itself acts on.
+    /// The flag that it becomes; none for what the step itself acts on, and for secrets.
     pub flag: Option<&'static str>,
     pub kind: Kind,
     /// What an empty value means: the default of the flag, or what suits a job better. Empty where the
@@ -28,6 +28,8 @@ pub enum Kind {
     /// A flag without a value.
     Boolean,
     Choice(&'static [&'static str]),
+    /// Never a word of a command line: `cli.rs` reads the variable of the input.
+    Secret,
 }
 
 /// Whose flag an input is.
@@ -43,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 35] = [
+pub const INPUTS: [Input; 36] = [
     Input {
         name: "operation",
         flag: None,
@@ -221,6 +223,14 @@ pub const INPUTS: [Input; 35] = [
         description: "Delete older entries of the same key after a save, but for the newest so many",
     },
     Input {
+        name: "token",
+        flag: None,
+        kind: Kind::Secret,
+        default: "${{ github.token }}",
+        used_for: For::Save,
+        description: "For keep with the cache service: what deletes there, with permissions: actions: write",
+    },
+    Input {
         name: "mode",
         flag: Some("--mode"),
         kind: Kind::Choice(&["add", "replace"]),
@@ -350,7 +360,7 @@ pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
                 let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
                 words.extend(lines.map(|line| format!("{flag}={line}")));
             }
-            Kind::Text | Kind::Choice(_) => words.push(format!("{flag}={value}")),
+            Kind::Text | Kind::Choice(_) | Kind::Secret => words.push(format!("{flag}={value}")),
         }
     }
     words.extend(key.map(|key| format!("--key={key}")));

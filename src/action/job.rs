@@ -89,8 +89,13 @@ impl Job {
 
     /// Secrets that the runner has given to this step.
     pub fn secrets(&self) -> impl Iterator<Item = String> {
-        const NAMES: [&str; 3] =
-            ["ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "GITHUB_TOKEN"];
+        const NAMES: [&str; 5] = [
+            "ACTIONS_RUNTIME_TOKEN",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+            "INPUT_TOKEN",
+            "GITHUB_TOKEN",
+            "GH_TOKEN",
+        ];
         NAMES.into_iter().filter_map(|name| Some(self.variable(name)?.to_str()?.to_owned()))
     }
 

@@ -1,6 +1,7 @@
 //! Entries as files in a directory.
 
 use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused};
+use crate::key::Rung;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use std::fs::File;
@@ -32,7 +33,7 @@ impl Backend for Directory {
         format!("dir:{}", self.path.display())
     }
 
-    fn entries(&self, passes: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>> {
+    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
         let context = || format!("list {}", self.path.display());
         let files = match self.path.read_dir() {
             Ok(files) => files,
@@ -47,7 +48,7 @@ impl Backend for Directory {
             let Some(name) = name.and_then(EntryName::from_file_name) else {
                 continue;
             };
-            if passes(&name.key) {
+            if rung.holds(&name.key) {
                 let size = file.metadata().with_context(context)?.len();
                 entries.push(Entry { name, size });
             }
@@ -150,8 +151,12 @@ impl EntryWriter for Writer {
 mod tests {
     use super::*;
 
-    fn names(backend: &Directory, passes: &dyn Fn(&str) -> bool) -> Vec<String> {
-        backend.entries(passes).unwrap().iter().map(|e| e.name.key.clone()).collect()
+    fn all(backend: &Directory) -> Vec<Entry> {
+        backend.entries(&Rung::Prefix(String::new())).unwrap()
+    }
+
+    fn names(backend: &Directory) -> Vec<String> {
+        all(backend).iter().map(|e| e.name.key.clone()).collect()
     }
 
     #[test]
@@ -163,10 +168,10 @@ mod tests {
         drop(abandoned);
         let mut finished = backend.create(&EntryName::new("b/c")).unwrap();
         finished.write_all(b"whole").unwrap();
-        assert!(names(&backend, &|_| true).is_empty());
+        assert!(names(&backend).is_empty());
         let entry = finished.finish().unwrap();
         assert_eq!(entry.size, 5);
-        assert_eq!(names(&backend, &|_| true), ["b/c"]);
+        assert_eq!(names(&backend), ["b/c"]);
         assert_eq!(place.path().join("entries").read_dir().unwrap().count(), 1);
 
         let mut bytes = [0; 3];
@@ -182,7 +187,7 @@ mod tests {
         for key in ["k", "k", "other"] {
             backend.create(&EntryName::new(key)).unwrap().finish().unwrap();
         }
-        let entries = backend.entries(&|key| key == "k").unwrap();
+        let entries = backend.entries(&Rung::Exact("k".into())).unwrap();
         assert_eq!(entries.len(), 2);
         assert!(entries[0].name.generation > entries[1].name.generation);
     }
@@ -195,10 +200,10 @@ mod tests {
         for _ in 0..2 {
             backend.create(&EntryName::new("k")).unwrap().finish().unwrap();
         }
-        let entries = backend.entries(&|_| true).unwrap();
+        let entries = all(&backend);
         backend.delete(&entries[1]).unwrap();
         backend.delete(&entries[1]).unwrap();
-        let left = backend.entries(&|_| true).unwrap();
+        let left = all(&backend);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].name, entries[0].name);
     }

@@ -40,19 +40,19 @@ pub trait Backend {
     /// The newest entry of the first rung that has any, and the number of that rung.
     fn find(&self, rungs: &[Rung]) -> Result<Option<(EntryName, usize)>> {
         for (number, rung) in rungs.iter().enumerate() {
-            let entries = self.entries(&|key| rung.holds(key))?;
-            if let Some(entry) = entries.into_iter().next() {
+            if let Some(entry) = self.entries(rung)?.into_iter().next() {
                 return Ok(Some((entry.name, number)));
             }
         }
         Ok(None)
     }
 
-    /// Every entry whose key passes, newest first.
+    /// Every entry of a rung that this run could delete, newest first. Where entries belong to a ref,
+    /// those of others are left out. One that was just written may not be listed yet.
     ///
     /// # Errors
-    /// Also when the backend has no list of entries.
-    fn entries(&self, passes: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>>;
+    /// Also when the backend has no list of entries, or none for this run.
+    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>>;
 
     /// Opens an entry for reading in ranges.
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>>;
@@ -61,7 +61,7 @@ pub trait Backend {
     /// writer says under which name: where this one is taken by accident, a later generation.
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>>;
 
-    /// Deletes an entry. One that is gone already is no error.
+    /// Deletes an entry that [`Backend::entries`] gave. One that is gone already is no error.
     fn delete(&self, entry: &Entry) -> Result<()> {
         bail!("{} does not delete entries; {} stays", self.describe(), entry.name)
     }

@@ -1,36 +1,91 @@
 //! Which entries go after a save: older generations of the same key, and nothing else.
 
-use crate::backend::{Backend, EntryName};
+use super::cancel;
+use crate::backend::{Backend, Entry};
+use crate::key::Rung;
 use crate::report::Outcome;
 use anyhow::Result;
 use std::num::NonZeroUsize;
 
 /// Deletes what is older than the newest `keep` generations of the key that was just saved. The entry
-/// is there by now, so what fails here is a warning.
-pub fn retain(
-    backend: &dyn Backend,
-    written: &EntryName,
-    keep: NonZeroUsize,
-    outcome: &mut Outcome,
-) {
-    if let Err(e) = delete(backend, written, keep, &mut outcome.deleted) {
-        outcome.warnings.push(format!("superseded entries stay: {e:#}"));
+/// is there by now, so what fails here is a warning, and what is left goes after the next save.
+pub fn retain(backend: &dyn Backend, written: &Entry, keep: NonZeroUsize, outcome: &mut Outcome) {
+    let listed = backend.entries(&Rung::Exact(written.name.key.clone()));
+    let superseded = match listed {
+        Ok(entries) => superseded(entries, written, keep),
+        Err(_) if cancel::called_off() => return,
+        Err(e) => {
+            outcome.warnings.push(format!("superseded entries stay: {e:#}"));
+            return;
+        }
+    };
+    let deleted = &mut outcome.deleted;
+    if let Err(e) = delete(backend, &superseded, deleted)
+        && !cancel::called_off()
+    {
+        let (all, stay) = (superseded.len(), superseded.len() - deleted.len());
+        outcome.warnings.push(format!("superseded entries stay, {stay} of {all}: {e:#}"));
     }
 }
 
-fn delete(
-    backend: &dyn Backend,
-    written: &EntryName,
-    keep: NonZeroUsize,
-    deleted: &mut Vec<String>,
-) -> Result<()> {
-    let generations = backend.entries(&|key| key == written.key)?;
-    for entry in generations.iter().skip(keep.get()) {
-        // A clock that was set back may make the newest entry look old.
-        if entry.name != *written {
-            backend.delete(entry)?;
-            deleted.push(entry.name.to_string());
+/// The choice: what of `entries` goes, newest first. Whatever else has to be kept, say because another
+/// entry builds on it, is to be taken out here.
+fn superseded(mut entries: Vec<Entry>, written: &Entry, keep: NonZeroUsize) -> Vec<Entry> {
+    // A backend may tell fewer keys apart than we do, or not show yet what was just written.
+    entries.retain(|entry| entry.name.key == written.name.key && entry.name != written.name);
+    entries.push(written.clone());
+    entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+    let old = entries.into_iter().skip(keep.get());
+    // A clock that was set back may make the newest entry look old.
+    old.filter(|entry| entry.name != written.name).collect()
+}
+
+fn delete(backend: &dyn Backend, entries: &[Entry], deleted: &mut Vec<String>) -> Result<()> {
+    for entry in entries {
+        if cancel::called_off() {
+            break;
         }
+        backend.delete(entry)?;
+        deleted.push(entry.name.to_string());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::EntryName;
+
+    fn entry(second: u8) -> Entry {
+        named("k", second)
+    }
+
+    fn named(key: &str, second: u8) -> Entry {
+        let name = EntryName::parse(&format!("{key}.20261122T0955{second:02}.000000Z")).unwrap();
+        Entry { name, size: 1 }
+    }
+
+    fn chosen(seconds: &[u8], written: u8, keep: usize) -> Vec<u8> {
+        let entries = seconds.iter().map(|&second| entry(second)).collect();
+        let gone = superseded(entries, &entry(written), NonZeroUsize::new(keep).unwrap());
+        (0..60).rev().filter(|&second| gone.iter().any(|e| e.name == entry(second).name)).collect()
+    }
+
+    #[test]
+    fn the_newest_stay_and_so_does_what_was_just_written() {
+        assert_eq!(chosen(&[4, 3, 2, 1], 4, 2), [2, 1]);
+        assert_eq!(chosen(&[1, 4], 4, 2), [0; 0]);
+        // Not listed yet.
+        assert_eq!(chosen(&[3, 2, 1], 4, 2), [2, 1]);
+        assert_eq!(chosen(&[], 4, 1), [0; 0]);
+        // Somebody else was later: that is theirs, and one more stays.
+        assert_eq!(chosen(&[5, 4, 3], 4, 1), [3]);
+        // The clock was set back.
+        assert_eq!(chosen(&[9, 8, 7, 1], 1, 2), [7]);
+        // A key in other letters is another key.
+        let entries = vec![named("K", 1), entry(2)];
+        let gone = superseded(entries, &entry(3), NonZeroUsize::MIN);
+        assert_eq!(gone.len(), 1);
+        assert_eq!(gone[0].name, entry(2).name);
+    }
 }

@@ -150,7 +150,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     outcome.entry = Some(written.name.to_string());
     outcome.saved = Some(true);
     if let Some(keep) = options.keep {
-        retention::retain(backend.as_ref(), &written.name, keep, outcome);
+        retention::retain(backend.as_ref(), &written, keep, outcome);
     }
     Ok(())
 }

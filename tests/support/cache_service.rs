@@ -756,7 +756,7 @@ fn read(reader: &mut BufReader<TcpStream>, shared: &Shared) -> Option<Request> {
     Some(request)
 }
 
-fn unescaped(text: &str) -> String {
+pub(super) fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -810,7 +810,7 @@ fn send(mut connection: &TcpStream, request: &Request, answer: &Answer) -> Optio
 }
 
 /// Lets the client see a reset and not an end.
-fn reset(connection: &TcpStream) -> Option<()> {
+pub(super) fn reset(connection: &TcpStream) -> Option<()> {
     let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(connection, sockopt::Linger, &linger).unwrap();
     None

@@ -36,6 +36,7 @@ pub mod place;
 pub mod poll;
 mod procfs;
 mod recipe;
+pub mod rest_service;
 pub mod runs;
 mod scratch;
 pub mod tls_front;

@@ -8,6 +8,7 @@
 
 mod access;
 mod reader;
+mod rest;
 mod secret;
 mod service;
 mod source;
@@ -25,11 +26,12 @@ use crate::options::GitHubService;
 use access::Access;
 use anyhow::{Context, Result, bail};
 use reader::Reader;
+use rest::Rest;
 use service::{KEYS, Match, Reserved, Service};
 use source::{Probed, Source};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::{TRIES, Wire};
 
 /// Size of a block on its way up, in bytes.
@@ -47,7 +49,21 @@ pub struct GitHub {
     access: Access,
     /// URLs of entries that were found and not opened yet.
     found: Mutex<HashMap<EntryName, Secret>>,
+    rest: Rest,
+    listed: Mutex<Listed>,
     block: usize,
+}
+
+/// What REST is known to have.
+#[derive(Default)]
+struct Listed {
+    /// Names that this run has reserved.
+    ours: HashSet<EntryName>,
+    /// Numbers of the entries that were listed.
+    numbers: HashMap<EntryName, i64>,
+    /// Whether its entries are those of the cache service that is in use. A runner may have another
+    /// one than GitHub's, and still the URL of GitHub's API.
+    of_this_service: bool,
 }
 
 /// What readers and writers have in common.
@@ -69,10 +85,13 @@ impl GitHub {
     pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
         let wire = Arc::new(Wire::new(options.token.clone(), options.patience)?);
         let service = Service::new(options, wire, version)?;
+        let hub = Arc::new(Hub { service });
         Ok(GitHub {
-            hub: Arc::new(Hub { service }),
+            rest: Rest::new(Arc::clone(&hub), options.rest.clone()),
+            hub,
             access: Access::of(&options.mode, &options.token),
             found: Mutex::default(),
+            listed: Mutex::default(),
             block: BLOCK,
         })
     }
@@ -95,6 +114,19 @@ impl GitHub {
         // Some servers take the first key for exact and only the others for prefixes.
         keys.insert(0, keys[0].clone());
         self.hub.wire().wait(self.hub.service.lookup(&keys))?
+    }
+
+    /// Whether the cache service has this very entry.
+    fn has(&self, name: &EntryName) -> Result<bool> {
+        self.can_read()?;
+        let key = name.to_string();
+        let keys = [key.clone(), key.clone()];
+        let found = self.hub.wire().wait(self.hub.service.lookup(&keys))??;
+        Ok(found.is_some_and(|found| same(&found.key, &key)))
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,8 +189,23 @@ impl Backend for GitHub {
         Ok(None)
     }
 
-    fn entries(&self, _: &dyn Fn(&str) -> bool) -> Result<Vec<Entry>> {
-        bail!("the cache service finds entries by their keys, and has no list of them")
+    /// The cache service itself has no list; this is that of GitHub's REST API.
+    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
+        let caches = self.hub.wire().wait(self.rest.list(&asked(rung)))??;
+        let mut listed = self.listed();
+        let mut entries = Vec::new();
+        for cache in caches {
+            // It lists entries of any layout, ours or not.
+            let name = named(&cache.key).filter(|name| rung.holds(&name.key));
+            let Some(name) = name.filter(|_| cache.version == self.hub.service.version) else {
+                continue;
+            };
+            listed.of_this_service |= listed.ours.contains(&name);
+            listed.numbers.insert(name.clone(), cache.id);
+            entries.push(Entry { name, size: cache.size_in_bytes.try_into().unwrap_or_default() });
+        }
+        entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok(entries)
     }
 
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
@@ -196,10 +243,32 @@ impl Backend for GitHub {
         }
         match reserved {
             Reserved::Here(upload) => {
+                self.listed().ours.insert(name.clone());
                 let hub = Arc::clone(&self.hub);
                 Ok(Box::new(upload::Writer::new(hub, name, upload, self.block)))
             }
             Reserved::Taken { .. } => Err(Refused::Taken(name.to_string()).into()),
         }
+    }
+
+    fn delete(&self, entry: &Entry) -> Result<()> {
+        let name = &entry.name;
+        let (number, proven) = {
+            let listed = self.listed();
+            (listed.numbers.get(name).copied(), listed.of_this_service)
+        };
+        let number = number.with_context(|| format!("delete {name}: it was not listed before"))?;
+        if !proven {
+            // A name is never used twice.
+            if !self.has(name)? {
+                bail!(
+                    "{} lists {name}, which {} does not have: they belong to different services",
+                    self.rest.describe(),
+                    self.describe()
+                );
+            }
+            self.listed().of_this_service = true;
+        }
+        self.hub.wire().wait(self.rest.delete(number))?
     }
 }

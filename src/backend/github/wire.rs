@@ -4,6 +4,7 @@ use super::secret::{Secret, redacted};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
 use serde_json::Value;
@@ -39,7 +40,7 @@ pub const TRIES: u32 = 5;
 /// The longest `Retry-After` that is waited for: a job should rather run without its cache.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The longest answer of the cache service that is read, in bytes.
+/// The longest answer that is read, unless it is that of a blob server, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
 
 /// What the service says when the storage of the repository is used up.
@@ -82,6 +83,14 @@ pub struct Answer {
     pub repeated: bool,
     /// The server's words, fit to be printed.
     pub said: String,
+}
+
+/// The answer to one try, of any status, read to its end.
+#[derive(Debug)]
+pub struct Whole {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
 }
 
 /// Connections of one backend.
@@ -199,17 +208,8 @@ impl Wire {
     }
 
     async fn answer(&self, request: RequestBuilder, expects_json: bool) -> Result<Answer, Fault> {
-        let lost = |e: reqwest::Error| Fault::passing(told(&e));
-        let mut response = request.send().await.map_err(lost)?;
-        let status = response.status().as_u16();
-        let wait = retry_after(&response);
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(lost)? {
-            if body.len() + piece.len() > LONGEST_ANSWER {
-                return Err(Fault::passing("the answer is longer than any should be"));
-            }
-            body.extend_from_slice(&piece);
-        }
+        let Whole { status, headers, body } = whole(request).await?;
+        let wait = retry_after(&headers);
         // Azure DevOps begins its errors with a byte order mark.
         let text = String::from_utf8_lossy(&body);
         let text = text.trim_start_matches('\u{feff}');
@@ -235,6 +235,18 @@ impl Wire {
             }
             _ => Ok(Answer { status, json, repeated: false, said }),
         }
+    }
+
+    /// One try at another server than the cache service, by a client that follows no redirects.
+    ///
+    /// # Errors
+    /// [`Fault::Passing`] when no answer came in `limit`, or one of undue length.
+    pub async fn once(
+        &self,
+        limit: Duration,
+        request: impl FnOnce(&Client) -> RequestBuilder,
+    ) -> Result<Whole, Fault> {
+        whole(request(&self.service).timeout(limit)).await
     }
 
     /// Sends bytes; gives up when none moves for the time of a stall.
@@ -283,6 +295,21 @@ impl Drop for Wire {
     }
 }
 
+/// Sends a request and reads all of its answer.
+async fn whole(request: RequestBuilder) -> Result<Whole, Fault> {
+    let lost = |e: reqwest::Error| Fault::passing(told(&e));
+    let mut response = request.send().await.map_err(lost)?;
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(lost)? {
+        if body.len() + piece.len() > LONGEST_ANSWER {
+            return Err(Fault::passing("the answer is longer than any should be"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    let status = response.status().as_u16();
+    Ok(Whole { status, headers: std::mem::take(response.headers_mut()), body })
+}
+
 /// What a blob server without success means for the request.
 pub fn blob_fault(response: &Response) -> Fault {
     let status = response.status().as_u16();
@@ -291,7 +318,7 @@ pub fn blob_fault(response: &Response) -> Fault {
     let code: String = code.unwrap_or_default().chars().filter(|c| c.is_alphanumeric()).collect();
     let what = with(format!("the blob server answered HTTP {status}"), &code);
     match status {
-        408 | 429 | 500.. => match retry_after(response) {
+        408 | 429 | 500.. => match retry_after(response.headers()) {
             Some(wait) if wait > LONGEST_WAIT => {
                 Fault::Lasting(anyhow!("{what}, and asks to come back in {} s", wait.as_secs()))
             }
@@ -304,8 +331,9 @@ pub fn blob_fault(response: &Response) -> Fault {
     }
 }
 
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+/// How long the server asks to be left alone.
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 

@@ -1,0 +1,484 @@
+//! What `--keep` deletes from the cache service of GitHub, through its REST API, and what it says when
+//! that does not work.
+
+mod support;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::cache_service::{self, CacheService};
+use support::job::Job;
+use support::place::{self, Place};
+use support::rest_service::{Call, Fault, MAIN, RestService, TOKEN};
+use support::runs::report;
+use support::{Output, poll};
+
+const TOOL: &str = "/opt/tool";
+const SOON: Duration = Duration::from_secs(60);
+
+/// The key of all saves here.
+const KEY: &str = "test";
+
+/// What the runner tells a step of the cache service.
+fn variables(service: &CacheService) -> [(&'static str, String); 5] {
+    [
+        ("ACTIONS_RESULTS_URL", service.url()),
+        ("ACTIONS_CACHE_URL", service.url()),
+        ("ACTIONS_RUNTIME_TOKEN", cache_service::TOKEN.into()),
+        ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
+        ("GITHUB_SERVER_URL", "https://github.com".into()),
+    ]
+}
+
+/// A repository: its entries, its API, and something to save.
+struct Repository {
+    service: Arc<CacheService>,
+    rest: RestService,
+    place: Place,
+    /// Seconds without an answer, for a connection to count as dead.
+    patience: &'static str,
+}
+
+impl Repository {
+    fn new() -> Repository {
+        let service = Arc::new(CacheService::start());
+        let rest = RestService::over(&service);
+        let place = Place::new();
+        place.write("/opt/tool/file", "text\n");
+        Repository { service, rest, place, patience: "10" }
+    }
+
+    /// With so many generations of the key, by other runs; gives back their names, oldest first.
+    fn with(count: usize) -> (Repository, Vec<String>) {
+        let repository = Repository::new();
+        let version = repository.version();
+        let names: Vec<_> = (0..count).map(|number| generation(KEY, number)).collect();
+        names.iter().for_each(|name| repository.service.put(name, &version, b"entry"));
+        (repository, names)
+    }
+
+    /// The layout that its saves have.
+    fn version(&self) -> String {
+        let name = report(&self.save(&[], &[]).ok())["entry"].as_str().unwrap().to_owned();
+        let version = self.service.version_of(&name);
+        self.service.evict(&name);
+        version
+    }
+
+    fn save(&self, more: &[&str], environment: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(place::binary());
+        command
+            .args(["save", "--store", "plain", "--key", KEY, "--path", TOOL, "--json", "--root"]);
+        command.arg(self.place.root()).args(["--network-timeout", self.patience]).args(more);
+        command.env_remove("GH_TOKEN").env("HOME", self.place.entries());
+        command.envs(variables(&self.service)).envs(self.rest.variables());
+        for (name, value) in environment {
+            match *value {
+                "" => command.env_remove(name),
+                value => command.env(name, value),
+            };
+        }
+        let output = place::output(&mut command);
+        for secret in [cache_service::TOKEN, TOKEN] {
+            assert!(!format!("{output}").contains(secret), "{output}");
+        }
+        output
+    }
+
+    /// A save that keeps one generation and succeeds; with its report.
+    #[track_caller]
+    fn keep_one(&self, environment: &[(&str, &str)]) -> Value {
+        let output = self.save(&["--keep", "1"], environment).ok();
+        let report = report(&output);
+        assert_eq!(report["saved"], true, "{output}");
+        assert!(self.service.keys().iter().any(|key| report["entry"] == *key), "{output}");
+        report
+    }
+
+    /// The same, with the only warning that there is.
+    #[track_caller]
+    fn warning(&self, environment: &[(&str, &str)]) -> (Value, String) {
+        let report = self.keep_one(environment);
+        let warnings = report["warnings"].as_array().unwrap_or_else(|| panic!("none: {report}"));
+        assert_eq!(warnings.len(), 1, "{report}");
+        let warning = warnings[0].as_str().unwrap().to_owned();
+        assert!(warning.starts_with("superseded entries stay"), "{warning}");
+        assert!(warning.len() < 450 && !warning.contains('\n'), "{warning}");
+        (report, warning)
+    }
+}
+
+/// Short where nothing comes.
+fn patience(fault: &Fault) -> &'static str {
+    if matches!(fault, Fault::Stall | Fault::StallInBody) { "1" } else { "10" }
+}
+
+fn generation(key: &str, number: usize) -> String {
+    format!("{key}.20260102T030405.{number:06}Z")
+}
+
+#[test]
+fn superseded_generations_of_the_key_go_and_nothing_else() {
+    let (repository, old) = Repository::with(4);
+    let Repository { service, rest, .. } = &repository;
+    let version = service.version_of(&old[0]);
+    let elsewhere = "0".repeat(64);
+    let stay = [
+        generation("tes", 1),
+        generation("test-2", 1),
+        // They begin like generations of the key.
+        generation("test.20", 1),
+        generation("test.20260102T030405.000001Z", 1),
+        generation("TEST", 1),
+        "test.2026".to_owned(),
+        "test.20260102T030405".to_owned(),
+        KEY.to_owned(),
+    ];
+    stay.iter().for_each(|key| service.put(key, &version, b"other"));
+    // Newer, and older, in other layouts.
+    service.put(&generation(KEY, 77), &elsewhere, b"other");
+    service.put("test.20300101T000000.000000Z", &elsewhere, b"other");
+    for reference in ["refs/heads/main2", "refs/heads/mai", "refs/pull/7/merge", "refs/tags/main"] {
+        rest.put(reference, &old[0], &version);
+        rest.put(reference, "test.20300101T000000.000000Z", &version);
+    }
+    let others = rest.others();
+
+    let saved = report(&repository.save(&["--keep", "2"], &[]).ok());
+    assert_eq!(saved["deleted"], json!([old[2], old[1], old[0]]));
+    assert_eq!(saved["warnings"], Value::Null, "{saved}");
+    let mut expected: Vec<_> = stay.iter().chain([&old[3]]).cloned().collect();
+    expected.extend([generation(KEY, 77), "test.20300101T000000.000000Z".into()]);
+    expected.push(saved["entry"].as_str().unwrap().to_owned());
+    expected.sort();
+    let mut left = service.keys();
+    left.sort();
+    assert_eq!(left, expected);
+    assert_eq!(rest.others(), others);
+
+    // GitHub asks for a second between changes.
+    let deletions = rest.seen(Call::Delete);
+    assert_eq!(deletions.len(), 3);
+    let pairs = deletions.windows(2);
+    assert!(pairs.clone().all(|two| two[1].at - two[0].at >= Duration::from_secs(1)));
+    for seen in rest.seen(Call::List).iter().chain(&deletions) {
+        assert_eq!(seen.headers["accept"], "application/vnd.github+json");
+        assert_eq!(seen.headers["x-github-api-version"], "2022-11-28");
+        assert!(seen.headers["user-agent"].starts_with("storecache/"), "{seen:?}");
+    }
+    // The save itself never sends it anywhere else.
+    for at in [cache_service::Place::Lookup, cache_service::Place::Reserve] {
+        assert!(!format!("{:?}", service.seen(at)).contains(TOKEN));
+    }
+}
+
+#[test]
+fn nothing_is_asked_of_the_api_where_nobody_wants_less() {
+    let (repository, old) = Repository::with(3);
+    repository.save(&[], &[]).ok();
+    assert!(repository.rest.seen(Call::List).is_empty());
+    let report = report(&repository.save(&["--keep", "9"], &[]).ok());
+    assert_eq!((&report["deleted"], &report["warnings"]), (&Value::Null, &Value::Null));
+    assert!(repository.rest.seen(Call::Delete).is_empty());
+    assert!(old.iter().all(|name| repository.service.keys().contains(name)));
+}
+
+#[test]
+fn a_list_of_many_pages_is_read_to_its_end() {
+    let (repository, old) = Repository::with(230);
+    // They come in between, and are ours by their keys alone.
+    for number in 0..40 {
+        repository.rest.put("refs/heads/other", &generation(KEY, 1000 + number), &"1".repeat(64));
+    }
+    let saved = report(&repository.save(&["--keep", "229"], &[]).ok());
+    assert_eq!(saved["deleted"], json!([old[1], old[0]]));
+    assert_eq!(repository.service.keys().len(), 229);
+    let lists = repository.rest.seen(Call::List);
+    let pages: Vec<_> = lists.iter().map(|seen| seen.query["page"].as_str()).collect();
+    assert_eq!(pages, ["1", "2", "3"]);
+}
+
+#[test]
+fn a_run_of_a_pull_request_touches_its_own_entries() {
+    let (repository, old) = Repository::with(2);
+    let merge = "refs/pull/12/merge";
+    repository.rest.is_on(merge);
+    repository.rest.put(MAIN, &generation(KEY, 0), &repository.service.version_of(&old[0]));
+    let saved = repository.keep_one(&[("GITHUB_REF", merge)]);
+    assert_eq!(saved["deleted"], json!([old[1], old[0]]));
+    assert_eq!(repository.rest.others().len(), 1);
+    assert!(repository.rest.seen(Call::List).iter().all(|seen| seen.query["ref"] == merge));
+}
+
+#[test]
+fn an_entry_that_is_not_listed_yet_counts_among_the_newest() {
+    let (repository, old) = Repository::with(3);
+    repository.rest.lags();
+    let saved = report(&repository.save(&["--keep", "2"], &[]).ok());
+    assert_eq!(saved["deleted"], json!([old[1], old[0]]));
+    assert_eq!(saved["warnings"], Value::Null, "{saved}");
+    assert_eq!(repository.service.keys(), [&old[2], saved["entry"].as_str().unwrap()]);
+}
+
+#[test]
+fn entries_of_another_service_than_the_one_in_use_are_left_alone() {
+    // A runner with a cache of its own, and the URL of GitHub's API.
+    let (github, theirs) = Repository::with(2);
+    let own = CacheService::start();
+    let own_url = own.url();
+    let elsewhere = [("ACTIONS_RESULTS_URL", own_url.as_str()), ("ACTIONS_CACHE_URL", &own_url)];
+    let output = github.save(&["--keep", "1"], &elsewhere).ok();
+    let saved = report(&output);
+    assert_eq!((&saved["saved"], &saved["deleted"]), (&json!(true), &Value::Null), "{output}");
+    assert!(saved["warnings"].to_string().contains("different services"), "{output}");
+    assert_eq!(saved["warnings"].as_array().unwrap().len(), 1, "{output}");
+    assert!(github.rest.seen(Call::Delete).is_empty());
+    assert_eq!(github.service.keys(), theirs);
+    assert_eq!(own.keys().len(), 1);
+}
+
+#[test]
+fn an_entry_that_is_gone_already_is_no_trouble() {
+    let (repository, old) = Repository::with(3);
+    repository.rest.goes_wrong(Call::Delete, [Fault::Gone]);
+    let saved = repository.keep_one(&[]);
+    assert_eq!(saved["deleted"], json!([old[2], old[1], old[0]]));
+    assert_eq!(saved["warnings"], Value::Null, "{saved}");
+    assert_eq!(repository.service.keys().len(), 1);
+}
+
+#[test]
+fn what_passes_is_tried_again_and_not_told() {
+    for call in [Call::List, Call::Delete] {
+        for fault in [
+            Fault::Reset,
+            Fault::Stall,
+            Fault::Page,
+            Fault::Endless,
+            Fault::Status(500, "boom"),
+            Fault::Status(502, "bad gateway"),
+            Fault::Status(408, "too slow"),
+        ] {
+            let (mut repository, old) = Repository::with(1);
+            repository.patience = patience(&fault);
+            repository.rest.goes_wrong(call, [fault.clone(), fault.clone()]);
+            let saved = repository.keep_one(&[]);
+            assert_eq!(saved["deleted"], json!(old), "{call:?} {fault:?}");
+            assert_eq!(saved["warnings"], Value::Null, "{fault:?} {saved}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_pass_is_one_warning_and_the_entries_stay() {
+    let permission = "give the job `permissions:` with `actions: write`";
+    let integration = "Resource not accessible by integration";
+    let busy = "is asked too much (HTTP ";
+    let secondary = "You have exceeded a secondary rate limit. Please wait.";
+    let no_api = "list the cache entries: the answer is none of GitHub's REST API";
+    let everywhere = [
+        (Fault::Status(403, integration), 1, permission),
+        (Fault::Status(401, "Bad credentials"), 1, "has to be one with `actions: write`"),
+        (Fault::With(429, "slow down", "Retry-After", "60"), 1, "asks to come back in 60 s"),
+        (Fault::With(429, "slow down", "Retry-After", "0"), 1, busy),
+        (Fault::Status(429, "slow down"), 1, busy),
+        (Fault::With(403, secondary, "retry-after", "5"), 1, "asks to come back in 5 s"),
+        (Fault::Status(403, secondary), 1, busy),
+        (Fault::With(403, "no more", "X-RateLimit-Remaining", "0"), 1, busy),
+        (Fault::Status(301, "Moved Permanently"), 1, "refused (HTTP 301"),
+        (Fault::Status(418, "teapot"), 1, "refused (HTTP 418: teapot ((secret)))"),
+        (Fault::Status(500, "boom"), 3, "the server failed (HTTP 500"),
+        (Fault::Status(503, "busy"), 3, "the server failed (HTTP 503"),
+        (Fault::Reset, 3, "(3 tries)"),
+        (Fault::Stall, 3, "no answer in time (3 tries)"),
+        (Fault::StallInBody, 3, "(3 tries)"),
+        (Fault::Endless, 3, "(3 tries)"),
+        (Fault::Page, 3, "the answer is none of GitHub's REST API (3 tries)"),
+    ];
+    let list_alone = [
+        (Fault::Status(404, "Not Found"), 1, "servers other than GitHub's have no list"),
+        (Fault::Text(""), 3, no_api),
+        (Fault::Text("[]"), 1, no_api),
+        (Fault::Text("null"), 1, no_api),
+        (Fault::Text("\u{0}\u{1}"), 3, no_api),
+        (Fault::Text(r#"{"total_count":1}"#), 1, no_api),
+        (Fault::Text(r#"{"total_count":"one","actions_caches":[]}"#), 1, no_api),
+        (
+            Fault::Text(r#"{"total_count":1,"actions_caches":[{"id":"::stop-commands::x"}]}"#),
+            1,
+            no_api,
+        ),
+        (Fault::Text(DEEP), 3, no_api),
+    ];
+    let lists = everywhere.iter().chain(&list_alone).map(|case| (Call::List, case));
+    let deletes = everywhere.iter().map(|case| (Call::Delete, case));
+    let (mut repository, _) = Repository::with(2);
+    for (call, (fault, requests, text)) in lists.chain(deletes) {
+        let what = format!("{call:?} {fault:?}");
+        let (before, kept) = (repository.rest.seen(call).len(), repository.service.keys());
+        repository.patience = patience(fault);
+        repository.rest.goes_wrong(call, std::iter::repeat_n(fault.clone(), *requests));
+        let (saved, warning) = repository.warning(&[]);
+        assert!(warning.contains(text), "{what}: {warning}");
+        assert_eq!(warning.contains("actions: write"), text.contains("actions: write"), "{what}");
+        assert_eq!(saved["deleted"], Value::Null, "{what} {saved}");
+        assert!(kept.iter().all(|key| repository.service.keys().contains(key)), "{what}");
+        assert_eq!(repository.rest.seen(call).len() - before, *requests, "{what}");
+        if call == Call::Delete {
+            let all = kept.len();
+            assert!(warning.contains(&format!("{all} of {all}: delete")), "{what}: {warning}");
+        }
+        // So that the next ones have little to do.
+        repository.service.evict(saved["entry"].as_str().unwrap());
+    }
+}
+
+/// Deeper than any parser should follow.
+const DEEP: &str = match std::str::from_utf8(&[b'['; 100_000]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
+#[test]
+fn a_list_with_hostile_values_harms_nobody() {
+    let (repository, old) = Repository::with(1);
+    let item = |id: &str, size: &str, rest: &str| {
+        format!(
+            r#"{{"id":{id},"ref":"{MAIN}","key":"{}","version":"{}","last_accessed_at":"2026-11-22T09:55:23Z","created_at":"2026-11-22T09:55:23Z","size_in_bytes":{size}{rest}}}"#,
+            old[0],
+            repository.service.version_of(&old[0]),
+        )
+    };
+    let items = [item("-9223372036854775808", "-1", ""), item("77", "1", r#","news":[1]"#)];
+    let text = format!(r#"{{"total_count":-5,"actions_caches":[{}]}}"#, items.join(","));
+    repository.rest.goes_wrong(Call::List, [Fault::Text(text.leak())]);
+    // Numbers that nobody has are gone.
+    let saved = repository.keep_one(&[]);
+    assert_eq!(saved["warnings"], Value::Null, "{saved}");
+    assert!(repository.service.keys().contains(&old[0]));
+}
+
+#[test]
+fn a_refusal_after_some_deletions_says_how_many_stay() {
+    let (repository, old) = Repository::with(3);
+    let busy = Fault::With(429, "slow down", "Retry-After", "60");
+    repository.rest.goes_wrong(Call::Delete, [Fault::Gone, busy]);
+    let (saved, warning) = repository.warning(&[]);
+    assert_eq!(saved["deleted"], json!([old[2]]));
+    assert!(warning.starts_with("superseded entries stay, 2 of 3: delete"), "{warning}");
+    assert_eq!(repository.rest.seen(Call::Delete).len(), 2);
+    // The next save does what is left.
+    let saved = repository.keep_one(&[]);
+    assert_eq!(saved["deleted"].as_array().unwrap().len(), 3);
+    assert_eq!(repository.service.keys().len(), 1);
+}
+
+#[test]
+fn what_is_missing_in_the_environment_is_said_in_one_line() {
+    let (repository, old) = Repository::with(2);
+    for (name, value, text) in [
+        ("GITHUB_TOKEN", "", "there is no token for GitHub's REST API; set the input token"),
+        ("GITHUB_TOKEN", " \n", "there is no token"),
+        ("GITHUB_TOKEN", "two\nlines", "has characters that none has"),
+        ("GITHUB_TOKEN", "ghs_wrong", "does not take the token (HTTP 401"),
+        ("GITHUB_API_URL", "", "GITHUB_API_URL is not set"),
+        ("GITHUB_REPOSITORY", "", "GITHUB_REPOSITORY is not set"),
+        ("GITHUB_REPOSITORY", "alone", "no name of a repository"),
+        ("GITHUB_REPOSITORY", "some-owner/some.repo/actions", "no name of a repository"),
+        ("GITHUB_REPOSITORY", "some-owner/..", "no name of a repository"),
+        ("GITHUB_REPOSITORY", "some-owner/some.repo?x", "no name of a repository"),
+        ("GITHUB_REF", "", "GITHUB_REF is not set"),
+        ("GITHUB_API_URL", "not a url", "(3 tries)"),
+        // Forgejo and Gitea have another API at such an address.
+        (
+            "GITHUB_API_URL",
+            &repository.rest.url().replace("v3", "v1"),
+            "servers other than GitHub's",
+        ),
+    ] {
+        let (_, warning) = repository.warning(&[(name, value)]);
+        assert!(warning.contains(text), "{name}={value:?}: {warning}");
+        assert!(!warning.contains("ghs_wrong"), "{warning}");
+        assert!(old.iter().all(|name| repository.service.keys().contains(name)));
+    }
+    assert!(repository.rest.seen(Call::Delete).is_empty());
+    // People at a terminal have it for other programs.
+    let saved = repository.keep_one(&[("GITHUB_TOKEN", ""), ("GH_TOKEN", TOKEN)]);
+    assert!(saved["deleted"].as_array().unwrap().contains(&json!(old[0])), "{saved}");
+}
+
+/// A job whose step keeps one generation of the key.
+fn job(repository: &Repository) -> Job {
+    let job = Job::on(&repository.place, &[TOOL]).input("backend", "github").input("keep", "1");
+    let variables = variables(&repository.service).into_iter().chain(repository.rest.variables());
+    let variables = variables.filter(|(name, _)| *name != "GITHUB_TOKEN");
+    let job = variables.fold(job, |job, (name, value)| job.env(name, value));
+    // As it has by default.
+    let job = job.input("token", TOKEN);
+    job.input("key", KEY).input("save", "always").input("network-timeout", "1")
+}
+
+#[track_caller]
+fn assert_masked(said: &str) {
+    let others = said.lines().filter(|line| *line != format!("::add-mask::{TOKEN}"));
+    assert!(others.clone().count() < said.lines().count(), "it is masked: {said}");
+    assert!(!others.collect::<String>().contains(TOKEN), "{said}");
+}
+
+#[test]
+fn a_step_deletes_with_the_token_that_it_has_anyway() {
+    let (repository, old) = Repository::with(2);
+    let job = job(&repository);
+    let main = job.main();
+    assert_masked(&main.said);
+    assert!(repository.rest.seen(Call::List).is_empty(), "a restore has no use for it");
+    let saved = job.post();
+    saved.assert_no_annotations();
+    assert_masked(&saved.said);
+    for name in &old {
+        assert!(
+            saved.said.contains(&format!("deleted {name}, which it supersedes")),
+            "{}",
+            saved.said
+        );
+    }
+    assert_eq!(repository.service.keys().len(), 1);
+}
+
+#[test]
+fn a_step_without_the_permission_warns_once_and_the_job_goes_on() {
+    let (repository, old) = Repository::with(2);
+    let refused = Fault::Status(403, "Resource not accessible by integration");
+    repository.rest.goes_wrong(Call::Delete, [refused]);
+    let job = job(&repository);
+    job.main();
+    let saved = job.post();
+    let annotations = saved.annotations();
+    assert_eq!(annotations.len(), 1, "{}", saved.said);
+    assert_eq!(annotations[0].0, "warning");
+    assert!(annotations[0].1.contains("`permissions:` with `actions: write`"), "{annotations:?}");
+    assert_masked(&saved.said);
+    assert_eq!(repository.service.keys().len(), old.len() + 1);
+    // One that has none says so too.
+    let none = job.input("token", "").post();
+    assert_eq!(none.annotations().len(), 1, "{}", none.said);
+    assert!(none.annotations()[0].1.contains("there is no token"), "{}", none.said);
+}
+
+#[test]
+fn a_step_that_is_called_off_between_deletions_leaves_the_rest() {
+    let (repository, _) = Repository::with(40);
+    let job = job(&repository);
+    job.main();
+    let saving = job.start("post");
+    poll::until("a deletion", SOON, || match repository.rest.seen(Call::Delete).len() {
+        0 => Err(saving.said()),
+        _ => Ok(()),
+    });
+    saving.signal(Signal::INT);
+    saving.wait();
+    assert!(repository.service.keys().len() > 20, "{:?}", repository.service.keys());
+}

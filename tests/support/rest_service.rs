@@ -1,0 +1,438 @@
+//! GitHub's REST API for the tests, as far as it is about cache entries: those of a [`CacheService`]
+//! beside those of other refs. Every exchange that is not meant to go wrong is judged by GitHub's own
+//! description of the API.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::azurite;
+use super::cache_service::{CacheService, reset, unescaped};
+
+/// The token that it takes; must not be seen anywhere.
+pub const TOKEN: &str = "ghs_rest-token-of-the-test";
+
+/// The repository that it knows.
+pub const REPOSITORY: &str = "some-owner/some.repo";
+
+/// What the API's paths begin with, as on GHES.
+const BASE: &str = "/api/v3";
+
+/// The ref of what the cache service has, unless told otherwise.
+pub const MAIN: &str = "refs/heads/main";
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    List,
+    Delete,
+}
+
+/// What goes wrong with one request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The connection is reset before anything is done.
+    Reset,
+    /// Nothing at all.
+    Stall,
+    /// The head of an answer, then nothing.
+    StallInBody,
+    /// An error with this status and message.
+    Status(u16, &'static str),
+    /// The same with a header.
+    With(u16, &'static str, &'static str, &'static str),
+    /// Somebody else has deleted the entry a moment ago.
+    Gone,
+    /// A page of some proxy.
+    Page,
+    /// An answer of 200 with this text.
+    Text(&'static str),
+    /// An answer without end.
+    Endless,
+}
+
+/// A request that arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub call: Call,
+    pub at: Instant,
+    pub path: String,
+    pub query: HashMap<String, String>,
+    pub headers: HashMap<String, String>,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    id: i64,
+    reference: String,
+    key: String,
+    version: String,
+    size: usize,
+}
+
+struct State {
+    /// What the cache service does not have.
+    others: Vec<Row>,
+    reference: String,
+    hides_newest: bool,
+    faults: HashMap<Call, VecDeque<Fault>>,
+    seen: Vec<Seen>,
+    wrong: Vec<String>,
+}
+
+struct Shared {
+    service: Arc<CacheService>,
+    state: Mutex<State>,
+    judge: Mutex<Judge>,
+    address: String,
+    ends: AtomicBool,
+}
+
+/// The API, until its value goes.
+pub struct RestService {
+    shared: Arc<Shared>,
+}
+
+struct Request {
+    method: String,
+    path: String,
+    query: HashMap<String, String>,
+    headers: HashMap<String, String>,
+}
+
+impl RestService {
+    /// The API of the repository whose entries are in `service`.
+    pub fn over(service: &Arc<CacheService>) -> RestService {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = State {
+            others: Vec::new(),
+            reference: MAIN.into(),
+            hides_newest: false,
+            faults: HashMap::new(),
+            seen: Vec::new(),
+            wrong: Vec::new(),
+        };
+        let service = Arc::clone(service);
+        let (state, judge) = (Mutex::new(state), Mutex::new(Judge::start()));
+        let ends = AtomicBool::new(false);
+        let shared = Arc::new(Shared { service, state, judge, address, ends });
+        let for_all = Arc::clone(&shared);
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                if for_all.ends.load(Ordering::Relaxed) {
+                    return;
+                }
+                let shared = Arc::clone(&for_all);
+                thread::spawn(move || shared.serve(&connection.unwrap()));
+            }
+        });
+        RestService { shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}{BASE}", self.shared.address)
+    }
+
+    /// What the runner and the step give a job of this repository.
+    pub fn variables(&self) -> [(&'static str, String); 4] {
+        [
+            ("GITHUB_API_URL", self.url()),
+            ("GITHUB_REPOSITORY", REPOSITORY.into()),
+            ("GITHUB_REF", MAIN.into()),
+            ("GITHUB_TOKEN", TOKEN.into()),
+        ]
+    }
+
+    /// The entries of the cache service belong to another ref from now on.
+    pub fn is_on(&self, reference: &str) {
+        self.state().reference = reference.into();
+    }
+
+    /// Puts an entry there that the cache service does not know in this run.
+    pub fn put(&self, reference: &str, key: &str, version: &str) {
+        let mut state = self.state();
+        let id = 1_000_000 + state.others.len() as i64;
+        let (reference, key, version) = (reference.into(), key.into(), version.into());
+        state.others.push(Row { id, reference, key, version, size: 7 });
+    }
+
+    /// Lists do not show the newest entry yet.
+    pub fn lags(&self) {
+        self.state().hides_newest = true;
+    }
+
+    /// Lets the next requests go wrong, one after the other.
+    pub fn goes_wrong(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
+        self.state().faults.entry(call).or_default().extend(faults);
+    }
+
+    pub fn seen(&self, call: Call) -> Vec<Seen> {
+        self.state().seen.iter().filter(|seen| seen.call == call).cloned().collect()
+    }
+
+    /// Ref and key of what the cache service does not know.
+    pub fn others(&self) -> Vec<(String, String)> {
+        let others = self.state().others.clone();
+        others.into_iter().map(|row| (row.reference, row.key)).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap()
+    }
+}
+
+impl Drop for RestService {
+    fn drop(&mut self) {
+        self.shared.ends.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(&self.shared.address);
+        let wrong = std::mem::take(&mut self.state().wrong);
+        if !thread::panicking() {
+            assert!(wrong.is_empty(), "not as GitHub describes it: {wrong:#?}");
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self, connection: &TcpStream) {
+        connection.set_nodelay(true).unwrap();
+        let mut reader = BufReader::new(connection.try_clone().unwrap());
+        while let Some(request) = read(&mut reader) {
+            let call = if request.method == "DELETE" { Call::Delete } else { Call::List };
+            let fault = {
+                let mut state = self.state.lock().unwrap();
+                let Request { path, query, headers, .. } = &request;
+                state.seen.push(Seen {
+                    call,
+                    at: Instant::now(),
+                    path: path.clone(),
+                    query: query.clone(),
+                    headers: headers.clone(),
+                });
+                state.faults.get_mut(&call).and_then(VecDeque::pop_front)
+            };
+            if self.handle(connection, &request, fault).is_none() {
+                return;
+            }
+        }
+    }
+
+    fn handle(
+        &self,
+        mut connection: &TcpStream,
+        request: &Request,
+        fault: Option<Fault>,
+    ) -> Option<()> {
+        let json = "application/json; charset=utf-8";
+        let message = |said| request.message(said);
+        let (status, extra, body) = match fault {
+            Some(Fault::Reset) => return reset(connection),
+            Some(Fault::Stall) => {
+                thread::sleep(Duration::from_secs(60));
+                return None;
+            }
+            Some(Fault::StallInBody) => {
+                let head = "HTTP/1.1 200 x\r\nContent-Length: 5000\r\n\r\n{";
+                connection.write_all(head.as_bytes()).ok()?;
+                thread::sleep(Duration::from_secs(60));
+                return None;
+            }
+            Some(Fault::Endless) => {
+                let head = "HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n";
+                connection.write_all(head.as_bytes()).ok()?;
+                let chunk = format!("10000\r\n{}\r\n", " ".repeat(65536));
+                while connection.write_all(chunk.as_bytes()).is_ok() {}
+                return None;
+            }
+            Some(Fault::Page) => {
+                return send(connection, 200, "text/html", "", "<html>please log in</html>");
+            }
+            Some(Fault::Text(text)) => return send(connection, 200, json, "", text),
+            Some(Fault::Status(status, said)) => (status, String::new(), Some(message(said))),
+            Some(Fault::With(status, said, name, value)) => {
+                (status, format!("{name}: {value}\r\n"), Some(message(said)))
+            }
+            Some(Fault::Gone) => {
+                self.answer(request);
+                (404, String::new(), Some(message("Not Found")))
+            }
+            None => {
+                let (status, body) = self.answer(request);
+                (status, String::new(), body)
+            }
+        };
+        // Another API than GitHub's, below another path, is nobody's business.
+        if let Some(path) = request.path.strip_prefix(BASE) {
+            let Request { method, query, .. } = request;
+            let exchange = json!({
+                "method": method, "path": path, "query": query, "status": status, "body": body,
+            });
+            let verdict = self.judge.lock().unwrap().of(&exchange);
+            if !verdict.is_empty() {
+                self.state.lock().unwrap().wrong.push(verdict);
+            }
+        }
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        send(connection, status, json, &extra, &body)
+    }
+
+    fn answer(&self, request: &Request) -> (u16, Option<Value>) {
+        let message = |said| request.message(said);
+        if request.headers.get("authorization") != Some(&format!("Bearer {TOKEN}")) {
+            return (401, Some(message("Bad credentials")));
+        }
+        let not_found = (404, Some(message("Not Found")));
+        let base = format!("{BASE}/repos/{REPOSITORY}/actions/caches");
+        let Some(rest) = request.path.strip_prefix(&base) else { return not_found };
+        let rows = self.rows();
+        if request.method == "GET" && rest.is_empty() {
+            return (200, Some(self.list(rows, &request.query)));
+        }
+        let id = rest.trim_start_matches('/').parse::<i64>().ok();
+        match id.and_then(|id| rows.into_iter().find(|row| row.id == id)) {
+            Some(row) if request.method == "DELETE" => {
+                let mut state = self.state.lock().unwrap();
+                let before = state.others.len();
+                state.others.retain(|other| other.id != row.id);
+                if state.others.len() == before {
+                    self.service.evict(&row.key);
+                }
+                (204, None)
+            }
+            _ => not_found,
+        }
+    }
+
+    /// All entries, oldest first.
+    fn rows(&self) -> Vec<Row> {
+        let state = self.state.lock().unwrap();
+        let here = self.service.keys().into_iter().map(|key| Row {
+            id: self.service.blob_of(&key).parse().unwrap(),
+            reference: state.reference.clone(),
+            version: self.service.version_of(&key),
+            size: self.service.content(&key).len(),
+            key,
+        });
+        state.others.iter().cloned().chain(here).collect()
+    }
+
+    /// One page, with what GitHub takes for the default of each parameter.
+    fn list(&self, mut rows: Vec<Row>, query: &HashMap<String, String>) -> Value {
+        if self.state.lock().unwrap().hides_newest {
+            rows.pop();
+        }
+        let given = |name: &str| query.get(name).map(String::as_str);
+        rows.retain(|row| given("key").is_none_or(|prefix| row.key.starts_with(prefix)));
+        // More than what was asked for, as servers that do not know the parameter.
+        if given("ref").is_none() {
+            self.state.lock().unwrap().wrong.push("asks for all refs".into());
+        }
+        rows.reverse();
+        if given("direction") == Some("asc") {
+            rows.reverse();
+        }
+        let number = |name, unset| given(name).map_or(unset, |text| text.parse().unwrap());
+        let (size, page): (usize, usize) = (number("per_page", 30), number("page", 1));
+        let shown = rows.iter().skip((page - 1) * size).take(size).map(|row| {
+            json!({
+                "id": row.id,
+                "ref": row.reference,
+                "key": row.key,
+                "version": row.version,
+                "last_accessed_at": "2026-11-22T09:55:23.123456Z",
+                "created_at": "2026-11-22T09:55:23.123456Z",
+                "size_in_bytes": row.size,
+            })
+        });
+        json!({ "total_count": rows.len(), "actions_caches": shown.collect::<Vec<_>>() })
+    }
+}
+
+impl Request {
+    /// As GitHub words its errors. A careless server would repeat the token.
+    fn message(&self, said: &str) -> Value {
+        let token = self.headers.get("authorization").map_or("", |value| &value[7..]);
+        let url = "https://docs.github.com/rest";
+        json!({ "message": format!("{said} ({token})"), "documentation_url": url, "status": "x" })
+    }
+}
+
+fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|&count| count > 0)?;
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let mut words = lines[0].split_whitespace();
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let headers = lines[1..].iter().filter_map(|line| line.split_once(':'));
+    let headers: HashMap<_, _> =
+        headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
+    assert!(!headers.contains_key("content-length"), "none of its requests has a body");
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let query = pairs.map(|(name, value)| (name.to_owned(), unescaped(&value.replace('+', " "))));
+    Some(Request { method, path: unescaped(path), query: query.collect(), headers })
+}
+
+fn send(
+    mut connection: &TcpStream,
+    status: u16,
+    kind: &str,
+    extra: &str,
+    body: &str,
+) -> Option<()> {
+    let length = body.len();
+    let length =
+        if status == 204 { String::new() } else { format!("Content-Length: {length}\r\n") };
+    let head = format!("HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\n{length}{extra}\r\n");
+    connection.write_all(format!("{head}{body}").as_bytes()).ok()
+}
+
+/// GitHub's description, read by a validator in node.
+struct Judge {
+    child: Child,
+    exchanges: ChildStdin,
+    verdicts: BufReader<ChildStdout>,
+}
+
+impl Judge {
+    fn start() -> Judge {
+        let mut command = azurite::script("rest_judge.mjs");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cannot run node");
+        let exchanges = child.stdin.take().unwrap();
+        let verdicts = BufReader::new(child.stdout.take().unwrap());
+        let mut judge = Judge { child, exchanges, verdicts };
+        // It has read the description by then, and nobody waits for it with a clock.
+        judge.of(&json!({ "method": "GET", "path": "/", "query": {}, "status": 404, "body": {} }));
+        judge
+    }
+
+    /// What is wrong with an exchange; empty when nothing is.
+    fn of(&mut self, exchange: &Value) -> String {
+        writeln!(self.exchanges, "{exchange}").unwrap();
+        let mut verdict = String::new();
+        let length = self.verdicts.read_line(&mut verdict).unwrap();
+        assert!(length > 0, "the judge has gone");
+        verdict.trim().to_owned()
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
