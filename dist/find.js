@@ -44,7 +44,7 @@ async function find({
   // Empty for `uses: ./`: then the checkout is what is meant, not a release of it.
   if (env.GITHUB_ACTION_REPOSITORY) {
     try {
-      return await released(target, root, env);
+      return await released(target, root, env, input);
     } catch (error) {
       reasons.push(error.message);
     }
@@ -61,7 +61,7 @@ async function find({
 }
 
 /** The program of this version's release, from the tool cache or the release page. */
-async function released(target, root, env) {
+async function released(target, root, env, input) {
   const { version, sha256 } = JSON.parse(fs.readFileSync(path.join(root, 'dist', 'version.json')));
   const expected = sha256[target];
   if (!expected) throw new Error(`version ${version} has no release for ${target}`);
@@ -77,7 +77,7 @@ async function released(target, root, env) {
   if (found !== expected) {
     throw new Error(`${url} is not what was released: its SHA-256 is ${found}, not ${expected}`);
   }
-  await attested(found, repository, env);
+  await attested(found, repository, input('token', env) || env.GITHUB_TOKEN, env);
   // Renamed into place: another job of this machine sees it whole or not at all.
   fs.mkdirSync(place, { recursive: true });
   const fresh = `${program}.${crypto.randomUUID()}`;
@@ -114,9 +114,9 @@ async function download(url) {
  * With a token GitHub is asked whether it knows where a program of this digest was built. "No" counts;
  * no answer does not, for the checksum has matched already.
  */
-async function attested(sha256, repository, env) {
-  const token = env.GITHUB_TOKEN;
-  if (!token || !env.GITHUB_API_URL) return;
+async function attested(sha256, repository, token, env) {
+  // A GitHub Enterprise Server has the releases that it mirrors, but not their attestations.
+  if (!token || !env.GITHUB_API_URL || env.GITHUB_API_URL.endsWith('/api/v3')) return;
   const url = `${env.GITHUB_API_URL}/repos/${repository}/attestations/sha256:${sha256}`;
   let known;
   try {

@@ -228,7 +228,7 @@ pub const INPUTS: [Input; 36] = [
         kind: Kind::Secret,
         default: "${{ github.token }}",
         used_for: For::Save,
-        description: "For keep with the cache service: what deletes there, with permissions: actions: write",
+        description: "For keep with the cache service: what deletes there, with permissions: actions: write; also asks for attestations",
     },
     Input {
         name: "mode",

@@ -131,6 +131,24 @@ test('with a token, a program whose build nobody attested is refused', async (t)
   }
 });
 
+test('the token may be the input, and a server of an enterprise is not asked', async (t) => {
+  const root = checkout(t, { sha256: { [TARGET]: SHA256 } });
+  const { url, asked } = await github(t, { [ASSET]: PROGRAM });
+  const env = {
+    GITHUB_ACTION_REPOSITORY: 'me/storecache',
+    GITHUB_SERVER_URL: url,
+    GITHUB_API_URL: `${url}/api/v3`,
+    INPUT_TOKEN: 'of the job',
+    RUNNER_TOOL_CACHE: fs.mkdtempSync(path.join(root, 'tools-')),
+  };
+  await look(root, env);
+  assert.deepEqual(asked.map((request) => request.url), [ASSET]);
+  const cache = fs.mkdtempSync(path.join(root, 'tools-'));
+  const refused = look(root, { ...env, GITHUB_API_URL: url, RUNNER_TOOL_CACHE: cache });
+  await assert.rejects(refused, /has not attested/);
+  assert.equal(asked.at(-1).authorization, 'Bearer of the job');
+});
+
 test('a version that is not released is built from its checkout', async (t) => {
   const root = checkout(t);
   fs.writeFileSync(path.join(root, 'Cargo.toml'), '');
