@@ -3,8 +3,8 @@
 use crate::backend::github::{self, Patience, Secret};
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, Baseline, CacheService, Doctor, GitHubService, JobStatus, KeyOptions, Lint,
-    Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
+    BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
+    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
     WorkflowMode,
 };
 use crate::report;
@@ -78,7 +78,13 @@ pub struct SaveArgs {
     /// as in 500M or 8G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
-    /// Delete older entries of the same key after the save, but for the newest N
+    /// Save all items, also those that a snapshot holds which this one could be a delta on
+    #[arg(long)]
+    full: bool,
+    /// Save all items when those that are new are more than this part of the base, by size
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share)]
+    rebase_at: f64,
+    /// Delete older entries of the same key after the save, but for the newest N and what they need
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
     /// Append a summary of the job, in Markdown
@@ -359,6 +365,7 @@ impl SaveArgs {
             roots: self.roots,
             max_size: self.max_size,
             policy: self.policy.options()?,
+            delta: (!self.full).then_some(Delta { rebase_at: self.rebase_at }),
             keep: self.keep,
             summary: self.summary,
         })
@@ -549,6 +556,12 @@ impl OutputArgs {
     fn options(self) -> OutputOptions {
         OutputOptions { json: self.json, quiet: self.quiet, in_job: false }
     }
+}
+
+/// A part of something, more than nothing.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
+    share.ok_or_else(|| "a share is a number such as 0.4".into())
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -124,6 +124,8 @@ pub struct Save {
     pub roots: Vec<String>,
     /// NAR bytes beyond which what was used least recently stays behind.
     pub max_size: Option<u64>,
+    /// Whether and when to leave to another snapshot what that holds already.
+    pub delta: Option<Delta>,
     pub policy: SavePolicy,
     /// How many generations of the key stay; all when not given.
     pub keep: Option<NonZeroUsize>,
@@ -138,6 +140,13 @@ pub enum Baseline {
     Exclude,
     /// Save them too.
     Include,
+}
+
+/// When a save holds only what is new.
+#[derive(Debug, Clone, Copy)]
+pub struct Delta {
+    /// Largest NAR size of what is new, as a part of the base's.
+    pub rebase_at: f64,
 }
 
 /// When a save is worth doing.

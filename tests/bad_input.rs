@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use serde_json::Value;
 use storecache::snapshot::{
-    Continuation, Frame, Head, Index, ItemEntry, Opened, Origin, SnapshotError, StoreFacts, Target,
-    Unpacked, Unpacker,
+    Base, BaseItem, Continuation, Digest, Frame, Head, Index, ItemEntry, Opened, Origin,
+    SnapshotError, StoreFacts, Target, Unpacked, Unpacker, inherited,
 };
 use support::forge::{
     self, Parts, check, directory, file, frame, hard_link, item, open_bytes, symlink,
@@ -70,11 +70,61 @@ fn a_snapshot_with_bytes_added_or_taken_anywhere_is_refused() {
 #[test]
 fn a_newer_format_is_refused_by_name_and_number() {
     let mut parts = Parts::of(&small_snapshot());
-    parts.head.format = 2;
+    parts.head.format = 3;
     let refused = check(&parts.build()).unwrap_err();
-    assert!(matches!(refused, SnapshotError::NewerFormat { found: 2, .. }));
+    assert!(matches!(refused, SnapshotError::NewerFormat { found: 3, .. }));
     let text = refused.to_string();
-    assert!(text.contains("format 2") && text.contains("up to 1"), "{text}");
+    assert!(text.contains("format 3") && text.contains("up to 2"), "{text}");
+}
+
+proptest! {
+    #[test]
+    fn a_delta_and_any_base_are_joined_or_refused(
+        own in proptest::collection::vec(0_u8..6, 0..4),
+        taken in proptest::collection::vec((0_u8..6, 0_u8..3), 0..6),
+        held in proptest::collection::vec((0_u8..6, 0_u8..3), 0..6),
+        right in any::<bool>(),
+        nested in any::<bool>(),
+    ) {
+        let named = |name: &u8, hash: Option<&u8>| ItemEntry {
+            nar_hash: hash.map(|hash| format!("sha256:{hash}")),
+            ..item(&format!("it-{name}"), (0, 0), 1)
+        };
+        let index = |items: Vec<ItemEntry>, base: Option<Base>| {
+            let mut head = head();
+            if let Some(base) = &base {
+                (head.format, head.base) = (2, Some(base.entry.clone()));
+            }
+            let frames = vec![frame(&[0; 1024])];
+            open_bytes(&Parts { head, base, ..parts(frames, items) }.build())
+        };
+        let on = |index: Digest, items: &[(u8, u8)]| Base {
+            entry: "k".into(),
+            index,
+            items: items.iter().map(|(name, hash)| BaseItem {
+                name: format!("it-{name}"),
+                nar_hash: format!("sha256:{hash}"),
+                used: None,
+            }).collect(),
+        };
+        let nested = nested.then(|| on(Digest::of(b""), &[]));
+        let chain = nested.is_some();
+        let base = index(held.iter().map(|(n, h)| named(n, Some(h))).collect(), nested);
+        let Ok(base) = base else { return Ok(()) };
+        let identity = if right { Index::identity(&base.index_bytes).unwrap() } else { Digest::of(b"") };
+        let delta = index(own.iter().map(|n| named(n, None)).collect(), Some(on(identity, &taken)));
+        let names: Vec<u8> = own.iter().copied().chain(taken.iter().map(|(n, _)| *n)).collect();
+        let distinct = names.iter().collect::<BTreeSet<_>>().len() == names.len();
+        prop_assert_eq!(delta.is_ok(), distinct);
+        let Ok(delta) = delta else { return Ok(()) };
+        let joined = inherited(&delta.index, &base.index, &base.index_bytes);
+        let twice = held.iter().collect::<BTreeSet<_>>().len() < held.len();
+        let all = taken.iter().all(|item| held.contains(item));
+        prop_assert_eq!(joined.is_ok(), right && !chain && !twice && all);
+        for (name, at) in joined.unwrap_or_default() {
+            prop_assert_eq!(name, &base.index.items[at].name);
+        }
+    }
 }
 
 #[test]
@@ -103,6 +153,7 @@ fn head() -> Head {
             owner: String::new(),
         },
         key: "forged".into(),
+        base: None,
         ingredients: Default::default(),
         origin: Origin::default(),
         created: "2026-01-01T00:00:00Z".into(),
@@ -170,7 +221,8 @@ impl Yard {
 }
 
 fn parts(frames: Vec<Frame>, items: Vec<ItemEntry>) -> Parts {
-    Parts { head: head(), frames, items_under: String::new(), items, database: None }
+    let items_under = String::new();
+    Parts { head: head(), frames, items_under, items, database: None, base: None }
 }
 
 /// Unpacks a forged snapshot whose digests are all right.
@@ -918,7 +970,7 @@ type Forgery = (&'static str, fn(&mut Parts), &'static [&'static str]);
 fn a_snapshot_for_something_else_is_refused_by_name() {
     let patient = Patient::new(Role::Mid);
     let forgeries: [Forgery; 9] = [
-        ("newer format", |it| it.head.format = 2, &["format 2", "up to 1"]),
+        ("newer format", |it| it.head.format = 3, &["format 3", "up to 2"]),
         (
             "other system",
             |it| it.head.store.system = "m68k-linux".into(),
@@ -956,8 +1008,11 @@ fn an_index_that_lies_is_refused() {
         ("an item with more members", |it| it.items[3].files += 1, &["members"]),
         ("an item with fewer members", |it| it.items[3].files -= 1, &["members"]),
         (
-            "an item under another name",
-            |it| it.items[3].name = it.items[3].name.replace('-', "-x"),
+            "items under each other's names",
+            |it| {
+                let name = it.items[4].name.clone();
+                it.items[4].name = std::mem::replace(&mut it.items[3].name, name);
+            },
             &["index"],
         ),
         ("a longer database", |it| it.database.as_mut().unwrap().size += 1, &["database"]),

@@ -19,7 +19,7 @@ use storecache::snapshot::{
     StoreFacts, pack,
 };
 use support::forge::{self, frame_bytes, open_bytes};
-use support::runs::{assert_same, flags, picture, restore, save};
+use support::runs::{assert_same, flags, picture, restore, run, save};
 use support::{Backend, Fixture, Flavour, Role, World, poll, tree_digest};
 
 const MIB: usize = 1 << 20;
@@ -114,7 +114,7 @@ fn item(world: &World, name: &str) -> String {
 
 /// Saves; gives back the file.
 fn saved(world: &World) -> Vec<u8> {
-    let saved = save(world);
+    let saved = run(world, "runner", "save", &["--full"]);
     let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
     fs::read(world.backend().host_path().join(name)).unwrap()
 }
@@ -441,6 +441,7 @@ fn packed(
         tool: "test".into(),
         store,
         key: "test".into(),
+        base: None,
         ingredients: BTreeMap::new(),
         origin: Origin::default(),
         created: "2026-01-01T00:00:00Z".into(),
@@ -450,13 +451,13 @@ fn packed(
         profiles: Vec::new(),
     };
     let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();
-    let options = PackOptions { level: 1, threads: 1, canonical: true };
+    let options = PackOptions { level: 1, threads: 1, canonical: true, together: MIB as u64 };
     let mut sink = |frame: Frame| {
         each(&frame);
         Ok(writer.frame(frame)?)
     };
     let packed = pack(None, inputs.collect(), &options, &mut sink)?;
-    Ok(writer.finish("nix/store", packed.items, packed.database).unwrap().0)
+    Ok(writer.finish("nix/store", packed.items, packed.database, None).unwrap().0)
 }
 
 #[test]

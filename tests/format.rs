@@ -633,6 +633,7 @@ impl Mould {
                 owner: "root".into(),
             },
             key: "storecache-golden".into(),
+            base: None,
             ingredients: BTreeMap::from([("workflow".into(), Digest::of(b"on: push"))]),
             origin: Origin {
                 repository: "owner/name".into(),
@@ -648,10 +649,11 @@ impl Mould {
             profiles: Vec::new(),
         };
         let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();
-        let options = PackOptions { level: 3, threads: 2, canonical: self.canonical };
+        let options =
+            PackOptions { level: 3, threads: 2, canonical: self.canonical, together: 1 << 20 };
         let mut sink = |frame: Frame| Ok(writer.frame(frame)?);
         let packed = pack(database, inputs.collect(), &options, &mut sink).unwrap();
-        writer.finish(items_under, packed.items, packed.database).unwrap().0
+        writer.finish(items_under, packed.items, packed.database, None).unwrap().0
     }
 }
 

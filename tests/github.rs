@@ -12,7 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 use storecache::backend::github::{GitHub, Patience, Secret};
-use storecache::backend::{Backend, EntryName, Refused};
+use storecache::backend::{Backend, EntryName, Gone, Refused};
 use storecache::key::Rung;
 use storecache::options::{CacheService as Version, GitHubService, RestApi};
 use support::azurite::{self, Azurite, NodePeer};
@@ -127,6 +127,31 @@ fn entries_of_every_size_come_back_byte_for_byte() {
             assert_eq!(service.content(&name.to_string()), content, "{version:?} {length}");
             assert_eq!(fetch(&backend, &key).unwrap(), content, "{version:?} {length}");
         }
+    }
+}
+
+#[test]
+fn entries_that_were_passed_count_as_absent_and_the_next_older_one_is_found() {
+    for version in [Version::V2, Version::V1] {
+        let service = CacheService::start();
+        let backend = backend(&service, version);
+        let rungs = [Rung::Exact("k-1".into()), Rung::Prefix("k-".into())];
+        let other = save(&backend, "k-2", b"other").unwrap();
+        save(&backend, "k-10", b"longer").unwrap();
+        let mut names: Vec<_> = (0..3).map(|n| save(&backend, "k-1", &[n]).unwrap()).collect();
+        names.reverse();
+        let found = |passed: &[EntryName]| backend.find_besides(&rungs, passed).unwrap();
+        for at in 0..3 {
+            let (name, rung) = found(&names[..at]).unwrap();
+            assert_eq!((&name, rung), (&names[at], 0), "{version:?}");
+            assert_eq!(fetch_named(&backend, &name).unwrap_or_default().len(), 1);
+        }
+        // Of a prefix, older generations of the newest key are all that can be found.
+        let newest = found(&names).map(|(name, _)| name);
+        assert!(newest.is_none_or(|name| name.key != "k-1"), "{version:?}");
+        service.evict(&names[2].to_string());
+        assert!(backend.open(&names[2]).is_err_and(|e| e.is::<Gone>()), "{version:?}");
+        assert!(backend.open(&other).is_ok());
     }
 }
 

@@ -45,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 36] = [
+pub const INPUTS: [Input; 38] = [
     Input {
         name: "operation",
         flag: None,
@@ -215,12 +215,28 @@ pub const INPUTS: [Input; 36] = [
         description: "Leave behind what was used least recently, so that the rest is at most this large unpacked",
     },
     Input {
+        name: "full",
+        flag: Some("--full"),
+        kind: Kind::Boolean,
+        default: "false",
+        used_for: For::Save,
+        description: "Save all items, also those that a snapshot holds which the new one could be a delta on",
+    },
+    Input {
+        name: "rebase-at",
+        flag: Some("--rebase-at"),
+        kind: Kind::Text,
+        default: "0.4",
+        used_for: For::Save,
+        description: "Save all items when those that are new are more than this part of the base, by size",
+    },
+    Input {
         name: "keep",
         flag: Some("--keep"),
         kind: Kind::Text,
         default: "",
         used_for: For::Save,
-        description: "Delete older entries of the same key after a save, but for the newest so many",
+        description: "Delete older entries of the same key after a save, but for the newest so many and what they need",
     },
     Input {
         name: "token",

@@ -1,6 +1,6 @@
 //! Entries as files in a directory.
 
-use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused};
+use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused};
 use crate::key::Rung;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
@@ -22,9 +22,14 @@ impl Directory {
         Directory { path }
     }
 
+    /// What the file of an entry is called.
+    pub fn file_name(name: &EntryName) -> Result<String> {
+        Ok(format!("{}{ENDING}", name.to_file_name()?))
+    }
+
     /// Where the file of an entry is.
     pub fn file_of(&self, name: &EntryName) -> Result<PathBuf> {
-        Ok(self.path.join(format!("{}{ENDING}", name.to_file_name()?)))
+        Ok(self.path.join(Self::file_name(name)?))
     }
 }
 
@@ -67,7 +72,10 @@ impl Backend for Directory {
 
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
         let path = self.file_of(name)?;
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(Gone(name.to_string()).into()),
+            opened => opened.with_context(|| format!("open {}", path.display()))?,
+        };
         let size = file.metadata().with_context(|| format!("open {}", path.display()))?.len();
         Ok(Box::new(FileReader { file, size }))
     }

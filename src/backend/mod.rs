@@ -39,8 +39,18 @@ pub trait Backend {
 
     /// The newest entry of the first rung that has any, and the number of that rung.
     fn find(&self, rungs: &[Rung]) -> Result<Option<(EntryName, usize)>> {
+        self.find_besides(rungs, &[])
+    }
+
+    /// The same, as if the entries `passed` were not there.
+    fn find_besides(
+        &self,
+        rungs: &[Rung],
+        passed: &[EntryName],
+    ) -> Result<Option<(EntryName, usize)>> {
         for (number, rung) in rungs.iter().enumerate() {
-            if let Some(entry) = self.entries(rung)?.into_iter().next() {
+            let mut entries = self.entries(rung)?.into_iter();
+            if let Some(entry) = entries.find(|entry| !passed.contains(&entry.name)) {
                 return Ok(Some((entry.name, number)));
             }
         }
@@ -55,6 +65,9 @@ pub trait Backend {
     fn entries(&self, rung: &Rung) -> Result<Vec<Entry>>;
 
     /// Opens an entry for reading in ranges.
+    ///
+    /// # Errors
+    /// [`Gone`] when there is none of that name.
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>>;
 
     /// Begins a new entry. It appears, whole, when its writer is finished, and never otherwise. Its
@@ -77,6 +90,11 @@ pub enum Refused {
     #[error("somebody else has saved {0}, or is about to")]
     Taken(String),
 }
+
+/// There is no entry of this name, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no entry {0} (any more)")]
+pub struct Gone(pub String);
 
 /// Reading in ranges.
 pub trait ReadAt {

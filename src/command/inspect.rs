@@ -1,14 +1,16 @@
 //! `inspect`: what a snapshot is and holds, from its two ends alone.
 
+use super::entry::OpenEntry;
 use super::{Ending, lookup, or_json};
-use crate::backend::ReadAt;
+use crate::backend::{Directory, Gone, ReadAt};
 use crate::options::Look;
 use crate::report;
-use crate::snapshot::Opened;
+use crate::snapshot::{Index, Opened};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// Prints head and index.
 pub fn inspect(options: &Look) -> Result<Ending> {
@@ -16,8 +18,9 @@ pub fn inspect(options: &Look) -> Result<Ending> {
 }
 
 fn run(options: &Look) -> Result<Ending> {
-    let (name, opened, _) = open(options)?;
-    let Opened { head, index, length, .. } = &opened;
+    let entry = open(options)?;
+    let Opened { head, index, length, index_bytes } = &entry.opened;
+    let name = entry.name.clone();
     let raw: u64 = index.frames.iter().map(|f| f.raw).sum();
     let files: u64 = index.items.iter().map(|i| i.files).sum();
     if options.output.json {
@@ -27,13 +30,23 @@ fn run(options: &Look) -> Result<Ending> {
             "head": head,
             "cache_version": head.cache_version(),
             "archive": index.archive,
+            "index": Index::identity(index_bytes)?,
             "items": index.items.len(),
             "files": files,
             "frames": index.frames.len(),
-            "bytes": { "snapshot": length, "packed": raw, "unpacked": disk(&opened) },
+            "bytes": { "snapshot": length, "packed": raw, "unpacked": disk(&entry.opened) },
         });
+        if let Some(base) = &index.base {
+            let there = entry.base.is_some();
+            let items = base.items.len();
+            object["base"] =
+                json!({ "entry": base.entry, "index": base.index, "items": items, "there": there });
+        }
         if options.items {
             object["item_list"] = serde_json::to_value(&index.items)?;
+            if let Some(base) = &index.base {
+                object["base"]["item_list"] = serde_json::to_value(&base.items)?;
+            }
         }
         report::answer(object)?;
         return Ok(Ending::Done);
@@ -50,6 +63,8 @@ fn run(options: &Look) -> Result<Ending> {
         ("size", format!("{} packed into {}", report::bytes(raw), report::bytes(*length))),
         ("frames", index.frames.len().to_string()),
         ("content", index.archive.to_string()),
+        ("base", index.base.as_ref().map(|base| base.entry.clone()).unwrap_or_default()),
+        ("inherited", inherited(&entry)),
     ];
     rows.retain(|(_, value)| !value.is_empty());
     report::answer(report::table(&rows).trim_end())?;
@@ -58,44 +73,72 @@ fn run(options: &Look) -> Result<Ending> {
             let size = report::bytes(item.nar_size.unwrap_or(item.disk));
             report::answer(format!("{size:>9}  {}", item.name))?;
         }
+        for name in index.inherited() {
+            report::answer(format!("{:>9}  {name}", "in base"))?;
+        }
     }
     Ok(Ending::Done)
+}
+
+/// What is to be said of the base besides its name.
+fn inherited(entry: &OpenEntry) -> String {
+    let Some(base) = &entry.opened.index.base else { return String::new() };
+    let items = report::plural(base.items.len() as u64, "item");
+    match &entry.base {
+        Some(_) => format!("{items} in the base, which is there"),
+        None => format!("{items} in the base, which is not there: nobody can restore this"),
+    }
 }
 
 fn disk(opened: &Opened) -> u64 {
     opened.index.items.iter().map(|item| item.disk).sum()
 }
 
-/// Opens the snapshot that is meant: a file, or what the ladder finds.
-pub fn open(options: &Look) -> Result<(String, Opened, Box<dyn ReadAt>)> {
-    let (name, mut reader): (String, Box<dyn ReadAt>) = match &options.file {
-        Some(path) => {
-            let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                bail!("{} is no file", path.display());
+/// Opens the snapshot that is meant: a file, or what the ladder finds. Its base too, where that is found:
+/// beside the file, or where the entry is.
+pub fn open(options: &Look) -> Result<OpenEntry> {
+    let Some(path) = &options.file else {
+        let kind = lookup::kind(&options.store)?;
+        let key = lookup::key(&options.store, &options.key, kind, None)?;
+        let backend = lookup::backend(&options.backend, kind)?;
+        let Some((name, _)) = lookup::find(backend.as_ref(), &key.ladder, &[])? else {
+            bail!("no entry for {} in {}", key.text, backend.describe());
+        };
+        let mut entry = OpenEntry::read(name.to_string(), backend.open(&name)?, &mut 0)?;
+        if let Some(base) = entry.base_name()? {
+            match backend.open(&base) {
+                Err(e) if e.is::<Gone>() => {}
+                reader => entry.put_on(OpenEntry::read(base.to_string(), reader?, &mut 0)?)?,
             }
-            let size = metadata.len();
-            (path.display().to_string(), Box::new(OpenFile { file, size }))
         }
-        None => {
-            let kind = lookup::kind(&options.store)?;
-            let key = lookup::key(&options.store, &options.key, kind, None)?;
-            let backend = lookup::backend(&options.backend, kind)?;
-            let Some((name, _)) = lookup::find(backend.as_ref(), &key.ladder)? else {
-                bail!("no entry for {} in {}", key.text, backend.describe());
-            };
-            (name.to_string(), backend.open(&name)?)
-        }
+        return Ok(entry);
     };
-    let opened =
-        lookup::open(reader.as_mut(), &mut 0).with_context(|| format!("{name} cannot be used"))?;
-    Ok((name, opened, reader))
+    let mut entry = OpenEntry::read(path.display().to_string(), OpenFile::boxed(path)?, &mut 0)?;
+    if let Some(base) = entry.base_name()? {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let beside = directory.join(Directory::file_name(&base)?);
+        if beside.is_file() {
+            let name = beside.display().to_string();
+            entry.put_on(OpenEntry::read(name, OpenFile::boxed(&beside)?, &mut 0)?)?;
+        }
+    }
+    Ok(entry)
 }
 
 struct OpenFile {
     file: File,
     size: u64,
+}
+
+impl OpenFile {
+    fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            bail!("{} is no file", path.display());
+        }
+        Ok(Box::new(OpenFile { file, size: metadata.len() }))
+    }
 }
 
 impl ReadAt for OpenFile {

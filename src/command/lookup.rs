@@ -80,9 +80,14 @@ pub fn backend(options: &BackendOptions, kind: StoreKind) -> Result<Box<dyn Back
     }
 }
 
-/// Climbs down the ladder; gives back the newest entry of the first rung that has any.
-pub fn find(backend: &dyn Backend, ladder: &Ladder) -> Result<Option<(EntryName, Hit)>> {
-    let found = backend.find(&ladder.rungs)?;
+/// Climbs down the ladder; gives back the newest entry of the first rung that has any besides those that
+/// were `passed`.
+pub fn find(
+    backend: &dyn Backend,
+    ladder: &Ladder,
+    passed: &[EntryName],
+) -> Result<Option<(EntryName, Hit)>> {
+    let found = backend.find_besides(&ladder.rungs, passed)?;
     Ok(found.map(|(name, number)| {
         let hit = match ladder.rungs[number] {
             Rung::Exact(_) => Hit::Exact,

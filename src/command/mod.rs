@@ -1,8 +1,10 @@
 //! One file for each verb; each reads as the story of what it does.
 
 mod action;
+mod base;
 mod cancel;
 mod doctor;
+mod entry;
 mod inspect;
 mod key;
 mod lint;

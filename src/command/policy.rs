@@ -1,5 +1,6 @@
 //! Whether a save is worth doing. Whatever the answer, the reason is told.
 
+use super::entry::OpenEntry;
 use super::state::State;
 use super::{cancel, lookup};
 use crate::backend::{Backend, EntryName};
@@ -36,20 +37,19 @@ impl Newest {
     /// be superseded.
     pub fn read(
         policy: &SavePolicy,
-        backend: &dyn Backend,
-        entry: Option<&EntryName>,
+        entry: Option<(&EntryName, &Result<OpenEntry>)>,
         state: Option<&State>,
         outcome: &mut Outcome,
     ) -> Option<Self> {
-        let entry = entry.filter(|_| policy.policy == Policy::Auto)?;
+        let (entry, opened) = entry.filter(|_| policy.policy == Policy::Auto)?;
         let name = entry.to_string();
         let tried = state.filter(|state| state.restore.entry.as_ref() == Some(&name));
         if tried.is_some_and(|state| state.restore.failed) {
             return None;
         }
         let fell_short = tried.is_some_and(|state| state.restore.items.skipped > 0);
-        match held(backend, entry) {
-            Ok(holds) => Some(Newest { name, holds, fell_short }),
+        match opened {
+            Ok(opened) => Some(Newest { name, holds: held(opened), fell_short }),
             // The save ends at once for the same.
             Err(_) if cancel::called_off() => None,
             Err(e) => {
@@ -61,32 +61,31 @@ impl Newest {
     }
 }
 
-fn held(backend: &dyn Backend, entry: &EntryName) -> Result<Vec<KnownItem>> {
-    let mut reader = backend.open(entry)?;
-    let opened = lookup::open(reader.as_mut(), &mut 0)?;
-    let known = opened
-        .index
-        .items
-        .into_iter()
-        .map(|i| KnownItem { name: i.name, fingerprint: i.fingerprint });
-    Ok(known.collect())
+/// What is in an entry and in its base.
+fn held(entry: &OpenEntry) -> Vec<KnownItem> {
+    let index = &entry.opened.index;
+    let own = index.items.iter();
+    let own = own.map(|i| KnownItem { name: i.name.clone(), fingerprint: i.fingerprint });
+    let inherited = index.inherited();
+    own.chain(inherited.map(|name| KnownItem { name: name.to_owned(), fingerprint: None }))
+        .collect()
 }
 
-/// The entry that another job with the same key has saved since `before` was the newest, if it has as
+/// The entry that another job with the same key has saved since `before` were all there was, if it has as
 /// many items as this save would have: then a second one would only take room. What cannot be found
 /// out is no reason to throw a snapshot away.
 pub fn overtaken(
     policy: &SavePolicy,
     backend: &dyn Backend,
     exact: &Ladder,
-    before: Option<&EntryName>,
+    before: &[EntryName],
     items: u64,
 ) -> Option<EntryName> {
     if policy.policy != Policy::Auto {
         return None;
     }
-    let (name, _) = lookup::find(backend, exact).ok()??;
-    if Some(&name) == before {
+    let (name, _) = lookup::find(backend, exact, &[]).ok()??;
+    if before.contains(&name) {
         return None;
     }
     let mut reader = backend.open(&name).ok()?;

@@ -7,7 +7,7 @@ use super::lookup;
 use crate::daemon::Client;
 use crate::options::{Restore, Save, StoreOptions};
 use crate::report::{self, Outcome, Profile};
-use crate::snapshot::{ItemEntry, Opened, ProfileFacts};
+use crate::snapshot::{BaseItem, ItemEntry, Opened, ProfileFacts};
 use crate::store::{
     ItemName, Layout, PROFILES, Person, Profiles, StoreKind, is_plain_name, make_shortcut,
     profile_item, profile_path,
@@ -64,9 +64,15 @@ pub fn find(options: &Save, outcome: &mut Outcome) -> Vec<ProfileFacts> {
 }
 
 /// Books the profiles of a snapshot on the report, once it is known what was packed.
-pub fn packed(profiles: &[ProfileFacts], items: &[ItemEntry], outcome: &mut Outcome) {
+pub fn packed(
+    profiles: &[ProfileFacts],
+    items: &[ItemEntry],
+    inherited: &[BaseItem],
+    outcome: &mut Outcome,
+) {
     for ProfileFacts { name, item } in profiles {
-        if !items.iter().any(|packed| packed.name == *item) {
+        let inherited = inherited.iter().any(|there| there.name == *item);
+        if !inherited && !items.iter().any(|packed| packed.name == *item) {
             outcome.warnings.push(format!(
                 "the profile {name} leads to {item}, which is not among the items; it comes back \
                  where that is there already"
@@ -186,7 +192,7 @@ impl<'a> Return<'a> {
                 daemon.keep(&path).and_then(|()| daemon.is_valid(&path)).context("ask the daemon")
             }
             Err(_) => {
-                let packed = self.opened.index.items.iter().any(|it| it.name == item.as_str());
+                let packed = self.opened.index.holds(item.as_str());
                 Ok(packed || self.layout.store().join(item.as_str()).exists())
             }
         }

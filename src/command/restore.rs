@@ -1,18 +1,21 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
 use super::Ending;
-use super::lookup::{self, find};
+use super::entry::{BaseGone, OpenEntry};
+use super::lookup::find;
 use super::profiles;
 use super::require;
 use super::session::{Session, failure, reported, tell_skipped};
 use super::state::{Begun, State};
 use super::summary;
-use crate::backend::{ReadAt, Refused};
+use crate::backend::{Backend, Refused};
+use crate::key::Ladder;
 use crate::options::Restore;
 use crate::privileged::client::{RootFailure, RootHalf};
-use crate::privileged::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored};
-use crate::report::{self, Hit, Outcome, Progress};
-use crate::snapshot::{Index, Opened};
+use crate::privileged::protocol::{
+    FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, Which,
+};
+use crate::report::{self, BaseUse, Hit, Outcome, Progress};
 use anyhow::{Context, Result, anyhow, bail};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -87,36 +90,23 @@ fn restore_items(
     let Session { root, key, backend, progress } = session;
     progress.fold("restore: look for an entry");
     let looking = Instant::now();
-    let found = find(backend.as_ref(), &key.ladder);
+    let found = look(backend.as_ref(), &key.ladder, outcome);
     // The cache service may have turned out to speak another version than was thought.
     outcome.backend = backend.describe();
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
-    let (name, hit) = match found {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            let nothing = format!("no entry for the key or its prefixes in {}", outcome.backend);
-            outcome.reason = Some(nothing);
-            return Ok(BTreeMap::new());
-        }
-        Err(e) if e.is::<Refused>() => {
-            outcome.reason = Some(e.to_string());
-            return Ok(BTreeMap::new());
-        }
-        Err(e) => return Err(e),
-    };
-    outcome.matched_key = Some(name.key.clone());
-    outcome.entry = Some(name.to_string());
-    let mut reader = backend.open(&name)?;
-    outcome.bytes.snapshot = reader.size();
-    let opened = lookup::open(reader.as_mut(), &mut outcome.bytes.downloaded)
-        .with_context(|| format!("the snapshot {name} cannot be used"))?;
-    outcome.seconds.lookup = looking.elapsed().as_secs_f64();
-    outcome.created = Some(opened.head.created.clone());
-    outcome.seconds.cold = opened.head.cold_seconds;
+    let Some((mut entry, hit)) = found? else { return Ok(BTreeMap::new()) };
+    let head = &entry.opened.head;
+    outcome.bytes.snapshot = entry.size();
+    outcome.base =
+        head.base.clone().map(|base| BaseUse { entry: Some(base), ..BaseUse::default() });
+    outcome.created = Some(head.created.clone());
+    outcome.seconds.cold = head.cold_seconds;
     let found = || {
-        let items = report::plural(opened.head.items, "item");
-        format!("{items} in {}, made {}", report::bytes(opened.length), opened.head.created)
+        let items = report::plural(head.items, "item");
+        let on = head.base.iter().map(|base| format!(", a delta on {base}")).collect::<String>();
+        format!("{items} in {}, made {}{on}", report::bytes(entry.size()), head.created)
     };
+    let name = &entry.name;
     progress.detail(|| format!("{} entry {name}: {}", hit.name(), found()));
     if options.lookup_only {
         outcome.hit = hit;
@@ -126,13 +116,13 @@ fn restore_items(
 
     outcome.phase = Phase::Plan.name();
     progress.fold("restore: plan");
+    let opened = entry.opened.clone();
     let mut fetch = Fetch {
-        reader: reader.as_mut(),
-        index: &opened.index,
+        entry: &mut entry,
         downloaded: &mut outcome.bytes.downloaded,
         seconds: &mut outcome.seconds.download,
     };
-    let plan = plan(root, options, &opened, &mut fetch)?;
+    let plan = plan(root, options, &mut fetch)?;
     outcome.hit = hit;
     outcome.items.present = plan.present;
     outcome.items.skipped = plan.skipped.len() as u64;
@@ -181,31 +171,70 @@ fn restore_items(
     outcome.seconds.unpack = (whole - other).max(0.0);
     profiles::restore(options, &opened, outcome);
     let brought: HashSet<String> = restored.names.into_iter().collect();
-    let items = opened.index.items.into_iter().filter(|item| brought.contains(&item.name));
-    Ok(items.map(|item| (item.name, item.used)).collect())
+    let inherited = opened.index.base.into_iter().flat_map(|base| base.items);
+    let own = opened.index.items.into_iter().map(|item| (item.name, item.used));
+    let items = own.chain(inherited.map(|item| (item.name, item.used)));
+    Ok(items.filter(|(name, _)| brought.contains(name)).collect())
+}
+
+/// The best entry that can be restored, open. A delta whose base is gone counts as absent. Without any,
+/// the reason is booked.
+fn look(
+    backend: &dyn Backend,
+    ladder: &Ladder,
+    outcome: &mut Outcome,
+) -> Result<Option<(OpenEntry, Hit)>> {
+    let mut passed = Vec::new();
+    loop {
+        let (name, hit) = match find(backend, ladder, &passed) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                (outcome.matched_key, outcome.entry) = (None, None);
+                let nothing =
+                    format!("no entry for the key or its prefixes in {}", outcome.backend);
+                outcome.reason = Some(nothing);
+                return Ok(None);
+            }
+            Err(e) if e.is::<Refused>() => {
+                outcome.reason = Some(e.to_string());
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        outcome.matched_key = Some(name.key.clone());
+        outcome.entry = Some(name.to_string());
+        match OpenEntry::open(backend, &name, &mut outcome.bytes.downloaded) {
+            Ok(entry) => return Ok(Some((entry, hit))),
+            Err(e) if e.is::<BaseGone>() => {
+                outcome.passed_over.push((name.to_string(), e.to_string()));
+                passed.push(name);
+            }
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Gives the root half index and database; gets back what it wants of the rest.
-fn plan(
-    root: &mut RootHalf,
-    options: &Restore,
-    opened: &Opened,
-    fetch: &mut Fetch<'_>,
-) -> Result<Plan> {
+fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result<Plan> {
+    let opened = &fetch.entry.opened;
+    let database = opened.index.database.as_ref().map(|database| database.frames);
     let request = RestoreRequest {
         store: opened.head.store.clone(),
         threads: options.threads,
         replace: options.replace,
     };
     root.send(&Request::Restore(request), &opened.index_bytes)?;
+    if let Some(base) = &fetch.entry.base {
+        root.send(&Request::Base(base.opened.head.store.clone()), &base.opened.index_bytes)?;
+    }
     loop {
         match root.receive()?.0 {
             Reply::NeedDatabase => {
-                let database = opened.index.database.as_ref();
-                let frames = database.context("the snapshot has no database")?.frames;
+                let frames = database.context("the snapshot has no database")?;
                 for number in frames.0..=frames.1 {
-                    let bytes = fetch.frame(number)?;
-                    root.send(&Request::Frame { number }, &bytes)?;
+                    let frame = FrameId { which: Which::Entry, number };
+                    let bytes = fetch.frame(frame)?;
+                    root.send(&Request::Frame(frame), &bytes)?;
                 }
             }
             Reply::Plan(plan) => return Ok(plan),
@@ -221,10 +250,10 @@ fn stage_and_commit(
     fetch: &mut Fetch<'_>,
     progress: &mut Progress,
 ) -> Result<Restored> {
-    fetch.expect(&plan.frames);
-    for &number in &plan.frames {
-        let bytes = fetch.frame(number)?;
-        root.send(&Request::Frame { number }, &bytes)?;
+    fetch.entry.expect(&plan.frames);
+    for &frame in &plan.frames {
+        let bytes = fetch.frame(frame)?;
+        root.send(&Request::Frame(frame), &bytes)?;
         while let Some(reply) = root.try_receive()? {
             if let Reply::Progress { items, bytes } = reply {
                 progress.at(bytes, Some(items));
@@ -241,29 +270,18 @@ fn stage_and_commit(
     }
 }
 
-/// Frames of one entry, counted and timed.
+/// Frames of an entry, counted and timed.
 struct Fetch<'a> {
-    reader: &'a mut dyn ReadAt,
-    index: &'a Index,
+    entry: &'a mut OpenEntry,
     downloaded: &'a mut u64,
     seconds: &'a mut f64,
 }
 
 impl Fetch<'_> {
-    /// Says which frames come next.
-    fn expect(&mut self, numbers: &[u32]) {
-        let frames = numbers.iter().filter_map(|&number| self.index.frames.get(number as usize));
-        self.reader.expect(&frames.map(|f| f.at..f.at + f.size).collect::<Vec<_>>());
-    }
-
-    fn frame(&mut self, number: u32) -> Result<Vec<u8>> {
+    fn frame(&mut self, frame: FrameId) -> Result<Vec<u8>> {
         let started = Instant::now();
-        let entry = self.index.frames.get(number as usize).context("no such frame")?;
-        let mut bytes = vec![0; usize::try_from(entry.size)?];
-        self.reader
-            .read_at(entry.at, &mut bytes)
-            .with_context(|| format!("read frame {number} of the snapshot"))?;
-        *self.downloaded += entry.size;
+        let bytes = self.entry.frame(frame)?;
+        *self.downloaded += bytes.len() as u64;
         *self.seconds += started.elapsed().as_secs_f64();
         Ok(bytes)
     }

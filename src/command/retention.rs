@@ -1,18 +1,29 @@
-//! Which entries go after a save: older generations of the same key, and nothing else.
+//! Which entries go after a save: older generations of the same key that no entry needs, and nothing
+//! else.
 
 use super::cancel;
-use crate::backend::{Backend, Entry};
+use super::entry::Standing;
+use crate::backend::{Backend, Entry, EntryName};
 use crate::key::Rung;
 use crate::report::Outcome;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 /// Deletes what is older than the newest `keep` generations of the key that was just saved. The entry
 /// is there by now, so what fails here is a warning, and what is left goes after the next save.
 pub fn retain(backend: &dyn Backend, written: &Entry, keep: NonZeroUsize, outcome: &mut Outcome) {
     let listed = backend.entries(&Rung::Exact(written.name.key.clone()));
-    let superseded = match listed {
-        Ok(entries) => superseded(entries, written, keep),
+    let chosen = listed.and_then(|entries| {
+        let standing = |name: &EntryName| {
+            Standing::of(backend, name).with_context(|| format!("find out what {name} needs"))
+        };
+        // Deltas of other keys may need an entry of this one.
+        let all = || backend.entries(&Rung::Prefix(String::new()));
+        unneeded(superseded(entries, written, keep), written, &all, &standing)
+    });
+    let superseded = match chosen {
+        Ok(superseded) => superseded,
         Err(_) if cancel::called_off() => return,
         Err(e) => {
             outcome.warnings.push(format!("superseded entries stay: {e:#}"));
@@ -28,8 +39,7 @@ pub fn retain(backend: &dyn Backend, written: &Entry, keep: NonZeroUsize, outcom
     }
 }
 
-/// The choice: what of `entries` goes, newest first. Whatever else has to be kept, say because another
-/// entry builds on it, is to be taken out here.
+/// The choice, first half: what of `entries` is old, newest first.
 fn superseded(mut entries: Vec<Entry>, written: &Entry, keep: NonZeroUsize) -> Vec<Entry> {
     // A backend may tell fewer keys apart than we do, or not show yet what was just written.
     entries.retain(|entry| entry.name.key == written.name.key && entry.name != written.name);
@@ -38,6 +48,34 @@ fn superseded(mut entries: Vec<Entry>, written: &Entry, keep: NonZeroUsize) -> V
     let old = entries.into_iter().skip(keep.get());
     // A clock that was set back may make the newest entry look old.
     old.filter(|entry| entry.name != written.name).collect()
+}
+
+/// The choice, second half: those of `old` that no entry is a delta on which stays, of whichever key.
+/// `all` lists every entry, and `standing` tells what one is to others.
+fn unneeded(
+    mut old: Vec<Entry>,
+    written: &Entry,
+    all: &dyn Fn() -> Result<Vec<Entry>>,
+    standing: &dyn Fn(&EntryName) -> Result<Standing>,
+) -> Result<Vec<Entry>> {
+    let mut any_full = false;
+    for entry in &old {
+        any_full |= matches!(standing(&entry.name)?, Standing::Full);
+    }
+    if !any_full {
+        return Ok(old);
+    }
+    let going: HashSet<&EntryName> = old.iter().map(|entry| &entry.name).collect();
+    let listed = all()?;
+    let staying = listed.iter().chain([written]).map(|entry| &entry.name);
+    let mut needed = HashSet::new();
+    for name in staying.filter(|name| !going.contains(name)) {
+        if let Standing::DeltaOn(base) = standing(name)? {
+            needed.insert(base);
+        }
+    }
+    old.retain(|entry| !needed.contains(&entry.name));
+    Ok(old)
 }
 
 fn delete(backend: &dyn Backend, entries: &[Entry], deleted: &mut Vec<String>) -> Result<()> {
@@ -54,7 +92,6 @@ fn delete(backend: &dyn Backend, entries: &[Entry], deleted: &mut Vec<String>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::EntryName;
 
     fn entry(second: u8) -> Entry {
         named("k", second)

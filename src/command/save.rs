@@ -1,18 +1,21 @@
 //! `save`: decide, freeze, pack, write, drop what is superseded, report.
 
+use super::base::Foundation;
+use super::entry::{BaseGone, OpenEntry};
 use super::lookup::find;
 use super::policy::{self, Newest};
 use super::session::{Session, failure, reported, tell_skipped};
 use super::state::State;
 use super::{Ending, profiles, retention, summary};
 use crate::action;
-use crate::backend::{EntryName, Refused};
+use crate::backend::{Backend, EntryName, Refused};
 use crate::key::Ladder;
 use crate::options::{Baseline, JobStatus, Policy, Save};
 use crate::privileged::client::RootHalf;
 use crate::privileged::protocol::{Phase, Reply, Request, SaveRequest};
-use crate::report::{self, Growth, Outcome, Progress};
-use crate::snapshot::{Digest, FORMAT, Frame, Head, SnapshotWriter, StoreFacts};
+use crate::report::{self, BaseUse, Growth, Outcome, Progress};
+use crate::snapshot::{DELTA, Digest, FULL, Frame, Head, SnapshotWriter, StoreFacts};
+use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -71,21 +74,24 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     progress.fold("save: look for what is there");
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
-    let newest = match find(backend.as_ref(), &exact) {
-        Ok(newest) => newest,
-        // A run may write without being allowed to read.
-        Err(e) if e.is::<Refused>() => None,
-        Err(e) => return Err(e),
-    };
+    // A plain directory may change under its name.
+    let delta = options.delta.filter(|_| outcome.store != StoreKind::Plain.name());
+    let needed = delta.is_some() || policy.policy == Policy::Auto;
+    let mut seen = Vec::new();
+    let found = look(backend.as_ref(), &exact, needed, &mut seen, outcome)?;
     // The cache service may have turned out to speak another version than was thought.
     outcome.backend = backend.describe();
-    if let Some((name, hit)) = &newest {
-        outcome.hit = *hit;
-        outcome.matched_key = Some(name.key.clone());
-    }
-    let newest = newest.as_ref().map(|(name, _)| name);
-    let before = newest.cloned();
-    let newest = Newest::read(policy, backend.as_ref(), newest, state, outcome);
+    let newest = found.as_ref().map(|(name, opened)| (name, opened));
+    let newest = Newest::read(policy, newest, state, outcome);
+    let foundation = match (delta, options.delta) {
+        (Some(_), _) => Foundation::find(backend.as_ref(), found, state, outcome),
+        (None, None) => {
+            let reason = Some("that was asked for with --full".into());
+            outcome.base = Some(BaseUse { reason, ..BaseUse::default() });
+            None
+        }
+        (None, Some(_)) => None,
+    };
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
     outcome.phase = Phase::Pack.name();
@@ -99,10 +105,12 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         restored: state.map(|state| state.restored.clone()).unwrap_or_default(),
         roots: options.roots.clone(),
         max_size: options.max_size,
+        base: foundation.as_ref().map(|foundation| foundation.items.clone()),
     };
     root.send(&Request::Save(request), &[])?;
     let reply = root.receive()?.0;
-    let Reply::Frozen { items, nar_bytes, facts, left_out, outside, behind, growth, used } = reply
+    let Reply::Frozen { items, nar_bytes, facts, left_out, outside, behind, growth, own, used } =
+        reply
     else {
         bail!("the root half did not freeze the store");
     };
@@ -120,25 +128,36 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         outcome.reason = Some(reason);
         return Ok(());
     }
-    progress.detail(|| format!("{} to pack", report::plural(items, "item")));
-    progress.phase("pack", nar_bytes, Some(items));
     let ingredients = state.map_or_else(|| key.digests(), |state| state.ingredients.clone());
     let cold_seconds = outcome.seconds.cold;
-    let head =
+    let mut head =
         Head { profiles, cold_seconds, ..head(&key.text, ingredients, facts, items, nar_bytes) };
+    let foundation = foundation
+        .zip(delta)
+        .filter(|(foundation, delta)| foundation.carries(delta, own, &head, outcome))
+        .map(|(foundation, _)| foundation);
+    let to_pack = own.filter(|_| foundation.is_some());
+    let (items, nar_bytes) =
+        to_pack.map_or((items, nar_bytes), |own| (own.items, own.nar_bytes.unwrap_or(nar_bytes)));
+    if let Some(foundation) = &foundation {
+        head.format = DELTA;
+        head.base = Some(foundation.name().to_owned());
+        progress.detail(|| format!("a delta on {}", foundation.name()));
+    }
+    progress.detail(|| format!("{} to pack", report::plural(items, "item")));
+    progress.phase("pack", nar_bytes, Some(items));
     let entry = EntryName::new(&key.text);
     if options.dry_run {
-        root.send(&Request::Pack, &[])?;
-        pack(&mut root, std::io::sink(), &head, &mut progress, outcome)?;
+        let out = std::io::sink();
+        pack(&mut root, out, &head, foundation.as_ref(), &mut progress, outcome)?;
         return Ok(());
     }
     let writer = match backend.create(&entry) {
         Ok(writer) => writer,
         Err(e) => return not_saved(e.downcast::<Refused>()?, policy.policy, outcome),
     };
-    root.send(&Request::Pack, &[])?;
-    let writer = pack(&mut root, writer, &head, &mut progress, outcome)?;
-    let others = policy::overtaken(policy, backend.as_ref(), &exact, before.as_ref(), items);
+    let writer = pack(&mut root, writer, &head, foundation.as_ref(), &mut progress, outcome)?;
+    let others = policy::overtaken(policy, backend.as_ref(), &exact, &seen, head.items);
     if let Some(name) = others {
         drop(writer);
         return not_saved(Refused::Taken(name.to_string()), policy.policy, outcome);
@@ -153,6 +172,37 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         retention::retain(backend.as_ref(), &written, keep, outcome);
     }
     Ok(())
+}
+
+/// The newest entry of the key, opened, if that is `needed`. A delta without its base is as good as none.
+/// Whatever is found is noted in `seen`.
+fn look(
+    backend: &dyn Backend,
+    exact: &Ladder,
+    needed: bool,
+    seen: &mut Vec<EntryName>,
+    outcome: &mut Outcome,
+) -> Result<Option<(EntryName, Result<OpenEntry>)>> {
+    loop {
+        let found = match find(backend, exact, seen) {
+            // A run may write without being allowed to read.
+            Err(e) if e.is::<Refused>() => return Ok(None),
+            found => found?,
+        };
+        let Some((name, hit)) = found else { return Ok(None) };
+        outcome.hit = hit;
+        outcome.matched_key = Some(name.key.clone());
+        seen.push(name.clone());
+        if !needed {
+            return Ok(None);
+        }
+        match OpenEntry::open(backend, &name, &mut 0) {
+            Err(e) if e.is::<BaseGone>() => {
+                outcome.passed_over.push((name.to_string(), e.to_string()));
+            }
+            opened => return Ok(Some((name, opened))),
+        }
+    }
 }
 
 /// Books why the backend takes no entry. Whoever asked for a save in any case is told by an error,
@@ -174,14 +224,17 @@ fn baseline(options: &Save, state: Option<&State>) -> Vec<String> {
     }
 }
 
-/// Takes the frames from the root half and lays out a snapshot of them.
+/// Takes the frames from the root half and lays out a snapshot of them, a delta where it has a
+/// foundation.
 fn pack<W: Write>(
     root: &mut RootHalf,
     out: W,
     head: &Head,
+    foundation: Option<&Foundation>,
     progress: &mut Progress,
     outcome: &mut Outcome,
 ) -> Result<W> {
+    root.send(&Request::Pack { delta: foundation.is_some() }, &[])?;
     let packing = Instant::now();
     let mut writing = 0.0;
     let mut snapshot = SnapshotWriter::new(out, head)?;
@@ -199,9 +252,10 @@ fn pack<W: Write>(
                 snapshot.frame(frame).context("write the snapshot")?;
                 writing += before.elapsed().as_secs_f64();
             }
-            Reply::Packed { items_under, items, database, missing, left_out } => {
-                profiles::packed(&head.profiles, &items, outcome);
-                outcome.items.saved = items.len() as u64;
+            Reply::Packed { items_under, items, inherited, database, missing, left_out } => {
+                profiles::packed(&head.profiles, &items, &inherited, outcome);
+                outcome.items.saved = (items.len() + inherited.len()) as u64;
+                outcome.items.inherited = inherited.len() as u64;
                 outcome.items.skipped += missing.len() as u64;
                 let gone = |name| {
                     (
@@ -213,8 +267,10 @@ fn pack<W: Write>(
                 let passed = |name| (name, "neither file, directory nor link".to_owned());
                 outcome.skipped.extend(missing.into_iter().map(gone));
                 outcome.skipped.extend(left_out.into_iter().map(passed));
-                let (out, _, length) =
-                    snapshot.finish(&items_under, items, database).context("write the snapshot")?;
+                let base = foundation.map(|foundation| foundation.named(inherited));
+                let (out, _, length) = snapshot
+                    .finish(&items_under, items, database, base)
+                    .context("write the snapshot")?;
                 outcome.bytes.snapshot = length;
                 outcome.seconds.upload = writing;
                 outcome.seconds.pack = packing.elapsed().as_secs_f64() - writing;
@@ -233,10 +289,11 @@ fn head(
     nar_bytes: u64,
 ) -> Head {
     Head {
-        format: FORMAT,
+        format: FULL,
         tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
         store,
         key: key.to_owned(),
+        base: None,
         ingredients,
         origin: action::origin(),
         created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -256,12 +313,16 @@ fn tell(outcome: &Outcome) {
     let verb = if outcome.dry_run { "would save" } else { "saved" };
     report::note(format!(
         "storecache: {verb} {} as {} ({} packed into {}) in {}",
-        report::plural(items.saved, "item"),
+        report::plural(items.saved - items.inherited, "item"),
         outcome.entry.as_deref().unwrap_or(&outcome.key),
         report::bytes(bytes.packed),
         report::bytes(bytes.snapshot),
         report::seconds(seconds.total),
     ));
+    if let Some(base) = outcome.base.as_ref().and_then(BaseUse::used) {
+        let inherited = report::plural(items.inherited, "item");
+        report::note(format!("storecache: {inherited} more are in {base}, on which it is a delta"));
+    }
     if items.baseline > 0 {
         report::note(format!(
             "storecache: left out {} from before the restore",

@@ -1,11 +1,12 @@
 //! `verify`: a snapshot to the last byte, without touching a store.
 
+use super::entry::OpenEntry;
 use super::inspect::open;
 use super::{Ending, cancel, or_json};
-use crate::backend::ReadAt;
 use crate::options::Look;
+use crate::privileged::protocol::{FrameId, Which};
 use crate::report::{self, Progress};
-use crate::snapshot::{Opened, Verifier, write_database};
+use crate::snapshot::{Opened, Verified, Verifier, write_database};
 use crate::store::{Layout, SnapshotDatabase, StoreKind};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -22,40 +23,46 @@ pub fn verify(options: &Look) -> Result<Ending> {
 fn run(options: &Look) -> Result<Ending> {
     let started = Instant::now();
     let cancelled = cancel::on_signals()?;
-    let (name, opened, mut reader) = open(options)?;
-    let index = &opened.index;
+    let mut entry = open(options)?;
+    let name = entry.name.clone();
     let mut progress = Progress::new(options.output.quiet);
-    progress.phase("verify", index.frames.iter().map(|f| f.size).sum(), None);
+    let files = entry.base.as_deref().into_iter().chain([&entry]);
+    let sizes = files.flat_map(|file| &file.opened.index.frames).map(|frame| frame.size);
+    progress.phase("verify", sizes.sum(), None);
 
-    let mut verifier = Verifier::new(index)?;
-    reader.expect(&index.frames.iter().map(|f| f.at..f.at + f.size).collect::<Vec<_>>());
     let mut read = 0;
-    for (number, frame) in (0..).zip(&index.frames) {
+    let mut advance = |count| {
         if cancelled.load(Ordering::Relaxed) {
             bail!("cancelled by a signal");
         }
-        let mut bytes = vec![0; usize::try_from(frame.size)?];
-        reader.read_at(frame.at, &mut bytes).with_context(|| format!("read frame {number}"))?;
-        verifier.frame(number, &bytes).with_context(|| format!("{name} is damaged"))?;
-        read += frame.size;
+        read += count;
         progress.at(read, None);
-    }
-    let verified = verifier.finish().with_context(|| format!("{name} is damaged"))?;
-    let rows = database_rows(&opened, reader.as_mut())
-        .with_context(|| format!("{name} is damaged: its database"))?;
+        Ok(())
+    };
+    let base = entry.base.as_deref_mut().map(|base| frames(base, &mut advance)).transpose()?;
+    let verified = frames(&mut entry, &mut advance)?;
+    let rows =
+        database_rows(&mut entry).with_context(|| format!("{name} is damaged: its database"))?;
     drop(progress);
 
     let seconds = started.elapsed().as_secs_f64();
     if options.output.json {
-        let object = json!({
+        let mut object = json!({
             "snapshot": name,
             "ok": true,
             "items": verified.items,
             "files": verified.members,
             "database_rows": rows,
-            "bytes": { "snapshot": opened.length, "content": verified.bytes },
+            "bytes": { "snapshot": entry.opened.length, "content": verified.bytes },
             "seconds": { "total": seconds },
         });
+        if let Some(reference) = &entry.opened.index.base {
+            object["base"] = json!({
+                "entry": reference.entry,
+                "items": reference.items.len(),
+                "ok": base.is_some(),
+            });
+        }
         report::answer(object)?;
     } else {
         report::answer(format!(
@@ -65,33 +72,55 @@ fn run(options: &Look) -> Result<Ending> {
             report::bytes(verified.bytes),
             report::seconds(seconds),
         ))?;
+        if let Some(reference) = &entry.opened.index.base {
+            let items = report::plural(reference.items.len() as u64, "item");
+            let state = if base.is_some() { "whole too" } else { "not there to be checked" };
+            report::answer(format!("{items} more in its base {}, {state}", reference.entry))?;
+        }
     }
     Ok(Ending::Done)
 }
 
-/// Checks the database of a store's snapshot: whole, and with a row of the same hash for every item.
-/// Gives back how many rows it has; none where the store has no database.
-fn database_rows(opened: &Opened, reader: &mut dyn ReadAt) -> Result<Option<usize>> {
-    let index = &opened.index;
+/// Checks all frames of one file.
+fn frames(file: &mut OpenEntry, advance: &mut dyn FnMut(u64) -> Result<()>) -> Result<Verified> {
+    let index = file.opened.index.clone();
+    let ids = (0..index.frames.len() as u32)
+        .map(|number| FrameId { which: Which::Entry, number })
+        .collect::<Vec<_>>();
+    let mut verifier = Verifier::new(&index)?;
+    file.expect(&ids);
+    for id in ids {
+        let bytes = file.frame(id)?;
+        let damaged = || format!("{} is damaged", file.name);
+        verifier.frame(id.number, &bytes).with_context(damaged)?;
+        advance(bytes.len() as u64)?;
+    }
+    verifier.finish().with_context(|| format!("{} is damaged", file.name))
+}
+
+/// Checks the database of a store's snapshot: whole, and with a row of the same hash for every item, those
+/// in the base among them. Gives back how many rows it has; none where the store has no database.
+fn database_rows(entry: &mut OpenEntry) -> Result<Option<usize>> {
+    let Opened { head, index, .. } = &entry.opened.clone();
     if index.database.is_none() {
         return Ok(None);
     }
-    let layout = Layout::of(StoreKind::parse(&opened.head.store.kind)?, Path::new("/"))?;
+    let layout = Layout::of(StoreKind::parse(&head.store.kind)?, Path::new("/"))?;
     let mut file = tempfile::NamedTempFile::new()?;
     write_database(index, &mut file, |number| -> Result<Vec<u8>> {
-        let frame = index.frames.get(number as usize).context("no such frame")?;
-        let mut bytes = vec![0; usize::try_from(frame.size)?];
-        reader.read_at(frame.at, &mut bytes)?;
-        Ok(bytes)
+        entry.frame(FrameId { which: Which::Entry, number })
     })?;
     let rows = SnapshotDatabase::open(file.path(), &layout)?.items()?;
     let hashes: HashMap<&str, &str> =
         rows.iter().map(|row| (row.name.as_str(), row.nar_hash.as_str())).collect();
-    for item in &index.items {
-        match hashes.get(item.name.as_str()) {
-            None => bail!("{} has no row", item.name),
-            Some(hash) if item.nar_hash.as_deref() != Some(hash) => {
-                bail!("{} has another hash there than in the index", item.name)
+    let own = index.items.iter().map(|item| (&item.name, item.nar_hash.as_deref()));
+    let inherited = index.base.iter().flat_map(|base| &base.items);
+    for (name, hash) in own.chain(inherited.map(|item| (&item.name, Some(item.nar_hash.as_str()))))
+    {
+        match hashes.get(name.as_str()) {
+            None => bail!("{name} has no row"),
+            Some(row) if hash != Some(row) => {
+                bail!("{name} has another hash there than in the index")
             }
             Some(_) => {}
         }

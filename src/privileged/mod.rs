@@ -16,6 +16,7 @@ pub mod client;
 mod commit;
 mod conversation;
 mod examine;
+mod files;
 mod guardian;
 mod narrow;
 pub mod protocol;

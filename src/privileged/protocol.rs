@@ -4,7 +4,7 @@
 //! travel as payload, so that nothing is encoded twice.
 
 use crate::daemon::DaemonChoice;
-use crate::snapshot::{Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
+use crate::snapshot::{BaseItem, Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Both halves are the same program; a difference means that two versions met.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// No message has a larger part: an index of millions of items still fits.
 const PART_LIMIT: u32 = 512 << 20;
@@ -31,13 +31,16 @@ pub enum Request {
     /// Freeze the database and choose items.
     Save(SaveRequest),
     /// Read, compress and send the frames.
-    Pack,
+    Pack {
+        /// Leave out what the base of the request holds.
+        delta: bool,
+    },
     /// Prepare a restore. Payload: content of the index frame.
     Restore(RestoreRequest),
+    /// Follows where the snapshot is a delta. Payload: content of the index frame of its base.
+    Base(StoreFacts),
     /// One frame of the snapshot. Payload: its bytes.
-    Frame {
-        number: u32,
-    },
+    Frame(FrameId),
     /// Every frame that was asked for has been sent: make the items valid.
     Commit,
     /// Say whether the closures of items are complete. In place of the first frame: as they would be
@@ -80,6 +83,25 @@ pub struct SaveRequest {
     pub roots: Vec<String>,
     /// NAR bytes beyond which what was used least recently stays behind.
     pub max_size: Option<u64>,
+    /// What the snapshot holds that this one may become a delta on, if there is one.
+    pub base: Option<Vec<BaseItem>>,
+}
+
+/// Which file of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The entry itself.
+    Entry,
+    /// What a delta is based on.
+    Base,
+}
+
+/// One frame of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameId {
+    pub which: Which,
+    pub number: u32,
 }
 
 /// An item of an entry that a save is compared with.
@@ -137,6 +159,8 @@ pub enum Reply {
         growth: Growth,
         /// Nothing where reading does not show.
         used: Option<Used>,
+        /// What the base does not hold, if there is one.
+        own: Option<Growth>,
     },
     /// Payload: the frame.
     Frame {
@@ -149,6 +173,8 @@ pub enum Reply {
     Packed {
         items_under: String,
         items: Vec<ItemEntry>,
+        /// What is left to the base, by name.
+        inherited: Vec<BaseItem>,
         database: Option<DatabaseEntry>,
         missing: Vec<String>,
         left_out: Vec<String>,
@@ -176,8 +202,8 @@ pub enum Reply {
 /// What a restore is going to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
-    /// Frames that are needed, in order.
-    pub frames: Vec<u32>,
+    /// Frames that are needed, in order: those of the base, then those of the entry.
+    pub frames: Vec<FrameId>,
     pub wanted: u64,
     pub present: u64,
     /// Name and reason.
@@ -339,9 +365,10 @@ mod tests {
     #[test]
     fn a_message_comes_back_with_its_payload() {
         let mut bytes = Vec::new();
-        write_message(&mut bytes, &Request::Frame { number: 7 }, b"frame").unwrap();
+        let frame = FrameId { which: Which::Base, number: 7 };
+        write_message(&mut bytes, &Request::Frame(frame), b"frame").unwrap();
         let (message, payload) = read_message::<Request>(&mut &bytes[..]).unwrap().unwrap();
-        assert!(matches!(message, Request::Frame { number: 7 }));
+        assert!(matches!(message, Request::Frame(sent) if sent == frame));
         assert_eq!(payload, b"frame");
         for cut in 1..bytes.len() {
             assert!(read_message::<Request>(&mut &bytes[..cut]).is_err(), "cut at {cut}");

@@ -3,7 +3,8 @@
 //! Only directories that the user named are touched, whatever the snapshot holds.
 
 use super::conversation::Conversation;
-use super::protocol::{Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest};
+use super::files::Unpackers;
+use super::protocol::{FrameId, Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest, Which};
 use super::target::{check_space, directory, in_root, receive_frames, run_lock};
 use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
@@ -41,6 +42,9 @@ pub fn restore(
     talk.enter(Phase::Plan);
     let index = Index::from_bytes(index)?;
     index.check()?;
+    if index.base.is_some() {
+        bail!("a snapshot of plain directories has no base");
+    }
     if request.store.kind != StoreKind::Plain.name() || !index.items_under.is_empty() {
         bail!("the snapshot is of the store kind {}, not plain", request.store.kind);
     }
@@ -49,7 +53,8 @@ pub fn restore(
     }
     let _run_locks = run_locks(talk, store)?;
     let plan = plan(store, request, &index)?;
-    let frames = index.frames_of(plan.wanted.iter().map(|(at, _)| *at));
+    let numbers = index.frames_of(plan.wanted.iter().map(|(at, _)| *at)).into_iter();
+    let frames: Vec<_> = numbers.map(|number| FrameId { which: Which::Entry, number }).collect();
     check_disks(&plan, &index)?;
     talk.reply(&Reply::Plan(Plan {
         frames: frames.clone(),
@@ -76,9 +81,9 @@ pub fn restore(
         let directory = Arc::clone(&staged[&parent].staging.directory);
         targets.push((*at, Target { directory, name }));
     }
-    let unpacker = Unpacker::new(&index, targets, None, request.threads)?;
-    receive_frames(talk, next, &frames, &unpacker)?;
-    let unpacked = unpacker.finish()?;
+    let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, request.threads)?);
+    receive_frames(talk, next, &frames, &unpackers)?;
+    let unpacked = unpackers.finish()?;
     for Staged { place, .. } in staged.values() {
         syncfs(place).context("write the staged directories to the disk")?;
     }

@@ -6,18 +6,19 @@ use super::access::Access;
 use super::check::check;
 use super::commit::Commit;
 use super::conversation::Conversation;
-use super::protocol::{Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest};
+use super::files::Files;
+use super::protocol::{
+    FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
+};
 use super::target::{StoreTarget, check_space, directory, receive_frames};
 use crate::daemon::{await_ready, listener};
-use crate::snapshot::{Index, StoreFacts, Target, Unpacker, write_database};
+use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
     choose, lock, make_lock_file, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, syncfs};
-use std::collections::HashMap;
-use std::sync::Arc;
 
 pub fn restore(
     talk: &Conversation,
@@ -32,6 +33,7 @@ pub fn restore(
     let index = Index::from_bytes(index)?;
     index.check()?;
     check_fit(layout, &request.store, &index)?;
+    let base = index.base.is_some().then(|| receive_base(talk, layout)).transpose()?;
 
     let _run_lock = target.run_lock(&cancelled)?;
     let access = Access::to(layout)?;
@@ -39,14 +41,13 @@ pub fn restore(
     access.clean_stale(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = layout.database().exists().then(|| LiveDatabase::open(layout)).transpose()?;
-    let choice = plan(layout, &snapshot, live.as_ref(), &index)?;
-    let positions = positions(&index)?;
-    let wanted = || choice.wanted.iter().filter_map(|name| positions.get(name.as_str()));
-    let frames = index.frames_of(wanted().copied());
-    let disk_bytes = wanted().map(|&at| index.items[at].disk).sum();
-    let files = wanted().map(|&at| index.items[at].files).sum();
+    let files = Files::new(index, base)?;
+    let choice = plan(layout, &snapshot, live.as_ref(), &files)?;
+    let frames = files.frames(&choice.wanted);
+    let disk_bytes = files.items(&choice.wanted).map(|item| item.disk).sum();
+    let inodes = files.items(&choice.wanted).map(|item| item.files).sum();
     let store = layout.store();
-    check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, files)?;
+    check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, inodes)?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
     // The commit has the database alone: not even we have it open then.
     drop(live);
@@ -73,14 +74,10 @@ pub fn restore(
     let owner = Owner::of(layout)?;
     prepare_store(&target, owner)?;
     let staging = Staging::create(&access.staging_parent(layout))?;
-    let targets = wanted().map(|&at| {
-        let directory = Arc::clone(&staging.directory);
-        (at, Target { directory, name: index.items[at].name.clone() })
-    });
-    let ids = Some((owner.uid, owner.gid));
-    let unpacker = Unpacker::new(&index, targets, ids, request.threads)?;
-    receive_frames(talk, next, &frames, &unpacker)?;
-    let unpacked = unpacker.finish()?;
+    let ids = (owner.uid, owner.gid);
+    let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, request.threads)?;
+    receive_frames(talk, next, &frames, &unpackers)?;
+    let unpacked = unpackers.finish()?;
     syncfs(&directory(staging.path())?).context("write the staged items to the disk")?;
     record_plan(staging.path(), &choice.wanted)?;
 
@@ -118,6 +115,17 @@ fn check_fit(layout: &Layout, facts: &StoreFacts, index: &Index) -> Result<()> {
     }
 }
 
+/// The index of the base, parsed and as it came.
+fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)> {
+    let (Request::Base(facts), bytes) = talk.receive()? else {
+        bail!("the base of the delta is next");
+    };
+    let index = Index::from_bytes(&bytes)?;
+    index.check()?;
+    check_fit(layout, &facts, &index).context("the base of the snapshot")?;
+    Ok((index, bytes))
+}
+
 /// Asks for the frames of the database and opens it, under a name that lives as long as the second
 /// value.
 fn receive_database(
@@ -130,7 +138,11 @@ fn receive_database(
     let path = directory.path().join("db.sqlite");
     let mut file = std::fs::File::create(&path)?;
     write_database(index, &mut file, |number| match talk.receive()? {
-        (Request::Frame { number: sent }, bytes) if sent == number => Ok(bytes),
+        (Request::Frame(FrameId { which: Which::Entry, number: sent }), bytes)
+            if sent == number =>
+        {
+            Ok(bytes)
+        }
         _ => bail!("frame {number} of the database is next"),
     })?;
     let snapshot = SnapshotDatabase::open(&path, layout).context("the snapshot's database")?;
@@ -141,24 +153,11 @@ fn plan(
     layout: &Layout,
     snapshot: &SnapshotDatabase,
     live: Option<&LiveDatabase>,
-    index: &Index,
+    files: &Files,
 ) -> Result<Choice> {
-    let positions = positions(index)?;
     let items: Vec<ItemName> = snapshot.items()?.into_iter().map(|item| item.name).collect();
     let live = live.map(|live| live.valid(layout)).transpose()?.unwrap_or_default();
-    let packed = |name: &ItemName| positions.contains_key(name.as_str());
-    Ok(choose(&items, &snapshot.references()?, &live, &packed))
-}
-
-/// Position in the index, by name.
-fn positions(index: &Index) -> Result<HashMap<&str, usize>> {
-    let mut positions = HashMap::with_capacity(index.items.len());
-    for (at, item) in index.items.iter().enumerate() {
-        if positions.insert(item.name.as_str(), at).is_some() {
-            bail!("the snapshot lists {} twice", item.name);
-        }
-    }
-    Ok(positions)
+    Ok(choose(&items, &snapshot.references()?, &live, &|name| files.holds(name)))
 }
 
 /// Makes what an installer that was never used leaves out: the store directory and the database.

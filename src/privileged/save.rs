@@ -9,7 +9,9 @@ use super::narrow::narrow;
 use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
 use super::target::{StoreTarget, directory, in_root};
-use crate::snapshot::{Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack};
+use crate::snapshot::{
+    BaseItem, Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack,
+};
 use crate::store::{Frozen, Lock, StoreKind, freeze};
 use anyhow::{Context, Result, bail};
 use std::collections::{HashMap, HashSet};
@@ -35,6 +37,36 @@ impl Source {
         self.inputs.retain(|input| !names.contains(input.name.as_str()));
         (before - self.inputs.len()) as u64
     }
+
+    /// Drops what a base holds under the same name and hash, and gives that back.
+    fn inherit(&mut self, base: Vec<BaseItem>) -> Vec<BaseItem> {
+        let mut inherited = Vec::new();
+        let mut base: HashMap<String, BaseItem> =
+            base.into_iter().map(|item| (item.name.clone(), item)).collect();
+        self.inputs.retain(|input| match base.remove(&input.name) {
+            Some(item) if input.nar_hash.as_ref() == Some(&item.nar_hash) => {
+                inherited.push(BaseItem { used: input.used, ..item });
+                false
+            }
+            _ => true,
+        });
+        inherited
+    }
+}
+
+/// What of `inputs` a base does not hold.
+fn own(inputs: &[PackInput], base: &[BaseItem]) -> Growth {
+    let base: HashMap<&str, &str> =
+        base.iter().map(|item| (item.name.as_str(), item.nar_hash.as_str())).collect();
+    let own = inputs.iter().filter(|input| {
+        let held = base.get(input.name.as_str()).copied();
+        held.is_none() || held != input.nar_hash.as_deref()
+    });
+    let none = Growth { items: 0, nar_bytes: Some(0) };
+    own.fold(none, |sum, input| Growth {
+        items: sum.items + 1,
+        nar_bytes: sum.nar_bytes.zip(input.nar_size).map(|(sum, size)| sum + size),
+    })
 }
 
 /// What of `inputs` an entry does not hold that holds `known`.
@@ -74,13 +106,18 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
         outside: narrowed.outside,
         behind: narrowed.behind,
         growth: growth(&source.inputs, &request.known)?,
+        own: request.base.as_ref().map(|base| own(&source.inputs, base)),
         items: source.inputs.len() as u64,
         nar_bytes: source.inputs.iter().filter_map(|input| input.nar_size).sum(),
         facts: source.facts.clone(),
     })?;
-    let Request::Pack = talk.receive()?.0 else { bail!("a save is packed next, or ends") };
+    let Request::Pack { delta } = talk.receive()?.0 else {
+        bail!("a save is packed next, or ends");
+    };
 
     talk.enter(Phase::Pack);
+    let base = request.base.clone().filter(|_| delta).unwrap_or_default();
+    let inherited = source.inherit(base);
     // The frozen copy lives as long as `source` does.
     let database = match &source.frozen {
         None => None,
@@ -94,6 +131,7 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
         level: request.level,
         threads: request.threads,
         canonical: store.kind != StoreKind::Plain,
+        together: 0,
     };
     let mut sink = |frame: Frame| {
         talk.cancel.check()?;
@@ -111,6 +149,7 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
     talk.reply(&Reply::Packed {
         items_under: source.items_under,
         items: packed.items,
+        inherited,
         database: packed.database,
         missing: packed.missing,
         left_out: packed.left_out,

@@ -1,9 +1,10 @@
 //! The store that a conversation is about.
 
 use super::conversation::Conversation;
-use super::protocol::{Reply, Request, StoreRequest};
+use super::files::Unpackers;
+use super::protocol::{FrameId, Reply, Request, StoreRequest};
 use crate::daemon::{self, Found, Whereabouts};
-use crate::snapshot::{Unpacked, Unpacker};
+use crate::snapshot::Unpacked;
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs};
@@ -179,19 +180,19 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
 pub fn receive_frames(
     talk: &Conversation,
     next: (Request, Vec<u8>),
-    frames: &[u32],
-    unpacker: &Unpacker,
+    frames: &[FrameId],
+    unpackers: &Unpackers,
 ) -> Result<()> {
     let mut next = Some(next);
     let mut receive = || next.take().map_or_else(|| talk.receive(), Ok);
     for expected in frames {
         match receive()? {
-            (Request::Frame { number }, bytes) if number == *expected => {
-                unpacker.submit(number, bytes)?;
-                let Unpacked { items, bytes } = unpacker.progress();
+            (Request::Frame(sent), bytes) if sent == *expected => {
+                unpackers.submit(sent, bytes)?;
+                let Unpacked { items, bytes } = unpackers.progress();
                 talk.reply(&Reply::Progress { items, bytes })?;
             }
-            _ => bail!("frame {expected} is next"),
+            _ => bail!("frame {} is next", expected.number),
         }
     }
     match receive()? {

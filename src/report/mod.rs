@@ -8,7 +8,7 @@ mod speak;
 mod summary;
 mod text;
 
-pub use outcome::{Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
+pub use outcome::{BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
 pub use speak::{answer, note, order};
 pub use summary::{Job, render};

@@ -15,6 +15,12 @@ pub struct Outcome {
     pub matched_key: Option<String>,
     /// Full name of the entry that was read or written.
     pub entry: Option<String>,
+    /// What that entry is a delta on. Save: with a reason when it is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseUse>,
+    /// Entries that count as absent, as what they need is gone; and the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<(String, String)>,
     /// Restore: when the snapshot was made, RFC 3339 in UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
@@ -72,6 +78,28 @@ pub struct Growth {
     pub bytes: Option<u64>,
 }
 
+/// The base of a delta, or why a snapshot is none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BaseUse {
+    /// Full name of the base's entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// Save: NAR size of the items that it does not hold, as a part of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// Save: why the snapshot is full all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl BaseUse {
+    /// The base, where there is one and it is used.
+    pub fn used(&self) -> Option<&str> {
+        self.entry.as_deref().filter(|_| self.reason.is_none())
+    }
+}
+
 /// One pattern of `--require`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Required {
@@ -121,7 +149,10 @@ pub struct Items {
     /// Valid before, and left alone.
     pub present: u64,
     pub skipped: u64,
+    /// Save: those that the new entry stands for, with those of its base.
     pub saved: u64,
+    /// Save: those of them that the base holds.
+    pub inherited: u64,
     /// Save: valid before the restore already, and so not saved.
     pub baseline: u64,
     /// Save: outside the closures of `--roots`, and so not saved.

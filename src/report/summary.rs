@@ -5,7 +5,7 @@
 //! as a numeric character reference, which means nothing to either. Lists are cut too, so that the
 //! whole stays far below the 1 MiB that GitHub takes for a step.
 
-use super::{Hit, Outcome, Seconds, text};
+use super::{BaseUse, Hit, Outcome, Seconds, text};
 use jiff::Timestamp;
 use std::fmt::Write;
 
@@ -98,6 +98,9 @@ fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
         }
         rows.push(("Items", parts.join(", ")));
     }
+    if let Some(base) = restore.base.as_ref().and_then(BaseUse::used) {
+        rows.push(("Delta on", code(base)));
+    }
     if bytes.snapshot > 0 {
         let (read, whole) = (text::bytes(bytes.downloaded), text::bytes(bytes.snapshot));
         rows.push(("Read", format!("{read} of {whole}")));
@@ -152,10 +155,14 @@ fn save_rows(save: &Outcome) -> Vec<Row> {
         (None, Some(entry)) => {
             let size = text::bytes(bytes.snapshot);
             let from = text::bytes(bytes.packed);
-            let count = text::plural(items.saved, "item");
+            let count = text::plural(items.saved.saturating_sub(items.inherited), "item");
             rows.push(("Saved", format!("{}: {count}, {from} packed into {size}", code(entry))));
         }
         (None, None) => rows.push(("Would save", text::plural(items.saved, "item"))),
+    }
+    if let Some(base) = save.base.as_ref().and_then(BaseUse::used) {
+        let there = text::plural(items.inherited, "more item");
+        rows.push(("Delta on", format!("{}, which holds {there}", code(base))));
     }
     rows.extend(growth.map(|growth| ("Growth", growth)));
     if let (Some(used), Some(unused)) = (items.used, items.unused) {

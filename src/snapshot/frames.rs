@@ -1,15 +1,18 @@
 //! Cutting the tar stream into frames.
 //!
 //! Every item starts on a known frame. A large item has frames of its own, so that fetching it
-//! fetches nothing else; small neighbours share one, because a zstd frame of a few kilobytes
-//! compresses badly. A frame holds whole members; only a member larger than a frame runs over.
+//! fetches nothing else; small neighbours may share one. A frame holds whole members; only a member
+//! larger than a frame runs over.
 //!
 //! Content that several items share has frames too, before those of the items. There every item has
 //! a member of its own for it, next to each other, so that no item needs another one to be
 //! extracted; the compressor sees that the second and all others repeat the first.
 //!
 //! The sizes bind no reader. They come from measurements: 4 MiB costs 0.6 % of size against
-//! 16 MiB and keeps every core busy; a shared frame of 1 MiB costs 3 % of a small part.
+//! 16 MiB and keeps every core busy. Frames for each item cost 0.5 % of a snapshot of 431 packages
+//! against shared ones of 1 MiB, and 0.2 % of one of 106; against that, a restore that lacks a tenth
+//! of the items, here and there, reads 15 % less. In between there is little: shared frames of 64 KiB are
+//! as large as frames for each. At worst, 2,000 derivations and nothing else, it is 2.3 MB for 0.8 MB.
 
 use super::Continuation;
 use super::index::escape_path;
@@ -20,7 +23,7 @@ use std::sync::Arc;
 
 /// Tar bytes of a full frame.
 pub const FRAME: u64 = 4 << 20;
-/// Tar bytes of a frame that small items share, or the small contents of several items.
+/// Tar bytes of a frame that the small contents of several items share.
 const SHARED: u64 = 1 << 20;
 /// An item of this many tar bytes gets frames of its own.
 const OWN: u64 = 128 << 10;
@@ -76,13 +79,15 @@ impl Content {
 /// Collects members into jobs and hands each full one to `emit`.
 pub struct Planner<F> {
     emit: F,
+    /// Tar bytes of a frame that small items share; with 0 each has its own.
+    together: u64,
     job: Job,
     items_done: u64,
 }
 
 impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
-    pub fn new(emit: F) -> Self {
-        Planner { emit, job: Job::default(), items_done: 0 }
+    pub fn new(together: u64, emit: F) -> Self {
+        Planner { emit, together, job: Job::default(), items_done: 0 }
     }
 
     /// Adds a content that several items share, and that [fits](Content::fits), before all items;
@@ -125,7 +130,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         let sizes = headers.iter().zip(&members).map(|(h, f)| tar_bytes(h, f.member.content()));
         let total: u64 = sizes.sum();
         let own = total >= OWN;
-        if own || self.job.repeats || self.job.raw + total > SHARED {
+        if own || self.job.repeats || self.job.raw + total > self.together {
             self.flush()?;
         }
         let first = self.job.number;

@@ -4,8 +4,12 @@ use super::{Digest, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The newest format that this program reads, and the one that it writes.
-pub const FORMAT: u64 = 1;
+/// The newest format that this program reads.
+pub const FORMAT: u64 = DELTA;
+/// Format of a snapshot that holds all of its items.
+pub const FULL: u64 = 1;
+/// Format of a snapshot that names a base for some of them. Who reads only the other one refuses it.
+pub const DELTA: u64 = 2;
 
 /// First content of a snapshot, as JSON. Unknown fields are ignored, so that a later version of the
 /// same format may add some.
@@ -16,6 +20,9 @@ pub struct Head {
     pub tool: String,
     pub store: StoreFacts,
     pub key: String,
+    /// A delta: name of the entry that holds the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// What went into the key's hash, by name, with the digest of each.
     #[serde(default)]
     pub ingredients: BTreeMap<String, Digest>,
@@ -23,7 +30,7 @@ pub struct Head {
     pub origin: Origin,
     /// When the database was frozen, RFC 3339 in UTC.
     pub created: String,
-    /// Items in the snapshot.
+    /// Items in the snapshot, those in its base among them.
     pub items: u64,
     /// Sum of the items' NAR sizes in bytes; 0 where a store has none.
     #[serde(default)]
@@ -96,13 +103,14 @@ impl Head {
     }
 
     /// Identity of the layout: two snapshots with different ones are never used for each other.
-    /// A hash of format, store kind, store directory and system.
+    /// A hash of store kind, store directory, system, and of the newest format that may be found.
     pub fn cache_version(&self) -> Digest {
         cache_version(&self.store.kind, &self.store.store_dir, &self.store.system)
     }
 }
 
-/// The cache version of the present format for a store, see [`Head::cache_version`].
+/// The cache version for a store, see [`Head::cache_version`]. A delta and its base have the same, so
+/// that one lookup sees both; and whoever does not read deltas has another one and never meets any.
 pub fn cache_version(kind: &str, store_dir: &str, system: &str) -> Digest {
     Digest::of(format!("storecache|{FORMAT}|{kind}|{store_dir}|{system}").as_bytes())
 }

@@ -10,6 +10,7 @@
 //! signatures   JSON, not covered by the digest, because it signs it
 //! ```
 
+use super::delta::{self, Base};
 use super::head::refuse_newer_format;
 use super::{Digest, SnapshotError};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub struct Index {
     /// archive paths themselves.
     pub items_under: String,
     pub items: Vec<ItemEntry>,
+    /// What is not here, but in another snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
 }
 
 /// One data frame.
@@ -155,6 +159,26 @@ impl Index {
         Ok(bytes)
     }
 
+    /// Digest of the body of an index, by which a delta knows its base. Signatures do not count.
+    pub fn identity(bytes: &[u8]) -> Result<Digest, SnapshotError> {
+        let mut rest = bytes;
+        let length = take(&mut rest, 4).map(le_u32);
+        let body = length.and_then(|length| take(&mut rest, length));
+        body.map(Digest::of).ok_or_else(|| SnapshotError::damaged("the index is cut short"))
+    }
+
+    /// Names of the items that are in the base.
+    pub fn inherited(&self) -> impl Iterator<Item = &str> {
+        let base = self.base.iter().flat_map(|base| &base.items);
+        base.map(|item| item.name.as_str())
+    }
+
+    /// Whether an item is here or in the base.
+    pub fn holds(&self, name: &str) -> bool {
+        let mut own = self.items.iter().map(|item| item.name.as_str());
+        own.any(|own| own == name) || self.inherited().any(|theirs| theirs == name)
+    }
+
     /// Parses the content of an index frame and checks it against its own digest.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let cut_short = || SnapshotError::damaged("the index is cut short");
@@ -218,7 +242,7 @@ impl Index {
         if archive != self.archive {
             return Err(SnapshotError::damaged("the digest over head and frames is another"));
         }
-        Ok(())
+        delta::check(self)
     }
 }
 

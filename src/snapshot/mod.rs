@@ -1,4 +1,4 @@
-//! The snapshot file, format 1: its bytes, and how trees of files become them and come back.
+//! The snapshot file, formats 1 and 2: its bytes, and how trees of files become them and come back.
 //!
 //! A snapshot is a sequence of zstd frames that any zstd and tar can read:
 //!
@@ -15,6 +15,9 @@
 //! once; a frame is full at 64 MiB, and the next one has the content again. No link leads from item to
 //! item: an item is whole with its own frames and the shared ones that the index names.
 //!
+//! A file of format 2 is a delta: it holds what another snapshot, its base, does not, and its index
+//! lists the rest by name and hash (`delta.rs`). Its database is whole. A full snapshot is of format 1.
+//!
 //! The room owns the layout of the file, the canonical form of members and the confinement of an
 //! extraction. It knows bytes and paths. It must not know what a store is, how a daemon is
 //! stopped, or where entries are kept.
@@ -22,6 +25,7 @@
 mod access_times;
 mod database;
 mod deferred;
+mod delta;
 mod digest;
 mod frames;
 mod head;
@@ -42,11 +46,12 @@ mod write;
 
 pub use access_times::{last_read, reading_shows};
 pub use database::write_database;
+pub use delta::{Base, BaseItem, inherited};
 pub use digest::Digest;
-pub use head::{FORMAT, Head, Origin, ProfileFacts, StoreFacts, cache_version};
+pub use head::{DELTA, FORMAT, FULL, Head, Origin, ProfileFacts, StoreFacts, cache_version};
 pub use index::{Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry};
 pub use member::Attributes;
-pub use open::{Opened, open, read_frame};
+pub use open::{Opened, open, open_head, read_frame};
 pub use pack::{Frame, PackInput, PackOptions, Packed, Progress, pack};
 pub use targets::Target;
 pub use unpack::{Unpacked, Unpacker};
@@ -68,6 +73,8 @@ pub enum SnapshotError {
     NewerFormat { what: &'static str, found: u64 },
     #[error("damaged: {0}")]
     Damaged(String),
+    #[error("it does not go with its base: {0}")]
+    WrongBase(String),
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }

@@ -25,26 +25,9 @@ pub fn open(
     length: u64,
     read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
 ) -> Result<Opened, SnapshotError> {
-    let mut read = |at: u64, count: u64| -> Result<Vec<u8>, SnapshotError> {
-        if at.checked_add(count).is_none_or(|end| end > length) {
-            let expected = at.saturating_add(count);
-            return Err(SnapshotError::Truncated { got: length, expected });
-        }
-        let mut bytes = vec![0; count as usize];
-        read_at(at, &mut bytes)?;
-        Ok(bytes)
-    };
-
-    let head_frame = {
-        let mut header = [0; HEADER_BYTES];
-        header.copy_from_slice(&read(0, HEADER_BYTES as u64)?);
-        let (magic, size) = skippable::parse_header(header);
-        if magic != HEAD_MAGIC || u64::from(size) > CONTENT_LIMIT {
-            return Err(SnapshotError::NotASnapshot("it does not begin with a head".into()));
-        }
-        [&header[..], &read(HEADER_BYTES as u64, size.into())?].concat()
-    };
+    let head_frame = read_head(length, read_at)?;
     let head = Head::from_bytes(skippable::unwrap(HEAD_MAGIC, "head", &head_frame)?)?;
+    let mut read = |at, count| read_part(length, read_at, at, count);
 
     let footer_at = length.saturating_sub(seek_table::FOOTER_BYTES as u64);
     let mut footer = [0; seek_table::FOOTER_BYTES];
@@ -81,7 +64,50 @@ pub fn open(
     if frames_end != index_at {
         return Err(SnapshotError::damaged("bytes that belong to nothing lie before the index"));
     }
+    let base = index.base.as_ref().map(|base| &base.entry);
+    if head.format != index.format || head.base.as_ref() != base {
+        return Err(SnapshotError::damaged("head and index disagree about a base"));
+    }
     Ok(Opened { head, index, index_bytes, length })
+}
+
+/// Reads the head alone, see [`open`]; nothing is held against it.
+pub fn open_head(
+    length: u64,
+    read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
+) -> Result<Head, SnapshotError> {
+    let frame = read_head(length, read_at)?;
+    Head::from_bytes(skippable::unwrap(HEAD_MAGIC, "head", &frame)?)
+}
+
+/// The whole frame of the head.
+fn read_head(
+    length: u64,
+    read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
+) -> Result<Vec<u8>, SnapshotError> {
+    let mut header = [0; HEADER_BYTES];
+    header.copy_from_slice(&read_part(length, read_at, 0, HEADER_BYTES as u64)?);
+    let (magic, size) = skippable::parse_header(header);
+    if magic != HEAD_MAGIC || u64::from(size) > CONTENT_LIMIT {
+        return Err(SnapshotError::NotASnapshot("it does not begin with a head".into()));
+    }
+    let content = read_part(length, read_at, HEADER_BYTES as u64, size.into())?;
+    Ok([&header[..], &content].concat())
+}
+
+fn read_part(
+    length: u64,
+    read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
+    at: u64,
+    count: u64,
+) -> Result<Vec<u8>, SnapshotError> {
+    if at.checked_add(count).is_none_or(|end| end > length) {
+        let expected = at.saturating_add(count);
+        return Err(SnapshotError::Truncated { got: length, expected });
+    }
+    let mut bytes = vec![0; count as usize];
+    read_at(at, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Decodes one frame into `raw` after checking it against its digest.

@@ -49,6 +49,8 @@ pub struct PackOptions {
     pub threads: usize,
     /// Whether members get a store's canonical attributes or keep their own.
     pub canonical: bool,
+    /// Tar bytes of a frame that small items share; with 0 each has its own. No reader depends on it.
+    pub together: u64,
 }
 
 /// A compressed frame.
@@ -148,7 +150,7 @@ fn plan(
     let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
     let mut packed =
         Packed { items: Vec::new(), database: None, missing: Vec::new(), left_out: Vec::new() };
-    let mut planner = Planner::new(|job| {
+    let mut planner = Planner::new(options.together, |job| {
         tokens.send(()).and_then(|()| jobs.send(job).map_err(|_| crossbeam_channel::SendError(())))
     });
     let stopped = |_| anyhow!("packing was stopped");

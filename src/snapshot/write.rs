@@ -3,8 +3,8 @@
 use super::index::archive_digest;
 use super::skippable::{self, HEAD_MAGIC, INDEX_MAGIC};
 use super::{
-    DatabaseEntry, Digest, FORMAT, Frame, FrameEntry, Head, Index, ItemEntry, SnapshotError,
-    seek_table,
+    Base, DELTA, DatabaseEntry, Digest, FULL, Frame, FrameEntry, Head, Index, ItemEntry,
+    SnapshotError, seek_table,
 };
 use std::io::Write;
 
@@ -47,15 +47,17 @@ impl<W: Write> SnapshotWriter<W> {
         Ok(())
     }
 
-    /// Writes index and seek table; gives back the writer and the index.
+    /// Writes index and seek table; gives back the writer and the index. With a `base` it is a delta,
+    /// as the head has to say too.
     pub fn finish(
         mut self,
         items_under: &str,
         items: Vec<ItemEntry>,
         database: Option<DatabaseEntry>,
+        base: Option<Base>,
     ) -> Result<(W, Index, u64), SnapshotError> {
         let index = Index {
-            format: FORMAT,
+            format: if base.is_some() { DELTA } else { FULL },
             head: self.head,
             head_bytes: self.head_bytes,
             archive: archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256)),
@@ -63,6 +65,7 @@ impl<W: Write> SnapshotWriter<W> {
             database,
             items_under: items_under.to_owned(),
             items,
+            base,
         };
         let index_frame = skippable::wrap(INDEX_MAGIC, &index.to_bytes()?)?;
         let entry = |compressed: u64, decompressed: u64| -> Result<_, SnapshotError> {

@@ -34,3 +34,35 @@ pub fn debris(world: &World) -> Vec<&'static str> {
         UNREGISTERED,
     ]
 }
+
+/// Adds items to a Nix store, of text that is nowhere alike: most of some KiB, some of hundreds, times
+/// `scale`. Each `seed` has its own.
+#[track_caller]
+pub fn fill(world: &World, seed: u32, count: usize, scale: u32) {
+    let script = format!(
+        "import os, random
+random.seed({seed})
+os.makedirs('/tmp/many')
+for n in range({count}):
+    low, high = random.choices([(1, 8), (8, 100), (100, 400)], [70, 25, 5])[0]
+    with open(f'/tmp/many/item-{{n}}', 'w') as file:
+        file.write(random.randbytes(random.randint(low << 10, high << 10) * {scale} // 2).hex())"
+    );
+    world.ok(["python3", "-c", &script]);
+    world.sh("nix-store --add /tmp/many/* >/dev/null; rm -r /tmp/many");
+}
+
+/// Deletes all but `percent` of what is valid in a Nix store, chosen by nothing that a snapshot is sorted
+/// by. Gives back the paths that went.
+#[track_caller]
+pub fn keep(world: &World, percent: usize) -> Vec<String> {
+    let mut paths: Vec<String> = world.valid_paths().into_iter().collect();
+    paths.sort_by_key(|path| path.bytes().rev().collect::<Vec<_>>());
+    let gone = paths.split_off(paths.len() * percent / 100);
+    let list: String = gone.iter().map(|path| format!("{path}\n")).collect();
+    fs::write(world.host("/tmp/gone"), list).unwrap();
+    world.sh(
+        "rm -rf /nix/var/nix/gcroots/storecache; xargs nix-store --delete </tmp/gone >/dev/null",
+    );
+    gone
+}

@@ -2,8 +2,8 @@
 
 use sha2::{Digest as _, Sha256};
 use storecache::snapshot::{
-    DatabaseEntry, Digest, Frame, Head, Index, ItemEntry, Opened, SnapshotError, SnapshotWriter,
-    Verifier, open,
+    Base, DatabaseEntry, Digest, Frame, Head, Index, ItemEntry, Opened, SnapshotError,
+    SnapshotWriter, Verifier, open,
 };
 
 /// Opens a snapshot that lies in memory.
@@ -40,6 +40,7 @@ pub struct Parts {
     pub items_under: String,
     pub items: Vec<ItemEntry>,
     pub database: Option<DatabaseEntry>,
+    pub base: Option<Base>,
 }
 
 impl Parts {
@@ -58,6 +59,7 @@ impl Parts {
             items_under: index.items_under,
             items: index.items,
             database: index.database,
+            base: index.base,
         }
     }
 
@@ -67,7 +69,7 @@ impl Parts {
         for frame in self.frames {
             writer.frame(frame).unwrap();
         }
-        let built = writer.finish(&self.items_under, self.items, self.database);
+        let built = writer.finish(&self.items_under, self.items, self.database, self.base);
         built.unwrap().0
     }
 

@@ -20,7 +20,7 @@ mod wire;
 pub use secret::Secret;
 pub use wire::{OLD, Patience};
 
-use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused};
+use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused};
 use crate::key::Rung;
 use crate::options::GitHubService;
 use access::Access;
@@ -110,10 +110,43 @@ impl GitHub {
 
     /// One lookup.
     fn look(&self, rungs: &[Rung]) -> Result<Option<Match>> {
-        let mut keys: Vec<String> = rungs.iter().map(asked).collect();
+        self.ask(rungs.iter().map(asked).collect())
+    }
+
+    /// The newest entry of the first prefix that has one.
+    fn ask(&self, mut prefixes: Vec<String>) -> Result<Option<Match>> {
         // Some servers take the first key for exact and only the others for prefixes.
-        keys.insert(0, keys[0].clone());
-        self.hub.wire().wait(self.hub.service.lookup(&keys))?
+        prefixes.insert(0, prefixes[0].clone());
+        self.hub.wire().wait(self.hub.service.lookup(&prefixes))?
+    }
+
+    /// The newest entry of the same key that is older than `name` and was not passed. Without a list it
+    /// takes some lookups: generations that share ever less of their digits, and go on with a smaller one.
+    fn older(
+        &self,
+        mut name: EntryName,
+        passed: &[EntryName],
+    ) -> Result<Option<(EntryName, Secret)>> {
+        loop {
+            let prefixes = before(&name);
+            let mut found = None;
+            for some in prefixes.chunks(KEYS - 1) {
+                found = self.ask(some.to_vec())?;
+                if found.is_some() {
+                    break;
+                }
+            }
+            let Some(Match { key, url }) = found else { return Ok(None) };
+            match named(&key) {
+                Some(next) if next.key == name.key && next.generation < name.generation => {
+                    if !passed.contains(&next) {
+                        return Ok(Some((next, url)));
+                    }
+                    name = next;
+                }
+                _ => return Ok(None),
+            }
+        }
     }
 
     /// Whether the cache service has this very entry.
@@ -135,6 +168,19 @@ fn named(key: &str) -> Option<EntryName> {
     let dot = key.rmatch_indices('.').nth(1)?.0;
     let (key, generation) = key.split_at(dot);
     EntryName::parse(&format!("{key}{}", generation.to_ascii_uppercase()))
+}
+
+/// Prefixes of all names that have the key of this one and an older generation of the same century, the
+/// nearest first.
+fn before(name: &EntryName) -> Vec<String> {
+    let generation = name.generation.to_string();
+    let mut prefixes = Vec::new();
+    for (at, byte) in generation.bytes().enumerate().skip(CENTURY.len() - 1).rev() {
+        for digit in (b'0'..byte).rev().filter(|_| byte.is_ascii_digit()) {
+            prefixes.push(format!("{}.{}{}", name.key, &generation[..at], digit as char));
+        }
+    }
+    prefixes
 }
 
 /// Case does not count in keys of the service.
@@ -163,7 +209,11 @@ impl Backend for GitHub {
         self.access.no_write.clone().map_or(Ok(()), |why| Err(Refused::Write(why)))
     }
 
-    fn find(&self, rungs: &[Rung]) -> Result<Option<(EntryName, usize)>> {
+    fn find_besides(
+        &self,
+        rungs: &[Rung],
+        passed: &[EntryName],
+    ) -> Result<Option<(EntryName, usize)>> {
         self.can_read()?;
         let mut first = 0;
         while first < rungs.len() {
@@ -176,13 +226,18 @@ impl Backend for GitHub {
             let key = found.key.to_lowercase();
             let for_it = |number: &usize| key.starts_with(&asked(&rungs[*number]).to_lowercase());
             let number = (first..end).find(for_it).unwrap_or(first);
-            match named(&found.key).filter(|name| rungs[number].holds(&name.key)) {
-                Some(name) => {
+            let named = named(&found.key).filter(|name| rungs[number].holds(&name.key));
+            let usable = match named {
+                Some(name) if passed.contains(&name) => self.older(name, passed)?,
+                other => other.map(|name| (name, found.url)),
+            };
+            match usable {
+                Some((name, url)) => {
                     let mut names = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-                    names.insert(name.clone(), found.url);
+                    names.insert(name.clone(), url);
                     return Ok(Some((name, number)));
                 }
-                // A longer key, which hides what there is for the next rungs.
+                // A longer key, or one that was passed, hides what there is for the next rungs.
                 None => first = number + 1,
             }
         }
@@ -218,7 +273,7 @@ impl Backend for GitHub {
                 let key = name.to_string();
                 let found = wire.wait(self.hub.service.lookup(&[key.clone(), key.clone()]))??;
                 let found = found.filter(|found| same(&found.key, &key));
-                found.with_context(|| format!("there is no entry {key} (any more)"))?.url
+                found.ok_or(Gone(key))?.url
             }
         };
         let probe = Source::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);

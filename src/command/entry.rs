@@ -1,0 +1,146 @@
+//! An entry that is open, with its base if it is a delta.
+
+use super::lookup;
+use crate::backend::{Backend, EntryName, Gone, ReadAt};
+use crate::privileged::protocol::{FrameId, Which};
+use crate::snapshot::{FrameEntry, Head, Opened, SnapshotError, inherited, open_head};
+use crate::store::StoreKind;
+use anyhow::{Context, Result, bail};
+
+/// The base of a delta is gone: nobody can restore that delta any more.
+#[derive(Debug, thiserror::Error)]
+#[error("its base {0} is gone")]
+pub struct BaseGone(String);
+
+pub struct OpenEntry {
+    /// As the backend or the user calls it.
+    pub name: String,
+    pub opened: Opened,
+    reader: Box<dyn ReadAt>,
+    /// That of a delta. It has none itself.
+    pub base: Option<Box<OpenEntry>>,
+}
+
+impl OpenEntry {
+    /// Opens an entry, and its base if it has one; counts what is read into `downloaded`.
+    ///
+    /// # Errors
+    /// [`BaseGone`] when it is a delta and its base is not there.
+    pub fn open(backend: &dyn Backend, name: &EntryName, downloaded: &mut u64) -> Result<Self> {
+        let mut entry = Self::read(name.to_string(), backend.open(name)?, downloaded)?;
+        let context = || format!("the snapshot {name} cannot be used");
+        if let Some(base) = entry.base_name().with_context(context)? {
+            let reader = match backend.open(&base) {
+                Err(e) if e.is::<Gone>() => return Err(BaseGone(base.to_string()).into()),
+                opened => opened.with_context(|| format!("open {base}, its base"))?,
+            };
+            let base = Self::read(base.to_string(), reader, downloaded)?;
+            entry.put_on(base).with_context(context)?;
+        }
+        Ok(entry)
+    }
+
+    /// Opens what `reader` reads, without its base.
+    pub fn read(name: String, mut reader: Box<dyn ReadAt>, downloaded: &mut u64) -> Result<Self> {
+        let opened = lookup::open(reader.as_mut(), downloaded)
+            .with_context(|| format!("the snapshot {name} cannot be used"))?;
+        Ok(OpenEntry { name, opened, reader, base: None })
+    }
+
+    /// Name of the entry that this one is a delta on.
+    pub fn base_name(&self) -> Result<Option<EntryName>> {
+        self.opened.head.base.as_deref().map(parse).transpose()
+    }
+
+    /// Takes `base` for what this one names as its base.
+    ///
+    /// # Errors
+    /// When they do not go together.
+    pub fn put_on(&mut self, base: OpenEntry) -> Result<()> {
+        inherited(&self.opened.index, &base.opened.index, &base.opened.index_bytes)?;
+        if !same_store(&self.opened.head, &base.opened.head) {
+            bail!("its base {} is of another store", base.name);
+        }
+        self.base = Some(Box::new(base));
+        Ok(())
+    }
+
+    /// Sizes of its files in bytes.
+    pub fn size(&self) -> u64 {
+        let base = self.base.as_ref().map_or(0, |base| base.opened.length);
+        self.opened.length + base
+    }
+
+    /// Says which frames are read next.
+    pub fn expect(&mut self, frames: &[FrameId]) {
+        let of = |which| frames.iter().filter(move |frame| frame.which == which);
+        if let Some(base) = &mut self.base {
+            base.expect_own(of(Which::Base).map(|frame| frame.number));
+        }
+        self.expect_own(of(Which::Entry).map(|frame| frame.number));
+    }
+
+    fn expect_own(&mut self, numbers: impl Iterator<Item = u32>) {
+        let frames = &self.opened.index.frames;
+        let wanted = numbers.filter_map(|number| frames.get(number as usize));
+        let ranges: Vec<_> = wanted.map(|frame| frame.at..frame.at + frame.size).collect();
+        if !ranges.is_empty() {
+            self.reader.expect(&ranges);
+        }
+    }
+
+    /// The compressed bytes of a frame.
+    pub fn frame(&mut self, FrameId { which, number }: FrameId) -> Result<Vec<u8>> {
+        let file = match which {
+            Which::Entry => self,
+            Which::Base => self.base.as_mut().context("there is no base")?,
+        };
+        let FrameEntry { at, size, .. } =
+            file.opened.index.frames.get(number as usize).context("no such frame")?;
+        let mut bytes = vec![0; usize::try_from(*size)?];
+        file.reader
+            .read_at(*at, &mut bytes)
+            .with_context(|| format!("read frame {number} of the snapshot {}", file.name))?;
+        Ok(bytes)
+    }
+}
+
+/// Whether what one holds can become valid in the store of the other.
+pub fn same_store(a: &Head, b: &Head) -> bool {
+    let identity = |head: &Head| head.cache_version();
+    identity(a) == identity(b)
+}
+
+/// What an entry is to others.
+pub enum Standing {
+    /// There may be deltas on it.
+    Full,
+    /// It is a delta on the entry of this name.
+    DeltaOn(EntryName),
+    /// Neither: directories, and what nobody can restore.
+    Alone,
+}
+
+impl Standing {
+    /// Reads the head of an entry, and nothing else.
+    pub fn of(backend: &dyn Backend, name: &EntryName) -> Result<Self> {
+        let mut reader = match backend.open(name) {
+            Err(e) if e.is::<Gone>() => return Ok(Standing::Alone),
+            opened => opened?,
+        };
+        let head = match open_head(reader.size(), &mut |at, buffer| reader.read_at(at, buffer)) {
+            Err(SnapshotError::Io(e)) => return Err(e.into()),
+            Err(_) => return Ok(Standing::Alone),
+            Ok(head) => head,
+        };
+        Ok(match head.base.as_deref().map(EntryName::parse) {
+            Some(Some(base)) => Standing::DeltaOn(base),
+            None if head.store.kind != StoreKind::Plain.name() => Standing::Full,
+            _ => Standing::Alone,
+        })
+    }
+}
+
+fn parse(base: &str) -> Result<EntryName> {
+    EntryName::parse(base).with_context(|| format!("its base {base:?} is no name of an entry"))
+}

@@ -1,0 +1,131 @@
+//! The files of a snapshot that is restored into a store: the entry, and the base if it is a delta.
+
+use super::protocol::{FrameId, Which};
+use crate::snapshot::{Index, ItemEntry, Target, Unpacked, Unpacker, inherited};
+use crate::store::ItemName;
+use anyhow::{Result, bail};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Both indexes, and where each item is.
+pub struct Files {
+    entry: Index,
+    base: Option<Index>,
+    places: HashMap<String, (Which, usize)>,
+}
+
+impl Files {
+    /// `base` is the index of the base, parsed and as it came.
+    ///
+    /// # Errors
+    /// When they do not go together, or list an item twice.
+    pub fn new(entry: Index, base: Option<(Index, Vec<u8>)>) -> Result<Self> {
+        let mut places = HashMap::with_capacity(entry.items.len());
+        for (at, item) in entry.items.iter().enumerate() {
+            if places.insert(item.name.clone(), (Which::Entry, at)).is_some() {
+                bail!("the snapshot lists {} twice", item.name);
+            }
+        }
+        if let Some((base, bytes)) = &base {
+            for (name, at) in inherited(&entry, base, bytes)? {
+                places.insert(name.to_owned(), (Which::Base, at));
+            }
+        }
+        Ok(Files { entry, base: base.map(|(base, _)| base), places })
+    }
+
+    pub fn holds(&self, name: &ItemName) -> bool {
+        self.places.contains_key(name.as_str())
+    }
+
+    /// What the indexes say of these items.
+    pub fn items<'a>(&'a self, names: &'a [ItemName]) -> impl Iterator<Item = &'a ItemEntry> {
+        self.all().into_iter().flat_map(move |(which, index)| {
+            self.positions(which, names).map(move |at| &index.items[at])
+        })
+    }
+
+    /// The frames that extracting these items takes: those of the base, then those of the entry.
+    pub fn frames(&self, names: &[ItemName]) -> Vec<FrameId> {
+        let files = self.all().into_iter();
+        let frames = files.flat_map(|(which, index)| {
+            let numbers = index.frames_of(self.positions(which, names));
+            numbers.into_iter().map(move |number| FrameId { which, number })
+        });
+        frames.collect()
+    }
+
+    /// Begins to extract these items into one directory, with members of the given owner.
+    pub fn unpack(
+        &self,
+        names: &[ItemName],
+        directory: &Arc<OwnedFd>,
+        owner: (u32, u32),
+        threads: usize,
+    ) -> Result<Unpackers> {
+        let mut unpackers = Vec::new();
+        for (which, index) in self.all() {
+            let mut targets = self
+                .positions(which, names)
+                .map(|at| {
+                    let directory = Arc::clone(directory);
+                    (at, Target { directory, name: index.items[at].name.clone() })
+                })
+                .peekable();
+            if targets.peek().is_some() {
+                unpackers.push((which, Unpacker::new(index, targets, Some(owner), threads)?));
+            }
+        }
+        Ok(Unpackers(unpackers))
+    }
+
+    fn all(&self) -> Vec<(Which, &Index)> {
+        let base = self.base.iter().map(|base| (Which::Base, base));
+        base.chain([(Which::Entry, &self.entry)]).collect()
+    }
+
+    fn positions<'a>(
+        &'a self,
+        which: Which,
+        names: &'a [ItemName],
+    ) -> impl Iterator<Item = usize> + 'a {
+        let places = names.iter().filter_map(|name| self.places.get(name.as_str()));
+        places.filter(move |(of, _)| *of == which).map(|&(_, at)| at)
+    }
+}
+
+/// One for each file that anything is wanted of.
+pub struct Unpackers(Vec<(Which, Unpacker)>);
+
+impl Unpackers {
+    pub fn one(unpacker: Unpacker) -> Self {
+        Unpackers(vec![(Which::Entry, unpacker)])
+    }
+
+    /// Hands over a frame, see [`Unpacker::submit`].
+    pub fn submit(&self, frame: FrameId, compressed: Vec<u8>) -> Result<()> {
+        match self.0.iter().find(|(which, _)| *which == frame.which) {
+            Some((_, unpacker)) => unpacker.submit(frame.number, compressed),
+            None => bail!("nothing is wanted of that file"),
+        }
+    }
+
+    /// What is written so far.
+    pub fn progress(&self) -> Unpacked {
+        sum(self.0.iter().map(|(_, unpacker)| unpacker.progress()))
+    }
+
+    /// Finishes all, see [`Unpacker::finish`].
+    pub fn finish(self) -> Result<Unpacked> {
+        let done = self.0.into_iter().map(|(_, unpacker)| unpacker.finish());
+        Ok(sum(done.collect::<Result<Vec<_>>>()?.into_iter()))
+    }
+}
+
+fn sum(all: impl Iterator<Item = Unpacked>) -> Unpacked {
+    all.fold(Unpacked::default(), |sum, one| Unpacked {
+        items: sum.items + one.items,
+        bytes: sum.bytes + one.bytes,
+    })
+}

@@ -1,0 +1,91 @@
+//! A delta: a snapshot that holds what is new, and names what another one holds, its base.
+//!
+//! Head and index of a delta are of format 2, so that a reader that does not know of bases refuses it
+//! by number, instead of restoring the part that it sees. A base is a full snapshot: chains are one deep.
+
+use super::{Digest, Index, SnapshotError};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+
+/// What a delta takes from its base.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// Name of the base's entry, as the head has it too.
+    pub entry: String,
+    /// Digest of the body of its index, see [`Index::identity`].
+    pub index: Digest,
+    pub items: Vec<BaseItem>,
+}
+
+/// An item that the base holds and the delta does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseItem {
+    pub name: String,
+    /// As the databases of both have it.
+    pub nar_hash: String,
+    /// See [`super::ItemEntry::used`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
+}
+
+/// Where in `base.items` the items are that `delta` takes from there. `base_bytes` is the content of
+/// the base's index frame.
+///
+/// # Errors
+/// When `delta` is none, when that is not its base, or when the base holds less than the delta says.
+pub fn inherited<'d>(
+    delta: &'d Index,
+    base: &Index,
+    base_bytes: &[u8],
+) -> Result<HashMap<&'d str, usize>, SnapshotError> {
+    let wrong = |what: String| Err(SnapshotError::WrongBase(what));
+    let Some(reference) = &delta.base else {
+        return wrong("it has none".into());
+    };
+    if Index::identity(base_bytes)? != reference.index {
+        return wrong(format!("{} is another snapshot than the one it names", reference.entry));
+    }
+    if base.base.is_some() {
+        return wrong(format!("{} has a base itself", reference.entry));
+    }
+    if base.items_under != delta.items_under {
+        return wrong(format!("{} holds items of another directory", reference.entry));
+    }
+    let mut there: HashMap<(&str, &str), usize> = HashMap::with_capacity(base.items.len());
+    for (at, item) in base.items.iter().enumerate() {
+        if let Some(hash) = &item.nar_hash
+            && there.insert((&item.name, hash), at).is_some()
+        {
+            return wrong(format!("{} lists {} twice", reference.entry, item.name));
+        }
+    }
+    let mut found = HashMap::with_capacity(reference.items.len());
+    for BaseItem { name, nar_hash, .. } in &reference.items {
+        let Some(&at) = there.get(&(name.as_str(), nar_hash.as_str())) else {
+            return wrong(format!("{} does not hold {name} as {nar_hash}", reference.entry));
+        };
+        found.insert(name.as_str(), at);
+    }
+    Ok(found)
+}
+
+/// What an index has to fulfil because of its base, or of having none.
+pub(super) fn check(index: &Index) -> Result<(), SnapshotError> {
+    let Some(base) = &index.base else {
+        return match index.format {
+            super::FULL => Ok(()),
+            other => Err(SnapshotError::damaged(format!("an index of format {other} and no base"))),
+        };
+    };
+    if index.format == super::FULL {
+        return Err(SnapshotError::damaged("an index of format 1 has no base"));
+    }
+    let own = index.items.iter().map(|item| item.name.as_str());
+    let mut names = HashSet::with_capacity(index.items.len() + base.items.len());
+    for name in own.chain(base.items.iter().map(|item| item.name.as_str())) {
+        if !names.insert(name) {
+            return Err(SnapshotError::damaged(format!("the item {name} is listed twice")));
+        }
+    }
+    Ok(())
+}

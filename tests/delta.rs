@@ -1,0 +1,626 @@
+//! Deltas: a save that holds only what is new, and restores of it with its base, without, and with one
+//! that lies.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use storecache::snapshot::{Digest, Index};
+use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
+use support::forge::{Parts, open_bytes, with_index};
+use support::runs::{Picture, assert_same, attempt, picture, report, restore, run, save, staging};
+use support::{Fixture, Flavour, Role, World, corpus};
+
+const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
+
+/// One Nix and one Guix.
+const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
+
+/// A world with a filled store and a running daemon.
+fn filled(role: Role) -> World {
+    let world = World::with_fixture(role, Fixture::Small);
+    world.start_daemon();
+    world
+}
+
+/// A file that the job adds to the store; gives back its path.
+fn add(world: &World, name: &str) -> String {
+    match world.flavour() {
+        Flavour::Guix => world.add_texts(name, 1).remove(0),
+        Flavour::Nix => {
+            fs::write(world.host(format!("/tmp/{name}")), name).unwrap();
+            world.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok().lines().remove(0)
+        }
+    }
+}
+
+/// A run under another key than that of all tests.
+fn under(world: &World, key: &str, verb: &str, more: &[&str]) -> Value {
+    let words = [verb, "--store", world.flavour().name(), "--backend", "dir:/cache", "--key", key];
+    let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
+    report(&world.storecache_as("runner", words).ok())
+}
+
+fn name(report: &Value) -> &str {
+    report["entry"].as_str().unwrap_or_else(|| panic!("no entry: {report}"))
+}
+
+/// The file of the entry in a report.
+fn file(world: &World, report: &Value) -> PathBuf {
+    world.backend().host_path().join(format!("{}.tar.zst", name(report)))
+}
+
+fn count(world: &World) -> usize {
+    world.valid_paths().len()
+}
+
+/// That a save is a delta on the entry of another report, and holds so many items itself.
+#[track_caller]
+fn delta_on(saved: &Value, base: &Value, own: usize) {
+    assert_eq!(saved["saved"], true, "{saved}");
+    assert_eq!(saved["base"]["entry"], base["entry"], "{saved}");
+    assert_eq!(saved["base"]["reason"], Value::Null, "{saved}");
+    let number = |name| saved["items"][name].as_u64().unwrap();
+    assert_eq!(number("saved") - number("inherited"), own as u64, "{saved}");
+}
+
+#[track_caller]
+fn full(saved: &Value, because: &str) {
+    assert_eq!(saved["saved"], true, "{saved}");
+    assert_eq!(saved["items"]["inherited"], 0, "{saved}");
+    let reason = saved["base"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains(because), "{saved}");
+}
+
+/// Members of a file as GNU tar sees them.
+fn members(file: &std::path::Path) -> BTreeSet<String> {
+    let mut zstd =
+        Command::new("zstd").arg("-dc").arg(file).stdout(Stdio::piped()).spawn().unwrap();
+    let tar = Command::new("tar").arg("-t").stdin(zstd.stdout.take().unwrap()).output().unwrap();
+    assert!(zstd.wait().unwrap().success() && tar.status.success());
+    String::from_utf8(tar.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it() {
+    for role in ROLES {
+        let world = filled(role);
+        let first = save(&world);
+        full(&first, "no snapshot");
+        let there = count(&world);
+        world.wipe_store();
+        run(&world, "runner", "restore", &STATE);
+        let added = add(&world, "news");
+        let second = run(&world, "runner", "save", &STATE);
+        delta_on(&second, &first, 1);
+        assert_eq!(second["items"]["inherited"], there, "{role:?}");
+        assert!(second["base"]["share"].as_f64().unwrap() < 0.01, "{second}");
+        let sizes = [&first, &second].map(|saved| saved["bytes"]["snapshot"].as_u64().unwrap());
+        assert!(sizes[1] * 5 < sizes[0], "{role:?}: {sizes:?}");
+
+        // A delta on a delta does not exist: the next one has the same base.
+        let more = add(&world, "more");
+        let third = save(&world);
+        delta_on(&third, &first, 2);
+        let before = picture(&world);
+
+        world.wipe_store();
+        let restored = restore(&world);
+        assert_eq!(restored["entry"], third["entry"]);
+        assert_eq!(restored["base"]["entry"], first["entry"]);
+        assert_eq!(restored["items"]["restored"], there + 2, "{role:?}: {restored}");
+        assert_eq!(restored["items"]["skipped"], 0);
+        assert_same(&before, &picture(&world));
+        assert!(before.references.contains_key(&added) && before.references.contains_key(&more));
+        assert_eq!(staging(&world), [""; 0]);
+        world.builds_nothing_of(role, Fixture::Small);
+        world.verify_store();
+
+        // To others it is a tarball of what it adds, and of the database.
+        let listed = members(&file(&world, &third));
+        let items = world.store()[1..].to_owned();
+        let tops: BTreeSet<&str> =
+            listed.iter().filter_map(|path| path.strip_prefix(&items)?.split('/').nth(1)).collect();
+        let added = [&added, &more].map(|path| &path[world.store().len() + 1..]);
+        assert_eq!(tops, added.into_iter().collect(), "{role:?}");
+        assert_eq!(listed.len(), 3, "{listed:?}");
+    }
+}
+
+#[test]
+fn a_store_that_has_most_gets_the_rest_from_whichever_file_holds_it() {
+    let world = filled(Role::Mid);
+    let first = save(&world);
+    let added = add(&world, "news");
+    let second = save(&world);
+    delta_on(&second, &first, 1);
+    let before = picture(&world);
+    // What refers to nothing stays, all else goes: the rest is in both files.
+    world.sh("rm /nix/var/nix/gcroots/fixture");
+    let leaves = before.references.iter().filter(|(path, to)| to.is_empty() && **path != added);
+    for (at, (path, _)) in leaves.enumerate() {
+        world.sh(&format!("ln -s {path} /nix/var/nix/gcroots/kept-{at}"));
+    }
+    world.nix(["nix-collect-garbage"]).ok();
+    let kept = count(&world);
+    assert!(0 < kept && kept < before.references.len());
+    let dry = run(&world, "runner", "restore", &["--dry-run", "--require", "*-news"]);
+    assert_eq!(dry["items"]["restored"], before.references.len() - kept);
+    assert_eq!(dry["required"][0]["complete"], true, "{dry}");
+    let restored = restore(&world);
+    assert_eq!(restored["items"]["present"], kept);
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+    assert!(restore(&world)["reason"].as_str().unwrap().contains("nothing to do"));
+}
+
+#[test]
+fn a_key_that_only_a_prefix_was_found_for_builds_on_that() {
+    let world = filled(Role::Guix);
+    let first = under(&world, "store-old", "save", &[]);
+    world.wipe_store();
+    let more = [&STATE[..], &["--restore-key", "store-"]].concat();
+    let restored = under(&world, "store-new", "restore", &more);
+    assert_eq!(restored["hit"], "prefix");
+    add(&world, "news");
+    let more = [&STATE[..], &["--policy", "auto", "--min-growth", "0"]].concat();
+    let saved = under(&world, "store-new", "save", &more);
+    delta_on(&saved, &first, 1);
+    let before = picture(&world);
+    // What it is on belongs to another key, and stays as long as this one does.
+    let next = under(&world, "store-old", "save", &["--full", "--keep", "1"]);
+    full(&next, "--full");
+    assert_eq!(next["deleted"], Value::Null, "{next}");
+    world.wipe_store();
+    under(&world, "store-new", "restore", &[]);
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+    under(&world, "store-new", "save", &["--full", "--keep", "1"]);
+    let last = under(&world, "store-old", "save", &["--full", "--keep", "1"]);
+    assert_eq!(last["deleted"], json!([next["entry"], first["entry"]]), "{last}");
+}
+
+#[test]
+fn an_unchanged_store_is_found_unchanged_though_half_of_it_is_in_the_base() {
+    let world = filled(Role::Mid);
+    let first = save(&world);
+    add(&world, "news");
+    let second = save(&world);
+    delta_on(&second, &first, 1);
+    let auto = run(&world, "runner", "save", &["--policy", "auto"]);
+    assert_eq!(auto["saved"], false);
+    assert!(auto["reason"].as_str().unwrap().contains("unchanged"), "{auto}");
+    // And nothing at all is new in this one.
+    let third = save(&world);
+    delta_on(&third, &first, 1);
+    world.wipe_store();
+    assert_eq!(restore(&world)["items"]["skipped"], 0);
+}
+
+#[test]
+fn without_its_base_a_delta_counts_as_absent() {
+    for role in ROLES {
+        let world = filled(role);
+        let oldest = save(&world);
+        add(&world, "one");
+        let base = run(&world, "runner", "save", &["--full"]);
+        add(&world, "two");
+        let delta = save(&world);
+        delta_on(&delta, &base, 1);
+        let there = count(&world);
+        under(&world, "test-2", "save", &["--full"]);
+        fs::remove_file(file(&world, &base)).unwrap();
+
+        // The next older generation.
+        world.wipe_store();
+        let looked = run(&world, "runner", "restore", &["--lookup-only"]);
+        assert_eq!(looked["entry"], oldest["entry"]);
+        let restored = run(&world, "runner", "restore", &STATE);
+        assert_eq!((&restored["hit"], &restored["entry"]), (&json!("exact"), &oldest["entry"]));
+        let reason = format!("its base {} is gone", name(&base));
+        assert_eq!(restored["passed_over"], json!([[delta["entry"], reason]]), "{restored}");
+        assert_eq!(restored["warnings"], Value::Null, "{restored}");
+        world.verify_store();
+
+        // A save sees that too: it builds on what can be restored.
+        let more = [&STATE[..], &["--policy", "auto"]].concat();
+        let saved = run(&world, "runner", "save", &more);
+        assert!(saved["reason"].as_str().unwrap().contains("unchanged"), "{saved}");
+        add(&world, "three");
+        let saved = save(&world);
+        delta_on(&saved, &oldest, 1);
+        fs::remove_file(file(&world, &oldest)).unwrap();
+
+        // The next rung.
+        world.wipe_store();
+        let restored = run(&world, "runner", "restore", &["--restore-key", "test"]);
+        assert_eq!(
+            (&restored["hit"], &restored["matched_key"]),
+            (&json!("prefix"), &json!("test-2"))
+        );
+        assert_eq!(restored["items"]["restored"], there, "{role:?}");
+        assert_eq!(restored["passed_over"].as_array().unwrap().len(), 2, "{restored}");
+
+        // Nothing, which is no error; and then a full snapshot.
+        world.wipe_store();
+        let missed = restore(&world);
+        assert_eq!((&missed["hit"], &missed["entry"]), (&json!("miss"), &Value::Null), "{missed}");
+        let code = attempt(&world, "runner", "restore", &["--fail-on-miss"]).code();
+        assert_eq!(code, 3);
+        add(&world, "four");
+        let more = ["--policy", "auto", "--min-growth", "0"];
+        full(&run(&world, "runner", "save", &more), "no snapshot");
+        world.wipe_store();
+        assert_eq!(restore(&world)["items"]["restored"], 1);
+    }
+}
+
+#[test]
+fn what_is_too_much_for_a_delta_is_saved_whole_and_the_report_says_why() {
+    let world = filled(Role::Mid);
+    let first = save(&world);
+    add(&world, "news");
+    let all = count(&world);
+    let rebased = run(&world, "runner", "save", &["--rebase-at", "0"]);
+    full(&rebased, "more than 0 %");
+    assert_eq!(rebased["base"]["entry"], first["entry"]);
+    assert_eq!(rebased["items"]["saved"], all);
+    full(&run(&world, "runner", "save", &["--full"]), "--full");
+    let refused = attempt(&world, "runner", "save", &["--rebase-at", "much"]);
+    assert_eq!(refused.code(), 2, "{refused}");
+
+    // One that could not be restored is no base, and neither is one that cannot be read.
+    let last = save(&world);
+    world.wipe_store();
+    let base = file(&world, &json!({ "entry": last["base"]["entry"] }));
+    let good = fs::read(&base).unwrap();
+    let mut bad = good.clone();
+    let frames = open_bytes(&good).unwrap().index.frames;
+    bad[frames[frames.len() / 2].at as usize + 20] ^= 1;
+    fs::write(&base, &bad).unwrap();
+    let failed = attempt(&world, "runner", "restore", &STATE).fails();
+    assert!(report(&failed)["reason"].as_str().unwrap().contains("digest"), "{failed}");
+    assert!(world.valid_paths().is_empty());
+    assert_eq!(staging(&world), [""; 0]);
+    add(&world, "rebuilt");
+    full(&run(&world, "runner", "save", &STATE), "could not be restored");
+    fs::write(&base, &good[..good.len() - 1]).unwrap();
+    let newest = save(&world);
+    let newest = file(&world, &newest);
+    let whole = fs::read(&newest).unwrap();
+    fs::write(&newest, &whole[..whole.len() - 1]).unwrap();
+    full(&save(&world), "cannot be read");
+}
+
+#[test]
+fn a_base_stays_as_long_as_a_delta_needs_it() {
+    let world = filled(Role::Guix);
+    let first = save(&world);
+    let mut deltas = Vec::new();
+    for at in 0..3 {
+        add(&world, &format!("news-{at}"));
+        let saved = run(&world, "runner", "save", &["--keep", "2"]);
+        delta_on(&saved, &first, at + 1);
+        deltas.push(saved);
+    }
+    assert_eq!(deltas[2]["deleted"], json!([deltas[0]["entry"]]));
+    assert!(file(&world, &first).exists());
+    let rebased = run(&world, "runner", "save", &["--full", "--keep", "2"]);
+    assert_eq!(rebased["deleted"], json!([deltas[1]["entry"]]));
+    add(&world, "last");
+    let last = run(&world, "runner", "save", &["--keep", "1"]);
+    delta_on(&last, &rebased, 1);
+    assert_eq!(last["deleted"], json!([deltas[2]["entry"], first["entry"]]));
+    let before = picture(&world);
+    world.wipe_store();
+    restore(&world);
+    assert_same(&before, &picture(&world));
+}
+
+#[test]
+fn inspect_and_verify_tell_what_is_in_which_file() {
+    let world = filled(Role::Mid);
+    let there = count(&world);
+    let first = save(&world);
+    add(&world, "news");
+    let second = save(&world);
+    let path = format!("/cache/{}.tar.zst", name(&second));
+    let ask = |verb: &str, more: &[&str]| {
+        let words = [verb, "--json"].into_iter().chain(more.iter().copied());
+        report(&world.storecache_as("runner", words).ok())
+    };
+    let by_key = ["--store", "nix", "--backend", "dir:/cache", "--key", "test"];
+    for which in [&[path.as_str()][..], &by_key] {
+        let seen = ask("inspect", which);
+        assert_eq!((&seen["format"], &seen["items"]), (&json!(2), &json!(1)), "{seen}");
+        assert_eq!(seen["base"]["entry"], first["entry"]);
+        assert_eq!((&seen["base"]["items"], &seen["base"]["there"]), (&json!(there), &json!(true)));
+        let verified = ask("verify", which);
+        assert_eq!((&verified["items"], &verified["base"]["ok"]), (&json!(1), &json!(true)));
+        assert_eq!(verified["database_rows"], there + 1);
+    }
+    let told = world.storecache_as("runner", ["inspect", "--items", &path]).ok();
+    assert_eq!(told.stdout.matches("in base").count(), there, "{told}");
+
+    // A damaged base is found with the delta; without any, the delta is checked alone.
+    let base = file(&world, &first);
+    let mut bytes = fs::read(&base).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&base, bytes).unwrap();
+    world.storecache_as("runner", ["verify", &path]).run().fails();
+    fs::remove_file(&base).unwrap();
+    assert_eq!(ask("inspect", &[&path])["base"]["there"], false);
+    assert_eq!(ask("verify", &[&path])["base"]["ok"], false);
+    let told = world.storecache_as("runner", ["verify", &path]).ok();
+    assert!(told.stdout.contains("not there to be checked"), "{told}");
+}
+
+/// A delta and its base in a world, to be replaced by what is not right.
+struct Pair {
+    world: World,
+    base: PathBuf,
+    delta: PathBuf,
+    good: [Vec<u8>; 2],
+    before: Picture,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let world = filled(Role::Mid);
+        let base = file(&world, &save(&world));
+        add(&world, "news");
+        let delta = file(&world, &save(&world));
+        let good = [&base, &delta].map(|path| fs::read(path).unwrap());
+        world.wipe_store();
+        let before = picture(&world);
+        Pair { world, base, delta, good, before }
+    }
+
+    /// Puts both files there, the base by the name that the delta says, and expects a refusal.
+    #[track_caller]
+    fn refuses(&self, what: &str, base: &[u8], delta: &[u8], word: &str) {
+        fs::write(&self.base, base).unwrap();
+        fs::write(&self.delta, delta).unwrap();
+        let failed = attempt(&self.world, "runner", "restore", &[]);
+        assert_eq!(failed.code(), 1, "{what}: {failed}");
+        let reason = report(&failed)["reason"].as_str().unwrap().to_owned();
+        assert!(reason.contains(word), "{what}: {reason}");
+        assert!(!failed.stderr.contains("panicked"), "{what}: {failed}");
+        assert_eq!(staging(&self.world), [""; 0], "{what}");
+        assert_same(&self.before, &picture(&self.world));
+    }
+}
+
+/// The delta on what `base` has become.
+fn rebased(delta: &[u8], base: &[u8]) -> Vec<u8> {
+    let identity = Index::identity(&open_bytes(base).unwrap().index_bytes);
+    let identity: Digest = identity.unwrap();
+    with_index(delta, |index| index.base.as_mut().unwrap().index = identity)
+}
+
+/// What is changed, and a word of the error.
+type Lie<'a> = (&'a str, &'a dyn Fn(&mut Index), &'a str);
+
+#[test]
+fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
+    let pair = Pair::new();
+    let [base, delta] = &pair.good;
+    let forge = |change: &dyn Fn(&mut Parts)| {
+        let mut parts = Parts::of(base);
+        change(&mut parts);
+        parts.build()
+    };
+    let lie = |change: &dyn Fn(&mut Index)| with_index(delta, change);
+
+    // The base is not what it was.
+    let other = forge(&|it| it.head.created = "2020-01-01T00:00:00Z".into());
+    pair.refuses("another snapshot", &other, delta, "another snapshot");
+    pair.refuses("a delta on itself", delta, delta, "another snapshot");
+    pair.refuses("a delta on a delta", delta, &rebased(delta, delta), "has a base itself");
+    pair.refuses("text for a base", b"no snapshot", delta, "not a storecache snapshot");
+    for (what, change) in [
+        (
+            "another system",
+            (|it: &mut Parts| it.head.store.system = "m68k".into()) as fn(&mut Parts),
+        ),
+        ("another store", |it| it.head.store.store_dir = "/gnu/store".into()),
+        ("another kind", |it| it.head.store.kind = "guix".into()),
+    ] {
+        let base = forge(&change);
+        pair.refuses(what, &base, &rebased(delta, &base), "of another store");
+    }
+    let elsewhere = forge(&|it| it.items_under = "gnu/store".into());
+    pair.refuses("items elsewhere", &elsewhere, &rebased(delta, &elsewhere), "another directory");
+    let twice = forge(&|it| {
+        let at = it.items.iter().position(|item| item.frames.0 == item.frames.1).unwrap();
+        it.items.insert(at, it.items[at].clone());
+    });
+    pair.refuses("listed twice there", &twice, &rebased(delta, &twice), "twice");
+    let changed = forge(&|it| it.items[2].nar_hash = Some("sha256:00".into()));
+    pair.refuses("another hash there", &changed, &rebased(delta, &changed), "does not hold");
+    let unknown = forge(&|it| it.items[2].nar_hash = None);
+    pair.refuses("no hash there", &unknown, &rebased(delta, &unknown), "does not hold");
+    let fewer = forge(&|it| drop(it.items.pop()));
+    pair.refuses("an item less there", &fewer, &rebased(delta, &fewer), "does not hold");
+
+    // The delta lies.
+    let lies: [Lie; 8] = [
+        (
+            "an item twice",
+            &|it| {
+                let items = &mut it.base.as_mut().unwrap().items;
+                items.push(items[0].clone());
+            },
+            "twice",
+        ),
+        (
+            "an item in both",
+            &|it| it.base.as_mut().unwrap().items[0].name = it.items[0].name.clone(),
+            "twice",
+        ),
+        ("a name", &|it| it.base.as_mut().unwrap().items[0].name = "../x".into(), "does not hold"),
+        ("a hash", &|it| it.base.as_mut().unwrap().items[0].nar_hash.push('0'), "does not hold"),
+        ("another entry", &|it| it.base.as_mut().unwrap().entry = "x".into(), "disagree"),
+        ("no base in the index", &|it| it.base = None, "no base"),
+        (
+            "no base, and the format of a full one",
+            &|it| {
+                it.base = None;
+                it.format = 1;
+            },
+            "disagree",
+        ),
+        ("the format of a full one", &|it| it.format = 1, "has no base"),
+    ];
+    for (what, change, word) in lies {
+        pair.refuses(what, base, &lie(change), word);
+    }
+    let head = |change: &dyn Fn(&mut Parts)| {
+        let mut parts = Parts::of(delta);
+        change(&mut parts);
+        parts.build()
+    };
+    pair.refuses("a head without", base, &head(&|it| it.head.base = None), "disagree");
+    pair.refuses("a head of format 1", base, &head(&|it| it.head.format = 1), "disagree");
+    let nameless = head(&|it| {
+        it.head.base = Some("../../etc/passwd".into());
+        it.base.as_mut().unwrap().entry = "../../etc/passwd".into();
+    });
+    pair.refuses("no name of an entry", base, &nameless, "no name of an entry");
+
+    // An item that the base does not hold is left out with what needs it, and the rest comes.
+    let less = lie(&|it| drop(it.base.as_mut().unwrap().items.remove(0)));
+    fs::write(&pair.base, base).unwrap();
+    fs::write(&pair.delta, less).unwrap();
+    let restored = restore(&pair.world);
+    assert_ne!(restored["items"]["skipped"], 0);
+    pair.world.verify_store();
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_the_ends_of_a_delta_is_refused_and_never_a_panic() {
+    let pair = Pair::new();
+    let good = &pair.good[1];
+    let index = open_bytes(good).unwrap().index;
+    let end = index.frames.last().map(|frame| frame.at + frame.size).unwrap() as usize;
+    for at in (0..index.head_bytes as usize).chain(end..good.len()) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        assert!(open_bytes(&bytes).is_err(), "byte {at}");
+    }
+}
+
+/// Puts the cache service of GitHub Actions in the place of the directory.
+fn through(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
+    let words =
+        [verb, "--store", world.flavour().name(), "--key", "test", "--network-timeout", "2"];
+    let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
+    let invocation = world
+        .storecache_as("runner", words)
+        .env("ACTIONS_RESULTS_URL", service.url())
+        .env("ACTIONS_CACHE_URL", service.url())
+        .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
+        .env("ACTIONS_CACHE_SERVICE_V2", "1");
+    report(&invocation.run())
+}
+
+#[test]
+fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
+    let service = CacheService::start();
+    let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
+    world.start_daemon();
+    let run = |verb: &str, more: &[&str]| through(&world, &service, verb, more);
+    let oldest = run("save", &["--full"]);
+    add(&world, "one");
+    let base = run("save", &["--full"]);
+    add(&world, "two");
+    let delta = run("save", &[]);
+    delta_on(&delta, &base, 1);
+    let before = picture(&world);
+    assert_eq!(service.version_of(name(&delta)), service.version_of(name(&base)));
+
+    let passing = [Fault::Reset, Fault::ResetInBody, Fault::Short, Fault::StallInBody];
+    for fault in passing {
+        world.wipe_store();
+        // Head and index of the delta, then those of the base, then frames.
+        service.goes_wrong(At::Range, [fault.clone(), fault.clone(), fault.clone()]);
+        let restored = run("restore", &[]);
+        service.goes_well();
+        assert_eq!(restored["entry"], delta["entry"], "{fault:?}: {restored}");
+        assert_same(&before, &picture(&world));
+    }
+    world.verify_store();
+
+    // One that lasts is a miss, and the store is as it was.
+    world.wipe_store();
+    let gone = Fault::Status(500, "no");
+    service.goes_wrong(At::Range, vec![gone; 200]);
+    let failed = run("restore", &[]);
+    service.goes_well();
+    assert_eq!((&failed["hit"], &failed["failed"]), (&json!("miss"), &json!(true)));
+    assert!(world.valid_paths().is_empty());
+
+    service.evict(name(&base));
+    let restored = run("restore", &STATE);
+    assert_eq!(restored["entry"], oldest["entry"], "{restored}");
+    assert_eq!(restored["passed_over"][0][0], delta["entry"], "{restored}");
+    world.verify_store();
+    service.evict(name(&oldest));
+    world.wipe_store();
+    let missed = run("restore", &[]);
+    assert_eq!((&missed["hit"], &missed["failed"]), (&json!("miss"), &Value::Null), "{missed}");
+}
+
+#[test]
+fn a_store_that_holds_a_part_fetches_little_more_than_the_rest() {
+    let service = CacheService::start();
+    let world = World::build(Role::Mid).network().start();
+    world.start_daemon();
+    corpus::fill(&world, 5, 2000, 1);
+    let saved = through(&world, &service, "save", &[]);
+    assert_eq!(saved["items"]["saved"], 2000, "{saved}");
+    let content = service.content(name(&saved));
+    let opened = open_bytes(&content).unwrap();
+    let index = &opened.index;
+    let frames_end = index.frames.last().map(|frame| frame.at + frame.size).unwrap();
+    let index_bytes = content.len() as u64 - frames_end;
+    for present in [90, 50, 10] {
+        let gone = corpus::keep(&world, present);
+        assert_eq!(count(&world), 2000 - gone.len());
+        let before = service.seen(At::Range).len();
+        let restored = through(&world, &service, "restore", &[]);
+        assert_eq!(restored["items"]["restored"], gone.len(), "{restored}");
+
+        // What the frames of these items take as they are packed, and the database, which is whole.
+        let gone: BTreeSet<&str> =
+            gone.iter().map(|path| &path[world.store().len() + 1..]).collect();
+        let wanted = index.items.iter().filter(|item| gone.contains(item.name.as_str()));
+        let (first, last) = index.database.as_ref().unwrap().frames;
+        let numbers: BTreeSet<u32> =
+            wanted.flat_map(|item| item.frames.0..=item.frames.1).chain(first..=last).collect();
+        let wanted: u64 = numbers.iter().map(|&number| index.frames[number as usize].size).sum();
+        let asked = service.seen(At::Range).split_off(before);
+        let fetched: u64 = asked.iter().map(|seen| length_of(&seen.headers["range"])).sum();
+        // Both ends are fetched in pieces of a fixed size.
+        let ends = (64 << 10) + index_bytes.max(256 << 10);
+        let ratio = fetched.saturating_sub(ends) as f64 / wanted as f64;
+        println!(
+            "{present} % present: {wanted} bytes wanted, {fetched} fetched in {} requests: {ratio:.3} \
+             besides the ends of {ends}",
+            asked.len()
+        );
+        assert!(ratio <= 1.15, "{present} %: {ratio}");
+    }
+    world.verify_store();
+}
+
+/// Of `bytes=0-9`.
+fn length_of(range: &str) -> u64 {
+    let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+    last.parse::<u64>().unwrap() + 1 - first.parse::<u64>().unwrap()
+}
