@@ -30,6 +30,15 @@ const VERSION: &str = "5f7f8dc1d8dd0a5a0d1d32b1a3a3a95d5ac1d5d1f5c7b60e7a2aa1c1f
 /// Small blocks, so that little content makes many.
 const BLOCK: usize = 50_000;
 
+/// Short, as the tests wait for it.
+fn patience() -> Patience {
+    Patience {
+        stall: Duration::from_secs(5),
+        pause: Duration::from_millis(2),
+        old: Duration::from_secs(600),
+    }
+}
+
 /// What the runner says in a job on github.com.
 fn job(service: &CacheService) -> GitHubService {
     GitHubService {
@@ -40,11 +49,7 @@ fn job(service: &CacheService) -> GitHubService {
         v2: true,
         mode: String::new(),
         service: None,
-        patience: Patience {
-            stall: Duration::from_secs(5),
-            pause: Duration::from_millis(2),
-            old: Duration::from_secs(600),
-        },
+        patience: patience(),
         rest: RestApi::default(),
     }
 }
@@ -620,11 +625,7 @@ fn a_server_of_version_1_without_ranges_and_prefixes_takes_entries_and_gives_the
         v2: false,
         mode: String::new(),
         service: None,
-        patience: Patience {
-            stall: Duration::from_secs(5),
-            pause: Duration::from_millis(2),
-            old: Duration::from_secs(600),
-        },
+        patience: patience(),
         rest: RestApi::default(),
     });
     for length in [1, BLOCK, 3 * BLOCK + 1] {

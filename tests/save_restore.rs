@@ -420,6 +420,17 @@ fn a_dry_run_writes_nothing_and_says_what_it_would_do() {
 }
 
 #[test]
+fn a_database_that_nobody_could_restore_is_not_saved() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'PRAGMA foreign_keys = OFF;
+         INSERT INTO Refs SELECT min(id), 999999 FROM ValidPaths'");
+    let refused = attempt(&world, "runner", "save", &[]).fails();
+    assert!(refused.stderr.contains("refers to a row that is not there"), "{refused}");
+    assert_eq!(world.sh("ls -A /cache").stdout, "");
+}
+
+#[test]
 fn a_prefix_leads_to_the_newest_entry() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();

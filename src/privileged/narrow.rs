@@ -69,7 +69,7 @@ fn outside(
         return Ok(HashSet::new());
     }
     let items: Vec<ItemName> = frozen.items.iter().map(|item| item.name.clone()).collect();
-    let closures = closures_of(roots, &items, &frozen.references, layout)?;
+    let closures = closures_of(roots, &items, &frozen.references(layout)?, layout)?;
     let names: Vec<ItemName> = inputs.iter().map(name_of).collect::<Result<_>>()?;
     Ok(names.into_iter().filter(|name| !closures.contains(name)).collect())
 }
@@ -115,5 +115,5 @@ fn behind(
         Ok(Candidate { name, size: input.nar_size.unwrap_or(0), used })
     };
     let candidates: Vec<_> = inputs.iter().map(candidate).collect::<Result<_>>()?;
-    Ok(beyond(limit, &candidates, &frozen.references))
+    Ok(beyond(limit, &candidates, &frozen.references(layout)?))
 }

@@ -1,7 +1,24 @@
-//! Which items of a snapshot can become valid.
+//! Closures, and which items of a snapshot can become valid.
 
 use super::ItemName;
 use std::collections::{HashMap, HashSet};
+
+/// What each item refers to.
+pub type References = HashMap<ItemName, Vec<ItemName>>;
+
+/// `items` and all that they refer to, however indirectly.
+pub(super) fn closure<'a>(
+    items: impl IntoIterator<Item = &'a ItemName>,
+    references: &'a References,
+) -> HashSet<&'a ItemName> {
+    let mut closure: HashSet<&ItemName> = items.into_iter().collect();
+    let mut pending: Vec<&ItemName> = closure.iter().copied().collect();
+    while let Some(item) = pending.pop() {
+        let below = references.get(item).into_iter().flatten();
+        pending.extend(below.filter(|reference| closure.insert(reference)));
+    }
+    closure
+}
 
 /// An item that is not restored, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Whether what a job is going to need is there: the closures of some items, row by row and on the disk.
 
+use super::closure::closure;
 use super::{ItemName, Layout, LiveDatabase};
 use anyhow::{Context, Result};
 use globset::{Glob, GlobMatcher};
@@ -88,13 +89,9 @@ impl<'a> Contents<'a> {
     /// Looks at the closures of all items that match.
     pub fn completeness(&self, pattern: &ItemPattern) -> Completeness {
         let matching = self.references.keys().filter(|item| pattern.matches(item, self.layout));
-        let mut pending: Vec<&ItemName> = matching.collect();
-        let items = pending.len() as u64;
-        let mut closure: HashSet<&ItemName> = pending.iter().copied().collect();
-        while let Some(item) = pending.pop() {
-            let references = self.references.get(item).into_iter().flatten();
-            pending.extend(references.filter(|reference| closure.insert(reference)));
-        }
+        let matching: Vec<&ItemName> = matching.collect();
+        let items = matching.len() as u64;
+        let closure = closure(matching, &self.references);
         let gone = closure.iter().filter(|item| !self.on_disk.contains(**item));
         let mut missing: Vec<ItemName> = gone.map(|item| (*item).clone()).collect();
         missing.sort_unstable();

@@ -3,7 +3,7 @@
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
 use super::{ItemName, Layout, Owner, References, StoreKind, ValidItem};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::{HashMap, HashSet};
@@ -24,12 +24,15 @@ pub struct Frozen {
     pub file_name: String,
     /// Rows of `ValidPaths`, sorted by name.
     pub items: Vec<ValidItem>,
-    /// What each of them refers to.
-    pub references: References,
     pub migrations: Vec<String>,
 }
 
 impl Frozen {
+    /// What each item refers to.
+    pub fn references(&self, layout: &Layout) -> Result<References> {
+        SnapshotDatabase::open(&self.place.path().join(&self.file_name), layout)?.references()
+    }
+
     /// Drops items from the copy, as if they had never been valid. Nothing that stays may refer to
     /// them.
     pub fn forget(&mut self, names: &HashSet<ItemName>, layout: &Layout) -> Result<()> {
@@ -73,11 +76,14 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
 
     let frozen = SnapshotDatabase::open(&copy, layout)
         .with_context(|| format!("the copy of {} is not whole", live.display()))?;
+    // Nobody could restore it; whoever can mend it is here.
+    frozen.check_references().with_context(|| {
+        format!("{} is damaged: let the package manager repair the store", live.display())
+    })?;
     let items = frozen.items()?;
-    let references = frozen.references()?;
     let migrations = frozen.migrations()?;
     let handle = OwnedFd::from(std::fs::File::open(directory.path())?);
-    Ok(Frozen { place: directory, directory: handle, file_name, items, references, migrations })
+    Ok(Frozen { place: directory, directory: handle, file_name, items, migrations })
 }
 
 /// Checks the live database page by page and reference by reference.
@@ -99,6 +105,10 @@ fn check_pages(connection: &Connection) -> Result<()> {
         bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
     }
     Ok(())
+}
+
+fn refers_nowhere(referrer: &ItemName) -> anyhow::Error {
+    anyhow!("{referrer} refers to a row that is not there")
 }
 
 /// The database of the live store, for reading.
@@ -198,9 +208,22 @@ impl SnapshotDatabase {
         Ok(items)
     }
 
+    /// # Errors
+    /// When an item refers to a row that is not there.
+    fn check_references(&self) -> Result<()> {
+        let mut statement = self.connection.prepare(
+            "SELECT a.path FROM Refs r JOIN ValidPaths a ON a.id = r.referrer \
+             WHERE NOT EXISTS (SELECT 1 FROM ValidPaths b WHERE b.id = r.reference) LIMIT 1",
+        )?;
+        match statement.query([])?.next()? {
+            Some(row) => Err(refers_nowhere(&self.item_name(&row.get::<_, String>(0)?)?)),
+            None => Ok(()),
+        }
+    }
+
     /// What each item refers to. A reference to a row that is not there has no name, and makes its
     /// referrer unusable.
-    pub fn references(&self) -> Result<HashMap<ItemName, Vec<ItemName>>> {
+    pub fn references(&self) -> Result<References> {
         let mut statement = self.connection.prepare(
             "SELECT a.path, b.path FROM Refs r JOIN ValidPaths a ON a.id = r.referrer \
              LEFT JOIN ValidPaths b ON b.id = r.reference",
@@ -210,8 +233,7 @@ impl SnapshotDatabase {
         while let Some(row) = rows.next()? {
             let referrer = self.item_name(&row.get::<_, String>(0)?)?;
             let reference: Option<String> = row.get(1)?;
-            let reference = reference
-                .with_context(|| format!("{referrer} refers to a row that is not there"))?;
+            let reference = reference.ok_or_else(|| refers_nowhere(&referrer))?;
             references.entry(referrer).or_default().push(self.item_name(&reference)?);
         }
         Ok(references)

@@ -21,7 +21,7 @@ mod selection;
 mod staging;
 mod writable;
 
-pub use closure::{Choice, Skipped, choose};
+pub use closure::{Choice, References, Skipped, choose};
 pub use completeness::{Completeness, Contents, ItemPattern};
 pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};
 pub use item::{ItemName, ValidItem};
@@ -35,6 +35,6 @@ pub use placement::Placement;
 pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
 pub use recovery::{record_plan, recover};
 pub use roots::{Roots, live_roots};
-pub use selection::{Candidate, References, beyond, closures_of};
+pub use selection::{Candidate, beyond, closures_of};
 pub use staging::{Staging, aside, clean_stale, staging_now};
 pub use writable::{StaysReadOnly, is_read_only, make_writable};

@@ -2,13 +2,11 @@
 //!
 //! Whatever is taken, everything that it refers to is taken too, as far as it could be.
 
-use super::{ItemName, ItemPattern, Layout};
+use super::closure::closure;
+use super::{ItemName, ItemPattern, Layout, References};
 use anyhow::{Result, bail};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-
-/// What each item refers to.
-pub type References = HashMap<ItemName, Vec<ItemName>>;
 
 /// The closures of the items that match any of the patterns.
 ///
@@ -20,21 +18,16 @@ pub fn closures_of(
     references: &References,
     layout: &Layout,
 ) -> Result<HashSet<ItemName>> {
-    let mut closure = HashSet::new();
+    let mut wanted = Vec::new();
     for text in patterns {
         let pattern = ItemPattern::parse(text)?;
         let matching: Vec<_> = items.iter().filter(|item| pattern.matches(item, layout)).collect();
         if matching.is_empty() {
             bail!("no valid item matches {text}; see --roots");
         }
-        let mut pending: Vec<ItemName> = matching.into_iter().cloned().collect();
-        while let Some(item) = pending.pop() {
-            if closure.insert(item.clone()) {
-                pending.extend(references.get(&item).into_iter().flatten().cloned());
-            }
-        }
+        wanted.extend(matching);
     }
-    Ok(closure)
+    Ok(closure(wanted, references).into_iter().cloned().collect())
 }
 
 /// An item that may have to stay behind.
