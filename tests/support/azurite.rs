@@ -69,24 +69,30 @@ impl Drop for NodePeer {
 
 /// Runs until its value goes.
 pub struct Azurite {
+    host: String,
     port: u16,
     _server: NodePeer,
 }
 
 impl Azurite {
     pub fn start() -> Azurite {
-        let server = NodePeer::start(&mut script("azurite.mjs"));
+        Azurite::at("127.0.0.1")
+    }
+
+    /// On another address of this machine.
+    pub fn at(host: &str) -> Azurite {
+        let server = NodePeer::start(script("azurite.mjs").arg(host));
         let port = server.line.parse().expect("Azurite did not start");
-        Azurite { port, _server: server }
+        Azurite { host: host.to_owned(), port, _server: server }
     }
 
     /// Signs URLs of blobs in its container.
     pub fn signer(&self) -> Box<Signer> {
-        let port = self.port;
+        let (host, port) = (self.host.clone(), self.port);
         Box::new(move |blob, write| {
             let permissions = if write { "rcw" } else { "r" };
             let query = signed(blob, permissions);
-            format!("http://127.0.0.1:{port}/{ACCOUNT}/actions-cache/{blob}?{query}")
+            format!("http://{host}:{port}/{ACCOUNT}/actions-cache/{blob}?{query}")
         })
     }
 

@@ -160,7 +160,12 @@ impl CacheService {
 
     /// With blobs on a server of their own.
     pub fn with(signer: Option<Box<Signer>>) -> CacheService {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1", signer)
+    }
+
+    /// On another address of this machine.
+    pub fn at(host: &str, signer: Option<Box<Signer>>) -> CacheService {
+        let listener = TcpListener::bind((host, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             state: Mutex::default(),

@@ -47,6 +47,6 @@ pub use cache::{Fixture, Role};
 pub use flavour::Flavour;
 pub use invocation::{Invocation, Output, Running};
 pub use judge::Registration;
-pub use scratch::Backend;
+pub use scratch::{Backend, Scratch};
 pub use tree::{Entry, tree_digest};
 pub use world::{Plan, World};

@@ -1,0 +1,123 @@
+//! storecache beside its peers. `scripts/bench` installs what it needs and starts it.
+//!
+//! ```text
+//! scripts/bench [PART...] [--rounds N] [--write] [--list]
+//! ```
+//!
+//! A part is asked for by how its name begins: `unpack` for all that do. With `--write` the results go to
+//! `docs/bench.json`, in the place of those of the same parts, and from there into the table of the README and
+//! `docs/bench.svg`.
+
+#[path = "peers/mod.rs"]
+mod peers;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use peers::record::Record;
+use peers::{Bench, PARTS, Part, machine, plot, table};
+
+/// What the command line asks for.
+struct Asked {
+    parts: Vec<&'static Part>,
+    rounds: usize,
+    write: bool,
+}
+
+fn main() -> ExitCode {
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<()> {
+    let Some(asked) = asked(std::env::args().skip(1))? else {
+        print!("{}", table::parts());
+        return Ok(());
+    };
+    let started = Instant::now();
+    let bench = Bench::new(asked.rounds)?;
+    let mut record = Record { machine: machine(), rounds: asked.rounds, ..Record::default() };
+    let mut failed = Vec::new();
+    for part in asked.parts {
+        println!("{}: {}", part.name, part.about);
+        match bench.run(part) {
+            Ok(work) => {
+                println!("{}", table::text(&work));
+                record.works.push(work);
+            }
+            // The others may have an hour behind them.
+            Err(error) => {
+                eprintln!("bench: {error:#}");
+                failed.push(part.name);
+            }
+        }
+    }
+    for work in &record.works {
+        print!("{}", table::text(work));
+    }
+    println!("bench: {} s", started.elapsed().as_secs());
+    if asked.write {
+        write(record)?;
+    }
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Reads the command line; nothing if it asks for a list.
+fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
+    let mut asked = Asked { parts: Vec::new(), rounds: 5, write: false };
+    let mut words = words;
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--list" => return Ok(None),
+            "--write" => asked.write = true,
+            "--rounds" => {
+                let number = words.next().context("--rounds takes a number")?;
+                asked.rounds = number.parse().context("--rounds takes a number")?;
+            }
+            // From cargo.
+            "--bench" => {}
+            flag if flag.starts_with('-') => bail!("there is no {flag}"),
+            name => {
+                let before = asked.parts.len();
+                asked.parts.extend(PARTS.iter().filter(|part| part.name.starts_with(name)));
+                if asked.parts.len() == before {
+                    bail!("no part begins with {name}; there are\n{}", table::parts());
+                }
+            }
+        }
+    }
+    if asked.parts.is_empty() {
+        asked.parts.extend(&PARTS);
+    }
+    Ok(Some(asked))
+}
+
+/// Keeps what was measured.
+fn write(newer: Record) -> Result<()> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let kept = top.join("docs/bench.json");
+    let mut record = match fs::read_to_string(&kept) {
+        Ok(text) => Record::parse(&text)?,
+        Err(_) => Record::default(),
+    };
+    record.update(newer, &PARTS.map(|part| part.name));
+    fs::create_dir_all(top.join("docs"))?;
+    fs::write(kept, serde_json::to_string_pretty(&record)? + "\n")?;
+    fs::write(top.join("docs/bench.svg"), plot::svg(&record))?;
+    let readme = top.join("README.md");
+    let text = table::in_readme(&fs::read_to_string(&readme)?, &record)?;
+    Ok(fs::write(readme, text)?)
+}

@@ -1,0 +1,61 @@
+//! A whole closure between a store and a local cache: ours, and Nix with its cache of files.
+//!
+//! In a world with the newest Nix. Its daemon runs, since that is what we have to stop and start again;
+//! `nix copy` goes by the store itself, as root, which is its fastest way.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::record::{Figure, Quantity, Wanted, Work};
+use super::shell::sh;
+use super::trial::{Contender, bytes_below, rounds};
+use super::{Bench, US};
+use crate::support::{Role, World};
+
+const COPY: &str = "nix copy --from file://";
+const LONG: Duration = Duration::from_secs(600);
+
+pub fn restore(bench: &Bench) -> Result<Work> {
+    let corpus = bench.small()?;
+    let world = World::new(Role::New);
+    let store = world.host("/nix");
+    sh(&format!("cp -a {}/nix/. {}", corpus.root.display(), store.display()))?;
+    world.start_daemon();
+    let top = format!("/nix/store/{}", corpus.top);
+    let nix = "nix --extra-experimental-features nix-command copy --no-check-sigs";
+    let cache = "file:///cache/binary-cache";
+    let copy = format!("{nix} --to '{cache}?compression=zstd' {top}");
+    world.command(["bash", "-c", &copy]).patience(LONG).ok();
+    let ours = "storecache restore --store nix --backend dir:/cache --key bench --quiet --json";
+    let saved = ours.replace("restore", "save");
+    world.command(["bash", "-c", &saved]).user("runner").patience(LONG).ok();
+
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let enter = format!("nsenter --all --target {} -- env -i {path}", world.init());
+    let runner =
+        "HOME=/home/runner USER=runner setpriv --reuid runner --regid runner --init-groups";
+    let of = |name: &str, script: String, user: &str| {
+        let room: Vec<String> = format!("{enter} {user}").split(' ').map(str::to_owned).collect();
+        let contender = Contender::new(name, script).in_room(&room).lands_on(&store);
+        let contender = contender.reads(&world.backend().host_path());
+        contender.after(|| {
+            world.wipe_store();
+            Ok(())
+        })
+    };
+    let entries = world.backend().host_path();
+    let theirs = bytes_below(&entries.join("binary-cache"))?;
+    let contenders = [
+        of(US, ours.to_owned(), runner).tells_bytes(),
+        of(COPY, format!("{nix} --from {cache} {top}"), "HOME=/root").moves_bytes(theirs),
+    ];
+    let series = rounds(bench.rounds, &contenders)?;
+    Ok(Work {
+        name: "nix".into(),
+        title: "restore a closure into a running Nix".into(),
+        about: corpus.about.clone(),
+        series,
+        figures: vec![Figure::ours_against(COPY, Quantity::Seconds, Wanted::AtLeast(5.0))],
+    })
+}

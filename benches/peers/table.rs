@@ -1,0 +1,144 @@
+//! What was measured, as people read it: on a terminal, and between two marks in the README.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+
+use super::record::{Figure, Quantity, Record, Spread, Wanted, Work};
+use super::{PARTS, US};
+
+const BEGIN: &str = "<!-- scripts/bench --write: begin -->\n";
+const END: &str = "<!-- scripts/bench --write: end -->";
+
+/// One piece of work: every program with medians and spreads, then the ratios.
+pub fn text(work: &Work) -> String {
+    let mut text = format!("{} ({})\n  {}\n", work.title, work.name, work.about);
+    let width = work.series.iter().map(|series| series.name.chars().count()).max().unwrap_or(0);
+    for series in &work.series {
+        let cell = |quantity| series.spread(quantity).map_or("-".into(), |it| spread(it, quantity));
+        let _ = writeln!(
+            text,
+            "  {:width$}  {:>22}  on disk {:>22}  processors {:>6.2} s  {:>10}",
+            series.name,
+            cell(Quantity::Seconds),
+            cell(Quantity::OnDisk),
+            series.spread(Quantity::Processor).map_or(0.0, |it| it.median),
+            series.spread(Quantity::Bytes).map_or("-".into(), |it| amount(it.median)),
+        );
+        let phases = series.phases();
+        if !phases.is_empty() {
+            let phases: Vec<_> =
+                phases.iter().map(|(name, seconds)| format!("{name} {seconds:.3}")).collect();
+            let _ = writeln!(text, "  {:width$}    {}", "", phases.join(", "));
+        }
+    }
+    for figure in &work.figures {
+        let Some(ratio) = work.ratio(figure) else { continue };
+        let verdict = match figure.wanted.reached(ratio.median) {
+            Some(true) => ", reached",
+            Some(false) => ", NOT REACHED",
+            None => "",
+        };
+        let _ = writeln!(
+            text,
+            "  {} / {}, {}: {:.2} ({:.2}-{:.2}){}{verdict}",
+            figure.of,
+            figure.over,
+            what(figure.quantity),
+            ratio.median,
+            ratio.least,
+            ratio.most,
+            wanted(figure.wanted),
+        );
+    }
+    text
+}
+
+fn spread(spread: Spread, quantity: Quantity) -> String {
+    match quantity {
+        Quantity::Bytes => amount(spread.median),
+        _ => format!("{:.2} s ({:.2}-{:.2})", spread.median, spread.least, spread.most),
+    }
+}
+
+fn amount(bytes: f64) -> String {
+    format!("{:.1} MB", bytes / 1e6)
+}
+
+fn what(quantity: Quantity) -> &'static str {
+    match quantity {
+        Quantity::Seconds => "seconds",
+        Quantity::OnDisk => "seconds until on the disk",
+        Quantity::Processor => "seconds of processors",
+        Quantity::Bytes => "bytes",
+    }
+}
+
+fn wanted(wanted: Wanted) -> String {
+    match wanted {
+        Wanted::AtLeast(limit) => format!(", at least {limit}"),
+        Wanted::AtMost(limit) => format!(", at most {limit}"),
+        Wanted::Within(part) => format!(", within {} %", part * 100.0),
+        Wanted::Nothing => String::new(),
+    }
+}
+
+/// The table of the README: one line for each comparison.
+pub fn markdown(record: &Record) -> String {
+    let mut rows =
+        String::from("| work | storecache | beside | | ratio |\n|---|---|---|---|---|\n");
+    for work in &record.works {
+        for figure in &work.figures {
+            let _ = row(&mut rows, work, figure);
+        }
+    }
+    let said = |name: &str| record.machine.get(name).map_or("?", String::as_str);
+    let _ = write!(
+        rows,
+        "\nMedians of {} interleaved rounds on {} processors ({}), Linux {}, {}.\n",
+        record.rounds,
+        said("processors"),
+        said("processor"),
+        said("kernel"),
+        said("date"),
+    );
+    rows
+}
+
+fn row(rows: &mut String, work: &Work, figure: &Figure) -> Option<()> {
+    let ratio = work.ratio(figure)?;
+    let peer = if figure.over == US { &figure.of } else { &figure.over };
+    let cell = |name: &str| {
+        let median = work.series(name)?.spread(figure.quantity)?.median;
+        Some(match figure.quantity {
+            Quantity::Bytes => amount(median),
+            _ => format!("{median:.2} s"),
+        })
+    };
+    let (ours, theirs) = (cell(US)?, cell(peer)?);
+    let mark = if figure.quantity == Quantity::OnDisk { ", then `sync`" } else { "" };
+    let peer = peer.replace('|', "\\|");
+    let (median, least, most) = (ratio.median, ratio.least, ratio.most);
+    let title = &work.title;
+    writeln!(
+        rows,
+        "| {title} | {ours} | `{peer}`{mark} | {theirs} | {median:.2} ({least:.2} to {most:.2}) |"
+    )
+    .ok()
+}
+
+/// A README with a new table.
+///
+/// # Errors
+/// If it has no marks.
+pub fn in_readme(readme: &str, record: &Record) -> Result<String> {
+    let (before, rest) =
+        readme.split_once(BEGIN).context("the README has no mark for the table")?;
+    let (_, after) = rest.split_once(END).context("the README has no mark behind the table")?;
+    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", markdown(record)))
+}
+
+/// The names that a run can be asked for.
+pub fn parts() -> String {
+    PARTS.iter().map(|part| format!("{:18}{}\n", part.name, part.about)).collect()
+}

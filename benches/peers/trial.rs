@@ -1,0 +1,230 @@
+//! Programs side by side at one piece of work, round after round.
+//!
+//! Before each run its output is removed, the file system is synced, so that nobody pays for what another
+//! has left to be written, and what it reads is read once, so that it is in the page cache. Rounds begin
+//! with another program each time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::record::{Sample, Series};
+use super::shell::{command, run, sh};
+
+/// A program and how it is run.
+pub struct Contender<'a> {
+    name: String,
+    script: String,
+    room: Vec<String>,
+    environment: Vec<(String, String)>,
+    reads: Vec<PathBuf>,
+    fresh: Option<PathBuf>,
+    before: Box<dyn Fn() -> Result<()> + 'a>,
+    lands_on: Option<PathBuf>,
+    size: Size,
+}
+
+/// What counts as the bytes that a run has made or moved.
+enum Size {
+    None,
+    /// All files in the fresh directory, without so many bytes that were put there before.
+    Made {
+        less: u64,
+    },
+    Known(u64),
+    /// What the program's own report says.
+    Downloaded,
+}
+
+impl<'a> Contender<'a> {
+    /// A shell script under the name that tables show.
+    pub fn new(name: &str, script: impl Into<String>) -> Contender<'a> {
+        Contender {
+            name: name.to_owned(),
+            script: script.into(),
+            room: Vec::new(),
+            environment: Vec::new(),
+            reads: Vec::new(),
+            fresh: None,
+            before: Box::new(|| Ok(())),
+            lands_on: None,
+            size: Size::None,
+        }
+    }
+
+    /// Finds this directory empty, and writes nowhere else.
+    pub fn into_fresh(mut self, directory: &Path) -> Self {
+        self.fresh = Some(directory.to_owned());
+        self.lands_on = Some(directory.to_owned());
+        self
+    }
+
+    /// Writes to the file system of this path.
+    pub fn lands_on(mut self, path: &Path) -> Self {
+        self.lands_on = Some(path.to_owned());
+        self
+    }
+
+    /// Done before each run, and not measured.
+    pub fn after(mut self, before: impl Fn() -> Result<()> + 'a) -> Self {
+        self.before = Box::new(before);
+        self
+    }
+
+    /// Files that are read once before each run.
+    pub fn reads(mut self, path: &Path) -> Self {
+        self.reads.push(path.to_owned());
+        self
+    }
+
+    /// Words in front of the shell that runs it, such as those that lead into a namespace.
+    pub fn in_room(mut self, words: &[String]) -> Self {
+        self.room = words.to_vec();
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Counts what is in its directory afterwards, without so many bytes from before.
+    pub fn makes_bytes(mut self, less: u64) -> Self {
+        self.size = Size::Made { less };
+        self
+    }
+
+    /// Moves so many bytes.
+    pub fn moves_bytes(mut self, bytes: u64) -> Self {
+        self.size = Size::Known(bytes);
+        self
+    }
+
+    /// Tells itself how much it has downloaded.
+    pub fn tells_bytes(mut self) -> Self {
+        self.size = Size::Downloaded;
+        self
+    }
+
+    fn once(&self) -> Result<Sample> {
+        self.clear()?;
+        (self.before)().with_context(|| format!("prepare {}", self.name))?;
+        for path in &self.reads {
+            warm(path)?;
+        }
+        if let Some(place) = &self.lands_on {
+            sh(&format!("sync -f {}", place.display()))?;
+        }
+        let mut shell = command(&self.room, &self.script);
+        shell.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // The bench may run in a job itself.
+        shell.env_remove("GITHUB_EVENT_PATH");
+        let used = processor_seconds()?;
+        let started = Instant::now();
+        let said = run(&mut shell, &self.script)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let processor = processor_seconds()? - used;
+        if let Some(place) = &self.lands_on {
+            sh(&format!("sync -f {}", place.display()))?;
+        }
+        let on_disk = started.elapsed().as_secs_f64();
+        let report: Value = serde_json::from_str(&said).unwrap_or_default();
+        let bytes = match self.size {
+            Size::None => None,
+            Size::Made { less } => Some(size_of(self.fresh.as_deref())?.saturating_sub(less)),
+            Size::Known(bytes) => Some(bytes),
+            Size::Downloaded => report["bytes"]["downloaded"].as_u64(),
+        };
+        let phases = report["seconds"].as_object().into_iter().flatten();
+        let phases = phases.filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
+        let phases: BTreeMap<_, _> = phases.filter(|(_, seconds)| *seconds > 0.0).collect();
+        self.clear()?;
+        Ok(Sample { seconds, on_disk, processor, bytes, phases })
+    }
+
+    fn clear(&self) -> Result<()> {
+        let Some(directory) = &self.fresh else { return Ok(()) };
+        let path = directory.display();
+        sh(&format!("rm -rf {path} && mkdir -p {path} && sync -f {path}")).map(drop)
+    }
+}
+
+/// Runs all contenders in each of so many rounds.
+///
+/// # Errors
+/// If one of them fails: a table with a hole in it would be no comparison.
+pub fn rounds(count: usize, contenders: &[Contender]) -> Result<Vec<Series>> {
+    ensure!(count > 0, "no rounds");
+    let mut series: Vec<Series> = contenders
+        .iter()
+        .map(|one| Series { name: one.name.clone(), script: one.script.clone(), samples: vec![] })
+        .collect();
+    for round in 0..count {
+        for turn in 0..contenders.len() {
+            let at = (round + turn) % contenders.len();
+            let sample = contenders[at].once()?;
+            print!("  {}/{count} {}: {:.2} s", round + 1, contenders[at].name, sample.seconds);
+            if sample.on_disk - sample.seconds > 0.05 {
+                print!(", {:.2} s until it is on the disk", sample.on_disk);
+            }
+            println!("{}", sample.bytes.map_or(String::new(), |b| format!(", {:.1} MB", mb(b))));
+            series[at].samples.push(sample);
+        }
+    }
+    Ok(series)
+}
+
+/// What all children of this process have used that have ended, and theirs; source: proc_pid_stat(5).
+fn processor_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    // Behind the name, which may hold anything.
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc/self/stat")?;
+    let ticks = fields.split_whitespace().skip(13).take(2).map(str::parse::<u32>);
+    let ticks: u32 = ticks.collect::<Result<Vec<_>, _>>()?.into_iter().sum();
+    // A hundred a second on every Linux there is.
+    Ok(f64::from(ticks) / 100.0)
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Reads all files below a path.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn warm(path: &Path) -> Result<()> {
+    // Not into /dev/null: GNU tar reads nothing then.
+    sh(&format!("tar -cf - --absolute-names {} | cat >/dev/null", path.display())).map(drop)
+}
+
+/// Bytes of all files in a directory.
+fn size_of(directory: Option<&Path>) -> Result<u64> {
+    let mut bytes = 0;
+    let mut left: Vec<PathBuf> = directory.map(Path::to_owned).into_iter().collect();
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                left.push(entry.path());
+            } else if metadata.is_file() {
+                bytes += metadata.len();
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes of all files below a path that is there.
+///
+/// # Errors
+/// If a directory cannot be listed.
+pub fn bytes_below(path: &Path) -> Result<u64> {
+    if path.is_dir() { size_of(Some(path)) } else { Ok(fs::metadata(path)?.len()) }
+}

@@ -1,0 +1,110 @@
+//! Whole restores from a directory, beside whatever else unpacks.
+//!
+//! A restore ends with all of it on the disk and its rows in the database; the peers end when the kernel
+//! has taken the last byte. Both times of each are kept: until it ends, and until a sync after that.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+use super::corpus::Corpus;
+use super::ours::{KEY, install, storecache};
+use super::record::{Figure, Quantity, Wanted, Work};
+use super::shell::{has, sh};
+use super::trial::{Contender, rounds};
+use super::{Bench, US};
+
+/// What the figures are against.
+pub const TAR: &str = "zstd -dc | tar -x";
+
+/// One store as each of them packs it.
+pub struct Archives {
+    directory: PathBuf,
+}
+
+impl Archives {
+    /// # Errors
+    /// If somebody fails to pack.
+    pub fn of(corpus: &Corpus, directory: PathBuf) -> Result<Archives> {
+        let (root, here) = (corpus.root.display(), directory.display());
+        sh(&storecache("save", &corpus.root, &directory.join("entries"), KEY))?;
+        sh(&format!("tar -c -C {root} nix | zstd -3 -T0 -q -o {here}/tar.zst"))?;
+        if has("mksquashfs") {
+            let level = "-comp zstd -Xcompression-level 3 -no-progress";
+            sh(&format!("mksquashfs {root}/nix {here}/image.squashfs {level}"))?;
+        }
+        if has("casync") {
+            let to = format!("--store={here}/chunks.castr {here}/tree.caidx");
+            sh(&format!("casync make --compression=zstd {to} {root}/nix"))?;
+        }
+        Ok(Archives { directory })
+    }
+}
+
+pub fn small(bench: &Bench) -> Result<Work> {
+    let out = bench.ground.directory("out")?;
+    let work = measure(bench, "unpack-small", bench.small()?, bench.small_archives()?, &out, 2.2)?;
+    Ok(Work { title: "restore all, many small files, ext4".into(), ..work })
+}
+
+pub fn big(bench: &Bench) -> Result<Work> {
+    let out = bench.ground.directory("out")?;
+    let work = measure(bench, "unpack-big", bench.big()?, bench.big_archives()?, &out, 1.4)?;
+    Ok(Work { title: "restore all, few big files, ext4".into(), ..work })
+}
+
+pub fn tmpfs(bench: &Bench) -> Result<Work> {
+    let memory = bench.ground.memory()?;
+    let (corpus, archives) = (bench.small()?, bench.small_archives()?);
+    let out = memory.path().join("out");
+    let work = measure(bench, "unpack-tmpfs", corpus, archives, &out, 1.9)?;
+    Ok(Work { title: "restore all, many small files, tmpfs".into(), ..work })
+}
+
+fn measure(
+    bench: &Bench,
+    name: &str,
+    corpus: &Corpus,
+    archives: &Archives,
+    out: &Path,
+    wanted: f64,
+) -> Result<Work> {
+    let (here, into) = (archives.directory.display(), out.display());
+    let entries = archives.directory.join("entries");
+    let of = |name: &str, script: String, reads: &str| {
+        let contender = Contender::new(name, script).into_fresh(out).makes_bytes(0);
+        contender.reads(&archives.directory.join(reads))
+    };
+    let archive = format!("{here}/tar.zst");
+    let mut contenders = vec![
+        of(US, storecache("restore", out, &entries, KEY), "entries").after(|| install(out)),
+        of(TAR, format!("zstd -dc {archive} | tar -x -C {into}"), "tar.zst"),
+    ];
+    if has("bsdtar") {
+        contenders.push(of("bsdtar -x", format!("bsdtar -x -f {archive} -C {into}"), "tar.zst"));
+    }
+    if has("unsquashfs") {
+        let script = format!("unsquashfs -no-progress -d {into}/nix {here}/image.squashfs");
+        contenders.push(of("unsquashfs", script, "image.squashfs"));
+    }
+    if has("casync") {
+        let script =
+            format!("casync extract --store={here}/chunks.castr {here}/tree.caidx {into}/nix");
+        contenders.push(of("casync extract", script, "chunks.castr"));
+    }
+    let series = rounds(bench.rounds, &contenders)?;
+    for series in &series {
+        for sample in &series.samples {
+            // Databases differ a little.
+            let bytes = sample.bytes.unwrap_or(0);
+            let all = bytes.abs_diff(corpus.bytes) <= corpus.bytes / 50 + 1_000_000;
+            ensure!(all, "{} has made {bytes} bytes of {}", series.name, corpus.bytes);
+        }
+    }
+    let figures = vec![
+        Figure::ours_against(TAR, Quantity::Seconds, Wanted::AtLeast(wanted)),
+        Figure::ours_against(TAR, Quantity::OnDisk, Wanted::Nothing),
+    ];
+    let about = corpus.about.clone();
+    Ok(Work { name: name.to_owned(), title: String::new(), about, series, figures })
+}

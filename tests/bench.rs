@@ -1,0 +1,96 @@
+//! The bench beside other programs, on a store so small that its numbers say nothing.
+
+#[path = "../benches/peers/mod.rs"]
+mod peers;
+mod support;
+
+use std::fs;
+
+use peers::record::{Quantity, Record, Wanted};
+use peers::{Bench, PARTS, US, plot, table};
+use support::Scratch;
+
+/// Those that need nothing beyond what the other tests need.
+const HERE: [&str; 5] = ["unpack-small", "unpack-tmpfs", "pack-small", "partial", "delta"];
+
+fn text(number: usize) -> String {
+    (0..2000).map(|line| format!("{}\n", (number + 7) * (line + 13) * 7919 % 65_537)).collect()
+}
+
+#[test]
+fn a_run_compares_us_with_peers_and_its_record_makes_table_and_plot() {
+    let scratch = Scratch::new();
+    let trees = scratch.path().join("trees");
+    for item in 0..40 {
+        let directory = trees.join(format!("package-{item}/share"));
+        fs::create_dir_all(&directory).unwrap();
+        for file in 0..3 {
+            fs::write(directory.join(format!("file-{file}")), text(item * 3 + file)).unwrap();
+        }
+    }
+    let bench = Bench::on_trees(2, &trees).unwrap();
+    let mut record = Record { rounds: 2, ..Record::default() };
+    for name in HERE {
+        let part = PARTS.iter().find(|part| part.name == name).unwrap();
+        let work = bench.run(part).unwrap();
+        assert_eq!(work.name, name);
+        assert_eq!(work.series[0].name, US);
+        assert!(work.series.len() > 1, "{name} has peers");
+        for series in &work.series {
+            assert_eq!(series.samples.len(), 2, "{name} {}", series.name);
+        }
+        record.works.push(work);
+    }
+    // What is certain at any size: less is fetched and made where less is needed.
+    for (name, at_least) in [("partial", 4.0), ("delta", 4.0)] {
+        let work = record.works.iter().find(|work| work.name == name).unwrap();
+        let bytes = work.figures.iter().find(|figure| figure.quantity == Quantity::Bytes).unwrap();
+        let ratio = work.ratio(bytes).unwrap();
+        assert!(ratio.median > at_least, "{name}: {ratio:?}");
+    }
+
+    let kept = serde_json::to_string(&record).unwrap();
+    let mut read = Record::parse(&kept).unwrap();
+    let again = Record { works: vec![record.works[1].clone()], ..Record::default() };
+    read.update(again, &PARTS.map(|part| part.name));
+    assert_eq!(read.works.iter().map(|work| work.name.as_str()).collect::<Vec<_>>(), HERE);
+
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let readme = table::in_readme(&readme, &record).unwrap();
+    assert!(readme.contains("| restore, 90 % present | "), "{readme}");
+    assert_eq!(table::in_readme(&readme, &record).unwrap(), readme);
+    let svg = plot::svg(&record);
+    assert_eq!(svg.matches("<rect").count(), 1 + bars(&record), "{svg}");
+    assert!(svg.contains("zstd -dc | tar -x") && !svg.contains("NaN"), "{svg}");
+}
+
+fn bars(record: &Record) -> usize {
+    record.works.iter().map(|work| work.series.len()).sum()
+}
+
+#[test]
+fn ratios_are_of_medians_and_judged_by_what_is_wanted() {
+    let sample = |seconds: f64| {
+        format!(r#"{{"seconds": {seconds}, "on_disk": {seconds}, "processor": 0}}"#)
+    };
+    let series = |name: &str, seconds: [f64; 3]| {
+        let samples = seconds.map(sample).join(",");
+        format!(r#"{{"name": "{name}", "script": "true", "samples": [{samples}]}}"#)
+    };
+    let figure = r#"{"of": "peer", "over": "storecache", "quantity": "seconds", "wanted": {"atleast": 2.0}}"#;
+    let (ours, theirs) = (series("storecache", [1.0, 9.0, 2.0]), series("peer", [6.0, 5.0, 3.0]));
+    let record = format!(
+        r#"{{"machine": {{}}, "rounds": 3, "works": [{{"name": "w", "title": "t", "about": "a",
+            "series": [{ours}, {theirs}], "figures": [{figure}]}}]}}"#
+    );
+    let record = Record::parse(&record).unwrap();
+    let work = &record.works[0];
+    let ratio = work.ratio(&work.figures[0]).unwrap();
+    assert_eq!((ratio.median, ratio.most), (2.5, 6.0));
+    assert!((ratio.least - 5.0 / 9.0).abs() < 1e-9);
+    assert_eq!(work.figures[0].wanted, Wanted::AtLeast(2.0));
+    assert_eq!(work.figures[0].wanted.reached(2.5), Some(true));
+    assert_eq!(Wanted::AtMost(1.1).reached(1.2), Some(false));
+    assert_eq!(Wanted::Within(0.02).reached(0.985), Some(true));
+    assert_eq!(Wanted::Nothing.reached(1.0), None);
+}
