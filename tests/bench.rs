@@ -70,9 +70,8 @@ fn bars(record: &Record) -> usize {
 
 #[test]
 fn ratios_are_of_medians_and_judged_by_what_is_wanted() {
-    let sample = |seconds: f64| {
-        format!(r#"{{"seconds": {seconds}, "on_disk": {seconds}, "processor": 0}}"#)
-    };
+    let sample =
+        |seconds: f64| format!(r#"{{"seconds": {seconds}, "on_disk": {seconds}, "processor": 0}}"#);
     let series = |name: &str, seconds: [f64; 3]| {
         let samples = seconds.map(sample).join(",");
         format!(r#"{{"name": "{name}", "script": "true", "samples": [{samples}]}}"#)

@@ -117,12 +117,14 @@ impl Bench {
     }
 
     fn small_archives(&self) -> Result<&Archives> {
-        let make = || Archives::of(self.small()?, self.ground.directory("small")?);
+        let make = || Archives::of(self.small()?, self.ground.directory("small")?, true);
         made_once(&self.small_archives, make)
     }
 
     fn big_archives(&self) -> Result<&Archives> {
-        made_once(&self.big_archives, || Archives::of(self.big()?, self.ground.directory("big")?))
+        made_once(&self.big_archives, || {
+            Archives::of(self.big()?, self.ground.directory("big")?, false)
+        })
     }
 }
 

@@ -66,7 +66,7 @@ fn on_a_thread(
     let ground = &bench.ground;
     let (out, entries) = (ground.directory("out")?, ground.directory("service")?);
     let (root, count) = (&corpus.root, bench.rounds);
-    let series = thread::scope(|threads| {
+    let (series, bytes) = thread::scope(|threads| {
         let measured = threads.spawn(|| -> Result<_> {
             let link = Link::enter()?;
             let azurite = Azurite::at(SERVERS);
@@ -142,7 +142,7 @@ fn on_a_thread(
                     }),
                 of(ALONE, fetch).moves_bytes(bytes),
             ];
-            rounds(count, &contenders)
+            Ok((rounds(count, &contenders)?, bytes))
         });
         measured.join().unwrap_or_else(|_| Err(anyhow!("the servers have failed")))
     })?;
@@ -150,7 +150,13 @@ fn on_a_thread(
     Ok(Work {
         name: name.to_owned(),
         title: format!("restore through the cache service, {speed}"),
-        about: corpus.about.clone(),
+        about: match rate {
+            Rate::Megabits(rate) => {
+                let seconds = bytes as f64 * 8.0 / (f64::from(rate) * 1e6);
+                format!("{}; the bytes of ours alone take {seconds:.2} s", corpus.about)
+            }
+            Rate::Unshaped => corpus.about.clone(),
+        },
         series,
         figures,
     })

@@ -23,9 +23,11 @@ pub struct Archives {
 }
 
 impl Archives {
+    /// Chunks of casync are made if they are asked for; they take a minute.
+    ///
     /// # Errors
     /// If somebody fails to pack.
-    pub fn of(corpus: &Corpus, directory: PathBuf) -> Result<Archives> {
+    pub fn of(corpus: &Corpus, directory: PathBuf, chunks: bool) -> Result<Archives> {
         let (root, here) = (corpus.root.display(), directory.display());
         sh(&storecache("save", &corpus.root, &directory.join("entries"), KEY))?;
         sh(&format!("tar -c -C {root} nix | zstd -3 -T0 -q -o {here}/tar.zst"))?;
@@ -33,7 +35,7 @@ impl Archives {
             let level = "-comp zstd -Xcompression-level 3 -no-progress";
             sh(&format!("mksquashfs {root}/nix {here}/image.squashfs {level}"))?;
         }
-        if has("casync") {
+        if chunks && has("casync") {
             let to = format!("--store={here}/chunks.castr {here}/tree.caidx");
             sh(&format!("casync make --compression=zstd {to} {root}/nix"))?;
         }
@@ -87,7 +89,7 @@ fn measure(
         let script = format!("unsquashfs -no-progress -d {into}/nix {here}/image.squashfs");
         contenders.push(of("unsquashfs", script, "image.squashfs"));
     }
-    if has("casync") {
+    if archives.directory.join("tree.caidx").exists() {
         let script =
             format!("casync extract --store={here}/chunks.castr {here}/tree.caidx {into}/nix");
         contenders.push(of("casync extract", script, "chunks.castr"));
