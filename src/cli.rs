@@ -122,6 +122,10 @@ pub struct RestoreArgs {
     /// What to do with a plain directory that holds something else
     #[arg(long, value_enum, default_value_t = Mode::Add)]
     mode: Mode,
+    /// Whether all of it is on the disk before it becomes valid, so that not even a power cut makes the
+    /// database claim what is not there
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
+    sync: Sync,
     /// Bring your Guix profiles back too, as new generations
     #[arg(long)]
     profiles: bool,
@@ -146,6 +150,28 @@ enum Mode {
     Add,
     /// Swap it by rename
     Replace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sync {
+    /// Unless the machine is GitHub's own and ends with the job
+    Auto,
+    Always,
+    /// Leave the moment to the kernel
+    Never,
+}
+
+impl Sync {
+    /// Source: docs.github.com, "Default environment variables".
+    fn wanted(self) -> bool {
+        let ends_with_the_job =
+            || std::env::var_os("RUNNER_ENVIRONMENT").is_some_and(|kind| kind == "github-hosted");
+        match self {
+            Sync::Auto => !ends_with_the_job(),
+            Sync::Always => true,
+            Sync::Never => false,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -407,6 +433,7 @@ impl RestoreArgs {
             threads: common.threads,
             lookup_only: self.lookup_only,
             replace,
+            sync: self.sync.wanted(),
             require: self.require,
             profiles: self.profiles,
             state: self.state,

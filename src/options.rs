@@ -206,6 +206,8 @@ pub struct Restore {
     pub lookup_only: bool,
     /// Swap plain directories that differ.
     pub replace: bool,
+    /// Have what is restored on the disk before it becomes valid.
+    pub sync: bool,
     /// Items whose closures have to be complete.
     pub require: Vec<String>,
     /// Bring back the profiles that came along.

@@ -3,6 +3,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use serde_json::Value;
 use support::runs::{NIX, assert_same, attempt, picture, report, restore, run, save, staging};
@@ -345,6 +346,51 @@ fn a_store_below_another_root_is_saved_and_restored_from_outside() {
     assert!(world.daemon_answers());
     world.builds_nothing_of(Role::Mid, Fixture::Small);
     world.verify_store();
+}
+
+/// What a disk holds is looked at by taking a copy of it, with all that is still on its way left out.
+#[test]
+fn what_a_restore_has_done_outlives_a_power_cut() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let items = save(&world)["items"]["saved"].as_u64().unwrap();
+    world.wipe_store();
+    world.stop_daemon();
+    // The world's own disk goes on one that is a file.
+    let (nix, disk) = (world.host("/nix"), world.host("/disk"));
+    let made = Command::new("mkfs.ext4").args(["-q", "-d"]).args([nix, disk]).arg("400M").output();
+    assert!(made.unwrap().status.success());
+    world.sh("mknod /dev/loop-control c 10 237
+         for n in {0..255}; do mknod /dev/loop$n b 7 $n; done
+         mount -o loop /disk /nix");
+    let restored = restore(&world);
+    assert_eq!(restored["items"]["restored"], items);
+    world.sh("cp /disk /after; umount /nix; mount -o loop /after /nix");
+    let valid = world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'select count(*) from ValidPaths'");
+    assert_eq!(valid.stdout.trim(), items.to_string());
+    world.ok(["nix-store", "--verify", "--check-contents"]);
+}
+
+#[test]
+fn a_machine_that_ends_with_the_job_does_not_wait_for_its_disk() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    let waits = |environment: &str, sync: &str| {
+        world.wipe_store();
+        let command =
+            format!("{environment} storecache restore {} --sync {sync} --json", NIX.join(" "),);
+        let restored = report(&world.sh(&command));
+        assert_eq!(restored["hit"], "exact");
+        assert!(restored["items"]["restored"].as_u64() > Some(0));
+        restored["seconds"]["sync"].as_f64().unwrap() > 0.0
+    };
+    let hosted = "RUNNER_ENVIRONMENT=github-hosted";
+    assert!(waits("", "auto"));
+    assert!(waits("RUNNER_ENVIRONMENT=self-hosted", "auto"));
+    assert!(!waits(hosted, "auto"));
+    assert!(waits(hosted, "always"));
+    assert!(!waits("", "never"));
 }
 
 #[test]

@@ -34,6 +34,9 @@ use unpack::Archives;
 /// The program under test, as tables call it.
 pub const US: &str = "storecache";
 
+/// The same where it does not wait for the disk, as on GitHub's own runners.
+pub const UNSYNCED: &str = "storecache --sync never";
+
 /// A piece of work that can be asked for by name.
 pub struct Part {
     pub name: &'static str,

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::record::{Figure, Quantity, Wanted, Work};
+use super::record::{Figure, Wanted, Work};
 use super::shell::sh;
 use super::trial::{Contender, bytes_below, rounds};
-use super::{Bench, US};
+use super::{Bench, UNSYNCED, US};
 use crate::support::{Role, World};
 
 const COPY: &str = "nix copy --from file://";
@@ -48,6 +48,7 @@ pub fn restore(bench: &Bench) -> Result<Work> {
     let theirs = bytes_below(&entries.join("binary-cache"))?;
     let contenders = [
         of(US, ours.to_owned(), runner).tells_bytes(),
+        of(UNSYNCED, format!("{ours} --sync never"), runner).tells_bytes(),
         of(COPY, format!("{nix} --from {cache} {top}"), "HOME=/root").moves_bytes(theirs),
     ];
     let series = rounds(bench.rounds, &contenders)?;
@@ -56,6 +57,6 @@ pub fn restore(bench: &Bench) -> Result<Work> {
         title: "restore a closure into a running Nix".into(),
         about: corpus.about.clone(),
         series,
-        figures: vec![Figure::ours_against(COPY, Quantity::Seconds, Wanted::AtLeast(5.0))],
+        figures: Figure::restores_against(COPY, Wanted::AtLeast(5.0)),
     })
 }

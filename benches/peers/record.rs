@@ -153,6 +153,22 @@ impl Figure {
     pub fn ours_against(peer: &str, quantity: Quantity, wanted: Wanted) -> Figure {
         Figure { of: peer.to_owned(), over: super::US.to_owned(), quantity, wanted }
     }
+
+    /// How long a peer unpacks beside a restore: both as soon as the kernel has all of it, which is what is
+    /// judged, and both until it is on the disk.
+    pub fn restores_against(peer: &str, wanted: Wanted) -> Vec<Figure> {
+        let over = super::UNSYNCED.to_owned();
+        let judged = Figure { of: peer.to_owned(), over, quantity: Quantity::Seconds, wanted };
+        vec![judged, Figure::ours_against(peer, Quantity::OnDisk, Wanted::Nothing)]
+    }
+
+    /// Which of the two is ours, and which the other one.
+    pub fn sides(&self) -> (&str, &str) {
+        match self.over.starts_with(super::US) {
+            true => (&self.over, &self.of),
+            false => (&self.of, &self.over),
+        }
+    }
 }
 
 impl Wanted {

@@ -2,7 +2,8 @@
 //!
 //! The peer is the usual recipe: the official client brings an archive back, and `sudo tar` unpacks it. Both
 //! read from the same Azurite, by signed URLs, in the ways that they choose on GitHub: the client, which
-//! goes by the name of the host, sees one of Azure's. The servers use the processors that are measured.
+//! goes by the name of the host, sees one of Azure's. Neither waits for the disk, as on GitHub's own runners.
+//! The servers use the processors that are measured.
 
 use std::fs;
 use std::thread;
@@ -79,6 +80,7 @@ fn on_a_thread(
                 ("ACTIONS_RUNTIME_TOKEN", TOKEN.into()),
                 ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
                 ("GITHUB_SERVER_URL", "https://github.com".into()),
+                ("RUNNER_ENVIRONMENT", "github-hosted".into()),
                 // The client's.
                 ("AZURE_ADDRESS", SERVERS.into()),
                 ("GITHUB_WORKSPACE", out.display().to_string()),

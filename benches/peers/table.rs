@@ -107,7 +107,7 @@ pub fn markdown(record: &Record) -> String {
 
 fn row(rows: &mut String, work: &Work, figure: &Figure) -> Option<()> {
     let ratio = work.ratio(figure)?;
-    let peer = if figure.over == US { &figure.of } else { &figure.over };
+    let (us, peer) = figure.sides();
     let cell = |name: &str| {
         let median = work.series(name)?.spread(figure.quantity)?.median;
         Some(match figure.quantity {
@@ -115,14 +115,16 @@ fn row(rows: &mut String, work: &Work, figure: &Figure) -> Option<()> {
             _ => format!("{median:.2} s"),
         })
     };
-    let (ours, theirs) = (cell(US)?, cell(peer)?);
+    let (ours, theirs) = (cell(us)?, cell(peer)?);
+    let how = us.strip_prefix(US).filter(|flags| !flags.is_empty());
+    let how = how.map_or(String::new(), |flags| format!(" (`{}`)", flags.trim()));
     let mark = if figure.quantity == Quantity::OnDisk { ", then `sync`" } else { "" };
     let peer = peer.replace('|', "\\|");
     let (median, least, most) = (ratio.median, ratio.least, ratio.most);
     let title = &work.title;
     writeln!(
         rows,
-        "| {title} | {ours} | `{peer}`{mark} | {theirs} | {median:.2} ({least:.2} to {most:.2}) |"
+        "| {title} | {ours}{how} | `{peer}`{mark} | {theirs} | {median:.2} ({least:.2} to {most:.2}) |"
     )
     .ok()
 }

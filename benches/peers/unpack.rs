@@ -1,7 +1,8 @@
 //! Whole restores from a directory, beside whatever else unpacks.
 //!
-//! A restore ends with all of it on the disk and its rows in the database; the peers end when the kernel
-//! has taken the last byte. Both times of each are kept: until it ends, and until a sync after that.
+//! A restore ends with all of it on the disk, unless it is told otherwise, and its rows in the database; the
+//! peers end when the kernel has taken the last byte. Like is compared with like: a restore that does not
+//! wait with a peer as it is, and one that does with a peer and a sync after it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +10,10 @@ use anyhow::{Result, ensure};
 
 use super::corpus::Corpus;
 use super::ours::{KEY, install, storecache};
-use super::record::{Figure, Quantity, Wanted, Work};
+use super::record::{Figure, Wanted, Work};
 use super::shell::{has, sh};
 use super::trial::{Contender, rounds};
-use super::{Bench, US};
+use super::{Bench, UNSYNCED, US};
 
 /// What the figures are against.
 pub const TAR: &str = "zstd -dc | tar -x";
@@ -77,9 +78,11 @@ fn measure(
         let contender = Contender::new(name, script).into_fresh(out).makes_bytes(0);
         contender.reads(&archives.directory.join(reads))
     };
+    let ours = storecache("restore", out, &entries, KEY);
     let archive = format!("{here}/tar.zst");
     let mut contenders = vec![
-        of(US, storecache("restore", out, &entries, KEY), "entries").after(|| install(out)),
+        of(US, ours.clone(), "entries").after(|| install(out)),
+        of(UNSYNCED, format!("{ours} --sync never"), "entries").after(|| install(out)),
         of(TAR, format!("zstd -dc {archive} | tar -x -C {into}"), "tar.zst"),
     ];
     if has("bsdtar") {
@@ -103,10 +106,7 @@ fn measure(
             ensure!(all, "{} has made {bytes} bytes of {}", series.name, corpus.bytes);
         }
     }
-    let figures = vec![
-        Figure::ours_against(TAR, Quantity::Seconds, Wanted::AtLeast(wanted)),
-        Figure::ours_against(TAR, Quantity::OnDisk, Wanted::Nothing),
-    ];
+    let figures = Figure::restores_against(TAR, Wanted::AtLeast(wanted));
     let about = corpus.about.clone();
     Ok(Work { name: name.to_owned(), title: String::new(), about, series, figures })
 }

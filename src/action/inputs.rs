@@ -45,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 38] = [
+pub const INPUTS: [Input; 39] = [
     Input {
         name: "operation",
         flag: None,
@@ -253,6 +253,14 @@ pub const INPUTS: [Input; 38] = [
         default: "add",
         used_for: For::Restore,
         description: "What to do with a plain directory that holds something else: leave it, or swap it",
+    },
+    Input {
+        name: "sync",
+        flag: Some("--sync"),
+        kind: Kind::Choice(&["auto", "always", "never"]),
+        default: "auto",
+        used_for: For::Restore,
+        description: "Whether all of it is on the disk before it becomes valid; auto: unless the machine ends with the job",
     },
     Input {
         name: "backend",

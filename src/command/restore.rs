@@ -164,10 +164,12 @@ fn restore_items(
     outcome.bytes.unpacked = restored.bytes;
     outcome.daemon = restored.daemon;
     outcome.warnings.extend(restored.warnings);
+    outcome.seconds.sync = restored.sync_seconds;
     outcome.seconds.commit = restored.commit_seconds;
     outcome.seconds.downtime = restored.downtime_seconds;
     outcome.seconds.verify = restored.verify_seconds;
-    let other = outcome.seconds.download + restored.commit_seconds.max(restored.downtime_seconds);
+    let daemon = restored.commit_seconds.max(restored.downtime_seconds);
+    let other = outcome.seconds.download + restored.sync_seconds + daemon;
     outcome.seconds.unpack = (whole - other).max(0.0);
     profiles::restore(options, &opened, outcome);
     let brought: HashSet<String> = restored.names.into_iter().collect();
@@ -222,6 +224,7 @@ fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result
         store: opened.head.store.clone(),
         threads: options.threads,
         replace: options.replace,
+        sync: options.sync,
     };
     root.send(&Request::Restore(request), &opened.index_bytes)?;
     if let Some(base) = &fetch.entry.base {

@@ -6,6 +6,7 @@ use crate::snapshot::StoreFacts;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::io::{BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +17,8 @@ use std::time::Duration;
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:\
      /run/wrappers/bin:/run/current-system/sw/bin:\
      /run/current-system/profile/bin:/run/current-system/profile/sbin";
+/// Bytes that a pipe between the halves holds: as many as an ordinary user may ask for (`pipe.7`).
+const PIPE: usize = 1 << 20;
 /// How soon a signal is noticed while the root half is silent.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
 
@@ -67,6 +70,10 @@ impl RootHalf {
             _ => anyhow!(e).context("start the root half"),
         })?;
         let requests = child.stdin.take();
+        for pipe in [requests.as_ref().map(AsFd::as_fd), child.stdout.as_ref().map(AsFd::as_fd)] {
+            // Frames pass in few pieces then. Whoever has many pipes already is refused, and does without.
+            let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
+        }
         let output = child.stdout.take().context("the root half has no output")?;
         let mut error_output = child.stderr.take().context("the root half has no error output")?;
         let errors = std::thread::spawn(move || {

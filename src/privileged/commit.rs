@@ -34,6 +34,8 @@ pub struct Commit<'a> {
     pub gc_lock: Lock,
     pub rows: Rows,
     pub access: Access,
+    /// Whether what is restored shall outlive a power cut.
+    pub sync: bool,
 }
 
 impl Commit<'_> {
@@ -68,7 +70,9 @@ impl Commit<'_> {
         let heads = self.rows.heads(&merge.added);
         roots.add(layout, &heads, self.owner)?;
         verify_on_disk(&merge, &place)?;
-        syncfs(&place).context("write the placed items to the disk")?;
+        if self.sync {
+            syncfs(&place).context("write the placed items to the disk")?;
+        }
         let added = merge.added.clone();
         self.talk.cancel.check()?;
         merge.commit()?;
@@ -95,6 +99,7 @@ impl Commit<'_> {
             roots: heads.len() as u64,
             daemon: self.why(&why),
             warnings,
+            sync_seconds: 0.0,
             commit_seconds,
             downtime_seconds,
             verify_seconds: verifying.elapsed().as_secs_f64(),

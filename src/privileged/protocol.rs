@@ -136,6 +136,8 @@ pub struct RestoreRequest {
     pub threads: usize,
     /// Plain stores: swap a directory that differs instead of leaving it alone.
     pub replace: bool,
+    /// Whether what is restored shall outlive a power cut.
+    pub sync: bool,
 }
 
 /// From the root half to the user's half.
@@ -228,6 +230,8 @@ pub struct Restored {
     pub daemon: String,
     /// What the user should know although all went well.
     pub warnings: Vec<String>,
+    /// Waiting for the disk, while the daemon was up.
+    pub sync_seconds: f64,
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,
@@ -344,8 +348,8 @@ pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option
         if length > PART_LIMIT {
             bail!("a message of {length} bytes is too large");
         }
-        // Grows with what arrives: a lying length costs no memory.
-        let mut bytes = Vec::new();
+        // Beyond the size of a frame it grows with what arrives: a lying length costs no memory.
+        let mut bytes = Vec::with_capacity(length.min(4 << 20) as usize);
         input.by_ref().take(length.into()).read_to_end(&mut bytes)?;
         if bytes.len() != length as usize {
             bail!("a message is cut short: got {} of {length} bytes", bytes.len());

@@ -6,10 +6,11 @@ use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest, Which};
 use super::target::{check_space, directory, in_root, receive_frames, run_lock};
+use super::writeback::Writeback;
 use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, syncfs};
+use rustix::fs::Mode;
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -82,11 +83,11 @@ pub fn restore(
         targets.push((*at, Target { directory, name }));
     }
     let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, request.threads)?);
-    receive_frames(talk, next, &frames, &unpackers)?;
+    let places = staged.values().map(|staged| Arc::clone(&staged.place)).collect();
+    let mut writeback = Writeback::start(places, request.sync);
+    receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
-    for Staged { place, .. } in staged.values() {
-        syncfs(place).context("write the staged directories to the disk")?;
-    }
+    let sync_seconds = writeback.finish()?.as_secs_f64();
 
     talk.enter(Phase::Commit);
     let committing = Instant::now();
@@ -102,6 +103,7 @@ pub fn restore(
     talk.reply(&Reply::Restored(Restored {
         items: unpacked.items,
         bytes: unpacked.bytes,
+        sync_seconds,
         commit_seconds: committing.elapsed().as_secs_f64(),
         ..Restored::default()
     }))

@@ -11,6 +11,7 @@ use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
 use super::target::{StoreTarget, check_space, directory, receive_frames};
+use super::writeback::Writeback;
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
@@ -18,7 +19,8 @@ use crate::store::{
     choose, lock, make_lock_file, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, syncfs};
+use rustix::fs::Mode;
+use std::sync::Arc;
 
 pub fn restore(
     talk: &Conversation,
@@ -76,14 +78,17 @@ pub fn restore(
     let staging = Staging::create(&access.staging_parent(layout))?;
     let ids = (owner.uid, owner.gid);
     let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, request.threads)?;
-    receive_frames(talk, next, &frames, &unpackers)?;
+    let staged = Arc::new(directory(staging.path())?);
+    let mut writeback = Writeback::start(vec![staged], request.sync);
+    receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
-    syncfs(&directory(staging.path())?).context("write the staged items to the disk")?;
+    let sync_seconds = writeback.finish()?.as_secs_f64();
     record_plan(staging.path(), &choice.wanted)?;
 
-    let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access };
+    let commit =
+        Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync: request.sync };
     let restored = commit.run()?;
-    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
+    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, sync_seconds, ..restored }))
 }
 
 /// Refuses what was made for another store.

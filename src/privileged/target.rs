@@ -3,6 +3,7 @@
 use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
+use super::writeback::Writeback;
 use crate::daemon::{self, Found, Whereabouts};
 use crate::snapshot::Unpacked;
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
@@ -182,6 +183,7 @@ pub fn receive_frames(
     next: (Request, Vec<u8>),
     frames: &[FrameId],
     unpackers: &Unpackers,
+    writeback: &mut Writeback,
 ) -> Result<()> {
     let mut next = Some(next);
     let mut receive = || next.take().map_or_else(|| talk.receive(), Ok);
@@ -190,6 +192,7 @@ pub fn receive_frames(
             (Request::Frame(sent), bytes) if sent == *expected => {
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
+                writeback.unpacked(bytes);
                 talk.reply(&Reply::Progress { items, bytes })?;
             }
             _ => bail!("frame {} is next", expected.number),

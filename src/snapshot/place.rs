@@ -57,14 +57,14 @@ pub fn create(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<File> {
     Ok(File::from(fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777))?))
 }
 
-/// Owner, mode and time of an open file. The mode comes after the owner, since a change of owner
-/// clears setuid and setgid.
+/// Owner, mode and time of a file that [`create`] has made. The mode comes after the owner, since a
+/// change of owner clears setuid and setgid.
 pub fn finish_file(file: &File, attributes: Attributes) -> Result<()> {
     let stat = fs::fstat(file)?;
     if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
         fs::fchown(file, uid(attributes), gid(attributes))?;
     }
-    if fs::fstat(file)?.st_mode & 0o7777 != attributes.mode {
+    if stat.st_mode & 0o7777 != attributes.mode {
         fs::fchmod(file, Mode::from_raw_mode(attributes.mode))?;
     }
     fs::futimens(file, &times(attributes))?;
