@@ -1,7 +1,7 @@
 //! A whole closure between a store and a local cache: ours, and Nix with its cache of files.
 //!
-//! In a world with the newest Nix. Its daemon runs, since that is what we have to stop and start again;
-//! `nix copy` goes by the store itself, as root, which is its fastest way.
+//! In a world with the newest Nix, whose daemon runs. We have to stop it and start it again. `nix copy` goes
+//! through it, as it does for all users but root, and past it, as root can, which is its fastest way.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::{Bench, UNSYNCED, US};
 use crate::support::{Role, World};
 
 const COPY: &str = "nix copy --from file://";
+const PAST: &str = "nix copy past the daemon";
 const LONG: Duration = Duration::from_secs(600);
 
 pub fn restore(bench: &Bench) -> Result<Work> {
@@ -46,10 +47,12 @@ pub fn restore(bench: &Bench) -> Result<Work> {
     };
     let entries = world.backend().host_path();
     let theirs = bytes_below(&entries.join("binary-cache"))?;
+    let copy = format!("{nix} --from {cache} {top}");
     let contenders = [
         of(US, ours.to_owned(), runner).tells_bytes(),
         of(UNSYNCED, format!("{ours} --sync never"), runner).tells_bytes(),
-        of(COPY, format!("{nix} --from {cache} {top}"), "HOME=/root").moves_bytes(theirs),
+        of(COPY, copy.clone(), "HOME=/root NIX_REMOTE=daemon").moves_bytes(theirs),
+        of(PAST, copy, "HOME=/root").moves_bytes(theirs),
     ];
     let series = rounds(bench.rounds, &contenders)?;
     Ok(Work {
@@ -57,6 +60,9 @@ pub fn restore(bench: &Bench) -> Result<Work> {
         title: "restore a closure into a running Nix".into(),
         about: corpus.about.clone(),
         series,
-        figures: Figure::restores_against(COPY, Wanted::AtLeast(5.0)),
+        figures: [COPY, PAST]
+            .into_iter()
+            .flat_map(|peer| Figure::restores_against(peer, Wanted::AtLeast(5.0)))
+            .collect(),
     })
 }
