@@ -14,6 +14,7 @@ mod peers;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -115,9 +116,16 @@ fn write(newer: Record) -> Result<()> {
     };
     record.update(newer, &PARTS.map(|part| part.name));
     fs::create_dir_all(top.join("docs"))?;
-    fs::write(kept, serde_json::to_string_pretty(&record)? + "\n")?;
-    fs::write(top.join("docs/bench.svg"), plot::svg(&record))?;
+    let plot = top.join("docs/bench.svg");
+    fs::write(&kept, serde_json::to_string_pretty(&record)? + "\n")?;
+    fs::write(&plot, plot::svg(&record))?;
     let readme = top.join("README.md");
     let text = table::in_readme(&fs::read_to_string(&readme)?, &record)?;
-    Ok(fs::write(readme, text)?)
+    fs::write(&readme, text)?;
+    // The bench is root, the checkout may be somebody else's.
+    let owner = fs::metadata(readme)?;
+    for path in [top.join("docs"), kept, plot] {
+        chown(path, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }

@@ -73,7 +73,7 @@ impl Link {
         let _ = sh("tc qdisc del dev servers root");
         let Rate::Megabits(rate) = rate else { return Ok(()) };
         // The burst has to hold a packet of 64 KiB as the kernel hands them on, and some milliseconds.
-        let burst = 128 * 1024;
+        let burst = 512 * 1024;
         sh(&format!(
             "tc qdisc add dev servers root tbf rate {rate}mbit burst {burst} latency 100ms"
         ))
