@@ -8,17 +8,18 @@ use super::conversation::Conversation;
 use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Restored};
 use super::target::{StoreTarget, directory};
-use crate::daemon::{Daemon, Found, MountUnit, await_ready};
+use crate::daemon::{Daemon, Found, MountUnit, Stopper, await_ready};
 use crate::store::{
     Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
     Staging, lock,
 };
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, statat, syncfs};
+use rustix::fs::{AtFlags, fsync, statat, syncfs};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long workers may take to leave before we take it that one waits for us.
@@ -41,17 +42,25 @@ impl Commit<'_> {
     pub fn run(mut self) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
+        // Until their items are valid, collectors pass over roots.
+        let mut roots = Roots::default();
+        let (mut heads, rooted_for) = (self.rows.heads(None), self.rows.len());
+        roots.add(layout, &heads, self.owner)?;
+        let syncing = start_sync(self.staging.path())?;
         let Found { daemon, why, mut warnings } = self.target.daemon()?;
         if let Some(replaced) = daemon.replaced()? {
             warnings.push(format!("{replaced}; the new one runs from now on"));
         }
         self.talk.cancel.check()?;
 
-        // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items
-        // go back to staging, the lock is released, and last the guardian starts the daemon.
+        // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
+        // the lock is released, the guardian starts the daemon, and last the roots go.
+        let stopper = Stopper::prepare(&daemon).context("prepare to stop the daemon")?;
         let guardian = Guardian::arm(&self.brief(&daemon)?, self.access.outside())?;
+        syncing.join().unwrap_or_else(|_| bail!("writing to the disk panicked"))?;
+
         let stopped = Instant::now();
-        daemon.stop(self.target.daemon_patience).context("stop the daemon")?;
+        stopper.stop(self.target.daemon_patience).context("stop the daemon")?;
         let (big_lock, skipped) = self.have_it_alone()?;
         let mount = self.access.mount_unit();
         mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;
@@ -59,16 +68,27 @@ impl Commit<'_> {
         let committing = Instant::now();
         let place = Arc::new(directory(&layout.store())?);
         let mut placement = Placement::default();
-        let mut roots = Roots::default();
         let merge = Merge::begin(layout, &self.rows, &|| self.talk.cancel.check())?;
-        for name in &merge.added {
-            self.talk.cancel.check()?;
-            placement.place(&self.staging.directory, &place, name.as_str())?;
+        let (cancel, staging) = (&self.talk.cancel, &self.staging.directory);
+        std::thread::scope(|scope| {
+            let placing = scope.spawn(|| {
+                for name in &merge.added {
+                    cancel.check()?;
+                    placement.place(staging, &place, name.as_str())?;
+                }
+                verify_on_disk(&merge.added, &place)?;
+                // What is in the items was on the disk before the daemon stopped. Now their names go
+                // there, and the rows after them: after a power failure nothing is valid that is not
+                // there. It is not all of the file system that is waited for, as others write to it.
+                fsync(&place).context("write the names of the placed items to the disk")
+            });
+            let inserted = merge.insert(layout, &self.rows);
+            placing.join().unwrap_or_else(|_| bail!("placing the items panicked")).and(inserted)
+        })?;
+        if merge.added.len() < rooted_for {
+            heads = self.rows.heads(Some(&merge.added));
+            roots.change(layout, &heads, self.owner)?;
         }
-        let heads = self.rows.heads(&merge.added);
-        roots.add(layout, &heads, self.owner)?;
-        verify_on_disk(&merge, &place)?;
-        syncfs(&place).context("write the placed items to the disk")?;
         let added = merge.added.clone();
         self.talk.cancel.check()?;
         merge.commit()?;
@@ -163,8 +183,7 @@ impl Commit<'_> {
     /// The daemon itself calls every restored item valid.
     fn verify_through_daemon(&self, added: &HashSet<ItemName>) -> Result<()> {
         let StoreTarget { layout, daemon_patience, .. } = self.target;
-        let paths: Vec<String> =
-            added.iter().map(|name| format!("{}/{name}", layout.store_dir)).collect();
+        let paths: Vec<String> = added.iter().map(|name| layout.path_of(name)).collect();
         let mut client =
             await_ready(&layout.socket(), &self.target.layout.probe(), *daemon_patience)?;
         let valid = client.valid(&paths)?;
@@ -175,9 +194,15 @@ impl Commit<'_> {
     }
 }
 
+/// Begins to write all that is staged to the disk, which is the longest wait of a small restore.
+fn start_sync(staging: &Path) -> Result<JoinHandle<Result<()>>> {
+    let staging = directory(staging)?;
+    Ok(std::thread::spawn(move || syncfs(staging).context("write the staged items to the disk")))
+}
+
 /// Every row that is about to commit has its item in place.
-fn verify_on_disk(merge: &Merge, place: &OwnedFd) -> Result<()> {
-    for name in &merge.added {
+fn verify_on_disk(added: &HashSet<ItemName>, place: &OwnedFd) -> Result<()> {
+    for name in added {
         statat(place, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             .with_context(|| format!("{name} is not in its place"))?;
     }

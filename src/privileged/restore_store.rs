@@ -10,7 +10,7 @@ use super::files::Files;
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
-use super::target::{StoreTarget, check_space, directory, receive_frames};
+use super::target::{StoreTarget, check_space, receive_frames};
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
@@ -18,7 +18,7 @@ use crate::store::{
     choose, lock, make_lock_file, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, syncfs};
+use rustix::fs::Mode;
 
 pub fn restore(
     talk: &Conversation,
@@ -49,6 +49,8 @@ pub fn restore(
     let store = layout.store();
     check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, inodes)?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
+    let broken = || format!("{} is damaged: repair the store first", layout.database().display());
+    live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;
     // The commit has the database alone: not even we have it open then.
     drop(live);
     talk.reply(&Reply::Plan(Plan {
@@ -78,7 +80,6 @@ pub fn restore(
     let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, request.threads)?;
     receive_frames(talk, next, &frames, &unpackers)?;
     let unpacked = unpackers.finish()?;
-    syncfs(&directory(staging.path())?).context("write the staged items to the disk")?;
     record_plan(staging.path(), &choice.wanted)?;
 
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access };
