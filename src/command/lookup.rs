@@ -24,6 +24,7 @@ pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
         root: options.root.clone(),
         paths: options.paths.clone(),
         daemon: options.daemon.clone(),
+        asks_version: false,
         shepherds: options.shepherds.clone(),
         lock_patience: options.lock_patience,
         daemon_patience: options.daemon_patience,

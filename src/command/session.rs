@@ -42,7 +42,9 @@ impl Session {
             cancel::when_input_closes(&cancelled);
         }
         let mut root = RootHalf::start(&cancelled)?;
-        let facts = root.survey(&lookup::store_request(store, kind))?;
+        let mut request = lookup::store_request(store, kind);
+        request.asks_version = key.key.is_none() && key.version.is_none();
+        let facts = root.survey(&request)?;
         let key = lookup::key(store, key, kind, Some(&facts.version))?;
         outcome.key.clone_from(&key.text);
         progress.detail(|| format!("store {}, entries in {}", outcome.store, outcome.backend));

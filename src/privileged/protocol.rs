@@ -60,6 +60,9 @@ pub struct StoreRequest {
     /// Directories of a plain store.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
+    /// Whether the version of the package manager is to be found out: that takes as long as its program
+    /// takes to start.
+    pub asks_version: bool,
     /// Where shepherds of the requester may listen; the root half has no environment to tell.
     pub shepherds: Vec<PathBuf>,
     /// How long to wait for locks that somebody else holds.

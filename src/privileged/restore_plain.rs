@@ -87,7 +87,7 @@ pub fn restore(
     let mut writeback = Writeback::start(places, request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
-    let sync_seconds = writeback.finish()?.as_secs_f64();
+    let sync_seconds = writeback.end().wait()?.as_secs_f64();
 
     talk.enter(Phase::Commit);
     let committing = Instant::now();

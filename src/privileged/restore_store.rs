@@ -51,6 +51,8 @@ pub fn restore(
     let store = layout.store();
     check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, inodes)?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
+    let broken = || format!("{} is damaged: repair the store first", layout.database().display());
+    live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;
     // The commit has the database alone: not even we have it open then.
     drop(live);
     talk.reply(&Reply::Plan(Plan {
@@ -82,13 +84,12 @@ pub fn restore(
     let mut writeback = Writeback::start(vec![staged], request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
-    let sync_seconds = writeback.finish()?.as_secs_f64();
     record_plan(staging.path(), &choice.wanted)?;
 
-    let commit =
-        Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync: request.sync };
+    let sync = writeback.end();
+    let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
     let restored = commit.run()?;
-    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, sync_seconds, ..restored }))
+    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
 }
 
 /// Refuses what was made for another store.

@@ -12,13 +12,16 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Names that systemd may know the Nix daemon by; sockets first.
 /// Source: `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
 const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
 /// The same for Guix. Source: guix 1.5 `etc/guix-daemon.service.in`.
 const GUIX_UNITS: [&str; 1] = ["guix-daemon.service"];
+/// How often progress is told. Not with each frame: whoever sends frames may be slow to listen, and
+/// replies that fill their pipe would end up waiting for frames that wait for us.
+const TELL_PROGRESS: Duration = Duration::from_millis(100);
 /// Where the system's own shepherd listens.
 const SHEPHERD_SOCKETS: [&str; 2] = ["/run/shepherd/socket", "/var/run/shepherd/socket"];
 
@@ -187,13 +190,17 @@ pub fn receive_frames(
 ) -> Result<()> {
     let mut next = Some(next);
     let mut receive = || next.take().map_or_else(|| talk.receive(), Ok);
+    let mut told = Instant::now();
     for expected in frames {
         match receive()? {
             (Request::Frame(sent), bytes) if sent == *expected => {
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
                 writeback.unpacked(bytes);
-                talk.reply(&Reply::Progress { items, bytes })?;
+                if told.elapsed() >= TELL_PROGRESS {
+                    talk.reply(&Reply::Progress { items, bytes })?;
+                    told = Instant::now();
+                }
             }
             _ => bail!("frame {} is next", expected.number),
         }
