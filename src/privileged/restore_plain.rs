@@ -40,7 +40,7 @@ pub fn restore(
     index: &[u8],
 ) -> Result<()> {
     talk.enter(Phase::Plan);
-    let index = Index::from_bytes(index)?;
+    let index = Arc::new(Index::from_bytes(index)?);
     index.check()?;
     if index.base.is_some() {
         bail!("a snapshot of plain directories has no base");
@@ -64,6 +64,7 @@ pub fn restore(
         disk_bytes: plan.wanted.iter().map(|(at, _)| index.items[*at].disk).sum(),
     }))?;
 
+    talk.holds(request.memory.compressed);
     let next = talk.receive()?;
     if plan.wanted.is_empty() {
         return talk.reply(&Reply::Restored(Restored::default()));
@@ -81,7 +82,7 @@ pub fn restore(
         let directory = Arc::clone(&staged[&parent].staging.directory);
         targets.push((*at, Target { directory, name }));
     }
-    let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, request.threads)?);
+    let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, &request.memory)?);
     receive_frames(talk, next, &frames, &unpackers)?;
     let unpacked = unpackers.finish()?;
     for Staged { place, .. } in staged.values() {

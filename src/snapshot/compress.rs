@@ -1,0 +1,146 @@
+//! Compressing one frame: how hard, how far back, and what is not worth it.
+
+use crate::budget::FRAME;
+use anyhow::{Context, Result};
+use zstd::bulk;
+use zstd::zstd_safe::{CParameter, compress_bound};
+
+/// How far back the compressor looks where content repeats at a distance, 64 MiB: over the largest
+/// frame. Every zstd decodes it without being asked to (`zstd.1`: from 27 on there may be limits).
+const WINDOW_LOG: u32 = 26;
+
+/// From this level on the tables of a far search would take hundreds of MiB. They are kept at what a
+/// frame of 4 MiB takes.
+const DEEP: i32 = 13;
+const DEEP_CHAIN_LOG: u32 = 22;
+const DEEP_HASH_LOG: u32 = 22;
+const DEEP_LDM_HASH_LOG: u32 = 20;
+
+/// The level for what does not compress: as fast as a copy, and still less than its input where something
+/// was overlooked.
+const DENSE_LEVEL: i32 = -50;
+
+/// A frame with fewer tar bytes is compressed in any case: there is little to gain.
+const LEAST_DENSE: usize = 256 << 10;
+/// What is looked at of a frame: so many samples of this size, evenly spread.
+const SAMPLES: usize = 16;
+const SAMPLE: usize = 4 << 10;
+/// The samples of a dense frame that may look like text. One in sixteen, so that a directory of
+/// archives with its headers counts as dense.
+const LIGHT: usize = 1;
+
+/// Compresses frames, one after the other, in the same memory.
+pub struct Compressor {
+    context: bulk::Compressor<'static>,
+    sampler: bulk::Compressor<'static>,
+    level: i32,
+    /// Whether all frames are searched far back.
+    long: bool,
+    out: Vec<u8>,
+}
+
+impl Compressor {
+    pub fn new(level: i32, long: bool) -> Result<Self> {
+        let start = |level: i32| {
+            bulk::Compressor::new(level).with_context(|| format!("start zstd at level {level}"))
+        };
+        Ok(Compressor {
+            context: start(level)?,
+            sampler: start(1)?,
+            level,
+            long,
+            out: Vec::new(),
+        })
+    }
+
+    /// One zstd frame of `raw`, which depends on nothing but that. In a frame that `repeats`, content
+    /// stands several times.
+    pub fn frame(&mut self, raw: &[u8], repeats: bool) -> Result<Vec<u8>> {
+        let dense = !repeats && self.is_dense(raw)?;
+        // Only where it pays: a search that far back takes memory, and time.
+        let far = !dense && (repeats || self.long);
+        self.set(if dense { DENSE_LEVEL } else { self.level }, far)?;
+        let bound = compress_bound(raw.len());
+        self.out.clear();
+        self.out.reserve_exact(bound);
+        self.context.compress_to_buffer(raw, &mut self.out).context("compress a frame")?;
+        if bound > compress_bound(FRAME as usize) {
+            // A large one shall not cost its memory until the end, nor twice.
+            let mut bytes = std::mem::take(&mut self.out);
+            bytes.shrink_to_fit();
+            return Ok(bytes);
+        }
+        Ok(self.out.as_slice().to_vec())
+    }
+
+    fn set(&mut self, level: i32, far: bool) -> Result<()> {
+        let deep = far && level >= DEEP;
+        let or_default = |condition: bool, value: u32| if condition { value } else { 0 };
+        for parameter in [
+            CParameter::CompressionLevel(level),
+            CParameter::EnableLongDistanceMatching(far),
+            CParameter::WindowLog(or_default(far, WINDOW_LOG)),
+            CParameter::ChainLog(or_default(deep, DEEP_CHAIN_LOG)),
+            CParameter::HashLog(or_default(deep, DEEP_HASH_LOG)),
+            CParameter::LdmHashLog(or_default(deep, DEEP_LDM_HASH_LOG)),
+        ] {
+            self.context.set_parameter(parameter).context("set up zstd")?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is to be gained by compressing: archives, images, what is compressed already.
+    fn is_dense(&mut self, raw: &[u8]) -> Result<bool> {
+        if raw.len() < LEAST_DENSE {
+            return Ok(false);
+        }
+        let step = (raw.len() - SAMPLE) / (SAMPLES - 1);
+        let samples = || (0..SAMPLES).map(|nth| &raw[nth * step..nth * step + SAMPLE]);
+        if samples().filter(|sample| !looks_random(sample)).count() > LIGHT {
+            return Ok(false);
+        }
+        // All bytes may be as frequent and come in the same order again and again.
+        let all: Vec<u8> = samples().flatten().copied().collect();
+        self.out.clear();
+        self.out.reserve_exact(compress_bound(all.len()));
+        let size = self.sampler.compress_to_buffer(&all, &mut self.out).context("take a sample")?;
+        Ok(size >= all.len() / 100 * 94)
+    }
+
+    /// Bytes that zstd has for it.
+    #[cfg(test)]
+    fn memory(&mut self) -> usize {
+        self.context.context_mut().sizeof() + self.sampler.context_mut().sizeof()
+    }
+}
+
+/// Whether all bytes are about as frequent in a sample, by the sum of the squares of their numbers: 1.06
+/// times the least for random bytes, 1.1 for what deflate makes, over 3 for machine code and text.
+fn looks_random(sample: &[u8]) -> bool {
+    let mut counts = [0u64; 256];
+    for &byte in sample {
+        counts[usize::from(byte)] += 1;
+    }
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
+    let least = (sample.len() * sample.len() / 256) as u64;
+    squares * 4 < least * 5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_print() {
+        for long in [false, true] {
+            for level in 1..=19 {
+                let text: Vec<u8> = (0..8u32 << 20).flat_map(|n| (n / 3).to_le_bytes()).collect();
+                let mut c = Compressor::new(level, long).unwrap();
+                c.frame(&text[..4 << 20], false).unwrap();
+                let small = c.memory();
+                c.frame(&text, true).unwrap();
+                println!("{long} {level} {} {}", small >> 10, c.memory() >> 10);
+            }
+        }
+    }
+}
