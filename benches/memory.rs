@@ -33,8 +33,8 @@ fn main() {
     println!("{:.1} GB; peaks in MiB", bytes as f64 / 1e9);
     println!("backend   threads  memory  verb     user's half  root half  both  seconds");
     let service = CacheService::start();
-    for (backend, at) in [("directory", None), ("service", Some(&service))] {
-        for (threads, given) in [(2, 0), (16, 0), (2, 128)] {
+    for (threads, given) in [(2, 0), (16, 0), (2, 128)] {
+        for (backend, at) in [("directory", None), ("service", Some(&service))] {
             for verb in ["save", "restore"] {
                 go(&place, backend, at, threads, given, verb);
             }
@@ -76,7 +76,7 @@ fn go(
     }
     let (output, takings) = watched(&mut command);
     let told = report(&output.ok());
-    let peaks: Vec<u64> = takings.values().map(|taken| taken.memory / MIB).collect();
+    let peaks: Vec<u64> = takings.iter().map(|taken| taken.memory / MIB).collect();
     println!(
         "{backend:9} {threads:7}  {:>6}  {verb:8} {:11}  {:9}  {:4}  {:7.1}",
         if given > 0 { format!("{given}M") } else { String::new() },
@@ -107,7 +107,8 @@ fn fill(place: &Place, bytes: u64) {
     for number in 0..DIRECTORIES {
         let top = place.host(&directory(number));
         for file in 0..FILES {
-            let size = if file == 0 { average * FILES / 2 } else { average * FILES / 2 / (FILES - 1) };
+            let size =
+                if file == 0 { average * FILES / 2 } else { average * FILES / 2 / (FILES - 1) };
             let below = top.join(format!("part-{}", file / 10));
             fs::create_dir_all(&below).unwrap();
             let out = File::create(below.join(format!("file-{file}"))).unwrap();

@@ -400,8 +400,8 @@ fn far_apart() -> (Place, Vec<String>) {
     for (number, path) in paths.iter().enumerate() {
         fs::create_dir_all(place.host(path)).unwrap();
         fs::write(place.host(path).join("common"), &common).unwrap();
-        fs::write(place.host(path).join("own"), hexadecimal(5 << 20, number as u64 + 1)).unwrap();
-        fs::write(place.host(path).join("dense"), random(6 << 20, number as u64 + 7)).unwrap();
+        fs::write(place.host(path).join("own"), hexadecimal(5 << 19, number as u64 + 1)).unwrap();
+        fs::write(place.host(path).join("dense"), random(2 << 20, number as u64 + 7)).unwrap();
         fs::write(place.host(path).join("small"), path).unwrap();
         for name in ["common", "own", "dense", "small", "."] {
             set_mtime(&place.host(path).join(name), 1_500_000_000, 0);
@@ -449,7 +449,7 @@ fn long_frames_go_over_items_and_are_read_by_everybody() {
     assert_eq!(part["items"]["restored"], 1, "{part}");
     assert!(trees(&place.root(), &paths) == before);
     paths.iter().for_each(|path| place.remove(path));
-    place.restore(&paths, &["--memory=100M", "--threads=3"]);
+    place.restore(&paths, &["--memory=128M", "--threads=3"]);
     assert!(trees(&place.root(), &paths) == before);
 }
 

@@ -69,9 +69,7 @@ fn run(place: &Place, at: &At, verb: &str, more: &[&str]) -> (Value, Takings) {
     command.arg(place.root()).args(["--json", "--quiet"]).args(more);
     command.env_remove("GITHUB_EVENT_PATH");
     match at {
-        At::Directory => {
-            command.args(["--backend", &format!("dir:{}", place.entries().display())])
-        }
+        At::Directory => command.args(["--backend", &format!("dir:{}", place.entries().display())]),
         At::Service(service) => command
             .args(["--backend", "github"])
             .env("ACTIONS_RESULTS_URL", service.url())
@@ -127,16 +125,17 @@ fn the_bytes_of_an_archive_never_touch_the_disk_of_the_runner() {
     let place = filled();
     let service = CacheService::start();
     let (_, saved) = run(&place, &At::Service(&service), "save", &[]);
-    for taken in saved.values() {
+    for taken in &saved {
         assert!(taken.files.is_empty(), "{saved:?}");
         assert!(taken.written < MIB, "{saved:?}");
     }
     place.remove(DATA);
     let (_, restored) = run(&place, &At::Service(&service), "restore", &[]);
-    let mut halves = restored.values();
-    let (user, root) = (halves.next().unwrap(), halves.next().unwrap());
+    let [user, root] = &restored[..] else { panic!("{restored:?}") };
     assert!(user.files.is_empty(), "{user:?}");
-    assert!(user.written < MIB, "{user:?}");
+    // Its count has that of the root half in it, which has ended.
+    let by_user = user.written.saturating_sub(root.written);
+    assert!(by_user < SIZE * MIB / 50, "{restored:?}");
     let store = place.root();
     assert!(root.files.iter().all(|file| file.starts_with(&store)), "{root:?}");
     assert!(!root.files.is_empty(), "it was seen");
@@ -148,14 +147,13 @@ fn frames_that_items_share_and_the_guardian_are_within_it_too() {
     let world = World::new(Role::Old);
     world.start_daemon();
     // Content that six items have, of the largest size that is packed once.
-    world.sh(
-        "mkdir /tmp/shared; head -c 31M /dev/urandom >/tmp/shared/large
+    world.sh("mkdir /tmp/shared; head -c 31M /dev/urandom >/tmp/shared/large
          head -c 15M /dev/urandom >/tmp/shared/medium
          for n in 1 2 3 4 5 6; do echo $n >/tmp/shared/number; cp -r /tmp/shared /tmp/item-$n; done
-         nix-store --add /tmp/item-* >/dev/null; nix-store --optimise",
-    );
+         nix-store --add /tmp/item-* >/dev/null; nix-store --optimise");
     let init = world.init();
-    let watch = || Watch::begin(move || procfs::companions(init).into_iter().filter(ours).collect());
+    let watch =
+        || Watch::begin(move || procfs::companions(init).into_iter().filter(ours).collect());
     let limit = 256;
     for verb in ["save", "restore"] {
         if verb == "restore" {
@@ -178,8 +176,7 @@ fn frames_that_items_share_and_the_guardian_are_within_it_too() {
 }
 
 fn ours(pid: &u32) -> bool {
-    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    command.starts_with(b"/usr/local/bin/storecache\0")
+    fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"storecache\n")
 }
 
 #[test]
@@ -188,7 +185,7 @@ fn too_little_memory_is_refused_before_anything_runs() {
     for (verb, more, least) in [
         ("save", &["--memory=40M"][..], "87M"),
         ("save", &["--memory=100M", "--level=19"], "154M"),
-        ("save", &["--memory=100M", "--long"], "121M"),
+        ("save", &["--memory=100M", "--long"], "122M"),
         ("restore", &["--memory=40M"], "80M"),
     ] {
         let told = place.attempt(verb, &["/opt/tool"], more);

@@ -90,7 +90,8 @@ impl RootHalf {
             }
         });
         let cancelled = Arc::clone(cancelled);
-        let mut root = RootHalf { child, requests, replies, memory, errors: Some(errors), cancelled };
+        let mut root =
+            RootHalf { child, requests, replies, memory, errors: Some(errors), cancelled };
         let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
         match greeted.and_then(|()| root.receive()) {
             Ok((Reply::Hello { protocol: PROTOCOL }, _)) => Ok(root),

@@ -3,8 +3,8 @@
 use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
-use crate::daemon::{self, Found, Whereabouts};
 use crate::budget::Held;
+use crate::daemon::{self, Found, Whereabouts};
 use crate::snapshot::Unpacked;
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
 use anyhow::{Context, Result, bail};

@@ -44,13 +44,7 @@ impl Compressor {
         let start = |level: i32| {
             bulk::Compressor::new(level).with_context(|| format!("start zstd at level {level}"))
         };
-        Ok(Compressor {
-            context: start(level)?,
-            sampler: start(1)?,
-            level,
-            long,
-            out: Vec::new(),
-        })
+        Ok(Compressor { context: start(level)?, sampler: start(1)?, level, long, out: Vec::new() })
     }
 
     /// One zstd frame of `raw`, which depends on nothing but that. In a frame that `repeats`, content
@@ -129,18 +123,63 @@ fn looks_random(sample: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{LONG_FRAME, compressor};
+
+    /// Text that takes a compressor some effort.
+    fn text(length: usize) -> Vec<u8> {
+        let number = |n: u32| (n.wrapping_mul(2_654_435_761) >> 20).to_string();
+        (0..).flat_map(|n| number(n).into_bytes()).take(length).collect()
+    }
+
+    /// Twice as many bytes of sixteen kinds.
+    fn digits(bytes: &[u8]) -> Vec<u8> {
+        let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| b'a' + digit);
+        bytes.iter().flat_map(digits).collect()
+    }
 
     #[test]
-    fn memory_print() {
-        for long in [false, true] {
-            for level in 1..=19 {
-                let text: Vec<u8> = (0..8u32 << 20).flat_map(|n| (n / 3).to_le_bytes()).collect();
-                let mut c = Compressor::new(level, long).unwrap();
-                c.frame(&text[..4 << 20], false).unwrap();
-                let small = c.memory();
-                c.frame(&text, true).unwrap();
-                println!("{long} {level} {} {}", small >> 10, c.memory() >> 10);
+    fn zstd_takes_no_more_memory_than_the_budget_says() {
+        let text = text(LONG_FRAME as usize);
+        for level in 1..=19 {
+            let mut short = Compressor::new(level, false).unwrap();
+            // So much of it that the search is set up; how long it takes does not matter here.
+            short.frame(&text[..FRAME as usize], false).unwrap();
+            let taken = short.memory() as u64;
+            assert!(taken <= compressor(level, false), "level {level}: {taken}");
+            if ![1, 3, 9, 13, 19].contains(&level) {
+                continue;
             }
+            let mut long = Compressor::new(level, true).unwrap();
+            long.frame(&text, false).unwrap();
+            let taken = long.memory() as u64;
+            assert!(taken <= compressor(level, true), "level {level}, long: {taken}");
         }
+    }
+
+    #[test]
+    fn archives_and_noise_are_dense_and_nothing_else_is() {
+        let mut compressor = Compressor::new(3, false).unwrap();
+        let mut state = 1u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let noise: Vec<u8> = (0..1 << 17).flat_map(|_| random().to_le_bytes()).collect();
+        assert!(compressor.is_dense(&noise).unwrap());
+        let archive = zstd::bulk::compress(&digits(&noise), 19).unwrap();
+        assert!(archive.len() > LEAST_DENSE);
+        assert!(compressor.is_dense(&archive).unwrap());
+        assert!(!compressor.is_dense(&digits(&noise)).unwrap());
+        // Every byte as often as any other, and still nothing new.
+        let cycle: Vec<u8> = (0..1u32 << 20).map(|n| n as u8).collect();
+        assert!(!compressor.is_dense(&cycle).unwrap());
+        let again = [&noise[..4096]; 100].concat();
+        assert!(!compressor.is_dense(&again).unwrap());
+        assert!(!compressor.is_dense(&noise[..LEAST_DENSE - 1]).unwrap(), "not worth a look");
+        // A fifth of text is worth the effort.
+        let mixed = [&noise[..800 << 10], &text(200 << 10)].concat();
+        assert!(!compressor.is_dense(&mixed).unwrap());
     }
 }

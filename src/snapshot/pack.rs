@@ -108,7 +108,8 @@ pub fn pack(
 
     thread::scope(|scope| {
         let planning = (memory.clone(), jobs_in);
-        let planner = scope.spawn(move || plan(database, inputs, options, &planning.0, &planning.1));
+        let planner =
+            scope.spawn(move || plan(database, inputs, options, &planning.0, &planning.1));
         for _ in 0..threads {
             let (jobs, frames) = (jobs.clone(), frames_in.clone());
             scope.spawn(move || work(options, &jobs, &frames));

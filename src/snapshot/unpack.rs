@@ -104,11 +104,7 @@ impl Unpacker {
     ///
     /// # Errors
     /// The first error of any worker.
-    pub fn submit(
-        &self,
-        number: u32,
-        compressed: impl AsRef<[u8]> + Send + 'static,
-    ) -> Result<()> {
+    pub fn submit(&self, number: u32, compressed: impl AsRef<[u8]> + Send + 'static) -> Result<()> {
         let compressed = Box::new(compressed);
         let sent = self.frames.as_ref().map(|frames| frames.send((number, compressed)));
         match sent {

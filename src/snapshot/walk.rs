@@ -1,8 +1,8 @@
 //! Walking one item on disk: its members in the order in which they are packed.
 
-use super::digest::Digester;
 use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
+use super::digest::Digester;
 use super::member::{Attributes, Kind, Member};
 use super::sharing::Stamp;
 use anyhow::{Context, Result, bail};
@@ -92,7 +92,8 @@ pub fn walk(
 /// The fingerprint that the directory `file_name` in `base` would have in an index; nothing if it
 /// does not exist.
 pub fn fingerprint(base: &OwnedFd, file_name: &[u8], archive_path: &str) -> Result<Option<Digest>> {
-    let walked = walk(base, file_name, archive_path, Fidelity::AsFound, &HashMap::new(), &mut |_| Ok(()))?;
+    let walked =
+        walk(base, file_name, archive_path, Fidelity::AsFound, &HashMap::new(), &mut |_| Ok(()))?;
     Ok(walked.map(|walked| walked.fingerprint))
 }
 

@@ -1,6 +1,6 @@
 //! What a run takes: memory, and what it writes to disks, of all its processes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,6 +14,7 @@ use super::invocation::Output;
 /// What one process has taken, at most.
 #[derive(Clone, Debug, Default)]
 pub struct Taken {
+    pub pid: u32,
     /// As the kernel keeps it: `VmHWM`, in bytes.
     pub memory: u64,
     /// Bytes that it caused to be written to disks: `write_bytes`.
@@ -22,12 +23,12 @@ pub struct Taken {
     pub files: BTreeSet<PathBuf>,
 }
 
-/// By pid.
-pub type Takings = BTreeMap<u32, Taken>;
+/// Each process, in the order in which they were seen.
+pub type Takings = Vec<Taken>;
 
 /// The peaks of all processes together, though they need not have come at once.
 pub fn memory(takings: &Takings) -> u64 {
-    takings.values().map(|taken| taken.memory).sum()
+    takings.iter().map(|taken| taken.memory).sum()
 }
 
 /// Runs a command to its end, with an eye on it and all processes that it starts. What the kernel counts
@@ -65,7 +66,10 @@ impl Watch {
             let mut takings = Takings::new();
             while !until.load(Ordering::Relaxed) {
                 for pid in pids() {
-                    look(pid, takings.entry(pid).or_default());
+                    if !takings.iter().any(|taken| taken.pid == pid) {
+                        takings.push(Taken { pid, ..Taken::default() });
+                    }
+                    takings.iter_mut().filter(|taken| taken.pid == pid).for_each(look);
                 }
                 thread::sleep(Duration::from_millis(3));
             }
@@ -96,7 +100,8 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     found
 }
 
-fn look(pid: u32, taken: &mut Taken) {
+fn look(taken: &mut Taken) {
+    let pid = taken.pid;
     let field = |file: &str, name: &str| -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
         let value = text.lines().find_map(|line| line.strip_prefix(name))?;

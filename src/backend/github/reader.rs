@@ -222,7 +222,8 @@ impl ReadAt for Reader {
         let missing = ranges.iter().filter(|range| {
             !range.is_empty() && range.end <= self.size && self.kept_from(range).is_none()
         });
-        self.planned = join(missing.cloned()).into_iter().flat_map(|range| cut(range, self.range)).collect();
+        self.planned =
+            join(missing.cloned()).into_iter().flat_map(|range| cut(range, self.range)).collect();
         self.coming.clear();
         self.ask_ahead();
     }
