@@ -91,6 +91,8 @@ pub struct Restoring {
     pub unpacking: Unpacking,
     /// Bytes that a single frame may take on its way.
     frame: u64,
+    /// Bytes that more threads would take first, if there were more.
+    first: u64,
     given: u64,
 }
 
@@ -168,6 +170,7 @@ impl Budget {
                 large: rest.saturating_sub(compressed) / 2,
             },
             frame: rest,
+            first: (self.threads - threads) * FRAME,
             given: self.bytes,
         })
     }
@@ -192,7 +195,8 @@ impl Restoring {
         let frame = compressed.saturating_mul(2).saturating_add(raw);
         let over = frame.saturating_sub(self.frame);
         // The ranges grow too, where they are not as many as can be.
-        let least = self.given.saturating_add(over.saturating_mul(5).div_ceil(4));
+        let more = over.saturating_add(self.first).saturating_mul(5).div_ceil(4);
+        let least = self.given.saturating_add(more);
         if over > 0 && raw > FRAME {
             return Err(TooLittle { given: self.given, least });
         }
