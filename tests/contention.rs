@@ -6,6 +6,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use storecache::budget::Unpacking;
 use storecache::daemon::DaemonChoice;
 use storecache::privileged::protocol::{
     FrameId, PROTOCOL, Request, RestoreRequest, StoreRequest, Which, write_message,
@@ -279,7 +280,8 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
     let mut say = |request, payload: &[u8]| write_message(&mut said, &request, payload).unwrap();
     say(Request::Hello { protocol: PROTOCOL }, &[]);
     say(Request::Store(store), &[]);
-    let request = RestoreRequest { store: head.store, threads: 1, replace: false, sync: true };
+    let request =
+        RestoreRequest { store: head.store, memory: Unpacking::on(1), replace: false, sync: true };
     say(Request::Restore(request), &index_bytes);
     for number in (database.0..=database.1).chain(wanted.iter().copied()) {
         let frame = &index.frames[number as usize];

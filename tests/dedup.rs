@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use storecache::budget::Packing;
 use storecache::snapshot::{
     Digest, Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
     StoreFacts, pack,
@@ -480,7 +481,13 @@ fn packed(
         profiles: Vec::new(),
     };
     let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();
-    let options = PackOptions { level: 1, threads: 1, canonical: true, together: MIB as u64 };
+    let options = PackOptions {
+        level: 1,
+        long: false,
+        canonical: true,
+        together: MIB as u64,
+        memory: Packing::on(1),
+    };
     let mut sink = |frame: Frame| {
         each(&frame);
         Ok(writer.frame(frame)?)

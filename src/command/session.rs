@@ -2,6 +2,7 @@
 
 use super::{cancel, lookup};
 use crate::backend::Backend;
+use crate::budget::Traffic;
 use crate::key::Key;
 use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
 use crate::privileged::client::{Cancelled, RootFailure, RootHalf};
@@ -25,6 +26,7 @@ impl Session {
         key: &KeyOptions,
         backend: &BackendOptions,
         output: &OutputOptions,
+        traffic: Traffic,
         outcome: &mut Outcome,
     ) -> Result<Self> {
         let mut progress = Progress::new(output.quiet);
@@ -35,7 +37,7 @@ impl Session {
         progress.fold(&format!("{}: find the store and the key", outcome.command));
         let kind = lookup::kind(store)?;
         outcome.store = kind.to_string();
-        let backend = lookup::backend(backend, kind)?;
+        let backend = lookup::backend(backend, kind, traffic)?;
         outcome.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
         if output.in_job {

@@ -63,6 +63,7 @@ pub fn restore(
         disk_bytes,
     }))?;
 
+    talk.holds(request.memory.compressed);
     // The next request says that this is no dry run.
     let next = match talk.receive_or_end()? {
         None => return Ok(()),
@@ -79,7 +80,7 @@ pub fn restore(
     prepare_store(&target, owner)?;
     let staging = Staging::create(&access.staging_parent(layout))?;
     let ids = (owner.uid, owner.gid);
-    let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, request.threads)?;
+    let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;
     let staged = Arc::new(directory(staging.path())?);
     let mut writeback = Writeback::start(vec![staged], request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
@@ -126,6 +127,7 @@ fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)
     let (Request::Base(facts), bytes) = talk.receive()? else {
         bail!("the base of the delta is next");
     };
+    let (bytes, _) = bytes.into_parts();
     let index = Index::from_bytes(&bytes)?;
     index.check()?;
     check_fit(layout, &facts, &index).context("the base of the snapshot")?;

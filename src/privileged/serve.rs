@@ -51,10 +51,14 @@ fn converse(talk: &Conversation) -> Result<()> {
     while let Some(message) = talk.receive_or_end()? {
         match message {
             (Request::Save(request), _) => save::save(talk, &store, &request)?,
-            (Request::Restore(request), index) => match store.kind {
-                StoreKind::Plain => restore_plain::restore(talk, &store, &request, &index)?,
-                _ => restore_store::restore(talk, &store, &request, &index)?,
-            },
+            (Request::Restore(request), index) => {
+                // It stays, and frames shall not wait for that.
+                let (index, _) = index.into_parts();
+                match store.kind {
+                    StoreKind::Plain => restore_plain::restore(talk, &store, &request, &index)?,
+                    _ => restore_store::restore(talk, &store, &request, &index)?,
+                }
+            }
             (Request::Check(patterns), _) => check::check(talk, &store, &patterns, None)?,
             (Request::Valid, _) => check::valid(talk, &store)?,
             (Request::Examine, _) => examine::examine(talk, &store)?,

@@ -4,6 +4,7 @@ use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
 use super::writeback::Writeback;
+use crate::budget::Held;
 use crate::daemon::{self, Found, Whereabouts};
 use crate::snapshot::Unpacked;
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
@@ -183,7 +184,7 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
 /// Receives the frames of a plan, in order, then the order to commit; `next` is the first request.
 pub fn receive_frames(
     talk: &Conversation,
-    next: (Request, Vec<u8>),
+    next: (Request, Held),
     frames: &[FrameId],
     unpackers: &Unpackers,
     writeback: &mut Writeback,
