@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 const MIB: u64 = 1 << 20;
 
 /// What the processes take before they hold any frame: the programs, the connections, and lists of items
-/// and frames. Those grow with the store, by about 1 KiB for each item and frame (`benches/memory.rs`).
+/// and frames. Those lists grow with the store; with 2,000 items and 10 GB it is enough (`benches/memory.rs`).
 const BASE: u64 = 48 * MIB;
 
 /// Without `--memory`, with up to two threads.
@@ -29,7 +29,7 @@ pub const LONG_FRAME: u64 = 16 * MIB;
 /// Tar bytes of the largest frame: one of files that many items share.
 pub const LARGEST_FRAME: u64 = 64 * MIB;
 
-/// Ranges that are fetched at a time: more bring nothing, and a larger one costs more when it is lost.
+/// Largest range in one request, and how many of those are fetched at a time where memory allows it.
 const RANGE: u64 = 8 * MIB;
 const RANGES: u64 = 8;
 

@@ -16,7 +16,7 @@ const DEEP_CHAIN_LOG: u32 = 22;
 const DEEP_HASH_LOG: u32 = 22;
 const DEEP_LDM_HASH_LOG: u32 = 20;
 
-/// The level for what does not compress: as fast as a copy, and still less than its input where something
+/// The level for what does not compress: next to no search, and still less than its input where something
 /// was overlooked.
 const DENSE_LEVEL: i32 = -50;
 
@@ -108,8 +108,8 @@ impl Compressor {
     }
 }
 
-/// Whether all bytes are about as frequent in a sample, by the sum of the squares of their numbers: 1.06
-/// times the least for random bytes, 1.1 for what deflate makes, over 3 for machine code and text.
+/// Whether all bytes are about as frequent in a sample, by the sum of the squares of their numbers: for
+/// random bytes that is 1.06 times the least that it can be, and up to 1.25 is let pass.
 fn looks_random(sample: &[u8]) -> bool {
     let mut counts = [0u64; 256];
     for &byte in sample {
