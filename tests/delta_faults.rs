@@ -235,6 +235,10 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
         assert_ne!(delta["items"]["inherited"], 0, "{delta}");
         let whole = picture(&world);
         for (root_dies, read_only) in [(true, false), (false, false), (true, true), (false, true)] {
+            if read_only && role == Role::Guix {
+                // A bare guix-daemon has to write to it; as installed it is in `read_only.rs`.
+                continue;
+            }
             let what = format!("{role:?}, the root half: {root_dies}, read-only: {read_only}");
             world.wipe_store();
             let store = world.store();
