@@ -215,12 +215,13 @@ impl Merge {
             Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
         };
         let mut added: Vec<(&Row, i64)> = Vec::with_capacity(self.added.len());
+        let Some(first) = rows.items.first() else { return Ok(()) };
+        // All rows have the same columns.
+        let names: Vec<String> = first.values.keys().map(|column| quoted(column)).collect();
+        let holes = vec!["?"; names.len()].join(", ");
+        let sql = format!("INSERT INTO ValidPaths ({}) VALUES ({holes})", names.join(", "));
+        let mut insert = self.connection.prepare(&sql)?;
         for row in rows.items.iter().filter(|row| self.added.contains(&row.name)) {
-            // All rows have the same columns, so the statement is prepared once.
-            let names: Vec<String> = row.values.keys().map(|column| quoted(column)).collect();
-            let holes = vec!["?"; names.len()].join(", ");
-            let sql = format!("INSERT INTO ValidPaths ({}) VALUES ({holes})", names.join(", "));
-            let mut insert = self.connection.prepare_cached(&sql)?;
             added.push((row, insert.insert(params_from_iter(row.values.values()))?));
         }
 
