@@ -85,8 +85,10 @@ fn wanted(wanted: Wanted) -> String {
 
 /// The table of the README: one line for each comparison.
 pub fn markdown(record: &Record) -> String {
-    let mut rows =
-        String::from("| work | storecache | beside | | ratio |\n|---|---|---|---|---|\n");
+    let mut rows = String::from(
+        "![Seconds of storecache and its peers](docs/bench.svg)\n\n\
+         | work | storecache | beside | | ratio |\n|---|---|---|---|---|\n",
+    );
     for work in &record.works {
         for figure in &work.figures {
             let _ = row(&mut rows, work, figure);
@@ -124,7 +126,7 @@ fn row(rows: &mut String, work: &Work, figure: &Figure) -> Option<()> {
     let title = &work.title;
     writeln!(
         rows,
-        "| {title} | {ours}{how} | `{peer}`{mark} | {theirs} | {median:.2} ({least:.2} to {most:.2}) |"
+        "| {title} | {ours}{how} | {peer}{mark} | {theirs} | {median:.2} ({least:.2} to {most:.2}) |"
     )
     .ok()
 }
