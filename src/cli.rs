@@ -1,6 +1,7 @@
 //! Every flag of every command, and how flags become options.
 
 use crate::backend::github::{self, Patience, Secret};
+use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
@@ -59,6 +60,12 @@ pub struct SaveArgs {
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
+    /// Pack items together into large frames, and look for what repeats over all of each: smaller, but
+    /// slower, and a restore that lacks some items only reads more
+    #[arg(long)]
+    long: bool,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Take along which items your Guix profiles lead to (guix pull, guix install)
     #[arg(long)]
     profiles: bool,
@@ -116,6 +123,8 @@ pub struct RestoreArgs {
     /// Do everything but write, and say what would be restored
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    memory: MemoryArgs,
     /// Look up and report what there is, and restore nothing
     #[arg(long)]
     lookup_only: bool,
@@ -281,6 +290,20 @@ struct CommonArgs {
 }
 
 #[derive(Debug, Args)]
+struct MemoryArgs {
+    /// Memory that all processes of the run may take, as in 192M [default: 256M with up to two threads,
+    /// 512M with sixteen]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+}
+
+impl MemoryArgs {
+    fn on(&self, threads: usize) -> Budget {
+        Budget::new(self.memory, threads)
+    }
+}
+
+#[derive(Debug, Args)]
 struct StoreArgs {
     /// Kind of store
     #[arg(long, value_enum, default_value_t = Store::Auto)]
@@ -384,7 +407,8 @@ impl SaveArgs {
             output: common.output,
             dry_run: self.dry_run,
             level: self.level,
-            threads: common.threads,
+            long: self.long,
+            memory: self.memory.on(common.threads).saving(self.level, self.long)?,
             profiles: self.profiles,
             state: self.state,
             baseline: self.baseline,
@@ -430,7 +454,7 @@ impl RestoreArgs {
             backend: common.backend,
             output: common.output,
             dry_run: self.dry_run,
-            threads: common.threads,
+            memory: self.memory.on(common.threads).restoring()?,
             lookup_only: self.lookup_only,
             replace,
             sync: self.sync.wanted(),

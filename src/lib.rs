@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod backend;
+pub mod budget;
 pub mod cli;
 pub mod command;
 pub mod daemon;

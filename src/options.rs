@@ -1,6 +1,7 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
 use crate::backend::github::{Patience, Secret};
+use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;
 use crate::store::StoreKind;
 use std::num::NonZeroUsize;
@@ -113,8 +114,11 @@ pub struct Save {
     pub backend: BackendOptions,
     pub output: OutputOptions,
     pub dry_run: bool,
+    /// Of zstd.
     pub level: i32,
-    pub threads: usize,
+    /// Large frames over several items, searched far back.
+    pub long: bool,
+    pub memory: Saving,
     /// The profiles of whoever runs this come along.
     pub profiles: bool,
     /// What the restore of the same job has left.
@@ -201,7 +205,7 @@ pub struct Restore {
     pub backend: BackendOptions,
     pub output: OutputOptions,
     pub dry_run: bool,
-    pub threads: usize,
+    pub memory: Restoring,
     /// Look up and report, and leave it at that.
     pub lookup_only: bool,
     /// Swap plain directories that differ.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rusqlite::Connection;
 use serde_json::Value;
+use storecache::budget::Unpacking;
 use storecache::snapshot::{
     Base, BaseItem, Continuation, Digest, Frame, Head, Index, ItemEntry, Opened, Origin,
     SnapshotError, StoreFacts, Target, Unpacked, Unpacker, inherited,
@@ -207,7 +208,8 @@ impl Yard {
             let name = item.name.clone();
             (at, Target { directory, name })
         });
-        let unpacker = Unpacker::new(index, targets, owner, threads)?;
+        let index = Arc::new(index.clone());
+        let unpacker = Unpacker::new(&index, targets, owner, &Unpacking::on(threads))?;
         for (number, frame) in (0..).zip(frames) {
             unpacker.submit(number, frame.bytes.clone())?;
         }

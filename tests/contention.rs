@@ -6,8 +6,16 @@ use std::fs::File;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use storecache::budget::Unpacking;
+use storecache::daemon::DaemonChoice;
+use storecache::privileged::protocol::{
+    FrameId, PROTOCOL, Request, RestoreRequest, StoreRequest, Which, write_message,
+};
+use storecache::snapshot::Opened;
+use storecache::store::StoreKind;
+use support::forge::open_bytes;
 use support::runs::{NIX, assert_same, attempt, picture, report, restore, save, staging};
-use support::{Fixture, Role, Running, World, poll};
+use support::{Fixture, Role, Running, World, corpus, poll};
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -240,4 +248,58 @@ fn a_hundred_saves_beside_a_writer_are_each_whole() {
     }
     assert!(sizes.is_sorted(), "later snapshots hold more: {sizes:?}");
     assert!(sizes.first() < sizes.last());
+}
+
+#[test]
+fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
+    const ITEMS: usize = 1500;
+    let world = World::new(Role::Mid);
+    world.start_daemon();
+    corpus::fill(&world, 9, ITEMS, 1);
+    let saved = save(&world);
+    world.wipe_store();
+
+    let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
+    let content = std::fs::read(world.backend().host_path().join(name)).unwrap();
+    let Opened { head, index, index_bytes, .. } = open_bytes(&content).unwrap();
+    let store = StoreRequest {
+        kind: StoreKind::Nix,
+        root: "/".into(),
+        paths: Vec::new(),
+        daemon: DaemonChoice::Auto,
+        asks_version: false,
+        shepherds: Vec::new(),
+        lock_patience: SOON,
+        daemon_patience: SOON,
+    };
+    let database = index.database.as_ref().unwrap().frames;
+    let wanted = index.frames_of(0..index.items.len());
+    assert!(wanted.len() >= ITEMS);
+
+    let mut said = Vec::new();
+    let mut say = |request, payload: &[u8]| write_message(&mut said, &request, payload).unwrap();
+    say(Request::Hello { protocol: PROTOCOL }, &[]);
+    say(Request::Store(store), &[]);
+    let request =
+        RestoreRequest { store: head.store, memory: Unpacking::on(1), replace: false, sync: true };
+    say(Request::Restore(request), &index_bytes);
+    for number in (database.0..=database.1).chain(wanted.iter().copied()) {
+        let frame = &index.frames[number as usize];
+        let bytes = &content[frame.at as usize..][..frame.size as usize];
+        say(Request::Frame(FrameId { which: Which::Entry, number }), bytes);
+    }
+    say(Request::Commit, &[]);
+
+    std::fs::write(world.host("/tmp/said"), said).unwrap();
+    let script = "{ cat /tmp/said; sleep 1000; } | storecache privileged";
+    let root_half = world.spawn(["bash", "-c", script]);
+    let replies = poll::until("the outcome", SOON, || match root_half.stdout() {
+        replies if replies.contains("Restored") => Ok(replies),
+        replies => Err(replies),
+    });
+    // One for each frame would be more than the pipe to the other half takes.
+    let told = replies.matches("Progress").count();
+    assert!(told < wanted.len() / 2, "{told} for {} frames", wanted.len());
+    drop(root_half);
+    world.verify_store();
 }

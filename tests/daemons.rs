@@ -402,6 +402,44 @@ fn signals_in_the_commit_undo_it_and_the_daemon_is_back() {
 }
 
 #[test]
+fn what_takes_time_is_done_before_the_daemon_stops() {
+    let world = saved_and_wiped(Role::Mid);
+    let holder = hold_big_lock(&world);
+    let restore = in_the_commit(&world, "runner");
+    // All items are staged, the roots are there, and whoever starts the daemon again waits.
+    let listed = |directory: String| {
+        let entries = std::fs::read_dir(world.host(directory)).unwrap().flatten();
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let staging = staging(&world).remove(0);
+    let staged = listed(format!("/nix/store/{staging}"));
+    let staged = staged.iter().filter(|name| !name.starts_with('.')).count();
+    let roots = listed("/nix/var/nix/gcroots/storecache".into()).len();
+    assert!(roots > 0);
+    world.ok(["pgrep", "--full", "^storecache-guardian "]);
+    drop(holder);
+    world.sh("pkill -x sleep");
+    restore.wait(SOON).ok();
+    assert_eq!(world.valid_paths().len(), staged);
+    assert_eq!(listed("/nix/var/nix/gcroots/storecache".into()).len(), roots);
+    world.verify_store();
+}
+
+#[test]
+fn a_damaged_live_database_is_refused_before_the_daemon_stops() {
+    let world = saved_and_wiped(Role::Mid);
+    world.nix(["nix-store", "--add", "/etc/hostname"]).ok();
+    world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'PRAGMA foreign_keys = OFF;
+         INSERT INTO Refs SELECT min(id), 999999 FROM ValidPaths'");
+    let (pid, valid) = (world.daemon_pid(), world.valid_paths());
+    let failed = attempt(&world, "runner", "restore", &[]).fails();
+    assert!(failed.stderr.contains("db.sqlite is damaged: repair the store first"), "{failed}");
+    assert_eq!(world.daemon_pid(), pid);
+    assert_eq!(world.valid_paths(), valid);
+    assert_eq!(staging(&world), [""; 0]);
+}
+
+#[test]
 fn when_the_root_half_is_killed_the_guardian_starts_the_daemon() {
     for container in [false, true] {
         let plan = World::build(Role::Old).fixture(Fixture::Small);

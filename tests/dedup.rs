@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use storecache::budget::Packing;
 use storecache::snapshot::{
     Digest, Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
     StoreFacts, pack,
@@ -179,6 +180,35 @@ fn what_items_share_is_saved_once_and_is_one_file_again_when_restored() {
         assert_eq!(twins(&inodes(&world)), twins(&linked), "{role:?}");
         world.verify_store();
         assert_eq!(frames(&saved(&world)), frames(&snapshot), "{role:?}: what was restored");
+    }
+}
+
+#[test]
+fn a_delta_shares_among_what_it_adds_and_its_items_come_without_the_links_into_its_base() {
+    for role in [Role::Guix, Role::Mid] {
+        let world = World::new(role);
+        world.start_daemon();
+        add(&world, &items().0);
+        let base = save(&world);
+        // One content that the base has, and one that is new, in two items.
+        let (old, new) = (noise(1, 3 * MIB), noise(5, 2 * MIB));
+        let more = [("new-a/old", &old), ("new-a/new", &new), ("new-b/new", &new)];
+        let more: Vec<_> = more.map(|(path, it)| (path.to_owned(), it.clone())).into();
+        add(&world, &more);
+        let before = picture(&world);
+        let delta = run(&world, "runner", "save", &["--rebase-at", "1"]);
+        assert_eq!(delta["base"]["entry"], base["entry"], "{role:?}: {delta}");
+        let size = delta["bytes"]["snapshot"].as_u64().unwrap() as usize;
+        assert!(size < (old.len() + new.len()) * 6 / 5, "{role:?}: {size}");
+
+        world.wipe_store();
+        restore(&world);
+        assert_same(&before, &picture(&world));
+        let inodes = inodes(&world);
+        let of = |name: &str, file: &str| inodes[&Path::new(&item(&world, name)).join(file)];
+        assert_eq!(of("new-a", "new"), of("new-b", "new"), "{role:?}");
+        assert_eq!(of("three-a", "blob"), of("three-b", "data/blob"), "{role:?}");
+        world.verify_store();
     }
 }
 
@@ -451,7 +481,13 @@ fn packed(
         profiles: Vec::new(),
     };
     let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();
-    let options = PackOptions { level: 1, threads: 1, canonical: true, together: MIB as u64 };
+    let options = PackOptions {
+        level: 1,
+        long: false,
+        canonical: true,
+        together: MIB as u64,
+        memory: Packing::on(1),
+    };
     let mut sink = |frame: Frame| {
         each(&frame);
         Ok(writer.frame(frame)?)

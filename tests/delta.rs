@@ -171,6 +171,11 @@ fn a_key_that_only_a_prefix_was_found_for_builds_on_that() {
     let saved = under(&world, "store-new", "save", &more);
     delta_on(&saved, &first, 1);
     let before = picture(&world);
+    // A prefix may lead to a delta too.
+    world.wipe_store();
+    let restored = under(&world, "another", "restore", &["--restore-key", "store-n"]);
+    assert_eq!((&restored["hit"], &restored["entry"]), (&json!("prefix"), &saved["entry"]));
+    assert_same(&before, &picture(&world));
     // What it is on belongs to another key, and stays as long as this one does.
     let next = under(&world, "store-old", "save", &["--full", "--keep", "1"]);
     full(&next, "--full");

@@ -14,13 +14,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
+use storecache::budget::Packing;
 use storecache::snapshot::{
     Digest, Frame, Head, Index, Opened, Origin, PackInput, PackOptions, SnapshotWriter, StoreFacts,
     pack,
 };
 use support::forge::{self, Parts, frame_bytes, open_bytes, sha256};
 use support::golden;
-use support::place::{Place, output, plain_tree, set_mtime};
+use support::place::{Place, output, plain_tree, set_mtime, storecache};
 use support::runs::{attempt, report};
 use support::{Backend, Entry, Fixture, Role, World, tree_digest};
 
@@ -374,6 +375,118 @@ fn members_of_a_nix_store_are_canonical() {
     assert_eq!(kinds, b"0125L".iter().copied().collect(), "all kinds are in use");
 }
 
+/// Bytes that are nowhere alike.
+fn random(length: usize, mut state: u64) -> Vec<u8> {
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
+}
+
+/// Random bytes as text that becomes half as large.
+fn hexadecimal(length: usize, state: u64) -> Vec<u8> {
+    let digits = |byte: u8| [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[digit as usize]);
+    random(length / 2, state).into_iter().flat_map(digits).collect()
+}
+
+/// Directories `/opt/0` to `/opt/3` with content that all have, and content of their own.
+fn far_apart() -> (Place, Vec<String>) {
+    let place = Place::new();
+    let paths: Vec<_> = (0..4).map(|number| format!("/opt/{number}")).collect();
+    let common = hexadecimal(3 << 20, 99);
+    for (number, path) in paths.iter().enumerate() {
+        fs::create_dir_all(place.host(path)).unwrap();
+        fs::write(place.host(path).join("common"), &common).unwrap();
+        fs::write(place.host(path).join("own"), hexadecimal(5 << 19, number as u64 + 1)).unwrap();
+        fs::write(place.host(path).join("dense"), random(2 << 20, number as u64 + 7)).unwrap();
+        fs::write(place.host(path).join("small"), path).unwrap();
+        for name in ["common", "own", "dense", "small", "."] {
+            set_mtime(&place.host(path).join(name), 1_500_000_000, 0);
+        }
+    }
+    (place, paths)
+}
+
+/// Their trees, by path.
+fn trees(root: &Path, paths: &[&str]) -> Vec<Tree> {
+    paths.iter().map(|path| tree_digest(root.join(path.trim_start_matches('/')))).collect()
+}
+
+/// Saves directories with more flags; gives back file, bytes and index.
+fn saved_with(place: &Place, paths: &[&str], more: &[&str]) -> (PathBuf, Vec<u8>, Index) {
+    place.attempt("save", paths, more).ok();
+    let file = place.snapshot();
+    let (bytes, Opened { index, .. }) = opened(&file);
+    (file, bytes, index)
+}
+
+#[test]
+fn long_frames_go_over_items_and_are_read_by_everybody() {
+    let (place, paths) = far_apart();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let before = trees(&place.root(), &paths);
+    let (_, short, index) = saved_with(&place, &paths, &[]);
+    assert!(index.frames.iter().all(|frame| frame.raw <= 4 << 20));
+    let (file, long, index) = saved_with(&place, &paths, &["--long"]);
+    assert!(index.frames.iter().any(|frame| frame.raw > 8 << 20));
+    assert!(index.frames.iter().all(|frame| frame.raw <= 16 << 20));
+    let first = index.items[0].frames;
+    assert_eq!(first.1, index.items[1].frames.0, "a frame has parts of two items");
+    assert!(long.len() + (1 << 20) < short.len(), "what repeats over items is found");
+
+    for judge in JUDGES {
+        let scratch = tempfile::tempdir().unwrap();
+        pipe(&file, (judge.command)(scratch.path()));
+        assert!(trees(scratch.path(), &paths) == before, "{}", judge.name);
+    }
+    // By us, a part of it and then the rest.
+    storecache([OsStr::new("verify"), file.as_os_str()]).ok();
+    place.remove("/opt/2");
+    let part = place.restore(&paths, &[]);
+    assert_eq!(part["items"]["restored"], 1, "{part}");
+    assert!(trees(&place.root(), &paths) == before);
+    paths.iter().for_each(|path| place.remove(path));
+    place.restore(&paths, &["--memory=128M", "--threads=3"]);
+    assert!(trees(&place.root(), &paths) == before);
+}
+
+#[test]
+fn what_does_not_compress_is_stored_fast_the_same_way_each_time_and_costs_nothing() {
+    let (place, paths) = far_apart();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let before = trees(&place.root(), &paths);
+    let frames = |level: &str| {
+        let (file, bytes, index) = saved_with(&place, &paths, &[level]);
+        let all = (0..index.frames.len()).map(|number| frame_bytes(&bytes, &index, number));
+        (file, all.map(<[u8]>::to_vec).collect::<Vec<_>>(), index)
+    };
+    let (file, deep, index) = frames("--level=12");
+    assert_eq!(frames("--level=12").1, deep);
+    let (_, quick, _) = frames("--level=1");
+    // The same at any level, so nothing was searched; and no larger than it was.
+    let dense = |number: &usize| index.frames[*number].size * 100 > index.frames[*number].raw * 99;
+    let stored: Vec<usize> = (0..deep.len()).filter(dense).collect();
+    assert!(stored.len() >= 4, "{stored:?}");
+    for &number in &stored {
+        assert_eq!(deep[number], quick[number]);
+        assert!(deep[number].len() as u64 <= index.frames[number].raw + 1024);
+    }
+    // All others are compressed.
+    let others = (0..deep.len()).filter(|number| !stored.contains(number));
+    let larger = others.filter(|&n| index.frames[n].raw > 1 << 20 && deep[n] == quick[n]);
+    assert_eq!(larger.count(), 0);
+
+    let scratch = tempfile::tempdir().unwrap();
+    pipe(&file, (JUDGES[0].command)(scratch.path()));
+    assert!(trees(scratch.path(), &paths) == before);
+    paths.iter().for_each(|path| place.remove(path));
+    place.restore(&paths, &[]);
+    assert!(trees(&place.root(), &paths) == before);
+}
+
 #[test]
 fn each_item_lies_exactly_in_the_frames_that_the_index_says() {
     let (world, file) = saved_store(Role::Mid, Fixture::Small);
@@ -649,8 +762,13 @@ impl Mould {
             profiles: Vec::new(),
         };
         let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();
-        let options =
-            PackOptions { level: 3, threads: 2, canonical: self.canonical, together: 1 << 20 };
+        let options = PackOptions {
+            level: 3,
+            long: false,
+            canonical: self.canonical,
+            together: 1 << 20,
+            memory: Packing::on(2),
+        };
         let mut sink = |frame: Frame| Ok(writer.frame(frame)?);
         let packed = pack(database, inputs.collect(), &options, &mut sink).unwrap();
         writer.finish(items_under, packed.items, packed.database, None).unwrap().0

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "action",
     "backend",
+    "budget",
     "cli",
     "command",
     "daemon",

@@ -45,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 39] = [
+pub const INPUTS: [Input; 41] = [
     Input {
         name: "operation",
         flag: None,
@@ -343,12 +343,28 @@ pub const INPUTS: [Input; 39] = [
         description: "Compression level of zstd, 1 to 19",
     },
     Input {
+        name: "long",
+        flag: Some("--long"),
+        kind: Kind::Boolean,
+        default: "false",
+        used_for: For::Save,
+        description: "Pack items together into large frames: smaller, but slower, and worse for restores of a part",
+    },
+    Input {
         name: "threads",
         flag: Some("--threads"),
         kind: Kind::Text,
         default: "",
         used_for: For::Both,
         description: "Threads that compress or unpack; one for each processor unless told",
+    },
+    Input {
+        name: "memory",
+        flag: Some("--memory"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Both,
+        description: "Memory that all processes of a run may take, as in 192M; 256M with up to two threads, 512M with sixteen",
     },
     Input {
         name: "binary",

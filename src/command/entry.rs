@@ -89,6 +89,15 @@ impl OpenEntry {
         }
     }
 
+    /// What the index says of a frame.
+    pub fn facts(&self, which: Which, number: u32) -> Option<&FrameEntry> {
+        let file = match which {
+            Which::Entry => self,
+            Which::Base => self.base.as_deref()?,
+        };
+        file.opened.index.frames.get(number as usize)
+    }
+
     /// The compressed bytes of a frame.
     pub fn frame(&mut self, FrameId { which, number }: FrameId) -> Result<Vec<u8>> {
         let file = match which {

@@ -3,6 +3,7 @@
 use super::entry::OpenEntry;
 use super::{Ending, lookup, or_json};
 use crate::backend::{Directory, Gone, ReadAt};
+use crate::budget::Traffic;
 use crate::options::Look;
 use crate::report;
 use crate::snapshot::{Index, Opened};
@@ -100,7 +101,7 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
     let Some(path) = &options.file else {
         let kind = lookup::kind(&options.store)?;
         let key = lookup::key(&options.store, &options.key, kind, None)?;
-        let backend = lookup::backend(&options.backend, kind)?;
+        let backend = lookup::backend(&options.backend, kind, Traffic::default())?;
         let Some((name, _)) = lookup::find(backend.as_ref(), &key.ladder, &[])? else {
             bail!("no entry for {} in {}", key.text, backend.describe());
         };

@@ -3,6 +3,7 @@
 use super::cancel;
 use crate::backend::github::GitHub;
 use crate::backend::{Backend, Directory, EntryName, ReadAt};
+use crate::budget::Traffic;
 use crate::key::{Key, Ladder, Rung};
 use crate::options::{BackendOptions, KeyOptions, StoreOptions};
 use crate::privileged::protocol::StoreRequest;
@@ -24,6 +25,7 @@ pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
         root: options.root.clone(),
         paths: options.paths.clone(),
         daemon: options.daemon.clone(),
+        asks_version: false,
         shepherds: options.shepherds.clone(),
         lock_patience: options.lock_patience,
         daemon_patience: options.daemon_patience,
@@ -65,7 +67,11 @@ fn program_version(program: &str) -> Option<String> {
 }
 
 /// The backend for snapshots of a kind of store.
-pub fn backend(options: &BackendOptions, kind: StoreKind) -> Result<Box<dyn Backend>> {
+pub fn backend(
+    options: &BackendOptions,
+    kind: StoreKind,
+    traffic: Traffic,
+) -> Result<Box<dyn Backend>> {
     match options {
         BackendOptions::Directory(path) => Ok(Box::new(Directory::new(path.clone()))),
         BackendOptions::GitHub(service) => {
@@ -75,7 +81,7 @@ pub fn backend(options: &BackendOptions, kind: StoreKind) -> Result<Box<dyn Back
             };
             let version = cache_version(kind.name(), store_dir, &system());
             let github = GitHub::new(service, &version.to_string())?;
-            Ok(Box::new(github.called_off_by(cancel::flag())))
+            Ok(Box::new(github.within(traffic).called_off_by(cancel::flag())))
         }
     }
 }

@@ -63,7 +63,7 @@ fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()
     let Restore { store, key, backend, output, .. } = options;
     outcome.phase = Phase::Start.name();
     profiles::check(options.profiles, store)?;
-    let mut session = Session::begin(store, key, backend, output, outcome)?;
+    let mut session = Session::begin(store, key, backend, output, options.memory.traffic, outcome)?;
     begun.ingredients = session.key.digests();
     if options.state.is_some() {
         begun.baseline = Some(valid(&mut session.root)?);
@@ -116,7 +116,6 @@ fn restore_items(
 
     outcome.phase = Phase::Plan.name();
     progress.fold("restore: plan");
-    let opened = entry.opened.clone();
     let mut fetch = Fetch {
         entry: &mut entry,
         downloaded: &mut outcome.bytes.downloaded,
@@ -127,6 +126,11 @@ fn restore_items(
     outcome.items.present = plan.present;
     outcome.items.skipped = plan.skipped.len() as u64;
     outcome.skipped.clone_from(&plan.skipped);
+    for &FrameId { which, number } in &plan.frames {
+        if let Some(frame) = fetch.entry.facts(which, number) {
+            options.memory.check(frame.size, frame.raw)?;
+        }
+    }
     progress.detail(|| {
         let wanted = report::plural(plan.wanted, "item");
         let size = report::bytes(plan.disk_bytes);
@@ -140,13 +144,13 @@ fn restore_items(
             outcome.reason =
                 Some(format!("nothing to do: {left_out} left out: {}", plan.skipped[0].1));
         }
-        profiles::restore(options, &opened, outcome);
+        profiles::restore(options, &entry.opened, outcome);
         return Ok(BTreeMap::new());
     }
     if options.dry_run {
         outcome.items.restored = plan.wanted;
         outcome.bytes.unpacked = plan.disk_bytes;
-        profiles::restore(options, &opened, outcome);
+        profiles::restore(options, &entry.opened, outcome);
         return Ok(BTreeMap::new());
     }
 
@@ -171,10 +175,11 @@ fn restore_items(
     let daemon = restored.commit_seconds.max(restored.downtime_seconds);
     let other = outcome.seconds.download + restored.sync_seconds + daemon;
     outcome.seconds.unpack = (whole - other).max(0.0);
-    profiles::restore(options, &opened, outcome);
+    profiles::restore(options, &entry.opened, outcome);
     let brought: HashSet<String> = restored.names.into_iter().collect();
-    let inherited = opened.index.base.into_iter().flat_map(|base| base.items);
-    let own = opened.index.items.into_iter().map(|item| (item.name, item.used));
+    let index = entry.opened.index;
+    let inherited = index.base.into_iter().flat_map(|base| base.items);
+    let own = index.items.into_iter().map(|item| (item.name, item.used));
     let items = own.chain(inherited.map(|item| (item.name, item.used)));
     Ok(items.filter(|(name, _)| brought.contains(name)).collect())
 }
@@ -222,7 +227,7 @@ fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result
     let database = opened.index.database.as_ref().map(|database| database.frames);
     let request = RestoreRequest {
         store: opened.head.store.clone(),
-        threads: options.threads,
+        memory: options.memory.unpacking,
         replace: options.replace,
         sync: options.sync,
     };

@@ -66,7 +66,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     }
     let key = state.map_or_else(|| key.clone(), |state| state.key(key));
     let Session { mut root, key, backend, mut progress } =
-        Session::begin(store, &key, backend, output, outcome)?;
+        Session::begin(store, &key, backend, output, options.memory.traffic, outcome)?;
     if let Err(refused) = backend.can_write() {
         return not_saved(refused, policy.policy, outcome);
     }
@@ -99,7 +99,8 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let profiles = profiles::find(options, outcome);
     let request = SaveRequest {
         level: options.level,
-        threads: options.threads,
+        long: options.long,
+        memory: options.memory.packing,
         leave_out: baseline(options, state),
         known: newest.as_ref().map(|newest| newest.holds.clone()).unwrap_or_default(),
         restored: state.map(|state| state.restored.clone()).unwrap_or_default(),
@@ -107,6 +108,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         max_size: options.max_size,
         base: foundation.as_ref().map(|foundation| foundation.items.clone()),
     };
+    root.holds(options.memory.frames);
     root.send(&Request::Save(request), &[])?;
     let reply = root.receive()?.0;
     let Reply::Frozen { items, nar_bytes, facts, left_out, outside, behind, growth, own, used } =
@@ -248,6 +250,7 @@ fn pack<W: Write>(
                 progress.at(raw_total, Some(items));
                 outcome.bytes.packed = raw_total;
                 let before = Instant::now();
+                let (bytes, _claim) = bytes.into_parts();
                 let frame = Frame { bytes, raw, sha256, continues, progress: Default::default() };
                 snapshot.frame(frame).context("write the snapshot")?;
                 writing += before.elapsed().as_secs_f64();

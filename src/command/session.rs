@@ -2,6 +2,7 @@
 
 use super::{cancel, lookup};
 use crate::backend::Backend;
+use crate::budget::Traffic;
 use crate::key::Key;
 use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
 use crate::privileged::client::{Cancelled, RootFailure, RootHalf};
@@ -25,6 +26,7 @@ impl Session {
         key: &KeyOptions,
         backend: &BackendOptions,
         output: &OutputOptions,
+        traffic: Traffic,
         outcome: &mut Outcome,
     ) -> Result<Self> {
         let mut progress = Progress::new(output.quiet);
@@ -35,14 +37,16 @@ impl Session {
         progress.fold(&format!("{}: find the store and the key", outcome.command));
         let kind = lookup::kind(store)?;
         outcome.store = kind.to_string();
-        let backend = lookup::backend(backend, kind)?;
+        let backend = lookup::backend(backend, kind, traffic)?;
         outcome.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
         if output.in_job {
             cancel::when_input_closes(&cancelled);
         }
         let mut root = RootHalf::start(&cancelled)?;
-        let facts = root.survey(&lookup::store_request(store, kind))?;
+        let mut request = lookup::store_request(store, kind);
+        request.asks_version = key.key.is_none() && key.version.is_none();
+        let facts = root.survey(&request)?;
         let key = lookup::key(store, key, kind, Some(&facts.version))?;
         outcome.key.clone_from(&key.text);
         progress.detail(|| format!("store {}, entries in {}", outcome.store, outcome.backend));

@@ -29,11 +29,30 @@ use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
 
-impl Daemon {
+/// Everything that stopping the daemon takes, gathered while it still runs.
+pub enum Stopper<'a> {
+    Systemd(systemd::Stop),
+    /// All that there is to know.
+    Other(&'a Daemon),
+}
+
+impl<'a> Stopper<'a> {
+    /// Gathers what [`Stopper::stop`] needs.
+    pub fn prepare(daemon: &'a Daemon) -> Result<Self> {
+        Ok(match daemon {
+            Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
+            daemon => Stopper::Other(daemon),
+        })
+    }
+
     /// Stops it and waits until its main process has ended. Its workers may live on.
     pub fn stop(&self, patience: Duration) -> Result<()> {
-        match self {
-            Daemon::Systemd { units } => systemd::stop(units),
+        let daemon = match self {
+            Stopper::Systemd(stop) => return stop.now(),
+            Stopper::Other(daemon) => daemon,
+        };
+        match daemon {
+            Daemon::Systemd { units } => systemd::Stop::of(units)?.now(),
             Daemon::Shepherd { shepherd, service, pid } => {
                 shepherd::stop(shepherd, service, *pid, patience)
             }

@@ -57,7 +57,8 @@ impl MountUnit {
 
     /// Takes the mount away, also from under whoever uses it: they keep what they have open.
     pub fn stop(&self) -> Result<()> {
-        let Err(busy) = systemd::stop(std::slice::from_ref(&self.name)) else {
+        let Err(busy) = systemd::Stop::of(std::slice::from_ref(&self.name)).and_then(|it| it.now())
+        else {
             return Ok(());
         };
         match unmount(self.path.as_str(), UnmountFlags::DETACH) {

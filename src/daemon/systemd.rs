@@ -73,27 +73,39 @@ pub fn replaced(units: &[String]) -> Result<Option<Replaced>> {
     Ok(None)
 }
 
-/// Stops all units in one transaction, so that no socket revives its service.
-pub fn stop(units: &[String]) -> Result<()> {
-    // A socket that is left alone starts its service for the next client, whether the service was
-    // active before or not; so the services of sockets stop too.
-    let services: Vec<String> = services(units)?.into_iter().map(|it| it.name).collect();
-    let mut all: Vec<String> = units.to_vec();
-    all.extend(services.iter().filter(|service| !units.contains(service)).cloned());
-    // systemd refuses to start what was started five times in ten seconds, by whomever: it shall
-    // count anew (`man 1 systemctl`, reset-failed). Where it does not, the start tells.
-    let _ = systemctl("reset-failed", &all);
-    std::thread::scope(|scope| {
-        let (stopped, is_stopped) = bounded::<()>(0);
-        scope.spawn(move || {
-            while is_stopped.recv_timeout(ASK_AGAIN) == Err(RecvTimeoutError::Timeout) {
-                services.iter().for_each(|service| ask_again(service));
-            }
-        });
-        let done = systemctl("stop", &all).map(drop);
-        drop(stopped);
-        done
-    })
+/// Units that stop in one transaction, so that no socket revives its service.
+pub struct Stop {
+    all: Vec<String>,
+    services: Vec<String>,
+}
+
+impl Stop {
+    /// Asks systemd all that the stop has to know.
+    pub fn of(units: &[String]) -> Result<Self> {
+        // A socket that is left alone starts its service for the next client, whether the service was
+        // active before or not; so the services of sockets stop too.
+        let services: Vec<String> = services(units)?.into_iter().map(|it| it.name).collect();
+        let mut all: Vec<String> = units.to_vec();
+        all.extend(services.iter().filter(|service| !units.contains(service)).cloned());
+        // systemd refuses to start what was started five times in ten seconds, by whomever: it shall
+        // count anew (`man 1 systemctl`, reset-failed). Where it does not, the start tells.
+        let _ = systemctl("reset-failed", &all);
+        Ok(Stop { all, services })
+    }
+
+    pub fn now(&self) -> Result<()> {
+        std::thread::scope(|scope| {
+            let (stopped, is_stopped) = bounded::<()>(0);
+            scope.spawn(move || {
+                while is_stopped.recv_timeout(ASK_AGAIN) == Err(RecvTimeoutError::Timeout) {
+                    self.services.iter().for_each(|service| ask_again(service));
+                }
+            });
+            let done = systemctl("stop", &self.all).map(drop);
+            drop(stopped);
+            done
+        })
+    }
 }
 
 /// Sends SIGTERM once more to what is left of a service that systemd has sent it to already.

@@ -1,6 +1,7 @@
 //! Starting the root half and talking to it.
 
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_message, write_message};
+use crate::budget::{Allowance, Held, Packing};
 use crate::report;
 use crate::snapshot::StoreFacts;
 use anyhow::{Context, Result, anyhow, bail};
@@ -40,7 +41,9 @@ pub struct Cancelled;
 pub struct RootHalf {
     child: Child,
     requests: Option<ChildStdin>,
-    replies: Receiver<Result<(Reply, Vec<u8>)>>,
+    replies: Receiver<Result<(Reply, Held)>>,
+    /// For what comes with replies.
+    memory: Allowance,
     errors: Option<JoinHandle<String>>,
     cancelled: Arc<AtomicBool>,
 }
@@ -82,9 +85,11 @@ impl RootHalf {
             String::from_utf8_lossy(&text).trim().to_owned()
         });
         let (send, replies) = bounded(4);
+        let memory = Allowance::of(Packing::on(1).in_flight);
+        let for_replies = memory.clone();
         std::thread::spawn(move || {
             let mut output = BufReader::with_capacity(1 << 16, output);
-            while let Some(message) = read_message(&mut output).transpose() {
+            while let Some(message) = read_message(&mut output, &for_replies).transpose() {
                 let failed = message.is_err();
                 if send.send(message).is_err() || failed {
                     return;
@@ -92,7 +97,8 @@ impl RootHalf {
             }
         });
         let cancelled = Arc::clone(cancelled);
-        let mut root = RootHalf { child, requests, replies, errors: Some(errors), cancelled };
+        let mut root =
+            RootHalf { child, requests, replies, memory, errors: Some(errors), cancelled };
         let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
         match greeted.and_then(|()| root.receive()) {
             Ok((Reply::Hello { protocol: PROTOCOL }, _)) => Ok(root),
@@ -132,11 +138,16 @@ impl RootHalf {
         }
     }
 
+    /// From now on so many bytes of frames are received ahead of what is done with them.
+    pub fn holds(&self, bytes: u64) {
+        self.memory.becomes(bytes);
+    }
+
     /// The next reply.
     ///
     /// # Errors
     /// [`RootFailure`] when that is what it says; also when it died.
-    pub fn receive(&mut self) -> Result<(Reply, Vec<u8>)> {
+    pub fn receive(&mut self) -> Result<(Reply, Held)> {
         loop {
             self.check()?;
             match self.replies.recv_timeout(LOOK_FOR_SIGNALS) {
@@ -184,7 +195,7 @@ impl RootHalf {
     }
 }
 
-fn failure_or((reply, payload): (Reply, Vec<u8>)) -> Result<(Reply, Vec<u8>)> {
+fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
     match reply {
         Reply::Failed { phase, causes } => Err(RootFailure { phase, causes }.into()),
         reply => Ok((reply, payload)),

@@ -8,13 +8,14 @@ use super::conversation::Conversation;
 use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Restored};
 use super::target::{StoreTarget, directory};
-use crate::daemon::{Daemon, Found, MountUnit, await_ready};
+use super::writeback::Ending;
+use crate::daemon::{Daemon, Found, MountUnit, Stopper, await_ready};
 use crate::store::{
     Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
     Staging, lock,
 };
 use anyhow::{Context, Result, bail};
-use rustix::fs::{AtFlags, statat, syncfs};
+use rustix::fs::{AtFlags, fsync, statat};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -34,8 +35,8 @@ pub struct Commit<'a> {
     pub gc_lock: Lock,
     pub rows: Rows,
     pub access: Access,
-    /// Whether what is restored shall outlive a power cut.
-    pub sync: bool,
+    /// The disk, as it writes what is staged.
+    pub sync: Ending,
 }
 
 impl Commit<'_> {
@@ -43,17 +44,25 @@ impl Commit<'_> {
     pub fn run(mut self) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
+        // Until their items are valid, collectors pass over roots.
+        let mut roots = Roots::default();
+        let (mut heads, rooted_for) = (self.rows.heads(None), self.rows.len());
+        roots.add(layout, &heads, self.owner)?;
         let Found { daemon, why, mut warnings } = self.target.daemon()?;
         if let Some(replaced) = daemon.replaced()? {
             warnings.push(format!("{replaced}; the new one runs from now on"));
         }
         self.talk.cancel.check()?;
 
-        // Guards are dropped in reverse: on a failure the rows go first, then the roots, the items
-        // go back to staging, the lock is released, and last the guardian starts the daemon.
+        // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
+        // the lock is released, the guardian starts the daemon, and last the roots go.
+        let stopper = Stopper::prepare(&daemon).context("prepare to stop the daemon")?;
         let guardian = Guardian::arm(&self.brief(&daemon)?, self.access.outside())?;
+        let durable = self.sync.is_wanted();
+        let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
+
         let stopped = Instant::now();
-        daemon.stop(self.target.daemon_patience).context("stop the daemon")?;
+        stopper.stop(self.target.daemon_patience).context("stop the daemon")?;
         let (big_lock, skipped) = self.have_it_alone()?;
         let mount = self.access.mount_unit();
         mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;
@@ -61,17 +70,27 @@ impl Commit<'_> {
         let committing = Instant::now();
         let place = Arc::new(directory(&layout.store())?);
         let mut placement = Placement::default();
-        let mut roots = Roots::default();
-        let merge = Merge::begin(layout, &self.rows, &|| self.talk.cancel.check())?;
-        for name in &merge.added {
-            self.talk.cancel.check()?;
-            placement.place(&self.staging.directory, &place, name.as_str())?;
-        }
-        let heads = self.rows.heads(&merge.added);
-        roots.add(layout, &heads, self.owner)?;
-        verify_on_disk(&merge, &place)?;
-        if self.sync {
-            syncfs(&place).context("write the placed items to the disk")?;
+        let merge = Merge::begin(layout, &self.rows, durable, &|| self.talk.cancel.check())?;
+        let (cancel, staging) = (&self.talk.cancel, &self.staging.directory);
+        std::thread::scope(|scope| {
+            let placing = scope.spawn(|| {
+                for name in &merge.added {
+                    cancel.check()?;
+                    placement.place(staging, &place, name.as_str())?;
+                }
+                verify_on_disk(&merge.added, &place)?;
+                // What is in the items was on the disk before the daemon stopped. Now their names go
+                // there, and the rows after them: after a power failure nothing is valid that is not
+                // there. It is not all of the file system that is waited for, as others write to it.
+                let names = if durable { fsync(&place) } else { Ok(()) };
+                names.context("write the names of the placed items to the disk")
+            });
+            let inserted = merge.insert(layout, &self.rows);
+            placing.join().unwrap_or_else(|_| bail!("placing the items panicked")).and(inserted)
+        })?;
+        if merge.added.len() < rooted_for {
+            heads = self.rows.heads(Some(&merge.added));
+            roots.change(layout, &heads, self.owner)?;
         }
         let added = merge.added.clone();
         self.talk.cancel.check()?;
@@ -99,7 +118,7 @@ impl Commit<'_> {
             roots: heads.len() as u64,
             daemon: self.why(&why),
             warnings,
-            sync_seconds: 0.0,
+            sync_seconds,
             commit_seconds,
             downtime_seconds,
             verify_seconds: verifying.elapsed().as_secs_f64(),
@@ -168,8 +187,7 @@ impl Commit<'_> {
     /// The daemon itself calls every restored item valid.
     fn verify_through_daemon(&self, added: &HashSet<ItemName>) -> Result<()> {
         let StoreTarget { layout, daemon_patience, .. } = self.target;
-        let paths: Vec<String> =
-            added.iter().map(|name| format!("{}/{name}", layout.store_dir)).collect();
+        let paths: Vec<String> = added.iter().map(|name| layout.path_of(name)).collect();
         let mut client =
             await_ready(&layout.socket(), &self.target.layout.probe(), *daemon_patience)?;
         let valid = client.valid(&paths)?;
@@ -181,8 +199,8 @@ impl Commit<'_> {
 }
 
 /// Every row that is about to commit has its item in place.
-fn verify_on_disk(merge: &Merge, place: &OwnedFd) -> Result<()> {
-    for name in &merge.added {
+fn verify_on_disk(added: &HashSet<ItemName>, place: &OwnedFd) -> Result<()> {
+    for name in added {
         statat(place, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
             .with_context(|| format!("{name} is not in its place"))?;
     }

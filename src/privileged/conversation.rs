@@ -1,6 +1,7 @@
 //! The root half's end of the conversation, and how it is called off.
 
 use super::protocol::{Phase, Reply, Request, read_message, write_message};
+use crate::budget::{Allowance, Held, Unpacking};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -36,7 +37,9 @@ impl Cancel {
 
 /// Requests in, replies out.
 pub struct Conversation {
-    requests: Receiver<Result<(Request, Vec<u8>)>>,
+    requests: Receiver<Result<(Request, Held)>>,
+    /// For what comes with requests.
+    memory: Allowance,
     pub cancel: Cancel,
     /// The phase that an error would be reported in.
     phase: Cell<Phase>,
@@ -50,13 +53,14 @@ impl Conversation {
             signal_hook::flag::register(signal, Arc::clone(&cancel.signalled))
                 .context("catch signals")?;
         }
-        // Two frames may wait: one being written, one being received.
+        let memory = Allowance::of(Unpacking::on(1).compressed);
+        let for_requests = memory.clone();
         let (send, requests) = bounded(2);
         let hung_up = Arc::clone(&cancel.hung_up);
         std::thread::spawn(move || {
             let mut input = BufReader::new(stdin().lock());
             loop {
-                let message = read_message(&mut input).transpose();
+                let message = read_message(&mut input, &for_requests).transpose();
                 let ended = !matches!(message, Some(Ok(_)));
                 if ended {
                     hung_up.store(true, Ordering::Relaxed);
@@ -67,14 +71,14 @@ impl Conversation {
                 }
             }
         });
-        Ok(Conversation { requests, cancel, phase: Cell::new(Phase::Start) })
+        Ok(Conversation { requests, memory, cancel, phase: Cell::new(Phase::Start) })
     }
 
     /// The next request.
     ///
     /// # Errors
     /// When the run was called off.
-    pub fn receive(&self) -> Result<(Request, Vec<u8>)> {
+    pub fn receive(&self) -> Result<(Request, Held)> {
         match self.receive_or_end()? {
             Some(message) => Ok(message),
             None => {
@@ -85,7 +89,7 @@ impl Conversation {
     }
 
     /// The next request, where the conversation may end too.
-    pub fn receive_or_end(&self) -> Result<Option<(Request, Vec<u8>)>> {
+    pub fn receive_or_end(&self) -> Result<Option<(Request, Held)>> {
         loop {
             match self.requests.recv_timeout(LOOK_FOR_SIGNALS) {
                 Ok(message) => return message.map(Some),
@@ -96,6 +100,11 @@ impl Conversation {
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    /// From now on so many bytes of frames are received ahead of what is done with them.
+    pub fn holds(&self, bytes: u64) {
+        self.memory.becomes(bytes);
     }
 
     pub fn reply(&self, reply: &Reply) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The files of a snapshot that is restored into a store: the entry, and the base if it is a delta.
 
 use super::protocol::{FrameId, Which};
+use crate::budget::{Held, Unpacking};
 use crate::snapshot::{Index, ItemEntry, Target, Unpacked, Unpacker, inherited};
 use crate::store::ItemName;
 use anyhow::{Result, bail};
@@ -10,8 +11,8 @@ use std::sync::Arc;
 
 /// Both indexes, and where each item is.
 pub struct Files {
-    entry: Index,
-    base: Option<Index>,
+    entry: Arc<Index>,
+    base: Option<Arc<Index>>,
     places: HashMap<String, (Which, usize)>,
 }
 
@@ -32,7 +33,7 @@ impl Files {
                 places.insert(name.to_owned(), (Which::Base, at));
             }
         }
-        Ok(Files { entry, base: base.map(|(base, _)| base), places })
+        Ok(Files { entry: Arc::new(entry), base: base.map(|(base, _)| Arc::new(base)), places })
     }
 
     pub fn holds(&self, name: &ItemName) -> bool {
@@ -62,7 +63,7 @@ impl Files {
         names: &[ItemName],
         directory: &Arc<OwnedFd>,
         owner: (u32, u32),
-        threads: usize,
+        memory: &Unpacking,
     ) -> Result<Unpackers> {
         let mut unpackers = Vec::new();
         for (which, index) in self.all() {
@@ -74,13 +75,13 @@ impl Files {
                 })
                 .peekable();
             if targets.peek().is_some() {
-                unpackers.push((which, Unpacker::new(index, targets, Some(owner), threads)?));
+                unpackers.push((which, Unpacker::new(index, targets, Some(owner), memory)?));
             }
         }
         Ok(Unpackers(unpackers))
     }
 
-    fn all(&self) -> Vec<(Which, &Index)> {
+    fn all(&self) -> Vec<(Which, &Arc<Index>)> {
         let base = self.base.iter().map(|base| (Which::Base, base));
         base.chain([(Which::Entry, &self.entry)]).collect()
     }
@@ -104,7 +105,7 @@ impl Unpackers {
     }
 
     /// Hands over a frame, see [`Unpacker::submit`].
-    pub fn submit(&self, frame: FrameId, compressed: Vec<u8>) -> Result<()> {
+    pub fn submit(&self, frame: FrameId, compressed: Held) -> Result<()> {
         match self.0.iter().find(|(which, _)| *which == frame.which) {
             Some((_, unpacker)) => unpacker.submit(frame.number, compressed),
             None => bail!("nothing is wanted of that file"),

@@ -3,6 +3,7 @@
 //! On the wire: `u32 BE` length of the JSON, `u32 BE` length of the payload, JSON, payload. Frames
 //! travel as payload, so that nothing is encoded twice.
 
+use crate::budget::{Allowance, Held, Packing, Unpacking};
 use crate::daemon::DaemonChoice;
 use crate::snapshot::{BaseItem, Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
 use crate::store::StoreKind;
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Both halves are the same program; a difference means that two versions met.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// No message has a larger part: an index of millions of items still fits.
 const PART_LIMIT: u32 = 512 << 20;
@@ -60,6 +61,9 @@ pub struct StoreRequest {
     /// Directories of a plain store.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
+    /// Whether the version of the package manager is to be found out: that takes as long as its program
+    /// takes to start.
+    pub asks_version: bool,
     /// Where shepherds of the requester may listen; the root half has no environment to tell.
     pub shepherds: Vec<PathBuf>,
     /// How long to wait for locks that somebody else holds.
@@ -70,8 +74,11 @@ pub struct StoreRequest {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SaveRequest {
+    /// Of zstd.
     pub level: i32,
-    pub threads: usize,
+    /// Large frames over several items, searched far back.
+    pub long: bool,
+    pub memory: Packing,
     /// Names of items that are not packed although they are valid. Their rows come along.
     pub leave_out: Vec<String>,
     /// What an entry holds already.
@@ -133,7 +140,7 @@ pub struct Used {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RestoreRequest {
     pub store: StoreFacts,
-    pub threads: usize,
+    pub memory: Unpacking,
     /// Plain stores: swap a directory that differs instead of leaving it alone.
     pub replace: bool,
     /// Whether what is restored shall outlive a power cut.
@@ -332,11 +339,15 @@ pub fn write_message<M: Serialize>(
     Ok(())
 }
 
-/// Reads one message; nothing at the end of the stream.
+/// Reads one message; nothing at the end of the stream. Its payload counts against an allowance as long as
+/// it is there; there is no reading on while that is used up.
 ///
 /// # Errors
 /// When the stream ends inside a message, or when it is none.
-pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(M, Vec<u8>)>> {
+pub fn read_message<M: DeserializeOwned>(
+    input: &mut impl Read,
+    memory: &Allowance,
+) -> Result<Option<(M, Held)>> {
     let mut lengths = [0; 8];
     match input.read_exact(&mut lengths[..1]) {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
@@ -348,8 +359,9 @@ pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option
         if length > PART_LIMIT {
             bail!("a message of {length} bytes is too large");
         }
-        // Beyond the size of a frame it grows with what arrives: a lying length costs no memory.
-        let mut bytes = Vec::with_capacity(length.min(4 << 20) as usize);
+        // Takes memory as it is filled: a lying length costs none.
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length as usize)?;
         input.by_ref().take(length.into()).read_to_end(&mut bytes)?;
         if bytes.len() != length as usize {
             bail!("a message is cut short: got {} of {length} bytes", bytes.len());
@@ -357,7 +369,9 @@ pub fn read_message<M: DeserializeOwned>(input: &mut impl Read) -> Result<Option
         Ok(bytes)
     };
     let json = part(u32::from_be_bytes([a, b, c, d]))?;
-    let payload = part(u32::from_be_bytes([e, f, g, h]))?;
+    let length = u32::from_be_bytes([e, f, g, h]);
+    let claim = (length > 0).then(|| memory.take(length.into())).flatten();
+    let payload = Held::new(part(length)?, claim);
     let message = serde_json::from_slice(&json).context("a message does not parse")?;
     Ok(Some((message, payload)))
 }
@@ -371,12 +385,16 @@ mod tests {
         let mut bytes = Vec::new();
         let frame = FrameId { which: Which::Base, number: 7 };
         write_message(&mut bytes, &Request::Frame(frame), b"frame").unwrap();
-        let (message, payload) = read_message::<Request>(&mut &bytes[..]).unwrap().unwrap();
+        let memory = Allowance::of(0);
+        let read = |mut bytes: &[u8]| read_message::<Request>(&mut bytes, &memory);
+        let (message, payload) = read(&bytes).unwrap().unwrap();
         assert!(matches!(message, Request::Frame(sent) if sent == frame));
-        assert_eq!(payload, b"frame");
+        assert_eq!(*payload, *b"frame");
+        assert!(memory.try_take(1).is_none(), "it counts as long as it is there");
+        drop(payload);
         for cut in 1..bytes.len() {
-            assert!(read_message::<Request>(&mut &bytes[..cut]).is_err(), "cut at {cut}");
+            assert!(read(&bytes[..cut]).is_err(), "cut at {cut}");
         }
-        assert!(read_message::<Request>(&mut &b""[..]).unwrap().is_none());
+        assert!(read(b"").unwrap().is_none());
     }
 }

@@ -41,7 +41,7 @@ pub fn restore(
     index: &[u8],
 ) -> Result<()> {
     talk.enter(Phase::Plan);
-    let index = Index::from_bytes(index)?;
+    let index = Arc::new(Index::from_bytes(index)?);
     index.check()?;
     if index.base.is_some() {
         bail!("a snapshot of plain directories has no base");
@@ -65,6 +65,7 @@ pub fn restore(
         disk_bytes: plan.wanted.iter().map(|(at, _)| index.items[*at].disk).sum(),
     }))?;
 
+    talk.holds(request.memory.compressed);
     let next = talk.receive()?;
     if plan.wanted.is_empty() {
         return talk.reply(&Reply::Restored(Restored::default()));
@@ -82,12 +83,12 @@ pub fn restore(
         let directory = Arc::clone(&staged[&parent].staging.directory);
         targets.push((*at, Target { directory, name }));
     }
-    let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, request.threads)?);
+    let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, &request.memory)?);
     let places = staged.values().map(|staged| Arc::clone(&staged.place)).collect();
     let mut writeback = Writeback::start(places, request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
-    let sync_seconds = writeback.finish()?.as_secs_f64();
+    let sync_seconds = writeback.end().wait()?.as_secs_f64();
 
     talk.enter(Phase::Commit);
     let committing = Instant::now();

@@ -51,6 +51,8 @@ pub fn restore(
     let store = layout.store();
     check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, inodes)?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
+    let broken = || format!("{} is damaged: repair the store first", layout.database().display());
+    live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;
     // The commit has the database alone: not even we have it open then.
     drop(live);
     talk.reply(&Reply::Plan(Plan {
@@ -61,6 +63,7 @@ pub fn restore(
         disk_bytes,
     }))?;
 
+    talk.holds(request.memory.compressed);
     // The next request says that this is no dry run.
     let next = match talk.receive_or_end()? {
         None => return Ok(()),
@@ -77,18 +80,17 @@ pub fn restore(
     prepare_store(&target, owner)?;
     let staging = Staging::create(&access.staging_parent(layout))?;
     let ids = (owner.uid, owner.gid);
-    let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, request.threads)?;
+    let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;
     let staged = Arc::new(directory(staging.path())?);
     let mut writeback = Writeback::start(vec![staged], request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
-    let sync_seconds = writeback.finish()?.as_secs_f64();
     record_plan(staging.path(), &choice.wanted)?;
 
-    let commit =
-        Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync: request.sync };
+    let sync = writeback.end();
+    let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
     let restored = commit.run()?;
-    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, sync_seconds, ..restored }))
+    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
 }
 
 /// Refuses what was made for another store.
@@ -125,6 +127,7 @@ fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)
     let (Request::Base(facts), bytes) = talk.receive()? else {
         bail!("the base of the delta is next");
     };
+    let (bytes, _) = bytes.into_parts();
     let index = Index::from_bytes(&bytes)?;
     index.check()?;
     check_fit(layout, &facts, &index).context("the base of the snapshot")?;

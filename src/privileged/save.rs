@@ -129,9 +129,10 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
     };
     let options = PackOptions {
         level: request.level,
-        threads: request.threads,
+        long: request.long,
         canonical: store.kind != StoreKind::Plain,
         together: 0,
+        memory: request.memory,
     };
     let mut sink = |frame: Frame| {
         talk.cancel.check()?;

@@ -2,7 +2,7 @@
 
 use super::conversation::Conversation;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
-use super::survey::survey;
+use super::survey::{survey, survey_without_version};
 use super::{check, examine, restore_plain, restore_store, save};
 use crate::store::StoreKind;
 use anyhow::{Result, bail};
@@ -45,15 +45,20 @@ fn converse(talk: &Conversation) -> Result<()> {
     talk.enter(Phase::Plan);
     let Request::Store(store) = talk.receive()?.0 else { bail!("the store is named first") };
     check_paths(&store)?;
-    talk.reply(&Reply::Store(survey(&store)?))?;
+    let facts = if store.asks_version { survey(&store) } else { survey_without_version(&store) };
+    talk.reply(&Reply::Store(facts?))?;
 
     while let Some(message) = talk.receive_or_end()? {
         match message {
             (Request::Save(request), _) => save::save(talk, &store, &request)?,
-            (Request::Restore(request), index) => match store.kind {
-                StoreKind::Plain => restore_plain::restore(talk, &store, &request, &index)?,
-                _ => restore_store::restore(talk, &store, &request, &index)?,
-            },
+            (Request::Restore(request), index) => {
+                // It stays, and frames shall not wait for that.
+                let (index, _) = index.into_parts();
+                match store.kind {
+                    StoreKind::Plain => restore_plain::restore(talk, &store, &request, &index)?,
+                    _ => restore_store::restore(talk, &store, &request, &index)?,
+                }
+            }
             (Request::Check(patterns), _) => check::check(talk, &store, &patterns, None)?,
             (Request::Valid, _) => check::valid(talk, &store)?,
             (Request::Examine, _) => examine::examine(talk, &store)?,

@@ -4,6 +4,7 @@ use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
 use super::writeback::Writeback;
+use crate::budget::Held;
 use crate::daemon::{self, Found, Whereabouts};
 use crate::snapshot::Unpacked;
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
@@ -12,13 +13,16 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Names that systemd may know the Nix daemon by; sockets first.
 /// Source: `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
 const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
 /// The same for Guix. Source: guix 1.5 `etc/guix-daemon.service.in`.
 const GUIX_UNITS: [&str; 1] = ["guix-daemon.service"];
+/// How often progress is told. Not with each frame: whoever sends frames may be slow to listen, and
+/// replies that fill their pipe would end up waiting for frames that wait for us.
+const TELL_PROGRESS: Duration = Duration::from_millis(100);
 /// Where the system's own shepherd listens.
 const SHEPHERD_SOCKETS: [&str; 2] = ["/run/shepherd/socket", "/var/run/shepherd/socket"];
 
@@ -180,20 +184,24 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
 /// Receives the frames of a plan, in order, then the order to commit; `next` is the first request.
 pub fn receive_frames(
     talk: &Conversation,
-    next: (Request, Vec<u8>),
+    next: (Request, Held),
     frames: &[FrameId],
     unpackers: &Unpackers,
     writeback: &mut Writeback,
 ) -> Result<()> {
     let mut next = Some(next);
     let mut receive = || next.take().map_or_else(|| talk.receive(), Ok);
+    let mut told = Instant::now();
     for expected in frames {
         match receive()? {
             (Request::Frame(sent), bytes) if sent == *expected => {
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
                 writeback.unpacked(bytes);
-                talk.reply(&Reply::Progress { items, bytes })?;
+                if told.elapsed() >= TELL_PROGRESS {
+                    talk.reply(&Reply::Progress { items, bytes })?;
+                    told = Instant::now();
+                }
             }
             _ => bail!("frame {} is next", expected.number),
         }

@@ -16,52 +16,73 @@ use std::time::{Duration, Instant};
 /// Content bytes between two orders to the disk.
 const STEP: u64 = 64 << 20;
 
-/// The file systems that a restore writes to.
+/// The file systems that a restore writes to, while it does.
 pub struct Writeback {
-    places: Vec<Arc<OwnedFd>>,
-    early: Option<Early>,
+    disk: Option<Disk>,
     /// Content bytes at which the next order is due.
     due: u64,
 }
 
-/// The thread that has the disk write meanwhile.
-struct Early {
+/// The thread that has the disk write.
+struct Disk {
     orders: Sender<()>,
     thread: JoinHandle<Result<()>>,
 }
+
+/// All is written by us, and soon by the disk.
+#[derive(Default)]
+pub struct Ending(Option<JoinHandle<Result<()>>>);
 
 impl Writeback {
     /// `places` are open directories, one at least on each file system. Unless `wanted`, nothing is ever
     /// waited for.
     pub fn start(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Self {
-        let early = wanted.then(|| {
+        let disk = wanted.then(|| {
             let (orders, queue) = bounded(1);
-            let places = places.clone();
             let thread = thread::spawn(move || queue.iter().try_for_each(|()| write_all(&places)));
-            Early { orders, thread }
+            Disk { orders, thread }
         });
-        Writeback { places, early, due: STEP }
+        Writeback { disk, due: STEP }
     }
 
     /// So many content bytes are unpacked by now.
     pub fn unpacked(&mut self, bytes: u64) {
-        if let Some(early) = self.early.as_ref().filter(|_| bytes >= self.due) {
+        if let Some(disk) = self.disk.as_ref().filter(|_| bytes >= self.due) {
             self.due = bytes + STEP;
-            // An order that waits already covers these too.
-            let _ = early.orders.try_send(());
+            disk.write();
         }
+    }
+
+    /// Everything is unpacked: the disk gets its last order.
+    pub fn end(self) -> Ending {
+        Ending(self.disk.map(|disk| {
+            disk.write();
+            disk.thread
+        }))
+    }
+}
+
+impl Disk {
+    fn write(&self) {
+        // An order that nobody has taken yet covers what came after it too.
+        let _ = self.orders.try_send(());
+    }
+}
+
+impl Ending {
+    /// Whether the disk is waited for at all.
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Waits until everything is on the disk; gives back for how long, nothing where that is not wanted.
     ///
     /// # Errors
     /// When the disk failed to write any of it.
-    pub fn finish(self) -> Result<Duration> {
-        let Some(Early { orders, thread }) = self.early else { return Ok(Duration::ZERO) };
+    pub fn wait(self) -> Result<Duration> {
+        let Some(thread) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();
-        drop(orders);
         thread.join().map_err(|_| anyhow!("the thread that writes to the disk panicked"))??;
-        write_all(&self.places)?;
         Ok(started.elapsed())
     }
 }

@@ -9,10 +9,10 @@ use std::io::Write;
 ///
 /// # Errors
 /// When there is no database, when a frame does not match its digest, or when `next_frame` fails.
-pub fn write_database<E: From<SnapshotError>>(
+pub fn write_database<E: From<SnapshotError>, B: AsRef<[u8]>>(
     index: &Index,
     out: &mut impl Write,
-    mut next_frame: impl FnMut(u32) -> Result<Vec<u8>, E>,
+    mut next_frame: impl FnMut(u32) -> Result<B, E>,
 ) -> Result<(), E> {
     let missing = || SnapshotError::damaged("the snapshot has no database");
     let database = index.database.as_ref().ok_or_else(missing)?;
@@ -22,7 +22,7 @@ pub fn write_database<E: From<SnapshotError>>(
     for number in database.frames.0..=database.frames.1 {
         let entry = index.frames.get(number as usize).ok_or_else(missing)?;
         let compressed = next_frame(number)?;
-        read_frame(&mut decompressor, number, entry, &compressed, &mut raw)?;
+        read_frame(&mut decompressor, number, entry, compressed.as_ref(), &mut raw)?;
         let mut rest = &raw[..];
         if number == database.frames.0 {
             match decode(&mut rest)? {

@@ -41,6 +41,20 @@ impl Digest {
     }
 }
 
+/// A digest of parts that come one after the other.
+#[derive(Default)]
+pub struct Digester(Sha256);
+
+impl Digester {
+    pub fn add(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

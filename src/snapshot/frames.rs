@@ -18,17 +18,16 @@ use super::Continuation;
 use super::index::escape_path;
 use super::member::{END_OF_ARCHIVE, Kind, padding};
 use super::walk::Found;
+use crate::budget::{FRAME, LARGEST_FRAME, LONG_FRAME};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Tar bytes of a full frame.
-pub const FRAME: u64 = 4 << 20;
 /// Tar bytes of a frame that the small contents of several items share.
 const SHARED: u64 = 1 << 20;
 /// An item of this many tar bytes gets frames of its own.
 const OWN: u64 = 128 << 10;
 /// No reader accepts a frame that decodes to more than this.
-pub const RAW_LIMIT: usize = 64 << 20;
+pub const RAW_LIMIT: usize = LARGEST_FRAME as usize;
 
 /// A frame that is planned but not yet read.
 #[derive(Default)]
@@ -70,24 +69,61 @@ pub struct Content {
 }
 
 impl Content {
-    /// Whether it is small enough to be shared: that takes two copies in one frame.
-    pub fn fits(&self) -> bool {
-        self.copies.iter().all(|copy| copy_bytes(copy) <= RAW_LIMIT as u64 / 2)
+    /// Whether it is small enough to be shared: that takes two copies in one frame, of `largest` tar
+    /// bytes.
+    pub fn fits(&self, largest: u64) -> bool {
+        self.copies.iter().all(|copy| copy_bytes(copy) <= largest / 2)
+    }
+}
+
+/// How large frames become, in tar bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// A full one.
+    frame: u64,
+    /// One that small items share; with 0 each has its own.
+    together: u64,
+    /// An item of this many gets frames of its own.
+    own: u64,
+    /// One of files that items have in common.
+    largest: u64,
+}
+
+impl Sizes {
+    /// Frames that hold one item each, but for small ones where `together` is not 0.
+    pub fn short(together: u64, largest: u64) -> Self {
+        Sizes { frame: FRAME, together, own: OWN, largest }
+    }
+
+    /// Frames over several items, for a search at long distance.
+    pub fn long(largest: u64) -> Self {
+        let frame = LONG_FRAME;
+        Sizes { frame, together: frame, own: frame, largest: largest.max(frame) }
     }
 }
 
 /// Collects members into jobs and hands each full one to `emit`.
 pub struct Planner<F> {
     emit: F,
-    /// Tar bytes of a frame that small items share; with 0 each has its own.
-    together: u64,
+    sizes: Sizes,
     job: Job,
     items_done: u64,
+    item: Item,
+}
+
+/// The item that is being added.
+#[derive(Default)]
+struct Item {
+    /// Members whose frame is not chosen yet, with their headers, and their tar bytes.
+    held: Vec<(Vec<u8>, Found)>,
+    bytes: u64,
+    /// Its first frame, once that is chosen.
+    first: Option<u32>,
 }
 
 impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
-    pub fn new(together: u64, emit: F) -> Self {
-        Planner { emit, together, job: Job::default(), items_done: 0 }
+    pub fn new(sizes: Sizes, emit: F) -> Self {
+        Planner { emit, sizes, job: Job::default(), items_done: 0, item: Item::default() }
     }
 
     /// Adds a content that several items share, and that [fits](Content::fits), before all items;
@@ -99,7 +135,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         }
         let mut frames: Vec<u32> = Vec::with_capacity(content.copies.len());
         for copy in content.copies {
-            if self.job.raw + copy_bytes(&copy) > RAW_LIMIT as u64 {
+            if self.job.raw + copy_bytes(&copy) > self.sizes.largest {
                 self.flush()?;
             }
             let again = frames.last() == Some(&self.job.number);
@@ -124,26 +160,54 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         Ok(frames)
     }
 
-    /// Adds an item; gives back its first and last frame.
-    pub fn item(&mut self, base: &Arc<OwnedFd>, members: Vec<Found>) -> Result<(u32, u32), E> {
-        let headers: Vec<Vec<u8>> = members.iter().map(|f| f.member.encode()).collect();
-        let sizes = headers.iter().zip(&members).map(|(h, f)| tar_bytes(h, f.member.content()));
-        let total: u64 = sizes.sum();
-        let own = total >= OWN;
-        if own || self.job.repeats || self.job.raw + total > self.together {
-            self.flush()?;
+    /// Begins an item; its members follow, then [`Planner::end_item`].
+    pub fn begin_item(&mut self) {
+        self.item = Item::default();
+    }
+
+    /// Adds a member of the item. What comes first is held back until it is known whether the item gets
+    /// frames of its own; a large item is never in memory as a whole.
+    pub fn member_of_item(&mut self, base: &Arc<OwnedFd>, found: Found) -> Result<(), E> {
+        let header = found.member.encode();
+        if self.item.first.is_some() {
+            return self.member(base, header, found);
         }
-        let first = self.job.number;
-        for (header, found) in headers.into_iter().zip(members) {
-            self.member(base, header, found)?;
+        self.item.bytes += tar_bytes(&header, found.member.content());
+        self.item.held.push((header, found));
+        if self.item.bytes >= self.sizes.own {
+            self.place_item(base)?;
         }
+        Ok(())
+    }
+
+    /// Gives back the first and last frame of the item.
+    pub fn end_item(&mut self, base: &Arc<OwnedFd>) -> Result<(u32, u32), E> {
+        let first = match self.item.first {
+            Some(first) => first,
+            None => self.place_item(base)?,
+        };
         self.items_done += 1;
         self.job.items_done = self.items_done;
         let last = self.job.number;
-        if own {
+        if self.item.bytes >= self.sizes.own {
             self.flush()?;
         }
         Ok((first, last))
+    }
+
+    /// Chooses the frame that the item begins in, and puts there what was held back.
+    fn place_item(&mut self, base: &Arc<OwnedFd>) -> Result<u32, E> {
+        let own = self.item.bytes >= self.sizes.own;
+        let full = self.job.raw + self.item.bytes > self.sizes.together;
+        if own || self.job.repeats || full {
+            self.flush()?;
+        }
+        let first = self.job.number;
+        self.item.first = Some(first);
+        for (header, found) in std::mem::take(&mut self.item.held) {
+            self.member(base, header, found)?;
+        }
+        Ok(first)
     }
 
     /// Adds one file that is no item, in frames of its own; gives back its first and last frame.
@@ -166,14 +230,14 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         let size = found.member.content();
         let header_bytes = header.len() as u64;
         let whole = tar_bytes(&header, size);
-        if self.job.raw > 0 && self.job.raw + whole > FRAME {
+        if self.job.raw > 0 && self.job.raw + whole > self.sizes.frame {
             self.flush()?;
         }
         self.push(Piece::Bytes(header), header_bytes);
         let mut offset = 0;
         while offset < size {
             // Always a multiple of the block size, so a remainder fits together with its padding.
-            let room = FRAME - self.job.raw;
+            let room = self.sizes.frame - self.job.raw;
             let length = room.min(size - offset);
             let padding = if offset + length == size { padding(size) } else { 0 };
             let piece = Piece::File {

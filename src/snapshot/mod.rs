@@ -23,6 +23,7 @@
 //! stopped, or where entries are kept.
 
 mod access_times;
+mod compress;
 mod database;
 mod deferred;
 mod delta;

@@ -1,15 +1,17 @@
 //! Packing: trees on disk to frames, in parallel, in a fixed order and in bounded memory.
 //!
 //! One thread walks and plans, each worker reads and compresses whole frames, and the caller's
-//! thread gets them in order. A frame in flight holds a token; there are few tokens, so a slow
-//! reader of frames slows everything down instead of filling memory.
+//! thread gets them in order. A frame on its way has a claim on memory; there is only so much, so a slow
+//! reader of frames slows everything down instead of filling it.
 
 use super::access_times::unnoticed;
-use super::frames::{FRAME, Job, Piece, Planner};
+use super::compress::Compressor;
+use super::frames::{Job, Piece, Planner, Sizes};
 use super::member::{Attributes, Kind, Member};
 use super::sharing::{Shares, shared_files};
 use super::walk::{CONFINED, Fidelity, Found, walk};
 use super::{Continuation, DatabaseEntry, Digest, ItemEntry};
+use crate::budget::{Allowance, Claim, FRAME, LONG_FRAME, Packing};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{Mode, OFlags, openat2};
@@ -23,11 +25,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use zstd::zstd_safe::CParameter;
-
-/// The compressor looks this far back, 64 MiB, where content repeats: over the largest frame. Every
-/// zstd decodes it without being asked to (`zstd.1`: from 27 on there may be limits).
-const WINDOW_LOG: u32 = 26;
 
 /// One item to pack.
 pub struct PackInput {
@@ -46,11 +43,22 @@ pub struct PackInput {
 pub struct PackOptions {
     /// Compression level of zstd.
     pub level: i32,
-    pub threads: usize,
+    /// Large frames over several items, searched far back. No reader depends on it.
+    pub long: bool,
     /// Whether members get a store's canonical attributes or keep their own.
     pub canonical: bool,
     /// Tar bytes of a frame that small items share; with 0 each has its own. No reader depends on it.
     pub together: u64,
+    pub memory: Packing,
+}
+
+impl PackOptions {
+    fn sizes(&self) -> Sizes {
+        match self.long {
+            true => Sizes::long(self.memory.largest),
+            false => Sizes::short(self.together, self.memory.largest),
+        }
+    }
 }
 
 /// A compressed frame.
@@ -92,24 +100,26 @@ pub fn pack(
     options: &PackOptions,
     sink: &mut dyn FnMut(Frame) -> Result<()>,
 ) -> Result<Packed> {
-    let threads = options.threads.max(1);
-    let window = threads * 2 + 2;
-    let (tokens, spent) = bounded::<()>(window);
-    let (jobs_in, jobs) = bounded::<Job>(window);
-    let (frames_in, frames) = bounded::<Result<(u32, Frame)>>(window);
+    let threads = options.memory.threads.max(1);
+    let memory = Allowance::of(options.memory.in_flight);
+    // How many there are depends on the memory that each takes, and not on these numbers.
+    let (jobs_in, jobs) = bounded::<Planned>(4 * threads);
+    let (frames_in, frames) = bounded::<Result<Made>>(threads);
 
     thread::scope(|scope| {
-        let planner = scope.spawn(move || plan(database, inputs, options, &tokens, jobs_in));
+        let planning = (memory.clone(), jobs_in);
+        let planner =
+            scope.spawn(move || plan(database, inputs, options, &planning.0, &planning.1));
         for _ in 0..threads {
             let (jobs, frames) = (jobs.clone(), frames_in.clone());
-            let level = options.level;
-            scope.spawn(move || work(level, &jobs, &frames));
+            scope.spawn(move || work(options, &jobs, &frames));
         }
         // Only the workers hold these now, so that each side notices when the other has gone.
         drop((jobs, frames_in));
 
-        let written = deliver(&frames, &spent, sink);
-        drop((frames, spent));
+        let written = deliver(&frames, sink);
+        drop(frames);
+        memory.close();
         let planned = planner.join().map_err(|_| anyhow!("the planning thread panicked"))?;
         // A failure downstream closes the channels; the planner's own error only follows from it.
         written?;
@@ -117,24 +127,37 @@ pub fn pack(
     })
 }
 
+/// A frame to be made.
+struct Planned {
+    job: Job,
+    claim: Claim,
+}
+
+/// A frame that is made, and may have to wait for those before it.
+struct Made {
+    number: u32,
+    frame: Frame,
+    /// Held until the frame is written.
+    claim: Claim,
+}
+
 /// Frames arrive in any order and leave in theirs.
 fn deliver(
-    frames: &Receiver<Result<(u32, Frame)>>,
-    spent: &Receiver<()>,
+    frames: &Receiver<Result<Made>>,
     sink: &mut dyn FnMut(Frame) -> Result<()>,
 ) -> Result<()> {
     let mut early = BTreeMap::new();
     let mut next = 0;
     let mut raw = 0;
-    for frame in frames {
-        let (number, frame) = frame?;
-        early.insert(number, frame);
-        while let Some(mut frame) = early.remove(&next) {
+    for made in frames {
+        let made = made?;
+        early.insert(made.number, made);
+        while let Some(Made { mut frame, claim, .. }) = early.remove(&next) {
             raw += frame.raw;
             frame.progress.raw = raw;
             sink(frame)?;
+            drop(claim);
             next += 1;
-            let _ = spent.try_recv();
         }
     }
     Ok(())
@@ -144,16 +167,20 @@ fn plan(
     database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
     inputs: Vec<PackInput>,
     options: &PackOptions,
-    tokens: &Sender<()>,
-    jobs: Sender<Job>,
+    memory: &Allowance,
+    jobs: &Sender<Planned>,
 ) -> Result<Packed> {
     let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };
     let mut packed =
         Packed { items: Vec::new(), database: None, missing: Vec::new(), left_out: Vec::new() };
-    let mut planner = Planner::new(options.together, |job| {
-        tokens.send(()).and_then(|()| jobs.send(job).map_err(|_| crossbeam_channel::SendError(())))
+    let usual = if options.long { LONG_FRAME } else { FRAME };
+    let mut planner = Planner::new(options.sizes(), |job: Job| {
+        // What it was read into is kept for the next one, unless it is larger than usual.
+        let bytes = if job.raw > usual { 2 * job.raw } else { job.raw };
+        let claim = memory.take(bytes).ok_or(Stopped)?;
+        jobs.send(Planned { job, claim }).map_err(|_| Stopped)
     });
-    let stopped = |_| anyhow!("packing was stopped");
+    let stopped = |Stopped| anyhow!("packing was stopped");
 
     if let Some((archive_path, base, file_name)) = database {
         let size = File::from(open_below(&base, &file_name)?).metadata()?.len();
@@ -168,9 +195,9 @@ fn plan(
     }
     let mut shares = Shares::default();
     if fidelity == Fidelity::Canonical {
-        for file in shared_files(&inputs, options.threads.max(1))? {
+        for file in shared_files(&inputs, options.memory.threads.max(1))? {
             let content = file.content(&inputs);
-            if content.fits() {
+            if content.fits(options.memory.largest) {
                 let frames = planner.content(content).map_err(stopped)?;
                 shares.book(file, &frames);
             }
@@ -178,20 +205,22 @@ fn plan(
     }
     for (position, input) in inputs.into_iter().enumerate() {
         let share = shares.take(position);
-        let walked =
-            walk(&input.base, &input.file_name, &input.archive_path, fidelity, &share.files)?;
+        planner.begin_item();
+        let mut each = |found| planner.member_of_item(&input.base, found).map_err(stopped);
+        let (name, path) = (&input.file_name, &input.archive_path);
+        let walked = walk(&input.base, name, path, fidelity, &share.files, &mut each)?;
         let Some(walked) = walked else {
             packed.missing.push(input.name);
             continue;
         };
-        let own = walked.members.len() as u64;
+        let own = walked.members;
         let files = own + share.files.len() as u64;
         packed.left_out.extend(walked.left_out);
         if files == 0 {
             continue;
         }
         let fingerprint = (fidelity == Fidelity::AsFound).then_some(walked.fingerprint);
-        let mut frames = planner.item(&input.base, walked.members).map_err(stopped)?;
+        let mut frames = planner.end_item(&input.base).map_err(stopped)?;
         if own == 0 {
             // A file that is an item, as other items are.
             frames = (share.frames[0], share.frames[0]);
@@ -212,28 +241,36 @@ fn plan(
     Ok(packed)
 }
 
-fn work(level: i32, jobs: &Receiver<Job>, frames: &Sender<Result<(u32, Frame)>>) {
+/// Nobody takes frames any more.
+struct Stopped;
+
+fn work(options: &PackOptions, jobs: &Receiver<Planned>, frames: &Sender<Result<Made>>) {
+    let usual = if options.long { LONG_FRAME } else { FRAME };
     let mut buffer = Vec::new();
-    let mut compressor = zstd::bulk::Compressor::new(level);
-    for job in jobs {
+    let mut compressor = Compressor::new(options.level, options.long);
+    for Planned { job, mut claim } in jobs {
         let number = job.number;
-        let frame = compressor
-            .as_mut()
-            .map_err(|e| anyhow!("zstd level {level}: {e}"))
-            .and_then(|compressor| compress(compressor, &mut buffer, job));
-        let failed = frame.is_err();
-        if frames.send(frame.map(|frame| (number, frame))).is_err() || failed {
+        let made = match &mut compressor {
+            Ok(compressor) => make(compressor, &mut buffer, job),
+            Err(e) => Err(anyhow!("{e:#}")),
+        };
+        // One large frame shall not cost its memory until the end.
+        buffer.clear();
+        buffer.shrink_to(usual as usize);
+        let failed = made.is_err();
+        let made = made.map(|frame| {
+            claim.shrink_to(frame.bytes.len() as u64);
+            Made { number, frame, claim }
+        });
+        if frames.send(made).is_err() || failed {
             return;
         }
     }
 }
 
-fn compress(
-    compressor: &mut zstd::bulk::Compressor<'_>,
-    buffer: &mut Vec<u8>,
-    job: Job,
-) -> Result<Frame> {
-    buffer.clear();
+fn make(compressor: &mut Compressor, buffer: &mut Vec<u8>, job: Job) -> Result<Frame> {
+    // At once, and not by doubling.
+    buffer.reserve_exact(job.raw as usize);
     let mut last = None;
     for piece in job.pieces {
         match piece {
@@ -258,13 +295,7 @@ fn compress(
             }
         }
     }
-    // Only where it pays: a search that far back takes memory, and time.
-    let window = if job.repeats { WINDOW_LOG } else { 0 };
-    compressor.set_parameter(CParameter::EnableLongDistanceMatching(job.repeats))?;
-    compressor.set_parameter(CParameter::WindowLog(window))?;
-    let bytes = compressor.compress(buffer).context("compress a frame")?;
-    // One large frame shall not cost its memory until the end.
-    buffer.shrink_to(FRAME as usize);
+    let bytes = compressor.frame(buffer, job.repeats)?;
     Ok(Frame {
         sha256: Digest::of(&bytes),
         bytes,

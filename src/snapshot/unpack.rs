@@ -14,6 +14,7 @@ use super::place::{
 use super::targets::{Target, Targets, Wanted};
 use super::twins::{Twin, Twins};
 use super::{Index, SnapshotError, read_frame};
+use crate::budget::{Allowance, FRAME, Unpacking};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{self, Mode, OFlags};
@@ -40,17 +41,22 @@ pub struct Unpacked {
 /// A pool of threads that writes the items it was told to, from frames in any order.
 pub struct Unpacker {
     shared: Arc<Shared>,
-    frames: Option<Sender<(u32, Vec<u8>)>>,
+    frames: Option<Sender<Submitted>>,
     workers: Vec<JoinHandle<()>>,
 }
 
+/// The number of a frame, and its compressed bytes.
+type Submitted = (u32, Box<dyn AsRef<[u8]> + Send>);
+
 struct Shared {
-    index: Index,
+    index: Arc<Index>,
     targets: Targets,
     /// Position of each item, by archive path.
     items: HashMap<Vec<u8>, usize>,
     /// The attributes that every member gets; its own where there are none.
     owner: Option<(u32, u32)>,
+    /// For frames that are larger than usual, decoded.
+    large: Allowance,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
@@ -59,30 +65,33 @@ struct Shared {
 }
 
 impl Unpacker {
-    /// Starts `threads` workers. `wanted` maps positions in `index.items` to their places. With an
+    /// Starts workers. `wanted` maps positions in `index.items` to their places. With an
     /// `owner`, members get canonical attributes and that user and group; without, they get what
     /// the snapshot recorded.
     pub fn new(
-        index: &Index,
+        index: &Arc<Index>,
         wanted: impl IntoIterator<Item = (usize, Target)>,
         owner: Option<(u32, u32)>,
-        threads: usize,
+        memory: &Unpacking,
     ) -> Result<Self> {
         let paths = index.items.iter().map(|item| index.archive_path(item).into_bytes());
         let targets = Targets::new(index, wanted)?;
         let shared = Arc::new(Shared {
-            index: index.clone(),
+            index: Arc::clone(index),
             targets,
             items: paths.zip(0..).collect(),
             owner,
+            large: Allowance::of(memory.large),
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
             items_done: AtomicU64::new(0),
         });
-        let (frames, queue) = bounded(threads.max(1) + 1);
-        let workers = (0..threads.max(1))
+        let threads = memory.threads.max(1);
+        // Whoever hands them over knows how much they may take.
+        let (frames, queue) = bounded::<Submitted>(threads + 1);
+        let workers = (0..threads)
             .map(|_| {
                 let (shared, queue) = (Arc::clone(&shared), queue.clone());
                 thread::spawn(move || shared.work(&queue))
@@ -91,11 +100,12 @@ impl Unpacker {
         Ok(Unpacker { shared, frames: Some(frames), workers })
     }
 
-    /// Hands over a frame; waits while all workers are busy.
+    /// Hands over a frame; waits while all workers are busy. The bytes are dropped when it is unpacked.
     ///
     /// # Errors
     /// The first error of any worker.
-    pub fn submit(&self, number: u32, compressed: Vec<u8>) -> Result<()> {
+    pub fn submit(&self, number: u32, compressed: impl AsRef<[u8]> + Send + 'static) -> Result<()> {
+        let compressed = Box::new(compressed);
         let sent = self.frames.as_ref().map(|frames| frames.send((number, compressed)));
         match sent {
             Some(Ok(())) if !self.shared.failed.load(Ordering::Relaxed) => Ok(()),
@@ -159,7 +169,7 @@ struct Home<'a, 'p> {
 }
 
 impl Shared {
-    fn work(&self, queue: &Receiver<(u32, Vec<u8>)>) {
+    fn work(&self, queue: &Receiver<Submitted>) {
         let mut worker = match zstd::bulk::Decompressor::new() {
             Ok(decompressor) => Worker { decompressor, raw: Vec::new(), last_parent: None },
             Err(e) => return self.fail(anyhow!(e).context("start a zstd decoder")),
@@ -169,7 +179,7 @@ impl Shared {
             if self.failed.load(Ordering::Relaxed) {
                 continue;
             }
-            if let Err(e) = self.frame(&mut worker, number, &compressed) {
+            if let Err(e) = self.frame(&mut worker, number, (*compressed).as_ref()) {
                 self.fail(e);
             }
         }
@@ -177,6 +187,7 @@ impl Shared {
 
     fn frame(&self, worker: &mut Worker, number: u32, compressed: &[u8]) -> Result<()> {
         let entry = self.index.frames.get(number as usize).context("a frame beyond the last")?;
+        let _claim = (entry.raw > FRAME).then(|| self.large.take(entry.raw));
         let mut raw = std::mem::take(&mut worker.raw);
         read_frame(&mut worker.decompressor, number, entry, compressed, &mut raw)?;
         let mut rest = &raw[..];
@@ -200,6 +211,8 @@ impl Shared {
             self.member(worker, &mut twins, &home, &member, content)
                 .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }
+        raw.clear();
+        raw.shrink_to(FRAME as usize);
         worker.raw = raw;
         Ok(())
     }

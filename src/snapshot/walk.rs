@@ -2,6 +2,7 @@
 
 use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
+use super::digest::Digester;
 use super::member::{Attributes, Kind, Member};
 use super::sharing::Stamp;
 use anyhow::{Context, Result, bail};
@@ -17,13 +18,13 @@ use std::path::Path;
 pub const CONFINED: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// What one item turned out to be.
+/// What one item turned out to be, apart from its members.
 pub struct Walked {
-    /// Sorted: a directory before its entries, entries by their bytes.
-    pub members: Vec<Found>,
+    /// How many there were.
+    pub members: u64,
     /// Bytes on a disk with blocks of 4 KiB.
     pub disk: u64,
-    /// Digest over everything but the content.
+    /// Digest over everything but the content; of no meaning for canonical members.
     pub fingerprint: Digest,
     /// Sockets, fifos and devices, which no snapshot holds.
     pub left_out: Vec<String>,
@@ -44,7 +45,8 @@ pub enum Fidelity {
 }
 
 /// Walks `path`, one component below `base`, whose members are to be called `archive_path`; nothing
-/// if it does not exist. Passes over the files at the paths `shared`, which are packed already.
+/// if it does not exist. `each` gets them sorted: a directory before its entries, entries by their
+/// bytes. Passes over the files at the paths `shared`, which are packed already.
 ///
 /// # Errors
 /// When something cannot be read, when a canonical item holds what a store cannot, or when a shared
@@ -55,12 +57,15 @@ pub fn walk(
     archive_path: &str,
     fidelity: Fidelity,
     shared: &HashMap<Vec<u8>, Stamp>,
+    each: &mut dyn FnMut(Found) -> Result<()>,
 ) -> Result<Option<Walked>> {
     let mut walk = Walk {
         fidelity,
         shared,
         passed: 0,
-        found: Vec::new(),
+        each,
+        members: 0,
+        shape: Digester::default(),
         disk: 0,
         linked: HashMap::new(),
         left_out: Vec::new(),
@@ -76,14 +81,10 @@ pub fn walk(
     if walk.passed < shared.len() {
         bail!("{archive_path}: files in it went away while they were packed; save again");
     }
-    let mut shape = Vec::new();
-    for Found { member, .. } in &walk.found {
-        shape.extend_from_slice(&member.encode());
-    }
     Ok(Some(Walked {
-        members: walk.found,
+        members: walk.members,
         disk: walk.disk,
-        fingerprint: Digest::of(&shape),
+        fingerprint: walk.shape.finish(),
         left_out: walk.left_out,
     }))
 }
@@ -91,7 +92,8 @@ pub fn walk(
 /// The fingerprint that the directory `file_name` in `base` would have in an index; nothing if it
 /// does not exist.
 pub fn fingerprint(base: &OwnedFd, file_name: &[u8], archive_path: &str) -> Result<Option<Digest>> {
-    let walked = walk(base, file_name, archive_path, Fidelity::AsFound, &HashMap::new())?;
+    let walked =
+        walk(base, file_name, archive_path, Fidelity::AsFound, &HashMap::new(), &mut |_| Ok(()))?;
     Ok(walked.map(|walked| walked.fingerprint))
 }
 
@@ -104,7 +106,11 @@ struct Walk<'a> {
     shared: &'a HashMap<Vec<u8>, Stamp>,
     /// Shared files that were passed.
     passed: usize,
-    found: Vec<Found>,
+    /// Takes the members.
+    each: &'a mut dyn FnMut(Found) -> Result<()>,
+    members: u64,
+    /// Over everything but the content.
+    shape: Digester,
     disk: u64,
     /// Archive path of the first name of each file with several names, by device and inode.
     linked: HashMap<(u64, u64), Vec<u8>>,
@@ -122,7 +128,7 @@ impl Walk<'_> {
         let shown = || Path::new(OsStr::from_bytes(&path)).display().to_string();
         let c_name = CString::new(name).with_context(shown)?;
         let stat = match fs::statat(&parent, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) if self.found.is_empty() => return Err(TopIsMissing.into()),
+            Err(Errno::NOENT) if self.members == 0 => return Err(TopIsMissing.into()),
             other => other.with_context(shown)?,
         };
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -179,7 +185,11 @@ impl Walk<'_> {
         };
         let is_directory = kind == Kind::Directory;
         let member = Member { path: archive_path.clone(), kind, attributes };
-        self.found.push(Found { member, path: path.clone() });
+        if self.fidelity == Fidelity::AsFound {
+            self.shape.add(&member.encode());
+        }
+        self.members += 1;
+        (self.each)(Found { member, path: path.clone() })?;
         if is_directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let open = |flags| fs::openat(&parent, &c_name, flags, Mode::empty());

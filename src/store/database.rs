@@ -46,8 +46,9 @@ impl Frozen {
         ] {
             let mut statement = transaction.prepare(sql)?;
             for name in names {
-                let path = format!("{}/{name}", layout.store_dir);
-                statement.execute([path]).with_context(|| format!("leave out {name}"))?;
+                statement
+                    .execute([layout.path_of(name)])
+                    .with_context(|| format!("leave out {name}"))?;
             }
         }
         transaction.commit()?;
@@ -88,14 +89,9 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
 
 /// Checks the live database page by page and reference by reference.
 pub fn check_database(layout: &Layout) -> Result<()> {
-    let connection = open_read_only(&layout.database())?;
-    check_pages(&connection)?;
-    let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
-    if let Some(row) = statement.query([])?.next()? {
-        let table: String = row.get(0)?;
-        bail!("the database breaks a foreign key of {table}");
-    }
-    Ok(())
+    let live = LiveDatabase::open(layout)?;
+    check_pages(&live.0)?;
+    live.check_references()
 }
 
 fn check_pages(connection: &Connection) -> Result<()> {
@@ -132,6 +128,17 @@ impl LiveDatabase {
 
     pub fn open(layout: &Layout) -> Result<Self> {
         open_read_only(&layout.database()).map(LiveDatabase)
+    }
+
+    /// # Errors
+    /// When a row refers to one that is not there.
+    pub fn check_references(&self) -> Result<()> {
+        let mut statement = self.0.prepare("PRAGMA foreign_key_check")?;
+        if let Some(row) = statement.query([])?.next()? {
+            let table: String = row.get(0)?;
+            bail!("the database breaks a foreign key of {table}");
+        }
+        Ok(())
     }
 
     /// Names of all valid items.

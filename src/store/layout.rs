@@ -1,6 +1,6 @@
 //! Where a store lies.
 
-use super::{LockKind, StoreKind};
+use super::{ItemName, LockKind, StoreKind};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -116,6 +116,11 @@ impl Layout {
     /// The same, as programs inside the store's root see it.
     pub fn socket_inside(&self) -> PathBuf {
         Path::new(self.state_dir).join("daemon-socket/socket")
+    }
+
+    /// The path of an item, as the database and the daemon have it.
+    pub fn path_of(&self, item: &ItemName) -> String {
+        format!("{}/{item}", self.store_dir)
     }
 
     /// A path that a daemon can be asked about when there is nothing better: no item's.

@@ -129,9 +129,11 @@ impl Rows {
         skipped
     }
 
-    /// Items that no other row refers to: rooting these keeps all of them.
-    pub fn heads(&self, among: &HashSet<ItemName>) -> Vec<ItemName> {
-        let chosen = || self.items.iter().filter(|row| among.contains(&row.name));
+    /// Those of `among`, if that is not all, that no other row of these refers to: rooting them keeps
+    /// all of these.
+    pub fn heads(&self, among: Option<&HashSet<ItemName>>) -> Vec<ItemName> {
+        let is_chosen = |row: &&Row| among.is_none_or(|among| among.contains(&row.name));
+        let chosen = || self.items.iter().filter(is_chosen);
         let referred: HashSet<&ItemName> = chosen()
             .flat_map(|row| row.references.iter().filter(|reference| **reference != row.name))
             .collect();
@@ -165,34 +167,55 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// Opens the live database, which must be locked by the caller, and inserts `rows` but for the
-    /// items that became valid since they were chosen.
+    /// Opens the live database, which must be locked by the caller, and looks which of `rows` it is to
+    /// get: all but those of items that became valid since they were chosen. What is `durable` is on the
+    /// disk once it is committed.
     ///
     /// # Errors
-    /// Whatever `cancelled` returns, as long as somebody else writes to the database. When any row or reference does not go in, or when the result breaks a foreign key.
-    pub fn begin(layout: &Layout, rows: &Rows, cancelled: &dyn Fn() -> Result<()>) -> Result<Self> {
+    /// Whatever `cancelled` returns, as long as somebody else writes to the database.
+    pub fn begin(
+        layout: &Layout,
+        rows: &Rows,
+        durable: bool,
+        cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Self> {
         let connection = open_read_write(&layout.database())?;
-        connection.execute_batch("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL;")?;
+        // Every reference that goes in leads to the id of a row that was just inserted or looked up, so
+        // SQLite need not look it up twice more.
+        connection.execute_batch(
+            "PRAGMA foreign_keys = OFF; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;",
+        )?;
+        if !durable {
+            connection.pragma_update(None, "synchronous", "OFF")?;
+        }
         begin_transaction(&connection, cancelled)?;
-        let mut merge = Merge { connection, added: HashSet::new() };
-        merge.insert(layout, rows).context("merge rows into the live database")?;
-        merge.check()?;
-        Ok(merge)
+        let mut added = HashSet::with_capacity(rows.len());
+        let mut find = connection.prepare("SELECT 1 FROM ValidPaths WHERE path = ?1")?;
+        for Row { name, .. } in &rows.items {
+            if !find.exists([layout.path_of(name)])? {
+                added.insert(name.clone());
+            }
+        }
+        drop(find);
+        Ok(Merge { connection, added })
     }
 
-    fn insert(&mut self, layout: &Layout, rows: &Rows) -> Result<()> {
-        let path_of = |name: &ItemName| format!("{}/{name}", layout.store_dir);
+    /// Inserts the rows of what is to be added.
+    ///
+    /// # Errors
+    /// When any row or reference does not go in.
+    pub fn insert(&self, layout: &Layout, rows: &Rows) -> Result<()> {
+        self.insert_rows(layout, rows).context("merge rows into the live database")
+    }
 
+    fn insert_rows(&self, layout: &Layout, rows: &Rows) -> Result<()> {
         let mut find = self.connection.prepare("SELECT id FROM ValidPaths WHERE path = ?1")?;
         let mut id_of = |name: &ItemName| -> Result<Option<i64>> {
-            let mut rows = find.query([path_of(name)])?;
+            let mut rows = find.query([layout.path_of(name)])?;
             Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
         };
-        let mut added: Vec<(&Row, i64)> = Vec::with_capacity(rows.items.len());
-        for row in &rows.items {
-            if id_of(&row.name)?.is_some() {
-                continue;
-            }
+        let mut added: Vec<(&Row, i64)> = Vec::with_capacity(self.added.len());
+        for row in rows.items.iter().filter(|row| self.added.contains(&row.name)) {
             // All rows have the same columns, so the statement is prepared once.
             let names: Vec<String> = row.values.keys().map(|column| quoted(column)).collect();
             let holes = vec!["?"; names.len()].join(", ");
@@ -221,16 +244,6 @@ impl Merge {
             for (output, path) in &row.outputs {
                 insert_output.execute((id, output, path))?;
             }
-        }
-        self.added = added.into_iter().map(|(row, _)| row.name.clone()).collect();
-        Ok(())
-    }
-
-    fn check(&self) -> Result<()> {
-        let mut statement = self.connection.prepare("PRAGMA foreign_key_check")?;
-        if let Some(row) = statement.query([])?.next()? {
-            let table: String = row.get(0)?;
-            bail!("the merged database would break a foreign key of {table}");
         }
         Ok(())
     }

@@ -76,7 +76,7 @@ impl Roots {
         }
         for item in items {
             let link = directory.join(item.as_str());
-            match symlink(format!("{}/{item}", layout.store_dir), &link) {
+            match symlink(layout.path_of(item), &link) {
                 Ok(()) => self.added.push(link.clone()),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(e).with_context(|| link.display().to_string()),
@@ -84,6 +84,12 @@ impl Roots {
             owner.take(&link)?;
         }
         Ok(())
+    }
+
+    /// Roots these instead of what was added so far.
+    pub fn change(&mut self, layout: &Layout, items: &[ItemName], owner: Owner) -> Result<()> {
+        *self = Roots::default();
+        self.add(layout, items, owner)
     }
 
     pub fn keep(mut self) {

@@ -21,6 +21,7 @@ pub use secret::Secret;
 pub use wire::{OLD, Patience};
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused};
+use crate::budget::{Allowance, Traffic};
 use crate::key::Rung;
 use crate::options::GitHubService;
 use access::Access;
@@ -33,9 +34,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::{TRIES, Wire};
-
-/// Size of a block on its way up, in bytes.
-const BLOCK: usize = 16 << 20;
 
 /// What the first request for an entry asks for: its head, as a rule.
 const HEAD: u64 = 64 << 10;
@@ -51,7 +49,7 @@ pub struct GitHub {
     found: Mutex<HashMap<EntryName, Secret>>,
     rest: Rest,
     listed: Mutex<Listed>,
-    block: usize,
+    traffic: Traffic,
 }
 
 /// What REST is known to have.
@@ -69,6 +67,8 @@ struct Listed {
 /// What readers and writers have in common.
 struct Hub {
     service: Service,
+    /// For what readers fetch ahead, all of them together.
+    ahead: Allowance,
 }
 
 impl Hub {
@@ -85,20 +85,27 @@ impl GitHub {
     pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
         let wire = Arc::new(Wire::new(options.token.clone(), options.patience)?);
         let service = Service::new(options, wire, version)?;
-        let hub = Arc::new(Hub { service });
+        let hub = Arc::new(Hub { service, ahead: Allowance::of(Traffic::default().ahead) });
         Ok(GitHub {
             rest: Rest::new(Arc::clone(&hub), options.rest.clone()),
             hub,
             access: Access::of(&options.mode, &options.token),
             found: Mutex::default(),
             listed: Mutex::default(),
-            block: BLOCK,
+            traffic: Traffic::default(),
         })
     }
 
     /// With blocks of another size.
     pub fn with_blocks_of(mut self, bytes: usize) -> Self {
-        self.block = bytes.max(1);
+        self.traffic.block = bytes.max(1);
+        self
+    }
+
+    /// With no more memory than this for what comes and goes.
+    pub fn within(mut self, traffic: Traffic) -> Self {
+        self.traffic = traffic;
+        self.hub.ahead.becomes(traffic.ahead);
         self
     }
 
@@ -278,8 +285,12 @@ impl Backend for GitHub {
         };
         let probe = Source::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);
         let reader = match wire.wait(probe)?.with_context(|| format!("open {name}"))? {
-            Probed::Ranges(source, head) => Reader::ranges(Arc::clone(&self.hub), source, head),
-            Probed::Whole(file, size) => Reader::whole(Arc::clone(&self.hub), file, size),
+            Probed::Ranges(source, head) => {
+                Reader::ranges(Arc::clone(&self.hub), source, head, self.traffic.range)
+            }
+            Probed::Whole(file, size) => {
+                Reader::whole(Arc::clone(&self.hub), file, size, self.traffic.range)
+            }
         };
         Ok(Box::new(reader))
     }
@@ -300,7 +311,7 @@ impl Backend for GitHub {
             Reserved::Here(upload) => {
                 self.listed().ours.insert(name.clone());
                 let hub = Arc::clone(&self.hub);
-                Ok(Box::new(upload::Writer::new(hub, name, upload, self.block)))
+                Ok(Box::new(upload::Writer::new(hub, name, upload, self.traffic)))
             }
             Reserved::Taken { .. } => Err(Refused::Taken(name.to_string()).into()),
         }

@@ -3,6 +3,7 @@
 use super::Hub;
 use super::source::{Lost, Source};
 use crate::backend::ReadAt;
+use crate::budget::Claim;
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,18 +13,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// Largest range in one request, in bytes.
-const RANGE: u64 = 8 << 20;
-
-/// Ranges on their way at a time; as many more may wait in memory to be read.
-const PARALLEL: usize = 8;
+/// The same where nobody planned: this is for indexes, and they go into one buffer.
+const DIRECT: usize = 4;
 
 /// What is fetched of the end of an entry when a part of it is read: its index is there.
 const TAIL: u64 = 256 << 10;
 
-/// Small ranges may be more on their way at a time, as long as they are no more bytes than this.
-const SMALL: u64 = 8 << 20;
-const PARALLEL_SMALL: usize = 32;
+/// Ranges on their way at a time, as long as memory is left for them.
+const PARALLEL: usize = 32;
 
 /// The largest stretch between two wanted ranges that is fetched along with them. A request that is one
 /// of eight costs an eighth of the 30 ms that a blob server takes to answer one; at 1 Gbit/s that is
@@ -38,6 +35,8 @@ pub struct Reader {
     hub: Arc<Hub>,
     source: Option<Arc<Source>>,
     size: u64,
+    /// Largest range in one request, in bytes.
+    range: u64,
     /// Parts that are kept: the head, and the tail once it was read.
     kept: Vec<(u64, Vec<u8>)>,
     /// What is not asked for yet, in the order of reading.
@@ -51,6 +50,7 @@ pub struct Reader {
 struct Coming {
     range: Range<u64>,
     bytes: State,
+    _claim: Option<Claim>,
 }
 
 enum State {
@@ -68,31 +68,33 @@ impl Drop for Task {
 }
 
 impl Reader {
-    pub fn ranges(hub: Arc<Hub>, source: Source, head: Vec<u8>) -> Self {
+    pub fn ranges(hub: Arc<Hub>, source: Source, head: Vec<u8>, range: u64) -> Self {
         let size = source.size;
         let source = Some(Arc::new(source));
         let kept = vec![(0, head)];
         let (planned, coming) = Default::default();
-        Reader { hub, source, size, kept, planned, coming, whole: None }
+        Reader { hub, source, size, range, kept, planned, coming, whole: None }
     }
 
-    pub fn whole(hub: Arc<Hub>, file: File, size: u64) -> Self {
+    pub fn whole(hub: Arc<Hub>, file: File, size: u64, range: u64) -> Self {
         let (kept, planned, coming) = Default::default();
-        Reader { hub, source: None, size, kept, planned, coming, whole: Some(file) }
+        Reader { hub, source: None, size, range, kept, planned, coming, whole: Some(file) }
     }
 
-    /// Asks for planned ranges until enough are on their way.
+    /// Asks for planned ranges until enough are on their way. Another reader may have asked for much
+    /// already; at least one is always asked for.
     fn ask_ahead(&mut self) {
         let Some(source) = &self.source else { return };
-        loop {
-            let bytes: u64 = self.coming.iter().map(|c| c.range.end - c.range.start).sum();
-            let room = if bytes < SMALL { PARALLEL_SMALL } else { PARALLEL };
-            if self.coming.len() >= room {
+        while self.coming.len() < PARALLEL
+            && let Some(range) = self.planned.front().cloned()
+        {
+            let claim = self.hub.ahead.try_take(range.end - range.start);
+            if claim.is_none() && !self.coming.is_empty() {
                 return;
             }
-            let Some(range) = self.planned.pop_front() else { return };
+            self.planned.pop_front();
             let bytes = State::Asked(ask(&self.hub, source, range.clone()));
-            self.coming.push_back(Coming { range, bytes });
+            self.coming.push_back(Coming { range, bytes, _claim: claim });
         }
     }
 
@@ -112,7 +114,7 @@ impl Reader {
             return Ok(0);
         }
         self.ask_ahead();
-        let Some(Coming { range, bytes }) = self.coming.front_mut() else { return Ok(0) };
+        let Some(Coming { range, bytes, .. }) = self.coming.front_mut() else { return Ok(0) };
         if let State::Asked(task) = bytes {
             *bytes = State::Here(wait(&self.hub, task)?);
         }
@@ -171,11 +173,11 @@ impl Reader {
             self.kept.push((tail, bytes));
             return Ok(());
         }
-        let mut left = cut(at..end).into_iter();
+        let mut left = cut(at..end, self.range).into_iter();
         let mut coming: VecDeque<Task> = VecDeque::new();
         let mut filled = 0;
         while filled < buffer.len() {
-            while coming.len() < PARALLEL
+            while coming.len() < DIRECT
                 && let Some(range) = left.next()
             {
                 coming.push_back(ask(&self.hub, source, range));
@@ -220,7 +222,8 @@ impl ReadAt for Reader {
         let missing = ranges.iter().filter(|range| {
             !range.is_empty() && range.end <= self.size && self.kept_from(range).is_none()
         });
-        self.planned = join(missing.cloned()).into_iter().flat_map(cut).collect();
+        self.planned =
+            join(missing.cloned()).into_iter().flat_map(|range| cut(range, self.range)).collect();
         self.coming.clear();
         self.ask_ahead();
     }
@@ -281,10 +284,10 @@ fn join(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     joined
 }
 
-/// In pieces of at most [`RANGE`].
-fn cut(range: Range<u64>) -> Vec<Range<u64>> {
-    let starts = (range.start..range.end).step_by(RANGE as usize);
-    starts.map(|start| start..range.end.min(start + RANGE)).collect()
+/// In pieces of at most so many bytes.
+fn cut(range: Range<u64>, most: u64) -> Vec<Range<u64>> {
+    let starts = (range.start..range.end).step_by(most.max(1) as usize);
+    starts.map(|start| start..range.end.min(start + most.max(1))).collect()
 }
 
 #[cfg(test)]

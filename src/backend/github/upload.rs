@@ -8,6 +8,7 @@ use super::secret::Secret;
 use super::service::Upload;
 use super::wire::{Fault, TRIES, Wire, blob_fault};
 use crate::backend::{Entry, EntryName, EntryWriter};
+use crate::budget::Traffic;
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,10 +19,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Blocks on their way at a time. One more is being filled.
-const PARALLEL: usize = 4;
-
-/// Blocks in one blob (Azure); at 16 MiB that is 780 GiB.
+/// Blocks in one blob (Azure); at 8 MiB that is 390 GiB.
 const BLOCKS: usize = 50_000;
 
 /// First service version of Azure that takes blocks of over 100 MiB; any later one would do.
@@ -33,6 +31,8 @@ pub struct Writer {
     upload: Arc<Upload>,
     block: Vec<u8>,
     block_size: usize,
+    /// Blocks on their way at a time. One more is being filled.
+    parallel: usize,
     sent: JoinSet<Result<()>>,
     /// Base64 of the ids of the blocks sent so far.
     ids: Vec<String>,
@@ -43,13 +43,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(hub: Arc<Hub>, name: EntryName, upload: Upload, block_size: usize) -> Self {
+    pub fn new(hub: Arc<Hub>, name: EntryName, upload: Upload, traffic: Traffic) -> Self {
         Writer {
             hub,
             name,
             upload: Arc::new(upload),
             block: Vec::new(),
-            block_size,
+            block_size: traffic.block,
+            parallel: traffic.blocks,
             sent: JoinSet::new(),
             ids: Vec::new(),
             unique: uuid(),
@@ -59,7 +60,7 @@ impl Writer {
 
     /// Sends the block that is full, when one of those on their way has arrived.
     fn ship(&mut self) -> Result<()> {
-        while self.sent.len() >= PARALLEL {
+        while self.sent.len() >= self.parallel {
             self.arrived()?;
         }
         if self.ids.len() == BLOCKS {

@@ -1,0 +1,169 @@
+//! Counting bytes that are in memory, so that whoever makes more of them waits.
+
+use std::ops::Deref;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A number of bytes that several threads may have between them.
+#[derive(Clone)]
+pub struct Allowance(Arc<Account>);
+
+struct Account {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    limit: u64,
+    used: u64,
+    closed: bool,
+}
+
+impl Allowance {
+    pub fn of(bytes: u64) -> Self {
+        let state = Mutex::new(State { limit: bytes, used: 0, closed: false });
+        Allowance(Arc::new(Account { state, changed: Condvar::new() }))
+    }
+
+    /// Waits until so many bytes may be taken, and takes them. Whoever is the only one gets any number,
+    /// so that nobody waits for ever. Nothing once the allowance is closed.
+    pub fn take(&self, bytes: u64) -> Option<Claim> {
+        let mut state = self.0.state();
+        while !state.closed && state.used > 0 && state.used.saturating_add(bytes) > state.limit {
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed {
+            return None;
+        }
+        state.used += bytes;
+        Some(Claim { account: Arc::clone(&self.0), bytes })
+    }
+
+    /// The same, where waiting would be of no use: nothing when the bytes cannot be had now.
+    pub fn try_take(&self, bytes: u64) -> Option<Claim> {
+        let mut state = self.0.state();
+        if state.closed || (state.used > 0 && state.used.saturating_add(bytes) > state.limit) {
+            return None;
+        }
+        state.used += bytes;
+        Some(Claim { account: Arc::clone(&self.0), bytes })
+    }
+
+    /// From now on it is another number.
+    pub fn becomes(&self, bytes: u64) {
+        self.0.state().limit = bytes;
+        self.0.changed.notify_all();
+    }
+
+    /// Nobody gets or waits for anything any more.
+    pub fn close(&self) {
+        self.0.state().closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Account {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that were taken; dropped, it gives them back.
+pub struct Claim {
+    account: Arc<Account>,
+    bytes: u64,
+}
+
+impl Claim {
+    /// Gives back what is over `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        if let Some(over) = self.bytes.checked_sub(bytes) {
+            self.bytes = bytes;
+            self.account.state().used -= over;
+            self.account.changed.notify_all();
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.shrink_to(0);
+    }
+}
+
+/// Bytes that count as long as they are there.
+pub struct Held {
+    bytes: Vec<u8>,
+    claim: Option<Claim>,
+}
+
+impl Held {
+    /// With a claim on as many bytes.
+    pub fn new(bytes: Vec<u8>, claim: Option<Claim>) -> Self {
+        Held { bytes, claim }
+    }
+
+    /// The bytes and their claim.
+    pub fn into_parts(self) -> (Vec<u8>, Option<Claim>) {
+        (self.bytes, self.claim)
+    }
+}
+
+impl Deref for Held {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    #[test]
+    fn what_is_over_waits_until_something_is_given_back() {
+        let allowance = Allowance::of(10);
+        let first = allowance.take(6).unwrap();
+        assert!(allowance.try_take(5).is_none());
+        let second = allowance.try_take(4).unwrap();
+        let (send, receive) = channel();
+        let waiting = {
+            let allowance = allowance.clone();
+            thread::spawn(move || send.send(allowance.take(5).is_some()).unwrap())
+        };
+        assert!(receive.try_recv().is_err());
+        drop(first);
+        assert!(receive.recv().unwrap());
+        waiting.join().unwrap();
+        drop(second);
+    }
+
+    #[test]
+    fn one_that_is_alone_gets_more_than_there_is() {
+        let allowance = Allowance::of(10);
+        let mut large = allowance.take(50).unwrap();
+        assert!(allowance.try_take(1).is_none());
+        large.shrink_to(9);
+        assert!(allowance.try_take(1).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_closed() {
+        let allowance = Allowance::of(1);
+        let _all = allowance.take(1).unwrap();
+        let waiting = {
+            let allowance = allowance.clone();
+            thread::spawn(move || allowance.take(1).is_none())
+        };
+        allowance.close();
+        assert!(waiting.join().unwrap());
+    }
+}

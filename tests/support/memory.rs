@@ -1,0 +1,125 @@
+//! What a run takes: memory, and what it writes to disks, of all its processes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::invocation::Output;
+
+/// What one process has taken, at most.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    pub pid: u32,
+    /// As the kernel keeps it: `VmHWM`, in bytes.
+    pub memory: u64,
+    /// Bytes that it caused to be written to disks: `write_bytes`.
+    pub written: u64,
+    /// Regular files that were seen open for writing.
+    pub files: BTreeSet<PathBuf>,
+}
+
+/// Each process, in the order in which they were seen.
+pub type Takings = Vec<Taken>;
+
+/// The peaks of all processes together, though they need not have come at once.
+pub fn memory(takings: &Takings) -> u64 {
+    takings.iter().map(|taken| taken.memory).sum()
+}
+
+/// Runs a command to its end, with an eye on it and all processes that it starts. What the kernel counts
+/// only grows, so that nothing is missed but what comes in the last milliseconds.
+#[track_caller]
+pub fn watched(command: &mut Command) -> (Output, Takings) {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().unwrap_or_else(|e| panic!("cannot run {}: {e}", words[0]));
+    let pid = child.id();
+    let watch = Watch::begin(move || descendants(pid));
+    let done = child.wait_with_output().unwrap();
+    let output = Output {
+        command: words.join(" "),
+        status: done.status,
+        stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
+    };
+    (output, watch.end())
+}
+
+/// An eye on processes, until it is told to end.
+pub struct Watch {
+    ended: Arc<AtomicBool>,
+    watching: JoinHandle<Takings>,
+}
+
+impl Watch {
+    /// `pids` names the processes, again and again.
+    pub fn begin(pids: impl Fn() -> Vec<u32> + Send + 'static) -> Watch {
+        let ended = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&ended);
+        let watching = thread::spawn(move || {
+            let mut takings = Takings::new();
+            while !until.load(Ordering::Relaxed) {
+                for pid in pids() {
+                    if !takings.iter().any(|taken| taken.pid == pid) {
+                        takings.push(Taken { pid, ..Taken::default() });
+                    }
+                    takings.iter_mut().filter(|taken| taken.pid == pid).for_each(look);
+                }
+                thread::sleep(Duration::from_millis(3));
+            }
+            takings
+        });
+        Watch { ended, watching }
+    }
+
+    pub fn end(self) -> Takings {
+        self.ended.store(true, Ordering::Relaxed);
+        self.watching.join().unwrap()
+    }
+}
+
+/// A process and all below it.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let lists =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        for list in lists {
+            found.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    found
+}
+
+fn look(taken: &mut Taken) {
+    let pid = taken.pid;
+    let field = |file: &str, name: &str| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        value.split_whitespace().next()?.parse().ok()
+    };
+    // Before it is another program, and when it is no more, there is nothing to see.
+    taken.memory = taken.memory.max(field("status", "VmHWM:").unwrap_or(0) << 10);
+    taken.written = taken.written.max(field("io", "write_bytes:").unwrap_or(0));
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    for descriptor in descriptors {
+        let Ok(path) = fs::read_link(descriptor.path()) else { continue };
+        let number = descriptor.file_name().into_string().unwrap();
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+        let writable = flags.is_some_and(|flags| flags & 0o3 != 0);
+        if writable && path.is_absolute() && !path.starts_with("/dev") {
+            taken.files.insert(path);
+        }
+    }
+}
