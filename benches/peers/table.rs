@@ -94,11 +94,13 @@ pub fn markdown(record: &Record) -> String {
             let _ = row(&mut rows, work, figure);
         }
     }
+    // Parts may have been measured by several runs.
+    let series = record.works.iter().flat_map(|work| &work.series);
+    let rounds = series.map(|series| series.samples.len()).min().unwrap_or(0);
     let said = |name: &str| record.machine.get(name).map_or("?", String::as_str);
     let _ = write!(
         rows,
-        "\nMedians of {} interleaved rounds on {} processors ({}), Linux {}, {}.\n",
-        record.rounds,
+        "\nMedians of {rounds} or more interleaved rounds on {} processors ({}), Linux {}, {}.\n",
         said("processors"),
         said("processor"),
         said("kernel"),
