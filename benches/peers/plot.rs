@@ -1,5 +1,5 @@
-//! The plot: bars of median seconds, with a line from the fastest to the slowest round, on a scale of its
-//! own for each piece of work.
+//! The plot: bars of median seconds, longer and pale until all is on the disk, with a line from the fastest to
+//! the slowest round, on a scale of its own for each piece of work.
 
 use std::fmt::Write;
 
@@ -22,6 +22,13 @@ pub fn svg(record: &Record) -> String {
     for work in &record.works {
         y = group(&mut body, work, y) + GAP;
     }
+    let _ = writeln!(
+        body,
+        "<text x=\"10\" y=\"{:.1}\" fill=\"#57606a\">Bars: medians; pale: until all is on the disk; lines: \
+         fastest to slowest round.</text>",
+        y + 8.0
+    );
+    y += 2.0 * GAP;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y}\" width=\"{WIDTH}\" \
          height=\"{y}\" font-family=\"sans-serif\" font-size=\"12\" role=\"img\" \
@@ -39,8 +46,12 @@ fn group(body: &mut String, work: &Work, mut y: f64) -> f64 {
         y - 8.0,
         escaped(&work.title)
     );
-    let spreads = work.series.iter().filter_map(|series| series.spread(Quantity::Seconds));
-    let most = spreads.map(|spread| spread.most).fold(f64::MIN_POSITIVE, f64::max);
+    let ends = work.series.iter().flat_map(|series| {
+        let until = |quantity| series.spread(quantity);
+        let disk = until(Quantity::OnDisk).map(|spread| spread.median);
+        [until(Quantity::Seconds).map(|spread| spread.most), disk]
+    });
+    let most = ends.flatten().fold(f64::MIN_POSITIVE, f64::max);
     for series in &work.series {
         bar(body, series, y, LONGEST / most);
         y += STEP;
@@ -51,6 +62,7 @@ fn group(body: &mut String, work: &Work, mut y: f64) -> f64 {
 fn bar(body: &mut String, series: &Series, y: f64, scale: f64) {
     let Some(spread) = series.spread(Quantity::Seconds) else { return };
     let colour = if series.name.starts_with(US) { "#0b6e99" } else { "#b8c0c8" };
+    let pale = series.spread(Quantity::OnDisk).map_or(0.0, |disk| disk.median * scale);
     let (end, middle) = (LEFT + spread.median * scale, y + BAR / 2.0);
     let (least, most) = (LEFT + spread.least * scale, LEFT + spread.most * scale);
     let text = middle + 4.0;
@@ -58,12 +70,14 @@ fn bar(body: &mut String, series: &Series, y: f64, scale: f64) {
         body,
         "<text x=\"{:.1}\" y=\"{text:.1}\" text-anchor=\"end\" fill=\"#1b1f24\">{}</text>\n\
          <rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{colour}\"/>\n\
+         <rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{pale:.1}\" height=\"{BAR}\" fill=\"{colour}\" \
+         fill-opacity=\"0.4\"/>\n\
          <path d=\"M{least:.1} {middle:.1}H{most:.1}\" stroke=\"#1b1f24\"/>\n\
          <text x=\"{:.1}\" y=\"{text:.1}\" fill=\"#1b1f24\">{:.2} s</text>",
         LEFT - 8.0,
         escaped(&series.name),
         end - LEFT,
-        end.max(most) + 6.0,
+        end.max(most).max(LEFT + pale) + 6.0,
         spread.median,
     );
 }

@@ -85,18 +85,22 @@ fn wanted(wanted: Wanted) -> String {
 
 /// The table of the README: one line for each comparison.
 pub fn markdown(record: &Record) -> String {
-    let mut rows =
-        String::from("| work | storecache | beside | | ratio |\n|---|---|---|---|---|\n");
+    let mut rows = String::from(
+        "![Seconds of storecache and its peers](docs/bench.svg)\n\n\
+         | work | storecache | beside | | ratio |\n|---|---|---|---|---|\n",
+    );
     for work in &record.works {
         for figure in &work.figures {
             let _ = row(&mut rows, work, figure);
         }
     }
+    // Parts may have been measured by several runs.
+    let series = record.works.iter().flat_map(|work| &work.series);
+    let rounds = series.map(|series| series.samples.len()).min().unwrap_or(0);
     let said = |name: &str| record.machine.get(name).map_or("?", String::as_str);
     let _ = write!(
         rows,
-        "\nMedians of {} interleaved rounds on {} processors ({}), Linux {}, {}.\n",
-        record.rounds,
+        "\nMedians of {rounds} or more interleaved rounds on {} processors ({}), Linux {}, {}.\n",
         said("processors"),
         said("processor"),
         said("kernel"),
@@ -124,7 +128,7 @@ fn row(rows: &mut String, work: &Work, figure: &Figure) -> Option<()> {
     let title = &work.title;
     writeln!(
         rows,
-        "| {title} | {ours}{how} | `{peer}`{mark} | {theirs} | {median:.2} ({least:.2} to {most:.2}) |"
+        "| {title} | {ours}{how} | {peer}{mark} | {theirs} | {median:.2} ({least:.2} to {most:.2}) |"
     )
     .ok()
 }
