@@ -32,8 +32,10 @@ use std::time::Duration;
 /// Everything that stopping the daemon takes, gathered while it still runs.
 pub enum Stopper<'a> {
     Systemd(systemd::Stop),
-    /// All that there is to know.
-    Other(&'a Daemon),
+    Shepherd { shepherd: &'a Shepherd, service: &'a str, pid: Option<u32> },
+    Process { pid: u32 },
+    Command { stop: &'a str, run_as: Option<(u32, u32)> },
+    None,
 }
 
 impl<'a> Stopper<'a> {
@@ -41,24 +43,25 @@ impl<'a> Stopper<'a> {
     pub fn prepare(daemon: &'a Daemon) -> Result<Self> {
         Ok(match daemon {
             Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
-            daemon => Stopper::Other(daemon),
+            Daemon::Shepherd { shepherd, service, pid } => {
+                Stopper::Shepherd { shepherd, service, pid: *pid }
+            }
+            Daemon::Process { pid } => Stopper::Process { pid: *pid },
+            Daemon::Command { stop, run_as, .. } => Stopper::Command { stop, run_as: *run_as },
+            Daemon::None => Stopper::None,
         })
     }
 
     /// Stops it and waits until its main process has ended. Its workers may live on.
     pub fn stop(&self, patience: Duration) -> Result<()> {
-        let daemon = match self {
-            Stopper::Systemd(stop) => return stop.now(),
-            Stopper::Other(daemon) => daemon,
-        };
-        match daemon {
-            Daemon::Systemd { units } => systemd::Stop::of(units)?.now(),
-            Daemon::Shepherd { shepherd, service, pid } => {
+        match self {
+            Stopper::Systemd(stop) => stop.now(),
+            Stopper::Shepherd { shepherd, service, pid } => {
                 shepherd::stop(shepherd, service, *pid, patience)
             }
-            Daemon::Process { pid } => process::stop(*pid, patience),
-            Daemon::Command { stop, run_as, .. } => command::run(stop, *run_as),
-            Daemon::None => Ok(()),
+            Stopper::Process { pid } => process::stop(*pid, patience),
+            Stopper::Command { stop, run_as } => command::run(stop, *run_as),
+            Stopper::None => Ok(()),
         }
     }
 }

@@ -179,7 +179,7 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         nar_hash: Some(item.nar_hash.clone()),
         used: Some(item.registered),
     });
-    let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store)? };
+    let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store, true)? };
     Ok(Source {
         facts,
         inputs: inputs.collect(),
@@ -219,7 +219,7 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
     }
     inputs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Source {
-        facts: survey(store)?,
+        facts: survey(store, true)?,
         frozen: None,
         database_archive_path: String::new(),
         items_under: String::new(),

@@ -2,7 +2,7 @@
 
 use super::conversation::Conversation;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
-use super::survey::{survey, survey_without_version};
+use super::survey::survey;
 use super::{check, examine, restore_plain, restore_store, save};
 use crate::store::StoreKind;
 use anyhow::{Result, bail};
@@ -45,8 +45,7 @@ fn converse(talk: &Conversation) -> Result<()> {
     talk.enter(Phase::Plan);
     let Request::Store(store) = talk.receive()?.0 else { bail!("the store is named first") };
     check_paths(&store)?;
-    let facts = if store.asks_version { survey(&store) } else { survey_without_version(&store) };
-    talk.reply(&Reply::Store(facts?))?;
+    talk.reply(&Reply::Store(survey(&store, store.asks_version)?))?;
 
     while let Some(message) = talk.receive_or_end()? {
         match message {

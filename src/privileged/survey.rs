@@ -23,18 +23,8 @@ const PROGRAM_DIRS: &str = "/nix/var/nix/profiles/default/bin:\
      /var/guix/profiles/per-user/root/current-guix/bin:\
      /usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin:/run/current-system/profile/bin";
 
-/// All of them.
-pub fn survey(request: &StoreRequest) -> Result<StoreFacts> {
-    let facts = survey_without_version(request)?;
-    if request.kind == StoreKind::Plain {
-        return Ok(facts);
-    }
-    let version = version(&StoreTarget::new(request)?).unwrap_or_default();
-    Ok(StoreFacts { version, ..facts })
-}
-
-/// What can be told without starting another program.
-pub fn survey_without_version(request: &StoreRequest) -> Result<StoreFacts> {
+/// The version is only asked for where it is wanted: that starts another program.
+pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> {
     let empty = StoreFacts {
         kind: request.kind.to_string(),
         store_dir: String::new(),
@@ -53,6 +43,7 @@ pub fn survey_without_version(request: &StoreRequest) -> Result<StoreFacts> {
     let facts = StoreFacts {
         store_dir: layout.store_dir.into(),
         state_dir: layout.state_dir.into(),
+        version: with_version.then(|| version(&target)).flatten().unwrap_or_default(),
         schema: layout.live_schema()?,
         owner: Owner::of(layout)?.model().into(),
         ..empty
