@@ -91,6 +91,10 @@ pub struct SaveArgs {
     /// Save all items when those that are new are more than this part of the base, by size
     #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share)]
     rebase_at: f64,
+    /// Whether an entry of dir: is on the disk before it is there, so that not even a power cut leaves one
+    /// that is cut short
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
+    sync: Sync,
     /// Delete older entries of the same key after the save, but for the newest N and what they need
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
@@ -400,10 +404,16 @@ impl SaveArgs {
             bail!("--roots and --max-size are for stores with items, not for --store plain");
         }
         self.roots.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
+        let backend = match common.backend {
+            BackendOptions::Directory { path, .. } => {
+                BackendOptions::Directory { path, sync: self.sync.wanted() }
+            }
+            other => other,
+        };
         Ok(Save {
             store: common.store,
             key: common.key,
-            backend: common.backend,
+            backend,
             output: common.output,
             dry_run: self.dry_run,
             level: self.level,
@@ -696,11 +706,11 @@ fn backend(
             let directory = home("XDG_CACHE_HOME", "storecache")
                 .or_else(|| home("HOME", ".cache/storecache"))
                 .context("there is no home directory; say where with --backend dir:PATH")?;
-            Ok(BackendOptions::Directory(directory))
+            Ok(BackendOptions::Directory { path: directory, sync: true })
         }
         Some(text) => match text.split_once(':') {
             Some(("dir", path)) if !path.is_empty() => {
-                Ok(BackendOptions::Directory(absolute(Path::new(path))?))
+                Ok(BackendOptions::Directory { path: absolute(Path::new(path))?, sync: true })
             }
             _ => bail!("unknown backend {text:?}; this version knows dir:PATH and github"),
         },

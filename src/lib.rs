@@ -14,3 +14,4 @@ pub mod privileged;
 pub mod report;
 pub mod snapshot;
 pub mod store;
+pub mod writeback;

@@ -49,7 +49,11 @@ pub enum WorkflowMode {
 /// Where entries live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendOptions {
-    Directory(PathBuf),
+    Directory {
+        path: PathBuf,
+        /// Have an entry on the disk before it is there.
+        sync: bool,
+    },
     GitHub(Box<GitHubService>),
 }
 

@@ -79,7 +79,7 @@ fn save(backend: &GitHub, key: &str, content: &[u8]) -> anyhow::Result<EntryName
     for piece in content.chunks(7_777) {
         writer.write_all(piece)?;
     }
-    let entry = writer.finish()?;
+    let entry = writer.finish()?.entry;
     assert_eq!(entry.size, content.len() as u64);
     Ok(entry.name)
 }

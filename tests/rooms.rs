@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "action",
     "backend",
     "budget",
@@ -20,6 +20,7 @@ const ROOMS: [&str; 14] = [
     "report",
     "snapshot",
     "store",
+    "writeback",
 ];
 
 /// From, to: what must never be imported. Nobody but `main` imports `command` or `cli`.

@@ -372,18 +372,42 @@ fn what_a_restore_has_done_outlives_a_power_cut() {
 }
 
 #[test]
+fn what_a_save_has_written_outlives_a_power_cut() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let disk = world.host("/disk");
+    let made = Command::new("mkfs.ext4").arg("-q").arg(disk).arg("200M").output();
+    assert!(made.unwrap().status.success());
+    world.sh("mkdir /entries; mknod /dev/loop-control c 10 237
+         for n in {0..255}; do mknod /dev/loop$n b 7 $n; done
+         mount -o loop /disk /entries");
+    let there = "--store nix --key test --backend dir:/entries --json";
+    let saved = report(&world.sh(&format!("storecache save {there}")));
+    world.sh("cp /disk /after; umount /entries; mount -o loop /after /entries");
+    let verified = report(&world.sh(&format!("storecache verify {there}")));
+    assert_eq!(verified["items"], saved["items"]["saved"]);
+}
+
+#[test]
 fn a_machine_that_ends_with_the_job_does_not_wait_for_its_disk() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     save(&world);
     let waits = |environment: &str, sync: &str| {
+        let command =
+            format!("{environment} storecache save --full {} --sync {sync} --json", NIX.join(" "));
+        let saved = report(&world.sh(&command));
+        assert_eq!(saved["saved"], true);
+        let saving = saved["seconds"]["sync"].as_f64().unwrap() > 0.0;
         world.wipe_store();
         let command =
             format!("{environment} storecache restore {} --sync {sync} --json", NIX.join(" "),);
         let restored = report(&world.sh(&command));
         assert_eq!(restored["hit"], "exact");
         assert!(restored["items"]["restored"].as_u64() > Some(0));
-        restored["seconds"]["sync"].as_f64().unwrap() > 0.0
+        let restoring = restored["seconds"]["sync"].as_f64().unwrap() > 0.0;
+        assert_eq!(saving, restoring);
+        restoring
     };
     let hosted = "RUNNER_ENVIRONMENT=github-hosted";
     assert!(waits("", "auto"));

@@ -259,8 +259,8 @@ pub const INPUTS: [Input; 41] = [
         flag: Some("--sync"),
         kind: Kind::Choice(&["auto", "always", "never"]),
         default: "auto",
-        used_for: For::Restore,
-        description: "Whether all of it is on the disk before it becomes valid; auto: unless the machine ends with the job",
+        used_for: For::Both,
+        description: "Whether what is restored is on the disk before it becomes valid, and a saved file before it is there; auto: unless the machine ends with the job",
     },
     Input {
         name: "backend",

@@ -1,12 +1,14 @@
 //! Entries as files in a directory.
 
-use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused};
+use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused, Written};
 use crate::key::Rung;
+use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use tempfile::NamedTempFile;
 
@@ -15,11 +17,13 @@ const ENDING: &str = ".tar.zst";
 
 pub struct Directory {
     path: PathBuf,
+    /// Whether an entry is on the disk before it is there.
+    sync: bool,
 }
 
 impl Directory {
-    pub fn new(path: PathBuf) -> Self {
-        Directory { path }
+    pub fn new(path: PathBuf, sync: bool) -> Self {
+        Directory { path, sync }
     }
 
     /// What the file of an entry is called.
@@ -87,11 +91,17 @@ impl Backend for Directory {
         if target.exists() {
             bail!("{} is there already, and entries are never overwritten", target.display());
         }
+        let context = || format!("write to {}", self.path.display());
         let file = tempfile::Builder::new()
             .prefix(".storecache-")
             .tempfile_in(&self.path)
-            .with_context(|| format!("write to {}", self.path.display()))?;
-        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0 }))
+            .with_context(context)?;
+        // Whatever the umask says.
+        file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        let disk = file.as_file().try_clone().with_context(context)?;
+        let order = move || disk.sync_data().context("write an entry to the disk");
+        let writeback = Writeback::start(self.sync.then_some(order));
+        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0, writeback }))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
@@ -125,12 +135,14 @@ struct Writer {
     name: EntryName,
     target: PathBuf,
     size: u64,
+    writeback: Writeback,
 }
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.size += written as u64;
+        self.writeback.written(self.size);
         Ok(written)
     }
 
@@ -140,18 +152,22 @@ impl Write for Writer {
 }
 
 impl EntryWriter for Writer {
-    fn finish(self: Box<Self>) -> Result<Entry> {
-        use std::os::unix::fs::PermissionsExt;
-        let context = || format!("write {}", self.target.display());
-        self.file
-            .as_file()
-            .set_permissions(PermissionsExt::from_mode(0o644))
-            .with_context(context)?;
-        self.file.as_file().sync_all().with_context(context)?;
-        let Writer { file, name, target, size } = *self;
+    fn finish(self: Box<Self>) -> Result<Written> {
+        let Writer { file, name, target, size, writeback } = *self;
+        let context = || format!("write {}", target.display());
+        let ending = writeback.end();
+        let wanted = ending.is_wanted();
+        let sync = ending.wait().with_context(context)?;
         file.persist_noclobber(&target)
             .with_context(|| format!("put the entry at {}", target.display()))?;
-        Ok(Entry { name, size })
+        if wanted {
+            // Its name too.
+            let directory = target.parent().context("an entry is in a directory")?;
+            File::open(directory)
+                .and_then(|directory| directory.sync_all())
+                .with_context(context)?;
+        }
+        Ok(Written { entry: Entry { name, size }, sync })
     }
 }
 
@@ -170,14 +186,14 @@ mod tests {
     #[test]
     fn an_entry_appears_whole_or_not_at_all() {
         let place = tempfile::tempdir().unwrap();
-        let backend = Directory::new(place.path().join("entries"));
+        let backend = Directory::new(place.path().join("entries"), true);
         let mut abandoned = backend.create(&EntryName::new("a")).unwrap();
         abandoned.write_all(b"half").unwrap();
         drop(abandoned);
         let mut finished = backend.create(&EntryName::new("b/c")).unwrap();
         finished.write_all(b"whole").unwrap();
         assert!(names(&backend).is_empty());
-        let entry = finished.finish().unwrap();
+        let entry = finished.finish().unwrap().entry;
         assert_eq!(entry.size, 5);
         assert_eq!(names(&backend), ["b/c"]);
         assert_eq!(place.path().join("entries").read_dir().unwrap().count(), 1);
@@ -191,7 +207,7 @@ mod tests {
     #[test]
     fn the_newest_generation_comes_first() {
         let place = tempfile::tempdir().unwrap();
-        let backend = Directory::new(place.path().into());
+        let backend = Directory::new(place.path().into(), false);
         for key in ["k", "k", "other"] {
             backend.create(&EntryName::new(key)).unwrap().finish().unwrap();
         }
@@ -203,7 +219,7 @@ mod tests {
     #[test]
     fn a_deleted_entry_is_gone_and_no_other() {
         let place = tempfile::tempdir().unwrap();
-        let backend = Directory::new(place.path().join("entries"));
+        let backend = Directory::new(place.path().join("entries"), true);
         assert_eq!(backend.can_write(), Ok(()), "a directory that is not there yet will be made");
         for _ in 0..2 {
             backend.create(&EntryName::new("k")).unwrap().finish().unwrap();

@@ -13,6 +13,7 @@ use crate::key::Rung;
 use anyhow::{Result, bail};
 use std::io::Write;
 use std::ops::Range;
+use std::time::Duration;
 
 /// An entry that is there.
 #[derive(Debug, Clone)]
@@ -116,5 +117,12 @@ pub trait ReadAt {
 
 /// An entry on its way in. Dropped before [`EntryWriter::finish`], it leaves nothing behind.
 pub trait EntryWriter: Write {
-    fn finish(self: Box<Self>) -> Result<Entry>;
+    fn finish(self: Box<Self>) -> Result<Written>;
+}
+
+/// An entry that is in now.
+pub struct Written {
+    pub entry: Entry,
+    /// How long the disk was waited for, after the last byte.
+    pub sync: Duration,
 }

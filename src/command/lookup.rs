@@ -73,7 +73,9 @@ pub fn backend(
     traffic: Traffic,
 ) -> Result<Box<dyn Backend>> {
     match options {
-        BackendOptions::Directory(path) => Ok(Box::new(Directory::new(path.clone()))),
+        BackendOptions::Directory { path, sync } => {
+            Ok(Box::new(Directory::new(path.clone(), *sync)))
+        }
         BackendOptions::GitHub(service) => {
             let store_dir = match kind {
                 StoreKind::Plain => "",

@@ -8,12 +8,12 @@ use super::conversation::Conversation;
 use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Restored};
 use super::target::{StoreTarget, directory};
-use super::writeback::Ending;
 use crate::daemon::{Daemon, Found, MountUnit, Stopper, await_ready};
 use crate::store::{
     Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
     Staging, lock,
 };
+use crate::writeback::Ending;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, fsync, statat};
 use std::collections::HashSet;

@@ -26,7 +26,6 @@ mod save;
 mod serve;
 mod survey;
 mod target;
-mod writeback;
 
 pub use guardian::{Brief, Guardian, guard};
 pub use serve::serve;

@@ -5,8 +5,7 @@
 use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest, Which};
-use super::target::{check_space, directory, in_root, receive_frames, run_lock};
-use super::writeback::Writeback;
+use super::target::{check_space, directory, in_root, receive_frames, run_lock, writeback};
 use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
 use anyhow::{Context, Result, bail};
@@ -85,7 +84,7 @@ pub fn restore(
     }
     let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, &request.memory)?);
     let places = staged.values().map(|staged| Arc::clone(&staged.place)).collect();
-    let mut writeback = Writeback::start(places, request.sync);
+    let mut writeback = writeback(places, request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
     let sync_seconds = writeback.end().wait()?.as_secs_f64();

@@ -10,8 +10,7 @@ use super::files::Files;
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
-use super::target::{StoreTarget, check_space, directory, receive_frames};
-use super::writeback::Writeback;
+use super::target::{StoreTarget, check_space, directory, receive_frames, writeback};
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
@@ -82,7 +81,7 @@ pub fn restore(
     let ids = (owner.uid, owner.gid);
     let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;
     let staged = Arc::new(directory(staging.path())?);
-    let mut writeback = Writeback::start(vec![staged], request.sync);
+    let mut writeback = writeback(vec![staged], request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
     record_plan(staging.path(), &choice.wanted)?;

@@ -3,16 +3,17 @@
 use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
-use super::writeback::Writeback;
 use crate::budget::Held;
 use crate::daemon::{self, Found, Whereabouts};
 use crate::snapshot::Unpacked;
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
+use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs, syncfs};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Names that systemd may know the Nix daemon by; sockets first.
@@ -181,6 +182,16 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
     Ok(())
 }
 
+/// Has the disk begin while a restore unpacks. `places` are open directories, one at least on each file
+/// system that it writes to.
+pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Writeback {
+    let order = move || {
+        let each = |place| syncfs(place).context("write what is staged to the disk");
+        places.iter().try_for_each(each)
+    };
+    Writeback::start(wanted.then_some(order))
+}
+
 /// Receives the frames of a plan, in order, then the order to commit; `next` is the first request.
 pub fn receive_frames(
     talk: &Conversation,
@@ -197,7 +208,7 @@ pub fn receive_frames(
             (Request::Frame(sent), bytes) if sent == *expected => {
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
-                writeback.unpacked(bytes);
+                writeback.written(bytes);
                 if told.elapsed() >= TELL_PROGRESS {
                     talk.reply(&Reply::Progress { items, bytes })?;
                     told = Instant::now();

@@ -194,7 +194,7 @@ pub struct Seconds {
     pub lookup: f64,
     pub download: f64,
     pub unpack: f64,
-    /// Waiting for the disk before the commit; 0 where that is not wanted.
+    /// Waiting for the disk: before the commit, or before the entry is there. 0 where that is not wanted.
     pub sync: f64,
     pub commit: f64,
     /// From daemon stop to daemon ready.

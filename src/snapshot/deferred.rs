@@ -2,19 +2,24 @@
 
 use super::SnapshotError;
 use super::member::Attributes;
-use super::place::{finish_file, set_attributes};
-use super::targets::Targets;
-use anyhow::{Context, Result, bail};
+use super::place::{finish_file, last, open_parent, parent_of, set_attributes};
+use super::targets::{Targets, Wanted};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-/// Hard links, the attributes of directories, and files in several frames. By archive path.
+/// Hard links, and files in several frames. By archive path.
 #[derive(Default)]
 pub struct Deferred {
     /// Path and target.
     links: Vec<(Vec<u8>, Vec<u8>)>,
-    directories: Vec<(Vec<u8>, Attributes)>,
     long_files: HashMap<Vec<u8>, LongFile>,
 }
 
@@ -32,17 +37,12 @@ impl Deferred {
         self.links.push((path.to_vec(), target.to_vec()));
     }
 
-    pub fn directory(&mut self, path: &[u8], attributes: Attributes) {
-        self.directories.push((path.to_vec(), attributes));
-    }
-
     pub fn long_file(&mut self, path: &[u8]) -> &mut LongFile {
         self.long_files.entry(path.to_vec()).or_default()
     }
 
     /// Does all of it.
-    pub fn finish(mut self, targets: &Targets) -> Result<()> {
-        let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    pub fn finish(self, targets: &Targets) -> Result<()> {
         for (path, long) in self.long_files {
             let damaged = |what| bail!(SnapshotError::damaged(format!("{}: {what}", shown(&path))));
             let Some((size, attributes)) = long.header else {
@@ -62,15 +62,48 @@ impl Deferred {
             linkat(&from, &from_name, &to, &to_name, AtFlags::empty())
                 .with_context(|| shown(&path))?;
         }
-        // Deepest first: a directory that lost its write bits would refuse what is below it.
-        self.directories.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-        if let Some(twice) = self.directories.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            bail!(SnapshotError::damaged(format!("{} appears twice", shown(&twice[0].0))));
-        }
-        for (path, attributes) in self.directories {
-            let (parent, name) = targets.locate(&path)?;
-            set_attributes(&parent, &name, attributes, true).with_context(|| shown(&path))?;
-        }
         Ok(())
     }
+}
+
+/// Gives directories their attributes, once all is in them; on so many threads.
+pub fn finish_directories(targets: &Targets, threads: usize) -> Result<()> {
+    let items: Vec<&Wanted> = targets.all().collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            finish_directories_of(item)?;
+        }
+        anyhow::Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let panicked = |_| anyhow!("a thread that finishes directories panicked");
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(panicked)?)
+    })
+}
+
+fn finish_directories_of(item: &Wanted) -> Result<()> {
+    let mut directories = item.take_directories();
+    // Deepest first: a directory that lost its bits may refuse what is below it.
+    directories.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    if let Some(twice) = directories.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        bail!(SnapshotError::damaged(format!("{} appears twice", shown(&twice[0].0))));
+    }
+    let mut opened: Option<(&[u8], OwnedFd)> = None;
+    for (path, attributes) in &directories {
+        let parent = match opened.take() {
+            // Neighbours mostly have the same one.
+            Some((known, parent)) if known == parent_of(path) => parent,
+            _ => open_parent(item.target.directory.as_fd(), path)?,
+        };
+        let name = Path::new(OsStr::from_bytes(last(path)));
+        set_attributes(&parent, name, *attributes, true).with_context(|| shown(path))?;
+        opened = Some((parent_of(path), parent));
+    }
+    Ok(())
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }

@@ -15,9 +15,10 @@ use crate::budget::{Allowance, Claim, FRAME, LONG_FRAME, Packing};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{Mode, OFlags, openat2};
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -256,7 +257,7 @@ fn work(options: &PackOptions, jobs: &Receiver<Planned>, frames: &Sender<Result<
         };
         // One large frame shall not cost its memory until the end.
         buffer.clear();
-        buffer.shrink_to(usual as usize);
+        buffer.shrink_to(usual as usize + 1);
         let failed = made.is_err();
         let made = made.map(|frame| {
             claim.shrink_to(frame.bytes.len() as u64);
@@ -269,19 +270,21 @@ fn work(options: &PackOptions, jobs: &Receiver<Planned>, frames: &Sender<Result<
 }
 
 fn make(compressor: &mut Compressor, buffer: &mut Vec<u8>, job: Job) -> Result<Frame> {
-    // At once, and not by doubling.
-    buffer.reserve_exact(job.raw as usize);
+    // At once, and not by doubling; and see below.
+    buffer.reserve_exact(job.raw as usize + 1);
     let mut last = None;
     for piece in job.pieces {
         match piece {
             Piece::Bytes(bytes) => buffer.extend_from_slice(&bytes),
             Piece::File { base, path, offset, length, whole, padding } => {
                 let start = buffer.len();
-                buffer.resize(start + length as usize, 0);
-                let file = read_part(&base, &path, offset, whole, &mut buffer[start..])
+                let end = start + length as usize;
+                // A byte more, in which a file that has grown shows.
+                buffer.resize(end + padding.max(1), 0);
+                let file = read_part(&base, &path, offset, whole, &mut buffer[start..=end])
                     .with_context(|| shown(&path))?;
-                let content = start..buffer.len();
-                buffer.resize(buffer.len() + padding, 0);
+                buffer.truncate(end + padding);
+                let content = start..end;
                 last = Some(Last { base, file, content, padded: start..buffer.len() });
             }
             Piece::Again(path) => {
@@ -334,7 +337,8 @@ impl Last {
     }
 }
 
-/// Gives back the file, still open.
+/// Reads all but the last byte of `into`, which is there for what may follow; it stays zero. Gives back the
+/// file, still open.
 fn read_part(
     base: &OwnedFd,
     path: &[u8],
@@ -343,11 +347,27 @@ fn read_part(
     into: &mut [u8],
 ) -> Result<File> {
     let file = File::from(open_below(base, path)?);
-    file.read_exact_at(into, offset).context("it became shorter while it was read")?;
-    if offset + into.len() as u64 == whole && file.metadata()?.len() != whole {
-        bail!("its size changed while it was read");
+    let part = into.len() - 1;
+    let is_last = offset + part as u64 == whole;
+    let into = if is_last { into } else { &mut into[..part] };
+    let mut read = 0;
+    loop {
+        match file.read_at(&mut into[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e.into()),
+        }
+        // A regular file gives less than was asked for at its end alone: no second call has to say so.
+        if read == part {
+            break;
+        }
     }
-    Ok(file)
+    match read.cmp(&part) {
+        Less => bail!("it became shorter while it was read"),
+        Greater => bail!("it became longer while it was read"),
+        Equal => Ok(file),
+    }
 }
 
 fn open_below(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
@@ -359,4 +379,26 @@ fn open_below(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd> {
 
 fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_size_has_changed_is_noticed() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("file"), b"0123456789").unwrap();
+        let base = OwnedFd::from(File::open(place.path()).unwrap());
+        let read = |offset: u64, length: usize, whole| {
+            let mut into = vec![0; length + 1];
+            let told = read_part(&base, b"file", offset, whole, &mut into);
+            told.map(|_| into).map_err(|e| e.to_string())
+        };
+        assert_eq!(read(0, 10, 10).unwrap(), b"0123456789\0");
+        assert_eq!(read(6, 4, 10).unwrap(), b"6789\0");
+        assert_eq!(read(0, 4, 10).unwrap(), b"0123\0", "others read the rest");
+        assert!(read(6, 5, 11).unwrap_err().contains("shorter"));
+        assert!(read(6, 3, 9).unwrap_err().contains("longer"));
+    }
 }

@@ -1,6 +1,6 @@
 //! Where the items of an extraction go, and whether they are complete.
 
-use super::member::{below, components, prefixes};
+use super::member::{Attributes, below, components, prefixes};
 use super::place::{last, open_parent};
 use super::{Index, SnapshotError};
 use anyhow::{Context, Result, bail};
@@ -9,8 +9,8 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where an item goes.
 #[derive(Clone)]
@@ -27,7 +27,11 @@ pub struct Wanted {
     /// Members that the index promises.
     expected: u64,
     seen: AtomicU64,
+    directories: Mutex<Directories>,
 }
+
+/// Paths below a target directory, and what the directories there get.
+type Directories = Vec<(Vec<u8>, Attributes)>;
 
 impl Wanted {
     /// Path below the target directory of what is `below` the item.
@@ -39,6 +43,17 @@ impl Wanted {
     /// Books a member; true when it is the last one.
     pub fn count_member(&self) -> bool {
         self.seen.fetch_add(1, Ordering::Relaxed) + 1 == self.expected
+    }
+
+    /// Keeps what a directory gets once all is in it.
+    pub fn directory(&self, path: Vec<u8>, attributes: Attributes) {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.push((path, attributes));
+    }
+
+    /// All that was kept of directories.
+    pub fn take_directories(&self) -> Directories {
+        std::mem::take(&mut *self.directories.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -53,7 +68,12 @@ impl Targets {
             let item = index.items.get(position).context("an item that the index does not have")?;
             let path = index.archive_path(item).into_bytes();
             components(&path)?;
-            let wanted = Wanted { target, expected: item.files, seen: AtomicU64::new(0) };
+            let wanted = Wanted {
+                target,
+                expected: item.files,
+                seen: AtomicU64::new(0),
+                directories: Mutex::default(),
+            };
             if by_path.insert(path, wanted).is_some() {
                 bail!(SnapshotError::damaged(format!("the item {} is listed twice", item.name)));
             }
@@ -63,6 +83,10 @@ impl Targets {
 
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Wanted> {
+        self.0.values()
     }
 
     pub fn get(&self, item: &[u8]) -> Option<&Wanted> {

@@ -5,7 +5,7 @@
 //! frame, and none leaves the directory of its target (see [`super::place`]). Hard links inside an
 //! item and the attributes of directories come last. Nothing is linked but what was just written.
 
-use super::deferred::Deferred;
+use super::deferred::{Deferred, finish_directories};
 use super::index::unescape_path;
 use super::member::{Attributes, Kind, Member, below, components, decode, prefixes, take_content};
 use super::place::{
@@ -57,6 +57,7 @@ struct Shared {
     owner: Option<(u32, u32)>,
     /// For frames that are larger than usual, decoded.
     large: Allowance,
+    threads: usize,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
@@ -85,6 +86,7 @@ impl Unpacker {
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
+            threads: memory.threads,
             bytes: AtomicU64::new(0),
             items_done: AtomicU64::new(0),
         });
@@ -254,7 +256,7 @@ impl Shared {
             Kind::Directory => {
                 let parent = worker.parent(&wanted.target, &path)?.as_fd();
                 make_directory(parent, last(&path))?;
-                self.deferred().directory(&member.path, attributes);
+                wanted.directory(path, attributes);
             }
             Kind::Symlink(target) => {
                 let parent = worker.parent(&wanted.target, &path)?.as_fd();
@@ -319,6 +321,7 @@ impl Shared {
 
     fn complete(&self) -> Result<Unpacked> {
         std::mem::take(&mut *self.deferred()).finish(&self.targets)?;
+        finish_directories(&self.targets, self.threads)?;
         self.targets.check_complete()?;
         let bytes = self.bytes.load(Ordering::Relaxed);
         Ok(Unpacked { items: self.targets.len() as u64, bytes })

@@ -7,7 +7,7 @@ use super::Hub;
 use super::secret::Secret;
 use super::service::Upload;
 use super::wire::{Fault, TRIES, Wire, blob_fault};
-use crate::backend::{Entry, EntryName, EntryWriter};
+use crate::backend::{Entry, EntryName, EntryWriter, Written};
 use crate::budget::Traffic;
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
@@ -17,6 +17,7 @@ use reqwest::{Client, RequestBuilder};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Blocks in one blob (Azure); at 8 MiB that is 390 GiB.
@@ -111,7 +112,7 @@ impl Write for Writer {
 }
 
 impl EntryWriter for Writer {
-    fn finish(mut self: Box<Self>) -> Result<Entry> {
+    fn finish(mut self: Box<Self>) -> Result<Written> {
         let hub = Arc::clone(&self.hub);
         let wire = hub.wire();
         match &*Arc::clone(&self.upload) {
@@ -134,7 +135,8 @@ impl EntryWriter for Writer {
         }
         let finish = hub.service.finalize(&self.name, &self.upload, self.size);
         wire.wait(finish)??;
-        Ok(Entry { name: self.name.clone(), size: self.size })
+        let entry = Entry { name: self.name.clone(), size: self.size };
+        Ok(Written { entry, sync: Duration::ZERO })
     }
 }
 

@@ -1,25 +1,22 @@
-//! Getting what is unpacked onto the disk, while more is unpacked.
+//! Getting what is written onto the disk, while more is written.
 //!
 //! Rows that outlive a power cut must not outlive their items: Nix and Guix would take what is empty
-//! or half written for valid. So all that is staged is on the disk before any of it becomes valid.
-//! The disk begins early, so that little is left to wait for at the end. Where nobody will ever look at
-//! this disk after a power cut, none of that is done.
+//! or half written for valid. So all that is staged is on the disk before any of it becomes valid. Nor shall
+//! an entry be there by name alone. The disk begins early, so that little is left to wait for at the end.
+//! Where nobody will ever look at this disk after a power cut, none of that is done.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use crossbeam_channel::{Sender, bounded};
-use rustix::fs::syncfs;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Content bytes between two orders to the disk.
+/// Bytes between two orders to the disk.
 const STEP: u64 = 64 << 20;
 
-/// The file systems that a restore writes to, while it does.
+/// What is being written, and the disk that it goes to.
 pub struct Writeback {
     disk: Option<Disk>,
-    /// Content bytes at which the next order is due.
+    /// Bytes at which the next order is due.
     due: u64,
 }
 
@@ -34,26 +31,29 @@ struct Disk {
 pub struct Ending(Option<JoinHandle<Result<()>>>);
 
 impl Writeback {
-    /// `places` are open directories, one at least on each file system. Unless `wanted`, nothing is ever
-    /// waited for.
-    pub fn start(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Self {
-        let disk = wanted.then(|| {
+    /// `order` has the disk write everything that it was given so far, and waits for it. Without one, nothing
+    /// is ever waited for.
+    pub fn start<F>(order: Option<F>) -> Self
+    where
+        F: Fn() -> Result<()> + Send + 'static,
+    {
+        let disk = order.map(|order| {
             let (orders, queue) = bounded(1);
-            let thread = thread::spawn(move || queue.iter().try_for_each(|()| write_all(&places)));
+            let thread = thread::spawn(move || queue.iter().try_for_each(|()| order()));
             Disk { orders, thread }
         });
         Writeback { disk, due: STEP }
     }
 
-    /// So many content bytes are unpacked by now.
-    pub fn unpacked(&mut self, bytes: u64) {
+    /// So many bytes are written by now.
+    pub fn written(&mut self, bytes: u64) {
         if let Some(disk) = self.disk.as_ref().filter(|_| bytes >= self.due) {
             self.due = bytes + STEP;
             disk.write();
         }
     }
 
-    /// Everything is unpacked: the disk gets its last order.
+    /// Everything is written: the disk gets its last order.
     pub fn end(self) -> Ending {
         Ending(self.disk.map(|disk| {
             disk.write();
@@ -85,8 +85,4 @@ impl Ending {
         thread.join().map_err(|_| anyhow!("the thread that writes to the disk panicked"))??;
         Ok(started.elapsed())
     }
-}
-
-fn write_all(places: &[Arc<OwnedFd>]) -> Result<()> {
-    places.iter().try_for_each(|place| syncfs(place).context("write what is staged to the disk"))
 }
