@@ -45,7 +45,7 @@ pub struct Part {
 }
 
 /// Everything that is measured, in the order in which it is shown.
-pub const PARTS: [Part; 11] = [
+pub const PARTS: [Part; 12] = [
     Part { name: "unpack-small", about: "restore many small files on ext4", run: unpack::small },
     Part { name: "unpack-big", about: "restore few big files on ext4", run: unpack::big },
     Part { name: "unpack-tmpfs", about: "restore many small files on tmpfs", run: unpack::tmpfs },
@@ -60,7 +60,8 @@ pub const PARTS: [Part; 11] = [
     },
     Part { name: "partial", about: "restore with 90 % present", run: change::partial },
     Part { name: "delta", about: "save with 3 % new", run: change::delta },
-    Part { name: "nix", about: "restore beside nix copy", run: nix::restore },
+    Part { name: "nix", about: "restore beside nix copy", run: nix::newest },
+    Part { name: "nix-debian", about: "the same with Nix 2.8", run: nix::of_debian },
 ];
 
 /// What all parts have in common. Corpora and archives are made when a part asks for them first.

@@ -1,6 +1,6 @@
 //! A whole closure between a store and a local cache: ours, and Nix with its cache of files.
 //!
-//! In a world with the newest Nix, whose daemon runs. We have to stop it and start it again. `nix copy` goes
+//! In a world with the newest Nix, or with that of Debian 12, whose daemon runs. We have to stop it and start it again. `nix copy` goes
 //! through it, as it does for all users but root, and past it, as root can, which is its fastest way.
 
 use std::time::Duration;
@@ -17,9 +17,22 @@ const COPY: &str = "nix copy --from file://";
 const PAST: &str = "nix copy past the daemon";
 const LONG: Duration = Duration::from_secs(600);
 
-pub fn restore(bench: &Bench) -> Result<Work> {
+/// Beside Nix 2.34.
+pub fn newest(bench: &Bench) -> Result<Work> {
+    let work = restore(bench, Role::New)?;
+    Ok(Work { name: "nix".into(), title: "restore a closure into a running Nix".into(), ..work })
+}
+
+/// Beside Nix 2.8.
+pub fn of_debian(bench: &Bench) -> Result<Work> {
+    let work = restore(bench, Role::Mid)?;
+    let title = "restore a closure into a running Nix 2.8".into();
+    Ok(Work { name: "nix-debian".into(), title, ..work })
+}
+
+fn restore(bench: &Bench, role: Role) -> Result<Work> {
     let corpus = bench.small()?;
-    let world = World::new(Role::New);
+    let world = World::new(role);
     let store = world.host("/nix");
     sh(&format!("cp -a {}/nix/. {}", corpus.root.display(), store.display()))?;
     world.start_daemon();
@@ -56,13 +69,13 @@ pub fn restore(bench: &Bench) -> Result<Work> {
     ];
     let series = rounds(bench.rounds, &contenders)?;
     Ok(Work {
-        name: "nix".into(),
-        title: "restore a closure into a running Nix".into(),
+        name: String::new(),
+        title: String::new(),
         about: corpus.about.clone(),
         series,
         figures: [COPY, PAST]
             .into_iter()
-            .flat_map(|peer| Figure::restores_against(peer, Wanted::AtLeast(5.0)))
+            .flat_map(|peer| Figure::runs_against(peer, Wanted::AtLeast(5.0)))
             .collect(),
     })
 }

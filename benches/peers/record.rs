@@ -154,9 +154,9 @@ impl Figure {
         Figure { of: peer.to_owned(), over: super::US.to_owned(), quantity, wanted }
     }
 
-    /// How long a peer unpacks beside a restore: both as soon as the kernel has all of it, which is what is
+    /// How long a peer packs or unpacks beside us: both as soon as the kernel has all of it, which is what is
     /// judged, and both until it is on the disk.
-    pub fn restores_against(peer: &str, wanted: Wanted) -> Vec<Figure> {
+    pub fn runs_against(peer: &str, wanted: Wanted) -> Vec<Figure> {
         let over = super::UNSYNCED.to_owned();
         let judged = Figure { of: peer.to_owned(), over, quantity: Quantity::Seconds, wanted };
         vec![judged, Figure::ours_against(peer, Quantity::OnDisk, Wanted::Nothing)]

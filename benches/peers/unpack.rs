@@ -106,7 +106,7 @@ fn measure(
             ensure!(all, "{} has made {bytes} bytes of {}", series.name, corpus.bytes);
         }
     }
-    let figures = Figure::restores_against(TAR, Wanted::AtLeast(wanted));
+    let figures = Figure::runs_against(TAR, Wanted::AtLeast(wanted));
     let about = corpus.about.clone();
     Ok(Work { name: name.to_owned(), title: String::new(), about, series, figures })
 }
