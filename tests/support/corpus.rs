@@ -1,8 +1,11 @@
 //! Things to find in a store.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use super::flavour::Flavour;
 use super::world::World;
 
 const UNREGISTERED: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-unregistered";
@@ -35,7 +38,7 @@ pub fn debris(world: &World) -> Vec<&'static str> {
     ]
 }
 
-/// Adds items to a Nix store, of text that is nowhere alike: most of some KiB, some of hundreds, times
+/// Adds items to a store, of text that is nowhere alike: most of some KiB, some of hundreds, times
 /// `scale`. Each `seed` has its own.
 #[track_caller]
 pub fn fill(world: &World, seed: u32, count: usize, scale: u32) {
@@ -49,20 +52,47 @@ for n in range({count}):
         file.write(random.randbytes(random.randint(low << 10, high << 10) * {scale} // 2).hex())"
     );
     world.ok(["python3", "-c", &script]);
-    world.sh("nix-store --add /tmp/many/* >/dev/null; rm -r /tmp/many");
+    assert_eq!(world.add_files("/tmp/many/*").len(), count);
+    world.sh("rm -r /tmp/many");
 }
 
-/// Deletes all but `percent` of what is valid in a Nix store, chosen by nothing that a snapshot is sorted
-/// by. Gives back the paths that went.
+/// Deletes all but `percent` of the items that refer to nothing, chosen by nothing that a snapshot is
+/// sorted by. Gives back the paths that went.
 #[track_caller]
 pub fn keep(world: &World, percent: usize) -> Vec<String> {
-    let mut paths: Vec<String> = world.valid_paths().into_iter().collect();
-    paths.sort_by_key(|path| path.bytes().rev().collect::<Vec<_>>());
-    let gone = paths.split_off(paths.len() * percent / 100);
-    let list: String = gone.iter().map(|path| format!("{path}\n")).collect();
-    fs::write(world.host("/tmp/gone"), list).unwrap();
-    world.sh(
-        "rm -rf /nix/var/nix/gcroots/storecache; xargs nix-store --delete </tmp/gone >/dev/null",
-    );
-    gone
+    let mut leaves = leaves(world);
+    leaves.sort_by_key(|path| path.bytes().rev().collect::<Vec<_>>());
+    leaves.truncate(leaves.len() * percent / 100);
+    keep_only(world, &leaves)
+}
+
+/// The items that refer to nothing but themselves.
+#[track_caller]
+pub fn leaves(world: &World) -> Vec<String> {
+    let all = world.references_of_all().into_iter();
+    all.filter(|(path, to)| to.iter().all(|it| it == path)).map(|(path, _)| path).collect()
+}
+
+/// Has the collector delete what these items do not need, whoever else keeps it. Gives back the paths that
+/// went.
+#[track_caller]
+pub fn keep_only(world: &World, items: &[String]) -> Vec<String> {
+    let before = world.valid_paths();
+    let roots = world.host(world.state()).join("gcroots");
+    for others in ["storecache", "fixture"] {
+        let path = roots.join(others);
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+    }
+    let ours = roots.join("kept");
+    fs::create_dir(&ours).unwrap();
+    for (number, item) in items.iter().enumerate() {
+        symlink(item, ours.join(number.to_string())).unwrap();
+    }
+    match world.flavour() {
+        Flavour::Nix => world.ok(["nix-store", "--gc"]),
+        Flavour::Guix => world.ok(["guix", "gc"]),
+    };
+    fs::remove_dir_all(ours).unwrap();
+    let after: BTreeSet<String> = world.valid_paths();
+    before.difference(&after).cloned().collect()
 }
