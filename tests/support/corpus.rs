@@ -56,6 +56,51 @@ for n in range({count}):
     world.sh("rm -r /tmp/many");
 }
 
+/// Makes items with a file and up to eight references each, straight in the database. A fifth of them
+/// nobody refers to.
+const FILL_ROWS: &str = r#"
+import os, random, sqlite3, sys
+store, state, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+random.seed(1)
+digits = "0123456789abcdfghijklmnpqrsvwxyz"
+owner = os.stat(store)
+db = sqlite3.connect(state + "/db/db.sqlite")
+for i in range(1, count + 1):
+    path = f"{store}/" + "".join(random.choices(digits, k=32)) + f"-item-{i}"
+    os.mkdir(path)
+    with open(path + "/file", "w") as file:
+        file.write(str(i))
+    os.chmod(path + "/file", 0o444)
+    os.chmod(path, 0o555)
+    for name in [path, path + "/file"]:
+        os.chown(name, owner.st_uid, owner.st_gid)
+    columns = "id, path, hash, registrationTime, narSize"
+    row = (i, path, "sha256:" + "0" * 64, 1, 400)
+    db.execute(f"insert into ValidPaths ({columns}) values (?, ?, ?, ?, ?)", row)
+    for reference in {random.randint(max(1, i - 200), i) for _ in range(8)}:
+        if reference % 5 or reference == i:
+            db.execute("insert into Refs values (?, ?)", (i, reference))
+db.commit()
+print(path)
+"#;
+
+/// Adds so many items with references among them to an empty store, faster than through a daemon and with
+/// hashes that are not true. Gives back the path of the last, which nobody refers to.
+#[track_caller]
+pub fn fill_rows(world: &World, count: usize) -> String {
+    // The daemon makes the database for the first client.
+    assert!(world.daemon_answers());
+    world.wait_until_idle();
+    let script = "/tmp/fill-rows.py";
+    fs::write(world.host(script), FILL_ROWS).unwrap();
+    let (store, state) = (world.store(), world.state());
+    // Where the store is mounted read-only, in a namespace of its own.
+    let filling = format!(
+        "mount -o remount,bind,rw {store} 2>/dev/null; exec python3 {script} {store} {state} {count}"
+    );
+    world.ok(["unshare", "--mount", "bash", "-c", &filling]).stdout.trim().to_owned()
+}
+
 /// Deletes all but `percent` of the items that refer to nothing, chosen by nothing that a snapshot is
 /// sorted by. Gives back the paths that went.
 #[track_caller]
