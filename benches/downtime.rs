@@ -13,34 +13,10 @@ mod support;
 
 use serde_json::Value;
 use support::runs::{restore, save};
-use support::{Role, World};
+use support::{Role, World, corpus};
 
 const ROUNDS: usize = 5;
 const ITEMS: usize = 5000;
-
-/// Makes items with a file and up to eight references each, straight in the database. A fifth of them
-/// nobody refers to.
-const FILL: &str = r#"
-import os, random, sqlite3
-random.seed(1)
-digits = "0123456789abcdfghijklmnpqrsvwxyz"
-owner = os.stat("STORE")
-db = sqlite3.connect("STATE/db/db.sqlite")
-for i in range(1, ITEMS + 1):
-    path = "STORE/" + "".join(random.choices(digits, k=32)) + f"-item-{i}"
-    os.mkdir(path)
-    open(path + "/file", "w").write(str(i))
-    os.chmod(path + "/file", 0o444)
-    os.chmod(path, 0o555)
-    for name in [path, path + "/file"]:
-        os.chown(name, owner.st_uid, owner.st_gid)
-    row = (i, path, "sha256:" + "0" * 64, 1, 400)
-    db.execute("insert into ValidPaths (id, path, hash, registrationTime, narSize) values (?, ?, ?, ?, ?)", row)
-    for reference in {random.randint(max(1, i - 200), i) for _ in range(8)}:
-        if reference % 5 or reference == i:
-            db.execute("insert into Refs values (?, ?)", (i, reference))
-db.commit()
-"#;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
@@ -56,9 +32,7 @@ fn main() {
         let plan = World::build(role);
         let world = if container { plan.container().start() } else { plan.start() };
         world.start_daemon();
-        // The daemon makes the database for the first client.
-        assert!(world.daemon_answers());
-        fill(&world);
+        corpus::fill_rows(&world, ITEMS);
         save(&world);
         let told: Vec<Value> = (0..ROUNDS)
             .map(|_| {
@@ -78,16 +52,4 @@ fn main() {
         };
         println!("{name}, {ITEMS} items: {}, {}", median("downtime"), median("commit"));
     }
-}
-
-fn fill(world: &World) {
-    let script = FILL
-        .replace("ITEMS", &ITEMS.to_string())
-        .replace("STORE", world.store())
-        .replace("STATE", world.state());
-    // Where the store is mounted read-only, in a namespace of its own.
-    let writable =
-        format!("mount -o remount,bind,rw {0} 2>/dev/null; exec python3 -", world.store());
-    std::fs::write(world.host("/tmp/fill.py"), script).unwrap();
-    world.ok(["unshare", "--mount", "bash", "-c", &format!("{writable} </tmp/fill.py")]);
 }

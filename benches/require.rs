@@ -12,39 +12,16 @@ mod support;
 
 use std::time::Instant;
 use support::runs::{attempt, report};
-use support::{Role, World};
+use support::{Role, World, corpus};
 
 const ROUNDS: usize = 5;
 const ITEMS: usize = 5000;
 
-/// Makes items with eight references each, straight in the database: nobody looks into them.
-const FILL: &str = r#"
-import os, pwd, random, sqlite3
-random.seed(1)
-digits = "0123456789abcdfghijklmnpqrsvwxyz"
-owner = pwd.getpwnam("guix-daemon")
-db = sqlite3.connect("/var/guix/db/db.sqlite")
-for i in range(1, ITEMS + 1):
-    path = "/gnu/store/" + "".join(random.choices(digits, k=32)) + f"-item-{i}"
-    os.mkdir(path)
-    os.chown(path, owner.pw_uid, owner.pw_gid)
-    row = (i, path, "sha256:" + "0" * 64, 1, None, 1)
-    db.execute("insert into ValidPaths values (?, ?, ?, ?, ?, ?)", row)
-    for reference in {random.randint(max(1, i - 200), i) for _ in range(8)}:
-        db.execute("insert into Refs values (?, ?)", (i, reference))
-db.commit()
-print(path)
-"#;
-
 fn main() {
     let world = World::new(Role::Guix);
     world.start_daemon();
-    // The daemon makes the database for the first client.
-    assert!(world.daemon_answers());
-    world.wait_until_idle();
-    let script = FILL.replace("ITEMS", &ITEMS.to_string());
-    let last = world.ok(["python3", "-c", &script]).stdout;
-    let last = last.trim();
+    let last = corpus::fill_rows(&world, ITEMS);
+    let last = last.as_str();
 
     let ours = median(|| {
         let told = report(&attempt(&world, "runner", "restore", &["--require", last]));

@@ -87,22 +87,10 @@ fn add(world: &World, files: &[(String, Vec<u8>)]) {
         fs::set_permissions(host, Permissions::from_mode(mode)).unwrap();
         names.insert(path.split('/').next().unwrap());
     }
-    let paths = names.iter().map(|name| made.join(name).into_os_string().into_string().unwrap());
-    match world.flavour() {
-        Flavour::Nix => {
-            let words = ["nix-store", "--add"].map(str::to_owned).into_iter().chain(paths);
-            world.nix(words).ok();
-            world.nix(["nix-store", "--optimise"]).ok();
-        }
-        Flavour::Guix => {
-            let script = r#"(use-modules (guix store))
-                (with-store store
-                  (for-each (lambda (path) (add-to-store store (basename path) #t "sha256" path))
-                            (cdr (command-line))))"#;
-            fs::write(world.host("/tmp/add.scm"), script).unwrap();
-            let words = ["guix", "repl", "--", "/tmp/add.scm"].map(str::to_owned);
-            world.ok(words.into_iter().chain(paths));
-        }
+    let paths: String = names.iter().map(|name| format!("{}/{name} ", made.display())).collect();
+    world.add_files(&paths);
+    if world.flavour() == Flavour::Nix {
+        world.nix(["nix-store", "--optimise"]).ok();
     }
 }
 

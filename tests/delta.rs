@@ -5,14 +5,17 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use storecache::snapshot::{Digest, Index};
-use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
-use support::forge::{Parts, open_bytes, with_index};
-use support::runs::{Picture, assert_same, attempt, picture, report, restore, run, save, staging};
+use storecache::snapshot::{Digest, Index, ItemEntry};
+use support::cache_service::{CacheService, Fault, Place as At};
+use support::forge::{Parts, frame_bytes, open_bytes, with_index};
+use support::runs::{
+    Picture, assert_same, attempt, picture, report, restore, run, save, staging, through,
+};
 use support::{Fixture, Flavour, Role, World, corpus};
 
 const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
@@ -140,12 +143,9 @@ fn a_store_that_has_most_gets_the_rest_from_whichever_file_holds_it() {
     delta_on(&second, &first, 1);
     let before = picture(&world);
     // What refers to nothing stays, all else goes: the rest is in both files.
-    world.sh("rm /nix/var/nix/gcroots/fixture");
-    let leaves = before.references.iter().filter(|(path, to)| to.is_empty() && **path != added);
-    for (at, (path, _)) in leaves.enumerate() {
-        world.sh(&format!("ln -s {path} /nix/var/nix/gcroots/kept-{at}"));
-    }
-    world.nix(["nix-collect-garbage"]).ok();
+    let mut leaves = corpus::leaves(&world);
+    leaves.retain(|path| *path != added);
+    corpus::keep_only(&world, &leaves);
     let kept = count(&world);
     assert!(0 < kept && kept < before.references.len());
     let dry = run(&world, "runner", "restore", &["--dry-run", "--require", "*-news"]);
@@ -520,26 +520,14 @@ fn a_flipped_byte_anywhere_in_the_ends_of_a_delta_is_refused_and_never_a_panic()
     }
 }
 
-/// Puts the cache service of GitHub Actions in the place of the directory.
-fn through(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
-    let words =
-        [verb, "--store", world.flavour().name(), "--key", "test", "--network-timeout", "2"];
-    let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
-    let invocation = world
-        .storecache_as("runner", words)
-        .env("ACTIONS_RESULTS_URL", service.url())
-        .env("ACTIONS_CACHE_URL", service.url())
-        .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
-        .env("ACTIONS_CACHE_SERVICE_V2", "1");
-    report(&invocation.run())
-}
-
 #[test]
 fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
     let service = CacheService::start();
     let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
     world.start_daemon();
-    let run = |verb: &str, more: &[&str]| through(&world, &service, verb, more);
+    let run = |verb: &str, more: &[&str]| {
+        through(&world, &service, verb, &[more, &["--network-timeout", "2"]].concat())
+    };
     let oldest = run("save", &["--full"]);
     add(&world, "one");
     let base = run("save", &["--full"]);
@@ -581,51 +569,148 @@ fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
     assert_eq!((&missed["hit"], &missed["failed"]), (&json!("miss"), &Value::Null), "{missed}");
 }
 
-#[test]
-fn a_store_that_holds_a_part_fetches_little_more_than_the_rest() {
-    let service = CacheService::start();
-    let world = World::build(Role::Mid).network().start();
-    world.start_daemon();
-    corpus::fill(&world, 5, 2000, 1);
-    let saved = through(&world, &service, "save", &[]);
-    assert_eq!(saved["items"]["saved"], 2000, "{saved}");
-    let content = service.content(name(&saved));
-    let opened = open_bytes(&content).unwrap();
-    let index = &opened.index;
-    let frames_end = index.frames.last().map(|frame| frame.at + frame.size).unwrap();
-    let index_bytes = content.len() as u64 - frames_end;
-    for present in [90, 50, 10] {
-        let gone = corpus::keep(&world, present);
-        assert_eq!(count(&world), 2000 - gone.len());
-        let before = service.seen(At::Range).len();
-        let restored = through(&world, &service, "restore", &[]);
-        assert_eq!(restored["items"]["restored"], gone.len(), "{restored}");
+/// What a restore of the rest of a store has brought.
+struct Rest {
+    /// Names of the items.
+    items: BTreeSet<String>,
+    /// Bytes of ranges that were asked for, but for both ends of the entry.
+    fetched: u64,
+    requests: usize,
+}
 
-        // What the frames of these items take as they are packed, and the database, which is whole.
-        let gone: BTreeSet<&str> =
-            gone.iter().map(|path| &path[world.store().len() + 1..]).collect();
-        let wanted = index.items.iter().filter(|item| gone.contains(item.name.as_str()));
-        let (first, last) = index.database.as_ref().unwrap().frames;
-        let numbers: BTreeSet<u32> =
-            wanted.flat_map(|item| item.frames.0..=item.frames.1).chain(first..=last).collect();
-        let wanted: u64 = numbers.iter().map(|&number| index.frames[number as usize].size).sum();
-        let asked = service.seen(At::Range).split_off(before);
-        let fetched: u64 = asked.iter().map(|seen| length_of(&seen.headers["range"])).sum();
-        // Both ends are fetched in pieces of a fixed size.
-        let ends = (64 << 10) + index_bytes.max(256 << 10);
-        let ratio = fetched.saturating_sub(ends) as f64 / wanted as f64;
-        println!(
-            "{present} % present: {wanted} bytes wanted, {fetched} fetched in {} requests: {ratio:.3} \
-             besides the ends of {ends}",
-            asked.len()
-        );
-        assert!(ratio <= 1.15, "{present} %: {ratio}");
+/// Restores what lacks of an entry with this content.
+fn fetch_rest(world: &World, service: &CacheService, lacks: &[String], content: &[u8]) -> Rest {
+    let Index { frames, .. } = open_bytes(content).unwrap().index;
+    let frames_end = frames.last().map(|frame| frame.at + frame.size).unwrap();
+    // Both ends are fetched in pieces of a fixed size.
+    let ends = (64 << 10) + (content.len() as u64 - frames_end).max(256 << 10);
+    let before = service.seen(At::Range).len();
+    let restored = through(world, service, "restore", &[]);
+    assert_eq!(restored["items"]["restored"], lacks.len(), "{restored}");
+    let asked = service.seen(At::Range).split_off(before);
+    let fetched: u64 = asked.iter().map(|seen| length_of(&seen.headers["range"])).sum();
+    Rest {
+        items: lacks.iter().map(|path| path[world.store().len() + 1..].to_owned()).collect(),
+        fetched: fetched.saturating_sub(ends),
+        requests: asked.len(),
     }
-    world.verify_store();
 }
 
 /// Of `bytes=0-9`.
 fn length_of(range: &str) -> u64 {
     let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
     last.parse::<u64>().unwrap() + 1 - first.parse::<u64>().unwrap()
+}
+
+/// The frames that hold nothing of other items.
+fn own_frames(item: &ItemEntry) -> impl Iterator<Item = u32> {
+    (item.frames.0..=item.frames.1).filter(|&frame| !item.shares(frame))
+}
+
+/// What the frames of these items alone take, and the database, which is whole.
+fn own_bytes(index: &Index, items: &BTreeSet<String>) -> u64 {
+    let wanted = index.items.iter().filter(|item| items.contains(&item.name));
+    let (first, last) = index.database.as_ref().unwrap().frames;
+    let numbers: BTreeSet<u32> = wanted.flat_map(own_frames).chain(first..=last).collect();
+    numbers.iter().map(|&number| index.frames[number as usize].size).sum()
+}
+
+#[test]
+fn a_store_that_holds_a_part_fetches_little_more_than_the_rest() {
+    for role in ROLES {
+        let service = CacheService::start();
+        let world = World::build(role).network().start();
+        world.start_daemon();
+        corpus::fill(&world, 5, 2000, 1);
+        let saved = through(&world, &service, "save", &[]);
+        assert_eq!(saved["items"]["saved"], 2000, "{saved}");
+        let content = service.content(name(&saved));
+        let index = open_bytes(&content).unwrap().index;
+        for present in [90, 50, 10] {
+            let gone = corpus::keep(&world, present);
+            assert_eq!(count(&world), 20 * present);
+            let rest = fetch_rest(&world, &service, &gone, &content);
+            let wanted = own_bytes(&index, &rest.items);
+            let ratio = rest.fetched as f64 / wanted as f64;
+            println!(
+                "{role:?}, {present} % present: {wanted} bytes wanted, {} fetched in {} requests: {ratio:.3}",
+                rest.fetched, rest.requests
+            );
+            assert!(ratio <= 1.15, "{role:?}, {present} %: {ratio}");
+        }
+        world.verify_store();
+    }
+}
+
+/// Of what items share with others: what the contents take, each packed once and alone, and how many
+/// frames they are in.
+fn shared_bytes(content: &[u8], index: &Index, items: &BTreeSet<String>) -> (u64, u64) {
+    let wanted = index.items.iter().filter(|item| items.contains(&item.name));
+    let frames: BTreeSet<u32> = wanted.flat_map(|item| item.shared.clone()).collect();
+    let mut contents: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for &number in &frames {
+        let raw = zstd::decode_all(frame_bytes(content, index, number as usize)).unwrap();
+        for member in tar::Archive::new(raw.as_slice()).entries().unwrap() {
+            let mut member = member.unwrap();
+            let path = member.path().unwrap().into_owned();
+            let item = path.strip_prefix(&index.items_under).unwrap().iter().next().unwrap();
+            if items.contains(item.to_str().unwrap()) {
+                let mut bytes = Vec::new();
+                member.read_to_end(&mut bytes).unwrap();
+                contents.insert(bytes);
+            }
+        }
+    }
+    let packed = contents.iter().map(|it| zstd::bulk::compress(it, 3).unwrap().len() as u64);
+    (packed.sum(), frames.len() as u64)
+}
+
+/// A store with 400 items that share a file of 10,000 bytes with one other each, and have 20,000 of their
+/// own.
+fn pairs() -> World {
+    let world = World::build(Role::Guix).network().start();
+    world.start_daemon();
+    world.sh("mkdir -p /tmp/pairs; cd /tmp/pairs
+        for n in $(seq 200); do
+            mkdir $n-one $n-two
+            head -c 10000 /dev/urandom | tee $n-one/shared >$n-two/shared
+            for item in $n-one $n-two; do head -c 20000 /dev/urandom >$item/own; done
+        done");
+    assert_eq!(world.add_files("/tmp/pairs/*").len(), 400);
+    world
+}
+
+#[test]
+fn a_deduplicated_store_that_holds_a_part_fetches_once_what_others_share() {
+    let optimised = World::build(Role::Old).fixture(Fixture::Optimised).network().start();
+    optimised.start_daemon();
+    // Items of a real store share few files, and those that the same items share stand together: the bound
+    // is that of any store. Among pairs all but one file of a frame may be unwanted. A frame for several
+    // contents has 1 MiB of tar bytes at most, and in that each content stands at least twice and takes
+    // room once; so no more than 512 KiB come along with it.
+    for (world, along) in [(optimised, 0), (pairs(), 512 << 10)] {
+        let service = CacheService::start();
+        let saved = through(&world, &service, "save", &[]);
+        let content = service.content(name(&saved));
+        let index = open_bytes(&content).unwrap().index;
+        assert!(index.items.iter().filter(|item| !item.shared.is_empty()).count() > 10);
+        for present in [90, 50, 10] {
+            let gone = corpus::keep(&world, present);
+            let rest = fetch_rest(&world, &service, &gone, &content);
+            let own = own_bytes(&index, &rest.items);
+            let (shared, frames) = shared_bytes(&content, &index, &rest.items);
+            let ratio = rest.fetched as f64 / (own + shared) as f64;
+            let what = format!(
+                "{:?}, {present} % present: {own} own bytes, {shared} shared in {frames} frames, \
+                 {} fetched in {} requests: {ratio:.3}",
+                world.role(),
+                rest.fetched,
+                rest.requests
+            );
+            println!("{what}");
+            let most = 1.15 * (own + shared) as f64 + (along * frames) as f64;
+            assert!(rest.fetched as f64 <= most, "{what}");
+        }
+        world.verify_store();
+    }
 }

@@ -3,36 +3,28 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::iter::repeat_n;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
+use support::cache_service::{CacheService, Fault, Place as At};
 use support::runs::{
-    Picture, assert_same, attempt, flags, picture, report, restore, root_half, run, save, staging,
+    self, Picture, assert_same, attempt, flags, picture, report, restore, root_half, run, save,
+    staging,
 };
-use support::{Fixture, Role, World, poll};
+use support::{Fixture, Registration, Role, World, corpus, poll};
 
 const SOON: Duration = Duration::from_secs(60);
 /// More often than anybody tries.
 const ON_AND_ON: usize = 100;
 const STATE: &str = "/tmp/job.json";
 
-/// Puts the cache service of GitHub Actions in the place of the directory.
+/// A run that soon takes silence for an end.
 fn through(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
-    let words =
-        [verb, "--store", world.flavour().name(), "--key", "test", "--network-timeout", "1"];
-    let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
-    let run = world
-        .storecache_as("runner", words)
-        .env("ACTIONS_RESULTS_URL", service.url())
-        .env("ACTIONS_CACHE_URL", service.url())
-        .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
-        .env("ACTIONS_CACHE_SERVICE_V2", "1");
-    report(&run.run())
+    runs::through(world, service, verb, &[more, &["--network-timeout", "1"]].concat())
 }
 
 fn entry(report: &Value) -> &str {
@@ -41,42 +33,43 @@ fn entry(report: &Value) -> &str {
 
 /// Adds items of which none is in the base; they are larger than what is read ahead of a snapshot.
 fn add(world: &World, name: &str) {
-    if world.role() == Role::Guix {
-        world.add_texts(name, 3);
-        return;
-    }
-    world.sh(&format!(
-        "for n in 1 2 3; do
-             head -c 400000 /dev/urandom >/tmp/{name}-$n
-             nix-store --add /tmp/{name}-$n >/dev/null
-         done"
-    ));
+    world.sh(&format!("for n in 1 2 3; do head -c 400000 /dev/urandom >/tmp/{name}-$n; done"));
+    assert_eq!(world.add_files(&format!("/tmp/{name}-?")).len(), 3);
 }
 
-/// What a restore must leave as it was.
-fn at_rest(world: &World, valid: &BTreeSet<String>, what: &str) {
-    assert_eq!(&world.valid_paths(), valid, "{what}");
+/// That the store is just this, and nothing else is left of a run.
+fn at_rest(world: &World, store: &Picture, what: &str) {
+    assert_eq!(world.valid_paths(), store.references.keys().cloned().collect(), "{what}");
+    assert_same(store, &picture(world));
     assert_eq!(staging(world), [""; 0], "{what}");
     assert!(world.daemon_answers(), "{what}");
 }
 
 /// Keeps the leaves that are not named `added-*` and drops all else, so that what lacks is in both files.
-fn keep_leaves(world: &World, whole: &Picture) {
-    let leaves =
-        whole.references.iter().filter(|(path, to)| to.is_empty() && !path.contains("-added"));
-    let roots = "/nix/var/nix/gcroots";
-    let links: String = leaves
-        .enumerate()
-        .map(|(at, (path, _))| format!("ln -s {path} {roots}/kept-{at}\n"))
-        .collect();
-    world.sh(&format!("rm -rf {roots}/storecache {roots}/fixture\n{links}"));
-    world.nix(["nix-collect-garbage"]).ok();
-    world.sh(&format!("rm {roots}/kept-*"));
+fn keep_leaves(world: &World) {
+    let mut leaves = corpus::leaves(world);
+    leaves.retain(|path| !path.contains("-added"));
+    corpus::keep_only(world, &leaves);
 }
 
-#[test]
-fn whatever_the_service_does_a_delta_or_the_part_that_lacks_comes_whole_or_not_at_all() {
-    let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
+/// Before which range of the restore of a delta something goes wrong.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    /// The end of the delta itself.
+    OwnEnd,
+    /// The end of its base.
+    BaseEnd,
+    /// The last of the frames.
+    Last,
+}
+use Before::*;
+
+/// How often that happens, and whether the restore comes whole all the same.
+type Trouble = (Before, usize, Fault, bool);
+
+/// Restores a delta with each of these troubles, by turns into an empty store and into one that has a part.
+fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Item = Trouble>) {
+    let world = World::build(role).fixture(Fixture::Small).network().start();
     world.start_daemon();
     let service = CacheService::start();
     let base = through(&world, &service, "save", &["--full"]);
@@ -95,83 +88,133 @@ fn whatever_the_service_does_a_delta_or_the_part_that_lacks_comes_whole_or_not_a
     // Of each file both ends, and then frames.
     let ranges = service.seen(At::Range).len() - before;
     assert!(ranges >= 6, "{ranges}");
-    let (own_end, base_end, last) = (1, 3, ranges - 1);
 
-    let passes = [
-        (own_end, Fault::Reset),
-        (base_end, Fault::ResetInBody),
-        (last, Fault::Short),
-        (last, Fault::StallInBody),
-        (base_end, Fault::Status(500, "boom")),
-        (last, Fault::Later(503, 0)),
-        (base_end, Fault::Later(429, 0)),
-        (base_end, Fault::Status(403, "expired")),
-        (last, Fault::Expire),
-        (last, Fault::OtherRange),
-    ]
-    .map(|(at, fault)| (at, 1, fault, true));
-    let lasts = [
-        (last, 1, Fault::Evict, false),
-        (base_end, ON_AND_ON, Fault::Status(404, "gone"), false),
-        (last, ON_AND_ON, Fault::ResetInBody, false),
-        (last, ON_AND_ON, Fault::Status(403, "expired"), false),
-        (base_end, ON_AND_ON, Fault::Status(503, "busy"), false),
-        (last, 1, Fault::OtherTag, false),
-    ];
-    for (number, (after, times, fault, comes)) in passes.into_iter().chain(lasts).enumerate() {
+    for (number, (before, times, fault, comes)) in troubles.into_iter().enumerate() {
         // By turns nothing is there, and all that nothing refers to.
         let part = number % 2 == 1;
-        let what = format!("{times} times {fault:?} after {after}, with a part: {part}");
+        let what = format!("{role:?}: {times} times {fault:?} before {before:?}, a part: {part}");
         if part {
             through(&world, &service, "restore", &[]);
-            keep_leaves(&world, &whole);
+            keep_leaves(&world);
         } else {
             world.wipe_store();
         }
-        let valid = world.valid_paths();
-        assert_eq!(valid.is_empty(), !part, "{what}");
+        let there = picture(&world);
+        assert_eq!(there.references.is_empty(), !part, "{what}");
         let service = CacheService::start();
         for (key, version, content) in &stored {
             service.put(key, version, content);
         }
+        let after = match before {
+            OwnEnd => 1,
+            BaseEnd => 3,
+            Last => ranges - 1,
+        };
         let faults = repeat_n(Fault::Slow, after).chain(repeat_n(fault, times));
         service.goes_wrong(At::Range, faults);
         let told = through(&world, &service, "restore", &[]);
+        assert!(service.unmet() < times, "{what}: nothing went wrong");
         service.goes_well();
         if comes {
             assert_eq!(told["entry"], delta["entry"], "{what}: {told}");
-            assert_same(&whole, &picture(&world));
-            at_rest(&world, &whole.references.keys().cloned().collect(), &what);
+            at_rest(&world, &whole, &what);
         } else {
             assert_eq!(
                 (&told["hit"], &told["failed"]),
                 (&"miss".into(), &true.into()),
                 "{what}: {told}"
             );
-            at_rest(&world, &valid, &what);
+            at_rest(&world, &there, &what);
+            world.verify_store();
         }
     }
     through(&world, &service, "restore", &[]);
     assert_same(&whole, &picture(&world));
+    world.builds_nothing_of(role, Fixture::Small);
     world.verify_store();
 }
 
 #[test]
-fn whatever_the_service_does_to_the_save_of_a_delta_or_a_limited_one_the_entries_before_it_serve() {
-    let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
+fn whatever_the_service_does_a_delta_or_the_part_that_lacks_comes_whole_or_not_at_all() {
+    a_delta_comes_whole_or_not_at_all(
+        Role::Mid,
+        [
+            (OwnEnd, 1, Fault::Reset, true),
+            (BaseEnd, 1, Fault::ResetInBody, true),
+            (Last, 1, Fault::Short, true),
+            (Last, 1, Fault::StallInBody, true),
+            (BaseEnd, 1, Fault::Status(500, "boom"), true),
+            (Last, 1, Fault::Later(503, 0), true),
+            (BaseEnd, 1, Fault::Later(429, 0), true),
+            (BaseEnd, 1, Fault::Status(403, "expired"), true),
+            (Last, 1, Fault::Expire, true),
+            (Last, 1, Fault::OtherRange, true),
+            (Last, 1, Fault::Evict, false),
+            (BaseEnd, ON_AND_ON, Fault::Status(404, "gone"), false),
+            (Last, ON_AND_ON, Fault::ResetInBody, false),
+            (Last, ON_AND_ON, Fault::Status(403, "expired"), false),
+            (BaseEnd, ON_AND_ON, Fault::Status(503, "busy"), false),
+            (Last, 1, Fault::OtherTag, false),
+        ],
+    );
+}
+
+#[test]
+fn on_guix_too_a_delta_or_the_part_that_lacks_comes_whole_or_not_at_all() {
+    a_delta_comes_whole_or_not_at_all(
+        Role::Guix,
+        [
+            (BaseEnd, 1, Fault::ResetInBody, true),
+            (Last, 1, Fault::StallInBody, true),
+            (OwnEnd, 1, Fault::Later(503, 0), true),
+            (Last, 1, Fault::Expire, true),
+            (BaseEnd, ON_AND_ON, Fault::Status(404, "gone"), false),
+            (Last, ON_AND_ON, Fault::ResetInBody, false),
+            (Last, 1, Fault::Evict, false),
+            (Last, 1, Fault::OtherTag, false),
+        ],
+    );
+}
+
+/// A store and what a save must leave as it is.
+struct Untouched<'w> {
+    world: &'w World,
+    store: Picture,
+    rows: BTreeMap<String, Registration>,
+    daemon: Option<u32>,
+}
+
+impl Untouched<'_> {
+    fn now(world: &World) -> Untouched<'_> {
+        let (store, rows) = (picture(world), world.registrations());
+        Untouched { world, store, rows, daemon: world.daemon_pid() }
+    }
+
+    /// That the save which has just failed did nothing to it.
+    fn check(&self, what: &str) {
+        assert_eq!(runs::leftovers(self.world), [""; 0], "{what}");
+        assert_same(&self.store, &picture(self.world));
+        assert_eq!(self.world.registrations(), self.rows, "{what}");
+        assert_eq!(self.world.daemon_pid(), self.daemon, "{what}: another daemon");
+        assert!(self.world.daemon_answers(), "{what}");
+    }
+}
+
+/// Saves that hold some of what was added: a delta, what was used last, and the closure of an item.
+const SAVES: [&[&str]; 3] =
+    [&[], &["--full", "--state", STATE, "--max-size", "4M"], &["--full", "--roots", "*-added-1"]];
+
+fn a_save_comes_whole_or_leaves_no_trace(role: Role) {
+    let world = World::build(role).fixture(Fixture::Small).network().start();
     world.start_daemon();
     let service = CacheService::start();
-    through(&world, &service, "save", &["--full"]);
+    let first = through(&world, &service, "save", &["--full"]);
     world.wipe_store();
     through(&world, &service, "restore", &["--state", STATE]);
     let before = picture(&world);
     add(&world, "added");
+    let untouched = Untouched::now(&world);
     let entries = service.keys();
-    let saves: [&[&str]; 3] = [
-        &[],
-        &["--full", "--state", STATE, "--max-size", "1M"],
-        &["--full", "--roots", "*-added-1"],
-    ];
     for (number, (at, fault)) in [
         (At::Reserve, Fault::Status(500, "boom")),
         (At::Block, Fault::Reset),
@@ -183,8 +226,8 @@ fn whatever_the_service_does_to_the_save_of_a_delta_or_a_limited_one_the_entries
     .into_iter()
     .enumerate()
     {
-        let more = saves[number % saves.len()];
-        let what = format!("{more:?}: {at:?} {fault:?}");
+        let more = SAVES[number % SAVES.len()];
+        let what = format!("{role:?} {more:?}: {at:?} {fault:?}");
         service.goes_wrong(at, repeat_n(fault, ON_AND_ON));
         let told = through(&world, &service, "save", more);
         let met = service.unmet() < ON_AND_ON;
@@ -197,7 +240,9 @@ fn whatever_the_service_does_to_the_save_of_a_delta_or_a_limited_one_the_entries
             assert_eq!(at, At::BlockList, "{what}: {told}");
             service.evict(entry(&told));
         }
-        at_rest(&world, &world.valid_paths(), &what);
+        untouched.check(&what);
+        let found = through(&world, &service, "restore", &["--lookup-only"]);
+        assert_eq!(found["entry"], first["entry"], "{what}: {found}");
     }
     world.wipe_store();
     through(&world, &service, "restore", &[]);
@@ -225,8 +270,65 @@ fn whatever_the_service_does_to_the_save_of_a_delta_or_a_limited_one_the_entries
 }
 
 #[test]
-fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again() {
+fn whatever_the_service_does_to_the_save_of_a_delta_or_a_limited_one_the_entries_before_it_serve() {
+    a_save_comes_whole_or_leaves_no_trace(Role::Mid);
+}
+
+#[test]
+fn on_guix_too_the_entries_before_a_save_that_fails_serve() {
+    a_save_comes_whole_or_leaves_no_trace(Role::Guix);
+}
+
+#[test]
+fn a_save_to_a_disk_that_is_full_leaves_no_file_there_and_the_base_serves() {
     for role in [Role::Mid, Role::Guix] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let first = save(&world);
+        world.wipe_store();
+        run(&world, "runner", "restore", &["--state", STATE]);
+        let before = picture(&world);
+        add(&world, "added");
+        // Room for the entry that is there, and for the beginning of another one.
+        let room = first["bytes"]["snapshot"].as_u64().unwrap().next_multiple_of(4096) + 4096;
+        world.sh(&format!(
+            "mkdir /tmp/full
+             mount -t tmpfs -o size={room},mode=777 full /tmp/full
+             cp /cache/*.tar.zst /tmp/full"
+        ));
+        let listing = || world.sh("ls -A /tmp/full").stdout;
+        let there = listing();
+        let untouched = Untouched::now(&world);
+        let through = |verb: &str, more: &[&str]| {
+            let words = [verb, "--store", world.flavour().name(), "--backend", "dir:/tmp/full"];
+            let words = words.iter().chain(&["--key", "test", "--json"]).chain(more);
+            report(&world.storecache_as("runner", words).run())
+        };
+        for more in SAVES {
+            let what = format!("{role:?} {more:?}");
+            let told = through("save", more);
+            let reason = told["reason"].as_str().unwrap_or_default();
+            assert!(reason.contains("No space left"), "{what}: {told}");
+            assert_ne!(told["saved"], true, "{what}: {told}");
+            let limited = more.contains(&"--max-size");
+            assert_eq!(told["items"]["skipped"] != 0, limited, "{what}: {told}");
+            assert_eq!(listing(), there, "{what}");
+            untouched.check(&what);
+        }
+        world.wipe_store();
+        assert_eq!(through("restore", &[])["entry"], first["entry"], "{role:?}");
+        assert_same(&before, &picture(&world));
+        world.verify_store();
+    }
+}
+
+#[test]
+fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again() {
+    // A bare guix-daemon has to write to the mount, which one that is root does by itself; as installed
+    // it is in `read_only.rs`.
+    for (role, mounts) in
+        [(Role::Mid, &[false, true][..]), (Role::Guix, &[false]), (Role::GuixRoot, &[true])]
+    {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         save(&world);
@@ -234,11 +336,8 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
         let delta = save(&world);
         assert_ne!(delta["items"]["inherited"], 0, "{delta}");
         let whole = picture(&world);
-        for (root_dies, read_only) in [(true, false), (false, false), (true, true), (false, true)] {
-            if read_only && role == Role::Guix {
-                // A bare guix-daemon has to write to it; as installed it is in `read_only.rs`.
-                continue;
-            }
+        let cases = mounts.iter().flat_map(|&read_only| [(true, read_only), (false, read_only)]);
+        for (root_dies, read_only) in cases {
             let what = format!("{role:?}, the root half: {root_dies}, read-only: {read_only}");
             world.wipe_store();
             let store = world.store();
@@ -271,7 +370,7 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
                 left if left.is_empty() => Ok(()),
                 left => Err(format!("{what}: {left:?}")),
             });
-            at_rest(&world, &BTreeSet::new(), &what);
+            at_rest(&world, &Picture::default(), &what);
             let left = world.store_listing();
             assert!(left.iter().all(|name| name.starts_with('.')), "{what}: {left:?}");
             let roots = world.host(world.state()).join("gcroots/storecache");
@@ -294,26 +393,33 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
 
 #[test]
 fn a_snapshot_of_some_closures_or_of_a_size_can_be_the_base_of_a_delta_and_lose_it() {
-    let world = World::with_fixture(Role::Mid, Fixture::Small);
-    world.start_daemon();
-    add(&world, "added");
-    let limited = run(&world, "runner", "save", &["--roots", "*-added-?"]);
-    assert_eq!(limited["items"]["saved"], 3, "{limited}");
-    world.wipe_store();
-    restore(&world);
-    add(&world, "more");
-    let delta = run(&world, "runner", "save", &["--rebase-at", "2"]);
-    assert_eq!(delta["base"]["entry"], limited["entry"], "{delta}");
-    let whole = picture(&world);
-    world.wipe_store();
-    restore(&world);
-    assert_same(&whole, &picture(&world));
-    world.verify_store();
+    let limits = [["--roots", "*-added-?"], ["--max-size", "4M"]];
+    for (role, limit) in
+        [Role::Mid, Role::Guix].into_iter().flat_map(|role| limits.map(|it| (role, it)))
+    {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        add(&world, "added");
+        let all = world.valid_paths().len();
+        let limited = run(&world, "runner", "save", &limit);
+        let saved = limited["items"]["saved"].as_u64().unwrap() as usize;
+        assert!((3..all).contains(&saved), "{limited}");
+        world.wipe_store();
+        assert_eq!(restore(&world)["items"]["restored"], saved);
+        add(&world, "more");
+        let delta = run(&world, "runner", "save", &["--rebase-at", "2"]);
+        assert_eq!(delta["base"]["entry"], limited["entry"], "{delta}");
+        let whole = picture(&world);
+        world.wipe_store();
+        restore(&world);
+        assert_same(&whole, &picture(&world));
+        world.verify_store();
 
-    world.wipe_store();
-    let file = format!("{}.tar.zst", entry(&limited));
-    fs::remove_file(world.backend().host_path().join(file)).unwrap();
-    let missed = report(&attempt(&world, "runner", "restore", &[]));
-    assert_eq!(missed["hit"], "miss", "{missed}");
-    at_rest(&world, &BTreeSet::new(), "without its base");
+        world.wipe_store();
+        let file = format!("{}.tar.zst", entry(&limited));
+        fs::remove_file(world.backend().host_path().join(file)).unwrap();
+        let missed = report(&attempt(&world, "runner", "restore", &[]));
+        assert_eq!(missed["hit"], "miss", "{missed}");
+        at_rest(&world, &Picture::default(), "without its base");
+    }
 }

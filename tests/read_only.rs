@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::runs::{assert_same, flags, picture, restore, save, staging};
-use support::{Fixture, Output, Role, Running, World, poll};
+use support::runs::{assert_same, flags, picture, report, restore, save, staging};
+use support::{Fixture, Output, Role, Running, World, corpus, poll};
 
 const SOON: Duration = Duration::from_secs(60);
 const MOUNT: &str = "gnu-store.mount";
@@ -86,6 +86,39 @@ fn the_unit_of_the_mount_stops_for_the_commit_and_comes_back() {
     assert_same(&before, &picture(&world));
     world.builds_nothing_of(Role::Guix, Fixture::Small);
     world.verify_store();
+}
+
+#[test]
+fn a_delta_comes_whole_and_so_does_the_part_of_it_that_lacks() {
+    let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
+    let base = save(&world);
+    world.add_texts("added", 3);
+    let delta = save(&world);
+    assert_eq!(delta["base"]["entry"], base["entry"], "{delta}");
+    let whole = picture(&world);
+    for mounting in [true, false] {
+        for part in [false, true] {
+            let what = format!("mounting: {mounting}, a part: {part}");
+            if part {
+                let mut kept = corpus::leaves(&world);
+                kept.retain(|path| !path.contains("-added"));
+                let gone = corpus::keep_only(&world, &kept);
+                assert!(gone.len() > 3 && !world.valid_paths().is_empty(), "{what}: {gone:?}");
+            } else {
+                world.wipe_store();
+            }
+            assert!(is_read_only(&world), "{what}");
+            let told = match mounting {
+                true => restore(&world),
+                false => report(&restore_without_mounting(&world, &["--json"]).wait(SOON).ok()),
+            };
+            assert_eq!(told["entry"], delta["entry"], "{what}: {told}");
+            assert_as_installed(&world);
+            assert_same(&whole, &picture(&world));
+            world.verify_store();
+        }
+    }
+    world.builds_nothing_of(Role::Guix, Fixture::Small);
 }
 
 #[test]

@@ -27,6 +27,14 @@ except ConnectionResetError:
 print('hung up', flush=True)
 ";
 
+const ADD_FILES: &str = r#"
+(use-modules (guix store))
+(with-store store
+  (for-each (lambda (path)
+              (format #t "~a~%" (add-to-store store (basename path) #t "sha256" path)))
+            (cdr (command-line))))
+"#;
+
 const ADD_TEXTS: &str = r#"
 (use-modules (guix store) (ice-9 match))
 (match (command-line)
@@ -64,6 +72,20 @@ impl World {
             said => Err(said),
         });
         collector
+    }
+
+    /// Adds files or directories to the store, by patterns as the shell has them. Gives back the paths of
+    /// the items.
+    #[track_caller]
+    pub fn add_files(&self, patterns: &str) -> Vec<String> {
+        let add = match self.flavour() {
+            Flavour::Nix => "nix-store --add",
+            Flavour::Guix => {
+                fs::write(self.host("/tmp/add-files.scm"), ADD_FILES).unwrap();
+                "guix repl -- /tmp/add-files.scm"
+            }
+        };
+        self.sh(&format!("{add} {patterns}")).lines()
     }
 
     /// Adds so many items to a Guix store, through the daemon: `NAME-0` and so on, which are files and

@@ -1,8 +1,11 @@
 //! Things to find in a store.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use super::flavour::Flavour;
 use super::world::World;
 
 const UNREGISTERED: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-unregistered";
@@ -35,7 +38,7 @@ pub fn debris(world: &World) -> Vec<&'static str> {
     ]
 }
 
-/// Adds items to a Nix store, of text that is nowhere alike: most of some KiB, some of hundreds, times
+/// Adds items to a store, of text that is nowhere alike: most of some KiB, some of hundreds, times
 /// `scale`. Each `seed` has its own.
 #[track_caller]
 pub fn fill(world: &World, seed: u32, count: usize, scale: u32) {
@@ -49,20 +52,92 @@ for n in range({count}):
         file.write(random.randbytes(random.randint(low << 10, high << 10) * {scale} // 2).hex())"
     );
     world.ok(["python3", "-c", &script]);
-    world.sh("nix-store --add /tmp/many/* >/dev/null; rm -r /tmp/many");
+    assert_eq!(world.add_files("/tmp/many/*").len(), count);
+    world.sh("rm -r /tmp/many");
 }
 
-/// Deletes all but `percent` of what is valid in a Nix store, chosen by nothing that a snapshot is sorted
-/// by. Gives back the paths that went.
+/// Makes items with a file and up to eight references each, straight in the database. A fifth of them
+/// nobody refers to.
+const FILL_ROWS: &str = r#"
+import os, random, sqlite3, sys
+store, state, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+random.seed(1)
+digits = "0123456789abcdfghijklmnpqrsvwxyz"
+owner = os.stat(store)
+db = sqlite3.connect(state + "/db/db.sqlite")
+for i in range(1, count + 1):
+    path = f"{store}/" + "".join(random.choices(digits, k=32)) + f"-item-{i}"
+    os.mkdir(path)
+    with open(path + "/file", "w") as file:
+        file.write(str(i))
+    os.chmod(path + "/file", 0o444)
+    os.chmod(path, 0o555)
+    for name in [path, path + "/file"]:
+        os.chown(name, owner.st_uid, owner.st_gid)
+    columns = "id, path, hash, registrationTime, narSize"
+    row = (i, path, "sha256:" + "0" * 64, 1, 400)
+    db.execute(f"insert into ValidPaths ({columns}) values (?, ?, ?, ?, ?)", row)
+    for reference in {random.randint(max(1, i - 200), i) for _ in range(8)}:
+        if reference % 5 or reference == i:
+            db.execute("insert into Refs values (?, ?)", (i, reference))
+db.commit()
+print(path)
+"#;
+
+/// Adds so many items with references among them to an empty store, faster than through a daemon and with
+/// hashes that are not true. Gives back the path of the last, which nobody refers to.
+#[track_caller]
+pub fn fill_rows(world: &World, count: usize) -> String {
+    // The daemon makes the database for the first client.
+    assert!(world.daemon_answers());
+    world.wait_until_idle();
+    let script = "/tmp/fill-rows.py";
+    fs::write(world.host(script), FILL_ROWS).unwrap();
+    let (store, state) = (world.store(), world.state());
+    // Where the store is mounted read-only, in a namespace of its own.
+    let filling = format!(
+        "mount -o remount,bind,rw {store} 2>/dev/null; exec python3 {script} {store} {state} {count}"
+    );
+    world.ok(["unshare", "--mount", "bash", "-c", &filling]).stdout.trim().to_owned()
+}
+
+/// Deletes all but `percent` of the items that refer to nothing, chosen by nothing that a snapshot is
+/// sorted by. Gives back the paths that went.
 #[track_caller]
 pub fn keep(world: &World, percent: usize) -> Vec<String> {
-    let mut paths: Vec<String> = world.valid_paths().into_iter().collect();
-    paths.sort_by_key(|path| path.bytes().rev().collect::<Vec<_>>());
-    let gone = paths.split_off(paths.len() * percent / 100);
-    let list: String = gone.iter().map(|path| format!("{path}\n")).collect();
-    fs::write(world.host("/tmp/gone"), list).unwrap();
-    world.sh(
-        "rm -rf /nix/var/nix/gcroots/storecache; xargs nix-store --delete </tmp/gone >/dev/null",
-    );
-    gone
+    let mut leaves = leaves(world);
+    leaves.sort_by_key(|path| path.bytes().rev().collect::<Vec<_>>());
+    leaves.truncate(leaves.len() * percent / 100);
+    keep_only(world, &leaves)
+}
+
+/// The items that refer to nothing but themselves.
+#[track_caller]
+pub fn leaves(world: &World) -> Vec<String> {
+    let all = world.references_of_all().into_iter();
+    all.filter(|(path, to)| to.iter().all(|it| it == path)).map(|(path, _)| path).collect()
+}
+
+/// Has the collector delete what these items do not need, whoever else keeps it. Gives back the paths that
+/// went.
+#[track_caller]
+pub fn keep_only(world: &World, items: &[String]) -> Vec<String> {
+    let before = world.valid_paths();
+    let roots = world.host(world.state()).join("gcroots");
+    for others in ["storecache", "fixture"] {
+        let path = roots.join(others);
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+    }
+    let ours = roots.join("kept");
+    fs::create_dir(&ours).unwrap();
+    for (number, item) in items.iter().enumerate() {
+        symlink(item, ours.join(number.to_string())).unwrap();
+    }
+    match world.flavour() {
+        Flavour::Nix => world.ok(["nix-store", "--gc"]),
+        Flavour::Guix => world.ok(["guix", "gc"]),
+    };
+    fs::remove_dir_all(ours).unwrap();
+    let after: BTreeSet<String> = world.valid_paths();
+    before.difference(&after).cloned().collect()
 }

@@ -156,17 +156,21 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
     /// Waits until no process has the database open, by the lock that each holds meanwhile.
     #[track_caller]
     pub fn wait_until_idle(&self) {
-        poll::until("the database to be closed by all", PATIENCE, || {
-            let path = self.host(self.state()).join("db/big-lock");
-            let Ok(lock) = File::options().read(true).write(true).open(path) else {
-                return Ok(());
-            };
-            match self.flavour() {
-                Flavour::Nix => lock.try_lock().map_err(|error| error.to_string()),
-                Flavour::Guix => fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)
-                    .map_err(|error| error.to_string()),
-            }
-        });
+        poll::until("the database to be closed by all", PATIENCE, || self.try_lock("db/big-lock"));
+    }
+
+    /// Takes a lock of the state directory for a moment, unless somebody holds it.
+    pub fn try_lock(&self, name: &str) -> Result<(), String> {
+        let path = self.host(self.state()).join(name);
+        let Ok(lock) = File::options().read(true).write(true).open(path) else {
+            return Ok(());
+        };
+        let held = |error: &dyn ToString| format!("{name}: {}", error.to_string());
+        match self.flavour() {
+            Flavour::Nix => lock.try_lock().map_err(|error| held(&error)),
+            Flavour::Guix => fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)
+                .map_err(|error| held(&error)),
+        }
     }
 
     /// Keeps a restore in its commit, with the daemon stopped, until the file is dropped.

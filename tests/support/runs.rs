@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use rustix::process::Pid;
 use serde_json::Value;
 
+use super::cache_service::{CacheService, TOKEN};
 use super::invocation::Output;
+use super::procfs;
 use super::tree::Entry;
 use super::world::World;
 
@@ -46,8 +48,21 @@ pub fn restore(world: &World) -> Value {
     run(world, "runner", "restore", &[])
 }
 
+/// A save or restore through the cache service of GitHub Actions, whatever the outcome, with its report.
+/// The world shares our network.
+pub fn through(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
+    let words = [verb, "--store", world.flavour().name(), "--key", "test", "--json"];
+    let run = world
+        .storecache_as("runner", words.into_iter().chain(more.iter().copied()))
+        .env("ACTIONS_RESULTS_URL", service.url())
+        .env("ACTIONS_CACHE_URL", service.url())
+        .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
+        .env("ACTIONS_CACHE_SERVICE_V2", "1");
+    report(&run.run())
+}
+
 /// All that Nix, the database and the disk know of the valid items.
-#[derive(PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 pub struct Picture {
     pub references: BTreeMap<String, BTreeSet<String>>,
     pub outputs: BTreeSet<(String, String, String)>,
@@ -77,6 +92,24 @@ pub fn staging(world: &World) -> Vec<String> {
     let listed = places.iter().filter_map(|place| world.host(place).read_dir().ok()).flatten();
     let names = listed.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with(".storecache")).collect()
+}
+
+/// What is there of runs that have ended: staging, copies of the database, processes, the lock that keeps
+/// collectors away.
+pub fn leftovers(world: &World) -> Vec<String> {
+    let mut found = staging(world);
+    let temporary = fs::read_dir(world.host("/tmp")).unwrap().flatten();
+    let names = temporary.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    found.extend(names.filter(|name| name.contains("storecache")));
+    for pid in procfs::companions(world.init()) {
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let program = Path::new(command.split('\0').next().unwrap_or_default());
+        if program.file_name().is_some_and(|name| name == "storecache" || name == "sudo") {
+            found.push(command.replace('\0', " "));
+        }
+    }
+    found.extend(world.try_lock("gc.lock").err());
+    found
 }
 
 /// The root half of a run in a world, as the test process sees it.
