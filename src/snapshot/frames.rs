@@ -22,8 +22,9 @@ use crate::budget::{FRAME, LARGEST_FRAME, LONG_FRAME};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Tar bytes of a frame that the small contents of several items share.
-const SHARED: u64 = 1 << 20;
+/// Tar bytes of a frame with several contents that items share, at least. Whoever wants one fetches all;
+/// against 1 MiB it costs 0.013 % of a store of 764 packages.
+const SHARED: u64 = 16 << 10;
 /// An item of this many tar bytes gets frames of its own.
 const OWN: u64 = 128 << 10;
 /// No reader accepts a frame that decodes to more than this.
@@ -83,6 +84,8 @@ pub struct Sizes {
     frame: u64,
     /// One that small items share; with 0 each has its own.
     together: u64,
+    /// One of several contents that items share.
+    shared: u64,
     /// An item of this many gets frames of its own.
     own: u64,
     /// One of files that items have in common.
@@ -92,13 +95,13 @@ pub struct Sizes {
 impl Sizes {
     /// Frames that hold one item each, but for small ones where `together` is not 0.
     pub fn short(together: u64, largest: u64) -> Self {
-        Sizes { frame: FRAME, together, own: OWN, largest }
+        Sizes { frame: FRAME, together, shared: SHARED.max(together), own: OWN, largest }
     }
 
     /// Frames over several items, for a search at long distance.
     pub fn long(largest: u64) -> Self {
         let frame = LONG_FRAME;
-        Sizes { frame, together: frame, own: frame, largest: largest.max(frame) }
+        Sizes { frame, together: frame, shared: SHARED, own: frame, largest: largest.max(frame) }
     }
 }
 
@@ -130,7 +133,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     /// gives back the frame of each copy.
     pub fn content(&mut self, content: Content) -> Result<Vec<u32>, E> {
         let total: u64 = content.copies.iter().map(|copy| copy_bytes(copy)).sum();
-        if self.job.raw + total > SHARED {
+        if self.job.raw + total > self.sizes.shared {
             self.flush()?;
         }
         let mut frames: Vec<u32> = Vec::with_capacity(content.copies.len());

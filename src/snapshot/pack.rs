@@ -48,7 +48,8 @@ pub struct PackOptions {
     pub long: bool,
     /// Whether members get a store's canonical attributes or keep their own.
     pub canonical: bool,
-    /// Tar bytes of a frame that small items share; with 0 each has its own. No reader depends on it.
+    /// Tar bytes of a frame that small items share, or contents that several have; with 0 each item has its
+    /// own, and contents share as little as pays. No reader depends on it.
     pub together: u64,
     pub memory: Packing,
 }
