@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::ours::{KEY, install, save_some, storecache};
 use super::record::{Figure, Quantity, Wanted, Work};
 use super::shell::{has, sh};
-use super::trial::{Contender, bytes_below, rounds, warm};
+use super::trial::{Contender, bytes_below, rounds};
 use super::{Bench, US};
 
 const ALL: &str = "storecache, all of it";
@@ -61,7 +61,7 @@ pub fn delta(bench: &Bench) -> Result<Work> {
     let of = |name: &str, script: String, there: &str| -> Result<Contender> {
         let there = base.join(there);
         let copy = format!("cp -al {}/. {into}", there.display());
-        let contender = Contender::new(name, script).into_fresh(&out);
+        let contender = Contender::new(name, script).into_fresh(&out).reads(&corpus.root);
         let contender = contender.makes_bytes(bytes_below(&there)?);
         Ok(contender.after(move || sh(&copy).map(drop)))
     };
@@ -96,7 +96,6 @@ pub fn delta(bench: &Bench) -> Result<Work> {
         made?;
         contenders.push(of("casync make", make(&into.to_string(), "new"), "casync")?);
     }
-    warm(&corpus.root)?;
     let series = rounds(bench.rounds, &contenders)?;
     fs::remove_dir_all(&base)?;
     Ok(Work {

@@ -6,7 +6,7 @@ use super::corpus::Corpus;
 use super::ours::{KEY, storecache};
 use super::record::{Figure, Quantity, Wanted, Work};
 use super::shell::has;
-use super::trial::{Contender, rounds, warm};
+use super::trial::{Contender, rounds};
 use super::{Bench, UNSYNCED, US};
 
 const TAR: &str = "tar | zstd -3 -T0";
@@ -23,11 +23,11 @@ pub fn big(bench: &Bench) -> Result<Work> {
 
 /// casync cuts everything into chunks, which takes minutes; once is enough.
 fn measure(bench: &Bench, name: &str, corpus: &Corpus, chunks: bool) -> Result<Work> {
-    warm(&corpus.root)?;
     let out = bench.ground.directory("out")?;
     let (root, into) = (corpus.root.display(), out.display());
-    let of =
-        |name: &str, script: String| Contender::new(name, script).into_fresh(&out).makes_bytes(0);
+    let of = |name: &str, script: String| {
+        Contender::new(name, script).into_fresh(&out).makes_bytes(0).reads(&corpus.root)
+    };
     let ours = format!("{} --full --level 3", storecache("save", &corpus.root, &out, KEY));
     let mut contenders = vec![
         of(US, ours.clone()),

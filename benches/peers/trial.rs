@@ -214,7 +214,7 @@ fn put_to_rest(place: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If one cannot be read.
-pub fn warm(path: &Path) -> Result<()> {
+fn warm(path: &Path) -> Result<()> {
     // Not into /dev/null: GNU tar reads nothing then.
     sh(&format!("tar -cf - --absolute-names {} | cat >/dev/null", path.display())).map(drop)
 }
