@@ -61,7 +61,7 @@ pub const PARTS: [Part; 12] = [
     Part { name: "partial", about: "restore with 90 % present", run: change::partial },
     Part { name: "delta", about: "save with 3 % new", run: change::delta },
     Part { name: "nix", about: "restore beside nix copy", run: nix::newest },
-    Part { name: "nix-debian", about: "the same with Nix 2.8", run: nix::of_debian },
+    Part { name: "nix-debian", about: "the same with Nix 2.26", run: nix::of_debian },
 ];
 
 /// What all parts have in common. Corpora and archives are made when a part asks for them first.

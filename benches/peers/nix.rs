@@ -1,6 +1,6 @@
 //! A whole closure between a store and a local cache: ours, and Nix with its cache of files.
 //!
-//! In a world with the newest Nix, or with that of Debian 12, whose daemon runs. We have to stop it and start it again. `nix copy` goes
+//! In a world with the newest Nix, or with that of Debian 13, whose daemon runs. We have to stop it and start it again. `nix copy` goes
 //! through it, as it does for all users but root, and past it, as root can, which is its fastest way.
 
 use std::time::Duration;
@@ -23,10 +23,10 @@ pub fn newest(bench: &Bench) -> Result<Work> {
     Ok(Work { name: "nix".into(), title: "restore a closure into a running Nix".into(), ..work })
 }
 
-/// Beside Nix 2.8.
+/// Beside Nix 2.26.
 pub fn of_debian(bench: &Bench) -> Result<Work> {
     let work = restore(bench, Role::Mid)?;
-    let title = "restore a closure into a running Nix 2.8".into();
+    let title = "restore a closure into a running Nix 2.26".into();
     Ok(Work { name: "nix-debian".into(), title, ..work })
 }
 
