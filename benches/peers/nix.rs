@@ -1,7 +1,8 @@
 //! A whole closure between a store and a local cache: ours, and Nix with its cache of files.
 //!
-//! In a world with the newest Nix, or with that of Debian 13, whose daemon runs. We have to stop it and start it again. `nix copy` goes
-//! through it, as it does for all users but root, and past it, as root can, which is its fastest way.
+//! In a world with the newest Nix, or with that of Debian 13, whose daemon runs. We have to stop it and start
+//! it again. `nix copy` goes through it, as it does for all users but root, and past it, as root can, which
+//! is its fastest way.
 
 use std::time::Duration;
 

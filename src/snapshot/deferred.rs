@@ -77,7 +77,7 @@ pub fn finish_directories(targets: &Targets, threads: usize) -> Result<()> {
         anyhow::Ok(())
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let panicked = |_| anyhow!("a thread that finishes directories panicked");
         workers.into_iter().try_for_each(|worker| worker.join().map_err(panicked)?)
     })

@@ -57,7 +57,6 @@ struct Shared {
     owner: Option<(u32, u32)>,
     /// For frames that are larger than usual, decoded.
     large: Allowance,
-    threads: usize,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
@@ -86,7 +85,6 @@ impl Unpacker {
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
-            threads: memory.threads,
             bytes: AtomicU64::new(0),
             items_done: AtomicU64::new(0),
         });
@@ -129,6 +127,7 @@ impl Unpacker {
     /// When any frame failed, or when an item is not complete.
     pub fn finish(mut self) -> Result<Unpacked> {
         drop(self.frames.take());
+        let threads = self.workers.len();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 bail!("an unpacking thread panicked");
@@ -137,7 +136,7 @@ impl Unpacker {
         if self.shared.failed.load(Ordering::Relaxed) {
             return Err(self.shared.take_failure());
         }
-        self.shared.complete()
+        self.shared.complete(threads)
     }
 }
 
@@ -319,9 +318,9 @@ impl Shared {
         Ok(())
     }
 
-    fn complete(&self) -> Result<Unpacked> {
+    fn complete(&self, threads: usize) -> Result<Unpacked> {
         std::mem::take(&mut *self.deferred()).finish(&self.targets)?;
-        finish_directories(&self.targets, self.threads)?;
+        finish_directories(&self.targets, threads)?;
         self.targets.check_complete()?;
         let bytes = self.bytes.load(Ordering::Relaxed);
         Ok(Unpacked { items: self.targets.len() as u64, bytes })
