@@ -348,6 +348,15 @@ fn a_store_below_another_root_is_saved_and_restored_from_outside() {
     world.verify_store();
 }
 
+/// Puts the file system in the file `/disk` there.
+fn mount_disk(world: &World, at: &str) {
+    world.sh(&format!(
+        "mknod /dev/loop-control c 10 237
+         for n in {{0..255}}; do mknod /dev/loop$n b 7 $n; done
+         mount -o loop /disk {at}"
+    ));
+}
+
 /// What a disk holds is looked at by taking a copy of it, with all that is still on its way left out.
 #[test]
 fn what_a_restore_has_done_outlives_a_power_cut() {
@@ -360,9 +369,7 @@ fn what_a_restore_has_done_outlives_a_power_cut() {
     let (nix, disk) = (world.host("/nix"), world.host("/disk"));
     let made = Command::new("mkfs.ext4").args(["-q", "-d"]).args([nix, disk]).arg("400M").output();
     assert!(made.unwrap().status.success());
-    world.sh("mknod /dev/loop-control c 10 237
-         for n in {0..255}; do mknod /dev/loop$n b 7 $n; done
-         mount -o loop /disk /nix");
+    mount_disk(&world, "/nix");
     let restored = restore(&world);
     assert_eq!(restored["items"]["restored"], items);
     world.sh("cp /disk /after; umount /nix; mount -o loop /after /nix");
@@ -378,9 +385,8 @@ fn what_a_save_has_written_outlives_a_power_cut() {
     let disk = world.host("/disk");
     let made = Command::new("mkfs.ext4").arg("-q").arg(disk).arg("200M").output();
     assert!(made.unwrap().status.success());
-    world.sh("mkdir /entries; mknod /dev/loop-control c 10 237
-         for n in {0..255}; do mknod /dev/loop$n b 7 $n; done
-         mount -o loop /disk /entries");
+    world.sh("mkdir /entries");
+    mount_disk(&world, "/entries");
     let there = "--store nix --key test --backend dir:/entries --json";
     let saved = report(&world.sh(&format!("storecache save {there}")));
     world.sh("cp /disk /after; umount /entries; mount -o loop /after /entries");
