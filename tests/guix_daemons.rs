@@ -542,9 +542,20 @@ fn assert_the_second_was_restarted(world: &World, first: u32, second: u32) {
 
 #[test]
 fn a_bare_daemon_that_somebody_else_starts_again_is_not_started_twice() {
+    assert_left_to_its_supervisor("guix-daemon --build-users-group=guixbuild --no-substitutes");
+}
+
+#[test]
+fn a_supervisor_is_waited_for_until_its_daemon_is_up() {
+    // What takes this long is the way from the supervisor's fork to the daemon's socket.
+    assert_left_to_its_supervisor(
+        "(sleep 2; exec guix-daemon --build-users-group=guixbuild --no-substitutes)",
+    );
+}
+
+/// Restores below a daemon that a supervisor runs which storecache knows nothing of.
+fn assert_left_to_its_supervisor(daemon: &str) {
     let world = wiped(Role::GuixRoot, false);
-    let daemon = "guix-daemon --build-users-group=guixbuild --no-substitutes";
-    // A supervisor that storecache knows nothing of.
     let keep_up = format!("while :; do {daemon}; done </dev/null >>/var/log/guix-daemon.log 2>&1");
     world.ok(["setsid", "--fork", "bash", "-c", &keep_up]);
     let before = poll::until("the daemon", SOON, || world.listener(SOCKET).ok_or("none"));
@@ -552,10 +563,10 @@ fn a_bare_daemon_that_somebody_else_starts_again_is_not_started_twice() {
     let supervisor = parent(before);
     let restored = restore(&world);
     assert_eq!(why(&restored), format!("process {before} listens on its socket"));
-    assert_restored(&world);
     let now = world.listener(SOCKET).unwrap();
     assert_ne!(now, before);
     assert_eq!(parent(now), supervisor, "it is the supervisor's");
+    assert_restored(&world);
 }
 
 #[test]

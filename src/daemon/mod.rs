@@ -14,6 +14,7 @@ mod program;
 mod protocol;
 mod rivals;
 mod shepherd;
+mod supervisor;
 mod systemd;
 
 pub use choice::{Daemon, DaemonChoice};

@@ -2,6 +2,7 @@
 
 use super::program::Program;
 use super::protocol::connect;
+use super::supervisor::Supervisor;
 use super::{ProcessContext, procfs};
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -105,6 +106,7 @@ fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
 /// How a process was started, and what it had open.
 pub struct Recipe {
     process: OwnedFd,
+    supervisor: Option<Supervisor>,
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
@@ -158,6 +160,7 @@ impl Recipe {
         let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
         Ok(Recipe {
             process,
+            supervisor: Supervisor::of(pid),
             program: Program::of(pid)?.path,
             arguments: procfs::words(pid, "cmdline")?,
             environment: procfs::environment(pid)?,
@@ -169,10 +172,17 @@ impl Recipe {
 
     /// Starts the program with the same arguments, directory, environment and output, unless the
     /// process still runs, or somebody else listens on its socket by now: whoever keeps it up has
-    /// started it already, and a second one would take the socket away from the first.
+    /// started it already. One that is about to is waited for.
     pub fn start(&self, socket: &Path) -> Result<()> {
+        if !has_ended(&self.process, Duration::ZERO)? {
+            return Ok(());
+        }
         // A listener that cannot be seen from here listens all the same.
-        if !has_ended(&self.process, Duration::ZERO)? || !matches!(listener(socket), Ok(None)) {
+        let is_up = || !matches!(listener(socket), Ok(None));
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.await_start(&self.arguments, is_up);
+        }
+        if is_up() {
             return Ok(());
         }
         let about = || format!("start {}", self.program.display());

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -9,6 +11,11 @@ use std::path::PathBuf;
 
 /// Where a line that names a process is cut: some carry a whole script.
 const COMMAND_LIMIT: usize = 120;
+
+/// Fields of `stat`, from the state on: what precedes it is the name, which may hold anything
+/// (`man 5 proc_pid_stat`).
+const PARENT: usize = 1;
+const START_TIME: usize = 19;
 
 pub fn directory(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
@@ -48,11 +55,34 @@ pub fn descends(pid: u32, ancestor: u32) -> bool {
     line.any(|pid| pid == ancestor)
 }
 
-fn parent(pid: u32) -> Option<u32> {
+/// The process that started it, or that took it over from one that has ended.
+pub fn parent(pid: u32) -> Option<u32> {
+    stat(pid, PARENT).and_then(|pid| pid.try_into().ok()).filter(|&pid| pid != 0)
+}
+
+/// When it was forked, in ticks of the kernel since boot.
+pub fn started_at(pid: u32) -> Option<u64> {
+    stat(pid, START_TIME)
+}
+
+/// Now, as [`started_at`] tells it.
+pub fn ticks_now() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let of_second =
+        u64::try_from(now.tv_nsec).unwrap_or(0) * clock_ticks_per_second() / 1_000_000_000;
+    u64::try_from(now.tv_sec).unwrap_or(0) * clock_ticks_per_second() + of_second
+}
+
+/// Those that can be seen from here.
+pub fn all() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn stat(pid: u32, field: usize) -> Option<u64> {
     let stat = std::fs::read_to_string(directory(pid).join("stat")).ok()?;
-    // After the name, which may hold anything: state, parent (man 5 proc_pid_stat).
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(1)?.parse().ok().filter(|&pid| pid != 0)
+    rest.split_whitespace().nth(field)?.parse().ok()
 }
 
 /// The process for people: `process 7 (nix-daemon --daemon)`.

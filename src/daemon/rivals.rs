@@ -17,9 +17,7 @@ pub fn of(name: &str, root: &Path, socket: &Path, listener: Option<u32>) -> Vec<
     let live = listener.map(|pid| held(pid).collect::<HashSet<_>>()).unwrap_or_default();
     let mut lost = bound_at(socket);
     lost.retain(|socket| !live.contains(socket));
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let rivals = pids.filter(|&pid: &u32| {
+    let rivals = procfs::all().filter(|&pid| {
         is_called(pid, name)
             && is_below(pid, root)
             && !listens_elsewhere(pid, socket)

@@ -1,0 +1,52 @@
+//! Whoever started a bare daemon, and may start it again as soon as it has ended: a loop in a shell,
+//! a supervisor that we know nothing of. A second daemon beside theirs would take the socket away
+//! from the first.
+
+use super::procfs;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take from its fork to its socket before another one is started. Reached
+/// only where the parent of the daemon forks for a purpose of its own.
+const PATIENCE: Duration = Duration::from_secs(10);
+const STEP: Duration = Duration::from_millis(2);
+
+/// The parent of a daemon, at a time when the daemon still ran.
+pub struct Supervisor {
+    pid: u32,
+    /// What it runs; a child that has not called `exec` yet runs the same.
+    program: PathBuf,
+    /// In ticks of the kernel since boot.
+    seen_at: u64,
+}
+
+impl Supervisor {
+    /// Nothing where the parent cannot be seen from here.
+    pub fn of(daemon: u32) -> Option<Self> {
+        let pid = procfs::parent(daemon)?;
+        Some(Supervisor { pid, program: program(pid)?, seen_at: procfs::ticks_now() })
+    }
+
+    /// Waits while a daemon of these arguments that it has started since is not up, until `is_up`.
+    pub fn await_start(&self, arguments: &[OsString], is_up: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.is_starting(arguments) && !is_up() && Instant::now() < deadline {
+            sleep(STEP);
+        }
+    }
+
+    fn is_starting(&self, arguments: &[OsString]) -> bool {
+        procfs::all().any(|pid| {
+            procfs::parent(pid) == Some(self.pid)
+                && procfs::started_at(pid).is_some_and(|ticks| ticks > self.seen_at)
+                && (program(pid).as_ref() == Some(&self.program)
+                    || procfs::words(pid, "cmdline").is_ok_and(|words| words == arguments))
+        })
+    }
+}
+
+fn program(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(procfs::directory(pid).join("exe")).ok()
+}
