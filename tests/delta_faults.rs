@@ -81,13 +81,17 @@ fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Ite
         .map(|key| (key.to_owned(), service.version_of(key), service.content(key)))
         .into();
 
-    world.wipe_store();
-    let before = service.seen(At::Range).len();
-    through(&world, &service, "restore", &[]);
-    assert_same(&whole, &picture(&world));
-    // Of each file both ends, and then frames.
-    let ranges = service.seen(At::Range).len() - before;
-    assert!(ranges >= 6, "{ranges}");
+    // Of all of it, and of the part that lacks.
+    let ranges = [World::wipe_store, keep_leaves].map(|prepare| {
+        prepare(&world);
+        let before = service.seen(At::Range).len();
+        through(&world, &service, "restore", &[]);
+        assert_same(&whole, &picture(&world));
+        // Of each file both ends, and then frames.
+        let ranges = service.seen(At::Range).len() - before;
+        assert!(ranges >= 6, "{ranges}");
+        ranges
+    });
 
     for (number, (before, times, fault, comes)) in troubles.into_iter().enumerate() {
         // By turns nothing is there, and all that nothing refers to.
@@ -108,7 +112,7 @@ fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Ite
         let after = match before {
             OwnEnd => 1,
             BaseEnd => 3,
-            Last => ranges - 1,
+            Last => ranges[usize::from(part)] - 1,
         };
         let faults = repeat_n(Fault::Slow, after).chain(repeat_n(fault, times));
         service.goes_wrong(At::Range, faults);

@@ -398,17 +398,36 @@ fn a_stalled_range_alone_is_asked_for_again_on_a_new_connection() {
     reader.read_at(1_000_000, &mut bytes).unwrap();
     assert!(bytes == content[1_000_000..29_000_000]);
     let asked = &service.seen(At::Range)[before.len()..];
-    // Four ranges of 8 MiB at most, and the second half of the one that stalled.
-    assert_eq!(asked.len(), 5);
-    let again = &asked[4];
-    assert!(asked[..4].iter().chain(&before).all(|one| one.connection != again.connection));
+    // Ranges of 1, 1, 2, 2, 4, 4 and 8 MiB and the rest, and the second half of the one that stalled.
+    assert_eq!(asked.len(), 9);
+    let again = &asked[8];
+    assert!(asked[..8].iter().chain(&before).all(|one| one.connection != again.connection));
     let length = |range: &str| {
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         last.parse::<u64>().unwrap() - first.parse::<u64>().unwrap() + 1
     };
     let lengths: Vec<_> = asked.iter().map(|one| length(&one.headers["range"])).collect();
-    assert_eq!(lengths[..4].iter().sum::<u64>(), 28_000_000);
-    assert!(lengths[..4].iter().any(|&whole| lengths[4] < whole && lengths[4] >= whole / 2));
+    assert_eq!(lengths[..8].iter().sum::<u64>(), 28_000_000);
+    assert!(lengths[..8].iter().any(|&whole| lengths[8] < whole && lengths[8] >= whole / 2));
+}
+
+#[test]
+fn the_end_that_was_read_for_its_index_is_not_fetched_again() {
+    let service = CacheService::start();
+    let backend = backend(&service, Version::V2);
+    let content = content(1_000_000);
+    let name = save(&backend, "k", &content).unwrap();
+    let mut reader = backend.open(&name).unwrap();
+    reader.read_at(999_000, &mut [0; 1000]).unwrap();
+    let before = service.seen(At::Range).len();
+    reader.expect(&[100_000..900_000, 900_000..950_000]);
+    let mut bytes = vec![0; 800_000];
+    reader.read_at(100_000, &mut bytes).unwrap();
+    assert!(bytes == content[100_000..900_000]);
+    let asked = &service.seen(At::Range)[before..];
+    let tail = 1_000_000 - (256 << 10);
+    let ranges: Vec<_> = asked.iter().map(|one| one.headers["range"].clone()).collect();
+    assert_eq!(ranges, [format!("bytes=100000-{}", tail - 1)]);
 }
 
 #[test]

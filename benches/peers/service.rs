@@ -3,7 +3,7 @@
 //! The peer is the usual recipe: the official client brings an archive back, and `sudo tar` unpacks it. Both
 //! read from the same Azurite, by signed URLs, in the ways that they choose on GitHub: the client, which
 //! goes by the name of the host, sees one of Azure's. Neither waits for the disk, as on GitHub's own runners.
-//! The servers use the processors that are measured.
+//! The servers use the processors that are measured; the blobs are in a file system in memory.
 
 use std::fs;
 use std::thread;
@@ -66,11 +66,12 @@ fn on_a_thread(
     let corpus = bench.small()?;
     let ground = &bench.ground;
     let (out, entries) = (ground.directory("out")?, ground.directory("service")?);
+    let blobs = ground.memory()?;
     let (root, count) = (&corpus.root, bench.rounds);
     let (series, bytes) = thread::scope(|threads| {
         let measured = threads.spawn(|| -> Result<_> {
             let link = Link::enter()?;
-            let azurite = Azurite::at(SERVERS);
+            let azurite = Azurite::at(SERVERS, blobs.path());
             let by_name = Arc::new(AtomicBool::new(false));
             let service =
                 CacheService::at(SERVERS, Some(azurite.signer_by_name(&by_name)));

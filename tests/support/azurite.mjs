@@ -1,11 +1,11 @@
 // Starts Azurite's blob service and makes a container; prints the port; ends when its input does.
-//   node azurite.mjs PEERS [ADDRESS]
+//   node azurite.mjs PEERS [ADDRESS [DIRECTORY]]      keeps blobs in its memory, or in the directory
 import { spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { createServer, connect } from 'node:net'
 import { pathToFileURL } from 'node:url'
 
-const [peers, host = '127.0.0.1'] = process.argv.slice(2)
+const [peers, host = '127.0.0.1', directory] = process.argv.slice(2)
 const require = createRequire(`${peers}/package.json`)
 const free = await new Promise((resolve) => {
     const server = createServer().listen(0, host, () => {
@@ -15,7 +15,7 @@ const free = await new Promise((resolve) => {
 })
 const azurite = spawn(process.execPath, [
     `${peers}/node_modules/azurite/dist/src/blob/main.js`, '--silent', '--disableTelemetry',
-    '--inMemoryPersistence', '--blobHost', host, '--blobPort', String(free),
+    ...directory ? ['--location', directory] : ['--inMemoryPersistence'], '--blobHost', host, '--blobPort', String(free),
 ], { stdio: ['ignore', 'ignore', 'inherit'] })
 azurite.on('exit', (code) => process.exit(code ?? 1))
 process.stdin.on('end', () => azurite.kill('SIGKILL')).resume()

@@ -76,12 +76,20 @@ pub struct Azurite {
 
 impl Azurite {
     pub fn start() -> Azurite {
-        Azurite::at("127.0.0.1")
+        Azurite::by("127.0.0.1", script("azurite.mjs"))
     }
 
-    /// On another address of this machine.
-    pub fn at(host: &str) -> Azurite {
-        let server = NodePeer::start(script("azurite.mjs").arg(host));
+    /// On another address of this machine, with the blobs in a directory. Those in its memory keep the
+    /// collector of Node at work: 1.8 s of a processor for 330 MB that are read in ranges, of which
+    /// 0.5 s are the server's own.
+    pub fn at(host: &str, directory: &Path) -> Azurite {
+        let mut script = script("azurite.mjs");
+        script.arg(host).arg(directory);
+        Azurite::by(host, script)
+    }
+
+    fn by(host: &str, mut script: Command) -> Azurite {
+        let server = NodePeer::start(&mut script);
         let port = server.line.parse().expect("Azurite did not start");
         Azurite { host: host.to_owned(), port, _server: server }
     }

@@ -19,6 +19,11 @@ const DIRECT: usize = 4;
 /// What is fetched of the end of an entry when a part of it is read: its index is there.
 const TAIL: u64 = 256 << 10;
 
+/// The first ranges of what was planned: all that are on their way share the link, and nothing can be
+/// unpacked before the first one is whole. Two have this size, in bytes, and the next two twice as much,
+/// until they are as large as any.
+const FIRST: u64 = 1 << 20;
+
 /// Ranges on their way at a time, as long as memory is left for them.
 const PARALLEL: usize = 32;
 
@@ -133,12 +138,8 @@ impl Reader {
             return Ok(());
         }
         // The rest may be there already: the end of an index that is longer than the tail.
-        let rest = self
-            .kept
-            .iter()
-            .find(|(from, bytes)| (at..end).contains(from) && end <= from + bytes.len() as u64);
         let mut buffer = buffer;
-        if let Some((from, bytes)) = rest {
+        if let Some((from, bytes)) = self.kept_end_of(&(at..end)) {
             let (before, behind) = buffer.split_at_mut((from - at) as usize);
             behind.copy_from_slice(&bytes[..behind.len()]);
             buffer = before;
@@ -158,6 +159,13 @@ impl Reader {
         self.kept
             .iter()
             .find(|(from, bytes)| *from <= range.start && range.end <= from + bytes.len() as u64)
+    }
+
+    /// The part that holds the end of a range and not its beginning.
+    fn kept_end_of(&self, range: &Range<u64>) -> Option<&(u64, Vec<u8>)> {
+        self.kept
+            .iter()
+            .find(|(from, bytes)| range.contains(from) && range.end <= from + bytes.len() as u64)
     }
 
     /// What nobody planned: at once, in parallel ranges.
@@ -222,8 +230,11 @@ impl ReadAt for Reader {
         let missing = ranges.iter().filter(|range| {
             !range.is_empty() && range.end <= self.size && self.kept_from(range).is_none()
         });
-        self.planned =
-            join(missing.cloned()).into_iter().flat_map(|range| cut(range, self.range)).collect();
+        let missing = missing.map(|range| match self.kept_end_of(range) {
+            Some((from, _)) => range.start..*from,
+            None => range.clone(),
+        });
+        self.planned = ramp(join(missing), self.range);
         self.coming.clear();
         self.ask_ahead();
     }
@@ -284,6 +295,21 @@ fn join(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     joined
 }
 
+/// In pieces that grow from [`FIRST`] bytes to at most so many.
+fn ramp(ranges: Vec<Range<u64>>, most: u64) -> VecDeque<Range<u64>> {
+    let mut pieces = VecDeque::new();
+    for mut range in ranges {
+        while !range.is_empty() {
+            let doublings = u32::try_from(pieces.len() / 2).unwrap_or(u32::MAX);
+            let size = FIRST.saturating_mul(2_u64.saturating_pow(doublings)).min(most.max(1));
+            let end = range.end.min(range.start.saturating_add(size));
+            pieces.push_back(range.start..end);
+            range.start = end;
+        }
+    }
+    pieces
+}
+
 /// In pieces of at most so many bytes.
 fn cut(range: Range<u64>, most: u64) -> Vec<Range<u64>> {
     let starts = (range.start..range.end).step_by(most.max(1) as usize);
@@ -309,5 +335,23 @@ mod tests {
         // What is read backwards is read as it is asked for.
         assert_eq!(joined(&[(50, 60), (10, 20)]), [(50, 60), (10, 20)]);
         assert!(joined(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_first_ranges_are_small_and_together_they_are_what_was_asked_for() {
+        let sizes = |ranges: &[Range<u64>], most| -> Vec<u64> {
+            ramp(ranges.to_vec(), most).iter().map(|range| range.end - range.start).collect()
+        };
+        let whole = 7..7 + 32 * FIRST;
+        let mega = [1, 1, 2, 2, 4, 4, 8, 8, 2].map(|count| count * FIRST);
+        assert_eq!(sizes(std::slice::from_ref(&whole), 8 * FIRST), mega);
+        assert_eq!(sizes(&[5..6, 10..13], 1), [1; 4], "however little memory there is");
+        let pieces = ramp(vec![3..4, whole.clone()], 8 * FIRST);
+        let mut at = whole.start;
+        for piece in pieces.iter().skip(1) {
+            assert_eq!(piece.start, at);
+            at = piece.end;
+        }
+        assert_eq!((pieces[0].clone(), at), (3..4, whole.end));
     }
 }
