@@ -5,12 +5,12 @@ mod support;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{CWD, Mode, mknodat};
+use rustix::fs::{CWD, Mode, XattrFlags, mknodat, setxattr};
 use support::place::{self, Place, assert_same_tree, set_mtime};
 use support::runs::report;
 
@@ -53,6 +53,44 @@ fn a_wiped_directory_comes_back_with_owners_modes_times_and_links() {
     assert_eq!(entry("same-file").same_file_as, Some("one".into()));
     assert_eq!(entry("").gid, 1002);
     assert_eq!(place.leftovers(), [""; 0]);
+}
+
+#[test]
+fn what_the_directory_above_gives_to_new_files_does_not_stick() {
+    let place = Place::filled();
+    let neighbours = place.host(TOOL).join("neighbours");
+    fs::create_dir(&neighbours).unwrap();
+    let kinds = [(0, 0, 0o644), (0, 77, 0o644), (0, 77, 0o666), (9, 77, 0o666), (0, 77, 0o640)];
+    for (number, (uid, gid, mode)) in kinds.iter().chain(&kinds).enumerate() {
+        let file = neighbours.join(number.to_string());
+        fs::write(&file, number.to_string()).unwrap();
+        chown(&file, Some(*uid), Some(*gid)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(*mode)).unwrap();
+    }
+    let before = place.tree(TOOL);
+    place.save(&[TOOL]);
+    place.remove(TOOL);
+
+    // Group 77 for what is made here, and nothing for others.
+    let above = place.host(TOOL).parent().unwrap().to_owned();
+    chown(&above, None, Some(77)).unwrap();
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o2755)).unwrap();
+    // Version 2, then tag, rights and no id of owner, group and others (Linux:include/uapi/linux/posix_acl_xattr.h).
+    let list: Vec<u8> = [(1_u16, 7_u16), (4, 7), (0x20, 0)]
+        .iter()
+        .flat_map(|(tag, rights)| {
+            [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &[0xff; 4]].concat()
+        })
+        .collect();
+    let list = [&2_u32.to_le_bytes()[..], &list].concat();
+    setxattr(&above, "system.posix_acl_default", &list, XattrFlags::empty()).unwrap();
+    let probe = above.join("probe");
+    fs::write(&probe, "").unwrap();
+    let probe = fs::metadata(&probe).unwrap();
+    assert_eq!((probe.gid(), probe.mode() & 0o7777), (77, 0o660), "it matters");
+
+    place.restore(&[TOOL], &[]);
+    assert_same_tree(&before, &place.tree(TOOL));
 }
 
 #[test]

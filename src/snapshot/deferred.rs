@@ -54,7 +54,7 @@ impl Deferred {
             if long.written != size || file.metadata()?.len() != size {
                 return damaged("parts of it are missing");
             }
-            finish_file(&file, attributes)?;
+            finish_file(&file, attributes, &mut None)?;
         }
         for (path, target) in self.links {
             let (from, from_name) = targets.locate(&target)?;

@@ -57,15 +57,34 @@ pub fn create(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<File> {
     Ok(File::from(fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777))?))
 }
 
+/// What a file has that was just made: a mount option, the directory or its access list may have changed
+/// what was asked for. The next file in that directory of which the same is asked has the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Born {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
 /// Owner, mode and time of a file that [`create`] has made. The mode comes after the owner, since a
-/// change of owner clears setuid and setgid.
-pub fn finish_file(file: &File, attributes: Attributes) -> Result<()> {
-    let stat = fs::fstat(file)?;
-    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
-        fs::fchown(file, uid(attributes), gid(attributes))?;
-    }
-    if stat.st_mode & 0o7777 != attributes.mode {
-        fs::fchmod(file, Mode::from_raw_mode(attributes.mode))?;
+/// change of owner clears setuid and setgid. `neighbour` is what the last one in its directory was born
+/// with, and then this one.
+pub fn finish_file(
+    file: &File,
+    attributes: Attributes,
+    neighbour: &mut Option<Born>,
+) -> Result<()> {
+    let Attributes { uid: owner, gid: group, mode, .. } = attributes;
+    if *neighbour != Some(Born { uid: owner, gid: group, mode }) {
+        let stat = fs::fstat(file)?;
+        if (stat.st_uid, stat.st_gid) != (owner, group) {
+            fs::fchown(file, uid(attributes), gid(attributes))?;
+        }
+        let born = stat.st_mode & 0o7777;
+        if born != mode {
+            fs::fchmod(file, Mode::from_raw_mode(mode))?;
+        }
+        *neighbour = Some(Born { uid: stat.st_uid, gid: stat.st_gid, mode: born });
     }
     fs::futimens(file, &times(attributes))?;
     Ok(())

@@ -9,7 +9,8 @@ use super::deferred::{Deferred, finish_directories};
 use super::index::unescape_path;
 use super::member::{Attributes, Kind, Member, below, components, decode, prefixes, take_content};
 use super::place::{
-    create, finish_file, last, make_directory, make_parents, open_parent, parent_of, set_attributes,
+    Born, create, finish_file, last, make_directory, make_parents, open_parent, parent_of,
+    set_attributes,
 };
 use super::targets::{Target, Targets, Wanted};
 use super::twins::{Twin, Twins};
@@ -157,7 +158,15 @@ struct Worker {
     decompressor: zstd::bulk::Decompressor<'static>,
     raw: Vec<u8>,
     /// The directory of the last file: neighbours in a frame mostly share it.
-    last_parent: Option<(Vec<u8>, Arc<OwnedFd>)>,
+    last_parent: Option<Parent>,
+}
+
+/// A directory that files are made in.
+struct Parent {
+    key: Vec<u8>,
+    directory: Arc<OwnedFd>,
+    /// What the last file in it was made with.
+    born: Option<Born>,
 }
 
 /// What a member belongs to.
@@ -253,12 +262,12 @@ impl Shared {
         let path = wanted.path(below);
         match &member.kind {
             Kind::Directory => {
-                let parent = worker.parent(&wanted.target, &path)?.as_fd();
+                let parent = worker.parent(&wanted.target, &path)?.directory.as_fd();
                 make_directory(parent, last(&path))?;
                 wanted.directory(path, attributes);
             }
             Kind::Symlink(target) => {
-                let parent = worker.parent(&wanted.target, &path)?.as_fd();
+                let parent = worker.parent(&wanted.target, &path)?.directory.as_fd();
                 let name = Path::new(OsStr::from_bytes(last(&path)));
                 fs::symlinkat(OsStr::from_bytes(target), parent, name)?;
                 set_attributes(parent, name, attributes, false)?;
@@ -270,7 +279,8 @@ impl Shared {
                 self.deferred().link(&member.path, target);
             }
             Kind::File(size) if content.len() as u64 == *size => {
-                let parent = Arc::clone(worker.parent(&wanted.target, &path)?);
+                let Parent { directory, born, .. } = worker.parent(&wanted.target, &path)?;
+                let parent = Arc::clone(directory);
                 let twin = Twin { content, mode: attributes.mode, parent, path };
                 // In plain directories, which keep attributes, equal files may have different ones.
                 if shares && self.owner.is_some() && twins.link(&twin) {
@@ -279,7 +289,7 @@ impl Shared {
                 let file = create(twin.parent.as_fd(), last(&twin.path), attributes.mode)?;
                 file.write_all_at(content, 0)?;
                 self.bytes.fetch_add(*size, Ordering::Relaxed);
-                finish_file(&file, attributes)?;
+                finish_file(&file, attributes, born)?;
                 twins.wrote(twin);
             }
             Kind::File(size) => {
@@ -300,7 +310,7 @@ impl Shared {
         part: &[u8],
     ) -> Result<()> {
         let path = home.wanted.path(home.below);
-        let parent = worker.parent(&home.wanted.target, &path)?.as_fd();
+        let parent = worker.parent(&home.wanted.target, &path)?.directory.as_fd();
         let file = {
             let mut deferred = self.deferred();
             let long = deferred.long_file(archive_path);
@@ -352,25 +362,27 @@ impl Shared {
 }
 
 impl Worker {
-    fn parent(&mut self, target: &Target, path: &[u8]) -> Result<&Arc<OwnedFd>> {
+    fn parent(&mut self, target: &Target, path: &[u8]) -> Result<&mut Parent> {
         let parent = parent_of(path);
         let key = [&target.directory.as_raw_key(), parent].concat();
-        if self.last_parent.as_ref().is_none_or(|(known, _)| *known != key) {
-            let base = target.directory.as_fd();
-            let directory = match open_parent(base, path) {
-                Err(Errno::NOENT) => {
-                    // The frame with the directory's own header may not have come yet.
-                    make_parents(base, parent)?;
-                    open_parent(base, path)?
-                }
-                other => other?,
-            };
-            self.last_parent = Some((key, Arc::new(directory)));
+        let known = self.last_parent.take().filter(|known| known.key == key);
+        let parent = match known {
+            Some(known) => known,
+            None => Parent { key, directory: Arc::new(open_or_make(target, path)?), born: None },
+        };
+        Ok(self.last_parent.insert(parent))
+    }
+}
+
+fn open_or_make(target: &Target, path: &[u8]) -> Result<OwnedFd> {
+    let base = target.directory.as_fd();
+    match open_parent(base, path) {
+        Err(Errno::NOENT) => {
+            // The frame with the directory's own header may not have come yet.
+            make_parents(base, parent_of(path))?;
+            Ok(open_parent(base, path)?)
         }
-        match &self.last_parent {
-            Some((_, directory)) => Ok(directory),
-            None => bail!("no parent directory"),
-        }
+        other => Ok(other?),
     }
 }
 
