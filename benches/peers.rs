@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use peers::record::Record;
-use peers::{Bench, PARTS, Part, machine, plot, table};
+use peers::{Bench, PARTS, Part, files, machine, plot, table};
 
 /// What the command line asks for.
 struct Asked {
@@ -31,7 +31,12 @@ struct Asked {
 }
 
 fn main() -> ExitCode {
-    match measure() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = match &words[..] {
+        [first, rest @ ..] if first == files::OPTION => files::run(rest),
+        _ => measure(words),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -40,8 +45,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure() -> Result<()> {
-    let Some(asked) = asked(std::env::args().skip(1))? else {
+fn measure(words: Vec<String>) -> Result<()> {
+    let Some(asked) = asked(words.into_iter())? else {
         print!("{}", table::parts());
         return Ok(());
     };
@@ -109,7 +114,9 @@ fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
 /// Where this machine has its files is nobody else's business.
 fn without_places(text: &str) -> String {
     let cache = support::cache::directory();
+    let this = std::env::current_exe().unwrap_or_default();
     text.replace(env!("CARGO_BIN_EXE_storecache"), "storecache")
+        .replace(&*this.to_string_lossy(), "bench")
         .replace(&*cache.to_string_lossy(), "$STORECACHE_TEST_CACHE")
 }
 

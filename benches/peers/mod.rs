@@ -5,6 +5,7 @@
 
 mod change;
 mod corpus;
+pub mod files;
 mod ground;
 mod link;
 mod nix;

@@ -2,20 +2,21 @@
 //!
 //! In a world with the newest Nix, or with that of Debian 13, whose daemon runs. We have to stop it and start
 //! it again. `nix copy` goes through it, as it does for all users but root, and past it, as root can, which
-//! is its fastest way.
+//! is its fastest way. Beside them are the files alone, which is the floor of all of them.
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::record::{Figure, Wanted, Work};
+use super::record::{Figure, Quantity, Wanted, Work};
 use super::shell::sh;
 use super::trial::{Contender, bytes_below, rounds};
-use super::{Bench, UNSYNCED, US};
+use super::{Bench, UNSYNCED, US, files};
 use crate::support::{Role, World};
 
 const COPY: &str = "nix copy --from file://";
 const PAST: &str = "nix copy past the daemon";
+const FILES: &str = "the files alone";
 const LONG: Duration = Duration::from_secs(600);
 
 /// Beside Nix 2.34.
@@ -46,6 +47,12 @@ fn restore(bench: &Bench, role: Role) -> Result<Work> {
     let saved = ours.replace("restore", "save");
     world.command(["bash", "-c", &saved]).user("runner").patience(LONG).ok();
 
+    let list = bench.ground.directory("list")?.join("files.json");
+    files::list(&corpus.root.join("nix/store"), &list)?;
+    let wiped = || {
+        world.wipe_store();
+        Ok(())
+    };
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let enter = format!("nsenter --all --target {} -- env -i {path}", world.init());
     let runner =
@@ -54,10 +61,7 @@ fn restore(bench: &Bench, role: Role) -> Result<Work> {
         let room: Vec<String> = format!("{enter} {user}").split(' ').map(str::to_owned).collect();
         let contender = Contender::new(name, script).in_room(&room).lands_on(&store);
         let contender = contender.reads(&world.backend().host_path());
-        contender.after(|| {
-            world.wipe_store();
-            Ok(())
-        })
+        contender.after(wiped)
     };
     let entries = world.backend().host_path();
     let theirs = bytes_below(&entries.join("binary-cache"))?;
@@ -67,6 +71,9 @@ fn restore(bench: &Bench, role: Role) -> Result<Work> {
         of(UNSYNCED, format!("{ours} --sync never"), runner).tells_bytes(),
         of(COPY, copy.clone(), "HOME=/root NIX_REMOTE=daemon").moves_bytes(theirs),
         of(PAST, copy, "HOME=/root").moves_bytes(theirs),
+        Contender::new(FILES, files::script(&list, &store.join("store"))?)
+            .lands_on(&store)
+            .after(wiped),
     ];
     let series = rounds(bench.rounds, &contenders)?;
     Ok(Work {
@@ -77,6 +84,12 @@ fn restore(bench: &Bench, role: Role) -> Result<Work> {
         figures: [COPY, PAST]
             .into_iter()
             .flat_map(|peer| Figure::runs_against(peer, Wanted::AtLeast(5.0)))
+            .chain([UNSYNCED, COPY].map(|of| Figure {
+                of: of.into(),
+                over: FILES.into(),
+                quantity: Quantity::Seconds,
+                wanted: Wanted::Nothing,
+            }))
             .collect(),
     })
 }

@@ -41,9 +41,15 @@ impl Supervisor {
         procfs::all().any(|pid| {
             procfs::parent(pid) == Some(self.pid)
                 && procfs::started_at(pid).is_some_and(|ticks| ticks > self.seen_at)
-                && (program(pid).as_ref() == Some(&self.program)
+                && (self.has_forked(pid)
                     || procfs::words(pid, "cmdline").is_ok_and(|words| words == arguments))
         })
+    }
+
+    /// Whether a child has not called `exec` yet. Those of init do so at once, and what else runs its
+    /// program below it, such as the manager of a user's session, stays.
+    fn has_forked(&self, child: u32) -> bool {
+        self.pid != 1 && program(child).as_ref() == Some(&self.program)
     }
 }
 
