@@ -181,7 +181,7 @@ impl Reader {
             self.kept.push((tail, bytes));
             return Ok(());
         }
-        let mut left = cut(at..end, self.range).into_iter();
+        let mut left = cut(vec![at..end], self.range, self.range).into_iter();
         let mut coming: VecDeque<Task> = VecDeque::new();
         let mut filled = 0;
         while filled < buffer.len() {
@@ -234,7 +234,7 @@ impl ReadAt for Reader {
             Some((from, _)) => range.start..*from,
             None => range.clone(),
         });
-        self.planned = ramp(join(missing), self.range);
+        self.planned = cut(join(missing), FIRST, self.range);
         self.coming.clear();
         self.ask_ahead();
     }
@@ -295,25 +295,19 @@ fn join(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     joined
 }
 
-/// In pieces that grow from [`FIRST`] bytes to at most so many.
-fn ramp(ranges: Vec<Range<u64>>, most: u64) -> VecDeque<Range<u64>> {
+/// In pieces that grow from `first` bytes to at most so many, twice as large after each second one.
+fn cut(ranges: Vec<Range<u64>>, first: u64, most: u64) -> VecDeque<Range<u64>> {
     let mut pieces = VecDeque::new();
     for mut range in ranges {
         while !range.is_empty() {
             let doublings = u32::try_from(pieces.len() / 2).unwrap_or(u32::MAX);
-            let size = FIRST.saturating_mul(2_u64.saturating_pow(doublings)).min(most.max(1));
+            let size = first.saturating_mul(2_u64.saturating_pow(doublings)).min(most).max(1);
             let end = range.end.min(range.start.saturating_add(size));
             pieces.push_back(range.start..end);
             range.start = end;
         }
     }
     pieces
-}
-
-/// In pieces of at most so many bytes.
-fn cut(range: Range<u64>, most: u64) -> Vec<Range<u64>> {
-    let starts = (range.start..range.end).step_by(most.max(1) as usize);
-    starts.map(|start| start..range.end.min(start + most.max(1))).collect()
 }
 
 #[cfg(test)]
@@ -340,13 +334,13 @@ mod tests {
     #[test]
     fn the_first_ranges_are_small_and_together_they_are_what_was_asked_for() {
         let sizes = |ranges: &[Range<u64>], most| -> Vec<u64> {
-            ramp(ranges.to_vec(), most).iter().map(|range| range.end - range.start).collect()
+            cut(ranges.to_vec(), FIRST, most).iter().map(|range| range.end - range.start).collect()
         };
         let whole = 7..7 + 32 * FIRST;
         let mega = [1, 1, 2, 2, 4, 4, 8, 8, 2].map(|count| count * FIRST);
         assert_eq!(sizes(std::slice::from_ref(&whole), 8 * FIRST), mega);
         assert_eq!(sizes(&[5..6, 10..13], 1), [1; 4], "however little memory there is");
-        let pieces = ramp(vec![3..4, whole.clone()], 8 * FIRST);
+        let pieces = cut(vec![3..4, whole.clone()], FIRST, 8 * FIRST);
         let mut at = whole.start;
         for piece in pieces.iter().skip(1) {
             assert_eq!(piece.start, at);
