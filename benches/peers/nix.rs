@@ -84,12 +84,12 @@ fn restore(bench: &Bench, role: Role) -> Result<Work> {
         figures: [COPY, PAST]
             .into_iter()
             .flat_map(|peer| Figure::runs_against(peer, Wanted::AtLeast(5.0)))
-            .chain([UNSYNCED, COPY].map(|of| Figure {
-                of: of.into(),
+            .chain([Figure {
+                of: UNSYNCED.into(),
                 over: FILES.into(),
                 quantity: Quantity::Seconds,
                 wanted: Wanted::Nothing,
-            }))
+            }])
             .collect(),
     })
 }

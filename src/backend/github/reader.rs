@@ -8,6 +8,7 @@ use anyhow::Result;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::iter::once;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -181,7 +182,7 @@ impl Reader {
             self.kept.push((tail, bytes));
             return Ok(());
         }
-        let mut left = cut(vec![at..end], self.range, self.range).into_iter();
+        let mut left = cut(once(at..end), self.range, self.range).into_iter();
         let mut coming: VecDeque<Task> = VecDeque::new();
         let mut filled = 0;
         while filled < buffer.len() {
@@ -296,7 +297,11 @@ fn join(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
 }
 
 /// In pieces that grow from `first` bytes to at most so many, twice as large after each second one.
-fn cut(ranges: Vec<Range<u64>>, first: u64, most: u64) -> VecDeque<Range<u64>> {
+fn cut(
+    ranges: impl IntoIterator<Item = Range<u64>>,
+    first: u64,
+    most: u64,
+) -> VecDeque<Range<u64>> {
     let mut pieces = VecDeque::new();
     for mut range in ranges {
         while !range.is_empty() {
