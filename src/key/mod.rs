@@ -4,13 +4,18 @@
 //! ingredient there is none. The room knows text and files of the work tree. It must not know
 //! stores or backends.
 
+mod git;
 mod ingredients;
 mod ladder;
 pub mod lint;
+mod tree;
 mod workflow;
+mod yaml;
 
+pub use git::{CommitTree, NoRepository, Repository};
 pub use ingredients::{Ingredient, gather};
 pub use ladder::{Ladder, Rung};
+pub use tree::{Tree, WorkTree};
 
 use crate::options::KeyOptions;
 use anyhow::Result;
@@ -38,7 +43,7 @@ impl Key {
         system: &str,
         version: impl FnOnce() -> Result<String>,
     ) -> Result<Self> {
-        let ingredients = gather(options)?;
+        let ingredients = gather(options, &WorkTree)?;
         if let Some(key) = &options.key {
             let ladder = Ladder::new(key, None, &options.restore_keys);
             return Ok(Key { text: key.clone(), ladder, ingredients });
