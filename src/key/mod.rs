@@ -8,13 +8,15 @@ mod git;
 mod ingredients;
 mod ladder;
 pub mod lint;
+mod semantic;
 mod tree;
 mod workflow;
 mod yaml;
 
 pub use git::{CommitTree, NoRepository, Repository};
-pub use ingredients::{Ingredient, gather};
+pub use ingredients::{Ingredient, Part, gather, hash};
 pub use ladder::{Ladder, Rung};
+pub use semantic::{Canonical, Dropped, Line, Unreadable};
 pub use tree::{Tree, WorkTree};
 
 use crate::options::KeyOptions;
@@ -22,7 +24,7 @@ use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// A key with all that it came from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Key {
     pub text: String,
     pub ladder: Ladder,
@@ -60,6 +62,11 @@ impl Key {
         };
         let ladder = Ladder::new(&text, Some(&fallback), &options.restore_keys);
         Ok(Key { text, ladder, ingredients })
+    }
+
+    /// What somebody should know who relies on this key.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.ingredients.iter().flat_map(|ingredient| &ingredient.notes).map(String::as_str)
     }
 
     /// Digest of each ingredient by name, for the head of a snapshot.
