@@ -9,13 +9,16 @@ mod ingredients;
 mod ladder;
 pub mod lint;
 mod tree;
+
+mod which;
 mod workflow;
 mod yaml;
 
 pub use git::{CommitTree, NoRepository, Repository};
 pub use ingredients::{Ingredient, gather};
 pub use ladder::{Ladder, Rung};
-pub use tree::{Tree, WorkTree};
+pub use tree::{Pattern, Tree, WorkTree};
+pub use which::store_workflow;
 
 use crate::options::KeyOptions;
 use anyhow::Result;

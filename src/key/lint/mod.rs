@@ -2,7 +2,7 @@
 //!
 //! One file for each kind of mistake. What cannot be known from the file is not held against it.
 
-mod caches;
+pub(super) mod caches;
 mod guards;
 mod hashes;
 mod keys;
