@@ -10,6 +10,7 @@ mod ladder;
 pub mod lint;
 mod semantic;
 mod tree;
+mod which;
 mod workflow;
 mod yaml;
 
@@ -17,7 +18,8 @@ pub use git::{CommitTree, NoRepository, Repository};
 pub use ingredients::{Ingredient, Part, gather, hash};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};
-pub use tree::{Tree, WorkTree};
+pub use tree::{Pattern, Tree, WorkTree};
+pub use which::store_workflow;
 
 use crate::options::KeyOptions;
 use anyhow::Result;
