@@ -1,11 +1,15 @@
 //! Every flag of every command, and how flags become options.
 
+mod key;
+
+pub use key::{KeyPart, KeyVerbArgs};
+
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
+    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions,
     WorkflowMode,
 };
 use crate::report;
@@ -185,19 +189,6 @@ impl Sync {
             Sync::Never => false,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub struct KeyVerbArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    key: KeyArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    /// Show every ingredient, what it matched and its digest
-    #[arg(long)]
-    explain: bool,
 }
 
 #[derive(Debug, Args)]
@@ -484,18 +475,6 @@ impl RestoreArgs {
             state: self.state,
             summary: self.summary,
             fail_on_miss: self.fail_on_miss,
-        })
-    }
-}
-
-impl KeyVerbArgs {
-    pub fn options(self) -> Result<ShowKey> {
-        Ok(ShowKey {
-            // The key of a plain store does not depend on its directories.
-            store: self.store.options_without_paths()?,
-            key: self.key.options()?,
-            output: self.output.options(),
-            explain: self.explain,
         })
     }
 }
