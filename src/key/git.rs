@@ -298,7 +298,7 @@ fn below_top(top: &Path, prefix: &Path, path: &Path) -> Option<PathBuf> {
 }
 
 /// Without dots; nothing where it leads above its start.
-fn normal(path: &Path) -> Option<PathBuf> {
+pub(super) fn normal(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {

@@ -41,6 +41,23 @@ pub fn bare(condition: &str) -> &str {
     }
 }
 
+/// The names that a text takes from a context, in lower case, as GitHub does not tell cases apart:
+/// `cache` of `steps.cache.outputs.key` or `steps['cache']`.
+pub fn names_of(context: &str, text: &str) -> Vec<String> {
+    let text = text.to_lowercase();
+    let is_of_name = |c: char| c.is_alphanumeric() || "_-".contains(c);
+    let name = |(at, _)| {
+        let rest = text.get(at + context.len()..)?.trim_start();
+        let rest = match rest.strip_prefix('.') {
+            Some(rest) => rest.trim_start(),
+            None => rest.strip_prefix('[')?.trim_start().strip_prefix('\'')?,
+        };
+        let end = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
+        Some(rest.get(..end)?.to_owned()).filter(|name| !name.is_empty())
+    };
+    text.match_indices(context).filter_map(name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +68,12 @@ mod tests {
         assert_eq!(tidy(" ${{ open "), " ${{ open ");
         assert_eq!(bare("${{ always() }}"), bare(" always()"));
         assert_eq!(bare("${{ a }} && ${{ b }}"), "${{ a }} && ${{ b }}");
+    }
+
+    #[test]
+    fn names_of_a_context() {
+        let text = "${{ steps.Cache.outputs.x || steps['b-2'].outcome }} steps. steps[ 'c' ] steps";
+        assert_eq!(names_of("steps", text), ["cache", "b-2", "c"]);
     }
 
     #[test]
