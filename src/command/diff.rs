@@ -43,6 +43,17 @@ fn run(options: &DiffKeys) -> Result<Ending> {
     let after = find(&options.after, options, repository.as_ref())?;
     let (key, mut notes) = ingredients(options, &before, &after)?;
     let (a, b) = (side(&before, &key, &mut notes), side(&after, &key, &mut notes));
+    for pattern in &key.hash_files {
+        let name = format!("files:{pattern}");
+        if ![&a, &b].iter().any(|side| side.digests.contains_key(&name)) {
+            bail!(
+                "--hash-files {pattern:?} matches no file in {} or in {}; correct the pattern, or leave \
+                 it out",
+                before.name,
+                after.name
+            );
+        }
+    }
     let moved = compare(&key, &a, &b)?;
     let same = moved.iter().all(|it| it.state.keeps_key());
     let hashes = [hash_of(&a.digests), hash_of(&b.digests)];
