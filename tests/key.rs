@@ -357,6 +357,31 @@ fn two_snapshots_tell_what_moved_between_them_and_where_their_commits_are_here_i
 }
 
 #[test]
+fn a_restore_by_a_prefix_says_what_of_the_key_moved() {
+    let project = Project::new();
+    let place = Place::filled();
+    project.write("a.lock", "1");
+    project.write("b.lock", "1");
+    let commit = project.commit();
+    saved(&project, &place, &commit, &["a.lock", "b.lock"]);
+    let restored = |patterns: &[&str]| {
+        let mut command = Command::new(place::binary());
+        command.args(["restore", "--store", "plain", "--path", "/opt/tool", "--json", "--root"]);
+        command.arg(place.root()).arg("--backend");
+        command.arg(format!("dir:{}", place.entries().display()));
+        command.args(patterns.iter().flat_map(|pattern| ["--hash-files", pattern]));
+        command.current_dir(project.path());
+        let told = report(&place::output(&mut command).ok());
+        (told["hit"].as_str().unwrap().to_owned(), told["moved"].clone())
+    };
+    let both = ["a.lock", "b.lock"];
+    assert_eq!(restored(&both), ("exact".into(), Value::Null));
+    project.write("a.lock", "2");
+    assert_eq!(restored(&both), ("prefix".into(), json!(["files:a.lock"])));
+    assert_eq!(restored(&["b.lock"]), ("prefix".into(), json!(["files:a.lock"])));
+}
+
+#[test]
 fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
     let project = Project::new();
     for (words, said) in [
