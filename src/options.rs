@@ -46,6 +46,11 @@ pub struct KeyOptions {
     pub in_job: bool,
 }
 
+impl KeyOptions {
+    /// First part of a key, where nobody says otherwise.
+    pub const PREFIX: &str = "storecache";
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum WorkflowMode {
     /// What of it can change the store, however it is written.
@@ -243,6 +248,8 @@ pub struct ShowKey {
     pub key: KeyOptions,
     pub output: OutputOptions,
     pub explain: bool,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
 }
 
 /// Two states whose keys are compared, as people name them: commits, `.` for the work tree, files or
@@ -252,6 +259,8 @@ pub struct DiffKeys {
     pub before: String,
     pub after: String,
     pub look: Look,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
 }
 
 #[derive(Debug, Clone)]
