@@ -113,11 +113,12 @@ impl Dice {
 struct Hand {
     dice: Dice,
     out: String,
+    after_block: bool,
 }
 
 impl Hand {
     fn write(value: &Yaml, seed: u64) -> String {
-        let mut hand = Hand { dice: Dice(seed), out: String::new() };
+        let mut hand = Hand { dice: Dice(seed), out: String::new(), after_block: false };
         if hand.dice.roll(3) == 0 {
             hand.out.push_str("---\n");
         }
@@ -129,12 +130,14 @@ impl Hand {
         match self.dice.roll(8) {
             0 => self.out.push('\n'),
             1 => self.out.push_str("# 'a remark: of {no} weight\n"),
-            2 => self.out.push_str("      # - indented\n"),
+            // After a block it would belong to that.
+            2 if !self.after_block => self.out.push_str("      # - indented\n"),
             _ => {}
         }
     }
 
     fn end_line(&mut self) {
+        self.after_block = false;
         self.out.push_str(["\n", "\n", "  \n", " # why\n"][self.dice.roll(4)]);
     }
 
@@ -231,6 +234,7 @@ impl Hand {
             let margin = if line.is_empty() { "" } else { &margin };
             self.out.push_str(&format!("{margin}{line}\n"));
         }
+        self.after_block = true;
     }
 
     fn scalar(&mut self, scalar: &Yaml) {
