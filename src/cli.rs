@@ -1,5 +1,9 @@
 //! Every flag of every command, and how flags become options.
 
+mod suggest;
+
+pub use suggest::SuggestArgs;
+
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
@@ -188,7 +192,10 @@ impl Sync {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct KeyVerbArgs {
+    #[command(subcommand)]
+    pub part: Option<KeyPart>,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
@@ -198,6 +205,11 @@ pub struct KeyVerbArgs {
     /// Show every ingredient, what it matched and its digest
     #[arg(long)]
     explain: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyPart {
+    Suggest(SuggestArgs),
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod retention;
 mod save;
 mod session;
 mod state;
+mod suggest;
 mod summary;
 mod verify;
 
@@ -27,6 +28,7 @@ pub use key::key;
 pub use lint::lint;
 pub use restore::restore;
 pub use save::save;
+pub use suggest::suggest;
 pub use verify::verify;
 
 use crate::options::OutputOptions;

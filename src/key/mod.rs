@@ -8,11 +8,12 @@ mod git;
 mod ingredients;
 mod ladder;
 pub mod lint;
+pub mod suggest;
 mod tree;
 mod workflow;
 mod yaml;
 
-pub use git::{CommitTree, NoRepository, Repository};
+pub use git::{CommitTree, NoRepository, ObjectId, Repository};
 pub use ingredients::{Ingredient, gather};
 pub use ladder::{Ladder, Rung};
 pub use tree::{Tree, WorkTree};
