@@ -393,8 +393,19 @@ struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
     /// How the workflow goes into the key
-    #[arg(long, value_enum, default_value_t = WorkflowMode::Bytes)]
+    #[arg(long, value_enum, default_value_t = WorkflowMode::Semantic)]
     workflow_mode: WorkflowMode,
+    /// Job of the workflow that the key is for [default: the one that keeps a store]
+    #[arg(long, value_name = "NAME")]
+    workflow_job: Option<String>,
+    /// Step of the workflow that matters, by its id, name or action, with wildcards; repeatable
+    /// [default: all of the job]
+    #[arg(long, value_name = "STEP")]
+    workflow_steps: Vec<String>,
+    /// Action whose version does not count, with wildcards, besides actions/checkout, actions/cache and
+    /// actions/upload-artifact; with ! in front one whose version does; repeatable
+    #[arg(long, value_name = "ACTION")]
+    ignore_pins: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -621,6 +632,10 @@ impl KeyArgs {
             hash_files: self.hash_files,
             workflow: self.workflow,
             workflow_mode: self.workflow_mode,
+            workflow_job: self.workflow_job,
+            workflow_steps: self.workflow_steps,
+            ignore_pins: self.ignore_pins,
+            in_job: false,
         })
     }
 }

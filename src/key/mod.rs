@@ -8,22 +8,26 @@ mod git;
 mod ingredients;
 mod ladder;
 pub mod lint;
+mod semantic;
 pub mod suggest;
 mod tree;
+mod which;
 mod workflow;
 mod yaml;
 
 pub use git::{CommitTree, NoRepository, ObjectId, Repository};
-pub use ingredients::{Ingredient, gather};
+pub use ingredients::{Ingredient, Part, gather, hash};
 pub use ladder::{Ladder, Rung};
-pub use tree::{Tree, WorkTree};
+pub use semantic::{Canonical, Dropped, Line, Unreadable};
+pub use tree::{Pattern, Tree, WorkTree};
+pub use which::store_workflow;
 
 use crate::options::KeyOptions;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// A key with all that it came from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Key {
     pub text: String,
     pub ladder: Ladder,
@@ -61,6 +65,11 @@ impl Key {
         };
         let ladder = Ladder::new(&text, Some(&fallback), &options.restore_keys);
         Ok(Key { text, ladder, ingredients })
+    }
+
+    /// What somebody should know who relies on this key.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.ingredients.iter().flat_map(|ingredient| &ingredient.notes).map(String::as_str)
     }
 
     /// Digest of each ingredient by name, for the head of a snapshot.

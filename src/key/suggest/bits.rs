@@ -52,7 +52,7 @@ impl Bits {
 
     /// Whether all of these are in `other`.
     pub fn is_within(&self, other: &Bits) -> bool {
-        self.without(other).is_empty()
+        self.0.iter().zip(&other.0).all(|(a, b)| a & !b == 0)
     }
 
     pub fn count(&self) -> usize {

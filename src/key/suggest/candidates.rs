@@ -3,7 +3,7 @@
 
 use super::{Candidate, Trace};
 use crate::key::git::{Files, ObjectId, Repository};
-use crate::key::ingredients::gather;
+use crate::key::ingredients::{FILES, SEMANTIC, WORKFLOW, gather};
 use crate::options::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result};
@@ -16,19 +16,13 @@ use std::rc::Rc;
 /// Files that become candidates at most; those that look like locks come first.
 const MOST: usize = 4000;
 
-/// How ingredients of patterns are called in a head.
-const FILES: &str = "files:";
-
-/// How that of a workflow is.
-const WORKFLOW: &str = "workflow";
-
 /// Something to put into a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ingredient {
     /// A pattern of `--hash-files` that snapshots were made with.
     Pattern(String),
-    /// The workflow that snapshots were made with; which one, no head tells.
-    SomeWorkflow,
+    /// The workflow that snapshots were made with, and how; which one, no head tells.
+    SomeWorkflow(WorkflowMode),
     /// A file of commits, by its path below the top.
     File(PathBuf),
     /// What a workflow of commits means.
@@ -42,7 +36,8 @@ impl Ingredient {
     pub fn name(&self) -> String {
         match self {
             Ingredient::Pattern(pattern) => format!("{FILES}{pattern}"),
-            Ingredient::SomeWorkflow => "the workflow that was in the key".into(),
+            Ingredient::SomeWorkflow(WorkflowMode::Semantic) => SEMANTIC.into(),
+            Ingredient::SomeWorkflow(_) => WORKFLOW.into(),
             Ingredient::File(path) => path.display().to_string(),
             Ingredient::Workflow(path) => format!("{} (what it means)", path.display()),
             Ingredient::Unknown(name) => name.clone(),
@@ -56,7 +51,7 @@ impl Ingredient {
             Ingredient::Pattern(_) => 1,
             Ingredient::Workflow(_) => 2,
             Ingredient::File(path) if is_workflow(path) => 3,
-            Ingredient::SomeWorkflow => 4,
+            Ingredient::SomeWorkflow(_) => 4,
             Ingredient::File(_) => 5,
             Ingredient::Unknown(_) => 6,
         }
@@ -95,7 +90,8 @@ pub fn of_heads(heads: &[&BTreeMap<String, Digest>]) -> Vec<Candidate> {
         let values: Vec<_> = heads.iter().map(|head| head.get(name)).collect();
         let ingredient = match name.strip_prefix(FILES) {
             Some(pattern) if is_one_line(pattern) => Ingredient::Pattern(pattern.to_owned()),
-            None if name == WORKFLOW => Ingredient::SomeWorkflow,
+            None if name == WORKFLOW => Ingredient::SomeWorkflow(WorkflowMode::Bytes),
+            None if name == SEMANTIC => Ingredient::SomeWorkflow(WorkflowMode::Semantic),
             _ => Ingredient::Unknown(name.escape_debug().to_string()),
         };
         Candidate { ingredient, trace: Trace::of(&values) }
@@ -169,7 +165,7 @@ fn is_one_line(text: &str) -> bool {
     text.trim() == text && !text.contains(char::is_control)
 }
 
-/// What workflows mean at each of the commits; not known where one cannot be read.
+/// What workflows mean at each of the commits; not known where one is not understood.
 fn meanings(
     repository: &Repository,
     commits: &[ObjectId],
@@ -200,6 +196,9 @@ fn meaning(
     files: &Rc<Files>,
     path: &Path,
 ) -> Option<Digest> {
+    if !files.contains_key(path) {
+        return Some(Digest::of(b""));
+    }
     let options = KeyOptions {
         key: None,
         restore_keys: Vec::new(),
@@ -207,7 +206,11 @@ fn meaning(
         version: None,
         hash_files: Vec::new(),
         workflow: Some(repository.top().join(path)),
-        workflow_mode: WorkflowMode::Bytes,
+        workflow_mode: WorkflowMode::Semantic,
+        workflow_job: None,
+        workflow_steps: Vec::new(),
+        ignore_pins: Vec::new(),
+        in_job: false,
     };
     let tree = repository.tree(commit.as_str(), Rc::clone(files));
     let ingredients = gather(&options, &tree).ok()?;

@@ -2,6 +2,7 @@
 
 use super::Ingredient;
 use super::candidates::is_workflow;
+use crate::options::WorkflowMode;
 use std::path::Path;
 
 /// Flags and inputs that put a set of ingredients into a key.
@@ -30,8 +31,10 @@ impl Flags {
                 Ingredient::Workflow(path) => flags.put_workflow(path, "semantic"),
                 Ingredient::File(path) if is_workflow(path) => flags.put_workflow(path, "bytes"),
                 Ingredient::File(path) => flags.hash_files.push(pattern_of(path)),
-                Ingredient::SomeWorkflow => {
-                    flags.workflow.get_or_insert((String::new(), "bytes"));
+                Ingredient::SomeWorkflow(mode) => {
+                    let semantic = *mode == WorkflowMode::Semantic;
+                    let mode = if semantic { "semantic" } else { "bytes" };
+                    flags.workflow.get_or_insert((String::new(), mode));
                 }
                 Ingredient::Unknown(name) => flags.unknown.push(name.clone()),
             }
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_step_takes_its_own_workflow_where_nobody_knows_another() {
-        let flags = Flags::of(&[Ingredient::SomeWorkflow]);
+        let flags = Flags::of(&[Ingredient::SomeWorkflow(WorkflowMode::Bytes)]);
         assert_eq!(flags.words(), ["--workflow", "FILE", "--workflow-mode", "bytes"]);
         assert_eq!(flags.inputs(), [("workflow-mode", "bytes".to_owned())]);
     }
