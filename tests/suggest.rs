@@ -5,10 +5,15 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use storecache::snapshot::{Base, BaseItem, DELTA, Digest};
 use support::Output;
+use support::cache_service::{self, CacheService};
+use support::forge::{Parts, item};
 use support::place::{Place, binary, output, set_mtime, storecache_in, truncate};
+use support::rest_service::RestService;
 use support::runs::report;
 
 /// The directory that is saved, below the root of a place.
@@ -116,6 +121,32 @@ fn candidate<'t>(told: &'t Value, name: &str) -> &'t Value {
     candidates.iter().find(|one| one["ingredient"] == name).unwrap_or(&Value::Null)
 }
 
+/// A snapshot of a Nix store with these items, made from the one at `file`; and where it is a delta, those
+/// that its base holds.
+fn of_nix(file: &Path, version: &str, own: &[&str], inherited: &[&str]) {
+    let mut parts = Parts::of(&fs::read(file).unwrap());
+    let store = &mut parts.head.store;
+    store.kind = "nix".into();
+    store.store_dir = "/nix/store".into();
+    store.version = version.into();
+    let frames = parts.items[0].frames;
+    parts.items = own.iter().map(|name| item(name, frames, 1)).collect();
+    parts.items_under = "nix/store".into();
+    if !inherited.is_empty() {
+        let entry = "base.20261126T120000.000000Z".to_owned();
+        let theirs = |name: &&str| BaseItem {
+            name: (*name).into(),
+            nar_hash: "sha256:00".into(),
+            used: None,
+        };
+        let items = inherited.iter().map(theirs).collect();
+        parts.head.format = DELTA;
+        parts.head.base = Some(entry.clone());
+        parts.base = Some(Base { entry, index: Digest::of(b""), items });
+    }
+    fs::write(file, parts.build()).unwrap();
+}
+
 /// Five commits in which `flake.lock` drives the store, and other files change now and then.
 fn driven_by_the_lock() -> History {
     let history = History::new();
@@ -134,8 +165,8 @@ fn the_file_that_drives_the_store_is_named_with_flags_and_inputs() {
     assert_eq!(ingredients(&told), ["flake.lock"]);
     let suggestion = &told["suggestion"];
     assert_eq!(suggestion["exact"], true);
-    assert_eq!(suggestion["flags"], serde_json::json!(["--hash-files", "flake.lock"]));
-    let inputs = serde_json::json!({ "hash-files": "flake.lock", "workflow-mode": "none" });
+    assert_eq!(suggestion["flags"], json!(["--hash-files", "flake.lock"]));
+    let inputs = json!({ "hash-files": "flake.lock", "workflow-mode": "none" });
     assert_eq!(suggestion["with"], inputs);
     assert_eq!((&told["changes"], &told["unchanged"]), (&2.into(), &2.into()));
     let source = candidate(&told, "src/main.c");
@@ -199,7 +230,7 @@ fn where_no_file_moved_with_the_store_nothing_is_suggested_and_it_is_said_why() 
     let told = history.told();
     assert_eq!(ingredients(&told), [""; 0]);
     assert_eq!(told["suggestion"]["exact"], false);
-    assert_eq!(told["suggestion"]["with"], serde_json::json!({}));
+    assert_eq!(told["suggestion"]["with"], json!({}));
     assert_eq!(told["suggestion"]["missed"].as_array().unwrap().len(), 1);
     assert!(told["reason"].as_str().unwrap().contains("no file of the repository"), "{told}");
     assert!(history.text().stdout.contains("no suggestion: the store changed, and no candidate"));
@@ -241,7 +272,7 @@ fn a_workflow_counts_by_what_it_means_and_is_given_as_one() {
     assert_eq!(meaning["without"], 0, "{told}");
     assert_eq!(candidate(&told, path)["without"], 1);
     assert_eq!(told["suggestion"]["exact"], true);
-    let with = serde_json::json!({ "workflow": path, "workflow-mode": "semantic" });
+    let with = json!({ "workflow": path, "workflow-mode": "semantic" });
     assert_eq!(told["suggestion"]["with"], with);
 }
 
@@ -262,7 +293,7 @@ fn the_heads_alone_are_enough_outside_of_a_repository() {
     let told = report(&output);
     assert_eq!(ingredients(&told), ["files:flake.lock"]);
     assert_eq!(told["suggestion"]["exact"], true);
-    assert_eq!(told["suggestion"]["flags"], serde_json::json!(["--hash-files", "flake.lock"]));
+    assert_eq!(told["suggestion"]["flags"], json!(["--hash-files", "flake.lock"]));
     let sources = candidate(&told, "files:*.c");
     assert_eq!((&sources["with"], &sources["without"]), (&1.into(), &1.into()));
 
@@ -407,4 +438,90 @@ fn a_file_that_is_none_is_an_error_and_files_go_without_a_backend() {
     assert!(missing.stderr.contains("open /nowhere/at/all"), "{missing}");
     let both = storecache_in(Path::new("/"), ["key", "suggest", "x", "--backend", "dir:/x"]);
     assert_eq!(both.code(), 2);
+}
+
+#[test]
+fn a_store_is_its_items_whether_a_delta_or_its_base_has_them() {
+    let history = History::new();
+    let runs: [(&str, &[&str], &[&str]); 4] = [
+        ("1", &["a-hello", "b-libc"], &[]),
+        ("1", &["a-hello"], &["b-libc"]),
+        ("2", &["c-sed"], &["b-libc"]),
+        ("2", &["b-libc", "c-sed"], &[]),
+    ];
+    for (number, (lock, own, inherited)) in runs.into_iter().enumerate() {
+        // What lies in the directories of a plain store is of no meaning here.
+        let file = history.run(&[("flake.lock", lock)], &format!("file-{number}"));
+        of_nix(&file, "2.8.0", own, inherited);
+    }
+    let told = history.told();
+    assert_eq!(told["store"]["kind"], "nix");
+    assert_eq!((&told["changes"], &told["unchanged"]), (&1.into(), &2.into()));
+    assert_eq!(ingredients(&told), ["flake.lock"]);
+    assert_eq!(told["suggestion"]["exact"], true);
+}
+
+#[test]
+fn what_comes_with_a_new_package_manager_needs_no_other_reason() {
+    let history = History::new();
+    for (lock, version, items) in [
+        ("1", "2.8.0", ["a-hello", "n-nix-2.8.0"]),
+        ("1", "2.9.0", ["a-hello", "o-nix-2.9.0"]),
+        ("2", "2.9.0", ["b-hello", "o-nix-2.9.0"]),
+        ("2", "2.9.0", ["b-hello", "o-nix-2.9.0"]),
+    ] {
+        let file = history.run(&[("flake.lock", lock)], "same");
+        of_nix(&file, version, &items, &[]);
+    }
+    let told = history.told();
+    assert_eq!((&told["version_changes"], &told["changes"]), (&1.into(), &1.into()));
+    assert_eq!(told["suggestion"]["exact"], true, "{told}");
+    let text = history.text().stdout;
+    assert!(text.contains("the version of the package manager changed 1 time;"), "{text}");
+}
+
+#[test]
+fn the_kind_of_store_can_be_named() {
+    let history = driven_by_the_lock();
+    let files = fs::read_dir(history.place.entries()).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    of_nix(&files[0], "2.8.0", &["a-hello"], &[]);
+    assert_eq!(history.told()["store"]["kind"], "plain");
+    let more = ["--store", "nix", "--json"];
+    let told = report(&history.ask_in(history.repository.path(), &more));
+    assert_eq!(told["store"]["kind"], "nix");
+    assert!(
+        told["reason"].as_str().unwrap().starts_with("there is 1 snapshot to compare"),
+        "{told}"
+    );
+}
+
+#[test]
+fn entries_of_the_cache_service_are_looked_at_too() {
+    let history = History::new();
+    let service = Arc::new(CacheService::start());
+    let rest = RestService::over(&service);
+    let run = |words: &[&str], commit: &str| {
+        let mut command = Command::new(binary());
+        command.current_dir(history.repository.path()).args(words).env("GITHUB_SHA", commit);
+        command.args(["--backend", "github", "--store", "plain", "--json"]);
+        command.envs(rest.variables()).envs([
+            ("ACTIONS_RESULTS_URL", service.url()),
+            ("ACTIONS_RUNTIME_TOKEN", cache_service::TOKEN.into()),
+            ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
+            ("GITHUB_SERVER_URL", "https://github.com".into()),
+        ]);
+        report(&output(&mut command).ok())
+    };
+    let root = history.place.root();
+    for (lock, store) in [("1", "a"), ("1", "a"), ("2", "b")] {
+        let commit = history.commit(&[("flake.lock", lock)]);
+        history.build(store);
+        run(&["save", "--key", "test", "--path", STORE, "--root", root.to_str().unwrap()], &commit);
+    }
+    let told = run(&["key", "suggest"], "");
+    assert_eq!(told["snapshots"].as_array().unwrap().len(), 3);
+    assert_eq!(ingredients(&told), ["flake.lock"]);
+    assert_eq!(told["suggestion"]["exact"], true);
 }
