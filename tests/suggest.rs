@@ -525,3 +525,18 @@ fn entries_of_the_cache_service_are_looked_at_too() {
     assert_eq!(ingredients(&told), ["flake.lock"]);
     assert_eq!(told["suggestion"]["exact"], true);
 }
+
+#[test]
+fn a_file_that_is_gone_is_named_where_it_explains_a_change_but_never_suggested() {
+    let history = History::new();
+    history.run(&[("old.nix", "1"), ("flake.lock", "1")], "a");
+    history.run(&[("old.nix", "2")], "b");
+    fs::remove_file(history.repository.path().join("old.nix")).unwrap();
+    history.run(&[], "b");
+    history.run(&[("flake.lock", "2")], "c");
+    let told = history.told();
+    assert_eq!(ingredients(&told), ["flake.lock"]);
+    assert_eq!(told["suggestion"]["missed"][0]["gone_files"], json!(["old.nix"]));
+    let text = history.text().stdout;
+    assert!(text.contains("with old.nix, which the last commit no longer has"), "{text}");
+}

@@ -16,8 +16,8 @@ pub struct SuggestArgs {
     #[arg(long, value_enum, default_value_t = Store::Auto)]
     store: Store,
     /// Look only at snapshots whose keys begin so
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    key_prefix: String,
+    #[arg(long, value_name = "TEXT")]
+    key_prefix: Option<String>,
     /// Where snapshots live: dir:PATH, or github, which is the cache service of a GitHub job
     /// [default: github in a job, else dir: and the user's cache directory]
     #[arg(long, value_name = "BACKEND", conflicts_with = "files")]
@@ -39,8 +39,9 @@ pub struct SuggestArgs {
 
 impl SuggestArgs {
     pub fn options(self) -> Result<Suggest> {
-        if self.key_prefix.contains(',') {
-            bail!("the prefix {:?} has a comma, and no key has one", self.key_prefix);
+        let key_prefix = self.key_prefix.unwrap_or_default();
+        if key_prefix.contains(',') {
+            bail!("the prefix {key_prefix:?} has a comma, and no key has one");
         }
         let snapshots = match self.files.is_empty() {
             false => Snapshots::Files(self.files),
@@ -57,6 +58,6 @@ impl SuggestArgs {
         };
         let max = self.max as usize;
         let output = self.output.options();
-        Ok(Suggest { snapshots, kind, key_prefix: self.key_prefix, max, output })
+        Ok(Suggest { snapshots, kind, key_prefix, max, output })
     }
 }

@@ -52,12 +52,14 @@ fn run(options: &Suggest) -> Result<Ending> {
     let observations = observations(&used);
     let heads: Vec<_> = used.iter().map(|past| &past.head.ingredients).collect();
     let mut candidates = of_heads(&heads);
+    let mut gone = Vec::new();
     if let Ok(commits) = &repository {
         let known: Vec<_> = commits.known.iter().flatten().cloned().collect();
         let matters = |at: usize| observations[at].store != observations[at + 1].store;
         let files = of_commits(&commits.repository, &known, matters)?;
-        candidates.retain(|candidate| !is_among(candidate, &files));
-        candidates.extend(files);
+        candidates.retain(|candidate| !is_among(candidate, &files.candidates));
+        candidates.extend(files.candidates);
+        gone = files.gone;
     }
     let suggestion = match used.len() {
         0..FEWEST => search(&[], &[]),
@@ -72,6 +74,7 @@ fn run(options: &Suggest) -> Result<Ending> {
         without_commit,
         repository: &repository,
         candidates: &candidates,
+        gone: &gone,
         suggestion: &suggestion,
     };
     looked.tell(&options.output)?;
@@ -91,6 +94,8 @@ struct Looked<'a> {
     without_commit: usize,
     repository: &'a Result<Commits, NotUsed>,
     candidates: &'a [Candidate],
+    /// Files that would be candidates, were they still there.
+    gone: &'a [Candidate],
     suggestion: &'a Suggestion,
 }
 

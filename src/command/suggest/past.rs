@@ -172,6 +172,15 @@ impl Past {
         other.items.iter().filter(here).count()
     }
 
+    /// When it was made, and from which commit.
+    pub fn moment(&self) -> String {
+        match self.head.origin.commit.get(..10) {
+            Some(commit) => format!("{} ({commit})", self.head.created),
+            None => self.head.created.clone(),
+        }
+    }
+
+    /// What it has to have in common with others to be compared with them.
     pub fn kin(&self) -> Kin {
         let store = &self.head.store;
         let middle = format!("-{}-{}-", store.kind, store.system);

@@ -120,7 +120,7 @@ impl Looked<'_> {
         for name in &flags.unknown {
             answer(format!("  there is no flag for {name}: a newer storecache may have one"))?;
         }
-        answer(format!("\non the command line\n  {}", flags.line()))?;
+        answer(format!("\non the command line, at the top of the work tree\n  {}", flags.line()))?;
         answer(format!("\nin the step\n{}", indented(&flags.yaml())))?;
         if let Some(quiet) = &self.suggestion.quiet {
             answer(format!("\nwithout any false alarm: {}", self.verdict(quiet)))?;
@@ -232,15 +232,35 @@ impl Looked<'_> {
             let (before, after) = (self.used[at], self.used[at + 1]);
             let came = plural(before.lacks(after) as u64, "item");
             answer(format!(
-                "  {what}: {} to {}: {came} came, {} went",
-                before.name,
-                after.name,
-                after.lacks(before)
+                "  {what}: {} to {}: {came} came, {} went{}",
+                before.moment(),
+                after.moment(),
+                after.lacks(before),
+                self.with_gone(at)
             ))?;
         }
         match times.len().saturating_sub(NAMED) {
             0 => Ok(()),
             more => answer(format!("  {what}: {}", plural(more as u64, "more time"))),
+        }
+    }
+
+    /// The files that changed then and are gone now.
+    fn gone(&self, at: usize) -> Vec<String> {
+        let changed = self.gone.iter().filter(|candidate| candidate.trace.changed_at(at));
+        changed.map(|candidate| candidate.ingredient.name()).collect()
+    }
+
+    fn with_gone(&self, at: usize) -> String {
+        let mut names = self.gone(at);
+        let more = names.len().saturating_sub(NAMED);
+        names.truncate(NAMED);
+        if more > 0 {
+            names.push(format!("{more} more"));
+        }
+        match names.is_empty() {
+            true => String::new(),
+            false => format!("; with {}, which the last commit no longer has", names.join(", ")),
         }
     }
 
@@ -305,6 +325,7 @@ impl Looked<'_> {
                     "to": after.name,
                     "came": before.lacks(after),
                     "went": after.lacks(before),
+                    "gone_files": self.gone(at),
                 })
             };
             times.iter().map(pair).collect()

@@ -13,7 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Files that become candidates at most; those that look like locks come first.
+/// Files that become candidates at most; those that look like locks first, then those that change
+/// least.
 const MOST: usize = 4000;
 
 /// Something to put into a key.
@@ -99,6 +100,14 @@ pub fn of_heads(heads: &[&BTreeMap<String, Digest>]) -> Vec<Candidate> {
     names.into_iter().map(candidate).collect()
 }
 
+/// What was found in commits.
+#[derive(Debug, Default)]
+pub struct InCommits {
+    pub candidates: Vec<Candidate>,
+    /// What would be, had the last commit still the file: no key can be made of it.
+    pub gone: Vec<Candidate>,
+}
+
 /// The files of commits, given in the order of the observations, that changed between two of them, and
 /// what the workflows among them mean. Of files that do not look like locks only those which changed at
 /// one of the times that `matters`, and of all only those that the last commit has: no other can go
@@ -110,8 +119,8 @@ pub fn of_commits(
     repository: &Repository,
     commits: &[ObjectId],
     matters: impl Fn(usize) -> bool,
-) -> Result<Vec<Candidate>> {
-    let Some(last) = commits.last() else { return Ok(Vec::new()) };
+) -> Result<InCommits> {
+    let Some(last) = commits.last() else { return Ok(InCommits::default()) };
     let mut traces: BTreeMap<PathBuf, Trace> = BTreeMap::new();
     let mut known: HashMap<(&ObjectId, &ObjectId), Vec<PathBuf>> = HashMap::new();
     let pairs = commits.windows(2).enumerate().filter(|(_, pair)| pair[0] != pair[1]);
@@ -131,16 +140,21 @@ pub fn of_commits(
     let there = Rc::new(repository.files(last)?);
     traces.retain(|path, _| {
         let useful = helps.get(path).copied().unwrap_or_default() || is_like_a_lock(path);
-        useful && path.to_str().is_some_and(is_one_line) && there.contains_key(path)
+        useful && path.to_str().is_some_and(is_one_line)
     });
+    let (traces, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        traces.into_iter().partition(|(path, _)| there.contains_key(path));
     let workflows: Vec<_> = traces.keys().filter(|path| is_workflow(path)).cloned().collect();
     let meanings = meanings(repository, commits, &workflows)?;
-    let files = traces.into_iter();
-    let files = files.map(|(path, trace)| Candidate { ingredient: Ingredient::File(path), trace });
-    let mut candidates: Vec<_> = files.chain(meanings).collect();
-    candidates.sort_by_key(|candidate| candidate.ingredient.preference());
+    let mut candidates: Vec<_> = traces.into_iter().map(file).chain(meanings).collect();
+    // Whatever changes at every turn explains nothing.
+    candidates.sort_by_key(|one| (one.ingredient.rank(), one.trace.changes()));
     candidates.truncate(MOST);
-    Ok(candidates)
+    Ok(InCommits { candidates, gone: gone.into_iter().map(file).collect() })
+}
+
+fn file((path, trace): (PathBuf, Trace)) -> Candidate {
+    Candidate { ingredient: Ingredient::File(path), trace }
 }
 
 /// The files that differ between two commits, by their paths below the top.

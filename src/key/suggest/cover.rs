@@ -28,7 +28,7 @@ pub struct Cover {
 const ALWAYS_EXACT: usize = 20;
 
 /// Where there are more: how many columns are looked at before the search is ended. Seconds at most.
-const LOOKS: usize = 1 << 21;
+const LOOKS: usize = 1 << 20;
 
 /// Chooses so that everything is covered that any choice covers: with the fewest alarms, then the fewest
 /// members, then the lowest sum of ranks, then the fewest changes.

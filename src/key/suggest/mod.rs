@@ -11,7 +11,7 @@ mod candidates;
 mod cover;
 mod flags;
 
-pub use candidates::{Ingredient, of_commits, of_heads};
+pub use candidates::{InCommits, Ingredient, of_commits, of_heads};
 pub use flags::Flags;
 
 use self::bits::Bits;
@@ -55,6 +55,15 @@ impl Trace {
     pub fn still(observations: usize) -> Self {
         let none = Bits::none(observations.saturating_sub(1));
         Trace { changed: none.clone(), unknown: none }
+    }
+
+    /// How often it changed.
+    pub fn changes(&self) -> usize {
+        self.changed.count()
+    }
+
+    pub fn changed_at(&self, number: usize) -> bool {
+        self.changed.holds(number)
     }
 
     /// It changed between observation `number` and the next.
