@@ -1,7 +1,9 @@
 //! Every flag of every command, and how flags become options.
 
+mod key;
 mod suggest;
 
+pub use key::{KeyPart, KeyVerbArgs};
 pub use suggest::SuggestArgs;
 
 use crate::backend::github::{self, Patience, Secret};
@@ -9,7 +11,7 @@ use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
+    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions,
     WorkflowMode,
 };
 use crate::report;
@@ -189,27 +191,6 @@ impl Sync {
             Sync::Never => false,
         }
     }
-}
-
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct KeyVerbArgs {
-    #[command(subcommand)]
-    pub part: Option<KeyPart>,
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    key: KeyArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    /// Show every ingredient, what it matched and its digest
-    #[arg(long)]
-    explain: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum KeyPart {
-    Suggest(SuggestArgs),
 }
 
 #[derive(Debug, Args)]
@@ -496,18 +477,6 @@ impl RestoreArgs {
             state: self.state,
             summary: self.summary,
             fail_on_miss: self.fail_on_miss,
-        })
-    }
-}
-
-impl KeyVerbArgs {
-    pub fn options(self) -> Result<ShowKey> {
-        Ok(ShowKey {
-            // The key of a plain store does not depend on its directories.
-            store: self.store.options_without_paths()?,
-            key: self.key.options()?,
-            output: self.output.options(),
-            explain: self.explain,
         })
     }
 }

@@ -249,6 +249,15 @@ pub struct ShowKey {
     pub explain: bool,
 }
 
+/// Two states whose keys are compared, as people name them: commits, `.` for the work tree, files or
+/// entries of snapshots.
+#[derive(Debug, Clone)]
+pub struct DiffKeys {
+    pub before: String,
+    pub after: String,
+    pub look: Look,
+}
+
 #[derive(Debug, Clone)]
 pub struct Doctor {
     pub store: StoreOptions,

@@ -7,7 +7,6 @@ use anyhow::{Result, bail};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Find the smallest set of ingredients that would have changed exactly when the store did
 #[derive(Debug, Args)]
 pub struct SuggestArgs {
     /// Snapshot files to look at [default: the entries of the backend]

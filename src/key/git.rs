@@ -94,6 +94,11 @@ impl Repository {
         &self.top
     }
 
+    /// The path below the top of what flags call `path`; nothing outside of the work tree.
+    pub fn below_top(&self, path: &Path) -> Option<PathBuf> {
+        below_top(&self.top, &self.prefix, path)
+    }
+
     /// Whether history ends before its beginning, as after `actions/checkout` without `fetch-depth: 0`.
     pub fn is_shallow(&self) -> Result<bool> {
         Ok(self.ask(["rev-parse", "--is-shallow-repository"])?.starts_with(b"true"))
@@ -106,8 +111,16 @@ impl Repository {
     pub fn commit(&self, name: &str) -> Result<ObjectId> {
         let wanted = format!("{name}^{{commit}}");
         let said = self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]);
-        let said =
-            said.map_err(|_| anyhow::anyhow!("there is no commit {name:?} in this repository"))?;
+        let Ok(said) = said else {
+            let shallow = match self.is_shallow()? {
+                true => {
+                    "; this clone is shallow: fetch all of it with `git fetch --unshallow`, or check it \
+                     out with `fetch-depth: 0`"
+                }
+                false => "",
+            };
+            bail!("there is no commit {name:?} in this repository{shallow}");
+        };
         ObjectId::parse(String::from_utf8_lossy(&said).trim())
     }
 
@@ -228,22 +241,18 @@ pub struct CommitTree {
 }
 
 impl CommitTree {
-    /// The path below the top of what flags call `path`; nothing outside of the work tree.
-    fn below_top(&self, path: &Path) -> Option<PathBuf> {
-        let path = match path.is_absolute() {
-            true => path.strip_prefix(&self.top).ok()?.to_owned(),
-            false => self.prefix.join(path),
-        };
-        normal(&path)
-    }
-
-    /// What flags call the file at `path` below the top; relative names reach no higher than where the
-    /// program runs.
-    fn called(&self, path: &Path, absolute: bool) -> Option<PathBuf> {
-        match absolute {
-            true => Some(self.top.join(path)),
-            false => path.strip_prefix(&self.prefix).ok().map(Path::to_owned),
+    /// What a pattern calls the file at `path` below the top, if it reaches there.
+    fn called(&self, path: &Path, pattern: &Pattern) -> Option<PathBuf> {
+        if pattern.is_absolute() {
+            return Some(self.top.join(path));
         }
+        let mut start = self.prefix.clone();
+        let mut name = PathBuf::new();
+        for _ in 0..pattern.levels_up() {
+            start = start.parent()?.to_owned();
+            name.push("..");
+        }
+        Some(name.join(path.strip_prefix(start).ok()?))
     }
 
     /// The file itself, where links lead to one.
@@ -272,7 +281,7 @@ impl Tree for CommitTree {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
-        let Some(path) = self.below_top(path) else { return Ok(None) };
+        let Some(path) = below_top(&self.top, &self.prefix, path) else { return Ok(None) };
         match self.resolved(path)? {
             Some(blob) => self.objects.borrow_mut().read(&blob.id).map(Some),
             None => Ok(None),
@@ -282,7 +291,7 @@ impl Tree for CommitTree {
     fn matching(&self, pattern: &Pattern) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for (path, blob) in self.files.iter() {
-            let called = self.called(path, pattern.is_absolute());
+            let called = self.called(path, pattern);
             let Some(called) = called.filter(|called| pattern.fits(called)) else { continue };
             if !blob.is_link || self.resolved(path.clone())?.is_some() {
                 found.push(called);
@@ -291,6 +300,14 @@ impl Tree for CommitTree {
         found.sort();
         Ok(found)
     }
+}
+
+fn below_top(top: &Path, prefix: &Path, path: &Path) -> Option<PathBuf> {
+    let path = match path.is_absolute() {
+        true => path.strip_prefix(top).ok()?.to_owned(),
+        false => prefix.join(path),
+    };
+    normal(&path)
 }
 
 /// Without dots; nothing where it leads above its start.

@@ -45,14 +45,17 @@ pub const FILES: &str = "files:";
 /// When a pattern matches no file: an empty hash would be the same for ever. [`Unreadable`] when the
 /// workflow is not understood; in a job that is a note, and the file counts by its bytes.
 pub fn gather(options: &KeyOptions, tree: &dyn Tree) -> Result<Vec<Ingredient>> {
-    let mut ingredients = Vec::new();
-    if let Some(file) = &options.workflow {
-        ingredients.extend(workflow(options, file, tree)?);
-    }
-    for pattern in &options.hash_files {
-        ingredients.push(files(pattern, tree)?);
-    }
-    Ok(ingredients)
+    gather_each(options, tree).collect()
+}
+
+/// The same one by one, each with its own error.
+pub fn gather_each(
+    options: &KeyOptions,
+    tree: &dyn Tree,
+) -> impl Iterator<Item = Result<Ingredient>> {
+    let workflow =
+        options.workflow.iter().filter_map(|file| workflow(options, file, tree).transpose());
+    workflow.chain(options.hash_files.iter().map(|pattern| files(pattern, tree)))
 }
 
 fn workflow(options: &KeyOptions, file: &Path, tree: &dyn Tree) -> Result<Option<Ingredient>> {
@@ -131,22 +134,4 @@ fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
         part: Part::Whole(facts),
         notes: Vec::new(),
     })
-}
-
-/// The hash over all ingredients; nothing when there are none.
-pub fn hash(ingredients: &[Ingredient]) -> Option<Digest> {
-    if ingredients.is_empty() {
-        return None;
-    }
-    let mut parts: Vec<Vec<u8>> = ingredients.iter().map(Ingredient::contribution).collect();
-    // The order of flags does not count.
-    parts.sort_unstable();
-    Some(Digest::of_parts(parts.iter().map(Vec::as_slice)))
-}
-
-impl Ingredient {
-    /// The bytes that it adds to what is hashed.
-    pub fn contribution(&self) -> Vec<u8> {
-        [self.name.as_bytes(), b"\0", self.digest.as_bytes()].concat()
-    }
 }

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};
-use std::path::{Path, PathBuf};
+use serde::Serializer;
+use std::path::{Component, Path, PathBuf};
 
 /// Files by the names that flags give them: relative to where the program runs, or absolute.
 pub trait Tree {
@@ -14,6 +15,11 @@ pub trait Tree {
 
     /// The files that match, sorted, by names that are relative when the pattern is.
     fn matching(&self, pattern: &Pattern) -> Result<Vec<PathBuf>>;
+}
+
+/// Writes a path as people read it; not all of them are UTF-8, as JSON has to be.
+pub fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// A pattern of `--hash-files`.
@@ -48,6 +54,11 @@ impl Pattern {
 
     pub fn is_absolute(&self) -> bool {
         self.fixed.is_absolute()
+    }
+
+    /// How many directories above the current one it starts.
+    pub fn levels_up(&self) -> usize {
+        self.fixed.components().take_while(|it| *it == Component::ParentDir).count()
     }
 }
 

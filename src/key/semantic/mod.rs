@@ -14,12 +14,13 @@ mod script;
 pub use pins::Pins;
 
 use super::lint::of_a_store;
-use super::tree::Tree;
+use super::tree::{Tree, shown};
 use super::workflow::read_job;
 use super::yaml::{Data, Fault, Node, Pair, Place};
 use crate::snapshot::Digest;
 use anyhow::{Result, bail};
 use calls::Called;
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -47,20 +48,22 @@ pub struct Canonical {
 }
 
 /// A value that counts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Line {
     /// As in `job.steps[2].with.version`.
     pub path: String,
     pub text: String,
+    #[serde(serialize_with = "shown")]
     pub file: PathBuf,
     /// From 1.
     pub line: usize,
 }
 
 /// A value that does not count.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dropped {
     pub path: String,
+    #[serde(serialize_with = "shown")]
     pub file: PathBuf,
     pub line: usize,
     pub why: &'static str,
