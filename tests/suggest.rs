@@ -222,6 +222,25 @@ fn two_files_that_drive_it_together_are_both_named() {
 }
 
 #[test]
+fn a_file_that_explains_one_change_and_is_no_lock_may_be_there_by_chance() {
+    let history = History::new();
+    history.run(&[("flake.lock", "1"), ("README.md", "1")], "a");
+    history.run(&[("flake.lock", "2")], "b");
+    history.run(&[("README.md", "2")], "c");
+    history.run(&[("flake.lock", "3")], "d");
+    let told = history.told();
+    assert_eq!(ingredients(&told), ["flake.lock", "README.md"]);
+    let members = &told["suggestion"]["ingredients"];
+    assert_eq!((&members[0]["may_be_chance"], &members[0]["alone"]), (&false.into(), &2.into()));
+    assert_eq!(members[1]["may_be_chance"], true);
+    let text = history.text().stdout;
+    assert!(
+        text.contains("README.md: it explains one change alone, which may be chance"),
+        "{text}"
+    );
+}
+
+#[test]
 fn where_no_file_moved_with_the_store_nothing_is_suggested_and_it_is_said_why() {
     let history = History::new();
     history.run(&[("flake.lock", "1")], "a");

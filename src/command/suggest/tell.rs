@@ -3,7 +3,7 @@
 use super::commits::NotUsed;
 use super::past::Kin;
 use super::{FEWEST, Looked};
-use crate::key::suggest::{Flags, Set};
+use crate::key::suggest::{Flags, Ingredient, Set};
 use crate::options::OutputOptions;
 use crate::report::{answer, note, plural};
 use crate::store::StoreKind;
@@ -211,9 +211,13 @@ impl Looked<'_> {
     }
 
     fn members(&self, set: &Set) -> Result<()> {
-        for member in &set.members {
+        for (member, &alone) in set.members.iter().zip(&set.alone) {
             let mut names = member.iter().map(|&at| self.candidates[at].ingredient.name());
-            answer(format!("  {}", names.next().unwrap_or_default()))?;
+            let chance = match self.may_be_chance(member, alone) {
+                true => ": it explains one change alone, which may be chance",
+                false => "",
+            };
+            answer(format!("  {}{chance}", names.next().unwrap_or_default()))?;
             let mut others: Vec<_> = names.by_ref().take(NAMED).collect();
             let more = names.count();
             if more > 0 {
@@ -224,6 +228,11 @@ impl Looked<'_> {
             }
         }
         Ok(())
+    }
+
+    fn may_be_chance(&self, member: &[usize], alone: usize) -> bool {
+        let first = member.first().map(|&at| &self.candidates[at].ingredient);
+        alone <= 1 && first.is_some_and(Ingredient::is_any_file)
     }
 
     /// The first of the times at which something went wrong.
@@ -312,10 +321,15 @@ impl Looked<'_> {
 
     fn set_object(&self, set: &Set) -> Value {
         let name = |at: &usize| self.candidates[*at].ingredient.name();
-        let members = set.members.iter().filter_map(|member| {
+        let members = set.members.iter().zip(&set.alone).filter_map(|(member, &alone)| {
             let (first, others) = member.split_first()?;
             let alternatives: Vec<_> = others.iter().map(name).collect();
-            Some(json!({ "ingredient": name(first), "alternatives": alternatives }))
+            Some(json!({
+                "ingredient": name(first),
+                "alternatives": alternatives,
+                "alone": alone,
+                "may_be_chance": self.may_be_chance(member, alone),
+            }))
         });
         let times = |times: &[usize]| -> Vec<Value> {
             let pair = |&at: &usize| {

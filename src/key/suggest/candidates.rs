@@ -58,6 +58,11 @@ impl Ingredient {
         }
     }
 
+    /// Whether nothing but the times of its changes speaks for it: that may be chance where they are few.
+    pub fn is_any_file(&self) -> bool {
+        matches!(self, Ingredient::File(path) if !is_like_a_lock(path) && !is_workflow(path))
+    }
+
     /// Sorts the preferred before the others: by rank, then the shortest name.
     pub fn preference(&self) -> (usize, usize, String) {
         let name = self.name();

@@ -91,6 +91,8 @@ pub struct Set {
     /// Positions in the list of candidates: each with others that always changed when it did, and
     /// would do as well. The preferred one comes first.
     pub members: Vec<Vec<usize>>,
+    /// For each member how many changes of the store no other one explains.
+    pub alone: Vec<usize>,
     /// Changes of the store without any change of the set.
     pub missed: Vec<usize>,
     pub false_alarms: Vec<usize>,
@@ -193,7 +195,12 @@ fn search(groups: &[Group], changed: &Bits, allowed: impl Fn(&Choice) -> bool) -
         missed = missed.without(&choices[at].covers);
         alarms = alarms.or(&choices[at].alarms);
     }
+    let alone = cover.members.iter().map(|&at| {
+        let others = cover.members.iter().filter(|&&other| other != at);
+        others.fold(choices[at].covers.clone(), |left, &o| left.without(&choices[o].covers)).count()
+    });
     Set {
+        alone: alone.collect(),
         members: cover.members.iter().map(|&at| groups[at].members.clone()).collect(),
         missed: missed.iter().collect(),
         false_alarms: alarms.iter().collect(),

@@ -45,6 +45,14 @@ fn two_files_that_drive_it_together_are_found_although_one_other_has_all_changes
 }
 
 #[test]
+fn of_each_member_it_is_known_what_it_explains_alone() {
+    let candidates = [file("a.nix", "abcc"), file("b.nix", "aabc")];
+    let found = suggest(&observations("abcd"), &candidates);
+    assert_eq!(found.set.members, [[0], [1]]);
+    assert_eq!(found.set.alone, [1, 1]);
+}
+
+#[test]
 fn what_did_the_same_is_an_alternative_and_a_lock_comes_first() {
     let candidates = [file("notes", "aab"), file("deep/flake.lock", "aab"), file("x.nix", "aab")];
     let found = suggest(&observations("aab"), &candidates);
