@@ -1,8 +1,10 @@
 //! Every flag of every command, and how flags become options.
 
 mod key;
+mod suggest;
 
 pub use key::{KeyPart, KeyVerbArgs};
+pub use suggest::SuggestArgs;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;

@@ -1,5 +1,9 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+mod suggest;
+
+pub use suggest::{Snapshots, Suggest};
+
 use crate::backend::github::{Patience, Secret};
 use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;

@@ -18,6 +18,7 @@ mod retention;
 mod save;
 mod session;
 mod state;
+mod suggest;
 mod summary;
 mod verify;
 
@@ -29,6 +30,7 @@ pub use key::key;
 pub use lint::lint;
 pub use restore::restore;
 pub use save::save;
+pub use suggest::suggest;
 pub use verify::verify;
 
 use crate::options::OutputOptions;

@@ -11,6 +11,7 @@ mod ladder;
 pub mod lint;
 mod semantic;
 mod step;
+pub mod suggest;
 mod tree;
 mod warnings;
 mod which;
@@ -18,7 +19,7 @@ mod workflow;
 mod yaml;
 
 pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
-pub use git::{CommitTree, NoRepository, Repository};
+pub use git::{CommitTree, NoRepository, ObjectId, Repository};
 pub use ingredients::{Ingredient, Part, gather};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};
