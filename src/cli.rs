@@ -1,5 +1,9 @@
 //! Every flag of every command, and how flags become options.
 
+mod simulate;
+
+pub use simulate::SimulateArgs;
+
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
@@ -189,6 +193,8 @@ impl Sync {
 
 #[derive(Debug, Args)]
 pub struct KeyVerbArgs {
+    #[command(subcommand)]
+    pub part: Option<KeyPart>,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
@@ -198,6 +204,12 @@ pub struct KeyVerbArgs {
     /// Show every ingredient, what it matched and its digest
     #[arg(long)]
     explain: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyPart {
+    /// Replay the runs that git remembers, and say which keys would have served them best
+    Simulate(SimulateArgs),
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,9 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+mod simulate;
+
+pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
+
 use crate::backend::github::{Patience, Secret};
 use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;

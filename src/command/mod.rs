@@ -16,6 +16,7 @@ mod restore;
 mod retention;
 mod save;
 mod session;
+mod simulate;
 mod state;
 mod summary;
 mod verify;
@@ -27,6 +28,7 @@ pub use key::key;
 pub use lint::lint;
 pub use restore::restore;
 pub use save::save;
+pub use simulate::simulate;
 pub use verify::verify;
 
 use crate::options::OutputOptions;

@@ -162,6 +162,53 @@ impl Repository {
         let mut command = command(&self.top);
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("run git")
     }
+
+    /// The same, with something to read on its standard input.
+    pub fn start_with<'a>(
+        &self,
+        words: impl IntoIterator<Item = &'a str>,
+        input: Vec<u8>,
+    ) -> Result<Child> {
+        let mut command = command(&self.top);
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().context("run git")?;
+        let pipe = child.stdin.take();
+        // Whoever wrote all of it before reading would wait for a git that waits to be read. It ends
+        // with git; that git did not read everything shows in its exit code.
+        std::thread::spawn(move || pipe.map(|mut pipe| pipe.write_all(&input)));
+        Ok(child)
+    }
+
+    /// The path below the top of what flags call `path`; nothing outside of the work tree.
+    pub fn below_top(&self, path: &Path) -> Option<PathBuf> {
+        below_top(&self.top, &self.prefix, path)
+    }
+
+    /// What flags call the file at `path` below the top; relative names reach no higher than where the
+    /// program runs.
+    pub fn called(&self, path: &Path, absolute: bool) -> Option<PathBuf> {
+        called(&self.top, &self.prefix, path, absolute)
+    }
+
+    /// The content of a blob.
+    pub fn content(&self, id: &ObjectId) -> Result<Vec<u8>> {
+        self.objects.borrow_mut().read(id)
+    }
+}
+
+fn below_top(top: &Path, prefix: &Path, path: &Path) -> Option<PathBuf> {
+    let path = match path.is_absolute() {
+        true => path.strip_prefix(top).ok()?.to_owned(),
+        false => prefix.join(path),
+    };
+    normal(&path)
+}
+
+fn called(top: &Path, prefix: &Path, path: &Path, absolute: bool) -> Option<PathBuf> {
+    match absolute {
+        true => Some(top.join(path)),
+        false => path.strip_prefix(prefix).ok().map(Path::to_owned),
+    }
 }
 
 fn command(directory: &Path) -> Command {
@@ -169,6 +216,8 @@ fn command(directory: &Path) -> Command {
     command.arg("-C").arg(directory).stdin(Stdio::null());
     // Nothing is refreshed in the index, nobody is asked, and messages are in English.
     command.envs([("GIT_OPTIONAL_LOCKS", "0"), ("GIT_TERMINAL_PROMPT", "0"), ("LC_ALL", "C")]);
+    // What a partial clone lacks stays where it is.
+    command.env("GIT_NO_LAZY_FETCH", "1");
     command
 }
 
@@ -228,24 +277,6 @@ pub struct CommitTree {
 }
 
 impl CommitTree {
-    /// The path below the top of what flags call `path`; nothing outside of the work tree.
-    fn below_top(&self, path: &Path) -> Option<PathBuf> {
-        let path = match path.is_absolute() {
-            true => path.strip_prefix(&self.top).ok()?.to_owned(),
-            false => self.prefix.join(path),
-        };
-        normal(&path)
-    }
-
-    /// What flags call the file at `path` below the top; relative names reach no higher than where the
-    /// program runs.
-    fn called(&self, path: &Path, absolute: bool) -> Option<PathBuf> {
-        match absolute {
-            true => Some(self.top.join(path)),
-            false => path.strip_prefix(&self.prefix).ok().map(Path::to_owned),
-        }
-    }
-
     /// The file itself, where links lead to one.
     fn resolved(&self, mut path: PathBuf) -> Result<Option<&Blob>> {
         for _ in 0..LINKS {
@@ -272,7 +303,9 @@ impl Tree for CommitTree {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
-        let Some(path) = self.below_top(path) else { return Ok(None) };
+        let Some(path) = below_top(&self.top, &self.prefix, path) else {
+            return Ok(None);
+        };
         match self.resolved(path)? {
             Some(blob) => self.objects.borrow_mut().read(&blob.id).map(Some),
             None => Ok(None),
@@ -282,7 +315,7 @@ impl Tree for CommitTree {
     fn matching(&self, pattern: &Pattern) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for (path, blob) in self.files.iter() {
-            let called = self.called(path, pattern.is_absolute());
+            let called = called(&self.top, &self.prefix, path, pattern.is_absolute());
             let Some(called) = called.filter(|called| pattern.fits(called)) else { continue };
             if !blob.is_link || self.resolved(path.clone())?.is_some() {
                 found.push(called);
@@ -294,7 +327,7 @@ impl Tree for CommitTree {
 }
 
 /// Without dots; nothing where it leads above its start.
-fn normal(path: &Path) -> Option<PathBuf> {
+pub(super) fn normal(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {

@@ -5,11 +5,12 @@
 //! stores or backends.
 
 mod git;
+pub mod history;
 mod ingredients;
 mod ladder;
 pub mod lint;
+pub mod simulate;
 mod tree;
-
 mod which;
 mod workflow;
 mod yaml;
