@@ -296,7 +296,7 @@ impl<'r> Watch<'r> {
 fn hash_of(path: &[u8], blob: &Blob) -> u128 {
     let length = (path.len() as u64).to_be_bytes();
     let parts = [&length, path, &[u8::from(blob.is_link)], blob.id.as_str().as_bytes()];
-    let digest = Digest::of_parts(parts.into_iter());
+    let digest = Digest::of_parts(parts);
     u128::from_be_bytes(digest.as_bytes()[..16].try_into().unwrap_or_default())
 }
 

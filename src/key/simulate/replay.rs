@@ -144,3 +144,144 @@ impl Replay<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod reference;
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::SWEEP;
+    use super::*;
+    use crate::key::history::{Kind, Scope};
+
+    const HOUR: i64 = SWEEP;
+    const DAY: i64 = 24 * HOUR;
+    const LIMITS: Limits = Limits { bytes: 10_000, idle: 7 * DAY };
+    const COSTS: Costs = Costs {
+        entry: 1000,
+        delta_share: 1.0,
+        cold_minutes: 11.0,
+        hit_minutes: 1.0,
+        prefix_share: 0.5,
+    };
+
+    /// A run on `main`, on `pr1`, `pr2` and so on, or on a branch, at an hour.
+    fn run(reference: &str, hour: i64) -> Run {
+        let (kind, scope, base) = match reference {
+            "main" => (Kind::DefaultBranch, Scope::DEFAULT, None),
+            other => match other.strip_prefix("pr") {
+                Some(number) => {
+                    (Kind::PullRequest, Scope(number.parse().unwrap()), Some(Scope::DEFAULT))
+                }
+                None => (Kind::OtherBranch, Scope(100), None),
+            },
+        };
+        Run { commit: 0, time: hour * HOUR, kind, scope, base }
+    }
+
+    /// Exact, stale, prefix and miss; entries, expiries, evictions and minutes of a history of runs:
+    /// ref, hour, key, and what the store has to hold.
+    fn told(history: &[(&str, i64, u128, usize)], limits: Limits) -> ([u64; 4], [u64; 3], f64) {
+        let runs: Vec<Run> = history.iter().map(|(name, hour, ..)| run(name, *hour)).collect();
+        let happenings = runs.iter().zip(history);
+        let happenings: Vec<_> =
+            happenings.map(|(run, &(.., key, needs))| Happening { run, key, needs }).collect();
+        let it = replay(&happenings, limits, &COSTS, DAY);
+        (
+            [it.exact, it.stale, it.prefix, it.miss],
+            [it.entries_written, it.expiries, it.evictions],
+            it.minutes_saved,
+        )
+    }
+
+    #[test]
+    fn small_histories_come_to_what_a_person_works_out() {
+        for (case, history, expected) in [
+            ("nothing", &[][..], ([0; 4], [0; 3], 0.0)),
+            (
+                "the same twice",
+                &[("main", 0, 1, 1), ("main", 1, 1, 1)],
+                ([1, 0, 0, 1], [1, 0, 0], 10.0),
+            ),
+            (
+                "a new key finds the one before it, and then itself",
+                &[("main", 0, 1, 1), ("main", 1, 2, 2), ("main", 2, 2, 2)],
+                ([1, 0, 1, 1], [2, 0, 0], 15.0),
+            ),
+            (
+                "a cosmetic edit under a key of bytes finds all that it needs by prefix, and saves it again",
+                &[("main", 0, 1, 1), ("main", 1, 2, 1)],
+                ([0, 0, 1, 1], [2, 0, 0], 10.0),
+            ),
+            (
+                "a key that does not change goes stale once, and its next generation is whole",
+                &[("main", 0, 1, 1), ("main", 1, 1, 2), ("main", 2, 1, 2)],
+                ([1, 1, 0, 1], [2, 0, 0], 15.0),
+            ),
+            (
+                "of two generations the newest is found, also by who needs the older one",
+                &[("main", 0, 1, 1), ("main", 1, 1, 2), ("main", 2, 1, 1)],
+                ([0, 2, 0, 1], [3, 0, 0], 10.0),
+            ),
+            (
+                "a revert finds its old key",
+                &[("main", 0, 1, 1), ("main", 1, 2, 2), ("main", 2, 1, 1)],
+                ([1, 0, 1, 1], [2, 0, 0], 15.0),
+            ),
+            (
+                "a pull request reads the default branch, saves for itself, and main sees none of it",
+                &[("main", 0, 1, 1), ("pr1", 1, 2, 2), ("pr1", 2, 2, 2), ("main", 3, 2, 2)],
+                ([1, 0, 2, 1], [3, 0, 0], 20.0),
+            ),
+            (
+                "siblings see nothing of each other",
+                &[("pr1", 0, 1, 1), ("pr2", 1, 1, 1), ("topic", 2, 1, 1)],
+                ([0, 0, 0, 3], [3, 0, 0], 0.0),
+            ),
+            (
+                "the own prefix hides the exact key of the default branch",
+                &[("main", 0, 1, 1), ("pr1", 1, 2, 2), ("pr1", 2, 1, 1)],
+                ([0, 0, 2, 1], [3, 0, 0], 10.0),
+            ),
+            (
+                "a week and an hour later nothing is left",
+                &[("main", 0, 1, 1), ("main", 7 * 24 + 1, 1, 1)],
+                ([0, 0, 0, 2], [2, 1, 0], 0.0),
+            ),
+            (
+                "a hit in between keeps it",
+                &[("main", 0, 1, 1), ("main", 100, 1, 1), ("main", 200, 1, 1)],
+                ([2, 0, 0, 1], [1, 0, 0], 20.0),
+            ),
+        ] {
+            assert_eq!(told(history, LIMITS), expected, "{case}");
+        }
+        // Room for one entry and a half: the older one of two goes when the hour is full.
+        let narrow = Limits { bytes: 1500, ..LIMITS };
+        let history = [
+            ("pr1", 0, 1, 1),
+            ("pr2", 0, 1, 1),
+            ("pr1", 0, 1, 1),
+            ("pr2", 1, 1, 1),
+            ("pr1", 1, 1, 1),
+        ];
+        assert_eq!(told(&history, narrow), ([2, 0, 0, 3], [3, 0, 1], 20.0));
+    }
+
+    #[test]
+    fn a_series_has_a_point_for_every_day_and_loses_nothing() {
+        let runs = [run("main", 0), run("main", 1), run("main", 49), run("main", 24 * 12)];
+        let keys = [1, 1, 2, 3];
+        let happenings = runs.iter().zip(keys).map(|(run, key)| Happening { run, key, needs: 0 });
+        let it = replay(&happenings.collect::<Vec<_>>(), LIMITS, &COSTS, DAY);
+        let column = |field: fn(&Point) -> u64| it.series.iter().map(field).collect::<Vec<_>>();
+        assert_eq!(column(|point| point.runs), [2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(
+            column(|point| point.bytes_kept),
+            // Both were read on the third day, the older one by its prefix.
+            [1000, 1000, 2000, 2000, 2000, 2000, 2000, 2000, 2000, 0, 0, 0, 1000]
+        );
+        assert_eq!(column(|point| point.expiries).iter().sum::<u64>(), it.expiries);
+        assert_eq!(it.series[1].time, DAY);
+    }
+}
