@@ -104,6 +104,7 @@ fn given(key: &KeyOptions) -> Option<KeyPolicy> {
     let mut parts = Vec::new();
     if key.key.is_none() {
         parts.extend(match key.workflow_mode {
+            WorkflowMode::Semantic => Some(KeyPart::Semantic),
             WorkflowMode::Bytes => Some(KeyPart::Bytes),
             WorkflowMode::None => None,
         });

@@ -1,6 +1,6 @@
 //! Which workflow keeps a store, where nobody has named one.
 
-use super::lint::caches::of_a_store;
+use super::lint::of_a_store;
 use super::tree::{Pattern, Tree};
 use super::workflow::{NotAWorkflow, Workflow};
 use anyhow::{Context, Result, bail};

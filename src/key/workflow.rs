@@ -177,7 +177,8 @@ fn texts(node: &Node) -> Vec<String> {
     all.chain(node.text()).map(str::to_owned).collect()
 }
 
-fn read_job(node: &Node) -> Job {
+/// A job as it stands in a workflow.
+pub fn read_job(node: &Node) -> Job {
     let steps = node.get("steps").map(|steps| steps.elements()).unwrap_or_default();
     Job {
         env: node.get("env").map(|env| fields(env)).unwrap_or_default(),

@@ -2,12 +2,14 @@
 //!
 //! One file for each kind of mistake. What cannot be known from the file is not held against it.
 
-pub(super) mod caches;
+mod caches;
 mod guards;
 mod hashes;
 mod keys;
 mod recipe;
 mod seeds;
+
+pub(super) use caches::{is_ours, of_a_store};
 
 use super::workflow::{NotAWorkflow, Workflow};
 use serde::Serialize;

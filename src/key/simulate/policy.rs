@@ -192,6 +192,7 @@ impl Reader<'_> {
                 workflow: Some(workflow.file.to_owned()),
                 workflow_mode,
                 hash_files: Vec::new(),
+                in_job: false,
                 ..workflow.options.clone()
             };
             gather(&options, &tree)
@@ -204,7 +205,7 @@ impl Reader<'_> {
             return Digests { bytes: name, semantic: name, fate: Read::NotHere };
         };
         let bytes = digest(&bytes);
-        let Ok(made) = with(SEMANTIC) else {
+        let Ok(made) = with(WorkflowMode::Semantic) else {
             return Digests { bytes, semantic: bytes, fate: Read::NotUnderstood };
         };
         let digests = Digests { bytes, semantic: digest(&made), fate: Read::Well };
@@ -221,9 +222,6 @@ impl Reader<'_> {
         digests
     }
 }
-
-/// How the workflow counts where only what matters of it does.
-const SEMANTIC: WorkflowMode = WorkflowMode::Bytes;
 
 fn first_half(digest: &Digest) -> u128 {
     let (half, _) = digest.as_bytes().split_at(16);
