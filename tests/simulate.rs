@@ -491,6 +491,29 @@ fn longer_names_of_objects_and_links_are_followed() {
 }
 
 #[test]
+fn commits_without_a_trigger_are_told_of_and_left_out_on_demand() {
+    let text = workflow("make", "").replace("[push, pull_request]", "pull_request");
+    let mut history = History::default();
+    let first = history.commit("main", 0, &[], &[(WORKFLOW, &text)]);
+    let mut tip = first;
+    for n in 1..4 {
+        let side = history.commit("topic", n * DAY, &[tip], &[("a", &n.to_string())]);
+        tip = history.commit("main", n * DAY + HOUR, &[tip, side], &[]);
+    }
+    history.reset("refs/heads/topic", tip);
+    let repository = history.write();
+    let report = repository.simulate(&[]);
+    assert_eq!(hits(&report, "semantic"), [6, 0, 0, 1]);
+    let words = "for 4 runs the workflow of today has no trigger, among them those of the default branch, \
+                 whose entries all others could read: see --as-triggered";
+    assert_eq!(warnings(&report), words);
+    // Nothing is pushed to main, so each pull request begins with a miss.
+    let report = repository.simulate(&["--as-triggered"]);
+    assert_eq!(hits(&report, "semantic"), [0, 0, 0, 3]);
+    assert_eq!(report["warnings"], json!([]));
+}
+
+#[test]
 fn nothing_is_written_to_the_repository() {
     let repository = branches(2).write();
     let shape = |repository: &Repository| {

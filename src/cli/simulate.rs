@@ -24,6 +24,9 @@ pub struct SimulateArgs {
     /// Begin at a date, as 2026-01-31, or so long before the newest commit, as 90d, 12w, 6mo or 2y
     #[arg(long, value_name = "DATE|AGE", default_value = "1y", value_parser = since)]
     since: Since,
+    /// Leave out commits that the workflow of today has no trigger for
+    #[arg(long)]
+    as_triggered: bool,
     /// Take the newest commits only
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
@@ -85,6 +88,7 @@ impl SimulateArgs {
             output: self.output.options(),
             default_branch: self.default_branch,
             since: self.since,
+            as_triggered: self.as_triggered,
             max: self.max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
             truth: self.truth,
             backend,

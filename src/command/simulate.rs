@@ -4,9 +4,9 @@ mod past;
 mod tell;
 
 use super::{Ending, or_json};
-use crate::key::history::{Graph, Run, Runs, States, Watch};
+use crate::key::history::{Graph, Kind, Run, Runs, States, Watch};
 use crate::key::simulate::{
-    Costs, Happening, Limits, Read, Recipe, Simulation, Workflow, best, replay,
+    Costs, Happening, Limits, Read, Recipe, Simulation, Triggers, Workflow, best, replay,
 };
 use crate::key::{Repository, store_workflow};
 use crate::options::{KeyPart, KeyPolicy, Simulate, Since, WorkflowMode};
@@ -58,7 +58,16 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
 
     let policies = policies(options, workflow.is_some());
     let recipe = Recipe::new(&policies, &options.truth, workflow.is_some())?;
-    let runs = Runs::of(&graph);
+    let mut runs = Runs::of(&graph);
+    let text = workflow.as_ref().and_then(|it| files.get(&it.path));
+    let text = text.and_then(|blob| repository.content(&blob.id).ok());
+    let triggers = text.and_then(|text| Triggers::of(&text));
+    if let Some(triggers) = triggers.as_ref().filter(|_| options.as_triggered) {
+        runs = runs.only(|run, all| triggers.fire_for(run, all));
+        if runs.runs.is_empty() {
+            bail!("the workflow of today has no trigger for any commit; leave out --as-triggered");
+        }
+    }
     let window = window(&runs.runs, options)?;
     let path = workflow.as_ref().map(|workflow| workflow.path.clone());
     let watch = Watch::new(&repository, &recipe.watched, path, &files);
@@ -76,6 +85,8 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     simulation.assumptions = tell::assumptions(options, &costs, &past);
     let fates: Vec<Read> = window.iter().map(|run| meaning.workflow[state_of(run)]).collect();
     simulation.warnings = warnings(&graph, &fates, workflow.as_ref())?;
+    let fires = |run: &&Run| triggers.as_ref().is_none_or(|it| it.fire_for(run, &runs));
+    simulation.warnings.extend(untriggered(window.iter().filter(|run| !fires(run))));
     for (policy, keys) in policies.iter().zip(&meaning.keys) {
         let happening = |run| {
             let state = state_of(run);
@@ -187,6 +198,23 @@ fn warnings(graph: &Graph, fates: &[Read], workflow: Option<&Workflow>) -> Resul
         ));
     }
     Ok(warnings)
+}
+
+/// What is to be known of commits that a workflow of today would not run for.
+fn untriggered<'r>(runs: impl Iterator<Item = &'r Run>) -> Option<String> {
+    let (seeds, others): (Vec<&Run>, Vec<&Run>) =
+        runs.partition(|run| run.kind == Kind::DefaultBranch);
+    let unseeded = match seeds.is_empty() {
+        true => "",
+        false => ", among them those of the default branch, whose entries all others could read",
+    };
+    let count = seeds.len() + others.len();
+    (count > 0).then(|| {
+        format!(
+            "for {} the workflow of today has no trigger{unseeded}: see --as-triggered",
+            report::plural(count as u64, "run")
+        )
+    })
 }
 
 /// A day, as people write it.

@@ -14,6 +14,8 @@ pub struct Simulate {
     /// Found out when not given.
     pub default_branch: Option<String>,
     pub since: Since,
+    /// Leave out commits that the workflow of today has no trigger for.
+    pub as_triggered: bool,
     /// The newest so many commits.
     pub max: Option<usize>,
     /// Files that say what the store of a commit has to hold; the workflow and lock files when there are

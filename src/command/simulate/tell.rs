@@ -118,9 +118,14 @@ pub fn assumptions(options: &Simulate, costs: &Costs, past: &Past) -> Vec<String
         _ => "every save is a full one".to_owned(),
     };
     vec![
-        "every commit is a run, at the time of its commit: git knows nothing of pushes, schedules, runs \
-         by hand, and of pull requests that were squashed or rebased"
-            .into(),
+        format!(
+            "every commit is a run{}, at the time of its commit: git knows nothing of pushes, schedules, \
+             runs by hand, and of pull requests that were squashed or rebased",
+            match options.as_triggered {
+                true => ", if the workflow of today has a trigger for it, filters of paths aside",
+                false => "",
+            }
+        ),
         "what came in by the second parent of a merge is a pull request with a scope of its own; every \
          run may write to its own scope"
             .into(),

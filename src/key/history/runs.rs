@@ -77,6 +77,15 @@ impl Runs {
     }
 }
 
+impl Runs {
+    /// Without those that there were not.
+    pub fn only(mut self, was: impl Fn(&Run, &Runs) -> bool) -> Self {
+        let runs = std::mem::take(&mut self.runs);
+        self.runs = runs.into_iter().filter(|run| was(run, &self)).collect();
+        self
+    }
+}
+
 struct Sorter<'g> {
     graph: &'g Graph,
     /// Which commits are some run already.

@@ -8,8 +8,10 @@ mod cache;
 mod outcome;
 mod policy;
 mod replay;
+mod triggers;
 
 pub use cache::Limits;
 pub use outcome::{Best, Counts, Outcome, Point, Rates, Simulation, best};
 pub use policy::{LOCKS, MANIFESTS, Meaning, Read, Recipe, Workflow};
 pub use replay::{Costs, Happening, replay};
+pub use triggers::Triggers;
