@@ -72,7 +72,9 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     let path = workflow.as_ref().map(|workflow| workflow.path.clone());
     let watch = Watch::new(&repository, &recipe.watched, path, &files);
     let states = states(&watch, &graph, window, options.output.quiet)?;
-    let meaning = recipe.apply(&repository, workflow.as_ref(), &states);
+    let bar = Counting::new(options.output.quiet, "workflows", states.workflows.len() as u64);
+    let meaning = recipe.apply(&repository, workflow.as_ref(), &states, &mut || bar.advance());
+    drop(bar);
     let state_of = |run: &Run| states.of.get(&run.commit).copied().unwrap_or_default();
 
     let past = Past::read(options.backend.as_ref(), &options.key.prefix);

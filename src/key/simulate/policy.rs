@@ -110,19 +110,20 @@ impl Recipe {
         })))
     }
 
-    /// What each of these states comes to.
+    /// What each of these states comes to. `done` hears of each workflow that was read.
     pub fn apply(
         &self,
         repository: &Repository,
         workflow: Option<&Workflow>,
         states: &States,
+        done: &mut dyn FnMut(),
     ) -> Meaning {
         let mut reader = Reader { repository, known: HashMap::new() };
-        let read: Vec<Digests> = states
-            .workflows
-            .iter()
-            .map(|files| workflow.map(|it| reader.read(it, files)).unwrap_or_default())
-            .collect();
+        let mut digests = |files| {
+            done();
+            workflow.map(|workflow| reader.read(workflow, files)).unwrap_or_default()
+        };
+        let read: Vec<Digests> = states.workflows.iter().map(&mut digests).collect();
         let hash = |parts: &[Part], state: &State| {
             let digests = &read[state.workflow];
             let part = |part: &Part| match part {
