@@ -361,7 +361,7 @@ struct KeyArgs {
     #[arg(long = "restore-key", value_name = "PREFIX")]
     restore_keys: Vec<String>,
     /// First part of the key
-    #[arg(long, value_name = "TEXT", default_value = "storecache")]
+    #[arg(long, value_name = "TEXT", default_value = KeyOptions::PREFIX)]
     key_prefix: String,
     /// Version of the package manager, instead of asking it
     // Not the program's own version, which is asked for before the verb.

@@ -50,6 +50,11 @@ pub struct KeyOptions {
     pub in_job: bool,
 }
 
+impl KeyOptions {
+    /// First part of a key, where nobody says otherwise.
+    pub const PREFIX: &str = "storecache";
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum WorkflowMode {
     /// What of it can change the store, however it is written.
@@ -247,6 +252,8 @@ pub struct ShowKey {
     pub key: KeyOptions,
     pub output: OutputOptions,
     pub explain: bool,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
 }
 
 /// Two states whose keys are compared, as people name them: commits, `.` for the work tree, files or
@@ -256,6 +263,8 @@ pub struct DiffKeys {
     pub before: String,
     pub after: String,
     pub look: Look,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
 }
 
 #[derive(Debug, Clone)]

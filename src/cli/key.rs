@@ -33,6 +33,9 @@ pub struct ShowKeyArgs {
     /// Show every ingredient, what of it counts, its digest, and what is suspicious about it
     #[arg(long)]
     explain: bool,
+    /// Take what is not given here from the step of the workflow that uses storecache
+    #[arg(long)]
+    from_step: bool,
 }
 
 #[derive(Debug, Args)]
@@ -43,6 +46,10 @@ pub struct DiffArgs {
     /// The state after
     #[arg(default_value = ".")]
     after: String,
+    /// Take what is not given here from the step of the workflow that uses storecache, as it is in the
+    /// state after
+    #[arg(long)]
+    from_step: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -55,13 +62,15 @@ impl ShowKeyArgs {
             key: self.key.options()?,
             output: self.output.options(),
             explain: self.explain,
+            from_step: self.from_step,
         })
     }
 }
 
 impl DiffArgs {
     pub fn options(self) -> Result<DiffKeys> {
-        let Self { before, after, common } = self;
-        Ok(DiffKeys { before, after, look: LookArgs { file: None, common }.options()? })
+        let Self { before, after, from_step, common } = self;
+        let look = LookArgs { file: None, common }.options()?;
+        Ok(DiffKeys { before, after, look, from_step })
     }
 }

@@ -111,8 +111,16 @@ impl Repository {
     pub fn commit(&self, name: &str) -> Result<ObjectId> {
         let wanted = format!("{name}^{{commit}}");
         let said = self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]);
-        let said =
-            said.map_err(|_| anyhow::anyhow!("there is no commit {name:?} in this repository"))?;
+        let Ok(said) = said else {
+            let shallow = match self.is_shallow()? {
+                true => {
+                    "; this clone is shallow: fetch all of it with `git fetch --unshallow`, or check it \
+                     out with `fetch-depth: 0`"
+                }
+                false => "",
+            };
+            bail!("there is no commit {name:?} in this repository{shallow}");
+        };
         ObjectId::parse(String::from_utf8_lossy(&said).trim())
     }
 
@@ -184,10 +192,9 @@ impl Repository {
         Ok(child)
     }
 
-    /// What flags call the file at `path` below the top; relative names reach no higher than where the
-    /// program runs.
-    pub fn called(&self, path: &Path, absolute: bool) -> Option<PathBuf> {
-        called(&self.top, &self.prefix, path, absolute)
+    /// What a pattern calls the file at `path` below the top, if it reaches there.
+    pub fn called(&self, path: &Path, pattern: &Pattern) -> Option<PathBuf> {
+        called(&self.top, &self.prefix, path, pattern)
     }
 
     /// The content of a blob.
@@ -196,11 +203,17 @@ impl Repository {
     }
 }
 
-fn called(top: &Path, prefix: &Path, path: &Path, absolute: bool) -> Option<PathBuf> {
-    match absolute {
-        true => Some(top.join(path)),
-        false => path.strip_prefix(prefix).ok().map(Path::to_owned),
+fn called(top: &Path, prefix: &Path, path: &Path, pattern: &Pattern) -> Option<PathBuf> {
+    if pattern.is_absolute() {
+        return Some(top.join(path));
     }
+    let mut start = prefix.to_owned();
+    let mut name = PathBuf::new();
+    for _ in 0..pattern.levels_up() {
+        start = start.parent()?.to_owned();
+        name.push("..");
+    }
+    Some(name.join(path.strip_prefix(start).ok()?))
 }
 
 fn command(directory: &Path) -> Command {
@@ -305,7 +318,7 @@ impl Tree for CommitTree {
     fn matching(&self, pattern: &Pattern) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for (path, blob) in self.files.iter() {
-            let called = called(&self.top, &self.prefix, path, pattern.is_absolute());
+            let called = called(&self.top, &self.prefix, path, pattern);
             let Some(called) = called.filter(|called| pattern.fits(called)) else { continue };
             if !blob.is_link || self.resolved(path.clone())?.is_some() {
                 found.push(called);

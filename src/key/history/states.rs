@@ -60,7 +60,7 @@ impl Watched {
         if self.everywhere {
             return self.pattern.fits(path);
         }
-        let called = repository.called(path, self.pattern.is_absolute());
+        let called = repository.called(path, &self.pattern);
         called.is_some_and(|called| self.pattern.fits(&called))
     }
 }
