@@ -2,13 +2,16 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use nix::pty::openpty;
 use serde_json::{Value, json};
 use support::history::{DAY, HOUR, History, Mark, Repository, WORKFLOW, ten_thousand, workflow};
-use support::place::{Place, storecache_in};
+use support::place::{Place, binary, storecache_in};
 use support::runs::report;
 
 /// The outcome of a policy.
@@ -511,6 +514,31 @@ fn commits_without_a_trigger_are_told_of_and_left_out_on_demand() {
     let report = repository.simulate(&["--as-triggered"]);
     assert_eq!(hits(&report, "semantic"), [0, 0, 0, 3]);
     assert_eq!(report["warnings"], json!([]));
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is_unless_it_is_to_be_quiet() {
+    let text = workflow("make", "");
+    let repository = daily(&[text.as_str(); 9]).write();
+    let shown = |more: &[&str]| {
+        let terminal = openpty(None, None).unwrap();
+        let mut command = Command::new(binary());
+        command.args(["key", "simulate"]).args(more).current_dir(repository.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(terminal.slave);
+        let mut child = command.spawn().unwrap();
+        // The last one to have the other end open is the child.
+        drop(command);
+        let mut shown = Vec::new();
+        // A terminal that nobody writes to any more ends with an error.
+        let _ = File::from(terminal.master).read_to_end(&mut shown);
+        assert!(child.wait().unwrap().success());
+        String::from_utf8_lossy(&shown).into_owned()
+    };
+    let bars = shown(&[]);
+    assert!(bars.contains("commits [") && bars.contains("/9 "), "{bars:?}");
+    assert_eq!(shown(&["--quiet"]), "");
+    let piped = repository.attempt(&[]).ok();
+    assert!(!piped.stderr.contains("commits ["), "{piped}");
 }
 
 #[test]
