@@ -1,9 +1,11 @@
 //! Every flag of every command, and how flags become options.
 
 mod key;
+mod simulate;
 mod suggest;
 
 pub use key::{KeyPart, KeyVerbArgs};
+pub use simulate::SimulateArgs;
 pub use suggest::SuggestArgs;
 
 use crate::backend::github::{self, Patience, Secret};

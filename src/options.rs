@@ -1,7 +1,9 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+mod simulate;
 mod suggest;
 
+pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 
 use crate::backend::github::{Patience, Secret};

@@ -17,6 +17,7 @@ mod restore;
 mod retention;
 mod save;
 mod session;
+mod simulate;
 mod state;
 mod suggest;
 mod summary;
@@ -30,6 +31,7 @@ pub use key::key;
 pub use lint::lint;
 pub use restore::restore;
 pub use save::save;
+pub use simulate::simulate;
 pub use suggest::suggest;
 pub use verify::verify;
 

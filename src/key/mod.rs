@@ -6,10 +6,12 @@
 
 mod diff;
 mod git;
+pub mod history;
 mod ingredients;
 mod ladder;
 pub mod lint;
 mod semantic;
+pub mod simulate;
 mod step;
 pub mod suggest;
 mod tree;
