@@ -3,6 +3,7 @@
 //! The room knows numbers and texts. It must not know how they come about.
 
 mod outcome;
+pub mod page;
 mod progress;
 mod speak;
 mod summary;
