@@ -16,7 +16,7 @@ fn tile(name: &str, size: u64) -> Tile {
         label: name.into(),
         name: format!("{}-{name}", "0".repeat(32)),
         size,
-        dashed: size % 7 == 0,
+        dashed: size.is_multiple_of(7),
     }
 }
 
@@ -147,7 +147,7 @@ fn ordinary() -> Page {
 
 #[test]
 fn an_ordinary_page_is_read_in_every_light_and_on_every_screen() {
-    let seen = look("ordinary", &ordinary().render()).is_fine();
+    let seen = look("ordinary", &ordinary().render()).fine();
     assert_eq!(seen.shots.len(), 5);
     for text in [
         "storecache usage",
@@ -181,9 +181,9 @@ fn a_page_without_data_says_so() {
             .treemap(map(1, 1))
             .table(table(1)),
     ]);
-    let seen = look("empty", &nothing.render()).is_fine();
+    let seen = look("empty", &nothing.render()).fine();
     assert_eq!(seen.text.matches("There is nothing to show yet.").count(), 2, "{}", seen.text);
-    look("bare", &Page { title: "Bare".into(), ..Page::default() }.render()).is_fine();
+    look("bare", &Page { title: "Bare".into(), ..Page::default() }.render()).fine();
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_year_of_ten_thousand_runs_makes_a_page_below_a_megabyte() {
     ]);
     let html = huge.render();
     assert!(html.len() < 1_000_000, "{} bytes", html.len());
-    let seen = look("huge", &html).is_fine();
+    let seen = look("huge", &html).fine();
     assert!(seen.text.contains("and 9500 more rows"));
 }
 
@@ -282,7 +282,7 @@ fn hostile_names_show_as_text_and_do_nothing() {
         Page { title: title.clone(), subtitle: names[0].clone(), sections: vec![section] }.render();
     assert!(!html.contains(['\u{202E}', '\0', '\u{1b}', '\u{200B}']));
 
-    let seen = look("hostile", &html).is_fine();
+    let seen = look("hostile", &html).fine();
     for name in [&names[0], &names[1], &names[2], &names[3], &names[5]] {
         assert!(seen.text.contains(name.as_str()), "{name} does not show");
     }

@@ -2,6 +2,7 @@
 
 mod action;
 mod base;
+mod blame;
 mod cancel;
 mod doctor;
 mod entry;
@@ -9,6 +10,7 @@ mod inspect;
 mod key;
 mod lint;
 mod lookup;
+mod page;
 mod policy;
 mod profiles;
 mod require;

@@ -53,7 +53,7 @@ fn look_at(page: &Path, directory: TempDir) -> Seen {
 impl Seen {
     /// Nobody has anything to complain about.
     #[track_caller]
-    pub fn is_fine(self) -> Seen {
+    pub fn fine(self) -> Seen {
         assert!(self.problems.is_empty(), "{:#?}", self.problems);
         assert!(self.least >= 4.5);
         self

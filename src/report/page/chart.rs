@@ -325,7 +325,7 @@ impl<'a> Drawn<'a> {
         for (series, _) in &self.series {
             table = table.number(&series.name);
         }
-        let mut counts = vec![0u64; ROWS];
+        let mut counts = [0u64; ROWS];
         for (at, _) in &self.events {
             if let Some(count) = counts.get_mut(part_of(*at, self.x_range, ROWS)) {
                 *count += 1;
