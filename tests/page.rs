@@ -296,3 +296,66 @@ fn nothing_in_a_page_comes_from_elsewhere() {
     }
     assert!(html.contains("content=\"default-src 'none'; style-src 'unsafe-inline'\""));
 }
+
+/// How far apart two colours are to an eye that lacks one kind of cone: the distance in CIELAB.
+/// Source of the matrices: Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of
+/// Color Vision Deficiency" (2009), at severity 1.
+fn apart(a: [f64; 3], b: [f64; 3], eye: &[[f64; 3]; 3]) -> f64 {
+    let times = |matrix: &[[f64; 3]; 3], v: [f64; 3]| {
+        matrix.map(|row| row.iter().zip(v).map(|(m, v)| m * v).sum::<f64>().clamp(0.0, 1.1))
+    };
+    let lab = |colour: [f64; 3]| {
+        let linear = colour.map(|part| match part <= 0.04045 {
+            true => part / 12.92,
+            false => ((part + 0.055) / 1.055f64).powf(2.4),
+        });
+        let xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]];
+        let [x, y, z] = times(&xyz, times(eye, linear).map(|part| part.min(1.0)));
+        let root = |t: f64| if t > 0.008856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 };
+        let [x, y, z] = [root(x / 0.95047), root(y), root(z / 1.08883)];
+        [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+    };
+    let (a, b) = (lab(a), lab(b));
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+#[test]
+fn a_colour_blind_reader_tells_the_series_apart() {
+    let eyes = [
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
+    ];
+    let html = ordinary().render();
+    let colours = |number: usize| -> Vec<[f64; 3]> {
+        let name = format!("--s{number}: #");
+        let found = html.match_indices(&name).map(|(at, _)| &html[at + name.len()..][..6]);
+        let part =
+            |hex: &str, at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap() as f64 / 255.0;
+        found.map(|hex| [0, 2, 4].map(|at| part(hex, at))).collect()
+    };
+    let all: Vec<_> = (0..Chart::SERIES).map(colours).collect();
+    for scheme in 0..2 {
+        for (at, a) in all.iter().enumerate() {
+            for (other, b) in all.iter().enumerate().skip(at + 1) {
+                for eye in &eyes {
+                    let apart = apart(a[scheme], b[scheme], eye);
+                    assert!(apart > 15.0, "{at} and {other} in scheme {scheme}: {apart}");
+                }
+            }
+        }
+    }
+}

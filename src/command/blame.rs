@@ -229,6 +229,20 @@ fn map(items: &[Item], graph: &store::Blame, is_unread: &dyn Fn(&Item) -> bool) 
     groups
 }
 
+/// What to call items in a list: the part of a name that people know, with the hash where two share it.
+fn called<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+    let mut count: HashMap<&str, usize> = HashMap::new();
+    names.clone().for_each(|name| *count.entry(without_hash(name)).or_default() += 1);
+    let call = |name: &str| match count.get(without_hash(name)) {
+        Some(1) => without_hash(name).to_owned(),
+        _ => match name.get(..8).filter(|_| without_hash(name) != name) {
+            Some(hash) => format!("{} ({hash}…)", without_hash(name)),
+            None => name.to_owned(),
+        },
+    };
+    names.map(call).collect()
+}
+
 /// The part of a name that people know; the whole of what is no name of an item.
 fn without_hash(name: &str) -> &str {
     match ItemName::parse(name) {
@@ -254,10 +268,11 @@ impl Blame {
             .number("Closure")
             .number("Own")
             .text("Below");
-        for item in &self.largest {
+        let names = called(self.largest.iter().map(|item| item.name.as_str()));
+        for (item, name) in self.largest.iter().zip(names) {
             let above = item.dominator.as_deref().map(without_hash).unwrap_or_default();
             let sizes = [item.retained, item.closure, item.own].map(bytes);
-            let cells = [without_hash(&item.name).to_owned()].into_iter().chain(sizes);
+            let cells = [name].into_iter().chain(sizes);
             table.row(cells.chain([above.to_owned()]));
         }
         let brings = Section::new("Which item brings which megabytes")
@@ -297,9 +312,9 @@ impl Blame {
             Some(_) => format!("The {} largest of them", unread.largest.len()),
         };
         let mut table = Table::new(caption).text("Item").number("Size").number("Known use before");
-        for item in &unread.largest {
-            let used = day(item.used.as_deref());
-            table.row([without_hash(&item.name).to_owned(), bytes(item.bytes), used]);
+        let names = called(unread.largest.iter().map(|item| item.name.as_str()));
+        for (item, name) in unread.largest.iter().zip(names) {
+            table.row([name, bytes(item.bytes), day(item.used.as_deref())]);
         }
         section.paragraph(USE).table(table)
     }

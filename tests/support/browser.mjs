@@ -115,6 +115,10 @@ function judge(width) {
         }
         if (!svg.getAttribute('aria-label')) problems.push('a drawing without a name')
     }
+    // A short text that stands in a narrow tower.
+    for (const cell of [...document.querySelectorAll('td, th, dd, dt, li')].filter(shown)) {
+        if (cell.textContent.length < 40 && cell.clientHeight > 130) problems.push(`${named(cell)} is squeezed`)
+    }
     const levels = [...document.querySelectorAll('h1, h2, h3')].map((it) => it.tagName)
     if (levels[0] !== 'H1' || levels.indexOf('H1', 1) > 0) problems.push(`headings ${levels}`)
     return { problems, text: document.body.innerText, least }

@@ -138,9 +138,6 @@ impl Treemap {
         for (number, group) in groups.iter_mut().enumerate().take(GROUPS - 1) {
             group.colour = number % COLOURS;
         }
-        for group in &mut groups {
-            group.tiles = collected(std::mem::take(&mut group.tiles), TILES);
-        }
         groups
     }
 
@@ -165,25 +162,15 @@ impl Treemap {
 
     fn draw_group(&self, group: &Shown, room: Rect, form: &Form, out: &mut String) {
         let room = room.inset(1.5);
-        let size = bytes(group.size() as u64);
         let strip = form.letters * 1.5;
-        // Bold letters are wider.
-        let bold = form.letters * 1.15;
-        // A name takes room from its tiles, so small groups go without.
-        let roomy = room.height > 4.0 * strip && room.width > 60.0;
-        let with_size = format!("{} · {size}", group.name);
-        let name = fit(&group.name, bold, room.width - 10.0).filter(|_| roomy);
-        let name = match width(&with_size, bold) <= room.width - 10.0 {
-            true if name.is_some() => Some(with_size),
-            _ => name,
-        };
         let _ = write!(out, "<g class=\"g{}\">", group.colour);
         let mut inside = room;
-        if let Some(name) = name {
+        if let Some(name) = heading(group, room, strip, form) {
             let _ = writeln!(
                 out,
-                "<g><title>{}\n{size}</title><rect class=\"head\" {}/><text class=\"head\" x=\"{}\" y=\"{}\">{}</text></g>",
+                "<g><title>{}\n{}</title><rect class=\"head\" {}/><text class=\"head\" x=\"{}\" y=\"{}\">{}</text></g>",
                 escape_name(&group.name),
+                bytes(group.size() as u64),
                 place(Rect { height: strip, ..room }),
                 short(room.x + 5.0),
                 short(room.y + strip - form.letters * 0.4),
@@ -194,7 +181,7 @@ impl Treemap {
         // How many tiles are worth drawing depends on the room.
         let share = inside.area() / group.size();
         let large = group.tiles.iter().filter(|tile| tile.size as f64 * share >= SMALLEST).count();
-        let tiles = collected(group.tiles.clone(), large.max(1));
+        let tiles = collected(&group.tiles, TILES.min(large + 1));
         let sizes: Vec<f64> = tiles.iter().map(|tile| tile.size as f64).collect();
         for (tile, rect) in tiles.iter().zip(squarify(&sizes, inside)) {
             draw_tile(tile, &group.name, rect.inset(0.5), form, out);
@@ -227,16 +214,35 @@ fn draw_tile(tile: &Tile, group: &str, rect: Rect, form: &Form, out: &mut String
     out.push_str("</g>\n");
 }
 
-/// At most `most` tiles: the largest, and the others as one. `tiles` are from large to small.
-fn collected(mut tiles: Vec<Tile>, most: usize) -> Vec<Tile> {
-    if tiles.len() > most.max(1) {
-        let rest = tiles.split_off(most.max(1) - 1);
-        let name = plural(rest.len() as u64, "other");
-        let size = rest.iter().fold(0, |sum: u64, tile| sum.saturating_add(tile.size));
-        let dashed = rest.iter().all(|tile| tile.dashed);
-        tiles.push(Tile { label: name.clone(), name, size, dashed });
-        tiles.sort_by_key(|tile| std::cmp::Reverse(tile.size));
+/// What stands above the tiles of a group. It takes room from them, so a small group goes without, and so
+/// does one whose only tile has its name.
+fn heading(group: &Shown, room: Rect, strip: f64, form: &Form) -> Option<String> {
+    let alone = matches!(&group.tiles[..], [tile] if tile.label == group.name);
+    if alone || room.height <= 4.0 * strip || room.width <= 60.0 {
+        return None;
     }
+    // Bold letters are wider.
+    let (letters, room) = (form.letters * 1.15, room.width - 10.0);
+    let with_size = format!("{} · {}", group.name, bytes(group.size() as u64));
+    match width(&with_size, letters) <= room {
+        true => Some(with_size),
+        false => fit(&group.name, letters, room),
+    }
+}
+
+/// At most `most` tiles: the largest, and the others as one. `tiles` are from large to small.
+fn collected(tiles: &[Tile], most: usize) -> Vec<Tile> {
+    let most = most.max(1);
+    if tiles.len() <= most {
+        return tiles.to_vec();
+    }
+    let (kept, rest) = tiles.split_at(most - 1);
+    let name = plural(rest.len() as u64, "other");
+    let size = rest.iter().fold(0, |sum: u64, tile| sum.saturating_add(tile.size));
+    let dashed = rest.iter().all(|tile| tile.dashed);
+    let mut tiles = kept.to_vec();
+    tiles.push(Tile { label: name.clone(), name, size, dashed });
+    tiles.sort_by_key(|tile| std::cmp::Reverse(tile.size));
     tiles
 }
 
@@ -280,12 +286,24 @@ mod tests {
         };
         let shown = map.shown();
         assert_eq!(shown.len(), GROUPS);
-        assert!(shown.iter().all(|group| group.tiles.len() <= TILES));
         let total: f64 = map.groups.iter().map(|group| sum(&group.tiles)).sum();
         assert_eq!(shown.iter().map(Shown::size).sum::<f64>(), total);
         let html = map.html();
         assert!(html.contains("289 other groups"), "{html}");
         assert!(html.len() < 300_000, "{}", html.len());
+    }
+
+    #[test]
+    fn the_large_stay_and_the_small_are_counted() {
+        let mut tiles: Vec<_> =
+            (0..300).map(|number| tile(&format!("small {number}"), 1)).collect();
+        tiles.push(tile("large", 1_000_000));
+        tiles.push(tile("medium", 900_000));
+        let groups = vec![Group { name: "group".into(), tiles }];
+        let html = Treemap { title: "map".into(), groups, ..Treemap::default() }.html();
+        for label in [">large<", ">medium<", "300 others"] {
+            assert!(html.contains(label), "{label}: {html}");
+        }
     }
 
     #[test]
