@@ -10,7 +10,8 @@ import { pathToFileURL } from 'node:url'
 const [peers, shots, path] = process.argv.slice(2)
 const { chromium } = createRequire(`${peers}/browser/`)('playwright-core')
 
-const VIEWS = [['light', 1200], ['dark', 1200], ['light', 390], ['dark', 390], ['light', 700]]
+// The last one lets scripts run, to see that there are none.
+const VIEWS = [['light', 1200], ['dark', 1200], ['light', 390], ['dark', 390], ['light', 700, true]]
 
 /** Runs in the page: everything that a reader would complain about. */
 function judge(width) {
@@ -130,11 +131,11 @@ const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', arg
 const url = pathToFileURL(path).href
 const answer = { problems: [], text: '', shots: [], least: null }
 const pictures = {}
-for (const [colorScheme, width] of VIEWS) {
+for (const [colorScheme, width, javaScriptEnabled = false] of VIEWS) {
     const view = `${colorScheme} ${width}`
     const complain = (problem) => answer.problems.push(`${view}: ${problem}`)
     const context = await browser.newContext({
-        javaScriptEnabled: false, colorScheme, viewport: { width, height: 900 }, isMobile: width < 500,
+        javaScriptEnabled, colorScheme, viewport: { width, height: 900 }, isMobile: width < 500,
         deviceScaleFactor: width < 500 ? 2 : 1,
     })
     const page = await context.newPage()

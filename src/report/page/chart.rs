@@ -16,7 +16,8 @@ pub struct Chart {
     pub title: String,
     /// What the plot shows, for those who cannot see it; and anything to be said below the title.
     pub text: String,
-    pub y: Option<Scale>,
+    /// What the values of all series are.
+    pub y: Scale,
     /// At most [`Chart::SERIES`] are shown.
     pub series: Vec<Series>,
     /// A height that means something, and its name.
@@ -116,7 +117,7 @@ struct Drawn<'a> {
 impl<'a> Drawn<'a> {
     /// Nothing where no series has a point and nothing happened.
     fn of(chart: &'a Chart) -> Option<Self> {
-        let y = chart.y.unwrap_or(Scale::Count);
+        let y = chart.y;
         let sorted = |series: &'a Series| {
             let sane = |point: &&(f64, f64)| is_sane(point.0) && is_sane(point.1);
             let mut points: Vec<_> = series.points.iter().filter(sane).copied().collect();

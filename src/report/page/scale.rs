@@ -6,13 +6,14 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 /// What a number means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Scale {
     /// Seconds since 1970, shown in UTC.
     Time,
     Bytes,
     /// A part of a whole, from 0 to 1, shown as per cent.
     Share,
+    #[default]
     Count,
 }
 

@@ -19,7 +19,7 @@ enum Kind {
 
 impl Table {
     /// More are left out with a word.
-    pub const ROWS: usize = 500;
+    pub const ROWS: usize = 200;
 
     pub fn new(caption: impl Into<String>) -> Self {
         Table { caption: caption.into(), ..Table::default() }

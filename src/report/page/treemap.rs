@@ -37,7 +37,7 @@ pub struct Tile {
 
 /// More groups than this, but for the largest, become one; so do the tiles of a group.
 const GROUPS: usize = 12;
-const TILES: usize = 60;
+const TILES: usize = 100;
 /// A tile smaller than this, in square units, joins the others.
 const SMALLEST: f64 = 40.0;
 /// Colours of groups that the style has; the last one is for what is collected.
