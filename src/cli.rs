@@ -1,11 +1,15 @@
 //! Every flag of every command, and how flags become options.
 
+mod key;
+
+pub use key::{KeyPart, KeyVerbArgs};
+
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
+    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions,
     WorkflowMode,
 };
 use crate::report;
@@ -185,19 +189,6 @@ impl Sync {
             Sync::Never => false,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub struct KeyVerbArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    key: KeyArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    /// Show every ingredient, what it matched and its digest
-    #[arg(long)]
-    explain: bool,
 }
 
 #[derive(Debug, Args)]
@@ -387,8 +378,19 @@ struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
     /// How the workflow goes into the key
-    #[arg(long, value_enum, default_value_t = WorkflowMode::Bytes)]
+    #[arg(long, value_enum, default_value_t = WorkflowMode::Semantic)]
     workflow_mode: WorkflowMode,
+    /// Job of the workflow that the key is for [default: the one that keeps a store]
+    #[arg(long, value_name = "NAME")]
+    workflow_job: Option<String>,
+    /// Step of the workflow that matters, by its id, name or action, with wildcards; repeatable
+    /// [default: all of the job]
+    #[arg(long, value_name = "STEP")]
+    workflow_steps: Vec<String>,
+    /// Action whose version does not count, with wildcards, besides actions/checkout, actions/cache and
+    /// actions/upload-artifact; with ! in front one whose version does; repeatable
+    #[arg(long, value_name = "ACTION")]
+    ignore_pins: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -479,18 +481,6 @@ impl RestoreArgs {
             state: self.state,
             summary: self.summary,
             fail_on_miss: self.fail_on_miss,
-        })
-    }
-}
-
-impl KeyVerbArgs {
-    pub fn options(self) -> Result<ShowKey> {
-        Ok(ShowKey {
-            // The key of a plain store does not depend on its directories.
-            store: self.store.options_without_paths()?,
-            key: self.key.options()?,
-            output: self.output.options(),
-            explain: self.explain,
         })
     }
 }
@@ -618,6 +608,10 @@ impl KeyArgs {
             hash_files: self.hash_files,
             workflow: self.workflow,
             workflow_mode: self.workflow_mode,
+            workflow_job: self.workflow_job,
+            workflow_steps: self.workflow_steps,
+            ignore_pins: self.ignore_pins,
+            in_job: false,
         })
     }
 }

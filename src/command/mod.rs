@@ -4,6 +4,7 @@ mod action;
 mod base;
 mod blame;
 mod cancel;
+mod diff;
 mod doctor;
 mod entry;
 mod inspect;
@@ -23,6 +24,7 @@ mod summary;
 mod verify;
 
 pub use action::{Task, step};
+pub use diff::diff;
 pub use doctor::doctor;
 pub use inspect::inspect;
 pub use key::key;
