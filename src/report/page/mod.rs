@@ -6,6 +6,8 @@
 
 mod chart;
 mod escape;
+mod figure;
+mod plot;
 mod sampling;
 mod scale;
 mod squarify;

@@ -4,6 +4,7 @@
 //! tooltip has the whole name.
 
 use super::escape::{escape, escape_name, fit, width};
+use super::figure::{figure, open_svg, short};
 use super::squarify::{Rect, squarify};
 use crate::report::{bytes, plural};
 use std::fmt::Write;
@@ -82,18 +83,15 @@ fn sum(tiles: &[Tile]) -> f64 {
 
 impl Treemap {
     pub(super) fn html(&self) -> String {
-        let mut out = format!("<figure>\n<figcaption>{}", escape_name(&self.title));
-        if !self.text.is_empty() {
-            let _ = write!(out, "<span>{}</span>", escape(&self.text));
-        }
-        out.push_str("</figcaption>\n");
         let groups = self.shown();
-        if groups.is_empty() {
-            out.push_str("<p class=\"none\">There is nothing to show yet.</p>\n</figure>\n");
-            return out;
-        }
+        let inside = (!groups.is_empty()).then(|| self.inside(&groups));
+        figure(&self.title, &self.text, inside)
+    }
+
+    fn inside(&self, groups: &[Shown]) -> String {
+        let mut out = String::new();
         for form in &FORMS {
-            self.draw(&groups, form, &mut out);
+            self.draw(groups, form, &mut out);
         }
         let is_dashed = groups.iter().flat_map(|group| &group.tiles).any(|tile| tile.dashed);
         if let (true, Some(text)) = (is_dashed, &self.dashed) {
@@ -104,7 +102,6 @@ impl Treemap {
                 escape(text)
             );
         }
-        out.push_str("</figure>\n");
         out
     }
 
@@ -142,17 +139,8 @@ impl Treemap {
     }
 
     fn draw(&self, groups: &[Shown], form: &Form, out: &mut String) {
-        let words = [self.title.as_str(), self.text.as_str()];
-        let words: Vec<_> = words.into_iter().filter(|text| !text.is_empty()).collect();
-        let _ = writeln!(
-            out,
-            "<svg class=\"map {}\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\" font-size=\"{}\">",
-            form.class,
-            form.room.width,
-            form.room.height,
-            escape(&words.join(". ")),
-            form.letters,
-        );
+        let size = (form.room.width, form.room.height);
+        *out += &open_svg("map", form.class, size, form.letters, &self.title, &self.text);
         let sizes: Vec<f64> = groups.iter().map(Shown::size).collect();
         for (group, room) in groups.iter().zip(squarify(&sizes, form.room)) {
             self.draw_group(group, room, form, out);
@@ -255,12 +243,6 @@ fn place(rect: Rect) -> String {
         short(width),
         short(height)
     )
-}
-
-/// A coordinate with two digits behind the point at most.
-fn short(value: f64) -> String {
-    let text = format!("{value:.2}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
