@@ -286,5 +286,9 @@ pub struct Look {
     pub output: OutputOptions,
     /// List the items too.
     pub items: bool,
+    /// Say which item brings how much.
+    pub blame: bool,
+    /// File for a page that shows it.
+    pub html: Option<PathBuf>,
     pub threads: usize,
 }

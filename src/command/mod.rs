@@ -2,6 +2,7 @@
 
 mod action;
 mod base;
+mod blame;
 mod cancel;
 mod diff;
 mod doctor;
@@ -10,6 +11,7 @@ mod inspect;
 mod key;
 mod lint;
 mod lookup;
+mod page;
 mod policy;
 mod profiles;
 mod require;
