@@ -1,8 +1,12 @@
 //! Every flag of every command, and how flags become options.
 
 mod key;
+mod simulate;
+mod suggest;
 
 pub use key::{KeyPart, KeyVerbArgs};
+pub use simulate::SimulateArgs;
+pub use suggest::SuggestArgs;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
@@ -198,6 +202,12 @@ pub struct InspectArgs {
     /// List the items with their sizes
     #[arg(long)]
     items: bool,
+    /// Show which item brings how much, and what was restored and never read
+    #[arg(long)]
+    blame: bool,
+    /// Write that as a page of HTML, with a map of all items
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -481,7 +491,8 @@ impl RestoreArgs {
 
 impl InspectArgs {
     pub fn options(self) -> Result<Look> {
-        Ok(Look { items: self.items, ..self.look.options()? })
+        let look = self.look.options()?;
+        Ok(Look { items: self.items, blame: self.blame, html: self.html, ..look })
     }
 }
 
@@ -508,6 +519,8 @@ impl LookArgs {
             backend: common.backend,
             output: common.output,
             items: false,
+            blame: false,
+            html: None,
             threads: common.threads,
         })
     }

@@ -1,5 +1,11 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+mod simulate;
+mod suggest;
+
+pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
+pub use suggest::{Snapshots, Suggest};
+
 use crate::backend::github::{Patience, Secret};
 use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;
@@ -280,5 +286,9 @@ pub struct Look {
     pub output: OutputOptions,
     /// List the items too.
     pub items: bool,
+    /// Say which item brings how much.
+    pub blame: bool,
+    /// File for a page that shows it.
+    pub html: Option<PathBuf>,
     pub threads: usize,
 }
