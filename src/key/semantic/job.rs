@@ -63,10 +63,12 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// One label is as good as a list of it.
+    /// A list of one label is as good as the label.
     fn runner(&mut self, path: &str, labels: &Node) {
-        match labels.text() {
-            Some(label) if !label.contains("${{") => self.all(&format!("{path}[0]"), labels),
+        match labels.elements() {
+            [only] if only.text().is_some_and(|label| !label.contains("${{")) => {
+                self.all(path, only);
+            }
             _ => self.set(path, labels),
         }
     }
