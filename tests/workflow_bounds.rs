@@ -172,6 +172,16 @@ fn an_id_counts_where_it_is_referred_to() {
         ))
     };
     differ(&[output("one"), output("two")]);
+    // Of an action's steps its outputs speak.
+    let action = |first: &str, second: &str| {
+        let text = format!(
+            "outputs: {{o: {{value: '${{{{ steps.one.outputs.x }}}}'}}}}\nruns:\n  using: composite\n  steps:\n\
+             \x20   - {{id: {first}, run: a, shell: sh}}\n    - {{id: {second}, run: b, shell: sh}}\n"
+        );
+        Tree::with(&[(CI, &format!("{CALLER}./own\n")), ("own/action.yml", &text)]).key()
+    };
+    assert_ne!(action("one", "two"), action("two", "one"));
+    assert_eq!(action("one", "two"), action("one", "three"));
 }
 
 #[test]

@@ -716,3 +716,50 @@ fn steps_that_matter_can_be_named_and_pins_can_be_ignored() {
     let changed = edited(DIRENV, &[("2.37.1", "2.38.0")]);
     assert_ne!(text(&changed.key_with(NIX, &toolchain)), text(&first.key_with(NIX, &toolchain)));
 }
+
+/// What endojs/endo did to its `ocapn-guile-interop.yml` in a quarter of a year: nine commits, of which six
+/// were pins and tokens.
+const HISTORY: [(Key, &[(&str, &str)]); 9] = [
+    (Other, &[("default: guile guile-goblins", "default: guile guile-websocket guile-goblins")]),
+    (
+        Same,
+        &[(
+            "Checkout\n        uses: actions/checkout@v4",
+            "Checkout\n        uses: actions/checkout@34e1148 # v4",
+        )],
+    ),
+    (Same, &[("actions/cache@v3", "actions/cache@0057852 # v4")]),
+    (Same, &[("fetch-depth: 0", "persist-credentials: false")]),
+    (
+        Other,
+        &[(
+            "guix.gnu.org https://ci.guix.gnu.org'",
+            "guix.gnu.org https://ci.guix.gnu.org' --no-substitutes",
+        )],
+    ),
+    (Same, &[("actions/checkout@34e1148 # v4", "actions/checkout@8e8c483 # v6")]),
+    (
+        Other,
+        &[("--max-time 120", "--max-time 240"), ("timeout-minutes: 45", "timeout-minutes: 60")],
+    ),
+    (Same, &[("actions/upload-artifact@v3", "actions/upload-artifact@ea165f8 # v4")]),
+    (Same, &[("permissions:\n  contents: read\n", "permissions: {}\n")]),
+];
+
+#[test]
+fn of_nine_commits_only_those_cost_an_entry_that_reach_the_store() {
+    let tree = Tree::new();
+    let mut last = tree.key(GUIX);
+    let bytes = ["--workflow-mode", "bytes"];
+    let mut states = vec![text(&tree.key_with(GUIX, &bytes))];
+    for (expected, edits) in HISTORY {
+        tree.edit(GUIX, edits);
+        let key = tree.key(GUIX);
+        assert_eq!(key == last, expected == Same, "{edits:?}");
+        last = key;
+        states.push(text(&tree.key_with(GUIX, &bytes)));
+    }
+    states.sort();
+    states.dedup();
+    assert_eq!(states.len(), HISTORY.len() + 1, "by its bytes each costs one");
+}

@@ -160,6 +160,8 @@ impl Reader<'_> {
     }
 
     fn action(&mut self, path: &str, place: &Path, top: &Node) -> Result<()> {
+        // Its outputs refer to its steps too.
+        let ids = std::mem::replace(&mut self.ids, names_of_steps(top));
         for pair in sorted(top.pairs().iter()) {
             let here = below(path, &pair.key);
             match pair.key.as_str() {
@@ -181,14 +183,14 @@ impl Reader<'_> {
                     }
                 }
                 "runs" => self.runs(&here, place, &pair.value)?,
-                _ => self.all(&here, &pair.value),
+                _ => self.field(path, pair),
             }
         }
+        self.ids = ids;
         Ok(())
     }
 
     fn runs(&mut self, path: &str, place: &Path, runs: &Node) -> Result<()> {
-        let ids = std::mem::replace(&mut self.ids, names_of_steps(runs));
         for pair in sorted(runs.pairs().iter()) {
             let here = below(path, &pair.key);
             match (pair.key.as_str(), &pair.value.data) {
@@ -200,7 +202,6 @@ impl Reader<'_> {
                 _ => self.all(&here, &pair.value),
             }
         }
-        self.ids = ids;
         Ok(())
     }
 
