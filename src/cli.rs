@@ -1,8 +1,12 @@
 //! Every flag of every command, and how flags become options.
 
 mod key;
+mod simulate;
+mod suggest;
 
 pub use key::{KeyPart, KeyVerbArgs};
+pub use simulate::SimulateArgs;
+pub use suggest::SuggestArgs;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
@@ -365,7 +369,7 @@ struct KeyArgs {
     #[arg(long = "restore-key", value_name = "PREFIX")]
     restore_keys: Vec<String>,
     /// First part of the key
-    #[arg(long, value_name = "TEXT", default_value = "storecache")]
+    #[arg(long, value_name = "TEXT", default_value = KeyOptions::PREFIX)]
     key_prefix: String,
     /// Version of the package manager, instead of asking it
     // Not the program's own version, which is asked for before the verb.

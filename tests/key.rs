@@ -357,6 +357,31 @@ fn two_snapshots_tell_what_moved_between_them_and_where_their_commits_are_here_i
 }
 
 #[test]
+fn a_restore_by_a_prefix_says_what_of_the_key_moved() {
+    let project = Project::new();
+    let place = Place::filled();
+    project.write("a.lock", "1");
+    project.write("b.lock", "1");
+    let commit = project.commit();
+    saved(&project, &place, &commit, &["a.lock", "b.lock"]);
+    let restored = |patterns: &[&str]| {
+        let mut command = Command::new(place::binary());
+        command.args(["restore", "--store", "plain", "--path", "/opt/tool", "--json", "--root"]);
+        command.arg(place.root()).arg("--backend");
+        command.arg(format!("dir:{}", place.entries().display()));
+        command.args(patterns.iter().flat_map(|pattern| ["--hash-files", pattern]));
+        command.current_dir(project.path());
+        let told = report(&place::output(&mut command).ok());
+        (told["hit"].as_str().unwrap().to_owned(), told["moved"].clone())
+    };
+    let both = ["a.lock", "b.lock"];
+    assert_eq!(restored(&both), ("exact".into(), Value::Null));
+    project.write("a.lock", "2");
+    assert_eq!(restored(&both), ("prefix".into(), json!(["files:a.lock"])));
+    assert_eq!(restored(&["b.lock"]), ("prefix".into(), json!(["files:a.lock"])));
+}
+
+#[test]
 fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
     let project = Project::new();
     for (words, said) in [
@@ -425,4 +450,58 @@ fn in_a_shallow_clone_what_is_not_there_is_said() {
     let told = storecache_in(&here, ["key", "diff", &first]).fails();
     assert!(told.stderr.contains("this clone is shallow"), "{told}");
     assert!(told.stderr.contains("fetch-depth: 0"), "{told}");
+}
+
+#[test]
+fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
+    let project = Project::new();
+    project.change(
+        CI,
+        "          keep: 2\n",
+        "          path: /opt/tool\n          root: ROOT\n          key-prefix: mine\n          hash-files: |\n\
+         \x20           flake.lock\n            nix/*.nix\n          ignore-pins: me/*\n          version: ${{ env.GUIX_VERSION }}\n",
+    );
+    project.change(CI, "store: guix", "store: plain");
+    project.write("nix/a.nix", "1");
+    let place = Place::filled();
+    let step = support::job::Job::on(&place, &["/opt/tool"]).input("key-prefix", "mine");
+    let step = step.input("hash-files", "flake.lock\nnix/*.nix").input("ignore-pins", "me/*");
+    let step = step.input("version", "1.5.0").env("GITHUB_REPOSITORY", "me/it");
+    let step = step.env("GITHUB_JOB", "test");
+    let step = step.env("GITHUB_WORKFLOW_REF", format!("me/it/{CI}@refs/heads/main"));
+    for file in [CI, "flake.lock", "nix/a.nix"] {
+        let path = step.workspace().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(project.path().join(file), path).unwrap();
+    }
+    let in_job = step.main().output("cache-primary-key").to_owned();
+    let told = storecache_in(project.path(), ["key", "--from-step"]).ok();
+    assert_eq!(told.lines()[0], in_job, "{told}");
+    assert!(
+        told.stderr.contains("as the step of .github/workflows/ci.yml:12, job test has it"),
+        "{told}"
+    );
+    // What is given counts.
+    let other = storecache_in(project.path(), ["key", "--from-step", "--version", "2"]).ok();
+    assert!(
+        other.lines()[0].starts_with("mine-plain-") && other.lines()[0].contains("-2-"),
+        "{other}"
+    );
+    project.commit();
+    project.write("nix/b.nix", "2");
+    let (moved, same) = project.moved(&["--from-step"]);
+    assert_eq!((moved.len(), same), (3, false), "{moved:?}");
+    // What only a job knows is asked for.
+    project.change(CI, "${{ env.GUIX_VERSION }}", "${{ inputs.version }}");
+    let told = storecache_in(project.path(), ["key", "--from-step"]).fails();
+    assert!(
+        told.stderr.contains(
+            "its input version is \"${{ inputs.version }}\"; give the value with --version"
+        ),
+        "{told}"
+    );
+    storecache_in(project.path(), ["key", "--from-step", "--version", "1.5.0"]).ok();
+    project.change(CI, "uses: example/storecache@v1", "run: make");
+    let told = storecache_in(project.path(), ["key", "--from-step", "--workflow", CI]).fails();
+    assert!(told.stderr.contains("no step of .github/workflows/ci.yml uses storecache"), "{told}");
 }

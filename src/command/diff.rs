@@ -5,7 +5,7 @@ use super::{Ending, inspect, lookup, or_json};
 use crate::backend::EntryName;
 use crate::budget::Traffic;
 use crate::key::{
-    FileChange, Moved, Repository, Side, State, Tree, WorkTree, diff as compare, hash_of,
+    FileChange, Moved, Repository, Side, State, Tree, WorkTree, diff as compare, hash_of, of_step,
     store_workflow,
 };
 use crate::options::{DiffKeys, KeyOptions, Look, WorkflowMode};
@@ -142,6 +142,14 @@ fn open_entry(options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
 fn ingredients(options: &DiffKeys, a: &Named, b: &Named) -> Result<(KeyOptions, Vec<String>)> {
     let mut key = options.look.key.clone();
     let mut notes = Vec::new();
+    if options.from_step {
+        let tree = b.tree.as_deref().with_context(|| {
+            format!("--from-step needs a workflow, and of {} no files are here", b.name)
+        })?;
+        let of_step = of_step(&key, tree)?;
+        notes.push(format!("compares what the step of {} has", of_step.place));
+        return Ok((of_step.key, notes));
+    }
     let heads: Vec<&Head> = [a, b].into_iter().filter_map(|named| named.head.as_ref()).collect();
     if key.hash_files.is_empty() && !heads.is_empty() {
         let names = heads.iter().flat_map(|head| head.ingredients.keys());

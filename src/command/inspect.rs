@@ -155,13 +155,16 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
     Ok(entry)
 }
 
-struct OpenFile {
+/// A file that is read in ranges.
+pub struct OpenFile {
     file: File,
     size: u64,
 }
 
 impl OpenFile {
-    fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
+    /// # Errors
+    /// Also when it is a directory, or something else without an end.
+    pub fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {

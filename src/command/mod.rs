@@ -19,7 +19,9 @@ mod restore;
 mod retention;
 mod save;
 mod session;
+mod simulate;
 mod state;
+mod suggest;
 mod summary;
 mod verify;
 
@@ -31,6 +33,8 @@ pub use key::key;
 pub use lint::lint;
 pub use restore::restore;
 pub use save::save;
+pub use simulate::simulate;
+pub use suggest::suggest;
 pub use verify::verify;
 
 use crate::options::OutputOptions;

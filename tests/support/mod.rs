@@ -30,6 +30,7 @@ mod flavour;
 pub mod forge;
 pub mod gate;
 pub mod golden;
+pub mod history;
 mod invocation;
 pub mod job;
 mod judge;
