@@ -1,11 +1,15 @@
 //! Every flag of every command, and how flags become options.
 
+mod lint;
+
+pub use lint::LintArgs;
+
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
+    Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
     WorkflowMode,
 };
 use crate::report;
@@ -221,14 +225,6 @@ pub struct LookArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     store: StoreArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct LintArgs {
-    /// Workflow files [default: those in .github/workflows]
-    files: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -498,12 +494,6 @@ impl InspectArgs {
 impl DoctorArgs {
     pub fn options(self) -> Result<Doctor> {
         Ok(Doctor { store: self.store.options()?, output: self.output.options() })
-    }
-}
-
-impl LintArgs {
-    pub fn options(self) -> Result<Lint> {
-        Ok(Lint { files: self.files, output: self.output.options() })
     }
 }
 
