@@ -3,6 +3,7 @@
 mod action;
 mod base;
 mod cancel;
+mod diff;
 mod doctor;
 mod entry;
 mod inspect;
@@ -21,6 +22,7 @@ mod summary;
 mod verify;
 
 pub use action::{Task, step};
+pub use diff::diff;
 pub use doctor::doctor;
 pub use inspect::inspect;
 pub use key::key;

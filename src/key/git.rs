@@ -94,6 +94,11 @@ impl Repository {
         &self.top
     }
 
+    /// The path below the top of what flags call `path`; nothing outside of the work tree.
+    pub fn below_top(&self, path: &Path) -> Option<PathBuf> {
+        below_top(&self.top, &self.prefix, path)
+    }
+
     /// Whether history ends before its beginning, as after `actions/checkout` without `fetch-depth: 0`.
     pub fn is_shallow(&self) -> Result<bool> {
         Ok(self.ask(["rev-parse", "--is-shallow-repository"])?.starts_with(b"true"))
@@ -228,15 +233,6 @@ pub struct CommitTree {
 }
 
 impl CommitTree {
-    /// The path below the top of what flags call `path`; nothing outside of the work tree.
-    fn below_top(&self, path: &Path) -> Option<PathBuf> {
-        let path = match path.is_absolute() {
-            true => path.strip_prefix(&self.top).ok()?.to_owned(),
-            false => self.prefix.join(path),
-        };
-        normal(&path)
-    }
-
     /// What flags call the file at `path` below the top; relative names reach no higher than where the
     /// program runs.
     fn called(&self, path: &Path, absolute: bool) -> Option<PathBuf> {
@@ -272,7 +268,7 @@ impl Tree for CommitTree {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>> {
-        let Some(path) = self.below_top(path) else { return Ok(None) };
+        let Some(path) = below_top(&self.top, &self.prefix, path) else { return Ok(None) };
         match self.resolved(path)? {
             Some(blob) => self.objects.borrow_mut().read(&blob.id).map(Some),
             None => Ok(None),
@@ -291,6 +287,14 @@ impl Tree for CommitTree {
         found.sort();
         Ok(found)
     }
+}
+
+fn below_top(top: &Path, prefix: &Path, path: &Path) -> Option<PathBuf> {
+    let path = match path.is_absolute() {
+        true => path.strip_prefix(top).ok()?.to_owned(),
+        false => prefix.join(path),
+    };
+    normal(&path)
 }
 
 /// Without dots; nothing where it leads above its start.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};
+use serde::Serializer;
 use std::path::{Path, PathBuf};
 
 /// Files by the names that flags give them: relative to where the program runs, or absolute.
@@ -14,6 +15,11 @@ pub trait Tree {
 
     /// The files that match, sorted, by names that are relative when the pattern is.
     fn matching(&self, pattern: &Pattern) -> Result<Vec<PathBuf>>;
+}
+
+/// Writes a path as people read it; not all of them are UTF-8, as JSON has to be.
+pub fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// A pattern of `--hash-files`.

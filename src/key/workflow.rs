@@ -78,8 +78,6 @@ fn fits(pattern: &str, branch: &str) -> Option<bool> {
 
 #[derive(Debug)]
 pub struct Job {
-    /// Its key below `jobs`.
-    pub name: String,
     pub node: Rc<Node>,
     pub env: Fields,
     pub steps: Vec<Step>,
@@ -164,7 +162,7 @@ impl Workflow {
             on: on.place.line,
             triggers: read_triggers(&on.value),
             env: top.get("env").map(|env| fields(env)).unwrap_or_default(),
-            jobs: jobs.pairs().iter().map(|job| read_job(&job.key, &job.value)).collect(),
+            jobs: jobs.pairs().iter().map(|job| read_job(&job.value)).collect(),
         })
     }
 }
@@ -200,10 +198,10 @@ pub fn texts(node: &Node) -> Vec<String> {
     all.chain(node.text()).map(str::to_owned).collect()
 }
 
-fn read_job(name: &str, node: &Rc<Node>) -> Job {
+/// A job as it stands in a workflow.
+pub fn read_job(node: &Rc<Node>) -> Job {
     let steps = node.get("steps").map(|steps| steps.elements()).unwrap_or_default();
     Job {
-        name: name.to_owned(),
         node: Rc::clone(node),
         env: node.get("env").map(|env| fields(env)).unwrap_or_default(),
         steps: steps

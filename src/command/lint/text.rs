@@ -30,8 +30,7 @@ fn correction(finding: &Finding, source: &str) -> Vec<String> {
     };
     let old = source.split('\n').skip(lines.from - 1).take(lines.to + 1 - lines.from);
     let old: Vec<&str> = old.map(|line| line.trim_end_matches('\r')).collect();
-    let new: Vec<&str> =
-        lines.text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
+    let new: Vec<&str> = lines.text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
     let same = old.iter().zip(&new).take_while(|(old, new)| old == new).count();
     let rest = old.len().min(new.len()) - same;
     let ends = old.iter().rev().zip(new.iter().rev());

@@ -83,9 +83,9 @@ fn fixed(scene: &Scene, key: &Text) -> Found {
 fn volatile(text: &str, job: &Job) -> Option<String> {
     keys::expressions(text).map(str::trim).find_map(|expression| {
         let named = VOLATILE.iter().any(|name| {
-            expression.split(|c: char| !c.is_alphanumeric() && !"._".contains(c)).any(|word| {
-                word == *name || (name.starts_with("head") && word.contains(name))
-            })
+            expression
+                .split(|c: char| !c.is_alphanumeric() && !"._".contains(c))
+                .any(|word| word == *name || (name.starts_with("head") && word.contains(name)))
         });
         (named || is_time(expression, job)).then(|| expression.to_owned())
     })
@@ -115,9 +115,8 @@ fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> 
         return None;
     }
     let own = !caches::restore_keys(step).is_empty();
-    let elsewhere = |other: &Step| {
-        caches::restores(other) && !caches::restore_keys(other).is_empty()
-    };
+    let elsewhere =
+        |other: &Step| caches::restores(other) && !caches::restore_keys(other).is_empty();
     let (level, why) = if !caches::saves(step) {
         if own {
             return None;
@@ -130,9 +129,9 @@ fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> 
     };
     let lock = scene.files.first(&LOCKS);
     let swap = lock.as_ref().and_then(|lock| {
-        let line = (0..=key.text.matches('\n').count())
-            .map(|at| key.line + at)
-            .find(|line| scene.page.line(*line).is_some_and(|it| it.to_lowercase().contains(&what)))?;
+        let line = (0..=key.text.matches('\n').count()).map(|at| key.line + at).find(|line| {
+            scene.page.line(*line).is_some_and(|it| it.to_lowercase().contains(&what))
+        })?;
         let text = scene.page.line(line)?;
         let at = text.to_lowercase().find(&what)?;
         let old = text.get(at..at + what.len())?;

@@ -50,7 +50,8 @@ fn uses_the_host(job: &Job) -> bool {
             let program = words.iter().find(|word| !word.contains('=') && **word != "sudo");
             program.is_some_and(|it| {
                 ["guix", "nix", "guix-daemon", "nix-daemon"].contains(it) || it.starts_with("nix-")
-            }) || command.text.contains("guix-install") || command.text.contains("nix/install")
+            }) || command.text.contains("guix-install")
+                || command.text.contains("nix/install")
         };
         action || shell::commands(step).iter().any(own)
     })
@@ -58,7 +59,8 @@ fn uses_the_host(job: &Job) -> bool {
 
 fn speaks_of_the_store(text: &str) -> bool {
     let text = text.to_lowercase();
-    text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "guix" || word == "nix" || word == "nixos")
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|word| word == "guix" || word == "nix" || word == "nixos")
 }
 
 fn mounts(text: &str, store: &str) -> bool {
@@ -74,8 +76,9 @@ fn found(line: usize, store: &str) -> Found {
         "the container has a store of its own: what is cached is {store} of the host, which the container \
          never sees"
     );
-    Found::error(rules::CONTAINER, line, message)
-        .fix(format!("mount the store and its database into the container, with -v {store}:{store}"))
+    Found::error(rules::CONTAINER, line, message).fix(format!(
+        "mount the store and its database into the container, with -v {store}:{store}"
+    ))
 }
 
 fn service(job: &Job, store: &'static str) -> Vec<Found> {
@@ -107,11 +110,10 @@ fn steps(scene: &Scene, job: &Job, store: &'static str) -> Option<Found> {
             && uses.text.starts_with("docker://")
             && speaks_of_the_store(&uses.text)
         {
-            return Some(
-                found(uses.line, store)
-                    .of(uses)
-                    .example(format!("run: docker run -v {store}:{store} -v {0}:{0} IMAGE …", state(store))),
-            );
+            return Some(found(uses.line, store).of(uses).example(format!(
+                "run: docker run -v {store}:{store} -v {0}:{0} IMAGE …",
+                state(store)
+            )));
         }
         for command in shell::commands(step) {
             let Some((program, arguments)) =

@@ -42,8 +42,7 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
     let text = resolved(scene, job, step, &key.text);
     let unknown =
         expressions(&text).any(|expression| UNKNOWN.iter().any(|it| expression.contains(it)));
-    let in_front =
-        || in_front(scene.page, step, "${{ runner.os }}-${{ runner.arch }}-");
+    let in_front = || in_front(scene.page, step, "${{ runner.os }}-${{ runner.arch }}-");
     match systems(scene, job, step, key) {
         Systems::Mixed(one, other) => found.push(
             Found::error(
@@ -81,8 +80,9 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
     let fixed = changes::is_fixed(&text) && !caches::ours(step);
     if !unknown && !has_version(&text) && !caches::is_plain(step) && !fixed {
         let name = version_variable(scene, job);
-        let lines =
-            name.as_ref().and_then(|it| self::in_front(scene.page, step, &format!("${{{{ env.{it} }}}}-")));
+        let lines = name
+            .as_ref()
+            .and_then(|it| self::in_front(scene.page, step, &format!("${{{{ env.{it} }}}}-")));
         found.push(
             Found::warning(
                 rules::KEY_VERSION,
@@ -149,8 +149,11 @@ pub fn in_front(page: &Page, step: &Step, text: &str) -> Option<Lines> {
         .chain(caches::restore_keys(step).into_iter().map(|(line, key)| (line, key.to_owned())))
         .collect();
     let new: Vec<String> = all.iter().map(|(_, old)| format!("{text}{old}")).collect();
-    let swaps: Vec<_> =
-        all.iter().zip(&new).map(|((line, old), new)| (*line, old.as_str(), new.as_str())).collect();
+    let swaps: Vec<_> = all
+        .iter()
+        .zip(&new)
+        .map(|((line, old), new)| (*line, old.as_str(), new.as_str()))
+        .collect();
     page.swap(&swaps)
 }
 

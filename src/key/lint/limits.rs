@@ -24,17 +24,22 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
         if literal.contains(',') {
             let new = without_commas(key);
             found.push(
-                Found::error(rules::KEY_LIMITS, line, "a key with a comma is refused: no run saves it")
-                    .at(",")
-                    .fix("write another character for it")
-                    .lines(scene.page.swap(&[(line, key, &new)]))
-                    .example(format!("key: {new}")),
+                Found::error(
+                    rules::KEY_LIMITS,
+                    line,
+                    "a key with a comma is refused: no run saves it",
+                )
+                .at(",")
+                .fix("write another character for it")
+                .lines(scene.page.swap(&[(line, key, &new)]))
+                .example(format!("key: {new}")),
             );
         }
         let length = literal.encode_utf16().count();
         if length > LONGEST {
-            let message =
-                format!("a key has {LONGEST} characters at most, and this one {length} without its values");
+            let message = format!(
+                "a key has {LONGEST} characters at most, and this one {length} without its values"
+            );
             found.push(
                 Found::error(rules::KEY_LIMITS, line, message)
                     .fix("put a hash of its parts into the key")

@@ -50,8 +50,11 @@ pub fn jobs(job: &Job) -> Option<Vec<Values>> {
     let mut all = original.clone();
     for one in values_of(included)? {
         let is_own = |key: &String| own.iter().any(|it| key.split('.').next() == Some(*it));
-        let wanted: Values =
-            one.iter().filter(|(key, _)| is_own(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let wanted: Values = one
+            .iter()
+            .filter(|(key, _)| is_own(key))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         let mut added = false;
         for (at, before) in original.iter().enumerate() {
             if fits(&wanted, before) {
@@ -239,10 +242,9 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
                     scene.page.swap(&[(line, &old, &format!("{old}-${{{{ matrix.{name} }}}}"))])
                 }
                 (None, Some(with)) => scene.page.add(with, &[&format!("key-prefix: {value}")]),
-                (None, None) => scene.page.add(
-                    &step.node,
-                    &["with:", &format!("  key-prefix: {value}")],
-                ),
+                (None, None) => {
+                    scene.page.add(&step.node, &["with:", &format!("  key-prefix: {value}")])
+                }
             }
         }
     };
@@ -274,7 +276,10 @@ mod tests {
 
     #[test]
     fn a_matrix_is_spread_out_as_github_does() {
-        assert_eq!(of("{a: [1, 2], b: [x, y]}").unwrap(), ["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"]);
+        assert_eq!(
+            of("{a: [1, 2], b: [x, y]}").unwrap(),
+            ["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"]
+        );
         assert_eq!(of("{a: [1, 2], exclude: [{a: 2}]}").unwrap(), ["a=1"]);
         assert_eq!(
             of("{a: [1, 2], include: [{a: 1, c: z}, {d: w}, {a: 3}]}").unwrap(),

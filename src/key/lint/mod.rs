@@ -30,6 +30,8 @@ mod stores;
 pub use edit::Lines;
 pub use rules::{RULES, Rule};
 
+pub(super) use caches::{is_ours, of_a_store};
+
 use super::workflow::{NotAWorkflow, Workflow};
 use edit::Page;
 use files::Files;

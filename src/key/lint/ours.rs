@@ -54,7 +54,8 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = known.iter().map(|it| (distance(&name, it), *it)).min()?;
     let part = || {
         let mut parts = known.iter().filter(|it| {
-            it.len() > 3 && (name.starts_with(**it) || (name.len() > 3 && it.starts_with(name.as_str())))
+            it.len() > 3
+                && (name.starts_with(**it) || (name.len() > 3 && it.starts_with(name.as_str())))
         });
         parts.next().copied()
     };
@@ -90,7 +91,9 @@ fn keep(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
         job.node.pair("permissions").or_else(|| scene.workflow.node.pair("permissions"))?;
     let granted = match &permissions.value.data {
         Data::Text(text) => text == "write-all",
-        Data::Mapping(_) => permissions.value.get("actions").and_then(|it| it.text()) == Some("write"),
+        Data::Mapping(_) => {
+            permissions.value.get("actions").and_then(|it| it.text()) == Some("write")
+        }
         _ => false,
     };
     if granted {
@@ -138,7 +141,8 @@ fn early(scene: &Scene, job: &Job, at: usize) -> Option<Found> {
         return None;
     }
     let what = if hashes { "the files of `hash-files`" } else { "the workflow" };
-    let message = format!("nothing is checked out before this step, so {what} cannot go into the key");
+    let message =
+        format!("nothing is checked out before this step, so {what} cannot go into the key");
     let found = if hashes { Found::error } else { Found::warning };
     let uses = step.fields.get("uses")?;
     let (from, _) = scene.page.block(&step.node)?;

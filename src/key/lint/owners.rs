@@ -43,7 +43,8 @@ fn owner(job: &Job, command: &Command) -> Option<Found> {
     let (to, paths) = words.split_first()?;
     let path = paths.iter().find(|path| is_store(path))?;
     let to_root = ["root", "0", "guix-daemon", "nixbld"].iter().any(|name| to.starts_with(name));
-    if (program == "chown" && to_root) || (path.contains("nix") && stores::belongs_to_the_user(job)) {
+    if (program == "chown" && to_root) || (path.contains("nix") && stores::belongs_to_the_user(job))
+    {
         return None;
     }
     if program == "chmod" && !to.contains('w') && !to.contains(['2', '3', '6', '7']) {
@@ -87,7 +88,9 @@ fn copy(command: &Command) -> Option<Found> {
         Found::warning(
             rules::STAGING,
             command.line,
-            format!("{program} makes a second copy of {store}, which takes the disk of a whole store"),
+            format!(
+                "{program} makes a second copy of {store}, which takes the disk of a whole store"
+            ),
         )
         .at(program)
         .fix("stream the store into the cache, as storecache does")
@@ -97,7 +100,8 @@ fn copy(command: &Command) -> Option<Found> {
 
 fn is_store(path: &str) -> bool {
     let path = path.trim_end_matches('/');
-    ["/gnu", "/gnu/store", "/nix", "/nix/store", "/nix/var", "/nix/var/nix", "/var/guix"].contains(&path)
+    ["/gnu", "/gnu/store", "/nix", "/nix/store", "/nix/var", "/nix/var/nix", "/var/guix"]
+        .contains(&path)
 }
 
 fn bare(path: &str) -> String {

@@ -43,7 +43,9 @@ fn branch(step: &Step) -> Option<Found> {
         Found::warning(
             rules::UNPINNED,
             uses.line,
-            format!("{action} is used at the tip of `{reference}`, so it changes without this workflow"),
+            format!(
+                "{action} is used at the tip of `{reference}`, so it changes without this workflow"
+            ),
         )
         .of(uses)
         .fix("name a release or a commit")
@@ -53,15 +55,21 @@ fn branch(step: &Step) -> Option<Found> {
 
 fn installer(step: &Step) -> Option<Found> {
     let uses = step.fields.get("uses")?;
-    let has = |names: &[&str]| names.iter().any(|name| !step.text(&format!("with.{name}")).is_empty());
+    let has =
+        |names: &[&str]| names.iter().any(|name| !step.text(&format!("with.{name}")).is_empty());
     let action = step.action()?;
     let (what, input) = match action {
         "PromyLOPh/guix-install-action" if !has(&["channels"]) => {
             ("the newest Guix of the day", "channels")
         }
         "DeterminateSystems/nix-installer-action" | "DeterminateSystems/determinate-nix-action"
-            if !has(&["source-tag", "source-url", "source-rev", "source-revision", "nix-package-url"])
-                && !tagged(uses.text.trim()) =>
+            if !has(&[
+                "source-tag",
+                "source-url",
+                "source-rev",
+                "source-revision",
+                "nix-package-url",
+            ]) && !tagged(uses.text.trim()) =>
         {
             ("the newest Nix of the day", "source-tag")
         }
@@ -92,10 +100,16 @@ fn channel(step: &Step) -> Option<Found> {
 }
 
 fn moves(text: &str) -> bool {
-    ["channel:nixos-unstable", "channel:nixpkgs-unstable", "channels.nixos.org/nixos-unstable",
-     "channels.nixos.org/nixpkgs-unstable", "channels/nixos-unstable", "channels/nixpkgs-unstable"]
-        .iter()
-        .any(|channel| text.contains(channel))
+    [
+        "channel:nixos-unstable",
+        "channel:nixpkgs-unstable",
+        "channels.nixos.org/nixos-unstable",
+        "channels.nixos.org/nixpkgs-unstable",
+        "channels/nixos-unstable",
+        "channels/nixpkgs-unstable",
+    ]
+    .iter()
+    .any(|channel| text.contains(channel))
 }
 
 fn unstable(line: usize) -> Found {
@@ -127,7 +141,11 @@ fn script(scene: &Scene, command: &Command) -> Option<Found> {
     ];
     let about = text.contains("nix") || text.contains("guix");
     let pinned = text.contains("/tag/") || text.contains("?id=") || text.contains("raw/commit/");
-    if fetches && about && !pinned && let Some(part) = newest.iter().find(|it| text.contains(**it)) {
+    if fetches
+        && about
+        && !pinned
+        && let Some(part) = newest.iter().find(|it| text.contains(**it))
+    {
         return Some(
             Found::warning(
                 rules::UNPINNED,

@@ -40,11 +40,8 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
     let runs: Vec<Option<Run>> = commands.iter().map(|it| tar_run(it, is_root)).collect();
     // The one that unpacks need not name the store, as the archive does: an installer's looks the same,
     // but that nobody here has packed.
-    let packed: Vec<&Run> = runs
-        .iter()
-        .flatten()
-        .filter(|run| run.way == Way::Create && run.names_a_store)
-        .collect();
+    let packed: Vec<&Run> =
+        runs.iter().flatten().filter(|run| run.way == Way::Create && run.names_a_store).collect();
     let mut before = Before::default();
     let mut found = Vec::new();
     for (command, run) in commands.iter().zip(&runs) {
@@ -81,7 +78,8 @@ impl Before {
         }
         let unmounts = text.contains("umount") || text.contains("gnu-store.mount");
         self.writable |= (text.contains("remount") && text.contains("rw")) || unmounts;
-        let log = text.contains("-wal") || text.contains("db.sqlite-") || text.contains("db.sqlite*");
+        let log =
+            text.contains("-wal") || text.contains("db.sqlite-") || text.contains("db.sqlite*");
         self.no_log |= words.contains(&"rm") && log;
         self.frozen |= [".backup", "vacuum into", "wal_checkpoint", ".dump"]
             .iter()
@@ -109,7 +107,8 @@ fn creates(
              knows"
         },
     );
-    let whole = if run.database { before.stopped || before.frozen } else { elsewhere || before.frozen };
+    let whole =
+        if run.database { before.stopped || before.frozen } else { elsewhere || before.frozen };
     if !whole {
         return Some(
             copied
@@ -161,7 +160,8 @@ fn extracts(command: &Command, before: Before, database: bool) -> Found {
         Level::Error => Found::error,
         Level::Warning => Found::warning,
     };
-    let parts = if parts.is_empty() { vec!["no row tells the daemon of these items"] } else { parts };
+    let parts =
+        if parts.is_empty() { vec!["no row tells the daemon of these items"] } else { parts };
     found(
         rules::TAR,
         command.line,
@@ -221,7 +221,8 @@ fn tar_run(command: &Command, is_root: bool) -> Option<Run> {
     }
     let arguments = words.get(tar + 1..)?;
     let way = way(arguments)?;
-    let word = |names: &[&str]| words.iter().any(|word| names.contains(&word.trim_end_matches('/')));
+    let word =
+        |names: &[&str]| words.iter().any(|word| names.contains(&word.trim_end_matches('/')));
     let names_a_store = STORES.iter().any(|store| command.text.contains(store))
         || word(&["/nix", "nix", "/gnu", "gnu"]);
     let database = DATABASES.iter().any(|database| command.text.contains(database))

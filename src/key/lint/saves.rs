@@ -30,7 +30,8 @@ fn never(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
         Some(_) => return None,
         None => {
             let low = |name: &str| seeds::LOW_TRUST.contains(&name);
-            let names: Vec<&str> = scene.workflow.triggers.iter().map(|it| it.name.as_str()).collect();
+            let names: Vec<&str> =
+                scene.workflow.triggers.iter().map(|it| it.name.as_str()).collect();
             if names.is_empty() || !names.iter().all(|name| low(name)) || seeds::unseeded(scene) {
                 return None;
             }

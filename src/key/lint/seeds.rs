@@ -9,7 +9,8 @@ use super::{Scene, caches, rules};
 
 /// Events that anybody can trigger, whose token may only read what is on the default branch.
 /// Source: GitHub changelog, 2026-06-26.
-pub const LOW_TRUST: [&str; 4] = ["pull_request_target", "issue_comment", "issues", "discussion_comment"];
+pub const LOW_TRUST: [&str; 4] =
+    ["pull_request_target", "issue_comment", "issues", "discussion_comment"];
 
 /// Triggers that never fill the cache of the default branch, beside those. `workflow_dispatch` does when
 /// somebody starts it there by hand, which nobody can rely on.
@@ -58,9 +59,8 @@ fn unseeded_key<'s>(scene: &'s Scene) -> Option<Option<&'s str>> {
     if may_seed(scene.workflow) {
         return None;
     }
-    let seeded = |key: &Option<&str>| {
-        scene.all.iter().any(|other| may_seed(other) && saves(other, key))
-    };
+    let seeded =
+        |key: &Option<&str>| scene.all.iter().any(|other| may_seed(other) && saves(other, key));
     keys(scene.workflow).find(|key| !seeded(key))
 }
 

@@ -51,7 +51,8 @@ fn may_write(job: &Job) -> bool {
 /// Whether the store of Nix is that of the runner's user, as in an installation without a daemon.
 pub fn belongs_to_the_user(job: &Job) -> bool {
     job.steps.iter().any(|step| {
-        let quick = step.action().is_some_and(|action| action.ends_with("nix-quick-install-action"));
+        let quick =
+            step.action().is_some_and(|action| action.ends_with("nix-quick-install-action"));
         let words = |text: &str| {
             text.contains("--no-daemon")
                 || (text.contains("mkdir") && text.contains("chown") && text.contains("/nix"))
