@@ -94,3 +94,11 @@ pub fn ours(step: &Step) -> bool {
 pub fn is_plain(step: &Step) -> bool {
     ours(step) && step.text("with.store").trim() == "plain"
 }
+
+/// Whether the store is that of Guix, by whatever the step says.
+pub fn is_of_guix(step: &Step) -> bool {
+    step.fields.iter().any(|(_, text)| {
+        let text = text.text.to_lowercase();
+        text.contains("guix") || text.contains("gnu/store")
+    })
+}

@@ -4,18 +4,12 @@ use super::super::workflow::{Job, Step, Text};
 use super::found::Found;
 use super::{Level, Scene, caches, keys, rules, shell};
 
-/// Files that say what a store has to hold, the best first.
-const LOCKS: [&str; 9] = [
-    "flake.lock",
-    "channels.scm",
-    "devbox.lock",
-    "devenv.lock",
-    "manifest.scm",
-    "guix.scm",
-    "flake.nix",
-    "shell.nix",
-    "default.nix",
-];
+/// Files that say what a store of Nix has to hold, the best first.
+const NIX: [&str; 6] =
+    ["flake.lock", "devbox.lock", "devenv.lock", "flake.nix", "shell.nix", "default.nix"];
+
+/// The same for Guix.
+const GUIX: [&str; 3] = ["channels.scm", "manifest.scm", "guix.scm"];
 
 /// What is another one in each run, or with each commit.
 const VOLATILE: [&str; 7] = [
@@ -45,7 +39,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
             let Some(key) = caches::key(step) else { continue };
             let text = keys::resolved(scene, job, step, &key.text);
             if is_fixed(&text) && is_kept_for_ever(step) {
-                found.push(fixed(scene, key));
+                found.push(fixed(scene, step, key));
             } else if let Some(what) = volatile(&text, job) {
                 found.extend(changing(scene, job, step, key, what));
             }
@@ -64,8 +58,14 @@ fn is_kept_for_ever(step: &Step) -> bool {
     !caches::ours(step) && caches::saves(step) && step.text("with.purge").trim() != "true"
 }
 
-fn fixed(scene: &Scene, key: &Text) -> Found {
-    let lock = scene.files.first(&LOCKS).unwrap_or_else(|| "flake.lock".into());
+/// What the work tree has of such files.
+fn lock(scene: &Scene, step: &Step) -> Option<String> {
+    let names: &[&str] = if caches::is_of_guix(step) { &GUIX } else { &NIX };
+    scene.files.first(names)
+}
+
+fn fixed(scene: &Scene, step: &Step, key: &Text) -> Found {
+    let lock = lock(scene, step).unwrap_or_else(|| "flake.lock".into());
     let old = key.text.trim();
     let new = format!("{old}-${{{{ hashFiles('{lock}') }}}}");
     Found::warning(
@@ -127,7 +127,7 @@ fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> 
     } else {
         (Level::Error, "no run finds an entry, and each saves one more store")
     };
-    let lock = scene.files.first(&LOCKS);
+    let lock = lock(scene, step);
     let swap = lock.as_ref().and_then(|lock| {
         let line = (0..=key.text.matches('\n').count()).map(|at| key.line + at).find(|line| {
             scene.page.line(*line).is_some_and(|it| it.to_lowercase().contains(&what))

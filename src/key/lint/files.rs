@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 /// More files than this are not looked through: whoever asks is told nothing.
 const MOST_FILES: usize = 200_000;
 
+/// Directories deeper than this are those of others.
+const NEAR: usize = 2;
+
 pub struct Files {
     tree: PathBuf,
     list: OnceCell<Option<Vec<PathBuf>>>,
@@ -26,12 +29,13 @@ impl Files {
         list.as_deref()
     }
 
-    /// The first of these names that the top of the work tree, or a directory below it, has.
+    /// The first of these names that the top of the work tree, or a directory in it, has.
     pub fn first(&self, names: &[&str]) -> Option<String> {
         let files = self.list()?;
         let depth = |path: &Path| path.components().count();
         names.iter().find_map(|name| {
             let named = files.iter().filter(|path| path.file_name().is_some_and(|it| it == *name));
+            let named = named.filter(|path| depth(path) <= NEAR);
             let nearest = named.min_by_key(|path| (depth(path), path.as_os_str()))?;
             nearest.to_str().map(str::to_owned)
         })

@@ -3,7 +3,7 @@
 
 use super::super::workflow::{Job, Step, Workflow};
 use super::found::Found;
-use super::{Scene, caches, rules, seeds};
+use super::{Scene, caches, rules, seeds, stores};
 
 pub fn check(scene: &Scene) -> Vec<Found> {
     let mut found = Vec::new();
@@ -15,6 +15,8 @@ pub fn check(scene: &Scene) -> Vec<Found> {
             }
             match never(scene, job, step) {
                 Some(one) => found.push(one),
+                // What it saves is of no use anyway.
+                None if stores::is_out_of_reach(job, step) => {}
                 None => found.extend(on_success_only(scene, step, &job.steps[at + 1..])),
             }
         }

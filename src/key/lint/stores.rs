@@ -8,17 +8,13 @@ use super::{Scene, caches, rules, shell};
 pub fn check(scene: &Scene) -> Vec<Found> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
-        let official = |step: &&Step| step.action().is_some_and(caches::is_official);
-        let mut stores = job.steps.iter().filter(official).filter_map(|step| {
-            let store = caches::stores(step).into_iter().next()?;
-            let text = step.fields.get("with.path")?;
-            Some((step, text, store))
-        });
         // Once for a job: steps that restore and save make one mistake together.
-        let Some((_, text, store)) = stores.next().filter(|_| !may_write(job)) else { continue };
-        if store.contains("nix") && belongs_to_the_user(job) {
+        let Some(step) = job.steps.iter().find(|step| is_out_of_reach(job, step)) else { continue };
+        let (Some(store), Some(text)) =
+            (caches::stores(step).into_iter().next(), step.fields.get("with.path"))
+        else {
             continue;
-        }
+        };
         let at = text.text.find(&store).unwrap_or_default();
         let kind = if store.contains("nix") { "nix" } else { "guix" };
         let message = format!(
@@ -33,6 +29,14 @@ pub fn check(scene: &Scene) -> Vec<Found> {
         );
     }
     found
+}
+
+/// Whether a step keeps a store as files that it cannot write.
+pub fn is_out_of_reach(job: &Job, step: &Step) -> bool {
+    let official = step.action().is_some_and(caches::is_official);
+    let stores = caches::stores(step);
+    let Some(store) = stores.first().filter(|_| official && !may_write(job)) else { return false };
+    !(store.contains("nix") && belongs_to_the_user(job))
 }
 
 /// Whether steps of a job run as root, or tar does.
