@@ -38,14 +38,8 @@ pub fn log(sources: &[Source], findings: &[Finding]) -> Value {
 }
 
 fn rule(rule: &Rule) -> Value {
-    let camel = rule.name.split('-').map(|word| {
-        let mut letters = word.chars();
-        let first = letters.next().into_iter().flat_map(char::to_uppercase);
-        first.chain(letters).collect::<String>()
-    });
     json!({
         "id": rule.name,
-        "name": camel.collect::<String>(),
         "shortDescription": { "text": format!("{}.", rule.title) },
         "fullDescription": { "text": rule.help },
         "help": { "text": rule.help },

@@ -107,7 +107,7 @@ pub(crate) struct Scene<'a> {
 
 /// Bytes of corrected workflows that are read again at most, so that a large file with a thousand
 /// mistakes does not take its time a thousand times.
-const TRIED: usize = 16 << 20;
+const TRIED: usize = 4 << 20;
 
 /// Looks at workflows together. Findings are sorted by file and line.
 pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
