@@ -108,7 +108,7 @@ fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> 
     let same = |other: &Step| caches::key(other).is_some_and(|it| it.text == key.text);
     let others = || scene.workflow.jobs.iter().flat_map(|job| &job.steps).filter(|it| same(it));
     // One job of a run hands its store to another one.
-    let handed = !step.action().is_some_and(|action| action.matches('/').count() == 1)
+    let handed = step.action() != Some("actions/cache")
         && others().any(caches::saves)
         && others().any(|other| caches::restores(other) && caches::restore_keys(other).is_empty());
     if handed {

@@ -123,14 +123,15 @@ pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
     }
     let all: Vec<&Workflow> = workflows.iter().map(|(_, workflow)| workflow).collect();
     let mut left = TRIED;
-    for (at, (source, workflow)) in workflows.iter().enumerate() {
+    for (source, workflow) in &workflows {
         let page = Page::new(&source.text);
         let files = &trees[&source.tree];
-        let found = check(&Scene { workflow, page: &page, all: &all, files, knowledge });
+        let scene = Scene { workflow, page: &page, all: &all, files, knowledge };
+        let found = check(&scene);
         for one in &found {
             let tried = one.lines.as_ref().filter(|lines| {
                 left = left.saturating_sub(source.text.len().max(1));
-                left > 0 && mends(lines, one, &found, source, at, &all, files, knowledge)
+                left > 0 && mends(lines, one, &found, &scene, &source.text)
             });
             findings.push(one.finding(source, &page, tried.cloned()));
         }
@@ -164,24 +165,14 @@ fn check(scene: &Scene) -> Vec<Found> {
 }
 
 /// Whether the corrected workflow can be read and the mistake is gone, without an error in its place.
-#[expect(clippy::too_many_arguments, reason = "all that a scene is made of")]
-fn mends(
-    lines: &Lines,
-    one: &Found,
-    found: &[Found],
-    source: &Source,
-    at: usize,
-    all: &[&Workflow],
-    files: &Files,
-    knowledge: &Knowledge,
-) -> bool {
-    let Some(text) = lines.apply(&source.text) else { return false };
+fn mends(lines: &Lines, one: &Found, found: &[Found], scene: &Scene, source: &str) -> bool {
+    let Some(text) = lines.apply(source) else { return false };
     let Ok(workflow) = Workflow::parse(&text) else { return false };
     let page = Page::new(&text);
-    let mut all = all.to_vec();
-    if let Some(place) = all.get_mut(at) {
-        *place = &workflow;
-    }
+    let is_this = |it: &Workflow| std::ptr::eq(it, scene.workflow);
+    let all = scene.all.iter().map(|it| if is_this(it) { &workflow } else { *it });
+    let all: Vec<&Workflow> = all.collect();
+    let Scene { files, knowledge, .. } = *scene;
     let now = check(&Scene { workflow: &workflow, page: &page, all: &all, files, knowledge });
     let same = |found: &[Found]| found.iter().filter(|it| it.rule == one.rule).count();
     let errors = |found: &[Found]| found.iter().filter(|it| it.level == Level::Error).count();
@@ -202,5 +193,91 @@ fn unreadable(source: &Source, error: &anyhow::Error) -> Finding {
         fix: "mend the file: GitHub does not run it either".into(),
         lines: None,
         example: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    /// The workflows of the integration tests.
+    fn shapes() -> Vec<String> {
+        let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
+        let mut files: Vec<_> =
+            shapes.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
+    }
+
+    /// A part of a text that is put in the place of another part.
+    #[derive(Debug, Clone)]
+    struct Change {
+        from: prop::sample::Index,
+        length: usize,
+        text: String,
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let odd = "[-:{}\\[\\]|>&*!'\"#$ \n\r\t,/.=é漢]{0,4}";
+        let words = prop::sample::select(vec![
+            "${{ matrix.os }}",
+            "uses:",
+            "run: |",
+            "if: always()",
+            "\n",
+            "key:",
+            "- ",
+            "*it",
+            "&it ",
+            "<<: ",
+            "with:",
+            "sudo tar -x",
+            "on:",
+            "jobs:",
+            "container:",
+            "guix pull",
+        ]);
+        let text = prop_oneof![odd.prop_map(|it| it), words.prop_map(str::to_owned)];
+        (any::<prop::sample::Index>(), 0usize..40, text).prop_map(|(from, length, text)| Change {
+            from,
+            length,
+            text,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+        #[test]
+        fn whatever_a_file_holds_findings_are_in_it_and_corrections_can_be_read(
+            shape in any::<prop::sample::Index>(),
+            changes in prop::collection::vec(change(), 0..6),
+            windows in any::<bool>(),
+        ) {
+            let shapes = shapes();
+            let mut text: Vec<char> = shape.get(&shapes).chars().collect();
+            for Change { from, length, text: new } in changes {
+                let from = from.index(text.len() + 1);
+                let to = (from + length).min(text.len());
+                text.splice(from..to, new.chars());
+            }
+            let mut text: String = text.into_iter().collect();
+            if windows {
+                text = text.replace('\n', "\r\n");
+            }
+            let tree = tempfile::tempdir().unwrap();
+            let file = PathBuf::from("ci.yml");
+            let source = Source { file, tree: tree.path().to_owned(), text };
+            let knowledge = Knowledge { default_branch: None, inputs: vec!["store", "key", "keep"] };
+            for finding in lint(std::slice::from_ref(&source), &knowledge) {
+                prop_assert!(finding.line >= 1 && finding.column >= 1);
+                prop_assert!(RULES.iter().any(|rule| rule.name == finding.rule));
+                if let Some(lines) = finding.lines {
+                    let mended = lines.apply(&source.text).unwrap();
+                    prop_assert!(Workflow::parse(&mended).is_ok());
+                }
+            }
+        }
     }
 }

@@ -17,11 +17,17 @@ impl Command {
 
     /// Whether these words stand one after the other.
     pub fn has(&self, words: &[&str]) -> bool {
+        let first = words.first().copied().unwrap_or_default();
+        if !self.text.contains(first) {
+            return false;
+        }
         self.words().windows(words.len()).any(|these| these == words)
     }
 
     /// The words after one that runs a program, up to the next command of the line.
     pub fn arguments(&self, program: &str) -> Option<Vec<&str>> {
+        // Most commands have no such word at all, and there may be many of them.
+        self.text.contains(program).then_some(())?;
         let words = self.words();
         let at = words.iter().position(|word| {
             *word == program || word.rsplit('/').next() == Some(program) && word.starts_with('/')
