@@ -2,9 +2,13 @@
 
 mod key;
 mod lint;
+mod simulate;
+mod suggest;
 
 pub use key::{KeyPart, KeyVerbArgs};
 pub use lint::LintArgs;
+pub use simulate::SimulateArgs;
+pub use suggest::SuggestArgs;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
@@ -199,6 +203,12 @@ pub struct InspectArgs {
     /// List the items with their sizes
     #[arg(long)]
     items: bool,
+    /// Show which item brings how much, and what was restored and never read
+    #[arg(long)]
+    blame: bool,
+    /// Write that as a page of HTML, with a map of all items
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -352,7 +362,7 @@ struct KeyArgs {
     #[arg(long = "restore-key", value_name = "PREFIX")]
     restore_keys: Vec<String>,
     /// First part of the key
-    #[arg(long, value_name = "TEXT", default_value = "storecache")]
+    #[arg(long, value_name = "TEXT", default_value = KeyOptions::PREFIX)]
     key_prefix: String,
     /// Version of the package manager, instead of asking it
     // Not the program's own version, which is asked for before the verb.
@@ -474,7 +484,8 @@ impl RestoreArgs {
 
 impl InspectArgs {
     pub fn options(self) -> Result<Look> {
-        Ok(Look { items: self.items, ..self.look.options()? })
+        let look = self.look.options()?;
+        Ok(Look { items: self.items, blame: self.blame, html: self.html, ..look })
     }
 }
 
@@ -495,6 +506,8 @@ impl LookArgs {
             backend: common.backend,
             output: common.output,
             items: false,
+            blame: false,
+            html: None,
             threads: common.threads,
         })
     }

@@ -1,5 +1,11 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+mod simulate;
+mod suggest;
+
+pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
+pub use suggest::{Snapshots, Suggest};
+
 use crate::backend::github::{Patience, Secret};
 use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;
@@ -44,6 +50,11 @@ pub struct KeyOptions {
     pub ignore_pins: Vec<String>,
     /// A workflow that cannot be understood goes into the key by its bytes: a job runs it all the same.
     pub in_job: bool,
+}
+
+impl KeyOptions {
+    /// First part of a key, where nobody says otherwise.
+    pub const PREFIX: &str = "storecache";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -259,6 +270,8 @@ pub struct ShowKey {
     pub key: KeyOptions,
     pub output: OutputOptions,
     pub explain: bool,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
 }
 
 /// Two states whose keys are compared, as people name them: commits, `.` for the work tree, files or
@@ -268,6 +281,8 @@ pub struct DiffKeys {
     pub before: String,
     pub after: String,
     pub look: Look,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -287,5 +302,9 @@ pub struct Look {
     pub output: OutputOptions,
     /// List the items too.
     pub items: bool,
+    /// Say which item brings how much.
+    pub blame: bool,
+    /// File for a page that shows it.
+    pub html: Option<PathBuf>,
     pub threads: usize,
 }

@@ -1,6 +1,6 @@
 //! Flags of `key` and of what is below it.
 
-use super::{CommonArgs, KeyArgs, LookArgs, OutputArgs, StoreArgs};
+use super::{CommonArgs, KeyArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
 use crate::options::{DiffKeys, ShowKey};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -18,6 +18,10 @@ pub struct KeyVerbArgs {
 pub enum KeyPart {
     /// Show what moved in the key between two commits, the work tree, or two snapshots
     Diff(Box<DiffArgs>),
+    /// Find the smallest set of ingredients that would have changed exactly when the store did
+    Suggest(SuggestArgs),
+    /// Replay the runs that git remembers, and say which keys would have served them best
+    Simulate(Box<SimulateArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -31,6 +35,9 @@ pub struct ShowKeyArgs {
     /// Show every ingredient, what of it counts, its digest, and what is suspicious about it
     #[arg(long)]
     explain: bool,
+    /// Take what is not given here from the step of the workflow that uses storecache
+    #[arg(long)]
+    from_step: bool,
 }
 
 #[derive(Debug, Args)]
@@ -41,6 +48,10 @@ pub struct DiffArgs {
     /// The state after
     #[arg(default_value = ".")]
     after: String,
+    /// Take what is not given here from the step of the workflow that uses storecache, as it is in the
+    /// state after
+    #[arg(long)]
+    from_step: bool,
     #[command(flatten)]
     common: CommonArgs,
 }
@@ -53,13 +64,15 @@ impl ShowKeyArgs {
             key: self.key.options()?,
             output: self.output.options(),
             explain: self.explain,
+            from_step: self.from_step,
         })
     }
 }
 
 impl DiffArgs {
     pub fn options(self) -> Result<DiffKeys> {
-        let Self { before, after, common } = self;
-        Ok(DiffKeys { before, after, look: LookArgs { file: None, common }.options()? })
+        let Self { before, after, from_step, common } = self;
+        let look = LookArgs { file: None, common }.options()?;
+        Ok(DiffKeys { before, after, look, from_step })
     }
 }

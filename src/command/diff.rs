@@ -5,7 +5,7 @@ use super::{Ending, inspect, lookup, or_json};
 use crate::backend::EntryName;
 use crate::budget::Traffic;
 use crate::key::{
-    FileChange, Moved, Repository, Side, State, Tree, WorkTree, diff as compare, hash_of,
+    FileChange, Moved, Repository, Side, State, Tree, WorkTree, diff as compare, hash_of, of_step,
     store_workflow,
 };
 use crate::options::{DiffKeys, KeyOptions, Look, WorkflowMode};
@@ -43,6 +43,17 @@ fn run(options: &DiffKeys) -> Result<Ending> {
     let after = find(&options.after, options, repository.as_ref())?;
     let (key, mut notes) = ingredients(options, &before, &after)?;
     let (a, b) = (side(&before, &key, &mut notes), side(&after, &key, &mut notes));
+    for pattern in &key.hash_files {
+        let name = format!("files:{pattern}");
+        if ![&a, &b].iter().any(|side| side.digests.contains_key(&name)) {
+            bail!(
+                "--hash-files {pattern:?} matches no file in {} or in {}; correct the pattern, or leave \
+                 it out",
+                before.name,
+                after.name
+            );
+        }
+    }
     let moved = compare(&key, &a, &b)?;
     let same = moved.iter().all(|it| it.state.keeps_key());
     let hashes = [hash_of(&a.digests), hash_of(&b.digests)];
@@ -131,6 +142,14 @@ fn open_entry(options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
 fn ingredients(options: &DiffKeys, a: &Named, b: &Named) -> Result<(KeyOptions, Vec<String>)> {
     let mut key = options.look.key.clone();
     let mut notes = Vec::new();
+    if options.from_step {
+        let tree = b.tree.as_deref().with_context(|| {
+            format!("--from-step needs a workflow, and of {} no files are here", b.name)
+        })?;
+        let of_step = of_step(&key, tree)?;
+        notes.push(format!("compares what the step of {} has", of_step.place));
+        return Ok((of_step.key, notes));
+    }
     let heads: Vec<&Head> = [a, b].into_iter().filter_map(|named| named.head.as_ref()).collect();
     if key.hash_files.is_empty() && !heads.is_empty() {
         let names = heads.iter().flat_map(|head| head.ingredients.keys());

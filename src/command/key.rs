@@ -3,13 +3,13 @@
 use super::{Ending, lookup, or_json};
 use crate::action;
 use crate::key::{
-    Canonical, Ingredient, Key, Part, Pattern, Repository, Rung, Tree, Volatiles, Warning,
-    WorkTree, warnings_of,
+    Canonical, Ingredient, Key, OfStep, Part, Pattern, Repository, Rung, Tree, Volatiles, Warning,
+    WorkTree, of_step, warnings_of,
 };
 use crate::options::ShowKey;
 use crate::report;
-use crate::store::system;
-use anyhow::Result;
+use crate::store::{StoreKind, system};
+use anyhow::{Result, bail};
 use jiff::Zoned;
 use serde_json::{Value, json};
 
@@ -25,6 +25,16 @@ pub fn key(options: &ShowKey) -> Result<Ending> {
 }
 
 fn run(options: &ShowKey) -> Result<Ending> {
+    let mut options = options.clone();
+    if options.from_step {
+        let OfStep { key, store, place } = of_step(&options.key, &WorkTree)?;
+        options.key = key;
+        options.store.kind = options.store.kind.or(named(store.as_deref())?);
+        if !options.output.quiet {
+            report::note(format!("storecache: as the step of {place} has it"));
+        }
+    }
+    let options = &options;
     let kind = lookup::kind(&options.store)?;
     let key = lookup::key(&options.store, &options.key, kind, None)?;
     let prefixes: Vec<&str> = key
@@ -62,6 +72,17 @@ fn run(options: &ShowKey) -> Result<Ending> {
         explain(options, &key, kind.name(), &looked);
     }
     Ok(Ending::Done)
+}
+
+/// The kind of store that a step names.
+fn named(store: Option<&str>) -> Result<Option<StoreKind>> {
+    Ok(match store {
+        None | Some("auto") => None,
+        Some("guix") => Some(StoreKind::Guix),
+        Some("nix") => Some(StoreKind::Nix),
+        Some("plain") => Some(StoreKind::Plain),
+        Some(other) => bail!("the step's input store is {other:?}, which there is none of"),
+    })
 }
 
 /// What is suspicious: of the key itself, and of each of its ingredients.

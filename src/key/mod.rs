@@ -6,10 +6,14 @@
 
 mod diff;
 mod git;
+pub mod history;
 mod ingredients;
 mod ladder;
 pub mod lint;
 mod semantic;
+pub mod simulate;
+mod step;
+pub mod suggest;
 mod tree;
 mod warnings;
 mod which;
@@ -17,10 +21,11 @@ mod workflow;
 mod yaml;
 
 pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
-pub use git::{CommitTree, NoRepository, Repository};
+pub use git::{CommitTree, NoRepository, ObjectId, Repository};
 pub use ingredients::{Ingredient, Part, gather};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};
+pub use step::{OfStep, of_step};
 pub use tree::{Pattern, Tree, WorkTree};
 pub use warnings::{Kind, Volatiles, Warning, of as warnings_of};
 pub use which::store_workflow;

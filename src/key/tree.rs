@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Serializer;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Files by the names that flags give them: relative to where the program runs, or absolute.
 pub trait Tree {
@@ -54,6 +54,11 @@ impl Pattern {
 
     pub fn is_absolute(&self) -> bool {
         self.fixed.is_absolute()
+    }
+
+    /// How many directories above the current one it starts.
+    pub fn levels_up(&self) -> usize {
+        self.fixed.components().take_while(|it| *it == Component::ParentDir).count()
     }
 }
 

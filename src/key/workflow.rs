@@ -212,7 +212,7 @@ pub fn read_job(node: &Rc<Node>) -> Job {
 }
 
 /// All scalars below a node. Those of a list are one text, a line for each.
-fn fields(node: &Node) -> Fields {
+pub fn fields(node: &Node) -> Fields {
     let mut found = Fields::default();
     collect(node, "", &mut found);
     found

@@ -2,12 +2,15 @@
 //!
 //! The room knows numbers and texts. It must not know how they come about.
 
+mod counting;
 mod outcome;
+pub mod page;
 mod progress;
 mod speak;
 mod summary;
 mod text;
 
+pub use counting::Counting;
 pub use outcome::{BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
 pub use speak::{answer, note, order};

@@ -134,7 +134,16 @@ fn found(restore: &Outcome, now: Timestamp) -> String {
         (_, None) => String::new(),
         (Hit::Exact, Some(entry)) => format!("{entry}{old}"),
         (Hit::Prefix, Some(entry)) => {
-            format!("{entry}{old}: the newest with a prefix of the key, as the key itself has none")
+            let why = match restore.moved.as_slice() {
+                [] => String::new(),
+                some => {
+                    let names: Vec<_> = some.iter().take(LISTED).map(|name| code(name)).collect();
+                    format!("; since it was made {} moved", names.join(", "))
+                }
+            };
+            format!(
+                "{entry}{old}: the newest with a prefix of the key, as the key itself has none{why}"
+            )
         }
     }
 }
@@ -353,7 +362,7 @@ fn escape(text: &str, limit: usize) -> String {
     for c in text.chars().take(limit) {
         match c {
             c if c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | ',') => out.push(c),
-            c if c.is_control() || is_invisible(c) => out.push('\u{FFFD}'),
+            c if c.is_control() || text::is_invisible(c) => out.push('\u{FFFD}'),
             c if c.is_ascii() => {
                 let _ = write!(out, "&#{};", u32::from(c));
             }
@@ -364,10 +373,4 @@ fn escape(text: &str, limit: usize) -> String {
         out.push('…');
     }
     out
-}
-
-/// Characters without a shape of their own, and those that turn the direction of others.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-        | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E007F}')
 }
