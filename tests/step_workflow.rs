@@ -372,7 +372,7 @@ fn lint_by_hand_in_a_job_knows_the_default_branch_too() {
     fs::write(&event, r#"{"repository":{"default_branch":"trunk"}}"#).unwrap();
     let mut command = Command::new(place::binary());
     command.arg("lint").current_dir(tree.path()).env("GITHUB_EVENT_PATH", &event);
-    let told = place::output(&mut command).ok().stdout;
-    assert!(told.starts_with(".github/workflows/ci.yml:1: warning: nothing saves"), "{told}");
+    let told = place::output(&mut command).fails().stdout;
+    assert!(told.starts_with(".github/workflows/ci.yml:1:1: warning: nothing saves"), "{told}");
     assert_eq!(place::storecache_in(tree.path(), ["lint"]).ok().stdout, "");
 }
