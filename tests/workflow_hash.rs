@@ -717,8 +717,8 @@ fn steps_that_matter_can_be_named_and_pins_can_be_ignored() {
     assert_ne!(text(&changed.key_with(NIX, &toolchain)), text(&first.key_with(NIX, &toolchain)));
 }
 
-/// What endojs/endo did to its `ocapn-guile-interop.yml` in a quarter of a year: nine commits, of which six
-/// were pins and tokens.
+/// endojs/endo changed its `ocapn-guile-interop.yml` nine times in a quarter of a year; six of these commits
+/// were pins and tokens. This history has the same shape.
 const HISTORY: [(Key, &[(&str, &str)]); 9] = [
     (Other, &[("default: guile guile-goblins", "default: guile guile-websocket guile-goblins")]),
     (
