@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn names_of_a_context() {
-        let text = "${{ steps.Cache.outputs.x || steps['b-2'].outcome }} steps. steps[ 'c' ] steps";
+        let text =
+            "${{ steps.Cache.outputs.x || steps['b-2'].outcome }} steps[ 'c' ] steps, steps[d]";
         assert_eq!(names_of("steps", text), ["cache", "b-2", "c"]);
     }
 
