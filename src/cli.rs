@@ -1,10 +1,12 @@
 //! Every flag of every command, and how flags become options.
 
 mod key;
+mod lint;
 mod simulate;
 mod suggest;
 
 pub use key::{KeyPart, KeyVerbArgs};
+pub use lint::LintArgs;
 pub use simulate::SimulateArgs;
 pub use suggest::SuggestArgs;
 
@@ -13,8 +15,7 @@ use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions,
-    WorkflowMode,
+    Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions, WorkflowMode,
 };
 use crate::report;
 use crate::store::{ItemPattern, StoreKind};
@@ -222,14 +223,6 @@ pub struct LookArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     store: StoreArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct LintArgs {
-    /// Workflow files [default: those in .github/workflows]
-    files: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -499,12 +492,6 @@ impl InspectArgs {
 impl DoctorArgs {
     pub fn options(self) -> Result<Doctor> {
         Ok(Doctor { store: self.store.options()?, output: self.output.options() })
-    }
-}
-
-impl LintArgs {
-    pub fn options(self) -> Result<Lint> {
-        Ok(Lint { files: self.files, output: self.output.options() })
     }
 }
 

@@ -220,7 +220,23 @@ impl JobStatus {
 pub struct Lint {
     /// Those of the work tree when none is named.
     pub files: Vec<PathBuf>,
+    pub format: LintFormat,
+    /// Warnings are told, and do not make it fail.
+    pub errors_only: bool,
     pub output: OutputOptions,
+}
+
+/// How findings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LintFormat {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+    /// Commands that make annotations in a job of GitHub
+    Github,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
 }
 
 #[derive(Debug, Clone)]

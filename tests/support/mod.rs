@@ -44,6 +44,7 @@ pub mod runs;
 mod scratch;
 pub mod tls_front;
 mod tree;
+pub mod workflows;
 mod world;
 
 pub use cache::{Fixture, Role};
