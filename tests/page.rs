@@ -5,7 +5,8 @@ mod support;
 use storecache::report::page::{
     Chart, Events, Group, Page, Scale, Section, Series, Shape, Table, Tile, Treemap,
 };
-use support::browser::look;
+use support::browser::{look, look_at_file};
+use support::history::ten_thousand;
 
 /// 2025-11-01 in UTC.
 const START: f64 = 1_761_955_200.0;
@@ -197,6 +198,21 @@ fn a_year_of_ten_thousand_runs_makes_a_page_below_a_megabyte() {
     assert!(html.len() < 1_000_000, "{} bytes", html.len());
     let seen = look("huge", &html).fine();
     assert!(seen.text.contains("and 9800 more rows"));
+}
+
+#[test]
+fn the_page_of_a_simulation_shows_every_policy_over_time() {
+    let repository = ten_thousand().write();
+    let place = tempfile::tempdir().unwrap();
+    let page = place.path().join("simulation.html");
+    let hostile = "<b>both</b>=semantic+lock";
+    let words = ["--since", "2y", "--entry-size", "1GB", "--policy", hostile, "--html"];
+    repository.attempt(&[&words[..], &[page.to_str().unwrap()]].concat()).ok();
+    assert!(std::fs::metadata(&page).unwrap().len() < 1_000_000);
+    let seen = look_at_file(&page).fine();
+    for text in ["Exact hits", "Bytes kept", "semantic", "version", "<b>both</b>", "10 GB"] {
+        assert!(seen.text.contains(text), "{text} is not in {}", seen.text);
+    }
 }
 
 /// What somebody could call a key, a branch or an item.
