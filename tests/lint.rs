@@ -273,7 +273,8 @@ fn each_of_the_ten_defects_of_the_recipe_is_named() {
     let save = "          mkdir -p /tmp/stage\n";
     let stopped = text.replace(save, "          sudo systemctl stop guix-daemon\n");
     let found =
-        [reported(&tree(&[("a.yml", &text)])), reported(&tree(&[("a.yml", &stopped)]))].concat();
+        [reported(&tree(&[("recipe.yml", &text)])), reported(&tree(&[("recipe.yml", &stopped)]))]
+            .concat();
     for (rule, words) in [
         ("guard", "is always empty"),
         ("empty-hash", "matches no file and is empty"),
