@@ -121,7 +121,7 @@ pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
         }
     }
     let outside = outside.len();
-    let graph = store::Blame::new(items.iter().map(|item| item.size).collect(), below);
+    let graph = store::Blame::new(items.iter().map(|item| item.size).collect(), &below);
     let head = &entry.opened.head;
     let since = head.watched_since.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
     let is_unread = |item: &Item| {
@@ -159,15 +159,17 @@ fn largest(items: &[Item], graph: &store::Blame) -> Vec<Brings> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order
         .sort_by_key(|&at| (Reverse(graph.retained(at)), Reverse(items[at].size), &items[at].name));
-    let brings = |at: usize| Brings {
+    order.truncate(LISTED);
+    let closures = graph.closures(&order);
+    let brings = |(at, closure): (usize, u64)| Brings {
         name: items[at].name.clone(),
         own: items[at].size,
-        closure: graph.closure(at),
+        closure,
         retained: graph.retained(at),
         dominator: graph.dominator(at).map(|above| items[above].name.clone()),
         used: items[at].used.and_then(moment),
     };
-    order.into_iter().take(LISTED).map(brings).collect()
+    order.into_iter().zip(closures).map(brings).collect()
 }
 
 impl Unread {

@@ -13,7 +13,8 @@
 #[derive(Debug)]
 pub struct Blame {
     sizes: Vec<u64>,
-    references: Vec<Vec<usize>>,
+    references: Edges,
+    circles: Circles,
     entered: Vec<bool>,
     dominators: Vec<Option<usize>>,
     retained: Vec<u64>,
@@ -22,17 +23,11 @@ pub struct Blame {
 impl Blame {
     /// `references` has the numbers of the items that each item refers to, itself perhaps. What is no number
     /// of an item is left out.
-    pub fn new(sizes: Vec<u64>, mut references: Vec<Vec<usize>>) -> Self {
-        let count = sizes.len();
-        references.resize(count, Vec::new());
-        for (item, below) in references.iter_mut().enumerate() {
-            below.retain(|&other| other < count && other != item);
-            below.sort_unstable();
-            below.dedup();
-        }
-        let referrers = turned(&references);
-        let entered = entries(&references, &referrers);
-        let tree = Tree::new(&references, &referrers, &entered);
+    pub fn new(sizes: Vec<u64>, references: &[Vec<usize>]) -> Self {
+        let references = Edges::new(sizes.len(), references);
+        let circles = Circles::new(&references);
+        let entered = circles.entered(&references);
+        let tree = Tree::new(&references, &references.turned(), &entered);
         let mut retained = sizes.clone();
         // From the leaves up: an item comes after its dominator.
         for &item in tree.order.iter().rev() {
@@ -40,7 +35,7 @@ impl Blame {
                 retained[above] = retained[above].saturating_add(retained[item]);
             }
         }
-        Blame { sizes, references, entered, dominators: tree.dominators, retained }
+        Blame { sizes, references, circles, entered, dominators: tree.dominators, retained }
     }
 
     /// Sizes of an item and of all that it alone brings.
@@ -59,80 +54,162 @@ impl Blame {
         self.entered[item]
     }
 
-    /// Sizes of an item and of all that it refers to, however indirectly. Takes a walk through all of those.
-    pub fn closure(&self, item: usize) -> u64 {
-        let mut seen = vec![false; self.sizes.len()];
-        let mut pending = vec![item];
-        seen[item] = true;
-        let mut size: u64 = 0;
-        while let Some(item) = pending.pop() {
-            size = size.saturating_add(self.sizes[item]);
-            let below = &self.references[item];
-            pending
-                .extend(below.iter().copied().filter(|&o| !std::mem::replace(&mut seen[o], true)));
-        }
-        size
-    }
-}
-
-/// Who refers to each item.
-fn turned(references: &[Vec<usize>]) -> Vec<Vec<usize>> {
-    let mut referrers = vec![Vec::new(); references.len()];
-    for (item, below) in references.iter().enumerate() {
-        below.iter().for_each(|&other| referrers[other].push(item));
-    }
-    referrers
-}
-
-/// The items that the graph is entered at.
-fn entries(references: &[Vec<usize>], referrers: &[Vec<usize>]) -> Vec<bool> {
-    let count = references.len();
-    let mut entered: Vec<bool> = referrers.iter().map(Vec::is_empty).collect();
-    let mut seen = vec![false; count];
-    let starts: Vec<usize> = (0..count).filter(|&item| entered[item]).collect();
-    starts.into_iter().for_each(|item| visit(references, item, &mut seen, &mut Vec::new()));
-
-    // What is left hangs on circles. Of a walk that goes as deep as it can, the item that is finished last
-    // is on a circle that nothing else leads to; what leads to it is the rest of that circle.
-    let (mut walked, mut finished) = (seen.clone(), Vec::new());
-    for item in 0..count {
-        if !walked[item] {
-            visit(references, item, &mut walked, &mut finished);
-        }
-    }
-    for &item in finished.iter().rev() {
-        if seen[item] {
-            continue;
-        }
-        let mut circle = Vec::new();
-        visit(referrers, item, &mut seen, &mut circle);
-        for item in circle {
-            entered[item] = true;
-            references[item].iter().for_each(|&o| visit(references, o, &mut seen, &mut Vec::new()));
-        }
-    }
-    entered
-}
-
-/// Walks to all that was not `seen`, and notes in which order it is done with them.
-fn visit(edges: &[Vec<usize>], start: usize, seen: &mut [bool], finished: &mut Vec<usize>) {
-    if std::mem::replace(&mut seen[start], true) {
-        return;
-    }
-    let mut path = vec![(start, 0)];
-    while let Some((item, next)) = path.last_mut() {
-        match edges[*item].get(*next) {
-            Some(&other) => {
-                *next += 1;
-                if !std::mem::replace(&mut seen[other], true) {
-                    path.push((other, 0));
+    /// For each of some items its size and those of all that it refers to, however indirectly. Takes a walk
+    /// through everything for each 64 of them.
+    pub fn closures(&self, items: &[usize]) -> Vec<u64> {
+        let of_chunk = |items: &[usize]| {
+            // A bit for each of the items: whose closure a circle is in.
+            let mut within = vec![0u64; self.circles.count];
+            for (bit, &item) in items.iter().enumerate() {
+                within[self.circles.of[item]] |= 1 << bit;
+            }
+            let mut sums = vec![0u64; items.len()];
+            for &item in self.circles.order.iter().rev() {
+                let mask = within[self.circles.of[item]];
+                if mask == 0 {
+                    continue;
+                }
+                for other in self.references.of(item) {
+                    within[self.circles.of[other]] |= mask;
+                }
+                for (bit, sum) in sums.iter_mut().enumerate() {
+                    if mask & (1 << bit) != 0 {
+                        *sum = sum.saturating_add(self.sizes[item]);
+                    }
                 }
             }
-            None => {
-                finished.push(*item);
-                path.pop();
+            sums
+        };
+        items.chunks(64).flat_map(of_chunk).collect()
+    }
+}
+
+/// Who leads to whom, all in one piece of memory.
+#[derive(Debug)]
+struct Edges {
+    /// Where the edges of each item begin, and where those of the last one end.
+    starts: Vec<usize>,
+    ends: Vec<u32>,
+}
+
+impl Edges {
+    fn new(count: usize, lists: &[Vec<usize>]) -> Self {
+        let mut edges = Edges { starts: vec![0], ends: Vec::new() };
+        for item in 0..count {
+            let listed = lists.get(item).into_iter().flatten();
+            let others = listed.filter(|&&other| other < count && other != item);
+            edges.ends.extend(others.filter_map(|&other| u32::try_from(other).ok()));
+            edges.starts.push(edges.ends.len());
+        }
+        edges
+    }
+
+    fn count(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    fn of(&self, item: usize) -> impl DoubleEndedIterator<Item = usize> {
+        self.ends[self.starts[item]..self.starts[item + 1]].iter().map(|&other| other as usize)
+    }
+
+    /// The edge of an item with this number among its own.
+    fn nth(&self, item: usize, number: usize) -> Option<usize> {
+        let at = self.starts[item] + number;
+        (at < self.starts[item + 1]).then(|| self.ends[at] as usize)
+    }
+
+    /// The same the other way round.
+    fn turned(&self) -> Self {
+        let mut starts = vec![0; self.count() + 1];
+        self.ends.iter().for_each(|&other| starts[other as usize + 1] += 1);
+        for item in 0..self.count() {
+            starts[item + 1] += starts[item];
+        }
+        let (mut next, mut ends) = (starts.clone(), vec![0; self.ends.len()]);
+        for item in 0..self.count() {
+            for other in self.of(item) {
+                ends[next[other]] = item as u32;
+                next[other] += 1;
             }
         }
+        Edges { starts, ends }
+    }
+}
+
+/// Items that refer to each other, however indirectly, are on one circle; most are on one of their own.
+/// The method is that of Tarjan, "Depth-First Search and Linear Graph Algorithms" (1972).
+#[derive(Debug)]
+struct Circles {
+    count: usize,
+    /// Number of the circle that an item is on.
+    of: Vec<usize>,
+    /// All items, each after those that it refers to, but for those on its own circle.
+    order: Vec<usize>,
+}
+
+impl Circles {
+    fn new(references: &Edges) -> Self {
+        const NONE: usize = usize::MAX;
+        let items = references.count();
+        let mut circles = Circles { count: 0, of: vec![NONE; items], order: Vec::new() };
+        // When an item was met, and the earliest that is known to be on its circle.
+        let (mut met, mut earliest) = (vec![NONE; items], vec![NONE; items]);
+        let (mut now, mut path, mut open) = (0, Vec::new(), Vec::new());
+        for start in 0..items {
+            if met[start] == NONE {
+                path.push((start, 0));
+            }
+            while let Some((item, next)) = path.last_mut() {
+                let item = *item;
+                if *next == 0 {
+                    (met[item], earliest[item]) = (now, now);
+                    now += 1;
+                    open.push(item);
+                }
+                let other = references.nth(item, *next);
+                *next += 1;
+                match other {
+                    Some(other) if met[other] == NONE => path.push((other, 0)),
+                    Some(other) if circles.of[other] == NONE => {
+                        earliest[item] = earliest[item].min(met[other]);
+                    }
+                    Some(_) => {}
+                    None => {
+                        path.pop();
+                        if let Some((above, _)) = path.last() {
+                            earliest[*above] = earliest[*above].min(earliest[item]);
+                        }
+                        if earliest[item] == met[item] {
+                            circles.close(item, &mut open);
+                        }
+                    }
+                }
+            }
+        }
+        circles
+    }
+
+    /// Takes what was met since `first` for one circle.
+    fn close(&mut self, first: usize, open: &mut Vec<usize>) {
+        while let Some(item) = open.pop() {
+            self.of[item] = self.count;
+            self.order.push(item);
+            if item == first {
+                break;
+            }
+        }
+        self.count += 1;
+    }
+
+    /// Which items are on circles that nothing else leads to.
+    fn entered(&self, references: &Edges) -> Vec<bool> {
+        let mut led_to = vec![false; self.count];
+        for (item, &circle) in self.of.iter().enumerate() {
+            for other in references.of(item).map(|other| self.of[other]) {
+                led_to[other] |= other != circle;
+            }
+        }
+        self.of.iter().map(|&circle| !led_to[circle]).collect()
     }
 }
 
@@ -147,7 +224,7 @@ struct Tree {
 const ROOT: usize = 0;
 
 impl Tree {
-    fn new(references: &[Vec<usize>], referrers: &[Vec<usize>], entered: &[bool]) -> Self {
+    fn new(references: &Edges, referrers: &Edges, entered: &[bool]) -> Self {
         let (order, number, parents) = walk(references, entered);
         // From here on, items are called by their numbers in the walk; 0 is the root.
         let count = order.len() + 1;
@@ -159,7 +236,7 @@ impl Tree {
             if entered[item] {
                 forest.semi[at] = ROOT;
             }
-            for &referrer in &referrers[item] {
+            for referrer in referrers.of(item) {
                 let best = forest.best(number[referrer]);
                 forest.semi[at] = forest.semi[at].min(forest.semi[best]);
             }
@@ -187,8 +264,8 @@ impl Tree {
 
 /// A walk as deep as it can from the root: the items in the order in which they are met, the number of each
 /// in that order, counted from 1, and by number who it was met from.
-fn walk(references: &[Vec<usize>], entered: &[bool]) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
-    let count = references.len();
+fn walk(references: &Edges, entered: &[bool]) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
+    let count = references.count();
     let (mut order, mut number) = (Vec::with_capacity(count), vec![0; count]);
     let mut parents = vec![ROOT; count + 1];
     for start in (0..count).filter(|&item| entered[item]) {
@@ -200,8 +277,8 @@ fn walk(references: &[Vec<usize>], entered: &[bool]) -> (Vec<usize>, Vec<usize>,
             order.push(item);
             number[item] = order.len();
             parents[order.len()] = parent;
-            let below = references[item].iter().rev().filter(|&&other| number[other] == 0);
-            pending.extend(below.map(|&other| (other, order.len())));
+            let below = references.of(item).rev().filter(|&other| number[other] == 0);
+            pending.extend(below.map(|other| (other, order.len())));
         }
     }
     (order, number, parents)
@@ -294,8 +371,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn what_an_item_alone_brings_is_what_goes_when_it_goes((sizes, references) in graphs()) {
-            let blame = Blame::new(sizes.clone(), references.clone());
+            let blame = Blame::new(sizes.clone(), &references);
             let starts = entered(&references);
+            let every: Vec<_> = (0..sizes.len()).collect();
+            let closures = blame.closures(&every);
             let is_entered: Vec<_> = (0..sizes.len()).filter(|&item| blame.is_entered(item)).collect();
             prop_assert_eq!(&is_entered, &starts);
             let all = reached(&references, &starts, None);
@@ -305,7 +384,7 @@ mod tests {
                 .collect();
             for item in 0..sizes.len() {
                 prop_assert_eq!(blame.retained(item), sum(&sizes, &gone[item]));
-                prop_assert_eq!(blame.closure(item), sum(&sizes, &reached(&references, &[item], None)));
+                prop_assert_eq!(closures[item], sum(&sizes, &reached(&references, &[item], None)));
                 // Of all that it goes with, the dominator goes with all others.
                 let with: Vec<_> = (0..sizes.len()).filter(|&o| o != item && gone[o][item]).collect();
                 let nearest = with.iter().copied().find(|&o| with.iter().all(|&p| p == o || gone[p][o]));
@@ -323,24 +402,24 @@ mod tests {
         references[half - 1] = (half..2 * half).collect();
         references[0].extend(half..2 * half);
         references.resize(2 * half, Vec::new());
-        let blame = Blame::new(vec![1; 2 * half], references);
+        let blame = Blame::new(vec![1; 2 * half], &references);
         assert_eq!(blame.retained(0), 2 * half as u64);
         assert_eq!(blame.retained(1), half as u64 - 1);
         assert_eq!(blame.dominator(2 * half - 1), Some(0));
-        assert_eq!(blame.closure(0), 2 * half as u64);
+        assert_eq!(blame.closures(&[0, 1]), [2 * half as u64, 2 * half as u64 - 1]);
 
         // As many circles as there can be, and one of all.
-        let pairs = (0..2 * half).map(|item| vec![item ^ 1]).collect();
-        let blame = Blame::new(vec![1; 2 * half], pairs);
+        let pairs: Vec<_> = (0..2 * half).map(|item| vec![item ^ 1]).collect();
+        let blame = Blame::new(vec![1; 2 * half], &pairs);
         assert!((0..2 * half).all(|item| blame.retained(item) == 1 && blame.is_entered(item)));
-        let circle = (0..half).map(|item| vec![(item + 1) % half]).collect();
-        let blame = Blame::new(vec![1; half], circle);
+        let circle: Vec<_> = (0..half).map(|item| vec![(item + 1) % half]).collect();
+        let blame = Blame::new(vec![1; half], &circle);
         assert!((0..half).all(|item| blame.is_entered(item)));
     }
 
     #[test]
     fn sizes_beyond_all_measure_stop_at_the_largest_number() {
-        let blame = Blame::new(vec![u64::MAX, u64::MAX], vec![vec![1], vec![]]);
-        assert_eq!((blame.retained(0), blame.closure(0)), (u64::MAX, u64::MAX));
+        let blame = Blame::new(vec![u64::MAX, u64::MAX], &[vec![1], vec![]]);
+        assert_eq!((blame.retained(0), blame.closures(&[0])), (u64::MAX, vec![u64::MAX]));
     }
 }

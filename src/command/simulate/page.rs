@@ -43,7 +43,7 @@ fn verdict(simulation: &Simulation) -> Section {
     for heading in ["Exact", "Stale", "Prefix", "Miss", "Entries", "Uploaded"] {
         table = table.number(heading);
     }
-    table = table.number("GB-hours").number("Evicted").number("Expired").number("Minutes saved");
+    table = table.number("GB-hours").number("Evicted").number("Expired").number("Saved, min");
     for it in &simulation.policies {
         let rate = |share| Scale::Share.show(share);
         table.row([
