@@ -261,3 +261,36 @@ fn workflows_of_every_shape_have_their_findings_and_good_ones_have_none() {
         assert_eq!(findings(&[(name, &text)]), expected);
     }
 }
+
+/// What a file shows of the ten ways in which the recipe of two `sudo tar` steps fails: the guard that is
+/// never true, the hash of nothing, the daemon left stopped and the mount that cannot be written, entries
+/// that no other branch reads, the copy of a live database, the database in the place of another one, the
+/// log left beside it, the archive without roots, the save after success only, and the staging directory.
+#[test]
+fn each_of_the_ten_defects_of_the_recipe_is_named() {
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
+    let text = fs::read_to_string(shapes.join("recipe.yml")).unwrap();
+    let save = "          mkdir -p /tmp/stage\n";
+    let stopped = text.replace(save, "          sudo systemctl stop guix-daemon\n");
+    let found =
+        [reported(&tree(&[("recipe.yml", &text)])), reported(&tree(&[("recipe.yml", &stopped)]))]
+            .concat();
+    for (rule, words) in [
+        ("guard", "is always empty"),
+        ("empty-hash", "matches no file and is empty"),
+        ("daemon-stopped", "it stays stopped"),
+        ("tar", "where the store is mounted read-only, as that of Guix is, tar fails"),
+        ("unseeded", "on the default branch"),
+        ("tar", "copies the database file while the daemon may write to it"),
+        ("tar", "loses the rows that only that had"),
+        ("tar", "a log left beside the new database undoes it silently"),
+        ("no-roots", "profiles and roots are not in the archive"),
+        ("success-only", "only when the job succeeds"),
+        ("staging", "a second copy of the store"),
+    ] {
+        let says = |it: &&serde_json::Value| {
+            it["rule"] == rule && it["message"].as_str().unwrap().contains(words)
+        };
+        assert!(found.iter().any(|it| says(&it)), "{rule}: {words}\n{found:#?}");
+    }
+}

@@ -134,8 +134,10 @@ fn a_container_without_the_store_is_named_unless_the_host_has_one_too() {
     );
     assert_eq!(with("docker run --rm postgres"), [""; 0]);
     assert_eq!(rules_of("      - uses: docker://example/guix:1.5.0\n"), ["1 container"]);
-    let both = script(&["guix build hello", "docker run --rm guix-image make"]);
-    assert_eq!(rules_of(&both), [""; 0]);
+    for host in ["guix build hello", "sudo -E guix pull -C x", "sudo apt-get install -y guix"] {
+        let both = script(&[host, "docker run --rm guix-image make"]);
+        assert_eq!(rules_of(&both), [""; 0], "{host}");
+    }
 }
 
 #[test]
@@ -244,6 +246,9 @@ fn jobs_of_a_matrix_have_keys_of_their_own() {
     }
     assert_eq!(ours("{os: [ubuntu-latest, macos-14]}", ""), [""; 0], "the key has the system");
     assert_eq!(ours("${{ fromJSON(vars.PACKAGES) }}", ""), [""; 0], "nobody knows");
+    let own = "{os: [own-x64, own-arm]}";
+    assert_eq!(ours(own, ""), [""; 0]);
+    assert_eq!(ours(own, "          key: nix-2.30.1-${{ runner.arch }}\n"), [""; 0]);
     let two = "{os: [ubuntu-latest, ubuntu-24.04-arm]}";
     let key = |key: &str| ours(two, &format!("          key: {key}\n"));
     assert_eq!(key("nix-2.30.1"), ["ci.yml 12 error key-system"]);

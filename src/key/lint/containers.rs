@@ -47,11 +47,15 @@ fn uses_the_host(job: &Job) -> bool {
         });
         let own = |command: &Command| {
             let words = command.words();
-            let program = words.iter().find(|word| !word.contains('=') && **word != "sudo");
-            program.is_some_and(|it| {
+            let plain =
+                |word: &&&str| !word.contains('=') && !word.starts_with('-') && **word != "sudo";
+            let runs = words.iter().find(plain).is_some_and(|it| {
                 ["guix", "nix", "guix-daemon", "nix-daemon"].contains(it) || it.starts_with("nix-")
-            }) || command.text.contains("guix-install")
-                || command.text.contains("nix/install")
+            });
+            let installs = ["guix", "nix-bin", "nix"].iter().any(|it| words.contains(it))
+                && words.contains(&"install");
+            let script = ["guix-install", "nix/install", "systems/nix"];
+            runs || installs || script.iter().any(|it| command.text.contains(it))
         };
         action || shell::commands(step).iter().any(own)
     })

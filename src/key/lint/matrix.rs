@@ -214,8 +214,9 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
         let key = resolve(&text, values, system, &environments)?;
         seen.insert((system, key), values).map(|first| (first, values))
     })?;
-    // Of runners that nobody knows, the key of ours may tell the systems apart.
-    if caches::ours(step) && caches::key(step).is_none() && system_of(job, first).is_none() {
+    // Runners that nobody knows may be of several systems, which the key may tell apart.
+    let by_system = caches::key(step).map_or(caches::ours(step), |_| text.contains("runner."));
+    if by_system && system_of(job, first).is_none() {
         return None;
     }
     let name = first.iter().find(|(key, value)| second.get(*key) != Some(value))?.0;
