@@ -402,6 +402,16 @@ fn a_detached_head_and_a_default_branch_of_another_name_are_no_trouble() {
 }
 
 #[test]
+fn a_branch_that_leads_nowhere_is_told_of() {
+    let repository = branches(1).write();
+    let nowhere = format!("{}\n", "12".repeat(20));
+    fs::write(repository.path().join(".git/refs/heads/bad"), nowhere).unwrap();
+    let report = repository.simulate(&[]);
+    assert_eq!(report["runs"]["total"], 3);
+    assert_eq!(warnings(&report), "bad leads to no commit that is here: see `git fsck`");
+}
+
+#[test]
 fn clocks_that_go_back_stop_nothing() {
     let text = workflow("make", "");
     let mut history = History::default();

@@ -175,6 +175,19 @@ fn warnings(graph: &Graph, fates: &[Read], workflow: Option<&Workflow>) -> Resul
             report::plural(graph.commits.len() as u64, "commit"),
         ));
     }
+    match graph.dangling.as_slice() {
+        [] => {}
+        [branch] => {
+            warnings.push(format!("{branch} leads to no commit that is here: see `git fsck`"))
+        }
+        [first, others @ ..] => warnings.push(format!(
+            "{first} and {} lead to no commit that is here: see `git fsck`",
+            match others.len() {
+                1 => "another branch".to_owned(),
+                count => format!("{count} other branches"),
+            }
+        )),
+    }
     let Some(workflow) = workflow else { return Ok(warnings) };
     let name = workflow.path.display();
     let count = |fate: Read| fates.iter().filter(|it| **it == fate).count() as u64;
