@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
@@ -18,6 +19,9 @@ pub struct SimulateArgs {
     policies: Vec<KeyPolicy>,
     #[command(flatten)]
     output: OutputArgs,
+    /// Write a page with plots too: one file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// The branch whose entries every run may read [default: as origin says, or main, master or trunk]
     #[arg(long, value_name = "NAME")]
     default_branch: Option<String>,
@@ -86,6 +90,7 @@ impl SimulateArgs {
             key,
             policies,
             output: self.output.options(),
+            html: self.html,
             default_branch: self.default_branch,
             since: self.since,
             as_triggered: self.as_triggered,

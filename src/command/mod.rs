@@ -2,6 +2,7 @@
 
 mod action;
 mod base;
+mod blame;
 mod cancel;
 mod diff;
 mod doctor;
@@ -10,6 +11,7 @@ mod inspect;
 mod key;
 mod lint;
 mod lookup;
+mod page;
 mod policy;
 mod profiles;
 mod require;
@@ -19,6 +21,7 @@ mod save;
 mod session;
 mod simulate;
 mod state;
+mod suggest;
 mod summary;
 mod verify;
 
@@ -31,6 +34,7 @@ pub use lint::lint;
 pub use restore::restore;
 pub use save::save;
 pub use simulate::simulate;
+pub use suggest::suggest;
 pub use verify::verify;
 
 use crate::options::OutputOptions;

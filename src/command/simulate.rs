@@ -1,10 +1,11 @@
 //! `key simulate`: which keys would have served the past best.
 
+mod page;
 mod past;
 mod tell;
 mod warnings;
 
-use super::{Ending, or_json};
+use super::{Ending, or_json, page as pages};
 use crate::key::history::{Graph, Run, Runs, States, Watch};
 use crate::key::simulate::{
     Costs, Happening, Limits, Read, Recipe, Simulation, Triggers, Workflow, best, replay,
@@ -27,6 +28,10 @@ pub fn simulate(options: &Simulate) -> Result<Ending> {
 
 fn run(options: &Simulate) -> Result<Ending> {
     let simulation = simulated(options)?;
+    if let Some(path) = &options.html {
+        pages::write(&page::page(&simulation, options.limit), path)?;
+        report::note(format!("storecache: the page is in {}", path.display()));
+    }
     if options.output.json {
         let mut object = serde_json::to_value(&simulation).context("write the report")?;
         object["ok"] = true.into();

@@ -13,6 +13,7 @@ pub mod lint;
 mod semantic;
 pub mod simulate;
 mod step;
+pub mod suggest;
 mod tree;
 mod warnings;
 mod which;
@@ -20,7 +21,7 @@ mod workflow;
 mod yaml;
 
 pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
-pub use git::{CommitTree, Files, NoRepository, Repository};
+pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
 pub use ingredients::{Ingredient, Part, gather};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};

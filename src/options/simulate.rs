@@ -2,6 +2,7 @@
 
 use super::{BackendOptions, KeyOptions, OutputOptions};
 use jiff::Timestamp;
+use std::path::PathBuf;
 
 /// A simulation of the runs that git remembers.
 #[derive(Debug, Clone)]
@@ -11,6 +12,8 @@ pub struct Simulate {
     /// Besides the built-in ones.
     pub policies: Vec<Policy>,
     pub output: OutputOptions,
+    /// File for a page with plots.
+    pub html: Option<PathBuf>,
     /// Found out when not given.
     pub default_branch: Option<String>,
     pub since: Since,

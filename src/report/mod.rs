@@ -4,6 +4,7 @@
 
 mod counting;
 mod outcome;
+pub mod page;
 mod progress;
 mod speak;
 mod summary;

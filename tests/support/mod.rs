@@ -20,6 +20,7 @@
 
 pub mod act;
 pub mod azurite;
+pub mod browser;
 pub mod cache;
 pub mod cache_service;
 mod client;
@@ -43,6 +44,7 @@ pub mod runs;
 mod scratch;
 pub mod tls_front;
 mod tree;
+pub mod workflows;
 mod world;
 
 pub use cache::{Fixture, Role};
