@@ -3,18 +3,20 @@
 mod page;
 mod past;
 mod tell;
+mod warnings;
 
 use super::{Ending, or_json, page as pages};
-use crate::key::history::{Graph, Kind, Run, Runs, States, Watch};
+use crate::key::history::{Graph, Run, Runs, States, Watch};
 use crate::key::simulate::{
     Costs, Happening, Limits, Read, Recipe, Simulation, Triggers, Workflow, best, replay,
 };
-use crate::key::{Repository, store_workflow};
+use crate::key::{Files, Repository, store_workflow};
 use crate::options::{KeyPart, KeyPolicy, Simulate, Since, WorkflowMode};
 use crate::report::{self, Counting};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use past::Past;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 const DAY: i64 = 86_400;
@@ -49,51 +51,44 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     let graph = Graph::read(&repository, options.default_branch.as_deref())?;
     let newest = graph.newest().context("no branch leads to a commit")?;
     let files = Rc::new(repository.files(&graph.commits[newest].id)?);
-    let file = match (options.key.workflow_mode, &options.key.workflow) {
-        (WorkflowMode::None, _) => None,
-        (_, Some(file)) => Some(file.clone()),
-        (_, None) => Some(store_workflow(&repository.tree("HEAD", Rc::clone(&files)))?),
-    };
-    let workflow = file.as_ref().map(|file| {
-        let outside = || format!("the workflow {} is outside of the work tree", file.display());
-        let path = repository.below_top(file).with_context(outside)?;
-        anyhow::Ok(Workflow { file, path, options: &options.key })
-    });
-    let workflow = workflow.transpose()?;
+    let file = named(options, &repository, &files)?;
+    let workflow = file.as_ref().map(|file| workflow(file, options, &repository)).transpose()?;
 
     let policies = policies(options, workflow.is_some());
     let recipe = Recipe::new(&policies, &options.truth, workflow.is_some())?;
+    let triggers = workflow.as_ref().and_then(|it| triggers(it, &repository, &files));
     let mut runs = Runs::of(&graph);
-    let text = workflow.as_ref().and_then(|it| files.get(&it.path));
-    let text = text.and_then(|blob| repository.content(&blob.id).ok());
-    let triggers = text.and_then(|text| Triggers::of(&text));
     if let Some(triggers) = triggers.as_ref().filter(|_| options.as_triggered) {
         runs = runs.only(|run, all| triggers.fire_for(run, all));
-        if runs.runs.is_empty() {
-            bail!("the workflow of today has no trigger for any commit; leave out --as-triggered");
-        }
     }
-    let window = window(&runs.runs, options)?;
+    let asked = window(&runs.runs, options)?;
     let path = workflow.as_ref().map(|workflow| workflow.path.clone());
     let watch = Watch::new(&repository, &recipe.watched, path, &files);
-    let states = states(&watch, &graph, window, options.output.quiet)?;
+    let states = states(&watch, &graph, asked, options.output.quiet)?;
     let bar = Counting::new(options.output.quiet, "workflows", states.workflows.len() as u64);
     let meaning = recipe.apply(&repository, workflow.as_ref(), &states, &mut || bar.advance());
     drop(bar);
     let state_of = |run: &Run| states.of.get(&run.commit).copied().unwrap_or_default();
+    let fate = |run: &&Run| meaning.workflow[state_of(run)];
+    // What is not there does not run.
+    let there = |run: &&Run| workflow.is_none() || fate(run) != Read::Absent;
+    let window: Vec<Run> = asked.iter().filter(there).cloned().collect();
 
     let past = Past::read(options.backend.as_ref(), &options.key.prefix);
     let costs = costs(options, &past);
     let limits = Limits { bytes: options.limit, idle: i64::from(options.idle_days) * DAY };
-    let mut simulation = Simulation::of(&graph, window);
+    let mut simulation = Simulation::of(&graph, &window);
     simulation.workflow = workflow.as_ref().map(|it| it.path.display().to_string());
     simulation.states = states.distinct.len();
-    simulation.series_seconds = width(window);
+    simulation.series_seconds = width(&window);
     simulation.assumptions = tell::assumptions(options, &costs, &past);
-    let fates: Vec<Read> = window.iter().map(|run| meaning.workflow[state_of(run)]).collect();
-    simulation.warnings = warnings(&graph, &fates, workflow.as_ref())?;
+    simulation.warnings = warnings::of_history(&graph);
+    if let Some(workflow) = &workflow {
+        let fates: Vec<Read> = asked.iter().map(|run| fate(&run)).collect();
+        simulation.warnings.extend(warnings::of_workflow(&workflow.path, &fates)?);
+    }
     let fires = |run: &&Run| triggers.as_ref().is_none_or(|it| it.fire_for(run, &runs));
-    simulation.warnings.extend(untriggered(window.iter().filter(|run| !fires(run))));
+    simulation.warnings.extend(warnings::untriggered(window.iter().filter(|run| !fires(run))));
     for (policy, keys) in policies.iter().zip(&meaning.keys) {
         let happening = |run| {
             let state = state_of(run);
@@ -108,6 +103,34 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     Ok(simulation)
 }
 
+/// The workflow that is meant, as flags name it; none where it is to be left out of keys.
+fn named(
+    options: &Simulate,
+    repository: &Repository,
+    files: &Rc<Files>,
+) -> Result<Option<PathBuf>> {
+    match (options.key.workflow_mode, &options.key.workflow) {
+        (WorkflowMode::None, _) => Ok(None),
+        (_, Some(file)) => Ok(Some(file.clone())),
+        (_, None) => store_workflow(&repository.tree("HEAD", Rc::clone(files))).map(Some),
+    }
+}
+
+fn workflow<'o>(
+    file: &'o Path,
+    options: &'o Simulate,
+    repository: &Repository,
+) -> Result<Workflow<'o>> {
+    let outside = || format!("the workflow {} is outside of the work tree", file.display());
+    let path = repository.below_top(file).with_context(outside)?;
+    Ok(Workflow { file, path, options: &options.key })
+}
+
+/// The triggers that a workflow has today.
+fn triggers(workflow: &Workflow, repository: &Repository, files: &Files) -> Option<Triggers> {
+    Triggers::of(&repository.content(&files.get(&workflow.path)?.id).ok()?)
+}
+
 /// The built-in policies, then those that were asked for. Without a workflow two of them are none.
 fn policies(options: &Simulate, with_workflow: bool) -> Vec<KeyPolicy> {
     let of_a_workflow = |part: &KeyPart| matches!(part, KeyPart::Bytes | KeyPart::Semantic);
@@ -119,7 +142,9 @@ fn policies(options: &Simulate, with_workflow: bool) -> Vec<KeyPolicy> {
 
 /// The runs that are asked for.
 fn window<'r>(runs: &'r [Run], options: &Simulate) -> Result<&'r [Run]> {
-    let newest = runs.last().context("no branch leads to a commit")?.time;
+    let Some(newest) = runs.last().map(|run| run.time) else {
+        bail!("the workflow of today has no trigger for any commit; leave out --as-triggered");
+    };
     let begin = match options.since {
         Since::Time(time) => time.as_second(),
         Since::Age(age) => newest.saturating_sub(age),
@@ -168,60 +193,6 @@ fn costs(options: &Simulate, past: &Past) -> Costs {
         hit_minutes: options.hit_minutes,
         prefix_share: options.prefix_share,
     }
-}
-
-/// What the result has to be read with.
-fn warnings(graph: &Graph, fates: &[Read], workflow: Option<&Workflow>) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    if graph.shallow {
-        warnings.push(format!(
-            "the clone is shallow: only {} of its history are here; fetch the rest with `git fetch \
-             --unshallow`, or give actions/checkout `fetch-depth: 0`",
-            report::plural(graph.commits.len() as u64, "commit"),
-        ));
-    }
-    let Some(workflow) = workflow else { return Ok(warnings) };
-    let name = workflow.path.display();
-    let count = |fate: Read| fates.iter().filter(|it| **it == fate).count() as u64;
-    let runs = |fate| report::plural(count(fate), "run");
-    if count(Read::Absent) == fates.len() as u64 {
-        bail!("no commit of these has the workflow {name}; name another with --workflow FILE");
-    }
-    if count(Read::Absent) > 0 {
-        warnings
-            .push(format!("{} had no {name}: they count as runs all the same", runs(Read::Absent)));
-    }
-    if count(Read::NotUnderstood) > 0 {
-        warnings.push(format!(
-            "in {} {name} is not understood: there all of its bytes count",
-            runs(Read::NotUnderstood)
-        ));
-    }
-    if count(Read::NotHere) > 0 {
-        warnings.push(format!(
-            "in {} the content of {name} is not in this clone: there any edit counts; fetch it with \
-             `git fetch --refetch --no-filter`",
-            runs(Read::NotHere)
-        ));
-    }
-    Ok(warnings)
-}
-
-/// What is to be known of commits that a workflow of today would not run for.
-fn untriggered<'r>(runs: impl Iterator<Item = &'r Run>) -> Option<String> {
-    let (seeds, others): (Vec<&Run>, Vec<&Run>) =
-        runs.partition(|run| run.kind == Kind::DefaultBranch);
-    let unseeded = match seeds.is_empty() {
-        true => "",
-        false => ", among them those of the default branch, whose entries all others could read",
-    };
-    let count = seeds.len() + others.len();
-    (count > 0).then(|| {
-        format!(
-            "for {} the workflow of today has no trigger{unseeded}: see --as-triggered",
-            report::plural(count as u64, "run")
-        )
-    })
 }
 
 /// A day, as people write it.

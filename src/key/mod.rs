@@ -21,7 +21,7 @@ mod workflow;
 mod yaml;
 
 pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
-pub use git::{CommitTree, NoRepository, ObjectId, Repository};
+pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
 pub use ingredients::{Ingredient, Part, gather};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};

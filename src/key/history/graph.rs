@@ -21,6 +21,8 @@ pub struct Graph {
     pub commits: Vec<Commit>,
     /// The newest commits of each branch: the remote's and the local one, where they differ.
     pub branches: BTreeMap<String, Vec<usize>>,
+    /// Branches that lead to no commit that is here.
+    pub dangling: Vec<String>,
     pub default_branch: String,
     /// What is checked out.
     pub head: Option<usize>,
@@ -63,12 +65,17 @@ impl Graph {
         if tips.is_empty() && head.is_none() {
             bail!("there is no commit yet, so nothing to simulate; commit the workflow first");
         }
-        let commits = read_commits(repository, head.is_some())?;
+        let newest = tips.iter().map(|(id, _)| *id).chain(head.iter().map(ObjectId::as_str));
+        let commits = read_commits(repository, newest)?;
         let numbers: HashMap<&str, usize> =
             commits.iter().enumerate().map(|(number, it)| (it.id.as_str(), number)).collect();
         let mut branches: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut dangling = Vec::new();
         for (id, branch) in tips {
-            let Some(&tip) = numbers.get(id) else { continue };
+            let Some(&tip) = numbers.get(id) else {
+                dangling.push(branch.to_owned());
+                continue;
+            };
             let tips = branches.entry(branch.to_owned()).or_default();
             if !tips.contains(&tip) {
                 tips.push(tip);
@@ -84,7 +91,7 @@ impl Graph {
             None => default_of(repository, &branches)?,
         };
         let shallow = repository.is_shallow()?;
-        Ok(Graph { commits, branches, default_branch, head, shallow })
+        Ok(Graph { commits, branches, dangling, default_branch, head, shallow })
     }
 }
 
@@ -96,10 +103,14 @@ impl Graph {
     }
 }
 
-fn read_commits(repository: &Repository, head: bool) -> Result<Vec<Commit>> {
+fn read_commits<'n>(
+    repository: &Repository,
+    newest: impl Iterator<Item = &'n str>,
+) -> Result<Vec<Commit>> {
     let words = ["log", "--topo-order", "--no-show-signature", "--format=%H %T %ct %P"];
-    let refs = ["--branches", "--remotes=origin"].into_iter().chain(head.then_some("HEAD"));
-    let mut git = repository.start(words.into_iter().chain(refs).chain(["--"]))?;
+    let more = ["--ignore-missing", "--stdin"];
+    let newest = newest.flat_map(|id| [id, "\n"]).collect::<String>();
+    let mut git = repository.start_with(words.into_iter().chain(more), newest.into_bytes())?;
     let output = BufReader::new(git.stdout.take().context("git log has no output")?);
     // Children come first here.
     let mut rows = output.lines().collect::<Result<Vec<_>, _>>().context("read git log")?;

@@ -183,6 +183,7 @@ mod tests {
                 .map(|(name, tips)| ((*name).to_owned(), tips.to_vec()))
                 .collect(),
             default_branch: "main".into(),
+            dangling: vec![],
             head: None,
             shallow: false,
         }

@@ -1,0 +1,82 @@
+//! What the result of a simulation has to be read with.
+
+use crate::key::history::{Graph, Kind, Run};
+use crate::key::simulate::Read;
+use crate::report::plural;
+use anyhow::{Result, bail};
+use std::path::Path;
+
+/// What of the history is not here.
+pub fn of_history(graph: &Graph) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if graph.shallow {
+        warnings.push(format!(
+            "the clone is shallow: only {} of its history are here; fetch the rest with `git fetch \
+             --unshallow`, or give actions/checkout `fetch-depth: 0`",
+            plural(graph.commits.len() as u64, "commit"),
+        ));
+    }
+    match graph.dangling.as_slice() {
+        [] => {}
+        [branch] => {
+            warnings.push(format!("{branch} leads to no commit that is here: see `git fsck`"));
+        }
+        [first, others @ ..] => warnings.push(format!(
+            "{first} and {} lead to no commit that is here: see `git fsck`",
+            match others.len() {
+                1 => "another branch".to_owned(),
+                count => format!("{count} other branches"),
+            }
+        )),
+    }
+    warnings
+}
+
+/// How well the workflow could be read in all commits.
+///
+/// # Errors
+/// When none of them has it.
+pub fn of_workflow(path: &Path, fates: &[Read]) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let name = path.display();
+    let count = |fate: Read| fates.iter().filter(|it| **it == fate).count() as u64;
+    if count(Read::Absent) == fates.len() as u64 {
+        bail!("no commit of these has the workflow {name}; name another with --workflow FILE");
+    }
+    if count(Read::Absent) > 0 {
+        let commits = plural(count(Read::Absent), "commit");
+        warnings.push(format!("{commits} had no {name}, and so no run"));
+    }
+    let runs = |fate| plural(count(fate), "run");
+    if count(Read::NotUnderstood) > 0 {
+        warnings.push(format!(
+            "in {} {name} is not understood: there all of its bytes count",
+            runs(Read::NotUnderstood)
+        ));
+    }
+    if count(Read::NotHere) > 0 {
+        warnings.push(format!(
+            "in {} the content of {name} is not in this clone: there any edit counts; fetch it with \
+             `git fetch --refetch --no-filter`",
+            runs(Read::NotHere)
+        ));
+    }
+    Ok(warnings)
+}
+
+/// The runs that the workflow of today would not have had.
+pub fn untriggered<'r>(runs: impl Iterator<Item = &'r Run>) -> Option<String> {
+    let (seeds, others): (Vec<&Run>, Vec<&Run>) =
+        runs.partition(|run| run.kind == Kind::DefaultBranch);
+    let unseeded = match seeds.is_empty() {
+        true => "",
+        false => ", among them those of the default branch, whose entries all others could read",
+    };
+    let count = seeds.len() + others.len();
+    (count > 0).then(|| {
+        format!(
+            "for {} the workflow of today has no trigger{unseeded}: see --as-triggered",
+            plural(count as u64, "run")
+        )
+    })
+}
