@@ -93,6 +93,14 @@ pub struct RestApi {
     pub pause: Duration,
 }
 
+/// A repository whose entries are looked at through REST alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryOptions {
+    /// With URL, repository and token.
+    pub api: RestApi,
+    pub patience: Patience,
+}
+
 /// Version of the cache service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum CacheService {
