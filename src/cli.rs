@@ -1,5 +1,9 @@
 //! Every flag of every command, and how flags become options.
 
+mod inventory;
+
+pub use inventory::{ListArgs, PruneArgs, UsageArgs};
+
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
@@ -39,6 +43,12 @@ pub enum Verb {
     Verify(LookArgs),
     /// Look at the store, its database and its daemon, and say what to mend
     Doctor(DoctorArgs),
+    /// List every entry of a backend
+    List(ListArgs),
+    /// Say what takes room in a backend, what of it could go, and what goes next
+    Usage(UsageArgs),
+    /// Say which entries can go, and delete them with --apply
+    Prune(PruneArgs),
     /// Look for mistakes in workflows that make a cache useless
     Lint(LintArgs),
     /// A step of a job; its inputs and the job come from the environment

@@ -1,5 +1,9 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+mod inventory;
+
+pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
+
 use crate::backend::github::{Patience, Secret};
 use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;

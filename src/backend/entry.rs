@@ -1,8 +1,8 @@
 //! Names of entries: key, dot, generation.
 
 use anyhow::{Result, bail};
-use jiff::civil::DateTime;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use std::fmt;
 

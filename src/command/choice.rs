@@ -1,0 +1,357 @@
+//! Which entries can go, and why; which of them stay all the same. It reads nothing and deletes nothing.
+//!
+//! Whatever the reasons are, three kinds of entries stay: the newest of a key on the default branch; a
+//! base of a delta that stays; and, where no entry can be read, what may be such a base.
+
+use super::inventory::{Held, Use};
+use crate::backend::{EntryName, Generation};
+use crate::options::{PruneReason, Pruning};
+use crate::store::StoreKind;
+use jiff::Timestamp;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+/// What is known of the repository beside its entries.
+#[derive(Debug, Clone, Default)]
+pub struct Scene {
+    /// Full ref of the default branch; `None` where every run can read every entry.
+    pub default_branch: Option<String>,
+    /// Pull requests that are closed.
+    pub closed: HashSet<u64>,
+}
+
+/// Why an entry can go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    pub reason: PruneReason,
+    pub detail: String,
+}
+
+/// Numbers of entries, each with its reason.
+#[derive(Debug, Default)]
+pub struct Choice {
+    pub going: Vec<(usize, Cause)>,
+    /// What stays though there was a reason; and why.
+    pub staying: Vec<(usize, String)>,
+}
+
+impl Scene {
+    /// Whether every run can read this entry.
+    fn is_shared(&self, held: &Held) -> bool {
+        match (&self.default_branch, &held.record.reference) {
+            (Some(branch), Some(reference)) => branch == reference,
+            _ => true,
+        }
+    }
+
+    /// Whether a run on the ref of `from` can read `held`. A pull request can read its base branch,
+    /// which nobody says here: it may be any.
+    fn sees(&self, from: &Held, held: &Held) -> bool {
+        let branch = |name: &str| name.starts_with("refs/heads/");
+        self.is_shared(held)
+            || from.record.reference == held.record.reference
+            || from.pull().is_some() && held.record.reference.as_deref().is_some_and(branch)
+    }
+}
+
+/// Chooses what goes.
+pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Choice {
+    let mut choice = Choice::default();
+    let newest = newest_of_keys(all, scene);
+    let mut going = HashMap::new();
+    for (at, cause) in causes(all, scene, wishes, now).into_iter().enumerate() {
+        match cause {
+            Some(_) if newest.contains(&at) => {
+                let whose = match scene.default_branch {
+                    Some(_) => "the newest of its key on the default branch",
+                    None => "the newest of its key",
+                };
+                choice.staying.push((at, whose.to_owned()));
+            }
+            Some(cause) => drop(going.insert(at, cause)),
+            None => {}
+        }
+    }
+    loop {
+        let before = going.len();
+        for (at, by) in [needed(all, &going), maybe_needed(all, scene, &going)].concat() {
+            if going.remove(&at).is_some() {
+                choice.staying.push((at, by));
+            }
+        }
+        // What stays now may need something itself.
+        if going.len() == before {
+            break;
+        }
+    }
+    choice.going = going.into_iter().collect();
+    choice.going.sort_by_key(|(at, cause)| (cause.reason, Reverse(all[*at].record.created), *at));
+    choice.staying.sort();
+    choice
+}
+
+/// Why each entry could go, if nothing spoke against it: the first reason that there is.
+pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Vec<Option<Cause>> {
+    let superseded = superseded(all, wishes.keep.get());
+    let copies = copies(all, scene);
+    let cause = |(at, held): (usize, &Held)| {
+        if !is_eligible(held, wishes) {
+            return None;
+        }
+        PruneReason::ALL.into_iter().find_map(|reason| {
+            let detail = match reason {
+                PruneReason::Closed => {
+                    let closed = held.pull().filter(|number| scene.closed.contains(number));
+                    closed.map(|number| format!("pull request {number} is closed"))
+                }
+                PruneReason::Unreadable => unreadable(all, scene, held),
+                PruneReason::Superseded => superseded.get(&at).cloned(),
+                PruneReason::Duplicate => copies.get(&at).map(Copy::told),
+                PruneReason::Unused => unused(held, wishes.unused_for, now),
+            };
+            let wanted = wishes.only.is_empty() || wishes.only.contains(&reason);
+            detail.filter(|_| wanted).map(|detail| Cause { reason, detail })
+        })
+    };
+    all.iter().enumerate().map(cause).collect()
+}
+
+/// Whether it may go at all: ours, or what was named.
+fn is_eligible(held: &Held, wishes: &Pruning) -> bool {
+    // A file of somebody else in a directory is nobody's cache.
+    let foreign_file = !held.is_ours() && held.record.damage.is_some();
+    match &wishes.prefix {
+        Some(prefix) => held.record.key.starts_with(prefix) && !foreign_file,
+        None => held.is_ours(),
+    }
+}
+
+/// Of each key the newest that every run can read, in every sense of the word: by the time that the
+/// backend says, which lookups on GitHub go by, and by its generation, which we go by; among all, among
+/// those that can be used, and among those of one layout.
+fn newest_of_keys(all: &[Held], scene: &Scene) -> HashSet<usize> {
+    let mut by_time = HashMap::new();
+    let mut by_generation = HashMap::new();
+    for (at, held) in all.iter().enumerate().filter(|(_, held)| scene.is_shared(held)) {
+        let usable = !matches!(held.use_of_it, Use::None(_));
+        let version = held.record.version.as_deref().unwrap_or_default();
+        let without_ref = held.record.reference.is_none();
+        let groups = [
+            Some("all"),
+            usable.then_some("usable"),
+            usable.then_some(version),
+            without_ref.then_some("without a ref"),
+        ];
+        for group in groups.into_iter().flatten().map(|group| (held.key(), group)) {
+            newer(&mut by_time, group, at, (held.record.created, generation(held)));
+            newer(&mut by_generation, group, at, (generation(held), held.record.created));
+        }
+    }
+    by_time
+        .into_values()
+        .map(|(at, _)| at)
+        .chain(by_generation.into_values().map(|(at, _)| at))
+        .collect()
+}
+
+fn newer<G: std::hash::Hash + Eq, A: Ord>(
+    newest: &mut HashMap<G, (usize, A)>,
+    group: G,
+    at: usize,
+    age: A,
+) {
+    match newest.get(&group) {
+        Some((_, known)) if *known >= age => {}
+        _ => drop(newest.insert(group, (at, age))),
+    }
+}
+
+fn generation(held: &Held) -> Option<&Generation> {
+    held.record.name.as_ref().map(|name| &name.generation)
+}
+
+/// Generations beyond the newest `keep` of their key, ref and layout. What nobody can use supersedes nothing.
+fn superseded(all: &[Held], keep: usize) -> HashMap<usize, String> {
+    let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
+    for (at, held) in all.iter().enumerate().filter(|(_, held)| held.is_ours()) {
+        if !matches!(held.use_of_it, Use::None(_)) {
+            let of = (held.key(), &held.record.reference, &held.record.version);
+            groups.entry(of).or_default().push(at);
+        }
+    }
+    let mut found = HashMap::new();
+    for mut group in groups.into_values() {
+        let age = |at: &usize| (all[*at].record.created, generation(&all[*at]));
+        group.sort_by_key(|at| Reverse(age(at)));
+        let latest = group.iter().copied().max_by_key(|at| generation(&all[*at]));
+        let newest = group.first().map(|at| all[*at].record.key.clone()).unwrap_or_default();
+        for at in group.into_iter().skip(keep).filter(|at| Some(*at) != latest) {
+            found.insert(at, format!("{newest} is newer"));
+        }
+    }
+    found
+}
+
+/// What nobody can use goes. What another storecache may use goes only when runs have written the same
+/// key for us since: otherwise that storecache may be a newer one, and in use.
+fn unreadable(all: &[Held], scene: &Scene, held: &Held) -> Option<String> {
+    match &held.use_of_it {
+        Use::None(why) => Some(why.clone()),
+        Use::Elsewhere(why) => {
+            let replaces = |other: &Held| {
+                other.use_of_it == Use::Some
+                    && other.key() == held.key()
+                    && other.record.created > held.record.created
+                    && scene.sees(held, other)
+            };
+            all.iter().any(replaces).then(|| why.clone())
+        }
+        Use::Some | Use::Unknown => None,
+    }
+}
+
+/// What makes an entry needless.
+struct Copy {
+    /// Key of another entry.
+    key: String,
+    /// Only sizes were compared.
+    guess: bool,
+}
+
+impl Copy {
+    fn told(&self) -> String {
+        if self.guess {
+            format!("as large as {}, and of the same key: a guess", self.key)
+        } else {
+            format!("holds the same as {}", self.key)
+        }
+    }
+}
+
+/// Entries that hold what another one holds which all readers of the first can read. Where they cannot be
+/// opened, those of one key, layout and size.
+fn copies(all: &[Held], scene: &Scene) -> HashMap<usize, Copy> {
+    let mut found = HashMap::new();
+    for Alike { mut entries, guess } in alike(all, Held::key) {
+        entries.retain(|at| all[*at].use_of_it == Use::Some);
+        entries.sort_by_key(|at| {
+            let held = &all[*at];
+            Reverse((scene.is_shared(held), held.record.created, generation(held)))
+        });
+        let mut kept: Vec<usize> = Vec::new();
+        for at in entries {
+            match kept.iter().find(|one| scene.sees(&all[at], &all[**one])) {
+                Some(of) => {
+                    drop(found.insert(at, Copy { key: all[*of].record.key.clone(), guess }))
+                }
+                None => kept.push(at),
+            }
+        }
+    }
+    found
+}
+
+/// Numbers of entries that hold the same.
+pub struct Alike {
+    pub entries: Vec<usize>,
+    /// Only sizes and keys were compared.
+    pub guess: bool,
+}
+
+/// Finds entries that hold the same: by their content, or, where that cannot be read, by size and layout
+/// among those with the same `mark`.
+pub fn alike(all: &[Held], mark: fn(&Held) -> &str) -> Vec<Alike> {
+    let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
+    for (at, held) in all.iter().enumerate() {
+        let same = match (&held.content, &held.standing, &held.record.version) {
+            (Some(content), ..) => (Some(content), "", "", 0),
+            (None, None, Some(version)) => (None, mark(held), version.as_str(), held.record.size),
+            _ => continue,
+        };
+        groups.entry(same).or_default().push(at);
+    }
+    let groups = groups.into_iter().filter(|(_, entries)| entries.len() > 1);
+    groups.map(|((content, ..), entries)| Alike { entries, guess: content.is_none() }).collect()
+}
+
+fn unused(held: &Held, days: Option<u32>, now: Timestamp) -> Option<String> {
+    let seconds = now.as_second() - held.used()?.as_second();
+    let whole = seconds.div_euclid(24 * 60 * 60);
+    (whole >= i64::from(days?)).then(|| format!("unused for {whole} days"))
+}
+
+/// Entries that one which stays is a delta on, as far as the heads say.
+fn needed(all: &[Held], going: &HashMap<usize, Cause>) -> Vec<(usize, String)> {
+    let numbers: HashMap<&EntryName, usize> = all
+        .iter()
+        .enumerate()
+        .filter_map(|(at, held)| Some((held.record.name.as_ref()?, at)))
+        .collect();
+    let staying = all.iter().enumerate().filter(|(at, _)| !going.contains_key(at));
+    let bases = staying.filter_map(|(_, held)| {
+        let base = numbers.get(held.standing.as_ref()?.base()?)?;
+        Some((*base, format!("{} is a delta on it", held.record.key)))
+    });
+    bases.collect()
+}
+
+/// Entries that one which stays may be a delta on, where its head cannot be read: a base is older and, as
+/// a rule, larger. Those of the same key come into question, and those of its stem, from which a first
+/// generation may descend. The largest stays in any case; where the delta is small beside them, all that
+/// are large: the base is the last full snapshot, and sizes alone do not tell which that is.
+fn maybe_needed(
+    all: &[Held],
+    scene: &Scene,
+    going: &HashMap<usize, Cause>,
+) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let marks: [fn(&Held) -> &str; 2] = [Held::key, Held::stem];
+    for common in marks {
+        let mut groups: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (at, held) in all.iter().enumerate().filter(|(_, held)| may_be_base(held)) {
+            groups.entry(common(held)).or_default().push(at);
+        }
+        for group in
+            groups.values_mut().filter(|group| group.iter().any(|at| going.contains_key(at)))
+        {
+            group.sort_by_key(|at| Reverse(all[*at].record.size));
+            let staying = group.iter().filter(|at| !going.contains_key(at));
+            for delta in staying.map(|at| &all[*at]).filter(|held| held.standing.is_none()) {
+                let bases = likely_bases(all, scene, delta, group);
+                found.extend(
+                    bases.map(|at| (at, format!("{} may be a delta on it", delta.record.key))),
+                );
+            }
+        }
+    }
+    found
+}
+
+/// Which of `group`, largest first, `delta` may be a delta on.
+fn likely_bases(
+    all: &[Held],
+    scene: &Scene,
+    delta: &Held,
+    group: &[usize],
+) -> impl Iterator<Item = usize> {
+    let own = &delta.record;
+    let mut larger = group
+        .iter()
+        .copied()
+        .take_while(|at| all[*at].record.size > own.size)
+        .filter(|at| all[*at].record.created <= own.created)
+        .filter(|at| own.version.is_none() || all[*at].record.version == own.version)
+        .filter(|at| scene.sees(delta, &all[*at]))
+        .peekable();
+    let largest = larger.peek().map_or(0, |at| all[*at].record.size);
+    let about_as_large = |at: &usize| {
+        let size = all[*at].record.size;
+        size == largest || (size >= largest / 2 && own.size <= size / 2)
+    };
+    larger.take_while(about_as_large).collect::<Vec<_>>().into_iter()
+}
+
+fn may_be_base(held: &Held) -> bool {
+    let plain = held.store.as_ref().is_some_and(|(kind, _)| *kind == StoreKind::Plain);
+    held.is_ours() && !plain && !matches!(held.use_of_it, Use::None(_))
+}
