@@ -9,7 +9,7 @@ use crate::options::{PruneReason, Pruning};
 use crate::store::StoreKind;
 use jiff::Timestamp;
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What is known of the repository beside its entries.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,7 @@ pub struct Cause {
 }
 
 /// Numbers of entries, each with its reason.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Choice {
     pub going: Vec<(usize, Cause)>,
     /// What stays though there was a reason; and why.
@@ -56,27 +56,47 @@ impl Scene {
 
 /// Chooses what goes.
 pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Choice {
-    let mut choice = Choice::default();
-    let newest = newest_of_keys(all, scene);
     let mut going = HashMap::new();
+    let mut staying = BTreeMap::new();
     for (at, cause) in causes(all, scene, wishes, now).into_iter().enumerate() {
-        match cause {
-            Some(_) if newest.contains(&at) => {
-                let whose = match scene.default_branch {
-                    Some(_) => "the newest of its key on the default branch",
-                    None => "the newest of its key",
-                };
-                choice.staying.push((at, whose.to_owned()));
+        going.extend(cause.map(|cause| (at, cause)));
+    }
+    hold_back(all, scene, &mut going, &mut staying);
+    if wishes.wants(PruneReason::Duplicate) {
+        // One of those that hold the same has to stay, so it is chosen when all else is known.
+        for (at, detail) in copies(all, scene, &going) {
+            if is_eligible(&all[at], wishes) {
+                going.insert(at, Cause { reason: PruneReason::Duplicate, detail });
             }
-            Some(cause) => drop(going.insert(at, cause)),
-            None => {}
+        }
+        hold_back(all, scene, &mut going, &mut staying);
+    }
+    let mut going: Vec<_> = going.into_iter().collect();
+    going.sort_by_key(|(at, cause)| (cause.reason, Reverse(all[*at].record.created), *at));
+    Choice { going, staying: staying.into_iter().collect() }
+}
+
+/// Takes what has to stay out of what goes.
+fn hold_back(
+    all: &[Held],
+    scene: &Scene,
+    going: &mut HashMap<usize, Cause>,
+    staying: &mut BTreeMap<usize, String>,
+) {
+    let newest = match scene.default_branch {
+        Some(_) => "the newest of its key on the default branch",
+        None => "the newest of its key",
+    };
+    for at in newest_of_keys(all, scene) {
+        if going.remove(&at).is_some() {
+            staying.insert(at, newest.to_owned());
         }
     }
     loop {
         let before = going.len();
-        for (at, by) in [needed(all, &going), maybe_needed(all, scene, &going)].concat() {
+        for (at, by) in [needed(all, going), maybe_needed(all, scene, going)].concat() {
             if going.remove(&at).is_some() {
-                choice.staying.push((at, by));
+                staying.insert(at, by);
             }
         }
         // What stays now may need something itself.
@@ -84,21 +104,17 @@ pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
             break;
         }
     }
-    choice.going = going.into_iter().collect();
-    choice.going.sort_by_key(|(at, cause)| (cause.reason, Reverse(all[*at].record.created), *at));
-    choice.staying.sort();
-    choice
 }
 
-/// Why each entry could go, if nothing spoke against it: the first reason that there is.
+/// Why each entry could go by itself, if nothing spoke against it: the first reason that there is.
 pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Vec<Option<Cause>> {
     let superseded = superseded(all, wishes.keep.get());
-    let copies = copies(all, scene);
     let cause = |(at, held): (usize, &Held)| {
         if !is_eligible(held, wishes) {
             return None;
         }
-        PruneReason::ALL.into_iter().find_map(|reason| {
+        let mut wanted = PruneReason::ALL.into_iter().filter(|reason| wishes.wants(*reason));
+        wanted.find_map(|reason| {
             let detail = match reason {
                 PruneReason::Closed => {
                     let closed = held.pull().filter(|number| scene.closed.contains(number));
@@ -106,11 +122,11 @@ pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
                 }
                 PruneReason::Unreadable => unreadable(all, scene, held),
                 PruneReason::Superseded => superseded.get(&at).cloned(),
-                PruneReason::Duplicate => copies.get(&at).map(Copy::told),
                 PruneReason::Unused => unused(held, wishes.unused_for, now),
+                // That is a matter of several.
+                PruneReason::Duplicate => None,
             };
-            let wanted = wishes.only.is_empty() || wishes.only.contains(&reason);
-            detail.filter(|_| wanted).map(|detail| Cause { reason, detail })
+            detail.map(|detail| Cause { reason, detail })
         })
     };
     all.iter().enumerate().map(cause).collect()
@@ -210,42 +226,28 @@ fn unreadable(all: &[Held], scene: &Scene, held: &Held) -> Option<String> {
     }
 }
 
-/// What makes an entry needless.
-struct Copy {
-    /// Key of another entry.
-    key: String,
-    /// Only sizes were compared.
-    guess: bool,
-}
-
-impl Copy {
-    fn told(&self) -> String {
-        if self.guess {
-            format!("as large as {}, and of the same key: a guess", self.key)
-        } else {
-            format!("holds the same as {}", self.key)
-        }
-    }
-}
-
-/// Entries that hold what another one holds which all readers of the first can read. Where they cannot be
-/// opened, those of one key, layout and size.
-fn copies(all: &[Held], scene: &Scene) -> HashMap<usize, Copy> {
+/// Entries that hold what another one holds which stays, and which all readers of the first can read.
+/// Where they cannot be opened, those of one key, layout and size.
+fn copies(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) -> HashMap<usize, String> {
     let mut found = HashMap::new();
     for Alike { mut entries, guess } in alike(all, Held::key) {
-        entries.retain(|at| all[*at].use_of_it == Use::Some);
+        entries.retain(|at| all[*at].use_of_it == Use::Some && !going.contains_key(at));
         entries.sort_by_key(|at| {
             let held = &all[*at];
             Reverse((scene.is_shared(held), held.record.created, generation(held)))
         });
         let mut kept: Vec<usize> = Vec::new();
         for at in entries {
-            match kept.iter().find(|one| scene.sees(&all[at], &all[**one])) {
-                Some(of) => {
-                    drop(found.insert(at, Copy { key: all[*of].record.key.clone(), guess }))
-                }
-                None => kept.push(at),
-            }
+            let other = kept.iter().find(|one| scene.sees(&all[at], &all[**one]));
+            let Some(other) = other.map(|other| &all[*other].record.key) else {
+                kept.push(at);
+                continue;
+            };
+            let same = match guess {
+                true => format!("as large as {other}, and of the same key: a guess"),
+                false => format!("holds the same as {other}"),
+            };
+            found.insert(at, same);
         }
     }
     found
@@ -296,20 +298,22 @@ fn needed(all: &[Held], going: &HashMap<usize, Cause>) -> Vec<(usize, String)> {
 }
 
 /// Entries that one which stays may be a delta on, where its head cannot be read: a base is older and, as
-/// a rule, larger. Those of the same key come into question, and those of its stem, from which a first
-/// generation may descend. The largest stays in any case; where the delta is small beside them, all that
-/// are large: the base is the last full snapshot, and sizes alone do not tell which that is.
+/// a rule, larger. Those of the same key come into question, on its ref and wherever it can read, and those
+/// of its stem, from which a first generation may descend. The largest of each stays in any case; where the
+/// delta is small beside them, all that are large: the base is the last full snapshot, and sizes alone do
+/// not tell which that is.
 fn maybe_needed(
     all: &[Held],
     scene: &Scene,
     going: &HashMap<usize, Cause>,
 ) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    let marks: [fn(&Held) -> &str; 2] = [Held::key, Held::stem];
-    for common in marks {
-        let mut groups: HashMap<&str, Vec<usize>> = HashMap::new();
+    let of_ref = |held: &Held| held.record.reference.clone();
+    for (same_key, same_ref) in [(true, true), (true, false), (false, false)] {
+        let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
         for (at, held) in all.iter().enumerate().filter(|(_, held)| may_be_base(held)) {
-            groups.entry(common(held)).or_default().push(at);
+            let key = if same_key { held.key() } else { held.stem() };
+            groups.entry((key, same_ref.then(|| of_ref(held)))).or_default().push(at);
         }
         for group in
             groups.values_mut().filter(|group| group.iter().any(|at| going.contains_key(at)))
@@ -355,3 +359,6 @@ fn may_be_base(held: &Held) -> bool {
     let plain = held.store.as_ref().is_some_and(|(kind, _)| *kind == StoreKind::Plain);
     held.is_ours() && !plain && !matches!(held.use_of_it, Use::None(_))
 }
+
+#[cfg(test)]
+mod tests;

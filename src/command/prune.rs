@@ -64,8 +64,7 @@ fn look_around(
         return Ok(Scene::default());
     }
     let default_branch = inventory.default_branch()?;
-    let only = &options.pruning.only;
-    let closed = match only.is_empty() || only.contains(&PruneReason::Closed) {
+    let closed = match options.pruning.wants(PruneReason::Closed) {
         true => pulls::closed(inventory, all, warnings)?,
         false => Default::default(),
     };

@@ -73,6 +73,12 @@ pub struct Pruning {
     pub only: Vec<PruneReason>,
 }
 
+impl Pruning {
+    pub fn wants(&self, reason: PruneReason) -> bool {
+        self.only.is_empty() || self.only.contains(&reason)
+    }
+}
+
 impl Default for Pruning {
     fn default() -> Self {
         Pruning { keep: NonZeroUsize::MIN, unused_for: None, prefix: None, only: Vec::new() }
