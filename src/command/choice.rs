@@ -3,10 +3,10 @@
 //! Whatever the reasons are, three kinds of entries stay: the newest of a key on the default branch; a
 //! base of a delta that stays; and, where no entry can be read, what may be such a base.
 
+use super::bases::{bases, likely_bases};
 use super::inventory::{Held, Use};
-use crate::backend::{EntryName, Generation};
+use crate::backend::Generation;
 use crate::options::{PruneReason, Pruning};
-use crate::store::StoreKind;
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -46,7 +46,7 @@ impl Scene {
 
     /// Whether a run on the ref of `from` can read `held`. A pull request can read its base branch,
     /// which nobody says here: it may be any.
-    fn sees(&self, from: &Held, held: &Held) -> bool {
+    pub fn sees(&self, from: &Held, held: &Held) -> bool {
         let branch = |name: &str| name.starts_with("refs/heads/");
         self.is_shared(held)
             || from.record.reference == held.record.reference
@@ -94,7 +94,7 @@ fn hold_back(
     }
     loop {
         let before = going.len();
-        for (at, by) in [needed(all, going), maybe_needed(all, scene, going)].concat() {
+        for (at, by) in [bases(all, going), likely_bases(all, scene, going)].concat() {
             if going.remove(&at).is_some() {
                 staying.insert(at, by);
             }
@@ -280,84 +280,6 @@ fn unused(held: &Held, days: Option<u32>, now: Timestamp) -> Option<String> {
     let seconds = now.as_second() - held.used()?.as_second();
     let whole = seconds.div_euclid(24 * 60 * 60);
     (whole >= i64::from(days?)).then(|| format!("unused for {whole} days"))
-}
-
-/// Entries that one which stays is a delta on, as far as the heads say.
-fn needed(all: &[Held], going: &HashMap<usize, Cause>) -> Vec<(usize, String)> {
-    let numbers: HashMap<&EntryName, usize> = all
-        .iter()
-        .enumerate()
-        .filter_map(|(at, held)| Some((held.record.name.as_ref()?, at)))
-        .collect();
-    let staying = all.iter().enumerate().filter(|(at, _)| !going.contains_key(at));
-    let bases = staying.filter_map(|(_, held)| {
-        let base = numbers.get(held.standing.as_ref()?.base()?)?;
-        Some((*base, format!("{} is a delta on it", held.record.key)))
-    });
-    bases.collect()
-}
-
-/// Entries that one which stays may be a delta on, where its head cannot be read: a base is older and, as
-/// a rule, larger. Those of the same key come into question, on its ref and wherever it can read, and those
-/// of its stem, from which a first generation may descend. The largest of each stays in any case; where the
-/// delta is small beside them, all that are large: the base is the last full snapshot, and sizes alone do
-/// not tell which that is.
-fn maybe_needed(
-    all: &[Held],
-    scene: &Scene,
-    going: &HashMap<usize, Cause>,
-) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    let of_ref = |held: &Held| held.record.reference.clone();
-    for (same_key, same_ref) in [(true, true), (true, false), (false, false)] {
-        let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
-        for (at, held) in all.iter().enumerate().filter(|(_, held)| may_be_base(held)) {
-            let key = if same_key { held.key() } else { held.stem() };
-            groups.entry((key, same_ref.then(|| of_ref(held)))).or_default().push(at);
-        }
-        for group in
-            groups.values_mut().filter(|group| group.iter().any(|at| going.contains_key(at)))
-        {
-            group.sort_by_key(|at| Reverse(all[*at].record.size));
-            let staying = group.iter().filter(|at| !going.contains_key(at));
-            for delta in staying.map(|at| &all[*at]).filter(|held| held.standing.is_none()) {
-                let bases = likely_bases(all, scene, delta, group);
-                found.extend(
-                    bases.map(|at| (at, format!("{} may be a delta on it", delta.record.key))),
-                );
-            }
-        }
-    }
-    found
-}
-
-/// Which of `group`, largest first, `delta` may be a delta on.
-fn likely_bases(
-    all: &[Held],
-    scene: &Scene,
-    delta: &Held,
-    group: &[usize],
-) -> impl Iterator<Item = usize> {
-    let own = &delta.record;
-    let mut larger = group
-        .iter()
-        .copied()
-        .take_while(|at| all[*at].record.size > own.size)
-        .filter(|at| all[*at].record.created <= own.created)
-        .filter(|at| own.version.is_none() || all[*at].record.version == own.version)
-        .filter(|at| scene.sees(delta, &all[*at]))
-        .peekable();
-    let largest = larger.peek().map_or(0, |at| all[*at].record.size);
-    let about_as_large = |at: &usize| {
-        let size = all[*at].record.size;
-        size == largest || (size >= largest / 2 && own.size <= size / 2)
-    };
-    larger.take_while(about_as_large).collect::<Vec<_>>().into_iter()
-}
-
-fn may_be_base(held: &Held) -> bool {
-    let plain = held.store.as_ref().is_some_and(|(kind, _)| *kind == StoreKind::Plain);
-    held.is_ours() && !plain && !matches!(held.use_of_it, Use::None(_))
 }
 
 #[cfg(test)]

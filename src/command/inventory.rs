@@ -8,7 +8,7 @@ use crate::backend::github::Repository;
 use crate::backend::{Directory, EntryName, Inventory, Record};
 use crate::options::InventoryOptions;
 use crate::report::EntryRow;
-use crate::snapshot::{Digest, FORMAT, Opened, SnapshotError, cache_version_of, open, open_head};
+use crate::snapshot::{Digest, FORMAT, Opened, SnapshotError, cache_version_of, open};
 use crate::store::{Layout, StoreKind, systems};
 use anyhow::Result;
 use jiff::Timestamp;
@@ -117,21 +117,8 @@ pub fn share(size: u64, limit: u64) -> f64 {
     if limit == 0 { 0.0 } else { size as f64 / limit as f64 }
 }
 
-/// How closely entries are looked at, where they can be read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// The head.
-    Head,
-    /// The index too, which may be large.
-    Index,
-}
-
 /// Everything that the backend holds. What is wrong with the reading of one entry becomes a warning.
-pub fn read(
-    inventory: &dyn Inventory,
-    depth: Depth,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Held>> {
+pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec<Held>> {
     let layouts = layouts();
     let mut all = Vec::new();
     for record in inventory.records()? {
@@ -148,13 +135,7 @@ pub fn read(
             }
             Some(Ok(mut reader)) => {
                 let size = reader.size();
-                looked_at(
-                    record,
-                    size,
-                    depth,
-                    &mut |at, buffer| reader.read_at(at, buffer),
-                    warnings,
-                )
+                looked_at(record, size, &mut |at, buffer| reader.read_at(at, buffer), warnings)
             }
         });
     }
@@ -203,19 +184,11 @@ type ReadAt<'a> = dyn FnMut(u64, &mut [u8]) -> std::io::Result<()> + 'a;
 fn looked_at(
     mut record: Record,
     size: u64,
-    depth: Depth,
     read_at: &mut ReadAt<'_>,
     warnings: &mut Vec<String>,
 ) -> Held {
-    let read = match depth {
-        Depth::Head => open_head(size, read_at).map(|head| (head, None)),
-        Depth::Index => {
-            let opened = open(size, read_at);
-            opened.map(|Opened { head, index, .. }| (head, Some(index.content())))
-        }
-    };
-    let (head, content) = match read {
-        Ok(read) => read,
+    let Opened { head, index, .. } = match open(size, read_at) {
+        Ok(opened) => opened,
         Err(SnapshotError::Io(e)) => {
             warnings.push(format!("{} cannot be read: {e}", record.key));
             return held(record, Use::Unknown);
@@ -238,7 +211,7 @@ fn looked_at(
     let standing = Some(Standing::of_head(&head));
     let kind = StoreKind::parse(&head.store.kind).ok();
     let store = kind.map(|kind| (kind, head.store.system.clone()));
-    Held { record, use_of_it: Use::Some, standing, content, store }
+    Held { record, use_of_it: Use::Some, standing, content: Some(index.content()), store }
 }
 
 /// Kind, system and newest format of every layout that there is or was.

@@ -1,6 +1,6 @@
 //! `list`: every entry that a backend holds.
 
-use super::inventory::{Depth, Held, open_inventory, read, share};
+use super::inventory::{Held, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json};
 use crate::options::{List, Order};
 use crate::report::{self, EntryRow};
@@ -18,7 +18,7 @@ fn run(options: &List) -> Result<Ending> {
     cancel::on_signals()?;
     let inventory = open_inventory(&options.inventory)?;
     let mut warnings = Vec::new();
-    let mut all = read(inventory.as_ref(), Depth::Head, &mut warnings)?;
+    let mut all = read(inventory.as_ref(), &mut warnings)?;
     let bytes = eviction::sum(all.iter());
     let everything = json!({
         "entries": all.len(), "bytes": bytes, "share": share(bytes, options.limit),

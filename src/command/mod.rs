@@ -2,6 +2,7 @@
 
 mod action;
 mod base;
+mod bases;
 mod cancel;
 mod choice;
 mod doctor;

@@ -1,7 +1,7 @@
 //! `prune`: which entries can go, and their deletion once that is wanted.
 
 use super::choice::{Cause, Choice, Scene, choose};
-use super::inventory::{Depth, Held, open_inventory, read};
+use super::inventory::{Held, open_inventory, read};
 use super::{Ending, cancel, eviction, or_json, pulls};
 use crate::backend::{Barred, Deleted, Inventory};
 use crate::options::{Prune, PruneReason};
@@ -30,7 +30,7 @@ fn run(options: &Prune) -> Result<Ending> {
     cancel::on_signals()?;
     let inventory = open_inventory(&options.inventory)?;
     let mut warnings = Vec::new();
-    let all = read(inventory.as_ref(), Depth::Index, &mut warnings)?;
+    let all = read(inventory.as_ref(), &mut warnings)?;
     let scene = look_around(inventory.as_ref(), &all, options, &mut warnings)?;
     if all.iter().any(|held| held.is_ours() && held.standing.is_none()) {
         warnings.push(

@@ -1,7 +1,7 @@
 //! `usage`: what takes how much room, what of it could go, and what goes by itself.
 
 use super::choice::{Alike, Scene, alike, causes, choose};
-use super::inventory::{Depth, Held, open_inventory, read, share};
+use super::inventory::{Held, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json, pulls};
 use crate::backend::Inventory;
 use crate::options::{PruneReason, Pruning, Usage as Asked};
@@ -35,7 +35,7 @@ fn run(options: &Asked) -> Result<Ending> {
 /// Counts everything; what is printed, and what a page is drawn from.
 fn count(inventory: &dyn Inventory, options: &Asked) -> Result<Usage> {
     let mut warnings = Vec::new();
-    let mut all = read(inventory, Depth::Index, &mut warnings)?;
+    let mut all = read(inventory, &mut warnings)?;
     all.sort_by(|a, b| b.record.created.cmp(&a.record.created).then(a.record.id.cmp(&b.record.id)));
     let asked = if all.is_empty() { Ok(None) } else { inventory.default_branch() };
     let default_branch = match asked {

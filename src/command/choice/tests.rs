@@ -1,7 +1,8 @@
 use super::*;
-use crate::backend::Record;
+use crate::backend::{EntryName, Record};
 use crate::command::entry::Standing;
 use crate::snapshot::Digest;
+use crate::store::StoreKind;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
 
@@ -235,6 +236,16 @@ fn what_may_be_a_base_stays_where_nobody_can_tell() {
         held.store = Some((StoreKind::Plain, "x86_64-linux".into()));
     }
     assert_eq!(kept(&all), [0]);
+    // Two of one key, one of which it must be: then those of other keys are not in question, but for the
+    // largest.
+    let all = [
+        entry("k", 1, 10),
+        entry("k", 2, 100),
+        entry("k-1", 3, 70),
+        entry("k-1", 4, 60),
+        entry("k-1", 5, 120),
+    ];
+    assert_eq!(kept(&all), [0, 1, 2, 4]);
     // The first generation of a key, after a prefix hit, is a delta on one of another key.
     let key = |end: char| format!("p-nix-x86_64-linux-2-{}", end.to_string().repeat(32));
     let all = [
