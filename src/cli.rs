@@ -1,15 +1,17 @@
 //! Every flag of every command, and how flags become options.
 
 mod inventory;
+mod key;
 
 pub use inventory::{ListArgs, PruneArgs, UsageArgs};
+pub use key::{KeyPart, KeyVerbArgs};
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, ShowKey, StoreOptions,
+    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions,
     WorkflowMode,
 };
 use crate::report;
@@ -198,19 +200,6 @@ impl Sync {
 }
 
 #[derive(Debug, Args)]
-pub struct KeyVerbArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    key: KeyArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    /// Show every ingredient, what it matched and its digest
-    #[arg(long)]
-    explain: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct InspectArgs {
     #[command(flatten)]
     look: LookArgs,
@@ -378,7 +367,7 @@ struct KeyArgs {
     #[arg(long = "restore-key", value_name = "PREFIX")]
     restore_keys: Vec<String>,
     /// First part of the key
-    #[arg(long, value_name = "TEXT", default_value = "storecache")]
+    #[arg(long, value_name = "TEXT", default_value = KeyOptions::PREFIX)]
     key_prefix: String,
     /// Version of the package manager, instead of asking it
     // Not the program's own version, which is asked for before the verb.
@@ -391,8 +380,19 @@ struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
     /// How the workflow goes into the key
-    #[arg(long, value_enum, default_value_t = WorkflowMode::Bytes)]
+    #[arg(long, value_enum, default_value_t = WorkflowMode::Semantic)]
     workflow_mode: WorkflowMode,
+    /// Job of the workflow that the key is for [default: the one that keeps a store]
+    #[arg(long, value_name = "NAME")]
+    workflow_job: Option<String>,
+    /// Step of the workflow that matters, by its id, name or action, with wildcards; repeatable
+    /// [default: all of the job]
+    #[arg(long, value_name = "STEP")]
+    workflow_steps: Vec<String>,
+    /// Action whose version does not count, with wildcards, besides actions/checkout, actions/cache and
+    /// actions/upload-artifact; with ! in front one whose version does; repeatable
+    #[arg(long, value_name = "ACTION")]
+    ignore_pins: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -483,18 +483,6 @@ impl RestoreArgs {
             state: self.state,
             summary: self.summary,
             fail_on_miss: self.fail_on_miss,
-        })
-    }
-}
-
-impl KeyVerbArgs {
-    pub fn options(self) -> Result<ShowKey> {
-        Ok(ShowKey {
-            // The key of a plain store does not depend on its directories.
-            store: self.store.options_without_paths()?,
-            key: self.key.options()?,
-            output: self.output.options(),
-            explain: self.explain,
         })
     }
 }
@@ -619,6 +607,10 @@ impl KeyArgs {
             hash_files: self.hash_files,
             workflow: self.workflow,
             workflow_mode: self.workflow_mode,
+            workflow_job: self.workflow_job,
+            workflow_steps: self.workflow_steps,
+            ignore_pins: self.ignore_pins,
+            in_job: false,
         })
     }
 }

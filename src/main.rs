@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use std::process::ExitCode;
 use storecache::action::{self, Job, Moment, Step, Table};
-use storecache::cli::{ActionPart, Cli, TableArgs, Verb};
+use storecache::cli::{ActionPart, Cli, KeyPart, KeyVerbArgs, TableArgs, Verb};
 use storecache::command::{self, Ending, Task};
 use storecache::privileged;
 use storecache::report;
@@ -16,7 +16,10 @@ fn main() -> ExitCode {
         Verb::Privileged(_) => return ExitCode::from(privileged::serve()),
         Verb::Save(args) => run(args.options(), command::save),
         Verb::Restore(args) => run(args.options(), command::restore),
-        Verb::Key(args) => run(args.options(), command::key),
+        Verb::Key(KeyVerbArgs { part: None, show }) => run(show.options(), command::key),
+        Verb::Key(KeyVerbArgs { part: Some(part), .. }) => match part {
+            KeyPart::Diff(args) => run(args.options(), command::diff),
+        },
         Verb::Inspect(args) => run(args.options(), command::inspect),
         Verb::Doctor(args) => run(args.options(), command::doctor),
         Verb::Lint(args) => run(args.options(), command::lint),

@@ -40,11 +40,26 @@ pub struct KeyOptions {
     pub hash_files: Vec<String>,
     pub workflow: Option<PathBuf>,
     pub workflow_mode: WorkflowMode,
+    /// The job of the workflow that the key is for; found out when not given.
+    pub workflow_job: Option<String>,
+    /// Patterns of the steps that matter; all without any.
+    pub workflow_steps: Vec<String>,
+    /// Patterns of actions whose versions do not count, besides the usual ones.
+    pub ignore_pins: Vec<String>,
+    /// A workflow that cannot be understood goes into the key by its bytes: a job runs it all the same.
+    pub in_job: bool,
+}
+
+impl KeyOptions {
+    /// First part of a key, where nobody says otherwise.
+    pub const PREFIX: &str = "storecache";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum WorkflowMode {
-    /// Hash the file's bytes.
+    /// What of it can change the store, however it is written.
+    Semantic,
+    /// The file's bytes.
     Bytes,
     /// Leave the workflow out of the key.
     None,
@@ -245,6 +260,19 @@ pub struct ShowKey {
     pub key: KeyOptions,
     pub output: OutputOptions,
     pub explain: bool,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
+}
+
+/// Two states whose keys are compared, as people name them: commits, `.` for the work tree, files or
+/// entries of snapshots.
+#[derive(Debug, Clone)]
+pub struct DiffKeys {
+    pub before: String,
+    pub after: String,
+    pub look: Look,
+    /// Take what is not given from the step of the workflow.
+    pub from_step: bool,
 }
 
 #[derive(Debug, Clone)]

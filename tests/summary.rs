@@ -120,7 +120,8 @@ fn a_job_with_an_exact_hit_is_told_in_a_table_and_a_verdict() {
 
 #[test]
 fn a_job_hears_why_the_hit_was_not_exact_and_what_comes_next() {
-    let prefix = Outcome { hit: Hit::Prefix, ..restored() };
+    let moved = vec!["files:flake.lock".into(), "workflow:semantic".into()];
+    let prefix = Outcome { hit: Hit::Prefix, moved, ..restored() };
     let mut saved = Outcome { saved: Some(true), entry: Some("KEY.1".into()), ..unchanged() };
     saved.reason = None;
     saved.bytes.snapshot = 91_000_000;
@@ -129,7 +130,8 @@ fn a_job_hears_why_the_hit_was_not_exact_and_what_comes_next() {
     let (text, _) = rendered(&shown(Some(&prefix), Some(&saved)));
     for words in [
         "prefix hit, 131 items restored in 2.1 s; 91 MB saved",
-        "the newest with a prefix of the key, as the key itself has none",
+        "the newest with a prefix of the key, as the key itself has none; since it was made \
+         files:flake.lock, workflow:semantic moved",
         "Deleted 1 superseded entry",
         "Left out 66 items from before the restore",
         "the next job with this key has an exact hit",

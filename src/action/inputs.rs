@@ -45,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 41] = [
+pub const INPUTS: [Input; 43] = [
     Input {
         name: "operation",
         flag: None,
@@ -121,10 +121,26 @@ pub const INPUTS: [Input; 41] = [
     Input {
         name: "workflow-mode",
         flag: Some("--workflow-mode"),
-        kind: Kind::Choice(&["bytes", "none"]),
-        default: "bytes",
+        kind: Kind::Choice(&["semantic", "bytes", "none"]),
+        default: "semantic",
         used_for: For::Key,
-        description: "How the workflow goes into the key",
+        description: "How the workflow goes into the key: what of the job can change the store, every byte of the file, or not",
+    },
+    Input {
+        name: "workflow-steps",
+        flag: Some("--workflow-steps"),
+        kind: Kind::Lines,
+        default: "",
+        used_for: For::Key,
+        description: "Steps of the workflow that matter, one a line, by id, name or action, with wildcards; all of the job unless told",
+    },
+    Input {
+        name: "ignore-pins",
+        flag: Some("--ignore-pins"),
+        kind: Kind::Lines,
+        default: "",
+        used_for: For::Key,
+        description: "Actions whose versions do not count, one a line, with wildcards, besides actions/checkout, actions/cache and actions/upload-artifact",
     },
     Input {
         name: "lookup-only",

@@ -60,6 +60,11 @@ impl Job {
         self.variable("GITHUB_REPOSITORY")?.to_str()
     }
 
+    /// What the workflow calls this job.
+    pub fn name(&self) -> Option<&str> {
+        self.variable("GITHUB_JOB")?.to_str()
+    }
+
     /// The workflow that the job is of: where one calls another, the one that calls.
     pub fn workflow(&self) -> Option<WorkflowName> {
         // As in `owner/repository/.github/workflows/ci.yml@refs/heads/main`; names and branches may

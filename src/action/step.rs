@@ -114,6 +114,8 @@ impl Step {
             && let Ok(file) = self.own_workflow()
         {
             words.push(format!("--workflow={}", file.display()));
+            let job = self.job.name();
+            words.extend(job.map(|job| format!("--workflow-job={job}")));
         }
         words.extend(self.own_files(verb)?);
         Ok(words)

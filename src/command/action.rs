@@ -17,6 +17,7 @@ pub fn step(step: &Step, task: Task) -> Ending {
             look_at_workflow(step);
             step.tell_of_key();
             options.output.in_job = true;
+            options.key.in_job = true;
             let (outcome, done) = restore::attempt(&options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
             let error = done.err().map(|e| e.to_string());
@@ -26,6 +27,7 @@ pub fn step(step: &Step, task: Task) -> Ending {
         Task::Save(mut options) => {
             step.tell_of_key();
             options.output.in_job = true;
+            options.key.in_job = true;
             let (outcome, done) = save::attempt(&options);
             let error = done.err().map(|e| e.to_string());
             step.tell(Verb::Save, &outcome, error.as_deref(), false);

@@ -1,12 +1,23 @@
-//! `key`: what the key is, and what it is made of.
+//! `key`: what the key is, what it is made of, and what is suspicious about it.
 
 use super::{Ending, lookup, or_json};
-use crate::key::Rung;
+use crate::action;
+use crate::key::{
+    Canonical, Ingredient, Key, OfStep, Part, Pattern, Repository, Rung, Tree, Volatiles, Warning,
+    WorkTree, of_step, warnings_of,
+};
 use crate::options::ShowKey;
 use crate::report;
-use crate::store::system;
-use anyhow::Result;
-use serde_json::json;
+use crate::store::{StoreKind, system};
+use anyhow::{Result, bail};
+use jiff::Zoned;
+use serde_json::{Value, json};
+
+/// Digits of an ingredient's digest that people are shown.
+const DIGITS: usize = 16;
+
+/// Values of a workflow are shown up to this length, in characters.
+const SHOWN: usize = 100;
 
 /// Prints the key and its ladder.
 pub fn key(options: &ShowKey) -> Result<Ending> {
@@ -14,6 +25,16 @@ pub fn key(options: &ShowKey) -> Result<Ending> {
 }
 
 fn run(options: &ShowKey) -> Result<Ending> {
+    let mut options = options.clone();
+    if options.from_step {
+        let OfStep { key, store, place } = of_step(&options.key, &WorkTree)?;
+        options.key = key;
+        options.store.kind = options.store.kind.or(named(store.as_deref())?);
+        if !options.output.quiet {
+            report::note(format!("storecache: as the step of {place} has it"));
+        }
+    }
+    let options = &options;
     let kind = lookup::kind(&options.store)?;
     let key = lookup::key(&options.store, &options.key, kind, None)?;
     let prefixes: Vec<&str> = key
@@ -25,39 +46,170 @@ fn run(options: &ShowKey) -> Result<Ending> {
             Rung::Exact(_) => None,
         })
         .collect();
+    let looked = match options.explain || options.output.json {
+        true => look(&key, options.key.key.as_deref())?,
+        false => Looked::default(),
+    };
     if options.output.json {
-        let ingredients: Vec<_> = key
-            .ingredients
-            .iter()
-            .map(|i| json!({ "name": i.name, "files": i.files, "digest": i.digest }))
-            .collect();
-        let object = json!({
+        let ingredients = key.ingredients.iter().zip(&looked.ingredients);
+        let ingredients = ingredients.map(|(it, warnings)| as_json(it, warnings, options.explain));
+        report::answer(json!({
             "key": key.text,
             "restore_keys": prefixes,
             "store": kind.name(),
             "system": system(),
-            "ingredients": ingredients,
-        });
-        report::answer(object)?;
+            "prefix": options.key.prefix,
+            "version": key.version,
+            "hash": key.hash,
+            "ingredients": ingredients.collect::<Vec<_>>(),
+            "warnings": looked.key,
+        }))?;
         return Ok(Ending::Done);
     }
     report::answer(&key.text)?;
     prefixes.iter().try_for_each(report::answer)?;
     if options.explain {
-        report::note("\nfirst the exact key, then each prefix; the hash covers:");
-        for ingredient in &key.ingredients {
-            report::note(format!(
-                "  {}  {}",
-                &ingredient.digest.to_string()[..16],
-                ingredient.name
-            ));
-            for file in &ingredient.files {
-                report::note(format!("    {}", file.display()));
-            }
-        }
-        if key.ingredients.is_empty() {
-            report::note("  nothing: give --hash-files or --workflow to tell states apart");
-        }
+        explain(options, &key, kind.name(), &looked);
     }
     Ok(Ending::Done)
+}
+
+/// The kind of store that a step names.
+fn named(store: Option<&str>) -> Result<Option<StoreKind>> {
+    Ok(match store {
+        None | Some("auto") => None,
+        Some("guix") => Some(StoreKind::Guix),
+        Some("nix") => Some(StoreKind::Nix),
+        Some("plain") => Some(StoreKind::Plain),
+        Some(other) => bail!("the step's input store is {other:?}, which there is none of"),
+    })
+}
+
+/// What is suspicious: of the key itself, and of each of its ingredients.
+#[derive(Default)]
+struct Looked {
+    key: Vec<Warning>,
+    ingredients: Vec<Vec<Warning>>,
+}
+
+fn look(key: &Key, given: Option<&str>) -> Result<Looked> {
+    let repository = Repository::here().ok();
+    let origin = action::origin();
+    let head = repository.as_ref().and_then(|repository| repository.commit("HEAD").ok());
+    let commits = head.map(|head| head.as_str().to_owned()).into_iter().chain([origin.commit]);
+    let today = Zoned::now().date().to_string();
+    let volatiles = Volatiles::new(commits.filter(|it| !it.is_empty()), &origin.run, &today);
+    let files = match key.ingredients.is_empty() {
+        true => 0,
+        false => WorkTree.matching(&Pattern::parse("**")?)?.len(),
+    };
+    let of = |it| warnings_of(it, &WorkTree, files, repository.as_ref(), &volatiles);
+    Ok(Looked {
+        key: given.and_then(|given| volatiles.of_key(given)).into_iter().collect(),
+        ingredients: key.ingredients.iter().map(of).collect::<Result<_>>()?,
+    })
+}
+
+fn as_json(ingredient: &Ingredient, warnings: &[Warning], whole: bool) -> Value {
+    let mut object = json!({
+        "name": ingredient.name,
+        "files": ingredient.files.iter().map(|it| it.display().to_string()).collect::<Vec<_>>(),
+        "digest": ingredient.digest,
+        "warnings": warnings,
+    });
+    if whole {
+        // The bytes that are hashed, with the digest in digits.
+        object["contribution"] = json!(format!("{}\0{}", ingredient.name, ingredient.digest));
+        match &ingredient.part {
+            Part::Whole(facts) => {
+                let files = ingredient.files.iter().zip(facts);
+                let content = files.map(|(path, (bytes, digest))| {
+                    json!({ "path": path.display().to_string(), "bytes": bytes, "digest": digest })
+                });
+                object["contents"] = content.collect();
+            }
+            Part::Lines(Canonical { lines, dropped, .. }) => {
+                object["values"] = json!(lines);
+                object["dropped"] = json!(dropped);
+            }
+        }
+        object["notes"] = json!(ingredient.notes);
+    }
+    object
+}
+
+fn explain(options: &ShowKey, key: &Key, kind: &str, looked: &Looked) {
+    report::note("\nfirst the exact key, then each prefix; the key is made of");
+    let given = options.key.key.is_some();
+    let mut rows = vec![("key", key.text.clone())];
+    if !given {
+        rows = vec![
+            ("prefix", options.key.prefix.clone()),
+            ("store", kind.to_owned()),
+            ("system", system()),
+            ("version", key.version.clone().unwrap_or_default()),
+        ];
+        rows.extend(key.hash.clone().map(|hash| ("hash", hash)));
+    }
+    report::note(indented(report::table(&rows).trim_end(), 2));
+    warn(&looked.key);
+    if given {
+        report::note(
+            "  --key gives it whole: what else is said goes into the snapshot's head alone",
+        );
+    } else if key.ingredients.is_empty() {
+        report::note("  no hash: give --hash-files or --workflow to tell states apart");
+        return;
+    }
+    report::note("\nthe hash covers");
+    for (ingredient, warnings) in key.ingredients.iter().zip(&looked.ingredients) {
+        let digest = ingredient.digest.to_string();
+        report::note(format!("  {}  {}", &digest[..DIGITS], ingredient.name));
+        match &ingredient.part {
+            Part::Whole(facts) => {
+                for (file, (bytes, digest)) in ingredient.files.iter().zip(facts) {
+                    let (digest, size) = (digest.to_string(), report::bytes(*bytes));
+                    let file = file.display();
+                    report::note(format!("    {}  {file}, {size}", &digest[..DIGITS]));
+                }
+            }
+            Part::Lines(canonical) => {
+                let files = ingredient.files.iter().map(|file| file.display().to_string());
+                report::note(format!("    of {}", files.collect::<Vec<_>>().join(", ")));
+                values(canonical);
+            }
+        }
+        warn(warnings);
+    }
+}
+
+fn values(canonical: &Canonical) {
+    for line in &canonical.lines {
+        let mut rows = line.text.lines();
+        let first = rows.next().unwrap_or_default();
+        let mut shown: String = first.chars().take(SHOWN).collect();
+        if shown.len() < first.len() {
+            shown.push('…');
+        }
+        let more = rows.count() as u64;
+        if more > 0 {
+            shown += &format!(" … and {}", report::plural(more, "more line"));
+        }
+        report::note(format!("    {} = {shown}  (line {})", line.path, line.line));
+    }
+    report::note("    left out: comments, order of keys, quotes and white space");
+    for (why, dropped) in canonical.reasons() {
+        let each = dropped.iter().map(|it| format!("{} (line {})", it.path, it.line));
+        report::note(format!("    left out: {}: {why}", each.collect::<Vec<_>>().join(", ")));
+    }
+}
+
+fn warn(warnings: &[Warning]) {
+    for Warning { kind, why } in warnings {
+        report::note(format!("    warning: {}: {why}", kind.name()));
+    }
+}
+
+fn indented(text: &str, by: usize) -> String {
+    text.lines().map(|line| format!("{:by$}{line}", "")).collect::<Vec<_>>().join("\n")
 }

@@ -7,7 +7,7 @@ use crate::budget::Traffic;
 use crate::key::{Key, Ladder, Rung};
 use crate::options::{BackendOptions, KeyOptions, StoreOptions};
 use crate::privileged::protocol::StoreRequest;
-use crate::report::Hit;
+use crate::report::{self, Hit};
 use crate::snapshot::{Opened, SnapshotError, cache_version};
 use crate::store::{Layout, StoreKind, system};
 use anyhow::{Context, Result, anyhow};
@@ -55,7 +55,9 @@ pub fn key(
             )
         })
     };
-    Key::make(key, kind.name(), &system(), version).context("make the key")
+    let made = Key::make(key, kind.name(), &system(), version).context("make the key")?;
+    made.notes().for_each(|note| report::note(format!("storecache: {note}")));
+    Ok(made)
 }
 
 /// Asks the package manager on the user's search path.

@@ -5,6 +5,7 @@ mod base;
 mod bases;
 mod cancel;
 mod choice;
+mod diff;
 mod doctor;
 mod entry;
 mod eviction;
@@ -30,6 +31,7 @@ mod usage;
 mod verify;
 
 pub use action::{Task, step};
+pub use diff::diff;
 pub use doctor::doctor;
 pub use inspect::inspect;
 pub use key::key;

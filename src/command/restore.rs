@@ -16,9 +16,10 @@ use crate::privileged::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, Which,
 };
 use crate::report::{self, BaseUse, Hit, Outcome, Progress};
+use crate::snapshot::Digest;
 use anyhow::{Context, Result, anyhow, bail};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Instant;
 
 /// Restores what the store lacks from the best entry that the ladder finds.
@@ -72,6 +73,20 @@ fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()
     require::check(&mut session.root, &options.require, outcome)
 }
 
+/// What of the key is another one than that of a snapshot. Nothing where it is the version that differs.
+fn moved(ours: &BTreeMap<String, Digest>, theirs: &BTreeMap<String, Digest>) -> Vec<String> {
+    let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    let names = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
+    names.cloned().collect()
+}
+
+fn moved_in_words(moved: &[String]) -> String {
+    match moved {
+        [] => "the snapshot has another key over the same files".into(),
+        some => format!("{} moved since the snapshot", some.join(", ")),
+    }
+}
+
 /// What is valid now: the baseline of this job.
 fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
     root.send(&Request::Valid, &[])?;
@@ -100,6 +115,10 @@ fn restore_items(
     outcome.base =
         head.base.clone().map(|base| BaseUse { entry: Some(base), ..BaseUse::default() });
     outcome.created = Some(head.created.clone());
+    if hit == Hit::Prefix {
+        outcome.moved = moved(&key.digests(), &head.ingredients);
+        progress.detail(|| format!("no exact hit: {}", moved_in_words(&outcome.moved)));
+    }
     outcome.seconds.cold = head.cold_seconds;
     let found = || {
         let items = report::plural(head.items, "item");

@@ -1,115 +1,137 @@
 //! Ingredients: files whose content goes into a key.
 
+use super::semantic::{Canonical, Selection, Unreadable};
+use super::tree::{Pattern, Tree};
 use crate::options::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result, bail};
-use globset::{GlobBuilder, GlobMatcher};
 use std::path::{Path, PathBuf};
 
 /// One ingredient and what it matched.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Ingredient {
+    /// `workflow` by its bytes, `workflow:semantic`, or `files:` and a pattern.
     pub name: String,
-    /// Sorted.
+    /// Sorted; of a workflow, itself and then those that it calls by path.
     pub files: Vec<PathBuf>,
-    /// Over names and contents.
+    /// Over names and contents of files; of a workflow over what counts of it.
     pub digest: Digest,
+    pub part: Part,
+    /// What somebody should know who relies on it.
+    pub notes: Vec<String>,
 }
+
+/// What of the files counts.
+#[derive(Debug)]
+pub enum Part {
+    /// All of each: size in bytes and digest, in the order of the files.
+    Whole(Vec<(u64, Digest)>),
+    /// Some lines of a workflow.
+    Lines(Canonical),
+}
+
+/// The name of a workflow by its bytes.
+pub const WORKFLOW: &str = "workflow";
+
+/// The name of what counts of a workflow.
+pub const SEMANTIC: &str = "workflow:semantic";
+
+/// What the name of files begins with.
+pub const FILES: &str = "files:";
 
 /// Reads all ingredients that were asked for.
 ///
 /// # Errors
-/// When a pattern matches no file: an empty hash would be the same for ever.
-pub fn gather(options: &KeyOptions) -> Result<Vec<Ingredient>> {
-    let mut ingredients = Vec::new();
-    if let (Some(file), WorkflowMode::Bytes) = (&options.workflow, options.workflow_mode) {
-        let content =
-            std::fs::read(file).with_context(|| format!("read the workflow {}", file.display()))?;
-        ingredients.push(Ingredient {
-            name: "workflow".into(),
-            files: vec![file.clone()],
-            digest: Digest::of(&content),
-        });
-    }
-    for pattern in &options.hash_files {
-        let files = matching(pattern)?;
-        if files.is_empty() {
-            bail!(
-                "--hash-files {pattern:?} matches no file below {}; correct the pattern, or leave \
-                 it out",
-                std::env::current_dir().unwrap_or_default().display()
-            );
-        }
-        let mut parts = Vec::new();
-        for file in &files {
-            let content = std::fs::read(file).with_context(|| file.display().to_string())?;
-            let name = file.as_os_str().as_encoded_bytes();
-            // Lengths keep two files from looking like one.
-            parts.extend_from_slice(&(name.len() as u64).to_be_bytes());
-            parts.extend_from_slice(name);
-            parts.extend_from_slice(Digest::of(&content).as_bytes());
-        }
-        let name = format!("files:{pattern}");
-        ingredients.push(Ingredient { name, files, digest: Digest::of(&parts) });
-    }
-    Ok(ingredients)
+/// When a pattern matches no file: an empty hash would be the same for ever. [`Unreadable`] when the
+/// workflow is not understood; in a job that is a note, and the file counts by its bytes.
+pub fn gather(options: &KeyOptions, tree: &dyn Tree) -> Result<Vec<Ingredient>> {
+    gather_each(options, tree).collect()
 }
 
-/// The hash over all ingredients; nothing when there are none.
-pub fn hash(ingredients: &[Ingredient]) -> Option<Digest> {
-    if ingredients.is_empty() {
-        return None;
-    }
-    let mut parts: Vec<Vec<u8>> = ingredients
-        .iter()
-        .map(|i| [i.name.as_bytes(), b"\0", i.digest.as_bytes()].concat())
-        .collect();
-    // The order of flags does not count.
-    parts.sort_unstable();
-    Some(Digest::of_parts(parts.iter().map(Vec::as_slice)))
+/// The same one by one, each with its own error.
+pub fn gather_each(
+    options: &KeyOptions,
+    tree: &dyn Tree,
+) -> impl Iterator<Item = Result<Ingredient>> {
+    let workflow =
+        options.workflow.iter().filter_map(|file| workflow(options, file, tree).transpose());
+    workflow.chain(options.hash_files.iter().map(|pattern| files(pattern, tree)))
 }
 
-/// Files that match, sorted; paths stay relative when the pattern is.
-fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
-    let trimmed = pattern.strip_prefix("./").unwrap_or(pattern);
-    let glob = GlobBuilder::new(trimmed)
-        .literal_separator(true)
-        .build()
-        .with_context(|| format!("--hash-files {pattern:?} is no pattern"))?
-        .compile_matcher();
-    // Walk only below the part without wildcards.
-    let fixed: PathBuf = Path::new(trimmed)
-        .components()
-        .take_while(|c| !c.as_os_str().as_encoded_bytes().iter().any(|b| b"*?[{\\".contains(b)))
-        .collect();
-    let mut files = Vec::new();
-    if fixed.is_file() {
-        files.push(fixed);
-    } else {
-        let start = if fixed.as_os_str().is_empty() { Path::new(".") } else { &fixed };
-        collect(start, &glob, &mut files)?;
-    }
-    files.sort();
-    Ok(files)
-}
-
-fn collect(directory: &Path, glob: &GlobMatcher, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = match directory.read_dir() {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e).with_context(|| directory.display().to_string()),
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let path = path.strip_prefix(".").map(Path::to_owned).unwrap_or(path);
-        // Links to directories are not followed: they may lead round in circles.
-        if path.symlink_metadata()?.is_dir() {
-            if path.file_name().is_none_or(|name| name != ".git") {
-                collect(&path, glob, files)?;
+fn workflow(options: &KeyOptions, file: &Path, tree: &dyn Tree) -> Result<Option<Ingredient>> {
+    match options.workflow_mode {
+        WorkflowMode::None => Ok(None),
+        WorkflowMode::Bytes => bytes(file, tree).map(Some),
+        WorkflowMode::Semantic => match semantic(options, file, tree) {
+            Err(e) if options.in_job => {
+                let mut ingredient = bytes(file, tree)?;
+                ingredient.notes.push(format!("the workflow goes into the key as it is: {e:#}"));
+                Ok(Some(ingredient))
             }
-        } else if glob.is_match(&path) && path.is_file() {
-            files.push(path);
-        }
+            Err(e) if e.is::<Unreadable>() => Err(e.context(
+                "the workflow is not understood, so what of it counts is not known; mend it, or take \
+                 --workflow-mode bytes",
+            )),
+            made => made.map(Some),
+        },
     }
-    Ok(())
+}
+
+fn bytes(file: &Path, tree: &dyn Tree) -> Result<Ingredient> {
+    let content = tree.read(file)?.with_context(|| {
+        format!("read the workflow {}: {} has no such file", file.display(), tree.describe())
+    })?;
+    let digest = Digest::of(&content);
+    Ok(Ingredient {
+        name: WORKFLOW.into(),
+        files: vec![file.to_owned()],
+        digest,
+        part: Part::Whole(vec![(content.len() as u64, digest)]),
+        notes: Vec::new(),
+    })
+}
+
+fn semantic(options: &KeyOptions, file: &Path, tree: &dyn Tree) -> Result<Ingredient> {
+    let selection = Selection {
+        job: options.workflow_job.as_deref(),
+        steps: &options.workflow_steps,
+        ignore_pins: &options.ignore_pins,
+    };
+    let mut canonical = Canonical::of(tree, file, &selection)?;
+    Ok(Ingredient {
+        name: SEMANTIC.into(),
+        files: std::mem::take(&mut canonical.files),
+        digest: canonical.digest(),
+        notes: std::mem::take(&mut canonical.notes),
+        part: Part::Lines(canonical),
+    })
+}
+
+fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
+    let files = tree.matching(&Pattern::parse(pattern)?)?;
+    if files.is_empty() {
+        bail!(
+            "--hash-files {pattern:?} matches no file below {}; correct the pattern, or leave it out",
+            tree.describe()
+        );
+    }
+    let mut hashed = Vec::new();
+    let mut facts = Vec::new();
+    for file in &files {
+        let content = tree.read(file)?.with_context(|| format!("{} is gone", file.display()))?;
+        let digest = Digest::of(&content);
+        let name = file.as_os_str().as_encoded_bytes();
+        // Lengths keep two files from looking like one.
+        hashed.extend_from_slice(&(name.len() as u64).to_be_bytes());
+        hashed.extend_from_slice(name);
+        hashed.extend_from_slice(digest.as_bytes());
+        facts.push((content.len() as u64, digest));
+    }
+    Ok(Ingredient {
+        name: format!("{FILES}{pattern}"),
+        files,
+        digest: Digest::of(&hashed),
+        part: Part::Whole(facts),
+        notes: Vec::new(),
+    })
 }

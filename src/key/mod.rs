@@ -4,22 +4,42 @@
 //! ingredient there is none. The room knows text and files of the work tree. It must not know
 //! stores or backends.
 
+mod diff;
+mod git;
 mod ingredients;
 mod ladder;
 pub mod lint;
+mod semantic;
+mod step;
+mod tree;
+mod warnings;
+mod which;
 mod workflow;
+mod yaml;
 
-pub use ingredients::{Ingredient, gather};
+pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
+pub use git::{CommitTree, NoRepository, Repository};
+pub use ingredients::{Ingredient, Part, gather};
 pub use ladder::{Ladder, Rung};
+pub use semantic::{Canonical, Dropped, Line, Unreadable};
+pub use step::{OfStep, of_step};
+pub use tree::{Pattern, Tree, WorkTree};
+pub use warnings::{Kind, Volatiles, Warning, of as warnings_of};
+pub use which::store_workflow;
 
 use crate::options::KeyOptions;
+use crate::snapshot::Digest;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// A key with all that it came from.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Key {
     pub text: String,
+    /// Of the package manager; nothing when the key was given whole.
+    pub version: Option<String>,
+    /// What it has of the hash over its ingredients.
+    pub hash: Option<String>,
     pub ladder: Ladder,
     pub ingredients: Vec<Ingredient>,
 }
@@ -38,10 +58,10 @@ impl Key {
         system: &str,
         version: impl FnOnce() -> Result<String>,
     ) -> Result<Self> {
-        let ingredients = gather(options)?;
+        let ingredients = gather(options, &WorkTree)?;
         if let Some(key) = &options.key {
             let ladder = Ladder::new(key, None, &options.restore_keys);
-            return Ok(Key { text: key.clone(), ladder, ingredients });
+            return Ok(Key { text: key.clone(), version: None, hash: None, ladder, ingredients });
         }
         let version = match &options.version {
             Some(version) => version.clone(),
@@ -49,16 +69,41 @@ impl Key {
         };
         let stem = format!("{}-{kind}-{system}-{version}", options.prefix);
         let fallback = format!("{stem}-");
-        let text = match ingredients::hash(&ingredients) {
-            Some(hash) => format!("{stem}-{}", &hash.to_string()[..HASH_DIGITS]),
+        let hash = hash_of(&digests(&ingredients));
+        let text = match &hash {
+            Some(hash) => format!("{stem}-{hash}"),
             None => stem,
         };
         let ladder = Ladder::new(&text, Some(&fallback), &options.restore_keys);
-        Ok(Key { text, ladder, ingredients })
+        Ok(Key { text, version: Some(version), hash, ladder, ingredients })
+    }
+
+    /// What somebody should know who relies on this key.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.ingredients.iter().flat_map(|ingredient| &ingredient.notes).map(String::as_str)
     }
 
     /// Digest of each ingredient by name, for the head of a snapshot.
-    pub fn digests(&self) -> BTreeMap<String, crate::snapshot::Digest> {
-        self.ingredients.iter().map(|i| (i.name.clone(), i.digest)).collect()
+    pub fn digests(&self) -> BTreeMap<String, Digest> {
+        digests(&self.ingredients)
     }
+}
+
+fn digests(ingredients: &[Ingredient]) -> BTreeMap<String, Digest> {
+    ingredients.iter().map(|i| (i.name.clone(), i.digest)).collect()
+}
+
+/// The hash in a key over ingredients, by their names; nothing when there are none.
+pub fn hash_of(digests: &BTreeMap<String, Digest>) -> Option<String> {
+    if digests.is_empty() {
+        return None;
+    }
+    let part = |(name, digest): (&String, &Digest)| {
+        [name.as_bytes(), b"\0", digest.as_bytes().as_slice()].concat()
+    };
+    let mut parts: Vec<Vec<u8>> = digests.iter().map(part).collect();
+    // The order of flags does not count.
+    parts.sort_unstable();
+    let hash = Digest::of_parts(parts.iter().map(Vec::as_slice));
+    Some(hash.to_string()[..HASH_DIGITS].to_owned())
 }

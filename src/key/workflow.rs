@@ -1,9 +1,9 @@
 //! A workflow file of GitHub Actions, as far as somebody asks: triggers, jobs, steps, and the line of
 //! each text.
 
+use super::yaml::{Data, Fault, Node};
 use anyhow::{Result, bail};
 use globset::GlobBuilder;
-use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
 /// A scalar and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,51 +111,60 @@ impl Step {
 #[error("{what}")]
 pub struct NotAWorkflow {
     pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
     pub what: String,
+}
+
+impl From<Fault> for NotAWorkflow {
+    fn from(Fault { line, column, what }: Fault) -> Self {
+        NotAWorkflow { line, column, what }
+    }
 }
 
 impl Workflow {
     /// # Errors
     /// [`NotAWorkflow`]
     pub fn parse(source: &str) -> Result<Self> {
-        let documents = MarkedYaml::load_from_str(source).map_err(|e| NotAWorkflow {
-            line: e.marker().line(),
-            what: format!("it is no YAML: {}", e.info()),
-        })?;
-        let none = |line, what: &str| NotAWorkflow { line, what: what.into() };
-        let Some(top) = documents.first() else { bail!(none(1, "it is empty")) };
-        let Some((on, triggers)) = entry(top, "on") else {
-            bail!(none(1, "it has no `on`, so it is no workflow"));
+        let top = Node::parse(source).map_err(NotAWorkflow::from)?;
+        let none = |what: &str| NotAWorkflow { line: 1, column: 1, what: what.into() };
+        if let Data::Null = top.data {
+            bail!(none("it is empty"));
+        }
+        let Some(on) = top.pair("on") else {
+            bail!(none("it has no `on`, so it is no workflow"));
         };
-        let Some((_, jobs)) = entry(top, "jobs") else {
-            bail!(none(1, "it has no `jobs`, so it is no workflow"));
+        let Some(jobs) = top.get("jobs") else {
+            bail!(none("it has no `jobs`, so it is no workflow"));
         };
         Ok(Workflow {
-            on,
-            triggers: read_triggers(triggers),
-            env: entry(top, "env").map(|(_, env)| fields(env)).unwrap_or_default(),
-            jobs: entries(jobs).map(|(_, _, job)| read_job(job)).collect(),
+            on: on.place.line,
+            triggers: read_triggers(&on.value),
+            env: top.get("env").map(|env| fields(env)).unwrap_or_default(),
+            jobs: jobs.pairs().iter().map(|job| read_job(&job.value)).collect(),
         })
     }
 }
 
-fn read_triggers(node: &MarkedYaml) -> Vec<Trigger> {
-    let plain = |node: &MarkedYaml| {
-        let name = scalar(node)?;
+fn read_triggers(node: &Node) -> Vec<Trigger> {
+    let plain = |node: &Node| {
+        let name = node.text()?.to_owned();
         Some(Trigger { name, only_tags: false, branches: Branches::default() })
     };
     match &node.data {
-        YamlData::Sequence(names) => names.iter().filter_map(plain).collect(),
-        YamlData::Mapping(_) => entries(node)
-            .map(|(name, _, filters)| {
-                let has = |key| entry(filters, key).is_some();
+        Data::Sequence(names) => names.iter().filter_map(|name| plain(name)).collect(),
+        Data::Mapping(triggers) => triggers
+            .iter()
+            .map(|trigger| {
+                let filters = &trigger.value;
+                let has = |key| filters.get(key).is_some();
                 let tags = has("tags") || has("tags-ignore");
                 let branches = has("branches") || has("branches-ignore");
-                let texts = |key| entry(filters, key).map(|(_, it)| texts(it)).unwrap_or_default();
+                let texts = |key| filters.get(key).map(|it| texts(it)).unwrap_or_default();
                 let branches_of =
                     Branches { only: texts("branches"), ignored: texts("branches-ignore") };
                 let only_tags = tags && !branches;
-                Trigger { name: name.to_owned(), only_tags, branches: branches_of }
+                Trigger { name: trigger.key.clone(), only_tags, branches: branches_of }
             })
             .collect(),
         _ => plain(node).into_iter().collect(),
@@ -163,72 +172,40 @@ fn read_triggers(node: &MarkedYaml) -> Vec<Trigger> {
 }
 
 /// One text, or a list of them.
-fn texts(node: &MarkedYaml) -> Vec<String> {
-    match &node.data {
-        YamlData::Sequence(values) => values.iter().filter_map(scalar).collect(),
-        _ => scalar(node).into_iter().collect(),
-    }
+fn texts(node: &Node) -> Vec<String> {
+    let all = node.elements().iter().filter_map(|element| element.text());
+    all.chain(node.text()).map(str::to_owned).collect()
 }
 
-fn read_job(node: &MarkedYaml) -> Job {
-    let steps = match entry(node, "steps").map(|(_, steps)| &steps.data) {
-        Some(YamlData::Sequence(steps)) => steps.as_slice(),
-        _ => &[],
-    };
+/// A job as it stands in a workflow.
+pub fn read_job(node: &Node) -> Job {
+    let steps = node.get("steps").map(|steps| steps.elements()).unwrap_or_default();
     Job {
-        env: entry(node, "env").map(|(_, env)| fields(env)).unwrap_or_default(),
+        env: node.get("env").map(|env| fields(env)).unwrap_or_default(),
         steps: steps.iter().map(|step| Step { fields: fields(step) }).collect(),
     }
 }
 
 /// All scalars below a node. Those of a list are one text, a line for each.
-fn fields(node: &MarkedYaml) -> Fields {
+pub fn fields(node: &Node) -> Fields {
     let mut found = Fields::default();
     collect(node, "", &mut found);
     found
 }
 
-fn collect(node: &MarkedYaml, path: &str, found: &mut Fields) {
-    for (name, _, value) in entries(node) {
+fn collect(node: &Node, path: &str, found: &mut Fields) {
+    for pair in node.pairs() {
+        let (name, value) = (&pair.key, &pair.value);
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let line = value.place.line;
         match &value.data {
-            YamlData::Mapping(_) => collect(value, &path, found),
-            YamlData::Sequence(values) => {
-                let lines: Vec<String> = values.iter().filter_map(scalar).collect();
-                let line = value.span.start.line();
-                found.0.push((path, Text { text: lines.join("\n"), line }));
+            Data::Mapping(_) => collect(value, &path, found),
+            Data::Sequence(_) => {
+                found.0.push((path, Text { text: texts(value).join("\n"), line }));
             }
-            _ => {
-                let line = value.span.start.line();
-                found.0.extend(scalar(value).map(|text| (path, Text { text, line })));
-            }
+            Data::Text(text) => found.0.push((path, Text { text: text.clone(), line })),
+            Data::Null => {}
         }
-    }
-}
-
-/// Key, its line, and value of each entry of a mapping; none of anything else.
-fn entries<'a>(node: &'a MarkedYaml) -> impl Iterator<Item = (&'a str, usize, &'a MarkedYaml<'a>)> {
-    let mapping = match &node.data {
-        YamlData::Mapping(mapping) => Some(mapping),
-        _ => None,
-    };
-    let all = mapping.into_iter().flatten();
-    all.filter_map(|(key, value)| Some((key.data.as_str()?, key.span.start.line(), value)))
-}
-
-/// Line and value of an entry.
-fn entry<'a>(node: &'a MarkedYaml, wanted: &str) -> Option<(usize, &'a MarkedYaml<'a>)> {
-    entries(node).find(|(name, ..)| *name == wanted).map(|(_, line, value)| (line, value))
-}
-
-fn scalar(node: &MarkedYaml) -> Option<String> {
-    match &node.data {
-        YamlData::Value(Scalar::String(text)) => Some(text.to_string()),
-        YamlData::Value(Scalar::Boolean(value)) => Some(value.to_string()),
-        YamlData::Value(Scalar::Integer(value)) => Some(value.to_string()),
-        YamlData::Value(Scalar::FloatingPoint(value)) => Some(value.to_string()),
-        YamlData::Representation(text, ..) => Some(text.to_string()),
-        _ => None,
     }
 }
 

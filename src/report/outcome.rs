@@ -21,6 +21,9 @@ pub struct Outcome {
     /// Entries that count as absent, as what they need is gone; and the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<(String, String)>,
+    /// Restore, prefix hit: what of the key is another one than that of the snapshot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<String>,
     /// Restore: when the snapshot was made, RFC 3339 in UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,

@@ -134,7 +134,16 @@ fn found(restore: &Outcome, now: Timestamp) -> String {
         (_, None) => String::new(),
         (Hit::Exact, Some(entry)) => format!("{entry}{old}"),
         (Hit::Prefix, Some(entry)) => {
-            format!("{entry}{old}: the newest with a prefix of the key, as the key itself has none")
+            let why = match restore.moved.as_slice() {
+                [] => String::new(),
+                some => {
+                    let names: Vec<_> = some.iter().take(LISTED).map(|name| code(name)).collect();
+                    format!("; since it was made {} moved", names.join(", "))
+                }
+            };
+            format!(
+                "{entry}{old}: the newest with a prefix of the key, as the key itself has none{why}"
+            )
         }
     }
 }

@@ -9,6 +9,8 @@ mod keys;
 mod recipe;
 mod seeds;
 
+pub(super) use caches::{is_ours, of_a_store};
+
 use super::workflow::{NotAWorkflow, Workflow};
 use serde::Serialize;
 use std::path::{Path, PathBuf};

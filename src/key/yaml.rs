@@ -1,0 +1,415 @@
+//! YAML as trees of values that know where they stand, of files that nobody has looked at yet.
+//!
+//! An alias shares what its anchor holds, so that a document takes no more memory than its text; what
+//! aliases expand to is counted, and so is depth, because whoever walks a tree walks all of that. Merge
+//! keys are resolved here. The room's other files know workflows; this one does not.
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Values that all aliases of a document may stand for, together. A bomb has billions.
+const EXPANDED: u64 = 1_000_000;
+
+/// Levels of nesting, aliases followed.
+const DEPTH: usize = 200;
+
+/// Why a text is no YAML, or none that is read here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Fault {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    pub what: String,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub place: Place,
+    pub data: Data,
+    weight: u64,
+    depth: usize,
+}
+
+/// Where something begins, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub line: usize,
+    /// In characters.
+    pub column: usize,
+}
+
+#[derive(Debug)]
+pub enum Data {
+    /// `null`, or nothing at all.
+    Null,
+    /// A text, or another scalar as its canonical text: `0x10` is `16`.
+    Text(String),
+    Sequence(Vec<Rc<Node>>),
+    /// In the order of the file; no key is there twice.
+    Mapping(Vec<Pair>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Pair {
+    pub key: String,
+    /// Of the key.
+    pub place: Place,
+    pub value: Rc<Node>,
+}
+
+impl Node {
+    /// The first document of a text; null when there is none.
+    ///
+    /// # Errors
+    /// When it is no YAML, has a key twice or one that is no text, or is nested or expanded beyond reason.
+    pub fn parse(source: &str) -> Result<Rc<Node>, Fault> {
+        Reader { source, anchors: HashMap::new(), expanded: 0 }.read()
+    }
+
+    pub fn text(&self) -> Option<&str> {
+        match &self.data {
+            Data::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The entries of a mapping; none of anything else.
+    pub fn pairs(&self) -> &[Pair] {
+        match &self.data {
+            Data::Mapping(pairs) => pairs,
+            _ => &[],
+        }
+    }
+
+    /// The elements of a sequence; none of anything else.
+    pub fn elements(&self) -> &[Rc<Node>] {
+        match &self.data {
+            Data::Sequence(elements) => elements,
+            _ => &[],
+        }
+    }
+
+    pub fn pair(&self, key: &str) -> Option<&Pair> {
+        self.pairs().iter().find(|pair| pair.key == key)
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Rc<Node>> {
+        self.pair(key).map(|pair| &pair.value)
+    }
+}
+
+impl From<&Marker> for Place {
+    fn from(marker: &Marker) -> Self {
+        Place { line: marker.line(), column: marker.col() + 1 }
+    }
+}
+
+struct Reader<'s> {
+    source: &'s str,
+    anchors: HashMap<usize, Rc<Node>>,
+    expanded: u64,
+}
+
+/// A collection that is not at its end yet.
+struct Open {
+    place: Place,
+    anchor: usize,
+    kind: Kind,
+}
+
+enum Kind {
+    Sequence(Vec<Rc<Node>>),
+    Mapping {
+        pairs: Vec<Pair>,
+        /// The line of each key.
+        lines: HashMap<String, usize>,
+        /// A key that waits for its value.
+        key: Option<(String, Place)>,
+        /// What `<<` stands for.
+        merged: Vec<Rc<Node>>,
+    },
+}
+
+impl Kind {
+    fn mapping() -> Self {
+        Kind::Mapping { pairs: vec![], lines: HashMap::new(), key: None, merged: vec![] }
+    }
+}
+
+/// The key under which a mapping takes in others.
+const MERGE: &str = "<<";
+
+impl Reader<'_> {
+    fn read(mut self) -> Result<Rc<Node>, Fault> {
+        let mut open: Vec<Open> = Vec::new();
+        let mut parser = Parser::new_from_str(self.source);
+        while let Some(next) = parser.next_event() {
+            let (event, span) = next.map_err(|e| {
+                let Place { line, column } = Place::from(e.marker());
+                Fault { line, column, what: format!("it is no YAML: {}", e.info()) }
+            })?;
+            let place = Place::from(&span.start);
+            let node = match event {
+                Event::SequenceStart(anchor, _) => {
+                    open.push(Open { place, anchor, kind: Kind::Sequence(Vec::new()) });
+                    None
+                }
+                Event::MappingStart(anchor, _) => {
+                    open.push(Open { place, anchor, kind: Kind::mapping() });
+                    None
+                }
+                Event::SequenceEnd | Event::MappingEnd => match open.pop() {
+                    Some(ended) => Some(self.end(ended)?),
+                    None => None,
+                },
+                Event::Scalar(text, style, anchor, tag) => {
+                    Some(self.keep(anchor, Node::scalar(place, text, style, tag)))
+                }
+                Event::Alias(anchor) => Some(self.alias(anchor, place, span.start.index())?),
+                Event::DocumentEnd | Event::StreamEnd => break,
+                Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => None,
+            };
+            if open.len() > DEPTH {
+                return Err(fault(place, format!("it is nested deeper than {DEPTH} levels")));
+            }
+            let Some(node) = node else { continue };
+            match open.last_mut() {
+                Some(inside) => inside.add(node, place)?,
+                None => return Ok(node),
+            }
+        }
+        Ok(Rc::new(Node::new(Place { line: 1, column: 1 }, Data::Null)))
+    }
+
+    fn keep(&mut self, anchor: usize, node: Node) -> Rc<Node> {
+        let node = Rc::new(node);
+        if anchor > 0 {
+            self.anchors.insert(anchor, Rc::clone(&node));
+        }
+        node
+    }
+
+    fn end(&mut self, Open { place, anchor, kind }: Open) -> Result<Rc<Node>, Fault> {
+        let data = match kind {
+            Kind::Sequence(elements) => Data::Sequence(elements),
+            Kind::Mapping { mut pairs, mut lines, merged, .. } => {
+                // What stands in the mapping itself counts, then the first one that was merged.
+                for pair in merged.iter().flat_map(|node| node.pairs()) {
+                    if lines.insert(pair.key.clone(), pair.place.line).is_none() {
+                        pairs.push(pair.clone());
+                    }
+                }
+                Data::Mapping(pairs)
+            }
+        };
+        let node = Node::new(place, data);
+        if node.depth > DEPTH {
+            return Err(fault(place, format!("with its aliases it is deeper than {DEPTH} levels")));
+        }
+        Ok(self.keep(anchor, node))
+    }
+
+    fn alias(&mut self, anchor: usize, place: Place, at: usize) -> Result<Rc<Node>, Fault> {
+        let name = || {
+            let rest = self.source.chars().skip(at);
+            rest.take_while(|c| !c.is_whitespace() && !",[]{}".contains(*c)).collect::<String>()
+        };
+        let Some(node) = self.anchors.get(&anchor) else {
+            return Err(fault(place, format!("the alias {} is inside of its own anchor", name())));
+        };
+        self.expanded = self.expanded.saturating_add(node.weight);
+        if self.expanded > EXPANDED {
+            return Err(fault(
+                place,
+                format!(
+                    "it is an alias bomb: with the alias {} its aliases stand for more than {EXPANDED} \
+                     values",
+                    name()
+                ),
+            ));
+        }
+        Ok(Rc::clone(node))
+    }
+}
+
+impl Open {
+    /// Adds what has just ended and began at `place`.
+    fn add(&mut self, node: Rc<Node>, place: Place) -> Result<(), Fault> {
+        match &mut self.kind {
+            Kind::Sequence(elements) => elements.push(node),
+            Kind::Mapping { pairs, lines, key, merged } => match key.take() {
+                None => match &node.data {
+                    Data::Text(text) => *key = Some((text.clone(), node.place)),
+                    Data::Null => *key = Some((String::new(), node.place)),
+                    _ => return Err(fault(node.place, "a key is no text".into())),
+                },
+                Some((name, _)) if name == MERGE => {
+                    match &node.data {
+                        Data::Mapping(_) => merged.push(node),
+                        Data::Sequence(all)
+                            if all.iter().all(|it| matches!(it.data, Data::Mapping(_))) =>
+                        {
+                            merged.extend(all.iter().cloned());
+                        }
+                        _ => return Err(fault(place, "what `<<` merges is no mapping".into())),
+                    };
+                }
+                Some((name, at)) => {
+                    if let Some(line) = lines.insert(name.clone(), at.line) {
+                        let what = format!("the key {name:?} is there already, in line {line}");
+                        return Err(fault(at, what));
+                    }
+                    pairs.push(Pair { key: name, place: at, value: node });
+                }
+            },
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    fn new(place: Place, data: Data) -> Self {
+        let children: Vec<&Rc<Node>> = match &data {
+            Data::Null | Data::Text(_) => Vec::new(),
+            Data::Sequence(elements) => elements.iter().collect(),
+            Data::Mapping(pairs) => pairs.iter().map(|pair| &pair.value).collect(),
+        };
+        let weight = children.iter().fold(1u64, |sum, child| sum.saturating_add(child.weight));
+        let depth = children.iter().map(|child| child.depth).max().unwrap_or(0) + 1;
+        Node { place, data, weight, depth }
+    }
+
+    fn scalar(place: Place, text: Cow<str>, style: ScalarStyle, tag: Option<Cow<Tag>>) -> Self {
+        let is_string = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
+        let data = match style {
+            ScalarStyle::Plain if !is_string => plain(&text),
+            _ => Data::Text(text.into_owned()),
+        };
+        Node::new(place, data)
+    }
+}
+
+/// A plain scalar by the core schema: <https://yaml.org/spec/1.2.2/#1032-tag-resolution>.
+fn plain(text: &str) -> Data {
+    let radix = |prefix, radix| {
+        let digits = text.strip_prefix(prefix)?;
+        i64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with(['+', '-']))
+    };
+    let number = || text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
+    Data::Text(match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Data::Null,
+        "true" | "True" | "TRUE" => "true".into(),
+        "false" | "False" | "FALSE" => "false".into(),
+        _ if let Some(value) = radix("0x", 16).or_else(|| radix("0o", 8)) => value.to_string(),
+        _ if number()
+            && let Ok(value) = text.parse::<i64>() =>
+        {
+            value.to_string()
+        }
+        _ if number()
+            && let Ok(value) = text.parse::<f64>() =>
+        {
+            value.to_string()
+        }
+        _ => text.to_owned(),
+    })
+}
+
+fn fault(Place { line, column }: Place, what: String) -> Fault {
+    Fault { line, column, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On one line, with keys in their order.
+    fn shown(node: &Node) -> String {
+        match &node.data {
+            Data::Null => "~".into(),
+            Data::Text(text) => text.clone(),
+            Data::Sequence(all) => {
+                format!("[{}]", all.iter().map(|it| shown(it)).collect::<Vec<_>>().join(" "))
+            }
+            Data::Mapping(pairs) => {
+                let pair = |pair: &Pair| format!("{}={}", pair.key, shown(&pair.value));
+                format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+
+    fn of(source: &str) -> String {
+        shown(&Node::parse(source).unwrap())
+    }
+
+    fn refused(source: &str) -> String {
+        let Fault { line, column, what } = Node::parse(source).unwrap_err();
+        format!("{line}:{column}: {what}")
+    }
+
+    #[test]
+    fn scalars_have_one_text_each_however_they_are_written() {
+        assert_eq!(
+            of("[0x10, 0o17, 7, +7, -7, 1.10, '1.10', 1.10.0]"),
+            "[16 15 7 7 -7 1.1 1.10 1.10.0]"
+        );
+        assert_eq!(
+            of("[True, 'True', ~, null, '', nan, .5, 1e3]"),
+            "[true True ~ ~  nan 0.5 1000]"
+        );
+        assert_eq!(of("[!!str 1.10, 0x, 0xg, '0x10', 0x-1]"), "[1.10 0x 0xg 0x10 0x-1]");
+        assert_eq!(of("a: |\n  one\n  two\nb: >-\n  one\n  two\n"), "{a=one\ntwo\n b=one two}");
+        assert_eq!(
+            (of(""), of("# nothing\n"), of("a: 1\n---\nb: 2\n")),
+            ("~".into(), "~".into(), "{a=1}".into())
+        );
+    }
+
+    #[test]
+    fn aliases_and_merge_keys_stand_for_what_their_anchors_hold() {
+        let source = "base: &base {a: 1, b: 2}\nmore: &more {b: 3, c: 4}\nall: {<<: [*base, *more], b: 9}\n\
+                      one:\n  <<: *base\n  d: &d x\nlast: *d\n";
+        assert_eq!(
+            of(source),
+            "{base={a=1 b=2} more={b=3 c=4} all={b=9 a=1 c=4} one={d=x a=1 b=2} last=x}"
+        );
+        assert_eq!(refused("a: &a [*a]\n"), "1:8: the alias *a is inside of its own anchor");
+        assert_eq!(refused("a: {<<: 3}\n"), "1:9: what `<<` merges is no mapping");
+        assert!(refused("a: *b\n").starts_with("1:"), "{}", refused("a: *b\n"));
+    }
+
+    #[test]
+    fn what_grows_without_bound_is_refused_at_its_place_and_by_its_name() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..30 {
+            let before = format!("*a{}, ", level - 1).repeat(10);
+            bomb += &format!("a{level}: &a{level} [{}]\n", before.trim_end_matches(", "));
+        }
+        let said = refused(&bomb);
+        assert!(said.contains("it is an alias bomb: with the alias *a4 its aliases"), "{said}");
+        assert!(said.starts_with("6:"), "{said}");
+        let mut chain = "a0: &a0 [x]\n".to_owned();
+        for level in 1..1_000 {
+            chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        }
+        assert!(refused(&chain).contains("deeper than 200 levels"), "{}", refused(&chain));
+        for deep in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000)] {
+            let said = refused(&deep);
+            // The scanner has a limit of its own for brackets.
+            assert!(said.contains("deeper than 200") || said.contains("recursion"), "{said}");
+        }
+    }
+
+    #[test]
+    fn keys_are_texts_and_there_once() {
+        assert_eq!(refused("a: 1\nb: 2\na: 3\n"), "3:1: the key \"a\" is there already, in line 1");
+        assert_eq!(refused("? [1]\n: 2\n"), "1:3: a key is no text");
+        assert_eq!(of("1: a\ntrue: b\non: c\n"), "{1=a true=b on=c}");
+        assert!(refused("a: [\n").starts_with("2:1: it is no YAML"), "{}", refused("a: [\n"));
+        assert!(refused("a: 'x\n").contains("it is no YAML"));
+    }
+}

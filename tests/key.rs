@@ -1,0 +1,507 @@
+//! `key --explain` and `key diff`: what a key is made of, what is suspicious about it, and what moved.
+
+mod support;
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use support::Output;
+use support::place::{self, Place, storecache_in};
+use support::runs::report;
+use tempfile::TempDir;
+
+const CI: &str = ".github/workflows/ci.yml";
+
+const WORKFLOW: &str = "\
+name: test
+on: push
+env:
+  GUIX_VERSION: 1.5.0
+jobs:
+  test:
+    name: Test it
+    runs-on: ubuntu-24.04
+    timeout-minutes: 30
+    steps:
+      - uses: actions/checkout@v4
+      - uses: example/storecache@v1
+        with:
+          store: guix
+          keep: 2
+      # Fetches what the store is to have.
+      - name: hello
+        run: |
+          # Greets.
+          guix shell hello -- hello
+";
+
+/// A work tree of git with a workflow that keeps a store.
+struct Project(TempDir);
+
+impl Project {
+    fn new() -> Project {
+        let project = Project(tempfile::tempdir().unwrap());
+        project.git(&["init", "--quiet", "--initial-branch=main"]);
+        project.write(CI, WORKFLOW);
+        project.write("flake.lock", "{\"version\": 7}\n");
+        project.commit();
+        project
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Puts one text of a file for another one.
+    #[track_caller]
+    fn change(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path().join(name)).unwrap();
+        assert!(text.contains(from), "{text}");
+        self.write(name, text.replace(from, to));
+    }
+
+    fn git(&self, words: &[&str]) -> String {
+        git(self.path(), words)
+    }
+
+    /// Commits everything; gives back the name of the commit.
+    fn commit(&self) -> String {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn key(&self, more: &[&str]) -> Output {
+        let words = ["key", "--store", "guix", "--version", "1.5.0"];
+        storecache_in(self.path(), words.iter().chain(more))
+    }
+
+    fn explained(&self, more: &[&str]) -> Value {
+        report(&self.key(&[&["--explain", "--json"], more].concat()).ok())
+    }
+
+    /// Kind and text of what is suspicious about the only ingredient.
+    fn warnings(&self, more: &[&str]) -> Vec<(String, String)> {
+        let explained = self.explained(more);
+        let warnings = explained["ingredients"][0]["warnings"].as_array().unwrap();
+        let text = |warning: &Value, name: &str| warning[name].as_str().unwrap().to_owned();
+        warnings.iter().map(|it| (text(it, "kind"), text(it, "why"))).collect()
+    }
+
+    fn diff(&self, more: &[&str]) -> Output {
+        storecache_in(self.path(), ["key", "diff"].iter().chain(more))
+    }
+
+    /// Name and state of each ingredient, and whether the key stays.
+    fn moved(&self, more: &[&str]) -> (Vec<String>, bool) {
+        let told = report(&self.diff(&[&["--json"], more].concat()).ok());
+        let moved = told["ingredients"].as_array().unwrap().iter();
+        let name = |it: &Value, field: &str| it[field].as_str().unwrap().to_owned();
+        let moved = moved.map(|it| format!("{} {}", name(it, "name"), name(it, "state")));
+        let same = told["same_key"].as_bool().unwrap();
+        assert_eq!(same, told["a"]["hash"] == told["b"]["hash"], "{told}");
+        (moved.collect(), same)
+    }
+}
+
+fn git(directory: &Path, words: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(directory).args(["-c", "user.name=x", "-c", "user.email=x@example.org"]);
+    command.args(["-c", "protocol.file.allow=always", "-c", "core.excludesFile="]).args(words);
+    place::output(&mut command).ok().stdout.trim().to_owned()
+}
+
+#[test]
+fn a_key_is_explained_down_to_each_value_that_counts_and_each_that_does_not() {
+    let project = Project::new();
+    let told = project.key(&["--workflow", CI, "--hash-files", "flake.lock", "--explain"]).ok();
+    for words in [
+        "version  1.5.0",
+        "workflow:semantic",
+        "of .github/workflows/ci.yml",
+        "env.GUIX_VERSION = 1.5.0  (line 4)",
+        "job.runs-on = ubuntu-24.04  (line 8)",
+        "job.steps[0].uses = actions/checkout  (line 11)",
+        "job.steps[2].run = guix shell hello -- hello  (line 19)",
+        "left out: comments",
+        "job.steps[1].with.keep (line 15): an input that does not change what is in the store",
+        "job.timeout-minutes (line 9): it does not reach the store",
+        "job.steps[0].uses (line 11), job.steps[1].uses (line 12): the version of an action",
+        "files:flake.lock",
+        "flake.lock, 15 B",
+    ] {
+        assert!(told.stderr.contains(words), "{words}\n{told}");
+    }
+    assert!(!told.stderr.contains("warning"), "{told}");
+    assert_eq!(told.stdout.lines().count(), 2, "{told}");
+}
+
+#[test]
+fn what_json_calls_contributions_makes_the_hash() {
+    let project = Project::new();
+    let told = project.explained(&["--workflow", CI, "--hash-files", "flake.lock"]);
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for ingredient in told["ingredients"].as_array().unwrap() {
+        let contribution = ingredient["contribution"].as_str().unwrap();
+        let (name, digest) = contribution.split_once('\0').unwrap();
+        assert_eq!(ingredient["digest"], digest);
+        let digest =
+            (0..64).step_by(2).map(|at| u8::from_str_radix(&digest[at..at + 2], 16).unwrap());
+        parts.push(name.bytes().chain([0]).chain(digest).collect());
+    }
+    parts.sort();
+    let hash = Sha256::digest(parts.concat());
+    let hash: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(told["hash"], hash.as_str());
+    assert_eq!(
+        told["key"],
+        format!("storecache-guix-{}-1.5.0-{hash}", told["system"].as_str().unwrap())
+    );
+    let content = Sha256::digest("{\"version\": 7}\n");
+    let content: String = content.iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected = json!([{ "path": "flake.lock", "bytes": 15, "digest": content }]);
+    assert_eq!(told["ingredients"][1]["contents"], expected);
+}
+
+#[test]
+fn ingredients_that_are_empty_volatile_or_over_broad_are_told() {
+    let project = Project::new();
+    assert_eq!(project.warnings(&["--hash-files", "flake.lock"]), []);
+    project.write("empty.lock", "");
+    let warnings = project.warnings(&["--hash-files", "empty.lock"]);
+    assert_eq!(warnings[0].0, "empty");
+    // The hash of the commit is in it.
+    let head = project.git(&["rev-parse", "HEAD"]);
+    project.write("version.txt", format!("built from {head}\n"));
+    let warnings = project.warnings(&["--hash-files", "version.txt"]);
+    assert_eq!(warnings, [("volatile".into(), "version.txt has the commit in it".into())]);
+    for broad in ["**", "**/*"] {
+        assert!(
+            project.warnings(&["--hash-files", broad]).iter().any(|it| it.0 == "over-broad"),
+            "{broad}"
+        );
+    }
+    for number in 0..30 {
+        project.write(&format!("src/{number}.c"), "x");
+        project.write("changelog", format!("{number}"));
+        project.commit();
+    }
+    let warnings = project.warnings(&["--hash-files", "src/*.c"]);
+    assert_eq!(warnings[0].0, "volatile", "{warnings:?}");
+    assert!(warnings[1].1.starts_with("it matches 30 of 35 files"), "{warnings:?}");
+    let warnings = project.warnings(&["--hash-files", "changelog"]);
+    assert_eq!(
+        warnings,
+        [("volatile".into(), "its files changed in 30 of the last 31 commits".into())]
+    );
+    assert_eq!(project.warnings(&["--hash-files", "flake.lock"]), []);
+    // In a directory below the top too.
+    let words = ["key", "--store", "guix", "--version", "1", "--explain", "--hash-files", "*.c"];
+    let below = storecache_in(&project.path().join("src"), words).ok();
+    assert!(below.stderr.contains("warning: volatile: its files changed in 30"), "{below}");
+}
+
+#[test]
+fn a_key_of_ones_own_that_is_new_in_every_run_is_told() {
+    let project = Project::new();
+    let head = project.git(&["rev-parse", "--short", "HEAD"]);
+    let told = project.key(&["--key", &format!("guix-{head}"), "--explain"]).ok();
+    assert!(told.stderr.contains("warning: volatile: it has the commit in it"), "{told}");
+    let told = report(&project.key(&["--key", "guix-1.5.0", "--json"]).ok());
+    assert_eq!(told["warnings"], json!([]));
+}
+
+#[test]
+fn a_diff_tells_which_ingredient_moved_in_which_file_and_whether_it_counts() {
+    let project = Project::new();
+    let first = project.git(&["rev-parse", "HEAD"]);
+    assert_eq!(project.moved(&[]), (vec!["workflow:semantic same".into()], true));
+    project.change(CI, "timeout-minutes: 30", "timeout-minutes: 90 # slow");
+    project.change(CI, "checkout@v4", "checkout@v5");
+    assert_eq!(project.moved(&[]), (vec!["workflow:semantic cosmetic".into()], true));
+    let second = project.commit();
+    project.change(CI, "hello -- hello", "emacs -- emacs");
+    project.write("flake.lock", "{}\n");
+    let both = ["--workflow", CI, "--hash-files", "flake.lock"];
+    let expected = vec!["files:flake.lock real".into(), "workflow:semantic real".into()];
+    assert_eq!(project.moved(&both), (expected, false));
+    let told = project.diff(&both).ok();
+    assert_eq!(
+        told.lines(),
+        [
+            "real      files:flake.lock",
+            "  ~ flake.lock",
+            "real      workflow:semantic",
+            "  ~ .github/workflows/ci.yml",
+            "    - .github/workflows/ci.yml:19: job.steps[2].run = guix shell hello -- hello",
+            "    + .github/workflows/ci.yml:19: job.steps[2].run = guix shell emacs -- emacs",
+        ]
+    );
+    assert!(told.stderr.contains("the key is another one: HEAD has "), "{told}");
+    // Between commits the work tree does not count.
+    assert_eq!(
+        project.moved(&[&first, &second]),
+        (vec!["workflow:semantic cosmetic".into()], true)
+    );
+    // By its bytes it moves for what does not count, and that is said.
+    let told = project.diff(&[&first, &second, "--workflow-mode", "bytes"]).ok();
+    assert!(told.stdout.contains("with --workflow-mode semantic the key would stay"), "{told}");
+    assert!(told.stderr.contains("the key is another one"), "{told}");
+}
+
+#[test]
+fn files_that_come_and_go_below_a_pattern_are_named() {
+    let project = Project::new();
+    project.write("nix/a.nix", "a");
+    project.write("nix/b.nix", "b");
+    project.commit();
+    fs::remove_file(project.path().join("nix/a.nix")).unwrap();
+    project.write("nix/c.nix", "c");
+    let told = report(&project.diff(&["--hash-files", "nix/*.nix", "--json"]).ok());
+    let expected = json!([
+        { "path": "nix/a.nix", "change": "removed" },
+        { "path": "nix/c.nix", "change": "added" },
+    ]);
+    assert_eq!(told["ingredients"][0]["files"], expected, "{told}");
+    // An ingredient that only one of them has.
+    project.write("guix.scm", "x");
+    let told = project.diff(&["HEAD", ".", "--hash-files", "guix.scm"]).ok();
+    assert!(told.stdout.starts_with("added     files:guix.scm"), "{told}");
+    // What neither has is a mistake.
+    let none = project.diff(&["--hash-files", "none", "--json"]).fails();
+    assert!(none.stderr.contains("matches no file in HEAD or in the work tree"), "{none}");
+    assert_eq!(report(&none)["ok"], false);
+}
+
+#[test]
+fn a_commit_gives_the_same_key_as_its_work_tree_from_wherever_one_looks() {
+    let project = Project::new();
+    project.write("sub/own.lock", "1");
+    project.write("sub/deeper/own.lock", "2");
+    std::os::unix::fs::symlink("../flake.lock", project.path().join("sub/linked.lock")).unwrap();
+    std::os::unix::fs::symlink("nowhere", project.path().join("sub/dangling.lock")).unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"sub/caf\xe9 \n\"x\".lock");
+    fs::write(project.path().join(odd), "3").unwrap();
+    project.commit();
+    let absolute = format!("{}/flake.lock", project.path().display());
+    for (below, pattern) in [
+        ("", "**/*.lock"),
+        ("", "./flake.lock"),
+        ("sub", "*.lock"),
+        ("sub", "**/own.lock"),
+        ("sub/deeper", "../../flake.lock"),
+        ("sub", &absolute),
+    ] {
+        let words = ["key", "diff", "HEAD", ".", "--json", "--hash-files", pattern];
+        let told = report(&storecache_in(&project.path().join(below), words).ok());
+        assert_eq!(told["ingredients"][0]["state"], "same", "{below} {pattern}: {told}");
+    }
+    let many = project.explained(&["--hash-files", "sub/*.lock"]);
+    assert_eq!(many["ingredients"][0]["files"].as_array().unwrap().len(), 3, "{many}");
+}
+
+/// Saves a directory under ingredients of a project, as a job of a commit does; gives back the file.
+fn saved(project: &Project, place: &Place, commit: &str, patterns: &[&str]) -> String {
+    let mut command = Command::new(place::binary());
+    command.args(["save", "--store", "plain", "--path", "/opt/tool", "--root"]).arg(place.root());
+    command.arg("--backend").arg(format!("dir:{}", place.entries().display()));
+    command.args(patterns.iter().flat_map(|pattern| ["--hash-files", pattern]));
+    command.arg("--json").current_dir(project.path()).env("GITHUB_SHA", commit);
+    let entry = report(&place::output(&mut command).ok())["entry"].clone();
+    let file = format!("{}.tar.zst", entry.as_str().unwrap());
+    place.entries().join(file).display().to_string()
+}
+
+#[test]
+fn two_snapshots_tell_what_moved_between_them_and_where_their_commits_are_here_in_which_file() {
+    let project = Project::new();
+    let place = Place::filled();
+    project.write("a.lock", "1");
+    project.write("b.lock", "1");
+    let first = project.commit();
+    let one = saved(&project, &place, &first, &["a.lock", "b.lock"]);
+    project.write("a.lock", "2");
+    let second = project.commit();
+    let two = saved(&project, &place, &second, &["a.lock", "b.lock"]);
+    let expected = vec!["files:a.lock real".to_owned(), "files:b.lock same".into()];
+    assert_eq!(project.moved(&[&one, &two]), (expected.clone(), false));
+    let told = project.diff(&[&one, &two]).ok();
+    assert!(told.stdout.contains("  ~ a.lock"), "{told}");
+    // By the names of the entries.
+    let backend = format!("dir:{}", place.entries().display());
+    let name = |file: &str| {
+        let file = Path::new(file).file_name().unwrap().to_str().unwrap().to_owned();
+        file.strip_suffix(".tar.zst").unwrap().to_owned()
+    };
+    let named = project.moved(&[&name(&one), &name(&two), "--backend", &backend]);
+    assert_eq!(named, (expected.clone(), false));
+    // Against the work tree, with what the snapshot is made of.
+    project.write("b.lock", "3");
+    let expected_now = vec!["files:a.lock same".to_owned(), "files:b.lock real".into()];
+    assert_eq!(project.moved(&[&two, "."]), (expected_now, false));
+    // Where the commits are not, the digests are.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let told = storecache_in(elsewhere.path(), ["key", "diff", &one, &two]).ok();
+    assert!(told.stdout.contains("a snapshot remembers the digest alone"), "{told}");
+    assert!(told.stdout.contains("same      files:b.lock"), "{told}");
+}
+
+#[test]
+fn a_restore_by_a_prefix_says_what_of_the_key_moved() {
+    let project = Project::new();
+    let place = Place::filled();
+    project.write("a.lock", "1");
+    project.write("b.lock", "1");
+    let commit = project.commit();
+    saved(&project, &place, &commit, &["a.lock", "b.lock"]);
+    let restored = |patterns: &[&str]| {
+        let mut command = Command::new(place::binary());
+        command.args(["restore", "--store", "plain", "--path", "/opt/tool", "--json", "--root"]);
+        command.arg(place.root()).arg("--backend");
+        command.arg(format!("dir:{}", place.entries().display()));
+        command.args(patterns.iter().flat_map(|pattern| ["--hash-files", pattern]));
+        command.current_dir(project.path());
+        let told = report(&place::output(&mut command).ok());
+        (told["hit"].as_str().unwrap().to_owned(), told["moved"].clone())
+    };
+    let both = ["a.lock", "b.lock"];
+    assert_eq!(restored(&both), ("exact".into(), Value::Null));
+    project.write("a.lock", "2");
+    assert_eq!(restored(&both), ("prefix".into(), json!(["files:a.lock"])));
+    assert_eq!(restored(&["b.lock"]), ("prefix".into(), json!(["files:a.lock"])));
+}
+
+#[test]
+fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
+    let project = Project::new();
+    for (words, said) in [
+        (vec!["nope"], "\"nope\" is no commit, no file of a snapshot, no entry, and not `.`"),
+        (vec!["--upload-pack=x"], "unexpected argument"),
+        (vec!["--", "--output=x"], "\"--output=x\" is no commit"),
+        (vec![CI, "."], "cannot be used"),
+        (vec!["k.20261122T095523.123456Z"], "there is no entry"),
+    ] {
+        let told = project.diff(&words).fails();
+        assert!(told.stderr.contains(said), "{words:?}: {told}");
+    }
+    assert!(!project.path().join("x").exists());
+    project.change(CI, "    steps:", "    steps: [\n");
+    let told = project.key(&["--workflow", CI]).fails();
+    let said = "the workflow is not understood, so what of it counts is not known; mend it, or take \
+                --workflow-mode bytes: .github/workflows/ci.yml:12:";
+    assert!(told.stderr.contains(said), "{told}");
+    let mut bomb = "on: push\nx0: &x0 [a, a, a, a, a, a, a, a, a, a]\n".to_owned();
+    for level in 1..20 {
+        let before = format!("*x{}, ", level - 1).repeat(10);
+        bomb += &format!("x{level}: &x{level} [{}]\n", before.trim_end_matches(", "));
+    }
+    project.write(CI, bomb + "jobs: {}\n");
+    let told = project.key(&["--workflow", CI]).fails();
+    assert!(told.stderr.contains("it is an alias bomb: with the alias *x4"), "{told}");
+    let told = project.key(&["--workflow", "none.yml"]).fails();
+    assert!(told.stderr.contains("read the workflow none.yml"), "{told}");
+
+    let outside = tempfile::tempdir().unwrap();
+    let told = storecache_in(outside.path(), ["key", "diff", "HEAD", "."]).fails();
+    assert!(told.stderr.contains("is in no git repository"), "{told}");
+    assert_eq!(told.code(), 1);
+    fs::write(outside.path().join("x"), "").unwrap();
+    let told = storecache_in(outside.path(), ["key", "diff", ".", ".", "--hash-files", "x"]).ok();
+    assert!(told.stderr.contains("the key stays the same"), "{told}");
+}
+
+#[test]
+fn a_workflow_of_a_megabyte_is_explained_and_compared() {
+    let project = Project::new();
+    let mut long = WORKFLOW.to_owned();
+    while long.len() < 1 << 20 {
+        long += "      - run: |\n          # größe 漢字\n          echo 'größe 漢字 🦀'\n";
+    }
+    project.write(CI, &long);
+    project.commit();
+    project.write(CI, long + "      - run: last\n");
+    let told = project.diff(&[]).ok();
+    let changed =
+        told.lines().into_iter().filter(|line| line.starts_with("    ")).collect::<Vec<_>>();
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    assert!(changed[0].ends_with(".run = last"), "{changed:?}");
+}
+
+#[test]
+fn in_a_shallow_clone_what_is_not_there_is_said() {
+    let project = Project::new();
+    let first = project.git(&["rev-parse", "HEAD"]);
+    project.write("flake.lock", "2");
+    project.commit();
+    let clone = tempfile::tempdir().unwrap();
+    let source = format!("file://{}", project.path().display());
+    git(clone.path(), &["clone", "--quiet", "--depth=1", &source, "here"]);
+    let here = clone.path().join("here");
+    let told = storecache_in(&here, ["key", "diff", &first]).fails();
+    assert!(told.stderr.contains("this clone is shallow"), "{told}");
+    assert!(told.stderr.contains("fetch-depth: 0"), "{told}");
+}
+
+#[test]
+fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
+    let project = Project::new();
+    project.change(
+        CI,
+        "          keep: 2\n",
+        "          path: /opt/tool\n          root: ROOT\n          key-prefix: mine\n          hash-files: |\n\
+         \x20           flake.lock\n            nix/*.nix\n          ignore-pins: me/*\n          version: ${{ env.GUIX_VERSION }}\n",
+    );
+    project.change(CI, "store: guix", "store: plain");
+    project.write("nix/a.nix", "1");
+    let place = Place::filled();
+    let step = support::job::Job::on(&place, &["/opt/tool"]).input("key-prefix", "mine");
+    let step = step.input("hash-files", "flake.lock\nnix/*.nix").input("ignore-pins", "me/*");
+    let step = step.input("version", "1.5.0").env("GITHUB_REPOSITORY", "me/it");
+    let step = step.env("GITHUB_JOB", "test");
+    let step = step.env("GITHUB_WORKFLOW_REF", format!("me/it/{CI}@refs/heads/main"));
+    for file in [CI, "flake.lock", "nix/a.nix"] {
+        let path = step.workspace().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(project.path().join(file), path).unwrap();
+    }
+    let in_job = step.main().output("cache-primary-key").to_owned();
+    let told = storecache_in(project.path(), ["key", "--from-step"]).ok();
+    assert_eq!(told.lines()[0], in_job, "{told}");
+    assert!(
+        told.stderr.contains("as the step of .github/workflows/ci.yml:12, job test has it"),
+        "{told}"
+    );
+    // What is given counts.
+    let other = storecache_in(project.path(), ["key", "--from-step", "--version", "2"]).ok();
+    assert!(
+        other.lines()[0].starts_with("mine-plain-") && other.lines()[0].contains("-2-"),
+        "{other}"
+    );
+    project.commit();
+    project.write("nix/b.nix", "2");
+    let (moved, same) = project.moved(&["--from-step"]);
+    assert_eq!((moved.len(), same), (3, false), "{moved:?}");
+    // What only a job knows is asked for.
+    project.change(CI, "${{ env.GUIX_VERSION }}", "${{ inputs.version }}");
+    let told = storecache_in(project.path(), ["key", "--from-step"]).fails();
+    assert!(
+        told.stderr.contains(
+            "its input version is \"${{ inputs.version }}\"; give the value with --version"
+        ),
+        "{told}"
+    );
+    storecache_in(project.path(), ["key", "--from-step", "--version", "1.5.0"]).ok();
+    project.change(CI, "uses: example/storecache@v1", "run: make");
+    let told = storecache_in(project.path(), ["key", "--from-step", "--workflow", CI]).fails();
+    assert!(told.stderr.contains("no step of .github/workflows/ci.yml uses storecache"), "{told}");
+}
