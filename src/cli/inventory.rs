@@ -234,7 +234,7 @@ fn parse_remote(url: &str) -> Option<(&str, String)> {
     let server = server.rsplit('@').next()?.split(':').next()?;
     let path = path.trim_matches('/');
     let path = path.strip_suffix(".git").unwrap_or(path);
-    repository_name(path)?;
+    repository_name(path).filter(|_| !server.is_empty())?;
     Some((server, path.to_owned()))
 }
 

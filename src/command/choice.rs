@@ -200,9 +200,9 @@ fn superseded(all: &[Held], keep: usize) -> HashMap<usize, String> {
         let age = |at: &usize| (all[*at].record.created, generation(&all[*at]));
         group.sort_by_key(|at| Reverse(age(at)));
         let latest = group.iter().copied().max_by_key(|at| generation(&all[*at]));
-        let newest = group.first().map(|at| all[*at].record.key.clone()).unwrap_or_default();
+        let newest = group.first().and_then(|at| generation(&all[*at])).cloned();
         for at in group.into_iter().skip(keep).filter(|at| Some(*at) != latest) {
-            found.insert(at, format!("{newest} is newer"));
+            found.extend(newest.iter().map(|newest| (at, format!("{newest} is newer"))));
         }
     }
     found

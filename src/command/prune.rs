@@ -225,18 +225,21 @@ fn finish(
     if let Err(e) = &ended {
         report::note(format!("storecache: prune: {e:#}"));
     }
-    let (all, planned) = (eviction::sum(all.iter()), report::plural(chosen, "entry"));
-    let of = format!("{} of {}", report::binary(bytes), report::binary(all));
+    let planned = report::plural(chosen, "entry");
+    let left = |gone: u64| report::binary(eviction::sum(all.iter()).saturating_sub(gone));
     let total = match (chosen, options.apply) {
         (0, _) => format!("nothing to delete in {}", inventory.describe()),
-        (_, false) => format!("would delete {planned} with {of}; nothing goes without --apply"),
+        (_, false) => {
+            let (size, left) = (report::binary(bytes), left(bytes));
+            format!("would delete {planned} with {size}; {left} stay; nothing goes without --apply")
+        }
         (_, true) => {
             let gone = match done.gone.len() {
                 0 => String::new(),
-                gone => format!(", {gone} were gone already"),
+                gone => format!("; {gone} were gone already"),
             };
-            let freed = report::binary(done.bytes);
-            format!("deleted {} of {planned}, {freed} of {of}{gone}", done.deleted.len())
+            let (size, left) = (report::binary(done.bytes), left(done.bytes));
+            format!("deleted {} of {planned} with {size}; {left} stay{gone}", done.deleted.len())
         }
     };
     if options.output.json {
