@@ -77,6 +77,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn every_key_begins_with_its_stem_and_has_one(key in "\\PC{0,40}") {
             prop_assert!(key.starts_with(stem(&key)));

@@ -326,7 +326,7 @@ fn any_wishes() -> impl Strategy<Value = Pruning> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_goes_that_somebody_may_need(
