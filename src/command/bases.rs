@@ -6,6 +6,7 @@ use crate::backend::EntryName;
 use crate::store::StoreKind;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Numbers of entries with the reason why they have to stay.
 type Needed = Vec<(usize, String)>;
@@ -38,68 +39,107 @@ pub fn likely_bases(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) 
         return Vec::new();
     }
     let of_ref = |held: &Held| held.record.reference.clone();
-    let by_ref = Group::of(all, |held| (held.key(), of_ref(held)));
-    let by_key = Group::of(all, |held| held.key());
-    let by_stem = Group::of(all, |held| held.stem());
+    let stems: Vec<&str> = all.iter().map(Held::stem).collect();
+    let mut by_ref = Groups::of(all, going, |at| (all[at].key(), of_ref(&all[at])));
+    let mut by_key = Groups::of(all, going, |at| all[at].key());
+    let mut by_stem = Groups::of(all, going, |at| stems[at]);
     let mut needed = Vec::new();
     for (at, delta) in all.iter().enumerate() {
         let hidden = may_be_delta(delta) && delta.standing.is_none() && !going.contains_key(&at);
         if !hidden {
             continue;
         }
-        let of_key = by_key.bases(delta.key(), all, scene, delta);
-        let has_base = of_key.first().is_some_and(|&base| is_small_beside(delta, &all[base]));
-        let of_stem = by_stem.bases(delta.stem(), all, scene, delta);
-        let of_stem = if has_base { largest(&of_stem, all) } else { &of_stem[..] };
-        let of_ref = by_ref.bases((delta.key(), of_ref(delta)), all, scene, delta);
-        let likely = of_ref.iter().chain(&of_key).chain(of_stem);
+        let look = Look { all, scene, delta };
+        let of_key = by_key.0.get_mut(delta.key());
+        let of_key = of_key.map(|group| group.bases(look, false)).unwrap_or_default();
+        let has_base = of_key.largest.is_some_and(|base| is_small_beside(delta, &all[base]));
+        let of_ref = by_ref.0.get_mut(&(delta.key(), of_ref(delta)));
+        let of_stem = by_stem.0.get_mut(stems[at]).filter(|group| !group.going.is_empty());
+        let likely = [
+            of_ref.map(|group| group.bases(look, false)).unwrap_or_default().going,
+            of_key.going,
+            of_stem.map(|group| group.bases(look, has_base)).unwrap_or_default().going,
+        ];
         let why = || format!("{} may be a delta on it", delta.record.key);
-        needed.extend(likely.filter(|base| going.contains_key(base)).map(|base| (*base, why())));
+        needed.extend(likely.concat().into_iter().map(|base| (base, why())));
     }
     needed
 }
 
-/// Entries with something in common, the largest first.
-struct Group<K>(HashMap<K, Vec<usize>>);
+/// Entries with something in common.
+struct Groups<K>(HashMap<K, Group>);
 
-impl<'a, K: std::hash::Hash + Eq> Group<K> {
-    fn of(all: &'a [Held], mark: impl Fn(&'a Held) -> K) -> Self {
-        let mut groups: HashMap<K, Vec<usize>> = HashMap::new();
-        for (at, held) in all.iter().enumerate().filter(|(_, held)| may_be_delta(held)) {
-            groups.entry(mark(held)).or_default().push(at);
+/// Numbers of entries, the largest first.
+#[derive(Default)]
+struct Group {
+    all: Vec<usize>,
+    /// Those of them that go, and that no delta was found for yet.
+    going: Vec<usize>,
+}
+
+/// An entry that may be a delta, among all.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    all: &'a [Held],
+    scene: &'a Scene,
+    delta: &'a Held,
+}
+
+/// What an entry may be a delta on.
+#[derive(Default)]
+struct Bases {
+    largest: Option<usize>,
+    /// What goes of it.
+    going: Vec<usize>,
+}
+
+impl<K: Hash + Eq> Groups<K> {
+    fn of(all: &[Held], going: &HashMap<usize, Cause>, mark: impl Fn(usize) -> K) -> Self {
+        let mut groups: HashMap<K, Group> = HashMap::new();
+        for at in (0..all.len()).filter(|at| may_be_delta(&all[*at])) {
+            groups.entry(mark(at)).or_default().all.push(at);
         }
         for group in groups.values_mut() {
-            group.sort_by_key(|at| Reverse(all[*at].record.size));
+            group.all.sort_by_key(|at| Reverse(all[*at].record.size));
+            group.going = group.all.iter().copied().filter(|at| going.contains_key(at)).collect();
         }
-        Group(groups)
-    }
-
-    /// Which of those with this mark `delta` may be on.
-    fn bases(&self, mark: K, all: &[Held], scene: &Scene, delta: &Held) -> Vec<usize> {
-        let own = &delta.record;
-        let group = self.0.get(&mark).map(Vec::as_slice).unwrap_or_default();
-        let mut larger = group
-            .iter()
-            .copied()
-            .take_while(|at| all[*at].record.size > own.size)
-            .filter(|at| all[*at].record.created <= own.created)
-            .filter(|at| own.version.is_none() || all[*at].record.version == own.version)
-            .filter(|at| scene.sees(delta, &all[*at]))
-            .peekable();
-        let largest = larger.peek().map_or(0, |at| all[*at].record.size);
-        let about_as_large = |at: &usize| {
-            let size = all[*at].record.size;
-            size == largest || (size >= largest / 2 && is_small_beside(delta, &all[*at]))
-        };
-        larger.take_while(about_as_large).collect()
+        Groups(groups)
     }
 }
 
-/// The first ones of the same size.
-fn largest<'a>(bases: &'a [usize], all: &[Held]) -> &'a [usize] {
-    let sizes = || bases.iter().map(|at| all[*at].record.size);
-    let count = sizes().take_while(|size| sizes().next() == Some(*size)).count();
-    &bases[..count]
+impl Group {
+    /// Takes out what `look.delta` may be on: the largest, and, unless that will do, what is about as large.
+    fn bases(&mut self, look: Look<'_>, largest_alone: bool) -> Bases {
+        let Look { all, delta, .. } = look;
+        let larger = |at: &usize| all[*at].record.size > delta.record.size;
+        let mut candidates = self.all.iter().copied().take_while(larger);
+        let Some(largest) = candidates.find(|at| look.may_be_on(*at)) else {
+            return Bases::default();
+        };
+        let size = |at: usize| all[at].record.size;
+        let most = size(largest);
+        let enough = match largest_alone {
+            true => most,
+            // At least half as large, and the delta small beside it.
+            false => most.min((most / 2).max(delta.record.size.saturating_mul(2))),
+        };
+        let large = self.going.partition_point(|at| size(*at) >= enough);
+        let (likely, mut rest): (Vec<_>, Vec<_>) =
+            self.going.drain(..large).partition(|at| size(*at) <= most && look.may_be_on(*at));
+        rest.append(&mut self.going);
+        self.going = rest;
+        Bases { largest: Some(largest), going: likely }
+    }
+}
+
+impl Look<'_> {
+    /// Whether the base may be the entry of this number, as far as age, layout and ref tell.
+    fn may_be_on(&self, at: usize) -> bool {
+        let (base, own) = (&self.all[at], &self.delta.record);
+        base.record.created <= own.created
+            && (own.version.is_none() || base.record.version == own.version)
+            && self.scene.sees(self.delta, base)
+    }
 }
 
 /// Whether one is so small that it can hardly be anything but a delta on the other.

@@ -64,12 +64,13 @@ pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
     hold_back(all, scene, &mut going, &mut staying);
     if wishes.wants(PruneReason::Duplicate) {
         // One of those that hold the same has to stay, so it is chosen when all else is known.
-        for (at, detail) in copies(all, scene, &going) {
-            if is_eligible(&all[at], wishes) {
-                going.insert(at, Cause { reason: PruneReason::Duplicate, detail });
-            }
+        let copies = copies(all, scene, &going).into_iter();
+        let copies: Vec<_> = copies.filter(|(at, _)| is_eligible(&all[*at], wishes)).collect();
+        if !copies.is_empty() {
+            let cause = |detail| Cause { reason: PruneReason::Duplicate, detail };
+            going.extend(copies.into_iter().map(|(at, detail)| (at, cause(detail))));
+            hold_back(all, scene, &mut going, &mut staying);
         }
-        hold_back(all, scene, &mut going, &mut staying);
     }
     let mut going: Vec<_> = going.into_iter().collect();
     going.sort_by_key(|(at, cause)| (cause.reason, Reverse(all[*at].record.created), *at));
@@ -109,6 +110,10 @@ fn hold_back(
 /// Why each entry could go by itself, if nothing spoke against it: the first reason that there is.
 pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Vec<Option<Cause>> {
     let superseded = superseded(all, wishes.keep.get());
+    let mut usable: HashMap<&str, Vec<&Held>> = HashMap::new();
+    for held in all.iter().filter(|held| held.use_of_it == Use::Some) {
+        usable.entry(held.key()).or_default().push(held);
+    }
     let cause = |(at, held): (usize, &Held)| {
         if !is_eligible(held, wishes) {
             return None;
@@ -120,7 +125,7 @@ pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
                     let closed = held.pull().filter(|number| scene.closed.contains(number));
                     closed.map(|number| format!("pull request {number} is closed"))
                 }
-                PruneReason::Unreadable => unreadable(all, scene, held),
+                PruneReason::Unreadable => unreadable(scene, held, &usable),
                 PruneReason::Superseded => superseded.get(&at).cloned(),
                 PruneReason::Unused => unused(held, wishes.unused_for, now),
                 // That is a matter of several.
@@ -209,18 +214,17 @@ fn superseded(all: &[Held], keep: usize) -> HashMap<usize, String> {
 }
 
 /// What nobody can use goes. What another storecache may use goes only when runs have written the same
-/// key for us since: otherwise that storecache may be a newer one, and in use.
-fn unreadable(all: &[Held], scene: &Scene, held: &Held) -> Option<String> {
+/// key for us since: otherwise that storecache may be a newer one, and in use. `usable` are the others by
+/// their keys.
+fn unreadable(scene: &Scene, held: &Held, usable: &HashMap<&str, Vec<&Held>>) -> Option<String> {
     match &held.use_of_it {
         Use::None(why) => Some(why.clone()),
         Use::Elsewhere(why) => {
-            let replaces = |other: &Held| {
-                other.use_of_it == Use::Some
-                    && other.key() == held.key()
-                    && other.record.created > held.record.created
-                    && scene.sees(held, other)
+            let others = usable.get(held.key()).map(Vec::as_slice).unwrap_or_default();
+            let replaces = |other: &&Held| {
+                other.record.created > held.record.created && scene.sees(held, other)
             };
-            all.iter().any(replaces).then(|| why.clone())
+            others.iter().any(replaces).then(|| why.clone())
         }
         Use::Some | Use::Unknown => None,
     }

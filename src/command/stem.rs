@@ -9,16 +9,24 @@ const HASH_DIGITS: usize = 32;
 /// Hexadecimal digits that are a hash, and no word.
 const FEWEST_DIGITS: usize = 7;
 
-/// The middle of a key that storecache has made, as in `-nix-x86_64-linux-`.
-static MIDDLES: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let kinds = StoreKind::ALL.into_iter();
-    kinds.flat_map(|kind| systems().into_iter().map(move |s| format!("-{kind}-{s}-"))).collect()
-});
+static SYSTEMS: LazyLock<Vec<String>> = LazyLock::new(systems);
+
+/// Whether a key has the middle of those that storecache makes, as in `-nix-x86_64-linux-`.
+fn is_made(key: &str) -> bool {
+    StoreKind::ALL.iter().any(|kind| {
+        let kind = format!("-{kind}-");
+        let mut ends = key.match_indices(&kind).map(|(at, kind)| &key[at + kind.len()..]);
+        let follows = |rest: &str, system: &String| {
+            rest.strip_prefix(system.as_str()).is_some_and(|rest| rest.starts_with('-'))
+        };
+        ends.any(|rest| SYSTEMS.iter().any(|system| follows(rest, system)))
+    })
+}
 
 /// `PREFIX-STORE-SYSTEM-VERSION` of a key that storecache has made; of any other one what comes before
 /// the hashes and numbers at its end.
 pub fn stem(key: &str) -> &str {
-    if MIDDLES.iter().any(|middle| key.contains(middle.as_str())) {
+    if is_made(key) {
         let hash = |text: &str| text.len() == HASH_DIGITS && text.chars().all(is_digit);
         return match key.rsplit_once('-') {
             Some((stem, last)) if hash(last) => stem,
