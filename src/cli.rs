@@ -2,17 +2,22 @@
 
 mod inventory;
 mod key;
+mod lint;
+mod simulate;
+mod suggest;
 
 pub use inventory::{ListArgs, PruneArgs, UsageArgs};
 pub use key::{KeyPart, KeyVerbArgs};
+pub use lint::LintArgs;
+pub use simulate::SimulateArgs;
+pub use suggest::SuggestArgs;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
     BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Lint, Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions,
-    WorkflowMode,
+    Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions, WorkflowMode,
 };
 use crate::report;
 use crate::store::{ItemPattern, StoreKind};
@@ -206,6 +211,12 @@ pub struct InspectArgs {
     /// List the items with their sizes
     #[arg(long)]
     items: bool,
+    /// Show which item brings how much, and what was restored and never read
+    #[arg(long)]
+    blame: bool,
+    /// Write that as a page of HTML, with a map of all items
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -220,14 +231,6 @@ pub struct LookArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     store: StoreArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct LintArgs {
-    /// Workflow files [default: those in .github/workflows]
-    files: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -489,19 +492,14 @@ impl RestoreArgs {
 
 impl InspectArgs {
     pub fn options(self) -> Result<Look> {
-        Ok(Look { items: self.items, ..self.look.options()? })
+        let look = self.look.options()?;
+        Ok(Look { items: self.items, blame: self.blame, html: self.html, ..look })
     }
 }
 
 impl DoctorArgs {
     pub fn options(self) -> Result<Doctor> {
         Ok(Doctor { store: self.store.options()?, output: self.output.options() })
-    }
-}
-
-impl LintArgs {
-    pub fn options(self) -> Result<Lint> {
-        Ok(Lint { files: self.files, output: self.output.options() })
     }
 }
 
@@ -516,6 +514,8 @@ impl LookArgs {
             backend: common.backend,
             output: common.output,
             items: false,
+            blame: false,
+            html: None,
             threads: common.threads,
         })
     }

@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         Verb::Key(KeyVerbArgs { part: None, show }) => run(show.options(), command::key),
         Verb::Key(KeyVerbArgs { part: Some(part), .. }) => match part {
             KeyPart::Diff(args) => run(args.options(), command::diff),
+            KeyPart::Suggest(args) => run(args.options(), command::suggest),
+            KeyPart::Simulate(args) => run(args.options(), command::simulate),
         },
         Verb::Inspect(args) => run(args.options(), command::inspect),
         Verb::Doctor(args) => run(args.options(), command::doctor),

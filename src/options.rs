@@ -1,8 +1,12 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
 mod inventory;
+mod simulate;
+mod suggest;
 
 pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
+pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
+pub use suggest::{Snapshots, Suggest};
 
 use crate::backend::github::{Patience, Secret};
 use crate::budget::{Restoring, Saving};
@@ -226,7 +230,23 @@ impl JobStatus {
 pub struct Lint {
     /// Those of the work tree when none is named.
     pub files: Vec<PathBuf>,
+    pub format: LintFormat,
+    /// Warnings are told, and do not make it fail.
+    pub errors_only: bool,
     pub output: OutputOptions,
+}
+
+/// How findings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LintFormat {
+    /// For people
+    Text,
+    /// One JSON object
+    Json,
+    /// Commands that make annotations in a job of GitHub
+    Github,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
 }
 
 #[derive(Debug, Clone)]
@@ -292,5 +312,9 @@ pub struct Look {
     pub output: OutputOptions,
     /// List the items too.
     pub items: bool,
+    /// Say which item brings how much.
+    pub blame: bool,
+    /// File for a page that shows it.
+    pub html: Option<PathBuf>,
     pub threads: usize,
 }

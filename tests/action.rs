@@ -63,8 +63,8 @@ fn is_entry(line: &str) -> bool {
 
 #[test]
 fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
-    // A person's flags, and files that a step has its own of.
-    let for_people = ["dry-run", "json", "quiet", "help", "state", "summary"];
+    // A person's flags, and what a step knows of itself.
+    let for_people = ["dry-run", "json", "quiet", "help", "state", "summary", "workflow-job"];
     // A step decides whether a save is worth it, and the runner says how its job ended.
     let of_a_step = ["save", "job-status"];
     let cli = Cli::command();

@@ -161,6 +161,7 @@ fn head() -> Head {
         items: 1,
         nar_bytes: 0,
         cold_seconds: None,
+        watched_since: None,
         profiles: Vec::new(),
     }
 }

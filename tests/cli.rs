@@ -24,7 +24,7 @@ fn work_tree() -> tempfile::TempDir {
         ("a.lock", "a"),
         ("b.lock", "b"),
         ("below/c.lock", "c"),
-        ("ci.yml", "on: push\n"),
+        ("ci.yml", CI),
         (".git/d.lock", "d"),
     ] {
         let path = tree.path().join(name);
@@ -33,6 +33,8 @@ fn work_tree() -> tempfile::TempDir {
     }
     tree
 }
+
+const CI: &str = "on: push\njobs: {test: {runs-on: ubuntu-latest, steps: [{run: make}]}}\n";
 
 const PLAIN_KEY: [&str; 7] = ["key", "--store", "plain", "--path", "/x", "--version", "1"];
 
@@ -369,14 +371,20 @@ fn a_pattern_that_matches_nothing_is_an_error_that_names_it() {
 }
 
 #[test]
-fn the_workflow_goes_into_the_key_by_its_bytes_or_not_at_all() {
+fn the_workflow_goes_into_the_key_by_what_counts_by_its_bytes_or_not_at_all() {
     let tree = work_tree();
     let bare = key(&tree, &[]);
     let with = key(&tree, &["--workflow", "ci.yml"]);
     assert_ne!(with, bare);
     let none = ["--workflow", "ci.yml", "--workflow-mode", "none"];
     assert_eq!(key(&tree, &none), bare);
-    fs::write(tree.path().join("ci.yml"), "on: push # more\n").unwrap();
+    let bytes = ["--workflow", "ci.yml", "--workflow-mode", "bytes"];
+    let whole = key(&tree, &bytes);
+    assert!(whole != with && whole != bare);
+    fs::write(tree.path().join("ci.yml"), format!("{CI}# more\n")).unwrap();
+    assert_eq!(key(&tree, &["--workflow", "ci.yml"]), with);
+    assert_ne!(key(&tree, &bytes), whole);
+    fs::write(tree.path().join("ci.yml"), CI.replace("make", "make test")).unwrap();
     assert_ne!(key(&tree, &["--workflow", "ci.yml"]), with);
     let missing = key_output(&tree, &["--workflow", "gone.yml"]).fails();
     assert_eq!(missing.code(), 1);

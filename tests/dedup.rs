@@ -466,6 +466,7 @@ fn packed(
         items: names.len() as u64,
         nar_bytes: 0,
         cold_seconds: None,
+        watched_since: None,
         profiles: Vec::new(),
     };
     let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();

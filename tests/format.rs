@@ -759,6 +759,7 @@ impl Mould {
             items: names.len() as u64,
             nar_bytes: 4242,
             cold_seconds: None,
+            watched_since: None,
             profiles: Vec::new(),
         };
         let mut writer = SnapshotWriter::new(Vec::new(), &head).unwrap();

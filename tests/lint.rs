@@ -3,12 +3,9 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
-use serde_json::Value;
-use support::Output;
-use support::place::storecache_in;
-use support::runs::report;
-use tempfile::TempDir;
+use support::workflows::{line, lint, reported, tree};
 
 /// Keeps a store in the way that storecache is to replace, with the mistakes that this brings.
 const RECIPE: &str = "\
@@ -69,35 +66,9 @@ jobs:
       - run: guix shell hello -- hello
 ";
 
-fn tree(workflows: &[(&str, &str)]) -> TempDir {
-    let tree = tempfile::tempdir().unwrap();
-    fs::create_dir_all(tree.path().join(".github/workflows")).unwrap();
-    fs::write(tree.path().join("flake.lock"), "{}").unwrap();
-    for (name, text) in workflows {
-        fs::write(tree.path().join(".github/workflows").join(name), text).unwrap();
-    }
-    tree
-}
-
-fn lint(tree: &TempDir, more: &[&str]) -> Output {
-    storecache_in(tree.path(), ["lint"].iter().chain(more))
-}
-
 /// File, line, level and rule of each finding.
 fn findings(workflows: &[(&str, &str)]) -> Vec<String> {
-    let output = lint(&tree(workflows), &["--json"]);
-    let report = report(&output);
-    let field = |finding: &Value, name: &str| match &finding[name] {
-        Value::String(text) => text.trim_start_matches(".github/workflows/").to_owned(),
-        other => other.to_string(),
-    };
-    let found = report["findings"].as_array().unwrap().iter();
-    let found: Vec<String> = found
-        .map(|it| ["file", "line", "level", "rule"].map(|name| field(it, name)).join(" "))
-        .collect();
-    let failed = found.iter().any(|line| line.contains(" error "));
-    assert_eq!((output.code(), &report["ok"]), (i32::from(failed), &Value::Bool(!failed)));
-    found
+    reported(&tree(workflows)).iter().map(line).collect()
 }
 
 /// The findings in one workflow that runs these steps on a push.
@@ -112,27 +83,33 @@ fn each_mistake_of_the_usual_recipe_is_named_with_its_line() {
         findings(&[("ci.yml", RECIPE)]),
         [
             "ci.yml 2 warning unseeded",
+            "ci.yml 20 warning success-only",
+            "ci.yml 23 warning key-system",
             "ci.yml 23 error empty-hash",
-            "ci.yml 23 warning key",
             "ci.yml 26 error guard",
+            "ci.yml 28 error daemon-stopped",
             "ci.yml 29 error tar",
             "ci.yml 37 error tar",
         ]
     );
     let told = lint(&tree(&[("ci.yml", RECIPE)]), &[]).fails();
     for words in [
-        ".github/workflows/ci.yml:2: warning: nothing saves the store under guix-store-1.5.0-",
-        "ci.yml:23: error: hashFiles('.github/workflows/ci.yml') matches no file and is empty, so the \
+        ".github/workflows/ci.yml:2:1: warning: nothing saves the store under guix-store-1.5.0-",
+        "ci.yml:23:37: error: hashFiles('.github/workflows/ci.yml') matches no file and is empty, so the \
          key never changes: the checkout is in project",
         "to do: write hashFiles('project/.github/workflows/ci.yml')",
-        "ci.yml:23: warning: the key has no architecture",
-        "ci.yml:26: error: `steps.store.outputs.cache-matched-key` is always empty",
-        "ci.yml:29: error: this unpacks over a live store",
-        "ci.yml:37: error: this copies the database file while the daemon may write to it",
+        "      -           key: guix-store-1.5.0-${{ hashFiles('.github/workflows/ci.yml') }}\n\
+         \x20     +           key: guix-store-1.5.0-${{ hashFiles('project/.github/workflows/ci.yml') }}\n",
+        "      +           trap 'sudo systemctl start guix-daemon' EXIT\n",
+        "      | - uses: OWNER/storecache@v1\n",
+        "ci.yml:23:16: warning: the key has no architecture",
+        "ci.yml:26:13: error: `steps.store.outputs.cache-matched-key` is always empty",
+        "ci.yml:29:16: error: this unpacks over a live store",
+        "ci.yml:37:16: error: this copies the database file while the daemon may write to it",
     ] {
         assert!(told.stdout.contains(words), "{words}\n{told}");
     }
-    assert!(told.stderr.contains("looked at 1 workflow: 6 findings"), "{told}");
+    assert!(told.stderr.contains("looked at 1 workflow: 8 findings"), "{told}");
 }
 
 #[test]
@@ -155,7 +132,7 @@ fn a_hash_is_empty_where_no_file_is_or_nothing_is_checked_out() {
     for whole in ["'flake.lock'", "'**/*.lock'", "'none', '*.lock'", "env.FILES", "'.github'"] {
         assert_eq!(of_steps(&cache(&format!("${{{{ hashFiles({whole}) }}}}"))), [""; 0], "{whole}");
     }
-    for empty in ["'Flake.lock'", "'sub/*.lock'", "'*.lock', '!flake.*'"] {
+    for empty in ["'Flake.lock'", "'sub/*.lock'", "'*.lock', '!*.lock'"] {
         let found = of_steps(&cache(&format!("${{{{ hashFiles({empty}) }}}}")));
         assert_eq!(found, ["ci.yml 8 error empty-hash"], "{empty}");
     }
@@ -209,8 +186,10 @@ fn a_key_of_ones_own_names_version_and_architecture() {
     ] {
         assert_eq!(ours(good), [""; 0], "{good}");
     }
-    assert_eq!(ours("nix-2.30.1"), ["ci.yml 10 warning key"]);
-    assert_eq!(ours("nix-${{ runner.os }}"), ["ci.yml 10 warning key", "ci.yml 10 warning key"]);
+    let (system, version) = ("ci.yml 10 warning key-system", "ci.yml 10 warning key-version");
+    assert_eq!(ours("nix-2.30.1"), [system]);
+    assert_eq!(ours("nix-${{ runner.arch }}"), [version]);
+    assert_eq!(ours("nix-${{ runner.os }}"), [system, version]);
 }
 
 #[test]
@@ -227,17 +206,6 @@ fn only_outputs_that_are_never_set_are_no_guards() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_with_its_line() {
-    assert_eq!(
-        findings(&[("a.yml", "on: push\njobs: [\n"), ("b.yml", "a: 1\n"), ("c.yml", GOOD)]),
-        ["a.yml 3 error unreadable", "b.yml 1 error unreadable"]
-    );
-    let missing = lint(&tree(&[]), &["none.yml", "--json"]).fails();
-    assert_eq!(report(&missing)["ok"], false);
-    assert!(missing.stderr.contains("read the workflow none.yml"), "{missing}");
-}
-
-#[test]
 fn a_long_workflow_with_every_script_of_the_world_is_read() {
     let mut long = GOOD.to_owned();
     for n in 0..10_000 {
@@ -246,4 +214,50 @@ fn a_long_workflow_with_every_script_of_the_world_is_read() {
     long += "      - run: sudo tar -xf x.tar -C / nix/store\n";
     let line = long.lines().count();
     assert_eq!(findings(&[("ci.yml", &long)]), [format!("ci.yml {line} error tar")]);
+}
+
+/// Workflows after the shapes of those that projects have, and what is wrong with each.
+const SHAPES: [(&str, &[&str]); 9] = [
+    (
+        "recipe.yml",
+        &[
+            "3 warning unseeded",
+            "17 warning success-only",
+            "20 warning key-system",
+            "20 error empty-hash",
+            "24 error guard",
+            "26 error daemon-stopped",
+            "27 error tar",
+            "36 error tar",
+            "37 warning staging",
+        ],
+    ),
+    ("container.yml", &["17 error store-path", "19 warning volatile-key", "23 error container"]),
+    (
+        "nightly.yml",
+        &[
+            "12 warning unpinned",
+            "15 error store-path",
+            "16 warning key-system",
+            "16 warning fixed-key",
+            "17 warning unpinned",
+        ],
+    ),
+    ("merged.yml", &["16 warning unpinned", "18 error key-system"]),
+    ("wrapped.yml", &["16 warning success-only"]),
+    ("gated.yml", &[]),
+    ("ours.yml", &[]),
+    ("plain_nix.yml", &[]),
+    ("unrelated.yml", &[]),
+];
+
+#[test]
+fn workflows_of_every_shape_have_their_findings_and_good_ones_have_none() {
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
+    assert_eq!(shapes.read_dir().unwrap().count(), SHAPES.len(), "each file is in the table");
+    for (name, expected) in SHAPES {
+        let text = fs::read_to_string(shapes.join(name)).unwrap();
+        let expected: Vec<_> = expected.iter().map(|it| format!("{name} {it}")).collect();
+        assert_eq!(findings(&[(name, &text)]), expected);
+    }
 }

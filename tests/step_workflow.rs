@@ -22,6 +22,7 @@ jobs:
     steps:
       - uses: actions/checkout@v4
       - uses: me/storecache@v1
+      - run: guix shell hello -- hello
 ";
 
 /// A job of the repository `me/it` whose runner names this workflow, which is not in the work tree.
@@ -76,10 +77,24 @@ fn the_workflow_of_the_job_goes_into_the_key_without_being_named() {
     fs::remove_dir_all(first.workspace().join(".github")).unwrap();
     assert!(first.post().said.contains(&format!("saved 1 item as {with}.")));
 
-    assert_eq!(job_with(&place, ci, GOOD).main().output("hit-kind"), "exact");
-    let changed = job_with(&place, ci, format!("{GOOD}# changed\n")).main();
+    // What cannot reach the store leaves the key as it is.
+    for text in [
+        GOOD.to_owned(),
+        format!("{GOOD}# changed\n"),
+        GOOD.replace("checkout@v4", "checkout@v5").replace("branches: [main]", "branches: [trunk]"),
+        format!("{GOOD}  other:\n    runs-on: macos-26\n    steps: [{{run: make}}]\n"),
+    ] {
+        let same = job_with(&place, ci, &text).main();
+        assert_eq!((same.output("hit-kind"), key(&same)), ("exact", with.clone()), "{text}");
+    }
+    let changed = job_with(&place, ci, GOOD.replace("shell hello", "shell hello sed")).main();
     assert_eq!(changed.output("hit-kind"), "prefix");
     assert_ne!(key(&changed), with);
+    // By its bytes a comment is enough.
+    let bytes =
+        |text: &str| key(&job_with(&place, ci, text).input("workflow-mode", "bytes").main());
+    assert_ne!(bytes(GOOD), with);
+    assert_ne!(bytes(&format!("{GOOD}# changed\n")), bytes(GOOD));
     for off in [("workflow-mode", "none"), ("key", &bare)] {
         let job = job_with(&place, ci, GOOD).input(off.0, off.1);
         assert_eq!(key(&job.main()), bare, "{off:?}");
@@ -198,18 +213,87 @@ fn long_workflows_in_every_script_of_the_world_are_hashed_and_annotated_at_the_r
         let other = text.replace("x.tar", "y.tar");
         keys.push(key(&job_with(&place, ".github/workflows/ci.yml", other).main()));
     }
-    // The name counts for nothing, each byte of the content does.
+    // Neither the name nor the ends of lines count, each byte of a script does.
     for three in keys.chunks(3) {
-        assert_eq!(three[0], three[1]);
+        assert_eq!((&three[0], &three[1]), (&keys[0], &keys[0]));
+        assert_eq!(three[2], keys[2]);
         assert_ne!(three[0], three[2]);
     }
-    keys.sort();
-    keys.dedup();
-    assert_eq!(keys.len(), 8);
-    // Not even text.
-    let bytes = b"\xff\xfe\x00on: push\n".repeat(1_000);
-    let odd = job_with(&place, ".github/workflows/ci.yml", bytes).main();
-    assert_eq!(annotated(&odd).len(), 1, "{}", odd.said);
+}
+
+/// What is said of a workflow that goes into the key as it is.
+const AS_IT_IS: &str = "the workflow goes into the key as it is: ";
+
+#[test]
+fn a_workflow_that_is_not_understood_goes_into_the_key_as_it_is() {
+    let place = Place::filled();
+    let ci = ".github/workflows/ci.yml";
+    let bare = key(&Job::on(&place, &[TOOL]).main());
+    let odd = b"\xff\xfe\x00on: push\n".repeat(1_000);
+    let broken = GOOD.replace("runs-on: ubuntu-latest", "runs-on: [");
+    let bomb =
+        format!("{GOOD}env:\n  a: &a {}\n  b: [{}]\n", "x".repeat(9_000), "*a, ".repeat(9_000));
+    for (content, why) in [
+        (odd.as_slice(), "ci.yml:1:1: it is not UTF-8"),
+        (broken.as_bytes(), "it is no YAML"),
+        (bomb.as_bytes(), "it is an alias bomb"),
+        (b"", "it has no `jobs`"),
+        (b"on: push\njobs: {job: {steps: [{uses: ./a}]}}\n", "a/action.yml:1:7: it is no YAML"),
+    ] {
+        let of = |content: &[u8]| {
+            let job = job_with(&place, ci, content);
+            write(&job, "a/action.yml", "runs: }");
+            let ran = job.main();
+            assert_eq!(ran.code, 0, "{}", ran.said);
+            assert!(ran.said.contains(AS_IT_IS) && ran.said.contains(why), "{why}: {}", ran.said);
+            key(&ran)
+        };
+        let first = of(content);
+        assert!(first.starts_with(&format!("{bare}-")), "{first}");
+        assert_eq!(of(content), first);
+        if !content.is_empty() {
+            assert_ne!(of(&[content, b" # "].concat()), first, "{why}");
+        }
+    }
+    // As if its bytes had been asked for.
+    let asked = job_with(&place, ci, &broken).input("workflow-mode", "bytes").main();
+    assert!(!asked.said.contains(AS_IT_IS), "{}", asked.said);
+    assert_eq!(key(&asked), key(&job_with(&place, ci, &broken).main()));
+}
+
+#[test]
+fn only_the_job_that_runs_counts_also_when_its_workflow_is_called() {
+    let place = Place::filled();
+    let ci = ".github/workflows/ci.yml";
+    let two =
+        format!("{GOOD}{}", GOOD[GOOD.find("  job:").unwrap()..].replace("  job:", "  second:"));
+    let of = |name: &str, text: &str, called: &str| {
+        let job = job_with(&place, ci, text).env("GITHUB_JOB", name);
+        write(&job, ".github/workflows/called.yml", called);
+        let ran = job.main();
+        assert_eq!(ran.code, 0, "{}", ran.said);
+        (key(&ran), ran.said)
+    };
+    let changed = two.replacen("shell hello", "shell hello sed", 1);
+    assert_ne!(of("job", &two, "").0, of("job", &changed, "").0);
+    let (second, said) = of("second", &two, "");
+    assert_eq!(second, of("second", &changed, "").0);
+    assert!(!said.contains(AS_IT_IS) && !said.contains("--workflow-job"), "{said}");
+    // The runner names the workflow that calls, and the job of the one that is called.
+    let caller = "on: push\njobs:\n  call:\n    uses: ./.github/workflows/called.yml\n";
+    let called = GOOD.replace("on:\n", "on:\n  workflow_call:\n");
+    let (first, said) = of("job", caller, &called);
+    assert!(!said.contains(AS_IT_IS), "{said}");
+    assert_eq!(of("job", &format!("# {caller}"), &called.replace("v4", "v5")).0, first);
+    assert_ne!(of("job", caller, &called.replace("shell hello", "shell hello sed")).0, first);
+    // A job that is nowhere: the workflow of another repository is called, for instance.
+    let (bytes, said) =
+        of("job", "on: push\njobs: {call: {uses: me/x/.github/workflows/y.yml@v1}}\n", "");
+    let why = "has no job \"job\", nor has a workflow that it calls by path; it has call";
+    assert!(said.contains(AS_IT_IS) && said.contains(why), "{said}");
+    assert_ne!(bytes, first);
+    // Without a name, the job that keeps a store counts.
+    assert_eq!(of("", GOOD, "").0, of("job", GOOD, "").0);
 }
 
 /// The event of a repository with this default branch.
@@ -288,7 +372,7 @@ fn lint_by_hand_in_a_job_knows_the_default_branch_too() {
     fs::write(&event, r#"{"repository":{"default_branch":"trunk"}}"#).unwrap();
     let mut command = Command::new(place::binary());
     command.arg("lint").current_dir(tree.path()).env("GITHUB_EVENT_PATH", &event);
-    let told = place::output(&mut command).ok().stdout;
-    assert!(told.starts_with(".github/workflows/ci.yml:1: warning: nothing saves"), "{told}");
+    let told = place::output(&mut command).fails().stdout;
+    assert!(told.starts_with(".github/workflows/ci.yml:1:1: warning: nothing saves"), "{told}");
     assert_eq!(place::storecache_in(tree.path(), ["lint"]).ok().stdout, "");
 }

@@ -13,7 +13,7 @@ mod step;
 
 pub use inputs::{For, INPUTS, Input, Kind};
 pub use job::{Job, origin};
-pub use orders::{error, mask};
+pub use orders::{Annotation, error, mask};
 pub use outputs::{OUTPUTS, OutputField};
 pub use step::{Moment, Step, Verb};
 

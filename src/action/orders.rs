@@ -2,6 +2,7 @@
 //! Source: actions/runner `src/Runner.Common/ActionCommand.cs` for what has to be escaped.
 
 use crate::report;
+use std::fmt;
 use std::path::Path;
 
 /// Annotations of one step are cut at this length, in characters.
@@ -32,6 +33,30 @@ pub fn mask(secret: &str) {
     }
     for line in secret.lines().filter(|line| !line.trim().is_empty()) {
         report::order(format!("::add-mask::{}", escaped(line)));
+    }
+}
+
+/// An annotation of a line, as a line of its own.
+#[derive(Debug, Clone)]
+pub struct Annotation<'a> {
+    /// `error`, `warning` or `notice`.
+    pub kind: &'a str,
+    pub file: &'a Path,
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    pub title: &'a str,
+    pub text: &'a str,
+}
+
+impl fmt::Display for Annotation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Annotation { kind, file, line, column, title, text } = self;
+        let (file, title) = (property(&file.display().to_string()), property(title));
+        let text: String = text.chars().take(LONGEST).collect();
+        let text = escaped(&text);
+        write!(f, "::{kind} file={file},line={line},col={column},title={title}::{text}")
     }
 }
 

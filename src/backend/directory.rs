@@ -33,6 +33,11 @@ impl Directory {
         Ok(format!("{}{ENDING}", name.to_file_name()?))
     }
 
+    /// The entry that a file of this name is of.
+    pub fn entry_of(file_name: &str) -> Option<EntryName> {
+        file_name.strip_suffix(ENDING).and_then(EntryName::from_file_name)
+    }
+
     /// Where the file of an entry is.
     pub fn file_of(&self, name: &EntryName) -> Result<PathBuf> {
         Ok(self.path.join(Self::file_name(name)?))
@@ -55,8 +60,7 @@ impl Backend for Directory {
         for file in files {
             let file = file.with_context(context)?;
             let name = file.file_name();
-            let name = name.to_str().and_then(|name| name.strip_suffix(ENDING));
-            let Some(name) = name.and_then(EntryName::from_file_name) else {
+            let Some(name) = name.to_str().and_then(Self::entry_of) else {
                 continue;
             };
             if rung.holds(&name.key) {

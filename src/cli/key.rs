@@ -1,6 +1,6 @@
 //! Flags of `key` and of what is below it.
 
-use super::{CommonArgs, KeyArgs, LookArgs, OutputArgs, StoreArgs};
+use super::{CommonArgs, KeyArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
 use crate::options::{DiffKeys, ShowKey};
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -18,6 +18,10 @@ pub struct KeyVerbArgs {
 pub enum KeyPart {
     /// Show what moved in the key between two commits, the work tree, or two snapshots
     Diff(Box<DiffArgs>),
+    /// Find the smallest set of ingredients that would have changed exactly when the store did
+    Suggest(SuggestArgs),
+    /// Replay the runs that git remembers, and say which keys would have served them best
+    Simulate(Box<SimulateArgs>),
 }
 
 #[derive(Debug, Args)]

@@ -3,9 +3,13 @@
 use super::lookup;
 use crate::backend::{Backend, EntryName, Gone, ReadAt};
 use crate::privileged::protocol::{FrameId, Which};
-use crate::snapshot::{FrameEntry, Head, Opened, SnapshotError, inherited, open_head};
-use crate::store::StoreKind;
+use crate::snapshot::{
+    FrameEntry, Head, Opened, SnapshotError, inherited, open_head, write_database,
+};
+use crate::store::{Layout, SnapshotDatabase, StoreKind};
 use anyhow::{Context, Result, bail};
+use std::path::Path;
+use tempfile::NamedTempFile;
 
 /// The base of a delta is gone: nobody can restore that delta any more.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +115,27 @@ impl OpenEntry {
             .read_at(*at, &mut bytes)
             .with_context(|| format!("read frame {number} of the snapshot {}", file.name))?;
         Ok(bytes)
+    }
+
+    /// Its frozen database, and the file that has it until that is dropped; none of a plain store.
+    ///
+    /// # Errors
+    /// When it is damaged, or cannot be read.
+    pub fn database(&mut self) -> Result<Option<(NamedTempFile, SnapshotDatabase)>> {
+        let Opened { head, index, .. } = &self.opened;
+        let Some(database) = &index.database else { return Ok(None) };
+        let layout = Layout::of(StoreKind::parse(&head.store.kind)?, Path::new("/"))?;
+        let numbers = database.frames.0..=database.frames.1;
+        let frames = numbers.map(|number| FrameId { which: Which::Entry, number });
+        let frames: Vec<_> = frames.collect();
+        let index = index.clone();
+        self.expect(&frames);
+        let mut file = NamedTempFile::new()?;
+        write_database(&index, &mut file, |number| -> Result<Vec<u8>> {
+            self.frame(FrameId { which: Which::Entry, number })
+        })?;
+        let database = SnapshotDatabase::open(file.path(), &layout)?;
+        Ok(Some((file, database)))
     }
 }
 

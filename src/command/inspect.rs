@@ -1,11 +1,13 @@
 //! `inspect`: what a snapshot is and holds, from its two ends alone.
 
+use super::blame::Blame;
 use super::entry::OpenEntry;
-use super::{Ending, lookup, or_json};
+use super::{Ending, blame, lookup, or_json, page};
 use crate::backend::{Directory, Gone, ReadAt};
 use crate::budget::Traffic;
 use crate::options::Look;
 use crate::report;
+use crate::report::page::Page;
 use crate::snapshot::{Index, Opened};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -19,7 +21,15 @@ pub fn inspect(options: &Look) -> Result<Ending> {
 }
 
 fn run(options: &Look) -> Result<Ending> {
-    let entry = open(options)?;
+    let mut entry = open(options)?;
+    let blame = match options.blame || options.html.is_some() {
+        true => Some(blame::of(&mut entry).with_context(|| format!("blame {}", entry.name))?),
+        false => None,
+    };
+    if let (Some(blame), Some(path)) = (&blame, &options.html) {
+        page::write(&page_of(&entry, blame), path)?;
+        report::note(format!("storecache: the page is in {}", path.display()));
+    }
     let Opened { head, index, length, index_bytes } = &entry.opened;
     let name = entry.name.clone();
     let raw: u64 = index.frames.iter().map(|f| f.raw).sum();
@@ -48,6 +58,9 @@ fn run(options: &Look) -> Result<Ending> {
             if let Some(base) = &index.base {
                 object["base"]["item_list"] = serde_json::to_value(&base.items)?;
             }
+        }
+        if let Some(blame) = blame {
+            object["blame"] = serde_json::to_value(blame)?;
         }
         report::answer(object)?;
         return Ok(Ending::Done);
@@ -78,7 +91,23 @@ fn run(options: &Look) -> Result<Ending> {
             report::answer(format!("{:>9}  {name}", "in base"))?;
         }
     }
+    for line in blame.iter().filter(|_| options.blame).flat_map(Blame::lines) {
+        report::answer(line)?;
+    }
     Ok(Ending::Done)
+}
+
+/// A page on what the snapshot holds.
+fn page_of(entry: &OpenEntry, blame: &Blame) -> Page {
+    let head = &entry.opened.head;
+    let origin = &head.origin;
+    let facts = [&head.key, &origin.repository, &origin.reference, &head.created];
+    let facts: Vec<_> = facts.into_iter().filter(|fact| !fact.is_empty()).cloned().collect();
+    Page {
+        title: format!("What is in {}", entry.name),
+        subtitle: facts.join(" · "),
+        sections: blame.sections(),
+    }
 }
 
 /// What is to be said of the base besides its name.
@@ -126,13 +155,16 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
     Ok(entry)
 }
 
-struct OpenFile {
+/// A file that is read in ranges.
+pub struct OpenFile {
     file: File,
     size: u64,
 }
 
 impl OpenFile {
-    fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
+    /// # Errors
+    /// Also when it is a directory, or something else without an end.
+    pub fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {

@@ -1,9 +1,12 @@
 //! `lint`: mistakes in workflows, named by file and line.
 
+mod sarif;
+mod text;
+
 use super::{Ending, or_json};
-use crate::action::Job;
-use crate::key::lint::{Finding, Level, Source, lint as look};
-use crate::options::Lint;
+use crate::action::{Annotation, INPUTS, Job};
+use crate::key::lint::{Finding, Knowledge, Level, Source, lint as look};
+use crate::options::{Lint, LintFormat};
 use crate::report;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// A workflow larger than this is none.
 const LIMIT: u64 = 16 << 20;
 
-/// Prints one line for each finding. Fails when any is an error.
+/// Tells what is wrong with workflows. Fails when anything is, or any error is, as it was asked for.
 pub fn lint(options: &Lint) -> Result<Ending> {
     or_json(&options.output, run(options))
 }
@@ -20,17 +23,26 @@ pub fn lint(options: &Lint) -> Result<Ending> {
 fn run(options: &Lint) -> Result<Ending> {
     let files = if options.files.is_empty() { workflows()? } else { options.files.clone() };
     let sources = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
-    let findings = look(&sources, default_branch().as_deref());
-    let failed = findings.iter().any(|finding| finding.level == Level::Error);
-    if options.output.json {
-        report::answer(json!({ "ok": !failed, "files": sources.len(), "findings": findings }))?;
-    } else {
-        tell(&findings)?;
-        let looked = report::plural(sources.len() as u64, "workflow");
-        let found = report::plural(findings.len() as u64, "finding");
-        if !options.output.quiet {
-            report::note(format!("storecache: looked at {looked}: {found}"));
+    let findings = look(&sources, &knowledge());
+    let counts = |finding: &&Finding| !options.errors_only || finding.level == Level::Error;
+    let failed = findings.iter().any(|finding| counts(&finding));
+    match options.format {
+        LintFormat::Json => {
+            let report = json!({ "ok": !failed, "files": sources.len(), "findings": findings });
+            report::answer(report)?;
         }
+        LintFormat::Sarif => report::answer(sarif::log(&sources, &findings))?,
+        LintFormat::Github => annotate(&sources, &findings)?,
+        LintFormat::Text => {
+            for finding in &findings {
+                report::answer(text::of(finding, source(&sources, finding)))?;
+            }
+        }
+    }
+    let looked = report::plural(sources.len() as u64, "workflow");
+    let found = report::plural(findings.len() as u64, "finding");
+    if !options.output.quiet && options.format != LintFormat::Json {
+        report::note(format!("storecache: looked at {looked}: {found}"));
     }
     Ok(if failed { Ending::Failed } else { Ending::Done })
 }
@@ -42,22 +54,35 @@ pub(super) fn findings(file: &Path) -> Result<Vec<Finding>> {
     let others = beside.into_iter().filter(|other| other != file);
     // One that cannot be read is told of where it runs.
     sources.extend(others.filter_map(|other| read(other).ok()));
-    let found = look(&sources, default_branch().as_deref());
+    let found = look(&sources, &knowledge());
     Ok(found.into_iter().filter(|finding| finding.file == file).collect())
 }
 
-/// Known in a job, and nowhere else.
-fn default_branch() -> Option<String> {
-    Job::of_environment().default_branch()
+/// The default branch is known in a job, and nowhere else.
+fn knowledge() -> Knowledge {
+    let default_branch = Job::of_environment().default_branch();
+    Knowledge { default_branch, inputs: INPUTS.iter().map(|input| input.name).collect() }
 }
 
-fn tell(findings: &[Finding]) -> Result<()> {
-    for Finding { file, line, level, rule, message, fix } in findings {
-        let file = file.display();
-        report::answer(format!("{file}:{line}: {}: {message} [{rule}]", level.name()))?;
-        report::answer(format!("    to do: {fix}"))?;
+fn annotate(sources: &[Source], findings: &[Finding]) -> Result<()> {
+    for finding in findings {
+        let text = text::advice(finding, source(sources, finding));
+        report::answer(Annotation {
+            kind: finding.level.name(),
+            file: &finding.file,
+            line: finding.line,
+            column: finding.column,
+            title: &format!("storecache {}", finding.rule),
+            text: &text,
+        })?;
     }
     Ok(())
+}
+
+/// The text of the file that a finding is in.
+fn source<'s>(sources: &'s [Source], finding: &Finding) -> &'s str {
+    let source = sources.iter().find(|source| source.file == finding.file);
+    source.map(|source| source.text.as_str()).unwrap_or_default()
 }
 
 /// The workflows of the work tree below the current directory.
@@ -76,7 +101,8 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in directory.read_dir().with_context(context)? {
         let path = entry.with_context(context)?.path();
-        if path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml") {
+        let named = path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml");
+        if named && !path.is_dir() {
             files.push(path);
         }
     }
@@ -86,7 +112,11 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
 
 fn read(file: PathBuf) -> Result<Source> {
     let context = || format!("read the workflow {}", file.display());
-    if file.metadata().with_context(context)?.len() > LIMIT {
+    let metadata = file.metadata().with_context(context)?;
+    if metadata.is_dir() {
+        bail!("{} is a directory; name the workflows in it", file.display());
+    }
+    if metadata.len() > LIMIT {
         bail!("{} is too large for a workflow", file.display());
     }
     let bytes = std::fs::read(&file).with_context(context)?;

@@ -132,8 +132,9 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     }
     let ingredients = state.map_or_else(|| key.digests(), |state| state.ingredients.clone());
     let cold_seconds = outcome.seconds.cold;
-    let mut head =
-        Head { profiles, cold_seconds, ..head(&key.text, ingredients, facts, items, nar_bytes) };
+    let watched_since = used.and_then(|_| watched_since(options, state?));
+    let facts = head(&key.text, ingredients, facts, items, nar_bytes);
+    let mut head = Head { profiles, cold_seconds, watched_since, ..facts };
     let foundation = foundation
         .zip(delta)
         .filter(|(foundation, delta)| foundation.carries(delta, own, &head, outcome))
@@ -227,6 +228,14 @@ fn baseline(options: &Save, state: Option<&State>) -> Vec<String> {
     }
 }
 
+/// When the restore ended, if all that was there by then and is saved came with it: of nothing else is it
+/// known whether somebody has read it.
+fn watched_since(options: &Save, state: &State) -> Option<String> {
+    let nothing_before = || state.baseline.as_ref().is_some_and(Vec::is_empty);
+    let alone = options.baseline == Baseline::Exclude || nothing_before();
+    alone.then(|| state.when.clone())
+}
+
 /// Takes the frames from the root half and lays out a snapshot of them, a delta where it has a
 /// foundation.
 fn pack<W: Write>(
@@ -301,6 +310,7 @@ fn head(
         items,
         nar_bytes,
         cold_seconds: None,
+        watched_since: None,
         profiles: Vec::new(),
     }
 }

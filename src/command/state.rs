@@ -27,7 +27,7 @@ pub struct State {
     #[serde(rename = "state")]
     version: u64,
     /// When the restore ended, RFC 3339 in UTC.
-    when: String,
+    pub when: String,
     /// File-system root of the store.
     root: PathBuf,
     /// What went into the hash of the key.

@@ -6,12 +6,10 @@ use super::{Ending, cancel, or_json};
 use crate::options::Look;
 use crate::privileged::protocol::{FrameId, Which};
 use crate::report::{self, Progress};
-use crate::snapshot::{Opened, Verified, Verifier, write_database};
-use crate::store::{Layout, SnapshotDatabase, StoreKind};
+use crate::snapshot::{Verified, Verifier};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -101,16 +99,9 @@ fn frames(file: &mut OpenEntry, advance: &mut dyn FnMut(u64) -> Result<()>) -> R
 /// Checks the database of a store's snapshot: whole, and with a row of the same hash for every item, those
 /// in the base among them. Gives back how many rows it has; none where the store has no database.
 fn database_rows(entry: &mut OpenEntry) -> Result<Option<usize>> {
-    let Opened { head, index, .. } = &entry.opened.clone();
-    if index.database.is_none() {
-        return Ok(None);
-    }
-    let layout = Layout::of(StoreKind::parse(&head.store.kind)?, Path::new("/"))?;
-    let mut file = tempfile::NamedTempFile::new()?;
-    write_database(index, &mut file, |number| -> Result<Vec<u8>> {
-        entry.frame(FrameId { which: Which::Entry, number })
-    })?;
-    let rows = SnapshotDatabase::open(file.path(), &layout)?.items()?;
+    let Some((_file, database)) = entry.database()? else { return Ok(None) };
+    let index = &entry.opened.index;
+    let rows = database.items()?;
     let hashes: HashMap<&str, &str> =
         rows.iter().map(|row| (row.name.as_str(), row.nar_hash.as_str())).collect();
     let own = index.items.iter().map(|item| (&item.name, item.nar_hash.as_deref()));

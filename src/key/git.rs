@@ -175,6 +175,45 @@ impl Repository {
         let mut command = command(&self.top);
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("run git")
     }
+
+    /// The same, with something to read on its standard input.
+    pub fn start_with<'a>(
+        &self,
+        words: impl IntoIterator<Item = &'a str>,
+        input: Vec<u8>,
+    ) -> Result<Child> {
+        let mut command = command(&self.top);
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().context("run git")?;
+        let pipe = child.stdin.take();
+        // Whoever wrote all of it before reading would wait for a git that waits to be read. It ends
+        // with git; that git did not read everything shows in its exit code.
+        std::thread::spawn(move || pipe.map(|mut pipe| pipe.write_all(&input)));
+        Ok(child)
+    }
+
+    /// What a pattern calls the file at `path` below the top, if it reaches there.
+    pub fn called(&self, path: &Path, pattern: &Pattern) -> Option<PathBuf> {
+        called(&self.top, &self.prefix, path, pattern)
+    }
+
+    /// The content of a blob.
+    pub fn content(&self, id: &ObjectId) -> Result<Vec<u8>> {
+        self.objects.borrow_mut().read(id)
+    }
+}
+
+fn called(top: &Path, prefix: &Path, path: &Path, pattern: &Pattern) -> Option<PathBuf> {
+    if pattern.is_absolute() {
+        return Some(top.join(path));
+    }
+    let mut start = prefix.to_owned();
+    let mut name = PathBuf::new();
+    for _ in 0..pattern.levels_up() {
+        start = start.parent()?.to_owned();
+        name.push("..");
+    }
+    Some(name.join(path.strip_prefix(start).ok()?))
 }
 
 fn command(directory: &Path) -> Command {
@@ -182,6 +221,8 @@ fn command(directory: &Path) -> Command {
     command.arg("-C").arg(directory).stdin(Stdio::null());
     // Nothing is refreshed in the index, nobody is asked, and messages are in English.
     command.envs([("GIT_OPTIONAL_LOCKS", "0"), ("GIT_TERMINAL_PROMPT", "0"), ("LC_ALL", "C")]);
+    // What a partial clone lacks stays where it is.
+    command.env("GIT_NO_LAZY_FETCH", "1");
     command
 }
 
@@ -241,20 +282,6 @@ pub struct CommitTree {
 }
 
 impl CommitTree {
-    /// What a pattern calls the file at `path` below the top, if it reaches there.
-    fn called(&self, path: &Path, pattern: &Pattern) -> Option<PathBuf> {
-        if pattern.is_absolute() {
-            return Some(self.top.join(path));
-        }
-        let mut start = self.prefix.clone();
-        let mut name = PathBuf::new();
-        for _ in 0..pattern.levels_up() {
-            start = start.parent()?.to_owned();
-            name.push("..");
-        }
-        Some(name.join(path.strip_prefix(start).ok()?))
-    }
-
     /// The file itself, where links lead to one.
     fn resolved(&self, mut path: PathBuf) -> Result<Option<&Blob>> {
         for _ in 0..LINKS {
@@ -291,7 +318,7 @@ impl Tree for CommitTree {
     fn matching(&self, pattern: &Pattern) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for (path, blob) in self.files.iter() {
-            let called = self.called(path, pattern);
+            let called = called(&self.top, &self.prefix, path, pattern);
             let Some(called) = called.filter(|called| pattern.fits(called)) else { continue };
             if !blob.is_link || self.resolved(path.clone())?.is_some() {
                 found.push(called);
@@ -311,7 +338,7 @@ fn below_top(top: &Path, prefix: &Path, path: &Path) -> Option<PathBuf> {
 }
 
 /// Without dots; nothing where it leads above its start.
-fn normal(path: &Path) -> Option<PathBuf> {
+pub(super) fn normal(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {
         match component {

@@ -6,11 +6,14 @@
 
 mod diff;
 mod git;
+pub mod history;
 mod ingredients;
 mod ladder;
 pub mod lint;
 mod semantic;
+pub mod simulate;
 mod step;
+pub mod suggest;
 mod tree;
 mod warnings;
 mod which;
@@ -18,7 +21,7 @@ mod workflow;
 mod yaml;
 
 pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
-pub use git::{CommitTree, NoRepository, Repository};
+pub use git::{CommitTree, NoRepository, ObjectId, Repository};
 pub use ingredients::{Ingredient, Part, gather};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};

@@ -4,6 +4,7 @@
 use super::yaml::{Data, Fault, Node};
 use anyhow::{Result, bail};
 use globset::GlobBuilder;
+use std::rc::Rc;
 
 /// A scalar and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ impl Text {
 
 #[derive(Debug)]
 pub struct Workflow {
+    /// All of it, for whoever asks for more than the rest here.
+    pub node: Rc<Node>,
     /// Line of `on`.
     pub on: usize,
     pub triggers: Vec<Trigger>,
@@ -75,12 +78,14 @@ fn fits(pattern: &str, branch: &str) -> Option<bool> {
 
 #[derive(Debug)]
 pub struct Job {
+    pub node: Rc<Node>,
     pub env: Fields,
     pub steps: Vec<Step>,
 }
 
 #[derive(Debug)]
 pub struct Step {
+    pub node: Rc<Node>,
     pub fields: Fields,
 }
 
@@ -98,7 +103,22 @@ impl Fields {
     }
 }
 
+impl Job {
+    /// The labels of its runner, as they are written.
+    pub fn runs_on(&self) -> Vec<String> {
+        let on = self.node.get("runs-on");
+        // `{group, labels}` is the long form.
+        let labels = on.and_then(|on| on.get("labels")).or(on);
+        labels.map(|labels| texts(labels)).unwrap_or_default()
+    }
+}
+
 impl Step {
+    /// The text of a field; empty where there is none.
+    pub fn text(&self, path: &str) -> &str {
+        self.fields.get(path).map(|text| text.text.as_str()).unwrap_or_default()
+    }
+
     /// What it uses, without the version: `actions/cache/restore`.
     pub fn action(&self) -> Option<&str> {
         let uses = self.fields.get("uses")?.text.trim();
@@ -138,6 +158,7 @@ impl Workflow {
             bail!(none("it has no `jobs`, so it is no workflow"));
         };
         Ok(Workflow {
+            node: Rc::clone(&top),
             on: on.place.line,
             triggers: read_triggers(&on.value),
             env: top.get("env").map(|env| fields(env)).unwrap_or_default(),
@@ -172,17 +193,21 @@ fn read_triggers(node: &Node) -> Vec<Trigger> {
 }
 
 /// One text, or a list of them.
-fn texts(node: &Node) -> Vec<String> {
+pub fn texts(node: &Node) -> Vec<String> {
     let all = node.elements().iter().filter_map(|element| element.text());
     all.chain(node.text()).map(str::to_owned).collect()
 }
 
 /// A job as it stands in a workflow.
-pub fn read_job(node: &Node) -> Job {
+pub fn read_job(node: &Rc<Node>) -> Job {
     let steps = node.get("steps").map(|steps| steps.elements()).unwrap_or_default();
     Job {
+        node: Rc::clone(node),
         env: node.get("env").map(|env| fields(env)).unwrap_or_default(),
-        steps: steps.iter().map(|step| Step { fields: fields(step) }).collect(),
+        steps: steps
+            .iter()
+            .map(|step| Step { node: Rc::clone(step), fields: fields(step) })
+            .collect(),
     }
 }
 

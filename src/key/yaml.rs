@@ -1,16 +1,25 @@
 //! YAML as trees of values that know where they stand, of files that nobody has looked at yet.
 //!
-//! An alias shares what its anchor holds, so that a document takes no more memory than its text; what
-//! aliases expand to is counted, and so is depth, because whoever walks a tree walks all of that. Merge
-//! keys are resolved here. The room's other files know workflows; this one does not.
+//! An alias shares what its anchor holds, so that a document takes no more memory than its text. Whoever
+//! walks a tree walks what the aliases expand to, and makes paths of all the keys on the way: that is
+//! weighed, and so is depth. Merge keys are resolved here. The room's other files know workflows; this one does not.
+
+mod scalar;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Values that all aliases of a document may stand for, together. A bomb has billions.
-const EXPANDED: u64 = 1_000_000;
+/// What a document may weigh, and what all its aliases may stand for, together; in bytes. A bomb stands
+/// for gigabytes.
+const HEAVIEST: u64 = 64 << 20;
+
+/// What a value weighs besides its text and its path, in bytes.
+const VALUE: u64 = 64;
+
+/// What the place in a sequence adds to a path, in bytes.
+const INDEX: u64 = 8;
 
 /// Levels of nesting, aliases followed.
 const DEPTH: usize = 200;
@@ -30,7 +39,10 @@ pub struct Fault {
 pub struct Node {
     pub place: Place,
     pub data: Data,
+    /// Of all values from here on, aliases followed, each with its path from here; in bytes.
     weight: u64,
+    /// How many they are.
+    values: u64,
     depth: usize,
 }
 
@@ -68,6 +80,11 @@ impl Node {
     /// When it is no YAML, has a key twice or one that is no text, or is nested or expanded beyond reason.
     pub fn parse(source: &str) -> Result<Rc<Node>, Fault> {
         Reader { source, anchors: HashMap::new(), expanded: 0 }.read()
+    }
+
+    /// What somebody takes who writes out all values from here on below a path of so many bytes, in bytes.
+    pub fn weight_below(&self, path: usize) -> u64 {
+        self.values.saturating_mul(path as u64).saturating_add(self.weight)
     }
 
     pub fn text(&self) -> Option<&str> {
@@ -210,6 +227,10 @@ impl Reader<'_> {
         if node.depth > DEPTH {
             return Err(fault(place, format!("with its aliases it is deeper than {DEPTH} levels")));
         }
+        if node.weight > HEAVIEST {
+            let what = format!("with all its paths it takes more than {} MiB", HEAVIEST >> 20);
+            return Err(fault(place, what));
+        }
         Ok(self.keep(anchor, node))
     }
 
@@ -222,13 +243,13 @@ impl Reader<'_> {
             return Err(fault(place, format!("the alias {} is inside of its own anchor", name())));
         };
         self.expanded = self.expanded.saturating_add(node.weight);
-        if self.expanded > EXPANDED {
+        if self.expanded > HEAVIEST {
             return Err(fault(
                 place,
                 format!(
-                    "it is an alias bomb: with the alias {} its aliases stand for more than {EXPANDED} \
-                     values",
-                    name()
+                    "it is an alias bomb: with the alias {} its aliases stand for more than {} MiB",
+                    name(),
+                    HEAVIEST >> 20
                 ),
             ));
         }
@@ -273,50 +294,32 @@ impl Open {
 
 impl Node {
     fn new(place: Place, data: Data) -> Self {
-        let children: Vec<&Rc<Node>> = match &data {
-            Data::Null | Data::Text(_) => Vec::new(),
-            Data::Sequence(elements) => elements.iter().collect(),
-            Data::Mapping(pairs) => pairs.iter().map(|pair| &pair.value).collect(),
+        let mut node = Node { place, data, weight: VALUE, values: 1, depth: 1 };
+        let mut add = |child: &Node, step: u64| {
+            let path = child.values.saturating_mul(step);
+            node.weight = node.weight.saturating_add(child.weight).saturating_add(path);
+            node.values = node.values.saturating_add(child.values);
+            node.depth = node.depth.max(child.depth + 1);
         };
-        let weight = children.iter().fold(1u64, |sum, child| sum.saturating_add(child.weight));
-        let depth = children.iter().map(|child| child.depth).max().unwrap_or(0) + 1;
-        Node { place, data, weight, depth }
+        match &node.data {
+            Data::Null => {}
+            Data::Text(text) => node.weight += text.len() as u64,
+            Data::Sequence(elements) => elements.iter().for_each(|element| add(element, INDEX)),
+            Data::Mapping(pairs) => {
+                pairs.iter().for_each(|pair| add(&pair.value, pair.key.len() as u64 + 1));
+            }
+        }
+        node
     }
 
     fn scalar(place: Place, text: Cow<str>, style: ScalarStyle, tag: Option<Cow<Tag>>) -> Self {
         let is_string = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
         let data = match style {
-            ScalarStyle::Plain if !is_string => plain(&text),
+            ScalarStyle::Plain if !is_string => scalar::plain(&text),
             _ => Data::Text(text.into_owned()),
         };
         Node::new(place, data)
     }
-}
-
-/// A plain scalar by the core schema: <https://yaml.org/spec/1.2.2/#1032-tag-resolution>.
-fn plain(text: &str) -> Data {
-    let radix = |prefix, radix| {
-        let digits = text.strip_prefix(prefix)?;
-        i64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with(['+', '-']))
-    };
-    let number = || text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
-    Data::Text(match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Data::Null,
-        "true" | "True" | "TRUE" => "true".into(),
-        "false" | "False" | "FALSE" => "false".into(),
-        _ if let Some(value) = radix("0x", 16).or_else(|| radix("0o", 8)) => value.to_string(),
-        _ if number()
-            && let Ok(value) = text.parse::<i64>() =>
-        {
-            value.to_string()
-        }
-        _ if number()
-            && let Ok(value) = text.parse::<f64>() =>
-        {
-            value.to_string()
-        }
-        _ => text.to_owned(),
-    })
 }
 
 fn fault(Place { line, column }: Place, what: String) -> Fault {
@@ -352,16 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_have_one_text_each_however_they_are_written() {
-        assert_eq!(
-            of("[0x10, 0o17, 7, +7, -7, 1.10, '1.10', 1.10.0]"),
-            "[16 15 7 7 -7 1.1 1.10 1.10.0]"
-        );
-        assert_eq!(
-            of("[True, 'True', ~, null, '', nan, .5, 1e3]"),
-            "[true True ~ ~  nan 0.5 1000]"
-        );
-        assert_eq!(of("[!!str 1.10, 0x, 0xg, '0x10', 0x-1]"), "[1.10 0x 0xg 0x10 0x-1]");
+    fn texts_and_documents() {
         assert_eq!(of("a: |\n  one\n  two\nb: >-\n  one\n  two\n"), "{a=one\ntwo\n b=one two}");
         assert_eq!(
             (of(""), of("# nothing\n"), of("a: 1\n---\nb: 2\n")),
@@ -392,6 +386,12 @@ mod tests {
         let said = refused(&bomb);
         assert!(said.contains("it is an alias bomb: with the alias *a4 its aliases"), "{said}");
         assert!(said.starts_with("6:"), "{said}");
+        let long =
+            format!("text: &text {}\nmany:\n{}", "x".repeat(500_000), "- *text\n".repeat(50_000));
+        let said = refused(&long);
+        assert!(said.contains("alias bomb: with the alias *text"), "{said}");
+        let deep = format!("? {}\n: [{}]\n", "k".repeat(500_000), "1, ".repeat(100_000));
+        assert!(refused(&deep).contains("with all its paths"), "{}", refused(&deep));
         let mut chain = "a0: &a0 [x]\n".to_owned();
         for level in 1..1_000 {
             chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);

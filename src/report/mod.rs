@@ -2,14 +2,17 @@
 //!
 //! The room knows numbers and texts. It must not know how they come about.
 
+mod counting;
 mod inventory;
 mod outcome;
+pub mod page;
 mod progress;
 mod speak;
 mod summary;
 mod text;
 mod usage;
 
+pub use counting::Counting;
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
 pub use outcome::{BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;

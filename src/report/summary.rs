@@ -362,7 +362,7 @@ fn escape(text: &str, limit: usize) -> String {
     for c in text.chars().take(limit) {
         match c {
             c if c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | ',') => out.push(c),
-            c if c.is_control() || is_invisible(c) => out.push('\u{FFFD}'),
+            c if c.is_control() || text::is_invisible(c) => out.push('\u{FFFD}'),
             c if c.is_ascii() => {
                 let _ = write!(out, "&#{};", u32::from(c));
             }
@@ -373,10 +373,4 @@ fn escape(text: &str, limit: usize) -> String {
         out.push('…');
     }
     out
-}
-
-/// Characters without a shape of their own, and those that turn the direction of others.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-        | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{E0000}'..='\u{E007F}')
 }

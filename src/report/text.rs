@@ -42,9 +42,10 @@ pub fn age(seconds: i64) -> String {
     }
 }
 
-/// A text from elsewhere on one line, and without orders to a terminal.
+/// A text from elsewhere on one line, without orders to a terminal and without what nobody sees.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let hidden = |c: char| c.is_control() || is_invisible(c);
+    text.chars().map(|c| if hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Rows of columns, one line each: the first `right` columns flush right, the last one as long as it is.
@@ -105,6 +106,14 @@ pub fn plural(count: u64, noun: &str) -> String {
 pub fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+/// Characters without a shape of their own, and those that turn the direction of others.
+pub(super) fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{AD}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{180B}'..='\u{180F}'
+        | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}'
+        | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
+        | '\u{E0000}'..='\u{E0FFF}')
 }
 
 #[cfg(test)]

@@ -38,6 +38,10 @@ pub struct Head {
     /// Seconds that a job took which began with a miss, from its restore to its save.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_seconds: Option<f64>,
+    /// When the restore of the job that saved it had ended, RFC 3339 in UTC, if the save saw what of that was
+    /// read since. An item is used before this moment exactly if it was restored by then and not read after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched_since: Option<String>,
     /// Profiles of whoever saved it, as far as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<ProfileFacts>,

@@ -3,6 +3,7 @@
 //! The room owns every fact about Nix and Guix on disk. It must not know backends or keys, and it
 //! never starts or stops a daemon.
 
+mod blame;
 mod closure;
 mod completeness;
 mod database;
@@ -21,6 +22,7 @@ mod selection;
 mod staging;
 mod writable;
 
+pub use blame::Blame;
 pub use closure::{Choice, References, Skipped, choose};
 pub use completeness::{Completeness, Contents, ItemPattern};
 pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};

@@ -20,6 +20,7 @@
 
 pub mod act;
 pub mod azurite;
+pub mod browser;
 pub mod cache;
 pub mod cache_service;
 mod client;
@@ -29,6 +30,7 @@ mod flavour;
 pub mod forge;
 pub mod gate;
 pub mod golden;
+pub mod history;
 mod invocation;
 pub mod job;
 mod judge;
@@ -42,6 +44,7 @@ pub mod runs;
 mod scratch;
 pub mod tls_front;
 mod tree;
+pub mod workflows;
 mod world;
 
 pub use cache::{Fixture, Role};

@@ -1,40 +1,52 @@
 //! Conditions on an output that is never set, so that what they guard never happens, or always does.
 //! Source: actions/cache `action.yml`, whose only output is `cache-hit`, and `restore/action.yml`.
 
-use super::super::workflow::{Job, Workflow};
-use super::{Found, Level};
+use super::super::workflow::{Job, Text};
+use super::edit::Lines;
+use super::found::Found;
+use super::{Scene, rules};
 
-pub fn check(workflow: &Workflow) -> Vec<Found> {
-    workflow.jobs.iter().flat_map(check_job).collect()
+pub fn check(scene: &Scene) -> Vec<Found> {
+    scene.workflow.jobs.iter().flat_map(|job| check_job(scene, job)).collect()
 }
 
-fn check_job(job: &Job) -> Vec<Found> {
+fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
     let mut found = Vec::new();
     for step in &job.steps {
-        for (_, text) in step.fields.iter() {
+        for (name, text) in step.fields.iter() {
             for (at, id, output) in outputs(&text.text) {
-                let meant = job.steps.iter().find(|step| {
-                    step.fields.get("id").is_some_and(|text| text.text.eq_ignore_ascii_case(id))
-                });
+                let meant = job.steps.iter().find(|step| step.text("id").eq_ignore_ascii_case(id));
                 let Some(action) = meant.and_then(|step| step.action()) else { continue };
-                if action == "actions/cache"
-                    && output.starts_with("cache-")
-                    && output != "cache-hit"
+                if action != "actions/cache"
+                    || !output.starts_with("cache-")
+                    || output == "cache-hit"
                 {
-                    found.push((
-                        text.line_at(at),
-                        Level::Error,
-                        format!(
-                            "`steps.{id}.outputs.{output}` is always empty: actions/cache sets \
-                             `cache-hit` only, so a restore that this guards never runs"
-                        ),
-                        "use actions/cache/restore, which sets it, or `uses: …/storecache`".into(),
-                    ));
+                    continue;
                 }
+                let message = format!(
+                    "`steps.{id}.outputs.{output}` is always empty: actions/cache sets `cache-hit` only, \
+                     so a restore that this guards never runs"
+                );
+                let line = text.line_at(at);
+                let lines = if name == "if" { asked_anew(scene, text, line, output) } else { None };
+                found.push(
+                    Found::error(rules::GUARD, line, message)
+                        .at(format!("steps.{id}"))
+                        .fix("use actions/cache/restore, which sets it, or `uses: …/storecache`")
+                        .lines(lines)
+                        .example(format!("- id: {id}\n  uses: actions/cache/restore@v4")),
+                );
             }
         }
     }
     found
+}
+
+/// The same question asked of `cache-hit`, which is empty when nothing was found, and else tells whether
+/// it was the exact key. Source: actions/cache `action.yml` and `src/restoreImpl.ts`.
+fn asked_anew(scene: &Scene, text: &Text, line: usize, output: &str) -> Option<Lines> {
+    let asks = output == "cache-matched-key" && text.text.replace('"', "'").contains("!= ''");
+    asks.then(|| scene.page.swap(&[(line, output, "cache-hit")])).flatten()
 }
 
 /// Where a text names an output of a step: offset, id and output.

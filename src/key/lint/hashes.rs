@@ -1,28 +1,20 @@
 //! Hashes over no file: `hashFiles` then is empty, the key is the same for ever, and a store is saved
 //! once and never again.
 
-use super::super::workflow::{Job, Step, Workflow};
-use super::{Found, Level};
+use super::super::workflow::{Job, Step};
+use super::found::Found;
+use super::{Level, Scene, rules};
 use globset::GlobBuilder;
 use std::path::{Path, PathBuf};
 
-/// More files than this are not looked through: the check then says nothing.
-const MOST_FILES: usize = 200_000;
-
-pub fn check(workflow: &Workflow, tree: &Path) -> Vec<Found> {
-    let steps = || workflow.jobs.iter().flat_map(|job| &job.steps);
+pub fn check(scene: &Scene) -> Vec<Found> {
+    let steps = || scene.workflow.jobs.iter().flat_map(|job| &job.steps);
     let any = steps().any(|step| step.fields.iter().any(|(_, text)| !calls(&text.text).is_empty()));
-    if !any {
-        return Vec::new();
-    }
-    let mut files = Vec::new();
-    if !list(tree, Path::new(""), &mut files) {
-        return Vec::new();
-    }
-    workflow.jobs.iter().flat_map(|job| check_job(job, &files)).collect()
+    let Some(files) = any.then(|| scene.files.list()).flatten() else { return Vec::new() };
+    scene.workflow.jobs.iter().flat_map(|job| check_job(scene, job, files)).collect()
 }
 
-fn check_job(job: &Job, files: &[PathBuf]) -> Vec<Found> {
+fn check_job(scene: &Scene, job: &Job, files: &[PathBuf]) -> Vec<Found> {
     let mut found = Vec::new();
     for (at, step) in job.steps.iter().enumerate() {
         let before = &job.steps[..at];
@@ -30,9 +22,9 @@ fn check_job(job: &Job, files: &[PathBuf]) -> Vec<Found> {
         let given = |name: &str| name.starts_with("with.") || name.starts_with("env.");
         for (_, text) in step.fields.iter().filter(|(name, _)| given(name)) {
             for Call { offset, patterns } in calls(&text.text) {
-                if let Some((level, message, fix)) = judge(&patterns, before, files) {
-                    found.push((text.line_at(offset), level, message, fix));
-                }
+                let line = text.line_at(offset);
+                let Some(one) = judge(scene, line, &patterns, before, files) else { continue };
+                found.push(one.at("hashFiles"));
             }
         }
     }
@@ -41,11 +33,17 @@ fn check_job(job: &Job, files: &[PathBuf]) -> Vec<Found> {
 
 /// What is wrong with the patterns of a call after the steps `before`, if anything is.
 fn judge(
+    scene: &Scene,
+    line: usize,
     patterns: &[String],
     before: &[Step],
     files: &[PathBuf],
-) -> Option<(Level, String, String)> {
+) -> Option<Found> {
     let shown = patterns.join("', '");
+    let found = |level, message: String| match level {
+        Level::Error => Found::error(rules::EMPTY_HASH, line, message),
+        Level::Warning => Found::warning(rules::EMPTY_HASH, line, message),
+    };
     let checkouts: Vec<&Step> =
         before.iter().filter(|step| step.action() == Some("actions/checkout")).collect();
     // Files of other repositories, or of a place that an expression names, are not known here.
@@ -57,13 +55,13 @@ fn judge(
         return None;
     }
     let made_before = before.iter().any(|step| step.fields.get("run").is_some());
+    // A step may have made the file.
+    let level = if made_before { Level::Warning } else { Level::Error };
     if checkouts.is_empty() {
-        let level = if made_before { Level::Warning } else { Level::Error };
-        return Some((
-            level,
-            format!("hashFiles('{shown}') is empty: nothing is checked out before this step"),
-            "put actions/checkout before it".into(),
-        ));
+        let message =
+            format!("hashFiles('{shown}') is empty: nothing is checked out before this step");
+        let example = "- uses: actions/checkout@v4";
+        return Some(found(level, message).fix("put actions/checkout before it").example(example));
     }
     let places: Vec<&str> =
         checkouts.iter().map(|step| checkout_path(step).unwrap_or_default()).collect();
@@ -76,22 +74,35 @@ fn judge(
     }
     let inside = places.iter().find(|place| !place.is_empty());
     if let Some(place) = inside.filter(|_| matches("")) {
-        return Some((
-            Level::Error,
-            format!(
-                "hashFiles('{shown}') matches no file and is empty, so the key never changes: the \
-                 checkout is in {place}"
-            ),
-            format!("write hashFiles('{place}/{}')", patterns.first().map_or("", |p| p)),
-        ));
+        let swaps: Vec<(String, String)> = patterns.iter().map(|it| below(place, it)).collect();
+        let swaps: Vec<_> = swaps.iter().map(|(old, new)| (line, &**old, &**new)).collect();
+        let first = patterns.first().map_or("", |it| it);
+        let message = format!(
+            "hashFiles('{shown}') matches no file and is empty, so the key never changes: the \
+             checkout is in {place}"
+        );
+        return Some(
+            found(Level::Error, message)
+                .fix(format!("write hashFiles('{place}/{first}')"))
+                .lines(scene.page.swap(&swaps)),
+        );
     }
-    // A step may have made the file.
-    let level = if made_before { Level::Warning } else { Level::Error };
-    Some((
-        level,
-        format!("hashFiles('{shown}') matches no file of this work tree, and is empty then"),
-        "correct the pattern, or leave it out".into(),
-    ))
+    let message =
+        format!("hashFiles('{shown}') matches no file of this work tree, and is empty then");
+    Some(
+        found(level, message)
+            .fix("correct the pattern, or leave it out")
+            .example("${{ hashFiles('**/flake.lock') }}"),
+    )
+}
+
+/// A pattern in its quotes, and the same for a checkout in `place`.
+fn below(place: &str, pattern: &str) -> (String, String) {
+    let (sign, bare) = match pattern.strip_prefix('!') {
+        Some(bare) => ("!", bare),
+        None => ("", pattern),
+    };
+    (format!("'{pattern}'"), format!("'{sign}{place}/{}'", bare.trim_start_matches("./")))
 }
 
 /// Where a checkout goes below the workspace, without dots at its ends.
@@ -171,28 +182,6 @@ fn literals(mut rest: &str) -> Option<Vec<String>> {
             None => return rest.starts_with(')').then_some(patterns),
         }
     }
-}
-
-/// Lists the files of a work tree, but those of git; false when there are too many or when one cannot
-/// be read.
-fn list(tree: &Path, below: &Path, files: &mut Vec<PathBuf>) -> bool {
-    let Ok(entries) = tree.join(below).read_dir() else { return false };
-    for entry in entries {
-        let Ok(entry) = entry else { return false };
-        let path = below.join(entry.file_name());
-        let Ok(kind) = entry.file_type() else { return false };
-        if kind.is_dir() {
-            if entry.file_name() != ".git" && !list(tree, &path, files) {
-                return false;
-            }
-        } else {
-            files.push(path);
-        }
-        if files.len() > MOST_FILES {
-            return false;
-        }
-    }
-    true
 }
 
 #[cfg(test)]

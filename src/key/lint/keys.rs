@@ -1,8 +1,11 @@
 //! Keys of one's own without what a store depends on. A cache entry is not told apart by architecture,
 //! and a database of a newer version is of no use to an older one.
 
-use super::super::workflow::{Fields, Workflow};
-use super::{Found, Level, caches};
+use super::super::workflow::{Job, Step, Text};
+use super::edit::{Lines, Page};
+use super::found::Found;
+use super::matrix::{self, System};
+use super::{Scene, caches, changes, rules};
 
 /// What names an architecture, in lower case.
 const ARCHITECTURES: [&str; 11] = [
@@ -22,45 +25,142 @@ const ARCHITECTURES: [&str; 11] = [
 /// Contexts whose values the file does not tell.
 const UNKNOWN: [&str; 7] = ["env.", "vars.", "inputs.", "steps.", "needs.", "matrix.", "fromjson("];
 
-pub fn check(workflow: &Workflow) -> Vec<Found> {
+pub fn check(scene: &Scene) -> Vec<Found> {
     let mut found = Vec::new();
-    for job in &workflow.jobs {
-        for step in job.steps.iter().filter(|step| caches::of_a_store(step)) {
-            let Some(key) = caches::key(step) else { continue };
-            let text = resolve(&key.text, &[&step.fields, &job.env, &workflow.env]).to_lowercase();
-            if expressions(&text).any(|expression| UNKNOWN.iter().any(|it| expression.contains(it)))
-            {
-                continue;
-            }
-            if !ARCHITECTURES.iter().any(|name| text.contains(name)) {
-                found.push((
-                    key.line,
-                    Level::Warning,
-                    "the key has no architecture: a runner of another one finds this entry, and can \
-                     not use it"
-                        .into(),
-                    "put ${{ runner.arch }} into the key, or leave `key` to storecache".into(),
-                ));
-            }
-            if !has_version(&text) {
-                found.push((
-                    key.line,
-                    Level::Warning,
-                    "the key has no version of Nix or Guix, so an upgrade goes on with the entries of \
-                     the old one"
-                        .into(),
-                    "put the version into the key, or leave `key` to storecache".into(),
-                ));
+    for job in &scene.workflow.jobs {
+        for step in caches::in_job(job) {
+            if let Some(key) = caches::key(step) {
+                found.extend(check_key(scene, job, step, key));
             }
         }
     }
     found
 }
 
-/// Puts the literal values of `env` in their places.
-fn resolve(key: &str, environments: &[&Fields]) -> String {
+fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
+    let mut found = Vec::new();
+    let text = resolved(scene, job, step, &key.text);
+    let unknown =
+        expressions(&text).any(|expression| UNKNOWN.iter().any(|it| expression.contains(it)));
+    let in_front = || in_front(scene.page, step, "${{ runner.os }}-${{ runner.arch }}-");
+    match systems(scene, job, step, key) {
+        Systems::Mixed(one, other) => found.push(
+            Found::error(
+                rules::KEY_SYSTEM,
+                key.line,
+                format!(
+                    "{one} and {other} save under one key: the store of the one is restored on the \
+                     other, and is of no use there"
+                ),
+            )
+            .of(key)
+            .fix("put ${{ runner.os }} and ${{ runner.arch }} into the key, or leave `key` to storecache")
+            .lines(in_front())
+            .example("key: ${{ runner.os }}-${{ runner.arch }}-…"),
+        ),
+        Systems::Unknown
+            if !unknown && !ARCHITECTURES.iter().any(|name| text.contains(name)) =>
+        {
+            let swaps = self::in_front(scene.page, step, "${{ runner.arch }}-");
+            found.push(
+                Found::warning(
+                    rules::KEY_SYSTEM,
+                    key.line,
+                    "the key has no architecture: a runner of another one finds this entry, and can \
+                     not use it",
+                )
+                .of(key)
+                .fix("put ${{ runner.arch }} into the key, or leave `key` to storecache")
+                .lines(swaps)
+                .example("key: ${{ runner.arch }}-…"),
+            );
+        }
+        _ => {}
+    }
+    let fixed = changes::is_fixed(&text) && !caches::ours(step);
+    if !unknown && !has_version(&text) && !caches::is_plain(step) && !fixed {
+        let name = version_variable(scene, job);
+        let lines = name
+            .as_ref()
+            .and_then(|it| self::in_front(scene.page, step, &format!("${{{{ env.{it} }}}}-")));
+        found.push(
+            Found::warning(
+                rules::KEY_VERSION,
+                key.line,
+                "the key has no version of Nix or Guix, so an upgrade goes on with the entries of \
+                 the old one",
+            )
+            .of(key)
+            .fix("put the version into the key, or leave `key` to storecache")
+            .lines(lines)
+            .example("key: nix-2.30.1-…"),
+        );
+    }
+    found
+}
+
+enum Systems {
+    /// Two of them have one key.
+    Mixed(System, System),
+    /// Jobs of several systems have keys of their own.
+    Apart,
+    Unknown,
+}
+
+/// Whether the jobs of a matrix that run on several systems have keys of their own.
+fn systems(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Systems {
+    let Some(jobs) = matrix::jobs(job) else { return Systems::Unknown };
+    let environments = matrix::environments(scene.workflow, job, step);
+    let mut known: Vec<(System, String)> = Vec::new();
+    let mut apart = false;
+    for values in &jobs {
+        let Some(system) = matrix::system_of(job, values) else { return Systems::Unknown };
+        let Some(text) = matrix::resolve(&key.text, values, Some(system), &environments) else {
+            return Systems::Unknown;
+        };
+        for (other, same) in &known {
+            if *other != system && *same == text {
+                return Systems::Mixed(*other, system);
+            }
+            apart |= *other != system;
+        }
+        known.push((system, text));
+    }
+    if apart { Systems::Apart } else { Systems::Unknown }
+}
+
+/// A variable of the workflow that holds the version.
+fn version_variable(scene: &Scene, job: &Job) -> Option<String> {
+    let all = job.env.iter().chain(scene.workflow.env.iter());
+    let named = |name: &str| {
+        let name = name.to_uppercase();
+        name.contains("VERSION") && (name.contains("NIX") || name.contains("GUIX"))
+    };
+    let mut named = all.filter(|(name, value)| named(name) && has_version(&value.text));
+    named.next().map(|(name, _)| name.to_owned())
+}
+
+/// Puts a text in front of the key and of its prefixes, so that these still are prefixes.
+pub fn in_front(page: &Page, step: &Step, text: &str) -> Option<Lines> {
+    let key = caches::key(step)?;
+    let first = key.text.trim().to_owned();
+    let all: Vec<(usize, String)> = [(key.line, first)]
+        .into_iter()
+        .chain(caches::restore_keys(step).into_iter().map(|(line, key)| (line, key.to_owned())))
+        .collect();
+    let new: Vec<String> = all.iter().map(|(_, old)| format!("{text}{old}")).collect();
+    let swaps: Vec<_> = all
+        .iter()
+        .zip(&new)
+        .map(|((line, old), new)| (*line, old.as_str(), new.as_str()))
+        .collect();
+    page.swap(&swaps)
+}
+
+/// A key in lower case with the literal values of `env` in their places.
+pub fn resolved(scene: &Scene, job: &Job, step: &Step, key: &str) -> String {
     let mut text = key.to_owned();
-    for fields in environments {
+    for fields in matrix::environments(scene.workflow, job, step) {
         for (name, value) in fields.iter().filter(|(_, value)| !value.text.contains("${{")) {
             let name = name.strip_prefix("env.").unwrap_or(name);
             for spelling in [format!("${{{{ env.{name} }}}}"), format!("${{{{env.{name}}}}}")] {
@@ -68,27 +168,28 @@ fn resolve(key: &str, environments: &[&Fields]) -> String {
             }
         }
     }
-    text
+    text.to_lowercase()
 }
 
 /// What is between `${{` and `}}`.
-fn expressions(text: &str) -> impl Iterator<Item = &str> {
+pub fn expressions(text: &str) -> impl Iterator<Item = &str> {
     text.split("${{").skip(1).map(|rest| rest.split("}}").next().unwrap_or(rest))
 }
 
+/// What is not.
+pub fn literal(text: &str) -> String {
+    let parts = text.split("${{").enumerate().map(|(at, part)| match at {
+        0 => part,
+        _ => part.split_once("}}").map_or("", |(_, rest)| rest),
+    });
+    parts.collect()
+}
+
 /// Two numbers with a dot between them outside of expressions, or the word.
-fn has_version(text: &str) -> bool {
-    let outside: String = text
-        .split("${{")
-        .enumerate()
-        .map(|(at, part)| match at {
-            0 => part,
-            _ => part.split_once("}}").map_or("", |(_, rest)| rest),
-        })
-        .collect();
-    let bytes = outside.as_bytes();
+pub fn has_version(text: &str) -> bool {
+    let outside = literal(text);
     let dotted = |w: &[u8]| w[0].is_ascii_digit() && w[1] == b'.' && w[2].is_ascii_digit();
-    bytes.windows(3).any(dotted) || text.contains("version")
+    outside.as_bytes().windows(3).any(dotted) || text.contains("version")
 }
 
 #[cfg(test)]

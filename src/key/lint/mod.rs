@@ -1,19 +1,44 @@
 //! Mistakes in workflows that make a cache of a store useless, found before it runs.
 //!
-//! One file for each kind of mistake. What cannot be known from the file is not held against it.
+//! One file for each kind of mistake; `rules.rs` names them all. What cannot be known from the file is not
+//! held against it. A correction is offered only where it was tried: the corrected file was read again, and
+//! the mistake was gone.
 
 mod caches;
+mod changes;
+mod containers;
+mod daemons;
+mod edit;
+mod files;
+mod found;
 mod guards;
 mod hashes;
 mod keys;
+mod limits;
+mod matrix;
+mod ours;
+mod owners;
+mod paths;
+mod pins;
 mod recipe;
+mod rules;
+mod saves;
 mod seeds;
+mod shell;
+mod stores;
+
+pub use edit::Lines;
+pub use rules::{RULES, Rule};
 
 pub(super) use caches::{is_ours, of_a_store};
 
 use super::workflow::{NotAWorkflow, Workflow};
+use edit::Page;
+use files::Files;
+use found::Found;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// A mistake and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,12 +46,18 @@ pub struct Finding {
     pub file: PathBuf,
     /// From 1.
     pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
     pub level: Level,
-    /// A word for the kind of mistake.
+    /// The [`Rule`] by its name.
     pub rule: &'static str,
     pub message: String,
-    /// What mends it.
+    /// What mends it, in words.
     pub fix: String,
+    /// The corrected lines, where they can be told.
+    pub lines: Option<Lines>,
+    /// What to write like, where they cannot.
+    pub example: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -55,40 +86,198 @@ pub struct Source {
     pub text: String,
 }
 
-/// A finding before it has a file.
-type Found = (usize, Level, String, String);
+/// What is known besides the files.
+#[derive(Debug, Clone, Default)]
+pub struct Knowledge {
+    /// What is on the default branch is told better where its name is known.
+    pub default_branch: Option<String>,
+    /// The inputs of our own step.
+    pub inputs: Vec<&'static str>,
+}
 
-/// Looks at workflows together: one may fill the cache that another one reads. What is on the default
-/// branch is told better where its name is known.
-pub fn lint(sources: &[Source], default_branch: Option<&str>) -> Vec<Finding> {
+/// What a rule may look at.
+pub(crate) struct Scene<'a> {
+    workflow: &'a Workflow,
+    page: &'a Page<'a>,
+    /// All workflows, this one too: one may fill the cache that another one reads.
+    all: &'a [&'a Workflow],
+    files: &'a Files,
+    knowledge: &'a Knowledge,
+}
+
+/// Bytes of corrected workflows that are read again at most, so that a large file with a thousand
+/// mistakes does not take its time a thousand times.
+const TRIED: usize = 4 << 20;
+
+/// Looks at workflows together. Findings are sorted by file and line.
+pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut workflows = Vec::new();
+    let mut trees: BTreeMap<_, Files> = BTreeMap::new();
     for source in sources {
+        trees.entry(&source.tree).or_insert_with(|| Files::new(&source.tree));
         match Workflow::parse(&source.text) {
             Ok(workflow) => workflows.push((source, workflow)),
-            Err(e) => {
-                let line = e.downcast_ref::<NotAWorkflow>().map_or(1, |error| error.line);
-                let fix = "mend the file".to_owned();
-                let found = (line, Level::Error, format!("{e:#}"), fix);
-                findings.push(finding(&source.file, "unreadable", found));
-            }
+            Err(e) => findings.push(unreadable(source, &e)),
         }
     }
+    let all: Vec<&Workflow> = workflows.iter().map(|(_, workflow)| workflow).collect();
+    let mut left = TRIED;
     for (source, workflow) in &workflows {
-        let others = workflows.iter().map(|(_, other)| other);
-        let mut add = |rule, found: Vec<Found>| {
-            findings.extend(found.into_iter().map(|found| finding(&source.file, rule, found)));
-        };
-        add("empty-hash", hashes::check(workflow, &source.tree));
-        add("unseeded", seeds::check(workflow, others, default_branch));
-        add("key", keys::check(workflow));
-        add("guard", guards::check(workflow));
-        add("tar", recipe::check(workflow));
+        let page = Page::new(&source.text);
+        let files = &trees[&source.tree];
+        let scene = Scene { workflow, page: &page, all: &all, files, knowledge };
+        let found = check(&scene);
+        for one in &found {
+            let tried = one.lines.as_ref().filter(|lines| {
+                left = left.saturating_sub(source.text.len().max(1));
+                left > 0 && mends(lines, one, &found, &scene, &source.text)
+            });
+            findings.push(one.finding(source, &page, tried.cloned()));
+        }
     }
-    findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    let place = |it: &Finding| (it.file.clone(), it.line, it.column);
+    findings.sort_by_key(place);
     findings
 }
 
-fn finding(file: &Path, rule: &'static str, (line, level, message, fix): Found) -> Finding {
-    Finding { file: file.to_owned(), line, level, rule, message, fix }
+/// All that is wrong with one workflow.
+fn check(scene: &Scene) -> Vec<Found> {
+    let rules = [
+        hashes::check,
+        seeds::check,
+        keys::check,
+        changes::check,
+        limits::check,
+        matrix::check,
+        paths::check,
+        stores::check,
+        saves::check,
+        guards::check,
+        recipe::check,
+        daemons::check,
+        owners::check,
+        containers::check,
+        pins::check,
+        ours::check,
+    ];
+    rules.iter().flat_map(|rule| rule(scene)).collect()
+}
+
+/// Whether the corrected workflow can be read and the mistake is gone, without an error in its place.
+fn mends(lines: &Lines, one: &Found, found: &[Found], scene: &Scene, source: &str) -> bool {
+    let Some(text) = lines.apply(source) else { return false };
+    let Ok(workflow) = Workflow::parse(&text) else { return false };
+    let page = Page::new(&text);
+    let is_this = |it: &Workflow| std::ptr::eq(it, scene.workflow);
+    let all = scene.all.iter().map(|it| if is_this(it) { &workflow } else { *it });
+    let all: Vec<&Workflow> = all.collect();
+    let Scene { files, knowledge, .. } = *scene;
+    let now = check(&Scene { workflow: &workflow, page: &page, all: &all, files, knowledge });
+    let same = |found: &[Found]| found.iter().filter(|it| it.rule == one.rule).count();
+    let errors = |found: &[Found]| found.iter().filter(|it| it.level == Level::Error).count();
+    same(&now) < same(found) && errors(&now) <= errors(found)
+}
+
+fn unreadable(source: &Source, error: &anyhow::Error) -> Finding {
+    let (line, column) = error
+        .downcast_ref::<NotAWorkflow>()
+        .map_or((1, 1), |error| (error.line.max(1), error.column.max(1)));
+    Finding {
+        file: source.file.clone(),
+        line,
+        column,
+        level: Level::Error,
+        rule: rules::UNREADABLE,
+        message: format!("{error:#}"),
+        fix: "mend the file: GitHub does not run it either".into(),
+        lines: None,
+        example: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::Path;
+
+    /// The workflows of the integration tests.
+    fn shapes() -> Vec<String> {
+        let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
+        let mut files: Vec<_> =
+            shapes.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
+    }
+
+    /// A part of a text that is put in the place of another part.
+    #[derive(Debug, Clone)]
+    struct Change {
+        from: prop::sample::Index,
+        length: usize,
+        text: String,
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let odd = "[-:{}\\[\\]|>&*!'\"#$ \n\r\t,/.=é漢]{0,4}";
+        let words = prop::sample::select(vec![
+            "${{ matrix.os }}",
+            "uses:",
+            "run: |",
+            "if: always()",
+            "\n",
+            "key:",
+            "- ",
+            "*it",
+            "&it ",
+            "<<: ",
+            "with:",
+            "sudo tar -x",
+            "on:",
+            "jobs:",
+            "container:",
+            "guix pull",
+        ]);
+        let text = prop_oneof![odd.prop_map(|it| it), words.prop_map(str::to_owned)];
+        (any::<prop::sample::Index>(), 0usize..40, text).prop_map(|(from, length, text)| Change {
+            from,
+            length,
+            text,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+        #[test]
+        fn whatever_a_file_holds_findings_are_in_it_and_corrections_can_be_read(
+            shape in any::<prop::sample::Index>(),
+            changes in prop::collection::vec(change(), 0..6),
+            windows in any::<bool>(),
+        ) {
+            let shapes = shapes();
+            let mut text: Vec<char> = shape.get(&shapes).chars().collect();
+            for Change { from, length, text: new } in changes {
+                let from = from.index(text.len() + 1);
+                let to = (from + length).min(text.len());
+                text.splice(from..to, new.chars());
+            }
+            let mut text: String = text.into_iter().collect();
+            if windows {
+                text = text.replace('\n', "\r\n");
+            }
+            let tree = tempfile::tempdir().unwrap();
+            let file = PathBuf::from("ci.yml");
+            let source = Source { file, tree: tree.path().to_owned(), text };
+            let knowledge = Knowledge { default_branch: None, inputs: vec!["store", "key", "keep"] };
+            for finding in lint(std::slice::from_ref(&source), &knowledge) {
+                prop_assert!(finding.line >= 1 && finding.column >= 1);
+                prop_assert!(RULES.iter().any(|rule| rule.name == finding.rule));
+                if let Some(lines) = finding.lines {
+                    let mended = lines.apply(&source.text).unwrap();
+                    prop_assert!(Workflow::parse(&mended).is_ok());
+                }
+            }
+        }
+    }
 }

@@ -1,10 +1,15 @@
 //! The recipe that storecache replaces: two `sudo tar` steps over a store and its database.
 
-use super::super::workflow::{Step, Text, Workflow};
-use super::{Found, Level};
+use super::super::workflow::Job;
+use super::found::Found;
+use super::shell::{self, Command};
+use super::{Level, Scene, rules};
 
 /// What is part of a store, as archives and shells name it.
 const STORES: [&str; 4] = ["gnu/store", "nix/store", "var/guix", "nix/var"];
+
+/// Where databases are.
+const DATABASES: [&str; 2] = ["var/guix/db", "nix/var/nix/db"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -12,76 +17,218 @@ enum Way {
     Extract,
 }
 
-pub fn check(workflow: &Workflow) -> Vec<Found> {
+/// What the commands of a job have done before one of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    /// The daemon is stopped.
+    stopped: bool,
+    /// The store is mounted so that it can be written.
+    writable: bool,
+    /// The log beside the database is gone.
+    no_log: bool,
+    /// There is a copy of the database that is whole.
+    frozen: bool,
+}
+
+pub fn check(scene: &Scene) -> Vec<Found> {
+    scene.workflow.jobs.iter().flat_map(|job| check_job(scene, job)).collect()
+}
+
+fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
+    let is_root = job.node.get("container").is_some();
+    let commands: Vec<Command> = job.steps.iter().flat_map(shell::commands).collect();
+    let runs: Vec<Option<Run>> = commands.iter().map(|it| tar_run(it, is_root)).collect();
+    // The one that unpacks need not name the store, as the archive does: an installer's looks the same,
+    // but that nobody here has packed.
+    let packed: Vec<&Run> =
+        runs.iter().flatten().filter(|run| run.way == Way::Create && run.names_a_store).collect();
+    let mut before = Before::default();
     let mut found = Vec::new();
-    for job in &workflow.jobs {
-        let runs: Vec<Run> = job.steps.iter().flat_map(scripts).flat_map(tar_runs).collect();
-        // The one that unpacks need not name the store, as the archive does: an installer's looks the
-        // same, but that nobody here has packed.
-        let packed = |run: &Run| run.way == Way::Create && run.names_a_store;
-        let packed: Vec<_> =
-            runs.iter().filter(|run| packed(run)).map(|run| &run.archive).collect();
-        for run in runs.iter().filter(|run| run.names_a_store || packed.contains(&&run.archive)) {
-            let (what, fix) = match run.way {
-                Way::Create => (
-                    "this copies the database file while the daemon may write to it: rows that are \
-                     in its log alone are lost, or the copy is torn",
-                    "take a snapshot with `storecache save`, which freezes the database",
-                ),
-                Way::Extract => (
-                    "this unpacks over a live store: a log left beside the new database undoes it \
-                     silently, and where the store is mounted read-only tar fails, with the daemon \
-                     left stopped",
-                    "restore with `storecache restore`, which adds rows to the live database, or \
-                     leaves everything as it was",
-                ),
-            };
-            found.push((run.line, Level::Error, what.into(), fix.into()));
+    for (command, run) in commands.iter().zip(&runs) {
+        before.see(command);
+        match run {
+            Some(run) if run.way == Way::Create && run.names_a_store => {
+                let elsewhere = packed.iter().any(|other| other.database);
+                found.extend(creates(scene, command, run, before, elsewhere));
+            }
+            Some(run) if run.way == Way::Extract => {
+                let of = packed.iter().find(|other| other.archive == run.archive);
+                if run.names_a_store || of.is_some() {
+                    let database = of.is_none_or(|it| it.database) || run.database;
+                    found.push(extracts(command, before, database));
+                }
+            }
+            Some(_) => {}
+            None => found.extend(copies(command, before)),
         }
     }
     found
 }
 
-/// What a step runs, also through an action that tries again.
-fn scripts(step: &Step) -> impl Iterator<Item = &Text> {
-    ["run", "with.command"].into_iter().filter_map(|name| step.fields.get(name))
+impl Before {
+    fn see(&mut self, command: &Command) {
+        let text = &command.text;
+        let daemon = text.contains("guix-daemon") || text.contains("nix-daemon");
+        let words = command.words();
+        if daemon && ["stop", "kill", "unload", "bootout"].iter().any(|it| words.contains(it)) {
+            self.stopped = true;
+        }
+        if daemon && ["start", "restart", "load", "bootstrap"].iter().any(|it| words.contains(it)) {
+            self.stopped = false;
+        }
+        let unmounts = text.contains("umount") || text.contains("gnu-store.mount");
+        self.writable |= (text.contains("remount") && text.contains("rw")) || unmounts;
+        let log =
+            text.contains("-wal") || text.contains("db.sqlite-") || text.contains("db.sqlite*");
+        self.no_log |= words.contains(&"rm") && log;
+        self.frozen |= [".backup", "vacuum into", "wal_checkpoint", ".dump"]
+            .iter()
+            .any(|word| text.to_lowercase().contains(word));
+    }
+}
+
+const EXAMPLE: &str = "- uses: OWNER/storecache@v1\n  with:\n    store: guix   # or nix";
+
+fn creates(
+    scene: &Scene,
+    command: &Command,
+    run: &Run,
+    before: Before,
+    elsewhere: bool,
+) -> Option<Found> {
+    let copied = Found::error(
+        rules::TAR,
+        command.line,
+        if run.database {
+            "this copies the database file while the daemon may write to it: rows that are in its log \
+             alone are lost, or the copy is torn"
+        } else {
+            "this packs items without their database: after a restore they are files that no daemon \
+             knows"
+        },
+    );
+    let whole =
+        if run.database { before.stopped || before.frozen } else { elsewhere || before.frozen };
+    if !whole {
+        return Some(
+            copied
+                .at("tar")
+                .fix("take a snapshot with `storecache save`, which freezes the database")
+                .example(EXAMPLE),
+        );
+    }
+    let text = &command.text;
+    let database = DATABASES.iter().find(|database| text.contains(*database));
+    let roots = text.contains("profiles") || text.contains("gcroots");
+    let (Some(database), false) = (database, roots) else { return None };
+    let state = database.trim_end_matches("/db");
+    let line = (command.line..command.line + 20)
+        .find(|line| scene.page.line(*line).is_some_and(|it| it.contains(*database)))?;
+    let slash = if text.contains(&format!("/{database}")) { "/" } else { "" };
+    let old = format!("{slash}{database}");
+    let new = format!("{old} {slash}{state}/profiles {slash}{state}/gcroots");
+    Some(
+        Found::warning(
+            rules::NO_ROOTS,
+            line,
+            "profiles and roots are not in the archive: the next collection of garbage deletes all that \
+             is restored",
+        )
+        .at(*database)
+        .fix("pack profiles and gcroots too; storecache makes roots of its own")
+        .lines(scene.page.swap(&[(line, &old, &new)]))
+        .example(new.clone()),
+    )
+}
+
+fn extracts(command: &Command, before: Before, database: bool) -> Found {
+    let mut parts = Vec::new();
+    if !before.stopped {
+        parts.push("its daemon may have it open");
+    }
+    if database && !before.no_log {
+        parts.push("a log left beside the new database undoes it silently");
+    }
+    if !before.writable {
+        parts.push("where the store is mounted read-only, as that of Guix is, tar fails");
+    }
+    let level = if parts.is_empty() { Level::Warning } else { Level::Error };
+    if database {
+        parts.push("a database in the place of another one loses the rows that only that had");
+    }
+    let found = match level {
+        Level::Error => Found::error,
+        Level::Warning => Found::warning,
+    };
+    let parts =
+        if parts.is_empty() { vec!["no row tells the daemon of these items"] } else { parts };
+    found(
+        rules::TAR,
+        command.line,
+        format!("this unpacks over a live store: {}", parts.join("; ")),
+    )
+    .at("tar")
+    .fix(
+        "restore with `storecache restore`, which adds rows to the live database, or leaves everything \
+         as it was",
+    )
+    .example(EXAMPLE)
+}
+
+/// Copies of a database by other means than tar.
+fn copies(command: &Command, before: Before) -> Option<Found> {
+    let programs = ["cp", "mv", "install", "rsync"];
+    let arguments = programs.iter().find_map(|program| command.arguments(program))?;
+    let is_database = |word: &&str| DATABASES.iter().any(|database| word.contains(database));
+    let (last, others) = arguments.split_last()?;
+    let (message, fix) = if is_database(last) {
+        if before.stopped && before.no_log {
+            return None;
+        }
+        (
+            "this puts a database in the place of a live one: rows that only that had are lost, and a log \
+             left beside it undoes the new one silently",
+            "restore with `storecache restore`, which adds rows to the live database",
+        )
+    } else if others.iter().any(is_database) && !before.stopped && !before.frozen {
+        (
+            "this copies the database file while the daemon may write to it: rows that are in its log \
+             alone are lost, or the copy is torn",
+            "copy it with `sqlite3 FILE \".backup COPY\"`, or save with storecache",
+        )
+    } else {
+        return None;
+    };
+    Some(Found::error(rules::DATABASE, command.line, message).at("db").fix(fix).example(EXAMPLE))
 }
 
 #[derive(Debug)]
 struct Run {
-    line: usize,
     way: Way,
     names_a_store: bool,
+    /// The database is among what it names.
+    database: bool,
     /// Name of the file without its directory; empty for a pipe.
     archive: String,
 }
 
-/// Commands of a script that run tar as root.
-fn tar_runs(script: &Text) -> Vec<Run> {
-    let mut found = Vec::new();
-    let mut lines = script.text.split('\n').enumerate();
-    while let Some((at, first)) = lines.next() {
-        let mut command = first.trim().to_owned();
-        while command.ends_with('\\') {
-            command.pop();
-            command.push_str(lines.next().map_or("", |(_, line)| line.trim()));
-        }
-        if command.starts_with('#') {
-            continue;
-        }
-        let words: Vec<&str> = command.split_whitespace().collect();
-        let tar = words.iter().position(|word| *word == "tar" || word.ends_with("/tar"));
-        let Some(arguments) = tar.filter(|_| words.contains(&"sudo")).map(|at| &words[at + 1..])
-        else {
-            continue;
-        };
-        let Some(way) = way(arguments) else { continue };
-        let names_a_store = STORES.iter().any(|store| command.contains(store))
-            || words.iter().any(|word| matches!(*word, "/nix" | "nix" | "/gnu" | "gnu"));
-        let archive = archive(arguments);
-        found.push(Run { line: script.line + at, way, names_a_store, archive });
+/// A command that runs tar as root.
+fn tar_run(command: &Command, is_root: bool) -> Option<Run> {
+    let words: Vec<&str> = command.text.split_whitespace().collect();
+    let tar = words.iter().position(|word| *word == "tar" || word.ends_with("/tar"))?;
+    if !is_root && !words.contains(&"sudo") {
+        return None;
     }
-    found
+    let arguments = words.get(tar + 1..)?;
+    let way = way(arguments)?;
+    let word =
+        |names: &[&str]| words.iter().any(|word| names.contains(&word.trim_end_matches('/')));
+    let names_a_store = STORES.iter().any(|store| command.text.contains(store))
+        || word(&["/nix", "nix", "/gnu", "gnu"]);
+    let database = DATABASES.iter().any(|database| command.text.contains(database))
+        || word(&["/nix", "nix", "/nix/var", "nix/var", "/nix/var/nix", "nix/var/nix"])
+        || word(&["/var/guix", "var/guix"]);
+    Some(Run { way, names_a_store, database, archive: archive(arguments) })
 }
 
 /// Bundles of one-letter flags: the first word, with or without its dash, and later ones with it.
@@ -106,7 +253,14 @@ fn way(arguments: &[&str]) -> Option<Way> {
     }
 }
 
+/// The name of an archive without its directory.
 fn archive(arguments: &[&str]) -> String {
+    let name = archive_path(arguments);
+    let name = name.rsplit('/').next().unwrap_or_default();
+    if name == "-" { String::new() } else { name.to_owned() }
+}
+
+fn archive_path<'w>(arguments: &[&'w str]) -> &'w str {
     let mut words = arguments.iter().enumerate();
     let file = words.find_map(|(at, word)| match word.strip_prefix("--file") {
         Some("") => arguments.get(at + 1).copied(),
@@ -114,21 +268,30 @@ fn archive(arguments: &[&str]) -> String {
         None if is_bundle(at, word) && word.ends_with('f') => arguments.get(at + 1).copied(),
         None => None,
     });
-    let name = file.unwrap_or("-").trim_matches(['"', '\'']);
-    let name = name.rsplit('/').next().unwrap_or(name);
-    if name == "-" { String::new() } else { name.to_owned() }
+    file.unwrap_or("-").trim_matches(['"', '\''])
+}
+
+/// The directory of an archive that a job packs or unpacks as root.
+pub fn directory(command: &Command) -> Option<&str> {
+    let words: Vec<&str> = command.text.split_whitespace().collect();
+    let tar = words.iter().position(|word| *word == "tar" || word.ends_with("/tar"))?;
+    way(words.get(tar + 1..)?)?;
+    Some(archive_path(words.get(tar + 1..)?).rsplit_once('/')?.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::workflow::Text;
 
     #[test]
     fn tar_is_seen_however_it_is_written() {
         let runs = |text: &str| {
-            let runs = tar_runs(&Text { text: text.into(), line: 1 });
-            let shown = |run: Run| (run.line, run.way, run.names_a_store, run.archive);
-            runs.into_iter().map(shown).collect::<Vec<_>>()
+            let text = Text { text: text.into(), line: 1 };
+            let all = shell::split(&text).into_iter();
+            all.filter_map(|command| tar_run(&command, false).map(|run| (command.line, run)))
+                .map(|(line, run)| (line, run.way, run.names_a_store, run.archive))
+                .collect::<Vec<_>>()
         };
         let (create, extract) = (Way::Create, Way::Extract);
         let piped = "sudo tar --create --zstd \\\n -C / gnu/store | cat >s.tar";

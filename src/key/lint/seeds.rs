@@ -2,57 +2,103 @@
 //! those of the default branch are for all. Source: github/docs, restrictions for accessing a cache.
 
 use super::super::workflow::{Trigger, Workflow};
-use super::{Found, Level, caches};
+use super::super::yaml::Data;
+use super::edit::Lines;
+use super::found::Found;
+use super::{Scene, caches, rules};
 
-/// Triggers that never fill the cache of the default branch. `workflow_dispatch` does when somebody
-/// starts it there by hand, which nobody can rely on; in `pull_request_target` and `issue_comment` the
-/// token may only read (GitHub changelog, 2026-06-26).
-const NEVER: [&str; 7] = [
+/// Events that anybody can trigger, whose token may only read what is on the default branch.
+/// Source: GitHub changelog, 2026-06-26.
+pub const LOW_TRUST: [&str; 4] =
+    ["pull_request_target", "issue_comment", "issues", "discussion_comment"];
+
+/// Triggers that never fill the cache of the default branch, beside those. `workflow_dispatch` does when
+/// somebody starts it there by hand, which nobody can rely on.
+const NEVER: [&str; 6] = [
     "pull_request",
     "pull_request_review",
     "pull_request_review_comment",
-    "pull_request_target",
-    "issue_comment",
     "merge_group",
+    "release",
     "workflow_dispatch",
 ];
 
-pub fn check<'a>(
-    workflow: &Workflow,
-    others: impl Iterator<Item = &'a Workflow> + Clone,
-    default_branch: Option<&str>,
-) -> Vec<Found> {
+pub fn check(scene: &Scene) -> Vec<Found> {
+    let workflow = scene.workflow;
+    let Some(key) = unseeded_key(scene) else { return Vec::new() };
+    let names: Vec<_> = workflow.triggers.iter().map(told).collect();
+    let branch = scene.knowledge.default_branch.as_deref().unwrap_or("main");
+    let which = key.map(|key| format!(" under {key}")).unwrap_or_default();
+    let message = format!(
+        "nothing saves the store{which} on the default branch, as this runs on {} only: what another \
+         branch or a pull request saves, no other one can read",
+        names.join(" and ")
+    );
+    vec![
+        Found::warning(rules::UNSEEDED, workflow.on, message)
+            .at("on")
+            .fix(format!(
+                "add `push: branches: [{branch}]` or a `schedule`, which fill the cache for all branches"
+            ))
+            .lines(seeded(scene, branch))
+            .example(format!("on:\n  push:\n    branches: [{branch}]")),
+    ]
+}
+
+/// Whether nothing fills the cache that a workflow reads.
+pub fn unseeded(scene: &Scene) -> bool {
+    unseeded_key(scene).is_some()
+}
+
+/// The key that nothing saves on the default branch, where a step has one.
+fn unseeded_key<'s>(scene: &'s Scene) -> Option<Option<&'s str>> {
+    let default_branch = scene.knowledge.default_branch.as_deref();
     let may_seed = |workflow: &Workflow| {
         workflow.triggers.iter().any(|trigger| seeds(trigger, default_branch))
     };
-    if may_seed(workflow) {
-        return Vec::new();
+    if may_seed(scene.workflow) {
+        return None;
     }
     let seeded =
-        |key: &Option<&str>| others.clone().any(|other| may_seed(other) && saves(other, key));
-    let unseeded = keys(workflow).find(|key| !seeded(key));
-    let Some(key) = unseeded else { return Vec::new() };
-    let names: Vec<_> = workflow.triggers.iter().map(told).collect();
-    let branch = default_branch.unwrap_or("main");
-    let which = key.map(|key| format!(" under {key}")).unwrap_or_default();
-    vec![(
-        workflow.on,
-        Level::Warning,
-        format!(
-            "nothing saves the store{which} on the default branch, as this runs on {} only: what \
-             another branch or a pull request saves, no other one can read",
-            names.join(" and ")
-        ),
-        format!(
-            "add `push: branches: [{branch}]` or a `schedule`, which fill the cache for all branches"
-        ),
-    )]
+        |key: &Option<&str>| scene.all.iter().any(|other| may_seed(other) && saves(other, key));
+    keys(scene.workflow).find(|key| !seeded(key))
+}
+
+/// The triggers with one that fills the cache.
+fn seeded(scene: &Scene, branch: &str) -> Option<Lines> {
+    let on = scene.workflow.node.pair("on")?;
+    let line = scene.page.line(on.place.line)?;
+    let has_push = scene.workflow.triggers.iter().any(|trigger| trigger.name == "push");
+    let new = if has_push {
+        vec!["schedule:".to_owned(), "  - cron: '23 4 * * 1'".to_owned()]
+    } else {
+        vec!["push:".to_owned(), format!("  branches: [{branch}]")]
+    };
+    match &on.value.data {
+        Data::Mapping(pairs) => {
+            let first = pairs.first()?;
+            let indent = " ".repeat(first.place.column.checked_sub(1)?);
+            let new: Vec<_> = new.iter().map(|line| format!("{indent}{line}")).collect();
+            (first.place.line > on.place.line).then(|| scene.page.before(first.place.line, &new))?
+        }
+        // Written on the line of `on`, as one name or as a list.
+        _ => {
+            let head = &line[..line.find(':')? + 1];
+            let names = scene.workflow.triggers.iter().map(|it| format!("  {}:", it.name));
+            let new = new.iter().map(|line| format!("  {line}"));
+            let lines: Vec<_> = [head.to_owned()].into_iter().chain(new).chain(names).collect();
+            let end = scene.page.end_of(on.place.line, 2);
+            scene.page.put(on.place.line, end, &lines)
+        }
+    }
 }
 
 fn seeds(trigger: &Trigger, default_branch: Option<&str>) -> bool {
     // Of any other trigger the filter is about where it comes from, and not where it runs.
     let of_branch = |branch| trigger.name != "push" || trigger.branches.hold(branch);
-    !NEVER.contains(&trigger.name.as_str())
+    let name = trigger.name.as_str();
+    !NEVER.contains(&name)
+        && !LOW_TRUST.contains(&name)
         && !trigger.only_tags
         && default_branch.is_none_or(of_branch)
 }

@@ -1,6 +1,8 @@
 //! Workflows and actions that are called by path: what they do is part of who calls them.
 
+use super::super::git::normal;
 use super::super::yaml::{Data, Node, Pair};
+use super::job::names_of_steps;
 use super::{Reader, Unreadable, below, sorted};
 use crate::snapshot::Digest;
 use anyhow::Result;
@@ -14,12 +16,8 @@ const DEEPEST: usize = 10;
 /// Calls in all. Two actions that call each other twice make a thousand of ten levels.
 const MOST: usize = 1_000;
 
-/// What is called.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Called {
-    Workflow,
-    Action,
-}
+/// What all files take together when they are written out, each as often as it is called; in bytes.
+const HEAVIEST: u64 = 64 << 20;
 
 /// Parts of an action that people read.
 const OF_ACTION: [&str; 4] = ["name", "description", "author", "branding"];
@@ -29,37 +27,92 @@ const FILES: [&str; 7] =
     ["main", "pre", "post", "image", "entrypoint", "pre-entrypoint", "post-entrypoint"];
 
 impl Reader<'_> {
-    /// `uses: ./path`, and what is there.
-    pub(super) fn call(&mut self, path: &str, uses: &Pair, called: Called) -> Result<()> {
+    /// `uses:` of a job, and the workflow that is there.
+    pub(super) fn call_workflow(&mut self, path: &str, uses: &Pair) -> Result<()> {
         self.all(path, &uses.value);
-        let Some(place) = uses.value.text().and_then(|text| self.local(text)) else {
+        let text = uses.value.text().unwrap_or_default();
+        let Some(file) = self.workflow_at(text) else {
+            self.tell_of_outside(uses);
             return Ok(());
         };
-        let files = match called {
-            Called::Workflow => vec![place.clone()],
-            Called::Action => vec![place.join("action.yml"), place.join("action.yaml")],
+        let here = below(path, "called");
+        let Some(node) = self.enter(&file, &here)? else {
+            self.tell_of_missing(uses);
+            return Ok(());
         };
-        for file in files {
-            let Some(node) = self.enter(&file)? else { continue };
-            let done = match called {
-                Called::Workflow => self.workflow_body(&below(path, "called"), &node),
-                Called::Action => self.action(&below(path, "called"), &place, &node),
-            };
-            self.leave();
-            return done;
-        }
-        let (file, line) = (self.file(), uses.place.line);
-        self.found.notes.push(format!(
-            "{}:{line}: {} is not in {}, so what it does is no part of the key",
-            file.display(),
-            place.display(),
-            self.tree.describe()
-        ));
+        // Shells and checkouts are of the workflow that has them.
+        let shell = self.workflow_shell.take();
+        self.workflow_body(&here, &node)?;
+        self.workflow_shell = shell;
+        self.leave();
         Ok(())
     }
 
-    /// Begins to read a file that is called from the one before.
-    pub(super) fn enter(&mut self, file: &Path) -> Result<Option<Rc<Node>>> {
+    /// `uses:` of a step, and the action that is there.
+    pub(super) fn call_action(&mut self, path: &str, uses: &Pair) -> Result<()> {
+        self.all(path, &uses.value);
+        let places = uses.value.text().and_then(|text| self.actions_at(text)).unwrap_or_default();
+        if places.is_empty() {
+            self.tell_of_outside(uses);
+            return Ok(());
+        }
+        let here = below(path, "called");
+        for place in places {
+            for name in ["action.yml", "action.yaml"] {
+                let file = self.top.join(&place).join(name);
+                let Some(node) = self.enter(&file, &here)? else { continue };
+                // Scripts of actions name their shells.
+                let shell = self.shell.take();
+                self.actions += 1;
+                self.action(&here, &place, &node)?;
+                self.actions -= 1;
+                self.shell = shell;
+                self.leave();
+                return Ok(());
+            }
+        }
+        self.tell_of_missing(uses);
+        Ok(())
+    }
+
+    /// The workflow of this repository that `./like/this` names.
+    pub(super) fn workflow_at(&self, uses: &str) -> Option<PathBuf> {
+        Some(self.top.join(inside(Path::new(""), uses.trim().strip_prefix("./")?)?))
+    }
+
+    /// The places below the top where the action may be that `./like/this` names: steps start where the
+    /// repository is, or in a directory above it.
+    fn actions_at(&self, uses: &str) -> Option<Vec<PathBuf>> {
+        let named = inside(Path::new(""), uses.trim().strip_prefix("./")?)?;
+        let mut places = vec![named.clone()];
+        let checkouts = self.checkouts.iter();
+        places.extend(checkouts.filter_map(|at| named.strip_prefix(at).ok()).map(Path::to_owned));
+        Some(places)
+    }
+
+    fn tell_of_missing(&mut self, uses: &Pair) {
+        let why = format!("is not in {}", self.tree.describe());
+        self.tell(uses, &why);
+    }
+
+    /// Only of what is named by path: all else is where its version says.
+    fn tell_of_outside(&mut self, uses: &Pair) {
+        if uses.value.text().is_some_and(|text| text.trim().starts_with("./")) {
+            self.tell(uses, "leads out of the work tree");
+        }
+    }
+
+    fn tell(&mut self, uses: &Pair, why: &str) {
+        let (file, line) = (self.file(), uses.place.line);
+        let named = uses.value.text().unwrap_or_default().trim();
+        self.found.notes.push(format!(
+            "{}:{line}: {named} {why}, so what it does is no part of the key",
+            file.display()
+        ));
+    }
+
+    /// Begins to read a file that is called from the one before; its values will stand below `path`.
+    pub(super) fn enter(&mut self, file: &Path, path: &str) -> Result<Option<Rc<Node>>> {
         let refuse = |reader: &Self, what: String| {
             Err(Unreadable { file: reader.file(), line: 1, column: 1, what }.into())
         };
@@ -73,16 +126,18 @@ impl Reader<'_> {
         if self.calls > MOST {
             return refuse(self, format!("there are more than {MOST} calls by path"));
         }
-        self.load(file)
+        let Some(node) = self.load(file)? else { return Ok(None) };
+        let path = path.len() + file.as_os_str().len();
+        self.weight = self.weight.saturating_add(node.weight_below(path));
+        if self.weight > HEAVIEST {
+            let what = format!("with all that is called it takes more than {} MiB", HEAVIEST >> 20);
+            return refuse(self, what);
+        }
+        Ok(Some(node))
     }
 
     pub(super) fn leave(&mut self) {
         self.stack.pop();
-    }
-
-    /// Whether the file that is being read is an action.
-    pub(super) fn is_in_action(&self) -> bool {
-        self.file().file_stem().is_some_and(|stem| stem == "action")
     }
 
     fn workflow_body(&mut self, path: &str, top: &Node) -> Result<()> {
@@ -95,35 +150,13 @@ impl Reader<'_> {
     }
 
     /// What a called workflow takes for inputs that nobody sets.
-    fn defaults(&mut self, path: &str, top: &Node) {
+    pub(super) fn defaults(&mut self, path: &str, top: &Node) {
         let inputs = top.get("on").and_then(|on| on.get("workflow_call")?.get("inputs")).cloned();
         for pair in sorted(inputs.iter().flat_map(|inputs| inputs.pairs())) {
             if let Some(default) = pair.value.get("default") {
                 self.all(&below(&below(&below(path, "inputs"), &pair.key), "default"), default);
             }
         }
-    }
-
-    /// One job of a called workflow, when it is the one that runs.
-    pub(super) fn called_job(
-        &mut self,
-        caller: &Node,
-        file: &Path,
-        called: &Node,
-        job: &Node,
-    ) -> Result<()> {
-        for pair in sorted(caller.pairs().iter()) {
-            // Inputs reach it; what else the caller says is about when it runs.
-            if matches!(pair.key.as_str(), "with" | "strategy") {
-                self.all(&below("caller", &pair.key), &pair.value);
-            }
-        }
-        self.stack.push(file.to_owned());
-        self.rest_of_workflow("called", called);
-        self.defaults("called", called);
-        let done = self.job("job", job);
-        self.leave();
-        done
     }
 
     fn action(&mut self, path: &str, place: &Path, top: &Node) -> Result<()> {
@@ -155,29 +188,42 @@ impl Reader<'_> {
     }
 
     fn runs(&mut self, path: &str, place: &Path, runs: &Node) -> Result<()> {
+        let ids = std::mem::replace(&mut self.ids, names_of_steps(runs));
         for pair in sorted(runs.pairs().iter()) {
             let here = below(path, &pair.key);
             match (pair.key.as_str(), &pair.value.data) {
                 ("steps", _) => self.steps(&here, &pair.value)?,
                 (key, Data::Text(name)) if FILES.contains(&key) => {
                     self.all(&here, &pair.value);
-                    self.content(&here, &place.join(name), &pair.value)?;
+                    self.content(&here, inside(place, name), &pair.value)?;
                 }
                 _ => self.all(&here, &pair.value),
             }
         }
+        self.ids = ids;
         Ok(())
     }
 
     /// The content of a file that an action runs, where there is one of this name.
-    fn content(&mut self, path: &str, file: &PathBuf, named: &Node) -> Result<()> {
-        if let Some(content) = self.tree.read(file)? {
-            if !self.found.files.contains(file) {
-                self.found.files.push(file.clone());
+    fn content(&mut self, path: &str, place: Option<PathBuf>, named: &Node) -> Result<()> {
+        let Some(file) = place.map(|place| self.top.join(place)) else { return Ok(()) };
+        let digest = match self.contents.get(&file) {
+            Some(digest) => *digest,
+            None => {
+                let Some(content) = self.tree.read(&file)? else { return Ok(()) };
+                let digest = Digest::of(&content);
+                self.contents.insert(file.clone(), digest);
+                digest
             }
-            let digest = Digest::of(&content).to_string();
-            self.line(&below(path, "content"), &digest, named.place);
-        }
+        };
+        self.take_note(&file);
+        self.line(&below(path, "content"), &digest.to_string(), named.place);
         Ok(())
     }
+}
+
+/// Where a name leads from a place below the top; nothing where that is outside.
+fn inside(place: &Path, name: &str) -> Option<PathBuf> {
+    let name = Path::new(name);
+    name.is_relative().then(|| normal(&place.join(name))).flatten()
 }

@@ -5,7 +5,8 @@ pub fn tidy(text: &str) -> String {
     let mut tidied = String::with_capacity(text.len());
     let mut rest = text.trim_end_matches(['\n', '\r']);
     while let Some((before, after)) = rest.split_once("${{") {
-        let Some((inside, behind)) = after.split_once("}}") else { break };
+        let Some((inside, behind)) = after.split_at_checked(end(after)) else { break };
+        let Some(behind) = behind.strip_prefix("}}") else { break };
         tidied.push_str(before);
         tidied.push_str("${{ ");
         tidied.push_str(inside.trim());
@@ -16,11 +17,45 @@ pub fn tidy(text: &str) -> String {
     tidied
 }
 
+/// Where the braces are that close an expression, or the end of the text. Those in a string do not;
+/// `''` in a string is two strings here, which comes to the same.
+fn end(expression: &str) -> usize {
+    let mut quoted = false;
+    for (at, c) in expression.char_indices() {
+        match c {
+            '\'' => quoted = !quoted,
+            '}' if !quoted && expression[at..].starts_with("}}") => return at,
+            _ => {}
+        }
+    }
+    expression.len()
+}
+
 /// A condition without the braces that it may have, which mean nothing there.
 pub fn bare(condition: &str) -> &str {
     let condition = condition.trim();
-    let inside = condition.strip_prefix("${{").and_then(|rest| rest.strip_suffix("}}"));
-    inside.filter(|inside| !inside.contains("${{")).unwrap_or(condition).trim()
+    let Some(after) = condition.strip_prefix("${{") else { return condition };
+    match after.split_at_checked(end(after)) {
+        Some((inside, "}}")) => inside.trim(),
+        _ => condition,
+    }
+}
+
+/// The names that a text takes from a context, in lower case, as GitHub does not tell cases apart:
+/// `cache` of `steps.cache.outputs.key` or `steps['cache']`.
+pub fn names_of(context: &str, text: &str) -> Vec<String> {
+    let text = text.to_lowercase();
+    let is_of_name = |c: char| c.is_alphanumeric() || "_-".contains(c);
+    let name = |(at, _)| {
+        let rest = text.get(at + context.len()..)?.trim_start();
+        let rest = match rest.strip_prefix('.') {
+            Some(rest) => rest.trim_start(),
+            None => rest.strip_prefix('[')?.trim_start().strip_prefix('\'')?,
+        };
+        let end = rest.find(|c| !is_of_name(c)).unwrap_or(rest.len());
+        Some(rest.get(..end)?.to_owned()).filter(|name| !name.is_empty())
+    };
+    text.match_indices(context).filter_map(name).collect()
 }
 
 #[cfg(test)]
@@ -33,5 +68,21 @@ mod tests {
         assert_eq!(tidy(" ${{ open "), " ${{ open ");
         assert_eq!(bare("${{ always() }}"), bare(" always()"));
         assert_eq!(bare("${{ a }} && ${{ b }}"), "${{ a }} && ${{ b }}");
+    }
+
+    #[test]
+    fn names_of_a_context() {
+        let text = "${{ steps.Cache.outputs.x || steps['b-2'].outcome }} steps. steps[ 'c' ] steps";
+        assert_eq!(names_of("steps", text), ["cache", "b-2", "c"]);
+    }
+
+    #[test]
+    fn braces_in_strings_close_nothing() {
+        let text = "${{ format('a  }}  b', c) }}";
+        assert_eq!(tidy(text), text);
+        assert_ne!(tidy("${{ format('}}') }}"), tidy("${{ format('  }}') }}"));
+        assert_eq!(tidy("${{format('it''s }}')}}"), "${{ format('it''s }}') }}");
+        assert_eq!(bare("${{ contains(a, '}}') }}"), "contains(a, '}}')");
+        assert_eq!(bare("${{ 'a }} b"), "${{ 'a }} b");
     }
 }

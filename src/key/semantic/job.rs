@@ -1,18 +1,24 @@
 //! Jobs and their steps.
 
+use super::super::git::normal;
 use super::super::lint::is_ours;
-use super::super::yaml::{Data, Node};
-use super::{Called, Reader, below, script, sorted};
+use super::super::yaml::{Data, Node, Pair};
+use super::{Reader, below, expression, script, shell_of, sorted};
 use anyhow::Result;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 /// Parts of a job that cannot change what is in a store.
 const OF_JOB: [&str; 4] = ["name", "timeout-minutes", "permissions", "concurrency"];
 
+/// Parts of a job that say whether and when it runs. What it takes of others is named where it is used.
+const WHEN: [&str; 2] = ["if", "needs"];
+
 /// Parts of a strategy that say how fast its jobs run, and not what they are.
 const OF_STRATEGY: [&str; 2] = ["fail-fast", "max-parallel"];
 
-/// Parts of a step that cannot. Who refers to an id has it in a text of its own.
-const OF_STEP: [&str; 3] = ["name", "id", "timeout-minutes"];
+/// Parts of a step that cannot.
+const OF_STEP: [&str; 2] = ["name", "timeout-minutes"];
 
 /// Inputs of actions/checkout that change how it fetches, and not what is in the work tree.
 /// Source: actions/checkout `action.yml`.
@@ -34,38 +40,55 @@ const OF_OURS: [&str; 6] = ["store", "path", "root", "roots", "baseline", "profi
 
 impl Reader<'_> {
     pub(super) fn job(&mut self, path: &str, job: &Node) -> Result<()> {
+        self.ids = names_of_steps(job);
+        self.checkouts = checkouts(job);
+        let shell = shell_of(job).or_else(|| self.workflow_shell.clone());
+        self.shell = shell.or_else(|| on_windows(job).then(|| "pwsh".into()));
         for pair in sorted(job.pairs().iter()) {
             let here = below(path, &pair.key);
             match pair.key.as_str() {
                 key if OF_JOB.contains(&key) => {
                     self.dropped(path, pair, "it does not reach the store");
                 }
-                "runs-on" | "needs" => self.set(&here, &pair.value),
+                key if WHEN.contains(&key) => {
+                    self.dropped(path, pair, "it says when the job runs, and not what it does");
+                }
+                "runs-on" => self.runner(&here, &pair.value),
                 "strategy" => self.strategy(&here, &pair.value),
                 "steps" => self.steps(&here, &pair.value)?,
-                "uses" => self.call(&here, pair, Called::Workflow)?,
-                _ => self.all(&here, &pair.value),
+                "uses" => self.call_workflow(&here, pair)?,
+                _ => self.field(path, pair),
             }
         }
         Ok(())
     }
 
-    fn strategy(&mut self, path: &str, strategy: &Node) {
+    /// A list of one label is as good as the label.
+    fn runner(&mut self, path: &str, labels: &Node) {
+        match labels.elements() {
+            [only] if only.text().is_some_and(|label| !label.contains("${{")) => {
+                self.all(path, only);
+            }
+            _ => self.set(path, labels),
+        }
+    }
+
+    pub(super) fn strategy(&mut self, path: &str, strategy: &Node) {
+        if strategy.text().is_some() {
+            self.all(path, strategy);
+        }
         for pair in sorted(strategy.pairs().iter()) {
             let here = below(path, &pair.key);
-            match pair.key.as_str() {
-                key if OF_STRATEGY.contains(&key) => {
+            match (pair.key.as_str(), &pair.value.data) {
+                (key, _) if OF_STRATEGY.contains(&key) => {
                     self.dropped(path, pair, "it says how fast, and not what");
                 }
-                "matrix" => {
-                    for pair in sorted(pair.value.pairs().iter()) {
+                ("matrix", Data::Mapping(axes)) => {
+                    for pair in sorted(axes.iter()) {
                         self.set(&below(&here, &pair.key), &pair.value);
                     }
-                    if pair.value.text().is_some() {
-                        self.all(&here, &pair.value);
-                    }
                 }
-                _ => self.all(&here, &pair.value),
+                _ => self.field(path, pair),
             }
         }
     }
@@ -84,7 +107,7 @@ impl Reader<'_> {
 
     fn matters(&mut self, step: &Node) -> bool {
         // Below an action that matters, all does.
-        if self.steps.is_empty() || self.stack.len() > 1 && self.is_in_action() {
+        if self.steps.is_empty() || self.actions > 0 {
             return true;
         }
         let text = |key| step.get(key).and_then(|value| value.text());
@@ -109,33 +132,34 @@ impl Reader<'_> {
                 (key, _) if OF_STEP.contains(&key) => {
                     self.dropped(path, pair, "it does not reach the store");
                 }
+                ("id", Data::Text(id)) if !self.ids.contains(&id.to_lowercase()) => {
+                    self.dropped(path, pair, "nothing refers to it");
+                }
                 ("run", Data::Text(text)) => {
                     let shell = step.get("shell").and_then(|shell| shell.text());
-                    self.line(&here, &script::tidy(text, shell), pair.value.place);
+                    let tidy = script::tidy(text, shell.or(self.shell.as_deref()));
+                    self.line(&here, &tidy, pair.value.place);
                 }
                 ("uses", Data::Text(_)) if uses.starts_with("./") => {
-                    self.call(&here, pair, Called::Action)?;
+                    self.call_action(&here, pair)?;
                 }
                 ("uses", Data::Text(_)) if self.pins.are_ignored(action) || is_ours(action) => {
-                    self.dropped(
-                        path,
-                        pair,
-                        "the version of an action that does not reach the store",
-                    );
+                    let why = "the version of an action that does not reach the store";
+                    self.dropped(path, pair, why);
                     self.line(&here, action, pair.value.place);
                 }
-                ("with", _) => self.inputs(&here, action, &pair.value),
+                ("with", Data::Mapping(inputs)) => self.inputs(&here, action, inputs),
                 ("if", Data::Text(text)) => {
-                    self.line(&here, super::expression::bare(text), pair.value.place);
+                    self.line(&here, expression::bare(text), pair.value.place);
                 }
-                _ => self.all(&here, &pair.value),
+                _ => self.field(path, pair),
             }
         }
         Ok(())
     }
 
-    fn inputs(&mut self, path: &str, action: &str, inputs: &Node) {
-        for pair in sorted(inputs.pairs().iter()) {
+    fn inputs(&mut self, path: &str, action: &str, inputs: &[Pair]) {
+        for pair in sorted(inputs.iter()) {
             let key = pair.key.as_str();
             let cosmetic = match action {
                 "actions/checkout" => OF_CHECKOUT.contains(&key),
@@ -156,4 +180,41 @@ impl Reader<'_> {
 fn action(uses: &str) -> &str {
     let uses = uses.trim();
     uses.split_once('@').map_or(uses, |(action, _)| action)
+}
+
+/// The steps that a job or an action refers to by their ids.
+pub fn names_of_steps(node: &Node) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    each_text(node, &mut |text| names.extend(expression::names_of("steps", text)));
+    names
+}
+
+/// Whether a job runs where scripts are not for a shell that we know.
+fn on_windows(job: &Node) -> bool {
+    let mut any = false;
+    for part in ["runs-on", "strategy"].iter().filter_map(|key| job.get(key)) {
+        each_text(part, &mut |text| any |= text.to_lowercase().contains("windows"));
+    }
+    any
+}
+
+/// Directories that a job checks out its own repository into.
+fn checkouts(job: &Node) -> Vec<PathBuf> {
+    let steps = job.get("steps").map(|steps| steps.elements()).unwrap_or_default();
+    let path = |step: &Node| {
+        let uses = step.get("uses")?.text()?;
+        let with = step.get("with").filter(|with| with.get("repository").is_none())?;
+        let path = with.get("path")?.text().filter(|_| action(uses) == "actions/checkout")?;
+        normal(Path::new(path.trim())).filter(|path| !path.as_os_str().is_empty())
+    };
+    steps.iter().filter_map(|step| path(step)).collect()
+}
+
+fn each_text(node: &Node, with: &mut impl FnMut(&str)) {
+    match &node.data {
+        Data::Null => {}
+        Data::Text(text) => with(text),
+        Data::Sequence(elements) => elements.iter().for_each(|element| each_text(element, with)),
+        Data::Mapping(pairs) => pairs.iter().for_each(|pair| each_text(&pair.value, with)),
+    }
 }

@@ -6,24 +6,24 @@
 //! cosmetic counts.
 
 mod calls;
+mod choose;
 mod expression;
 mod job;
 mod pins;
 mod script;
+mod values;
 
 pub use pins::Pins;
 
-use super::lint::of_a_store;
 use super::tree::{Tree, shown};
-use super::workflow::read_job;
-use super::yaml::{Data, Fault, Node, Pair, Place};
+use super::yaml::{Fault, Node};
 use crate::snapshot::Digest;
 use anyhow::{Result, bail};
-use calls::Called;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use values::{below, sorted};
 
 /// What of a workflow is meant.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +94,15 @@ impl Canonical {
             steps,
             used: BTreeSet::new(),
             stack: Vec::new(),
+            actions: 0,
             calls: 0,
+            weight: 0,
+            parsed: HashMap::new(),
+            contents: HashMap::new(),
+            shell: None,
+            workflow_shell: None,
+            ids: BTreeSet::new(),
+            checkouts: Vec::new(),
             found: Canonical::default(),
         };
         let Some(workflow) = reader.load(file)? else {
@@ -138,6 +146,7 @@ fn top(file: &Path) -> PathBuf {
 
 struct Reader<'a> {
     tree: &'a dyn Tree,
+    /// Paths of calls start here.
     top: PathBuf,
     pins: Pins,
     /// Steps that matter; all without any.
@@ -146,29 +155,57 @@ struct Reader<'a> {
     used: BTreeSet<usize>,
     /// Files that are being read, each called by the one before.
     stack: Vec<PathBuf>,
+    /// How many of them are actions.
+    actions: usize,
     /// Files that were called, each time counted.
     calls: usize,
+    /// What they take when they are written out, in bytes.
+    weight: u64,
+    parsed: HashMap<PathBuf, Rc<Node>>,
+    contents: HashMap<PathBuf, Digest>,
+    /// What a script runs in that names no shell.
+    shell: Option<String>,
+    /// The same of the workflow that is being read.
+    workflow_shell: Option<String>,
+    /// Steps that texts refer to by their ids.
+    ids: BTreeSet<String>,
+    /// Where the job checks out its repository, below the directory that its steps start in.
+    checkouts: Vec<PathBuf>,
     found: Canonical,
 }
 
 /// Parts of a workflow that cannot change what is in a store.
 const OF_WORKFLOW: [&str; 5] = ["name", "run-name", "on", "permissions", "concurrency"];
 
+/// A file that is larger is no workflow and no action; in bytes.
+const LARGEST: usize = 4 << 20;
+
 impl Reader<'_> {
     /// Parses a file and takes note of it.
     fn load(&mut self, file: &Path) -> Result<Option<Rc<Node>>> {
-        let Some(bytes) = self.tree.read(file)? else { return Ok(None) };
-        let unreadable =
-            |Fault { line, column, what }| Unreadable { file: file.to_owned(), line, column, what };
-        let text = String::from_utf8(bytes).map_err(|_| {
-            unreadable(Fault { line: 1, column: 1, what: "it is not UTF-8".into() })
-        })?;
-        let node = Node::parse(&text).map_err(unreadable)?;
+        let node = match self.parsed.get(file) {
+            Some(node) => Rc::clone(node),
+            None => {
+                let Some(bytes) = self.tree.read(file)? else { return Ok(None) };
+                let node = parse(bytes).map_err(|Fault { line, column, what }| Unreadable {
+                    file: file.to_owned(),
+                    line,
+                    column,
+                    what,
+                })?;
+                self.parsed.insert(file.to_owned(), Rc::clone(&node));
+                node
+            }
+        };
+        self.take_note(file);
+        self.stack.push(file.to_owned());
+        Ok(Some(node))
+    }
+
+    fn take_note(&mut self, file: &Path) {
         if !self.found.files.iter().any(|known| known == file) {
             self.found.files.push(file.to_owned());
         }
-        self.stack.push(file.to_owned());
-        Ok(Some(node))
     }
 
     /// The file that is being read.
@@ -176,141 +213,32 @@ impl Reader<'_> {
         self.stack.last().cloned().unwrap_or_default()
     }
 
-    fn workflow(&mut self, top: &Node, selection: &Selection) -> Result<()> {
-        let Some(jobs) = top.get("jobs") else {
-            let (file, what) = (self.file(), "it has no `jobs`, so it is no workflow".into());
-            return Err(Unreadable { file, line: 1, column: 1, what }.into());
-        };
-        self.rest_of_workflow("", top);
-        let Some(wanted) = selection.job else {
-            let keeps = |job: &&Pair| read_job(&job.value).steps.iter().any(of_a_store);
-            let keepers: Vec<_> = jobs.pairs().iter().filter(keeps).collect();
-            return match keepers.as_slice() {
-                [only] => self.job("job", &only.value),
-                some => {
-                    if some.len() > 1 {
-                        let names: Vec<_> = some.iter().map(|job| job.key.as_str()).collect();
-                        self.found.notes.push(format!(
-                            "the jobs {} of {} keep a store; in a job only its own part counts: name \
-                             it with --workflow-job",
-                            names.join(", "),
-                            self.file().display()
-                        ));
-                    }
-                    let all = jobs.pairs().iter().filter(|job| {
-                        some.is_empty() || some.iter().any(|keeper| keeper.key == job.key)
-                    });
-                    self.jobs("", all)
-                }
-            };
-        };
-        if let Some(job) = jobs.get(wanted) {
-            return self.job("job", job);
-        }
-        // A job of a workflow that one of these calls.
-        let mut any = false;
-        for caller in sorted(jobs.pairs().iter()) {
-            if let Some(uses) = caller.value.get("uses").and_then(|uses| uses.text())
-                && let Some(file) = self.local(uses)
-                && let Some(called) = self.enter(&file)?
-            {
-                let job = called.get("jobs").and_then(|jobs| jobs.get(wanted)).cloned();
-                self.leave();
-                if let Some(job) = job {
-                    any = true;
-                    self.called_job(&caller.value, &file, &called, &job)?;
-                }
-            }
-        }
-        if !any {
-            let names: Vec<_> = jobs.pairs().iter().map(|job| job.key.as_str()).collect();
-            bail!(
-                "{} has no job {wanted:?}, nor has a workflow that it calls by path; it has {}",
-                self.file().display(),
-                names.join(", ")
-            );
-        }
-        Ok(())
-    }
-
     /// What of a workflow is outside of its jobs.
     fn rest_of_workflow(&mut self, path: &str, top: &Node) {
+        self.workflow_shell = shell_of(top);
         for pair in sorted(top.pairs().iter()) {
             match pair.key.as_str() {
                 "jobs" => {}
                 key if OF_WORKFLOW.contains(&key) => {
                     self.dropped(path, pair, "it does not reach the store");
                 }
-                _ => self.pair(path, pair),
+                _ => self.field(path, pair),
             }
         }
-    }
-
-    fn jobs<'n>(&mut self, path: &str, jobs: impl Iterator<Item = &'n Pair>) -> Result<()> {
-        for job in sorted(jobs) {
-            self.job(&below(&below(path, "jobs"), &job.key), &job.value)?;
-        }
-        Ok(())
-    }
-
-    /// All below a node counts.
-    fn all(&mut self, path: &str, node: &Node) {
-        match &node.data {
-            Data::Null => {}
-            Data::Text(text) => self.line(path, text, node.place),
-            Data::Sequence(elements) => {
-                for (at, element) in elements.iter().enumerate() {
-                    self.all(&format!("{path}[{at}]"), element);
-                }
-            }
-            Data::Mapping(pairs) => {
-                sorted(pairs.iter()).into_iter().for_each(|pair| self.pair(path, pair));
-            }
-        }
-    }
-
-    fn pair(&mut self, path: &str, pair: &Pair) {
-        self.all(&below(path, &pair.key), &pair.value);
-    }
-
-    /// All below a node counts, but not the order of a list.
-    fn set(&mut self, path: &str, node: &Node) {
-        let mut elements: Vec<_> = node.elements().iter().collect();
-        if elements.is_empty() || elements.iter().any(|element| element.text().is_none()) {
-            return self.all(path, node);
-        }
-        elements.sort_by(|a, b| a.text().cmp(&b.text()));
-        for (at, element) in elements.into_iter().enumerate() {
-            self.all(&format!("{path}[{at}]"), element);
-        }
-    }
-
-    fn line(&mut self, path: &str, text: &str, Place { line, .. }: Place) {
-        let (path, text, file) = (path.to_owned(), expression::tidy(text), self.file());
-        self.found.lines.push(Line { path, text, file, line });
-    }
-
-    fn dropped(&mut self, path: &str, pair: &Pair, why: &'static str) {
-        let (path, file, line) = (below(path, &pair.key), self.file(), pair.place.line);
-        self.found.dropped.push(Dropped { path, file, line, why });
-    }
-
-    /// A file of the work tree that is named `./like/this`.
-    fn local(&self, uses: &str) -> Option<PathBuf> {
-        let below = uses.trim().strip_prefix("./")?;
-        Some(self.top.join(below.trim_end_matches('/')))
     }
 }
 
-/// By their keys, whatever order they are in.
-fn sorted<'n>(pairs: impl Iterator<Item = &'n Pair>) -> Vec<&'n Pair> {
-    let mut pairs: Vec<_> = pairs.collect();
-    pairs.sort_by(|a, b| a.key.cmp(&b.key));
-    pairs
+fn parse(bytes: Vec<u8>) -> Result<Rc<Node>, Fault> {
+    let at_the_top = |what: String| Fault { line: 1, column: 1, what };
+    if bytes.len() > LARGEST {
+        let what = format!("it is larger than {} MiB", LARGEST >> 20);
+        return Err(at_the_top(what));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| at_the_top("it is not UTF-8".into()))?;
+    Node::parse(&text)
 }
 
-fn below(path: &str, key: &str) -> String {
-    let quoted = key.contains(['.', '[', '"']).then(|| format!("{key:?}"));
-    let key = quoted.as_deref().unwrap_or(key);
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+/// The shell that a workflow or a job gives to scripts that name none.
+fn shell_of(node: &Node) -> Option<String> {
+    Some(node.get("defaults")?.get("run")?.get("shell")?.text()?.to_owned())
 }

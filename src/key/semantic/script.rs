@@ -1,71 +1,121 @@
 //! Scripts of steps without their comments.
 //!
-//! Only whole lines that are a comment for certain go: where a quote is open, in a here-document, after
-//! a backslash or in another language a `#` may be content.
+//! Only whole lines that are a comment for certain go. From where a quote spans lines, or nobody but a
+//! shell could say what is quoted, all stays: there, in a here-document, and in other languages, a `#` may
+//! be content.
 
 /// A script without comments, empty lines and blanks at the ends of lines.
 pub fn tidy(script: &str, shell: Option<&str>) -> String {
-    let known = shell.is_none_or(|shell| {
-        let program = shell.split_whitespace().next().unwrap_or_default();
-        matches!(program.rsplit('/').next(), Some("bash" | "sh" | "dash" | "zsh"))
-    });
     // A here-document is anything.
-    if !known || script.contains("<<") {
+    if !shell.is_none_or(is_posix) || script.contains("<<") {
         return script.to_owned();
     }
     let mut kept: Vec<&str> = Vec::new();
-    let mut state = State::Plain;
-    for line in script.lines() {
-        let begins_in_the_open = state == State::Plain;
-        if begins_in_the_open && is_comment(line) {
+    let mut rest = script.split('\n');
+    let mut continued = false;
+    while let Some(line) = rest.next() {
+        let bare = line.trim_end_matches(BLANKS);
+        if !continued && (bare.is_empty() || is_comment(line)) {
             continue;
         }
-        state = state.after(line);
-        let ends_in_the_open = state == State::Plain;
-        if begins_in_the_open && ends_in_the_open && line.trim().is_empty() {
-            continue;
+        let end = end_of(line);
+        continued = end == End::Continued;
+        match end {
+            // A blank after a backslash is a word.
+            End::Plain if !bare.ends_with('\\') => kept.push(bare),
+            End::Plain | End::Continued => kept.push(line),
+            End::Open => {
+                kept.push(line);
+                kept.extend(rest.by_ref());
+            }
         }
-        kept.push(if ends_in_the_open { line.trim_end() } else { line });
     }
     kept.join("\n")
 }
 
-/// An order to the kernel, at the top, is none.
-fn is_comment(line: &str) -> bool {
-    let line = line.trim_start();
-    line.starts_with('#') && !line.starts_with("#!")
+/// What shells take for blanks; others belong to words.
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// Whether the words of `shell:` run a shell that this file knows, on the script and on nothing else.
+fn is_posix(shell: &str) -> bool {
+    let mut words = shell.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    // `-c` would make the script an argument of another program.
+    let is_harmless = |word: &str| match word.strip_prefix('-') {
+        Some(long) if long.starts_with('-') => true,
+        Some(short) => !short.contains('c'),
+        None => matches!(word, "{0}" | "pipefail"),
+    };
+    matches!(program.rsplit('/').next(), Some("bash" | "sh" | "dash")) && words.all(is_harmless)
 }
 
-/// What is open at the end of a line.
+/// An order to the kernel, at the top, is none. What an expression stands for may have lines of its own.
+fn is_comment(line: &str) -> bool {
+    let line = line.trim_start_matches(BLANKS);
+    line.starts_with('#') && !line.starts_with("#!") && !line.contains("${{")
+}
+
+/// How a line ends that began outside of all quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum End {
     Plain,
-    Single,
-    Double,
     /// The next line goes on with this one.
     Continued,
+    /// In a quote, or where it is not known.
+    Open,
 }
 
-impl State {
-    fn after(self, line: &str) -> State {
-        let mut state = if self == State::Continued { State::Plain } else { self };
-        let mut chars = line.chars().peekable();
-        // A comment starts with a word.
-        let mut before = ' ';
-        while let Some(c) = chars.next() {
-            match (state, c) {
-                (State::Plain, '\\') if chars.peek().is_none() => return State::Continued,
-                (State::Plain | State::Double, '\\') => drop(chars.next()),
-                (State::Plain, '\'') => state = State::Single,
-                (State::Plain, '"') => state = State::Double,
-                (State::Plain, '#') if before.is_whitespace() || ";&|(".contains(before) => break,
-                (State::Single, '\'') | (State::Double, '"') => state = State::Plain,
-                _ => {}
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quote {
+    None,
+    Single,
+    Double,
+    /// `$'…'`, where a backslash counts.
+    Escaped,
+}
+
+fn end_of(line: &str) -> End {
+    let mut quote = Quote::None;
+    // Commands and parameters within double quotes, which have quotes of their own.
+    let mut nested = 0u32;
+    let mut murky = false;
+    let mut braces = 0u32;
+    let mut before = ' ';
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        let mut here = c;
+        match (quote, c) {
+            (Quote::None, '\\') if chars.peek().is_none() => return End::Continued,
+            (Quote::None | Quote::Double | Quote::Escaped, '\\') => {
+                // What is escaped is no sign, and what follows it is in the same word.
+                chars.next();
+                here = 'x';
             }
-            before = c;
+            (Quote::None | Quote::Double, '\'') if murky || nested > 0 => return End::Open,
+            (Quote::None, '\'') if before == '$' => quote = Quote::Escaped,
+            (Quote::None, '\'') => quote = Quote::Single,
+            (Quote::None, '"') => quote = Quote::Double,
+            (Quote::None, '#') if before.is_whitespace() || ";&|()<>`".contains(before) => {
+                // A comment starts with a word; within a parameter it is none.
+                let plain = !murky && nested == 0 && braces == 0;
+                return if plain { End::Plain } else { End::Open };
+            }
+            (Quote::None, '{') if before == '$' => braces += 1,
+            (Quote::None, '}') => braces = braces.saturating_sub(1),
+            (Quote::Double, '`') => return End::Open,
+            (Quote::Double, '(' | '{') if before == '$' || nested > 0 => nested += 1,
+            (Quote::Double, ')' | '}') => nested = nested.saturating_sub(1),
+            (Quote::Double, '"') => {
+                murky = nested > 0;
+                quote = Quote::None;
+            }
+            (Quote::Single | Quote::Escaped, '\'') => quote = Quote::None,
+            _ => {}
         }
-        state
+        before = here;
     }
+    let plain = quote == Quote::None && nested == 0 && braces == 0;
+    if plain { End::Plain } else { End::Open }
 }
 
 #[cfg(test)]
@@ -81,6 +131,11 @@ mod tests {
         assert_eq!(of("# why\nmake  \n\n   # more\n  test\n"), "make\n  test");
         assert_eq!(of("#!/bin/sh\nmake # here\n"), "#!/bin/sh\nmake # here");
         assert_eq!(of("echo it # don't\n# gone\n"), "echo it # don't");
+        assert_eq!(of("a \"$(b \"$c\")\" ${d#e} $'it\\'s' 'f#'\n# gone\ng"), {
+            "a \"$(b \"$c\")\" ${d#e} $'it\\'s' 'f#'\ng"
+        });
+        assert_eq!(of("a \"$(b ${c})\" 'd'\n# gone\ne"), "a \"$(b ${c})\" 'd'\ne");
+        assert_eq!(of("(a)# don't\n# gone\nb"), "(a)# don't\nb");
     }
 
     #[test]
@@ -92,10 +147,48 @@ mod tests {
             "echo a \\\n# continued",
             "echo '\n\n'",
             "echo a#'\n# still\n'",
+            // A quote that has an escape in it.
+            "echo $'it\\'s'\necho '\n# in quotes\n'",
+            "echo $'a\\'\n# in quotes\n'",
+            // Quotes within a command within quotes.
+            "echo \"$(echo '\"')\" '\n# in quotes\n'",
+            "echo \"`echo '\"'`\" '\n# in quotes\n'",
+            "echo \"${a:-'\"'}\" '\n# in quotes\n'",
+            "x=\"$(grep \" # \n# in quotes\n\")\"",
+            "x=\"$(grep \"\n# in quotes\n\")\"",
+            "x=\"$(\n# in a command\n)\"",
+            "echo ${a:-\n# a default\n}",
+            "echo ${a:- # '}\n# a default\n'",
+            // It may stand for two lines.
+            "# ${{ inputs.script }}\nmake",
+            // No blanks for a shell.
+            "\u{a0}# a word\nmake",
+            "make\u{a0}",
+            "make a\\ ",
+            "a\r\nb",
         ] {
             assert_eq!(of(script), script);
         }
-        assert_eq!(tidy("# x\ny", Some("python")), "# x\ny");
-        assert_eq!(tidy("# x\ny", Some("/bin/bash -e {0}")), "y");
+    }
+
+    #[test]
+    fn only_the_languages_of_shells_are_known() {
+        let script = "# x\ny";
+        for shell in ["bash", "sh", "/bin/bash -e {0}", "bash --noprofile --norc -eo pipefail {0}"]
+        {
+            assert_eq!(tidy(script, Some(shell)), "y", "{shell}");
+        }
+        for shell in [
+            "python",
+            "pwsh",
+            "bash -c 'python3 {0}'",
+            "bash -ec {0}",
+            "bash wrapper {0}",
+            "nix develop -c bash -e {0}",
+            "${{ matrix.shell }}",
+            "",
+        ] {
+            assert_eq!(tidy(script, Some(shell)), script, "{shell}");
+        }
     }
 }

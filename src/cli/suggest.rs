@@ -1,0 +1,62 @@
+//! The flags of `key suggest`.
+
+use super::{OutputArgs, Store, backend};
+use crate::options::{CacheService, Snapshots, Suggest};
+use crate::store::StoreKind;
+use anyhow::{Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct SuggestArgs {
+    /// Snapshot files to look at [default: the entries of the backend]
+    files: Vec<PathBuf>,
+    /// Kind of store [default: that of most snapshots]
+    #[arg(long, value_enum, default_value_t = Store::Auto)]
+    store: Store,
+    /// Look only at snapshots whose keys begin so
+    #[arg(long, value_name = "TEXT")]
+    key_prefix: Option<String>,
+    /// Where snapshots live: dir:PATH, or github, which is the cache service of a GitHub job
+    /// [default: github in a job, else dir: and the user's cache directory]
+    #[arg(long, value_name = "BACKEND", conflicts_with = "files")]
+    backend: Option<String>,
+    /// Version of the cache service [default: as the runner says]
+    #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
+    cache_service: Option<CacheService>,
+    /// Seconds without a byte from the cache service after which a request is made again
+    #[arg(long, value_name = "SECONDS", default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    network_timeout: u64,
+    /// Look at the newest N snapshots
+    #[arg(long, value_name = "N", default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    max: u32,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl SuggestArgs {
+    pub fn options(self) -> Result<Suggest> {
+        let key_prefix = self.key_prefix.unwrap_or_default();
+        if key_prefix.contains(',') {
+            bail!("the prefix {key_prefix:?} has a comma, and no key has one");
+        }
+        let snapshots = match self.files.is_empty() {
+            false => Snapshots::Files(self.files),
+            true => {
+                let text = self.backend.as_deref();
+                Snapshots::Entries(backend(text, self.cache_service, self.network_timeout)?)
+            }
+        };
+        let kind = match self.store {
+            Store::Auto => None,
+            Store::Guix => Some(StoreKind::Guix),
+            Store::Nix => Some(StoreKind::Nix),
+            Store::Plain => Some(StoreKind::Plain),
+        };
+        let max = self.max as usize;
+        let output = self.output.options();
+        Ok(Suggest { snapshots, kind, key_prefix, max, output })
+    }
+}

@@ -1,0 +1,50 @@
+//! What snapshots of the past say of sizes and times.
+
+use super::super::lookup;
+use crate::backend::{Backend, Directory};
+use crate::key::Rung;
+use crate::options::BackendOptions;
+
+/// So many of the newest are opened.
+const OPENED: usize = 50;
+
+#[derive(Debug, Default)]
+pub struct Past {
+    /// For people: where they are.
+    pub place: String,
+    pub snapshots: usize,
+    /// Mean size in bytes.
+    pub entry: Option<u64>,
+    /// Mean minutes of jobs that began with a miss.
+    pub cold_minutes: Option<f64>,
+}
+
+impl Past {
+    /// Reads what there is under a prefix. Nothing there is no error, and what cannot be read says
+    /// nothing. A cache service is not asked: a simulation needs no network.
+    pub fn read(backend: Option<&BackendOptions>, prefix: &str) -> Self {
+        let Some(BackendOptions::Directory { path, .. }) = backend else { return Past::default() };
+        let directory = Directory::new(path.clone(), false);
+        let entries = directory.entries(&Rung::Prefix(format!("{prefix}-"))).unwrap_or_default();
+        let opened = entries.iter().take(OPENED).filter_map(|entry| {
+            let mut reader = directory.open(&entry.name).ok()?;
+            let head = lookup::open(reader.as_mut(), &mut 0).ok()?.head;
+            // The size of a delta says little of a store.
+            head.base.is_none().then_some((entry.size, head.cold_seconds))
+        });
+        let opened: Vec<_> = opened.collect();
+        let sizes: Vec<f64> = opened.iter().map(|(size, _)| *size as f64).collect();
+        let minutes: Vec<f64> =
+            opened.iter().filter_map(|(_, seconds)| *seconds).map(|it| it / 60.0).collect();
+        Past {
+            place: directory.describe(),
+            snapshots: opened.len(),
+            entry: mean(&sizes).map(|size| size as u64),
+            cold_minutes: mean(&minutes).filter(|minutes| minutes.is_finite()),
+        }
+    }
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}

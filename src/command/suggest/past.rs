@@ -1,0 +1,273 @@
+//! Past snapshots: what their two ends tell, and which of them are of one store.
+
+use crate::backend::{Backend, Directory, EntryName, Gone};
+use crate::budget::Traffic;
+use crate::command::entry::OpenEntry;
+use crate::command::{inspect, lookup};
+use crate::key::Rung;
+use crate::options::{BackendOptions, Snapshots, Suggest};
+use crate::snapshot::{Digest, Head, Index, Opened, SnapshotError};
+use crate::store::{Layout, StoreKind};
+use anyhow::{Context, Result};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+/// What is known of a snapshot.
+pub struct Past {
+    /// As the backend or the user calls it.
+    pub name: String,
+    pub head: Head,
+    /// Identity of what the store held, see [`Items`].
+    pub store: Digest,
+    /// Numbers of its items, sorted.
+    items: Vec<u32>,
+    /// Of the whole content: the same snapshot may be named twice.
+    archive: Digest,
+    /// When it was begun, as far as its name tells: more exact than the head.
+    generation: String,
+}
+
+/// One that cannot be looked at, and why.
+pub struct LeftOut {
+    pub name: String,
+    pub reason: String,
+}
+
+/// All that was found.
+pub struct Found {
+    pub past: Vec<Past>,
+    pub left_out: Vec<LeftOut>,
+    /// Older ones, beyond the number that was asked for.
+    pub older: usize,
+}
+
+/// Reads both ends of every snapshot that is meant.
+///
+/// # Errors
+/// When there is no list of them, or one that is there cannot be read. One that is no snapshot, or not one
+/// that this version knows, is left out.
+pub fn read(options: &Suggest) -> Result<Found> {
+    let mut found = Found { past: Vec::new(), left_out: Vec::new(), older: 0 };
+    let mut items = Items::default();
+    match &options.snapshots {
+        Snapshots::Files(files) => {
+            for path in files {
+                let reader = inspect::OpenFile::boxed(path)?;
+                let name = path.display().to_string();
+                let entry = OpenEntry::read(name.clone(), reader, &mut 0);
+                found.book(name, generation(path), entry, &mut items)?;
+            }
+        }
+        Snapshots::Entries(place) => {
+            let kind = match (options.kind, place) {
+                // The cache service keeps the layouts apart, a directory does not.
+                (None, BackendOptions::GitHub(_)) => {
+                    Layout::detect(Path::new("/")).context("say which kind with --store")?
+                }
+                (kind, _) => kind.unwrap_or(StoreKind::Plain),
+            };
+            let backend = lookup::backend(place, kind, Traffic::default())?;
+            let mut entries = backend.entries(&Rung::Prefix(options.key_prefix.clone()))?;
+            found.older = entries.len().saturating_sub(options.max);
+            entries.truncate(options.max);
+            for entry in entries {
+                let Some(opened) = open(backend.as_ref(), &entry.name)? else { continue };
+                let generation = entry.name.generation.to_string();
+                found.book(entry.name.to_string(), generation, opened, &mut items)?;
+            }
+        }
+    }
+    found.past.retain(|past| {
+        let key = Rung::Prefix(options.key_prefix.clone()).holds(&past.head.key);
+        key && options.kind.is_none_or(|kind| kind.name() == past.head.store.kind)
+    });
+    let mut seen = HashSet::new();
+    found.past.retain(|past| seen.insert(past.archive));
+    // To the second, and within it by what their names tell.
+    found
+        .past
+        .sort_by(|a, b| (&a.head.created, &a.generation).cmp(&(&b.head.created, &b.generation)));
+    let more = found.past.len().saturating_sub(options.max);
+    found.older += more;
+    found.past.drain(..more);
+    Ok(found)
+}
+
+/// One that is gone since the list was made is nothing.
+fn open(backend: &dyn Backend, name: &EntryName) -> Result<Option<Result<OpenEntry>>> {
+    match backend.open(name) {
+        Err(e) if e.is::<Gone>() => Ok(None),
+        reader => Ok(Some(OpenEntry::read(name.to_string(), reader?, &mut 0))),
+    }
+}
+
+/// That of an entry whose file it is.
+fn generation(path: &Path) -> String {
+    let name = path.file_name().and_then(|name| Directory::entry_of(name.to_str()?));
+    name.map(|name| name.generation.to_string()).unwrap_or_default()
+}
+
+impl Found {
+    fn book(
+        &mut self,
+        name: String,
+        generation: String,
+        entry: Result<OpenEntry>,
+        items: &mut Items,
+    ) -> Result<()> {
+        match entry.map(|entry| entry.opened) {
+            Ok(Opened { head, index, .. }) => {
+                let (store, numbers) = items.take(&index);
+                let archive = index.archive;
+                self.past.push(Past { name, head, store, items: numbers, archive, generation });
+            }
+            Err(e) if is_its_own_fault(&e) => {
+                self.left_out.push(LeftOut { name, reason: e.root_cause().to_string() });
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+}
+
+/// Whether the snapshot is to blame, and not the way to it.
+fn is_its_own_fault(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<SnapshotError>().is_some_and(|e| !matches!(e, SnapshotError::Io(_)))
+}
+
+/// Every item that was seen so far, each with a number: snapshots have most of them in common.
+#[derive(Default)]
+struct Items(HashMap<Digest, u32>);
+
+impl Items {
+    /// What a snapshot holds, with what its base holds for it, and the identity of all that. Names of
+    /// store items say what they were made from. Those of directories never change, so what can be seen
+    /// of them without reading their files counts too.
+    fn take(&mut self, index: &Index) -> (Digest, Vec<u32>) {
+        let own = index.items.iter().map(|item| (item.name.as_str(), item.fingerprint));
+        let inherited = index.inherited().map(|name| (name, None));
+        let mut identities: Vec<Digest> = own
+            .chain(inherited)
+            .map(|(name, fingerprint)| {
+                let fingerprint = fingerprint.as_ref().map(|f| f.as_bytes().as_slice());
+                Digest::of_parts([name.as_bytes(), fingerprint.unwrap_or_default()])
+            })
+            .collect();
+        identities.sort_unstable();
+        let all = Digest::of_parts(identities.iter().map(|item| item.as_bytes().as_slice()));
+        let numbers = identities.into_iter().map(|identity| {
+            let next = self.0.len() as u32;
+            *self.0.entry(identity).or_insert(next)
+        });
+        let mut numbers: Vec<_> = numbers.collect();
+        numbers.sort_unstable();
+        (all, numbers)
+    }
+}
+
+impl Past {
+    /// How many items of `other` are not here.
+    pub fn lacks(&self, other: &Past) -> usize {
+        let here = |item: &&u32| self.items.binary_search(item).is_err();
+        other.items.iter().filter(here).count()
+    }
+
+    /// When it was made, and from which commit.
+    pub fn moment(&self) -> String {
+        match self.head.origin.commit.get(..10) {
+            Some(commit) => format!("{} ({commit})", self.head.created),
+            None => self.head.created.clone(),
+        }
+    }
+
+    /// What it has to have in common with others to be compared with them.
+    pub fn kin(&self) -> Kin {
+        let store = &self.head.store;
+        let middle = format!("-{}-{}-", store.kind, store.system);
+        let prefix = self.head.key.find(&middle).map(|end| self.head.key[..end].to_owned());
+        Kin {
+            kind: store.kind.clone(),
+            system: store.system.clone(),
+            store_dir: store.store_dir.clone(),
+            prefix,
+        }
+    }
+}
+
+/// What snapshots have in common that can be compared with each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct Kin {
+    pub kind: String,
+    pub system: String,
+    pub store_dir: String,
+    /// First part of a made key; nothing where the whole key was given.
+    pub prefix: Option<String>,
+}
+
+/// Those of the store that most are of, or else the newest is of; and how many there are of each other.
+pub fn largest_kin(past: Vec<Past>) -> (Option<Kin>, Vec<Past>, Vec<(Kin, usize)>) {
+    let mut counts: HashMap<Kin, (usize, usize)> = HashMap::new();
+    for (at, one) in past.iter().enumerate() {
+        let count = counts.entry(one.kin()).or_default();
+        *count = (count.0 + 1, at);
+    }
+    let largest = counts.iter().max_by_key(|(_, count)| **count).map(|(kin, _)| kin.clone());
+    let mut others: Vec<_> = counts
+        .into_iter()
+        .filter(|(kin, _)| Some(kin) != largest.as_ref())
+        .map(|(kin, (count, _))| (kin, count))
+        .collect();
+    others.sort();
+    let ours = past.into_iter().filter(|one| Some(one.kin()) == largest);
+    (largest.clone(), ours.collect(), others)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Base, BaseItem, ItemEntry};
+
+    fn index(own: &[&str], inherited: &[&str]) -> Index {
+        let digest = Digest::of(b"");
+        let item = |name: &&str| ItemEntry {
+            name: (*name).into(),
+            frames: (0, 0),
+            shared: Vec::new(),
+            files: 1,
+            disk: 0,
+            nar_size: Some(1),
+            nar_hash: Some("sha256:1".into()),
+            used: None,
+            fingerprint: None,
+        };
+        let theirs = |name: &&str| BaseItem {
+            name: (*name).into(),
+            nar_hash: "sha256:1".into(),
+            used: None,
+        };
+        let base = Base {
+            entry: "base".into(),
+            index: digest,
+            items: inherited.iter().map(theirs).collect(),
+        };
+        Index {
+            format: 2,
+            head: digest,
+            head_bytes: 0,
+            archive: digest,
+            frames: Vec::new(),
+            database: None,
+            items_under: "nix/store".into(),
+            items: own.iter().map(item).collect(),
+            base: (!inherited.is_empty()).then_some(base),
+        }
+    }
+
+    #[test]
+    fn a_delta_is_the_same_store_as_a_full_snapshot_of_the_same_items() {
+        let mut items = Items::default();
+        let (full, numbers) = items.take(&index(&["a-1", "b-2", "c-3"], &[]));
+        assert_eq!(items.take(&index(&["b-2"], &["c-3", "a-1"])), (full, numbers));
+        assert_ne!(items.take(&index(&["b-2"], &["c-3"])).0, full);
+    }
+}

@@ -1,0 +1,157 @@
+//! All commits that a ref leads to, with the branches that they are on.
+
+use super::super::git::{ObjectId, Repository};
+use anyhow::{Context, Result, bail};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader};
+
+#[derive(Debug)]
+pub struct Commit {
+    pub id: ObjectId,
+    pub tree: ObjectId,
+    /// When it was committed, in seconds since 1970, as far as that clock was right.
+    pub time: i64,
+    /// Numbers of those of its parents that are here, the first one first.
+    pub parents: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+pub struct Graph {
+    /// Parents come before their children.
+    pub commits: Vec<Commit>,
+    /// The newest commits of each branch: the remote's and the local one, where they differ.
+    pub branches: BTreeMap<String, Vec<usize>>,
+    pub default_branch: String,
+    /// What is checked out.
+    pub head: Option<usize>,
+    /// Commits have parents that are not here.
+    pub shallow: bool,
+}
+
+const LOCAL: &str = "refs/heads/";
+/// A remote of another name is somebody else's repository, or the same one again.
+const REMOTE: &str = "refs/remotes/origin/";
+
+/// Clocks that are further ahead show this time: the year 2200.
+const LATEST: i64 = 7_258_118_400;
+
+/// Names of the default branch where nothing tells it.
+const USUAL: [&str; 3] = ["main", "master", "trunk"];
+
+impl Graph {
+    /// Reads every commit of every branch, of this repository and of its `origin`.
+    ///
+    /// # Errors
+    /// When there is no commit, or when it is not known which branch is the default one.
+    pub fn read(repository: &Repository, default_branch: Option<&str>) -> Result<Self> {
+        let refs = repository.ask([
+            "for-each-ref",
+            "--format=%(objectname) %(refname)",
+            REMOTE.trim_end_matches('/'),
+            LOCAL.trim_end_matches('/'),
+        ])?;
+        let refs = String::from_utf8_lossy(&refs);
+        let mut tips: Vec<(&str, &str)> = Vec::new();
+        for line in refs.lines() {
+            let Some((id, name)) = line.split_once(' ') else { continue };
+            let branch = name.strip_prefix(REMOTE).or_else(|| name.strip_prefix(LOCAL));
+            if let Some(branch) = branch.filter(|_| name != format!("{REMOTE}HEAD")) {
+                tips.push((id, branch));
+            }
+        }
+        let head = repository.commit("HEAD").ok();
+        if tips.is_empty() && head.is_none() {
+            bail!("there is no commit yet, so nothing to simulate; commit the workflow first");
+        }
+        let commits = read_commits(repository, head.is_some())?;
+        let numbers: HashMap<&str, usize> =
+            commits.iter().enumerate().map(|(number, it)| (it.id.as_str(), number)).collect();
+        let mut branches: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (id, branch) in tips {
+            let Some(&tip) = numbers.get(id) else { continue };
+            let tips = branches.entry(branch.to_owned()).or_default();
+            if !tips.contains(&tip) {
+                tips.push(tip);
+            }
+        }
+        let head = head.and_then(|head| numbers.get(head.as_str()).copied());
+        let default_branch = match default_branch {
+            Some(name) if branches.contains_key(name) => name.to_owned(),
+            Some(name) => bail!(
+                "--default-branch {name}: there is no such branch here; there are {}",
+                some_of(&branches)
+            ),
+            None => default_of(repository, &branches)?,
+        };
+        let shallow = repository.is_shallow()?;
+        Ok(Graph { commits, branches, default_branch, head, shallow })
+    }
+}
+
+impl Graph {
+    /// The commit whose files are those of today: what is checked out, or else the default branch.
+    pub fn newest(&self) -> Option<usize> {
+        let default = || self.branches.get(&self.default_branch)?.first().copied();
+        self.head.or_else(default).or_else(|| self.commits.len().checked_sub(1))
+    }
+}
+
+fn read_commits(repository: &Repository, head: bool) -> Result<Vec<Commit>> {
+    let words = ["log", "--topo-order", "--no-show-signature", "--format=%H %T %ct %P"];
+    let refs = ["--branches", "--remotes=origin"].into_iter().chain(head.then_some("HEAD"));
+    let mut git = repository.start(words.into_iter().chain(refs).chain(["--"]))?;
+    let output = BufReader::new(git.stdout.take().context("git log has no output")?);
+    // Children come first here.
+    let mut rows = output.lines().collect::<Result<Vec<_>, _>>().context("read git log")?;
+    if !git.wait().context("read git log")?.success() {
+        bail!("git log failed; see what `git fsck` says of this repository");
+    }
+    rows.reverse();
+    let mut numbers: HashMap<&str, usize> = HashMap::with_capacity(rows.len());
+    let mut commits = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut words = row.split(' ').filter(|word| !word.is_empty());
+        let mut next = || words.next().with_context(|| format!("git log: {row:?}"));
+        let (id, tree, time) = (next()?, next()?, next()?);
+        // Nobody ever committed at a time that is no number, or one that no calendar has.
+        let time = time.parse::<i64>().unwrap_or_default().clamp(0, LATEST);
+        let parents = words.filter_map(|parent| numbers.get(parent).copied()).collect();
+        numbers.insert(id, commits.len());
+        let (id, tree) = (ObjectId::parse(id)?, ObjectId::parse(tree)?);
+        commits.push(Commit { id, tree, time, parents });
+    }
+    Ok(commits)
+}
+
+/// What the remote calls its default branch, or what is usual, or the only one.
+fn default_of(repository: &Repository, branches: &BTreeMap<String, Vec<usize>>) -> Result<String> {
+    let told = |words: &[&str]| {
+        let said = repository.ask(words.iter().copied()).ok()?;
+        Some(String::from_utf8_lossy(&said).trim_end().to_owned())
+    };
+    let remote = told(&["symbolic-ref", "--quiet", &format!("{REMOTE}HEAD")]);
+    let remote = remote.and_then(|name| name.strip_prefix(REMOTE).map(str::to_owned));
+    let configured = told(&["config", "--get", "init.defaultBranch"]);
+    let usual = USUAL.iter().map(|name| (*name).to_owned());
+    let mut names = remote.into_iter().chain(configured).chain(usual);
+    if let Some(name) = names.find(|name| branches.contains_key(name)) {
+        return Ok(name);
+    }
+    match branches.len() {
+        // Only something detached is there.
+        0 => Ok("main".to_owned()),
+        1 => Ok(branches.keys().next().cloned().unwrap_or_default()),
+        _ => bail!(
+            "which branch is the default one is not known; name it with --default-branch: {}",
+            some_of(branches)
+        ),
+    }
+}
+
+fn some_of(branches: &BTreeMap<String, Vec<usize>>) -> String {
+    const SOME: usize = 8;
+    let names: Vec<&str> = branches.keys().take(SOME).map(String::as_str).collect();
+    let more = branches.len().saturating_sub(SOME);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("{}{more}", names.join(", "))
+}

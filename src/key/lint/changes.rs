@@ -1,0 +1,152 @@
+//! Keys that never change, and keys that always do.
+
+use super::super::workflow::{Job, Step, Text};
+use super::found::Found;
+use super::{Level, Scene, caches, keys, rules, shell};
+
+/// Files that say what a store of Nix has to hold, the best first.
+const NIX: [&str; 6] =
+    ["flake.lock", "devbox.lock", "devenv.lock", "flake.nix", "shell.nix", "default.nix"];
+
+/// The same for Guix.
+const GUIX: [&str; 3] = ["channels.scm", "manifest.scm", "guix.scm"];
+
+/// What is another one in each run, or with each commit.
+const VOLATILE: [&str; 7] = [
+    "github.sha",
+    "github.run_id",
+    "github.run_number",
+    "github.run_attempt",
+    "github.event.after",
+    "head_commit.",
+    "head.sha",
+];
+
+/// What one workflow always has the same.
+const CONSTANT: [&str; 6] = [
+    "runner.os",
+    "runner.arch",
+    "github.repository",
+    "github.workflow",
+    "github.job",
+    "github.repository_owner",
+];
+
+pub fn check(scene: &Scene) -> Vec<Found> {
+    let mut found = Vec::new();
+    for job in &scene.workflow.jobs {
+        for step in caches::in_job(job) {
+            let Some(key) = caches::key(step) else { continue };
+            let text = keys::resolved(scene, job, step, &key.text);
+            if is_fixed(&text) && is_kept_for_ever(step) {
+                found.push(fixed(scene, step, key));
+            } else if let Some(what) = volatile(&text, job) {
+                found.extend(changing(scene, job, step, key, what));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a key has nothing that could ever change: no version, no hash, no variable.
+pub fn is_fixed(text: &str) -> bool {
+    !keys::has_version(text) && keys::expressions(text).all(|it| CONSTANT.contains(&it.trim()))
+}
+
+/// Ours saves a store that grew under the same key once more, and cache-nix-action when it purges.
+fn is_kept_for_ever(step: &Step) -> bool {
+    !caches::ours(step) && caches::saves(step) && step.text("with.purge").trim() != "true"
+}
+
+/// What the work tree has of such files.
+fn lock(scene: &Scene, step: &Step) -> Option<String> {
+    let names: &[&str] = if caches::is_of_guix(step) { &GUIX } else { &NIX };
+    scene.files.first(names)
+}
+
+fn fixed(scene: &Scene, step: &Step, key: &Text) -> Found {
+    let lock = lock(scene, step).unwrap_or_else(|| "flake.lock".into());
+    let old = key.text.trim();
+    let new = format!("{old}-${{{{ hashFiles('{lock}') }}}}");
+    Found::warning(
+        rules::FIXED_KEY,
+        key.line,
+        "the key never changes: it is saved once, and nothing that the store gets later is saved",
+    )
+    .of(key)
+    .fix("put the hash of a lock file into the key")
+    .lines(scene.page.swap(&[(key.line, old, &new)]))
+    .example(format!("key: {new}\nrestore-keys: {old}-"))
+}
+
+/// The part of a key that each run has another one of.
+fn volatile(text: &str, job: &Job) -> Option<String> {
+    keys::expressions(text).map(str::trim).find_map(|expression| {
+        let named = VOLATILE.iter().any(|name| {
+            expression
+                .split(|c: char| !c.is_alphanumeric() && !"._".contains(c))
+                .any(|word| word == *name || (name.starts_with("head") && word.contains(name)))
+        });
+        (named || is_time(expression, job)).then(|| expression.to_owned())
+    })
+}
+
+/// Whether an output of a step is the time to the minute or better. A day or a week is a key that some
+/// mean.
+fn is_time(expression: &str, job: &Job) -> bool {
+    let Some(id) = expression.strip_prefix("steps.").and_then(|it| it.split('.').next()) else {
+        return false;
+    };
+    let step = job.steps.iter().find(|step| step.text("id").eq_ignore_ascii_case(id));
+    step.into_iter().flat_map(shell::commands).any(|command| {
+        let finer = ["%s", "%S", "%M", "%T", "%N", "%R", "%c"];
+        command.text.contains("date ") && finer.iter().any(|it| command.text.contains(it))
+    })
+}
+
+fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> Option<Found> {
+    let same = |other: &Step| caches::key(other).is_some_and(|it| it.text == key.text);
+    let others = || scene.workflow.jobs.iter().flat_map(|job| &job.steps).filter(|it| same(it));
+    // One job of a run hands its store to another one.
+    let handed = step.action() != Some("actions/cache")
+        && others().any(caches::saves)
+        && others().any(|other| caches::restores(other) && caches::restore_keys(other).is_empty());
+    if handed {
+        return None;
+    }
+    let own = !caches::restore_keys(step).is_empty();
+    let elsewhere =
+        |other: &Step| caches::restores(other) && !caches::restore_keys(other).is_empty();
+    let (level, why) = if !caches::saves(step) {
+        if own {
+            return None;
+        }
+        (Level::Error, "no run finds an entry of it")
+    } else if own || caches::in_job(job).any(elsewhere) {
+        (Level::Warning, "each run saves one more store, which evicts older entries")
+    } else {
+        (Level::Error, "no run finds an entry, and each saves one more store")
+    };
+    let lock = lock(scene, step);
+    let swap = lock.as_ref().and_then(|lock| {
+        let line = (0..=key.text.matches('\n').count()).map(|at| key.line + at).find(|line| {
+            scene.page.line(*line).is_some_and(|it| it.to_lowercase().contains(&what))
+        })?;
+        let text = scene.page.line(line)?;
+        let at = text.to_lowercase().find(&what)?;
+        let old = text.get(at..at + what.len())?;
+        scene.page.swap(&[(line, old, &format!("hashFiles('{lock}')"))])
+    });
+    let found = match level {
+        Level::Error => Found::error,
+        Level::Warning => Found::warning,
+    };
+    let message = format!("`{what}` in the key is another one in each run: {why}");
+    Some(
+        found(rules::VOLATILE_KEY, key.line, message)
+            .of(key)
+            .fix("put the hash of what the store depends on into the key instead")
+            .lines(swap)
+            .example("key: nix-2.30.1-${{ runner.arch }}-${{ hashFiles('flake.lock') }}"),
+    )
+}

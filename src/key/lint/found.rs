@@ -1,0 +1,73 @@
+//! A mistake as a rule finds it: before it has a file, and before its correction was tried.
+
+use super::super::workflow::Text;
+use super::edit::{Lines, Page};
+use super::{Finding, Level, Source};
+
+pub struct Found {
+    pub rule: &'static str,
+    pub level: Level,
+    line: usize,
+    /// What it is about, as it is written in its line.
+    word: String,
+    message: String,
+    fix: String,
+    pub lines: Option<Lines>,
+    example: Option<String>,
+}
+
+impl Found {
+    pub fn error(rule: &'static str, line: usize, message: impl Into<String>) -> Self {
+        let (word, fix) = (String::new(), String::new());
+        let message = message.into();
+        Found { rule, level: Level::Error, line, word, message, fix, lines: None, example: None }
+    }
+
+    pub fn warning(rule: &'static str, line: usize, message: impl Into<String>) -> Self {
+        Found { level: Level::Warning, ..Found::error(rule, line, message) }
+    }
+
+    /// The word in its line that it is about.
+    pub fn at(mut self, word: impl Into<String>) -> Self {
+        self.word = word.into();
+        self
+    }
+
+    /// It is about the whole of a text.
+    pub fn of(self, text: &Text) -> Self {
+        let first = text.text.lines().next().unwrap_or_default();
+        self.at(first)
+    }
+
+    /// What mends it, in words.
+    pub fn fix(mut self, words: impl Into<String>) -> Self {
+        self.fix = words.into();
+        self
+    }
+
+    /// The corrected lines, if they could be made.
+    pub fn lines(mut self, lines: Option<Lines>) -> Self {
+        self.lines = lines;
+        self
+    }
+
+    /// What to write like, where there are no corrected lines.
+    pub fn example(mut self, text: impl Into<String>) -> Self {
+        self.example = Some(text.into());
+        self
+    }
+
+    pub fn finding(&self, source: &Source, page: &Page, lines: Option<Lines>) -> Finding {
+        Finding {
+            file: source.file.clone(),
+            line: self.line,
+            column: page.column(self.line, &self.word),
+            level: self.level,
+            rule: self.rule,
+            message: self.message.clone(),
+            fix: self.fix.clone(),
+            example: self.example.clone().filter(|_| lines.is_none()),
+            lines,
+        }
+    }
+}

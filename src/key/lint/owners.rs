@@ -1,0 +1,109 @@
+//! Owners of a store that are changed so that another program can write it, and copies of a whole store.
+
+use super::super::workflow::Job;
+use super::found::Found;
+use super::shell::{self, Command};
+use super::{Scene, caches, recipe, rules, stores};
+
+pub fn check(scene: &Scene) -> Vec<Found> {
+    let jobs = scene.workflow.jobs.iter().filter(|job| caches::in_job(job).next().is_some());
+    jobs.flat_map(check_job).collect()
+}
+
+fn check_job(job: &Job) -> Vec<Found> {
+    let commands: Vec<Command> = job.steps.iter().flat_map(shell::commands).collect();
+    let mut staging: Vec<String> =
+        commands.iter().filter_map(recipe::directory).map(bare).collect();
+    staging.extend(caches::in_job(job).flat_map(caches::paths).map(|path| bare(&path)));
+    let mut found = Vec::new();
+    for command in &commands {
+        if let Some(one) = owner(job, command).or_else(|| fix_up(command, &staging)) {
+            found.push(one);
+        } else if let Some(one) = copy(command) {
+            found.push(one);
+        }
+    }
+    found
+}
+
+/// The program and what it changes with all that is below.
+fn recursive(command: &Command) -> Option<(&'static str, Vec<&str>)> {
+    let (program, arguments) =
+        ["chown", "chmod"].into_iter().find_map(|it| Some((it, command.arguments(it)?)))?;
+    let is_recursive = |word: &&str| {
+        *word == "--recursive"
+            || (word.starts_with('-') && !word.starts_with("--") && word.contains('R'))
+    };
+    arguments.iter().any(is_recursive).then_some(())?;
+    Some((program, arguments.into_iter().filter(|word| !word.starts_with('-')).collect()))
+}
+
+fn owner(job: &Job, command: &Command) -> Option<Found> {
+    let (program, words) = recursive(command)?;
+    let (to, paths) = words.split_first()?;
+    let path = paths.iter().find(|path| is_store(path))?;
+    let to_root = ["root", "0", "guix-daemon", "nixbld"].iter().any(|name| to.starts_with(name));
+    if (program == "chown" && to_root) || (path.contains("nix") && stores::belongs_to_the_user(job))
+    {
+        return None;
+    }
+    if program == "chmod" && !to.contains('w') && !to.contains(['2', '3', '6', '7']) {
+        return None;
+    }
+    let message = format!(
+        "{program} gives the items of {path} to somebody who may change them: the daemon trusts none of \
+         them any more"
+    );
+    Some(
+        Found::error(rules::OWNERS, command.line, message)
+            .at(program)
+            .fix("leave the store as it is, and restore it as root: storecache does")
+            .example("- uses: OWNER/storecache@v1"),
+    )
+}
+
+/// A change of owners of a directory through which a store goes.
+fn fix_up(command: &Command, staging: &[String]) -> Option<Found> {
+    let (program, words) = recursive(command)?;
+    let path = words.iter().skip(1).find(|path| staging.contains(&bare(path)))?;
+    Some(
+        Found::warning(
+            rules::STAGING,
+            command.line,
+            format!("{path} holds a second copy of the store, whose owners {program} mends one by one"),
+        )
+        .at(program)
+        .fix("stream the store into the cache, as storecache does, or change the owner of the archive only")
+        .example(format!("sudo chown \"$USER\" {path}/ARCHIVE")),
+    )
+}
+
+fn copy(command: &Command) -> Option<Found> {
+    let (program, arguments) =
+        ["cp", "rsync"].into_iter().find_map(|it| Some((it, command.arguments(it)?)))?;
+    let (_, sources) = arguments.split_last()?;
+    let whole = |word: &&&str| is_store(word.trim_end_matches(['.', '*']));
+    let store = sources.iter().find(whole)?;
+    Some(
+        Found::warning(
+            rules::STAGING,
+            command.line,
+            format!(
+                "{program} makes a second copy of {store}, which takes the disk of a whole store"
+            ),
+        )
+        .at(program)
+        .fix("stream the store into the cache, as storecache does")
+        .example("- uses: OWNER/storecache@v1"),
+    )
+}
+
+fn is_store(path: &str) -> bool {
+    let path = path.trim_end_matches('/');
+    ["/gnu", "/gnu/store", "/nix", "/nix/store", "/nix/var", "/nix/var/nix", "/var/guix"]
+        .contains(&path)
+}
+
+fn bare(path: &str) -> String {
+    path.trim_matches(['"', '\'']).trim_end_matches('/').to_owned()
+}

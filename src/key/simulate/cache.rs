@@ -1,0 +1,318 @@
+//! The cache of a repository on GitHub, as its rules say; each rule is one function.
+//!
+//! Sources: github/docs `content/actions/reference/workflows-and-actions/dependency-caching.md` (scopes,
+//! order of matching, eviction), GitHub's changelog of 2025-11-20 (limits, eviction every hour).
+
+use super::super::history::Scope;
+use std::collections::{BTreeSet, HashMap};
+
+/// The eviction runs this often, in seconds. Source: GitHub's changelog of 2025-11-20.
+pub const SWEEP: i64 = 3600;
+
+/// How much a repository may keep, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub bytes: u64,
+    /// Seconds without a use after which an entry goes.
+    pub idle: i64,
+}
+
+/// The number of an entry, in the order in which they were saved.
+pub type EntryId = usize;
+
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub scope: Scope,
+    pub key: u128,
+    /// What its store was made for.
+    pub content: usize,
+    pub bytes: u64,
+    /// A delta is of no use without it.
+    pub base: Option<EntryId>,
+    used: i64,
+    there: bool,
+}
+
+/// What is to be saved.
+#[derive(Debug, Clone, Copy)]
+pub struct New {
+    pub scope: Scope,
+    pub key: u128,
+    pub content: usize,
+    pub bytes: u64,
+    pub base: Option<EntryId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    pub entry: EntryId,
+    /// Its key is the one that was asked for, and not just one with the same beginning.
+    pub exact: bool,
+}
+
+pub struct Cache {
+    limits: Limits,
+    now: i64,
+    entries: Vec<Entry>,
+    /// Entries of each ref that are there, oldest first.
+    scopes: HashMap<Scope, Vec<EntryId>>,
+    /// What is there, by last use.
+    uses: BTreeSet<(i64, EntryId)>,
+    pub bytes: u64,
+    /// Bytes kept, times seconds.
+    pub byte_seconds: u128,
+    /// Gone because there was too much, the least recently used first.
+    pub evicted: u64,
+    /// Gone because nobody used them.
+    pub expired: u64,
+}
+
+impl Cache {
+    /// An empty one.
+    pub fn new(limits: Limits, now: i64) -> Self {
+        Cache {
+            limits,
+            now,
+            entries: Vec::new(),
+            scopes: HashMap::new(),
+            uses: BTreeSet::new(),
+            bytes: 0,
+            byte_seconds: 0,
+            evicted: 0,
+            expired: 0,
+        }
+    }
+
+    pub fn entry(&self, id: EntryId) -> &Entry {
+        &self.entries[id]
+    }
+
+    /// Lets time pass, with a sweep at every full hour at which something goes.
+    pub fn advance(&mut self, now: i64) {
+        while let Some(sweep) = self.next_sweep().filter(|sweep| *sweep <= now) {
+            self.pass(sweep);
+            self.expire();
+            self.evict();
+        }
+        self.pass(now);
+    }
+
+    fn pass(&mut self, now: i64) {
+        let seconds = now.saturating_sub(self.now).max(0);
+        self.byte_seconds += u128::from(self.bytes) * seconds as u128;
+        self.now = self.now.max(now);
+    }
+
+    /// The next full hour at which anything would go.
+    fn next_sweep(&self) -> Option<i64> {
+        let following = |time: i64| time.div_euclid(SWEEP).saturating_add(1).saturating_mul(SWEEP);
+        let (oldest, _) = self.uses.first()?;
+        // An hour in which nobody used it more than so long ago is the first one after that moment.
+        let expiry = following(oldest.saturating_add(self.limits.idle));
+        let next = following(self.now);
+        Some(if self.bytes > self.limits.bytes { next } else { expiry.max(next) })
+    }
+
+    /// What was not used for longer than the limit goes.
+    fn expire(&mut self) {
+        while let Some(&(used, entry)) = self.uses.first() {
+            if self.now - used <= self.limits.idle {
+                break;
+            }
+            self.remove(entry);
+            self.expired += 1;
+        }
+    }
+
+    /// While there is too much, what was used least recently goes.
+    fn evict(&mut self) {
+        while self.bytes > self.limits.bytes {
+            let Some(&(_, entry)) = self.uses.first() else { break };
+            self.remove(entry);
+            self.evicted += 1;
+        }
+    }
+
+    fn remove(&mut self, id: EntryId) {
+        let entry = &mut self.entries[id];
+        entry.there = false;
+        self.uses.remove(&(entry.used, id));
+        self.bytes -= entry.bytes;
+        if let Some(scope) = self.scopes.get_mut(&entry.scope) {
+            scope.retain(|other| *other != id);
+        }
+    }
+
+    /// Looks a key up. All of it is tried in the first ref, then in the next: a prefix in one's own ref
+    /// wins over the exact key in the default branch's. Within a ref the exact key comes first, and of
+    /// several entries the newest.
+    pub fn find(&self, readable: impl Iterator<Item = Scope>, key: u128) -> Option<Found> {
+        for scope in readable {
+            let Some(entries) = self.scopes.get(&scope) else { continue };
+            let usable = || entries.iter().rev().copied().filter(|entry| self.is_usable(*entry));
+            let exact = usable().find(|entry| self.entries[*entry].key == key);
+            if let Some(entry) = exact {
+                return Some(Found { entry, exact: true });
+            }
+            if let Some(entry) = usable().next() {
+                return Some(Found { entry, exact: false });
+            }
+        }
+        None
+    }
+
+    /// A delta whose base is gone counts as absent, and the lookup goes on.
+    fn is_usable(&self, entry: EntryId) -> bool {
+        self.entries[entry].base.is_none_or(|base| self.entries[base].there)
+    }
+
+    /// A restore reads an entry, and its base: both are used now.
+    pub fn touch(&mut self, id: EntryId) {
+        for id in [Some(id), self.entries[id].base].into_iter().flatten() {
+            let entry = &mut self.entries[id];
+            if entry.there {
+                self.uses.remove(&(entry.used, id));
+                entry.used = self.now;
+                self.uses.insert((self.now, id));
+            }
+        }
+    }
+
+    /// Saves an entry. It belongs to the ref of the run, and what is there stays: a key that is taken is
+    /// saved as its next generation.
+    pub fn save(&mut self, new: New) -> EntryId {
+        let New { scope, key, content, bytes, base } = new;
+        let id = self.entries.len();
+        self.entries.push(Entry { scope, key, content, bytes, base, used: self.now, there: true });
+        self.scopes.entry(scope).or_default().push(id);
+        self.uses.insert((self.now, id));
+        self.bytes += bytes;
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400;
+    const OWN: Scope = Scope(7);
+    const SIBLING: Scope = Scope(8);
+
+    fn cache(bytes: u64) -> Cache {
+        Cache::new(Limits { bytes, idle: 7 * DAY }, 0)
+    }
+
+    fn full(scope: Scope, key: u128) -> New {
+        New { scope, key, content: 0, bytes: 10, base: None }
+    }
+
+    fn found(cache: &Cache, key: u128) -> Option<(EntryId, bool)> {
+        let found = cache.find([OWN, Scope::DEFAULT].into_iter(), key);
+        found.map(|it| (it.entry, it.exact))
+    }
+
+    #[test]
+    fn a_run_reads_its_own_ref_and_the_default_branch_and_no_sibling() {
+        let mut cache = cache(1000);
+        cache.save(full(SIBLING, 1));
+        assert_eq!(found(&cache, 1), None);
+        cache.save(full(Scope::DEFAULT, 1));
+        assert_eq!(found(&cache, 1), Some((1, true)));
+        cache.save(full(OWN, 1));
+        assert_eq!(found(&cache, 1), Some((2, true)));
+    }
+
+    #[test]
+    fn a_prefix_in_the_own_ref_wins_over_the_exact_key_of_the_default_branch() {
+        let mut cache = cache(1000);
+        cache.save(full(Scope::DEFAULT, 1));
+        cache.save(full(OWN, 2));
+        assert_eq!(found(&cache, 1), Some((1, false)));
+    }
+
+    #[test]
+    fn in_one_ref_the_exact_key_comes_first_and_of_several_entries_the_newest() {
+        let mut cache = cache(1000);
+        for key in [1, 1, 2, 3] {
+            cache.save(full(OWN, key));
+        }
+        assert_eq!(found(&cache, 1), Some((1, true)));
+        assert_eq!(found(&cache, 9), Some((3, false)));
+    }
+
+    #[test]
+    fn what_nobody_uses_for_more_than_seven_days_goes_at_the_next_full_hour() {
+        let mut cache = cache(1000);
+        cache.save(full(OWN, 1));
+        cache.advance(7 * DAY);
+        assert_eq!(found(&cache, 1), Some((0, true)), "seven days are not more than seven");
+        cache.advance(7 * DAY + SWEEP - 1);
+        assert_eq!(cache.expired, 0);
+        cache.advance(7 * DAY + SWEEP);
+        assert_eq!((cache.expired, cache.bytes, found(&cache, 1)), (1, 0, None));
+    }
+
+    #[test]
+    fn a_hit_keeps_an_entry_for_another_seven_days() {
+        let mut cache = cache(1000);
+        cache.save(full(OWN, 1));
+        cache.advance(6 * DAY);
+        cache.touch(0);
+        cache.advance(12 * DAY);
+        assert_eq!(found(&cache, 1), Some((0, true)));
+        cache.advance(14 * DAY);
+        assert_eq!(found(&cache, 1), None);
+    }
+
+    #[test]
+    fn above_the_limit_the_least_recently_used_goes_but_not_before_the_hour_is_full() {
+        let mut cache = cache(25);
+        cache.advance(10);
+        cache.save(full(OWN, 1));
+        cache.advance(20);
+        cache.save(full(OWN, 2));
+        cache.advance(30);
+        cache.touch(0);
+        cache.save(full(SIBLING, 3));
+        cache.advance(SWEEP - 1);
+        assert_eq!((cache.bytes, cache.evicted), (30, 0));
+        cache.advance(SWEEP);
+        assert_eq!((cache.bytes, cache.evicted), (20, 1));
+        assert_eq!(found(&cache, 2), Some((0, false)), "the one that was not used is gone");
+    }
+
+    #[test]
+    fn an_entry_larger_than_all_that_may_be_kept_goes_too() {
+        let mut cache = cache(5);
+        cache.save(full(OWN, 1));
+        cache.advance(SWEEP);
+        assert_eq!((cache.bytes, cache.evicted, cache.byte_seconds), (0, 1, 36_000));
+    }
+
+    #[test]
+    fn a_delta_whose_base_is_gone_counts_as_absent() {
+        let mut cache = cache(1000);
+        cache.save(full(Scope::DEFAULT, 1));
+        cache.save(New { base: Some(0), ..full(OWN, 2) });
+        assert_eq!(found(&cache, 2), Some((1, true)));
+        cache.advance(6 * DAY);
+        cache.save(full(Scope::DEFAULT, 1));
+        // Nobody touches the first entry by way of the delta.
+        cache.uses.remove(&(0, 1));
+        cache.uses.insert((cache.now, 1));
+        cache.entries[1].used = cache.now;
+        cache.advance(8 * DAY);
+        assert_eq!(found(&cache, 2), Some((2, false)));
+    }
+
+    #[test]
+    fn gigabyte_hours_count_what_is_there_between_two_events() {
+        let mut cache = cache(1000);
+        cache.save(full(OWN, 1));
+        cache.advance(100);
+        cache.save(full(OWN, 2));
+        cache.advance(150);
+        assert_eq!(cache.byte_seconds, 10 * 100 + 20 * 50);
+    }
+}

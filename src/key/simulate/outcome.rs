@@ -1,0 +1,200 @@
+//! What a policy comes to, in numbers, and which one is best.
+
+use crate::key::history::{Graph, Kind, Run};
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// What was simulated and what came of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Simulation {
+    /// Below the top of the work tree.
+    pub workflow: Option<String>,
+    pub default_branch: String,
+    /// When the first run was, in seconds since 1970.
+    pub from: i64,
+    /// When the last one was.
+    pub to: i64,
+    pub runs: Counts,
+    /// How many different things the files were that matter.
+    pub states: usize,
+    pub policies: Vec<Outcome>,
+    pub best: Option<Best>,
+    /// The length of a point of each series.
+    pub series_seconds: i64,
+    pub assumptions: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Where runs were.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub total: u64,
+    pub default_branch: u64,
+    pub of_pull_requests: u64,
+    pub on_other_branches: u64,
+    pub pull_requests: u64,
+    pub other_branches: u64,
+    /// Commits whose clocks were not believed.
+    pub moved: u64,
+}
+
+impl Simulation {
+    /// One of these runs, before anything came of it.
+    pub fn of(graph: &Graph, window: &[Run]) -> Self {
+        let count = |kind| window.iter().filter(|run| run.kind == kind).count() as u64;
+        let scopes = |kind| {
+            let runs = window.iter().filter(|run| run.kind == kind);
+            runs.map(|run| run.scope).collect::<HashSet<_>>().len() as u64
+        };
+        let moved = window.iter().filter(|run| graph.commits[run.commit].time != run.time);
+        let time = |run: Option<&Run>| run.map(|run| run.time).unwrap_or_default();
+        Simulation {
+            default_branch: graph.default_branch.clone(),
+            from: time(window.first()),
+            to: time(window.last()),
+            runs: Counts {
+                total: window.len() as u64,
+                default_branch: count(Kind::DefaultBranch),
+                of_pull_requests: count(Kind::PullRequest),
+                on_other_branches: count(Kind::OtherBranch),
+                pull_requests: scopes(Kind::PullRequest),
+                other_branches: scopes(Kind::OtherBranch),
+                moved: moved.count() as u64,
+            },
+            ..Simulation::default()
+        }
+    }
+}
+
+/// What would have happened with one policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    pub policy: String,
+    /// How many things go into the hash.
+    pub parts: usize,
+    pub runs: u64,
+    /// The key was there, with all that the job needs.
+    pub exact: u64,
+    /// The key was there, but its store was not what the job needs.
+    pub stale: u64,
+    /// Another key with the same beginning was there.
+    pub prefix: u64,
+    /// Of those, the ones whose store was what the job needs all the same.
+    pub prefix_complete: u64,
+    pub miss: u64,
+    pub rates: Rates,
+    pub entries_written: u64,
+    pub bytes_uploaded: u64,
+    /// In units of 10^9 bytes.
+    pub gigabyte_hours: f64,
+    /// The most that was kept at one time.
+    pub peak_bytes: u64,
+    /// Entries that went because there was too much.
+    pub evictions: u64,
+    /// Entries that went because nobody used them.
+    pub expiries: u64,
+    pub minutes_saved: f64,
+    pub series: Vec<Point>,
+}
+
+/// Parts of all runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Rates {
+    pub exact: f64,
+    pub stale: f64,
+    pub prefix: f64,
+    pub miss: f64,
+}
+
+/// What happened in a stretch of time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// Its begin, in seconds since 1970.
+    pub time: i64,
+    pub runs: u64,
+    pub exact: u64,
+    pub stale: u64,
+    pub prefix: u64,
+    pub miss: u64,
+    pub bytes_uploaded: u64,
+    /// At its end.
+    pub bytes_kept: u64,
+    pub evictions: u64,
+    pub expiries: u64,
+}
+
+/// The policy to take, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Best {
+    pub policy: String,
+    pub reason: String,
+}
+
+impl Outcome {
+    /// Runs that found all that they need.
+    pub fn complete(&self) -> u64 {
+        self.exact + self.prefix_complete
+    }
+}
+
+/// The policy that saves the most minutes; of several the one that keeps the least, and of those the
+/// simplest. Nothing where nothing ran.
+pub fn best(outcomes: &[Outcome]) -> Option<Best> {
+    // Less than a minute, or than a hundredth of a gigabyte for an hour, is no difference.
+    let minutes = |it: &Outcome| it.minutes_saved.round() as i64;
+    let kept = |it: &Outcome| (it.gigabyte_hours * 100.0).round() as i64;
+    let rank = |it: &Outcome| (-minutes(it), kept(it), it.parts);
+    let first = outcomes.iter().filter(|it| it.runs > 0).min_by_key(|it| rank(it))?;
+    let others = || outcomes.iter().filter(|it| it.policy != first.policy);
+    let names = |same: Vec<&Outcome>| {
+        same.iter().map(|it| it.policy.as_str()).collect::<Vec<_>>().join(" and ")
+    };
+    let as_many: Vec<_> = others().filter(|it| minutes(it) == minutes(first)).collect();
+    let as_much: Vec<_> = as_many.iter().copied().filter(|it| kept(it) == kept(first)).collect();
+    let reason = if as_many.is_empty() {
+        let next = others().max_by_key(|it| minutes(it));
+        let next =
+            next.map(|it| format!(", {} more than {}", minutes(first) - minutes(it), it.policy));
+        format!("it saves the most minutes, {}{}", minutes(first), next.unwrap_or_default())
+    } else if as_much.is_empty() {
+        let most = as_many.iter().map(|it| it.gigabyte_hours).fold(0.0, f64::max);
+        format!(
+            "it saves {} minutes, as many as {}, and keeps less: {:.0} gigabyte-hours and not up to {:.0}",
+            minutes(first),
+            names(as_many),
+            first.gigabyte_hours,
+            most
+        )
+    } else {
+        let same = names(as_much);
+        format!("it does as well as {same}, and nothing is simpler")
+    };
+    Some(Best { policy: first.policy.clone(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(policy: &str, minutes_saved: f64, gigabyte_hours: f64, parts: usize) -> Outcome {
+        let policy = policy.to_owned();
+        Outcome { policy, minutes_saved, gigabyte_hours, parts, runs: 1, ..Outcome::default() }
+    }
+
+    #[test]
+    fn the_most_minutes_win_then_the_least_that_is_kept_then_the_simplest() {
+        let chosen = |outcomes: &[Outcome]| {
+            let best = best(outcomes).unwrap();
+            format!("{}: {}", best.policy, best.reason)
+        };
+        let [a, b] = [outcome("a", 30.0, 9.0, 1), outcome("b", 50.0, 9.0, 2)];
+        assert_eq!(chosen(&[a, b]), "b: it saves the most minutes, 50, 20 more than a");
+        let [a, b] = [outcome("a", 50.2, 9.0, 2), outcome("b", 50.0, 12.0, 1)];
+        assert!(
+            chosen(&[a, b]).starts_with("a: it saves 50 minutes, as many as b, and keeps less")
+        );
+        let [a, b] = [outcome("a", 50.0, 9.0, 2), outcome("b", 50.0, 9.0, 1)];
+        assert_eq!(chosen(&[a, b]), "b: it does as well as a, and nothing is simpler");
+        assert_eq!(best(&[Outcome::default()]), None);
+    }
+}

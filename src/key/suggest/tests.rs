@@ -1,0 +1,159 @@
+use super::*;
+use proptest::prelude::*;
+use std::path::PathBuf;
+
+/// Observations from the states of the store, one letter each.
+fn observations(states: &str) -> Vec<Observation> {
+    let of = |state: u8| Observation { store: Digest::of(&[state]), given: String::new() };
+    states.bytes().map(of).collect()
+}
+
+/// A file from its contents, one letter each; `?` where it is not known.
+fn file(path: &str, contents: &str) -> Candidate {
+    let values: Vec<_> = contents.bytes().map(|byte| (byte != b'?').then_some(byte)).collect();
+    Candidate { ingredient: Ingredient::File(PathBuf::from(path)), trace: Trace::of(&values) }
+}
+
+/// The first of each member of the set.
+fn chosen(set: &Set, candidates: &[Candidate]) -> Vec<String> {
+    set.members.iter().map(|member| candidates[member[0]].ingredient.name()).collect()
+}
+
+fn tally(with: usize, without: usize, missed: usize, unknown: usize) -> Tally {
+    Tally { with, without, missed, unknown }
+}
+
+#[test]
+fn the_one_file_that_drives_the_store_is_found() {
+    let candidates =
+        [file("README.md", "abcdef"), file("flake.lock", "aabbcc"), file("shell.nix", "aaabbb")];
+    let found = suggest(&observations("aabbcc"), &candidates);
+    assert_eq!(chosen(&found.set, &candidates), ["flake.lock"]);
+    assert!(found.set.is_exact() && found.set.is_best);
+    assert_eq!(found.quiet, None);
+    assert_eq!((found.changes, found.unchanged), (2, 3));
+    assert_eq!(found.tallies, [tally(2, 3, 0, 0), tally(2, 0, 0, 0), tally(0, 1, 2, 0)]);
+}
+
+#[test]
+fn two_files_that_drive_it_together_are_found_although_one_other_has_all_changes() {
+    let candidates =
+        [file("a.nix", "abbb"), file("b.nix", "aabb"), file("log", "abcd"), file("c.nix", "aaaa")];
+    let found = suggest(&observations("abcc"), &candidates);
+    assert_eq!(chosen(&found.set, &candidates), ["a.nix", "b.nix"]);
+    assert!(found.set.is_exact());
+}
+
+#[test]
+fn of_each_member_it_is_known_what_it_explains_alone() {
+    let candidates = [file("a.nix", "abcc"), file("b.nix", "aabc")];
+    let found = suggest(&observations("abcd"), &candidates);
+    assert_eq!(found.set.members, [[0], [1]]);
+    assert_eq!(found.set.alone, [1, 1]);
+}
+
+#[test]
+fn what_did_the_same_is_an_alternative_and_a_lock_comes_first() {
+    let candidates = [file("notes", "aab"), file("deep/flake.lock", "aab"), file("x.nix", "aab")];
+    let found = suggest(&observations("aab"), &candidates);
+    assert_eq!(found.set.members, [[2, 1, 0]]);
+}
+
+#[test]
+fn a_change_that_nothing_explains_is_missed_and_named() {
+    let candidates = [file("flake.lock", "aabb")];
+    let found = suggest(&observations("abcc"), &candidates);
+    assert_eq!(chosen(&found.set, &candidates), ["flake.lock"]);
+    assert_eq!(found.set.missed, [0]);
+    assert_eq!(found.set.false_alarms, [0; 0]);
+}
+
+#[test]
+fn where_only_a_noisy_file_covers_all_the_quiet_set_is_told_too() {
+    let candidates = [file("flake.lock", "aaabb"), file("log", "abcde")];
+    let found = suggest(&observations("abbcc"), &candidates);
+    assert_eq!(chosen(&found.set, &candidates), ["log"]);
+    assert_eq!((found.set.missed.len(), found.set.false_alarms.as_slice()), (0, &[1, 3][..]));
+    let quiet = found.quiet.unwrap();
+    assert_eq!(chosen(&quiet, &candidates), ["flake.lock"]);
+    assert_eq!(quiet.missed, [0]);
+}
+
+#[test]
+fn a_new_version_of_the_package_manager_explains_itself() {
+    let mut observations = observations("abbc");
+    for observation in &mut observations[1..] {
+        observation.given = "2.19".into();
+    }
+    // Changing along with the version is neither right nor wrong.
+    let candidates = [file("flake.lock", "abbc"), file("flake.nix", "aaab")];
+    let found = suggest(&observations, &candidates);
+    assert_eq!((found.changes, found.unchanged, found.given), (1, 1, 1));
+    assert_eq!(found.set.members, [[1, 0]]);
+    assert!(found.set.is_exact());
+}
+
+#[test]
+fn what_is_not_known_is_taken_for_no_change_and_counted() {
+    let candidates = [file("a", "?ab"), file("b", "abb")];
+    let found = suggest(&observations("abc"), &candidates);
+    assert_eq!(found.tallies, [tally(1, 0, 0, 1), tally(1, 0, 1, 0)]);
+    assert_eq!(found.set.members, [[0], [1]]);
+}
+
+#[test]
+fn without_any_change_nothing_is_suggested() {
+    for states in ["", "a", "aaa"] {
+        let contents = "abc".get(..states.len()).unwrap();
+        let found = suggest(&observations(states), &[file("a", contents)]);
+        assert_eq!(found.set.members.len(), 0);
+        assert_eq!(found.quiet, None);
+    }
+}
+
+/// Misses, false alarms and members of any set, counted one observation after the other.
+fn judged(observations: &[Observation], candidates: &[&Vec<Option<u8>>]) -> (usize, usize, usize) {
+    let (mut missed, mut alarms) = (0, 0);
+    for at in 1..observations.len() {
+        let store = observations[at - 1].store != observations[at].store;
+        let moved = candidates.iter().any(|values| match (values[at - 1], values[at]) {
+            (Some(before), Some(after)) => before != after,
+            _ => false,
+        });
+        missed += usize::from(store && !moved);
+        alarms += usize::from(!store && moved);
+    }
+    (missed, alarms, candidates.len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn no_set_of_candidates_does_better(
+        states in proptest::collection::vec(0u8..3, 0..9),
+        columns in proptest::collection::vec(
+            proptest::collection::vec(prop_oneof![9 => (0u8..2).prop_map(Some), 1 => Just(None)], 8),
+            0..7),
+    ) {
+        let observations: Vec<_> = states.iter()
+            .map(|&state| Observation { store: Digest::of(&[state]), given: String::new() })
+            .collect();
+        let columns: Vec<_> =
+            columns.into_iter().map(|column| column[..states.len()].to_vec()).collect();
+        let candidates: Vec<_> = columns.iter().enumerate()
+            .map(|(at, column)| Candidate {
+                ingredient: Ingredient::File(format!("{at}").into()),
+                trace: Trace::of(column),
+            })
+            .collect();
+        let sets = (0..1usize << columns.len()).map(|set| {
+            let members = columns.iter().enumerate().filter(|(at, _)| set >> at & 1 == 1);
+            judged(&observations, &members.map(|(_, column)| column).collect::<Vec<_>>())
+        });
+        let set = suggest(&observations, &candidates).set;
+        let members: Vec<_> = set.members.iter().map(|member| &columns[member[0]]).collect();
+        let found = judged(&observations, &members);
+        prop_assert_eq!(found, sets.min().unwrap());
+        prop_assert_eq!((set.missed.len(), set.false_alarms.len()), (found.0, found.1));
+    }
+}

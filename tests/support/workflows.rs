@@ -1,0 +1,65 @@
+//! Work trees with workflows, and what `lint` finds in them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::invocation::Output;
+use super::place::storecache_in;
+use super::runs::report;
+
+/// A work tree with these workflows and some lock files.
+pub fn tree(workflows: &[(&str, &str)]) -> TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    fs::create_dir_all(tree.path().join(".github/workflows")).unwrap();
+    for lock in ["flake.lock", "devbox.lock", "channels.scm"] {
+        fs::write(tree.path().join(lock), "{}").unwrap();
+    }
+    for (name, text) in workflows {
+        write(tree.path(), name, text);
+    }
+    tree
+}
+
+pub fn write(tree: &Path, name: &str, text: &str) {
+    fs::write(tree.join(".github/workflows").join(name), text).unwrap();
+}
+
+pub fn lint(tree: &TempDir, more: &[&str]) -> Output {
+    storecache_in(tree.path(), ["lint"].iter().chain(more))
+}
+
+/// The findings in a tree as the report has them.
+pub fn reported(tree: &TempDir) -> Vec<Value> {
+    let output = lint(tree, &["--json"]);
+    let report = report(&output);
+    let found = report["findings"].as_array().unwrap().clone();
+    assert_eq!(
+        (output.code(), &report["ok"]),
+        (i32::from(!found.is_empty()), &Value::Bool(found.is_empty()))
+    );
+    found
+}
+
+/// File, line, level and rule of a finding.
+pub fn line(finding: &Value) -> String {
+    let field = |name: &str| match &finding[name] {
+        Value::String(text) => text.trim_start_matches(".github/workflows/").to_owned(),
+        other => other.to_string(),
+    };
+    ["file", "line", "level", "rule"].map(field).join(" ")
+}
+
+/// The lines of a finding put into a source, independently of the program.
+pub fn corrected(source: &str, finding: &Value) -> Option<String> {
+    let lines = finding["lines"].as_object()?;
+    let number = |name: &str| lines[name].as_u64().unwrap() as usize;
+    let mut all: Vec<&str> = source.split('\n').collect();
+    let last = all[number("to") - 1];
+    let end = if last.ends_with('\r') { "\r" } else { "" };
+    let text = lines["text"].as_str().unwrap().to_owned() + end;
+    all.splice(number("from") - 1..number("to"), [text.as_str()]);
+    Some(all.join("\n"))
+}
