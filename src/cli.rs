@@ -1,10 +1,12 @@
 //! Every flag of every command, and how flags become options.
 
+mod inventory;
 mod key;
 mod lint;
 mod simulate;
 mod suggest;
 
+pub use inventory::{ListArgs, PruneArgs, UsageArgs};
 pub use key::{KeyPart, KeyVerbArgs};
 pub use lint::LintArgs;
 pub use simulate::SimulateArgs;
@@ -48,6 +50,12 @@ pub enum Verb {
     Verify(LookArgs),
     /// Look at the store, its database and its daemon, and say what to mend
     Doctor(DoctorArgs),
+    /// List every entry of a backend
+    List(ListArgs),
+    /// Say what takes room in a backend, what of it could go, and what goes next
+    Usage(UsageArgs),
+    /// Say which entries can go, and delete them with --apply
+    Prune(PruneArgs),
     /// Look for mistakes in workflows that make a cache useless
     Lint(LintArgs),
     /// A step of a job; its inputs and the job come from the environment

@@ -25,6 +25,9 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => run(args.options(), command::inspect),
         Verb::Doctor(args) => run(args.options(), command::doctor),
         Verb::Lint(args) => run(args.options(), command::lint),
+        Verb::List(args) => run(args.options(), command::list),
+        Verb::Usage(args) => run(args.options(), command::usage),
+        Verb::Prune(args) => run(args.options(), command::prune),
         Verb::Verify(args) => run(args.options(), command::verify),
         Verb::Action(args) => match args.part {
             ActionPart::Main => in_job(Moment::Main),

@@ -1,8 +1,10 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
+mod inventory;
 mod simulate;
 mod suggest;
 
+pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
 pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 
@@ -112,6 +114,14 @@ pub struct RestApi {
     pub token: Option<Secret>,
     /// Least time between two deletions.
     pub pause: Duration,
+}
+
+/// A repository whose entries are looked at through REST alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryOptions {
+    /// With URL, repository and token.
+    pub api: RestApi,
+    pub patience: Patience,
 }
 
 /// Version of the cache service.

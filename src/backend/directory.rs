@@ -1,5 +1,7 @@
 //! Entries as files in a directory.
 
+mod inventory;
+
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused, Written};
 use crate::key::Rung;
 use crate::writeback::Writeback;

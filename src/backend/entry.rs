@@ -2,6 +2,8 @@
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use std::fmt;
 
 /// When an entry was begun, so written that names sort by time: `20261122T095523.123456Z`, UTC.
@@ -15,6 +17,12 @@ impl Generation {
 
     fn at(time: Timestamp) -> Self {
         Generation(time.strftime("%Y%m%dT%H%M%S.%6fZ").to_string())
+    }
+
+    /// When that was; `None` for digits that are no time.
+    pub fn time(&self) -> Option<Timestamp> {
+        let time = DateTime::strptime("%Y%m%dT%H%M%S.%fZ", &self.0).ok()?;
+        TimeZone::UTC.to_timestamp(time).ok()
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -116,5 +124,8 @@ mod tests {
         let at = |seconds| Generation::at(Timestamp::from_second(seconds).unwrap());
         assert!(at(1_700_000_000) < at(1_700_000_001));
         assert_eq!(at(0).to_string(), "19700101T000000.000000Z");
+        assert_eq!(at(1_700_000_001).time(), Timestamp::from_second(1_700_000_001).ok());
+        let odd = EntryName::parse("k.20261399T996199.123456Z").unwrap();
+        assert_eq!(odd.generation.time(), None);
     }
 }

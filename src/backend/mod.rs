@@ -5,9 +5,11 @@
 mod directory;
 mod entry;
 pub mod github;
+mod inventory;
 
 pub use directory::Directory;
 pub use entry::{EntryName, Generation};
+pub use inventory::{Barred, Deleted, Inventory, Record};
 
 use crate::key::Rung;
 use anyhow::{Result, bail};

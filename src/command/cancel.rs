@@ -6,6 +6,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{ErrorKind, Read, stdin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 /// Signals are those of the process, and so is what they set.
 static CALLED_OFF: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
@@ -49,4 +50,24 @@ pub fn when_input_closes(cancelled: &Arc<AtomicBool>) {
         }
         cancelled.store(true, Ordering::Relaxed);
     });
+}
+
+/// # Errors
+/// When somebody has called the run off.
+pub fn check() -> Result<()> {
+    anyhow::ensure!(!called_off(), "cancelled by a signal");
+    Ok(())
+}
+
+/// Waits, unless somebody calls the run off.
+pub fn sleep(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    loop {
+        check()?;
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+    }
 }

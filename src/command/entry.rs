@@ -146,6 +146,7 @@ pub fn same_store(a: &Head, b: &Head) -> bool {
 }
 
 /// What an entry is to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// There may be deltas on it.
     Full,
@@ -167,11 +168,23 @@ impl Standing {
             Err(_) => return Ok(Standing::Alone),
             Ok(head) => head,
         };
-        Ok(match head.base.as_deref().map(EntryName::parse) {
+        Ok(Self::of_head(&head))
+    }
+
+    pub fn of_head(head: &Head) -> Self {
+        match head.base.as_deref().map(EntryName::parse) {
             Some(Some(base)) => Standing::DeltaOn(base),
             None if head.store.kind != StoreKind::Plain.name() => Standing::Full,
             _ => Standing::Alone,
-        })
+        }
+    }
+
+    /// Its base, if it is a delta: whoever keeps the one keeps the other.
+    pub fn base(&self) -> Option<&EntryName> {
+        match self {
+            Standing::DeltaOn(base) => Some(base),
+            Standing::Full | Standing::Alone => None,
+        }
     }
 }
 

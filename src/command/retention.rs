@@ -70,9 +70,7 @@ fn unneeded(
     let staying = listed.iter().chain([written]).map(|entry| &entry.name);
     let mut needed = HashSet::new();
     for name in staying.filter(|name| !going.contains(name)) {
-        if let Standing::DeltaOn(base) = standing(name)? {
-            needed.insert(base);
-        }
+        needed.extend(standing(name)?.base().cloned());
     }
     old.retain(|entry| !needed.contains(&entry.name));
     Ok(old)

@@ -3,16 +3,19 @@
 //! The room knows numbers and texts. It must not know how they come about.
 
 mod counting;
+mod inventory;
 mod outcome;
 pub mod page;
 mod progress;
 mod speak;
 mod summary;
 mod text;
+mod usage;
 
 pub use counting::Counting;
+pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
 pub use outcome::{BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
 pub use speak::{answer, note, order};
 pub use summary::{Job, render};
-pub use text::{bytes, parse_bytes, plural, seconds, table};
+pub use text::{age, binary, bytes, columns, parse_bytes, plural, printable, seconds, table};

@@ -16,6 +16,53 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// A size in bytes with a unit of steps of 1024, as in `1.4 GiB`: GitHub counts so.
+pub fn binary(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1023.5 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{count} B"),
+        _ if value < 99.95 => format!("{value:.1} {}", UNITS[unit]),
+        _ => format!("{value:.0} {}", UNITS[unit]),
+    }
+}
+
+/// How long ago something was, in seconds, as in `5 h` or `12 d`.
+pub fn age(seconds: i64) -> String {
+    match seconds.max(0) {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A text from elsewhere on one line, without orders to a terminal and without what nobody sees.
+pub fn printable(text: &str) -> String {
+    let hidden = |c: char| c.is_control() || is_invisible(c);
+    text.chars().map(|c| if hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Rows of columns, one line each: the first `right` columns flush right, the last one as long as it is.
+pub fn columns<const N: usize>(rows: &[[String; N]], right: usize) -> Vec<String> {
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).enumerate().map(|(at, (cell, width))| match at {
+            _ if at < right => format!("{cell:>width$}"),
+            _ if at + 1 == N => cell.clone(),
+            _ => format!("{cell:<width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
 /// A size as people write it: `500K`, `10M`, `1.5GiB` in steps of 1024, `10MB` in steps of 1000.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -49,7 +96,10 @@ pub fn seconds(value: f64) -> String {
 
 /// A count with its noun, as in `1 item` or `2 items`.
 pub fn plural(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+    match noun.strip_suffix('y') {
+        Some(stem) if count != 1 => format!("{count} {stem}ies"),
+        _ => format!("{count} {noun}{}", if count == 1 { "" } else { "s" }),
+    }
 }
 
 /// Two columns, the first padded.
@@ -80,8 +130,24 @@ mod tests {
         assert_eq!(seconds(0.012), "12 ms");
         assert_eq!(seconds(3.21), "3.2 s");
         assert_eq!(seconds(125.0), "2 min 5 s");
+        assert_eq!(binary(1023), "1023 B");
+        assert_eq!(binary(10 << 30), "10.0 GiB");
+        assert_eq!(binary((412 << 20) + 1), "412 MiB");
+        assert_eq!(
+            [0, 61, 7199, 172_799, 172_800, -5].map(age),
+            ["0 s", "1 min", "1 h", "47 h", "2 d", "0 s"]
+        );
         assert_eq!(plural(1, "item"), "1 item");
         assert_eq!(plural(0, "item"), "0 items");
+        assert_eq!(plural(2, "entry"), "2 entries");
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["1", "é", "x"], ["22", "", "long"], ["3", "ab", ""]]
+            .map(|row| row.map(str::to_owned));
+        assert_eq!(columns(&rows, 1), [" 1  é   x", "22      long", " 3  ab"]);
+        assert_eq!(printable("a\n::b\u{1b}[2J"), "a\u{fffd}::b\u{fffd}[2J");
     }
 
     #[test]

@@ -116,7 +116,12 @@ impl Head {
 /// The cache version for a store, see [`Head::cache_version`]. A delta and its base have the same, so
 /// that one lookup sees both; and whoever does not read deltas has another one and never meets any.
 pub fn cache_version(kind: &str, store_dir: &str, system: &str) -> Digest {
-    Digest::of(format!("storecache|{FORMAT}|{kind}|{store_dir}|{system}").as_bytes())
+    cache_version_of(FORMAT, kind, store_dir, system)
+}
+
+/// The same for a storecache whose newest format is or was `format`.
+pub fn cache_version_of(format: u64, kind: &str, store_dir: &str, system: &str) -> Digest {
+    Digest::of(format!("storecache|{format}|{kind}|{store_dir}|{system}").as_bytes())
 }
 
 /// Looks only at the `format` number of a JSON object.

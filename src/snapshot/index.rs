@@ -159,6 +159,14 @@ impl Index {
         Ok(bytes)
     }
 
+    /// Digest over data frames and base: equal where two snapshots hold the same, whenever and under
+    /// whichever key they were saved. [`Index::archive`] covers the head too, which tells them apart.
+    pub fn content(&self) -> Digest {
+        let base = self.base.iter().map(|base| &base.index);
+        let frames = self.frames.iter().map(|frame| &frame.sha256);
+        Digest::of_parts(base.chain(frames).map(|digest| digest.as_bytes().as_slice()))
+    }
+
     /// Digest of the body of an index, by which a delta knows its base. Signatures do not count.
     pub fn identity(bytes: &[u8]) -> Result<Digest, SnapshotError> {
         let mut rest = bytes;

@@ -49,7 +49,9 @@ pub use access_times::{last_read, reading_shows};
 pub use database::write_database;
 pub use delta::{Base, BaseItem, inherited};
 pub use digest::Digest;
-pub use head::{DELTA, FORMAT, FULL, Head, Origin, ProfileFacts, StoreFacts, cache_version};
+pub use head::{
+    DELTA, FORMAT, FULL, Head, Origin, ProfileFacts, StoreFacts, cache_version, cache_version_of,
+};
 pub use index::{Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry};
 pub use member::Attributes;
 pub use open::{Opened, open, open_head, read_frame};

@@ -14,6 +14,8 @@ pub enum StoreKind {
 }
 
 impl StoreKind {
+    pub const ALL: [StoreKind; 3] = [StoreKind::Guix, StoreKind::Nix, StoreKind::Plain];
+
     pub fn name(self) -> &'static str {
         match self {
             StoreKind::Guix => "guix",
@@ -36,8 +38,7 @@ impl StoreKind {
 
     /// Parses what [`StoreKind::name`] gives.
     pub fn parse(name: &str) -> Result<Self> {
-        let kinds = [StoreKind::Guix, StoreKind::Nix, StoreKind::Plain];
-        kinds
+        StoreKind::ALL
             .into_iter()
             .find(|kind| kind.name() == name)
             .with_context(|| format!("{name:?} is no kind of store that this storecache knows"))
@@ -52,10 +53,23 @@ impl fmt::Display for StoreKind {
 
 /// This machine in the words of Nix and Guix, such as `x86_64-linux`.
 pub fn system() -> String {
-    let cpu = match std::env::consts::ARCH {
+    system_of(std::env::consts::ARCH, std::env::consts::OS)
+}
+
+/// Every system that a storecache may run on.
+pub fn systems() -> Vec<String> {
+    // As the standard library names them.
+    const CPUS: [&str; 8] =
+        ["x86_64", "aarch64", "x86", "arm", "riscv64", "powerpc64", "s390x", "loongarch64"];
+    const KERNELS: [&str; 3] = ["linux", "macos", "freebsd"];
+    CPUS.iter().flat_map(|cpu| KERNELS.map(|kernel| system_of(cpu, kernel))).collect()
+}
+
+fn system_of(cpu: &str, kernel: &str) -> String {
+    let cpu = match cpu {
         "x86" => "i686",
         "powerpc64" => "powerpc64le",
         other => other,
     };
-    format!("{cpu}-{}", std::env::consts::OS)
+    format!("{cpu}-{kernel}")
 }

@@ -27,7 +27,7 @@ pub use closure::{Choice, References, Skipped, choose};
 pub use completeness::{Completeness, Contents, ItemPattern};
 pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};
 pub use item::{ItemName, ValidItem};
-pub use kind::{StoreKind, system};
+pub use kind::{StoreKind, system, systems};
 pub use layout::Layout;
 pub use locks::{Held, Lock, LockKind, LockMode, lock, make_lock_file};
 pub use merge::{Merge, Rows};

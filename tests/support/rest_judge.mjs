@@ -1,7 +1,7 @@
 // Judges exchanges with GitHub's REST API by GitHub's own description of it.
 //   node rest_judge.mjs PEERS
 // Takes one JSON object a line: method, path, query, status, body (null when empty). Answers each with
-// a line: what is wrong with it, or nothing.
+// a line: what is wrong with it, or nothing. Asked for an example, it answers with that of the description.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -19,7 +19,16 @@ const follow = (node) => node.$ref
     ? node.$ref.slice(2).split('/').reduce((at, name) => at[name], api)
     : node
 
-/** A schema without references, and nothing that it names may be missing: GitHub sends it all. */
+/** A schema without references; anything that it names may be missing, as it is in GitHub's own examples. */
+function loose(node) {
+    if (Array.isArray(node)) return node.map(loose)
+    if (node === null || typeof node !== 'object') return node
+    const { required, ...rest } = follow(node)
+    const all = Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, loose(value)]))
+    return Array.isArray(required) || !required ? all : { ...all, required: loose(required) }
+}
+
+/** The same, and nothing that it names may be missing: GitHub sends it all. */
 function whole(node) {
     if (Array.isArray(node)) return node.map(whole)
     if (node === null || typeof node !== 'object') return node
@@ -66,9 +75,13 @@ function judge({ method, path, query, status, body }) {
     if (!response) return `${what}: not described`
     const schema = follow(response).content?.['application/json']?.schema
     if (!schema) return body === null ? '' : `${what}: has a body`
-    return check(ofBodies, whole(schema), body, what)
+    // The answers that are not about entries are GitHub's examples, see below.
+    const fit = name.includes('/actions/') ? whole : loose
+    return check(ofBodies, fit(schema), body, what)
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
-    console.log(judge(JSON.parse(line)).replaceAll('\n', ' '))
+    const { example, ...exchange } = JSON.parse(line)
+    const answer = example ? JSON.stringify(api.components.examples[example].value) : judge(exchange)
+    console.log(answer.replaceAll('\n', ' '))
 }

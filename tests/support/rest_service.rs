@@ -1,5 +1,5 @@
 //! GitHub's REST API for the tests, as far as it is about cache entries: those of a [`CacheService`]
-//! beside those of other refs. Every exchange that is not meant to go wrong is judged by GitHub's own
+//! beside those of other refs, and about the branches and pull requests that these belong to. Every exchange that is not meant to go wrong is judged by GitHub's own
 //! description of the API.
 
 use std::collections::{HashMap, VecDeque};
@@ -33,6 +33,10 @@ pub const MAIN: &str = "refs/heads/main";
 pub enum Call {
     List,
     Delete,
+    /// What the repository is.
+    Repository,
+    /// What a pull request is.
+    Pull,
 }
 
 /// What goes wrong with one request.
@@ -68,13 +72,34 @@ pub struct Seen {
     pub headers: HashMap<String, String>,
 }
 
+/// An entry as lists show it.
 #[derive(Clone, Debug)]
-struct Row {
-    id: i64,
-    reference: String,
-    key: String,
-    version: String,
-    size: usize,
+pub struct Row {
+    pub id: i64,
+    pub reference: String,
+    pub key: String,
+    pub version: String,
+    pub size: u64,
+    /// RFC 3339.
+    pub created: String,
+    pub used: String,
+}
+
+/// When everything happens that nobody says the time of.
+pub const TIME: &str = "2026-11-22T09:55:23.123456Z";
+
+impl Default for Row {
+    fn default() -> Row {
+        Row {
+            id: 0,
+            reference: MAIN.into(),
+            key: "key".into(),
+            version: "0".repeat(64),
+            size: 7,
+            created: TIME.into(),
+            used: TIME.into(),
+        }
+    }
 }
 
 struct State {
@@ -82,6 +107,18 @@ struct State {
     others: Vec<Row>,
     reference: String,
     hides_newest: bool,
+    /// Runs of jobs ask for their own ref.
+    shows_all_refs: bool,
+    default_branch: String,
+    closed: Vec<u64>,
+    /// Pull requests that this token sees; all without any.
+    numbers: Vec<u64>,
+    /// Entries that are written by others, one before each page.
+    arriving: VecDeque<Row>,
+    /// Rows of a page, at most.
+    page: usize,
+    /// Number of the next entry that the cache service does not know.
+    next: i64,
     faults: HashMap<Call, VecDeque<Fault>>,
     seen: Vec<Seen>,
     wrong: Vec<String>,
@@ -116,6 +153,13 @@ impl RestService {
             others: Vec::new(),
             reference: MAIN.into(),
             hides_newest: false,
+            shows_all_refs: false,
+            default_branch: "main".into(),
+            closed: Vec::new(),
+            numbers: Vec::new(),
+            arriving: VecDeque::new(),
+            page: 100,
+            next: 1_000_000,
             faults: HashMap::new(),
             seen: Vec::new(),
             wrong: Vec::new(),
@@ -158,10 +202,51 @@ impl RestService {
 
     /// Puts an entry there that the cache service does not know in this run.
     pub fn put(&self, reference: &str, key: &str, version: &str) {
-        let mut state = self.state();
-        let id = 1_000_000 + state.others.len() as i64;
         let (reference, key, version) = (reference.into(), key.into(), version.into());
-        state.others.push(Row { id, reference, key, version, size: 7 });
+        self.holds(Row { reference, key, version, ..Row::default() });
+    }
+
+    /// The same with size and times, for people at a terminal; gives back its number.
+    pub fn holds(&self, row: Row) -> i64 {
+        let mut state = self.state();
+        state.next += 1;
+        let id = state.next;
+        state.others.push(Row { id, ..row });
+        id
+    }
+
+    /// From now on it may be asked for the entries of all refs.
+    pub fn shows_all_refs(&self) {
+        self.state().shows_all_refs = true;
+    }
+
+    pub fn has_default_branch(&self, name: &str) {
+        self.state().default_branch = name.into();
+    }
+
+    /// A pull request is closed; all others are open.
+    pub fn closes(&self, number: u64) {
+        self.state().closed.push(number);
+    }
+
+    /// It knows no other pull requests than these.
+    pub fn knows_pulls(&self, numbers: &[u64]) {
+        self.state().numbers = numbers.to_vec();
+    }
+
+    /// Others write these, one before each page that is asked for.
+    pub fn receives(&self, rows: impl IntoIterator<Item = Row>) {
+        self.state().arriving.extend(rows);
+    }
+
+    /// Gives no larger pages, whatever it is asked for.
+    pub fn has_pages_of(&self, rows: usize) {
+        self.state().page = rows;
+    }
+
+    /// Numbers of what the cache service does not know.
+    pub fn numbers(&self) -> Vec<i64> {
+        self.state().others.iter().map(|row| row.id).collect()
     }
 
     /// Lists do not show the newest entry yet.
@@ -205,7 +290,12 @@ impl Shared {
         connection.set_nodelay(true).unwrap();
         let mut reader = BufReader::new(connection.try_clone().unwrap());
         while let Some(request) = read(&mut reader) {
-            let call = if request.method == "DELETE" { Call::Delete } else { Call::List };
+            let call = match &request.path {
+                _ if request.method == "DELETE" => Call::Delete,
+                path if path.contains("/pulls/") => Call::Pull,
+                path if path.ends_with("/caches") => Call::List,
+                _ => Call::Repository,
+            };
             let fault = {
                 let mut state = self.state.lock().unwrap();
                 let Request { path, query, headers, .. } = &request;
@@ -289,8 +379,24 @@ impl Shared {
             return (401, Some(message("Bad credentials")));
         }
         let not_found = (404, Some(message("Not Found")));
-        let base = format!("{BASE}/repos/{REPOSITORY}/actions/caches");
-        let Some(rest) = request.path.strip_prefix(&base) else { return not_found };
+        let Some(rest) = request.path.strip_prefix(&format!("{BASE}/repos/{REPOSITORY}")) else {
+            return not_found;
+        };
+        if let Some(number) = rest.strip_prefix("/pulls/") {
+            let number = number.parse().unwrap();
+            let state = self.state.lock().unwrap();
+            if !state.numbers.is_empty() && !state.numbers.contains(&number) {
+                return not_found;
+            }
+            let open = if state.closed.contains(&number) { "closed" } else { "open" };
+            return (200, Some(self.example("pull-request", "state", open)));
+        }
+        if rest.is_empty() {
+            let name = self.state.lock().unwrap().default_branch.clone();
+            let kind = "full-repository-default-response";
+            return (200, Some(self.example(kind, "default_branch", &name)));
+        }
+        let Some(rest) = rest.strip_prefix("/actions/caches") else { return not_found };
         let rows = self.rows();
         if request.method == "GET" && rest.is_empty() {
             return (200, Some(self.list(rows, &request.query)));
@@ -310,15 +416,29 @@ impl Shared {
         }
     }
 
+    /// An answer of GitHub's description, with one field changed.
+    fn example(&self, name: &str, field: &str, value: &str) -> Value {
+        let told = self.judge.lock().unwrap().of(&json!({ "example": name }));
+        let mut example: Value = serde_json::from_str(&told).unwrap();
+        example[field] = value.into();
+        example
+    }
+
     /// All entries, oldest first.
     fn rows(&self) -> Vec<Row> {
-        let state = self.state.lock().unwrap();
+        let mut state = self.state.lock().unwrap();
+        if let Some(row) = state.arriving.pop_front() {
+            state.next += 1;
+            let id = state.next;
+            state.others.push(Row { id, ..row });
+        }
         let here = self.service.keys().into_iter().map(|key| Row {
             id: self.service.blob_of(&key).parse().unwrap(),
             reference: state.reference.clone(),
             version: self.service.version_of(&key),
-            size: self.service.content(&key).len(),
+            size: self.service.content(&key).len() as u64,
             key,
+            ..Row::default()
         });
         state.others.iter().cloned().chain(here).collect()
     }
@@ -332,7 +452,10 @@ impl Shared {
         rows.retain(|row| given("key").is_none_or(|prefix| row.key.starts_with(prefix)));
         // More than what was asked for, as servers that do not know the parameter.
         if given("ref").is_none() {
-            self.state.lock().unwrap().wrong.push("asks for all refs".into());
+            let mut state = self.state.lock().unwrap();
+            if !state.shows_all_refs {
+                state.wrong.push("asks for all refs".into());
+            }
         }
         rows.reverse();
         if given("direction") == Some("asc") {
@@ -340,14 +463,15 @@ impl Shared {
         }
         let number = |name, unset| given(name).map_or(unset, |text| text.parse().unwrap());
         let (size, page): (usize, usize) = (number("per_page", 30), number("page", 1));
+        let size = size.min(self.state.lock().unwrap().page);
         let shown = rows.iter().skip((page - 1) * size).take(size).map(|row| {
             json!({
                 "id": row.id,
                 "ref": row.reference,
                 "key": row.key,
                 "version": row.version,
-                "last_accessed_at": "2026-11-22T09:55:23.123456Z",
-                "created_at": "2026-11-22T09:55:23.123456Z",
+                "last_accessed_at": row.used,
+                "created_at": row.created,
                 "size_in_bytes": row.size,
             })
         });

@@ -7,7 +7,10 @@
 //! No error and no description holds the token or a URL.
 
 mod access;
+mod line;
 mod reader;
+mod refusal;
+mod repository;
 mod rest;
 mod secret;
 mod service;
@@ -17,7 +20,9 @@ mod v1;
 mod v2;
 mod wire;
 
-pub use secret::Secret;
+pub use repository::Repository;
+pub use rest::repository_name;
+pub use secret::{Secret, host};
 pub use wire::{OLD, Patience};
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused};
@@ -27,6 +32,7 @@ use crate::options::GitHubService;
 use access::Access;
 use anyhow::{Context, Result, bail};
 use reader::Reader;
+use refusal::Asker;
 use rest::Rest;
 use service::{KEYS, Match, Reserved, Service};
 use source::{Probed, Source};
@@ -84,10 +90,11 @@ impl GitHub {
     /// When the environment names no service.
     pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
         let wire = Arc::new(Wire::new(options.token.clone(), options.patience)?);
+        let rest = Rest::new(Arc::clone(&wire), options.rest.clone(), Asker::Step);
         let service = Service::new(options, wire, version)?;
         let hub = Arc::new(Hub { service, ahead: Allowance::of(Traffic::default().ahead) });
         Ok(GitHub {
-            rest: Rest::new(Arc::clone(&hub), options.rest.clone()),
+            rest,
             hub,
             access: Access::of(&options.mode, &options.token),
             found: Mutex::default(),
@@ -335,6 +342,7 @@ impl Backend for GitHub {
             }
             self.listed().of_this_service = true;
         }
-        self.hub.wire().wait(self.rest.delete(number))?
+        self.hub.wire().wait(self.rest.delete(number))??;
+        Ok(())
     }
 }

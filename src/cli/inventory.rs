@@ -1,0 +1,300 @@
+//! The flags of `list`, `usage` and `prune`: verbs that know no store and no key, but a whole backend.
+
+use super::{BETWEEN_CHANGES, OutputArgs, backend, size};
+use crate::backend::github::{self, Patience, Secret, host, repository_name};
+use crate::options::{
+    BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, RepositoryOptions,
+    RestApi, Usage,
+};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::num::NonZeroUsize;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The API of github.com.
+const GITHUB: &str = "https://api.github.com";
+
+/// Where its token is looked for.
+const TOKENS: [&str; 2] = ["GITHUB_TOKEN", "GH_TOKEN"];
+
+#[derive(Debug, Args)]
+struct InventoryArgs {
+    /// Where entries live: dir:PATH, or github, which is the REST API of GitHub with the token of
+    /// GITHUB_TOKEN or GH_TOKEN [default: github with --repository, or where GITHUB_REPOSITORY and a token
+    /// are set, else dir: and the user's cache directory]
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<String>,
+    /// Repository on GitHub [default: GITHUB_REPOSITORY, else that of the remote `origin`]
+    #[arg(long, value_name = "OWNER/NAME")]
+    repository: Option<String>,
+    /// Seconds without a byte from GitHub after which a request is made again
+    #[arg(long, value_name = "SECONDS", default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    network_timeout: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+struct LimitArgs {
+    /// What all entries may take together, as in 500M or 10G
+    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size)]
+    limit: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    inventory: InventoryArgs,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Only keys that begin so
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Only entries of this ref: a branch, or all of it, as in refs/pull/7/merge
+    #[arg(long = "ref", value_name = "REF")]
+    reference: Option<String>,
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = Order::Age)]
+    sort: Order,
+    /// Only entries that storecache has saved
+    #[arg(long)]
+    ours: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UsageArgs {
+    #[command(flatten)]
+    inventory: InventoryArgs,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Say what goes at the next eviction when so much more is saved, and what it costs to keep all
+    #[arg(long = "and", value_name = "SIZE", value_parser = size)]
+    more: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    inventory: InventoryArgs,
+    /// Delete them; without this, only say which
+    #[arg(long)]
+    apply: bool,
+    /// Generations of each key and ref that stay
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
+    keep: NonZeroUsize,
+    /// Also what nobody has used for so many days
+    #[arg(long, value_name = "DAYS")]
+    unused_for: Option<u32>,
+    /// Only keys that begin so, those of other tools among them
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Only for this reason; repeatable
+    #[arg(long, value_enum, value_name = "REASON")]
+    only: Vec<PruneReason>,
+}
+
+impl ListArgs {
+    pub fn options(self) -> Result<List> {
+        let whole = |name: String| match name.starts_with("refs/") {
+            true => name,
+            false => format!("refs/heads/{name}"),
+        };
+        Ok(List {
+            inventory: self.inventory.options()?,
+            output: self.inventory.output.options(),
+            limit: self.limit.limit,
+            prefix: self.prefix,
+            reference: self.reference.map(whole),
+            order: self.sort,
+            ours: self.ours,
+        })
+    }
+}
+
+impl UsageArgs {
+    pub fn options(self) -> Result<Usage> {
+        Ok(Usage {
+            inventory: self.inventory.options()?,
+            output: self.inventory.output.options(),
+            limit: self.limit.limit,
+            more: self.more,
+        })
+    }
+}
+
+impl PruneArgs {
+    pub fn options(self) -> Result<Prune> {
+        if self.only.contains(&PruneReason::Unused) && self.unused_for.is_none() {
+            bail!("--only unused needs --unused-for DAYS");
+        }
+        Ok(Prune {
+            inventory: self.inventory.options()?,
+            output: self.inventory.output.options(),
+            pruning: Pruning {
+                keep: self.keep,
+                unused_for: self.unused_for,
+                prefix: self.prefix,
+                only: self.only,
+            },
+            apply: self.apply,
+        })
+    }
+}
+
+impl InventoryArgs {
+    fn options(&self) -> Result<InventoryOptions> {
+        let in_job = set("GITHUB_REPOSITORY").is_some() && token().is_some();
+        match self.backend.as_deref() {
+            Some("github") => self.repository(),
+            None if self.repository.is_some() || in_job => self.repository(),
+            Some(_) if self.repository.is_some() => {
+                bail!("--repository is for --backend github")
+            }
+            other => match backend(other, None, self.network_timeout)? {
+                BackendOptions::Directory { path, .. } => Ok(InventoryOptions::Directory { path }),
+                BackendOptions::GitHub(_) => self.repository(),
+            },
+        }
+    }
+
+    fn repository(&self) -> Result<InventoryOptions> {
+        let url = set("GITHUB_API_URL").unwrap_or_else(|| GITHUB.to_owned());
+        let named = match &self.repository {
+            Some(name) => Some((name.clone(), "--repository")),
+            None => set("GITHUB_REPOSITORY").map(|name| (name, "GITHUB_REPOSITORY")),
+        };
+        let repository = match named {
+            Some((name, _)) if repository_name(&name).is_some() => name,
+            Some((name, source)) => {
+                bail!("{source} is {name:?}, and no name of a repository, which is OWNER/NAME")
+            }
+            None => of_origin(&url).context("which repository? say --repository OWNER/NAME")?,
+        };
+        let token = token().context(
+            "there is no token for GitHub's REST API; set GITHUB_TOKEN or GH_TOKEN to one with \
+             `actions: read`, and `actions: write` to delete",
+        )?;
+        let stall = Duration::from_secs(self.network_timeout);
+        Ok(InventoryOptions::Repository(Box::new(RepositoryOptions {
+            api: RestApi {
+                url: Some(url),
+                repository: Some(repository),
+                reference: None,
+                token: Some(token),
+                pause: BETWEEN_CHANGES,
+            },
+            patience: Patience { stall, pause: stall / 20, old: github::OLD },
+        })))
+    }
+}
+
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+fn token() -> Option<Secret> {
+    TOKENS.into_iter().find_map(set).map(|token| Secret::new(token.trim()))
+}
+
+/// The repository that the work tree here was cloned from.
+///
+/// # Errors
+/// When there is none, or when it is on another server than the API. Its URL, which may hold a password, is
+/// in no error.
+fn of_origin(api: &str) -> Result<String> {
+    let asked = Command::new("git")
+        .args(["remote", "get-url", "origin"])
+        .stdin(Stdio::null())
+        .output()
+        .context("there is no git to ask for the remote `origin`")?;
+    let url = String::from_utf8_lossy(&asked.stdout);
+    let url = url.trim();
+    if !asked.status.success() || url.is_empty() {
+        bail!("this directory is in no git work tree with a remote `origin`");
+    }
+    let Some((server, name)) = parse_remote(url) else {
+        bail!("the remote `origin` is on no server that has an API");
+    };
+    if !is_api_of(api, server) {
+        bail!("the remote `origin` is on {server}, and the API on {}", host(api));
+    }
+    Ok(name)
+}
+
+/// Server and `owner/name` of a remote: `https://server/owner/name.git`, `ssh://git@server/owner/name`,
+/// `git@server:owner/name.git`.
+fn parse_remote(url: &str) -> Option<(&str, String)> {
+    let (server, path) = match url.split_once("://") {
+        Some((_, rest)) => rest.split_once('/')?,
+        // What has a slash before the colon is a path of this machine.
+        None => url.split_once(':').filter(|(server, _)| !server.contains('/'))?,
+    };
+    let server = server.rsplit('@').next()?.split(':').next()?;
+    let path = path.trim_matches('/');
+    let path = path.strip_suffix(".git").unwrap_or(path);
+    repository_name(path).filter(|_| !server.is_empty())?;
+    Some((server, path.to_owned()))
+}
+
+/// Whether an API is that of a server: `api.` before its name, or below it. `ssh.github.com` is a way
+/// through firewalls. Source: github/docs `content/rest/using-the-rest-api/getting-started-with-the-rest-api.md`.
+fn is_api_of(api: &str, server: &str) -> bool {
+    let api = host(api).split(':').next().unwrap_or_default();
+    let server = server.strip_prefix("ssh.").unwrap_or(server);
+    let server = server.strip_prefix("www.").unwrap_or(server);
+    api.eq_ignore_ascii_case(server) || api.eq_ignore_ascii_case(&format!("api.{server}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_names_server_and_repository_in_all_its_forms() {
+        let expected = Some(("github.com", "some-owner/some.repo".to_owned()));
+        for url in [
+            "https://github.com/some-owner/some.repo.git",
+            "https://github.com/some-owner/some.repo/",
+            "https://someone:password@github.com/some-owner/some.repo",
+            "http://github.com:8080/some-owner/some.repo.git",
+            "ssh://git@github.com/some-owner/some.repo.git",
+            "ssh://git@github.com:22/some-owner/some.repo",
+            "git@github.com:some-owner/some.repo.git",
+            "git@github.com:/some-owner/some.repo",
+            "github.com:some-owner/some.repo",
+        ] {
+            assert_eq!(parse_remote(url), expected, "{url}");
+        }
+        for url in [
+            "/srv/git/some.repo",
+            "../some.repo",
+            "./a:b/c",
+            "file:///srv/some.repo",
+            "https://github.com/alone",
+            "https://gitlab.com/group/below/repo",
+            "https://github.com",
+            "git@github.com:..",
+            "",
+        ] {
+            assert_eq!(parse_remote(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_api_belongs_to_one_server() {
+        for (api, server) in [
+            (GITHUB, "github.com"),
+            (GITHUB, "GitHub.com"),
+            (GITHUB, "ssh.github.com"),
+            ("https://ghes.example.org/api/v3", "ghes.example.org"),
+            ("https://api.some.ghe.com", "some.ghe.com"),
+            ("http://127.0.0.1:80/api/v3", "127.0.0.1"),
+        ] {
+            assert!(is_api_of(api, server), "{api} {server}");
+        }
+        assert!(!is_api_of(GITHUB, "gitlab.com"));
+        assert!(!is_api_of(GITHUB, "example-github.com"));
+    }
+}

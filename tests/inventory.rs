@@ -1,0 +1,916 @@
+//! `list`, `usage` and `prune`: over GitHub's REST API, as at a terminal without a cache service, and over
+//! a directory.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use storecache::snapshot::{cache_version, cache_version_of};
+use support::cache_service::CacheService;
+use support::place::{self, Place};
+use support::rest_service::{Call, Fault, REPOSITORY, RestService, Row, TOKEN};
+use support::runs::{report, run, save};
+use support::{Fixture, Output, Role, World, poll};
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// The layout of a Nix store, as its entries have it.
+fn layout() -> String {
+    cache_version("nix", "/nix/store", "x86_64-linux").to_string()
+}
+
+/// A time so many hours ago.
+fn ago(hours: i64) -> jiff::Timestamp {
+    let second = jiff::Timestamp::now().as_second() - hours * 3600;
+    jiff::Timestamp::from_second(second).unwrap()
+}
+
+/// A generation of a key of so many hours ago, on the default branch.
+fn generation(key: &str, hours: i64, size: u64) -> Row {
+    let created = ago(hours);
+    Row {
+        key: format!("{key}.{}", created.strftime("%Y%m%dT%H%M%S.000000Z")),
+        version: layout(),
+        size,
+        created: created.to_string(),
+        used: created.to_string(),
+        ..Row::default()
+    }
+}
+
+fn on(reference: &str, row: Row) -> Row {
+    Row { reference: reference.into(), ..row }
+}
+
+/// A repository as a maintainer sees it, and a directory to be in.
+struct Terminal {
+    rest: RestService,
+    home: TempDir,
+}
+
+impl Terminal {
+    fn new() -> Terminal {
+        let rest = RestService::over(&Arc::new(CacheService::start()));
+        rest.shows_all_refs();
+        Terminal { rest, home: tempfile::tempdir().unwrap() }
+    }
+
+    /// With entries of every kind; gives back their keys by what is to become of them.
+    fn filled() -> (Terminal, Vec<String>, Vec<String>) {
+        let terminal = Terminal::new();
+        let hash = |digit: &str| format!("storecache-nix-x86_64-linux-2.8.0-{}", digit.repeat(32));
+        let old_layout = cache_version_of(1, "nix", "/nix/store", "x86_64-linux").to_string();
+        let (a, b) = (hash("a"), hash("b"));
+        let goes = [
+            generation(&a, 30, 300),
+            generation(&a, 40, 200),
+            on("refs/pull/7/merge", generation(&a, 5, 900)),
+            on("refs/pull/7/merge", generation(&b, 6, 30)),
+            Row { version: old_layout, ..generation("old", 50, 5) },
+        ];
+        let stays = [
+            generation(&a, 20, 400),
+            generation(&b, 25, 50),
+            // It may be what the newest of its key is a delta on.
+            generation(&b, 35, 500),
+            generation("old", 45, 5),
+            on("refs/pull/8/merge", generation(&a, 4, 401)),
+            on("refs/heads/side", generation(&b, 26, 60)),
+            Row { key: "node-Linux-0123456789abcdef".into(), ..Row::default() },
+            Row { key: "node-Linux-0123456789abcde0".into(), ..Row::default() },
+            on("refs/pull/7/merge", Row { key: "node-Linux-1".into(), ..Row::default() }),
+        ];
+        let put = |rows: &[Row]| -> Vec<String> {
+            let put = rows.iter().map(|row| {
+                terminal.rest.holds(row.clone());
+                row.key.clone()
+            });
+            put.collect()
+        };
+        let (goes, stays) = (put(&goes), put(&stays));
+        terminal.rest.closes(7);
+        (terminal, goes, stays)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(place::binary());
+        command.args(words).current_dir(self.home.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.home.path());
+        command.env("GITHUB_API_URL", self.rest.url()).env("GH_TOKEN", TOKEN);
+        command
+    }
+
+    /// Runs a verb on the repository, whatever the outcome.
+    fn run(&self, words: &[&str]) -> Output {
+        let words = [words, &["--repository", REPOSITORY]].concat();
+        self.output(&mut self.command(&words))
+    }
+
+    fn output(&self, command: &mut Command) -> Output {
+        let output = place::output(command);
+        assert!(!format!("{output}").contains(TOKEN), "{output}");
+        output
+    }
+
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> Value {
+        report(&self.run(&[words, &["--json"]].concat()).ok())
+    }
+
+    /// Keys of all that is there.
+    fn keys(&self) -> BTreeSet<String> {
+        self.rest.others().into_iter().map(|(_, key)| key).collect()
+    }
+}
+
+fn keys(rows: &Value) -> Vec<&str> {
+    let rows = rows.as_array().unwrap_or_else(|| panic!("{rows}"));
+    rows.iter().map(|row| row["key"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_list_has_one_line_for_each_entry_the_newest_first() {
+    let terminal = Terminal::new();
+    let version = layout();
+    for row in [
+        generation("k", 50, 3 << 20),
+        on("refs/pull/7/merge", generation("k", 3, 5 << 30)),
+        on("refs/heads/side", Row { used: ago(1).to_string(), ..generation("l", 100, 17) }),
+        Row { key: "node-Linux-x64-1".into(), created: ago(2).to_string(), ..Row::default() },
+    ] {
+        terminal.rest.holds(row);
+    }
+    let listed = terminal.run(&["list"]).ok();
+    let lines = listed.lines();
+    assert_eq!(lines.len(), 4, "{listed}");
+    let cells: Vec<Vec<_>> = lines.iter().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(cells[0][9], "node-Linux-x64-1", "{listed}");
+    assert_eq!(cells[1][..9], ["3", "h", "3", "h", "5.0", "GiB", "50.0", "%", "refs/pull/7/merge"]);
+    assert!(cells[2][9].starts_with("k.2"), "{listed}");
+    assert_eq!(cells[3][..9], ["4", "d", "1", "h", "17", "B", "0.0", "%", "refs/heads/side"]);
+    assert!(listed.stderr.contains("4 entries with 5.0 GiB of 10.0 GiB in github, some-owner/"));
+    assert!(listed.stderr.contains("AGE"), "{listed}");
+    assert_eq!(terminal.run(&["list", "--quiet"]).ok().stderr, "");
+
+    let told = terminal.json(&["list", "--limit", "20G"]);
+    assert_eq!(told["total"]["entries"], 4);
+    assert_eq!(told["entries"][1]["share"], 0.25, "{told}");
+    assert_eq!(told["entries"][1]["ref"], "refs/pull/7/merge");
+    assert_eq!(told["entries"][1]["version"], version);
+    assert_eq!(told["entries"][1]["store"], "nix");
+    assert_eq!(
+        (&told["entries"][0]["ours"], &told["entries"][1]["ours"]),
+        (&json!(false), &json!(true))
+    );
+
+    for (words, expected) in [
+        (&["--ours"][..], &["k", "k", "l"][..]),
+        (&["--prefix", "k."], &["k", "k"]),
+        (&["--prefix", "none"], &[]),
+        (&["--ref", "side"], &["l"]),
+        (&["--ref", "refs/pull/7/merge"], &["k"]),
+        (&["--ref", "refs/pull/7"], &[]),
+        (&["--ref", "main", "--ours"], &["k"]),
+        (&["--sort", "size"], &["k", "k", "l", "node"]),
+        (&["--sort", "used"], &["l", "node", "k", "k"]),
+        (&["--sort", "key"], &["k", "k", "l", "node"]),
+        (&["--sort", "age"], &["node", "k", "k", "l"]),
+    ] {
+        let told = terminal.json(&[&["list"], words].concat());
+        let begins: Vec<_> = keys(&told["entries"])
+            .iter()
+            .map(|key| &key[..key.find(['.', '-']).unwrap()])
+            .collect();
+        assert_eq!(begins, expected, "{words:?}");
+    }
+    assert!(terminal.rest.seen(Call::Repository).is_empty());
+    for seen in terminal.rest.seen(Call::List) {
+        assert_eq!(seen.headers["accept"], "application/vnd.github+json");
+        assert_eq!(seen.query["per_page"], "100");
+    }
+}
+
+#[test]
+fn ten_thousand_entries_are_read_while_others_write() {
+    let terminal = Terminal::new();
+    let first: Vec<_> = (0..10_000).map(|n| generation(&format!("k{n}"), 1000, 1)).collect();
+    let ids: BTreeSet<_> = first.into_iter().map(|row| terminal.rest.holds(row)).collect();
+    let new: Vec<_> = (0..30).map(|n| generation(&format!("new{n}"), 1, 1)).collect();
+    terminal.rest.receives(new);
+    let told = terminal.json(&["list"]);
+    let listed: Vec<i64> = told["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["id"].as_str().unwrap().parse().unwrap())
+        .collect();
+    let distinct: BTreeSet<_> = listed.iter().copied().collect();
+    assert_eq!(distinct.len(), listed.len(), "each once");
+    assert!(distinct.is_superset(&ids));
+    assert_eq!(distinct.len(), 10_030, "those that came meanwhile too");
+    // A server that gives less than it is asked for.
+    let before = terminal.rest.seen(Call::List).len();
+    terminal.rest.has_pages_of(60);
+    assert_eq!(terminal.json(&["list"])["entries"].as_array().unwrap().len(), 10_030);
+    assert!(terminal.rest.seen(Call::List).len() - before >= 168);
+}
+
+#[test]
+fn prune_says_what_it_would_delete_and_deletes_nothing() {
+    let (terminal, goes, stays) = Terminal::filled();
+    let before = terminal.keys();
+    let planned = terminal.run(&["prune"]).ok();
+    let lines = planned.lines();
+    assert_eq!(lines.len(), goes.len() + 1, "{planned}");
+    for key in &goes {
+        assert_eq!(
+            lines.iter().filter(|line| line.contains(key.as_str())).count(),
+            1,
+            "{key}: {planned}"
+        );
+    }
+    assert!(lines.iter().any(|line| line.contains("pull request 7 is closed")), "{planned}");
+    assert!(lines.iter().any(|line| line.contains("readers of format 1")), "{planned}");
+    let total = lines.last().unwrap();
+    assert!(total.starts_with("would delete 5 entries with 1.4 KiB; 1.4 KiB stay"), "{planned}");
+    assert!(total.ends_with("nothing goes without --apply"), "{planned}");
+    assert!(planned.stderr.contains("may be a delta on it"), "{planned}");
+    assert!(planned.stderr.contains("cannot be read from here"), "{planned}");
+
+    let told = terminal.json(&["prune"]);
+    assert_eq!(told["applied"], false);
+    let expected: BTreeSet<_> = goes.iter().map(String::as_str).collect();
+    assert_eq!(keys(&told["plan"]).into_iter().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(told["total"], json!({ "entries": 5, "bytes": 1435 }));
+    assert_eq!(told["deleted"], json!([]));
+    assert_eq!(keys(&told["stays"]), [&stays[2]]);
+    assert!(terminal.rest.seen(Call::Delete).is_empty());
+    assert_eq!(terminal.keys(), before);
+    // Each pull request is asked for once in a run.
+    let mut pulls: Vec<_> =
+        terminal.rest.seen(Call::Pull).into_iter().map(|seen| seen.path).collect();
+    pulls.sort();
+    assert_eq!(pulls.len(), 4, "{pulls:?}");
+    assert!(pulls[1].ends_with("/pulls/7") && pulls[2].ends_with("/pulls/8"), "{pulls:?}");
+}
+
+#[test]
+fn prune_deletes_what_was_planned_and_nothing_else() {
+    let (terminal, goes, stays) = Terminal::filled();
+    let done = terminal.run(&["prune", "--apply"]).ok();
+    for number in 1..=5 {
+        let line = format!("deleted {number} of 5: ");
+        assert_eq!(done.lines().iter().filter(|l| l.starts_with(&line)).count(), 1, "{done}");
+    }
+    let total = done.lines().pop().unwrap();
+    assert!(total.starts_with("deleted 5 of 5 entries with 1.4 KiB; 1.4 KiB stay"), "{done}");
+    assert_eq!(terminal.keys(), stays.iter().cloned().collect());
+    let deletions = terminal.rest.seen(Call::Delete);
+    assert_eq!(deletions.len(), goes.len());
+    // GitHub asks for a second between changes.
+    let mut pairs = deletions.windows(2);
+    assert!(pairs.all(|two| two[1].at - two[0].at >= Duration::from_secs(1)));
+    // There is nothing left to do.
+    let told = terminal.json(&["prune", "--apply"]);
+    assert_eq!((&told["plan"], &told["deleted"]), (&json!([]), &json!([])));
+    assert_eq!(terminal.rest.seen(Call::Delete).len(), goes.len());
+}
+
+#[test]
+fn flags_of_prune_narrow_and_widen_what_goes() {
+    let (terminal, goes, stays) = Terminal::filled();
+    let planned = |words: &[&str]| -> Vec<String> {
+        let told = terminal.json(&[&["prune"], words].concat());
+        keys(&told["plan"]).into_iter().map(str::to_owned).collect()
+    };
+    assert_eq!(planned(&["--only", "unreadable"]), [goes[4].clone()]);
+    assert_eq!(planned(&["--only", "superseded", "--keep", "2"]), [goes[1].clone()]);
+    assert_eq!(planned(&["--only", "closed", "--only", "unreadable"]).len(), 3);
+    assert_eq!(planned(&["--prefix", "old"]), [goes[4].clone()]);
+    // Those of other tools, where they are named: all but the newest of each key on the default branch.
+    assert_eq!(planned(&["--prefix", "node-", "--unused-for", "0"]), ["node-Linux-1"]);
+    let unused = planned(&["--unused-for", "1", "--only", "unused"]);
+    assert_eq!(unused, [&stays[5], &goes[0], &goes[1], &goes[4]].map(String::clone));
+    // The newest on the default branch is another one then.
+    terminal.rest.has_default_branch("side");
+    let planned = planned(&["--only", "unused", "--unused-for", "0", "--prefix", "storecache-"]);
+    assert!(planned.iter().all(|key| key.starts_with("storecache-")));
+    assert!(!planned.contains(&stays[5]) && planned.contains(&stays[0]), "{planned:?}");
+    assert_eq!(planned.len(), 8, "{planned:?}");
+}
+
+#[test]
+fn a_token_that_sees_no_pull_requests_is_told_so_and_the_rest_goes() {
+    let (terminal, goes, _) = Terminal::filled();
+    let refused = Fault::Status(403, "Resource not accessible by personal access token");
+    terminal.rest.goes_wrong(Call::Pull, [refused]);
+    let told = terminal.json(&["prune"]);
+    let warnings = told["warnings"].to_string();
+    assert!(warnings.contains("which pull requests are closed is not known"), "{warnings}");
+    assert!(warnings.contains("`pull-requests: read`"), "{warnings}");
+    assert_eq!(terminal.rest.seen(Call::Pull).len(), 1, "the next one would meet the same");
+    let planned = keys(&told["plan"]);
+    assert_eq!(planned.len(), 3, "{told}");
+    assert!(!planned.contains(&goes[2].as_str()));
+    // One that is not there is not known to be closed.
+    terminal.rest.knows_pulls(&[8]);
+    let told = terminal.json(&["usage"]);
+    assert_eq!(told["closed"]["entries"], 0, "{told}");
+}
+
+#[test]
+fn what_goes_wrong_is_one_clear_text_and_nothing_is_deleted() {
+    let (terminal, ..) = Terminal::filled();
+    let before = terminal.keys();
+    let integration = "Resource not accessible by integration";
+    let cases = [
+        (Fault::Status(401, "Bad credentials"), 1, "set another one"),
+        (Fault::Status(403, integration), 1, "is not allowed to (HTTP 403"),
+        (
+            Fault::Status(404, "Not Found"),
+            1,
+            "has no repository some-owner/some.repo for this token",
+        ),
+        (Fault::Status(301, "Moved Permanently"), 1, "has another name by now"),
+        (Fault::With(429, "slow down", "Retry-After", "60"), 1, "asks to come back in 60 s"),
+        (Fault::With(403, "no more", "X-RateLimit-Remaining", "0"), 1, "is asked too much"),
+        (Fault::Status(500, "boom"), 3, "the server failed (HTTP 500"),
+        (Fault::Status(503, "busy"), 3, "try again later"),
+        (Fault::Reset, 3, "(3 tries)"),
+        (Fault::Stall, 3, "no answer in time (3 tries)"),
+        (Fault::StallInBody, 3, "(3 tries)"),
+        (Fault::Page, 3, "the answer is none of GitHub's REST API"),
+        (Fault::Text("[]"), 1, "the answer is none of GitHub's REST API"),
+        (Fault::Text("{}"), 1, "the answer is none of GitHub's REST API"),
+    ];
+    for (fault, requests, text) in cases {
+        for (verb, call) in [
+            (&["list"][..], Call::List),
+            (&["usage"], Call::List),
+            (&["prune", "--apply"], Call::List),
+            (&["prune", "--apply"], Call::Repository),
+        ] {
+            let what = format!("{verb:?} {call:?} {fault:?}");
+            terminal.rest.goes_wrong(call, std::iter::repeat_n(fault.clone(), requests));
+            let stalls = matches!(fault, Fault::Stall | Fault::StallInBody);
+            let patience = if stalls { "1" } else { "10" };
+            let seen = terminal.rest.seen(call).len();
+            let failed = terminal.run(&[verb, &["--json", "--network-timeout", patience]].concat());
+            assert_eq!(failed.code(), 1, "{what}: {failed}");
+            assert_eq!(terminal.rest.seen(call).len() - seen, requests, "{what}");
+            let told = report(&failed);
+            assert_eq!(told["ok"], false, "{what}");
+            assert!(told["reason"].as_str().unwrap().contains(text), "{what}: {told}");
+            assert_eq!(failed.stderr.lines().count(), 1, "{what}: {failed}");
+            assert!(failed.stderr.contains(text), "{what}: {failed}");
+        }
+    }
+    let failed = terminal.run(&["list"]);
+    assert_eq!(failed.code(), 0, "{failed}");
+    assert_eq!(terminal.keys(), before);
+    assert!(terminal.rest.seen(Call::Delete).is_empty());
+}
+
+#[test]
+fn a_right_that_is_missing_is_named() {
+    let (terminal, ..) = Terminal::filled();
+    let refused = || Fault::Status(403, "Resource not accessible by integration");
+    terminal.rest.goes_wrong(Call::List, [refused()]);
+    assert!(terminal.run(&["list"]).fails().stderr.contains("it needs `actions: read`"));
+    terminal.rest.goes_wrong(Call::Delete, [refused()]);
+    let failed = terminal.run(&["prune", "--apply"]).fails();
+    assert!(failed.stderr.contains("it needs `actions: write`"), "{failed}");
+    assert_eq!(terminal.rest.seen(Call::Delete).len(), 1);
+}
+
+#[test]
+fn a_deletion_that_the_next_would_follow_ends_the_run_with_what_was_done() {
+    for (fault, text) in [
+        (Fault::Status(401, "Bad credentials"), "set another one"),
+        (Fault::Status(403, "no"), "is not allowed to"),
+        (Fault::With(429, "slow down", "Retry-After", "3600"), "come back in 3600 s"),
+        (Fault::Status(429, "slow down"), "is asked too much"),
+    ] {
+        let (terminal, ..) = Terminal::filled();
+        let before = terminal.keys();
+        terminal.rest.goes_wrong(Call::Delete, [Fault::Gone, fault.clone()]);
+        let failed = terminal.run(&["prune", "--apply", "--json"]);
+        assert_eq!(failed.code(), 1, "{failed}");
+        let told = report(&failed);
+        assert!(told["reason"].as_str().unwrap().contains(text), "{fault:?}: {told}");
+        assert_eq!(terminal.rest.seen(Call::Delete).len(), 2, "{fault:?}");
+        assert_eq!(told["gone"].as_array().unwrap().len(), 1, "{told}");
+        assert_eq!((&told["deleted"], &told["bytes"]), (&json!([]), &json!(0)), "{told}");
+        assert_eq!(told["failed"].as_array().unwrap().len(), 1, "{told}");
+        assert_eq!(terminal.keys().len(), before.len() - 1);
+        assert!(failed.stderr.contains("gone already, 1 of 5: "), "{failed}");
+        assert!(failed.stderr.contains("deleted 0 of 5 entries"), "{failed}");
+    }
+}
+
+#[test]
+fn a_deletion_that_is_wanted_later_is_made_later() {
+    let (terminal, goes, stays) = Terminal::filled();
+    let later = Fault::With(429, "slow down", "Retry-After", "1");
+    terminal.rest.goes_wrong(Call::Delete, [later.clone(), later]);
+    let done = terminal.run(&["prune", "--apply"]).ok();
+    assert!(done.stderr.contains("waits 1 s, as it was asked to"), "{done}");
+    assert_eq!(terminal.rest.seen(Call::Delete).len(), goes.len() + 2);
+    assert_eq!(terminal.keys(), stays.into_iter().collect());
+}
+
+#[test]
+fn an_entry_that_cannot_be_deleted_does_not_keep_the_others() {
+    let (terminal, ..) = Terminal::filled();
+    let before = terminal.keys().len();
+    let refused = Fault::Status(409, "Conflict");
+    terminal.rest.goes_wrong(Call::Delete, [refused.clone()]);
+    let failed = terminal.run(&["prune", "--apply", "--json"]);
+    assert_eq!(failed.code(), 1);
+    let told = report(&failed);
+    assert_eq!(told["deleted"].as_array().unwrap().len(), 4, "{told}");
+    assert!(told["failed"][0][1].as_str().unwrap().contains("HTTP 409"), "{told}");
+    assert_eq!(terminal.keys().len(), before - 4);
+    // Three in a row are the end of it.
+    let (terminal, ..) = Terminal::filled();
+    terminal.rest.goes_wrong(Call::Delete, std::iter::repeat_n(refused, 4));
+    terminal.run(&["prune", "--apply"]).fails();
+    assert_eq!(terminal.rest.seen(Call::Delete).len(), 3);
+}
+
+/// A run that may be called off.
+struct Started {
+    child: Child,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_run_between_deletions_and_says_what_was_done() {
+    let terminal = Terminal::new();
+    for number in 0..40 {
+        terminal.rest.holds(generation("k", number, 10_000));
+    }
+    assert_eq!(terminal.json(&["prune"])["total"]["entries"], 39);
+    let words = ["prune", "--apply", "--json", "--repository", REPOSITORY];
+    let mut command = terminal.command(&words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut started = Started { child: command.spawn().unwrap() };
+    poll::until("two deletions", SOON, || match terminal.rest.seen(Call::Delete).len() {
+        count @ ..2 => Err(count),
+        _ => Ok(()),
+    });
+    kill_process(Pid::from_child(&started.child), Signal::INT).unwrap();
+    let ended =
+        poll::until("the run to end", SOON, || started.child.try_wait().unwrap().ok_or("it runs"));
+    assert_eq!(ended.code(), Some(1));
+    let mut stdout = String::new();
+    std::io::Read::read_to_string(started.child.stdout.as_mut().unwrap(), &mut stdout).unwrap();
+    let told: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}"));
+    assert_eq!((&told["cancelled"], &told["ok"]), (&json!(true), &json!(false)), "{told}");
+    let deleted = told["deleted"].as_array().unwrap().len();
+    let (seen, left) = (terminal.rest.seen(Call::Delete).len(), terminal.keys().len());
+    assert!(deleted >= 1 && deleted <= seen && seen < 10, "{deleted} {seen}");
+    assert_eq!(left, 40 - seen, "and no others");
+}
+
+#[test]
+fn usage_counts_by_everything_that_entries_have_in_common() {
+    let (terminal, ..) = Terminal::filled();
+    let told = terminal.json(&["usage", "--limit", "10K", "--and", "8K"]);
+    assert_eq!(told["total"]["entries"], 14);
+    assert_eq!(told["total"]["bytes"], 2872, "{told}");
+    assert_eq!(told["ours"]["entries"], 11);
+    let named = |field: &str| -> Vec<(String, u64)> {
+        let parts = told[field].as_array().unwrap().iter();
+        parts
+            .map(|part| (part["name"].as_str().unwrap().into(), part["entries"].as_u64().unwrap()))
+            .collect()
+    };
+    let of = |name: &str, count| (name.to_owned(), count);
+    assert_eq!(
+        named("by_prefix"),
+        [of("storecache-nix-x86_64-linux-2.8.0", 9), of("node-Linux", 3), of("old", 2)]
+    );
+    assert!(named("by_ref").contains(&of("refs/pull/7/merge", 3)), "{told}");
+    assert!(named("by_age").contains(&of("up to a day", 4)), "{told}");
+    assert_eq!(told["superseded"]["entries"], 3, "{told}");
+    assert_eq!(told["closed"], json!({ "entries": 3, "bytes": 937, "share": 937.0 / 10240.0 }));
+    assert_eq!(told["unreadable"]["entries"], 1);
+    assert_eq!(told["prunable"]["entries"], 5);
+    // The two of another tool, of one size, and said to be a guess.
+    let copies = told["duplicates"].as_array().unwrap();
+    assert!(copies.iter().all(|copies| copies["guess"] == true), "{told}");
+    assert!(
+        copies.iter().any(|copies| copies["keys"].to_string().contains("node-Linux")),
+        "{told}"
+    );
+    assert_eq!(told["entries"].as_array().unwrap().len(), 14);
+
+    // 2872 and 8192 are 824 too many: those that were used least recently go.
+    let eviction = &told["eviction"];
+    assert_eq!(eviction["more"], 8192);
+    assert!(eviction["pushed_out_bytes"].as_u64().unwrap() >= 824, "{eviction}");
+    assert_eq!(eviction["above"], 0);
+    assert_eq!(told["cost"]["usd_per_month"], 0.0);
+
+    let text = terminal.run(&["usage", "--and", "12G"]).ok();
+    for part in [
+        "14 entries with 2.8 KiB (0.0 %) of 10.0 GiB",
+        "by prefix",
+        "by ref",
+        "by age",
+        "by last use",
+        "storecache-nix-x86_64-linux-2.8.0",
+        "as it seems by their size",
+        "superseded generations: 3 entries",
+        "next eviction when 12.0 GiB more are saved",
+        "2.0 GiB are above the limit even so",
+        "costs 0.14 USD a month: 2.0 GiB above 10.0 GiB, at 0.07 USD for a GiB and month",
+    ] {
+        assert!(text.stdout.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn what_was_used_least_recently_goes_first_and_what_was_not_used_for_a_week_in_any_case() {
+    let terminal = Terminal::new();
+    let gib = 1 << 30;
+    let used = |key: &str, hours, size| {
+        let row = generation(key, 1000, size);
+        let used = ago(hours).to_string();
+        let key = row.key.clone();
+        terminal.rest.holds(Row { used, ..row });
+        key
+    };
+    let (a, b, c) = (used("a", 30, 3 * gib), used("b", 10, 3 * gib), used("c", 20, 3 * gib));
+    let idle = used("idle", 24 * 7 + 1, gib / 2);
+    let _week = used("week", 24 * 7 - 1, 1);
+    let eviction = |more: &[&str]| {
+        let told = terminal.json(&[&["usage"], more].concat());
+        assert_eq!(told["eviction"]["idle"], json!([idle]), "{told}");
+        assert_eq!(told["eviction"]["happens"], true);
+        told["eviction"]["pushed_out"].as_array().unwrap().len()
+    };
+    assert_eq!(eviction(&[]), 0);
+    assert_eq!(eviction(&["--and", "1023M"]), 0);
+    assert_eq!(eviction(&["--and", "2G"]), 2, "the small one does not make enough room");
+    assert_eq!(eviction(&["--and", "5G"]), 3);
+    assert_eq!(eviction(&["--and", "5G", "--limit", "20G"]), 0);
+    let told = terminal.json(&["usage", "--and", "7G"]);
+    assert_eq!(
+        told["eviction"]["pushed_out"].as_array().unwrap()[1..],
+        [json!(a), json!(c)],
+        "{b} stays"
+    );
+}
+
+#[test]
+fn a_repository_without_entries_is_an_empty_table() {
+    let terminal = Terminal::new();
+    let listed = terminal.run(&["list"]).ok();
+    assert_eq!(listed.stdout, "");
+    assert!(listed.stderr.contains("0 entries"), "{listed}");
+    let used = terminal.run(&["usage"]).ok();
+    assert_eq!(used.lines().len(), 1, "{used}");
+    assert!(used.stdout.contains("no entries"), "{used}");
+    for more in [&[][..], &["--apply"]] {
+        let pruned = terminal.run(&[&["prune"], more].concat()).ok();
+        assert!(pruned.stdout.starts_with("nothing to delete"), "{pruned}");
+        assert_eq!(pruned.lines().len(), 1, "{pruned}");
+    }
+    assert_eq!(terminal.json(&["list"])["entries"], json!([]));
+    assert_eq!(terminal.json(&["usage"])["total"]["entries"], 0);
+}
+
+#[test]
+fn wrong_usage_is_said_before_anything_is_asked() {
+    let terminal = Terminal::new();
+    for (words, text) in [
+        (&["list", "--repository", "alone"][..], "no name of a repository, which is OWNER/NAME"),
+        (&["list", "--repository", "a/b/c"], "no name of a repository"),
+        (&["usage", "--repository", "a/.."], "no name of a repository"),
+        (&["prune", "--repository", "a/b?c"], "no name of a repository"),
+        (&["prune", "--repository", "a/b", "--only", "unused"], "needs --unused-for DAYS"),
+        (&["list", "--repository", "a/b", "--backend", "dir:/tmp"], "is for --backend github"),
+        (&["list", "--backend", "tape:/0"], "unknown backend"),
+        (&["list", "--backend", "github"], "say --repository OWNER/NAME"),
+    ] {
+        let failed = terminal.output(&mut terminal.command(words));
+        assert_eq!(failed.code(), 2, "{words:?}: {failed}");
+        assert!(failed.stderr.contains(text), "{words:?}: {failed}");
+    }
+    for more in [&["--keep", "0"][..], &["--only", "old"], &["--unused-for", "-1"]] {
+        assert_eq!(terminal.run(&[&["prune"], more].concat()).code(), 2, "{more:?}");
+    }
+    for (name, value) in [("GH_TOKEN", ""), ("GH_TOKEN", " \n")] {
+        let mut command = terminal.command(&["list", "--repository", REPOSITORY]);
+        let failed = terminal.output(command.env(name, value));
+        assert_eq!(failed.code(), 2, "{failed}");
+        assert!(failed.stderr.contains("set GITHUB_TOKEN or GH_TOKEN"), "{failed}");
+    }
+    assert!(terminal.rest.seen(Call::List).is_empty());
+    let mut command = terminal.command(&["list", "--repository", REPOSITORY]);
+    let failed = terminal.output(command.env("GITHUB_TOKEN", "two\nlines"));
+    assert_eq!(failed.code(), 1, "{failed}");
+    assert!(failed.stderr.contains("has characters that none has"), "{failed}");
+}
+
+#[test]
+fn the_repository_is_that_of_the_job_or_of_the_remote_origin() {
+    let terminal = Terminal::new();
+    terminal.rest.holds(generation("k", 1, 1));
+    // In a job.
+    let mut command = terminal.command(&["list", "--json"]);
+    let listed = terminal.output(command.env("GITHUB_REPOSITORY", REPOSITORY)).ok();
+    assert_eq!(report(&listed)["entries"].as_array().unwrap().len(), 1, "{listed}");
+
+    // Nothing says so: the directory of the user.
+    let listed = terminal.output(&mut terminal.command(&["list", "--json"])).ok();
+    assert!(report(&listed)["backend"].as_str().unwrap().starts_with("dir:"), "{listed}");
+
+    let git = |words: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(words).current_dir(terminal.home.path()).env("HOME", terminal.home.path());
+        place::output(&mut command).ok();
+    };
+    let list =
+        || terminal.output(&mut terminal.command(&["list", "--backend", "github", "--json"]));
+    assert!(list().fails().stderr.contains("in no git work tree"), "no work tree");
+    git(&["init", "-q"]);
+    assert!(list().fails().stderr.contains("with a remote `origin`"), "no remote");
+    let host = terminal.rest.url().replace("http://", "");
+    let host = host.split(['/', ':']).next().unwrap().to_owned();
+    git(&["remote", "add", "origin", "https://example.org/x/y"]);
+    for url in [
+        format!("https://someone:hidden-word@{host}/{REPOSITORY}.git"),
+        format!("git@{host}:{REPOSITORY}.git"),
+        format!("ssh://git@{host}:2222/{REPOSITORY}"),
+    ] {
+        git(&["remote", "set-url", "origin", &url]);
+        let listed = list().ok();
+        assert_eq!(report(&listed)["entries"].as_array().unwrap().len(), 1, "{url}: {listed}");
+    }
+    for (url, text) in [
+        (
+            format!("https://someone:hidden-word@gitlab.com/{REPOSITORY}"),
+            "is on gitlab.com, and the API on",
+        ),
+        ("https://someone:hidden-word@gitlab.com/a/b/c".into(), "is on no server that has an API"),
+        ("/srv/git/some.repo".into(), "is on no server that has an API"),
+    ] {
+        git(&["remote", "set-url", "origin", &url]);
+        let failed = list();
+        assert_eq!(failed.code(), 2, "{failed}");
+        assert!(failed.stderr.contains(text), "{url}: {failed}");
+        assert!(!format!("{failed}").contains("hidden-word"), "{failed}");
+    }
+}
+
+#[test]
+fn texts_of_others_give_no_orders_to_the_terminal() {
+    let terminal = Terminal::new();
+    terminal.rest.holds(Row {
+        key: "evil\n::add-path::/x\u{1b}[2J".into(),
+        ..on("refs/heads/\u{7}x", Row::default())
+    });
+    for verb in ["list", "usage", "prune"] {
+        let output = terminal.run(&[verb, "--quiet"]).ok();
+        let lines = output.lines();
+        assert!(lines.iter().all(|line| !line.trim_start().starts_with("::")), "{output}");
+        assert!(!output.stdout.contains(['\u{1b}', '\u{7}']), "{output}");
+    }
+}
+
+// A directory.
+
+/// Saves of plain directories, and what else lies beside them.
+struct Shelf {
+    place: Place,
+}
+
+const TOOL: &str = "/opt/tool";
+
+impl Shelf {
+    fn new() -> Shelf {
+        let place = Place::new();
+        place.write("/opt/tool/file", "text\n");
+        Shelf { place }
+    }
+
+    /// Saves under a key; gives back the name of the entry.
+    fn save(&self, key: &str) -> String {
+        let backend = self.backend();
+        let mut command = Command::new(place::binary());
+        command.args(["save", "--store", "plain", "--path", TOOL, "--json", "--backend", &backend]);
+        command.args(["--key", key, "--root"]).arg(self.place.root());
+        let saved = report(&place::output(&mut command).ok());
+        saved["entry"].as_str().unwrap().to_owned()
+    }
+
+    fn backend(&self) -> String {
+        format!("dir:{}", self.place.entries().display())
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.place.entries().join(format!("{name}.tar.zst"))
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        place::storecache([words, &["--backend", &self.backend()]].concat())
+    }
+
+    #[track_caller]
+    fn json(&self, words: &[&str]) -> Value {
+        report(&self.run(&[words, &["--json"]].concat()).ok())
+    }
+
+    fn names(&self) -> BTreeSet<String> {
+        names(&self.place.entries())
+    }
+}
+
+fn names(directory: &Path) -> BTreeSet<String> {
+    let files = fs::read_dir(directory).unwrap();
+    files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_directory_is_listed_counted_and_pruned_as_a_repository_is() {
+    let shelf = Shelf::new();
+    let first = shelf.save("k");
+    shelf.place.write("/opt/tool/file", "another text\n");
+    let second = shelf.save("k");
+    let other = shelf.save("l");
+
+    let told = shelf.json(&["list"]);
+    assert_eq!(keys(&told["entries"]), [&other, &second, &first]);
+    let row = &told["entries"][2];
+    assert_eq!(
+        (&row["ours"], &row["store"], &row["unreadable"]),
+        (&json!(true), &json!("plain"), &Value::Null)
+    );
+    assert_eq!(row["size"], fs::metadata(shelf.file(&first)).unwrap().len());
+    assert_eq!(shelf.run(&["list"]).ok().lines().len(), 3);
+
+    let told = shelf.json(&["usage", "--and", "1K"]);
+    assert_eq!(told["superseded"]["entries"], 1, "{told}");
+    assert_eq!(told["prunable"]["entries"], 1, "{told}");
+    // Equal directories, under two keys.
+    let copies = told["duplicates"].as_array().unwrap();
+    assert_eq!(copies.len(), 1, "{told}");
+    assert_eq!((&copies[0]["keys"], &copies[0]["guess"]), (&json!([other, second]), &json!(false)));
+    assert_eq!(told["eviction"]["happens"], false);
+    let text = shelf.run(&["usage", "--and", "1K"]).ok();
+    assert!(text.stdout.contains("a directory evicts nothing"), "{text}");
+
+    let before = shelf.names();
+    let planned = shelf.run(&["prune"]).ok();
+    assert_eq!(planned.lines().len(), 2, "{planned}");
+    assert!(planned.stdout.contains(&format!("{first}  ({} is newer)", &second[2..])), "{planned}");
+    assert_eq!(shelf.names(), before);
+    let done = shelf.json(&["prune", "--apply"]);
+    assert_eq!(done["deleted"], json!([first]));
+    assert_eq!(shelf.names().len(), 2);
+    assert!(!shelf.file(&first).exists());
+}
+
+#[test]
+fn what_is_no_entry_in_a_directory_is_listed_and_left_alone() {
+    let shelf = Shelf::new();
+    let (old, torn, newest) = (shelf.save("k"), shelf.save("k"), shelf.save("k"));
+    let lost = shelf.save("lost");
+    place::truncate(&shelf.file(&torn), 900);
+    place::truncate(&shelf.file(&lost), 10);
+    let entries = shelf.place.entries();
+    for (name, content) in [
+        ("notes.txt", "mine\n"),
+        ("foreign.tar.zst", "not ours\n"),
+        (".storecache-abc", "half of"),
+        ("empty.20260102T030405.000001Z.tar.zst", ""),
+        ("odd.20269999T990000.000001Z.tar.zst", "text"),
+    ] {
+        fs::write(entries.join(name), content).unwrap();
+    }
+    fs::create_dir(entries.join("below")).unwrap();
+    fs::create_dir(entries.join("d.20260102T030405.000001Z.tar.zst")).unwrap();
+    let fifo = entries.join("fifo.20260102T030405.000001Z.tar.zst");
+    place::output(Command::new("mkfifo").arg(&fifo)).ok();
+    std::os::unix::fs::symlink("/nowhere", entries.join("link.20260102T030405.000001Z.tar.zst"))
+        .unwrap();
+
+    let told = shelf.json(&["list"]);
+    let rows = told["entries"].as_array().unwrap();
+    assert_eq!(rows.len(), 11, "{told:#}");
+    let unreadable: BTreeSet<_> = rows
+        .iter()
+        .filter(|row| row["unreadable"].is_string())
+        .map(|row| row["id"].as_str().unwrap().split('.').next().unwrap())
+        .collect();
+    let expected = ["", "empty", "fifo", "foreign", "k", "link", "lost", "notes", "odd"];
+    assert_eq!(unreadable, expected.into());
+    let text = shelf.run(&["list"]).ok();
+    assert!(text.stdout.contains("(unreadable: truncated: got 10 of 336 bytes)"), "{text}");
+    assert_eq!(shelf.json(&["usage"])["unreadable"]["entries"], 9);
+
+    // Nothing is newer than these: each is the newest of its key.
+    let told = shelf.json(&["prune"]);
+    assert_eq!(keys(&told["plan"]), [&torn, &old], "{told:#}");
+    assert_eq!(
+        (&told["plan"][0]["reason"], &told["plan"][1]["reason"]),
+        (&json!("unreadable"), &json!("superseded"))
+    );
+    let mut left = shelf.names();
+    for prefix in ["", "notes", "foreign"] {
+        let done = shelf.run(&["prune", "--apply", "--prefix", prefix, "--unused-for", "0"]).ok();
+        assert!(done.stderr.contains("stays") || !prefix.is_empty(), "{done}");
+    }
+    left.retain(|name| !name.starts_with(&torn) && !name.starts_with(&old));
+    assert_eq!(shelf.names(), left, "{newest} and whatever is not ours");
+}
+
+#[test]
+fn a_look_does_not_count_as_a_use() {
+    let shelf = Shelf::new();
+    let name = shelf.save("k");
+    // Long ago, so that any reading would show.
+    place::set_mtime(&shelf.file(&name), 1_700_000_000, 0);
+    let used = |told: &Value| told["entries"][0]["last_used"].as_str().unwrap().to_owned();
+    let before = fs::metadata(shelf.file(&name)).unwrap().accessed().unwrap();
+    for verb in ["list", "usage", "prune"] {
+        shelf.json(&[verb]);
+    }
+    assert_eq!(fs::metadata(shelf.file(&name)).unwrap().accessed().unwrap(), before);
+    // It was made later than that, by its name.
+    assert_eq!(used(&shelf.json(&["list"])), shelf.json(&["list"])["entries"][0]["created"]);
+}
+
+#[test]
+fn a_directory_that_is_not_there_holds_nothing() {
+    let empty = tempfile::tempdir().unwrap();
+    let backend = format!("dir:{}", empty.path().join("none").display());
+    for (verb, text) in [("usage", "no entries"), ("prune", "nothing to delete")] {
+        let output = place::storecache([verb, "--backend", &backend]).ok();
+        assert!(output.stdout.contains(text), "{output}");
+    }
+    assert_eq!(place::storecache(["list", "--backend", &backend]).ok().stdout, "");
+    let file = empty.path().join("file");
+    fs::write(&file, "").unwrap();
+    let failed = place::storecache(["list", "--backend", &format!("dir:{}", file.display())]);
+    assert_eq!(failed.code(), 1, "{failed}");
+    assert!(failed.stderr.contains("list "), "{failed}");
+}
+
+#[test]
+fn a_base_stays_in_a_directory_as_long_as_a_delta_on_it_does() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    let base = save(&world);
+    let add = |name: &str| {
+        fs::write(world.host(format!("/tmp/{name}")), name).unwrap();
+        world.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok();
+    };
+    add("one");
+    let first = save(&world);
+    add("two");
+    let second = save(&world);
+    assert_eq!(second["base"]["entry"], base["entry"], "{second}");
+    let backend = format!("dir:{}", world.backend().host_path().display());
+    let prune = |more: &[&str]| {
+        report(
+            &place::storecache([&["prune", "--backend", &backend, "--json"], more].concat()).ok(),
+        )
+    };
+    let told = prune(&["--unused-for", "0"]);
+    assert_eq!(keys(&told["plan"]), [first["entry"].as_str().unwrap()], "{told:#}");
+    let stays = told["stays"].to_string();
+    assert!(stays.contains("is a delta on it"), "{stays}");
+    prune(&["--apply"]);
+    let left = names(&world.backend().host_path());
+    assert_eq!(left.len(), 2, "{left:?}");
+    world.wipe_store();
+    let restored = run(&world, "runner", "restore", &[]);
+    assert_eq!(restored["entry"], second["entry"], "{restored}");
+    assert_eq!(restored["items"]["skipped"], 0, "{restored}");
+
+    // Once the base is gone, nobody can restore what is on it.
+    let file = format!("{}.tar.zst", base["entry"].as_str().unwrap());
+    fs::remove_file(world.backend().host_path().join(file)).unwrap();
+    let listed = place::storecache(["list", "--backend", &backend]).ok();
+    assert!(listed.stdout.contains("is gone)"), "{listed}");
+}
