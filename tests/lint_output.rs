@@ -227,3 +227,22 @@ fn a_workflow_of_a_megabyte_with_a_thousand_mistakes_is_read() {
             && first.contains("key: ${{ runner.arch }}-nix-store-2.30.1,50%")
     );
 }
+
+#[test]
+fn only_errors_count_where_that_is_asked_for() {
+    let keeps = |on: &str, more: &str| {
+        format!(
+            "on: {on}\njobs:\n  a:\n    runs-on: ubuntu-24.04\n    steps:\n      - uses: actions/checkout@v4\n\
+             \x20     - uses: example/storecache@v1\n{more}"
+        )
+    };
+    let warned = tree(&[("ci.yml", &keeps("pull_request", ""))]);
+    lint(&warned, &[]).fails();
+    let told = lint(&warned, &["--level", "error", "--json"]).ok();
+    let told = report(&told);
+    assert_eq!((&told["ok"], told["findings"].as_array().unwrap().len()), (&true.into(), 1));
+    let wrong =
+        tree(&[("ci.yml", &keeps("push", "      - run: sudo tar -xf x.tar -C / nix/store\n"))]);
+    lint(&wrong, &["--level", "error"]).fails();
+    assert_eq!(lint(&warned, &["--level", "none"]).code(), 2);
+}

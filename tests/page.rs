@@ -96,6 +96,7 @@ fn map(groups: usize, tiles: usize) -> Treemap {
         text: "Grouped by the item that alone brings them.".into(),
         groups: (0..groups).map(group).collect(),
         dashed: Some("restored, and not read by the job".into()),
+        ..Treemap::default()
     }
 }
 
@@ -292,6 +293,7 @@ fn hostile_names_show_as_text_and_do_nothing() {
         text: names[1].clone(),
         groups: names.iter().map(group).collect(),
         dashed: Some(names[2].clone()),
+        ..Treemap::default()
     });
     let title = names[3].clone();
     let html =

@@ -2,8 +2,17 @@
 
 mod support;
 
-use support::browser::look_at_file;
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+
+use support::browser::{Seen, look_at_file};
+use support::cache_service::CacheService;
 use support::history::{DAY, History, WORKFLOW, workflow};
+use support::place::{self, Place};
+use support::rest_service::{RestService, Row};
+use support::runs::report;
+use tempfile::TempDir;
 
 #[test]
 fn a_simulation_is_a_page_with_hits_bytes_and_evictions_for_each_key() {
@@ -47,4 +56,102 @@ fn a_simulation_is_a_page_with_hits_bytes_and_evictions_for_each_key() {
         assert_eq!(cells[5], of(policy, "entries_written").to_string(), "{cells:?}");
         assert_eq!(cells[8], of(policy, "evictions").to_string(), "{cells:?}");
     }
+}
+
+/// What `usage --html` writes, as it shows.
+fn usage(command: &mut Command) -> Seen {
+    let directory = TempDir::new().unwrap();
+    let page = directory.path().join("usage.html");
+    let told = place::output(command.args(["--json", "--html"]).arg(&page)).ok();
+    assert!(report(&told)["entries"].is_array());
+    look_at_file(&page).fine()
+}
+
+#[track_caller]
+fn shows(seen: &Seen, words: &[&str]) {
+    for words in words {
+        assert!(seen.text.contains(words), "{words}\n{}", seen.text);
+    }
+}
+
+#[test]
+fn the_usage_of_a_directory_is_a_page_with_what_fills_it_and_its_newest_snapshot() {
+    let place = Place::filled();
+    for key in ["tools-x86_64-1", "tools-x86_64-2", "other-<i>'&\"\u{202e}"] {
+        place.write("/opt/tool/version", key);
+        let key = ["--key", key];
+        let more = ["/opt/tool", "/var/lib/data"];
+        let mut command = Command::new(place::binary());
+        command.args(["save", "--store", "plain", "--root"]).arg(place.root()).args(key);
+        command.arg("--backend").arg(format!("dir:{}", place.entries().display()));
+        place::output(command.args(more.iter().flat_map(|path| ["--path", path]))).ok();
+    }
+    fs::write(place.entries().join("broken.20260102T030405.000006Z.tar.zst"), "x").unwrap();
+    let mut command = Command::new(place::binary());
+    command.args(["usage", "--limit", "1G", "--and", "1G", "--backend"]);
+    command.arg(format!("dir:{}", place.entries().display()));
+    let seen = usage(&mut command);
+    shows(
+        &seen,
+        &[
+            "What is in the cache",
+            "Entries by what their keys begin with",
+            "Bytes kept",
+            "By ref",
+            "By last use",
+            "Unreadable",
+            "What `storecache prune` would delete",
+            "When 1.0 GiB more are saved",
+            "A directory evicts nothing",
+            "To keep all of it costs nothing",
+            "Which item brings which megabytes",
+            "opt/tool",
+            "other-<i>'&\"",
+        ],
+    );
+    // An empty one says so.
+    let nothing = TempDir::new().unwrap();
+    let mut command = Command::new(place::binary());
+    command.args(["usage", "--backend"]).arg(format!("dir:{}", nothing.path().display()));
+    shows(&usage(&mut command), &["has no entries"]);
+}
+
+#[test]
+fn the_usage_of_a_repository_is_a_page_with_duplicates_and_what_goes_next() {
+    let rest = RestService::over(&Arc::new(CacheService::start()));
+    rest.shows_all_refs();
+    let row = |key: &str, reference: &str, day: u32, size| Row {
+        key: key.into(),
+        reference: reference.into(),
+        size,
+        created: format!("2026-11-{day:02}T00:00:00Z"),
+        used: format!("2026-11-{day:02}T01:00:00Z"),
+        ..Row::default()
+    };
+    let pull = "refs/pull/7/merge";
+    for number in 1..=60u32 {
+        let key = format!("node-linux-{number:064x}");
+        let reference = if number % 3 == 0 { pull } else { "refs/heads/main" };
+        rest.holds(row(&key, reference, number % 25 + 1, 100 << 20));
+    }
+    rest.holds(row("cargo-<script>alert(1)</script>", "refs/heads/ü\u{202e}b", 3, 7 << 30));
+    rest.knows_pulls(&[7]);
+    rest.closes(7);
+    let home = TempDir::new().unwrap();
+    let mut command = Command::new(place::binary());
+    command.args(["usage", "--backend", "github", "--and", "2G"]).current_dir(home.path());
+    command.env_remove("GITHUB_REF").env_remove("GH_TOKEN").env("HOME", home.path());
+    command.envs(rest.variables());
+    shows(
+        &usage(&mut command),
+        &[
+            "refs/pull/7/merge",
+            "Of closed pull requests",
+            "The next to go",
+            "unused for more than 7 days",
+            "To keep all of it, with a higher limit, costs",
+            "cargo-<script>alert(1)</script>",
+            "No snapshot can be read from here",
+        ],
+    );
 }

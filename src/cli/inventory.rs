@@ -9,6 +9,7 @@ use crate::options::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -72,6 +73,9 @@ pub struct UsageArgs {
     /// Say what goes at the next eviction when so much more is saved, and what it costs to keep all
     #[arg(long = "and", value_name = "SIZE", value_parser = size)]
     more: Option<u64>,
+    /// Write a page with maps and plots too: one file that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +124,7 @@ impl UsageArgs {
             output: self.inventory.output.options(),
             limit: self.limit.limit,
             more: self.more,
+            html: self.html,
         })
     }
 }

@@ -287,6 +287,7 @@ impl Blame {
                     .into(),
                 groups: self.map.clone(),
                 dashed: Some("restored by the job that saved this, and not read by it".into()),
+                ..Treemap::default()
             })
             .table(table);
         vec![brings, self.unread_section()]

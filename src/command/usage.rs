@@ -1,10 +1,13 @@
 //! `usage`: what takes how much room, what of it could go, and what goes by itself.
 
+use super::blame::{self, Blame};
 use super::choice::{Alike, Scene, alike, causes, choose};
-use super::inventory::{Held, open_inventory, read, share};
-use super::{Ending, cancel, eviction, or_json, pulls};
-use crate::backend::Inventory;
-use crate::options::{PruneReason, Pruning, Usage as Asked};
+use super::entry::OpenEntry;
+use super::inventory::{Held, Use, open_inventory, read, share};
+use super::{Ending, cancel, eviction, or_json, page, pulls};
+use crate::backend::{Directory, EntryName, Inventory};
+use crate::options::{InventoryOptions, PruneReason, Pruning, Usage as Asked};
+use crate::report::page::{Page, Section};
 use crate::report::{self, Amount, Copies, Part, Usage};
 use anyhow::Result;
 use jiff::Timestamp;
@@ -21,7 +24,11 @@ pub fn usage(options: &Asked) -> Result<Ending> {
 fn run(options: &Asked) -> Result<Ending> {
     cancel::on_signals()?;
     let inventory = open_inventory(&options.inventory)?;
-    let usage = count(inventory.as_ref(), options)?;
+    let (usage, newest) = count(inventory.as_ref(), options)?;
+    if let Some(path) = &options.html {
+        page::write(&page_of(&usage, options, newest), path)?;
+        report::note(format!("storecache: the page is in {}", path.display()));
+    }
     if options.output.json {
         report::answer(serde_json::to_string(&usage)?)?;
     } else {
@@ -32,8 +39,47 @@ fn run(options: &Asked) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// Counts everything; what is printed, and what a page is drawn from.
-fn count(inventory: &dyn Inventory, options: &Asked) -> Result<Usage> {
+/// What takes room, and below that what the newest snapshot is made of, where it can be read.
+fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
+    let mut sections = usage.sections();
+    let blamed = newest.map(|name| (blame_of(&options.inventory, &name), name));
+    match blamed {
+        Some((Ok(Some(blame)), name)) => {
+            let about = format!("The newest snapshot that can be restored is {name}.");
+            sections.push(Section::new("What fills a snapshot").paragraph(about));
+            sections.extend(blame.sections());
+        }
+        Some((Err(e), name)) => {
+            let about = format!("What fills {name} cannot be told: {e:#}.");
+            sections.push(Section::new("What fills a snapshot").paragraph(about));
+        }
+        // GitHub's API has no contents; whoever has the file can look into it.
+        _ if !usage.entries.is_empty() => {
+            sections.push(Section::new("What fills a snapshot").paragraph(
+                "No snapshot can be read from here. For one that is a file, storecache inspect --html \
+                 shows it.",
+            ));
+        }
+        _ => {}
+    }
+    Page {
+        title: "What is in the cache".into(),
+        subtitle: format!("{} · {}", usage.backend, usage.at),
+        sections,
+    }
+}
+
+/// `None` where only a list can be had.
+fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame>> {
+    let InventoryOptions::Directory { path } = options else { return Ok(None) };
+    let backend = Directory::new(path.clone(), false);
+    let mut entry = OpenEntry::open(&backend, name, &mut 0)?;
+    blame::of(&mut entry).map(Some)
+}
+
+/// Counts everything; what is printed, and what a page is drawn from. Beside it the newest entry that
+/// can be restored.
+fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<EntryName>)> {
     let mut warnings = Vec::new();
     let mut all = read(inventory, &mut warnings)?;
     all.sort_by(|a, b| b.record.created.cmp(&a.record.created).then(a.record.id.cmp(&b.record.id)));
@@ -65,7 +111,9 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<Usage> {
     };
     let going = choose(&all, &scene, &Pruning::default(), now).going;
     let more = options.more.unwrap_or(0);
-    Ok(Usage {
+    let usable = all.iter().find(|held| held.use_of_it == Use::Some);
+    let newest = usable.and_then(|held| held.record.name.clone());
+    let usage = Usage {
         backend: inventory.describe(),
         at: now.to_string(),
         limit,
@@ -86,7 +134,8 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<Usage> {
         cost: eviction::cost(&all, more),
         entries: all.iter().map(|held| held.row(limit, now)).collect(),
         warnings,
-    })
+    };
+    Ok((usage, newest))
 }
 
 fn amount(held: &[&Held], limit: u64) -> Amount {

@@ -48,6 +48,8 @@ pub struct Usage {
     pub limit: u64,
     /// Bytes that are saved before the next eviction.
     pub more: Option<u64>,
+    /// File for a page with maps and plots.
+    pub html: Option<PathBuf>,
 }
 
 /// Entries to be deleted.

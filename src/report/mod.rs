@@ -11,6 +11,7 @@ mod speak;
 mod summary;
 mod text;
 mod usage;
+mod usage_page;
 
 pub use counting::Counting;
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};

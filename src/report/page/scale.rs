@@ -1,6 +1,6 @@
 //! What the numbers along an axis are, where its ticks stand, and how they are written.
 
-use crate::report::bytes;
+use crate::report::{binary, bytes};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -11,6 +11,8 @@ pub enum Scale {
     /// Seconds since 1970, shown in UTC.
     Time,
     Bytes,
+    /// The same in steps of 1024, as GitHub counts.
+    Binary,
     /// A part of a whole, from 0 to 1, shown as per cent.
     Share,
     #[default]
@@ -61,6 +63,7 @@ impl Scale {
                 None => "no time".into(),
             },
             Scale::Bytes => bytes(value.max(0.0) as u64),
+            Scale::Binary => binary(value.max(0.0) as u64),
             Scale::Share => format!("{} %", trimmed(value * 100.0, 1)),
             Scale::Count => grouped(value),
         }
@@ -92,6 +95,10 @@ impl Scale {
     }
 
     fn step(self, span: f64, ticks: usize) -> f64 {
+        if self == Scale::Binary {
+            let unit = 1024f64.powi(binary_unit(span) as i32);
+            return Scale::Count.step(span / unit, ticks) * unit;
+        }
         let least = span / ticks.max(1) as f64;
         let magnitude = 10f64.powf(least.log10().floor());
         let nice = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * magnitude);
@@ -112,9 +119,24 @@ impl Scale {
                     number => format!("{number} {}", UNITS[unit]),
                 }
             }
+            Scale::Binary => {
+                let unit = binary_unit(largest);
+                match trimmed(value / 1024f64.powi(unit as i32), 2) {
+                    zero if zero == "0" => zero,
+                    number => format!("{number} {}", BINARY[unit]),
+                }
+            }
             _ => self.show(value),
         }
     }
+}
+
+const BINARY: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// The largest unit that a size has one of.
+fn binary_unit(size: f64) -> usize {
+    let unit = (size.max(1.0).log2() / 10.0 + 1e-9).floor() as usize;
+    unit.min(BINARY.len() - 1)
 }
 
 fn moment(seconds: f64) -> Option<Timestamp> {
@@ -211,6 +233,9 @@ mod tests {
             ["0", "2 GB", "4 GB", "6 GB", "8 GB", "10 GB"]
         );
         assert_eq!(labels(Scale::Bytes, 0.0, 1.5e9, 3), ["0", "0.5 GB", "1 GB", "1.5 GB"]);
+        let gib = 1024f64.powi(3);
+        assert_eq!(labels(Scale::Binary, 0.0, 2.0 * gib, 2), ["0", "1 GiB", "2 GiB"]);
+        assert_eq!(Scale::Binary.top(9.3 * gib, 5), 10.0 * gib);
         assert_eq!(labels(Scale::Bytes, 0.0, 3.0, 5), ["0", "1 B", "2 B", "3 B"]);
         assert_eq!(Scale::Bytes.top(9.3e9, 5), 1e10);
     }
@@ -251,7 +276,7 @@ mod tests {
         #[test]
         fn ticks_are_few_and_inside(
             low in -1e12f64..1e12, span in 1e-3f64..1e12, most in 1usize..12,
-            scale in prop_oneof![Just(Scale::Time), Just(Scale::Bytes), Just(Scale::Share), Just(Scale::Count)],
+            scale in prop_oneof![Just(Scale::Time), Just(Scale::Bytes), Just(Scale::Binary), Just(Scale::Share), Just(Scale::Count)],
         ) {
             let high = low + span;
             let ticks = scale.ticks(low, high, most);

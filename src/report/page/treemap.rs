@@ -6,7 +6,7 @@
 use super::escape::{escape, escape_name, fit, width};
 use super::figure::{figure, open_svg, short};
 use super::squarify::{Rect, squarify};
-use crate::report::{bytes, plural};
+use crate::report::{binary, bytes, plural};
 use std::fmt::Write;
 
 #[derive(Debug, Clone, Default)]
@@ -15,6 +15,8 @@ pub struct Treemap {
     /// What it shows, for those who cannot see it; and anything to be said below the title.
     pub text: String,
     pub groups: Vec<Group>,
+    /// Sizes are written in steps of 1024, as GitHub counts.
+    pub binary: bool,
     /// What it means that a tile is [`Tile::dashed`].
     pub dashed: Option<String>,
 }
@@ -153,12 +155,12 @@ impl Treemap {
         let strip = form.letters * 1.5;
         let _ = write!(out, "<g class=\"g{}\">", group.colour);
         let mut inside = room;
-        if let Some(name) = heading(group, room, strip, form) {
+        if let Some(name) = self.heading(group, room, strip, form) {
             let _ = writeln!(
                 out,
                 "<g><title>{}\n{}</title><rect class=\"head\" {}/><text class=\"head\" x=\"{}\" y=\"{}\">{}</text></g>",
                 escape_name(&group.name),
-                bytes(group.size() as u64),
+                self.size(group.size() as u64),
                 place(Rect { height: strip, ..room }),
                 short(room.x + 5.0),
                 short(room.y + strip - form.letters * 0.4),
@@ -172,49 +174,54 @@ impl Treemap {
         let tiles = collected(&group.tiles, TILES.min(large + 1));
         let sizes: Vec<f64> = tiles.iter().map(|tile| tile.size as f64).collect();
         for (tile, rect) in tiles.iter().zip(squarify(&sizes, inside)) {
-            draw_tile(tile, &group.name, rect.inset(0.5), form, out);
+            self.draw_tile(tile, &group.name, rect.inset(0.5), form, out);
         }
         out.push_str("</g>\n");
     }
-}
 
-fn draw_tile(tile: &Tile, group: &str, rect: Rect, form: &Form, out: &mut String) {
-    let size = bytes(tile.size);
-    let within =
-        if group == tile.name { String::new() } else { format!("\nin {}", escape_name(group)) };
-    let dashed = if tile.dashed { " class=\"dashed\"" } else { "" };
-    let _ = write!(
-        out,
-        "<g><title>{}\n{size}{within}</title><rect{dashed} {}/>",
-        escape_name(&tile.name),
-        place(rect)
-    );
-    let (margin, line) = (4.0, form.letters * 1.25);
-    let room = rect.width - 2.0 * margin;
-    if let Some(label) = fit(&tile.label, form.letters, room).filter(|_| rect.height >= line + 4.0)
-    {
-        let (x, y) = (short(rect.x + margin), rect.y + line + 1.0);
-        let _ = write!(out, "<text x=\"{x}\" y=\"{}\">{}</text>", short(y), escape(&label));
-        if rect.height >= 2.0 * line + 6.0 && width(&size, form.letters) <= room {
-            let _ = write!(out, "<text x=\"{x}\" y=\"{}\">{size}</text>", short(y + line));
+    fn size(&self, count: u64) -> String {
+        if self.binary { binary(count) } else { bytes(count) }
+    }
+
+    fn draw_tile(&self, tile: &Tile, group: &str, rect: Rect, form: &Form, out: &mut String) {
+        let size = self.size(tile.size);
+        let within =
+            if group == tile.name { String::new() } else { format!("\nin {}", escape_name(group)) };
+        let dashed = if tile.dashed { " class=\"dashed\"" } else { "" };
+        let _ = write!(
+            out,
+            "<g><title>{}\n{size}{within}</title><rect{dashed} {}/>",
+            escape_name(&tile.name),
+            place(rect)
+        );
+        let (margin, line) = (4.0, form.letters * 1.25);
+        let room = rect.width - 2.0 * margin;
+        if let Some(label) =
+            fit(&tile.label, form.letters, room).filter(|_| rect.height >= line + 4.0)
+        {
+            let (x, y) = (short(rect.x + margin), rect.y + line + 1.0);
+            let _ = write!(out, "<text x=\"{x}\" y=\"{}\">{}</text>", short(y), escape(&label));
+            if rect.height >= 2.0 * line + 6.0 && width(&size, form.letters) <= room {
+                let _ = write!(out, "<text x=\"{x}\" y=\"{}\">{size}</text>", short(y + line));
+            }
         }
+        out.push_str("</g>\n");
     }
-    out.push_str("</g>\n");
-}
 
-/// What stands above the tiles of a group. It takes room from them, so a small group goes without, and so
-/// does one whose only tile has its name.
-fn heading(group: &Shown, room: Rect, strip: f64, form: &Form) -> Option<String> {
-    let alone = matches!(&group.tiles[..], [tile] if tile.label == group.name);
-    if alone || room.height <= 4.0 * strip || room.width <= 60.0 {
-        return None;
-    }
-    // Bold letters are wider.
-    let (letters, room) = (form.letters * 1.15, room.width - 10.0);
-    let with_size = format!("{} · {}", group.name, bytes(group.size() as u64));
-    match width(&with_size, letters) <= room {
-        true => Some(with_size),
-        false => fit(&group.name, letters, room),
+    /// What stands above the tiles of a group. It takes room from them, so a small group goes without, and so
+    /// does one whose only tile has its name.
+    fn heading(&self, group: &Shown, room: Rect, strip: f64, form: &Form) -> Option<String> {
+        let alone = matches!(&group.tiles[..], [tile] if tile.label == group.name);
+        if alone || room.height <= 4.0 * strip || room.width <= 60.0 {
+            return None;
+        }
+        // Bold letters are wider.
+        let (letters, room) = (form.letters * 1.15, room.width - 10.0);
+        let with_size = format!("{} · {}", group.name, self.size(group.size() as u64));
+        match width(&with_size, letters) <= room {
+            true => Some(with_size),
+            false => fit(&group.name, letters, room),
+        }
     }
 }
 

@@ -1,0 +1,171 @@
+//! What takes room in a backend, as sections of a page.
+
+use super::inventory::{Amount, EntryRow, Part, Usage};
+use super::page::{Chart, Group, Scale, Section, Series, Shape, Table, Tile, Treemap};
+use super::text::{age, binary, plural};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Keys that a list names.
+const LISTED: usize = 100;
+
+impl Usage {
+    /// The sections, most looked at first.
+    pub fn sections(&self) -> Vec<Section> {
+        if self.entries.is_empty() {
+            let section = Section::new("What fills the cache");
+            return vec![section.paragraph(format!("{} has no entries.", self.backend))];
+        }
+        vec![self.fills(), self.over_time(), self.groups(), self.could_go(), self.goes_next()]
+    }
+
+    fn fills(&self) -> Section {
+        let figures = [
+            ("Entries", self.total.entries.to_string()),
+            ("Size", binary(self.total.bytes)),
+            ("Of the budget", Scale::Share.show(self.total.share)),
+            ("By storecache", binary(self.ours.bytes)),
+        ];
+        let mut groups: BTreeMap<&str, Vec<Tile>> = BTreeMap::new();
+        for entry in &self.entries {
+            let used =
+                entry.unused_for.map_or_else(String::new, |ago| format!(", used {} ago", age(ago)));
+            let of = entry.reference.as_deref().map_or_else(String::new, |it| format!(", {it}"));
+            groups.entry(self.group_of(entry)).or_default().push(Tile {
+                label: entry.key.clone(),
+                name: format!("{}{of}{used}", entry.key),
+                size: entry.size,
+                dashed: entry.unreadable.is_some(),
+            });
+        }
+        let groups = groups.into_iter();
+        Section::new("What fills the cache").figures(figures).treemap(Treemap {
+            title: "Entries by what their keys begin with".into(),
+            text: format!("As large as they are in {}.", self.backend),
+            groups: groups.map(|(name, tiles)| Group { name: name.to_owned(), tiles }).collect(),
+            dashed: Some("nobody here can read it".into()),
+            binary: true,
+        })
+    }
+
+    /// What an entry is counted with.
+    fn group_of(&self, entry: &EntryRow) -> &str {
+        let names = self.by_prefix.iter().map(|part| part.name.as_str());
+        names
+            .filter(|name| entry.key.starts_with(name))
+            .max_by_key(|name| name.len())
+            .unwrap_or("other")
+    }
+
+    fn over_time(&self) -> Section {
+        let time = |entry: &EntryRow| {
+            let created: Timestamp = entry.created.as_deref()?.parse().ok()?;
+            Some((created.as_second() as f64, entry.size))
+        };
+        let mut saved: Vec<_> = self.entries.iter().filter_map(time).collect();
+        saved.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut sum = 0;
+        let points = saved.into_iter().map(|(at, size)| {
+            sum += size;
+            (at, sum as f64)
+        });
+        let mut points: Vec<_> = points.collect();
+        if let (Some(last), Ok(now)) = (points.last().copied(), self.at.parse::<Timestamp>()) {
+            points.push((now.as_second() as f64, last.1));
+        }
+        Section::new("When it was saved").chart(Chart {
+            title: "Bytes kept".into(),
+            text: "Of what is there now, by when it was saved. What has gone since is not in it."
+                .into(),
+            y: Scale::Binary,
+            series: vec![Series { name: "kept".into(), points, shape: Shape::Steps }],
+            limit: Some(("budget".into(), self.limit as f64)),
+            events: None,
+        })
+    }
+
+    fn groups(&self) -> Section {
+        let mut section = Section::new("Who takes how much");
+        for (caption, parts) in [
+            ("By what keys begin with", &self.by_prefix),
+            ("By ref", &self.by_ref),
+            ("By age", &self.by_age),
+            ("By last use", &self.by_last_use),
+        ] {
+            let mut table = Table::new(caption).text("Name").number("Size").number("Budget");
+            table = table.number("Entries").number("Last use");
+            for Part { name, amount, unused_for } in parts {
+                let used = unused_for.map_or_else(String::new, |ago| format!("{} ago", age(ago)));
+                table.row([
+                    name.clone(),
+                    binary(amount.bytes),
+                    Scale::Share.show(amount.share),
+                    amount.entries.to_string(),
+                    used,
+                ]);
+            }
+            section = section.table(table);
+        }
+        section
+    }
+
+    fn could_go(&self) -> Section {
+        let mut table = Table::new("Why").text("Reason").number("Size").number("Entries");
+        let mut row = |why: &str, Amount { entries, bytes, .. }: &Amount| {
+            table.row([why.to_owned(), binary(*bytes), entries.to_string()]);
+        };
+        row("Superseded generations", &self.superseded);
+        row("Of closed pull requests", &self.closed);
+        row("Unreadable", &self.unreadable);
+        row("What `storecache prune` would delete", &self.prunable);
+        let mut section = Section::new("What could go").table(table);
+        if !self.duplicates.is_empty() {
+            let mut table = Table::new("Duplicates").text("Entries that hold the same");
+            table = table.number("Too much").text("Seen by");
+            for copies in &self.duplicates {
+                let by = if copies.guess { "size" } else { "content" };
+                table.row([copies.keys.join(", "), binary(copies.bytes), by.to_owned()]);
+            }
+            section = section.table(table);
+        }
+        section
+    }
+
+    fn goes_next(&self) -> Section {
+        let eviction = &self.eviction;
+        let mut text = match eviction.more {
+            0 => "At the next eviction".to_owned(),
+            more => format!("When {} more are saved", binary(more)),
+        };
+        text += &match eviction.idle.len() + eviction.pushed_out.len() {
+            0 => " nothing goes.".to_owned(),
+            count => format!(" {} would go.", plural(count as u64, "entry")),
+        };
+        if !eviction.happens {
+            text += " A directory evicts nothing; this is what GitHub would do.";
+        }
+        let mut section = Section::new("What goes by itself").paragraph(text);
+        if !eviction.idle.is_empty() || !eviction.pushed_out.is_empty() {
+            let mut table = Table::new("The next to go").text("Entry").text("Why");
+            let idle = format!("unused for more than {} days", eviction.idle_days);
+            for (keys, why) in
+                [(&eviction.idle, idle.as_str()), (&eviction.pushed_out, "used least recently")]
+            {
+                keys.iter().take(LISTED).for_each(|key| table.row([key.as_str(), why]));
+            }
+            section = section.table(table);
+        }
+        let cost = &self.cost;
+        section.paragraph(match cost.above {
+            0 => format!("To keep all of it costs nothing: {} are free.", binary(cost.included)),
+            above => format!(
+                "To keep all of it, with a higher limit, costs {:.2} USD a month: {} above {}, at {} USD \
+                 for a GiB and month, by the hourly peak.",
+                cost.usd_per_month,
+                binary(above),
+                binary(cost.included),
+                cost.usd_per_gib_month
+            ),
+        })
+    }
+}
