@@ -93,7 +93,7 @@ fn the_best_policy_is_named_with_its_reason_and_all_assumptions() {
     for words in [
         "every commit is a run",
         "an entry has 1.1 GB: no snapshot of the past says otherwise: see --entry-size",
-        "the cache keeps 10 GB, drops what was not used for 7 days, and looks every hour",
+        "the cache keeps 10.0 GiB, drops what was not used for 7 days, and looks every hour",
         "10.0 minutes for its store after a miss",
     ] {
         assert!(told.stderr.contains(words), "{words}: {told}");

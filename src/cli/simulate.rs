@@ -57,7 +57,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = part)]
     prefix_share: f64,
     /// What the repository may keep
-    #[arg(long, value_name = "SIZE", default_value = "10GB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size)]
     limit: u64,
     /// Days without use after which an entry goes
     #[arg(long, value_name = "N", default_value_t = 7,

@@ -97,7 +97,9 @@ pub fn seconds(value: f64) -> String {
 /// A count with its noun, as in `1 item` or `2 items`.
 pub fn plural(count: u64, noun: &str) -> String {
     match noun.strip_suffix('y') {
-        Some(stem) if count != 1 => format!("{count} {stem}ies"),
+        Some(stem) if count != 1 && !stem.ends_with(['a', 'e', 'o', 'u']) => {
+            format!("{count} {stem}ies")
+        }
         _ => format!("{count} {noun}{}", if count == 1 { "" } else { "s" }),
     }
 }
@@ -138,6 +140,7 @@ mod tests {
             ["0 s", "1 min", "1 h", "47 h", "2 d", "0 s"]
         );
         assert_eq!(plural(1, "item"), "1 item");
+        assert_eq!((plural(2, "entry"), plural(2, "day")), ("2 entries".into(), "2 days".into()));
         assert_eq!(plural(0, "item"), "0 items");
         assert_eq!(plural(2, "entry"), "2 entries");
     }

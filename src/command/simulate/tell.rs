@@ -3,7 +3,7 @@
 use super::{Past, date};
 use crate::key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
 use crate::options::{Simulate, WorkflowMode};
-use crate::report::{bytes, plural};
+use crate::report::{binary, bytes, plural};
 
 /// What was simulated, a line for each policy, and the best.
 pub fn results(simulation: &Simulation) -> String {
@@ -136,7 +136,7 @@ pub fn assumptions(options: &Simulate, costs: &Costs, past: &Past) -> Vec<String
             .into(),
         format!(
             "the cache keeps {}, drops what was not used for {}, and looks every hour",
-            bytes(options.limit),
+            binary(options.limit),
             plural(options.idle_days.into(), "day")
         ),
         format!("an entry has {}: {entry}; {delta}", bytes(costs.entry)),
