@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// Keys that a list names.
-const LISTED: usize = 100;
+const LISTED: usize = 40;
+
+/// Characters of a key in a table; the map has all of them.
+const KEY: usize = 40;
 
 impl Usage {
     /// The sections, most looked at first.
@@ -120,11 +123,13 @@ impl Usage {
         row("What `storecache prune` would delete", &self.prunable);
         let mut section = Section::new("What could go").table(table);
         if !self.duplicates.is_empty() {
-            let mut table = Table::new("Duplicates").text("Entries that hold the same");
-            table = table.number("Too much").text("Seen by");
+            let mut table = Table::new("Duplicates").text("The newest of those that hold the same");
+            table = table.number("Entries").number("Too much").text("Seen by");
             for copies in &self.duplicates {
                 let by = if copies.guess { "size" } else { "content" };
-                table.row([copies.keys.join(", "), binary(copies.bytes), by.to_owned()]);
+                let newest = copies.keys.first().map(|key| middle_cut(key)).unwrap_or_default();
+                let count = copies.keys.len().to_string();
+                table.row([newest, count, binary(copies.bytes), by.to_owned()]);
             }
             section = section.table(table);
         }
@@ -151,7 +156,9 @@ impl Usage {
             for (keys, why) in
                 [(&eviction.idle, idle.as_str()), (&eviction.pushed_out, "used least recently")]
             {
-                keys.iter().take(LISTED).for_each(|key| table.row([key.as_str(), why]));
+                keys.iter()
+                    .take(LISTED)
+                    .for_each(|key| table.row([middle_cut(key), why.to_owned()]));
             }
             section = section.table(table);
         }
@@ -168,4 +175,14 @@ impl Usage {
             ),
         })
     }
+}
+
+/// A key without its middle, where it is long: both its ends tell it from others.
+fn middle_cut(key: &str) -> String {
+    let letters: Vec<char> = key.chars().collect();
+    if letters.len() <= KEY {
+        return key.to_owned();
+    }
+    let (begin, end) = (&letters[..KEY * 2 / 3], &letters[letters.len() - KEY / 3..]);
+    begin.iter().chain(['…'].iter()).chain(end).collect()
 }
