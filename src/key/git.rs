@@ -78,9 +78,13 @@ impl Repository {
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.lines().next().unwrap_or_default().trim_start_matches("fatal: ");
-            return Err(
-                no(format!("{} is in no git repository: {said}", directory.display())).into()
-            );
+            // Else it is there, and git does not trust it, for example.
+            let why = match said.starts_with("not a git repository") {
+                true => String::new(),
+                false => format!(": {said}"),
+            };
+            let place = directory.display();
+            return Err(no(format!("{place} is in no git repository{why}")).into());
         }
         let mut lines = output.stdout.split(|byte| *byte == b'\n');
         let mut path = || PathBuf::from(OsStr::from_bytes(lines.next().unwrap_or_default()));

@@ -6,24 +6,23 @@ use globset::{GlobBuilder, GlobMatcher};
 /// Those that hardly any workflow is without, and whose new versions come every few weeks.
 pub const USUAL: [&str; 3] = ["actions/checkout", "actions/cache", "actions/upload-artifact"];
 
-/// Patterns of actions, in their order: the last one that fits counts.
+/// What was said of versions besides that, in its order: the last pattern that fits counts.
 #[derive(Debug)]
 pub struct Pins(Vec<(bool, GlobMatcher)>);
 
 impl Pins {
-    /// The usual ones and `more`; one that begins with `!` takes away.
+    /// `more` besides the usual ones; one that begins with `!` takes away.
     ///
     /// # Errors
     /// When one is no pattern.
     pub fn new(more: &[String]) -> Result<Self> {
-        let usual = USUAL.into_iter().map(str::to_owned);
         let mut pins = Vec::new();
-        for pattern in usual.chain(more.iter().cloned()) {
+        for pattern in more {
             let (ignored, name) = match pattern.strip_prefix('!') {
                 Some(name) => (false, name),
                 None => (true, pattern.as_str()),
             };
-            // An action stands for those below it too: `actions/cache/restore`.
+            // An action stands for those below it too.
             for name in [name.to_owned(), format!("{name}/**")] {
                 pins.push((ignored, matcher("--ignore-pins", &name)?));
             }
@@ -34,8 +33,15 @@ impl Pins {
     /// Whether the version of an action does not count; it is named without one.
     pub fn are_ignored(&self, action: &str) -> bool {
         let last = self.0.iter().rev().find(|(_, pattern)| pattern.is_match(action));
-        last.is_some_and(|(ignored, _)| *ignored)
+        last.map_or_else(|| is_usual(action), |(ignored, _)| *ignored)
     }
+}
+
+/// No patterns: they would have to be compiled for each workflow of a long history.
+fn is_usual(action: &str) -> bool {
+    let mut parts = action.splitn(3, '/');
+    let (owner, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    USUAL.iter().any(|usual| usual.eq_ignore_ascii_case(&format!("{owner}/{name}")))
 }
 
 /// Patterns of a flag.
