@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::workflows::{line, lint, reported, tree};
+use support::workflows::{GOOD, findings, lint, of_steps, reported, tree};
 
 /// Keeps a store in the way that storecache is to replace, with the mistakes that this brings.
 const RECIPE: &str = "\
@@ -47,35 +47,6 @@ jobs:
           # sudo tar would do
           sudo tar --create --zstd --file=/tmp/guix-store.tar.zst -C / gnu/store var/guix/db
 ";
-
-/// The same with storecache.
-const GOOD: &str = "\
-name: interop
-on:
-  push:
-    branches: [main]
-  pull_request:
-jobs:
-  test:
-    runs-on: ubuntu-latest
-    steps:
-      - uses: actions/checkout@v4
-      - uses: example/storecache@v1
-        with:
-          store: guix
-      - run: guix shell hello -- hello
-";
-
-/// File, line, level and rule of each finding.
-fn findings(workflows: &[(&str, &str)]) -> Vec<String> {
-    reported(&tree(workflows)).iter().map(line).collect()
-}
-
-/// The findings in one workflow that runs these steps on a push.
-fn of_steps(steps: &str) -> Vec<String> {
-    let top = "on: push\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n";
-    findings(&[("ci.yml", &format!("{top}{steps}"))])
-}
 
 #[test]
 fn each_mistake_of_the_usual_recipe_is_named_with_its_line() {

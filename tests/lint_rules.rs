@@ -2,36 +2,7 @@
 
 mod support;
 
-use support::workflows::{line, reported, tree};
-
-/// Without a mistake.
-const GOOD: &str = "\
-name: interop
-on:
-  push:
-    branches: [main]
-  pull_request:
-jobs:
-  test:
-    runs-on: ubuntu-latest
-    steps:
-      - uses: actions/checkout@v4
-      - uses: example/storecache@v1
-        with:
-          store: guix
-      - run: guix shell hello -- hello
-";
-
-/// File, line, level and rule of each finding.
-fn findings(workflows: &[(&str, &str)]) -> Vec<String> {
-    reported(&tree(workflows)).iter().map(line).collect()
-}
-
-/// The findings in one workflow that runs these steps on a push.
-fn of_steps(steps: &str) -> Vec<String> {
-    let top = "on: push\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n";
-    findings(&[("ci.yml", &format!("{top}{steps}"))])
-}
+use support::workflows::{GOOD, findings, of_steps, reported, tree};
 
 /// The rules that fire for a job with a cache of a store and these further steps, each with its line
 /// after the first of them.

@@ -10,6 +10,24 @@ use super::invocation::Output;
 use super::place::storecache_in;
 use super::runs::report;
 
+/// A workflow without a mistake.
+pub const GOOD: &str = "\
+name: interop
+on:
+  push:
+    branches: [main]
+  pull_request:
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+      - uses: example/storecache@v1
+        with:
+          store: guix
+      - run: guix shell hello -- hello
+";
+
 /// A work tree with these workflows and some lock files.
 pub fn tree(workflows: &[(&str, &str)]) -> TempDir {
     let tree = tempfile::tempdir().unwrap();
@@ -62,4 +80,15 @@ pub fn corrected(source: &str, finding: &Value) -> Option<String> {
     let text = lines["text"].as_str().unwrap().to_owned() + end;
     all.splice(number("from") - 1..number("to"), [text.as_str()]);
     Some(all.join("\n"))
+}
+
+/// File, line, level and rule of each finding.
+pub fn findings(workflows: &[(&str, &str)]) -> Vec<String> {
+    reported(&tree(workflows)).iter().map(line).collect()
+}
+
+/// The findings in one workflow that runs these steps on a push.
+pub fn of_steps(steps: &str) -> Vec<String> {
+    let top = "on: push\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n";
+    findings(&[("ci.yml", &format!("{top}{steps}"))])
 }

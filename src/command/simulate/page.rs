@@ -1,9 +1,10 @@
 //! A simulation as a page: what people would rather look at than read.
 
 use super::date;
+use super::tell::{NAMES, cells};
 use crate::key::simulate::{Outcome, Point, Simulation};
 use crate::report::page::{Chart, Events, Page, Scale, Section, Series, Shape, Table};
-use crate::report::{bytes, plural};
+use crate::report::plural;
 
 /// The whole page; `limit` is what a repository may keep, in bytes.
 pub fn page(simulation: &Simulation, limit: u64) -> Page {
@@ -39,27 +40,10 @@ fn verdict(simulation: &Simulation) -> Section {
     } else {
         section = section.figures(figures);
     }
-    let mut table = Table::new("What each comes to").text("Key");
-    for heading in ["Exact", "Stale", "Prefix", "Miss", "Entries", "Uploaded"] {
-        table = table.number(heading);
-    }
-    table = table.number("GB-hours").number("Evicted").number("Expired").number("Saved, min");
-    for it in &simulation.policies {
-        let rate = |share| Scale::Share.show(share);
-        table.row([
-            it.policy.clone(),
-            rate(it.rates.exact),
-            rate(it.rates.stale),
-            rate(it.rates.prefix),
-            rate(it.rates.miss),
-            it.entries_written.to_string(),
-            bytes(it.bytes_uploaded),
-            format!("{:.0}", it.gigabyte_hours),
-            it.evictions.to_string(),
-            it.expiries.to_string(),
-            format!("{:.0}", it.minutes_saved),
-        ]);
-    }
+    let [policy, numbers @ ..] = NAMES;
+    let table = Table::new("What each comes to").text(policy);
+    let mut table = numbers.into_iter().fold(table, Table::number);
+    simulation.policies.iter().for_each(|outcome| table.row(cells(outcome)));
     section.table(table).paragraph(
         "Exact: the key was there, with all that the job needs. Stale: the key was there, but its store was \
          an older one, and the job fetched the rest. Prefix: another key with the same beginning.",

@@ -40,7 +40,8 @@ pub fn notes(simulation: &Simulation) -> Vec<String> {
     notes
 }
 
-const NAMES: [&str; 11] = [
+/// What is told of a policy.
+pub const NAMES: [&str; 11] = [
     "policy",
     "exact",
     "stale",
@@ -54,26 +55,28 @@ const NAMES: [&str; 11] = [
     "min saved",
 ];
 
+/// What stands below [`NAMES`].
+pub fn cells(it: &Outcome) -> [String; NAMES.len()] {
+    let rate = |count: f64| format!("{:.1}%", count * 100.0);
+    [
+        // It may come from the command line, and a line is a policy.
+        it.policy.clone(),
+        rate(it.rates.exact),
+        rate(it.rates.stale),
+        rate(it.rates.prefix),
+        rate(it.rates.miss),
+        it.entries_written.to_string(),
+        bytes(it.bytes_uploaded),
+        format!("{:.0}", it.gigabyte_hours),
+        it.evictions.to_string(),
+        it.expiries.to_string(),
+        format!("{:.0}", it.minutes_saved),
+    ]
+}
+
 fn columns(outcomes: &[Outcome]) -> String {
-    let row = |it: &Outcome| {
-        let rate = |count: f64| format!("{:.1}%", count * 100.0);
-        [
-            // It may come from the command line, and a line is a policy.
-            it.policy.clone(),
-            rate(it.rates.exact),
-            rate(it.rates.stale),
-            rate(it.rates.prefix),
-            rate(it.rates.miss),
-            it.entries_written.to_string(),
-            bytes(it.bytes_uploaded),
-            format!("{:.0}", it.gigabyte_hours),
-            it.evictions.to_string(),
-            it.expiries.to_string(),
-            format!("{:.0}", it.minutes_saved),
-        ]
-    };
     let mut rows = vec![NAMES.map(str::to_owned)];
-    rows.extend(outcomes.iter().map(row));
+    rows.extend(outcomes.iter().map(cells));
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
     };
