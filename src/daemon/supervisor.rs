@@ -40,9 +40,9 @@ impl Supervisor {
     fn is_starting(&self, arguments: &[OsString]) -> bool {
         procfs::all().any(|pid| {
             procfs::parent(pid) == Some(self.pid)
-                && procfs::started_at(pid).is_some_and(|ticks| ticks > self.seen_at)
-                && (self.has_forked(pid)
-                    || procfs::words(pid, "cmdline").is_ok_and(|words| words == arguments))
+                // A daemon may end, and the next one begin, within one tick.
+                && procfs::started_at(pid).is_some_and(|ticks| ticks >= self.seen_at)
+                && (self.has_forked(pid) || runs(pid, arguments))
         })
     }
 
@@ -53,6 +53,38 @@ impl Supervisor {
     }
 }
 
+/// Whether a process has these arguments, or none yet: those of a program come a moment after it. What
+/// has ended and was not waited for has neither program nor arguments.
+fn runs(pid: u32, arguments: &[OsString]) -> bool {
+    let Ok(words) = procfs::words(pid, "cmdline") else { return false };
+    words == arguments || (words.iter().all(|word| word.is_empty()) && program(pid).is_some())
+}
+
 fn program(pid: u32) -> Option<PathBuf> {
     std::fs::read_link(procfs::directory(pid).join("exe")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn what_began_in_the_tick_in_which_the_daemon_was_seen_began_after_it() {
+        let words = ["sleep", "60"];
+        let mut command = Command::new(words[0]);
+        let mut child = command.arg(words[1]).stdin(Stdio::null()).spawn().unwrap();
+        let seen_at = procfs::started_at(child.id()).unwrap();
+        let at = |seen_at| Supervisor { pid: std::process::id(), program: "/no".into(), seen_at };
+        let arguments = words.map(OsString::from);
+        // The kernel lets us go on before it has the arguments in place.
+        while procfs::words(child.id(), "cmdline").is_ok_and(|words| words != arguments) {
+            sleep(STEP);
+        }
+        let (now, later) =
+            (at(seen_at).is_starting(&arguments), at(seen_at + 1).is_starting(&arguments));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((now, later), (true, false));
+    }
 }
