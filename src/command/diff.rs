@@ -5,8 +5,8 @@ use super::{Ending, inspect, lookup, or_json};
 use crate::backend::EntryName;
 use crate::budget::Traffic;
 use crate::key::{
-    FileChange, Moved, Repository, Side, State, Tree, WorkTree, diff as compare, hash_of, of_step,
-    store_workflow,
+    FILES, FileChange, Moved, Repository, Side, State, Tree, WORKFLOW, WorkTree, diff as compare,
+    hash_of, of_step, store_workflow,
 };
 use crate::options::{DiffKeys, KeyOptions, Look, WorkflowMode};
 use crate::report;
@@ -44,7 +44,7 @@ fn run(options: &DiffKeys) -> Result<Ending> {
     let (key, mut notes) = ingredients(options, &before, &after)?;
     let (a, b) = (side(&before, &key, &mut notes), side(&after, &key, &mut notes));
     for pattern in &key.hash_files {
-        let name = format!("files:{pattern}");
+        let name = format!("{FILES}{pattern}");
         if ![&a, &b].iter().any(|side| side.digests.contains_key(&name)) {
             bail!(
                 "--hash-files {pattern:?} matches no file in {} or in {}; correct the pattern, or leave \
@@ -154,17 +154,16 @@ fn ingredients(options: &DiffKeys, a: &Named, b: &Named) -> Result<(KeyOptions, 
     if key.hash_files.is_empty() && !heads.is_empty() {
         let names = heads.iter().flat_map(|head| head.ingredients.keys());
         let mut patterns: Vec<_> =
-            names.filter_map(|name| name.strip_prefix("files:")).map(str::to_owned).collect();
+            names.filter_map(|name| name.strip_prefix(FILES)).map(str::to_owned).collect();
         patterns.sort();
         patterns.dedup();
         key.hash_files = patterns;
-        if heads.iter().any(|head| head.ingredients.contains_key("workflow")) {
+        if heads.iter().any(|head| head.ingredients.contains_key(WORKFLOW)) {
             key.workflow_mode = WorkflowMode::Bytes;
         }
     }
     let said = key.workflow.is_some() || !options.look.key.hash_files.is_empty();
-    let of_heads =
-        || heads.iter().any(|it| it.ingredients.keys().any(|k| k.starts_with("workflow")));
+    let of_heads = || heads.iter().any(|it| it.ingredients.keys().any(|k| k.starts_with(WORKFLOW)));
     if !said && (heads.is_empty() || of_heads()) {
         let trees = [b, a].into_iter().filter_map(|named| named.tree.as_deref());
         let mut found = trees.map(store_workflow);

@@ -3,13 +3,13 @@
 use super::{Ending, lookup, or_json};
 use crate::action;
 use crate::key::{
-    Canonical, Ingredient, Key, OfStep, Part, Pattern, Repository, Rung, Tree, Volatiles, Warning,
-    WorkTree, of_step, warnings_of,
+    Canonical, FILES, Ingredient, Key, OfStep, Part, Pattern, Repository, Rung, Tree, Volatiles,
+    Warning, WorkTree, of_step, warnings_of,
 };
 use crate::options::ShowKey;
 use crate::report;
 use crate::store::{StoreKind, system};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use jiff::Zoned;
 use serde_json::{Value, json};
 
@@ -76,13 +76,8 @@ fn run(options: &ShowKey) -> Result<Ending> {
 
 /// The kind of store that a step names.
 fn named(store: Option<&str>) -> Result<Option<StoreKind>> {
-    Ok(match store {
-        None | Some("auto") => None,
-        Some("guix") => Some(StoreKind::Guix),
-        Some("nix") => Some(StoreKind::Nix),
-        Some("plain") => Some(StoreKind::Plain),
-        Some(other) => bail!("the step's input store is {other:?}, which there is none of"),
-    })
+    let name = store.filter(|name| *name != "auto");
+    name.map(StoreKind::parse).transpose().context("the step's input store")
 }
 
 /// What is suspicious: of the key itself, and of each of its ingredients.
@@ -99,9 +94,10 @@ fn look(key: &Key, given: Option<&str>) -> Result<Looked> {
     let commits = head.map(|head| head.as_str().to_owned()).into_iter().chain([origin.commit]);
     let today = Zoned::now().date().to_string();
     let volatiles = Volatiles::new(commits.filter(|it| !it.is_empty()), &origin.run, &today);
-    let files = match key.ingredients.is_empty() {
-        true => 0,
-        false => WorkTree.matching(&Pattern::parse("**")?)?.len(),
+    // All files are counted for patterns alone: a work tree may be large.
+    let files = match key.ingredients.iter().any(|it| it.name.starts_with(FILES)) {
+        true => WorkTree.matching(&Pattern::parse("**")?)?.len(),
+        false => 0,
     };
     let of = |it| warnings_of(it, &WorkTree, files, repository.as_ref(), &volatiles);
     Ok(Looked {

@@ -1,7 +1,7 @@
 //! What of a key moved between two states, in which file, and whether it can reach the store.
 
 use super::ingredients::{Ingredient, Part, WORKFLOW};
-use super::semantic::{Canonical, Line};
+use super::semantic::Line;
 use super::tree::{Tree, shown};
 use crate::options::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
@@ -116,6 +116,10 @@ impl<'a> Side<'a> {
     fn files(&self, ingredient: Option<&Ingredient>) -> Result<BTreeMap<PathBuf, Digest>> {
         let mut files = BTreeMap::new();
         let (Some(ingredient), Some(tree)) = (ingredient, self.tree) else { return Ok(files) };
+        if let Part::Whole(facts) = &ingredient.part {
+            let digests = facts.iter().map(|(_, digest)| *digest);
+            return Ok(ingredient.files.iter().cloned().zip(digests).collect());
+        }
         for file in &ingredient.files {
             files.extend(tree.read(file)?.map(|content| (file.clone(), Digest::of(&content))));
         }
@@ -220,17 +224,6 @@ fn without_numbers(path: &str) -> String {
         short.push_str(part.split_once(']').map_or(part, |(_, rest)| rest));
     }
     short
-}
-
-impl Canonical {
-    /// Counts of what was left out, by reason.
-    pub fn reasons(&self) -> BTreeMap<&'static str, Vec<&super::semantic::Dropped>> {
-        let mut reasons: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for dropped in &self.dropped {
-            reasons.entry(dropped.why).or_default().push(dropped);
-        }
-        reasons
-    }
 }
 
 #[cfg(test)]

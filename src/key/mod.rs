@@ -22,7 +22,7 @@ mod yaml;
 
 pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
 pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
-pub use ingredients::{Ingredient, Part, gather};
+pub use ingredients::{FILES, Ingredient, Part, WORKFLOW, gather};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};
 pub use step::{OfStep, of_step};

@@ -4,7 +4,7 @@
 use super::lint::is_ours;
 use super::tree::Tree;
 use super::which::store_workflow;
-use super::workflow::{Fields, Step, read_job};
+use super::workflow::{Fields, Step, fields, read_job, with_variable};
 use super::yaml::{Node, Pair};
 use crate::options::{KeyOptions, WorkflowMode};
 use anyhow::{Context, Result, anyhow, bail};
@@ -56,7 +56,7 @@ pub fn of_step(given: &KeyOptions, tree: &dyn Tree) -> Result<OfStep> {
         ),
     };
     let environments = [top.get("env"), job.value.get("env")];
-    let environments = environments.into_iter().flatten().map(|node| super::workflow::fields(node));
+    let environments = environments.into_iter().flatten().map(|node| fields(node));
     let line = step.fields.get("uses").map_or(job.place.line, |uses| uses.line);
     let place = format!("{}:{line}, job {}", file.display(), job.key);
     let inputs = Inputs { step, environments: environments.collect() };
@@ -127,10 +127,8 @@ impl Inputs {
             .iter()
             .filter_map(|(name, value)| Some((name.strip_prefix("env.")?, value)));
         let outer = self.environments.iter().rev().flat_map(Fields::iter);
-        for (name, value) in own.chain(outer).filter(|(_, value)| !value.text.contains("${{")) {
-            for spelling in [format!("${{{{ env.{name} }}}}"), format!("${{{{env.{name}}}}}")] {
-                text = text.replace(&spelling, &value.text);
-            }
+        for (name, value) in own.chain(outer) {
+            text = with_variable(&text, name, value);
         }
         if text.contains("${{") {
             bail!("its input {name} is {text:?}; give the value with {flag}");

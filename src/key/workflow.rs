@@ -113,6 +113,15 @@ impl Job {
     }
 }
 
+/// A text with a variable of `env` in its place, where the value is literal.
+pub fn with_variable(text: &str, name: &str, value: &Text) -> String {
+    if value.text.contains("${{") {
+        return text.to_owned();
+    }
+    let spaced = text.replace(&format!("${{{{ env.{name} }}}}"), &value.text);
+    spaced.replace(&format!("${{{{env.{name}}}}}"), &value.text)
+}
+
 impl Step {
     /// The text of a field; empty where there is none.
     pub fn text(&self, path: &str) -> &str {

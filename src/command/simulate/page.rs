@@ -101,7 +101,7 @@ fn kept(simulation: &Simulation, limit: u64) -> Section {
     let mut evicted = Vec::new();
     for outcome in &simulation.policies {
         for point in outcome.series.iter().filter(|point| point.evictions > 0) {
-            let what = plural(point.evictions, "entry").replace("entrys", "entries");
+            let what = plural(point.evictions, "entry");
             evicted.push((point.time as f64, format!("{}: {what} evicted", outcome.policy)));
         }
     }

@@ -1,7 +1,7 @@
 //! Keys of one's own without what a store depends on. A cache entry is not told apart by architecture,
 //! and a database of a newer version is of no use to an older one.
 
-use super::super::workflow::{Job, Step, Text};
+use super::super::workflow::{Job, Step, Text, with_variable};
 use super::edit::{Lines, Page};
 use super::found::Found;
 use super::matrix::{self, System};
@@ -161,11 +161,8 @@ pub fn in_front(page: &Page, step: &Step, text: &str) -> Option<Lines> {
 pub fn resolved(scene: &Scene, job: &Job, step: &Step, key: &str) -> String {
     let mut text = key.to_owned();
     for fields in matrix::environments(scene.workflow, job, step) {
-        for (name, value) in fields.iter().filter(|(_, value)| !value.text.contains("${{")) {
-            let name = name.strip_prefix("env.").unwrap_or(name);
-            for spelling in [format!("${{{{ env.{name} }}}}"), format!("${{{{env.{name}}}}}")] {
-                text = text.replace(&spelling, &value.text);
-            }
+        for (name, value) in fields.iter() {
+            text = with_variable(&text, name.strip_prefix("env.").unwrap_or(name), value);
         }
     }
     text.to_lowercase()

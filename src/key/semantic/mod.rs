@@ -20,7 +20,7 @@ use super::yaml::{Fault, Node};
 use crate::snapshot::Digest;
 use anyhow::{Result, bail};
 use serde::Serialize;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use values::{below, sorted};
@@ -122,6 +122,15 @@ impl Canonical {
             );
         }
         Ok(reader.found)
+    }
+
+    /// What was left out, by reason.
+    pub fn reasons(&self) -> BTreeMap<&'static str, Vec<&Dropped>> {
+        let mut reasons: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for dropped in &self.dropped {
+            reasons.entry(dropped.why).or_default().push(dropped);
+        }
+        reasons
     }
 
     /// Over paths and texts. Where a value stands does not count.
