@@ -404,9 +404,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
     ask(&read_only_token(), "yellow", &["answers a lookup", "nothing can be saved"]);
 
     // Whoever has the wrong time is told by how much.
-    service.says_it_is(
-        &world.sh("date -u -d '-10 minutes' '+%a, %d %b %Y %T GMT'").stdout.trim().to_owned(),
-    );
+    service.says_it_is(world.sh("date -u -d '-10 minutes' '+%a, %d %b %Y %T GMT'").stdout.trim());
     let fix = assert_row(
         &ask(TOKEN, "green", &[]),
         "clock",
