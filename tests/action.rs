@@ -64,7 +64,18 @@ fn is_entry(line: &str) -> bool {
 #[test]
 fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
     // A person's flags, and what a step knows of itself.
-    let for_people = ["dry-run", "json", "quiet", "help", "state", "summary", "workflow-job"];
+    let for_people = [
+        "dry-run",
+        "json",
+        "quiet",
+        "help",
+        "state",
+        "summary",
+        "workflow-job",
+        "sign-key",
+        "repository",
+        "default-branch",
+    ];
     // A step decides whether a save is worth it, and the runner says how its job ended.
     let of_a_step = ["save", "job-status"];
     let cli = Cli::command();
@@ -108,7 +119,7 @@ fn a_secret_has_no_flag_and_is_read_from_the_variable_of_its_input() {
     let secrets: Vec<_> = INPUTS.iter().filter(|input| input.kind == Kind::Secret).collect();
     let variables: Vec<_> =
         secrets.iter().map(|input| format!("INPUT_{}", input.name.to_uppercase())).collect();
-    assert_eq!(variables, [storecache::cli::TOKENS[0]]);
+    assert_eq!(variables, [storecache::cli::TOKENS[0], storecache::cli::SIGN_KEYS[0]]);
     assert!(secrets.iter().all(|input| input.flag.is_none()));
 }
 

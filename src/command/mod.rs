@@ -31,6 +31,7 @@ mod state;
 mod stem;
 mod suggest;
 mod summary;
+mod trust;
 mod usage;
 mod verify;
 

@@ -14,6 +14,7 @@ mod access;
 mod check;
 pub mod client;
 mod commit;
+mod content;
 mod conversation;
 mod examine;
 mod files;
