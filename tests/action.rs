@@ -22,6 +22,9 @@ const TOOL: &str = "/opt/tool";
 const DATA: &str = "/var/lib/data";
 const SOON: Duration = Duration::from_secs(60);
 
+/// Made of the first key of RFC 8032, section 7.1.
+const SIGN_KEY: &str = "secret-of-signatures:nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==";
+
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
@@ -486,6 +489,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         let job = Job::inside(&world, "job")
             .env("GITHUB_TOKEN", "secret-of-github")
             .input("token", "secret-of-the-api")
+            .input("sign-key", SIGN_KEY)
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
         let restoring = job.start("main");
         poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {

@@ -280,8 +280,7 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
     let mut say = |request, payload: &[u8]| write_message(&mut said, &request, payload).unwrap();
     say(Request::Hello { protocol: PROTOCOL }, &[]);
     say(Request::Store(store), &[]);
-    let request =
-        RestoreRequest {
+    let request = RestoreRequest {
         store: head.store,
         memory: Unpacking::on(1),
         replace: false,
