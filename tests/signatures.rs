@@ -477,23 +477,26 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
     assert!(listed.ok().stdout.contains("opt/tool/file"));
 }
 
+/// A step that keeps the directory in the cache service.
+fn step(place: &Place, service: &CacheService) -> Job {
+    let mut job = Job::on(place, &[TOOL]).input("backend", "github").input("key", "test");
+    for (name, value) in [
+        ("ACTIONS_RESULTS_URL", service.url()),
+        ("ACTIONS_RUNTIME_TOKEN", TOKEN.into()),
+        ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
+        ("GITHUB_SERVER_URL", "https://github.com".into()),
+    ] {
+        job = job.env(name, value);
+    }
+    job
+}
+
 #[test]
 fn a_step_signs_with_a_secret_that_nobody_sees_and_trusts_through_the_cache_service() {
     let (place, service) = (place(), CacheService::start());
     let before = place.tree(TOOL);
     let (key, ours) = (secret("ci-1", 1), public("ci-1", 1));
-    let job = |trusted: &str| {
-        let mut job = Job::on(&place, &[TOOL]).input("backend", "github").input("key", "test");
-        for (name, value) in [
-            ("ACTIONS_RESULTS_URL", service.url()),
-            ("ACTIONS_RUNTIME_TOKEN", TOKEN.into()),
-            ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
-            ("GITHUB_SERVER_URL", "https://github.com".into()),
-        ] {
-            job = job.env(name, value);
-        }
-        job.input("trusted-keys", trusted)
-    };
+    let job = |trusted: &str| step(&place, &service).input("trusted-keys", trusted);
     let signing = job(&ours).input("sign-key", format!("{key}\n"));
     signing.main();
     service.goes_wrong(At::Finalize, [Fault::Hold]);
@@ -541,6 +544,26 @@ fn a_step_signs_with_a_secret_that_nobody_sees_and_trusts_through_the_cache_serv
         assert!(!log.concat().contains(&encoded[..20]), "{log:?}");
         assert!(log.concat().contains(name), "{log:?}");
     }
+}
+
+#[test]
+fn a_save_is_not_left_to_somebody_who_has_saved_the_same_meanwhile_without_a_signature() {
+    let (place, service) = (place(), CacheService::start());
+    let ours = step(&place, &service).input("sign-key", secret("ci-1", 1));
+    let theirs = step(&place, &service);
+    ours.main();
+    theirs.main();
+    service.goes_wrong(At::Reserve, [Fault::Hold]);
+    let held_up = ours.start("post");
+    poll::until("the save to be held up", std::time::Duration::from_secs(60), || {
+        let seen = service.seen(At::Reserve).len();
+        if seen > 0 { Ok(()) } else { Err(held_up.said()) }
+    });
+    theirs.post();
+    service.let_go();
+    let saved = held_up.wait().ok();
+    assert!(saved.said.contains("it is signed by ci-1"), "{}", saved.said);
+    assert_eq!(service.keys().len(), 2);
 }
 
 /// A world with a filled store and a running daemon.
