@@ -15,6 +15,7 @@ mod access;
 mod check;
 pub mod client;
 mod commit;
+mod content;
 mod conversation;
 pub mod examine;
 mod files;
