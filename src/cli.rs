@@ -3,6 +3,7 @@
 mod inventory;
 mod key;
 mod lint;
+mod quarantine;
 mod simulate;
 mod suggest;
 
@@ -11,6 +12,8 @@ pub use key::{KeyPart, KeyVerbArgs};
 pub use lint::LintArgs;
 pub use simulate::SimulateArgs;
 pub use suggest::SuggestArgs;
+
+use quarantine::QuarantineArgs;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
@@ -115,6 +118,8 @@ pub struct SaveArgs {
     /// Delete older entries of the same key after the save, but for the newest N and what they need
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
+    #[command(flatten)]
+    quarantine: QuarantineArgs,
     /// Append a summary of the job, in Markdown
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
@@ -166,6 +171,8 @@ pub struct RestoreArgs {
     /// Leave here what the save of this job wants to know
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    #[command(flatten)]
+    quarantine: QuarantineArgs,
     /// Append a summary, in Markdown
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
@@ -440,6 +447,7 @@ impl SaveArgs {
             policy: self.policy.options()?,
             delta: (!self.full).then_some(Delta { rebase_at: self.rebase_at }),
             keep: self.keep,
+            quarantine: self.quarantine.options(),
             summary: self.summary,
         })
     }
@@ -484,6 +492,7 @@ impl RestoreArgs {
             require: self.require,
             profiles: self.profiles,
             state: self.state,
+            quarantine: self.quarantine.options(),
             summary: self.summary,
             fail_on_miss: self.fail_on_miss,
         })

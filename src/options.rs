@@ -1,10 +1,12 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
 mod inventory;
+mod quarantine;
 mod simulate;
 mod suggest;
 
 pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
+pub use quarantine::Quarantine;
 pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 
@@ -168,6 +170,7 @@ pub struct Save {
     pub policy: SavePolicy,
     /// How many generations of the key stay; all when not given.
     pub keep: Option<NonZeroUsize>,
+    pub quarantine: Quarantine,
     /// File that the summary of the job is appended to.
     pub summary: Option<PathBuf>,
 }
@@ -269,6 +272,7 @@ pub struct Restore {
     pub profiles: bool,
     /// File for the save of the same job.
     pub state: Option<PathBuf>,
+    pub quarantine: Quarantine,
     /// File that a summary is appended to.
     pub summary: Option<PathBuf>,
     pub fail_on_miss: bool,

@@ -16,6 +16,7 @@ pub mod client;
 mod commit;
 mod conversation;
 mod examine;
+mod fault;
 mod files;
 mod guardian;
 mod narrow;
@@ -27,5 +28,6 @@ mod serve;
 mod survey;
 mod target;
 
+pub use fault::{Fault, OfBase};
 pub use guardian::{Brief, Guardian, guard};
 pub use serve::serve;

@@ -324,6 +324,12 @@ impl Backend for GitHub {
         }
     }
 
+    /// Without the host: that of a runner's own service changes with its port. No name is used twice.
+    fn place(&self) -> String {
+        let repository = self.rest.repository().unwrap_or_default();
+        format!("github:{repository}:{}", self.hub.service.version)
+    }
+
     fn delete(&self, entry: &Entry) -> Result<()> {
         let name = &entry.name;
         let (number, proven) = {
