@@ -27,28 +27,19 @@ pub fn condemn(
         tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
         size: backend.open(name).ok().map(|reader| reader.size()),
         file: None,
+        problem: None,
     };
     let note = serde_json::to_vec_pretty(&bad).unwrap_or_default();
-    let moved = backend.set_aside(name, &note);
-    let unmoved = match moved {
-        Ok(Some(file)) => {
-            bad.file = Some(file);
-            None
-        }
-        Ok(None) => Some(String::new()),
-        Err(e) => Some(format!(": {e:#}")),
-    };
-    if let Some(why) = unmoved {
-        let remembered = memory::remember(backend, name, &bad, options.memory.as_deref());
-        if let Err(e) = remembered {
-            outcome.warnings.push(format!(
-                "{name} is bad and stays where it is{why}; it is not remembered either: {e:#}"
-            ));
-        } else if !why.is_empty() {
-            outcome.warnings.push(format!(
-                "{name} is bad and stays where it is{why}; this user remembers it and skips it"
-            ));
-        }
+    match backend.set_aside(name, &note) {
+        Ok(file) => bad.file = file,
+        Err(e) => bad.problem = Some(format!("{e:#}")),
+    }
+    if bad.file.is_none()
+        && let Err(e) = memory::remember(backend, name, &bad, options.memory.as_deref())
+    {
+        let problem = bad.problem.map(|problem| format!("{problem}; "));
+        let problem = problem.unwrap_or_default();
+        bad.problem = Some(format!("{problem}it is not remembered either: {e:#}"));
     }
     outcome.quarantined.push(bad);
 }
@@ -127,10 +118,13 @@ pub fn told(outcome: &Outcome) -> Option<String> {
                 first.entry
             )
         }
-        None => format!(
-            "{} is remembered and skipped from now on; a save supersedes it, or delete it",
-            first.entry
-        ),
+        None => {
+            let problem = first.problem.iter().map(|why| format!(" ({why})")).collect::<String>();
+            let entry = &first.entry;
+            format!(
+                "{entry} stays{problem}, and is skipped where this user remembers it: delete it, or save anew"
+            )
+        }
     };
     let more = outcome.quarantined.len() - 1;
     Some(match more {

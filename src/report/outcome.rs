@@ -96,6 +96,9 @@ pub struct Quarantined {
     /// Where its file is now. Nothing where it could not be moved: then it is remembered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// Why it could be neither moved nor remembered, or not moved where others can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What an entry would hold that the newest one of its key does not.

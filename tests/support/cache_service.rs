@@ -68,6 +68,8 @@ pub enum Fault {
     OtherRange,
     /// Another entity tag than before.
     OtherTag,
+    /// One bit of the body is another one.
+    Flip,
     /// Done a little later than what comes after it.
     Slow,
     /// No URL that was given out so far is valid any more.
@@ -421,6 +423,11 @@ impl Shared {
                 if let Some(range) = &mut answer.range {
                     *range = 0..range.len().min(7);
                 }
+            }
+            Some(Fault::Flip) => {
+                let mut flipped = body.to_vec();
+                flipped[range.start + range.len() / 2] ^= 1;
+                answer.body = Arc::new(flipped);
             }
             Some(Fault::OtherTag) => {
                 answer.headers.retain(|(name, _)| *name != "ETag");
