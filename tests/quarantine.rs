@@ -494,7 +494,13 @@ fn bytes_that_were_damaged_on_their_way_condemn_nothing() {
     }
     assert_same(&before, &picture(&world));
     // Whatever else a service does wrong is no fault of an entry either.
-    for fault in [Fault::Status(500, "no"), Fault::Short, Fault::OtherTag, Fault::Page] {
+    for fault in [
+        Fault::Status(500, "no"),
+        Fault::Short,
+        Fault::OtherTag,
+        Fault::Page,
+        Fault::HalfWithoutLength,
+    ] {
         service.goes_wrong(At::Range, vec![fault.clone(); 100]);
         world.wipe_store();
         let failed = report(&through("restore", &["--network-timeout", "1"]));
@@ -740,6 +746,14 @@ fn a_run_tries_so_many_bad_ones_and_the_next_run_goes_on() {
     let restored = yard.run("restore", &[]);
     assert_eq!(restored["quarantined"].as_array().unwrap().len(), 2, "{restored}");
     assert!(older.to_str().unwrap().contains(entry(&restored)), "{restored}");
+
+    // One that goes after it was found is no reason to stop either.
+    let gone = yard.place.entries().join(format!("{}.tar.zst", newer(7)));
+    std::os::unix::fs::symlink("nowhere", &gone).unwrap();
+    let again = yard.run("restore", &[]);
+    assert_eq!((&again["entry"], &again["warnings"]), (&restored["entry"], &Value::Null));
+    assert_eq!(again["passed_over"][0][0], newer(7), "{again}");
+    fs::remove_file(gone).unwrap();
 
     // With nothing older it is an error once, and a miss from then on.
     fs::remove_file(older).unwrap();

@@ -136,6 +136,11 @@ pub trait ReadAt {
     /// Size of the entry in bytes.
     fn size(&self) -> u64;
 
+    /// Whether somebody has said that this is the size. Otherwise it is what came, and more may be missing.
+    fn size_is_stated(&self) -> bool {
+        true
+    }
+
     /// Says what will be read next, in this order: a remote backend fetches ahead. Everything else can
     /// still be read.
     fn expect(&mut self, ranges: &[Range<u64>]) {

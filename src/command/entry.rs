@@ -7,7 +7,7 @@ use crate::snapshot::{
     Digest, FrameEntry, Head, Opened, SnapshotError, inherited, open_head, write_database,
 };
 use crate::store::{Layout, SnapshotDatabase, StoreKind};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
@@ -61,8 +61,14 @@ impl OpenEntry {
 
     /// Opens what `reader` reads, without its base.
     pub fn read(name: String, mut reader: Box<dyn ReadAt>, downloaded: &mut u64) -> Result<Self> {
-        let opened = lookup::open(reader.as_mut(), downloaded)
-            .with_context(|| format!("the snapshot {name} cannot be used"))?;
+        let stated = reader.size_is_stated();
+        let opened = lookup::open(reader.as_mut(), downloaded);
+        let opened = opened.map_err(|error| match stated {
+            true => error.into(),
+            // What came may have been cut short on its way, so it is not known to be damaged.
+            false => anyhow!("{error}, and nobody said how long it is"),
+        });
+        let opened = opened.with_context(|| format!("the snapshot {name} cannot be used"))?;
         Ok(OpenEntry { name, opened, reader, base: None })
     }
 

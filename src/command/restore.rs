@@ -131,8 +131,7 @@ fn restore_items(
         };
         let (verdict, error) = passed.judge(&name, Some(&entry), error)?;
         progress.detail(|| format!("{name} cannot be used: {error:#}"));
-        // What was begun is undone before anything else is tried; what it cost stays in the report.
-        root.again(request)?;
+        // Nothing came of it; what it cost stays in the report.
         let (phase, downloaded) = (outcome.phase, outcome.bytes.downloaded);
         let seconds = Seconds { download: outcome.seconds.download, ..before.seconds };
         *outcome = Outcome { phase, seconds, ..before };
@@ -140,6 +139,8 @@ fn restore_items(
         if let Verdict::Over(unfit) = verdict {
             passed.over(&name, (unfit, error), outcome)?;
         }
+        // What was begun is undone before anything else is tried.
+        root.again(request)?;
     }
 }
 

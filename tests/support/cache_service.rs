@@ -64,6 +64,8 @@ pub enum Fault {
     WholeBody,
     /// The whole blob, in chunks without a length.
     WholeInChunks,
+    /// Half of the blob without a length, as if that were all.
+    HalfWithoutLength,
     /// Another range than the one asked for.
     OtherRange,
     /// Another entity tag than before.
@@ -417,6 +419,11 @@ impl Shared {
                     (&*connection).write_all(b"\r\n").ok()?;
                 }
                 (&*connection).write_all(b"0\r\n\r\n").ok()?;
+                return None;
+            }
+            Some(Fault::HalfWithoutLength) => {
+                (&*connection).write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").ok()?;
+                (&*connection).write_all(&body[..body.len() / 2]).ok()?;
                 return None;
             }
             Some(Fault::OtherRange) => {

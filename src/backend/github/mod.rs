@@ -295,9 +295,7 @@ impl Backend for GitHub {
             Probed::Ranges(source, head) => {
                 Reader::ranges(Arc::clone(&self.hub), source, head, self.traffic.range)
             }
-            Probed::Whole(file, size) => {
-                Reader::whole(Arc::clone(&self.hub), file, size, self.traffic.range)
-            }
+            Probed::Whole(all) => Reader::whole(Arc::clone(&self.hub), all, self.traffic.range),
         };
         Ok(Box::new(reader))
     }
