@@ -26,6 +26,7 @@ mod quarantine;
 mod require;
 mod restore;
 mod retention;
+mod runs;
 mod save;
 mod session;
 mod simulate;
