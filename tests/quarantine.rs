@@ -723,7 +723,10 @@ fn two_runs_at_once_pass_over_the_same_bad_entry() {
     let names: BTreeSet<_> = names.map(|file| file.unwrap().file_name()).collect();
     let files = names.iter().filter(|name| name.to_str().unwrap().ends_with(".tar.zst"));
     assert_eq!(files.count(), 8, "{names:?}");
-    assert!(!yard.home.path().join("storecache").exists(), "what is moved is not remembered");
+    assert!(
+        !yard.home.path().join("storecache/quarantine.json").exists(),
+        "what is moved is not remembered"
+    );
 }
 
 #[test]
