@@ -780,7 +780,10 @@ impl Patient {
         world.start_daemon();
         let saved = save(&world);
         let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
-        let good = fs::read(world.backend().host_path().join(name)).unwrap();
+        let file = world.backend().host_path().join(name);
+        let good = fs::read(&file).unwrap();
+        // Nothing older is there to fall back to.
+        fs::remove_file(file).unwrap();
         world.wipe_store();
         world.sh("mkdir /tmp/mine && echo mine >/tmp/mine/file");
         world.nix(["nix-store", "--add", "/tmp/mine"]).ok();
@@ -1221,7 +1224,8 @@ fn a_snapshot_of_another_kind_or_system_is_not_for_a_plain_store() {
     let place = Place::new();
     place.write("/srv/a/file", "x\n");
     place.save(&["/srv/a"]);
-    let good = fs::read(place.snapshot()).unwrap();
+    let newest = place.snapshot();
+    let good = fs::read(&newest).unwrap();
     place.remove("/srv/a");
     let forgeries: [Forgery; 5] = [
         ("nix", |it| it.head.store.kind = "nix".into(), &["store kind", "nix", "plain"]),
@@ -1237,7 +1241,7 @@ fn a_snapshot_of_another_kind_or_system_is_not_for_a_plain_store() {
     for (what, change, words) in forgeries {
         let mut parts = Parts::of(&good);
         change(&mut parts);
-        fs::write(place.snapshot(), parts.build()).unwrap();
+        fs::write(&newest, parts.build()).unwrap();
         let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
         assert_eq!(failed.code(), 1, "{what}: {failed}");
         let reason = report(&failed)["reason"].as_str().unwrap().to_owned();

@@ -1,5 +1,6 @@
 //! Starting the root half and talking to it.
 
+use super::fault::Fault;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_message, write_message};
 use crate::budget::{Allowance, Held, Packing};
 use crate::report;
@@ -30,6 +31,7 @@ pub struct RootFailure {
     pub phase: Phase,
     /// Outermost first.
     pub causes: Vec<String>,
+    pub fault: Fault,
 }
 
 /// Somebody called the run off.
@@ -116,6 +118,14 @@ impl RootHalf {
         }
     }
 
+    /// Lets this one undo what it began and end, and starts another for the same store: after a failure
+    /// nothing can be asked of it any more.
+    pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
+        self.end();
+        *self = RootHalf::start(&self.cancelled)?;
+        self.survey(store)
+    }
+
     /// Names the store; gives back what the root half found.
     pub fn survey(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
         self.send(&Request::Store(store.clone()), &[])?;
@@ -197,7 +207,7 @@ impl RootHalf {
 
 fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
     match reply {
-        Reply::Failed { phase, causes } => Err(RootFailure { phase, causes }.into()),
+        Reply::Failed { phase, causes, fault } => Err(RootFailure { phase, causes, fault }.into()),
         reply => Ok((reply, payload)),
     }
 }

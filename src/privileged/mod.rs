@@ -18,6 +18,7 @@ mod commit;
 mod content;
 mod conversation;
 pub mod examine;
+mod fault;
 mod files;
 mod guardian;
 mod narrow;
@@ -29,5 +30,6 @@ mod serve;
 mod survey;
 mod target;
 
+pub use fault::{Fault, OfBase};
 pub use guardian::{Brief, Guardian, guard};
 pub use serve::serve;

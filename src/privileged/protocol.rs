@@ -3,6 +3,7 @@
 //! On the wire: `u32 BE` length of the JSON, `u32 BE` length of the payload, JSON, payload. Frames
 //! travel as payload, so that nothing is encoded twice.
 
+use super::fault::Fault;
 use crate::budget::{Allowance, Held, Packing, Unpacking};
 use crate::daemon::DaemonChoice;
 use crate::snapshot::{BaseItem, Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
@@ -207,6 +208,8 @@ pub enum Reply {
     Failed {
         phase: Phase,
         causes: Vec<String>,
+        #[serde(default)]
+        fault: Fault,
     },
 }
 

@@ -6,7 +6,7 @@ use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest, Which};
 use super::target::{check_space, directory, in_root, receive_frames, run_lock, writeback};
-use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
+use crate::snapshot::{Index, ItemEntry, SnapshotError, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
@@ -43,7 +43,8 @@ pub fn restore(
     let index = Arc::new(Index::from_bytes(index)?);
     index.check()?;
     if index.base.is_some() {
-        bail!("a snapshot of plain directories has no base");
+        let odd = "a snapshot of plain directories has a base";
+        return Err(SnapshotError::Damaged(odd.into()).into());
     }
     if request.store.kind != StoreKind::Plain.name() || !index.items_under.is_empty() {
         bail!("the snapshot is of the store kind {}, not plain", request.store.kind);

@@ -7,6 +7,7 @@ use super::check::check;
 use super::commit::Commit;
 use super::content::Hashes;
 use super::conversation::Conversation;
+use super::fault::OfBase;
 use super::files::Files;
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
@@ -16,7 +17,7 @@ use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
-    choose, lock, make_lock_file, record_plan, system,
+    choose, lock, make_lock_file, of_snapshot, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
@@ -133,9 +134,9 @@ fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)
         bail!("the base of the delta is next");
     };
     let (bytes, _) = bytes.into_parts();
-    let index = Index::from_bytes(&bytes)?;
-    index.check()?;
-    check_fit(layout, &facts, &index).context("the base of the snapshot")?;
+    let parsed = Index::from_bytes(&bytes).and_then(|index| index.check().map(|()| index));
+    let index = parsed.context(OfBase)?;
+    check_fit(layout, &facts, &index).context(OfBase)?;
     Ok((index, bytes))
 }
 
@@ -158,7 +159,7 @@ fn receive_database(
         }
         _ => bail!("frame {number} of the database is next"),
     })?;
-    let snapshot = SnapshotDatabase::open(&path, layout).context("the snapshot's database")?;
+    let snapshot = SnapshotDatabase::open(&path, layout).map_err(of_snapshot)?;
     Ok((snapshot, directory))
 }
 
@@ -168,9 +169,11 @@ fn plan(
     live: Option<&LiveDatabase>,
     files: &Files,
 ) -> Result<Choice> {
-    let items: Vec<ItemName> = snapshot.items()?.into_iter().map(|item| item.name).collect();
+    let items = snapshot.items().map_err(of_snapshot)?;
+    let items: Vec<ItemName> = items.into_iter().map(|item| item.name).collect();
+    let references = snapshot.references().map_err(of_snapshot)?;
     let live = live.map(|live| live.valid(layout)).transpose()?.unwrap_or_default();
-    Ok(choose(&items, &snapshot.references()?, &live, &|name| files.holds(name)))
+    Ok(choose(&items, &references, &live, &|name| files.holds(name)))
 }
 
 /// Makes what an installer that was never used leaves out: the store directory and the database.

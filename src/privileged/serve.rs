@@ -1,6 +1,7 @@
 //! The root half: one conversation, from greeting to end.
 
 use super::conversation::Conversation;
+use super::fault::Fault;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
 use super::survey::survey;
 use super::{check, examine, restore_plain, restore_store, save};
@@ -26,7 +27,8 @@ pub fn serve() -> u8 {
         Err(e) => {
             let causes = e.chain().map(ToString::to_string).collect();
             // Nobody may be there to hear it.
-            let _ = talk.reply(&Reply::Failed { phase: talk.phase(), causes });
+            let fault = Fault::of(&e);
+            let _ = talk.reply(&Reply::Failed { phase: talk.phase(), causes, fault });
             1
         }
     }

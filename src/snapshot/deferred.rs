@@ -1,6 +1,7 @@
 //! What has to wait until every file of an extraction is there.
 
 use super::SnapshotError;
+use super::clash::blamed_link;
 use super::member::Attributes;
 use super::place::{finish_file, last, open_parent, parent_of, set_attributes};
 use super::targets::{Targets, Wanted};
@@ -57,9 +58,11 @@ impl Deferred {
             finish_file(&file, attributes, &mut None)?;
         }
         for (path, target) in self.links {
-            let (from, from_name) = targets.locate(&target)?;
+            let (from, from_name) =
+                targets.locate(&target).map_err(blamed_link).with_context(|| shown(&path))?;
             let (to, to_name) = targets.locate(&path)?;
             linkat(&from, &from_name, &to, &to_name, AtFlags::empty())
+                .map_err(|e| blamed_link(e.into()))
                 .with_context(|| shown(&path))?;
         }
         Ok(())

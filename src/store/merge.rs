@@ -4,6 +4,7 @@
 //! Ids differ between databases; items are joined by path.
 
 use super::database::{BUSY, columns, open_read_write};
+use super::foreign::{of_rows, of_snapshot};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
@@ -66,7 +67,6 @@ impl Rows {
         wanted: &[ItemName],
         live: Option<&LiveDatabase>,
     ) -> Result<Self> {
-        let wanted: HashSet<&ItemName> = wanted.iter().collect();
         let live = match live {
             Some(live) => columns(&live.0, "ValidPaths")?,
             None => {
@@ -75,8 +75,18 @@ impl Rows {
                 columns(&empty, "ValidPaths")?
             }
         };
+        Self::of(snapshot, wanted, &live).map_err(of_snapshot)
+    }
+
+    /// The same, with the columns of the live database.
+    fn of(
+        snapshot: &SnapshotDatabase,
+        wanted: &[ItemName],
+        live: &HashSet<String>,
+    ) -> Result<Self> {
+        let wanted: HashSet<&ItemName> = wanted.iter().collect();
         let theirs = columns(&snapshot.connection, "ValidPaths")?;
-        let shared = theirs.intersection(&live).filter(|c| !NOT_CARRIED.contains(&c.as_str()));
+        let shared = theirs.intersection(live).filter(|c| !NOT_CARRIED.contains(&c.as_str()));
         let carried: Vec<&String> = shared.collect();
         let mut references = snapshot.references()?;
         let mut outputs = outputs(snapshot)?;
@@ -205,7 +215,8 @@ impl Merge {
     /// # Errors
     /// When any row or reference does not go in.
     pub fn insert(&self, layout: &Layout, rows: &Rows) -> Result<()> {
-        self.insert_rows(layout, rows).context("merge rows into the live database")
+        let inserted = self.insert_rows(layout, rows).map_err(of_rows);
+        inserted.context("merge rows into the live database")
     }
 
     fn insert_rows(&self, layout: &Layout, rows: &Rows) -> Result<()> {
