@@ -49,8 +49,9 @@ fn run(options: &Doctor) -> Result<Ending> {
 }
 
 fn examine(options: &Doctor, kind: StoreKind) -> Result<Vec<Finding>> {
-    let mut root = RootHalf::start(&cancel::on_signals()?)?;
-    root.survey(&lookup::store_request(&options.store, kind))?;
+    let store = lookup::store_request(&options.store, kind);
+    let mut root = RootHalf::start(&cancel::on_signals()?, &store)?;
+    root.survey(&store)?;
     root.send(&Request::Examine, &[])?;
     match root.receive()?.0 {
         Reply::Examined(found) => Ok(found),

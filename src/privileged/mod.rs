@@ -8,9 +8,13 @@
 //! - [`client`]: starting the root half and talking to it, for the user's half
 //! - [`protocol`]: the messages
 //! - [`serve`]: the root half's conversation
+//! - [`mandate`]: on whose behalf, and where that is as root
+//! - [`surroundings`], [`capabilities`], [`bounds`]: what it inherits, may do, and can be asked
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
 mod access;
+mod bounds;
+mod capabilities;
 mod check;
 pub mod client;
 mod commit;
@@ -18,14 +22,18 @@ mod conversation;
 mod examine;
 mod files;
 mod guardian;
+mod mandate;
 mod narrow;
 pub mod protocol;
 mod restore_plain;
 mod restore_store;
 mod save;
 mod serve;
+mod surroundings;
 mod survey;
 mod target;
 
-pub use guardian::{Brief, Guardian, guard};
+pub use capabilities::Stage;
+pub use guardian::{Brief, Charge, Guardian, guard};
+pub use mandate::Mandate;
 pub use serve::serve;
