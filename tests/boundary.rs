@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use storecache::budget::{Packing, Unpacking};
 use storecache::privileged::Stage;
 use storecache::privileged::protocol::{PROTOCOL, write_message};
-use storecache::snapshot::{Opened, open_bytes};
-use support::runs::{self, attempt, leftovers, report};
-use support::tree::{Entry, tree_digest};
-use support::{Fixture, Output, Role, Running, World, poll, procfs};
+use storecache::snapshot::Opened;
+use support::forge::open_bytes;
+use support::runs::{self, leftovers, report};
+use support::{Entry, Fixture, Output, Role, Running, World, poll, procfs, tree_digest};
 
 const SOON: Duration = Duration::from_secs(60);
 const RULE: &str = "runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged\n";
@@ -26,6 +26,34 @@ const HOME: &str = "/home/runner";
 const SECRET: &str = "only-root-knows-this";
 /// Runs the root half as the user may.
 const ROOT_HALF: &str = "sudo -n -- /usr/local/bin/storecache privileged";
+
+/// Talks to as many root halves as there are talks.
+const CLIENT: &str = "import json, subprocess, sys
+ended = []
+for number in range(int(sys.argv[1])):
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    talking = subprocess.Popen(sys.argv[2:], **pipes)
+    try:
+        with open(f'/tmp/talks/{number}', 'rb') as talk:
+            talking.stdin.write(talk.read())
+        talking.stdin.flush()
+    except BrokenPipeError:
+        pass
+    said = talking.stdout.read().decode('utf-8', 'replace')
+    ended.append({'code': talking.wait(), 'said': said})
+    try:
+        talking.stdin.close()
+    except BrokenPipeError:
+        pass
+print(json.dumps(ended))
+";
+
+/// How a root half ended, and what it has said until then.
+#[derive(Debug, serde::Deserialize)]
+struct Ended {
+    code: i32,
+    said: String,
+}
 
 /// A world whose user may run the root half, and nothing else, as root.
 fn confined(fixture: Option<Fixture>) -> World {
@@ -50,8 +78,8 @@ fn canary(world: &World) -> Canary {
         let found = tree_digest(world.host(tree));
         all.extend(found.into_iter().map(|(path, entry)| (Path::new(tree).join(path), entry)));
     }
-    // What a store leaves where others may write.
-    all.retain(|path, _| !path.starts_with("/nix/store/.links"));
+    // Its time is when a name in it came or went last, be it that of a lock.
+    all.get_mut(Path::new("/nix/store")).unwrap().mtime = (0, 0);
     all
 }
 
@@ -100,6 +128,19 @@ impl Talk {
     fn run(&self, world: &World) -> Output {
         let words = ROOT_HALF.split(' ');
         world.command(words).user("runner").input(self.0.clone()).run()
+    }
+
+    /// Says all of it, waits until the root half has ended, and hangs up only then.
+    fn until_it_ends(talks: &[Talk], world: &World) -> Vec<Ended> {
+        fs::create_dir(world.host("/tmp/talks")).unwrap();
+        for (number, talk) in talks.iter().enumerate() {
+            fs::write(world.host(format!("/tmp/talks/{number}")), &talk.0).unwrap();
+        }
+        let count = talks.len().to_string();
+        let words = ["python3", "-c", CLIENT, &count].into_iter().chain(ROOT_HALF.split(' '));
+        let said = world.command(words).user("runner").ok();
+        world.sh("rm -r /tmp/talks");
+        serde_json::from_str(&said.stdout).unwrap()
     }
 
     /// Says all of it, and stays on the line.
@@ -223,7 +264,6 @@ fn the_rule_for_sudo_is_enough_for_a_store_and_for_nothing_else() {
     runs::restore(&world);
     runs::assert_same(&before, &runs::picture(&world));
     world.verify_store();
-    assert!(attempt(&world, "runner", "save", &["--require", "x"]).code() <= 1);
 
     for words in [
         &["privileged", "--everywhere"][..],
@@ -268,7 +308,9 @@ fn a_store_that_the_user_made_up_gives_them_nothing_of_root() {
     let roots = [
         fake_root(&world, "store", |root| link("/etc/cron.d", root.join("nix/store"))),
         fake_root(&world, "state", |root| link("/root", root.join("nix/var/nix/db"))),
-        fake_root(&world, "schema", |root| link("/root/secret", root.join("nix/var/nix/db/schema"))),
+        fake_root(&world, "schema", |root| {
+            link("/root/secret", root.join("nix/var/nix/db/schema"))
+        }),
         fake_root(&world, "lock", |root| link("/etc/nologin", root.join("nix/var/nix/gc.lock"))),
         fake_root(&world, "big", |root| link("/etc/shadow", root.join("nix/var/nix/db/big-lock"))),
         fake_root(&world, "database", |root| {
@@ -291,28 +333,31 @@ fn a_store_that_the_user_made_up_gives_them_nothing_of_root() {
             }
         }),
     ];
+    let mut talks = Vec::new();
+    // Out of turn whenever it comes, so that none goes on.
+    let end = |talk: Talk| talk.say(json!({ "Pack": { "delta": false } }));
     for root in &roots {
-        for order in [json!("Valid"), json!("Examine"), save(json!({})), json!({ "Check": ["x"] })] {
-            let about = store(json!({ "root": root, "asks_version": true }));
-            let done = Talk::hello().say(about).say(order).run(&world);
-            assert!(!done.to_string().contains(SECRET), "{root}: {done}");
-            assert!(!done.stderr.contains("panicked"), "{root}: {done}");
+        let about = store(json!({ "root": root, "asks_version": true, "daemon": "none" }));
+        let about = Talk::hello().say(about);
+        for order in [json!("Valid"), json!("Examine"), json!({ "Check": ["x"] })] {
+            talks.push(end(about.clone().say(order)));
         }
-        let index = &snapshot.opened.index_bytes;
-        let about = store(json!({ "root": root, "daemon": "none" }));
-        let mut restore = Talk::hello().say(about).with(snapshot.restore(), index);
-        for number in snapshot.database().chain(snapshot.wanted()) {
+        talks.push(end(end(about.clone().say(save(json!({}))))));
+        let restore = about.with(snapshot.restore(), &snapshot.opened.index_bytes);
+        let restore = snapshot.database().chain(snapshot.wanted()).fold(restore, |talk, number| {
             let (message, bytes) = snapshot.frame(number);
-            restore = restore.with(message, bytes);
-        }
-        let restoring = restore.say(json!("Commit")).hold(&world, "runner", ROOT_HALF);
-        poll::until("the end of a restore", SOON, || match restoring.stdout() {
-            said if said.contains("Restored") || said.contains("Failed") => Ok(()),
-            said => Err(said),
+            talk.with(message, bytes)
         });
-        assert!(!restoring.stdout().contains(SECRET));
-        drop(restoring);
-        world.sh("pkill -x sleep || true");
+        talks.push(end(restore.say(json!("Commit"))));
+    }
+    for (number, ended) in Talk::until_it_ends(&talks, &world).into_iter().enumerate() {
+        let root = &roots[number / 5];
+        assert!(!ended.said.contains(SECRET), "{root}: {ended:?}");
+        assert!(!ended.said.contains("panicked"), "{root}: {ended:?}");
+        assert!(ended.said.contains("with the rights of user 1001"), "{root}: {ended:?}");
+        assert_eq!(ended.code, 1, "{root}: {ended:?}");
+    }
+    for root in &roots {
         // What came about there is the user's.
         for (path, entry) in tree_digest(world.host(root)) {
             assert_eq!(entry.uid, 1001, "{root}: {}", path.display());
@@ -381,7 +426,8 @@ fn directories_that_a_user_names_are_read_and_written_with_their_own_rights() {
     assert!(refused.stderr.contains("Permission denied"), "{refused}");
     // Nor does it come with root's owners where they may write.
     symlink("/home/runner/mine", world.host("/home/runner/elsewhere")).unwrap();
-    let moved = json!({ "kind": "plain", "root": "/home/runner/elsewhere", "paths": ["/opt/tool"] });
+    let moved =
+        json!({ "kind": "plain", "root": "/home/runner/elsewhere", "paths": ["/opt/tool"] });
     let snapshot = Snapshot::of(&entry(&world));
     let index = &snapshot.opened.index_bytes;
     let talk = Talk::hello().say(store(moved)).with(snapshot.restore(), index);
@@ -503,20 +549,18 @@ fn what_is_no_message_or_not_its_turn_ends_the_conversation() {
         (hello().say(store(json!({ "root": "/etc" }))), "no nix store found"),
         (nix().say(save(json!({ "roots": ["../../etc/shadow"] }))), "../../etc/shadow"),
     ];
-    for (talk, with) in &cases {
-        // A conversation that ends because we hang up would say so.
-        let talking = talk.hold(&world, "runner", ROOT_HALF);
-        let refused = poll::until(with, SOON, || match talking.stdout() {
-            said if said.contains("\"Failed\"") => Ok(said),
-            said if with.contains("cut short") => Ok(said),
-            said => Err(format!("{said}{}", talking.stderr())),
-        });
-        drop(talking);
-        world.sh("pkill -x sleep || true");
-        match with.contains("cut short") {
-            true => assert_refused(&talk.run(&world), with),
-            false => assert!(refused.contains(with), "{with}: {refused}"),
-        }
+    // A conversation that ends because we hang up would say so; one that is cut short takes that.
+    let (cut, whole): (Vec<_>, Vec<_>) =
+        cases.into_iter().partition(|(_, with)| with.contains("cut short"));
+    for (talk, with) in &cut {
+        assert_refused(&talk.run(&world), with);
+    }
+    let (talks, with): (Vec<Talk>, Vec<&str>) = whole.into_iter().unzip();
+    for (ended, with) in Talk::until_it_ends(&talks, &world).into_iter().zip(with) {
+        assert_eq!(ended.code, 1, "{with}: {ended:?}");
+        assert!(ended.said.contains("\"Failed\""), "{with}: {ended:?}");
+        assert!(ended.said.contains(with), "{with}: {ended:?}");
+        assert!(!ended.said.contains("panicked"), "{with}: {ended:?}");
     }
     assert_nothing_left(&world);
     assert_unharmed(&world, &before);
@@ -575,13 +619,15 @@ fn whoever_hangs_up_or_floods_leaves_nothing_behind() {
 fn what_a_user_lets_the_root_half_inherit_does_not_reach_it() {
     let world = confined(Some(Fixture::Small));
     // A rule that lets everything through.
-    let lax = format!("{RULE}Defaults !env_reset, setenv, !secure_path\nDefaults closefrom_override\n");
+    let lax =
+        format!("{RULE}Defaults !env_reset, setenv, !secure_path\nDefaults closefrom_override\n");
     fs::write(world.host("/etc/sudoers.d/runner"), lax).unwrap();
     let evil = "mkdir -p ~/bin; for name in systemctl herd sh nix-store; do
         printf '#!/bin/sh\\nid -u >>/home/runner/ran\\n' >~/bin/$name; chmod +x ~/bin/$name; done
         export PATH=~/bin:$PATH TMPDIR=/nowhere SQLITE_TMPDIR=/nowhere HOME=/nowhere SECRET=kept
         export XDG_RUNTIME_DIR=/nowhere NOTIFY_SOCKET=/nowhere RUST_BACKTRACE=full
-        trap '' CHLD TERM HUP INT; ulimit -n 32; cd ~; exec 9<~/.profile
+        trap '' CHLD TERM HUP INT; ulimit -S -n 32; ulimit -S -f 1000; ulimit -S -t 1000
+        cd /home/runner; exec 9</home/runner/.profile
         ";
     let talk = Talk::about_nix().say(json!("Examine")).say(save(json!({})));
     let root_half = ROOT_HALF.replace("-n", "-n -C 20");
@@ -614,12 +660,7 @@ fn what_a_user_lets_the_root_half_inherit_does_not_reach_it() {
     for name in ["Max file size", "Max cpu time", "Max data size", "Max address space"] {
         assert_eq!(limit(name).matches("unlimited").count(), 2, "{limits}");
     }
-    // It hands on nothing either.
-    let guardian_gone = procfs::companions(world.init()).into_iter().all(|pid| {
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        !words.starts_with(b"storecache-guardian")
-    });
-    assert!(guardian_gone, "a save needs none");
+    assert_eq!(guardian(&world), None, "a save needs none");
     let stat = fs::read_to_string(proc.join("stat")).unwrap();
     let (_, rest) = stat.rsplit_once(')').unwrap();
     let fields: Vec<_> = rest.split_whitespace().collect();
@@ -661,6 +702,38 @@ fn only_sudo_can_say_who_asks() {
     let script = "/opt/storecache privileged </tmp/said || true";
     let refused = world.run_as("runner", ["sh", "-c", script]);
     assert!(refused.stdout.contains("neither setuid nor setgid"), "{refused}");
+}
+
+/// Listens as the daemon would, and says what a daemon says until it can not go on.
+const IMPOSTOR: &str = "import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('/nix/var/nix/daemon-socket/socket')
+listener.listen()
+print('listening', flush=True)
+while True:
+    listener.accept()
+";
+
+#[test]
+fn a_process_of_the_user_on_the_socket_is_not_started_with_more_than_they_have() {
+    let world = confined(Some(Fixture::Small));
+    runs::save(&world);
+    world.wipe_store();
+    world.stop_daemon();
+    world.sh("rm -f /nix/var/nix/daemon-socket/socket");
+    // As an installation has it that lets a group have daemons of their own.
+    world.sh("chgrp runner /nix/var/nix/daemon-socket; chmod 770 /nix/var/nix/daemon-socket");
+    let words = ["unshare", "--user", "--map-root-user", "--mount", "python3", "-c", IMPOSTOR];
+    let impostor = world.command(words).user("runner").spawn();
+    poll::until("the impostor to listen", SOON, || match impostor.stdout() {
+        said if said.contains("listening") => Ok(()),
+        said => Err(format!("{said}{}", impostor.stderr())),
+    });
+    let before = canary(&world);
+    let failed = runs::attempt(&world, "runner", "restore", &[]).fails();
+    assert!(failed.stderr.contains("runs in a user namespace of its own"), "{failed}");
+    assert_unharmed(&world, &before);
+    drop(impostor);
 }
 
 /// What a process may do, thread by thread: effective, permitted, inheritable, bounding and ambient
@@ -736,7 +809,11 @@ fn the_root_half_keeps_in_each_stage_what_that_takes() {
 
         let asked = holding(about().say(json!("Valid")), "\"Valid\"", ">/tmp/heard");
         assert_keeps(&world, Stage::Asked);
-        let guardian_may = rights(guardian(&world).expect("it waits"));
+        let waiting = guardian(&world).expect("it waits");
+        let environment = fs::read_to_string(format!("/proc/{waiting}/environ")).unwrap();
+        assert!(environment.starts_with("PATH=/usr/local/sbin:"), "{environment}");
+        assert_eq!(environment.matches('\0').count(), 1, "{environment}");
+        let guardian_may = rights(waiting);
         assert!(guardian_may.iter().all(|thread| thread[0] == all && thread[5] == 0));
         end(asked);
 
@@ -783,7 +860,8 @@ fn the_root_half_keeps_in_each_stage_what_that_takes() {
 fn capabilities() -> String {
     let stages = [Stage::Asked, Stage::Packing, Stage::Restoring];
     let mut table = "| capability | asked | packing | restoring |\n|---|---|---|---|\n".to_owned();
-    let all: CapabilitySet = Stage::ALL.iter().flat_map(|stage| stage.keeps()).map(|kept| kept.0).collect();
+    let all: CapabilitySet =
+        Stage::ALL.iter().flat_map(|stage| stage.keeps()).map(|kept| kept.0).collect();
     for (name, one) in all.iter_names() {
         let why = |stage: &Stage| {
             let kept = stage.keeps().iter().find(|kept| kept.0 == one);

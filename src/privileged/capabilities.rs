@@ -36,9 +36,12 @@ impl Stage {
                 (CapabilitySet::DAC_READ_SEARCH, "packing keeps it"),
                 (CapabilitySet::FOWNER, "packing and restoring keep it"),
                 (CapabilitySet::FSETID, "restoring keeps it"),
-                (CapabilitySet::SETGID, "`herd` runs as the owner of a shepherd"),
-                (CapabilitySet::SETUID, "and a package manager tells its version as nobody"),
-                (CapabilitySet::SYS_CHROOT, "that program is looked for below `--root`"),
+                (
+                    CapabilitySet::SETGID,
+                    "`herd` runs as the owner of a shepherd, and a package manager tells its version as nobody",
+                ),
+                (CapabilitySet::SETUID, "the same"),
+                (CapabilitySet::SYS_CHROOT, "that package manager is looked for below `--root`"),
                 (
                     CapabilitySet::SYS_PTRACE,
                     "`/proc` tells who is the daemon, and who holds a lock",
@@ -54,7 +57,10 @@ impl Stage {
             ],
             Stage::Restoring => &[
                 (CapabilitySet::CHOWN, "items belong to the owner of the store"),
-                (CapabilitySet::DAC_OVERRIDE, "who may be another user than root"),
+                (
+                    CapabilitySet::DAC_OVERRIDE,
+                    "the owner of the store may be another user than root",
+                ),
                 (CapabilitySet::FOWNER, "modes and times of what has an owner already"),
                 (CapabilitySet::FSETID, "directories of a plain store that hand on their group"),
                 (CapabilitySet::SYS_PTRACE, "`/proc` tells who holds a lock"),

@@ -133,8 +133,9 @@ impl Suspect {
             Err(hand) => return Ok(Some(hand)),
         };
         let layout = Layout::of(store.kind, &store.root)?;
-        let socket = layout.socket();
-        let places = [layout.store(), layout.database_dir(), layout.roots(), socket];
+        // Not that of the socket: some let users put theirs there, so whoever listens is trusted with
+        // nothing.
+        let places = [layout.store(), layout.database_dir(), layout.roots()];
         for place in places {
             if let Err(hand) = self.follow(&place)? {
                 return Ok(Some(hand));

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use nix::libc;
 use nix::sys::signal::SigSet;
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, setsid, umask};
 use signal_hook::consts::SIGCHLD;
 use std::ffi::OsString;
@@ -46,19 +47,27 @@ pub fn settle() -> Result<Environment> {
     Ok(environment)
 }
 
-/// Lifts limits that whoever asked could set so that a commit dies of them.
+/// Lifts limits that whoever asked could set so that a commit dies of them. Where that is not allowed
+/// (`CAP_SYS_RESOURCE`), as far as it is: what they cannot set is the administrator's.
 pub fn lift_limits() -> Result<()> {
-    let unlimited = Rlimit { current: None, maximum: None };
     for resource in [Resource::Fsize, Resource::Cpu, Resource::Data, Resource::As] {
-        setrlimit(resource, unlimited.clone()).context("lift a limit")?;
+        lift(resource, None)?;
     }
-    let least = |resource, least: u64| {
-        let Rlimit { current, maximum } = getrlimit(resource);
-        let [current, maximum] = [current, maximum].map(|limit| limit.map(|it| it.max(least)));
-        setrlimit(resource, Rlimit { current, maximum }).context("lift a limit")
-    };
-    least(Resource::Nofile, 4096)?;
-    least(Resource::Stack, 8 << 20)
+    lift(Resource::Nofile, Some(4096))?;
+    lift(Resource::Stack, Some(8 << 20))
+}
+
+/// Lifts a limit to `least`, or altogether.
+fn lift(resource: Resource, least: Option<u64>) -> Result<()> {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let lifted = |limit: Option<u64>| limit.zip(least).map(|(limit, least)| limit.max(least));
+    let wanted = Rlimit { current: lifted(current), maximum: lifted(maximum) };
+    let highest = Rlimit { current: maximum, maximum };
+    match setrlimit(resource, wanted) {
+        Err(Errno::PERM) => setrlimit(resource, highest),
+        other => other,
+    }
+    .context("lift a limit")
 }
 
 fn close_all_others() {
