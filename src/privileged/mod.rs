@@ -1,6 +1,6 @@
 //! The half that runs as root, and how the other half talks to it.
 //!
-//! Only this half touches the store, its database and its daemon. It knows no network, gets no
+//! Only this half touches the store, its database and its daemon. It knows no network ([`network`]), gets no
 //! secret, and takes orders on its standard input only; when that closes it undoes what it began
 //! and ends. The room must not know backends: what is read or written elsewhere passes through the
 //! other half as frames.
@@ -24,6 +24,7 @@ mod files;
 mod guardian;
 mod mandate;
 mod narrow;
+mod network;
 pub mod protocol;
 mod restore_plain;
 mod restore_store;

@@ -7,7 +7,7 @@ use super::mandate::Mandate;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first, write_message};
 use super::surroundings::{lift_limits, settle};
 use super::survey::survey;
-use super::{check, examine, restore_plain, restore_store, save};
+use super::{check, examine, network, restore_plain, restore_store, save};
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, stdin, stdout};
@@ -77,6 +77,7 @@ fn agree(
     let has_daemon = store.kind != StoreKind::Plain;
     let guardian = has_daemon.then(Guardian::wait).transpose()?;
     Stage::Asked.enter()?;
+    network::renounce()?;
     Ok((store, guardian))
 }
 
