@@ -1,11 +1,13 @@
 //! Every flag of every command, and how flags become options.
 
+mod doctor;
 mod inventory;
 mod key;
 mod lint;
 mod simulate;
 mod suggest;
 
+pub use doctor::DoctorArgs;
 pub use inventory::{ListArgs, PruneArgs, UsageArgs};
 pub use key::{KeyPart, KeyVerbArgs};
 pub use lint::LintArgs;
@@ -16,8 +18,8 @@ use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions, WorkflowMode,
+    BackendOptions, Baseline, CacheService, Delta, GitHubService, JobStatus, KeyOptions, Look,
+    OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions, WorkflowMode,
 };
 use crate::report;
 use crate::store::{ItemPattern, StoreKind};
@@ -225,14 +227,6 @@ pub struct LookArgs {
     file: Option<PathBuf>,
     #[command(flatten)]
     common: CommonArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -498,12 +492,6 @@ impl InspectArgs {
     pub fn options(self) -> Result<Look> {
         let look = self.look.options()?;
         Ok(Look { items: self.items, blame: self.blame, html: self.html, ..look })
-    }
-}
-
-impl DoctorArgs {
-    pub fn options(self) -> Result<Doctor> {
-        Ok(Doctor { store: self.store.options()?, output: self.output.options() })
     }
 }
 

@@ -298,6 +298,7 @@ pub struct DiffKeys {
 #[derive(Debug, Clone)]
 pub struct Doctor {
     pub store: StoreOptions,
+    pub backend: BackendOptions,
     pub output: OutputOptions,
 }
 

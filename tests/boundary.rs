@@ -704,6 +704,36 @@ fn only_sudo_can_say_who_asks() {
     assert!(refused.stdout.contains("neither setuid nor setgid"), "{refused}");
 }
 
+#[test]
+fn a_store_of_the_users_own_is_restored_with_their_rights_and_stays_theirs() {
+    let world = confined(Some(Fixture::Small));
+    let all = world.valid_paths();
+    world.stop_daemon();
+    world.wait_until_idle();
+    let give = || world.sh("rm -rf /nix/var/nix/daemon-socket; chown -hR runner:runner /nix");
+    give();
+    let before = canary(&world);
+    runs::save(&world);
+    assert_unharmed(&world, &before);
+    world.wipe_store();
+    give();
+    // One that can not be through: staging is read-only and has to go all the same.
+    let broken = "mkdir -p /nix/var/nix/gcroots; echo >/nix/var/nix/gcroots/storecache";
+    world.run_as("runner", ["sh", "-c", broken]).ok();
+    let failed = runs::attempt(&world, "runner", "restore", &[]).fails();
+    assert!(failed.stderr.contains("with the rights of user 1001"), "{failed}");
+    assert_nothing_left(&world);
+    world.sh("rm /nix/var/nix/gcroots/storecache");
+    let restored = runs::restore(&world);
+    assert_eq!(restored["items"]["restored"], all.len(), "{restored}");
+    for (path, entry) in tree_digest(world.host("/nix")) {
+        assert_eq!(entry.uid, 1001, "{}", path.display());
+    }
+    assert_eq!(world.valid_paths(), all);
+    assert_nothing_left(&world);
+    world.verify_store();
+}
+
 /// Listens as the daemon would, and says what a daemon says until it can not go on.
 const IMPOSTOR: &str = "import os, socket, sys
 listener = socket.socket(socket.AF_UNIX)

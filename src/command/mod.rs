@@ -24,6 +24,7 @@ mod pulls;
 mod require;
 mod restore;
 mod retention;
+mod runs;
 mod save;
 mod session;
 mod simulate;

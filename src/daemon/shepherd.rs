@@ -10,6 +10,7 @@ use super::{ProcessContext, procfs};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -74,8 +75,9 @@ pub fn behind(
     let peer = nix::sys::socket::getsockopt(&stream, PeerCredentials)?;
     let pid = u32::try_from(peer.pid()).unwrap_or_default();
     let shepherd = |owner| Shepherd { socket: socket.to_owned(), owner, patience };
+    let own = geteuid().as_raw();
     Ok(match (peer.uid(), requester) {
-        (0, _) if of.is_none() => Behind::Shepherd(shepherd(None), pid),
+        (uid, _) if uid == own && of.is_none() => Behind::Shepherd(shepherd(None), pid),
         (uid, Some(own)) if uid == own.0 => Behind::Shepherd(shepherd(Some(own)), pid),
         (uid, _) => Behind::Stranger { uid, pid },
     })

@@ -5,7 +5,7 @@ use super::surroundings::ROOT_PATH;
 use crate::budget::{Allowance, Held, Packing};
 use crate::report;
 use crate::snapshot::StoreFacts;
-use crate::store::StoreKind;
+use crate::store::{Layout, StoreKind};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::io::{BufReader, ErrorKind, Read};
@@ -43,8 +43,14 @@ fn wants_all_of_root(store: &StoreRequest) -> bool {
         Ok(found) => found.uid() != rustix::process::getuid().as_raw(),
         Err(e) => e.kind() == ErrorKind::PermissionDenied,
     };
+    // What is theirs, the root half leaves to their rights.
+    let ours = |layout: Layout| {
+        let found = layout.database_dir().metadata().or_else(|_| layout.state().metadata());
+        found.is_ok_and(|found| found.uid() == rustix::process::getuid().as_raw())
+    };
     store.kind == StoreKind::Plain
         || store.root != Path::new("/")
+        || Layout::of(store.kind, &store.root).is_ok_and(ours)
         || store.shepherds.iter().any(not_ours)
 }
 

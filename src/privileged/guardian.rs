@@ -11,7 +11,7 @@ use super::protocol::StoreRequest;
 use super::surroundings::{ROOT_PATH, settle};
 use super::target::{StoreTarget, run_lock};
 use crate::daemon::{Daemon, Found, MountUnit, ProcessContext, Starter, Stopper, await_ready};
-use crate::store::{make_writable, recover, staging_now};
+use crate::store::{make_writable, recover, remove_staging, staging_now};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
@@ -275,7 +275,7 @@ impl Ward {
 
     fn remove_staging(&self) -> Result<()> {
         let staging = staging_now(&self.target.layout, &self.brief.staging);
-        Ok(std::fs::remove_dir_all(staging)?)
+        Ok(remove_staging(&staging)?)
     }
 }
 

@@ -10,6 +10,7 @@
 //! - [`serve`]: the root half's conversation
 //! - [`mandate`]: on whose behalf, and where that is as root
 //! - [`surroundings`], [`capabilities`], [`bounds`]: what it inherits, may do, and can be asked
+//! - [`examine`]: how a store and its daemon are, in part for the user's half too
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
 mod access;
@@ -19,7 +20,7 @@ mod check;
 pub mod client;
 mod commit;
 mod conversation;
-mod examine;
+pub mod examine;
 mod files;
 mod guardian;
 mod mandate;

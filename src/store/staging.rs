@@ -8,7 +8,11 @@
 use super::Layout;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
+use std::fs::DirEntry;
+use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,8 +68,32 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = remove(&self.path);
     }
+}
+
+/// Removes a staging directory with all that is in it. Items are read-only, and who is not root has to
+/// change that first.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+/// Lets its owner remove what is in a directory.
+fn open_up(directory: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a staging directory is now that was at `path` when it was made; it may have stepped aside.
@@ -82,18 +110,39 @@ pub fn aside(layout: &Layout) -> [PathBuf; 2] {
     [store.parent().map_or_else(|| layout.root.clone(), Path::to_owned), layout.state()]
 }
 
+/// Staging that is there although nobody may be at work: the caller has seen that no run holds the lock
+/// that every run holds. Sorted.
+pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut left = Vec::new();
+    for parent in aside(layout).into_iter().chain([layout.store()]) {
+        let Ok(entries) = std::fs::read_dir(&parent) else { continue };
+        for entry in entries {
+            let entry = entry.with_context(|| parent.display().to_string())?;
+            if is_staging(&entry) {
+                left.push(entry.path());
+            }
+        }
+    }
+    left.sort_unstable();
+    Ok(left)
+}
+
+fn is_staging(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
+
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e).with_context(|| parent.display().to_string()),
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        if is_staging(&entry) {
             let path = entry.path();
-            std::fs::remove_dir_all(&path)
+            remove(&path)
                 .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
         }
     }
