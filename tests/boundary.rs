@@ -190,7 +190,7 @@ impl Snapshot {
     fn restore(&self) -> Value {
         json!({ "Restore": {
             "store": self.opened.head.store, "memory": Unpacking::on(1), "replace": false,
-            "sync": false,
+            "verify_content": true, "sync": false,
         } })
     }
 

@@ -32,6 +32,7 @@ mod state;
 mod stem;
 mod suggest;
 mod summary;
+mod trust;
 mod usage;
 mod verify;
 

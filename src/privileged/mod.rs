@@ -19,6 +19,7 @@ mod capabilities;
 mod check;
 pub mod client;
 mod commit;
+mod content;
 mod conversation;
 pub mod examine;
 mod files;

@@ -12,6 +12,7 @@ mod kind;
 mod layout;
 mod locks;
 mod merge;
+mod nar_hash;
 mod owner;
 mod person;
 mod placement;
@@ -34,6 +35,7 @@ pub use locks::{
     make_lock_file,
 };
 pub use merge::{Merge, Rows};
+pub use nar_hash::parse_sha256;
 pub use owner::{Owner, strangers};
 pub use person::{Person, is_plain_name, make_shortcut};
 pub use placement::Placement;
