@@ -291,8 +291,12 @@ pub struct TableArgs {
 #[derive(Debug, Args)]
 pub struct PrivilegedArgs {
     /// Start the daemon again when told to, or when the root half dies
-    #[arg(long)]
+    #[arg(long, conflicts_with = "everywhere")]
     pub guardian: bool,
+    /// Use root's rights wherever the other half points, and not only on stores that root has put in
+    /// place: for who may become root anyway
+    #[arg(long)]
+    pub everywhere: bool,
 }
 
 #[derive(Debug, Args)]

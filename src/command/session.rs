@@ -45,8 +45,8 @@ impl Session {
         if output.in_job {
             cancel::when_input_closes(&cancelled);
         }
-        let mut root = RootHalf::start(&cancelled)?;
         let mut request = lookup::store_request(store, kind);
+        let mut root = RootHalf::start(&cancelled, &request)?;
         request.asks_version = key.key.is_none() && key.version.is_none();
         let facts = root.survey(&request)?;
         let key = lookup::key(store, key, kind, Some(&facts.version))?;

@@ -2,6 +2,7 @@
 //!
 //! Only directories that the user named are touched, whatever the snapshot holds.
 
+use super::capabilities::Stage;
 use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest, Which};
@@ -40,6 +41,7 @@ pub fn restore(
     index: &[u8],
 ) -> Result<()> {
     talk.enter(Phase::Plan);
+    Stage::Restoring.enter()?;
     let index = Arc::new(Index::from_bytes(index)?);
     index.check()?;
     if index.base.is_some() {

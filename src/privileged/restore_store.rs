@@ -3,12 +3,14 @@
 //! Everything slow happens here, in a staging directory, while the daemon is up.
 
 use super::access::Access;
+use super::capabilities::Stage;
 use super::check::check;
 use super::commit::Commit;
 use super::content::Hashes;
 use super::conversation::Conversation;
 use super::fault::OfBase;
 use super::files::Files;
+use super::guardian::Guardian;
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
@@ -28,18 +30,21 @@ pub fn restore(
     store_request: &StoreRequest,
     request: &RestoreRequest,
     index: &[u8],
+    guardian: Guardian,
 ) -> Result<()> {
     talk.enter(Phase::Plan);
     let target = StoreTarget::new(store_request)?;
     let layout = &target.layout;
     let cancelled = || talk.cancel.check();
+    // What it takes to write is had before anything of the snapshot is read.
+    let access = Access::to(layout)?;
+    Stage::Restoring.enter()?;
     let index = Index::from_bytes(index)?;
     index.check()?;
     check_fit(layout, &request.store, &index)?;
     let base = index.base.is_some().then(|| receive_base(talk, layout)).transpose()?;
 
     let _run_lock = target.run_lock(&cancelled)?;
-    let access = Access::to(layout)?;
     let gc_lock = target.gc_lock(&cancelled)?;
     access.clean_stale(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
@@ -95,7 +100,7 @@ pub fn restore(
 
     let sync = writeback.end();
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
-    let restored = commit.run()?;
+    let restored = commit.run(guardian)?;
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, content_seconds, ..restored }))
 }
 

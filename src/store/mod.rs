@@ -45,5 +45,7 @@ pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
 pub use recovery::{record_plan, recover};
 pub use roots::{Roots, live_roots};
 pub use selection::{Candidate, beyond, closures_of};
-pub use staging::{Staging, aside, clean_stale, left_by_dead_runs, staging_now};
+pub use staging::{
+    Staging, aside, clean_stale, left_by_dead_runs, remove as remove_staging, staging_now,
+};
 pub use writable::{StaysReadOnly, is_read_only, make_writable};
