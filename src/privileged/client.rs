@@ -151,7 +151,7 @@ impl RootHalf {
     /// nothing can be asked of it any more.
     pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
         self.end();
-        *self = RootHalf::start(&self.cancelled)?;
+        *self = RootHalf::start(&self.cancelled, store)?;
         self.survey(store)
     }
 
