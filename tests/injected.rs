@@ -24,7 +24,6 @@ static RECORD: Record = Record::of("injected");
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often between faults a whole restore is made, and the store verified by its own program.
 const INTERVAL: usize = 12;
-const STATE: &str = "/tmp/job.json";
 
 /// A world whose store has a part of what its one entry has.
 struct Site {
@@ -79,6 +78,9 @@ impl Site {
 
     /// The store has the part again.
     fn reset(&mut self) {
+        if self.world.daemon_pid().is_none() {
+            self.world.start_daemon();
+        }
         self.world.refill_store(|tree| self.kept.path().join(tree.name));
         self.before = Before::now(&self.world);
     }
@@ -269,6 +271,9 @@ fn trial(site: &mut Site, task: &Task, aim: Aim, errno: i32) -> Option<Result<St
             for new in site.listed().iter().filter(|name| !site.entries.contains(name)) {
                 fs::remove_file(world.backend().host_path().join(new)).unwrap();
             }
+            // Each shall be judged for itself.
+            let store = site.world.store();
+            site.world.sh(&format!("rm -rf /tmp/storecache-* {store}/.storecache-*"));
             site.reset();
             if task.verb == "save" {
                 site.fill();

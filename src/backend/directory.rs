@@ -106,7 +106,7 @@ impl Backend for Directory {
         file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
         let disk = file.as_file().try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("write an entry to the disk");
-        let writeback = Writeback::start(self.sync.then_some(order));
+        let writeback = Writeback::start(self.sync.then_some(order))?;
         Ok(Box::new(Writer { file, name: name.clone(), target, size: 0, writeback }))
     }
 

@@ -13,6 +13,7 @@ use crate::store::{
     Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
     Staging, lock,
 };
+use crate::threads;
 use crate::writeback::Ending;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, fsync, statat};
@@ -73,7 +74,7 @@ impl Commit<'_> {
         let merge = Merge::begin(layout, &self.rows, durable, &|| self.talk.cancel.check())?;
         let (cancel, staging) = (&self.talk.cancel, &self.staging.directory);
         std::thread::scope(|scope| {
-            let placing = scope.spawn(|| {
+            let placing = threads::start_in(scope, "to place the items", || {
                 for name in &merge.added {
                     cancel.check()?;
                     placement.place(staging, &place, name.as_str())?;
@@ -84,7 +85,7 @@ impl Commit<'_> {
                 // there. It is not all of the file system that is waited for, as others write to it.
                 let names = if durable { fsync(&place) } else { Ok(()) };
                 names.context("write the names of the placed items to the disk")
-            });
+            })?;
             let inserted = merge.insert(layout, &self.rows);
             placing.join().unwrap_or_else(|_| bail!("placing the items panicked")).and(inserted)
         })?;

@@ -2,6 +2,7 @@
 
 use super::protocol::{Phase, Reply, Request, read_message, write_message};
 use crate::budget::{Allowance, Held, Unpacking};
+use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -57,7 +58,7 @@ impl Conversation {
         let for_requests = memory.clone();
         let (send, requests) = bounded(2);
         let hung_up = Arc::clone(&cancel.hung_up);
-        std::thread::spawn(move || {
+        threads::start("to hear requests", move || {
             let mut input = BufReader::new(stdin().lock());
             loop {
                 let message = read_message(&mut input, &for_requests).transpose();
@@ -70,7 +71,7 @@ impl Conversation {
                     return;
                 }
             }
-        });
+        })?;
         Ok(Conversation { requests, memory, cancel, phase: Cell::new(Phase::Start) })
     }
 

@@ -81,7 +81,7 @@ pub fn restore(
     let ids = (owner.uid, owner.gid);
     let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;
     let staged = Arc::new(directory(staging.path())?);
-    let mut writeback = writeback(vec![staged], request.sync);
+    let mut writeback = writeback(vec![staged], request.sync)?;
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
     record_plan(staging.path(), &choice.wanted)?;

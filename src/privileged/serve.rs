@@ -1,5 +1,6 @@
 //! The root half: one conversation, from greeting to end.
 
+use super::client::ROOT_SPEAKS;
 use super::conversation::Conversation;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
 use super::survey::survey;
@@ -17,7 +18,7 @@ pub fn serve() -> u8 {
     let talk = match Conversation::start() {
         Ok(talk) => talk,
         Err(e) => {
-            let _ = writeln!(stderr(), "storecache privileged: {e:#}");
+            let _ = writeln!(stderr(), "{ROOT_SPEAKS}{e:#}");
             return 1;
         }
     };

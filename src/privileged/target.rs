@@ -184,7 +184,7 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
 
 /// Has the disk begin while a restore unpacks. `places` are open directories, one at least on each file
 /// system that it writes to.
-pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Writeback {
+pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
     let order = move || {
         let each = |place| syncfs(place).context("write what is staged to the disk");
         places.iter().try_for_each(each)

@@ -1,5 +1,6 @@
 //! Placing staged items by rename, and taking them back.
 
+use crate::undo::insist;
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, RenameFlags, renameat_with, statat};
 use rustix::io::Errno;
@@ -53,7 +54,7 @@ impl Drop for Placement {
                 if moved.exchanged { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
             let name = moved.name.as_str();
             // Nothing is valid yet: an item that cannot be moved back is garbage to the daemon.
-            let _ = renameat_with(&moved.place, name, &moved.staging, name, flags);
+            let _ = insist(|| renameat_with(&moved.place, name, &moved.staging, name, flags));
         }
     }
 }

@@ -6,6 +6,7 @@
 //! the store, it lies aside, in a directory that no collector reads.
 
 use super::Layout;
+use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
 use std::os::fd::OwnedFd;
@@ -32,7 +33,7 @@ impl Staging {
         match directory {
             Ok(directory) => Ok(Staging { path, directory: Arc::new(directory) }),
             Err(e) => {
-                let _ = std::fs::remove_dir(&path);
+                let _ = insist(|| std::fs::remove_dir(&path));
                 Err(e)
             }
         }
@@ -64,8 +65,16 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = remove(&self.path);
     }
+}
+
+/// Removes a staging directory, if it is there.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    insist(|| match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    })
 }
 
 /// Where a staging directory is now that was at `path` when it was made; it may have stepped aside.

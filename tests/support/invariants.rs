@@ -17,7 +17,7 @@ use super::world::World;
 /// The promise: how soon the daemon answers after a run, however that ended.
 const DAEMON_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// What the guardian has left to do after the run takes no longer.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(30);
 
 type Stamps = BTreeMap<PathBuf, (u64, i64, i64, u32, u64)>;
 
