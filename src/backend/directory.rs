@@ -4,6 +4,7 @@ mod inventory;
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused, Written};
 use crate::key::Rung;
+use crate::undo::insist;
 use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
@@ -11,7 +12,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 /// Ending of every entry's file: what it is to anybody else.
@@ -102,12 +103,14 @@ impl Backend for Directory {
             .prefix(".storecache-")
             .tempfile_in(&self.path)
             .with_context(context)?;
+        let half = Half(Some(file));
+        let file = half.file()?;
         // Whatever the umask says.
-        file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
-        let disk = file.as_file().try_clone().with_context(context)?;
+        file.set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        let disk = file.try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("write an entry to the disk");
         let writeback = Writeback::start(self.sync.then_some(order))?;
-        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0, writeback }))
+        Ok(Box::new(Writer { half, name: name.clone(), target, size: 0, writeback }))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
@@ -136,8 +139,45 @@ impl ReadAt for FileReader {
     }
 }
 
+/// A file that is no entry yet. Dropped, it is removed.
+struct Half(Option<NamedTempFile>);
+
+impl Half {
+    fn file(&self) -> std::io::Result<&File> {
+        self.0.as_ref().map(NamedTempFile::as_file).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    /// Makes it the file at `target`, where none is.
+    fn becomes(mut self, target: &Path) -> std::io::Result<()> {
+        let file = self.0.take().ok_or(ErrorKind::NotFound)?;
+        match file.persist_noclobber(target) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                self.0 = Some(e.file);
+                Err(e.error)
+            }
+        }
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            let _ = remove(file.path());
+        }
+    }
+}
+
+/// Removes what must not stay.
+fn remove(path: &Path) -> std::io::Result<()> {
+    insist(|| match std::fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    })
+}
+
 struct Writer {
-    file: NamedTempFile,
+    half: Half,
     name: EntryName,
     target: PathBuf,
     size: u64,
@@ -146,32 +186,35 @@ struct Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = self.half.file()?.write(bytes)?;
         self.size += written as u64;
         self.writeback.written(self.size);
         Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+        self.half.file()?.flush()
     }
 }
 
 impl EntryWriter for Writer {
     fn finish(self: Box<Self>) -> Result<Written> {
-        let Writer { file, name, target, size, writeback } = *self;
+        let Writer { half, name, target, size, writeback } = *self;
         let context = || format!("write {}", target.display());
         let ending = writeback.end();
         let wanted = ending.is_wanted();
         let sync = ending.wait().with_context(context)?;
-        file.persist_noclobber(&target)
+        half.becomes(&target)
             .with_context(|| format!("put the entry at {}", target.display()))?;
         if wanted {
             // Its name too.
             let directory = target.parent().context("an entry is in a directory")?;
-            File::open(directory)
-                .and_then(|directory| directory.sync_all())
-                .with_context(context)?;
+            let synced = File::open(directory).and_then(|directory| directory.sync_all());
+            if let Err(e) = synced {
+                // What failed shall not be found.
+                let _ = remove(&target);
+                return Err(e).with_context(context);
+            }
         }
         Ok(Written { entry: Entry { name, size }, sync })
     }
