@@ -41,14 +41,12 @@ impl Site {
         let world = if container { plan.container() } else { plan }.start();
         world.start_daemon();
         // Few files, but one of each kind, and more than one frame.
-        world.sh(
-            "mkdir -p /tmp/tree-1/deep/er /tmp/tree-2
+        world.sh("mkdir -p /tmp/tree-1/deep/er /tmp/tree-2
              echo text >/tmp/tree-1/deep/er/file
              echo '#!/bin/sh' >/tmp/tree-1/program; chmod +x /tmp/tree-1/program
              ln -s deep/er/file /tmp/tree-1/link
              touch /tmp/tree-1/empty
-             head -c 700000 /dev/urandom >/tmp/tree-2/large",
-        );
+             head -c 700000 /dev/urandom >/tmp/tree-2/large");
         let added = world.add_files("/tmp/tree-1 /tmp/tree-2");
         let leaves = {
             let mut leaves = corpus::leaves(&world);
@@ -91,7 +89,8 @@ impl Site {
             self.reset();
         } else {
             let entry = runs::report(output)["entry"].as_str().unwrap().to_owned();
-            fs::remove_file(self.world.backend().host_path().join(format!("{entry}.tar.zst"))).unwrap();
+            fs::remove_file(self.world.backend().host_path().join(format!("{entry}.tar.zst")))
+                .unwrap();
         }
     }
 
@@ -167,8 +166,14 @@ fn name_of(errno: i32) -> String {
     format!("{:?}", Errno::from_raw(errno))
 }
 
-/// What SQLite makes of errors of its files, whichever they are.
-const OF_SQLITE: [&str; 3] = ["disk I/O error", "unable to open database file", "locking protocol"];
+/// What SQLite makes of errors of its files, whichever they are. The last is what it makes of an error while
+/// it checks pages: it passes for damage.
+const OF_SQLITE: [&str; 4] = [
+    "disk I/O error",
+    "unable to open database file",
+    "locking protocol",
+    "database disk image is malformed",
+];
 
 /// What only follows from a fault, and tells nobody what to do.
 const CONSEQUENCES: [&str; 8] = [
@@ -183,14 +188,25 @@ const CONSEQUENCES: [&str; 8] = [
 ];
 
 /// What has to be told of a run in which `call` came back with `errno`.
-fn check_told(task: &Task, output: &Output, call: &Call, errno: i32, found: Found) -> Result<(), String> {
+fn check_told(
+    task: &Task,
+    output: &Output,
+    call: &Call,
+    errno: i32,
+    found: Found,
+) -> Result<(), String> {
     let said = format!("{}{}", output.stdout, output.stderr);
     if let Some(text) = CONSEQUENCES.iter().find(|text| said.contains(**text)) {
         return Err(format!("it says {text:?}"));
     }
     let named = |text: &str| {
-        let of_sqlite = call.what.contains("db.sqlite") && OF_SQLITE.iter().any(|it| text.contains(it));
-        of_sqlite || texts(errno).iter().any(|it| text.contains(it))
+        // It looks at every directory on the way.
+        let sqlite_asked = call.what.contains("db.sqlite") || call.kind == Kind::Stat;
+        let of_sqlite = sqlite_asked && OF_SQLITE.iter().any(|it| text.contains(it));
+        // The C library makes one of the other where a thread cannot be started.
+        let of_thread = [Kind::Clone, Kind::Mmap].contains(&call.kind)
+            && texts(libc::EAGAIN).iter().any(|it| text.contains(it));
+        of_sqlite || of_thread || texts(errno).iter().any(|it| text.contains(it))
     };
     // Where the report itself can not be written, or there is no memory left to make it.
     let reportless = (call.half == Half::User && call.what.contains("(deleted)"))
@@ -301,7 +317,8 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
     }
 }
@@ -311,7 +328,9 @@ fn aims(calls: &[Call], seed: u64, every_error: bool) -> Vec<(Aim, i32)> {
     if is_long() {
         let each = calls.iter().enumerate();
         return each
-            .flat_map(|(at, call)| call.kind.errors().iter().map(move |&errno| (Aim::Nth(at), errno)))
+            .flat_map(|(at, call)| {
+                call.kind.errors().iter().map(move |&errno| (Aim::Nth(at), errno))
+            })
             .collect();
     }
     let mut counts: BTreeMap<(Kind, Half), usize> = BTreeMap::new();

@@ -92,10 +92,13 @@ impl Backend for Directory {
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
-        std::fs::create_dir_all(&self.path)
-            .with_context(|| format!("make {}", self.path.display()))?;
+        let making = || format!("make {}", self.path.display());
+        if !self.path.try_exists().with_context(making)? {
+            std::fs::create_dir_all(&self.path).with_context(making)?;
+        }
         let target = self.file_of(name)?;
-        if target.exists() {
+        let there = target.try_exists().with_context(|| target.display().to_string())?;
+        if there {
             bail!("{} is there already, and entries are never overwritten", target.display());
         }
         let context = || format!("write to {}", self.path.display());
@@ -204,8 +207,7 @@ impl EntryWriter for Writer {
         let ending = writeback.end();
         let wanted = ending.is_wanted();
         let sync = ending.wait().with_context(context)?;
-        half.becomes(&target)
-            .with_context(|| format!("put the entry at {}", target.display()))?;
+        half.becomes(&target).with_context(|| format!("put the entry at {}", target.display()))?;
         if wanted {
             // Its name too.
             let directory = target.parent().context("an entry is in a directory")?;

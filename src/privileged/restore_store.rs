@@ -17,8 +17,10 @@ use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
     choose, lock, make_lock_file, record_plan, system,
 };
+use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
+use std::path::Path;
 use std::sync::Arc;
 
 pub fn restore(
@@ -41,14 +43,14 @@ pub fn restore(
     let gc_lock = target.gc_lock(&cancelled)?;
     access.clean_stale(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
-    let live = layout.database().exists().then(|| LiveDatabase::open(layout)).transpose()?;
+    let live = is_there(&layout.database())?.then(|| LiveDatabase::open(layout)).transpose()?;
     let files = Files::new(index, base)?;
     let choice = plan(layout, &snapshot, live.as_ref(), &files)?;
     let frames = files.frames(&choice.wanted);
     let disk_bytes = files.items(&choice.wanted).map(|item| item.disk).sum();
     let inodes = files.items(&choice.wanted).map(|item| item.files).sum();
     let store = layout.store();
-    check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, inodes)?;
+    check_space(if is_there(&store)? { &store } else { &layout.root }, disk_bytes, inodes)?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
     let broken = || format!("{} is damaged: repair the store first", layout.database().display());
     live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;
@@ -90,6 +92,26 @@ pub fn restore(
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
     let restored = commit.run()?;
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
+}
+
+/// Makes a directory of the store's owner where none is.
+///
+/// # Errors
+/// When that fails, also when it cannot change hands. Then none is there: the next run would take it as
+/// it is.
+fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
+    if is_there(path)? {
+        return Ok(());
+    }
+    let context = || format!("make {}", path.display());
+    rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).with_context(context)?;
+    owner.take(path).inspect_err(|_| drop(insist(|| std::fs::remove_dir(path))))
+}
+
+/// # Errors
+/// When nobody knows.
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("look for {}", path.display()))
 }
 
 /// Refuses what was made for another store.
@@ -170,23 +192,16 @@ fn plan(
 /// Makes what an installer that was never used leaves out: the store directory and the database.
 fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     let layout = &target.layout;
-    if !layout.store().exists() {
-        rustix::fs::mkdir(layout.store(), Mode::from_raw_mode(0o1775))
-            .with_context(|| format!("make {}", layout.store().display()))?;
-        owner.take(&layout.store())?;
-    }
-    if layout.database().exists() {
+    make_directory(&layout.store(), 0o1775, owner)?;
+    if is_there(&layout.database())? {
         return Ok(());
     }
     if listener(&layout.socket())?.is_some() {
         // The daemon makes its own, exactly as it likes it.
         await_ready(&layout.socket(), &target.layout.probe(), target.daemon_patience)?;
     }
-    if !layout.database_dir().exists() {
-        rustix::fs::mkdir(layout.database_dir(), Mode::from_raw_mode(0o755))?;
-        owner.take(&layout.database_dir())?;
-    }
-    make_lock_file(&layout.big_lock(), owner)?;
+    make_directory(&layout.database_dir(), 0o755, owner)?;
+    make_lock_file(&layout.big_lock(), owner, &layout.state())?;
     let patience = target.lock_patience;
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
     let _big_lock = lock(&path, kind, LockMode::Exclusive, patience, &|| Ok(()))?;

@@ -92,7 +92,7 @@ impl StoreTarget {
     /// Keeps collectors away.
     pub fn gc_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         let path = self.layout.gc_lock();
-        make_lock_file(&path, Owner::of(&self.layout)?)?;
+        make_lock_file(&path, Owner::of(&self.layout)?, &self.layout.state())?;
         let kind = self.layout.lock_kind;
         lock(&path, kind, LockMode::Shared, self.lock_patience, cancelled)
             .context("keep garbage collectors away; try again when the collection is done")

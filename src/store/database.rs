@@ -2,6 +2,7 @@
 //!
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
+use super::staging::Workshop;
 use super::{ItemName, Layout, Owner, References, StoreKind, ValidItem};
 use anyhow::{Context, Result, anyhow, bail};
 use rusqlite::config::DbConfig;
@@ -115,13 +116,21 @@ impl LiveDatabase {
     /// The caller holds `big-lock` exclusively.
     pub fn create_if_missing(layout: &Layout, owner: Owner) -> Result<()> {
         let path = layout.database();
-        if path.exists() {
+        let context = || format!("make {}", path.display());
+        if path.try_exists().with_context(context)? {
             return Ok(());
         }
-        super::merge::create_empty(layout).with_context(|| format!("make {}", path.display()))?;
-        for file in [path.clone(), path.with_file_name("schema")] {
-            std::fs::set_permissions(&file, Permissions::from_mode(0o644))?;
+        // Nobody shall find one that is half made, or that its owner cannot write to.
+        let directory = layout.database_dir();
+        let place = Workshop::create(&layout.state()).with_context(context)?;
+        super::merge::create_empty(layout, place.path()).with_context(context)?;
+        for file in ["db.sqlite", "schema"].map(|name| place.path().join(name)) {
+            std::fs::set_permissions(&file, Permissions::from_mode(0o644)).with_context(context)?;
             owner.take(&file)?;
+        }
+        for name in ["schema", "db.sqlite"] {
+            // The database last: without one, the number is of nothing, and as it will be.
+            std::fs::rename(place.path().join(name), directory.join(name)).with_context(context)?;
         }
         Ok(())
     }

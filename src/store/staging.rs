@@ -69,6 +69,26 @@ impl Drop for Staging {
     }
 }
 
+/// A directory for what is made in several steps and moved to its place as a whole. It goes with its value,
+/// or with the next run.
+pub(super) struct Workshop(tempfile::TempDir);
+
+impl Workshop {
+    pub fn create(state: &Path) -> std::io::Result<Self> {
+        tempfile::Builder::new().prefix(PREFIX).tempdir_in(state).map(Workshop)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let _ = remove(self.0.path());
+    }
+}
+
 /// Removes a staging directory, if it is there.
 pub fn remove(path: &Path) -> std::io::Result<()> {
     insist(|| match std::fs::remove_dir_all(path) {

@@ -140,7 +140,10 @@ impl Injector {
         if kind == Kind::Mmap && !begun.contains(&process) {
             return None;
         }
-        begun.insert(process);
+        match kind {
+            Kind::Exec => begun.remove(&process),
+            _ => begun.insert(process),
+        };
         let half = half(call.pid)?;
         let call = Call { kind, half, what };
         let mut log = self.log();
@@ -201,15 +204,13 @@ fn filter() -> Vec<libc::sock_filter> {
 
 /// In the child: from now on its calls are held up.
 fn install(filter: &[libc::sock_filter]) -> io::Result<RawFd> {
-    let program =
-        libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // A signal shall not have a call begin, and be counted, once more.
     let flags =
         libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     // SAFETY: the program is whole and lives until the call is back. No library has this call.
-    let listener = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program)
-    };
+    let listener =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program) };
     if listener < 0 { Err(io::Error::last_os_error()) } else { Ok(listener as RawFd) }
 }
 
@@ -244,8 +245,7 @@ fn take(socket: &UnixStream) -> Option<OwnedFd> {
     let mut data = [IoSliceMut::new(&mut byte)];
     let mut space = cmsg_space!(RawFd);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message =
-        recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags).ok()?;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags).ok()?;
     message.cmsgs().ok()?.find_map(|control| match control {
         // SAFETY: it has just come and is nobody else's.
         ControlMessageOwned::ScmRights(fds) => Some(unsafe { OwnedFd::from_raw_fd(fds[0]) }),

@@ -62,6 +62,10 @@ impl Kind {
     }
 }
 
+/// Less is only asked for by the runtime, for the signal stack of a new thread; refused, it aborts, which
+/// no program can help. An allocator asks for more, and so do threads.
+const LEAST_MEMORY: u64 = 64 << 10;
+
 /// The calls that are looked at.
 pub(super) fn numbers() -> Vec<i64> {
     let mut numbers = vec![
@@ -185,7 +189,9 @@ pub(super) fn classify(call: &libc::seccomp_notif) -> Option<(Kind, String)> {
             _ => return None,
         },
         libc::SYS_fcntl => (control(call.pid, arguments)?, open(0)?),
-        libc::SYS_mmap => (Kind::Mmap, format!("{} bytes", arguments[1])),
+        libc::SYS_mmap if arguments[1] >= LEAST_MEMORY => {
+            (Kind::Mmap, format!("{} bytes", arguments[1]))
+        }
         libc::SYS_mount => (Kind::Mount, path(1)?),
         libc::SYS_umount2 => (Kind::Mount, path(0)?),
         libc::SYS_open_tree => (Kind::Mount, path(1)?),
@@ -218,7 +224,14 @@ pub(super) fn classify(call: &libc::seccomp_notif) -> Option<(Kind, String)> {
         _ => return None,
     };
     // The dynamic linker's, and the runtime's look at its own stack.
-    let foreign = ["/lib", "/usr/lib", "/etc/ld.so", "/proc/self/maps", "/sys/fs/cgroup", "/proc/self/cgroup"];
+    let foreign = [
+        "/lib",
+        "/usr/lib",
+        "/etc/ld.so",
+        "/proc/self/maps",
+        "/sys/fs/cgroup",
+        "/proc/self/cgroup",
+    ];
     (!foreign.iter().any(|prefix| found.1.starts_with(prefix))).then_some(found)
 }
 
