@@ -1,6 +1,7 @@
 //! Entries as files in a directory.
 
 mod inventory;
+mod unfinished;
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused, Written};
 use crate::key::Rung;
@@ -12,7 +13,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use tempfile::NamedTempFile;
+use unfinished::Unfinished;
 
 /// Ending of every entry's file: what it is to anybody else.
 const ENDING: &str = ".tar.zst";
@@ -98,13 +99,10 @@ impl Backend for Directory {
             bail!("{} is there already, and entries are never overwritten", target.display());
         }
         let context = || format!("write to {}", self.path.display());
-        let file = tempfile::Builder::new()
-            .prefix(".storecache-")
-            .tempfile_in(&self.path)
-            .with_context(context)?;
+        let file = Unfinished::create(&self.path).with_context(context)?;
         // Whatever the umask says.
-        file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
-        let disk = file.as_file().try_clone().with_context(context)?;
+        file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        let disk = file.file().try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("write an entry to the disk");
         let writeback = Writeback::start(self.sync.then_some(order));
         Ok(Box::new(Writer { file, name: name.clone(), target, size: 0, writeback }))
@@ -137,7 +135,7 @@ impl ReadAt for FileReader {
 }
 
 struct Writer {
-    file: NamedTempFile,
+    file: Unfinished,
     name: EntryName,
     target: PathBuf,
     size: u64,
@@ -146,14 +144,14 @@ struct Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = self.file.file().write(bytes)?;
         self.size += written as u64;
         self.writeback.written(self.size);
         Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+        self.file.file().flush()
     }
 }
 
@@ -164,8 +162,7 @@ impl EntryWriter for Writer {
         let ending = writeback.end();
         let wanted = ending.is_wanted();
         let sync = ending.wait().with_context(context)?;
-        file.persist_noclobber(&target)
-            .with_context(|| format!("put the entry at {}", target.display()))?;
+        file.call(&target).with_context(|| format!("put the entry at {}", target.display()))?;
         if wanted {
             // Its name too.
             let directory = target.parent().context("an entry is in a directory")?;

@@ -23,7 +23,7 @@ pub struct Staging {
 impl Staging {
     /// Makes a staging directory in `parent`.
     pub fn create(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!("{PREFIX}{}", std::process::id()));
+        let path = free(parent);
         mkdir(&path, Mode::RWXU)
             .with_context(|| format!("make the staging directory {}", path.display()))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -68,11 +68,13 @@ impl Drop for Staging {
     }
 }
 
-/// Where a staging directory is now that was at `path` when it was made; it may have stepped aside.
-pub fn staging_now(layout: &Layout, path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default();
-    let moved = aside(layout).map(|place| place.join(name));
-    moved.into_iter().find(|moved| moved.exists()).unwrap_or_else(|| path.to_owned())
+/// A name in `parent` that is not taken: one of a dead run may have to stay for now, and may be of a process
+/// with our number.
+fn free(parent: &Path) -> PathBuf {
+    let number = std::process::id();
+    let first = parent.join(format!("{PREFIX}{number}"));
+    let more = (2..).map(|it| parent.join(format!("{PREFIX}{number}-{it}")));
+    [first.clone()].into_iter().chain(more).find(|path| !path.exists()).unwrap_or(first)
 }
 
 /// Where staging may lie that no collector reads; the first is on one mount with a store that has none
@@ -84,18 +86,26 @@ pub fn aside(layout: &Layout) -> [PathBuf; 2] {
 
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
+    for path in stale(parent)? {
+        std::fs::remove_dir_all(&path)
+            .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The staging directories in `parent`.
+pub(super) fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| parent.display().to_string()),
     };
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
         if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
-            let path = entry.path();
-            std::fs::remove_dir_all(&path)
-                .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
+            found.push(entry.path());
         }
     }
-    Ok(())
+    Ok(found)
 }

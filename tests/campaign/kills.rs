@@ -6,7 +6,8 @@ use super::dice::{Dice, count};
 use super::moment::{Moment, PHASES, View};
 use super::record::Tally;
 use super::scene::Scene;
-use super::victim::{Victim, kill, processes};
+use super::trace::at_call;
+use super::victim::{Kind, Victim, kill, processes};
 use crate::support::Role;
 use crate::support::runs::flags;
 
@@ -33,22 +34,35 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
         let words = ["restore"].into_iter().chain(flags(&scene.world));
         let begun = Instant::now();
         let mut run = scene.world.storecache_as("runner", words).spawn();
-        let came = view.wait(moment, &mut run, begun, whole, &mut dice);
-        let processes = processes(&run);
-        let phase = view.phase(&processes);
-        let hit = came && kill(victim, &processes) > 0;
-        let killed = Instant::now();
-        if !came {
+        let mut came = view.wait(moment, &mut run, begun, whole, &mut dice);
+        if matches!(moment, Moment::Part(_)) && !came {
             // As long as it takes on this machine now.
             whole = begun.elapsed();
         }
-        let ended = run.wait(SOON);
-        let what = format!("{what}, in {phase:?}: {ended}");
+        let mut landed = ("", 0);
+        let mut killed = Instant::now();
+        let mut strike = || {
+            let processes = processes(&run);
+            landed = (view.phase(&processes), kill(victim, &processes));
+            killed = Instant::now();
+        };
+        let root = || processes(&run).into_iter().find(|(_, kind)| *kind == Kind::Root);
+        match (moment, came) {
+            (Moment::Call(call, nth), true) => {
+                came = root().is_some_and(|(pid, _)| at_call(pid, call.numbers(), nth, strike));
+            }
+            (_, true) => strike(),
+            _ => {}
+        }
+        let (phase, count) = landed;
+        let hit = came && count > 0;
+        let what = format!("{what}, in {phase:?}");
         if hit {
             tally.count(victim.name(), phase);
         }
         let somebody = !(hit && victim.leaves_nobody_to_clean_up());
         tally.daemon_was_back_after(scene.settle(killed, somebody, &what));
+        let what = format!("{what}: {}", run.wait(SOON));
         scene.check(&what);
         if somebody {
             scene.is_clean(&what);

@@ -14,5 +14,7 @@ mod moment;
 
 mod record;
 
+mod saves;
 mod scene;
+mod trace;
 mod victim;

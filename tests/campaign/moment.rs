@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::libc::{self, c_long};
+
 use super::dice::Dice;
 use super::scene::Scene;
 use super::victim::{Kind, children, processes};
@@ -20,55 +22,83 @@ pub const PHASES: [&str; 8] =
 pub enum Moment {
     /// A part of the time that a whole run takes, in thousandths.
     Part(usize),
+    User,
     Root,
     Staging,
     /// So many items are in staging.
     Staged(usize),
     /// What is to be placed is on record.
     Planned,
-    Rooted,
     Guarded,
     Stopped,
-    /// So many items are in their place.
-    Placed(usize),
     /// The guardian starts the daemon.
     Starting,
     Unstaged,
+    /// The root half is about to make a call for so many times.
+    Call(Call, usize),
+}
+
+/// Calls that change something.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    Link,
+    Rename,
+    Lock,
+    Write,
+    Sync,
+    Unlink,
+}
+
+impl Call {
+    pub fn numbers(self) -> &'static [c_long] {
+        match self {
+            Call::Link => &[libc::SYS_symlink, libc::SYS_symlinkat],
+            Call::Rename => &[libc::SYS_renameat2],
+            Call::Lock => &[libc::SYS_flock, libc::SYS_fcntl],
+            Call::Write => &[libc::SYS_pwrite64],
+            Call::Sync => &[libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs],
+            Call::Unlink => &[libc::SYS_unlink, libc::SYS_unlinkat],
+        }
+    }
 }
 
 impl Moment {
     pub fn random(dice: &mut Dice, items: usize) -> Moment {
-        match dice.below(14) {
-            0 | 1 => Moment::Part(dice.below(1000)),
+        match dice.below(16) {
+            0 => Moment::Part(dice.below(1000)),
+            1 => Moment::User,
             2 => Moment::Root,
             3 => Moment::Staging,
             4 => Moment::Staged(dice.below(items)),
             5 => Moment::Planned,
-            6 => Moment::Rooted,
-            7 => Moment::Guarded,
-            8 | 9 => Moment::Stopped,
-            10 | 11 => Moment::Placed(1 + dice.below(items)),
-            12 => Moment::Starting,
-            _ => Moment::Unstaged,
+            6 => Moment::Guarded,
+            7 | 8 => Moment::Stopped,
+            9 => Moment::Starting,
+            10 => Moment::Unstaged,
+            11 => Moment::Call(Call::Link, 1 + dice.below(items / 2)),
+            12 | 13 => Moment::Call(Call::Rename, 1 + dice.below(items)),
+            14 => Moment::Call(Call::Write, 1 + dice.below(20)),
+            _ => Moment::Call(
+                dice.choose(&[Call::Lock, Call::Sync, Call::Unlink]),
+                1 + dice.below(6),
+            ),
         }
     }
 }
 
 /// What can be seen of a restore from outside.
-pub struct View<'a> {
-    pub scene: &'a Scene,
+pub struct View {
     daemon: u32,
     places: Vec<PathBuf>,
     items: Vec<PathBuf>,
 }
 
-impl<'a> View<'a> {
-    pub fn new(scene: &'a Scene, daemon: u32) -> View<'a> {
+impl View {
+    pub fn new(scene: &Scene, daemon: u32) -> View {
         let world = &scene.world;
         let store = Path::new(world.store());
         let places = [store, store.parent().unwrap(), Path::new(world.state())];
         View {
-            scene,
             daemon,
             places: places.map(|place| world.host(place)).into(),
             items: scene.new_items().map(|path| world.host(path)).collect(),
@@ -87,10 +117,6 @@ impl<'a> View<'a> {
         self.items.iter().filter(|item| fs::symlink_metadata(item).is_ok()).count()
     }
 
-    fn is_rooted(&self) -> bool {
-        fs::read_dir(self.scene.our_roots()).is_ok_and(|mut roots| roots.next().is_some())
-    }
-
     fn is_stopped(&self) -> bool {
         !procfs::is_alive(self.daemon)
     }
@@ -99,17 +125,17 @@ impl<'a> View<'a> {
         let one = |wanted: Kind| processes(run).into_iter().find(|(_, kind)| *kind == wanted);
         match moment {
             Moment::Part(part) => begun.elapsed() >= whole * part as u32 / 1000,
-            Moment::Root => one(Kind::Root).is_some(),
+            Moment::User => one(Kind::User).is_some(),
+            // Before a call there is somebody to make it.
+            Moment::Root | Moment::Call(..) => one(Kind::Root).is_some(),
             Moment::Staging => self.staging().is_some(),
             Moment::Staged(count) => {
                 let entries = self.staging().and_then(|staging| staging.read_dir().ok());
                 entries.is_some_and(|entries| entries.count() > count)
             }
             Moment::Planned => self.staging().is_some_and(|it| it.join(".placing").exists()),
-            Moment::Rooted => self.is_rooted(),
             Moment::Guarded => one(Kind::Guardian).is_some(),
             Moment::Stopped => self.is_stopped(),
-            Moment::Placed(count) => self.placed() >= count,
             Moment::Starting => {
                 self.is_stopped()
                     && one(Kind::Guardian).is_some_and(|(pid, _)| !children(pid).is_empty())
@@ -132,6 +158,9 @@ impl<'a> View<'a> {
                 return false;
             }
             std::thread::sleep(Duration::from_micros(50));
+        }
+        if matches!(moment, Moment::Call(..)) {
+            return true;
         }
         let end = Instant::now() + dice.time(AFTER);
         while Instant::now() < end {

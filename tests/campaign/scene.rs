@@ -118,27 +118,25 @@ impl Scene {
         greet().unwrap_or(false)
     }
 
-    /// Waits until nothing of ours runs any more; gives back how long after `since` the daemon greets from
-    /// then on without a gap. Where `somebody` is left to see to it, that has to be within what is promised.
+    /// Waits until nothing of ours runs any more; gives back the longest time from `since` on in which no daemon
+    /// greeted. Where `somebody` is left to see to it, that is at most what is promised.
     pub fn settle(&self, since: Instant, somebody: bool, what: &str) -> Duration {
-        let mut back = None;
+        let (mut seen, mut longest) = (since, Duration::ZERO);
         poll::until("all processes of ours to end", FOREVER, || {
-            match self.is_greeted() {
-                true => _ = back.get_or_insert_with(|| since.elapsed()),
-                false => back = None,
+            let greeted = self.is_greeted();
+            if greeted || somebody {
+                longest = longest.max(seen.elapsed());
             }
-            let ours: Vec<String> = self.processes();
-            if ours.is_empty() && (back.is_some() || !somebody || since.elapsed() > PROMISED) {
-                return Ok(());
+            assert!(longest <= PROMISED, "{what}: no daemon for {longest:?}");
+            if greeted {
+                seen = Instant::now();
             }
-            Err(format!("{what}: {ours:?}, the daemon greets: {back:?}"))
+            match self.processes() {
+                ours if ours.is_empty() && (greeted || !somebody) => Ok(()),
+                ours => Err(format!("{what}: {ours:?}, the daemon greets: {greeted}")),
+            }
         });
-        if !somebody {
-            return Duration::ZERO;
-        }
-        let back = back.unwrap_or_else(|| panic!("{what}: no daemon: {}", self.world.daemon_log()));
-        assert!(back <= PROMISED, "{what}: the daemon was back after {back:?}");
-        back
+        longest
     }
 
     /// Our processes, and what they run.
