@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use storecache::daemon::Daemon;
-use storecache::privileged::{Brief, Guardian};
+use storecache::privileged::{Brief, Guardian, Ward};
 use storecache::store::StoreKind;
 use support::runs::{
     NIX, assert_same, attempt, picture, report, restore, root_half, run, save, staging,
@@ -528,18 +528,17 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
     std::fs::create_dir_all(root.path().join("nix/var/nix")).unwrap();
     let started = root.path().join("started");
     let start = format!("echo started >>{}", started.display());
+    let ward = Ward { kind: StoreKind::Nix, root: root.path().into() };
     let brief = Brief {
         daemon: Daemon::Command { stop: "true".into(), start, run_as: None },
         mount: None,
-        kind: StoreKind::Nix,
-        root: root.path().into(),
         probe: "/nix/store/00000000000000000000000000000000-probe".into(),
-        staging: root.path().join("nix/store/.storecache-1"),
         patience: Duration::ZERO,
     };
     let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
     let panicked = std::panic::catch_unwind(|| {
-        let _guardian = Guardian::arm_with(program, &brief, None).unwrap();
+        let mut guardian = Guardian::watch_with(program, &ward, None).unwrap();
+        let _armed = guardian.arm(&brief).unwrap();
         assert!(!started.exists());
         panic!("between stop and start");
     });

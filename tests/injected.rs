@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use nix::libc;
 use serde_json::Value;
 use support::injector::{Aim, Call, Half, Injector};
-use support::invariants::{Before, Found, daemon_answers, nothing_left};
+use support::invariants::{Found, daemon_answers, nothing_left};
 use support::record::{Record, is_long};
-use support::runs::{self, Picture, assert_same, flags, picture, restore, run};
+use support::runs::{self, flags, restore, run};
+use support::site::{Dice, Site};
 use support::syscalls::Kind;
-use support::{Fixture, Output, Role, Scratch, World, corpus};
+use support::{Output, Role, World};
 
 static RECORD: Record = Record::of("injected");
 
@@ -25,117 +26,35 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often between faults a whole restore is made, and the store verified by its own program.
 const INTERVAL: usize = 12;
 
-/// A world whose store has a part of what its one entry has.
-struct Site {
-    world: World,
-    whole: Picture,
-    /// The trees of the store with that part.
-    kept: Scratch,
-    before: Before,
-    entries: Vec<String>,
+/// A site whose one entry is in a directory.
+fn site(role: Role, container: bool) -> Site {
+    let plan = World::build(role);
+    let plan = if container { plan.container() } else { plan };
+    Site::new(plan, |world| drop(run(world, "runner", "save", &["--full"])))
 }
 
-impl Site {
-    fn new(role: Role, container: bool) -> Site {
-        let plan = World::build(role).fixture(Fixture::Small);
-        let world = if container { plan.container() } else { plan }.start();
-        world.start_daemon();
-        // Few files, but one of each kind, and more than one frame.
-        world.sh("mkdir -p /tmp/tree-1/deep/er /tmp/tree-2
-             echo text >/tmp/tree-1/deep/er/file
-             echo '#!/bin/sh' >/tmp/tree-1/program; chmod +x /tmp/tree-1/program
-             ln -s deep/er/file /tmp/tree-1/link
-             touch /tmp/tree-1/empty
-             head -c 700000 /dev/urandom >/tmp/tree-2/large");
-        let added = world.add_files("/tmp/tree-1 /tmp/tree-2");
-        let leaves = {
-            let mut leaves = corpus::leaves(&world);
-            leaves.retain(|path| !added.contains(path));
-            let sizes = world.registrations();
-            leaves.sort_by_key(|path| (sizes[path].nar_size, path.clone()));
-            leaves.truncate(3);
-            leaves
-        };
-        let all = [&leaves[..], &added, &[needy(&world)]].concat();
-        corpus::keep_only(&world, &all);
-        let whole = picture(&world);
-        run(&world, "runner", "save", &["--full"]);
-        corpus::keep_only(&world, &leaves);
-        world.stop_daemon();
-        world.wait_until_idle();
-        let kept = Scratch::new();
-        for tree in world.flavour().trees() {
-            kept.copy(&world.host(tree.inside), tree.name);
-        }
-        world.start_daemon();
-        let before = Before::now(&world);
-        let mut site = Site { world, whole, kept, before, entries: Vec::new() };
-        site.entries = site.listed();
-        site
-    }
-
-    /// The store has the part again.
-    fn reset(&mut self) {
-        if self.world.daemon_pid().is_none() {
-            self.world.start_daemon();
-        }
-        self.world.refill_store(|tree| self.kept.path().join(tree.name));
-        self.before = Before::now(&self.world);
-    }
-
-    /// Undoes what went well.
-    fn again(&mut self, task: &Task, output: &Output) {
-        if task.verb == "restore" {
-            self.reset();
-        } else {
-            let entry = runs::report(output)["entry"].as_str().unwrap().to_owned();
-            fs::remove_file(self.world.backend().host_path().join(format!("{entry}.tar.zst")))
-                .unwrap();
-        }
-    }
-
-    /// Brings the whole.
-    fn fill(&mut self) {
-        restore(&self.world);
-        assert_same(&self.whole, &picture(&self.world));
-        self.before = Before::now(&self.world);
-    }
-
-    fn listed(&self) -> Vec<String> {
-        let entries = self.world.backend().host_path().read_dir().unwrap();
-        let mut names: Vec<_> =
-            entries.map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-
-    fn start(&self, task: &Task, injector: &Injector) -> Output {
-        let words = [task.verb].into_iter().chain(flags(&self.world));
-        let words = words.chain(task.more.iter().copied()).chain(["--json"]);
-        self.world.storecache_as("runner", words).under(injector).patience(PATIENCE).run()
-    }
+fn start(site: &Site, task: &Task, injector: &Injector) -> Output {
+    let words = [task.verb].into_iter().chain(flags(&site.world));
+    let words = words.chain(task.more.iter().copied()).chain(["--json"]);
+    site.world.storecache_as("runner", words).under(injector).patience(PATIENCE).run()
 }
 
-/// An item that needs some others, the smallest.
-fn needy(world: &World) -> String {
-    let references = world.references_of_all();
-    let sizes = world.registrations();
-    let closure = |path: &String| {
-        let mut found = BTreeSet::new();
-        let mut pending = vec![path.clone()];
-        while let Some(path) = pending.pop() {
-            if found.insert(path.clone()) {
-                pending.extend(references[&path].iter().cloned());
-            }
-        }
-        found
-    };
-    let size = |path: &String| -> i64 {
-        closure(path).iter().map(|path| sizes[path].nar_size.unwrap()).sum()
-    };
-    let mut some: Vec<_> = references.keys().filter(|path| closure(path).len() > 2).collect();
-    some.sort_by_key(|path| (size(path), *path));
-    some[0].clone()
+/// The files that are entries.
+fn listed(world: &World) -> Vec<String> {
+    let entries = world.backend().host_path().read_dir().unwrap();
+    let mut names: Vec<_> =
+        entries.map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Undoes what went well.
+fn again(site: &mut Site, task: &Task, output: &Output) {
+    if task.verb == "restore" {
+        return site.reset();
+    }
+    let entry = runs::report(output)["entry"].as_str().unwrap().to_owned();
+    fs::remove_file(site.world.backend().host_path().join(format!("{entry}.tar.zst"))).unwrap();
 }
 
 /// What is done under faults.
@@ -248,12 +167,18 @@ fn check_told(
 }
 
 /// One fault, and everything that has to hold after it. Gives back the phase that was told.
-fn trial(site: &mut Site, task: &Task, aim: Aim, errno: i32) -> Option<Result<String, String>> {
+fn trial(
+    site: &mut Site,
+    before: &[String],
+    task: &Task,
+    aim: Aim,
+    errno: i32,
+) -> Option<Result<String, String>> {
     let injector = Injector::failing(aim, errno);
-    let output = site.start(task, &injector);
+    let output = start(site, task, &injector);
     let Some(call) = injector.hit() else {
         // Threads do not always make their calls in the same numbers.
-        site.again(task, &output.ok());
+        again(site, task, &output.ok());
         return None;
     };
     RECORD.fault(&name_of(errno));
@@ -261,18 +186,18 @@ fn trial(site: &mut Site, task: &Task, aim: Aim, errno: i32) -> Option<Result<St
     let held = || -> Result<Found, String> {
         RECORD.daemon_took(daemon_answers(world)?);
         nothing_left(world)?;
-        let found = site.before.compare(world, &site.whole);
+        let found = site.compare();
         found.inspect_err(|_| RECORD.state_lost())
     };
     let held = held().and_then(|found| {
         check_told(task, &output, &call, errno, found)?;
-        let entries = site.listed();
+        let entries = listed(&site.world);
         let report: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
         let saved = task.verb == "save" && report["saved"] == true;
         // A report that did not get out may be of an entry that is there.
         let unknown = task.verb == "save" && call.what.contains("(deleted)");
-        if entries.len() != site.entries.len() + usize::from(saved) && !unknown {
-            return Err(format!("entries were {:?} and are {entries:?}", site.entries));
+        if entries.len() != before.len() + usize::from(saved) && !unknown {
+            return Err(format!("entries were {:?} and are {entries:?}", before));
         }
         Ok((found, entries, report["phase"].as_str().unwrap_or_default().to_owned()))
     });
@@ -281,7 +206,7 @@ fn trial(site: &mut Site, task: &Task, aim: Aim, errno: i32) -> Option<Result<St
     match held {
         Ok((found, entries, phase)) => {
             if task.verb == "save" {
-                for new in entries.iter().filter(|name| !site.entries.contains(name)) {
+                for new in entries.iter().filter(|name| !before.contains(name)) {
                     let path = world.backend().host_path().join(new);
                     let whole = world.storecache(["verify", &format!("/cache/{new}")]).run();
                     if !whole.status.success() {
@@ -297,7 +222,7 @@ fn trial(site: &mut Site, task: &Task, aim: Aim, errno: i32) -> Option<Result<St
         }
         Err(e) => {
             let failed = Err(about(e));
-            for new in site.listed().iter().filter(|name| !site.entries.contains(name)) {
+            for new in listed(&site.world).iter().filter(|name| !before.contains(name)) {
                 fs::remove_file(world.backend().host_path().join(new)).unwrap();
             }
             // Each shall be judged for itself.
@@ -305,21 +230,11 @@ fn trial(site: &mut Site, task: &Task, aim: Aim, errno: i32) -> Option<Result<St
             site.world.sh(&format!("rm -rf /tmp/storecache-* {store}/.storecache-*"));
             site.reset();
             if task.verb == "save" {
-                site.fill();
+                restore(&site.world);
+                site.is_whole();
             }
             Some(failed)
         }
-    }
-}
-
-/// Numbers that are the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % limit
     }
 }
 
@@ -350,16 +265,18 @@ fn aims(calls: &[Call], seed: u64, every_error: bool) -> Vec<(Aim, i32)> {
 }
 
 fn campaign(role: Role, container: bool, task: &Task, seed: u64, every_error: bool) {
-    let mut site = Site::new(role, container);
+    let mut site = site(role, container);
+    let before = listed(&site.world);
     if task.verb == "save" {
-        site.fill();
+        restore(&site.world);
+        site.is_whole();
     }
     let counting = Injector::counting();
-    let counted = site.start(task, &counting).ok();
+    let counted = start(&site, task, &counting).ok();
     let calls = counting.calls();
     let found = if task.verb == "restore" { Found::Whole } else { Found::AsBefore };
-    assert_eq!(site.before.compare(&site.world, &site.whole), Ok(found));
-    site.again(task, &counted);
+    assert_eq!(site.compare(), Ok(found));
+    again(&mut site, task, &counted);
     let mut failed = Vec::new();
     let mut phases = BTreeMap::new();
     let only: Option<usize> = std::env::var("ONLY").ok().and_then(|it| it.parse().ok());
@@ -367,7 +284,7 @@ fn campaign(role: Role, container: bool, task: &Task, seed: u64, every_error: bo
         if only.is_some_and(|only| only != number) {
             continue;
         }
-        match trial(&mut site, task, aim, errno) {
+        match trial(&mut site, &before, task, aim, errno) {
             None => continue,
             Some(Ok(phase)) => *phases.entry(phase).or_insert(0) += 1,
             Some(Err(e)) => {
@@ -378,7 +295,7 @@ fn campaign(role: Role, container: bool, task: &Task, seed: u64, every_error: bo
         if number % INTERVAL == INTERVAL - 1 {
             if task.verb == "restore" {
                 restore(&site.world);
-                assert_eq!(site.before.compare(&site.world, &site.whole), Ok(Found::Whole));
+                assert_eq!(site.compare(), Ok(Found::Whole));
             }
             site.world.verify_store();
             if task.verb == "restore" {

@@ -1,6 +1,7 @@
 //! Entries as files in a directory.
 
 mod inventory;
+mod unfinished;
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused, Written};
 use crate::key::Rung;
@@ -13,7 +14,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use unfinished::Unfinished;
 
 /// Ending of every entry's file: what it is to anybody else.
 const ENDING: &str = ".tar.zst";
@@ -102,18 +103,13 @@ impl Backend for Directory {
             bail!("{} is there already, and entries are never overwritten", target.display());
         }
         let context = || format!("write to {}", self.path.display());
-        let file = tempfile::Builder::new()
-            .prefix(".storecache-")
-            .tempfile_in(&self.path)
-            .with_context(context)?;
-        let half = Half(Some(file));
-        let file = half.file()?;
+        let file = Unfinished::create(&self.path).with_context(context)?;
         // Whatever the umask says.
-        file.set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
-        let disk = file.try_clone().with_context(context)?;
+        file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        let disk = file.file().try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("write an entry to the disk");
         let writeback = Writeback::start(self.sync.then_some(order))?;
-        Ok(Box::new(Writer { half, name: name.clone(), target, size: 0, writeback }))
+        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0, writeback }))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
@@ -142,35 +138,6 @@ impl ReadAt for FileReader {
     }
 }
 
-/// A file that is no entry yet. Dropped, it is removed.
-struct Half(Option<NamedTempFile>);
-
-impl Half {
-    fn file(&self) -> std::io::Result<&File> {
-        self.0.as_ref().map(NamedTempFile::as_file).ok_or_else(|| ErrorKind::NotFound.into())
-    }
-
-    /// Makes it the file at `target`, where none is.
-    fn becomes(mut self, target: &Path) -> std::io::Result<()> {
-        let file = self.0.take().ok_or(ErrorKind::NotFound)?;
-        match file.persist_noclobber(target) {
-            Ok(_) => Ok(()),
-            Err(e) => {
-                self.0 = Some(e.file);
-                Err(e.error)
-            }
-        }
-    }
-}
-
-impl Drop for Half {
-    fn drop(&mut self) {
-        if let Some(file) = &self.0 {
-            let _ = remove(file.path());
-        }
-    }
-}
-
 /// Removes what must not stay.
 fn remove(path: &Path) -> std::io::Result<()> {
     insist(|| match std::fs::remove_file(path) {
@@ -180,7 +147,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 }
 
 struct Writer {
-    half: Half,
+    file: Unfinished,
     name: EntryName,
     target: PathBuf,
     size: u64,
@@ -189,25 +156,25 @@ struct Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.half.file()?.write(bytes)?;
+        let written = self.file.file().write(bytes)?;
         self.size += written as u64;
         self.writeback.written(self.size);
         Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.half.file()?.flush()
+        self.file.file().flush()
     }
 }
 
 impl EntryWriter for Writer {
     fn finish(self: Box<Self>) -> Result<Written> {
-        let Writer { half, name, target, size, writeback } = *self;
+        let Writer { file, name, target, size, writeback } = *self;
         let context = || format!("write {}", target.display());
         let ending = writeback.end();
         let wanted = ending.is_wanted();
         let sync = ending.wait().with_context(context)?;
-        half.becomes(&target).with_context(|| format!("put the entry at {}", target.display()))?;
+        file.call(&target).with_context(|| format!("put the entry at {}", target.display()))?;
         if wanted {
             // Its name too.
             let directory = target.parent().context("an entry is in a directory")?;

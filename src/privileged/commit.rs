@@ -42,7 +42,7 @@ pub struct Commit<'a> {
 
 impl Commit<'_> {
     /// Makes the staged items valid, with the daemon stopped meanwhile.
-    pub fn run(mut self) -> Result<Restored> {
+    pub fn run(mut self, guardian: &mut Guardian) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
         // Until their items are valid, collectors pass over roots.
@@ -58,7 +58,8 @@ impl Commit<'_> {
         // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
         // the lock is released, the guardian starts the daemon, and last the roots go.
         let stopper = Stopper::prepare(&daemon).context("prepare to stop the daemon")?;
-        let guardian = Guardian::arm(&self.brief(&daemon)?, self.access.outside())?;
+        let brief = self.brief(&daemon)?;
+        let armed = guardian.arm(&brief)?;
         let durable = self.sync.is_wanted();
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 
@@ -102,7 +103,7 @@ impl Commit<'_> {
         let commit_seconds = committing.elapsed().as_secs_f64();
 
         self.talk.enter(Phase::Daemon);
-        guardian.start().context("the items are valid, but the daemon did not start again")?;
+        armed.start().context("the items are valid, but the daemon did not start again")?;
         let running = daemon != Daemon::None;
         let downtime_seconds = if running { stopped.elapsed().as_secs_f64() } else { 0.0 };
         self.talk.enter(Phase::Verify);
@@ -147,10 +148,7 @@ impl Commit<'_> {
         Ok(Brief {
             daemon: daemon.clone(),
             mount,
-            kind: layout.kind,
-            root: layout.root.clone(),
             probe: self.target.layout.probe(),
-            staging: self.staging.path().to_owned(),
             patience: self.target.daemon_patience,
         })
     }

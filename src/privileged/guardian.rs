@@ -1,16 +1,18 @@
-//! The guardian: a process of its own that starts the daemon again, whatever becomes of the root
-//! half.
+//! The guardian: a process of its own that puts things right, whatever becomes of the root half.
 //!
-//! It is started before the daemon stops, gathers what a start takes, and is the one who starts the
-//! daemon in every case: on the word of the root half, or when the root half is gone. It leaves the
-//! session, so that a terminal's or a job's signals do not reach it.
+//! It is started before the first change. When the root half is gone it undoes the commit and removes what
+//! was staged. Before the daemon stops it gathers what a start takes, and it is the one who starts the daemon
+//! in every case: on the word of the root half, or when that is gone. It leaves the session, so that a
+//! terminal's or a job's signals do not reach it. Should it die itself, the root half starts the daemon.
 
 use super::target::run_lock;
 use crate::daemon::{Daemon, MountUnit, ProcessContext, Starter, await_ready};
-use crate::store::{Layout, StoreKind, make_writable, recover, staging_now};
+use crate::store::{Layout, StoreKind, aside, clean_refuges, clean_up, make_writable, undo};
+use crate::threads;
+use crate::undo::insist;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write, stderr, stdin, stdout};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,21 +20,25 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the guardian is told first.
+/// What the guardian is told first: what it watches over.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ward {
+    pub kind: StoreKind,
+    pub root: PathBuf,
+}
+
+/// What it is told before the daemon stops.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Brief {
     pub daemon: Daemon,
     /// The unit that mounts the store read-only, if the daemon or the commit takes it away.
     pub mount: Option<MountUnit>,
-    pub kind: StoreKind,
-    pub root: PathBuf,
     /// A store path to ask the daemon about.
     pub probe: String,
-    pub staging: PathBuf,
     pub patience: Duration,
 }
 
-/// What the guardian answers: to the brief, and to the order to start.
+/// What the guardian answers: to whatever it is told, but the end.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Done,
@@ -40,67 +46,71 @@ enum Answer {
 }
 
 const START: &str = "start";
-/// How long a dead run's commit may take to undo before the daemon starts in any case.
+const END: &str = "end";
+/// How long another run may keep a dead run's commit from being undone before the daemon starts in any case.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The root half's end. Dropped without [`Guardian::start`], it has the daemon started too.
+/// The root half's end. Dropped, it lets the guardian go.
 pub struct Guardian {
+    ward: Layout,
     child: Child,
-    orders: Option<ChildStdin>,
+    orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
+/// A guardian that knows how the daemon starts. Dropped without [`Armed::start`], it has it started too.
+pub struct Armed<'a> {
+    guardian: &'a mut Guardian,
+    brief: &'a Brief,
+    /// The same knowledge, for when the guardian dies.
+    starter: Starter,
+    started: bool,
+}
+
 impl Guardian {
-    /// Starts a guardian, which is this program again, and waits until it is ready.
+    /// Starts a guardian, which is this program again.
     /// `outside` is the mount namespace that it is to live in, if that is not this one.
-    pub fn arm(brief: &Brief, outside: Option<Arc<OwnedFd>>) -> Result<Self> {
+    pub fn watch(ward: &Ward, outside: Option<Arc<OwnedFd>>) -> Result<Self> {
         // By the link once the file was replaced.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
-        Self::arm_with(&program.unwrap_or_else(|| "/proc/self/exe".into()), brief, outside)
+        Self::watch_with(&program.unwrap_or_else(|| "/proc/self/exe".into()), ward, outside)
     }
 
     /// The same with another file as the program.
-    pub fn arm_with(program: &Path, brief: &Brief, outside: Option<Arc<OwnedFd>>) -> Result<Self> {
+    pub fn watch_with(program: &Path, ward: &Ward, outside: Option<Arc<OwnedFd>>) -> Result<Self> {
         // Whoever ends the root half by its command line must not end its guardian with it.
         let mut command = Command::new(program);
         command.arg0("storecache-guardian").args(["privileged", "--guardian"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let namespaces = outside.into_iter().collect();
         ProcessContext { namespaces, own_session: true, ..ProcessContext::default() }
             .apply(&mut command);
         let mut child = command.spawn().context("start the guardian")?;
-        let orders = child.stdin.take();
+        let orders = child.stdin.take().context("the guardian has no input")?;
         let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
-        let mut guardian = Guardian { child, orders, answers };
-        let briefed = serde_json::to_string(brief)
-            .map_err(Into::into)
-            .and_then(|line| guardian.order(&line))
-            .and_then(|()| guardian.answer());
-        if let Err(e) = briefed {
-            // The daemon was not stopped: there is nothing to start.
-            guardian.orders = None;
-            let _ = guardian.child.wait();
-            return Err(e.context("prepare to start the daemon again"));
-        }
+        let layout = Layout::of(ward.kind, &ward.root)?;
+        let mut guardian = Guardian { ward: layout, child, orders, answers };
+        guardian.order(&serde_json::to_string(ward)?)?;
         Ok(guardian)
     }
 
-    /// Has the daemon started and waits until it answers.
-    pub fn start(mut self) -> Result<()> {
-        self.order_start()
-    }
-
-    fn order_start(&mut self) -> Result<()> {
-        self.order(START)?;
-        self.orders = None;
-        let answer = self.answer();
-        self.child.wait().context("wait for the guardian")?;
-        answer
+    /// Waits until it is ready to start the daemon.
+    pub fn arm<'a>(&'a mut self, brief: &'a Brief) -> Result<Armed<'a>> {
+        let arming = |guardian: &mut Self| {
+            guardian.order(&serde_json::to_string(brief)?)?;
+            let starter = Starter::prepare(&brief.daemon)?;
+            // To the ward, and to the brief.
+            guardian.answer().and_then(|()| guardian.answer()).map(|()| starter)
+        };
+        let starter = arming(self).context("prepare to start the daemon again")?;
+        Ok(Armed { guardian: self, brief, starter, started: false })
     }
 
     fn order(&mut self, line: &str) -> Result<()> {
-        let orders = self.orders.as_mut().context("the guardian has its orders already")?;
-        writeln!(orders, "{line}").context("speak to the guardian")
+        match writeln!(self.orders, "{line}") {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(self.death()),
+            other => other.context("speak to the guardian"),
+        }
     }
 
     fn answer(&mut self) -> Result<()> {
@@ -109,16 +119,55 @@ impl Guardian {
         match serde_json::from_str(&line) {
             Ok(Answer::Done) => Ok(()),
             Ok(Answer::Failed(causes)) => Err(chained(causes)),
-            Err(_) => bail!("the guardian died"),
+            Err(_) => Err(self.death()),
         }
+    }
+
+    /// It is dead: what of, as far as it has said.
+    fn death(&mut self) -> anyhow::Error {
+        let mut said = String::new();
+        // A daemon that it has started does not have its error output.
+        if let Some(mut errors) = self.child.stderr.take() {
+            let _ = errors.read_to_string(&mut said);
+        }
+        Died(if said.trim().is_empty() { String::new() } else { format!(": {}", said.trim()) })
+            .into()
     }
 }
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        if self.orders.is_some() {
-            // Whatever went wrong is being reported already; should the guardian be dead, so that
-            // nobody starts the daemon, its death is what is left to tell.
+        // If it is dead there is nothing to end.
+        let _ = self.order(END);
+        let _ = self.child.wait();
+    }
+}
+
+/// It was killed, most likely.
+#[derive(Debug, thiserror::Error)]
+#[error("the guardian died{0}")]
+struct Died(String);
+
+impl Armed<'_> {
+    /// Has the daemon started and waits until it answers.
+    pub fn start(mut self) -> Result<()> {
+        self.order_start()
+    }
+
+    fn order_start(&mut self) -> Result<()> {
+        self.started = true;
+        match self.guardian.order(START).and_then(|()| self.guardian.answer()) {
+            Err(e) if e.is::<Died>() => start(&self.guardian.ward, self.brief, &self.starter),
+            outcome => outcome,
+        }
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        if !self.started {
+            // Whatever went wrong is being reported already; that nobody starts the daemon is what is left
+            // to tell.
             if let Err(e) = self.order_start() {
                 let _ = writeln!(stderr(), "storecache: the daemon was not started again: {e:#}");
             }
@@ -136,35 +185,64 @@ fn chained(causes: Vec<String>) -> anyhow::Error {
 /// The guardian itself, on standard input and output. Gives back the exit code.
 pub fn guard() -> u8 {
     let mut lines = stdin().lock().lines();
-    let mut next_line = || lines.next().transpose().map(Option::unwrap_or_default);
+    // Nothing once the root half is dead.
+    let mut next_line = || lines.next().and_then(Result::ok);
 
-    let prepared = next_line().map_err(Into::into).and_then(|line| {
-        let brief: Brief = serde_json::from_str(&line).context("the brief does not parse")?;
-        let starter = Starter::prepare(&brief.daemon)?;
-        Ok((brief, starter))
+    let ward = next_line().context("nobody says what to watch over").and_then(|line| {
+        let ward: Ward = serde_json::from_str(&line).context("the ward does not parse")?;
+        Layout::of(ward.kind, &ward.root)
     });
-    let (brief, starter) = match prepared {
-        Ok(prepared) => prepared,
+    let layout = match ward {
+        Ok(layout) => layout,
         Err(e) => return tell(Err(e)),
     };
     tell(Ok(()));
 
-    let ordered = next_line().is_ok_and(|line| line == START);
-    if !ordered {
-        // The root half is dead: its locks are free, its commit may be half done.
-        let _ = writing_to_store(&brief, undo);
+    let mut armed = None;
+    let mut started = false;
+    while let Some(line) = next_line() {
+        match (line.as_str(), &armed) {
+            (END, _) => return 0,
+            (START, Some((brief, starter))) => {
+                started = true;
+                tell(start(&layout, brief, starter));
+            }
+            _ => match prepare(&line) {
+                Ok(prepared) => {
+                    armed = Some(prepared);
+                    tell(Ok(()));
+                }
+                Err(e) => _ = tell(Err(e)),
+            },
+        }
     }
-    let outcome = start(&brief, &starter);
-    if !ordered {
-        let _ = writing_to_store(&brief, remove_staging);
-    }
-    tell(outcome)
+
+    // The root half is dead: its locks are free, its commit may be half done.
+    let lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()));
+    let and_lock_is_ours = |work| match &lock {
+        Ok(_) => writing_to_store(&layout, work),
+        // Another run has begun, which does the same first.
+        Err(_) => Ok(()),
+    };
+    let _ = insist(|| and_lock_is_ours(undo));
+    let outcome = match &armed {
+        Some((brief, starter)) if !started => start(&layout, brief, starter),
+        _ => Ok(()),
+    };
+    let _ = insist(|| and_lock_is_ours(clean_up));
+    clean_refuges();
+    u8::from(outcome.is_err())
 }
 
-fn start(brief: &Brief, starter: &Starter) -> Result<()> {
+fn prepare(line: &str) -> Result<(Brief, Starter)> {
+    let brief: Brief = serde_json::from_str(line).context("the brief does not parse")?;
+    let starter = Starter::prepare(&brief.daemon)?;
+    Ok((brief, starter))
+}
+
+fn start(layout: &Layout, brief: &Brief, starter: &Starter) -> Result<()> {
     // Should it stay, the daemon does not answer, which is told then.
     let _ = brief.mount.as_ref().map(MountUnit::stop);
-    let layout = Layout::of(brief.kind, &brief.root)?;
     let started = starter.start(&layout.socket());
     brief.mount.as_ref().map_or(Ok(()), MountUnit::start)?;
     started?;
@@ -174,27 +252,19 @@ fn start(brief: &Brief, starter: &Starter) -> Result<()> {
     await_ready(&layout.socket(), &brief.probe, brief.patience).map(drop)
 }
 
-/// Runs `work` on a thread that may write to the store, while this one stays where the daemon is to
-/// be started from.
-fn writing_to_store(brief: &Brief, work: fn(&Brief) -> Result<()>) -> Result<()> {
+/// Runs `work` wherever staging may lie, on a thread that may write to the store, while this one stays where
+/// the daemon is to be started from.
+fn writing_to_store(layout: &Layout, work: fn(&Layout, &Path) -> Result<()>) -> Result<()> {
     let working = || {
         // Where that is refused, the unit of the mount is still stopped, or there is nothing to do.
-        let writable = make_writable(&Layout::of(brief.kind, &brief.root)?.store());
-        work(brief).and(writable.map(drop))
+        let writable = make_writable(&layout.store());
+        let places = [layout.store()].into_iter().chain(aside(layout));
+        places.map(|place| work(layout, &place)).fold(Ok(()), Result::and).and(writable.map(drop))
     };
-    std::thread::scope(|scope| scope.spawn(working).join())
-        .unwrap_or_else(|_| bail!("the guardian's helper panicked"))
-}
-
-fn undo(brief: &Brief) -> Result<()> {
-    let layout = Layout::of(brief.kind, &brief.root)?;
-    let _lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()))?;
-    recover(&layout, &staging_now(&layout, &brief.staging))
-}
-
-fn remove_staging(brief: &Brief) -> Result<()> {
-    let layout = Layout::of(brief.kind, &brief.root)?;
-    Ok(std::fs::remove_dir_all(staging_now(&layout, &brief.staging))?)
+    std::thread::scope(|scope| {
+        let helper = threads::start_in(scope, "that may write to the store", working)?;
+        helper.join().unwrap_or_else(|_| bail!("the guardian's helper panicked"))
+    })
 }
 
 fn tell(outcome: Result<()>) -> u8 {

@@ -8,7 +8,8 @@
 //! - [`client`]: starting the root half and talking to it, for the user's half
 //! - [`protocol`]: the messages
 //! - [`serve`]: the root half's conversation
-//! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
+//! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root
+//!   half
 
 mod access;
 mod check;
@@ -27,5 +28,5 @@ mod serve;
 mod survey;
 mod target;
 
-pub use guardian::{Brief, Guardian, guard};
+pub use guardian::{Armed, Brief, Guardian, Ward, guard};
 pub use serve::serve;

@@ -7,6 +7,7 @@ use super::check::check;
 use super::commit::Commit;
 use super::conversation::Conversation;
 use super::files::Files;
+use super::guardian::{Guardian, Ward};
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
@@ -14,8 +15,8 @@ use super::target::{StoreTarget, check_space, directory, receive_frames, writeba
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
-    Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
-    choose, lock, make_lock_file, record_plan, system,
+    Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Refuge, Rows, SnapshotDatabase,
+    Staging, choose, lock, make_lock_file, record_plan, system,
 };
 use crate::undo::insist;
 use anyhow::{Context, Result, bail};
@@ -41,7 +42,7 @@ pub fn restore(
     let _run_lock = target.run_lock(&cancelled)?;
     let access = Access::to(layout)?;
     let gc_lock = target.gc_lock(&cancelled)?;
-    access.clean_stale(layout)?;
+    access.clean_up(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = is_there(&layout.database())?.then(|| LiveDatabase::open(layout)).transpose()?;
     let files = Files::new(index, base)?;
@@ -79,6 +80,8 @@ pub fn restore(
     talk.enter(Phase::Unpack);
     let owner = Owner::of(layout)?;
     prepare_store(&target, owner)?;
+    let ward = Ward { kind: layout.kind, root: layout.root.clone() };
+    let mut guardian = Guardian::watch(&ward, access.outside())?;
     let staging = Staging::create(&access.staging_parent(layout))?;
     let ids = (owner.uid, owner.gid);
     let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;
@@ -90,7 +93,7 @@ pub fn restore(
 
     let sync = writeback.end();
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
-    let restored = commit.run()?;
+    let restored = commit.run(&mut guardian)?;
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
 }
 
@@ -161,10 +164,10 @@ fn receive_database(
     talk: &Conversation,
     layout: &Layout,
     index: &Index,
-) -> Result<(SnapshotDatabase, tempfile::TempDir)> {
+) -> Result<(SnapshotDatabase, Refuge)> {
     talk.reply(&Reply::NeedDatabase)?;
-    let directory = tempfile::Builder::new().prefix("storecache-").tempdir()?;
-    let path = directory.path().join("db.sqlite");
+    let place = Refuge::create()?;
+    let path = place.path().join("db.sqlite");
     let mut file = std::fs::File::create(&path)?;
     write_database(index, &mut file, |number| match talk.receive()? {
         (Request::Frame(FrameId { which: Which::Entry, number: sent }), bytes)
@@ -175,7 +178,7 @@ fn receive_database(
         _ => bail!("frame {number} of the database is next"),
     })?;
     let snapshot = SnapshotDatabase::open(&path, layout).context("the snapshot's database")?;
-    Ok((snapshot, directory))
+    Ok((snapshot, place))
 }
 
 fn plan(

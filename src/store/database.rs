@@ -3,7 +3,7 @@
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
 use super::staging::Workshop;
-use super::{ItemName, Layout, Owner, References, StoreKind, ValidItem};
+use super::{ItemName, Layout, Owner, References, Refuge, StoreKind, ValidItem};
 use anyhow::{Context, Result, anyhow, bail};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -17,10 +17,9 @@ use std::time::Duration;
 /// How long SQLite waits for another writer.
 pub(super) const BUSY: Duration = Duration::from_secs(60);
 
-/// A consistent copy of a live database. It has no name on disk any more: only this value keeps it.
+/// A consistent copy of a live database, in a place that goes with this value.
 pub struct Frozen {
-    /// Directory that held the copy, for reading it by name until this value goes.
-    place: tempfile::TempDir,
+    place: Refuge,
     pub directory: OwnedFd,
     pub file_name: String,
     /// Rows of `ValidPaths`, sorted by name.
@@ -67,9 +66,9 @@ impl Frozen {
 pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let live = layout.database();
     let connection = open_read_only(&live)?;
-    let directory = tempfile::Builder::new().prefix("storecache-").tempdir()?;
+    let place = Refuge::create()?;
     let file_name = "db.sqlite".to_owned();
-    let copy = directory.path().join(&file_name);
+    let copy = place.path().join(&file_name);
     let target = copy.to_str().context("the temporary directory is not UTF-8")?;
     connection
         .execute("VACUUM INTO ?1", [target])
@@ -84,8 +83,8 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     })?;
     let items = frozen.items()?;
     let migrations = frozen.migrations()?;
-    let handle = OwnedFd::from(std::fs::File::open(directory.path())?);
-    Ok(Frozen { place: directory, directory: handle, file_name, items, migrations })
+    let directory = place.handle().try_clone()?;
+    Ok(Frozen { place, directory, file_name, items, migrations })
 }
 
 /// Checks the live database page by page and reference by reference.

@@ -9,6 +9,7 @@ use super::Layout;
 use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
+use std::io::{Error, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub struct Staging {
 impl Staging {
     /// Makes a staging directory in `parent`.
     pub fn create(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!("{PREFIX}{}", std::process::id()));
+        let path = free(parent);
         mkdir(&path, Mode::RWXU)
             .with_context(|| format!("make the staging directory {}", path.display()))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -74,7 +75,7 @@ impl Drop for Staging {
 pub(super) struct Workshop(tempfile::TempDir);
 
 impl Workshop {
-    pub fn create(state: &Path) -> std::io::Result<Self> {
+    pub fn create(state: &Path) -> Result<Self, Error> {
         tempfile::Builder::new().prefix(PREFIX).tempdir_in(state).map(Workshop)
     }
 
@@ -89,19 +90,27 @@ impl Drop for Workshop {
     }
 }
 
-/// Removes a staging directory, if it is there.
-pub fn remove(path: &Path) -> std::io::Result<()> {
-    insist(|| match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    })
+/// Removes a directory with all its content, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    insist(|| unless_gone(std::fs::remove_dir_all(path)))
 }
 
-/// Where a staging directory is now that was at `path` when it was made; it may have stepped aside.
-pub fn staging_now(layout: &Layout, path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default();
-    let moved = aside(layout).map(|place| place.join(name));
-    moved.into_iter().find(|moved| moved.exists()).unwrap_or_else(|| path.to_owned())
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
+    insist(|| unless_gone(std::fs::remove_file(path)))
+}
+
+fn unless_gone(removed: Result<(), Error>) -> Result<(), Error> {
+    removed.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
+}
+
+/// A name in `parent` that is not taken: one of a dead run may have to stay for now, and may be of a process
+/// with our number.
+fn free(parent: &Path) -> PathBuf {
+    let number = std::process::id();
+    let first = parent.join(format!("{PREFIX}{number}"));
+    let more = (2..).map(|it| parent.join(format!("{PREFIX}{number}-{it}")));
+    [first.clone()].into_iter().chain(more).find(|path| !path.exists()).unwrap_or(first)
 }
 
 /// Where staging may lie that no collector reads; the first is on one mount with a store that has none
@@ -113,18 +122,25 @@ pub fn aside(layout: &Layout) -> [PathBuf; 2] {
 
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
+    for path in stale(parent)? {
+        remove(&path).with_context(|| format!("remove {}, left by a dead run", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The staging directories in `parent`.
+pub(super) fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| parent.display().to_string()),
     };
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
         if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
-            let path = entry.path();
-            std::fs::remove_dir_all(&path)
-                .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
+            found.push(entry.path());
         }
     }
-    Ok(())
+    Ok(found)
 }

@@ -54,10 +54,18 @@ struct Log {
     hit: Option<Call>,
 }
 
+/// What becomes of the call that is aimed at.
+#[derive(Clone)]
+enum Effect {
+    Fails(i32),
+    /// It is done, after something else has happened.
+    ComesLater(Arc<Mutex<dyn FnMut() + Send>>),
+}
+
 /// Sees the calls of a command, and lets one of them fail if it is told to. One for each run.
 #[derive(Clone)]
 pub struct Injector {
-    aim: Option<(Aim, i32)>,
+    aim: Option<(Aim, Effect)>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -68,7 +76,13 @@ impl Injector {
     }
 
     pub fn failing(aim: Aim, errno: i32) -> Injector {
-        Injector { aim: Some((aim, errno)), log: Arc::default() }
+        Injector { aim: Some((aim, Effect::Fails(errno))), log: Arc::default() }
+    }
+
+    /// Does something just before a call.
+    pub fn before(aim: Aim, action: impl FnMut() + Send + 'static) -> Injector {
+        let effect = Effect::ComesLater(Arc::new(Mutex::new(action)));
+        Injector { aim: Some((aim, effect)), log: Arc::default() }
     }
 
     /// All calls so far that could have failed.
@@ -76,7 +90,7 @@ impl Injector {
         self.log().calls.clone()
     }
 
-    /// The call that has failed.
+    /// The call that was aimed at.
     pub fn hit(&self) -> Option<Call> {
         self.log().hit.clone()
     }
@@ -148,16 +162,23 @@ impl Injector {
         let call = Call { kind, half, what };
         let mut log = self.log();
         let same = |other: &&Call| (other.kind, other.half) == (kind, half);
-        let fails = self.aim.filter(|(aim, _)| match *aim {
+        let aimed = self.aim.as_ref().filter(|(aim, _)| match *aim {
             Aim::Nth(at) => log.calls.len() == at,
             Aim::NthOf(of, whose, at) => {
                 (of, whose) == (kind, half) && log.calls.iter().filter(same).count() == at
             }
         });
         log.calls.push(call.clone());
-        let (_, errno) = fails.filter(|_| log.hit.is_none())?;
+        let (_, effect) = aimed.filter(|_| log.hit.is_none())?;
         log.hit = Some(call);
-        Some(errno)
+        drop(log);
+        match effect {
+            Effect::Fails(errno) => Some(*errno),
+            Effect::ComesLater(action) => {
+                action.lock().unwrap()();
+                None
+            }
+        }
     }
 }
 

@@ -45,6 +45,7 @@ pub mod record;
 pub mod rest_service;
 pub mod runs;
 mod scratch;
+pub mod site;
 pub mod syscalls;
 pub mod tls_front;
 mod tree;

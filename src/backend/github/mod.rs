@@ -311,7 +311,7 @@ impl Backend for GitHub {
         while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {
             // By ourselves, it seems, and the URL went with the answer that was lost.
             lost += 1;
-            name = EntryName::new(&name.key);
+            name = EntryName::after(&name.key, &[name.clone()]);
             reserved = reserve(&name)?;
         }
         match reserved {
