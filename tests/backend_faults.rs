@@ -299,11 +299,9 @@ const CHANGES: [(Change, &str); 7] = [
     (Change::IsOverwritten, "entry overwritten"),
 ];
 
-fn change(entries: &Path, change: Change, share: u64) {
-    let newest = fs::read_dir(entries).unwrap().map(|it| it.unwrap().path());
-    let newest =
-        newest.filter(|path| path.extension().is_some_and(|it| it == "zst")).max().unwrap();
-    let length = fs::metadata(&newest).unwrap().len();
+/// `newest` is the entry that was there before.
+fn change(entries: &Path, newest: &Path, change: Change, share: u64) {
+    let length = fs::metadata(newest).unwrap().len();
     match change {
         Change::Vanishes => fs::rename(entries, entries.with_extension("gone")).unwrap(),
         Change::IsReadOnly => fs::set_permissions(entries, Permissions::from_mode(0o555)).unwrap(),
@@ -378,8 +376,9 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
             let Call { kind, half, .. } = calls[at];
             let nth = calls[..at].iter().filter(|call| call.kind == kind).count();
             let (place, share) = (entries.clone(), dice.below(100) as u64);
+            let newest = entries.join(known.iter().max().unwrap());
             let aim = Aim::NthOf(kind, half, nth);
-            let injector = Injector::before(aim, move || change(&place, what, share));
+            let injector = Injector::before(aim, move || change(&place, &newest, what, share));
             let output = start(&site, verb, &injector);
             if injector.hit().is_some() {
                 RECORD.fault(name);

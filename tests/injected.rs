@@ -26,13 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often between faults a whole restore is made, and the store verified by its own program.
 const INTERVAL: usize = 12;
 
-/// A site whose one entry is in a directory.
-fn site(role: Role, container: bool) -> Site {
-    let plan = World::build(role);
-    let plan = if container { plan.container() } else { plan };
-    Site::new(plan, |world| drop(run(world, "runner", "save", &["--full"])))
-}
-
 fn start(site: &Site, task: &Task, injector: &Injector) -> Output {
     let words = [task.verb].into_iter().chain(flags(&site.world));
     let words = words.chain(task.more.iter().copied()).chain(["--json"]);
@@ -184,7 +177,9 @@ fn trial(
     RECORD.fault(&name_of(errno));
     let world = &site.world;
     let held = || -> Result<Found, String> {
-        RECORD.daemon_took(daemon_answers(world)?);
+        if site.has_daemon() {
+            RECORD.daemon_took(daemon_answers(world)?);
+        }
         nothing_left(world)?;
         let found = site.compare();
         found.inspect_err(|_| RECORD.state_lost())
@@ -238,92 +233,159 @@ fn trial(
     }
 }
 
-/// Which calls fail, with what.
-fn aims(calls: &[Call], seed: u64, every_error: bool) -> Vec<(Aim, i32)> {
-    if is_long() {
-        let each = calls.iter().enumerate();
-        return each
-            .flat_map(|(at, call)| {
-                call.kind.errors().iter().map(move |&errno| (Aim::Nth(at), errno))
-            })
-            .collect();
-    }
-    let mut counts: BTreeMap<(Kind, Half), usize> = BTreeMap::new();
-    for call in calls {
-        *counts.entry((call.kind, call.half)).or_default() += 1;
-    }
-    let mut dice = Dice(seed);
-    let mut aims = Vec::new();
-    for ((kind, half), count) in counts {
-        let errors = kind.errors();
-        let one = [errors[dice.below(errors.len())]];
-        for &errno in if every_error { errors } else { &one } {
-            aims.push((Aim::NthOf(kind, half, dice.below(count)), errno));
-        }
-    }
-    aims
+/// One kind of run in one kind of place.
+struct Campaign {
+    role: Role,
+    place: Place,
+    task: Task,
+    seed: u64,
+    /// Whether a call fails with each of its errors in turn, or with one of them.
+    every_error: bool,
+    /// The calls that it is about.
+    about: fn(&World, &Call) -> bool,
+    /// Those that are much the same, of which one is taken; with [`is_long`] all are.
+    alike: fn(&Call) -> String,
 }
 
-fn campaign(role: Role, container: bool, task: &Task, seed: u64, every_error: bool) {
-    let mut site = site(role, container);
-    let before = listed(&site.world);
-    if task.verb == "save" {
-        restore(&site.world);
-        site.is_whole();
-    }
-    let counting = Injector::counting();
-    let counted = start(&site, task, &counting).ok();
-    let calls = counting.calls();
-    let found = if task.verb == "restore" { Found::Whole } else { Found::AsBefore };
-    assert_eq!(site.compare(), Ok(found));
-    again(&mut site, task, &counted);
-    let mut failed = Vec::new();
-    let mut phases = BTreeMap::new();
-    let only: Option<usize> = std::env::var("ONLY").ok().and_then(|it| it.parse().ok());
-    for (number, (aim, errno)) in aims(&calls, seed, every_error).into_iter().enumerate() {
-        if only.is_some_and(|only| only != number) {
-            continue;
-        }
-        match trial(&mut site, &before, task, aim, errno) {
-            None => continue,
-            Some(Ok(phase)) => *phases.entry(phase).or_insert(0) += 1,
-            Some(Err(e)) => {
-                println!("#{number} {e}");
-                failed.push(format!("#{number} {e}"));
-            }
-        }
-        if number % INTERVAL == INTERVAL - 1 {
-            if task.verb == "restore" {
-                restore(&site.world);
-                assert_eq!(site.compare(), Ok(Found::Whole));
-            }
-            site.world.verify_store();
-            if task.verb == "restore" {
-                site.reset();
-            }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Bare,
+    Systemd,
+    /// A store in which nobody has been.
+    Fresh,
+}
+
+impl Campaign {
+    fn of(role: Role, task: Task, seed: u64) -> Campaign {
+        Campaign {
+            role,
+            place: Place::Bare,
+            task,
+            seed,
+            every_error: false,
+            about: |_, _| true,
+            alike: |call| format!("{:?} {:?}", call.half, call.kind),
         }
     }
-    site.world.verify_store();
-    println!("{} calls, {phases:?}", calls.len());
-    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n---\n"));
+
+    /// Which calls fail, with what.
+    fn aims(&self, world: &World, calls: &[Call]) -> Vec<(Aim, i32)> {
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, call) in calls.iter().enumerate().filter(|(_, call)| (self.about)(world, call)) {
+            let group = if is_long() { format!("{at:06}") } else { (self.alike)(call) };
+            groups.entry(group).or_default().push(at);
+        }
+        let mut dice = Dice(self.seed);
+        let mut aims = Vec::new();
+        for group in groups.values() {
+            let errors = calls[group[0]].kind.errors();
+            let one = [errors[dice.below(errors.len())]];
+            for &errno in if self.every_error || is_long() { errors } else { &one } {
+                let at = group[dice.below(group.len())];
+                let Call { kind, half, .. } = calls[at];
+                let same = |call: &&Call| (call.kind, call.half) == (kind, half);
+                // More like the one that was meant than the call with its number among all.
+                aims.push((Aim::NthOf(kind, half, calls[..at].iter().filter(same).count()), errno));
+            }
+        }
+        aims
+    }
+
+    fn run(&self) {
+        let Campaign { task, .. } = self;
+        let save = |world: &World| drop(run(world, "runner", "save", &["--full"]));
+        let mut site = match self.place {
+            Place::Bare => Site::new(World::build(self.role), save),
+            Place::Systemd => Site::new(World::build(self.role).container(), save),
+            Place::Fresh => Site::fresh(World::build(self.role), save),
+        };
+        let before = listed(&site.world);
+        if task.verb == "save" {
+            restore(&site.world);
+            site.is_whole();
+        }
+        let counting = Injector::counting();
+        let counted = start(&site, task, &counting).ok();
+        let calls = counting.calls();
+        let found = if task.verb == "restore" { Found::Whole } else { Found::AsBefore };
+        assert_eq!(site.compare(), Ok(found));
+        again(&mut site, task, &counted);
+        let (mut failed, mut phases) = (Vec::new(), BTreeMap::new());
+        for (number, (aim, errno)) in self.aims(&site.world, &calls).into_iter().enumerate() {
+            match trial(&mut site, &before, task, aim, errno) {
+                None => continue,
+                Some(Ok(phase)) => *phases.entry(phase).or_insert(0) += 1,
+                Some(Err(e)) => {
+                    println!("#{number} {e}");
+                    failed.push(format!("#{number} {e}"));
+                }
+            }
+            if number % INTERVAL == INTERVAL - 1 {
+                self.go_on(&mut site);
+            }
+        }
+        self.go_on(&mut site);
+        println!("{} calls; the runs ended in {phases:?}", calls.len());
+        assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n---\n"));
+    }
+
+    /// The next restore succeeds, and the store is sound to its own program.
+    fn go_on(&self, site: &mut Site) {
+        if self.task.verb == "restore" {
+            restore(&site.world);
+            assert_eq!(site.compare(), Ok(Found::Whole));
+        }
+        site.verify();
+        if self.task.verb == "restore" {
+            site.reset();
+        }
+    }
 }
 
 #[test]
 fn a_restore_into_nix_survives_any_call_that_fails() {
-    campaign(Role::Mid, false, &RESTORE, 1, true);
+    Campaign { every_error: true, ..Campaign::of(Role::Mid, RESTORE, 1) }.run();
 }
 
 #[test]
 fn a_save_of_nix_survives_any_call_that_fails() {
-    campaign(Role::Mid, false, &SAVE, 2, true);
+    Campaign { every_error: true, ..Campaign::of(Role::Mid, SAVE, 2) }.run();
 }
 
 #[test]
 fn a_restore_into_guix_survives_any_call_that_fails() {
-    campaign(Role::Guix, false, &RESTORE, 3, false);
+    Campaign::of(Role::Guix, RESTORE, 3).run();
 }
 
 #[test]
 fn a_save_of_guix_survives_any_call_that_fails() {
-    campaign(Role::Guix, false, &SAVE, 4, false);
+    Campaign::of(Role::Guix, SAVE, 4).run();
+}
+
+/// What only happens with units, and with a mount that is in the way.
+#[test]
+fn a_restore_under_systemd_survives_any_call_that_fails() {
+    let about = |_: &World, call: &Call| {
+        let around_units = matches!(
+            call.kind,
+            Kind::Clone | Kind::Dup | Kind::Event | Kind::Exec | Kind::Mount | Kind::Pipe
+        );
+        call.half != Half::User && around_units
+    };
+    Campaign { place: Place::Systemd, about, ..Campaign::of(Role::Guix, RESTORE, 5) }.run();
+}
+
+#[test]
+fn a_restore_into_a_store_that_was_never_used_makes_it_its_owners_or_leaves_it() {
+    for role in [Role::Guix, Role::New] {
+        let about = |world: &World, call: &Call| {
+            let here = [world.store(), world.state()].iter().any(|it| call.what.starts_with(it));
+            call.half == Half::Root && here && !matches!(call.kind, Kind::Read | Kind::List)
+        };
+        let alike = |call: &Call| {
+            let name = call.what.trim_end_matches(|c: char| c.is_ascii_alphanumeric());
+            format!("{:?} {name}", call.kind)
+        };
+        Campaign { place: Place::Fresh, about, alike, ..Campaign::of(role, RESTORE, 6) }.run();
+    }
 }

@@ -1,7 +1,7 @@
 //! What holds of a store after any fault: it is just as it was or holds all that was restored, and of the
 //! run nothing is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,6 +27,8 @@ pub struct Before {
     listing: Vec<String>,
     /// Of every file of every valid item: nobody can change one and leave its time of change.
     stamps: Stamps,
+    /// What lies in store and state and is not the store's owner's.
+    strangers: BTreeSet<PathBuf>,
 }
 
 /// What a store is found to be after a fault.
@@ -40,7 +42,7 @@ impl Before {
     pub fn now(world: &World) -> Before {
         let rows = world.registrations();
         let stamps = stamps(world, &rows);
-        Before { stamps, listing: listing(world), rows }
+        Before { stamps, listing: listing(world), strangers: strangers(world), rows }
     }
 
     /// Whether the store is as it was, or has beside that all that is in `whole`.
@@ -59,6 +61,9 @@ impl Before {
         }
         if let Some(path) = rows.keys().find(|path| !is_there(&world.host(path))) {
             return Err(format!("{path} is valid and has no bytes"));
+        }
+        if let Some(path) = strangers(world).difference(&self.strangers).next() {
+            return Err(format!("{} does not belong to the owner of the store", path.display()));
         }
         let listing = listing(world);
         if rows.len() == self.rows.len() {
@@ -98,6 +103,23 @@ fn listing(world: &World) -> Vec<String> {
 
 fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
+}
+
+fn strangers(world: &World) -> BTreeSet<PathBuf> {
+    let owner = fs::metadata(world.host(world.state())).unwrap().uid();
+    let places = [world.store(), world.state()].map(|place| world.host(place));
+    let mut found = BTreeSet::new();
+    let mut pending: Vec<PathBuf> = places.into();
+    while let Some(path) = pending.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        if metadata.uid() != owner {
+            found.insert(path);
+        }
+    }
+    found
 }
 
 fn stamps(world: &World, rows: &BTreeMap<String, Registration>) -> Stamps {

@@ -11,6 +11,8 @@ use super::world::{Plan, World};
 
 /// A world whose store has a part of what its one entry has.
 pub struct Site {
+    /// Whether a daemon is up.
+    daemon: bool,
     pub world: World,
     pub whole: Picture,
     /// The trees of the store with that part.
@@ -21,6 +23,21 @@ pub struct Site {
 impl Site {
     /// `save` makes the entry.
     pub fn new(plan: Plan, save: impl FnOnce(&World)) -> Site {
+        let (world, whole, leaves) = Self::filled(plan, save);
+        corpus::keep_only(&world, &leaves);
+        Self::with(world, whole, true)
+    }
+
+    /// With a store in which nobody has ever been, and no daemon.
+    pub fn fresh(plan: Plan, save: impl FnOnce(&World)) -> Site {
+        let (world, whole, _) = Self::filled(plan, save);
+        world.stop_daemon();
+        world.wipe_store();
+        Self::with(world, whole, false)
+    }
+
+    /// Gives back the leaves too that are in the store beside what shall be restored.
+    fn filled(plan: Plan, save: impl FnOnce(&World)) -> (World, Picture, Vec<String>) {
         let world = plan.fixture(Fixture::Small).start();
         world.start_daemon();
         // Few files, but one of each kind, and more than one frame.
@@ -43,25 +60,47 @@ impl Site {
         corpus::keep_only(&world, &all);
         let whole = picture(&world);
         save(&world);
-        corpus::keep_only(&world, &leaves);
+        (world, whole, leaves)
+    }
+
+    /// The store is as it shall be before each fault.
+    fn with(world: World, whole: Picture, daemon: bool) -> Site {
         world.stop_daemon();
         world.wait_until_idle();
         let kept = Scratch::new();
         for tree in world.flavour().trees() {
             kept.copy(&world.host(tree.inside), tree.name);
         }
-        world.start_daemon();
+        if daemon {
+            world.start_daemon();
+        }
         let before = Before::now(&world);
-        Site { world, whole, kept, before }
+        Site { daemon, world, whole, kept, before }
     }
 
     /// The store has the part again.
     pub fn reset(&mut self) {
-        if self.world.daemon_pid().is_none() {
+        self.world.refill_store(|tree| self.kept.path().join(tree.name));
+        if self.daemon && self.world.daemon_pid().is_none() {
             self.world.start_daemon();
         }
-        self.world.refill_store(|tree| self.kept.path().join(tree.name));
         self.before = Before::now(&self.world);
+    }
+
+    /// Whether it has a daemon that has to answer.
+    pub fn has_daemon(&self) -> bool {
+        self.daemon
+    }
+
+    /// Panics unless the package manager itself finds the store sound.
+    pub fn verify(&self) {
+        if !self.daemon {
+            self.world.start_daemon();
+        }
+        self.world.verify_store();
+        if !self.daemon {
+            self.world.stop_daemon();
+        }
     }
 
     /// The store is taken to be whole, and to stay so.
