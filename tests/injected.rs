@@ -11,10 +11,11 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc;
 use serde_json::Value;
+use support::cache_service::{CacheService, TOKEN};
 use support::injector::{Aim, Call, Half, Injector};
 use support::invariants::{Found, daemon_answers, nothing_left};
 use support::record::{Record, is_long};
-use support::runs::{self, flags, restore, run};
+use support::runs::{flags, restore, run};
 use support::site::{Dice, Site};
 use support::syscalls::Kind;
 use support::{Output, Role, World};
@@ -26,28 +27,56 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often between faults a whole restore is made, and the store verified by its own program.
 const INTERVAL: usize = 12;
 
-fn start(site: &Site, task: &Task, injector: &Injector) -> Output {
-    let words = [task.verb].into_iter().chain(flags(&site.world));
-    let words = words.chain(task.more.iter().copied()).chain(["--json"]);
-    site.world.storecache_as("runner", words).under(injector).patience(PATIENCE).run()
+/// Where the entries are.
+enum Shelf {
+    Directory,
+    Service(CacheService),
 }
 
-/// The files that are entries.
-fn listed(world: &World) -> Vec<String> {
-    let entries = world.backend().host_path().read_dir().unwrap();
-    let mut names: Vec<_> =
-        entries.map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
-/// Undoes what went well.
-fn again(site: &mut Site, task: &Task, output: &Output) {
-    if task.verb == "restore" {
-        return site.reset();
+impl Shelf {
+    fn start(&self, world: &World, task: &Task, injector: &Injector) -> Output {
+        let mut words = vec![task.verb];
+        match self {
+            Shelf::Directory => words.extend(flags(world)),
+            Shelf::Service(_) => {
+                words.extend(["--store", world.flavour().name(), "--key", "test"]);
+            }
+        }
+        words.extend(task.more);
+        words.push("--json");
+        let mut command = world.storecache_as("runner", words).under(injector).patience(PATIENCE);
+        if let Shelf::Service(service) = self {
+            command = command
+                .env("ACTIONS_RESULTS_URL", service.url())
+                .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
+                .env("ACTIONS_CACHE_SERVICE_V2", "1");
+        }
+        command.run()
     }
-    let entry = runs::report(output)["entry"].as_str().unwrap().to_owned();
-    fs::remove_file(site.world.backend().host_path().join(format!("{entry}.tar.zst"))).unwrap();
+
+    /// What can be found.
+    fn entries(&self, world: &World) -> Vec<String> {
+        if let Shelf::Service(service) = self {
+            return service.keys();
+        }
+        let entries = world.backend().host_path().read_dir().unwrap();
+        let mut names: Vec<_> =
+            entries.map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Removes an entry once it is known whether it is whole.
+    fn take(&self, world: &World, entry: &str) -> Result<(), String> {
+        let path = world.backend().host_path().join(entry);
+        if let Shelf::Service(service) = self {
+            fs::write(&path, service.content(entry)).unwrap();
+            service.evict(entry);
+        }
+        let whole = world.storecache(["verify", &format!("/cache/{entry}")]).run();
+        fs::remove_file(path).unwrap();
+        if whole.status.success() { Ok(()) } else { Err(format!("a half of an entry: {whole}")) }
+    }
 }
 
 /// What is done under faults.
@@ -162,16 +191,17 @@ fn check_told(
 /// One fault, and everything that has to hold after it. Gives back the phase that was told.
 fn trial(
     site: &mut Site,
+    shelf: &Shelf,
     before: &[String],
     task: &Task,
-    aim: Aim,
-    errno: i32,
+    (aim, errno): (Aim, i32),
 ) -> Option<Result<String, String>> {
     let injector = Injector::failing(aim, errno);
-    let output = start(site, task, &injector);
+    let output = shelf.start(&site.world, task, &injector);
     let Some(call) = injector.hit() else {
         // Threads do not always make their calls in the same numbers.
-        again(site, task, &output.ok());
+        output.ok();
+        undo(site, shelf, before, task);
         return None;
     };
     RECORD.fault(&name_of(errno));
@@ -186,7 +216,7 @@ fn trial(
     };
     let held = held().and_then(|found| {
         check_told(task, &output, &call, errno, found)?;
-        let entries = listed(&site.world);
+        let entries = shelf.entries(world);
         let report: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
         let saved = task.verb == "save" && report["saved"] == true;
         // A report that did not get out may be of an entry that is there.
@@ -200,14 +230,9 @@ fn trial(
     let about = |e| format!("{name} from {call:?} ({aim:?}): {e}\n{output}");
     match held {
         Ok((found, entries, phase)) => {
-            if task.verb == "save" {
-                for new in entries.iter().filter(|name| !before.contains(name)) {
-                    let path = world.backend().host_path().join(new);
-                    let whole = world.storecache(["verify", &format!("/cache/{new}")]).run();
-                    if !whole.status.success() {
-                        return Some(Err(about(format!("an entry that is not whole: {whole}"))));
-                    }
-                    fs::remove_file(path).unwrap();
+            for new in entries.iter().filter(|name| !before.contains(name)) {
+                if let Err(e) = shelf.take(world, new) {
+                    return Some(Err(about(e)));
                 }
             }
             if task.verb == "restore" && found == Found::Whole {
@@ -217,19 +242,24 @@ fn trial(
         }
         Err(e) => {
             let failed = Err(about(e));
-            for new in listed(&site.world).iter().filter(|name| !before.contains(name)) {
-                fs::remove_file(world.backend().host_path().join(new)).unwrap();
-            }
             // Each shall be judged for itself.
-            let store = site.world.store();
-            site.world.sh(&format!("rm -rf /tmp/storecache-* {store}/.storecache-*"));
-            site.reset();
-            if task.verb == "save" {
-                restore(&site.world);
-                site.is_whole();
-            }
+            let store = world.store();
+            world.sh(&format!("rm -rf /tmp/storecache-* {store}/.storecache-*"));
+            undo(site, shelf, before, task);
             Some(failed)
         }
+    }
+}
+
+/// Makes everything what it was before the run.
+fn undo(site: &mut Site, shelf: &Shelf, before: &[String], task: &Task) {
+    for new in shelf.entries(&site.world).iter().filter(|name| !before.contains(name)) {
+        shelf.take(&site.world, new).unwrap();
+    }
+    site.reset();
+    if task.verb == "save" {
+        restore(&site.world);
+        site.is_whole();
     }
 }
 
@@ -250,6 +280,8 @@ struct Campaign {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Bare,
+    /// The same with entries in a cache service.
+    Service,
     Systemd,
     /// A store in which nobody has been.
     Fresh,
@@ -296,23 +328,39 @@ impl Campaign {
         let save = |world: &World| drop(run(world, "runner", "save", &["--full"]));
         let mut site = match self.place {
             Place::Bare => Site::new(World::build(self.role), save),
+            Place::Service => Site::new(World::build(self.role).network(), save),
             Place::Systemd => Site::new(World::build(self.role).container(), save),
             Place::Fresh => Site::fresh(World::build(self.role), save),
         };
-        let before = listed(&site.world);
+        let shelf = match self.place {
+            Place::Service => Shelf::Service(CacheService::start()),
+            _ => Shelf::Directory,
+        };
         if task.verb == "save" {
             restore(&site.world);
             site.is_whole();
         }
+        if self.place == Place::Service {
+            // By whoever has all of it.
+            let part = task.verb == "restore";
+            if part {
+                restore(&site.world);
+            }
+            shelf.start(&site.world, &SAVE, &Injector::counting()).ok();
+            if part {
+                site.reset();
+            }
+        }
+        let before = shelf.entries(&site.world);
         let counting = Injector::counting();
-        let counted = start(&site, task, &counting).ok();
+        shelf.start(&site.world, task, &counting).ok();
         let calls = counting.calls();
         let found = if task.verb == "restore" { Found::Whole } else { Found::AsBefore };
         assert_eq!(site.compare(), Ok(found));
-        again(&mut site, task, &counted);
+        undo(&mut site, &shelf, &before, task);
         let (mut failed, mut phases) = (Vec::new(), BTreeMap::new());
-        for (number, (aim, errno)) in self.aims(&site.world, &calls).into_iter().enumerate() {
-            match trial(&mut site, &before, task, aim, errno) {
+        for (number, aim) in self.aims(&site.world, &calls).into_iter().enumerate() {
+            match trial(&mut site, &shelf, &before, task, aim) {
                 None => continue,
                 Some(Ok(phase)) => *phases.entry(phase).or_insert(0) += 1,
                 Some(Err(e)) => {
@@ -387,5 +435,15 @@ fn a_restore_into_a_store_that_was_never_used_makes_it_its_owners_or_leaves_it()
             format!("{:?} {name}", call.kind)
         };
         Campaign { place: Place::Fresh, about, alike, ..Campaign::of(role, RESTORE, 6) }.run();
+    }
+}
+
+/// What the half does that has the network.
+#[test]
+fn a_run_with_a_cache_service_survives_any_call_that_fails() {
+    for task in [RESTORE, SAVE] {
+        let about = |_: &World, call: &Call| call.half == Half::User;
+        let campaign = Campaign::of(Role::Mid, task, 7);
+        Campaign { place: Place::Service, about, every_error: true, ..campaign }.run();
     }
 }
