@@ -380,7 +380,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
             let aim = Aim::NthOf(kind, half, nth);
             let injector = Injector::before(aim, move || change(&place, &newest, what, share));
             let output = start(&site, verb, &injector);
-            if injector.hit().is_some() {
+            if injector.hits().is_some() {
                 RECORD.fault(name);
             }
             let checked = match verb {

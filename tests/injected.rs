@@ -23,7 +23,7 @@ use support::{Output, Role, World};
 static RECORD: Record = Record::of("injected");
 
 /// After which a run counts as one that never ends.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How often between faults a whole restore is made, and the store verified by its own program.
 const INTERVAL: usize = 12;
 
@@ -109,10 +109,11 @@ fn name_of(errno: i32) -> String {
 
 /// What SQLite makes of errors of its files, whichever they are. The last is what it makes of an error while
 /// it checks pages: it passes for damage.
-const OF_SQLITE: [&str; 4] = [
+const OF_SQLITE: [&str; 5] = [
     "disk I/O error",
     "unable to open database file",
     "locking protocol",
+    "attempt to write a readonly database",
     "database disk image is malformed",
 ];
 
@@ -194,17 +195,19 @@ fn trial(
     shelf: &Shelf,
     before: &[String],
     task: &Task,
-    (aim, errno): (Aim, i32),
+    aims: &[(Aim, i32)],
 ) -> Option<Result<String, String>> {
-    let injector = Injector::failing(aim, errno);
+    let injector = Injector::failing(aims);
     let output = shelf.start(&site.world, task, &injector);
-    let Some(call) = injector.hit() else {
+    let Some(calls) = injector.hits() else {
         // Threads do not always make their calls in the same numbers.
-        output.ok();
         undo(site, shelf, before, task);
         return None;
     };
-    RECORD.fault(&name_of(errno));
+    // Of two the first is the cause.
+    let (call, (_, errno)) = (calls[0].clone(), aims[0]);
+    let names: Vec<String> = aims.iter().map(|(_, errno)| name_of(*errno)).collect();
+    names.iter().for_each(|name| RECORD.fault(name));
     let world = &site.world;
     let held = || -> Result<Found, String> {
         if site.has_daemon() {
@@ -226,8 +229,7 @@ fn trial(
         }
         Ok((found, entries, report["phase"].as_str().unwrap_or_default().to_owned()))
     });
-    let name = name_of(errno);
-    let about = |e| format!("{name} from {call:?} ({aim:?}): {e}\n{output}");
+    let about = |e| format!("{names:?} from {calls:?} ({aims:?}): {e}\n{output}");
     match held {
         Ok((found, entries, phase)) => {
             for new in entries.iter().filter(|name| !before.contains(name)) {
@@ -275,6 +277,9 @@ struct Campaign {
     about: fn(&World, &Call) -> bool,
     /// Those that are much the same, of which one is taken; with [`is_long`] all are.
     alike: fn(&Call) -> String,
+    /// A call that fails in every run, with `EIO`; then it is about what follows, and that is undoing. The last
+    /// one of these.
+    first: Option<fn(&Call) -> bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -297,15 +302,20 @@ impl Campaign {
             every_error: false,
             about: |_, _| true,
             alike: |call| format!("{:?} {:?}", call.half, call.kind),
+            first: None,
         }
     }
 
-    /// Which calls fail, with what.
-    fn aims(&self, world: &World, calls: &[Call]) -> Vec<(Aim, i32)> {
+    /// Which calls fail, with what. Those before `from` are not meant.
+    fn aims(&self, world: &World, calls: &[Call], from: usize) -> Vec<(Aim, i32)> {
         let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (at, call) in calls.iter().enumerate().filter(|(_, call)| (self.about)(world, call)) {
-            let group = if is_long() { format!("{at:06}") } else { (self.alike)(call) };
-            groups.entry(group).or_default().push(at);
+        for (at, call) in calls.iter().enumerate().skip(from) {
+            if (self.about)(world, call) {
+                // There are few of these, and each is for something else.
+                let alone = is_long() || matches!(call.kind, Kind::Clone | Kind::Sync);
+                let group = if alone { format!("{at:06}") } else { (self.alike)(call) };
+                groups.entry(group).or_default().push(at);
+            }
         }
         let mut dice = Dice(self.seed);
         let mut aims = Vec::new();
@@ -313,12 +323,12 @@ impl Campaign {
             let errors = calls[group[0]].kind.errors();
             let one = [errors[dice.below(errors.len())]];
             for &errno in if self.every_error || is_long() { errors } else { &one } {
-                let at = group[dice.below(group.len())];
-                let Call { kind, half, .. } = calls[at];
-                let same = |call: &&Call| (call.kind, call.half) == (kind, half);
-                // More like the one that was meant than the call with its number among all.
-                aims.push((Aim::NthOf(kind, half, calls[..at].iter().filter(same).count()), errno));
+                aims.push((aim_at(calls, group[dice.below(group.len())]), errno));
             }
+        }
+        // So that a campaign that is ended early has seen something of everything.
+        for at in (1..aims.len()).rev() {
+            aims.swap(at, dice.below(at + 1));
         }
         aims
     }
@@ -354,13 +364,25 @@ impl Campaign {
         let before = shelf.entries(&site.world);
         let counting = Injector::counting();
         shelf.start(&site.world, task, &counting).ok();
-        let calls = counting.calls();
+        let mut calls = counting.calls();
         let found = if task.verb == "restore" { Found::Whole } else { Found::AsBefore };
         assert_eq!(site.compare(), Ok(found));
         undo(&mut site, &shelf, &before, task);
+        let mut first = None;
+        let mut from = 0;
+        if let Some(is_first) = self.first {
+            let at = calls.iter().rposition(is_first).expect("there is such a call");
+            let aim = (aim_at(&calls, at), libc::EIO);
+            let counting = Injector::failing(&[aim]);
+            shelf.start(&site.world, task, &counting).fails();
+            calls = counting.calls();
+            from = 1 + calls.iter().rposition(is_first).unwrap();
+            first = Some(aim);
+        }
         let (mut failed, mut phases) = (Vec::new(), BTreeMap::new());
-        for (number, aim) in self.aims(&site.world, &calls).into_iter().enumerate() {
-            match trial(&mut site, &shelf, &before, task, aim) {
+        for (number, aim) in self.aims(&site.world, &calls, from).into_iter().enumerate() {
+            let aims: Vec<_> = first.into_iter().chain([aim]).collect();
+            match trial(&mut site, &shelf, &before, task, &aims) {
                 None => continue,
                 Some(Ok(phase)) => *phases.entry(phase).or_insert(0) += 1,
                 Some(Err(e)) => {
@@ -380,7 +402,7 @@ impl Campaign {
     /// The next restore succeeds, and the store is sound to its own program.
     fn go_on(&self, site: &mut Site) {
         if self.task.verb == "restore" {
-            restore(&site.world);
+            Shelf::Directory.start(&site.world, &RESTORE, &Injector::counting()).ok();
             assert_eq!(site.compare(), Ok(Found::Whole));
         }
         site.verify();
@@ -388,6 +410,13 @@ impl Campaign {
             site.reset();
         }
     }
+}
+
+/// More like the call that is meant than the one with its number among all.
+fn aim_at(calls: &[Call], at: usize) -> Aim {
+    let Call { kind, half, .. } = calls[at];
+    let same = |call: &&Call| (call.kind, call.half) == (kind, half);
+    Aim::NthOf(kind, half, calls[..at].iter().filter(same).count())
 }
 
 #[test]
@@ -431,8 +460,11 @@ fn a_restore_into_a_store_that_was_never_used_makes_it_its_owners_or_leaves_it()
             call.half == Half::Root && here && !matches!(call.kind, Kind::Read | Kind::List)
         };
         let alike = |call: &Call| {
-            let name = call.what.trim_end_matches(|c: char| c.is_ascii_alphanumeric());
-            format!("{:?} {name}", call.kind)
+            let in_state = call.what.split_once("/var/").map(|(_, path)| {
+                // Without what is made up anew each time.
+                path.split("/.storecache-").next().unwrap_or_default().to_owned()
+            });
+            format!("{:?} {}", call.kind, in_state.unwrap_or_default())
         };
         Campaign { place: Place::Fresh, about, alike, ..Campaign::of(role, RESTORE, 6) }.run();
     }
@@ -445,5 +477,17 @@ fn a_run_with_a_cache_service_survives_any_call_that_fails() {
         let about = |_: &World, call: &Call| call.half == Half::User;
         let campaign = Campaign::of(Role::Mid, task, 7);
         Campaign { place: Place::Service, about, every_error: true, ..campaign }.run();
+    }
+}
+
+/// A commit fails at its last step, when items are in their places and rows are inserted; then a call of
+/// those fails that undo it.
+#[test]
+fn undoing_a_commit_survives_any_call_that_fails() {
+    for role in [Role::Mid, Role::Guix] {
+        let first = |call: &Call| {
+            call.kind == Kind::Sync && call.half == Half::Root && call.what.ends_with("/store")
+        };
+        Campaign { first: Some(first), ..Campaign::of(role, RESTORE, 8) }.run();
     }
 }

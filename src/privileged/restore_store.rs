@@ -11,7 +11,7 @@ use super::guardian::{Guardian, Ward};
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
-use super::target::{StoreTarget, check_space, directory, receive_frames, writeback};
+use super::target::{StoreTarget, check_space, directory, is_there, receive_frames, writeback};
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
@@ -109,12 +109,6 @@ fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
     let context = || format!("make {}", path.display());
     rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).with_context(context)?;
     owner.take(path).inspect_err(|_| drop(insist(|| std::fs::remove_dir(path))))
-}
-
-/// # Errors
-/// When nobody knows.
-fn is_there(path: &Path) -> Result<bool> {
-    path.try_exists().with_context(|| format!("look for {}", path.display()))
 }
 
 /// Refuses what was made for another store.

@@ -8,7 +8,7 @@ use super::conversation::Conversation;
 use super::narrow::narrow;
 use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
-use super::target::{StoreTarget, directory, in_root};
+use super::target::{StoreTarget, directory, in_root, is_there};
 use crate::snapshot::{
     BaseItem, Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack,
 };
@@ -160,7 +160,7 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
 fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
     let target = StoreTarget::new(store)?;
     let layout = &target.layout;
-    if !layout.database().exists() {
+    if !is_there(&layout.database())? {
         bail!(
             "the store has no database yet: {} is not there; put something into the store first",
             layout.database().display()

@@ -11,6 +11,7 @@ use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs, syncfs};
 use rustix::io::Errno;
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,11 +40,11 @@ impl StoreTarget {
     /// # Errors
     /// When there is no store.
     pub fn new(request: &StoreRequest) -> Result<Self> {
-        if !request.root.is_dir() {
+        if !is_directory(&request.root)? {
             bail!("there is no directory {}", request.root.display());
         }
         let layout = Layout::of(request.kind, &request.root)?;
-        if !layout.state().is_dir() {
+        if !is_directory(&layout.state())? {
             bail!(
                 "no {} store found: there is no {}; install {} first, or name the file-system root \
                  of the store with --root DIR",
@@ -101,6 +102,22 @@ impl StoreTarget {
     /// Keeps other restores away.
     pub fn run_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         run_lock(&self.layout.state(), self.lock_patience, cancelled)
+    }
+}
+
+/// # Errors
+/// When nobody knows.
+pub fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("look for {}", path.display()))
+}
+
+/// # Errors
+/// When nobody knows.
+fn is_directory(path: &Path) -> Result<bool> {
+    match path.metadata() {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
     }
 }
 

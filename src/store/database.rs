@@ -98,9 +98,21 @@ fn check_pages(connection: &Connection) -> Result<()> {
     let verdict: String =
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
+        if let Some(code) = unread(&verdict) {
+            bail!("SQLite cannot read the database: disk I/O error, code {code}");
+        }
         bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
     }
     Ok(())
+}
+
+/// The code of an error of the disk in what an integrity check has found: that is no damage.
+/// Source: SQLite `src/btree.c`, `checkTreePage`.
+fn unread(verdict: &str) -> Option<i32> {
+    let (_, code) = verdict.split_once("unable to get the page. error code=")?;
+    let digits = code.split(|c: char| !c.is_ascii_digit()).next()?;
+    // The lower byte is the kind of error (`https://sqlite.org/rescode.html`).
+    digits.parse().ok().filter(|code| code & 0xff == rusqlite::ffi::SQLITE_IOERR)
 }
 
 fn refers_nowhere(referrer: &ItemName) -> anyhow::Error {

@@ -51,7 +51,8 @@ pub enum Aim {
 #[derive(Default)]
 struct Log {
     calls: Vec<Call>,
-    hit: Option<Call>,
+    /// Which of the aims were met, and by which call.
+    hits: Vec<(usize, Call)>,
 }
 
 /// What becomes of the call that is aimed at.
@@ -65,24 +66,26 @@ enum Effect {
 /// Sees the calls of a command, and lets one of them fail if it is told to. One for each run.
 #[derive(Clone)]
 pub struct Injector {
-    aim: Option<(Aim, Effect)>,
+    aims: Vec<(Aim, Effect)>,
     log: Arc<Mutex<Log>>,
 }
 
 impl Injector {
     /// Only counts.
     pub fn counting() -> Injector {
-        Injector { aim: None, log: Arc::default() }
+        Injector { aims: Vec::new(), log: Arc::default() }
     }
 
-    pub fn failing(aim: Aim, errno: i32) -> Injector {
-        Injector { aim: Some((aim, Effect::Fails(errno))), log: Arc::default() }
+    /// Each of these calls fails.
+    pub fn failing(aims: &[(Aim, i32)]) -> Injector {
+        let aims = aims.iter().map(|&(aim, errno)| (aim, Effect::Fails(errno)));
+        Injector { aims: aims.collect(), log: Arc::default() }
     }
 
     /// Does something just before a call.
     pub fn before(aim: Aim, action: impl FnMut() + Send + 'static) -> Injector {
         let effect = Effect::ComesLater(Arc::new(Mutex::new(action)));
-        Injector { aim: Some((aim, effect)), log: Arc::default() }
+        Injector { aims: vec![(aim, effect)], log: Arc::default() }
     }
 
     /// All calls so far that could have failed.
@@ -90,9 +93,10 @@ impl Injector {
         self.log().calls.clone()
     }
 
-    /// The call that was aimed at.
-    pub fn hit(&self) -> Option<Call> {
-        self.log().hit.clone()
+    /// The calls that were aimed at, in the order in which they came; nothing unless all of them did.
+    pub fn hits(&self) -> Option<Vec<Call>> {
+        let hits: Vec<Call> = self.log().hits.iter().map(|(_, call)| call.clone()).collect();
+        (hits.len() == self.aims.len()).then_some(hits)
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -162,16 +166,18 @@ impl Injector {
         let call = Call { kind, half, what };
         let mut log = self.log();
         let same = |other: &&Call| (other.kind, other.half) == (kind, half);
-        let aimed = self.aim.as_ref().filter(|(aim, _)| match *aim {
-            Aim::Nth(at) => log.calls.len() == at,
-            Aim::NthOf(of, whose, at) => {
-                (of, whose) == (kind, half) && log.calls.iter().filter(same).count() == at
-            }
-        });
+        let number = log.calls.len();
+        let of_these = log.calls.iter().filter(same).count();
+        let aimed = |aim: &Aim| match *aim {
+            Aim::Nth(at) => number == at,
+            Aim::NthOf(of, whose, at) => (of, whose) == (kind, half) && of_these == at,
+        };
+        let aimed = self.aims.iter().position(|(aim, _)| aimed(aim));
         log.calls.push(call.clone());
-        let (_, effect) = aimed.filter(|_| log.hit.is_none())?;
-        log.hit = Some(call);
+        let aimed = aimed?;
+        log.hits.push((aimed, call));
         drop(log);
+        let (_, effect) = &self.aims[aimed];
         match effect {
             Effect::Fails(errno) => Some(*errno),
             Effect::ComesLater(action) => {

@@ -7,6 +7,7 @@
 //! No error and no description holds the token or a URL.
 
 mod access;
+mod engine;
 mod line;
 mod reader;
 mod refusal;
