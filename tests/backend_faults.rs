@@ -170,14 +170,12 @@ fn check_save(
     let (report, _) = held(site, output)?;
     check_entries(site, service, stored)?;
     let keys = service.keys();
-    match report["entry"].as_str() {
-        Some(entry) if report["saved"] == true => {
-            // Unless all of them were deleted since.
-            if !keys.iter().any(|key| key == entry) && keys.len() >= stored.len() {
-                return Err(format!("{entry} was saved and is not there: {keys:?}"));
-            }
-        }
-        _ => {}
+    let saved = report["entry"].as_str().filter(|_| report["saved"] == true);
+    // Unless all of them were deleted since.
+    if let Some(entry) = saved.filter(|_| keys.len() >= stored.len())
+        && !keys.iter().any(|key| key == entry)
+    {
+        return Err(format!("{entry} was saved and is not there: {keys:?}"));
     }
     Ok(())
 }
@@ -305,7 +303,7 @@ fn change(entries: &Path, newest: &Path, change: Change, share: u64) {
     match change {
         Change::Vanishes => fs::rename(entries, entries.with_extension("gone")).unwrap(),
         Change::IsReadOnly => fs::set_permissions(entries, Permissions::from_mode(0o555)).unwrap(),
-        Change::MayNotBeRead => fs::set_permissions(entries, Permissions::from_mode(0)).unwrap(),
+        Change::MayNotBeRead => fs::set_permissions(entries, Permissions::from_mode(0o0)).unwrap(),
         Change::LosesTheEntry => fs::remove_file(newest).unwrap(),
         Change::IsCutOff => {
             let file = fs::File::options().write(true).open(newest).unwrap();
