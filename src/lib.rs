@@ -14,4 +14,6 @@ pub mod privileged;
 pub mod report;
 pub mod snapshot;
 pub mod store;
+pub mod threads;
+pub mod undo;
 pub mod writeback;

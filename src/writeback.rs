@@ -5,9 +5,10 @@
 //! an entry be there by name alone. The disk begins early, so that little is left to wait for at the end.
 //! Where nobody will ever look at this disk after a power cut, none of that is done.
 
+use crate::threads;
 use anyhow::{Result, anyhow};
 use crossbeam_channel::{Sender, bounded};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Bytes between two orders to the disk.
@@ -33,16 +34,19 @@ pub struct Ending(Option<JoinHandle<Result<()>>>);
 impl Writeback {
     /// `order` has the disk write everything that it was given so far, and waits for it. Without one, nothing
     /// is ever waited for.
-    pub fn start<F>(order: Option<F>) -> Self
+    ///
+    /// # Errors
+    /// When there is no thread to be had for it.
+    pub fn start<F>(order: Option<F>) -> Result<Self>
     where
         F: Fn() -> Result<()> + Send + 'static,
     {
-        let disk = order.map(|order| {
+        let start = |order: F| -> Result<Disk> {
             let (orders, queue) = bounded(1);
-            let thread = thread::spawn(move || queue.iter().try_for_each(|()| order()));
-            Disk { orders, thread }
-        });
-        Writeback { disk, due: STEP }
+            let write = move || queue.iter().try_for_each(|()| order());
+            Ok(Disk { orders, thread: threads::start("that has the disk write", write)? })
+        };
+        Ok(Writeback { disk: order.map(start).transpose()?, due: STEP })
     }
 
     /// So many bytes are written by now.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use storecache::daemon::DaemonChoice;
 use storecache::privileged::protocol::StoreRequest;
-use storecache::privileged::{Brief, Guardian, Mandate};
+use storecache::privileged::{Brief, Guardian, Mandate, Ward};
 use storecache::store::StoreKind;
 use support::runs::{
     NIX, assert_same, attempt, picture, report, restore, root_half, run, save, staging,
@@ -552,12 +552,12 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
         mandate: Mandate::default(),
     };
     let mandate = store.mandate;
-    let staging = root.path().join("nix/store/.storecache-1");
-    let brief = Brief { store, mandate, mount: None, staging };
+    let ward = Ward { store, mandate, restores: true };
     let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
     let panicked = std::panic::catch_unwind(|| {
         let mut guardian = Guardian::wait_with(program).unwrap();
-        guardian.arm(&brief).unwrap();
+        guardian.watch(&ward).unwrap();
+        let _armed = guardian.arm(&Brief { mount: None }).unwrap();
         assert!(!started.exists());
         panic!("between stop and start");
     });

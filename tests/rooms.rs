@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 15] = [
+const ROOMS: [&str; 17] = [
     "action",
     "backend",
     "budget",
@@ -20,6 +20,8 @@ const ROOMS: [&str; 15] = [
     "report",
     "snapshot",
     "store",
+    "threads",
+    "undo",
     "writeback",
 ];
 

@@ -2,20 +2,22 @@
 
 mod inventory;
 mod quarantine;
+mod unfinished;
 
 use super::{
     Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Written,
 };
 use crate::key::Rung;
+use crate::undo::insist;
 use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tempfile::NamedTempFile;
+use unfinished::Unfinished;
 
 /// Ending of every entry's file: what it is to anybody else.
 const ENDING: &str = ".tar.zst";
@@ -114,22 +116,22 @@ impl Backend for Directory {
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
-        std::fs::create_dir_all(&self.path)
-            .with_context(|| format!("make {}", self.path.display()))?;
+        let making = || format!("make {}", self.path.display());
+        if !self.path.try_exists().with_context(making)? {
+            std::fs::create_dir_all(&self.path).with_context(making)?;
+        }
         let target = self.file_of(name)?;
-        if target.exists() {
+        let there = target.try_exists().with_context(|| target.display().to_string())?;
+        if there {
             bail!("{} is there already, and entries are never overwritten", target.display());
         }
         let context = || format!("write to {}", self.path.display());
-        let file = tempfile::Builder::new()
-            .prefix(".storecache-")
-            .tempfile_in(&self.path)
-            .with_context(context)?;
+        let file = Unfinished::create(&self.path).with_context(context)?;
         // Whatever the umask says.
-        file.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
-        let disk = file.as_file().try_clone().with_context(context)?;
+        file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        let disk = file.file().try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("write an entry to the disk");
-        let writeback = Writeback::start(self.sync.then_some(order));
+        let writeback = Writeback::start(self.sync.then_some(order))?;
         Ok(Box::new(Writer { file, name: name.clone(), target, size: 0, writeback }))
     }
 
@@ -182,8 +184,16 @@ impl ReadAt for FileReader {
     }
 }
 
+/// Removes what must not stay.
+fn remove(path: &Path) -> std::io::Result<()> {
+    insist(|| match std::fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    })
+}
+
 struct Writer {
-    file: NamedTempFile,
+    file: Unfinished,
     name: EntryName,
     target: PathBuf,
     size: u64,
@@ -192,14 +202,14 @@ struct Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = self.file.file().write(bytes)?;
         self.size += written as u64;
         self.writeback.written(self.size);
         Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+        self.file.file().flush()
     }
 }
 
@@ -210,14 +220,16 @@ impl EntryWriter for Writer {
         let ending = writeback.end();
         let wanted = ending.is_wanted();
         let sync = ending.wait().with_context(context)?;
-        file.persist_noclobber(&target)
-            .with_context(|| format!("put the entry at {}", target.display()))?;
+        file.call(&target).with_context(|| format!("put the entry at {}", target.display()))?;
         if wanted {
             // Its name too.
             let directory = target.parent().context("an entry is in a directory")?;
-            File::open(directory)
-                .and_then(|directory| directory.sync_all())
-                .with_context(context)?;
+            let synced = File::open(directory).and_then(|directory| directory.sync_all());
+            if let Err(e) = synced {
+                // What failed shall not be found.
+                let _ = remove(&target);
+                return Err(e).with_context(context);
+            }
         }
         Ok(Written { entry: Entry { name, size }, sync })
     }

@@ -1,18 +1,45 @@
 //! Names of entries: key, dot, generation.
 
 use anyhow::{Result, bail};
-use jiff::Timestamp;
-use jiff::civil::DateTime;
+use jiff::civil::{DateTime, date};
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use std::fmt;
 
-/// When an entry was begun, so written that names sort by time: `20261122T095523.123456Z`, UTC.
+/// When an entry was begun, so written that names sort by time: `20261122T095523.123456Z`, UTC. Where the clock
+/// went back it is later than that: the generations of a key go forward.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(String);
 
 impl Generation {
-    pub fn now() -> Self {
-        Self::at(Timestamp::now())
+    /// A clock that was never set tells a time of the last century, in which nobody looks for entries.
+    fn now() -> Self {
+        let first = date(2000, 1, 1).at(0, 0, 0, 0);
+        let first = TimeZone::UTC.to_timestamp(first).unwrap_or_default();
+        Self::at(Timestamp::now().max(first))
+    }
+
+    /// The next one of a key that has these already.
+    fn after<'a>(known: impl Iterator<Item = &'a Generation>) -> Self {
+        let newest = known.max().filter(|newest| **newest >= Self::now());
+        newest.map_or_else(Self::now, Self::next)
+    }
+
+    /// The one after this, by a microsecond; where the digits are no time, by one.
+    fn next(&self) -> Self {
+        let later = |time: Timestamp| time.checked_add(SignedDuration::from_micros(1)).ok();
+        if let Some(next) = self.time().and_then(later).map(Self::at).filter(|next| next > self) {
+            return next;
+        }
+        let mut text = self.0.clone().into_bytes();
+        for digit in text.iter_mut().rev().filter(|byte| byte.is_ascii_digit()) {
+            if *digit != b'9' {
+                *digit += 1;
+                break;
+            }
+            *digit = b'0';
+        }
+        Generation(String::from_utf8_lossy(&text).into_owned())
     }
 
     fn at(time: Timestamp) -> Self {
@@ -50,8 +77,17 @@ pub struct EntryName {
 }
 
 impl EntryName {
+    /// The next entry of a key of which these are known.
+    pub fn after(key: &str, known: &[EntryName]) -> Self {
+        let known = known.iter().filter(|name| name.key == key);
+        EntryName {
+            key: key.to_owned(),
+            generation: Generation::after(known.map(|it| &it.generation)),
+        }
+    }
+
     pub fn new(key: &str) -> Self {
-        EntryName { key: key.to_owned(), generation: Generation::now() }
+        Self::after(key, &[])
     }
 
     /// Parses what [`fmt::Display`] writes.
@@ -125,7 +161,19 @@ mod tests {
         assert!(at(1_700_000_000) < at(1_700_000_001));
         assert_eq!(at(0).to_string(), "19700101T000000.000000Z");
         assert_eq!(at(1_700_000_001).time(), Timestamp::from_second(1_700_000_001).ok());
+        assert_eq!(at(1_700_000_000).next().to_string(), "20231114T221320.000001Z");
         let odd = EntryName::parse("k.20261399T996199.123456Z").unwrap();
         assert_eq!(odd.generation.time(), None);
+        assert_eq!(odd.generation.next().to_string(), "20261399T996199.123457Z");
+    }
+
+    #[test]
+    fn the_next_generation_of_a_key_is_later_though_the_clock_went_back() {
+        let ahead = EntryName::parse("k.20991231T235959.999999Z").unwrap();
+        let next = EntryName::after("k", &[EntryName::new("k"), ahead.clone()]);
+        assert_eq!(next.to_string(), "k.21000101T000000.000000Z");
+        assert!(EntryName::after("other", &[ahead.clone()]).generation < ahead.generation);
+        let past = EntryName::parse("k.20010101T000000.000000Z").unwrap();
+        assert!(EntryName::after("k", &[past]).generation > Generation::at(Timestamp::UNIX_EPOCH));
     }
 }

@@ -1,5 +1,6 @@
 //! What calls a run off: signals, and in a job the end of standard input.
 
+use crate::threads;
 use anyhow::{Context, Result};
 use rustix::fs::{FileType, fstat};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -33,13 +34,13 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
 
 /// Sets the flag when whoever holds the other end of standard input closes it or dies. Only a pipe or
 /// a socket has another end; a file or `/dev/null` calls nothing off.
-pub fn when_input_closes(cancelled: &Arc<AtomicBool>) {
+pub fn when_input_closes(cancelled: &Arc<AtomicBool>) -> Result<()> {
     let kind = fstat(stdin()).map(|stat| FileType::from_raw_mode(stat.st_mode));
     if !matches!(kind, Ok(FileType::Fifo | FileType::Socket)) {
-        return;
+        return Ok(());
     }
     let cancelled = Arc::clone(cancelled);
-    std::thread::spawn(move || {
+    threads::start("that notices when the input closes", move || {
         let mut ignored = [0; 64];
         loop {
             match stdin().read(&mut ignored) {
@@ -49,7 +50,8 @@ pub fn when_input_closes(cancelled: &Arc<AtomicBool>) {
             }
         }
         cancelled.store(true, Ordering::Relaxed);
-    });
+    })?;
+    Ok(())
 }
 
 /// # Errors

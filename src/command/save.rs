@@ -159,7 +159,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     }
     progress.detail(|| format!("{} to pack", report::plural(items, "item")));
     progress.phase("pack", nar_bytes, Some(items));
-    let entry = EntryName::new(&key.text);
+    let entry = EntryName::after(&key.text, &seen);
     if options.dry_run {
         let out = std::io::sink();
         let out = SnapshotWriter::new(out, &head)?.signed_with(keys);

@@ -43,7 +43,7 @@ impl Session {
         outcome.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
         if output.in_job {
-            cancel::when_input_closes(&cancelled);
+            cancel::when_input_closes(&cancelled)?;
         }
         let mut request = lookup::store_request(store, kind);
         let mut root = RootHalf::start(&cancelled, &request)?;

@@ -1,6 +1,7 @@
 //! Daemons that the user stops and starts with commands of their own.
 
 use super::ProcessContext;
+use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use std::process::{Command, Stdio};
 
@@ -14,7 +15,9 @@ pub fn run(text: &str, run_as: Option<(u32, u32)>) -> Result<()> {
     }
     // The daemon that the command leaves behind must not keep our pipes open.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let status = command.status().with_context(|| format!("run {text:?}"))?;
+    // What did not begin can begin again.
+    let mut child = insist(|| command.spawn()).with_context(|| format!("run {text:?}"))?;
+    let status = child.wait().with_context(|| format!("run {text:?}"))?;
     if !status.success() {
         bail!("the command {text:?} failed: {status}");
     }

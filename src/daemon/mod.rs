@@ -23,11 +23,13 @@ pub use context::ProcessContext;
 pub use in_charge::{Found, Whereabouts, find};
 pub use mount::MountUnit;
 pub use process::listener;
+pub use procfs::parent as parent_of;
 pub use program::Replaced;
 pub use protocol::{Client, await_ready, nix_version};
 pub use shepherd::Shepherd;
 pub use systemd::{UnitState, states as unit_states};
 
+use crate::undo::insist;
 use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
@@ -97,12 +99,13 @@ impl Starter {
     }
 
     /// Starts the daemon unless it runs. Says nothing about whether it answers on `socket`, see
-    /// [`await_ready`].
+    /// [`await_ready`]. A call that fails is made again: without its daemon nobody can use a store.
     pub fn start(&self, socket: &Path) -> Result<()> {
         match self {
             Starter::Systemd { units } => systemd::start(units),
             Starter::Shepherd(recipe) => recipe.start(),
-            Starter::Process(recipe) => recipe.start(socket),
+            Starter::Process(recipe) => insist(|| recipe.start(socket)),
+            // Only the user knows what it means to run theirs twice.
             Starter::Command { start, run_as } => command::run(start, *run_as),
             Starter::None => Ok(()),
         }

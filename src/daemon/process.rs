@@ -25,6 +25,14 @@ use std::time::Duration;
 /// What a daemon in a container may have of its own. The mounts come last: they take away our /proc.
 const NAMESPACES: [&str; 5] = ["ipc", "uts", "net", "cgroup", "mnt"];
 
+/// A daemon of which this process sees nothing but the socket.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the daemon behind {0} runs in another container, so that it can not be stopped from here; restore \
+     there, or name commands that reach it with --daemon command"
+)]
+pub struct Elsewhere(String);
+
 /// The process that listens on a socket; nothing when nobody does. The kernel remembers who called
 /// `listen` (`man 7 unix`, `SO_PEERCRED`).
 pub fn listener(socket: &Path) -> Result<Option<u32>> {
@@ -40,11 +48,7 @@ pub fn listener(socket: &Path) -> Result<Option<u32>> {
     // Not through rustix: its type of a pid cannot be the 0 of a process that we cannot see.
     match nix::sys::socket::getsockopt(&stream, PeerCredentials)?.pid() {
         pid @ 1.. => Ok(u32::try_from(pid).ok()),
-        _ => bail!(
-            "the daemon behind {} runs in another container, so that it can not be stopped from \
-             here; restore there, or name commands that reach it with --daemon command",
-            socket.display()
-        ),
+        _ => Err(Elsewhere(socket.display().to_string()).into()),
     }
 }
 
@@ -191,12 +195,16 @@ impl Recipe {
         if !has_ended(&self.process, Duration::ZERO)? {
             return Ok(());
         }
-        // A listener that cannot be seen from here listens all the same.
-        let is_up = || !matches!(listener(socket), Ok(None));
+        let is_up = || match listener(socket) {
+            Ok(found) => Ok(found.is_some()),
+            // It listens all the same.
+            Err(e) if e.is::<Elsewhere>() => Ok(true),
+            Err(e) => Err(e),
+        };
         if let Some(supervisor) = &self.supervisor {
-            supervisor.await_start(&self.arguments, is_up);
+            supervisor.await_start(&self.arguments, || is_up().unwrap_or(false));
         }
-        if is_up() {
+        if is_up()? {
             return Ok(());
         }
         let about = || format!("start {}", self.program.display());

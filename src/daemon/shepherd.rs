@@ -7,6 +7,7 @@
 use super::process::Watched;
 use super::protocol::connect;
 use super::{ProcessContext, procfs};
+use crate::undo::insist;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
@@ -136,7 +137,8 @@ impl Shepherd {
                 .apply(&mut command);
         }
         let about = || format!("herd --socket {} {}", self.socket.display(), words.join(" "));
-        let mut child = command.spawn().map_err(|e| match e.kind() {
+        // A stopped daemon depends on it.
+        let mut child = insist(|| command.spawn()).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => anyhow!(
                 "the daemon is in the charge of a shepherd, and root finds no herd to talk to it; \
                  install shepherd for the whole system, or give the commands with --daemon command"
@@ -144,7 +146,7 @@ impl Shepherd {
             _ => anyhow!(e).context(about()),
         })?;
         // Its answers fit into a pipe, so that it can end before anybody reads them.
-        if let Some(herd) = Watched::find(child.id())?
+        if let Some(herd) = insist(|| Watched::find(child.id()))?
             && !herd.ends_within(self.patience)?
         {
             let _ = child.kill();

@@ -2,16 +2,21 @@
 
 use super::procfs;
 use super::program::{Program, Replaced};
+use crate::threads;
+use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long a service may take to stop before what is left of it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a systemctl that was killed is run again.
+const KILLED: usize = 3;
 
 /// Whether systemd is this machine's init (`man 3 sd_booted`).
 pub fn is_running() -> bool {
@@ -97,7 +102,8 @@ impl Stop {
     pub fn now(&self) -> Result<()> {
         std::thread::scope(|scope| {
             let (stopped, is_stopped) = bounded::<()>(0);
-            scope.spawn(move || {
+            // Without it the stop takes longer, and nothing else.
+            let _ = threads::start_in(scope, "that asks again", move || {
                 while is_stopped.recv_timeout(ASK_AGAIN) == Err(RecvTimeoutError::Timeout) {
                     self.services.iter().for_each(|service| ask_again(service));
                 }
@@ -264,12 +270,20 @@ fn show(units: &[String], properties: &str) -> Result<Vec<BTreeMap<String, Strin
 
 fn systemctl<'a>(verb: &str, words: impl IntoIterator<Item = &'a String>) -> Result<String> {
     let words: Vec<&String> = words.into_iter().collect();
-    let output = Command::new("systemctl")
-        .arg(verb)
-        .args(&words)
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("run systemctl {verb}"))?;
+    let ask = || {
+        let mut command = Command::new("systemctl");
+        command.arg(verb).args(&words).stdin(Stdio::null());
+        // Whatever is asked can be asked twice, and a stopped daemon depends on it.
+        insist(|| command.output()).with_context(|| format!("run systemctl {verb}"))
+    };
+    let mut output = ask()?;
+    for _ in 0..KILLED {
+        // Somebody killed it. What was asked may be done or not.
+        if output.status.signal().is_none() {
+            break;
+        }
+        output = ask()?;
+    }
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         let words: Vec<&str> = words.iter().map(|word| word.as_str()).collect();

@@ -3,6 +3,7 @@
 //! One `git cat-file --batch` answers for all contents. Nothing is written, and nothing is fetched.
 
 use super::tree::{Pattern, Tree};
+use crate::threads;
 use anyhow::{Context, Result, bail};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -192,7 +193,8 @@ impl Repository {
         let pipe = child.stdin.take();
         // Whoever wrote all of it before reading would wait for a git that waits to be read. It ends
         // with git; that git did not read everything shows in its exit code.
-        std::thread::spawn(move || pipe.map(|mut pipe| pipe.write_all(&input)));
+        let write = move || pipe.map(|mut pipe| pipe.write_all(&input));
+        threads::start("that asks git", write)?;
         Ok(child)
     }
 

@@ -1,7 +1,7 @@
 //! How a restore gets to write to a store that may be mounted read-only.
 
 use crate::daemon::MountUnit;
-use crate::store::{Layout, StaysReadOnly, aside, clean_stale, make_writable};
+use crate::store::{Layout, StaysReadOnly, aside, clean_up, make_writable};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -42,12 +42,12 @@ impl Access {
         }
     }
 
-    /// Removes what dead runs left, as far as that is possible now.
-    pub fn clean_stale(&self, layout: &Layout) -> Result<()> {
+    /// Undoes and removes what dead runs left, as far as that is possible now.
+    pub fn clean_up(&self, layout: &Layout) -> Result<()> {
         if let Access::Now = self {
-            clean_stale(&layout.store())?;
+            clean_up(layout, &layout.store())?;
         }
-        aside(layout).iter().try_for_each(|place| clean_stale(place))
+        aside(layout).iter().try_for_each(|place| clean_up(layout, place))
     }
 
     /// The unit that has to be stopped for the commit.

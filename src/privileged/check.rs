@@ -2,7 +2,7 @@
 
 use super::conversation::Conversation;
 use super::protocol::{Reply, Required, StoreRequest};
-use super::target::StoreTarget;
+use super::target::{StoreTarget, is_there};
 use crate::store::{Contents, ItemPattern, LiveDatabase, Rows, StoreKind};
 use anyhow::Result;
 
@@ -36,7 +36,7 @@ pub fn valid(talk: &Conversation, store: &StoreRequest) -> Result<()> {
         return talk.reply(&Reply::Valid(Vec::new()));
     }
     let layout = StoreTarget::new(store)?.layout;
-    let mut names: Vec<String> = match layout.database().exists() {
+    let mut names: Vec<String> = match is_there(&layout.database())? {
         true => {
             let valid = LiveDatabase::open(&layout)?.valid(&layout)?;
             valid.iter().map(ToString::to_string).collect()

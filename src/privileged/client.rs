@@ -7,18 +7,22 @@ use crate::budget::{Allowance, Held, Packing};
 use crate::report;
 use crate::snapshot::StoreFacts;
 use crate::store::{Layout, StoreKind};
+use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use std::fmt;
 use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// How the root half begins what it says where it cannot reply.
+pub const ROOT_SPEAKS: &str = "storecache privileged: ";
 /// Bytes that a pipe between the halves holds: as many as an ordinary user may ask for (`pipe.7`).
 const PIPE: usize = 1 << 20;
 /// How soon a signal is noticed while the root half is silent.
@@ -32,6 +36,30 @@ pub struct RootFailure {
     /// Outermost first.
     pub causes: Vec<String>,
     pub fault: Fault,
+}
+
+/// The root half, or the sudo in front of it, ended without a reply.
+#[derive(Debug, thiserror::Error)]
+struct Ended {
+    status: ExitStatus,
+    /// What it wrote to its error output.
+    text: String,
+}
+
+impl Ended {
+    fn is_of_sudo(&self) -> bool {
+        self.status.code() == Some(1) && !self.text.starts_with(ROOT_SPEAKS)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cause) = self.text.strip_prefix(ROOT_SPEAKS) {
+            return write!(f, "the root half did not start: {cause}");
+        }
+        write!(f, "the root half ended before it was done ({})", self.status)?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
+    }
 }
 
 /// Somebody called the run off.
@@ -108,25 +136,17 @@ impl RootHalf {
             // Frames pass in few pieces then. Whoever has many pipes already is refused, and does without.
             let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
         }
-        let output = child.stdout.take().context("the root half has no output")?;
-        let mut error_output = child.stderr.take().context("the root half has no error output")?;
-        let errors = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = error_output.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).trim().to_owned()
-        });
-        let (send, replies) = bounded(4);
         let memory = Allowance::of(Packing::on(1).in_flight);
-        let for_replies = memory.clone();
-        std::thread::spawn(move || {
-            let mut output = BufReader::with_capacity(1 << 16, output);
-            while let Some(message) = read_message(&mut output, &for_replies).transpose() {
-                let failed = message.is_err();
-                if send.send(message).is_err() || failed {
-                    return;
-                }
+        let heard = hear(&mut child, &memory);
+        let (errors, replies) = match heard {
+            Ok(heard) => heard,
+            Err(e) => {
+                // It ends with its input, before it has done anything.
+                drop((requests, child.stdout.take(), child.stderr.take()));
+                let _ = child.wait();
+                return Err(e);
             }
-        });
+        };
         let cancelled = Arc::clone(cancelled);
         let mut root =
             RootHalf { child, requests, replies, memory, errors: Some(errors), cancelled };
@@ -134,10 +154,14 @@ impl RootHalf {
         match greeted.and_then(|()| root.receive()) {
             Ok((Reply::Hello { protocol: PROTOCOL }, _)) => Ok(root),
             Ok(_) => bail!("the root half is another version of storecache"),
-            Err(e) if is_root || e.is::<RootFailure>() => Err(e),
-            Err(_) => {
-                let text = root.end();
-                let text = if text.is_empty() { "no reason given".into() } else { text };
+            Err(e) if is_root || e.is::<RootFailure>() || e.is::<Cancelled>() => Err(e),
+            Err(e) => {
+                // What sudo has against it, it says as a program of its own, with this code (`man 8 sudo`).
+                let text = match e.downcast_ref::<Ended>() {
+                    Some(ended) if ended.is_of_sudo() => &ended.text,
+                    _ => return Err(e),
+                };
+                let text = if text.is_empty() { "no reason given" } else { text };
                 bail!(
                     "the store belongs to root, and sudo refused: {text}; allow this user to run \
                      `{} privileged` without a password, or run as root",
@@ -168,10 +192,10 @@ impl RootHalf {
         self.check()?;
         let requests = self.requests.as_mut().context("the root half was told to end")?;
         match write_message(requests, request, payload) {
-            Err(error) if error.is::<std::io::Error>() => {
-                // It hung up; what it said before that is the cause.
+            Err(e) if e.is::<std::io::Error>() => {
+                // It hung up; what it said before that is the cause, or how it ended.
                 self.requests = None;
-                Err(self.last_words().unwrap_or(error))
+                Err(self.last_words().unwrap_or_else(|| self.ended()))
             }
             other => other,
         }
@@ -193,10 +217,7 @@ impl RootHalf {
                 Ok(message) => return failure_or(message?),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let text = self.end();
-                    let status = self.child.wait()?;
-                    let text = if text.is_empty() { String::new() } else { format!(": {text}") };
-                    bail!("the root half ended before it was done ({status}){text}");
+                    return Err(self.ended());
                 }
             }
         }
@@ -224,6 +245,15 @@ impl RootHalf {
         Ok(())
     }
 
+    /// The error that it ended, although nobody told it to.
+    fn ended(&mut self) -> anyhow::Error {
+        let text = self.end();
+        match self.child.wait().context("wait for the root half") {
+            Ok(status) => Ended { status, text }.into(),
+            Err(e) => e,
+        }
+    }
+
     /// Closes its input, lets it undo what it began, and gives back what it wrote to its error
     /// output.
     fn end(&mut self) -> String {
@@ -232,6 +262,31 @@ impl RootHalf {
         let _ = self.child.wait();
         self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default()
     }
+}
+
+/// What is written to its error output, once it has ended; and its replies as they come.
+type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>);
+
+fn hear(child: &mut Child, memory: &Allowance) -> Result<Heard> {
+    let output = child.stdout.take().context("the root half has no output")?;
+    let mut error_output = child.stderr.take().context("the root half has no error output")?;
+    let (send, replies) = bounded(4);
+    let memory = memory.clone();
+    threads::start("to hear replies", move || {
+        let mut output = BufReader::with_capacity(1 << 16, output);
+        while let Some(message) = read_message(&mut output, &memory).transpose() {
+            let failed = message.is_err();
+            if send.send(message).is_err() || failed {
+                return;
+            }
+        }
+    })?;
+    let errors = threads::start("to hear errors", move || {
+        let mut text = Vec::new();
+        let _ = error_output.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).trim().to_owned()
+    })?;
+    Ok((errors, replies))
 }
 
 fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {

@@ -13,6 +13,7 @@ use crate::store::{
     Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
     Staging, lock,
 };
+use crate::threads;
 use crate::writeback::Ending;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, fsync, statat};
@@ -40,7 +41,7 @@ pub struct Commit<'a> {
 
 impl Commit<'_> {
     /// Makes the staged items valid, with the daemon stopped meanwhile.
-    pub fn run(mut self, guardian: Guardian) -> Result<Restored> {
+    pub fn run(mut self, guardian: &mut Guardian) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
         // Until their items are valid, collectors pass over roots.
@@ -51,13 +52,12 @@ impl Commit<'_> {
 
         // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
         // the lock is released, the guardian starts the daemon, and last the roots go.
-        let mut guardian = guardian;
-        let charge = guardian.arm(&self.brief())?;
+        let mut armed = guardian.arm(&Brief { mount: self.access.mount_unit().cloned() })?;
         let durable = self.sync.is_wanted();
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 
         let stopped = Instant::now();
-        guardian.stop().context("stop the daemon")?;
+        armed.stop().context("stop the daemon")?;
         let (big_lock, skipped) = self.have_it_alone()?;
         let mount = self.access.mount_unit();
         mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;
@@ -68,7 +68,7 @@ impl Commit<'_> {
         let merge = Merge::begin(layout, &self.rows, durable, &|| self.talk.cancel.check())?;
         let (cancel, staging) = (&self.talk.cancel, &self.staging.directory);
         std::thread::scope(|scope| {
-            let placing = scope.spawn(|| {
+            let placing = threads::start_in(scope, "to place the items", || {
                 for name in &merge.added {
                     cancel.check()?;
                     placement.place(staging, &place, name.as_str())?;
@@ -79,7 +79,7 @@ impl Commit<'_> {
                 // there. It is not all of the file system that is waited for, as others write to it.
                 let names = if durable { fsync(&place) } else { Ok(()) };
                 names.context("write the names of the placed items to the disk")
-            });
+            })?;
             let inserted = merge.insert(layout, &self.rows);
             placing.join().unwrap_or_else(|_| bail!("placing the items panicked")).and(inserted)
         })?;
@@ -96,11 +96,12 @@ impl Commit<'_> {
         let commit_seconds = committing.elapsed().as_secs_f64();
 
         self.talk.enter(Phase::Daemon);
-        guardian.start().context("the items are valid, but the daemon did not start again")?;
-        let downtime_seconds = if charge.runs { stopped.elapsed().as_secs_f64() } else { 0.0 };
+        let charge = armed.charge.clone();
+        armed.start().context("the items are valid, but the daemon did not start again")?;
+        let downtime_seconds = if charge.runs() { stopped.elapsed().as_secs_f64() } else { 0.0 };
         self.talk.enter(Phase::Verify);
         let verifying = Instant::now();
-        if charge.runs {
+        if charge.runs() {
             self.verify_through_daemon(&added)?;
         }
         Ok(Restored {
@@ -127,15 +128,6 @@ impl Commit<'_> {
             Some(unit) => {
                 format!("{daemon}; {} was stopped with it, as mounting is not allowed", unit.name)
             }
-        }
-    }
-
-    fn brief(&self) -> Brief {
-        Brief {
-            store: self.target.request.clone(),
-            mandate: self.target.request.mandate,
-            mount: self.access.mount_unit().cloned(),
-            staging: self.staging.path().to_owned(),
         }
     }
 

@@ -6,6 +6,7 @@ use super::conversation::Conversation;
 use super::protocol::Reply;
 use crate::snapshot::{SnapshotError, Unpacked, nar_digest};
 use crate::store::{ItemName, SnapshotDatabase, parse_sha256};
+use crate::threads;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{RecvTimeoutError, unbounded};
 use std::collections::HashSet;
@@ -59,9 +60,9 @@ impl Hashes {
         };
         let (send, done) = unbounded();
         std::thread::scope(|scope| {
-            for _ in 0..threads.clamp(1, self.0.len().max(1)) {
+            let start = || {
                 let (send, next, mut go_on) = (send.clone(), &next, &go_on);
-                scope.spawn(move || {
+                threads::start_in(scope, "to hash items", move || {
                     while let Some((name, hash)) = self.0.get(next.fetch_add(1, Ordering::Relaxed))
                     {
                         let checked = check_item(staging, name, hash, &mut go_on);
@@ -70,8 +71,9 @@ impl Hashes {
                             return;
                         }
                     }
-                });
-            }
+                })
+            };
+            threads::some(threads.clamp(1, self.0.len().max(1)), start)?;
             drop(send);
             loop {
                 match done.recv_timeout(SIGN_OF_LIFE) {

@@ -3,6 +3,7 @@
 use super::capabilities::Stage;
 use super::protocol::{Phase, Reply, Request, read_message, write_message};
 use crate::budget::{Allowance, Held, Unpacking};
+use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -66,7 +67,7 @@ impl Conversation {
         let for_requests = memory.clone();
         let (send, requests) = bounded(2);
         let hung_up = Arc::clone(&cancel.hung_up);
-        std::thread::spawn(move || {
+        threads::start("to hear requests", move || {
             // Whoever finds a way in through here is in nothing.
             if let Err(e) = Stage::Listening.enter() {
                 let _ = send.send(Err(e));
@@ -83,7 +84,7 @@ impl Conversation {
                     return;
                 }
             }
-        });
+        })?;
         Ok(Conversation { requests, memory, cancel, phase: Cell::new(Phase::Plan) })
     }
 

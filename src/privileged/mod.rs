@@ -11,7 +11,8 @@
 //! - [`mandate`]: on whose behalf, and where that is as root
 //! - [`surroundings`], [`capabilities`], [`bounds`]: what it inherits, may do, and can be asked
 //! - [`examine`]: how a store and its daemon are, in part for the user's half too
-//! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
+//! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root
+//!   half
 
 mod access;
 mod bounds;
@@ -39,6 +40,6 @@ mod target;
 
 pub use capabilities::Stage;
 pub use fault::{Fault, OfBase};
-pub use guardian::{Brief, Charge, Guardian, guard};
+pub use guardian::{Armed, Brief, Charge, Guardian, Ward, guard};
 pub use mandate::Mandate;
 pub use serve::serve;

@@ -108,6 +108,8 @@ fn behind(
     layout: &Layout,
 ) -> Result<Vec<ItemName>> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs());
+    // Where the clock was set back, what was used last is later than now.
+    let now = inputs.iter().filter_map(|input| input.used).fold(now, u64::max);
     let roots = live_roots(layout)?;
     let candidate = |input: &PackInput| -> Result<Candidate> {
         let name = name_of(input)?;

@@ -87,7 +87,7 @@ pub fn restore(
     }
     let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, &request.memory)?);
     let places = staged.values().map(|staged| Arc::clone(&staged.place)).collect();
-    let mut writeback = writeback(places, request.sync);
+    let mut writeback = writeback(places, request.sync)?;
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
     let sync_seconds = writeback.end().wait()?.as_secs_f64();

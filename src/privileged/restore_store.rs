@@ -10,19 +10,21 @@ use super::content::Hashes;
 use super::conversation::Conversation;
 use super::fault::OfBase;
 use super::files::Files;
-use super::guardian::Guardian;
+use super::guardian::{Guardian, Ward};
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
-use super::target::{StoreTarget, check_space, directory, receive_frames, writeback};
+use super::target::{StoreTarget, check_space, directory, is_there, receive_frames, writeback};
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
-    Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
-    choose, lock, make_lock_file, of_snapshot, record_plan, system,
+    Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Refuge, Rows, SnapshotDatabase,
+    Staging, choose, lock, make_lock_file, of_snapshot, record_plan, system,
 };
+use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
+use std::path::Path;
 use std::sync::Arc;
 
 pub fn restore(
@@ -30,7 +32,7 @@ pub fn restore(
     store_request: &StoreRequest,
     request: &RestoreRequest,
     index: &[u8],
-    guardian: Guardian,
+    mut guardian: Guardian,
 ) -> Result<()> {
     talk.enter(Phase::Plan);
     let target = StoreTarget::new(store_request)?;
@@ -46,16 +48,17 @@ pub fn restore(
 
     let _run_lock = target.run_lock(&cancelled)?;
     let gc_lock = target.gc_lock(&cancelled)?;
-    access.clean_stale(layout)?;
+    guardian.watch(&Ward::of(&target, true))?;
+    access.clean_up(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
-    let live = layout.database().exists().then(|| LiveDatabase::open(layout)).transpose()?;
+    let live = is_there(&layout.database())?.then(|| LiveDatabase::open(layout)).transpose()?;
     let files = Files::new(index, base)?;
     let choice = plan(layout, &snapshot, live.as_ref(), &files)?;
     let frames = files.frames(&choice.wanted);
     let disk_bytes = files.items(&choice.wanted).map(|item| item.disk).sum();
     let inodes = files.items(&choice.wanted).map(|item| item.files).sum();
     let store = layout.store();
-    check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, inodes)?;
+    check_space(if is_there(&store)? { &store } else { &layout.root }, disk_bytes, inodes)?;
     let hashes =
         request.verify_content.then(|| Hashes::of(&snapshot, &choice.wanted)).transpose()?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
@@ -90,7 +93,7 @@ pub fn restore(
     let ids = (owner.uid, owner.gid);
     let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;
     let staged = Arc::new(directory(staging.path())?);
-    let mut writeback = writeback(vec![staged], request.sync);
+    let mut writeback = writeback(vec![staged], request.sync)?;
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
     let threads = request.memory.threads;
@@ -100,8 +103,22 @@ pub fn restore(
 
     let sync = writeback.end();
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
-    let restored = commit.run(guardian)?;
+    let restored = commit.run(&mut guardian)?;
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, content_seconds, ..restored }))
+}
+
+/// Makes a directory of the store's owner where none is.
+///
+/// # Errors
+/// When that fails, also when it cannot change hands. Then none is there: the next run would take it as
+/// it is.
+fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
+    if is_there(path)? {
+        return Ok(());
+    }
+    let context = || format!("make {}", path.display());
+    rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).with_context(context)?;
+    owner.take(path).inspect_err(|_| drop(insist(|| std::fs::remove_dir(path))))
 }
 
 /// Refuses what was made for another store.
@@ -151,10 +168,10 @@ fn receive_database(
     talk: &Conversation,
     layout: &Layout,
     index: &Index,
-) -> Result<(SnapshotDatabase, tempfile::TempDir)> {
+) -> Result<(SnapshotDatabase, Refuge)> {
     talk.reply(&Reply::NeedDatabase)?;
-    let directory = tempfile::Builder::new().prefix("storecache-").tempdir()?;
-    let path = directory.path().join("db.sqlite");
+    let place = Refuge::create()?;
+    let path = place.path().join("db.sqlite");
     let mut file = std::fs::File::create(&path)?;
     write_database(index, &mut file, |number| match talk.receive()? {
         (Request::Frame(FrameId { which: Which::Entry, number: sent }), bytes)
@@ -165,7 +182,7 @@ fn receive_database(
         _ => bail!("frame {number} of the database is next"),
     })?;
     let snapshot = SnapshotDatabase::open(&path, layout).map_err(of_snapshot)?;
-    Ok((snapshot, directory))
+    Ok((snapshot, place))
 }
 
 fn plan(
@@ -184,23 +201,16 @@ fn plan(
 /// Makes what an installer that was never used leaves out: the store directory and the database.
 fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     let layout = &target.layout;
-    if !layout.store().exists() {
-        rustix::fs::mkdir(layout.store(), Mode::from_raw_mode(0o1775))
-            .with_context(|| format!("make {}", layout.store().display()))?;
-        owner.take(&layout.store())?;
-    }
-    if layout.database().exists() {
+    make_directory(&layout.store(), 0o1775, owner)?;
+    if is_there(&layout.database())? {
         return Ok(());
     }
     if listener(&layout.socket())?.is_some() {
         // The daemon makes its own, exactly as it likes it.
         await_ready(&layout.socket(), &target.layout.probe(), target.daemon_patience)?;
     }
-    if !layout.database_dir().exists() {
-        rustix::fs::mkdir(layout.database_dir(), Mode::from_raw_mode(0o755))?;
-        owner.take(&layout.database_dir())?;
-    }
-    make_lock_file(&layout.big_lock(), owner)?;
+    make_directory(&layout.database_dir(), 0o755, owner)?;
+    make_lock_file(&layout.big_lock(), owner, &layout.state())?;
     let patience = target.lock_patience;
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
     let _big_lock = lock(&path, kind, LockMode::Exclusive, patience, &|| Ok(()))?;

@@ -6,10 +6,11 @@
 
 use super::capabilities::Stage;
 use super::conversation::Conversation;
+use super::guardian::{Guardian, Ward};
 use super::narrow::narrow;
 use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
-use super::target::{StoreTarget, directory, in_root};
+use super::target::{StoreTarget, directory, in_root, is_there};
 use crate::snapshot::{
     BaseItem, Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack,
 };
@@ -28,6 +29,8 @@ struct Source {
     inputs: Vec<PackInput>,
     /// Keeps collectors away.
     _gc_lock: Option<Lock>,
+    /// Removes the frozen copy if we die.
+    _guardian: Option<Guardian>,
 }
 
 impl Source {
@@ -93,11 +96,16 @@ fn growth(inputs: &[PackInput], known: &[KnownItem]) -> Result<Growth> {
     Ok(growth)
 }
 
-pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) -> Result<()> {
+pub fn save(
+    talk: &Conversation,
+    store: &StoreRequest,
+    request: &SaveRequest,
+    guardian: Option<Guardian>,
+) -> Result<()> {
     talk.enter(Phase::Freeze);
     let mut source = match store.kind {
         StoreKind::Plain => plain_source(store)?,
-        _ => store_source(talk, store)?,
+        _ => store_source(talk, store, guardian)?,
     };
     let left_out = source.leave_out(&request.leave_out);
     let narrowed = narrow(store, &mut source.inputs, source.frozen.as_mut(), request)?;
@@ -159,10 +167,14 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
     })
 }
 
-fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
+fn store_source(
+    talk: &Conversation,
+    store: &StoreRequest,
+    mut guardian: Option<Guardian>,
+) -> Result<Source> {
     let target = StoreTarget::new(store)?;
     let layout = &target.layout;
-    if !layout.database().exists() {
+    if !is_there(&layout.database())? {
         bail!(
             "the store has no database yet: {} is not there; put something into the store first",
             layout.database().display()
@@ -170,6 +182,8 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
     }
     let cancelled = || talk.cancel.check();
     let gc_lock = target.gc_lock(&cancelled)?;
+    let ward = Ward::of(&target, false);
+    guardian.as_mut().map_or(Ok(()), |guardian| guardian.watch(&ward))?;
     let frozen = freeze(layout)?;
     let base = Arc::new(directory(&layout.store())?);
     let inputs = frozen.items.iter().map(|item| PackInput {
@@ -189,6 +203,7 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         items_under: layout.items_under().to_owned(),
         frozen: Some(frozen),
         _gc_lock: Some(gc_lock),
+        _guardian: guardian,
     })
 }
 
@@ -227,5 +242,6 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
         items_under: String::new(),
         inputs,
         _gc_lock: None,
+        _guardian: None,
     })
 }

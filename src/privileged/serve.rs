@@ -1,6 +1,7 @@
 //! The root half: one conversation, from greeting to end.
 
 use super::capabilities::Stage;
+use super::client::ROOT_SPEAKS;
 use super::conversation::{Conversation, checked};
 use super::fault::Fault;
 use super::guardian::Guardian;
@@ -11,7 +12,7 @@ use super::survey::survey;
 use super::{check, examine, network, restore_plain, restore_store, save};
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
-use std::io::{BufReader, Stdin, stdin, stdout};
+use std::io::{BufReader, Stdin, Write, stderr, stdin, stdout};
 
 /// How much of a cause is told: some of them quote what they found.
 const CAUSE_LIMIT: usize = 8 << 10;
@@ -32,8 +33,11 @@ pub fn serve(everywhere: bool) -> u8 {
     let causes = e.chain().map(ToString::to_string).chain(rights);
     let causes = causes.map(shortened).collect();
     let fault = Fault::of(&e);
-    // Nobody may be there to hear it.
-    let _ = write_message(&mut stdout().lock(), &Reply::Failed { phase, causes, fault }, &[]);
+    let reply = Reply::Failed { phase, causes, fault };
+    if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
+        // Nobody may be there to hear it.
+        let _ = writeln!(stderr(), "{ROOT_SPEAKS}{e:#}");
+    }
     1
 }
 
@@ -96,8 +100,7 @@ fn converse(talk: &Conversation, store: &StoreRequest, guardian: Option<Guardian
     while let Some(message) = talk.receive_or_end()? {
         match message {
             (Request::Save(request), _) if guardian.is_some() => {
-                guardian = None;
-                save::save(talk, store, &request)?;
+                save::save(talk, store, &request, guardian.take().flatten())?;
             }
             (Request::Restore(request), index) if guardian.is_some() => {
                 let guardian = guardian.take().flatten();

@@ -11,6 +11,7 @@ use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs, syncfs};
 use rustix::io::Errno;
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,11 +40,11 @@ impl StoreTarget {
     /// # Errors
     /// When there is no store.
     pub fn new(request: &StoreRequest) -> Result<Self> {
-        if !request.root.is_dir() {
+        if !is_directory(&request.root)? {
             bail!("there is no directory {}", request.root.display());
         }
         let layout = Layout::of(request.kind, &request.root)?;
-        if !layout.state().is_dir() {
+        if !is_directory(&layout.state())? {
             bail!(
                 "no {} store found: there is no {}; install {} first, or name the file-system root \
                  of the store with --root DIR",
@@ -104,7 +105,7 @@ impl StoreTarget {
     /// Keeps collectors away.
     pub fn gc_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         let path = self.layout.gc_lock();
-        make_lock_file(&path, Owner::of(&self.layout)?)?;
+        make_lock_file(&path, Owner::of(&self.layout)?, &self.layout.state())?;
         let kind = self.layout.lock_kind;
         lock(&path, kind, LockMode::Shared, self.lock_patience, cancelled)
             .context("keep garbage collectors away; try again when the collection is done")
@@ -113,6 +114,22 @@ impl StoreTarget {
     /// Keeps other restores away.
     pub fn run_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         run_lock(&self.layout.state(), self.lock_patience, cancelled)
+    }
+}
+
+/// # Errors
+/// When nobody knows.
+pub fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("look for {}", path.display()))
+}
+
+/// # Errors
+/// When nobody knows.
+fn is_directory(path: &Path) -> Result<bool> {
+    match path.metadata() {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
     }
 }
 
@@ -190,7 +207,7 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
 
 /// Has the disk begin while a restore unpacks. `places` are open directories, one at least on each file
 /// system that it writes to.
-pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Writeback {
+pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
     let order = move || {
         let each = |place| syncfs(place).context("write what is staged to the disk");
         places.iter().try_for_each(each)

@@ -5,6 +5,7 @@ use super::clash::blamed_link;
 use super::member::Attributes;
 use super::place::{finish_file, last, open_parent, parent_of, set_attributes};
 use super::targets::{Targets, Wanted};
+use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat};
 use std::collections::HashMap;
@@ -70,7 +71,7 @@ impl Deferred {
 }
 
 /// Gives directories their attributes, once all is in them; on so many threads.
-pub fn finish_directories(targets: &Targets, threads: usize) -> Result<()> {
+pub fn finish_directories(targets: &Targets, wanted: usize) -> Result<()> {
     let items: Vec<&Wanted> = targets.all().collect();
     let next = AtomicUsize::new(0);
     let work = || {
@@ -80,7 +81,8 @@ pub fn finish_directories(targets: &Targets, threads: usize) -> Result<()> {
         anyhow::Ok(())
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let start = || threads::start_in(scope, "to finish directories", work);
+        let workers = threads::some(wanted, start)?;
         let panicked = |_| anyhow!("a thread that finishes directories panicked");
         workers.into_iter().try_for_each(|worker| worker.join().map_err(panicked)?)
     })

@@ -12,6 +12,7 @@ use super::sharing::{Shares, shared_files};
 use super::walk::{CONFINED, Fidelity, Found, walk};
 use super::{Continuation, DatabaseEntry, Digest, ItemEntry};
 use crate::budget::{Allowance, Claim, FRAME, LONG_FRAME, Packing};
+use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{Mode, OFlags, openat2};
@@ -110,16 +111,17 @@ pub fn pack(
 
     thread::scope(|scope| {
         let planning = (memory.clone(), jobs_in);
-        let planner =
-            scope.spawn(move || plan(database, inputs, options, &planning.0, &planning.1));
-        for _ in 0..threads {
+        let planner = threads::start_in(scope, "to plan frames", move || {
+            plan(database, inputs, options, &planning.0, &planning.1)
+        })?;
+        let workers = threads::some(threads, || {
             let (jobs, frames) = (jobs.clone(), frames_in.clone());
-            scope.spawn(move || work(options, &jobs, &frames));
-        }
+            threads::start_in(scope, "to pack", move || work(options, &jobs, &frames))
+        });
         // Only the workers hold these now, so that each side notices when the other has gone.
         drop((jobs, frames_in));
 
-        let written = deliver(&frames, sink);
+        let written = workers.and_then(|_| deliver(&frames, sink));
         drop(frames);
         memory.close();
         let planned = planner.join().map_err(|_| anyhow!("the planning thread panicked"))?;

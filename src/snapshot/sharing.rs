@@ -10,6 +10,7 @@ use super::frames::Content;
 use super::member::{Attributes, Kind, Member};
 use super::pack::PackInput;
 use super::walk::Found;
+use crate::threads;
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -147,7 +148,7 @@ type Linked = (Inode, Stamp, Name);
 type Inode = (u64, u64);
 
 /// Looks at all files of all items.
-fn linked_files(inputs: &[PackInput], threads: usize) -> Result<Vec<Linked>> {
+fn linked_files(inputs: &[PackInput], wanted: usize) -> Result<Vec<Linked>> {
     let next = AtomicUsize::new(0);
     let search = || -> Result<Vec<Linked>> {
         let mut search = Search { item: 0, found: Vec::new() };
@@ -158,7 +159,8 @@ fn linked_files(inputs: &[PackInput], threads: usize) -> Result<Vec<Linked>> {
         }
     };
     thread::scope(|scope| {
-        let searches: Vec<_> = (0..threads).map(|_| scope.spawn(search)).collect();
+        let start = || threads::start_in(scope, "to find what items share", search);
+        let searches = threads::some(wanted, start)?;
         let mut found = Vec::new();
         for search in searches {
             found.append(&mut search.join().map_err(|_| anyhow!("a searching thread panicked"))??);

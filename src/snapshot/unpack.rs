@@ -17,6 +17,7 @@ use super::targets::{Target, Targets, Wanted};
 use super::twins::{Twin, Twins};
 use super::{Index, SnapshotError, read_frame};
 use crate::budget::{Allowance, FRAME, Unpacking};
+use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{self, Mode, OFlags};
@@ -30,7 +31,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -90,15 +91,13 @@ impl Unpacker {
             bytes: AtomicU64::new(0),
             items_done: AtomicU64::new(0),
         });
-        let threads = memory.threads.max(1);
+        let wanted = memory.threads.max(1);
         // Whoever hands them over knows how much they may take.
-        let (frames, queue) = bounded::<Submitted>(threads + 1);
-        let workers = (0..threads)
-            .map(|_| {
-                let (shared, queue) = (Arc::clone(&shared), queue.clone());
-                thread::spawn(move || shared.work(&queue))
-            })
-            .collect();
+        let (frames, queue) = bounded::<Submitted>(wanted + 1);
+        let workers = threads::some(wanted, || {
+            let (shared, queue) = (Arc::clone(&shared), queue.clone());
+            threads::start("to unpack", move || shared.work(&queue))
+        })?;
         Ok(Unpacker { shared, frames: Some(frames), workers })
     }
 

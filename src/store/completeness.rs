@@ -49,7 +49,9 @@ pub struct Contents<'a> {
 impl<'a> Contents<'a> {
     /// Reads the live store as it is now. A store without a database is empty.
     pub fn read(layout: &'a Layout) -> Result<Self> {
-        let references = match layout.database().exists() {
+        let database = layout.database();
+        let there = database.try_exists().with_context(|| database.display().to_string())?;
+        let references = match there {
             true => LiveDatabase::open(layout)?.references(layout)?,
             false => HashMap::new(),
         };

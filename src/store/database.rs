@@ -2,7 +2,8 @@
 //!
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
-use super::{ItemName, Layout, Owner, References, StoreKind, ValidItem};
+use super::staging::Workshop;
+use super::{ItemName, Layout, Owner, References, Refuge, StoreKind, ValidItem};
 use anyhow::{Context, Result, anyhow, bail};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -16,10 +17,9 @@ use std::time::Duration;
 /// How long SQLite waits for another writer.
 pub(super) const BUSY: Duration = Duration::from_secs(60);
 
-/// A consistent copy of a live database. It has no name on disk any more: only this value keeps it.
+/// A consistent copy of a live database, in a place that goes with this value.
 pub struct Frozen {
-    /// Directory that held the copy, for reading it by name until this value goes.
-    place: tempfile::TempDir,
+    place: Refuge,
     pub directory: OwnedFd,
     pub file_name: String,
     /// Rows of `ValidPaths`, sorted by name.
@@ -66,9 +66,9 @@ impl Frozen {
 pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let live = layout.database();
     let connection = open_read_only(&live)?;
-    let directory = tempfile::Builder::new().prefix("storecache-").tempdir()?;
+    let place = Refuge::create()?;
     let file_name = "db.sqlite".to_owned();
-    let copy = directory.path().join(&file_name);
+    let copy = place.path().join(&file_name);
     let target = copy.to_str().context("the temporary directory is not UTF-8")?;
     connection
         .execute("VACUUM INTO ?1", [target])
@@ -83,8 +83,8 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     })?;
     let items = frozen.items()?;
     let migrations = frozen.migrations()?;
-    let handle = OwnedFd::from(std::fs::File::open(directory.path())?);
-    Ok(Frozen { place: directory, directory: handle, file_name, items, migrations })
+    let directory = place.handle().try_clone()?;
+    Ok(Frozen { place, directory, file_name, items, migrations })
 }
 
 /// Checks the live database page by page and reference by reference.
@@ -98,9 +98,21 @@ fn check_pages(connection: &Connection) -> Result<()> {
     let verdict: String =
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
+        if let Some(code) = unread(&verdict) {
+            bail!("SQLite cannot read the database: disk I/O error, code {code}");
+        }
         bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
     }
     Ok(())
+}
+
+/// The code of an error of the disk in what an integrity check has found: that is no damage.
+/// Source: SQLite `src/btree.c`, `checkTreePage`.
+fn unread(verdict: &str) -> Option<i32> {
+    let (_, code) = verdict.split_once("unable to get the page. error code=")?;
+    let digits = code.split(|c: char| !c.is_ascii_digit()).next()?;
+    // The lower byte is the kind of error (`https://sqlite.org/rescode.html`).
+    digits.parse().ok().filter(|code| code & 0xff == rusqlite::ffi::SQLITE_IOERR)
 }
 
 fn refers_nowhere(referrer: &ItemName) -> anyhow::Error {
@@ -115,13 +127,21 @@ impl LiveDatabase {
     /// The caller holds `big-lock` exclusively.
     pub fn create_if_missing(layout: &Layout, owner: Owner) -> Result<()> {
         let path = layout.database();
-        if path.exists() {
+        let context = || format!("make {}", path.display());
+        if path.try_exists().with_context(context)? {
             return Ok(());
         }
-        super::merge::create_empty(layout).with_context(|| format!("make {}", path.display()))?;
-        for file in [path.clone(), path.with_file_name("schema")] {
-            std::fs::set_permissions(&file, Permissions::from_mode(0o644))?;
+        // Nobody shall find one that is half made, or that its owner cannot write to.
+        let directory = layout.database_dir();
+        let place = Workshop::create(&layout.state()).with_context(context)?;
+        super::merge::create_empty(layout, place.path()).with_context(context)?;
+        for file in ["db.sqlite", "schema"].map(|name| place.path().join(name)) {
+            std::fs::set_permissions(&file, Permissions::from_mode(0o644)).with_context(context)?;
             owner.take(&file)?;
+        }
+        for name in ["schema", "db.sqlite"] {
+            // The database last: without one, the number is of nothing, and as it will be.
+            std::fs::rename(place.path().join(name), directory.join(name)).with_context(context)?;
         }
         Ok(())
     }

@@ -6,10 +6,11 @@
 //! an open file description are not, and conflict with them all the same (`man 2 fcntl`).
 
 use super::Owner;
+use super::staging::Workshop;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -143,12 +144,24 @@ pub fn held_by(path: &Path, kind: LockKind) -> Result<Option<Vec<Holder>>> {
 
 /// Makes the lock file of a store that was never collected, as its owner would: made by root for
 /// root, it would lock a store's own user out.
-pub fn make_lock_file(path: &Path, owner: Owner) -> Result<()> {
-    if !path.exists() {
-        open(path).with_context(|| format!("make {}", path.display()))?;
-        owner.take(path)?;
+///
+/// # Errors
+/// When it cannot be made. It is there with its owner or not at all: what the owner cannot open would keep
+/// everybody from collecting from then on.
+pub fn make_lock_file(path: &Path, owner: Owner, state: &Path) -> Result<()> {
+    let context = || format!("make {}", path.display());
+    if path.try_exists().with_context(context)? {
+        return Ok(());
     }
-    Ok(())
+    let workshop = Workshop::create(state).with_context(context)?;
+    let new = workshop.path().join("lock");
+    open(&new).with_context(context)?;
+    owner.take(&new)?;
+    match renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE) {
+        // Somebody else was faster.
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(e).with_context(context),
+    }
 }
 
 fn open(path: &Path) -> std::io::Result<File> {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often a cancelled run is noticed while somebody else writes.
@@ -297,13 +298,12 @@ fn empty_database(kind: StoreKind) -> String {
     [VALID_PATHS, columns, OTHER_TABLES, tables].concat()
 }
 
-/// Makes an empty database with the `schema` file that goes with it, where there is none.
-pub(super) fn create_empty(layout: &Layout) -> Result<()> {
-    let database = layout.database();
-    let connection = Connection::open(&database)?;
+/// Makes an empty database with the `schema` file that goes with it, in `directory`.
+pub(super) fn create_empty(layout: &Layout, directory: &Path) -> Result<()> {
+    let connection = Connection::open(directory.join("db.sqlite"))?;
     connection.execute_batch(&empty_database(layout.kind))?;
     connection.close().map_err(|(_, e)| e)?;
     // Without a newline: the daemon takes "10\n" for damage.
-    std::fs::write(database.with_file_name("schema"), layout.schema.to_string())?;
+    std::fs::write(directory.join("schema"), layout.schema.to_string())?;
     Ok(())
 }

@@ -19,6 +19,7 @@ mod person;
 mod placement;
 mod profiles;
 mod recovery;
+mod refuge;
 mod roots;
 mod selection;
 mod staging;
@@ -42,10 +43,9 @@ pub use owner::{Owner, strangers};
 pub use person::{Person, is_plain_name, make_shortcut};
 pub use placement::Placement;
 pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
-pub use recovery::{record_plan, recover};
+pub use recovery::{clean_up, record_plan, undo};
+pub use refuge::{Refuge, clean_refuges};
 pub use roots::{Roots, live_roots};
 pub use selection::{Candidate, beyond, closures_of};
-pub use staging::{
-    Staging, aside, clean_stale, left_by_dead_runs, remove as remove_staging, staging_now,
-};
+pub use staging::{Staging, aside, clean_stale, left_by_dead_runs, remove as remove_staging};
 pub use writable::{StaysReadOnly, is_read_only, make_writable};

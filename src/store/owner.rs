@@ -17,7 +17,8 @@ impl Owner {
     /// there is no database yet.
     pub fn of(layout: &Layout) -> Result<Self> {
         let database = layout.database_dir();
-        let place = if database.exists() { database } else { layout.state() };
+        let there = database.try_exists().with_context(|| database.display().to_string())?;
+        let place = if there { database } else { layout.state() };
         let metadata = std::fs::metadata(&place).with_context(|| place.display().to_string())?;
         Ok(Owner { uid: metadata.uid(), gid: metadata.gid() })
     }

@@ -1,5 +1,6 @@
 //! Placing staged items by rename, and taking them back.
 
+use crate::undo::insist;
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, chmodat, renameat_with, statat};
 use rustix::io::Errno;
@@ -53,7 +54,7 @@ impl Drop for Placement {
                 if moved.exchanged { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
             let name = moved.name.as_str();
             // Nothing is valid yet: an item that cannot be moved back is garbage to the daemon.
-            let _ = rename(&moved.place, &moved.staging, name, flags);
+            let _ = insist(|| rename(&moved.place, &moved.staging, name, flags));
         }
     }
 }

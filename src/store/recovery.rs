@@ -1,37 +1,84 @@
-//! Undoing the commit of a run that was killed in the middle of it.
+//! Undoing what runs have left that were killed.
+//!
+//! Their staging has the list of what they were about to place, so whoever finds it knows what lies in the
+//! store without a row, and which roots lead nowhere.
 
 use super::placement::rename;
-use super::{ItemName, Layout, LiveDatabase};
+use super::staging::{remove, remove_file, stale};
+use super::{ItemName, Layout, LiveDatabase, LockMode, lock};
+use crate::undo::insist;
 use anyhow::{Context, Result};
 use rustix::fs::RenameFlags;
+use rustix::io::Errno;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
-/// List of the items that a commit is about to place, in its staging directory. No item can be
+/// List of the items that a commit is about to root and place, in its staging directory. No item can be
 /// called that.
 const PLAN: &str = ".placing";
+/// How long users of the database are waited for. Whoever has it open longer may be making an item that a
+/// dead run has placed.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Writes the list. Call it before the first item is placed.
+/// Writes the list. Call it before the first item is rooted or placed.
 pub fn record_plan(staging: &Path, items: &[ItemName]) -> Result<()> {
     let names: String = items.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
     std::fs::write(staging.join(PLAN), names).context("record what is about to be placed")
 }
 
-/// Moves items that were placed but never became valid back into `staging`, and removes their
-/// roots. The caller knows that the run is dead and that the daemon is stopped.
-pub fn recover(layout: &Layout, staging: &Path) -> Result<()> {
+/// Undoes what dead runs left in `parent`, and removes it. The caller holds the lock that every run holds,
+/// and may write to the store.
+///
+/// What cannot be undone now, as somebody uses the database, is left for the next run.
+pub fn clean_up(layout: &Layout, parent: &Path) -> Result<()> {
+    for staging in stale(parent)? {
+        let context = || format!("remove {}, left by a dead run", staging.display());
+        if undo_one(layout, &staging)? {
+            remove(&staging).with_context(context)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same, without the removal of what may be much.
+pub fn undo(layout: &Layout, parent: &Path) -> Result<()> {
+    stale(parent)?.iter().try_for_each(|staging| undo_one(layout, staging).map(drop))
+}
+
+/// Moves items that were placed but never became valid back into `staging`, and removes their roots; whether
+/// all of them could be moved.
+fn undo_one(layout: &Layout, staging: &Path) -> Result<bool> {
     let names = match std::fs::read_to_string(staging.join(PLAN)) {
         Ok(names) => names,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
         Err(e) => return Err(e).context("read what a dead run was about to place"),
     };
+    if !layout.database().try_exists().context("look for the database")? {
+        return Ok(true);
+    }
+    // With the lock nobody is making one of these items.
+    let (path, kind) = (layout.big_lock(), layout.lock_kind);
+    let alone = lock(&path, kind, LockMode::Exclusive, PATIENCE, &|| Ok(())).ok();
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
     let [store, staged] = [layout.store().as_path(), staging].map(File::open);
     let (store, staged) = (store.context("open the store")?, staged.context("open staging")?);
+    let mut all = true;
     for name in names.lines().filter_map(ItemName::parse).filter(|name| !valid.contains(name)) {
-        // Fails where the item was never placed, which is as good.
-        let _ = rename(&store, &staged, name.as_str(), RenameFlags::NOREPLACE);
-        let _ = std::fs::remove_file(layout.roots().join(name.as_str()));
+        let _ = remove_file(&layout.roots().join(name.as_str()));
+        if alone.is_some() {
+            let _ =
+                insist(|| match rename(&store, &staged, name.as_str(), RenameFlags::NOREPLACE) {
+                    // It was never placed, which is as good.
+                    Err(Errno::NOENT) => Ok(()),
+                    other => other,
+                });
+        } else if layout.store().join(name.as_str()).symlink_metadata().is_ok() {
+            all = false;
+        }
     }
-    Ok(())
+    // If it is empty now.
+    let _ = std::fs::remove_dir(layout.roots());
+    Ok(all)
 }

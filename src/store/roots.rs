@@ -4,6 +4,7 @@
 //! would not do: the collector removes those whose target is gone.
 
 use super::{ItemName, Layout, Owner};
+use crate::undo::insist;
 use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -71,8 +72,8 @@ impl Roots {
                 .mode(0o755)
                 .create(missing)
                 .with_context(|| missing.display().to_string())?;
-            owner.take(missing)?;
             self.added.push(missing.clone());
+            owner.take(missing)?;
         }
         for item in items {
             let link = directory.join(item.as_str());
@@ -100,7 +101,10 @@ impl Roots {
 impl Drop for Roots {
     fn drop(&mut self) {
         for path in self.added.drain(..).rev() {
-            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
+            let _ = insist(|| match std::fs::remove_file(&path) {
+                Err(e) if e.kind() == ErrorKind::IsADirectory => std::fs::remove_dir(&path),
+                other => other,
+            });
         }
     }
 }

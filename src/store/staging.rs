@@ -6,11 +6,12 @@
 //! the store, it lies aside, in a directory that no collector reads.
 
 use super::Layout;
+use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
 use std::fs::DirEntry;
 use std::fs::Permissions;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ pub struct Staging {
 impl Staging {
     /// Makes a staging directory in `parent`.
     pub fn create(parent: &Path) -> Result<Self> {
-        let path = parent.join(format!("{PREFIX}{}", std::process::id()));
+        let path = free(parent);
         mkdir(&path, Mode::RWXU)
             .with_context(|| format!("make the staging directory {}", path.display()))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -36,7 +37,7 @@ impl Staging {
         match directory {
             Ok(directory) => Ok(Staging { path, directory: Arc::new(directory) }),
             Err(e) => {
-                let _ = std::fs::remove_dir(&path);
+                let _ = insist(|| std::fs::remove_dir(&path));
                 Err(e)
             }
         }
@@ -72,20 +73,40 @@ impl Drop for Staging {
     }
 }
 
-/// Removes a staging directory with all that is in it. Items are read-only, and who is not root has to
-/// change that first.
-pub fn remove(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            std::fs::remove_dir_all(path)
-        }
-        other => other,
+/// A directory for what is made in several steps and moved to its place as a whole. It goes with its value,
+/// or with the next run.
+pub(super) struct Workshop(tempfile::TempDir);
+
+impl Workshop {
+    pub fn create(state: &Path) -> Result<Self, Error> {
+        tempfile::Builder::new().prefix(PREFIX).tempdir_in(state).map(Workshop)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let _ = remove(self.0.path());
+    }
+}
+
+/// Removes a directory with all its content, if it is there. Items are read-only, and who is not root has
+/// to change that first.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    insist(|| match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            unless_gone(std::fs::remove_dir_all(path))
+        }
+        other => unless_gone(other),
+    })
+}
+
 /// Lets its owner remove what is in a directory.
-fn open_up(directory: &Path) -> std::io::Result<()> {
+fn open_up(directory: &Path) -> Result<(), Error> {
     std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
@@ -96,11 +117,22 @@ fn open_up(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where a staging directory is now that was at `path` when it was made; it may have stepped aside.
-pub fn staging_now(layout: &Layout, path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default();
-    let moved = aside(layout).map(|place| place.join(name));
-    moved.into_iter().find(|moved| moved.exists()).unwrap_or_else(|| path.to_owned())
+/// Removes a file, if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
+    insist(|| unless_gone(std::fs::remove_file(path)))
+}
+
+fn unless_gone(removed: Result<(), Error>) -> Result<(), Error> {
+    removed.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
+}
+
+/// A name in `parent` that is not taken: one of a dead run may have to stay for now, and may be of a process
+/// with our number.
+fn free(parent: &Path) -> PathBuf {
+    let number = std::process::id();
+    let first = parent.join(format!("{PREFIX}{number}"));
+    let more = (2..).map(|it| parent.join(format!("{PREFIX}{number}-{it}")));
+    [first.clone()].into_iter().chain(more).find(|path| !path.exists()).unwrap_or(first)
 }
 
 /// Where staging may lie that no collector reads; the first is on one mount with a store that has none
@@ -133,18 +165,25 @@ fn is_staging(entry: &DirEntry) -> bool {
 
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
+    for path in stale(parent)? {
+        remove(&path).with_context(|| format!("remove {}, left by a dead run", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The staging directories in `parent`.
+pub(super) fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| parent.display().to_string()),
     };
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
         if is_staging(&entry) {
-            let path = entry.path();
-            remove(&path)
-                .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
+            found.push(entry.path());
         }
     }
-    Ok(())
+    Ok(found)
 }

@@ -31,7 +31,8 @@ pub struct StaysReadOnly {
 /// Whether nobody may write to `store`, which may not be there yet.
 pub fn is_read_only(store: &Path) -> Result<bool> {
     let context = || store.display().to_string();
-    Ok(store.exists() && read_only(&statvfs(store).with_context(context)?))
+    Ok(store.try_exists().with_context(context)?
+        && read_only(&statvfs(store).with_context(context)?))
 }
 
 /// Makes `store` writable for this thread and those that it starts from now on, if it is mounted

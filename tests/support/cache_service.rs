@@ -74,6 +74,16 @@ pub enum Fault {
     Flip,
     /// Done a little later than what comes after it.
     Slow,
+    /// Nothing goes wrong.
+    Nothing,
+    /// As if somebody on the way had sent the request twice.
+    Twice,
+    /// The answer comes a second time, where the next one is expected.
+    AnsweredTwice,
+    /// The body comes in small pieces with pauses: slow, but never silent.
+    Drips,
+    /// A byte of the body is another one.
+    Flipped,
     /// No URL that was given out so far is valid any more.
     Expire,
     /// All entries are deleted, as when the cache is full.
@@ -390,6 +400,9 @@ impl Shared {
             _ => {}
         }
         let mut answer = self.answer(request, place);
+        if fault == Some(Fault::Twice) {
+            answer = self.answer(request, place);
+        }
         let body = Arc::clone(&answer.body);
         let range = answer.range.clone().unwrap_or(0..body.len());
         let half = &body[range.start..range.start + range.len() / 2];
@@ -412,6 +425,20 @@ impl Shared {
                 write_head(connection, &answer, range.len())?;
                 (&*connection).write_all(half).ok()?;
                 return None;
+            }
+            Some(Fault::Drips) => {
+                write_head(connection, &answer, range.len())?;
+                for piece in body[range.clone()].chunks(range.len().div_ceil(20).max(1)) {
+                    (&*connection).write_all(piece).ok()?;
+                    thread::sleep(Duration::from_millis(25));
+                }
+                return Some(());
+            }
+            Some(Fault::AnsweredTwice) => send(connection, request, &answer)?,
+            Some(Fault::Flipped) if !range.is_empty() => {
+                let mut other = body.to_vec();
+                other[range.start + range.len() / 2] ^= 1;
+                answer.body = Arc::new(other);
             }
             Some(Fault::WholeBody) if answer.range.is_some() => {
                 (answer.status, answer.range) = (200, None);

@@ -1,7 +1,7 @@
 //! The nix-daemon or guix-daemon of a world.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::cache::Role;
-use super::flavour::Flavour;
+use super::flavour::{Flavour, Tree};
 use super::world::{World, give_to_owner, pristine};
 use super::{poll, procfs};
 
@@ -211,6 +211,13 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
     /// daemon is stopped for it, and started again if it was up.
     #[track_caller]
     pub fn wipe_store(&self) {
+        self.refill_store(|tree| pristine(self.role(), tree));
+    }
+
+    /// Makes store and state copies of what `source` has for each of their trees. The daemon is stopped
+    /// for it, and started again if it was up.
+    #[track_caller]
+    pub fn refill_store(&self, source: impl Fn(Tree) -> PathBuf) {
         let was_up = self.daemon_pid().is_some();
         self.stop_daemon();
         self.wait_until_idle();
@@ -221,7 +228,7 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
             let mut find = Command::new("find");
             find.arg(&here).args(["-mindepth", "1", "-not", "-path"]).arg(&store).arg("-delete");
             let mut copy = Command::new("cp");
-            copy.arg("-a").arg(pristine(self.role(), tree).join(".")).arg(&here);
+            copy.arg("-a").arg(source(tree).join(".")).arg(&here);
             for mut command in [find, copy] {
                 let status = command.status().unwrap();
                 assert!(status.success(), "cannot wipe {}", here.display());

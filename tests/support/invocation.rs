@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::injector::Injector;
 use super::{poll, procfs, world::World};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,6 +29,7 @@ pub struct Invocation<'w> {
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
     patience: Duration,
+    injector: Option<Injector>,
 }
 
 impl<'w> Invocation<'w> {
@@ -43,6 +45,7 @@ impl<'w> Invocation<'w> {
             environment: Vec::new(),
             input: Vec::new(),
             patience: PATIENCE,
+            injector: None,
         }
     }
 
@@ -76,6 +79,12 @@ impl<'w> Invocation<'w> {
     /// The time after which the command counts as hung and the test fails.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Its system calls are seen by `injector`, and fail as that wants.
+    pub fn under(mut self, injector: &Injector) -> Self {
+        self.injector = Some(injector.clone());
         self
     }
 
@@ -123,6 +132,9 @@ impl<'w> Invocation<'w> {
             command.args(["setpriv", "--reuid", user, "--regid", user, "--init-groups"]);
         }
         command.args(&self.words);
+        if let Some(injector) = &self.injector {
+            injector.attach(&mut command);
+        }
         command
     }
 }

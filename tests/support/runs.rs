@@ -104,7 +104,9 @@ pub fn leftovers(world: &World) -> Vec<String> {
     for pid in procfs::companions(world.init()) {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let program = Path::new(command.split('\0').next().unwrap_or_default());
-        if program.file_name().is_some_and(|name| name == "storecache" || name == "sudo") {
+        if program.file_name().is_some_and(|name| {
+            name == "storecache" || name == "storecache-guardian" || name == "sudo"
+        }) {
             found.push(command.replace('\0', " "));
         }
     }

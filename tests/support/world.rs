@@ -343,7 +343,7 @@ pub(super) fn give_to_owner(role: Role, tree: &Path) {
 
 /// The program under test. STORECACHE_TEST_BINARY puts another build in its place, such as the
 /// one to be released.
-fn binary() -> PathBuf {
+pub(super) fn binary() -> PathBuf {
     env::var_os("STORECACHE_TEST_BINARY")
         .map_or(env!("CARGO_BIN_EXE_storecache").into(), PathBuf::from)
 }

@@ -7,6 +7,7 @@
 //! No error and no description holds the token or a URL.
 
 mod access;
+mod engine;
 mod line;
 mod reader;
 mod refusal;
@@ -328,7 +329,7 @@ impl Backend for GitHub {
         while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {
             // By ourselves, it seems, and the URL went with the answer that was lost.
             lost += 1;
-            name = EntryName::new(&name.key);
+            name = EntryName::after(&name.key, &[name.clone()]);
             reserved = reserve(&name)?;
         }
         match reserved {

@@ -1,7 +1,8 @@
 //! Requests: connections, stall clocks, and how often and when a request is made again.
 
+use super::engine::{Engine, Names};
 use super::secret::{Secret, redacted};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
@@ -96,7 +97,7 @@ pub struct Whole {
 
 /// Connections of one backend.
 pub struct Wire {
-    runtime: Option<Runtime>,
+    engine: Engine,
     service: Client,
     blobs: Client,
     /// Opens a new connection for every request.
@@ -113,16 +114,13 @@ impl Wire {
     pub fn new(token: Secret, patience: Patience) -> Result<Self> {
         // Somebody else in this process may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .context("start the network threads")?;
+        let engine = Engine::start()?;
         let client = |change: fn(ClientBuilder) -> ClientBuilder| {
             let builder = || {
                 let builder = Client::builder()
                     .user_agent(concat!("storecache/", env!("CARGO_PKG_VERSION")))
                     .connect_timeout(patience.stall)
+                    .dns_resolver(Names)
                     .http1_only();
                 change(builder)
             };
@@ -131,7 +129,7 @@ impl Wire {
             client.map_err(|e| anyhow!("set up the network: {}", told(&e)))
         };
         Ok(Wire {
-            runtime: Some(runtime),
+            engine,
             service: client(|builder| builder.redirect(Policy::none()))?,
             blobs: client(|builder| builder.redirect(Policy::limited(5)))?,
             fresh: client(|builder| {
@@ -150,7 +148,7 @@ impl Wire {
     }
 
     pub fn runtime(&self) -> &Runtime {
-        self.runtime.as_ref().expect("only drop takes it")
+        self.engine.runtime()
     }
 
     /// Waits for something of the network, unless the run is called off meanwhile.
@@ -294,15 +292,6 @@ impl Wire {
                 let seconds = self.patience.stall.as_secs_f64();
                 Err(Fault::passing(format!("not a byte came for {seconds} s")))
             }
-        }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        // Not waiting for a look-up of a host name that hangs.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
         }
     }
 }

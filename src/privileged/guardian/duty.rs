@@ -1,0 +1,240 @@
+//! What a guardian does, and its deputy: orders, and what is to be done when the root half is dead.
+
+use super::words::{Answer, Brief, Charge, END, Post, START, STOP, Stopped};
+use crate::daemon::{Daemon, Found, MountUnit, Starter, Stopper, await_ready, listener, parent_of};
+use crate::privileged::surroundings::settle;
+use crate::privileged::target::{StoreTarget, run_lock};
+use crate::store::{Layout, aside, clean_refuges, clean_up, make_writable, undo};
+use crate::threads;
+use crate::undo::insist;
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io::{Write, stdin, stdout};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long another run may keep a dead run's commit from being undone before the daemon starts in any case.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
+/// What sudo and its like leave in the environment of what they start.
+const STARTED_BY_HAND: [&str; 4] = ["SUDO_COMMAND", "SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
+
+/// Serves the root half on standard input and output. Gives back the exit code.
+pub fn guard() -> u8 {
+    // It takes the root half at its word, and so only one of ours.
+    let by_hand = STARTED_BY_HAND.iter().find(|name| std::env::var_os(name).is_some());
+    if let Some(name) = by_hand {
+        return tell(Err(anyhow!("{name} is set: a guardian is started by the root half alone")));
+    }
+    if let Err(e) = settle() {
+        return tell(Err(e));
+    }
+    // What it runs for a user is not to make files for all the world.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    let mut lines = stdin().lines();
+    // Nothing once the root half is dead.
+    let mut next_line = || lines.next().and_then(Result::ok);
+
+    let duty = match next_line() {
+        // Nothing was changed, and nobody needs it.
+        None => return 0,
+        Some(line) if line == END => return 0,
+        Some(line) => Duty::take(&line),
+    };
+    match duty {
+        Ok(duty) => {
+            tell(Ok(()));
+            duty.serve(&mut next_line)
+        }
+        Err(e) => tell(Err(e)),
+    }
+}
+
+/// What one of the two has been told to watch over.
+struct Duty {
+    target: StoreTarget,
+    restores: bool,
+    deputy: bool,
+    /// The other of the two, if it lives.
+    other: Option<OwnedFd>,
+}
+
+/// A daemon, and all that it takes to start it again.
+struct Known {
+    stopped: Stopped,
+    starter: Starter,
+}
+
+impl Duty {
+    fn take(line: &str) -> Result<Self> {
+        let Post { mut ward, deputy, other } =
+            serde_json::from_str(line).context("the ward does not parse")?;
+        ward.store.mandate = ward.mandate;
+        let target = StoreTarget::new(&ward.store)?;
+        // Both have been started by the root half; there is nobody else to be waited for, or ended.
+        let parent =
+            rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+        let is_other = parent.is_some() && parent_of(other) == parent;
+        let pid = i32::try_from(other).ok().and_then(Pid::from_raw).filter(|_| is_other);
+        let other = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Ok(Duty { target, restores: ward.restores, deputy, other })
+    }
+
+    /// Does what it is told, until there is nothing more to do.
+    fn serve(&self, next_line: &mut dyn FnMut() -> Option<String>) -> u8 {
+        while let Some(line) = next_line() {
+            if line == END {
+                return 0;
+            }
+            let (known, charge) = match self.find(&line) {
+                Ok(found) => found,
+                Err(e) => {
+                    tell(Err(e));
+                    continue;
+                }
+            };
+            match Stopper::prepare(&known.stopped.daemon).context("prepare to stop the daemon") {
+                Ok(stopper) => {
+                    answer(&Answer::Ready(charge));
+                    return self.serve_armed(&known, &stopper, next_line);
+                }
+                Err(e) => _ = tell(Err(e)),
+            }
+        }
+        self.put_right(None)
+    }
+
+    fn serve_armed(
+        &self,
+        known: &Known,
+        stopper: &Stopper,
+        next_line: &mut dyn FnMut() -> Option<String>,
+    ) -> u8 {
+        let mut started = false;
+        while let Some(line) = next_line() {
+            match line.as_str() {
+                END => return 0,
+                STOP => _ = tell(stopper.stop(self.target.daemon_patience)),
+                START => {
+                    started = true;
+                    tell(self.start(known));
+                }
+                _ => _ = tell(Err(anyhow!("the daemon is known already"))),
+            }
+        }
+        self.put_right(Some(known).filter(|_| !started))
+    }
+
+    /// Finds the daemon, and gathers what a start takes.
+    fn find(&self, brief: &str) -> Result<(Known, Charge)> {
+        let brief: Brief = serde_json::from_str(brief).context("the brief does not parse")?;
+        let Found { daemon, why, mut warnings } = self.target.daemon()?;
+        if let Some(replaced) = daemon.replaced()? {
+            warnings.push(format!("{replaced}; the new one runs from now on"));
+        }
+        let starter = Starter::prepare(&daemon).context("prepare to start the daemon again")?;
+        let layout = &self.target.layout;
+        let mount = match brief.mount {
+            None if layout.root == Path::new("/") => {
+                MountUnit::taken_away_by(&daemon, layout.store_dir)?
+            }
+            unit => unit,
+        };
+        let stopped = Stopped { daemon, mount };
+        Ok((Known { stopped: stopped.clone(), starter }, Charge { why, warnings, stopped }))
+    }
+
+    /// Starts the daemon, and has the mount back.
+    fn start(&self, Known { stopped, starter }: &Known) -> Result<()> {
+        let Stopped { daemon, mount } = stopped;
+        // Should it stay, the daemon does not answer, which is told then.
+        let _ = mount.as_ref().map(MountUnit::stop);
+        let socket = self.target.layout.socket();
+        let started = starter.start(&socket);
+        mount.as_ref().map_or(Ok(()), MountUnit::start)?;
+        started?;
+        if *daemon == Daemon::None {
+            return Ok(());
+        }
+        let probe = self.target.layout.probe();
+        await_ready(&socket, &probe, self.target.daemon_patience).map(drop)
+    }
+
+    /// The root half is dead: its locks are free, its commit may be half done, and a daemon is `away` that
+    /// it may have stopped.
+    fn put_right(&self, away: Option<&Known>) -> u8 {
+        if self.deputy {
+            self.await_other();
+        }
+        let outcome = if self.restores { self.undo(away) } else { Ok(()) };
+        clean_refuges();
+        if !self.deputy {
+            // All is done: there is nothing that it could do.
+            let _ = self.other.as_ref().map(|other| pidfd_send_signal(other, Signal::KILL));
+        }
+        u8::from(outcome.is_err())
+    }
+
+    fn undo(&self, away: Option<&Known>) -> Result<()> {
+        let layout = &self.target.layout;
+        let lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()));
+        let and_lock_is_ours = |work| match &lock {
+            Ok(_) => insist(|| writing_to_store(layout, work)),
+            // Another run has begun, which does the same first.
+            Err(_) => Ok(()),
+        };
+        let _ = and_lock_is_ours(undo);
+        let outcome = match away {
+            // The guardian was killed when it had started it already.
+            Some(_) if self.deputy && matches!(listener(&layout.socket()), Ok(Some(_))) => Ok(()),
+            Some(known) => self.start(known),
+            None => Ok(()),
+        };
+        let _ = and_lock_is_ours(clean_up);
+        outcome
+    }
+
+    /// Waits until the other one has ended. It does not end before all is done, unless it is killed.
+    fn await_other(&self) {
+        let Some(other) = &self.other else { return };
+        while let Err(rustix::io::Errno::INTR) =
+            poll(&mut [PollFd::new(other, PollFlags::IN)], None)
+        {}
+    }
+}
+
+/// Runs `work` wherever staging may lie, on a thread that may write to the store, while this one stays where
+/// the daemon is to be started from.
+fn writing_to_store(layout: &Layout, work: fn(&Layout, &Path) -> Result<()>) -> Result<()> {
+    let working = || {
+        // Where that is refused, the unit of the mount is still stopped, or there is nothing to do.
+        let writable = make_writable(&layout.store());
+        let places = [layout.store()].into_iter().chain(aside(layout));
+        places.map(|place| work(layout, &place)).fold(Ok(()), Result::and).and(writable.map(drop))
+    };
+    std::thread::scope(|scope| {
+        let helper = threads::start_in(scope, "that may write to the store", working)?;
+        helper.join().unwrap_or_else(|_| bail!("the guardian's helper panicked"))
+    })
+}
+
+fn tell(outcome: Result<()>) -> u8 {
+    match outcome {
+        Ok(()) => {
+            answer(&Answer::Done);
+            0
+        }
+        Err(e) => {
+            answer(&Answer::Failed(e.chain().map(ToString::to_string).collect()));
+            1
+        }
+    }
+}
+
+fn answer(answer: &Answer) {
+    let line = serde_json::to_string(answer).unwrap_or_default();
+    // The root half may be dead, which is why we are here.
+    let _ = writeln!(stdout(), "{line}");
+}

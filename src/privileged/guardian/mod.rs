@@ -1,0 +1,132 @@
+//! The guardian: a process of its own that stops the daemon when it is told to, starts it again, and puts
+//! things right, whatever becomes of the root half.
+//!
+//! It is started before the root half gives up what it does not need itself, and is told what it watches
+//! over before the first change. Before the daemon stops it finds that and gathers what a stop and a start
+//! take. It is the one who starts the daemon in every case: on the word of the root half, or when the root
+//! half is gone; then it also undoes the commit and removes what was staged. It leaves the session, so that
+//! a terminal's or a job's signals do not reach it.
+//!
+//! There is a second one, its deputy, which knows the same. Should the guardian be killed, the root half, which
+//! could not start a daemon with all its rights, turns to the deputy; should both be gone, the deputy does
+//! by itself what the guardian would have done.
+//!
+//! - `words`: what they are told and answer
+//! - `servant`: one of them, as the root half sees it
+//! - `duty`: what one of them does
+
+mod duty;
+mod servant;
+mod words;
+
+pub use duty::guard;
+pub use words::{Brief, Charge, Stopped, Ward};
+
+use anyhow::{Result, bail};
+use servant::{Died, Servant};
+use std::io::{Write, stderr};
+use std::path::Path;
+use words::{Answer, Post, START, STOP};
+
+/// The root half's end. Dropped, it lets the guardian go.
+pub struct Guardian {
+    // The deputy goes first: should the root half die in between, the guardian is still there.
+    deputy: Servant,
+    guardian: Servant,
+}
+
+impl Guardian {
+    /// Starts a guardian and its deputy, which are this program again.
+    pub fn wait() -> Result<Self> {
+        // By the link once the file was replaced.
+        let program = std::env::current_exe().ok().filter(|path| path.exists());
+        Self::wait_with(&program.unwrap_or_else(|| "/proc/self/exe".into()))
+    }
+
+    /// The same with another file as the program.
+    pub fn wait_with(program: &Path) -> Result<Self> {
+        let guardian = Servant::start(program, "storecache-guardian")?;
+        let deputy = Servant::start(program, "storecache-deputy")?;
+        Ok(Guardian { deputy, guardian })
+    }
+
+    /// From now on it puts things right when the root half is gone.
+    pub fn watch(&mut self, ward: &Ward) -> Result<()> {
+        let post = |deputy, other: &Servant| {
+            serde_json::to_string(&Post { ward: ward.clone(), deputy, other: other.pid() })
+        };
+        let posts = [post(false, &self.deputy)?, post(true, &self.guardian)?];
+        self.guardian.order(&posts[0])?;
+        self.deputy.order(&posts[1])?;
+        done(self.guardian.answer()?)?;
+        done(self.deputy.answer()?)
+    }
+
+    /// Has it find the daemon and prepare all that a stop and a start take.
+    ///
+    /// # Errors
+    /// When there is no daemon that could be stopped and started again. Nothing was done then.
+    pub fn arm(&mut self, brief: &Brief) -> Result<Armed<'_>> {
+        let brief = serde_json::to_string(brief)?;
+        self.guardian.order(&brief)?;
+        self.deputy.order(&brief)?;
+        match (self.guardian.answer()?, self.deputy.answer()?) {
+            (Answer::Ready(charge), Answer::Ready(_)) => {
+                Ok(Armed { guardian: self, charge, started: false })
+            }
+            _ => bail!("the guardian did not say what it found"),
+        }
+    }
+
+    /// Has a thing done, by the deputy if it must be.
+    fn call(&mut self, order: &str) -> Result<()> {
+        let answer = match self.guardian.ask(order) {
+            Err(e) if e.is::<Died>() => self.deputy.ask(order),
+            answer => answer,
+        };
+        done(answer?)
+    }
+}
+
+fn done(answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Done => Ok(()),
+        _ => bail!("the guardian says what nobody has asked"),
+    }
+}
+
+/// A guardian that knows the daemon. Dropped without [`Armed::start`], it has it started too.
+pub struct Armed<'a> {
+    guardian: &'a mut Guardian,
+    pub charge: Charge,
+    started: bool,
+}
+
+impl Armed<'_> {
+    /// Has the daemon stopped.
+    pub fn stop(&mut self) -> Result<()> {
+        self.guardian.call(STOP)
+    }
+
+    /// Has the daemon started and waits until it answers.
+    pub fn start(mut self) -> Result<()> {
+        self.order_start()
+    }
+
+    fn order_start(&mut self) -> Result<()> {
+        self.started = true;
+        self.guardian.call(START)
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        if !self.started {
+            // Whatever went wrong is being reported already; that nobody starts the daemon is what is left
+            // to tell.
+            if let Err(e) = self.order_start() {
+                let _ = writeln!(stderr(), "storecache: the daemon was not started again: {e:#}");
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Undoing and starting again must not end with the first call that fails: what broke the run may have
+//! passed by then, and nobody comes after.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+const TRIES: u32 = 4;
+/// Before the second try; twice as long before each further one.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Does `step`, which can be done again, until it succeeds, a few times at most.
+///
+/// # Errors
+/// That of the last try.
+pub fn insist<T, E>(mut step: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    for again in 0..TRIES - 1 {
+        match step() {
+            Ok(done) => return Ok(done),
+            Err(_) => sleep(PAUSE * 2u32.pow(again)),
+        }
+    }
+    step()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::insist;
+
+    #[test]
+    fn what_fails_a_few_times_is_done_and_what_always_fails_tells_the_last_error() {
+        let mut count = 0;
+        let mut step = |good: u32| {
+            count += 1;
+            if count >= good { Ok(count) } else { Err(count) }
+        };
+        assert_eq!(insist(|| step(3)), Ok(3));
+        count = 0;
+        let never: Result<(), u32> = insist(|| {
+            count += 1;
+            Err(count)
+        });
+        assert_eq!(never, Err(4));
+    }
+}

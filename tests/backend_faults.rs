@@ -1,0 +1,442 @@
+//! The fault campaign, backends: a cache service or a directory of entries that dies, stalls, is slow, answers
+//! twice or out of order, or changes while it is read. Random sequences with a fixed seed; with
+//! STORECACHE_CAMPAIGN=long many more of them.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
+use support::injector::{Aim, Call, Half, Injector};
+use support::invariants::{Found, daemon_answers, nothing_left};
+use support::record::{Record, is_long};
+use support::runs::{report, restore, run};
+use support::site::{Dice, Site};
+use support::{Output, Role, World};
+
+static RECORD: Record = Record::of("backend");
+
+/// How often between faults a whole restore is made, and the store verified by its own program.
+const INTERVAL: usize = 10;
+/// More often than anybody tries.
+const ON_AND_ON: usize = 60;
+/// What no run may end with, whatever happened to it.
+const NEVER: [&str; 3] = ["panicked", "sig=", "unpacking was stopped"];
+
+/// What can go wrong with a request, and what people call that.
+fn faults() -> Vec<(Fault, &'static str)> {
+    vec![
+        (Fault::Reset, "connection lost"),
+        (Fault::LostAnswer, "answer lost"),
+        (Fault::ResetInBody, "connection lost"),
+        (Fault::Short, "connection lost"),
+        (Fault::Stall, "stalled"),
+        (Fault::StallInBody, "stalled"),
+        (Fault::Drips, "slow"),
+        (Fault::Slow, "out of order"),
+        (Fault::OtherRange, "out of order"),
+        (Fault::Twice, "twice"),
+        (Fault::AnsweredTwice, "twice"),
+        (Fault::Status(500, "boom"), "error of the server"),
+        (Fault::Status(503, "busy"), "error of the server"),
+        (Fault::Later(429, 0), "error of the server"),
+        (Fault::Later(503, 900), "error of the server"),
+        (Fault::Status(403, "no"), "refused"),
+        (Fault::Status(404, "gone"), "refused"),
+        (Fault::Status(409, "taken"), "refused"),
+        (Fault::Page, "wrong content"),
+        (Fault::WholeBody, "wrong content"),
+        (Fault::WholeInChunks, "wrong content"),
+        (Fault::OtherTag, "wrong content"),
+        (Fault::Flipped, "wrong content"),
+        (Fault::Expire, "expired"),
+        (Fault::Evict, "evicted"),
+        (Fault::Die, "died"),
+    ]
+}
+
+/// Names, versions and bytes of entries of a service.
+type Stored = Vec<(String, String, Vec<u8>)>;
+
+fn through(
+    site: &Site,
+    service: &CacheService,
+    version: &str,
+    verb: &str,
+    more: &[&str],
+) -> Output {
+    let world = &site.world;
+    let words = [verb, "--store", world.flavour().name(), "--key", "test", "--json"];
+    let how = ["--network-timeout", "1", "--cache-service", version];
+    let run = world.storecache_as("runner", words.iter().chain(more).chain(&how));
+    run.env("ACTIONS_RESULTS_URL", service.url())
+        .env("ACTIONS_CACHE_URL", service.url())
+        .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
+        .env("ACTIONS_CACHE_SERVICE_V2", "1")
+        .run()
+}
+
+/// A service that has these entries.
+fn service_with(stored: &Stored) -> CacheService {
+    let service = CacheService::start();
+    for (key, version, content) in stored {
+        service.put(key, version, content);
+    }
+    service
+}
+
+/// Lets a few requests go wrong, each somewhere. Gives back what it was.
+fn confuse(service: &CacheService, places: &[At], dice: &mut Dice) -> Vec<String> {
+    let all = faults();
+    let mut told = Vec::new();
+    let mut queues: BTreeMap<At, Vec<Fault>> = BTreeMap::new();
+    for _ in 0..1 + dice.below(4) {
+        let at = places[dice.below(places.len())];
+        let (fault, name) = all[dice.below(all.len())].clone();
+        let (after, times) = (dice.below(4), if dice.below(6) == 0 { ON_AND_ON } else { 1 });
+        let queue = queues.entry(at).or_default();
+        queue.extend(std::iter::repeat_n(Fault::Nothing, after));
+        queue.extend(std::iter::repeat_n(fault.clone(), times));
+        RECORD.fault(name);
+        told.push(format!("{times} times {fault:?} at {at:?} after {after}"));
+    }
+    for (at, queue) in queues {
+        service.goes_wrong(at, queue);
+    }
+    told
+}
+
+/// What holds of the world and of what was said. Gives back the report and what the store is found to be.
+fn held(site: &Site, output: &Output) -> Result<(Value, Found), String> {
+    RECORD.daemon_took(daemon_answers(&site.world)?);
+    nothing_left(&site.world)?;
+    let found = site.compare().inspect_err(|_| RECORD.state_lost())?;
+    let said = format!("{}{}", output.stdout, output.stderr);
+    if let Some(text) = NEVER.iter().find(|text| said.contains(**text)) {
+        return Err(format!("it says {text:?}"));
+    }
+    let report = report(output);
+    let failed = report["failed"] == true;
+    if output.code() != i32::from(failed) {
+        return Err("the exit code does not say whether it failed".into());
+    }
+    let done = match report["command"].as_str() {
+        Some("restore") => report["hit"] == "exact",
+        _ => report["saved"] == true,
+    };
+    match report["reason"].as_str() {
+        None if !done => Err("there is no reason".into()),
+        Some(_) if failed && done => Err("it failed, and says that it is done".into()),
+        Some(reason) if failed && !reason.contains(": ") => Err("no phase is told".into()),
+        _ => Ok((report, found)),
+    }
+}
+
+fn check_restore(site: &Site, output: &Output) -> Result<Found, String> {
+    let (report, found) = held(site, output)?;
+    let expected = if report["hit"] == "exact" { Found::Whole } else { Found::AsBefore };
+    if found == expected { Ok(found) } else { Err(format!("the store is found {found:?}")) }
+}
+
+/// Panics unless all that a lookup could find is whole.
+fn check_entries(site: &Site, service: &CacheService, stored: &Stored) -> Result<(), String> {
+    for key in service.keys() {
+        let content = service.content(&key);
+        match stored.iter().find(|(known, _, _)| *known == key) {
+            Some((_, _, known)) if *known == content => {}
+            Some(_) => return Err(format!("{key} is another one now")),
+            None => {
+                fs::write(site.world.backend().host_path().join("new.tar.zst"), content).unwrap();
+                let whole = site.world.storecache(["verify", "/cache/new.tar.zst"]).run();
+                if !whole.status.success() {
+                    return Err(format!("a half-written entry can be found: {whole}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_save(
+    site: &Site,
+    service: &CacheService,
+    stored: &Stored,
+    output: &Output,
+) -> Result<(), String> {
+    let (report, _) = held(site, output)?;
+    check_entries(site, service, stored)?;
+    let keys = service.keys();
+    let saved = report["entry"].as_str().filter(|_| report["saved"] == true);
+    // Unless all of them were deleted since.
+    if let Some(entry) = saved.filter(|_| keys.len() >= stored.len())
+        && !keys.iter().any(|key| key == entry)
+    {
+        return Err(format!("{entry} was saved and is not there: {keys:?}"));
+    }
+    Ok(())
+}
+
+fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
+    let trials = if is_long() { trials * 25 } else { trials };
+    let service = CacheService::start();
+    let mut stored: BTreeMap<&str, Stored> = BTreeMap::new();
+    let mut site = Site::new(World::build(role).network(), save_beside);
+    // The same twice: whichever is restored, the store is whole.
+    restore_from_directory(&mut site);
+    for version in ["v1", "v2"] {
+        let mut entries = Vec::new();
+        for _ in 0..2 {
+            let told = report(&through(&site, &service, version, "save", &["--full"]).ok());
+            let key = told["entry"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned();
+            entries.push((key.clone(), service.version_of(&key), service.content(&key)));
+        }
+        entries.iter().for_each(|(key, _, _)| service.evict(key));
+        stored.insert(version, entries);
+    }
+    let mut dice = Dice(seed);
+    let mut failed = Vec::new();
+    for verb in ["save", "restore"] {
+        if verb == "restore" {
+            site.reset();
+        }
+        for number in 0..trials {
+            let version = ["v1", "v2"][number % 2];
+            let stored = &stored[version];
+            let service = service_with(stored);
+            let places: &[At] = match verb {
+                "restore" => &[At::Lookup, At::Range, At::Range],
+                _ => &[At::Lookup, At::Reserve, At::Block, At::BlockList, At::Finalize],
+            };
+            let told = confuse(&service, places, &mut dice);
+            let output = match verb {
+                "restore" => through(&site, &service, version, verb, &[]),
+                _ => through(&site, &service, version, verb, &["--full"]),
+            };
+            service.goes_well();
+            let checked = match verb {
+                "restore" => check_restore(&site, &output).map(Some),
+                _ => check_save(&site, &service, stored, &output).map(|()| None),
+            };
+            // The entries of before still serve.
+            let service = service_with(stored);
+            let found = report(&through(&site, &service, version, "restore", &["--lookup-only"]));
+            assert_eq!(found["entry"].as_str(), Some(&*stored[1].0), "{found}");
+            match checked {
+                Ok(Some(Found::Whole)) => site.reset(),
+                Ok(_) => {}
+                Err(e) => {
+                    println!("#{number} {role:?} {version} {verb}: {told:?}: {e}\n{output}");
+                    failed.push(format!("#{number} {version} {verb}: {told:?}: {e}\n{output}"));
+                    if verb == "restore" {
+                        site.reset();
+                    }
+                }
+            }
+            if number % INTERVAL == INTERVAL - 1 {
+                if verb == "restore" {
+                    through(&site, &service, version, "restore", &[]).ok();
+                    assert_eq!(site.compare(), Ok(Found::Whole));
+                    site.world.verify_store();
+                    site.reset();
+                } else {
+                    site.world.verify_store();
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n---\n"));
+}
+
+/// Makes a snapshot that no fault reaches.
+fn save_beside(world: &World) {
+    run(world, "runner", "save", &["--full"]);
+}
+
+/// Brings the whole from that.
+fn restore_from_directory(site: &mut Site) {
+    restore(&site.world);
+    site.is_whole();
+}
+
+#[test]
+fn whatever_a_cache_service_does_to_nix_nothing_is_lost() {
+    campaign_on_a_service(Role::Mid, 11, 30);
+}
+
+#[test]
+fn whatever_a_cache_service_does_to_guix_nothing_is_lost() {
+    campaign_on_a_service(Role::Guix, 12, 10);
+}
+
+/// What happens to a directory of entries while a run uses it.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Vanishes,
+    IsReadOnly,
+    MayNotBeRead,
+    LosesTheEntry,
+    /// The file gets shorter.
+    IsCutOff,
+    /// Another file has its name.
+    IsReplaced,
+    /// Other bytes are in the same file.
+    IsOverwritten,
+}
+
+const CHANGES: [(Change, &str); 7] = [
+    (Change::Vanishes, "directory gone"),
+    (Change::IsReadOnly, "directory read-only"),
+    (Change::MayNotBeRead, "directory not to be read"),
+    (Change::LosesTheEntry, "evicted"),
+    (Change::IsCutOff, "entry cut off"),
+    (Change::IsReplaced, "entry replaced"),
+    (Change::IsOverwritten, "entry overwritten"),
+];
+
+/// `newest` is the entry that was there before.
+fn change(entries: &Path, newest: &Path, change: Change, share: u64) {
+    let length = fs::metadata(newest).unwrap().len();
+    match change {
+        Change::Vanishes => fs::rename(entries, entries.with_extension("gone")).unwrap(),
+        Change::IsReadOnly => fs::set_permissions(entries, Permissions::from_mode(0o555)).unwrap(),
+        Change::MayNotBeRead => fs::set_permissions(entries, Permissions::from_mode(0o0)).unwrap(),
+        Change::LosesTheEntry => fs::remove_file(newest).unwrap(),
+        Change::IsCutOff => {
+            let file = fs::File::options().write(true).open(newest).unwrap();
+            file.set_len(length * share / 100).unwrap();
+        }
+        Change::IsReplaced => {
+            let other = entries.join("other");
+            fs::write(&other, vec![7; length as usize]).unwrap();
+            fs::rename(other, newest).unwrap();
+        }
+        Change::IsOverwritten => {
+            use std::os::unix::fs::FileExt;
+            let file = fs::File::options().write(true).open(newest).unwrap();
+            file.write_all_at(&vec![7; 4096], length * share / 100).unwrap();
+            file.set_len(length).unwrap();
+        }
+    }
+}
+
+fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
+    let trials = if is_long() { trials * 25 } else { trials };
+    let mut site = Site::new(World::build(role), save_beside);
+    let entries = site.world.backend().host_path().join("entries");
+    let kept = site.world.backend().host_path().join("kept");
+    let start = |site: &Site, verb: &str, injector: &Injector| {
+        let words = [verb, "--store", role.flavour().name(), "--backend", "dir:/cache/entries"];
+        let more: &[&str] = if verb == "save" { &["--full"] } else { &[] };
+        let words = words.iter().chain(&["--key", "test", "--json"]).chain(more);
+        site.world.storecache_as("runner", words).under(injector).run()
+    };
+    let put_back = |entries: &PathBuf| {
+        for path in [entries.clone(), entries.with_extension("gone")] {
+            let _ = fs::remove_dir_all(path);
+        }
+        let copied = std::process::Command::new("cp").arg("-a").args([&kept, entries]).status();
+        assert!(copied.unwrap().success());
+    };
+    restore_from_directory(&mut site);
+    for _ in 0..2 {
+        start(&site, "save", &Injector::counting()).ok();
+    }
+    fs::rename(&entries, &kept).unwrap();
+    let names = |directory: &Path| {
+        let names = fs::read_dir(directory).unwrap().map(|it| it.unwrap().file_name());
+        names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let known = names(&kept);
+    let mut dice = Dice(seed);
+    let mut failed = Vec::new();
+    for verb in ["save", "restore"] {
+        if verb == "restore" {
+            site.reset();
+        }
+        put_back(&entries);
+        let counting = Injector::counting();
+        start(&site, verb, &counting).ok();
+        if verb == "restore" {
+            site.reset();
+        }
+        // From the first call that is about entries to the last one.
+        let user = |call: &&Call| call.half == Half::User;
+        let calls: Vec<Call> = counting.calls().iter().filter(user).cloned().collect();
+        let first = calls.iter().position(|call| call.what.contains("/cache")).unwrap();
+        for number in 0..trials {
+            put_back(&entries);
+            let at = first + dice.below(calls.len() - first);
+            let (what, name) = CHANGES[number % CHANGES.len()];
+            let Call { kind, half, .. } = calls[at];
+            let nth = calls[..at].iter().filter(|call| call.kind == kind).count();
+            let (place, share) = (entries.clone(), dice.below(100) as u64);
+            let newest = entries.join(known.iter().max().unwrap());
+            let aim = Aim::NthOf(kind, half, nth);
+            let injector = Injector::before(aim, move || change(&place, &newest, what, share));
+            let output = start(&site, verb, &injector);
+            if injector.hits().is_some() {
+                RECORD.fault(name);
+            }
+            let checked = match verb {
+                "restore" => check_restore(&site, &output).map(Some),
+                _ => held(&site, &output).map(|_| None),
+            };
+            let checked = checked.and_then(|found| {
+                for path in [entries.clone(), entries.with_extension("gone")] {
+                    let _ = fs::set_permissions(&path, Permissions::from_mode(0o777));
+                    let Ok(found) = fs::read_dir(&path) else { continue };
+                    for new in found.map(|it| it.unwrap().path()) {
+                        let name = new.file_name().unwrap().to_string_lossy().into_owned();
+                        if known.contains(&name) {
+                            continue;
+                        }
+                        let inside =
+                            format!("/cache/{}/{name}", path.file_name().unwrap().display());
+                        let whole = site.world.storecache(["verify", &inside]).run();
+                        if !whole.status.success() {
+                            return Err(format!("a half-written entry: {whole}"));
+                        }
+                    }
+                }
+                Ok(found)
+            });
+            match checked {
+                Ok(Some(Found::Whole)) => site.reset(),
+                Ok(_) => {}
+                Err(e) => {
+                    println!("#{number} {verb}: {what:?} before {:?}: {e}\n{output}", calls[at]);
+                    failed.push(format!("#{number} {verb}: {what:?}: {e}\n{output}"));
+                    if verb == "restore" {
+                        site.reset();
+                    }
+                }
+            }
+            if number % INTERVAL == INTERVAL - 1 {
+                put_back(&entries);
+                if verb == "restore" {
+                    start(&site, verb, &Injector::counting()).ok();
+                    assert_eq!(site.compare(), Ok(Found::Whole));
+                }
+                site.world.verify_store();
+                if verb == "restore" {
+                    site.reset();
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n---\n"));
+}
+
+#[test]
+fn whatever_happens_to_a_directory_of_entries_nothing_of_nix_is_lost() {
+    campaign_on_a_directory(Role::Mid, 21, 28);
+}
+
+#[test]
+fn whatever_happens_to_a_directory_of_entries_nothing_of_guix_is_lost() {
+    campaign_on_a_directory(Role::Guix, 22, 7);
+}

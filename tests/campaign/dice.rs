@@ -1,0 +1,57 @@
+//! Chance with a seed, so that a campaign can be had again.
+
+use std::env;
+use std::time::Duration;
+
+/// What is used unless the environment names another one.
+const SEED: u64 = 7;
+
+/// SplitMix64: every seed gives a sequence of its own.
+pub struct Dice(u64);
+
+impl Dice {
+    /// Those of a part of the campaign, whose seed is printed.
+    pub fn of(part: &str) -> Dice {
+        let seed = seed();
+        println!("{part}: STORECACHE_CAMPAIGN_SEED={seed}");
+        let mixed = part.bytes().fold(seed, |sum, byte| sum.wrapping_mul(31) ^ u64::from(byte));
+        Dice(mixed)
+    }
+
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One of `0..end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.number() % end.max(1) as u64) as usize
+    }
+
+    pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// Up to `most`, by microseconds.
+    pub fn time(&mut self, most: Duration) -> Duration {
+        Duration::from_micros(self.below(most.as_micros() as usize + 1) as u64)
+    }
+}
+
+pub fn seed() -> u64 {
+    let set = env::var("STORECACHE_CAMPAIGN_SEED").ok();
+    set.map_or(SEED, |seed| seed.parse().expect("STORECACHE_CAMPAIGN_SEED is a number"))
+}
+
+/// Whether this is the long campaign.
+pub fn is_long() -> bool {
+    env::var("STORECACHE_CAMPAIGN").is_ok_and(|value| value == "long")
+}
+
+/// How many faults a part makes: bounded ones in the tests, or those of the long campaign.
+pub fn count(bounded: usize, long: usize) -> usize {
+    if is_long() { long } else { bounded }
+}

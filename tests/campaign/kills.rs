@@ -1,0 +1,107 @@
+//! SIGKILL of any process of a restore at random instants.
+
+use std::time::{Duration, Instant};
+
+use super::dice::{Dice, count};
+use super::moment::{Moment, PHASES, View};
+use super::record::Tally;
+use super::scene::Scene;
+use super::trace::at_call;
+use super::victim::{Kind, Victim, kill, processes};
+use crate::support::Role;
+use crate::support::runs::flags;
+
+const SOON: Duration = Duration::from_secs(60);
+/// So often the store's own program hashes all of it; and at the end.
+const JUDGED: u64 = 20;
+
+/// Kills restores so often, each of them once.
+fn restores_are_killed(role: Role, container: bool, kills: usize) {
+    let scene = Scene::new(role, container);
+    let part = format!("kills-restore-{}{}", role.name(), if container { "-systemd" } else { "" });
+    let mut dice = Dice::of(&part);
+    let mut tally = Tally::of(&part);
+    let begun = Instant::now();
+    scene.restores("the first restore");
+    let mut whole = begun.elapsed();
+    scene.forget_the_new();
+    let items = scene.new_items().count();
+    while tally.faults() < kills as u64 {
+        let moment = Moment::random(&mut dice, items);
+        let victim = dice.choose(&Victim::OF_A_RESTORE);
+        let what = format!("{}, fault {}: {victim:?} at {moment:?}", scene.what, tally.faults());
+        let view = View::new(&scene, scene.daemon());
+        let words = ["restore"].into_iter().chain(flags(&scene.world));
+        let begun = Instant::now();
+        let mut run = scene.world.storecache_as("runner", words).spawn();
+        let mut came = view.wait(moment, &mut run, begun, whole, &mut dice);
+        if matches!(moment, Moment::Part(_)) && !came {
+            // As long as it takes on this machine now.
+            whole = begun.elapsed();
+        }
+        let mut landed = ("", 0);
+        let mut killed = Instant::now();
+        let mut strike = || {
+            let processes = processes(&run);
+            landed = (view.phase(&processes), kill(victim, &processes));
+            killed = Instant::now();
+        };
+        let root = || processes(&run).into_iter().find(|(_, kind)| *kind == Kind::Root);
+        match (moment, came) {
+            (Moment::Call(call, nth), true) => {
+                came = root().is_some_and(|(pid, _)| at_call(pid, call.numbers(), nth, strike));
+            }
+            (_, true) => strike(),
+            _ => {}
+        }
+        let (phase, count) = landed;
+        let hit = came && count > 0;
+        let what = format!("{what}, in {phase:?}");
+        if hit {
+            tally.count(victim.name(), phase);
+        }
+        let somebody = !(hit && victim.leaves_nobody_to_clean_up());
+        tally.daemon_was_back_after(scene.settle(killed, somebody, &what));
+        let what = format!("{what}: {}", run.wait(SOON));
+        scene.check(&what);
+        if somebody {
+            scene.is_clean(&what);
+        } else if !scene.is_greeted() {
+            // Nobody was left to start it, and nobody knows how it was started.
+            scene.world.start_daemon();
+        }
+        let judged = hit && tally.faults().is_multiple_of(JUDGED);
+        if judged {
+            scene.judge();
+        }
+        scene.restores(&what);
+        scene.is_clean(&what);
+        scene.forget_the_new();
+    }
+    scene.restores("the last restore");
+    scene.judge();
+    tally.finish();
+    for phase in PHASES {
+        assert!(tally.landed_in(phase) > 0, "no kill landed in {phase}");
+    }
+}
+
+#[test]
+fn a_restore_of_nix_that_is_killed_anywhere_loses_nothing() {
+    restores_are_killed(Role::Mid, false, count(30, 300));
+}
+
+#[test]
+fn a_restore_of_nix_under_systemd_that_is_killed_anywhere_loses_nothing() {
+    restores_are_killed(Role::Old, true, count(25, 250));
+}
+
+#[test]
+fn a_restore_of_guix_that_is_killed_anywhere_loses_nothing() {
+    restores_are_killed(Role::GuixRoot, false, count(20, 200));
+}
+
+#[test]
+fn a_restore_of_guix_under_systemd_that_is_killed_anywhere_loses_nothing() {
+    restores_are_killed(Role::Guix, true, count(20, 200));
+}

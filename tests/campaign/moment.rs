@@ -1,0 +1,189 @@
+//! Instants of a restore, chosen by what has happened until then, and the phase that it is in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::libc::{self, c_long};
+
+use super::dice::Dice;
+use super::scene::Scene;
+use super::victim::{Kind, children, processes};
+use crate::support::{Running, procfs};
+
+/// How long after a moment the fault comes at most.
+const AFTER: Duration = Duration::from_millis(4);
+
+/// Phases that a fault may land in, in their order.
+pub const PHASES: [&str; 8] =
+    ["start", "plan", "unpack", "prepare", "stopped", "place", "start again", "end"];
+
+#[derive(Clone, Copy, Debug)]
+pub enum Moment {
+    /// A part of the time that a whole run takes, in thousandths.
+    Part(usize),
+    User,
+    Root,
+    Staging,
+    /// So many items are in staging.
+    Staged(usize),
+    /// What is to be placed is on record.
+    Planned,
+    Guarded,
+    Stopped,
+    /// The guardian starts the daemon.
+    Starting,
+    Unstaged,
+    /// The root half is about to make a call for so many times.
+    Call(Call, usize),
+}
+
+/// Calls that change something.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    Link,
+    Rename,
+    Lock,
+    Write,
+    Sync,
+    Unlink,
+}
+
+impl Call {
+    pub fn numbers(self) -> &'static [c_long] {
+        match self {
+            Call::Link => &[libc::SYS_symlink, libc::SYS_symlinkat],
+            Call::Rename => &[libc::SYS_renameat2],
+            Call::Lock => &[libc::SYS_flock, libc::SYS_fcntl],
+            Call::Write => &[libc::SYS_pwrite64],
+            Call::Sync => &[libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs],
+            Call::Unlink => &[libc::SYS_unlink, libc::SYS_unlinkat],
+        }
+    }
+}
+
+impl Moment {
+    pub fn random(dice: &mut Dice, items: usize) -> Moment {
+        match dice.below(16) {
+            0 => Moment::Part(dice.below(1000)),
+            1 => Moment::User,
+            2 => Moment::Root,
+            3 => Moment::Staging,
+            4 => Moment::Staged(dice.below(items)),
+            5 => Moment::Planned,
+            6 => Moment::Guarded,
+            7 | 8 => Moment::Stopped,
+            9 => Moment::Starting,
+            10 => Moment::Unstaged,
+            11 => Moment::Call(Call::Link, 1 + dice.below(items / 2)),
+            12 | 13 => Moment::Call(Call::Rename, 1 + dice.below(items)),
+            14 => Moment::Call(Call::Write, 1 + dice.below(20)),
+            _ => Moment::Call(
+                dice.choose(&[Call::Lock, Call::Sync, Call::Unlink]),
+                1 + dice.below(6),
+            ),
+        }
+    }
+}
+
+/// What can be seen of a restore from outside.
+pub struct View {
+    daemon: u32,
+    places: Vec<PathBuf>,
+    items: Vec<PathBuf>,
+}
+
+impl View {
+    pub fn new(scene: &Scene, daemon: u32) -> View {
+        let world = &scene.world;
+        let store = Path::new(world.store());
+        let places = [store, store.parent().unwrap(), Path::new(world.state())];
+        View {
+            daemon,
+            places: places.map(|place| world.host(place)).into(),
+            items: scene.new_items().map(|path| world.host(path)).collect(),
+        }
+    }
+
+    fn staging(&self) -> Option<PathBuf> {
+        let entries = self.places.iter().filter_map(|place| place.read_dir().ok()).flatten();
+        let mut paths = entries.flatten().map(|entry| entry.path());
+        paths.find(|path| {
+            path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b".storecache"))
+        })
+    }
+
+    fn placed(&self) -> usize {
+        self.items.iter().filter(|item| fs::symlink_metadata(item).is_ok()).count()
+    }
+
+    fn is_stopped(&self) -> bool {
+        !procfs::is_alive(self.daemon)
+    }
+
+    fn has_come(&self, moment: Moment, run: &Running, begun: Instant, whole: Duration) -> bool {
+        let one = |wanted: Kind| processes(run).into_iter().find(|(_, kind)| *kind == wanted);
+        match moment {
+            Moment::Part(part) => begun.elapsed() >= whole * part as u32 / 1000,
+            Moment::User => one(Kind::User).is_some(),
+            // Before a call there is somebody to make it.
+            Moment::Root | Moment::Call(..) => one(Kind::Root).is_some(),
+            Moment::Staging => self.staging().is_some(),
+            Moment::Staged(count) => {
+                let entries = self.staging().and_then(|staging| staging.read_dir().ok());
+                entries.is_some_and(|entries| entries.count() > count)
+            }
+            Moment::Planned => self.staging().is_some_and(|it| it.join(".placing").exists()),
+            Moment::Guarded => one(Kind::Guardian).is_some(),
+            Moment::Stopped => self.is_stopped(),
+            Moment::Starting => {
+                self.is_stopped()
+                    && one(Kind::Guardian).is_some_and(|(pid, _)| !children(pid).is_empty())
+            }
+            Moment::Unstaged => self.is_stopped() && self.staging().is_none(),
+        }
+    }
+
+    /// Waits for the moment and a random time more; `false` when the run was over before.
+    pub fn wait(
+        &self,
+        moment: Moment,
+        run: &mut Running,
+        begun: Instant,
+        whole: Duration,
+        dice: &mut Dice,
+    ) -> bool {
+        while !self.has_come(moment, run, begun, whole) {
+            if !run.is_running() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        if matches!(moment, Moment::Call(..)) {
+            return true;
+        }
+        let end = Instant::now() + dice.time(AFTER);
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        run.is_running()
+    }
+
+    /// The phase that the run is in right now.
+    pub fn phase(&self, processes: &[(u32, Kind)]) -> &'static str {
+        let has = |wanted: Kind| processes.iter().any(|(_, kind)| *kind == wanted);
+        let staging = self.staging();
+        let placed = self.placed();
+        match (self.is_stopped(), staging) {
+            (true, Some(_)) if placed == 0 => "stopped",
+            (true, Some(_)) if placed < self.items.len() => "place",
+            (true, Some(_)) => "start again",
+            (true, None) => "end",
+            (false, Some(_)) if placed > 0 => "place",
+            (false, Some(staging)) if staging.join(".placing").exists() => "prepare",
+            (false, Some(_)) => "unpack",
+            (false, None) if has(Kind::Root) => "plan",
+            (false, None) => "start",
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! SIGKILL of any process of a save at random instants: the backend has the whole entry or none.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::dice::{Dice, count};
+use super::record::Tally;
+use super::scene::Scene;
+use super::victim::{Kind, Victim, kill, processes};
+use crate::support::runs::{self, flags, leftovers};
+use crate::support::{Role, Running};
+
+const SOON: Duration = Duration::from_secs(60);
+/// So often the store's own program hashes all of it, and what was saved is restored; and at the end.
+const JUDGED: u64 = 10;
+const PHASES: [&str; 3] = ["start", "freeze", "pack"];
+
+/// How far a save is: before it froze the database, while it looks at the copy, while it writes.
+fn phase(scene: &Scene, run: &Running) -> &'static str {
+    let processes = processes(run);
+    let writes = processes.iter().filter(|(_, kind)| *kind == Kind::User).any(|(pid, _)| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|it| fs::read_link(it.path()).ok()).any(|to| to.starts_with("/cache"))
+    });
+    if writes {
+        "pack"
+    } else if copies(scene).is_empty() {
+        "start"
+    } else {
+        "freeze"
+    }
+}
+
+/// Copies of the database.
+fn copies(scene: &Scene) -> Vec<String> {
+    let names = fs::read_dir(scene.world.host("/tmp")).unwrap().flatten();
+    let names = names.filter_map(|it| it.file_name().into_string().ok());
+    names.filter(|name| name.contains("storecache")).collect()
+}
+
+fn entries(scene: &Scene) -> BTreeSet<String> {
+    let names = fs::read_dir(scene.world.backend().host_path()).unwrap().flatten();
+    names.map(|it| it.file_name().into_string().unwrap()).collect()
+}
+
+fn saves_are_killed(role: Role, container: bool, kills: usize) {
+    let scene = Scene::new(role, container);
+    scene.restores("before all");
+    let part = format!("kills-save-{}{}", role.name(), if container { "-systemd" } else { "" });
+    let mut dice = Dice::of(&part);
+    let mut tally = Tally::of(&part);
+    let first = entries(&scene);
+    let words = || ["save", "--full", "--policy", "always"].into_iter().chain(flags(&scene.world));
+    let begun = Instant::now();
+    scene.world.storecache_as("runner", words()).ok();
+    let mut whole = begun.elapsed();
+    while tally.faults() < kills as u64 {
+        let victim = dice.choose(&Victim::OF_A_SAVE);
+        let wanted = dice.choose(&PHASES);
+        let daemon = scene.daemon();
+        let before = entries(&scene);
+        let begun = Instant::now();
+        let mut run = scene.world.storecache_as("runner", words()).spawn();
+        // Into a phase, and then a random part of the run.
+        let after = whole.mul_f64(dice.below(1000) as f64 / 3000.0);
+        while run.is_running() && phase(&scene, &run) != wanted {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let end = Instant::now() + after;
+        while Instant::now() < end && run.is_running() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let (landed, processes) = (phase(&scene, &run), processes(&run));
+        let hit = run.is_running() && kill(victim, &processes) > 0;
+        let killed = Instant::now();
+        if !hit {
+            whole = begun.elapsed();
+        }
+        let what = format!("{}, fault {}: {victim:?} in {landed:?}", scene.what, tally.faults());
+        tally.daemon_was_back_after(scene.settle(killed, true, &what));
+        let ended = run.wait(SOON);
+        let what = format!("{what}: {ended}");
+        if hit {
+            tally.count(victim.name(), landed);
+        }
+        assert_eq!(scene.daemon(), daemon, "{what}: a save stops nothing");
+        // The copy of the database is all that may stay of a root half that was killed.
+        let left = leftovers(&scene.world);
+        let copies = copies(&scene);
+        assert!(left == copies && copies.len() <= 1, "{what}: {left:?}");
+        let root_died = matches!(victim, Victim::Root | Victim::Everybody) && hit;
+        assert!(root_died || copies.is_empty(), "{what}: {copies:?}");
+        // What is there is whole, and there is nothing else.
+        let after = entries(&scene);
+        assert!(after.is_superset(&before) && after.len() <= before.len() + 1, "{what}: {after:?}");
+        for new in after.difference(&before) {
+            assert!(new.ends_with(".tar.zst"), "{what}: {new}");
+            let file = format!("/cache/{new}");
+            scene.world.storecache_as("runner", ["verify", &file]).ok();
+            scene.world.ok(["zstd", "-q", "--test", &file]);
+        }
+        assert!(ended.status.success() <= (after.len() > before.len()), "{what}: nothing is there");
+        assert!(scene.check(&what), "{what}: the store has changed");
+        // The next one goes well, and takes away what this one has left.
+        scene.world.storecache_as("runner", words()).ok();
+        assert_eq!(leftovers(&scene.world), [""; 0], "{what}");
+        assert_eq!(entries(&scene).len(), after.len() + 1, "{what}");
+        if tally.faults().is_multiple_of(JUDGED) {
+            scene.judge();
+            scene.forget_the_new();
+            scene.restores(&what);
+            scene.is_clean(&what);
+        }
+        for file in entries(&scene).difference(&first) {
+            fs::remove_file(scene.world.backend().host_path().join(file)).unwrap();
+        }
+    }
+    scene.judge();
+    runs::restore(&scene.world);
+    tally.finish();
+    for phase in PHASES {
+        assert!(tally.landed_in(phase) > 0, "no kill landed in {phase}");
+    }
+}
+
+#[test]
+fn a_save_of_nix_that_is_killed_anywhere_leaves_a_whole_entry_or_none() {
+    saves_are_killed(Role::New, false, count(12, 120));
+}
+
+#[test]
+fn a_save_of_guix_under_systemd_that_is_killed_anywhere_leaves_a_whole_entry_or_none() {
+    saves_are_killed(Role::Guix, true, count(10, 80));
+}

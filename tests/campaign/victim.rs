@@ -1,0 +1,140 @@
+//! The processes of a run, and which of them are killed.
+
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Running, procfs};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    User,
+    Sudo,
+    Root,
+    Guardian,
+    /// What these start: `systemctl`, or a shell.
+    Helper,
+}
+
+/// Whom a fault ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    User,
+    Sudo,
+    Root,
+    Guardian,
+    Helper,
+    RootAndGuardian,
+    Everybody,
+}
+
+impl Victim {
+    pub const OF_A_RESTORE: [Victim; 9] = [
+        Victim::User,
+        Victim::Sudo,
+        Victim::Root,
+        Victim::Root,
+        Victim::Root,
+        Victim::Guardian,
+        Victim::Helper,
+        Victim::RootAndGuardian,
+        Victim::Everybody,
+    ];
+    pub const OF_A_SAVE: [Victim; 5] =
+        [Victim::User, Victim::User, Victim::Sudo, Victim::Root, Victim::Everybody];
+
+    fn includes(self, kind: Kind) -> bool {
+        match self {
+            Victim::User => kind == Kind::User,
+            Victim::Sudo => kind == Kind::Sudo,
+            Victim::Root => kind == Kind::Root,
+            Victim::Guardian => kind == Kind::Guardian,
+            Victim::Helper => kind == Kind::Helper,
+            Victim::RootAndGuardian => matches!(kind, Kind::Root | Kind::Guardian),
+            Victim::Everybody => true,
+        }
+    }
+
+    /// Whether all go who could put things right by themselves.
+    pub fn leaves_nobody_to_clean_up(self) -> bool {
+        matches!(self, Victim::RootAndGuardian | Victim::Everybody)
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Victim::User => "SIGKILL of the user's half",
+            Victim::Sudo => "SIGKILL of sudo",
+            Victim::Root => "SIGKILL of the root half",
+            Victim::Guardian => "SIGKILL of the guardian",
+            Victim::Helper => "SIGKILL of a helper",
+            Victim::RootAndGuardian => "SIGKILL of root half and guardian",
+            Victim::Everybody => "SIGKILL of all processes",
+        }
+    }
+}
+
+/// The processes of a run as of now, whoever started them last first.
+pub fn processes(run: &Running) -> Vec<(u32, Kind)> {
+    let mut found = Vec::new();
+    let mut pending: Vec<u32> = run.outer_pid().into_iter().collect();
+    while let Some(pid) = pending.pop() {
+        if is_daemon(pid) {
+            continue;
+        }
+        pending.extend(children(pid));
+        found.extend(kind(pid).map(|kind| (pid, kind)));
+    }
+    found.reverse();
+    found
+}
+
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|it| fs::read_to_string(it.path().join("children")).ok());
+    let pids = lists.flat_map(|list| {
+        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+    });
+    pids.collect()
+}
+
+/// The guardian's child, and none of ours.
+fn is_daemon(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    matches!(name.trim(), "nix-daemon" | "guix-daemon" | "guix")
+}
+
+fn kind(pid: u32) -> Option<Kind> {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<&[u8]> = command.split(|&byte| byte == 0).collect();
+    let is = |place: usize, word: &str| words.get(place) == Some(&word.as_bytes());
+    if command.is_empty() || !procfs::is_alive(pid) {
+        return None;
+    }
+    // Not what is on its way to become the program.
+    if is(0, "env") || is(0, "setpriv") {
+        return None;
+    }
+    Some(if is(0, "sudo") {
+        Kind::Sudo
+    } else if is(0, "storecache-guardian") {
+        Kind::Guardian
+    } else if is(1, "privileged") {
+        // Between fork and exec a guardian looks as its parent.
+        Kind::Root
+    } else if is(0, "storecache") {
+        Kind::User
+    } else {
+        Kind::Helper
+    })
+}
+
+/// Kills those of `processes` that are meant; gives back how many there were.
+pub fn kill(victim: Victim, processes: &[(u32, Kind)]) -> usize {
+    let meant = processes.iter().filter(|(_, kind)| victim.includes(*kind));
+    let killed = meant.filter(|(pid, _)| {
+        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, Signal::KILL).is_ok()
+    });
+    killed.count()
+}

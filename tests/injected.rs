@@ -1,0 +1,493 @@
+//! The fault campaign, system calls: any call of a save or a restore fails once, with any error that it may
+//! come back with, and nothing is lost. Ordinarily a sample with a fixed seed, of every kind of call in every
+//! process; with STORECACHE_CAMPAIGN=long every single call.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use serde_json::Value;
+use support::cache_service::{CacheService, TOKEN};
+use support::injector::{Aim, Call, Half, Injector};
+use support::invariants::{Found, daemon_answers, nothing_left};
+use support::record::{Record, is_long};
+use support::runs::{flags, restore, run};
+use support::site::{Dice, Site};
+use support::syscalls::Kind;
+use support::{Output, Role, World};
+
+static RECORD: Record = Record::of("injected");
+
+/// After which a run counts as one that never ends.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How often between faults a whole restore is made, and the store verified by its own program.
+const INTERVAL: usize = 12;
+
+/// Where the entries are.
+enum Shelf {
+    Directory,
+    Service(CacheService),
+}
+
+impl Shelf {
+    fn start(&self, world: &World, task: &Task, injector: &Injector) -> Output {
+        let mut words = vec![task.verb];
+        match self {
+            Shelf::Directory => words.extend(flags(world)),
+            Shelf::Service(_) => {
+                words.extend(["--store", world.flavour().name(), "--key", "test"]);
+            }
+        }
+        words.extend(task.more);
+        words.push("--json");
+        let mut command = world.storecache_as("runner", words).under(injector).patience(PATIENCE);
+        if let Shelf::Service(service) = self {
+            command = command
+                .env("ACTIONS_RESULTS_URL", service.url())
+                .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
+                .env("ACTIONS_CACHE_SERVICE_V2", "1");
+        }
+        command.run()
+    }
+
+    /// What can be found.
+    fn entries(&self, world: &World) -> Vec<String> {
+        if let Shelf::Service(service) = self {
+            return service.keys();
+        }
+        let entries = world.backend().host_path().read_dir().unwrap();
+        let mut names: Vec<_> =
+            entries.map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Removes an entry once it is known whether it is whole.
+    fn take(&self, world: &World, entry: &str) -> Result<(), String> {
+        let path = world.backend().host_path().join(entry);
+        if let Shelf::Service(service) = self {
+            fs::write(&path, service.content(entry)).unwrap();
+            service.evict(entry);
+        }
+        let whole = world.storecache(["verify", &format!("/cache/{entry}")]).run();
+        fs::remove_file(path).unwrap();
+        if whole.status.success() { Ok(()) } else { Err(format!("a half of an entry: {whole}")) }
+    }
+}
+
+/// What is done under faults.
+struct Task {
+    verb: &'static str,
+    more: &'static [&'static str],
+}
+
+const RESTORE: Task = Task { verb: "restore", more: &[] };
+const SAVE: Task = Task { verb: "save", more: &["--full"] };
+
+/// The texts that stand for an error.
+fn texts(errno: i32) -> &'static [&'static str] {
+    match errno {
+        libc::EIO => &["Input/output error", "I/O error"],
+        libc::ENOSPC => &["No space left", "database or disk is full"],
+        libc::EROFS => &["Read-only file system", "readonly database"],
+        libc::EMFILE => &["Too many open files", "unable to open database file"],
+        libc::ENOMEM => &["Cannot allocate memory", "out of memory", "memory allocation of"],
+        libc::EAGAIN => &["Resource temporarily unavailable"],
+        libc::ENOLCK => &["No locks available"],
+        _ => unreachable!("no such error is used"),
+    }
+}
+
+/// `ENOSPC` and the like.
+fn name_of(errno: i32) -> String {
+    format!("{:?}", Errno::from_raw(errno))
+}
+
+/// What SQLite makes of errors of its files, whichever they are. The last is what it makes of an error while
+/// it checks pages: it passes for damage.
+const OF_SQLITE: [&str; 5] = [
+    "disk I/O error",
+    "unable to open database file",
+    "locking protocol",
+    "attempt to write a readonly database",
+    "database disk image is malformed",
+];
+
+/// What only follows from a fault, and tells nobody what to do.
+const CONSEQUENCES: [&str; 8] = [
+    "panicked",
+    "the guardian died",
+    "closed the connection",
+    "the other half went away",
+    "Broken pipe",
+    "unpacking was stopped",
+    "packing was stopped",
+    "no reason given",
+];
+
+/// What has to be told of a run in which `call` came back with `errno`.
+fn check_told(
+    task: &Task,
+    output: &Output,
+    call: &Call,
+    errno: i32,
+    found: Found,
+) -> Result<(), String> {
+    let said = format!("{}{}", output.stdout, output.stderr);
+    if let Some(text) = CONSEQUENCES.iter().find(|text| said.contains(**text)) {
+        return Err(format!("it says {text:?}"));
+    }
+    let named = |text: &str| {
+        // It looks at every directory on the way.
+        let sqlite_asked = call.what.contains("db.sqlite") || call.kind == Kind::Stat;
+        let of_sqlite = sqlite_asked && OF_SQLITE.iter().any(|it| text.contains(it));
+        // The C library makes one of the other where a thread cannot be started.
+        let of_thread = [Kind::Clone, Kind::Mmap].contains(&call.kind)
+            && texts(libc::EAGAIN).iter().any(|it| text.contains(it));
+        of_sqlite || of_thread || texts(errno).iter().any(|it| text.contains(it))
+    };
+    // Where the report itself can not be written, or there is no memory left to make it.
+    let reportless = (call.half == Half::User && call.what.contains("(deleted)"))
+        || (call.kind == Kind::Mmap && output.stderr.contains("memory allocation of"));
+    if reportless && output.code() != 0 {
+        return if named(&said) { Ok(()) } else { Err("the cause is not told".into()) };
+    }
+    let report: Value = serde_json::from_str(&output.stdout).map_err(|e| format!("{e}"))?;
+    let reason = report["reason"].as_str().unwrap_or_default();
+    match output.code() {
+        0 if report["failed"] == true => Err("it failed, and the exit code is 0".into()),
+        0 if task.verb == "restore" && report["hit"] == "exact" => match found {
+            Found::Whole => Ok(()),
+            Found::AsBefore => Err("it says that all is there".into()),
+        },
+        0 if task.verb == "save" && report["saved"] == true => Ok(()),
+        0 if named(reason) => Ok(()),
+        1 => {
+            if report["failed"] != true {
+                return Err("the report does not say that it failed".into());
+            }
+            let phase = report["phase"].as_str().unwrap_or_default();
+            if !reason.starts_with(&format!("{}: {phase}: ", task.verb)) {
+                return Err("the reason does not begin with the phase".into());
+            }
+            if !named(reason) {
+                return Err("the cause is not told".into());
+            }
+            let committed = ["daemon", "verify"].contains(&phase);
+            match (task.verb, found) {
+                ("restore", Found::AsBefore) if report["hit"] == "miss" && !committed => Ok(()),
+                ("restore", Found::Whole) if committed => Ok(()),
+                ("restore", found) => Err(format!("the store is found {found:?} after a failure")),
+                _ => Ok(()),
+            }
+        }
+        code => Err(format!("exit code {code}")),
+    }
+}
+
+/// One fault, and everything that has to hold after it. Gives back the phase that was told.
+fn trial(
+    site: &mut Site,
+    shelf: &Shelf,
+    before: &[String],
+    task: &Task,
+    aims: &[(Aim, i32)],
+) -> Option<Result<String, String>> {
+    let injector = Injector::failing(aims);
+    let output = shelf.start(&site.world, task, &injector);
+    let Some(calls) = injector.hits() else {
+        // Threads do not always make their calls in the same numbers.
+        undo(site, shelf, before, task);
+        return None;
+    };
+    // Of two the first is the cause.
+    let (call, (_, errno)) = (calls[0].clone(), aims[0]);
+    let names: Vec<String> = aims.iter().map(|(_, errno)| name_of(*errno)).collect();
+    names.iter().for_each(|name| RECORD.fault(name));
+    let world = &site.world;
+    let held = || -> Result<Found, String> {
+        if site.has_daemon() {
+            RECORD.daemon_took(daemon_answers(world)?);
+        }
+        nothing_left(world)?;
+        let found = site.compare();
+        found.inspect_err(|_| RECORD.state_lost())
+    };
+    let held = held().and_then(|found| {
+        check_told(task, &output, &call, errno, found)?;
+        let entries = shelf.entries(world);
+        let report: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        let saved = task.verb == "save" && report["saved"] == true;
+        // A report that did not get out may be of an entry that is there.
+        let unknown = task.verb == "save" && call.what.contains("(deleted)");
+        if entries.len() != before.len() + usize::from(saved) && !unknown {
+            return Err(format!("entries were {:?} and are {entries:?}", before));
+        }
+        Ok((found, entries, report["phase"].as_str().unwrap_or_default().to_owned()))
+    });
+    let about = |e| format!("{names:?} from {calls:?} ({aims:?}): {e}\n{output}");
+    match held {
+        Ok((found, entries, phase)) => {
+            for new in entries.iter().filter(|name| !before.contains(name)) {
+                if let Err(e) = shelf.take(world, new) {
+                    return Some(Err(about(e)));
+                }
+            }
+            if task.verb == "restore" && found == Found::Whole {
+                site.reset();
+            }
+            Some(Ok(phase))
+        }
+        Err(e) => {
+            let failed = Err(about(e));
+            // Each shall be judged for itself.
+            let store = world.store();
+            world.sh(&format!("rm -rf /tmp/storecache-* {store}/.storecache-*"));
+            undo(site, shelf, before, task);
+            Some(failed)
+        }
+    }
+}
+
+/// Makes everything what it was before the run.
+fn undo(site: &mut Site, shelf: &Shelf, before: &[String], task: &Task) {
+    for new in shelf.entries(&site.world).iter().filter(|name| !before.contains(name)) {
+        shelf.take(&site.world, new).unwrap();
+    }
+    site.reset();
+    if task.verb == "save" {
+        restore(&site.world);
+        site.is_whole();
+    }
+}
+
+/// One kind of run in one kind of place.
+struct Campaign {
+    role: Role,
+    place: Place,
+    task: Task,
+    seed: u64,
+    /// Whether a call fails with each of its errors in turn, or with one of them.
+    every_error: bool,
+    /// The calls that it is about.
+    about: fn(&World, &Call) -> bool,
+    /// Those that are much the same, of which one is taken; with [`is_long`] all are.
+    alike: fn(&Call) -> String,
+    /// A call that fails in every run, with `EIO`; then it is about what follows, and that is undoing. The last
+    /// one of these.
+    first: Option<fn(&Call) -> bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Bare,
+    /// The same with entries in a cache service.
+    Service,
+    Systemd,
+    /// A store in which nobody has been.
+    Fresh,
+}
+
+impl Campaign {
+    fn of(role: Role, task: Task, seed: u64) -> Campaign {
+        Campaign {
+            role,
+            place: Place::Bare,
+            task,
+            seed,
+            every_error: false,
+            about: |_, _| true,
+            alike: |call| format!("{:?} {:?}", call.half, call.kind),
+            first: None,
+        }
+    }
+
+    /// Which calls fail, with what. Those before `from` are not meant.
+    fn aims(&self, world: &World, calls: &[Call], from: usize) -> Vec<(Aim, i32)> {
+        let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, call) in calls.iter().enumerate().skip(from) {
+            if (self.about)(world, call) {
+                // There are few of these, and each is for something else.
+                let alone = is_long() || matches!(call.kind, Kind::Clone | Kind::Sync);
+                let group = if alone { format!("{at:06}") } else { (self.alike)(call) };
+                groups.entry(group).or_default().push(at);
+            }
+        }
+        let mut dice = Dice(self.seed);
+        let mut aims = Vec::new();
+        for group in groups.values() {
+            let errors = calls[group[0]].kind.errors();
+            let one = [errors[dice.below(errors.len())]];
+            for &errno in if self.every_error || is_long() { errors } else { &one } {
+                aims.push((aim_at(calls, group[dice.below(group.len())]), errno));
+            }
+        }
+        // So that a campaign that is ended early has seen something of everything.
+        for at in (1..aims.len()).rev() {
+            aims.swap(at, dice.below(at + 1));
+        }
+        aims
+    }
+
+    fn run(&self) {
+        let Campaign { task, .. } = self;
+        let save = |world: &World| drop(run(world, "runner", "save", &["--full"]));
+        let mut site = match self.place {
+            Place::Bare => Site::new(World::build(self.role), save),
+            Place::Service => Site::new(World::build(self.role).network(), save),
+            Place::Systemd => Site::new(World::build(self.role).container(), save),
+            Place::Fresh => Site::fresh(World::build(self.role), save),
+        };
+        let shelf = match self.place {
+            Place::Service => Shelf::Service(CacheService::start()),
+            _ => Shelf::Directory,
+        };
+        if task.verb == "save" {
+            restore(&site.world);
+            site.is_whole();
+        }
+        if self.place == Place::Service {
+            // By whoever has all of it.
+            let part = task.verb == "restore";
+            if part {
+                restore(&site.world);
+            }
+            shelf.start(&site.world, &SAVE, &Injector::counting()).ok();
+            if part {
+                site.reset();
+            }
+        }
+        let before = shelf.entries(&site.world);
+        let counting = Injector::counting();
+        shelf.start(&site.world, task, &counting).ok();
+        let mut calls = counting.calls();
+        let found = if task.verb == "restore" { Found::Whole } else { Found::AsBefore };
+        assert_eq!(site.compare(), Ok(found));
+        undo(&mut site, &shelf, &before, task);
+        let mut first = None;
+        let mut from = 0;
+        if let Some(is_first) = self.first {
+            let at = calls.iter().rposition(is_first).expect("there is such a call");
+            let aim = (aim_at(&calls, at), libc::EIO);
+            let counting = Injector::failing(&[aim]);
+            shelf.start(&site.world, task, &counting).fails();
+            calls = counting.calls();
+            from = 1 + calls.iter().rposition(is_first).unwrap();
+            first = Some(aim);
+        }
+        let (mut failed, mut phases) = (Vec::new(), BTreeMap::new());
+        for (number, aim) in self.aims(&site.world, &calls, from).into_iter().enumerate() {
+            let aims: Vec<_> = first.into_iter().chain([aim]).collect();
+            match trial(&mut site, &shelf, &before, task, &aims) {
+                None => continue,
+                Some(Ok(phase)) => *phases.entry(phase).or_insert(0) += 1,
+                Some(Err(e)) => {
+                    println!("#{number} {e}");
+                    failed.push(format!("#{number} {e}"));
+                }
+            }
+            if number % INTERVAL == INTERVAL - 1 {
+                self.go_on(&mut site);
+            }
+        }
+        self.go_on(&mut site);
+        println!("{} calls; the runs ended in {phases:?}", calls.len());
+        assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n---\n"));
+    }
+
+    /// The next restore succeeds, and the store is sound to its own program.
+    fn go_on(&self, site: &mut Site) {
+        if self.task.verb == "restore" {
+            Shelf::Directory.start(&site.world, &RESTORE, &Injector::counting()).ok();
+            assert_eq!(site.compare(), Ok(Found::Whole));
+        }
+        site.verify();
+        if self.task.verb == "restore" {
+            site.reset();
+        }
+    }
+}
+
+/// More like the call that is meant than the one with its number among all.
+fn aim_at(calls: &[Call], at: usize) -> Aim {
+    let Call { kind, half, .. } = calls[at];
+    let same = |call: &&Call| (call.kind, call.half) == (kind, half);
+    Aim::NthOf(kind, half, calls[..at].iter().filter(same).count())
+}
+
+#[test]
+fn a_restore_into_nix_survives_any_call_that_fails() {
+    Campaign { every_error: true, ..Campaign::of(Role::Mid, RESTORE, 1) }.run();
+}
+
+#[test]
+fn a_save_of_nix_survives_any_call_that_fails() {
+    Campaign { every_error: true, ..Campaign::of(Role::Mid, SAVE, 2) }.run();
+}
+
+#[test]
+fn a_restore_into_guix_survives_any_call_that_fails() {
+    Campaign::of(Role::Guix, RESTORE, 3).run();
+}
+
+#[test]
+fn a_save_of_guix_survives_any_call_that_fails() {
+    Campaign::of(Role::Guix, SAVE, 4).run();
+}
+
+/// What only happens with units, and with a mount that is in the way.
+#[test]
+fn a_restore_under_systemd_survives_any_call_that_fails() {
+    let about = |_: &World, call: &Call| {
+        let around_units = matches!(
+            call.kind,
+            Kind::Clone | Kind::Dup | Kind::Event | Kind::Exec | Kind::Mount | Kind::Pipe
+        );
+        call.half != Half::User && around_units
+    };
+    Campaign { place: Place::Systemd, about, ..Campaign::of(Role::Guix, RESTORE, 5) }.run();
+}
+
+#[test]
+fn a_restore_into_a_store_that_was_never_used_makes_it_its_owners_or_leaves_it() {
+    for role in [Role::Guix, Role::New] {
+        let about = |world: &World, call: &Call| {
+            let here = [world.store(), world.state()].iter().any(|it| call.what.starts_with(it));
+            call.half == Half::Root && here && !matches!(call.kind, Kind::Read | Kind::List)
+        };
+        let alike = |call: &Call| {
+            let in_state = call.what.split_once("/var/").map(|(_, path)| {
+                // Without what is made up anew each time.
+                path.split("/.storecache-").next().unwrap_or_default().to_owned()
+            });
+            format!("{:?} {}", call.kind, in_state.unwrap_or_default())
+        };
+        Campaign { place: Place::Fresh, about, alike, ..Campaign::of(role, RESTORE, 6) }.run();
+    }
+}
+
+/// What the half does that has the network.
+#[test]
+fn a_run_with_a_cache_service_survives_any_call_that_fails() {
+    for task in [RESTORE, SAVE] {
+        let about = |_: &World, call: &Call| call.half == Half::User;
+        let campaign = Campaign::of(Role::Mid, task, 7);
+        Campaign { place: Place::Service, about, every_error: true, ..campaign }.run();
+    }
+}
+
+/// A commit fails at its last step, when items are in their places and rows are inserted; then a call of
+/// those fails that undo it.
+#[test]
+fn undoing_a_commit_survives_any_call_that_fails() {
+    for role in [Role::Mid, Role::Guix] {
+        let first = |call: &Call| {
+            call.kind == Kind::Sync && call.half == Half::Root && call.what.ends_with("/store")
+        };
+        Campaign { first: Some(first), ..Campaign::of(role, RESTORE, 8) }.run();
+    }
+}

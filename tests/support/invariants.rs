@@ -1,0 +1,174 @@
+//! What holds of a store after any fault: it is just as it was or holds all that was restored, and of the
+//! run nothing is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use storecache::daemon::await_ready;
+
+use super::judge::Registration;
+use super::runs::{Picture, leftovers, picture};
+use super::world::World;
+
+/// The promise: how soon the daemon answers after a run, however that ended.
+const DAEMON_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// What the guardian has left to do after the run takes no longer.
+const SETTLED: Duration = Duration::from_secs(30);
+
+type Stamps = BTreeMap<PathBuf, (u64, i64, i64, u32, u64)>;
+
+/// A store at a moment at which all is well with it.
+pub struct Before {
+    rows: BTreeMap<String, Registration>,
+    listing: Vec<String>,
+    /// Of every file of every valid item: nobody can change one and leave its time of change.
+    stamps: Stamps,
+    /// What lies in store and state and is not the store's owner's.
+    strangers: BTreeSet<PathBuf>,
+}
+
+/// What a store is found to be after a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    AsBefore,
+    Whole,
+}
+
+impl Before {
+    pub fn now(world: &World) -> Before {
+        let rows = world.registrations();
+        let stamps = stamps(world, &rows);
+        Before { stamps, listing: listing(world), strangers: strangers(world), rows }
+    }
+
+    /// Whether the store is as it was, or has beside that all that is in `whole`.
+    ///
+    /// # Errors
+    /// When it is neither: what is wrong.
+    pub fn compare(&self, world: &World, whole: &Picture) -> Result<Found, String> {
+        let rows = world.registrations();
+        for (path, row) in &self.rows {
+            if rows.get(path) != Some(row) {
+                return Err(format!("the row of {path} was {row:?} and is {:?}", rows.get(path)));
+            }
+        }
+        if stamps(world, &self.rows) != self.stamps {
+            return Err("a file of an item that was there before was touched".into());
+        }
+        if let Some(path) = rows.keys().find(|path| !is_there(&world.host(path))) {
+            return Err(format!("{path} is valid and has no bytes"));
+        }
+        if let Some(path) = strangers(world).difference(&self.strangers).next() {
+            return Err(format!("{} does not belong to the owner of the store", path.display()));
+        }
+        let listing = listing(world);
+        if rows.len() == self.rows.len() {
+            // An item that was placed and did not become valid is garbage, and still nothing of ours.
+            differ("what lies in the store and is rooted", &self.listing, &listing)?;
+            return Ok(Found::AsBefore);
+        }
+        let now = picture(world);
+        differ("the rows", &whole.references, &now.references)?;
+        differ("the outputs of derivations", &whole.outputs, &now.outputs)?;
+        for (path, tree) in &whole.trees {
+            differ(path, tree, &now.trees[path])?;
+        }
+        Ok(Found::Whole)
+    }
+}
+
+fn differ<T: PartialEq + std::fmt::Debug>(what: &str, one: &T, other: &T) -> Result<(), String> {
+    if one == other {
+        return Ok(());
+    }
+    Err(format!("{what} differs: {one:?}\nand now {other:?}"))
+}
+
+/// The names in the store, in our directory of roots, and beside the store.
+fn listing(world: &World) -> Vec<String> {
+    let names = |directory: String| {
+        let entries = fs::read_dir(world.host(&directory)).into_iter().flatten().flatten();
+        let names = entries.map(move |it| format!("{directory}/{}", it.file_name().display()));
+        names.collect::<Vec<_>>()
+    };
+    let mut all = names(world.store().to_owned());
+    all.extend(names(format!("{}/gcroots/storecache", world.state())));
+    all.sort();
+    all
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+fn strangers(world: &World) -> BTreeSet<PathBuf> {
+    let owner = fs::metadata(world.host(world.state())).unwrap().uid();
+    let places = [world.store(), world.state()].map(|place| world.host(place));
+    let mut found = BTreeSet::new();
+    let mut pending: Vec<PathBuf> = places.into();
+    while let Some(path) = pending.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        if metadata.uid() != owner {
+            found.insert(path);
+        }
+    }
+    found
+}
+
+fn stamps(world: &World, rows: &BTreeMap<String, Registration>) -> Stamps {
+    let mut found = Stamps::new();
+    let mut pending: Vec<PathBuf> = rows.keys().map(|path| world.host(path)).collect();
+    while let Some(path) = pending.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let (seconds, nanos) = (metadata.ctime(), metadata.ctime_nsec());
+        let stamp = (metadata.ino(), seconds, nanos, metadata.mode(), metadata.size());
+        found.insert(path, stamp);
+    }
+    found
+}
+
+/// How long it took from now until the daemon answered. A whole handshake and a question.
+///
+/// # Errors
+/// When that was longer than is promised.
+pub fn daemon_answers(world: &World) -> Result<Duration, String> {
+    let socket = world.host(world.state()).join("daemon-socket/socket");
+    let probe = format!("{}/{}-nothing", world.store(), "0".repeat(32));
+    let started = Instant::now();
+    match await_ready(&socket, &probe, DAEMON_ANSWERS_WITHIN) {
+        Ok(_) => Ok(started.elapsed()),
+        Err(e) => Err(format!("{e:#}")),
+    }
+}
+
+/// Waits until nothing of a run is left. What was there before does not count.
+///
+/// # Errors
+/// When something stays.
+pub fn nothing_left(world: &World) -> Result<(), String> {
+    settled(|| {
+        let left = leftovers(world);
+        if left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", "))) }
+    })
+}
+
+fn settled<E: Display>(mut probe: impl FnMut() -> Result<(), E>) -> Result<(), String> {
+    let deadline = Instant::now() + SETTLED;
+    loop {
+        match probe() {
+            Ok(()) => return Ok(()),
+            Err(e) if Instant::now() > deadline => return Err(e.to_string()),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Where a fault campaign happens: a small store that has a part of what an entry has.
+
+use std::collections::BTreeSet;
+
+use super::cache::Fixture;
+use super::corpus;
+use super::invariants::{Before, Found};
+use super::runs::{Picture, assert_same, picture};
+use super::scratch::Scratch;
+use super::world::{Plan, World};
+
+/// A world whose store has a part of what its one entry has.
+pub struct Site {
+    /// Whether a daemon is up.
+    daemon: bool,
+    pub world: World,
+    pub whole: Picture,
+    /// The trees of the store with that part.
+    kept: Scratch,
+    before: Before,
+}
+
+impl Site {
+    /// `save` makes the entry.
+    pub fn new(plan: Plan, save: impl FnOnce(&World)) -> Site {
+        let (world, whole, leaves) = Self::filled(plan, save);
+        corpus::keep_only(&world, &leaves);
+        Self::with(world, whole, true)
+    }
+
+    /// With a store in which nobody has ever been, and no daemon.
+    pub fn fresh(plan: Plan, save: impl FnOnce(&World)) -> Site {
+        let (world, whole, _) = Self::filled(plan, save);
+        world.stop_daemon();
+        world.wipe_store();
+        Self::with(world, whole, false)
+    }
+
+    /// Gives back the leaves too that are in the store beside what shall be restored.
+    fn filled(plan: Plan, save: impl FnOnce(&World)) -> (World, Picture, Vec<String>) {
+        let world = plan.fixture(Fixture::Small).start();
+        world.start_daemon();
+        // Few files, but one of each kind, and more than one frame.
+        world.sh("mkdir -p /tmp/tree-1/deep/er /tmp/tree-2
+             echo text >/tmp/tree-1/deep/er/file
+             echo '#!/bin/sh' >/tmp/tree-1/program; chmod +x /tmp/tree-1/program
+             ln -s deep/er/file /tmp/tree-1/link
+             touch /tmp/tree-1/empty
+             head -c 700000 /dev/urandom >/tmp/tree-2/large");
+        let added = world.add_files("/tmp/tree-1 /tmp/tree-2");
+        let leaves = {
+            let mut leaves = corpus::leaves(&world);
+            leaves.retain(|path| !added.contains(path));
+            let sizes = world.registrations();
+            leaves.sort_by_key(|path| (sizes[path].nar_size, path.clone()));
+            leaves.truncate(3);
+            leaves
+        };
+        let all = [&leaves[..], &added, &[needy(&world)]].concat();
+        corpus::keep_only(&world, &all);
+        let whole = picture(&world);
+        save(&world);
+        (world, whole, leaves)
+    }
+
+    /// The store is as it shall be before each fault.
+    fn with(world: World, whole: Picture, daemon: bool) -> Site {
+        world.stop_daemon();
+        world.wait_until_idle();
+        let kept = Scratch::new();
+        for tree in world.flavour().trees() {
+            kept.copy(&world.host(tree.inside), tree.name);
+        }
+        if daemon {
+            world.start_daemon();
+        }
+        let before = Before::now(&world);
+        Site { daemon, world, whole, kept, before }
+    }
+
+    /// The store has the part again.
+    pub fn reset(&mut self) {
+        self.world.refill_store(|tree| self.kept.path().join(tree.name));
+        if self.daemon && self.world.daemon_pid().is_none() {
+            self.world.start_daemon();
+        }
+        self.before = Before::now(&self.world);
+    }
+
+    /// Whether it has a daemon that has to answer.
+    pub fn has_daemon(&self) -> bool {
+        self.daemon
+    }
+
+    /// Panics unless the package manager itself finds the store sound.
+    pub fn verify(&self) {
+        if !self.daemon {
+            self.world.start_daemon();
+        }
+        self.world.verify_store();
+        if !self.daemon {
+            self.world.stop_daemon();
+        }
+    }
+
+    /// The store is taken to be whole, and to stay so.
+    pub fn is_whole(&mut self) {
+        assert_same(&self.whole, &picture(&self.world));
+        self.before = Before::now(&self.world);
+    }
+
+    /// Whether the store is as it was or whole.
+    ///
+    /// # Errors
+    /// When it is neither: what is wrong.
+    pub fn compare(&self) -> Result<Found, String> {
+        self.before.compare(&self.world, &self.whole)
+    }
+}
+
+/// An item that needs some others, the smallest.
+fn needy(world: &World) -> String {
+    let references = world.references_of_all();
+    let sizes = world.registrations();
+    let closure = |path: &String| {
+        let mut found = BTreeSet::new();
+        let mut pending = vec![path.clone()];
+        while let Some(path) = pending.pop() {
+            if found.insert(path.clone()) {
+                pending.extend(references[&path].iter().cloned());
+            }
+        }
+        found
+    };
+    let size = |path: &String| -> i64 {
+        closure(path).iter().map(|path| sizes[path].nar_size.unwrap()).sum()
+    };
+    let mut some: Vec<_> = references.keys().filter(|path| closure(path).len() > 2).collect();
+    some.sort_by_key(|path| (size(path), *path));
+    some[0].clone()
+}
+
+/// Numbers that are the same in every run.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
