@@ -183,7 +183,11 @@ pub fn guard() -> u8 {
     });
     let layout = match ward {
         Ok(layout) => layout,
-        Err(e) => return tell(Err(e)),
+        Err(e) => {
+            // The root half may have died before its first word, and nothing is staged yet.
+            clean_refuges();
+            return tell(Err(e));
+        }
     };
     tell(Ok(()));
 

@@ -8,10 +8,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
 mod dice;
 mod kills;
 mod moment;
 
+mod power;
 mod record;
 
 mod saves;

@@ -77,13 +77,20 @@ impl Victim {
 /// The processes of a run as of now, whoever started them last first.
 pub fn processes(run: &Running) -> Vec<(u32, Kind)> {
     let mut found = Vec::new();
-    let mut pending: Vec<u32> = run.outer_pid().into_iter().collect();
-    while let Some(pid) = pending.pop() {
+    let mut pending: Vec<(u32, Option<Kind>)> =
+        run.outer_pid().map(|pid| (pid, None)).into_iter().collect();
+    while let Some((pid, parent)) = pending.pop() {
         if is_daemon(pid) {
             continue;
         }
-        pending.extend(children(pid));
-        found.extend(kind(pid).map(|kind| (pid, kind)));
+        let kind = match kind(pid) {
+            // Between fork and exec a child looks as its parent.
+            Some(Kind::Root) if parent == Some(Kind::Root) => Some(Kind::Guardian),
+            Some(Kind::Guardian) if parent == Some(Kind::Guardian) => Some(Kind::Helper),
+            kind => kind,
+        };
+        pending.extend(children(pid).into_iter().map(|child| (child, kind)));
+        found.extend(kind.map(|kind| (pid, kind)));
     }
     found.reverse();
     found
@@ -120,7 +127,6 @@ fn kind(pid: u32) -> Option<Kind> {
     } else if is(0, "storecache-guardian") {
         Kind::Guardian
     } else if is(1, "privileged") {
-        // Between fork and exec a guardian looks as its parent.
         Kind::Root
     } else if is(0, "storecache") {
         Kind::User
