@@ -528,7 +528,7 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
     std::fs::create_dir_all(root.path().join("nix/var/nix")).unwrap();
     let started = root.path().join("started");
     let start = format!("echo started >>{}", started.display());
-    let ward = Ward { kind: StoreKind::Nix, root: root.path().into() };
+    let ward = Ward { kind: StoreKind::Nix, root: root.path().into(), restores: true };
     let brief = Brief {
         daemon: Daemon::Command { stop: "true".into(), start, run_as: None },
         mount: None,

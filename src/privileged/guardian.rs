@@ -23,6 +23,8 @@ use std::time::Duration;
 pub struct Ward {
     pub kind: StoreKind,
     pub root: PathBuf,
+    /// Whether the store is changed. A save has nothing but a copy of its database to be removed.
+    pub restores: bool,
 }
 
 /// What it is told before the daemon stops.
@@ -179,10 +181,10 @@ pub fn guard() -> u8 {
 
     let ward = next_line().context("nobody says what to watch over").and_then(|line| {
         let ward: Ward = serde_json::from_str(&line).context("the ward does not parse")?;
-        Layout::of(ward.kind, &ward.root)
+        Ok((Layout::of(ward.kind, &ward.root)?, ward.restores))
     });
-    let layout = match ward {
-        Ok(layout) => layout,
+    let (layout, restores) = match ward {
+        Ok(ward) => ward,
         Err(e) => {
             // The root half may have died before its first word, and nothing is staged yet.
             clean_refuges();
@@ -211,6 +213,10 @@ pub fn guard() -> u8 {
     }
 
     // The root half is dead: its locks are free, its commit may be half done.
+    if !restores {
+        clean_refuges();
+        return 0;
+    }
     let lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()));
     let and_lock_is_ours = |work| match &lock {
         Ok(_) => writing_to_store(&layout, work),

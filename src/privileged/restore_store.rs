@@ -41,6 +41,8 @@ pub fn restore(
     let access = Access::to(layout)?;
     let gc_lock = target.gc_lock(&cancelled)?;
     access.clean_up(layout)?;
+    let ward = Ward { kind: layout.kind, root: layout.root.clone(), restores: true };
+    let mut guardian = Guardian::watch(&ward, access.outside())?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = layout.database().exists().then(|| LiveDatabase::open(layout)).transpose()?;
     let files = Files::new(index, base)?;
@@ -78,8 +80,6 @@ pub fn restore(
     talk.enter(Phase::Unpack);
     let owner = Owner::of(layout)?;
     prepare_store(&target, owner)?;
-    let ward = Ward { kind: layout.kind, root: layout.root.clone() };
-    let mut guardian = Guardian::watch(&ward, access.outside())?;
     let staging = Staging::create(&access.staging_parent(layout))?;
     let ids = (owner.uid, owner.gid);
     let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;

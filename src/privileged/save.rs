@@ -5,6 +5,7 @@
 //! their items are whole, so every row has its bytes.
 
 use super::conversation::Conversation;
+use super::guardian::{Guardian, Ward};
 use super::narrow::narrow;
 use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
@@ -27,6 +28,8 @@ struct Source {
     inputs: Vec<PackInput>,
     /// Keeps collectors away.
     _gc_lock: Option<Lock>,
+    /// Removes the frozen copy if we die.
+    _guardian: Option<Guardian>,
 }
 
 impl Source {
@@ -168,6 +171,8 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
     }
     let cancelled = || talk.cancel.check();
     let gc_lock = target.gc_lock(&cancelled)?;
+    let ward = Ward { kind: layout.kind, root: layout.root.clone(), restores: false };
+    let guardian = Guardian::watch(&ward, None)?;
     let frozen = freeze(layout)?;
     let base = Arc::new(directory(&layout.store())?);
     let inputs = frozen.items.iter().map(|item| PackInput {
@@ -187,6 +192,7 @@ fn store_source(talk: &Conversation, store: &StoreRequest) -> Result<Source> {
         items_under: layout.items_under().to_owned(),
         frozen: Some(frozen),
         _gc_lock: Some(gc_lock),
+        _guardian: Some(guardian),
     })
 }
 
@@ -225,5 +231,6 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
         items_under: String::new(),
         inputs,
         _gc_lock: None,
+        _guardian: None,
     })
 }

@@ -40,8 +40,14 @@ impl Victim {
         Victim::RootAndGuardian,
         Victim::Everybody,
     ];
-    pub const OF_A_SAVE: [Victim; 5] =
-        [Victim::User, Victim::User, Victim::Sudo, Victim::Root, Victim::Everybody];
+    pub const OF_A_SAVE: [Victim; 6] = [
+        Victim::User,
+        Victim::User,
+        Victim::Sudo,
+        Victim::Root,
+        Victim::Guardian,
+        Victim::Everybody,
+    ];
 
     fn includes(self, kind: Kind) -> bool {
         match self {
