@@ -7,6 +7,7 @@ use super::access::Access;
 use super::conversation::Conversation;
 use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Restored};
+use super::revive::record;
 use super::target::{StoreTarget, directory};
 use crate::daemon::{Daemon, Found, MountUnit, Stopper, await_ready};
 use crate::store::{
@@ -59,6 +60,7 @@ impl Commit<'_> {
         let stopper = Stopper::prepare(&daemon).context("prepare to stop the daemon")?;
         let brief = self.brief(&daemon)?;
         let armed = guardian.arm(&brief)?;
+        record(self.staging.path(), &brief)?;
         let durable = self.sync.is_wanted();
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 

@@ -47,8 +47,11 @@ enum Answer {
 
 const START: &str = "start";
 const END: &str = "end";
-/// How long another run may keep a dead run's commit from being undone before the daemon starts in any case.
-const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long somebody may keep a dead run's commit from being undone before the daemon starts in any case. A
+/// process that was killed while the disk writes for it lives on until that is done.
+const BEFORE_START: Duration = Duration::from_millis(500);
+/// The same once the daemon has started.
+const AFTER_START: Duration = Duration::from_secs(30);
 
 /// The root half's end. Dropped, it lets the guardian go.
 pub struct Guardian {
@@ -217,18 +220,19 @@ pub fn guard() -> u8 {
         clean_refuges();
         return 0;
     }
-    let lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()));
-    let and_lock_is_ours = |work| match &lock {
-        Ok(_) => writing_to_store(&layout, work),
-        // Another run has begun, which does the same first.
-        Err(_) => Ok(()),
+    let put_right = |patience, work: fn(&Layout, &Path) -> Result<()>| -> Result<()> {
+        // Another run that has begun by now does the same first.
+        let _lock = run_lock(&layout.state(), patience, &|| Ok(()))?;
+        writing_to_store(&layout, work)
     };
-    let _ = and_lock_is_ours(undo);
     let outcome = match &armed {
-        Some((brief, starter)) if !started => start(&layout, brief, starter),
+        Some((brief, starter)) if !started => {
+            let _ = put_right(BEFORE_START, undo);
+            start(&layout, brief, starter)
+        }
         _ => Ok(()),
     };
-    let _ = and_lock_is_ours(clean_up);
+    let _ = put_right(AFTER_START, clean_up);
     clean_refuges();
     u8::from(outcome.is_err())
 }
@@ -239,7 +243,8 @@ fn prepare(line: &str) -> Result<(Brief, Starter)> {
     Ok((brief, starter))
 }
 
-fn start(layout: &Layout, brief: &Brief, starter: &Starter) -> Result<()> {
+/// Starts the daemon, and has the mount back.
+pub(super) fn start(layout: &Layout, brief: &Brief, starter: &Starter) -> Result<()> {
     // Should it stay, the daemon does not answer, which is told then.
     let _ = brief.mount.as_ref().map(MountUnit::stop);
     let started = starter.start(&layout.socket());

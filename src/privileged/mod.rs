@@ -23,6 +23,7 @@ mod narrow;
 pub mod protocol;
 mod restore_plain;
 mod restore_store;
+mod revive;
 mod save;
 mod serve;
 mod survey;

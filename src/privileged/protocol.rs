@@ -219,6 +219,7 @@ pub struct Plan {
     pub skipped: Vec<(String, String)>,
     /// Bytes that the wanted items take on the disk.
     pub disk_bytes: u64,
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

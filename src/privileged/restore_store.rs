@@ -11,6 +11,7 @@ use super::guardian::{Guardian, Ward};
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
+use super::revive::revive;
 use super::target::{StoreTarget, check_space, directory, receive_frames, writeback};
 use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
@@ -40,6 +41,7 @@ pub fn restore(
     let _run_lock = target.run_lock(&cancelled)?;
     let access = Access::to(layout)?;
     let gc_lock = target.gc_lock(&cancelled)?;
+    let warnings = revive(layout)?;
     access.clean_up(layout)?;
     let ward = Ward { kind: layout.kind, root: layout.root.clone(), restores: true };
     let mut guardian = Guardian::watch(&ward, access.outside())?;
@@ -63,6 +65,7 @@ pub fn restore(
         present: choice.present.len() as u64,
         skipped: choice.skipped.iter().map(|s| (s.name.to_string(), s.reason.clone())).collect(),
         disk_bytes,
+        warnings,
     }))?;
 
     talk.holds(request.memory.compressed);

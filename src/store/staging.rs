@@ -93,8 +93,8 @@ pub fn clean_stale(parent: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The staging directories in `parent`.
-pub(super) fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
+/// The staging directories in `parent`: of dead runs, if the caller holds the lock that every run holds.
+pub fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

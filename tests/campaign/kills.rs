@@ -61,6 +61,7 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
         }
         let (phase, count) = landed;
         let hit = came && count > 0;
+        let killed = if hit { killed } else { Instant::now() };
         let what = format!("{what}, in {phase:?}");
         if hit {
             tally.count(victim.name(), phase);
@@ -71,8 +72,8 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
         scene.check(&what);
         if somebody {
             scene.is_clean(&what);
-        } else if !scene.is_greeted() {
-            // Nobody was left to start it, and nobody knows how it was started.
+        } else if !container && !scene.is_greeted() {
+            // Nobody was left to start it, and nobody knows how it was started. A unit is the next run's.
             scene.world.start_daemon();
         }
         let judged = hit && tally.faults().is_multiple_of(JUDGED);
