@@ -14,6 +14,7 @@ mod kills;
 mod moment;
 
 mod power;
+mod readme;
 mod record;
 
 mod saves;

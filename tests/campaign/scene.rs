@@ -42,7 +42,10 @@ impl Scene {
             world.start_daemon();
         }
         world.verify_store();
-        runs::run(&world, "runner", "save", &["--full"]);
+        // Some MB will do: all of it is looked at after each fault.
+        runs::run(&world, "runner", "save", &["--full", "--max-size", "6M"]);
+        world.wipe_store();
+        runs::restore(&world);
         let whole: Items = items(&world);
         let leaves = corpus::leaves(&world);
         let old = leaves.into_iter().step_by(2).collect();
