@@ -12,7 +12,7 @@ pub enum Kind {
     Sudo,
     Root,
     Guardian,
-    /// What these start: `systemctl`, or a shell.
+    /// What these start to have something done, which is `systemctl`.
     Helper,
 }
 
@@ -86,13 +86,10 @@ pub fn processes(run: &Running) -> Vec<(u32, Kind)> {
     let mut pending: Vec<(u32, Option<Kind>)> =
         run.outer_pid().map(|pid| (pid, None)).into_iter().collect();
     while let Some((pid, parent)) = pending.pop() {
-        if is_daemon(pid) {
-            continue;
-        }
         let kind = match kind(pid) {
             // Between fork and exec a child looks as its parent.
             Some(Kind::Root) if parent == Some(Kind::Root) => Some(Kind::Guardian),
-            Some(Kind::Guardian) if parent == Some(Kind::Guardian) => Some(Kind::Helper),
+            Some(Kind::Guardian) if parent == Some(Kind::Guardian) => None,
             kind => kind,
         };
         pending.extend(children(pid).into_iter().map(|child| (child, kind)));
@@ -111,34 +108,26 @@ pub fn children(pid: u32) -> Vec<u32> {
     pids.collect()
 }
 
-/// The guardian's child, and none of ours.
-fn is_daemon(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    matches!(name.trim(), "nix-daemon" | "guix-daemon" | "guix")
-}
-
 fn kind(pid: u32) -> Option<Kind> {
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words: Vec<&[u8]> = command.split(|&byte| byte == 0).collect();
     let is = |place: usize, word: &str| words.get(place) == Some(&word.as_bytes());
-    if command.is_empty() || !procfs::is_alive(pid) {
-        return None;
-    }
-    // Not what is on its way to become the program.
-    if is(0, "env") || is(0, "setpriv") {
-        return None;
-    }
-    Some(if is(0, "sudo") {
-        Kind::Sudo
+    if !procfs::is_alive(pid) {
+        None
+    } else if is(0, "sudo") {
+        Some(Kind::Sudo)
     } else if is(0, "storecache-guardian") {
-        Kind::Guardian
+        Some(Kind::Guardian)
     } else if is(1, "privileged") {
-        Kind::Root
+        Some(Kind::Root)
     } else if is(0, "storecache") {
-        Kind::User
+        Some(Kind::User)
+    } else if is(0, "systemctl") {
+        Some(Kind::Helper)
     } else {
-        Kind::Helper
-    })
+        // What is on its way to become the program, or the daemon, which is none of ours.
+        None
+    }
 }
 
 /// Kills those of `processes` that are meant; gives back how many there were.
