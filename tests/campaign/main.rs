@@ -13,6 +13,7 @@ mod dice;
 mod kills;
 mod moment;
 
+mod named;
 mod power;
 mod readme;
 mod record;
