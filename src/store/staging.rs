@@ -84,6 +84,17 @@ pub fn aside(layout: &Layout) -> [PathBuf; 2] {
     [store.parent().map_or_else(|| layout.root.clone(), Path::to_owned), layout.state()]
 }
 
+/// Staging that is there although nobody may be at work: the caller has seen that no run holds the lock
+/// that every run holds. Sorted.
+pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut left = Vec::new();
+    for parent in aside(layout).iter().chain([&layout.store()]).filter(|it| it.read_dir().is_ok()) {
+        left.extend(stale(parent)?);
+    }
+    left.sort_unstable();
+    Ok(left)
+}
+
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
     for path in stale(parent)? {
