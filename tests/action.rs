@@ -502,6 +502,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
             ("sudo", b"sudo\0"),
             ("the root half", b"/usr/local/bin/storecache\0privileged\0"),
             ("the guardian", b"storecache-guardian\0"),
+            ("its deputy", b"storecache-deputy\0"),
         ] {
             let found = environments(&world, words);
             assert!(!found.is_empty(), "{who} is not there");

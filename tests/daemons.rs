@@ -469,7 +469,7 @@ fn assert_ours_are_gone(world: &World) {
                 "pgrep",
                 "--list-full",
                 "--full",
-                "^(sudo .*)?(/usr/local/bin/)?storecache(-guardian)? ",
+                "^(sudo .*)?(/usr/local/bin/)?storecache(-guardian|-deputy)? ",
             ])
             .stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }

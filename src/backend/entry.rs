@@ -172,7 +172,9 @@ mod tests {
         let ahead = EntryName::parse("k.20991231T235959.999999Z").unwrap();
         let next = EntryName::after("k", &[EntryName::new("k"), ahead.clone()]);
         assert_eq!(next.to_string(), "k.21000101T000000.000000Z");
-        assert!(EntryName::after("other", &[ahead.clone()]).generation < ahead.generation);
+        assert!(
+            EntryName::after("other", std::slice::from_ref(&ahead)).generation < ahead.generation
+        );
         let past = EntryName::parse("k.20010101T000000.000000Z").unwrap();
         assert!(EntryName::after("k", &[past]).generation > Generation::at(Timestamp::UNIX_EPOCH));
     }

@@ -189,6 +189,7 @@ fn restore_entry(
     outcome.items.present = plan.present;
     outcome.items.skipped = plan.skipped.len() as u64;
     outcome.skipped.clone_from(&plan.skipped);
+    outcome.warnings.extend(plan.warnings.iter().cloned());
     for &FrameId { which, number } in &plan.frames {
         if let Some(frame) = fetch.entry.facts(which, number) {
             options.memory.check(frame.size, frame.raw)?;

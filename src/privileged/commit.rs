@@ -5,7 +5,7 @@
 
 use super::access::Access;
 use super::conversation::Conversation;
-use super::guardian::{Brief, Guardian};
+use super::guardian::{Brief, Guardian, record};
 use super::protocol::{Phase, Restored};
 use super::target::{StoreTarget, directory};
 use crate::daemon::{MountUnit, await_ready};
@@ -53,6 +53,7 @@ impl Commit<'_> {
         // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
         // the lock is released, the guardian starts the daemon, and last the roots go.
         let mut armed = guardian.arm(&Brief { mount: self.access.mount_unit().cloned() })?;
+        record(self.staging.path(), &armed.charge.stopped)?;
         let durable = self.sync.is_wanted();
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Both halves are the same program; a difference means that two versions met.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// No message has a larger part: an index of millions of items still fits.
 const PART_LIMIT: u32 = 512 << 20;
@@ -236,6 +236,7 @@ pub struct Plan {
     pub skipped: Vec<(String, String)>,
     /// Bytes that the wanted items take on the disk.
     pub disk_bytes: u64,
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -48,7 +48,7 @@ pub fn restore(
 
     let _run_lock = target.run_lock(&cancelled)?;
     let gc_lock = target.gc_lock(&cancelled)?;
-    guardian.watch(&Ward::of(&target, true))?;
+    let warnings = guardian.watch(&Ward::of(&target, true))?;
     access.clean_up(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = is_there(&layout.database())?.then(|| LiveDatabase::open(layout)).transpose()?;
@@ -72,6 +72,7 @@ pub fn restore(
         present: choice.present.len() as u64,
         skipped: choice.skipped.iter().map(|s| (s.name.to_string(), s.reason.clone())).collect(),
         disk_bytes,
+        warnings,
     }))?;
 
     talk.holds(request.memory.compressed);

@@ -183,7 +183,7 @@ fn store_source(
     let cancelled = || talk.cancel.check();
     let gc_lock = target.gc_lock(&cancelled)?;
     let ward = Ward::of(&target, false);
-    guardian.as_mut().map_or(Ok(()), |guardian| guardian.watch(&ward))?;
+    guardian.as_mut().map(|guardian| guardian.watch(&ward)).transpose()?;
     let frozen = freeze(layout)?;
     let base = Arc::new(directory(&layout.store())?);
     let inputs = frozen.items.iter().map(|item| PackInput {

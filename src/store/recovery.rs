@@ -20,7 +20,7 @@ use std::time::Duration;
 const PLAN: &str = ".placing";
 /// How long users of the database are waited for. Whoever has it open longer may be making an item that a
 /// dead run has placed.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Writes the list. Call it before the first item is rooted or placed.
 pub fn record_plan(staging: &Path, items: &[ItemName]) -> Result<()> {

@@ -9,7 +9,6 @@ use super::Layout;
 use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
-use std::fs::DirEntry;
 use std::fs::Permissions;
 use std::io::{Error, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -146,21 +145,11 @@ pub fn aside(layout: &Layout) -> [PathBuf; 2] {
 /// that every run holds. Sorted.
 pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut left = Vec::new();
-    for parent in aside(layout).into_iter().chain([layout.store()]) {
-        let Ok(entries) = std::fs::read_dir(&parent) else { continue };
-        for entry in entries {
-            let entry = entry.with_context(|| parent.display().to_string())?;
-            if is_staging(&entry) {
-                left.push(entry.path());
-            }
-        }
+    for parent in aside(layout).iter().chain([&layout.store()]).filter(|it| it.read_dir().is_ok()) {
+        left.extend(stale(parent)?);
     }
     left.sort_unstable();
     Ok(left)
-}
-
-fn is_staging(entry: &DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
 }
 
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
@@ -171,8 +160,8 @@ pub fn clean_stale(parent: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The staging directories in `parent`.
-pub(super) fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
+/// The staging directories in `parent`: of dead runs, if the caller holds the lock that every run holds.
+pub fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -181,7 +170,7 @@ pub(super) fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if is_staging(&entry) {
+        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             found.push(entry.path());
         }
     }

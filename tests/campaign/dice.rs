@@ -1,7 +1,6 @@
 //! Chance with a seed, so that a campaign can be had again.
 
 use std::env;
-use std::time::Duration;
 
 /// What is used unless the environment names another one.
 const SEED: u64 = 7;
@@ -33,11 +32,6 @@ impl Dice {
 
     pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
-    }
-
-    /// Up to `most`, by microseconds.
-    pub fn time(&mut self, most: Duration) -> Duration {
-        Duration::from_micros(self.below(most.as_micros() as usize + 1) as u64)
     }
 }
 

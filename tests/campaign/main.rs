@@ -8,10 +8,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
 mod dice;
 mod kills;
 mod moment;
 
+mod named;
+mod power;
+mod readme;
 mod record;
 
 mod saves;

@@ -11,8 +11,8 @@ use super::scene::Scene;
 use super::victim::{Kind, children, processes};
 use crate::support::{Running, procfs};
 
-/// How long after a moment the fault comes at most.
-const AFTER: Duration = Duration::from_millis(4);
+/// How long after a moment the fault comes at most, by turns.
+const AFTER: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(4)];
 
 /// Phases that a fault may land in, in their order.
 pub const PHASES: [&str; 8] =
@@ -63,26 +63,26 @@ impl Call {
 }
 
 impl Moment {
-    pub fn random(dice: &mut Dice, items: usize) -> Moment {
-        match dice.below(16) {
-            0 => Moment::Part(dice.below(1000)),
-            1 => Moment::User,
-            2 => Moment::Root,
-            3 => Moment::Staging,
-            4 => Moment::Staged(dice.below(items)),
-            5 => Moment::Planned,
-            6 => Moment::Guarded,
-            7 | 8 => Moment::Stopped,
-            9 => Moment::Starting,
-            10 => Moment::Unstaged,
-            11 => Moment::Call(Call::Link, 1 + dice.below(items / 2)),
-            12 | 13 => Moment::Call(Call::Rename, 1 + dice.below(items)),
-            14 => Moment::Call(Call::Write, 1 + dice.below(20)),
-            _ => Moment::Call(
-                dice.choose(&[Call::Lock, Call::Sync, Call::Unlink]),
-                1 + dice.below(6),
-            ),
-        }
+    /// One that is likely to be in that phase of a restore of so many items.
+    pub fn in_phase(phase: &str, dice: &mut Dice, items: usize) -> Moment {
+        let few = 1 + dice.below(4);
+        let some = 1 + dice.below(items);
+        let choices: &[Moment] = match phase {
+            "start" => &[Moment::User],
+            "plan" => &[Moment::Root, Moment::Call(Call::Lock, some), Moment::Guarded],
+            "unpack" => &[
+                Moment::Staging,
+                Moment::Staged(some - 1),
+                Moment::Call(Call::Sync, few),
+                Moment::Part(200 + dice.below(600)),
+            ],
+            "prepare" => &[Moment::Planned, Moment::Call(Call::Link, some.div_ceil(2))],
+            "stopped" => &[Moment::Stopped],
+            "place" => &[Moment::Call(Call::Rename, 1 + some)],
+            "start again" => &[Moment::Starting, Moment::Call(Call::Write, some)],
+            _ => &[Moment::Unstaged, Moment::Call(Call::Unlink, some)],
+        };
+        dice.choose(choices)
     }
 }
 
@@ -162,7 +162,7 @@ impl View {
         if matches!(moment, Moment::Call(..)) {
             return true;
         }
-        let end = Instant::now() + dice.time(AFTER);
+        let end = Instant::now() + dice.choose(&AFTER).mul_f64(dice.below(1000) as f64 / 1000.0);
         while Instant::now() < end {
             std::hint::spin_loop();
         }

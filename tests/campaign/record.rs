@@ -8,6 +8,7 @@ use std::{env, fs};
 use serde_json::json;
 
 /// Faults that were made so far by a part, and what was seen after them.
+#[derive(Debug)]
 pub struct Tally {
     part: String,
     begun: Instant,

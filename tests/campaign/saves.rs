@@ -57,14 +57,15 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
     let mut whole = begun.elapsed();
     while tally.faults() < kills as u64 {
         let victim = dice.choose(&Victim::OF_A_SAVE);
-        let wanted = dice.choose(&PHASES);
+        let wanted = PHASES.into_iter().min_by_key(|phase| (tally.landed_in(phase), dice.number()));
         let daemon = scene.daemon();
         let before = entries(&scene);
         let begun = Instant::now();
         let mut run = scene.world.storecache_as("runner", words()).spawn();
         // Into a phase, and then a random part of the run.
-        let after = whole.mul_f64(dice.below(1000) as f64 / 3000.0);
-        while run.is_running() && phase(&scene, &run) != wanted {
+        let part = dice.choose(&[0.001, 0.1, 0.4]) * dice.below(1000) as f64 / 1000.0;
+        let after = whole.mul_f64(part);
+        while run.is_running() && wanted.is_some_and(|wanted| phase(&scene, &run) != wanted) {
             std::thread::sleep(Duration::from_micros(100));
         }
         let end = Instant::now() + after;
@@ -85,12 +86,10 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
             tally.count(victim.name(), landed);
         }
         assert_eq!(scene.daemon(), daemon, "{what}: a save stops nothing");
-        // The copy of the database is all that may stay of a root half that was killed.
+        // The copy of the database is all that may stay, if nobody is left to remove it.
         let left = leftovers(&scene.world);
-        let copies = copies(&scene);
-        assert!(left == copies && copies.len() <= 1, "{what}: {left:?}");
-        let root_died = matches!(victim, Victim::Root | Victim::Everybody) && hit;
-        assert!(root_died || copies.is_empty(), "{what}: {copies:?}");
+        let nobody = hit && victim.leaves_nobody_to_clean_up();
+        assert!(left.is_empty() || (nobody && left == copies(&scene)), "{what}: {left:?}");
         // What is there is whole, and there is nothing else.
         let after = entries(&scene);
         assert!(after.is_superset(&before) && after.len() <= before.len() + 1, "{what}: {after:?}");
@@ -118,10 +117,10 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
     }
     scene.judge();
     runs::restore(&scene.world);
-    tally.finish();
     for phase in PHASES {
-        assert!(tally.landed_in(phase) > 0, "no kill landed in {phase}");
+        assert!(tally.landed_in(phase) > 0, "no kill landed in {phase}: {tally:?}");
     }
+    tally.finish();
 }
 
 #[test]

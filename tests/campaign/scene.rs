@@ -42,7 +42,10 @@ impl Scene {
             world.start_daemon();
         }
         world.verify_store();
-        runs::run(&world, "runner", "save", &["--full"]);
+        // Some MB will do: all of it is looked at after each fault.
+        runs::run(&world, "runner", "save", &["--full", "--max-size", "6M"]);
+        world.wipe_store();
+        runs::restore(&world);
         let whole: Items = items(&world);
         let leaves = corpus::leaves(&world);
         let old = leaves.into_iter().step_by(2).collect();
@@ -127,7 +130,7 @@ impl Scene {
             if greeted || somebody {
                 longest = longest.max(seen.elapsed());
             }
-            assert!(longest <= PROMISED, "{what}: no daemon for {longest:?}");
+            assert!(longest <= promised(), "{what}: no daemon for {longest:?}");
             if greeted {
                 seen = Instant::now();
             }
@@ -149,7 +152,7 @@ impl Scene {
             .filter(|command| {
                 let program = command.split(' ').next().unwrap_or_default();
                 let name = Path::new(program).file_name().unwrap_or_default();
-                ["storecache", "storecache-guardian", "sudo", "systemctl"]
+                ["storecache", "storecache-guardian", "storecache-deputy", "sudo", "systemctl"]
                     .iter()
                     .any(|it| name == *it)
             })
@@ -212,6 +215,14 @@ impl Scene {
         assert!(run.status.success(), "{what}: the next restore: {run}");
         assert!(self.check(what), "{what}: the next restore is not whole: {run}");
     }
+}
+
+/// On a machine that others keep busy all takes as much longer.
+fn promised() -> Duration {
+    let load = fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get() as f64;
+    PROMISED.mul_f64((load / processors).max(1.0))
 }
 
 fn items(world: &World) -> Items {

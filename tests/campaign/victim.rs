@@ -12,7 +12,9 @@ pub enum Kind {
     Sudo,
     Root,
     Guardian,
-    /// What these start: `systemctl`, or a shell.
+    /// Whoever stands in for the guardian.
+    Deputy,
+    /// What these start to have something done, which is `systemctl`.
     Helper,
 }
 
@@ -23,25 +25,33 @@ pub enum Victim {
     Sudo,
     Root,
     Guardian,
+    Deputy,
     Helper,
     RootAndGuardian,
     Everybody,
 }
 
 impl Victim {
-    pub const OF_A_RESTORE: [Victim; 9] = [
+    pub const OF_A_RESTORE: [Victim; 10] = [
         Victim::User,
         Victim::Sudo,
         Victim::Root,
         Victim::Root,
         Victim::Root,
         Victim::Guardian,
+        Victim::Deputy,
         Victim::Helper,
         Victim::RootAndGuardian,
         Victim::Everybody,
     ];
-    pub const OF_A_SAVE: [Victim; 5] =
-        [Victim::User, Victim::User, Victim::Sudo, Victim::Root, Victim::Everybody];
+    pub const OF_A_SAVE: [Victim; 6] = [
+        Victim::User,
+        Victim::User,
+        Victim::Sudo,
+        Victim::Root,
+        Victim::Guardian,
+        Victim::Everybody,
+    ];
 
     fn includes(self, kind: Kind) -> bool {
         match self {
@@ -50,6 +60,7 @@ impl Victim {
             Victim::Root => kind == Kind::Root,
             Victim::Guardian => kind == Kind::Guardian,
             Victim::Helper => kind == Kind::Helper,
+            Victim::Deputy => kind == Kind::Deputy,
             Victim::RootAndGuardian => matches!(kind, Kind::Root | Kind::Guardian),
             Victim::Everybody => true,
         }
@@ -57,7 +68,7 @@ impl Victim {
 
     /// Whether all go who could put things right by themselves.
     pub fn leaves_nobody_to_clean_up(self) -> bool {
-        matches!(self, Victim::RootAndGuardian | Victim::Everybody)
+        self == Victim::Everybody
     }
 
     /// For people.
@@ -67,6 +78,7 @@ impl Victim {
             Victim::Sudo => "SIGKILL of sudo",
             Victim::Root => "SIGKILL of the root half",
             Victim::Guardian => "SIGKILL of the guardian",
+            Victim::Deputy => "SIGKILL of its deputy",
             Victim::Helper => "SIGKILL of a helper",
             Victim::RootAndGuardian => "SIGKILL of root half and guardian",
             Victim::Everybody => "SIGKILL of all processes",
@@ -77,13 +89,17 @@ impl Victim {
 /// The processes of a run as of now, whoever started them last first.
 pub fn processes(run: &Running) -> Vec<(u32, Kind)> {
     let mut found = Vec::new();
-    let mut pending: Vec<u32> = run.outer_pid().into_iter().collect();
-    while let Some(pid) = pending.pop() {
-        if is_daemon(pid) {
-            continue;
-        }
-        pending.extend(children(pid));
-        found.extend(kind(pid).map(|kind| (pid, kind)));
+    let mut pending: Vec<(u32, Option<Kind>)> =
+        run.outer_pid().map(|pid| (pid, None)).into_iter().collect();
+    while let Some((pid, parent)) = pending.pop() {
+        let kind = match kind(pid) {
+            // Between fork and exec a child looks as its parent.
+            Some(Kind::Root) if parent == Some(Kind::Root) => Some(Kind::Guardian),
+            Some(Kind::Guardian) if parent == Some(Kind::Guardian) => None,
+            kind => kind,
+        };
+        pending.extend(children(pid).into_iter().map(|child| (child, kind)));
+        found.extend(kind.map(|kind| (pid, kind)));
     }
     found.reverse();
     found
@@ -98,35 +114,28 @@ pub fn children(pid: u32) -> Vec<u32> {
     pids.collect()
 }
 
-/// The guardian's child, and none of ours.
-fn is_daemon(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    matches!(name.trim(), "nix-daemon" | "guix-daemon" | "guix")
-}
-
 fn kind(pid: u32) -> Option<Kind> {
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words: Vec<&[u8]> = command.split(|&byte| byte == 0).collect();
     let is = |place: usize, word: &str| words.get(place) == Some(&word.as_bytes());
-    if command.is_empty() || !procfs::is_alive(pid) {
-        return None;
-    }
-    // Not what is on its way to become the program.
-    if is(0, "env") || is(0, "setpriv") {
-        return None;
-    }
-    Some(if is(0, "sudo") {
-        Kind::Sudo
+    if !procfs::is_alive(pid) {
+        None
+    } else if is(0, "sudo") {
+        Some(Kind::Sudo)
     } else if is(0, "storecache-guardian") {
-        Kind::Guardian
+        Some(Kind::Guardian)
+    } else if is(0, "storecache-deputy") {
+        Some(Kind::Deputy)
     } else if is(1, "privileged") {
-        // Between fork and exec a guardian looks as its parent.
-        Kind::Root
+        Some(Kind::Root)
     } else if is(0, "storecache") {
-        Kind::User
+        Some(Kind::User)
+    } else if is(0, "systemctl") {
+        Some(Kind::Helper)
     } else {
-        Kind::Helper
-    })
+        // What is on its way to become the program, or the daemon, which is none of ours.
+        None
+    }
 }
 
 /// Kills those of `processes` that are meant; gives back how many there were.

@@ -104,9 +104,8 @@ pub fn leftovers(world: &World) -> Vec<String> {
     for pid in procfs::companions(world.init()) {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let program = Path::new(command.split('\0').next().unwrap_or_default());
-        if program.file_name().is_some_and(|name| {
-            name == "storecache" || name == "storecache-guardian" || name == "sudo"
-        }) {
+        let ours = ["storecache", "storecache-guardian", "storecache-deputy", "sudo"];
+        if program.file_name().is_some_and(|name| ours.iter().any(|it| name == *it)) {
             found.push(command.replace('\0', " "));
         }
     }
@@ -123,7 +122,7 @@ pub fn root_half(world: &World) -> Pid {
     let mut pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
     let found = pids.find(|pid| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        // Not the sudo in front of it, and not the guardian behind it.
+        // Not the sudo in front of it, and not the guardians behind it.
         namespace(pid) == ours && command == b"/usr/local/bin/storecache\0privileged\0"
     });
     Pid::from_raw(found.expect("the root half runs").parse().unwrap()).unwrap()

@@ -1,5 +1,6 @@
 //! What a guardian does, and its deputy: orders, and what is to be done when the root half is dead.
 
+use super::revive::revive;
 use super::words::{Answer, Brief, Charge, END, Post, START, STOP, Stopped};
 use crate::daemon::{Daemon, Found, MountUnit, Starter, Stopper, await_ready, listener, parent_of};
 use crate::privileged::surroundings::settle;
@@ -16,8 +17,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long another run may keep a dead run's commit from being undone before the daemon starts in any case.
-const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long somebody may keep a dead run's commit from being undone before the daemon starts in any case. A
+/// process that was killed while the disk writes for it lives on until that is done.
+const BEFORE_START: Duration = Duration::from_millis(500);
+/// The same once the daemon has started.
+const AFTER_START: Duration = Duration::from_secs(30);
 /// What sudo and its like leave in the environment of what they start.
 const STARTED_BY_HAND: [&str; 4] = ["SUDO_COMMAND", "SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
@@ -43,9 +47,10 @@ pub fn guard() -> u8 {
         Some(line) if line == END => return 0,
         Some(line) => Duty::take(&line),
     };
-    match duty {
-        Ok(duty) => {
-            tell(Ok(()));
+    let begun = duty.and_then(|duty| Ok((duty.begin()?, duty)));
+    match begun {
+        Ok((told, duty)) => {
+            answer(&Answer::Watching(told));
             duty.serve(&mut next_line)
         }
         Err(e) => tell(Err(e)),
@@ -62,9 +67,9 @@ struct Duty {
 }
 
 /// A daemon, and all that it takes to start it again.
-struct Known {
-    stopped: Stopped,
-    starter: Starter,
+pub(super) struct Known {
+    pub stopped: Stopped,
+    pub starter: Starter,
 }
 
 impl Duty {
@@ -80,6 +85,10 @@ impl Duty {
         let pid = i32::try_from(other).ok().and_then(Pid::from_raw).filter(|_| is_other);
         let other = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(Duty { target, restores: ward.restores, deputy, other })
+    }
+
+    fn begin(&self) -> Result<Vec<String>> {
+        if self.restores && !self.deputy { revive(&self.target) } else { Ok(Vec::new()) }
     }
 
     /// Does what it is told, until there is nothing more to do.
@@ -119,7 +128,7 @@ impl Duty {
                 STOP => _ = tell(stopper.stop(self.target.daemon_patience)),
                 START => {
                     started = true;
-                    tell(self.start(known));
+                    tell(start(&self.target, known));
                 }
                 _ => _ = tell(Err(anyhow!("the daemon is known already"))),
             }
@@ -146,22 +155,6 @@ impl Duty {
         Ok((Known { stopped: stopped.clone(), starter }, Charge { why, warnings, stopped }))
     }
 
-    /// Starts the daemon, and has the mount back.
-    fn start(&self, Known { stopped, starter }: &Known) -> Result<()> {
-        let Stopped { daemon, mount } = stopped;
-        // Should it stay, the daemon does not answer, which is told then.
-        let _ = mount.as_ref().map(MountUnit::stop);
-        let socket = self.target.layout.socket();
-        let started = starter.start(&socket);
-        mount.as_ref().map_or(Ok(()), MountUnit::start)?;
-        started?;
-        if *daemon == Daemon::None {
-            return Ok(());
-        }
-        let probe = self.target.layout.probe();
-        await_ready(&socket, &probe, self.target.daemon_patience).map(drop)
-    }
-
     /// The root half is dead: its locks are free, its commit may be half done, and a daemon is `away` that
     /// it may have stopped.
     fn put_right(&self, away: Option<&Known>) -> u8 {
@@ -179,20 +172,21 @@ impl Duty {
 
     fn undo(&self, away: Option<&Known>) -> Result<()> {
         let layout = &self.target.layout;
-        let lock = run_lock(&layout.state(), RECOVERY_PATIENCE, &|| Ok(()));
-        let and_lock_is_ours = |work| match &lock {
-            Ok(_) => insist(|| writing_to_store(layout, work)),
-            // Another run has begun, which does the same first.
-            Err(_) => Ok(()),
+        let with_lock = |patience, work: fn(&Layout, &Path) -> Result<()>| -> Result<()> {
+            // Another run that has begun by now does the same first.
+            let _lock = run_lock(&layout.state(), patience, &|| Ok(()))?;
+            insist(|| writing_to_store(layout, work))
         };
-        let _ = and_lock_is_ours(undo);
         let outcome = match away {
-            // The guardian was killed when it had started it already.
-            Some(_) if self.deputy && matches!(listener(&layout.socket()), Ok(Some(_))) => Ok(()),
-            Some(known) => self.start(known),
+            Some(known) => {
+                let _ = with_lock(BEFORE_START, undo);
+                // The guardian may have been killed when it had started it already.
+                let is_up = self.deputy && matches!(listener(&layout.socket()), Ok(Some(_)));
+                if is_up { Ok(()) } else { start(&self.target, known) }
+            }
             None => Ok(()),
         };
-        let _ = and_lock_is_ours(clean_up);
+        let _ = with_lock(AFTER_START, clean_up);
         outcome
     }
 
@@ -203,6 +197,21 @@ impl Duty {
             poll(&mut [PollFd::new(other, PollFlags::IN)], None)
         {}
     }
+}
+
+/// Starts the daemon, and has the mount back.
+pub(super) fn start(target: &StoreTarget, Known { stopped, starter }: &Known) -> Result<()> {
+    let Stopped { daemon, mount } = stopped;
+    // Should it stay, the daemon does not answer, which is told then.
+    let _ = mount.as_ref().map(MountUnit::stop);
+    let socket = target.layout.socket();
+    let started = starter.start(&socket);
+    mount.as_ref().map_or(Ok(()), MountUnit::start)?;
+    started?;
+    if *daemon == Daemon::None {
+        return Ok(());
+    }
+    await_ready(&socket, &target.layout.probe(), target.daemon_patience).map(drop)
 }
 
 /// Runs `work` wherever staging may lie, on a thread that may write to the store, while this one stays where

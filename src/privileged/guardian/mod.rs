@@ -14,13 +14,16 @@
 //! - `words`: what they are told and answer
 //! - `servant`: one of them, as the root half sees it
 //! - `duty`: what one of them does
+//! - `revive`: what to do where both were killed, and the root half
 
 mod duty;
+mod revive;
 mod servant;
 mod words;
 
 pub use duty::guard;
-pub use words::{Brief, Charge, Stopped, Ward};
+pub use revive::record;
+pub use words::{Brief, Charge, Ward};
 
 use anyhow::{Result, bail};
 use servant::{Died, Servant};
@@ -50,16 +53,19 @@ impl Guardian {
         Ok(Guardian { deputy, guardian })
     }
 
-    /// From now on it puts things right when the root half is gone.
-    pub fn watch(&mut self, ward: &Ward) -> Result<()> {
+    /// From now on it puts things right when the root half is gone. First it starts a daemon that a dead run
+    /// has stopped; gives back what a person has to know of that.
+    pub fn watch(&mut self, ward: &Ward) -> Result<Vec<String>> {
         let post = |deputy, other: &Servant| {
             serde_json::to_string(&Post { ward: ward.clone(), deputy, other: other.pid() })
         };
         let posts = [post(false, &self.deputy)?, post(true, &self.guardian)?];
         self.guardian.order(&posts[0])?;
         self.deputy.order(&posts[1])?;
-        done(self.guardian.answer()?)?;
-        done(self.deputy.answer()?)
+        match (self.guardian.answer()?, self.deputy.answer()?) {
+            (Answer::Watching(told), Answer::Watching(_)) => Ok(told),
+            _ => bail!("the guardian did not say that it watches"),
+        }
     }
 
     /// Has it find the daemon and prepare all that a stop and a start take.

@@ -68,6 +68,8 @@ impl Charge {
 /// What the guardian answers to whatever it is told, but the end.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
+    /// What has become of a daemon that a dead run had stopped.
+    Watching(Vec<String>),
     Ready(Charge),
     Done,
     Failed(Vec<String>),

@@ -1,0 +1,116 @@
+//! Kills at instants that have a name: each of them once left something behind.
+
+use std::time::{Duration, Instant};
+
+use super::moment::Call;
+use super::scene::Scene;
+use super::trace::at_call;
+use super::victim::{Kind, Victim, kill, processes};
+use crate::support::runs::{self, flags, report};
+use crate::support::{Role, Running, poll};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn restore(scene: &Scene) -> Running<'_> {
+    let words = ["restore", "--json"].into_iter().chain(flags(&scene.world));
+    scene.world.storecache_as("runner", words).spawn()
+}
+
+/// Waits for one of the processes of a run.
+fn find(run: &Running, wanted: Kind) -> u32 {
+    poll::until("a process to begin", SOON, || {
+        let found = processes(run).into_iter().find(|(_, kind)| *kind == wanted);
+        found.map(|(pid, _)| pid).ok_or_else(|| run.stderr())
+    })
+}
+
+/// Kills when the root half is about to make one of these calls for the `nth` time.
+fn kill_at(scene: &Scene, victim: Victim, call: Call, nth: usize) {
+    let run = restore(scene);
+    let root = find(&run, Kind::Root);
+    let came = at_call(root, call.numbers(), nth, || _ = kill(victim, &processes(&run)));
+    assert!(came, "{victim:?} at {call:?}: {}", run.stderr());
+    scene.settle(Instant::now(), !victim.leaves_nobody_to_clean_up(), "killed at a call");
+}
+
+#[test]
+fn a_root_half_that_dies_while_it_makes_roots_leaves_none() {
+    let scene = Scene::new(Role::Mid, false);
+    kill_at(&scene, Victim::Root, Call::Link, 2);
+    scene.check("killed between two roots");
+    scene.is_clean("killed between two roots");
+    assert!(!scene.our_roots().exists());
+}
+
+#[test]
+fn items_that_were_placed_when_all_died_are_taken_back_by_the_next_restore() {
+    let scene = Scene::new(Role::Mid, false);
+    kill_at(&scene, Victim::Everybody, Call::Rename, 3);
+    let store = scene.world.store_listing();
+    assert!(scene.new_items().any(|path| store.contains(path.rsplit('/').next().unwrap())));
+    // One that wants nothing of it.
+    runs::run(&scene.world, "runner", "restore", &["--dry-run"]);
+    scene.world.start_daemon();
+    scene.check("after the next restore");
+    scene.is_clean("after the next restore");
+}
+
+#[test]
+fn when_the_guardian_is_killed_the_root_half_starts_the_daemon() {
+    let scene = Scene::new(Role::Mid, false);
+    let lock = scene.world.hold_big_lock();
+    let run = restore(&scene);
+    poll::until("the daemon to be stopped", SOON, || match scene.world.daemon_pid() {
+        None => Ok(()),
+        Some(pid) => Err(format!("process {pid} listens; {}", run.stderr())),
+    });
+    assert_eq!(kill(Victim::Guardian, &processes(&run)), 1);
+    drop(lock);
+    run.wait(SOON).ok();
+    assert!(scene.world.daemon_answers());
+    assert!(scene.check("without a guardian"));
+    scene.is_clean("without a guardian");
+}
+
+#[test]
+fn units_that_nobody_was_left_to_start_are_started_by_the_next_restore() {
+    let scene = Scene::new(Role::Old, true);
+    kill_at(&scene, Victim::Everybody, Call::Rename, 1);
+    let state = || scene.world.run(["systemctl", "is-active", "nix-daemon.socket"]).stdout;
+    assert_eq!(state().trim(), "inactive");
+    scene.restores("with units stopped");
+    assert_eq!(state().trim(), "active");
+    assert!(scene.world.daemon_answers());
+    scene.is_clean("with units stopped");
+}
+
+#[test]
+fn a_process_that_nobody_was_left_to_start_is_named_by_the_next_restore() {
+    let scene = Scene::new(Role::Mid, false);
+    let daemon = scene.world.daemon_pid().unwrap();
+    kill_at(&scene, Victim::Everybody, Call::Rename, 1);
+    let told = report(&restore(&scene).wait(SOON).ok());
+    let warning = told["warnings"][0].as_str().unwrap_or_else(|| panic!("{told}"));
+    assert!(warning.contains(&format!("process {daemon}")), "{warning}");
+    assert!(scene.check("without a daemon"));
+    scene.is_clean("without a daemon");
+}
+
+#[test]
+fn a_systemctl_that_is_killed_is_run_again() {
+    let scene = Scene::new(Role::Old, true);
+    let run = restore(&scene);
+    let guardian = find(&run, Kind::Guardian);
+    poll::until("systemctl to start the units", SOON, || {
+        let run_by_it = super::victim::children(guardian);
+        let words = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        let starts = |pid: &&u32| words(pid).is_ok_and(|it| it.starts_with("systemctl\0start"));
+        let pid = run_by_it.iter().find(starts).ok_or_else(|| run.stderr())?;
+        let pid = rustix::process::Pid::from_raw(*pid as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).map_err(|e| e.to_string())
+    });
+    run.wait(SOON).ok();
+    assert!(scene.world.daemon_answers());
+    assert!(scene.check("systemctl killed"));
+    scene.is_clean("systemctl killed");
+}
