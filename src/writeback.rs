@@ -5,8 +5,9 @@
 //! an entry be there by name alone. The disk begins early, so that little is left to wait for at the end.
 //! Where nobody will ever look at this disk after a power cut, none of that is done.
 
+use crate::pulse::{self, LOOK, Vitals};
 use anyhow::{Result, anyhow};
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,12 +24,14 @@ pub struct Writeback {
 /// The thread that has the disk write.
 struct Disk {
     orders: Sender<()>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
     thread: JoinHandle<Result<()>>,
 }
 
 /// All is written by us, and soon by the disk.
 #[derive(Default)]
-pub struct Ending(Option<JoinHandle<Result<()>>>);
+pub struct Ending(Option<(Receiver<()>, JoinHandle<Result<()>>)>);
 
 impl Writeback {
     /// `order` has the disk write everything that it was given so far, and waits for it. Without one, nothing
@@ -39,8 +42,12 @@ impl Writeback {
     {
         let disk = order.map(|order| {
             let (orders, queue) = bounded(1);
-            let thread = thread::spawn(move || queue.iter().try_for_each(|()| order()));
-            Disk { orders, thread }
+            let (ends, ended) = bounded(0);
+            let thread = thread::spawn(move || {
+                let _ends: Sender<()> = ends;
+                queue.iter().try_for_each(|()| order())
+            });
+            Disk { orders, ended, thread }
         });
         Writeback { disk, due: STEP }
     }
@@ -57,7 +64,7 @@ impl Writeback {
     pub fn end(self) -> Ending {
         Ending(self.disk.map(|disk| {
             disk.write();
-            disk.thread
+            (disk.ended, disk.thread)
         }))
     }
 }
@@ -80,8 +87,14 @@ impl Ending {
     /// # Errors
     /// When the disk failed to write any of it.
     pub fn wait(self) -> Result<Duration> {
-        let Some(thread) = self.0 else { return Ok(Duration::ZERO) };
+        let Some((ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();
+        while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if Vitals::of(std::process::id()).is_some_and(|it| it.waits_for_disk) {
+                let time = pulse::seconds(started.elapsed());
+                pulse::alive(format!("the disk writes what it was given, for {time}"));
+            }
+        }
         thread.join().map_err(|_| anyhow!("the thread that writes to the disk panicked"))??;
         Ok(started.elapsed())
     }

@@ -2,11 +2,13 @@
 //!
 //! The room knows bytes and names. It must not know stores, daemons or what is inside a snapshot.
 
+mod aside;
 mod directory;
 mod entry;
 pub mod github;
 mod inventory;
 
+pub use aside::Patient;
 pub use directory::Directory;
 pub use entry::{EntryName, Generation};
 pub use inventory::{Barred, Deleted, Inventory, Record};
@@ -100,7 +102,7 @@ pub enum Refused {
 pub struct Gone(pub String);
 
 /// Reading in ranges.
-pub trait ReadAt {
+pub trait ReadAt: Send {
     /// Size of the entry in bytes.
     fn size(&self) -> u64;
 
@@ -118,7 +120,7 @@ pub trait ReadAt {
 }
 
 /// An entry on its way in. Dropped before [`EntryWriter::finish`], it leaves nothing behind.
-pub trait EntryWriter: Write {
+pub trait EntryWriter: Write + Send {
     fn finish(self: Box<Self>) -> Result<Written>;
 }
 

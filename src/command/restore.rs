@@ -1,11 +1,11 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
-use super::Ending;
+use super::{Ending, cancel};
 use super::entry::{BaseGone, OpenEntry};
 use super::lookup::find;
 use super::profiles;
 use super::require;
-use super::session::{Session, failure, reported, tell_skipped};
+use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::state::{Begun, State};
 use super::summary;
 use crate::backend::{Backend, Refused};
@@ -36,6 +36,7 @@ pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Ending {
 
 /// The same as [`restore`], with the report of it however it ended.
 pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
+    cancel::start_clocks(&options.clocks);
     let empty = Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
     let begun = RefCell::new(Begun::default());
     let run = |outcome: &mut Outcome| {
@@ -62,7 +63,7 @@ fn committed(error: &anyhow::Error) -> bool {
 
 fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()> {
     let Restore { store, key, backend, output, .. } = options;
-    outcome.phase = Phase::Start.name();
+    enter(&mut outcome.phase, Phase::Start);
     profiles::check(options.profiles, store)?;
     let mut session = Session::begin(store, key, backend, output, options.memory.traffic, outcome)?;
     begun.ingredients = session.key.digests();
@@ -133,7 +134,7 @@ fn restore_items(
         return Ok(BTreeMap::new());
     }
 
-    outcome.phase = Phase::Plan.name();
+    enter(&mut outcome.phase, Phase::Plan);
     progress.fold("restore: plan");
     let mut fetch = Fetch {
         entry: &mut entry,
@@ -173,7 +174,7 @@ fn restore_items(
         return Ok(BTreeMap::new());
     }
 
-    outcome.phase = Phase::Unpack.name();
+    enter(&mut outcome.phase, Phase::Unpack);
     progress.fold("restore: fetch, unpack and commit");
     let unpacking = Instant::now();
     progress.phase("restore", plan.disk_bytes, Some(plan.wanted));

@@ -4,9 +4,9 @@ use super::base::Foundation;
 use super::entry::{BaseGone, OpenEntry};
 use super::lookup::find;
 use super::policy::{self, Newest};
-use super::session::{Session, failure, reported, tell_skipped};
+use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::state::State;
-use super::{Ending, profiles, retention, summary};
+use super::{Ending, cancel, profiles, retention, summary};
 use crate::action;
 use crate::backend::{Backend, EntryName, Refused, Written};
 use crate::key::Ladder;
@@ -32,6 +32,7 @@ pub fn save(options: &Save) -> Result<Ending> {
 
 /// The same, with the report of it however it ended.
 pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
+    cancel::start_clocks(&options.clocks);
     let empty = Outcome {
         command: "save",
         dry_run: options.dry_run,
@@ -52,7 +53,7 @@ pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
 
 fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<()> {
     let Save { store, key, backend, output, policy, .. } = options;
-    outcome.phase = Phase::Start.name();
+    enter(&mut outcome.phase, Phase::Start);
     profiles::check(options.profiles, store)?;
     outcome.seconds.job = state.and_then(State::job_seconds);
     outcome.job_status = policy.job_status.map(|status| status.name().to_owned());
@@ -94,7 +95,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     };
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
-    outcome.phase = Phase::Pack.name();
+    enter(&mut outcome.phase, Phase::Pack);
     progress.fold("save: freeze, pack and write");
     let profiles = profiles::find(options, outcome);
     let request = SaveRequest {

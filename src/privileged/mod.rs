@@ -19,6 +19,7 @@ mod examine;
 mod files;
 mod guardian;
 mod narrow;
+mod pipe;
 pub mod protocol;
 mod restore_plain;
 mod restore_store;

@@ -5,6 +5,7 @@
 
 use crate::budget::{Allowance, Held, Packing, Unpacking};
 use crate::daemon::DaemonChoice;
+use crate::pulse::Sign;
 use crate::snapshot::{BaseItem, Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Both halves are the same program; a difference means that two versions met.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// No message has a larger part: an index of millions of items still fits.
 const PART_LIMIT: u32 = 512 << 20;
@@ -70,6 +71,8 @@ pub struct StoreRequest {
     pub lock_patience: Duration,
     /// How long to wait until the daemon has stopped or answers.
     pub daemon_patience: Duration,
+    /// How long anything else may give no sign of life.
+    pub stall: Duration,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -152,6 +155,13 @@ pub struct RestoreRequest {
 pub enum Reply {
     Hello {
         protocol: u32,
+        pid: u32,
+    },
+    /// Something moved, or what is waited for was seen to be alive. May come before any other reply.
+    Alive {
+        phase: String,
+        sign: Sign,
+        text: String,
     },
     /// What the root half found.
     Store(StoreFacts),

@@ -4,6 +4,7 @@ use super::conversation::Conversation;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
 use super::survey::survey;
 use super::{check, examine, restore_plain, restore_store, save};
+use crate::pulse;
 use crate::store::StoreKind;
 use anyhow::{Result, bail};
 use rustix::fs::Mode;
@@ -40,11 +41,13 @@ fn converse(talk: &Conversation) -> Result<()> {
         }
         _ => bail!("a conversation begins with a greeting"),
     }
-    talk.reply(&Reply::Hello { protocol: PROTOCOL })?;
+    talk.reply(&Reply::Hello { protocol: PROTOCOL, pid: std::process::id() })?;
 
     talk.enter(Phase::Plan);
     let Request::Store(store) = talk.receive()?.0 else { bail!("the store is named first") };
     check_paths(&store)?;
+    pulse::set_clock(store.stall);
+    talk.tell_signs();
     talk.reply(&Reply::Store(survey(&store, store.asks_version)?))?;
 
     while let Some(message) = talk.receive_or_end()? {

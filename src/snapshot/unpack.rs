@@ -16,6 +16,7 @@ use super::targets::{Target, Targets, Wanted};
 use super::twins::{Twin, Twins};
 use super::{Index, SnapshotError, read_frame};
 use crate::budget::{Allowance, FRAME, Unpacking};
+use crate::pulse;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::fs::{self, Mode, OFlags};
@@ -221,6 +222,7 @@ impl Shared {
             self.member(worker, &mut twins, &home, &member, content)
                 .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }
+        pulse::moved(format!("frame {number} of {} unpacked", self.index.frames.len()));
         raw.clear();
         raw.shrink_to(FRAME as usize);
         worker.raw = raw;
