@@ -106,9 +106,8 @@ fn finished() -> io::Error {
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let piece = bytes[..bytes.len().min(PIECE)].to_vec();
-        let written = self.inner.run(move |writer| {
-            writer.as_mut().ok_or_else(finished)?.write(&piece)
-        });
+        let written =
+            self.inner.run(move |writer| writer.as_mut().ok_or_else(finished)?.write(&piece));
         let written = written.map_err(io::Error::other)??;
         self.written += written as u64;
         pulse::moved(format!("{} bytes written", self.written));

@@ -41,12 +41,16 @@ pub fn start_clocks(clocks: &Clocks) {
     let end = Instant::now() + deadline;
     std::thread::spawn(move || {
         // A thread may be woken before its time.
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|it| !it.is_zero())
+        {
             std::thread::sleep(left);
         }
         // Whoever has called it off already is the cause.
         if !called_off() {
-            pulse::cut("deadline", format!("the deadline of {} has passed", pulse::seconds(deadline)));
+            pulse::cut(
+                "deadline",
+                format!("the deadline of {} has passed", pulse::seconds(deadline)),
+            );
             flag().store(true, Ordering::Relaxed);
         }
     });

@@ -1,6 +1,5 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
-use super::{Ending, cancel};
 use super::entry::{BaseGone, OpenEntry};
 use super::lookup::find;
 use super::profiles;
@@ -8,13 +7,15 @@ use super::require;
 use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::state::{Begun, State};
 use super::summary;
+use super::{Ending, cancel};
 use crate::backend::{Backend, Refused};
 use crate::key::Ladder;
 use crate::options::Restore;
-use crate::privileged::client::{RootFailure, RootHalf};
+use crate::privileged::client::{Cancelled, RootFailure, RootHalf};
 use crate::privileged::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, Which,
 };
+use crate::pulse::Cut;
 use crate::report::{self, BaseUse, Hit, Outcome, Progress};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result, anyhow, bail};
@@ -40,8 +41,9 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
     let empty = Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
     let begun = RefCell::new(Begun::default());
     let run = |outcome: &mut Outcome| {
-        run(options, &mut begun.borrow_mut(), outcome).map_err(|e| {
-            if committed(&e) {
+        let done = run(options, &mut begun.borrow_mut(), outcome);
+        done.map_err(|e| {
+            if committed(&e) || (!options.dry_run && outcome.items.restored > 0) {
                 return failure(outcome, e);
             }
             outcome.hit = Hit::Miss;
@@ -58,7 +60,7 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
 /// Whether the root half failed only after the items had become valid.
 fn committed(error: &anyhow::Error) -> bool {
     let failure = error.downcast_ref::<RootFailure>();
-    failure.is_some_and(|failure| matches!(failure.phase, Phase::Daemon | Phase::Verify))
+    failure.is_some_and(|failure| failure.phase.is_after_commit())
 }
 
 fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()> {
@@ -290,7 +292,13 @@ fn stage_and_commit(
     }
     root.send(&Request::Commit, &[])?;
     loop {
-        match root.receive()?.0 {
+        let reply = match root.receive() {
+            Err(e) if e.is::<Cancelled>() || e.is::<Cut>() => {
+                return root.settle().unwrap_or(Err(e));
+            }
+            reply => reply?.0,
+        };
+        match reply {
             Reply::Progress { items, bytes } => progress.at(bytes, Some(items)),
             Reply::Restored(restored) => return Ok(restored),
             _ => bail!("the root half sent something else than an outcome"),

@@ -13,6 +13,7 @@ use crate::key::Ladder;
 use crate::options::{Baseline, JobStatus, Policy, Save};
 use crate::privileged::client::RootHalf;
 use crate::privileged::protocol::{Phase, Reply, Request, SaveRequest};
+use crate::pulse;
 use crate::report::{self, BaseUse, Growth, Outcome, Progress};
 use crate::snapshot::{DELTA, Digest, FULL, Frame, Head, SnapshotWriter, StoreFacts};
 use crate::store::StoreKind;
@@ -156,6 +157,8 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         pack(&mut root, out, &head, foundation.as_ref(), &mut progress, outcome)?;
         return Ok(());
     }
+    // The root half has said where it is; from here on it waits for us.
+    pulse::enter(outcome.phase);
     let writer = match backend.create(&entry) {
         Ok(writer) => writer,
         Err(e) => return not_saved(e.downcast::<Refused>()?, policy.policy, outcome),

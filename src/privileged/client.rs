@@ -1,7 +1,9 @@
 //! Starting the root half and talking to it.
 
 use super::pipe::{GaveUp, Pipe, Sending};
-use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_message, write_message};
+use super::protocol::{
+    PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
+};
 use crate::budget::{Allowance, Held, Packing};
 use crate::pulse::{self, Cut, LOOK, Vigil};
 use crate::report;
@@ -13,8 +15,8 @@ use std::collections::VecDeque;
 use std::io::{BufReader, Read};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -150,7 +152,8 @@ impl RootHalf {
         let mut requests = self.requests.take().context("the root half was told to end")?;
         let mut vigil = Vigil::new(pulse::clock()).without_bytes();
         let mut wait = || self.wait(&mut vigil);
-        match write_message(&mut Sending { pipe: &mut requests, wait: &mut wait }, request, payload) {
+        match write_message(&mut Sending { pipe: &mut requests, wait: &mut wait }, request, payload)
+        {
             Ok(()) => {
                 self.requests = Some(requests);
                 Ok(())
@@ -162,7 +165,8 @@ impl RootHalf {
                 }
                 Ok(error) if error.get_ref().is_some_and(|inner| inner.is::<GaveUp>()) => {
                     let inner = error.into_inner().and_then(|inner| inner.downcast().ok());
-                    Err(inner.map_or_else(|| anyhow!("nobody waits any more"), |it: Box<GaveUp>| it.0))
+                    Err(inner
+                        .map_or_else(|| anyhow!("nobody waits any more"), |it: Box<GaveUp>| it.0))
                 }
                 // It hung up; what it said before that is the cause.
                 Ok(error) => Err(self.last_words().unwrap_or_else(|| error.into())),
@@ -246,6 +250,22 @@ impl RootHalf {
         })
     }
 
+    /// Ends it after the order to commit, when nobody waits any more: it may have been too late. Gives back
+    /// what became of the commit, unless that is undone.
+    pub fn settle(&mut self) -> Option<Result<Restored>> {
+        let text = self.end();
+        if !text.is_empty() {
+            report::note(text);
+        }
+        self.early.drain(..).find_map(|message| match message {
+            Ok((Reply::Restored(restored), _)) => Some(Ok(restored)),
+            Ok((Reply::Failed { phase, causes }, _)) if phase.is_after_commit() => {
+                Some(Err(RootFailure { phase, causes }.into()))
+            }
+            _ => None,
+        })
+    }
+
     fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Cancelled.into());
@@ -259,6 +279,9 @@ impl RootHalf {
         self.requests = None;
         let mut vigil = Vigil::new(pulse::clock()).without_bytes();
         let mut means = [Signal::CONT, Signal::KILL].into_iter();
+        // Undoing takes as long as it takes, unless this run has no more time.
+        let most = pulse::was_cut().map(|_| pulse::clock() * 3);
+        let began = Instant::now();
         if pulse::was_cut().is_some() {
             // It may be that somebody has stopped it. This wakes it, so that it can undo what it began.
             self.signal(means.next());
@@ -273,6 +296,10 @@ impl RootHalf {
                     vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
                     vigil.look(&[self.pid.unwrap_or(self.child.id())]);
                 }
+            }
+            if most.is_some_and(|most| began.elapsed() >= most) {
+                let name = self.name();
+                return format!("{name} is alive, and undoes what it began as soon as it can");
             }
             if vigil.is_over() {
                 vigil.sign();

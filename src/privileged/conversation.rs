@@ -1,15 +1,15 @@
 //! The root half's end of the conversation, and how it is called off.
 
 use super::protocol::{Phase, Reply, Request, read_message, write_message};
-use crate::pulse;
 use crate::budget::{Allowance, Held, Unpacking};
+use crate::pulse;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::cell::Cell;
 use std::io::{BufReader, stdin, stdout};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How soon a signal is noticed while the other half is silent.

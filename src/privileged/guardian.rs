@@ -7,9 +7,13 @@
 
 use super::target::run_lock;
 use crate::daemon::{Daemon, MountUnit, ProcessContext, Starter, await_ready};
+use crate::pulse::{self, Cut, LOOK, Sign, Vigil};
 use crate::store::{Layout, StoreKind, make_writable, recover, staging_now};
 use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -35,6 +39,8 @@ pub struct Brief {
 /// What the guardian answers: to the brief, and to the order to start.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
+    /// It is alive, and this is what it does. More follows.
+    Alive(Sign, String),
     Done,
     Failed(Vec<String>),
 }
@@ -47,7 +53,7 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Guardian {
     child: Child,
     orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    answers: Receiver<String>,
 }
 
 impl Guardian {
@@ -70,7 +76,7 @@ impl Guardian {
             .apply(&mut command);
         let mut child = command.spawn().context("start the guardian")?;
         let orders = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
+        let answers = lines_of(child.stdout.take().context("the guardian has no output")?);
         let mut guardian = Guardian { child, orders, answers };
         let briefed = serde_json::to_string(brief)
             .map_err(Into::into)
@@ -94,7 +100,9 @@ impl Guardian {
         self.order(START)?;
         self.orders = None;
         let answer = self.answer();
-        self.child.wait().context("wait for the guardian")?;
+        if !answer.as_ref().is_err_and(anyhow::Error::is::<Cut>) {
+            self.child.wait().context("wait for the guardian")?;
+        }
         answer
     }
 
@@ -104,12 +112,38 @@ impl Guardian {
     }
 
     fn answer(&mut self) -> Result<()> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        match serde_json::from_str(&line) {
-            Ok(Answer::Done) => Ok(()),
-            Ok(Answer::Failed(causes)) => Err(chained(causes)),
-            Err(_) => bail!("the guardian died"),
+        let pid = self.child.id();
+        let mut vigil = Vigil::new(pulse::clock());
+        let mut woken = false;
+        loop {
+            match self.answers.recv_timeout(LOOK) {
+                Ok(line) => match serde_json::from_str(&line) {
+                    Ok(Answer::Done) => return Ok(()),
+                    Ok(Answer::Failed(causes)) => return Err(chained(causes)),
+                    Ok(Answer::Alive(sign, text)) => {
+                        vigil.sign();
+                        pulse::heard_here(sign, text);
+                    }
+                    Err(_) => bail!("the guardian says what nobody knows: {line}"),
+                },
+                Err(RecvTimeoutError::Disconnected) => bail!("the guardian died"),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(sign) = vigil.look(&[pid]) {
+                        pulse::alive(format!("the guardian, process {pid}: {sign}"));
+                    }
+                }
+            }
+            if !vigil.is_over() {
+                continue;
+            }
+            if woken {
+                let what = format!("the guardian, process {pid}, {}", vigil.tell());
+                bail!(pulse::cut("stall-timeout", what));
+            }
+            // It may be that somebody has stopped it, and nobody else starts the daemon.
+            woken = true;
+            vigil.sign();
+            let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
         }
     }
 }
@@ -126,6 +160,19 @@ impl Drop for Guardian {
     }
 }
 
+/// What a process says, line by line, until it has ended.
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (said, lines) = unbounded();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if said.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
 /// Puts causes, outermost first, back together.
 fn chained(causes: Vec<String>) -> anyhow::Error {
     let mut causes = causes.into_iter().rev();
@@ -135,6 +182,16 @@ fn chained(causes: Vec<String>) -> anyhow::Error {
 
 /// The guardian itself, on standard input and output. Gives back the exit code.
 pub fn guard() -> u8 {
+    // Whoever ends a run as a whole, as systemd ends a unit, ends it with the daemon started again. Handlers,
+    // because what is ignored stays so for the daemon too.
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGABRT] {
+        let _ = signal_hook::flag::register(signal, Arc::default());
+    }
+    pulse::listen(|_, sign, text| {
+        let line = serde_json::to_string(&Answer::Alive(sign, text.to_owned()));
+        // The root half may be dead, which is why we are here.
+        let _ = writeln!(stdout(), "{}", line.unwrap_or_default());
+    });
     let mut lines = stdin().lock().lines();
     let mut next_line = || lines.next().transpose().map(Option::unwrap_or_default);
 
@@ -165,7 +222,7 @@ fn start(brief: &Brief, starter: &Starter) -> Result<()> {
     // Should it stay, the daemon does not answer, which is told then.
     let _ = brief.mount.as_ref().map(MountUnit::stop);
     let layout = Layout::of(brief.kind, &brief.root)?;
-    let started = starter.start(&layout.socket());
+    let started = starter.start(&layout.socket(), brief.patience);
     brief.mount.as_ref().map_or(Ok(()), MountUnit::start)?;
     started?;
     if brief.daemon == Daemon::None {

@@ -14,7 +14,8 @@ pub struct Pipe(ChildStdin);
 impl Pipe {
     pub fn new(input: ChildStdin) -> Result<Self> {
         let flags = fcntl_getfl(&input).context("look at the pipe to the root half")?;
-        fcntl_setfl(&input, flags | OFlags::NONBLOCK).context("set up the pipe to the root half")?;
+        fcntl_setfl(&input, flags | OFlags::NONBLOCK)
+            .context("set up the pipe to the root half")?;
         Ok(Pipe(input))
     }
 }

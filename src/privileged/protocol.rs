@@ -316,6 +316,11 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether what was staged is valid by then.
+    pub fn is_after_commit(self) -> bool {
+        matches!(self, Phase::Daemon | Phase::Verify)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Phase::Start => "start",

@@ -210,7 +210,9 @@ pub fn receive_frames(
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
                 let (at, of) = (at + 1, frames.len());
-                pulse::moved(format!("{at} of {of} frames, {items} items and {bytes} bytes unpacked"));
+                pulse::moved(format!(
+                    "{at} of {of} frames, {items} items and {bytes} bytes unpacked"
+                ));
                 writeback.written(bytes);
                 if told.elapsed() >= TELL_PROGRESS {
                     talk.reply(&Reply::Progress { items, bytes })?;

@@ -164,6 +164,11 @@ pub fn heard(phase: &str, sign: Sign, text: String) {
     note(Some(phase), sign, text);
 }
 
+/// The same of one that works for the phase that we are in.
+pub fn heard_here(sign: Sign, text: String) {
+    note(None, sign, text);
+}
+
 fn note(phase: Option<&str>, sign: Sign, text: String) {
     let now = Instant::now();
     let (listener, phase) = {

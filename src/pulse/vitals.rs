@@ -95,7 +95,15 @@ pub struct Vigil {
 impl Vigil {
     pub fn new(clock: Duration) -> Self {
         let now = Instant::now();
-        Vigil { clock, last: now, looked: now, known: None, stopped: false, sign: None, bytes: true }
+        Vigil {
+            clock,
+            last: now,
+            looked: now,
+            known: None,
+            stopped: false,
+            sign: None,
+            bytes: true,
+        }
     }
 
     /// Only work and waits for a disk count.

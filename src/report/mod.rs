@@ -16,8 +16,8 @@ mod usage_page;
 
 pub use counting::Counting;
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
-pub use outcome::{BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use outcome::Cut;
+pub use outcome::{BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
 pub use progress::Progress;
 pub use signs::{ready, stopping, tell_signs};
 pub use speak::{answer, note, order};

@@ -19,7 +19,10 @@ pub fn tell_signs(command: &'static str, progress: &Progress) {
     let every = ALIVE_EVERY.min(pulse::clock() / 3);
     let last = Mutex::new(Instant::now());
     pulse::listen(move |phase, sign, text| {
-        notify(&[NotifyState::Watchdog, NotifyState::Status(&format!("{command}: {phase}: {text}"))]);
+        notify(&[
+            NotifyState::Watchdog,
+            NotifyState::Status(&format!("{command}: {phase}: {text}")),
+        ]);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if sign == Sign::Moved {
             // What moves shows as progress.

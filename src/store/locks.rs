@@ -87,7 +87,9 @@ pub fn lock(
                     told = Some(Instant::now());
                     let (held, time) = (path.display(), pulse::seconds(started.elapsed()));
                     let holders = describe(&holders(&file)?);
-                    pulse::waits(format!("{held} was held by {holders}, and waited for for {time}"));
+                    pulse::waits(format!(
+                        "{held} was held by {holders}, and waited for for {time}"
+                    ));
                 }
                 std::thread::sleep(ASK_AGAIN.min(patience));
             }

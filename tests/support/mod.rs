@@ -20,6 +20,7 @@
 
 pub mod act;
 pub mod azurite;
+pub mod background;
 pub mod browser;
 pub mod cache;
 pub mod cache_service;

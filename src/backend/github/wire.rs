@@ -285,7 +285,9 @@ impl Wire {
             let left = limit.saturating_sub(began.elapsed());
             if left.is_zero() {
                 let time = pulse::seconds(limit);
-                return Err(Fault::passing(format!("no answer in time: not a byte came for {time}")));
+                return Err(Fault::passing(format!(
+                    "no answer in time: not a byte came for {time}"
+                )));
             }
             match timeout(left.min(THINKING.min(limit / 4)), answer.as_mut()).await {
                 Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
