@@ -1,0 +1,284 @@
+//! Waits around a commit: a daemon that takes its time to stop, one that never does, a half or a guardian that
+//! was stopped, and the deadline in the middle of it.
+
+mod support;
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::runs::{NIX, assert_same, picture, report, root_half, save, staging};
+use support::{Fixture, Output, Role, Running, World, poll, procfs};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// What only follows from a cut, and must never be told as a cause.
+const CONSEQUENCES: [&str; 6] = [
+    "roken pipe",
+    "closed the connection",
+    "went away",
+    "cancelled by a signal",
+    "ended before it was done",
+    "the guardian died",
+];
+
+#[track_caller]
+fn assert_no_consequences(output: &Output) {
+    for text in CONSEQUENCES {
+        assert!(!format!("{output}").contains(text), "{text:?} only follows from it:\n{output}");
+    }
+}
+
+/// A restore that runs in the background.
+fn start<'w>(world: &'w World, user: &str, more: &[&str]) -> Running<'w> {
+    let words = ["restore"].into_iter().chain(NIX).chain(["--json"]).chain(more.iter().copied());
+    world.storecache_as(user, words).spawn()
+}
+
+#[track_caller]
+fn until_says(run: &mut Running<'_>, text: &str) {
+    poll::until(&format!("{text:?} to be said"), SOON, || {
+        let said = run.stderr();
+        if said.contains(text) {
+            return Ok(());
+        }
+        assert!(run.is_running(), "it has ended without saying {text:?}: {said}{}", run.stdout());
+        Err(said)
+    });
+}
+
+#[track_caller]
+fn assert_nothing_is_left(world: &World) {
+    assert_eq!(staging(world), [""; 0]);
+    let command = ["sh", "-c", "ps -eo args= | grep '[s]torecache[- ]' || true"];
+    poll::until("our processes to be gone", SOON, || {
+        let left = world.run(command).stdout;
+        if left.trim().is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+#[track_caller]
+fn assert_as_it_was(world: &World) {
+    poll::until("the daemon to answer", SOON, || {
+        if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
+    });
+    assert!(world.valid_paths().is_empty());
+    assert_nothing_is_left(world);
+    world.verify_store();
+}
+
+/// Fails unless it was a miss for that reason, in that phase.
+#[track_caller]
+fn reason(output: &Output, phase: &str, words: &[&str]) -> String {
+    assert_eq!(output.code(), 1, "{output}");
+    let told = report(output);
+    assert_eq!(told["hit"], "miss", "{told}");
+    let reason = told["reason"].as_str().unwrap().to_owned();
+    for word in words {
+        assert!(reason.contains(word), "{word:?} is not in {reason}");
+    }
+    assert!(reason.starts_with(&format!("restore: {phase}: ")), "{reason}");
+    assert_no_consequences(output);
+    reason
+}
+
+/// Listens for a daemon, and works for three seconds when it is told to end.
+const SLOW_DAEMON: &str = r#"
+import os, signal, socket, subprocess, sys, time
+path = "/nix/var/nix/daemon-socket/socket"
+if os.path.exists(path): os.unlink(path)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+os.chmod(path, 0o666)
+listener.listen(16)
+def end(*_):
+    until = time.monotonic() + 3
+    while time.monotonic() < until: pass
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    client, _ = listener.accept()
+    subprocess.Popen(["nix-daemon", "--stdio"], stdin=client, stdout=client)
+    client.close()
+"#;
+
+#[test]
+fn a_bare_daemon_that_works_before_it_ends_is_waited_for() {
+    let world = World::with_fixture(Role::New, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    let before = picture(&world);
+    world.wipe_store();
+    world.stop_daemon();
+    std::fs::write(world.host("/srv/daemon.py"), SLOW_DAEMON).unwrap();
+    world.sh("setsid --fork python3 /srv/daemon.py </dev/null >>/var/log/slow.log 2>&1");
+    poll::until("the daemon", SOON, || if world.daemon_answers() { Ok(()) } else { Err("none") });
+    let run = start(&world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
+    let output = run.wait(SOON).ok();
+    assert!(output.stderr.contains("was told to end, and it computes"), "{output}");
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
+
+#[test]
+fn a_bare_daemon_that_is_stuck_is_cut_by_its_own_clock() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    world.wipe_store();
+    let pid = world.daemon_pid().unwrap();
+    world.sh(&format!("kill -STOP {pid}"));
+    let output = start(&world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
+    let daemon = format!("the daemon, process {pid},");
+    let words =
+        [&daemon, "did not end within 1 s of being told to", "is stopped", "last sign of life"];
+    reason(&output, "commit", &words);
+    assert!(world.valid_paths().is_empty());
+    assert_nothing_is_left(&world);
+    world.sh(&format!("kill -CONT {pid}"));
+    poll::until("it to end", SOON, || world.daemon_pid().map_or(Ok(()), Err));
+    world.start_daemon();
+    world.verify_store();
+}
+
+#[test]
+fn commands_of_the_user_are_waited_for_while_they_work_and_no_longer() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    let before = picture(&world);
+    world.wipe_store();
+    let pid = world.daemon_pid().unwrap();
+    let command = |stop: &str| {
+        let more = ["--daemon", "command", "--daemon-stop", stop, "--daemon-start", "true"];
+        start(&world, "runner", &[&more[..], &["--daemon-timeout", "1"]].concat()).wait(SOON)
+    };
+    let output = command("exec sleep 1000");
+    let words =
+        ["the command \"exec sleep 1000\" gave no sign of life for 1 s", "last sign of life"];
+    reason(&output, "commit", &words);
+    assert_as_it_was(&world);
+    let start = "sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
+    let stop = format!("timeout 3 sh -c 'while :; do :; done'; sudo kill {pid}");
+    let more = ["--daemon", "command", "--daemon-stop", &stop, "--daemon-start", start];
+    let more = [&more[..], &["--daemon-timeout", "2", "--stall-timeout", "1"]].concat();
+    self::start(&world, "runner", &more).wait(SOON).ok();
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
+
+/// A container with a snapshot and an empty store, whose daemon stops so.
+fn stops_with(lines: &str) -> World {
+    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
+    world.start_daemon();
+    save(&world);
+    world.wipe_store();
+    world.sh(&format!(
+        "mkdir -p /run/systemd/system/nix-daemon.service.d
+         printf '[Service]\n{lines}\n' >/run/systemd/system/nix-daemon.service.d/stop.conf
+         systemctl daemon-reload"
+    ));
+    assert!(world.daemon_answers(), "its service runs");
+    world
+}
+
+#[test]
+fn a_stop_that_systemd_still_works_on_is_alive() {
+    let world = stops_with("ExecStop=/bin/sleep 4\nTimeoutStopSec=60");
+    let run = start(&world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
+    let output = run.wait(SOON).ok();
+    let alive = "systemd has nix-daemon.service deactivating (stop)";
+    assert!(output.stderr.contains(alive), "{output}");
+    assert!(output.stderr.contains("alive: commit: "), "{output}");
+    assert!(world.daemon_answers());
+    world.verify_store();
+
+    // The same stop, and a run that has no time for it.
+    world.wipe_store();
+    assert!(world.daemon_answers());
+    let output = start(&world, "runner", &["--deadline", "2"]).wait(SOON);
+    let told = report(&output);
+    reason(&output, "commit", &["the deadline of 2 s has passed", alive]);
+    assert_eq!(told["cut"]["clock"], "deadline", "{told}");
+    assert_as_it_was(&world);
+}
+
+#[test]
+fn a_stop_without_end_is_cut_and_the_daemon_comes_back_once_it_can() {
+    let world = stops_with("ExecStop=/bin/sleep 1000\nTimeoutStopSec=infinity");
+    let output = start(&world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
+    let words =
+        ["nix-daemon.service is deactivating (stop)", "sleep 1000), asleep", "last sign of life"];
+    reason(&output, "commit", &words);
+    assert!(world.valid_paths().is_empty());
+    world.sh("pkill -x sleep");
+    assert_as_it_was(&world);
+}
+
+#[test]
+fn whoever_is_stopped_in_the_commit_is_noticed_and_the_store_is_as_it_was() {
+    for user in ["root", "runner"] {
+        let world = World::with_fixture(Role::Mid, Fixture::Small);
+        world.start_daemon();
+        save(&world);
+        world.wipe_store();
+        let lock = world.hold_big_lock();
+        let mut run = start(&world, user, &["--stall-timeout", "1"]);
+        until_says(&mut run, "alive: commit: ");
+        kill_process(root_half(&world), Signal::STOP).unwrap();
+        let output = run.wait(SOON);
+        let words =
+            ["the root half, process", "gave no sign of life for 1 s", "is stopped", "big-lock"];
+        reason(&output, "commit", &words);
+        assert_eq!(report(&output)["cut"]["clock"], "stall-timeout");
+        drop(lock);
+        assert_as_it_was(&world);
+    }
+}
+
+/// The guardian of a run, as the test process sees it.
+fn guardian(world: &World) -> Pid {
+    let is_guardian = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with(b"storecache-guardian\0")
+    };
+    let found = poll::until("the guardian", SOON, || {
+        procfs::companions(world.init()).into_iter().find(is_guardian).ok_or("none")
+    });
+    Pid::from_raw(found as i32).unwrap()
+}
+
+#[test]
+fn a_guardian_that_was_stopped_is_woken_and_one_that_is_told_to_end_does_its_work() {
+    for signal in [Signal::STOP, Signal::TERM] {
+        let world = World::with_fixture(Role::Mid, Fixture::Small);
+        world.start_daemon();
+        save(&world);
+        let before = picture(&world);
+        world.wipe_store();
+        let lock = world.hold_big_lock();
+        let mut run = start(&world, "runner", &["--stall-timeout", "1"]);
+        until_says(&mut run, "alive: commit: ");
+        kill_process(guardian(&world), signal).unwrap();
+        drop(lock);
+        run.wait(SOON).ok();
+        assert!(world.daemon_answers());
+        assert_same(&before, &picture(&world));
+        assert_nothing_is_left(&world);
+        world.verify_store();
+    }
+}
+
+#[test]
+fn the_deadline_in_a_commit_that_waits_for_the_database_undoes_it() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    world.wipe_store();
+    let lock = world.hold_big_lock();
+    let output = start(&world, "runner", &["--deadline", "3"]).wait(SOON);
+    let words = ["the deadline of 3 s has passed", "big-lock was held by process"];
+    reason(&output, "commit", &words);
+    drop(lock);
+    assert_as_it_was(&world);
+}

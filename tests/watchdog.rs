@@ -1,0 +1,181 @@
+//! Under systemd: it hears of every sign of life, kills what gives none and starts it again, and leaves alone what
+//! is slow. The units of docs/nightly.md are what a machine of its own runs.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::runs::{NIX, assert_same, picture, root_half, save, staging};
+use support::{Fixture, Role, World, poll, procfs};
+
+const SOON: Duration = Duration::from_secs(90);
+const UNIT: &str = "run.service";
+
+/// A machine with systemd, whose store is saved and wiped again.
+fn machine() -> World {
+    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
+    world.start_daemon();
+    save(&world);
+    world
+}
+
+/// Starts a run as a unit that tells systemd how it is, and comes back once it is ready.
+#[track_caller]
+fn start(world: &World, user: &str, verb: &str, more: &[&str]) {
+    let user = format!("User={user}");
+    let unit = ["systemd-run", "--quiet", "--unit", UNIT, "-p", "Type=notify", "-p", &user];
+    let watched = ["-p", "WatchdogSec=2", "-p", "Restart=on-failure", "-p", "RestartSec=1"];
+    let stays = ["-p", "RemainAfterExit=yes", "storecache", verb];
+    let words = unit.into_iter().chain(watched).chain(stays).chain(NIX);
+    world.ok(words.chain(more.iter().copied()));
+}
+
+fn property(world: &World, unit: &str, name: &str) -> String {
+    let words = ["systemctl", "show", "--value", &format!("--property={name}"), unit];
+    world.ok(words).stdout.trim().to_owned()
+}
+
+#[track_caller]
+fn until_status(world: &World, text: &str) {
+    poll::until(&format!("the status to say {text:?}"), SOON, || {
+        let status = property(world, UNIT, "StatusText");
+        if status.contains(text) {
+            Ok(())
+        } else {
+            Err(format!("{status}\n{}", journal(world, UNIT)))
+        }
+    });
+}
+
+fn journal(world: &World, unit: &str) -> String {
+    world.run(["journalctl", "--no-pager", "--unit", unit]).stdout
+}
+
+/// Waits for the end of a run, which is a good one.
+#[track_caller]
+fn until_done(world: &World) {
+    poll::until("the run to be done", SOON, || match property(world, UNIT, "SubState").as_str() {
+        "exited" => Ok(()),
+        other => Err(format!("{other}\n{}", journal(world, UNIT))),
+    });
+    assert_eq!(property(world, UNIT, "Result"), "success", "{}", journal(world, UNIT));
+}
+
+/// The process that systemd started, as the test process sees it.
+fn main_process(world: &World) -> Pid {
+    let inner: u32 = property(world, UNIT, "MainPID").parse().unwrap();
+    let is_it = |pid: &u32| procfs::pids(*pid).and_then(|mut pids| pids.pop()) == Some(inner);
+    let found = procfs::companions(world.init()).into_iter().find(is_it).expect("it runs");
+    Pid::from_raw(found as i32).unwrap()
+}
+
+#[test]
+fn systemd_hears_that_a_run_is_ready_and_what_it_does() {
+    let world = machine();
+    let before = picture(&world);
+    world.wipe_store();
+    let lock = world.hold_big_lock();
+    // It comes back when the run has said that it is ready.
+    start(&world, "runner", "restore", &[]);
+    assert_eq!(property(&world, UNIT, "ActiveState"), "active");
+    until_status(&world, "restore: commit: ");
+    until_status(&world, "big-lock was held by");
+    drop(lock);
+    until_done(&world);
+    assert_eq!(property(&world, UNIT, "NRestarts"), "0");
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+
+    world.ok(["systemctl", "stop", UNIT]);
+    start(&world, "root", "save", &["--full"]);
+    until_done(&world);
+    until_status(&world, "save: ");
+    assert_eq!(fs::read_dir(world.backend().host_path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_run_that_hangs_in_its_commit_is_killed_and_started_again_and_then_succeeds() {
+    // Which process hangs, and of whom the run is.
+    for (half, user) in [("user's", "root"), ("user's", "runner"), ("root", "runner")] {
+        let world = machine();
+        let before = picture(&world);
+        world.wipe_store();
+        let lock = world.hold_big_lock();
+        start(&world, user, "restore", &[]);
+        until_status(&world, "big-lock was held by");
+        let hung = if half == "root" { root_half(&world) } else { main_process(&world) };
+        kill_process(hung, Signal::STOP).unwrap();
+        poll::until("systemd to have started it again", SOON, || {
+            match property(&world, UNIT, "NRestarts").as_str() {
+                "0" => Err(journal(&world, UNIT)),
+                _ => Ok(()),
+            }
+        });
+        let journal = journal(&world, UNIT);
+        assert!(journal.contains("Watchdog timeout"), "{half}: {journal}");
+        drop(lock);
+        until_done(&world);
+        assert!(world.daemon_answers());
+        assert_eq!(staging(&world), [""; 0]);
+        assert_same(&before, &picture(&world));
+        world.verify_store();
+    }
+}
+
+#[test]
+fn a_run_that_is_slow_and_alive_is_not_killed() {
+    let world = machine();
+    let before = picture(&world);
+    world.wipe_store();
+    world.sh("mkdir -p /run/systemd/system/nix-daemon.service.d
+        printf '[Service]\nExecStop=/bin/sleep 5\n' >/run/systemd/system/nix-daemon.service.d/stop.conf
+        systemctl daemon-reload");
+    assert!(world.daemon_answers(), "its service runs");
+    start(&world, "runner", "restore", &[]);
+    until_status(&world, "systemd has nix-daemon.service deactivating");
+    until_done(&world);
+    assert_eq!(property(&world, UNIT, "NRestarts"), "0", "{}", journal(&world, UNIT));
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
+
+#[test]
+fn the_units_of_the_recipe_are_sound_and_save() {
+    let world = machine();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/nightly.md");
+    let text = fs::read_to_string(path).unwrap();
+    let mut units = Vec::new();
+    for part in text.split("`/etc/systemd/system/").skip(1) {
+        let (name, rest) = part.split_once('`').unwrap();
+        let unit = rest.split("```").nth(1).unwrap().strip_prefix("ini\n").unwrap();
+        let file = format!("/etc/systemd/system/{name}");
+        fs::write(world.host(&file), unit).unwrap();
+        let checked = world.ok(["systemd-analyze", "verify", &file]);
+        assert_eq!(checked.stderr.trim(), "", "{checked}");
+        units.push(name.to_owned());
+    }
+    assert_eq!(units, ["storecache-nightly.service", "storecache-nightly.timer"]);
+    world.ok(["systemctl", "daemon-reload"]);
+    world.ok(["systemctl", "enable", "--now", &units[1]]);
+    assert_ne!(property(&world, &units[1], "NextElapseUSecRealtime"), "");
+    world.ok(["systemctl", "start", &units[0]]);
+    poll::until("the save to be done", SOON, || {
+        match property(&world, &units[0], "ActiveState").as_str() {
+            "inactive" => Ok(()),
+            other => Err(format!("{other}\n{}", journal(&world, &units[0]))),
+        }
+    });
+    let said = journal(&world, &units[0]);
+    assert_eq!(property(&world, &units[0], "Result"), "success", "{said}");
+    assert!(said.contains("saved"), "{said}");
+    let before = picture(&world);
+    world.wipe_store();
+    let backend = ["--backend", "dir:/var/cache/storecache", "--key-prefix", "nightly"];
+    let words = ["restore", "--store", "nix"].into_iter().chain(backend);
+    world.storecache_as("runner", words).ok();
+    assert_same(&before, &picture(&world));
+    world.verify_store();
+}
