@@ -257,7 +257,7 @@ fn a_root_half_that_was_stopped_is_noticed_and_undoes_what_it_began() {
         service.let_go();
         let output = restore.wait();
         let root = root.as_raw_nonzero();
-        let name = format!("the root half, process {root},");
+        let name = format!("the root half (process {root})");
         let words = [name.as_str(), "gave no sign of life for 1 s", "and is stopped"];
         assert_cut(&output, "stall-timeout", phase, &words);
         assert_untouched(&place);

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::runs::{NIX, assert_same, picture, report, root_half, save, staging};
+use support::runs::{NIX, Picture, assert_same, picture, report, root_half, save, staging};
 use support::{Fixture, Output, Role, Running, World, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -46,24 +46,79 @@ fn until_says(run: &mut Running<'_>, text: &str) {
     });
 }
 
-#[track_caller]
-fn assert_nothing_is_left(world: &World) {
-    assert_eq!(staging(world), [""; 0]);
-    let command = ["sh", "-c", "ps -eo args= | grep '[s]torecache[- ]' || true"];
-    poll::until("our processes to be gone", SOON, || {
-        let left = world.run(command).stdout;
-        if left.trim().is_empty() { Ok(()) } else { Err(left) }
-    });
+/// A world whose snapshot has one item more than its store.
+struct Lacking {
+    world: World,
+    whole: Picture,
+    now: Picture,
 }
 
-#[track_caller]
-fn assert_as_it_was(world: &World) {
-    poll::until("the daemon to answer", SOON, || {
-        if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
-    });
-    assert!(world.valid_paths().is_empty());
-    assert_nothing_is_left(world);
-    world.verify_store();
+impl Lacking {
+    fn of(world: World) -> Lacking {
+        world.start_daemon();
+        save(&world);
+        let whole = picture(&world);
+        let top = world.sh("readlink /nix/var/nix/gcroots/fixture").stdout;
+        world.sh("rm /nix/var/nix/gcroots/fixture");
+        world.nix(["nix-store", "--delete", top.trim()]).ok();
+        let now = picture(&world);
+        assert!(now != whole);
+        Lacking { world, whole, now }
+    }
+
+    fn bare(role: Role) -> Lacking {
+        Self::of(World::with_fixture(role, Fixture::Small))
+    }
+
+    #[track_caller]
+    fn assert_nothing_is_left(&self) {
+        assert_eq!(staging(&self.world), [""; 0]);
+        poll::until("our processes to be gone", SOON, || {
+            let left = ours(&self.world);
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+    }
+
+    #[track_caller]
+    fn assert_as_it_was(&self) {
+        self.assert_sound(&self.now);
+    }
+
+    #[track_caller]
+    fn assert_restored(&self) {
+        self.assert_sound(&self.whole);
+    }
+
+    #[track_caller]
+    fn assert_sound(&self, expected: &Picture) {
+        poll::until("the daemon to answer", SOON, || {
+            if self.world.daemon_answers() { Ok(()) } else { Err(self.world.daemon_log()) }
+        });
+        assert_same(expected, &picture(&self.world));
+        self.assert_nothing_is_left();
+        self.world.verify_store();
+    }
+
+    /// Has it lack the item again.
+    fn again(&self) {
+        let top =
+            self.whole.references.keys().find(|path| !self.now.references.contains_key(*path));
+        self.world.sh("rm -f /nix/var/nix/gcroots/storecache/*");
+        self.world.nix(["nix-store", "--delete", top.unwrap()]).ok();
+    }
+}
+
+/// Processes of ours, by their command lines.
+fn ours(world: &World) -> Vec<String> {
+    let companions = procfs::companions(world.init()).into_iter();
+    let commands =
+        companions.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok());
+    let is_ours = |command: &String| {
+        let program = command.split('\0').next().unwrap_or_default();
+        let name = program.rsplit('/').next().unwrap_or_default();
+        ["storecache", "storecache-guardian", "sudo"].contains(&name)
+    };
+    commands.filter(is_ours).collect()
 }
 
 /// Fails unless it was a miss for that reason, in that phase.
@@ -104,135 +159,118 @@ while True:
 
 #[test]
 fn a_bare_daemon_that_works_before_it_ends_is_waited_for() {
-    let world = World::with_fixture(Role::New, Fixture::Small);
-    world.start_daemon();
-    save(&world);
-    let before = picture(&world);
-    world.wipe_store();
+    let lacking = Lacking::bare(Role::New);
+    let world = &lacking.world;
     world.stop_daemon();
     std::fs::write(world.host("/srv/daemon.py"), SLOW_DAEMON).unwrap();
     world.sh("setsid --fork python3 /srv/daemon.py </dev/null >>/var/log/slow.log 2>&1");
     poll::until("the daemon", SOON, || if world.daemon_answers() { Ok(()) } else { Err("none") });
-    let run = start(&world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
+    let run = start(world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
     let output = run.wait(SOON).ok();
     assert!(output.stderr.contains("was told to end, and it computes"), "{output}");
-    assert_same(&before, &picture(&world));
-    world.verify_store();
+    lacking.assert_restored();
 }
 
 #[test]
 fn a_bare_daemon_that_is_stuck_is_cut_by_its_own_clock() {
-    let world = World::with_fixture(Role::Mid, Fixture::Small);
-    world.start_daemon();
-    save(&world);
-    world.wipe_store();
+    let lacking = Lacking::bare(Role::Mid);
+    let world = &lacking.world;
     let pid = world.daemon_pid().unwrap();
     world.sh(&format!("kill -STOP {pid}"));
-    let output = start(&world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
+    let output = start(world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
     let daemon = format!("the daemon, process {pid},");
     let words =
         [&daemon, "did not end within 1 s of being told to", "is stopped", "last sign of life"];
     reason(&output, "commit", &words);
-    assert!(world.valid_paths().is_empty());
-    assert_nothing_is_left(&world);
+    lacking.assert_nothing_is_left();
     world.sh(&format!("kill -CONT {pid}"));
     poll::until("it to end", SOON, || world.daemon_pid().map_or(Ok(()), Err));
     world.start_daemon();
-    world.verify_store();
+    lacking.assert_as_it_was();
 }
 
 #[test]
 fn commands_of_the_user_are_waited_for_while_they_work_and_no_longer() {
-    let world = World::with_fixture(Role::Mid, Fixture::Small);
-    world.start_daemon();
-    save(&world);
-    let before = picture(&world);
-    world.wipe_store();
+    let lacking = Lacking::bare(Role::Mid);
+    let world = &lacking.world;
     let pid = world.daemon_pid().unwrap();
-    let command = |stop: &str| {
-        let more = ["--daemon", "command", "--daemon-stop", stop, "--daemon-start", "true"];
-        start(&world, "runner", &[&more[..], &["--daemon-timeout", "1"]].concat()).wait(SOON)
+    let commands = |stop: &str, starts: &str| {
+        let more = ["--daemon", "command", "--daemon-stop", stop, "--daemon-start", starts];
+        let clocks = ["--daemon-timeout", "2", "--stall-timeout", "1"];
+        start(world, "runner", &[&more[..], &clocks].concat()).wait(SOON)
     };
-    let output = command("exec sleep 1000");
+    let output = commands("exec sleep 1000", "true");
     let words =
-        ["the command \"exec sleep 1000\" gave no sign of life for 1 s", "last sign of life"];
+        ["the command \"exec sleep 1000\" gave no sign of life for 2 s", "last sign of life"];
     reason(&output, "commit", &words);
-    assert_as_it_was(&world);
-    let start = "sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
-    let stop = format!("timeout 3 sh -c 'while :; do :; done'; sudo kill {pid}");
-    let more = ["--daemon", "command", "--daemon-stop", &stop, "--daemon-start", start];
-    let more = [&more[..], &["--daemon-timeout", "2", "--stall-timeout", "1"]].concat();
-    self::start(&world, "runner", &more).wait(SOON).ok();
-    assert_same(&before, &picture(&world));
-    world.verify_store();
+    lacking.assert_as_it_was();
+    let starts = "sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
+    let stop =
+        format!("t=$(date +%s); while [ $(date +%s) -lt $((t + 4)) ]; do :; done; sudo kill {pid}");
+    commands(&stop, starts).ok();
+    lacking.assert_restored();
 }
 
-/// A container with a snapshot and an empty store, whose daemon stops so.
-fn stops_with(lines: &str) -> World {
-    let world = World::build(Role::Old).fixture(Fixture::Small).container().start();
-    world.start_daemon();
-    save(&world);
-    world.wipe_store();
-    world.sh(&format!(
+/// A container whose daemon stops so.
+fn stops_with(lines: &str) -> Lacking {
+    let lacking = Lacking::of(World::build(Role::Old).fixture(Fixture::Small).container().start());
+    lacking.world.sh(&format!(
         "mkdir -p /run/systemd/system/nix-daemon.service.d
          printf '[Service]\n{lines}\n' >/run/systemd/system/nix-daemon.service.d/stop.conf
          systemctl daemon-reload"
     ));
-    assert!(world.daemon_answers(), "its service runs");
-    world
+    assert!(lacking.world.daemon_answers(), "its service runs");
+    lacking
 }
 
 #[test]
 fn a_stop_that_systemd_still_works_on_is_alive() {
-    let world = stops_with("ExecStop=/bin/sleep 4\nTimeoutStopSec=60");
-    let run = start(&world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
+    let lacking = stops_with("ExecStop=/bin/sleep 6\nTimeoutStopSec=60");
+    let world = &lacking.world;
+    let run = start(world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
     let output = run.wait(SOON).ok();
     let alive = "systemd has nix-daemon.service deactivating (stop)";
     assert!(output.stderr.contains(alive), "{output}");
     assert!(output.stderr.contains("alive: commit: "), "{output}");
-    assert!(world.daemon_answers());
-    world.verify_store();
+    lacking.assert_restored();
 
     // The same stop, and a run that has no time for it.
-    world.wipe_store();
+    lacking.again();
     assert!(world.daemon_answers());
-    let output = start(&world, "runner", &["--deadline", "2"]).wait(SOON);
+    let output = start(world, "runner", &["--deadline", "5"]).wait(SOON);
     let told = report(&output);
-    reason(&output, "commit", &["the deadline of 2 s has passed", alive]);
+    reason(&output, "commit", &["the deadline of 5 s has passed", alive]);
     assert_eq!(told["cut"]["clock"], "deadline", "{told}");
-    assert_as_it_was(&world);
+    lacking.assert_as_it_was();
 }
 
 #[test]
 fn a_stop_without_end_is_cut_and_the_daemon_comes_back_once_it_can() {
-    let world = stops_with("ExecStop=/bin/sleep 1000\nTimeoutStopSec=infinity");
-    let output = start(&world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
+    let lacking = stops_with("ExecStop=/bin/sleep 1000\nTimeoutStopSec=infinity");
+    let output = start(&lacking.world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
     let words =
         ["nix-daemon.service is deactivating (stop)", "sleep 1000), asleep", "last sign of life"];
     reason(&output, "commit", &words);
-    assert!(world.valid_paths().is_empty());
-    world.sh("pkill -x sleep");
-    assert_as_it_was(&world);
+    lacking.world.sh("pkill -x sleep");
+    lacking.assert_as_it_was();
 }
 
 #[test]
 fn whoever_is_stopped_in_the_commit_is_noticed_and_the_store_is_as_it_was() {
     for user in ["root", "runner"] {
-        let world = World::with_fixture(Role::Mid, Fixture::Small);
-        world.start_daemon();
-        save(&world);
-        world.wipe_store();
+        let lacking = Lacking::bare(Role::Mid);
+        let world = &lacking.world;
         let lock = world.hold_big_lock();
-        let mut run = start(&world, user, &["--stall-timeout", "1"]);
-        until_says(&mut run, "alive: commit: ");
-        kill_process(root_half(&world), Signal::STOP).unwrap();
+        let mut run = start(world, user, &["--stall-timeout", "1"]);
+        until_says(&mut run, "big-lock was held by");
+        kill_process(root_half(world), Signal::STOP).unwrap();
         let output = run.wait(SOON);
         let words =
-            ["the root half, process", "gave no sign of life for 1 s", "is stopped", "big-lock"];
+            ["the root half (process", "gave no sign of life for 1 s", "is stopped", "big-lock"];
         reason(&output, "commit", &words);
         assert_eq!(report(&output)["cut"]["clock"], "stall-timeout");
         drop(lock);
-        assert_as_it_was(&world);
+        lacking.assert_as_it_was();
     }
 }
 
@@ -250,35 +288,27 @@ fn guardian(world: &World) -> Pid {
 
 #[test]
 fn a_guardian_that_was_stopped_is_woken_and_one_that_is_told_to_end_does_its_work() {
+    let lacking = Lacking::bare(Role::Mid);
+    let world = &lacking.world;
     for signal in [Signal::STOP, Signal::TERM] {
-        let world = World::with_fixture(Role::Mid, Fixture::Small);
-        world.start_daemon();
-        save(&world);
-        let before = picture(&world);
-        world.wipe_store();
         let lock = world.hold_big_lock();
-        let mut run = start(&world, "runner", &["--stall-timeout", "1"]);
-        until_says(&mut run, "alive: commit: ");
-        kill_process(guardian(&world), signal).unwrap();
+        let mut run = start(world, "runner", &["--stall-timeout", "1"]);
+        until_says(&mut run, "big-lock was held by");
+        kill_process(guardian(world), signal).unwrap();
         drop(lock);
         run.wait(SOON).ok();
-        assert!(world.daemon_answers());
-        assert_same(&before, &picture(&world));
-        assert_nothing_is_left(&world);
-        world.verify_store();
+        lacking.assert_restored();
+        lacking.again();
     }
 }
 
 #[test]
 fn the_deadline_in_a_commit_that_waits_for_the_database_undoes_it() {
-    let world = World::with_fixture(Role::Mid, Fixture::Small);
-    world.start_daemon();
-    save(&world);
-    world.wipe_store();
-    let lock = world.hold_big_lock();
-    let output = start(&world, "runner", &["--deadline", "3"]).wait(SOON);
-    let words = ["the deadline of 3 s has passed", "big-lock was held by process"];
+    let lacking = Lacking::bare(Role::Mid);
+    let lock = lacking.world.hold_big_lock();
+    let output = start(&lacking.world, "runner", &["--deadline", "5"]).wait(SOON);
+    let words = ["the deadline of 5 s has passed", "big-lock was held by"];
     reason(&output, "commit", &words);
     drop(lock);
-    assert_as_it_was(&world);
+    lacking.assert_as_it_was();
 }

@@ -4,7 +4,7 @@ use super::program::Program;
 use super::protocol::connect;
 use super::supervisor::Supervisor;
 use super::{ProcessContext, procfs};
-use crate::pulse::{self, LOOK, Vigil};
+use crate::pulse::{self, LOOK, SILENT, Vigil};
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -88,6 +88,7 @@ impl Watched {
         while !self.ends_within(LOOK)? {
             match vigil.look(&procfs::family(self.pid)) {
                 Some(sign) => pulse::alive(format!("{name} was told to end, and {sign}")),
+                None if vigil.silent() < SILENT => {}
                 None => pulse::waits(format!("{name} was told to end, and {}", vigil.tell())),
             }
             if vigil.is_over() {

@@ -191,7 +191,7 @@ impl RootHalf {
         vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let pid = self.pid.unwrap_or(self.child.id());
         if let Some(sign) = vigil.look(&[pid]) {
-            pulse::alive(format!("{}: {sign}", self.name()));
+            pulse::alive(format!("{} {sign}", self.name()));
         }
         if vigil.is_over() {
             bail!(pulse::cut("stall-timeout", format!("{} {}", self.name(), vigil.tell())));
@@ -201,8 +201,8 @@ impl RootHalf {
 
     fn name(&self) -> String {
         match self.pid {
-            Some(pid) => format!("the root half, process {pid},"),
-            None => format!("the start of the root half, process {},", self.child.id()),
+            Some(pid) => format!("the root half (process {pid})"),
+            None => format!("the start of the root half (process {})", self.child.id()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Programs that are run and waited for, with a clock that counts since their last sign of life.
 
 use super::vitals::Vigil;
-use super::{LOOK, alive, cut, waits};
+use super::{LOOK, SILENT, alive, cut, waits};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -54,7 +54,7 @@ pub fn wait(child: &mut Child, watch: Watch<'_>) -> Result<ExitStatus> {
         if let Some(sign) = sign {
             vigil.sign();
             alive(format!("{what}: {sign}"));
-        } else {
+        } else if vigil.silent() >= SILENT {
             waits(format!("{what} {}", vigil.tell()));
         }
         if vigil.is_over() {

@@ -26,6 +26,9 @@ pub const STALL: Duration = Duration::from_secs(60);
 /// How soon whoever waits notices that something happened to the run.
 pub const LOOK: Duration = Duration::from_millis(50);
 
+/// What gave a sign so shortly ago is not called silent.
+pub const SILENT: Duration = Duration::from_millis(500);
+
 /// Listeners hear of signs at most so often, but for the first one of each phase.
 const TELL: Duration = Duration::from_millis(100);
 
