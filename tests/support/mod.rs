@@ -35,6 +35,7 @@ pub mod history;
 mod invocation;
 pub mod job;
 mod judge;
+pub mod lacking;
 pub mod memory;
 pub mod place;
 pub mod poll;
