@@ -13,21 +13,22 @@ use support::runs::{NIX, assert_same, picture, root_half};
 use support::{Fixture, Role, World, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(90);
-const UNIT: &str = "run.service";
 
 /// A machine with systemd, whose store lacks one item of its snapshot.
 fn machine() -> Lacking {
     Lacking::of(World::build(Role::Old).fixture(Fixture::Small).container().start())
 }
 
-/// Starts a run as a unit that tells systemd how it is, and comes back once it is ready.
+/// Starts a run as a unit of that name, which tells systemd how it is; comes back once it is ready.
 #[track_caller]
-fn start(world: &World, user: &str, verb: &str, more: &[&str]) {
+fn start(world: &World, name: &str, user: &str, verb: &str, more: &[&str]) -> String {
+    let unit_name = format!("{name}.service");
     let user = format!("User={user}");
-    let unit = ["systemd-run", "--quiet", "--unit", UNIT, "-p", "Type=notify", "-p", &user];
+    let unit = ["systemd-run", "--quiet", "--unit", &unit_name, "-p", "Type=notify", "-p", &user];
     let watched = ["-p", "WatchdogSec=2", "-p", "Restart=on-failure", "-p", "RestartSec=1"];
     let words = unit.into_iter().chain(watched).chain(["storecache", verb]).chain(NIX);
     world.ok(words.chain(more.iter().copied()));
+    unit_name
 }
 
 fn property(world: &World, unit: &str, name: &str) -> String {
@@ -36,13 +37,13 @@ fn property(world: &World, unit: &str, name: &str) -> String {
 }
 
 #[track_caller]
-fn until_status(world: &World, text: &str) {
+fn until_status(world: &World, unit: &str, text: &str) {
     poll::until(&format!("the status to say {text:?}"), SOON, || {
-        let status = property(world, UNIT, "StatusText");
+        let status = property(world, unit, "StatusText");
         if status.contains(text) {
             Ok(())
         } else {
-            Err(format!("{status}\n{}", journal(world, UNIT)))
+            Err(format!("{status}\n{}", journal(world, unit)))
         }
     });
 }
@@ -61,14 +62,12 @@ fn until_done(world: &World, unit: &str) -> usize {
             false => Err(journal),
         }
     });
-    // The next run begins with a journal of its own.
-    world.sh("journalctl --rotate --vacuum-time=1s >/dev/null 2>&1");
     said.matches("Scheduled restart job").count()
 }
 
 /// The process that systemd started, as the test process sees it.
-fn main_process(world: &World) -> Pid {
-    let inner: u32 = property(world, UNIT, "MainPID").parse().unwrap();
+fn main_process(world: &World, unit: &str) -> Pid {
+    let inner: u32 = property(world, unit, "MainPID").parse().unwrap();
     let is_it = |pid: &u32| procfs::pids(*pid).and_then(|mut pids| pids.pop()) == Some(inner);
     let found = procfs::companions(world.init()).into_iter().find(is_it).expect("it runs");
     Pid::from_raw(found as i32).unwrap()
@@ -80,21 +79,21 @@ fn systemd_hears_that_a_run_is_ready_and_what_it_does() {
     let world = &lacking.world;
     let lock = world.hold_big_lock();
     // It comes back when the run has said that it is ready.
-    start(world, "runner", "restore", &[]);
-    assert_eq!(property(world, UNIT, "ActiveState"), "active");
-    until_status(world, "restore: commit: ");
-    until_status(world, "big-lock was held by");
+    let unit = &start(world, "first", "runner", "restore", &[]);
+    assert_eq!(property(world, unit, "ActiveState"), "active");
+    until_status(world, unit, "restore: commit: ");
+    until_status(world, unit, "big-lock was held by");
     drop(lock);
-    assert_eq!(until_done(world, UNIT), 0);
+    assert_eq!(until_done(world, unit), 0);
     lacking.assert_restored();
 
     let lock = File::open(world.host("/nix/var/nix/gc.lock")).unwrap();
     lock.lock().unwrap();
-    start(world, "root", "save", &["--full"]);
-    until_status(world, "save: freeze: ");
-    until_status(world, "gc.lock was held by");
+    let unit = &start(world, "second", "root", "save", &["--full"]);
+    until_status(world, unit, "save: freeze: ");
+    until_status(world, unit, "gc.lock was held by");
     drop(lock);
-    assert_eq!(until_done(world, UNIT), 0);
+    assert_eq!(until_done(world, unit), 0);
     assert_eq!(fs::read_dir(world.backend().host_path()).unwrap().count(), 2);
 }
 
@@ -103,14 +102,14 @@ fn a_run_that_hangs_in_its_commit_is_killed_and_started_again_and_then_succeeds(
     let lacking = machine();
     let world = &lacking.world;
     // Which process hangs, and whose the run is.
-    for (half, user) in [("user's", "root"), ("user's", "runner"), ("root", "runner")] {
+    for (half, user) in [("own", "root"), ("own", "runner"), ("root", "runner")] {
         let lock = world.hold_big_lock();
-        start(world, user, "restore", &[]);
-        until_status(world, "big-lock was held by");
-        let hung = if half == "root" { root_half(world) } else { main_process(world) };
+        let unit = &start(world, &format!("{user}-{half}"), user, "restore", &[]);
+        until_status(world, unit, "big-lock was held by");
+        let hung = if half == "root" { root_half(world) } else { main_process(world, unit) };
         kill_process(hung, Signal::STOP).unwrap();
         let said = poll::until("systemd to have started it again", SOON, || {
-            let journal = journal(world, UNIT);
+            let journal = journal(world, unit);
             match journal.contains("Scheduled restart job") {
                 true => Ok(journal),
                 false => Err(journal),
@@ -118,7 +117,7 @@ fn a_run_that_hangs_in_its_commit_is_killed_and_started_again_and_then_succeeds(
         });
         assert!(said.contains("Watchdog timeout"), "{half}: {said}");
         drop(lock);
-        assert!(until_done(world, UNIT) > 0);
+        assert!(until_done(world, unit) > 0);
         lacking.assert_restored();
         lacking.again();
     }
@@ -132,9 +131,9 @@ fn a_run_that_is_slow_and_alive_is_not_killed() {
         printf '[Service]\nExecStop=/bin/sleep 5\n' >/run/systemd/system/nix-daemon.service.d/stop.conf
         systemctl daemon-reload");
     assert!(world.daemon_answers(), "its service runs");
-    start(world, "runner", "restore", &[]);
-    until_status(world, "systemd has nix-daemon.service deactivating");
-    assert_eq!(until_done(world, UNIT), 0);
+    let unit = &start(world, "slow", "runner", "restore", &[]);
+    until_status(world, unit, "systemd has nix-daemon.service deactivating");
+    assert_eq!(until_done(world, unit), 0);
     lacking.assert_restored();
 }
 
