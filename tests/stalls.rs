@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use support::lacking::Lacking;
-use support::runs::{NIX, report, root_half};
+use support::lacking::{Lacking, ours};
+use support::runs::{NIX, report, root_half, save};
 use support::{Fixture, Output, Role, Running, World, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -237,4 +237,26 @@ fn the_deadline_in_a_commit_that_waits_for_the_database_undoes_it() {
     reason(&output, "commit", &words);
     drop(lock);
     lacking.assert_as_it_was();
+}
+
+#[test]
+fn a_sudo_that_does_not_answer_is_cut_and_named() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    world.sh("mkdir /srv/bin; printf '#!/bin/sh\nexec sleep 1000\n' >/srv/bin/sudo; chmod 755 /srv/bin/sudo");
+    for (flag, words) in [
+        (
+            "--stall-timeout",
+            ["the start of the root half (process", "gave no sign of life for 1 s"],
+        ),
+        ("--deadline", ["the deadline of 1 s has passed", "last sign of life"]),
+    ] {
+        let words_of_run = ["/usr/local/bin/storecache", "restore"].into_iter().chain(NIX);
+        let words_of_run = words_of_run.chain(["--json", flag, "1"]);
+        let run = world.command(words_of_run).user("runner").env("PATH", "/srv/bin:/usr/bin:/bin");
+        let output = run.run();
+        reason(&output, "start", &words);
+        assert_eq!(ours(&world), [""; 0], "nothing waits for it");
+    }
 }

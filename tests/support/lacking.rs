@@ -72,7 +72,7 @@ impl Lacking {
 }
 
 /// Processes of ours, by their command lines.
-fn ours(world: &World) -> Vec<String> {
+pub fn ours(world: &World) -> Vec<String> {
     let companions = procfs::companions(world.init()).into_iter();
     let commands =
         companions.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok());
