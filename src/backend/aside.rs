@@ -1,7 +1,7 @@
 //! A backend whose every call may block for ever, made one that does not: all of its work is done on threads of
 //! its own, in small pieces, and whoever waits for a piece sees whether it is alive.
 
-use super::{Backend, Entry, EntryName, EntryWriter, ReadAt, Refused, Written};
+use super::{Backend, Entry, EntryName, EntryWriter, Health, ReadAt, Refused, Written};
 use crate::key::Rung;
 use crate::pulse::{self, Aside, aside};
 use anyhow::Result;
@@ -57,6 +57,10 @@ impl<B: Backend + Send + Sync + 'static> Backend for Patient<B> {
         let name = name.clone();
         let writer = self.run(move |backend| backend.create(&name))?;
         Ok(Box::new(Writer { inner: Aside::new(self.describe(), Some(writer))?, written: 0 }))
+    }
+
+    fn examine(&self) -> Result<Health> {
+        self.run(Backend::examine)
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {

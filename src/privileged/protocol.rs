@@ -146,6 +146,8 @@ pub struct RestoreRequest {
     pub memory: Unpacking,
     /// Plain stores: swap a directory that differs instead of leaving it alone.
     pub replace: bool,
+    /// Stores with a database: hash every item again before it becomes valid.
+    pub verify_content: bool,
     /// Whether what is restored shall outlive a power cut.
     pub sync: bool,
 }
@@ -252,6 +254,8 @@ pub struct Restored {
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,
+    /// Hashing what was unpacked, if that was asked for.
+    pub content_seconds: Option<f64>,
 }
 
 /// What the store has of something that a job is going to need.
