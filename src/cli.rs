@@ -4,6 +4,7 @@ mod doctor;
 mod inventory;
 mod key;
 mod lint;
+mod patience;
 mod quarantine;
 mod simulate;
 mod suggest;
@@ -30,6 +31,7 @@ use crate::report;
 use crate::store::{ItemPattern, StoreKind};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use patience::PatienceArgs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -78,6 +80,8 @@ pub enum Verb {
 pub struct SaveArgs {
     #[command(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    patience: PatienceArgs,
     /// Do everything but write, and say what would be written
     #[arg(long)]
     dry_run: bool,
@@ -155,6 +159,8 @@ struct PolicyArgs {
 pub struct RestoreArgs {
     #[command(flatten)]
     common: CommonArgs,
+    #[command(flatten)]
+    patience: PatienceArgs,
     /// Do everything but write, and say what would be restored
     #[arg(long)]
     dry_run: bool,
@@ -318,6 +324,10 @@ struct CommonArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     network_timeout: u64,
+    /// Seconds that the cache service may think before the first byte of an answer, while the connection to it
+    /// stands [default: three times --network-timeout]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    answer_timeout: Option<u64>,
     /// Threads that compress or unpack [default: one for each processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -456,6 +466,7 @@ impl SaveArgs {
             key: common.key,
             backend,
             output: common.output,
+            clocks: self.patience.clocks(),
             dry_run: self.dry_run,
             level: self.level,
             long: self.long,
@@ -510,6 +521,7 @@ impl RestoreArgs {
             key: common.key,
             backend: common.backend,
             output: common.output,
+            clocks: self.patience.clocks(),
             dry_run: self.dry_run,
             memory: self.memory.on(common.threads).restoring()?,
             lookup_only: self.lookup_only,
@@ -571,7 +583,10 @@ impl CommonArgs {
         Ok(Common {
             store: store(self.store)?,
             key: self.key.options()?,
-            backend: backend(self.backend.as_deref(), self.cache_service, self.network_timeout)?,
+            backend: within(
+                backend(self.backend.as_deref(), self.cache_service, self.network_timeout)?,
+                self.answer_timeout,
+            ),
             output: self.output.options(),
             threads: self.threads.unwrap_or_else(processors).clamp(1, 256),
         })
@@ -703,6 +718,7 @@ fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
         service,
         patience: Patience {
             stall: Duration::from_secs(stall),
+            answer: Duration::from_secs(stall) * 3,
             pause: Duration::from_secs(stall) / 20,
             old: github::OLD,
         },
@@ -748,6 +764,17 @@ fn backend(
             }
             _ => bail!("unknown backend {text:?}; this version knows dir:PATH and github"),
         },
+    }
+}
+
+/// With a clock of its own for the first byte of an answer, where that is wanted.
+fn within(backend: BackendOptions, answer: Option<u64>) -> BackendOptions {
+    match (backend, answer) {
+        (BackendOptions::GitHub(mut service), Some(answer)) => {
+            service.patience.answer = Duration::from_secs(answer);
+            BackendOptions::GitHub(service)
+        }
+        (backend, _) => backend,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod key;
 pub mod options;
 pub mod privileged;
+pub mod pulse;
 pub mod report;
 pub mod snapshot;
 pub mod store;

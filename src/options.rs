@@ -137,6 +137,15 @@ pub enum CacheService {
     V2,
 }
 
+/// How long a run may take, and how long what it waits for may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// Of the whole run; none where it may take any time.
+    pub deadline: Option<Duration>,
+    /// Since the last sign of life, of all that has no clock of its own.
+    pub stall: Duration,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct OutputOptions {
     pub json: bool,
@@ -152,6 +161,7 @@ pub struct Save {
     pub key: KeyOptions,
     pub backend: BackendOptions,
     pub output: OutputOptions,
+    pub clocks: Clocks,
     pub dry_run: bool,
     /// Of zstd.
     pub level: i32,
@@ -261,6 +271,7 @@ pub struct Restore {
     pub key: KeyOptions,
     pub backend: BackendOptions,
     pub output: OutputOptions,
+    pub clocks: Clocks,
     pub dry_run: bool,
     pub memory: Restoring,
     /// Look up and report, and leave it at that.

@@ -5,9 +5,10 @@
 //! an entry be there by name alone. The disk begins early, so that little is left to wait for at the end.
 //! Where nobody will ever look at this disk after a power cut, none of that is done.
 
+use crate::pulse::{self, LOOK, Vitals};
 use crate::threads;
 use anyhow::{Result, anyhow};
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,12 +25,14 @@ pub struct Writeback {
 /// The thread that has the disk write.
 struct Disk {
     orders: Sender<()>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
     thread: JoinHandle<Result<()>>,
 }
 
 /// All is written by us, and soon by the disk.
 #[derive(Default)]
-pub struct Ending(Option<JoinHandle<Result<()>>>);
+pub struct Ending(Option<(Receiver<()>, JoinHandle<Result<()>>)>);
 
 impl Writeback {
     /// `order` has the disk write everything that it was given so far, and waits for it. Without one, nothing
@@ -43,8 +46,13 @@ impl Writeback {
     {
         let start = |order: F| -> Result<Disk> {
             let (orders, queue) = bounded(1);
-            let write = move || queue.iter().try_for_each(|()| order());
-            Ok(Disk { orders, thread: threads::start("that has the disk write", write)? })
+            let (ends, ended) = bounded(0);
+            let write = move || {
+                let _ends: Sender<()> = ends;
+                queue.iter().try_for_each(|()| order())
+            };
+            let thread = threads::start("that has the disk write", write)?;
+            Ok(Disk { orders, ended, thread })
         };
         Ok(Writeback { disk: order.map(start).transpose()?, due: STEP })
     }
@@ -61,7 +69,7 @@ impl Writeback {
     pub fn end(self) -> Ending {
         Ending(self.disk.map(|disk| {
             disk.write();
-            disk.thread
+            (disk.ended, disk.thread)
         }))
     }
 }
@@ -84,8 +92,14 @@ impl Ending {
     /// # Errors
     /// When the disk failed to write any of it.
     pub fn wait(self) -> Result<Duration> {
-        let Some(thread) = self.0 else { return Ok(Duration::ZERO) };
+        let Some((ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();
+        while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if Vitals::of(std::process::id()).is_some_and(|it| it.waits_for_disk) {
+                let time = pulse::seconds(started.elapsed());
+                pulse::alive(format!("the disk writes what it was given, for {time}"));
+            }
+        }
         thread.join().map_err(|_| anyhow!("the thread that writes to the disk panicked"))??;
         Ok(started.elapsed())
     }

@@ -272,6 +272,7 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
         shepherds: Vec::new(),
         lock_patience: SOON,
         daemon_patience: SOON,
+        stall: SOON,
         mandate: Mandate::default(),
     };
     let database = index.database.as_ref().unwrap().frames;

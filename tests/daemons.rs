@@ -549,6 +549,7 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
         shepherds: Vec::new(),
         lock_patience: Duration::ZERO,
         daemon_patience: Duration::ZERO,
+        stall: Duration::from_secs(60),
         mandate: Mandate::default(),
     };
     let mandate = store.mandate;

@@ -34,6 +34,7 @@ const BLOCK: usize = 50_000;
 fn patience() -> Patience {
     Patience {
         stall: Duration::from_secs(5),
+        answer: Duration::from_secs(5),
         pause: Duration::from_millis(2),
         old: Duration::from_secs(600),
     }

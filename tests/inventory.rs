@@ -345,7 +345,7 @@ fn what_goes_wrong_is_one_clear_text_and_nothing_is_deleted() {
         (Fault::Status(500, "boom"), 3, "the server failed (HTTP 500"),
         (Fault::Status(503, "busy"), 3, "try again later"),
         (Fault::Reset, 3, "(3 tries)"),
-        (Fault::Stall, 3, "no answer in time (3 tries)"),
+        (Fault::Stall, 3, "no answer in time: not a byte came for 1 s (3 tries)"),
         (Fault::StallInBody, 3, "(3 tries)"),
         (Fault::Page, 3, "the answer is none of GitHub's REST API"),
         (Fault::Text("[]"), 1, "the answer is none of GitHub's REST API"),

@@ -293,7 +293,7 @@ fn what_does_not_pass_is_one_warning_and_the_entries_stay() {
         (Fault::Status(500, "boom"), 3, "the server failed (HTTP 500"),
         (Fault::Status(503, "busy"), 3, "the server failed (HTTP 503"),
         (Fault::Reset, 3, "(3 tries)"),
-        (Fault::Stall, 3, "no answer in time (3 tries)"),
+        (Fault::Stall, 3, "no answer in time: not a byte came for 1 s (3 tries)"),
         (Fault::StallInBody, 3, "(3 tries)"),
         (Fault::Endless, 3, "(3 tries)"),
         (Fault::Page, 3, "the answer is none of GitHub's REST API (3 tries)"),

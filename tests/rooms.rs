@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 17] = [
+const ROOMS: [&str; 18] = [
     "action",
     "backend",
     "budget",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 17] = [
     "main",
     "options",
     "privileged",
+    "pulse",
     "report",
     "snapshot",
     "store",

@@ -53,7 +53,8 @@ fn with_service(mut job: Job, service: &CacheService) -> Job {
     ] {
         job = job.env(name, value);
     }
-    job.input("backend", "github").input("network-timeout", "2").input("key", KEY)
+    let job = job.input("network-timeout", "2").input("answer-timeout", "4");
+    job.input("backend", "github").input("key", KEY)
 }
 
 fn job(place: &Place, service: &CacheService, version: &str) -> Job {
@@ -133,7 +134,7 @@ const MAY_NOT_WRITE: &str = "this run can not write: token has no writable scope
 fn of_calls() -> Vec<Row> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
-        (Fault::Stall, Well, Warns("no answer in time (5 tries)")),
+        (Fault::Stall, Well, Warns("no answer in time: not a byte came for 4 s (5 tries)")),
         (Fault::Page, Well, Warns("the answer is no JSON (HTTP 200)")),
         (status(500, "boom"), Well, Warns("the server failed (HTTP 500)")),
         (status(502, "gateway"), Well, Warns("the server failed (HTTP 502)")),
@@ -159,7 +160,7 @@ fn of_answers() -> Vec<Row> {
     vec![
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
         (Fault::ResetInBody, Well, Warns("(5 tries)")),
-        (Fault::StallInBody, Well, Warns("no answer in time (5 tries)")),
+        (Fault::StallInBody, Well, Warns("not a byte came for 2 s (5 tries)")),
         (Fault::Short, Well, Warns("(5 tries)")),
         (status(400, "odd"), Warns("(HTTP 400): odd"), Warns("(HTTP 400): odd")),
     ]
@@ -180,7 +181,7 @@ fn of_ranges() -> Vec<Row> {
         (Fault::Reset, Well, Warns("(5 tries)")),
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
         (Fault::ResetInBody, Well, Warns("(5 tries)")),
-        (Fault::Stall, Well, Warns("not a byte came for 2 s (5 tries)")),
+        (Fault::Stall, Well, Warns("no answer in time: not a byte came for 4 s (5 tries)")),
         (Fault::StallInBody, Well, Warns("not a byte came for 2 s (5 tries)")),
         (Fault::Short, Well, Warns("(5 tries)")),
         (status(500, "boom"), Well, Warns("the blob server answered HTTP 500 (5 tries)")),
@@ -229,7 +230,7 @@ fn of_blocks() -> Vec<Row> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
-        (Fault::Stall, Well, Warns("nothing moved for 6 s (5 tries)")),
+        (Fault::Stall, Well, Warns("nothing moved for 4 s (5 tries)")),
         (status(500, "boom"), Well, Warns("the blob server answered HTTP 500 (5 tries)")),
         (status(503, "busy"), Well, Warns("the blob server answered HTTP 503 (5 tries)")),
         (Fault::Later(503, 60), Warns("come back in 60 s"), Warns("come back in 60 s")),

@@ -45,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 48] = [
+pub const INPUTS: [Input; 51] = [
     Input {
         name: "operation",
         flag: None,
@@ -341,6 +341,30 @@ pub const INPUTS: [Input; 48] = [
         default: "20",
         used_for: For::Both,
         description: "Seconds without a byte from the cache service after which a request is made again",
+    },
+    Input {
+        name: "answer-timeout",
+        flag: Some("--answer-timeout"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Both,
+        description: "Seconds that the cache service may think before the first byte of an answer; three times network-timeout unless told",
+    },
+    Input {
+        name: "stall-timeout",
+        flag: Some("--stall-timeout"),
+        kind: Kind::Text,
+        default: "60",
+        used_for: For::Both,
+        description: "Seconds without a sign of life from the half that runs as root, or from a disk, after which the run is called off",
+    },
+    Input {
+        name: "deadline",
+        flag: Some("--deadline"),
+        kind: Kind::Text,
+        default: "0",
+        used_for: For::Both,
+        description: "Seconds that a restore or a save may take before it is called off, with the store as it was; 0 means any time",
     },
     Input {
         name: "root",

@@ -2,12 +2,14 @@
 //!
 //! The room knows bytes and names. It must not know stores, daemons or what is inside a snapshot.
 
+mod aside;
 mod directory;
 mod entry;
 pub mod github;
 mod inventory;
 mod quarantine;
 
+pub use aside::Patient;
 pub use directory::Directory;
 pub use entry::{EntryName, Generation};
 pub use inventory::{Barred, Deleted, Inventory, Record};
@@ -149,7 +151,7 @@ pub struct Health {
 pub struct Gone(pub String);
 
 /// Reading in ranges.
-pub trait ReadAt {
+pub trait ReadAt: Send {
     /// Size of the entry in bytes.
     fn size(&self) -> u64;
 
@@ -172,7 +174,7 @@ pub trait ReadAt {
 }
 
 /// An entry on its way in. Dropped before [`EntryWriter::finish`], it leaves nothing behind.
-pub trait EntryWriter: Write {
+pub trait EntryWriter: Write + Send {
     fn finish(self: Box<Self>) -> Result<Written>;
 }
 

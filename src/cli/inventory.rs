@@ -181,7 +181,7 @@ impl InventoryArgs {
                 token: Some(token),
                 pause: BETWEEN_CHANGES,
             },
-            patience: Patience { stall, pause: stall / 20, old: github::OLD },
+            patience: Patience { stall, answer: stall, pause: stall / 20, old: github::OLD },
         })))
     }
 }

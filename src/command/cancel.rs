@@ -1,5 +1,7 @@
-//! What calls a run off: signals, and in a job the end of standard input.
+//! What calls a run off: signals, its deadline, and in a job the end of standard input.
 
+use crate::options::Clocks;
+use crate::pulse;
 use crate::threads;
 use anyhow::{Context, Result};
 use rustix::fs::{FileType, fstat};
@@ -32,6 +34,30 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
     Ok(cancelled)
 }
 
+/// Starts the clocks of a run. When its deadline passes, the run is called off as by a signal.
+pub fn start_clocks(clocks: &Clocks) -> Result<()> {
+    pulse::set_clock(clocks.stall);
+    pulse::call_off_by(flag());
+    let Some(deadline) = clocks.deadline else { return Ok(()) };
+    let end = Instant::now() + deadline;
+    threads::start("that looks at the deadline", move || {
+        // A thread may be woken before its time.
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|it| !it.is_zero())
+        {
+            std::thread::sleep(left);
+        }
+        // Whoever has called it off already is the cause.
+        if !called_off() {
+            pulse::cut(
+                "deadline",
+                format!("the deadline of {} has passed", pulse::seconds(deadline)),
+            );
+            flag().store(true, Ordering::Relaxed);
+        }
+    })?;
+    Ok(())
+}
+
 /// Sets the flag when whoever holds the other end of standard input closes it or dies. Only a pipe or
 /// a socket has another end; a file or `/dev/null` calls nothing off.
 pub fn when_input_closes(cancelled: &Arc<AtomicBool>) -> Result<()> {
@@ -57,7 +83,7 @@ pub fn when_input_closes(cancelled: &Arc<AtomicBool>) -> Result<()> {
 /// # Errors
 /// When somebody has called the run off.
 pub fn check() -> Result<()> {
-    anyhow::ensure!(!called_off(), "cancelled by a signal");
+    anyhow::ensure!(!called_off(), pulse::why_called_off());
     Ok(())
 }
 

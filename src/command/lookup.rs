@@ -2,12 +2,13 @@
 
 use super::cancel;
 use crate::backend::github::GitHub;
-use crate::backend::{Backend, Directory, EntryName, ReadAt};
+use crate::backend::{Backend, Directory, EntryName, Patient, ReadAt};
 use crate::budget::Traffic;
 use crate::key::{Key, Ladder, Rung};
 use crate::options::{BackendOptions, KeyOptions, StoreOptions};
 use crate::privileged::Mandate;
 use crate::privileged::protocol::StoreRequest;
+use crate::pulse;
 use crate::report::{self, Hit};
 use crate::snapshot::{Opened, SnapshotError, cache_version};
 use crate::store::{Layout, StoreKind, system};
@@ -30,6 +31,7 @@ pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
         shepherds: options.shepherds.clone(),
         lock_patience: options.lock_patience,
         daemon_patience: options.daemon_patience,
+        stall: pulse::clock(),
         mandate: Mandate::default(),
     }
 }
@@ -78,7 +80,7 @@ pub fn backend(
 ) -> Result<Box<dyn Backend>> {
     match options {
         BackendOptions::Directory { path, sync } => {
-            Ok(Box::new(Directory::new(path.clone(), *sync)))
+            Ok(Box::new(Patient::new(Directory::new(path.clone(), *sync))))
         }
         BackendOptions::GitHub(service) => {
             let store_dir = match kind {

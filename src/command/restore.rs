@@ -1,20 +1,20 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
-use super::Ending;
 use super::entry::OpenEntry;
 use super::lookup::find;
 use super::passed::{Passed, Verdict};
-use super::session::{Session, failure, reported, tell_skipped};
+use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::state::{Begun, State};
 use super::summary;
-use super::{profiles, quarantine, require};
+use super::{Ending, cancel, profiles, quarantine, require};
 use crate::backend::{Backend, EntryName, Refused};
 use crate::key::{Key, Ladder};
 use crate::options::Restore;
-use crate::privileged::client::{RootFailure, RootHalf};
+use crate::privileged::client::{self, Cancelled, RootFailure, RootHalf};
 use crate::privileged::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, Which,
 };
+use crate::pulse::Cut;
 use crate::report::{self, BaseUse, Hit, Outcome, Progress, Seconds};
 use crate::snapshot::{Digest, SnapshotError};
 use anyhow::{Result, anyhow, bail};
@@ -36,18 +36,27 @@ pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Ending {
 
 /// The same as [`restore`], with the report of it however it ended.
 pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
+    let clocks = cancel::start_clocks(&options.clocks);
     let empty = Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
     let begun = RefCell::new(Begun::default());
     let run = |outcome: &mut Outcome| {
-        run(options, &mut begun.borrow_mut(), outcome).map_err(|e| {
-            if committed(&e) {
+        let done = clocks.and_then(|()| run(options, &mut begun.borrow_mut(), outcome));
+        done.map_err(|e| {
+            if committed(&e) || (!options.dry_run && outcome.items.restored > 0) {
                 return failure(outcome, e);
             }
             outcome.hit = Hit::Miss;
             let line = failure(outcome, e);
             let kept = quarantine::told(outcome).map(|kept| format!("; {kept}"));
             let kept = kept.unwrap_or_default();
-            anyhow!("{line}; nothing was restored, the store is as it was{kept}")
+            outcome.undoing = client::is_still_undoing();
+            let store = if outcome.undoing {
+                "and the store will be as it was once the root half, which is at work still, has undone \
+                 what it began"
+            } else {
+                "the store is as it was"
+            };
+            anyhow!("{line}; nothing was restored, {store}{kept}")
         })
     };
     let leave = |outcome: &mut Outcome| {
@@ -60,12 +69,12 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
 /// Whether the root half failed only after the items had become valid.
 fn committed(error: &anyhow::Error) -> bool {
     let failure = error.downcast_ref::<RootFailure>();
-    failure.is_some_and(|failure| matches!(failure.phase, Phase::Daemon | Phase::Verify))
+    failure.is_some_and(|failure| failure.phase.is_after_commit())
 }
 
 fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()> {
     let Restore { store, key, backend, output, .. } = options;
-    outcome.phase = Phase::Start.name();
+    enter(&mut outcome.phase, Phase::Start);
     profiles::check(options.profiles, store)?;
     let mut session = Session::begin(store, key, backend, output, options.memory.traffic, outcome)?;
     begun.ingredients = session.key.digests();
@@ -177,7 +186,7 @@ fn restore_entry(
         return Ok(Brought::new());
     }
 
-    outcome.phase = Phase::Plan.name();
+    enter(&mut outcome.phase, Phase::Plan);
     progress.fold("restore: plan");
     let mut fetch = Fetch {
         entry,
@@ -218,7 +227,7 @@ fn restore_entry(
         return Ok(Brought::new());
     }
 
-    outcome.phase = Phase::Unpack.name();
+    enter(&mut outcome.phase, Phase::Unpack);
     progress.fold("restore: fetch, unpack and commit");
     let unpacking = Instant::now();
     progress.phase("restore", plan.disk_bytes, Some(plan.wanted));
@@ -343,7 +352,13 @@ fn stage_and_commit(
     }
     root.send(&Request::Commit, &[])?;
     loop {
-        match root.receive()?.0 {
+        let reply = match root.receive() {
+            Err(e) if e.is::<Cancelled>() || e.is::<Cut>() => {
+                return root.settle().unwrap_or(Err(e));
+            }
+            reply => reply?.0,
+        };
+        match reply {
             Reply::Progress { items, bytes } => progress.at(bytes, Some(items)),
             Reply::Restored(restored) => return Ok(restored),
             _ => bail!("the root half sent something else than an outcome"),

@@ -4,16 +4,17 @@ use super::base::Foundation;
 use super::entry::{BaseGone, OpenEntry};
 use super::lookup::find;
 use super::policy::{self, Newest};
-use super::session::{Session, failure, reported, tell_skipped};
+use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::state::State;
 use super::trust::{self, Untrusted};
-use super::{Ending, profiles, quarantine, retention, summary};
+use super::{Ending, cancel, profiles, quarantine, retention, summary};
 use crate::action;
 use crate::backend::{Backend, EntryName, Refused, Written};
 use crate::key::Ladder;
 use crate::options::{Baseline, JobStatus, Policy, Save, Signing, Trust};
 use crate::privileged::client::RootHalf;
 use crate::privileged::protocol::{Phase, Reply, Request, SaveRequest};
+use crate::pulse;
 use crate::report::{self, BaseUse, Growth, Outcome, Progress};
 use crate::snapshot::{DELTA, Digest, FULL, Frame, Head, Origin, SnapshotWriter, StoreFacts};
 use crate::store::StoreKind;
@@ -33,6 +34,7 @@ pub fn save(options: &Save) -> Result<Ending> {
 
 /// The same, with the report of it however it ended.
 pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
+    let clocks = cancel::start_clocks(&options.clocks);
     let empty = Outcome {
         command: "save",
         dry_run: options.dry_run,
@@ -42,7 +44,7 @@ pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
     let state = OnceCell::new();
     let run = |outcome: &mut Outcome| {
         let state = state.get_or_init(|| State::find(options, outcome));
-        run(options, state.as_ref(), outcome).map_err(|e| failure(outcome, e))
+        clocks.and_then(|()| run(options, state.as_ref(), outcome)).map_err(|e| failure(outcome, e))
     };
     let leave = |outcome: &mut Outcome| {
         let restore = state.get().and_then(Option::as_ref).map(|state| &state.restore);
@@ -53,7 +55,7 @@ pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
 
 fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<()> {
     let Save { store, key, backend, output, policy, .. } = options;
-    outcome.phase = Phase::Start.name();
+    enter(&mut outcome.phase, Phase::Start);
     profiles::check(options.profiles, store)?;
     outcome.seconds.job = state.and_then(State::job_seconds);
     outcome.job_status = policy.job_status.map(|status| status.name().to_owned());
@@ -104,7 +106,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     };
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
 
-    outcome.phase = Phase::Pack.name();
+    enter(&mut outcome.phase, Phase::Pack);
     progress.fold("save: freeze, pack and write");
     let profiles = profiles::find(options, outcome);
     let request = SaveRequest {
@@ -166,6 +168,8 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         pack(&mut root, out, &head, foundation.as_ref(), &mut progress, outcome)?;
         return Ok(());
     }
+    // The root half has said where it is; from here on it waits for us.
+    pulse::enter(outcome.phase);
     let writer = match backend.create(&entry) {
         Ok(writer) => writer,
         Err(e) => return not_saved(e.downcast::<Refused>()?, policy.policy, outcome),

@@ -7,6 +7,7 @@ use crate::key::Key;
 use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
 use crate::privileged::client::{Cancelled, RootFailure, RootHalf};
 use crate::privileged::protocol::{Phase, StoreRequest};
+use crate::pulse;
 use crate::report::{self, Outcome, Progress};
 use anyhow::{Result, anyhow};
 use std::time::Instant;
@@ -35,7 +36,8 @@ impl Session {
         if output.in_job {
             progress = progress.in_job();
         }
-        outcome.phase = Phase::Start.name();
+        enter(&mut outcome.phase, Phase::Start);
+        report::tell_signs(outcome.command, &progress);
         progress.fold(&format!("{}: find the store and the key", outcome.command));
         let kind = lookup::kind(store)?;
         outcome.store = kind.to_string();
@@ -47,15 +49,22 @@ impl Session {
         }
         let mut request = lookup::store_request(store, kind);
         let mut root = RootHalf::start(&cancelled, &request)?;
+        report::ready();
         request.asks_version = key.key.is_none() && key.version.is_none();
         let facts = root.survey(&request)?;
         let key = lookup::key(store, key, kind, Some(&facts.version))?;
         outcome.key.clone_from(&key.text);
         progress.detail(|| format!("store {}, entries in {}", outcome.store, outcome.backend));
         progress.detail(|| format!("key {}", key.text));
-        outcome.phase = Phase::Lookup.name();
+        enter(&mut outcome.phase, Phase::Lookup);
         Ok(Session { root, key, backend, progress, request })
     }
+}
+
+/// Books that a phase begins.
+pub fn enter(booked: &mut &'static str, phase: Phase) {
+    *booked = phase.name();
+    pulse::enter(phase.name());
 }
 
 /// Runs a command that fills in a report, and prints that: as JSON, or by `tell` when all went well.
@@ -70,6 +79,7 @@ pub fn reported(
 ) -> (Outcome, Result<()>) {
     let started = Instant::now();
     let mut done = run(&mut outcome);
+    report::stopping();
     outcome.seconds.total = started.elapsed().as_secs_f64();
     outcome.failed = done.is_err();
     leave(&mut outcome);
@@ -93,10 +103,18 @@ pub fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
     if let Some(failure) = error.downcast_ref::<RootFailure>() {
         outcome.phase = failure.phase.name();
     }
-    // Whatever failed then may have done so for that; what the root half says it has seen itself.
-    let by_user = cancel::called_off() && !error.is::<RootFailure>();
-    outcome.cancelled = by_user || error.is::<Cancelled>();
-    let line = format!("{}: {}: {error:#}", outcome.command, outcome.phase);
+    let line = match pulse::was_cut() {
+        // What failed after that only follows from it; what the root half says it has seen itself.
+        Some(cut) if !error.is::<RootFailure>() => {
+            outcome.cut = Some(cut.into());
+            format!("{}: {}: {cut}", outcome.command, cut.seen.phase)
+        }
+        _ => {
+            let by_user = cancel::called_off() && !error.is::<RootFailure>();
+            outcome.cancelled = by_user || error.is::<Cancelled>();
+            format!("{}: {}: {error:#}", outcome.command, outcome.phase)
+        }
+    };
     outcome.reason = Some(line.clone());
     anyhow!(line)
 }

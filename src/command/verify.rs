@@ -42,7 +42,7 @@ fn run(options: &Look) -> Result<Ending> {
     let mut read = 0;
     let mut advance = |count| {
         if cancelled.load(Ordering::Relaxed) {
-            bail!("cancelled by a signal");
+            bail!(crate::pulse::why_called_off());
         }
         read += count;
         progress.at(read, None);

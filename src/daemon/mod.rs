@@ -58,14 +58,19 @@ impl<'a> Stopper<'a> {
     }
 
     /// Stops it and waits until its main process has ended. Its workers may live on.
-    pub fn stop(&self, patience: Duration) -> Result<()> {
+    ///
+    /// `patience` counts since the last sign of life of what stops.
+    ///
+    /// # Errors
+    /// Also whatever `cancelled` returns, where the start can wait for the end: not for a bare process.
+    pub fn stop(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         match self {
-            Stopper::Systemd(stop) => stop.now(),
+            Stopper::Systemd(stop) => stop.now(patience, cancelled),
             Stopper::Shepherd { shepherd, service, pid } => {
                 shepherd::stop(shepherd, service, *pid, patience)
             }
             Stopper::Process { pid } => process::stop(*pid, patience),
-            Stopper::Command { stop, run_as } => command::run(stop, *run_as),
+            Stopper::Command { stop, run_as } => command::run(stop, *run_as, patience, cancelled),
             Stopper::None => Ok(()),
         }
     }
@@ -100,13 +105,15 @@ impl Starter {
 
     /// Starts the daemon unless it runs. Says nothing about whether it answers on `socket`, see
     /// [`await_ready`]. A call that fails is made again: without its daemon nobody can use a store.
-    pub fn start(&self, socket: &Path) -> Result<()> {
+    pub fn start(&self, socket: &Path, patience: Duration) -> Result<()> {
         match self {
-            Starter::Systemd { units } => systemd::start(units),
+            Starter::Systemd { units } => systemd::start(units, patience),
             Starter::Shepherd(recipe) => recipe.start(),
             Starter::Process(recipe) => insist(|| recipe.start(socket)),
             // Only the user knows what it means to run theirs twice.
-            Starter::Command { start, run_as } => command::run(start, *run_as),
+            Starter::Command { start, run_as } => {
+                command::run(start, *run_as, patience, &|| Ok(()))
+            }
             Starter::None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@
 //! daemon comes up with a store that it can not write to, and answers nobody.
 
 use super::{Daemon, systemd};
+use crate::pulse;
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -57,8 +58,8 @@ impl MountUnit {
 
     /// Takes the mount away, also from under whoever uses it: they keep what they have open.
     pub fn stop(&self) -> Result<()> {
-        let Err(busy) = systemd::Stop::of(std::slice::from_ref(&self.name)).and_then(|it| it.now())
-        else {
+        let stop = systemd::Stop::of(std::slice::from_ref(&self.name));
+        let Err(busy) = stop.and_then(|it| it.now(pulse::clock(), &|| Ok(()))) else {
             return Ok(());
         };
         match unmount(self.path.as_str(), UnmountFlags::DETACH) {
@@ -80,7 +81,7 @@ impl MountUnit {
 
     /// Brings the mount back, or leaves it where it is.
     pub fn start(&self) -> Result<()> {
-        systemd::start(std::slice::from_ref(&self.name))
+        systemd::start(std::slice::from_ref(&self.name), pulse::clock())
     }
 
     fn is_active(&self) -> Result<bool> {

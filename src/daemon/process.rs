@@ -4,6 +4,7 @@ use super::program::Program;
 use super::protocol::connect;
 use super::supervisor::Supervisor;
 use super::{ProcessContext, procfs};
+use crate::pulse::{self, LOOK, SILENT, Vigil};
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -83,11 +84,28 @@ impl Watched {
         has_ended(&self.handle, patience)
     }
 
-    /// The same, where it must.
+    /// The same, where it must. What works, or waits for a disk, gets as much time as that takes: `patience`
+    /// counts since its last sign of life.
     pub fn await_end(&self, patience: Duration) -> Result<()> {
-        if !self.ends_within(patience)? {
-            let (pid, seconds) = (self.pid, patience.as_secs());
-            bail!("the daemon, process {pid}, did not end within {seconds} s of being told to");
+        let name = format!("the daemon, process {},", self.pid);
+        let mut vigil = Vigil::new(patience);
+        while !self.ends_within(LOOK)? {
+            match vigil.look(&procfs::family(self.pid)) {
+                Some(sign) => pulse::alive(format!("{name} was told to end, and {sign}")),
+                None if vigil.silent() < SILENT => {}
+                None => pulse::waits(format!("{name} was told to end, and {}", vigil.tell())),
+            }
+            if vigil.is_over() {
+                let seconds = patience.as_secs();
+                bail!(pulse::cut(
+                    "daemon-timeout",
+                    format!(
+                        "{name} did not end within {seconds} s of being told to: it {}; once it has \
+                         ended, start it again",
+                        vigil.tell()
+                    )
+                ));
+            }
         }
         Ok(())
     }

@@ -60,6 +60,14 @@ pub fn parent(pid: u32) -> Option<u32> {
     stat(pid, PARENT).and_then(|pid| pid.try_into().ok()).filter(|&pid| pid != 0)
 }
 
+/// It and those that it has started itself.
+pub fn family(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    [pid].into_iter().chain(children).collect()
+}
+
 /// When it was forked, in ticks of the kernel since boot.
 pub fn started_at(pid: u32) -> Option<u64> {
     stat(pid, START_TIME)

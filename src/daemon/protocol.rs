@@ -5,6 +5,7 @@
 //! Source: `NixOS/nix:src/libstore/worker-protocol-connection.cc`, `daemon.cc`; Guix
 //! `guix/store.scm`.
 
+use crate::pulse;
 use anyhow::{Context, Result, anyhow, bail};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -75,6 +76,7 @@ pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Cli
                 patience.as_secs()
             )));
         }
+        pulse::waits(format!("the daemon was asked on {}: {error:#}", socket.display()));
         std::thread::sleep(TRY_AGAIN);
     }
 }

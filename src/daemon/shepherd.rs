@@ -7,6 +7,7 @@
 use super::process::Watched;
 use super::protocol::connect;
 use super::{ProcessContext, procfs};
+use crate::pulse::{self, Watch};
 use crate::undo::insist;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -146,13 +147,15 @@ impl Shepherd {
             _ => anyhow!(e).context(about()),
         })?;
         // Its answers fit into a pipe, so that it can end before anybody reads them.
-        if let Some(herd) = insist(|| Watched::find(child.id()))?
-            && !herd.ends_within(self.patience)?
-        {
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("{}: no answer within {} s", about(), self.patience.as_secs());
-        }
+        let watch = Watch {
+            what: &about(),
+            flag: "daemon-timeout",
+            clock: self.patience,
+            cancelled: &|| Ok(()),
+            probe: &mut || None,
+        };
+        pulse::wait(&mut child, watch)
+            .with_context(|| format!("no answer within {} s", self.patience.as_secs()))?;
         let output = child.wait_with_output().with_context(about)?;
         if !output.status.success() {
             let said = [output.stdout, output.stderr].concat();

@@ -2,6 +2,7 @@
 
 use super::procfs;
 use super::program::{Program, Replaced};
+use crate::pulse::{self, Vigil, Watch, describe};
 use crate::threads;
 use crate::undo::insist;
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 /// How long a service may take to stop before what is left of it is asked again.
@@ -99,7 +100,9 @@ impl Stop {
         Ok(Stop { all, services })
     }
 
-    pub fn now(&self) -> Result<()> {
+    /// `patience` counts since the last sign of life of what stops. While systemd itself has a clock for it that
+    /// runs (`TimeoutStopSec`), it is alive.
+    pub fn now(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         std::thread::scope(|scope| {
             let (stopped, is_stopped) = bounded::<()>(0);
             // Without it the stop takes longer, and nothing else.
@@ -108,7 +111,7 @@ impl Stop {
                     self.services.iter().for_each(|service| ask_again(service));
                 }
             });
-            let done = systemctl("stop", &self.all).map(drop);
+            let done = change("stop", &self.all, patience, cancelled);
             drop(stopped);
             done
         })
@@ -131,8 +134,79 @@ fn ask_again(service: &str) {
     }
 }
 
-pub fn start(units: &[String]) -> Result<()> {
-    systemctl("start", units).map(drop)
+/// The same for a start.
+pub fn start(units: &[String], patience: Duration) -> Result<()> {
+    change("start", units, patience, &|| Ok(()))
+}
+
+/// Has systemd stop or start units, and waits until it has. Given up, the job stays with systemd.
+fn change(
+    verb: &str,
+    units: &[String],
+    patience: Duration,
+    cancelled: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let what = format!("systemctl {verb} {}", units.join(" "));
+    let output = once_more_if_killed(|| {
+        let mut command = Command::new("systemctl");
+        command.arg(verb).args(units);
+        let mut vigil = Vigil::new(patience);
+        let mut probe = || at_work(units, &mut vigil);
+        let watch = Watch {
+            what: &what,
+            flag: "daemon-timeout",
+            clock: patience,
+            cancelled,
+            probe: &mut probe,
+        };
+        pulse::output(&mut command, watch)
+    });
+    let output = output.map_err(|e| e.context(stuck(units)))?;
+    succeeded(&what, &output).map(drop)
+}
+
+/// What systemd waits for, if that is alive: units that change with a clock of systemd's own, or whose processes
+/// work.
+fn at_work(units: &[String], vigil: &mut Vigil) -> Option<String> {
+    let wanted = "Id,ActiveState,SubState,TimeoutStopUSec,TimeoutStartUSec,ControlGroup";
+    for unit in show(units, wanted).ok()? {
+        let value = |name: &str| unit.get(name).map_or("", String::as_str);
+        let (state, clock) = match value("ActiveState") {
+            "deactivating" => ("deactivating", "TimeoutStopUSec"),
+            "activating" => ("activating", "TimeoutStartUSec"),
+            _ => continue,
+        };
+        let changes = format!("systemd has {} {state} ({})", value("Id"), value("SubState"));
+        if value(clock) != "infinity" {
+            return Some(changes);
+        }
+        if let Some(sign) = vigil.look(&processes(value("ControlGroup"))) {
+            return Some(format!("{changes}, and {sign}"));
+        }
+    }
+    None
+}
+
+/// Processes of a control group.
+fn processes(group: &str) -> Vec<u32> {
+    let path = format!("/sys/fs/cgroup{group}/cgroup.procs");
+    let listed = std::fs::read_to_string(path).unwrap_or_default();
+    listed.lines().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// What is in a state between, for people.
+fn stuck(units: &[String]) -> String {
+    let shown = show(units, "Id,ActiveState,SubState,ControlGroup").unwrap_or_default();
+    let stuck = shown.iter().filter_map(|unit| {
+        let state = unit.get("ActiveState").filter(|state| state.ends_with("activating"))?;
+        let pids = processes(unit.get("ControlGroup").map_or("", String::as_str));
+        let pids = pids.iter().map(|&pid| format!("{}, {}", procfs::describe(pid), describe(pid)));
+        let pids: Vec<_> = pids.collect();
+        let (name, sub) = (unit.get("Id")?, unit.get("SubState")?);
+        Some(format!("{name} is {state} ({sub}): {}", pids.join("; ")))
+    });
+    let stuck: Vec<_> = stuck.collect();
+    if stuck.is_empty() { "systemd is not done".into() } else { stuck.join("; ") }
 }
 
 /// All that a stop of `units` takes along and a start of them alone does not bring back, and they.
@@ -270,25 +344,33 @@ fn show(units: &[String], properties: &str) -> Result<Vec<BTreeMap<String, Strin
 
 fn systemctl<'a>(verb: &str, words: impl IntoIterator<Item = &'a String>) -> Result<String> {
     let words: Vec<&String> = words.into_iter().collect();
-    let ask = || {
+    let output = once_more_if_killed(|| {
         let mut command = Command::new("systemctl");
         command.arg(verb).args(&words).stdin(Stdio::null());
         // Whatever is asked can be asked twice, and a stopped daemon depends on it.
         insist(|| command.output()).with_context(|| format!("run systemctl {verb}"))
-    };
+    })?;
+    let words: Vec<&str> = words.iter().map(|word| word.as_str()).collect();
+    succeeded(&format!("systemctl {verb} {}", words.join(" ")), &output)
+}
+
+/// Runs a systemctl that somebody killed again. What was asked may be done or not, and can be asked twice.
+fn once_more_if_killed(mut ask: impl FnMut() -> Result<Output>) -> Result<Output> {
     let mut output = ask()?;
     for _ in 0..KILLED {
-        // Somebody killed it. What was asked may be done or not.
         if output.status.signal().is_none() {
             break;
         }
         output = ask()?;
     }
+    Ok(output)
+}
+
+/// What a program said that has succeeded.
+fn succeeded(what: &str, output: &Output) -> Result<String> {
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
-        let words: Vec<&str> = words.iter().map(|word| word.as_str()).collect();
-        let words = words.join(" ");
-        bail!("systemctl {verb} {words} failed ({}): {}", output.status, error.trim());
+        bail!("{what} failed ({}): {}", output.status, error.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

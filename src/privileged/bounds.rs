@@ -61,7 +61,7 @@ impl StoreRequest {
         if self.kind == StoreKind::Plain && self.paths.is_empty() {
             bail!("a plain store needs --path DIR");
         }
-        for patience in [self.lock_patience, self.daemon_patience] {
+        for patience in [self.lock_patience, self.daemon_patience, self.stall] {
             if patience > PATIENCE_LIMIT {
                 bail!("{} s is longer to wait than a year", patience.as_secs());
             }

@@ -1,33 +1,36 @@
 //! Starting the root half and talking to it.
 
 use super::fault::Fault;
-use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_message, write_message};
+use super::pipe::{GaveUp, Pipe, Sending};
+use super::protocol::{
+    PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
+};
 use super::surroundings::ROOT_PATH;
 use crate::budget::{Allowance, Held, Packing};
+use crate::pulse::{self, Cut, LOOK, Vigil};
 use crate::report;
 use crate::snapshot::StoreFacts;
 use crate::store::{Layout, StoreKind};
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::Instant;
 
 /// How the root half begins what it says where it cannot reply.
 pub const ROOT_SPEAKS: &str = "storecache privileged: ";
 /// Bytes that a pipe between the halves holds: as many as an ordinary user may ask for (`pipe.7`).
 const PIPE: usize = 1 << 20;
-/// How soon a signal is noticed while the root half is silent.
-const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
-
 /// The root half failed and undid what it had begun.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .causes.join(": "))]
@@ -64,8 +67,16 @@ impl fmt::Display for Ended {
 
 /// Somebody called the run off.
 #[derive(Debug, thiserror::Error)]
-#[error("cancelled by a signal")]
+#[error("{}", pulse::why_called_off())]
 pub struct Cancelled;
+
+/// A root half of this process was left alone before it had ended.
+static LEFT_ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Whether a root half goes on undoing what it began, as it could not be waited for.
+pub fn is_still_undoing() -> bool {
+    LEFT_ALONE.load(Ordering::Relaxed)
+}
 
 /// Whether the root half is to use root's rights in a place that the user names, as far as they may.
 fn wants_all_of_root(store: &StoreRequest) -> bool {
@@ -87,8 +98,14 @@ fn wants_all_of_root(store: &StoreRequest) -> bool {
 /// The root half, running. Dropped, it is told to abort and waited for.
 pub struct RootHalf {
     child: Child,
-    requests: Option<ChildStdin>,
+    /// Its own pid, as far as it has told it: the child may be sudo.
+    pid: Option<u32>,
+    requests: Option<Pipe>,
     replies: Receiver<Result<(Reply, Held)>>,
+    /// Replies that came while a request was on its way.
+    early: VecDeque<Result<(Reply, Held)>>,
+    /// When something was heard of it last.
+    heard: Arc<Mutex<Instant>>,
     /// For what comes with replies.
     memory: Allowance,
     errors: Option<JoinHandle<String>>,
@@ -107,8 +124,9 @@ impl RootHalf {
             // Who may run more than the bare root half may become root anyway. To others it does with
             // their own rights what it can.
             let started = Self::start_with(cancelled, false, &["privileged", "--everywhere"]);
-            if let Ok(root) = started {
-                return Ok(root);
+            match started {
+                Err(e) if !(e.is::<Cancelled>() || e.is::<Cut>()) => {}
+                other => return other,
             }
         }
         Self::start_with(cancelled, is_root, &["privileged"])
@@ -131,30 +149,35 @@ impl RootHalf {
             ),
             _ => anyhow!(e).context("start the root half"),
         })?;
-        let requests = child.stdin.take();
-        for pipe in [requests.as_ref().map(AsFd::as_fd), child.stdout.as_ref().map(AsFd::as_fd)] {
+        let requests = child.stdin.take().context("the root half has no input")?;
+        for pipe in [Some(requests.as_fd()), child.stdout.as_ref().map(AsFd::as_fd)] {
             // Frames pass in few pieces then. Whoever has many pipes already is refused, and does without.
             let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
         }
         let memory = Allowance::of(Packing::on(1).in_flight);
-        let heard = hear(&mut child, &memory);
-        let (errors, replies) = match heard {
-            Ok(heard) => heard,
+        let started = hear(&mut child, &memory).and_then(|heard| Ok((heard, Pipe::new(requests)?)));
+        let ((errors, replies, heard), requests) = match started {
+            Ok((heard, requests)) => (heard, Some(requests)),
             Err(e) => {
                 // It ends with its input, before it has done anything.
-                drop((requests, child.stdout.take(), child.stderr.take()));
+                drop((child.stdout.take(), child.stderr.take()));
                 let _ = child.wait();
                 return Err(e);
             }
         };
         let cancelled = Arc::clone(cancelled);
+        let (pid, early, errors) = (None, VecDeque::new(), Some(errors));
         let mut root =
-            RootHalf { child, requests, replies, memory, errors: Some(errors), cancelled };
+            RootHalf { child, pid, requests, replies, early, heard, memory, errors, cancelled };
         let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
         match greeted.and_then(|()| root.receive()) {
-            Ok((Reply::Hello { protocol: PROTOCOL }, _)) => Ok(root),
+            Ok((Reply::Hello { protocol: PROTOCOL, pid }, _)) => {
+                root.pid = Some(pid);
+                Ok(root)
+            }
+            Err(e) if e.is::<Cancelled>() || e.is::<Cut>() => Err(e),
             Ok(_) => bail!("the root half is another version of storecache"),
-            Err(e) if is_root || e.is::<RootFailure>() || e.is::<Cancelled>() => Err(e),
+            Err(e) if is_root || e.is::<RootFailure>() => Err(e),
             Err(e) => {
                 // What sudo has against it, it says as a program of its own, with this code (`man 8 sudo`).
                 let text = match e.downcast_ref::<Ended>() {
@@ -190,14 +213,60 @@ impl RootHalf {
 
     pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<()> {
         self.check()?;
-        let requests = self.requests.as_mut().context("the root half was told to end")?;
-        match write_message(requests, request, payload) {
-            Err(e) if e.is::<std::io::Error>() => {
-                // It hung up; what it said before that is the cause, or how it ended.
-                self.requests = None;
-                Err(self.last_words().unwrap_or_else(|| self.ended()))
+        let mut requests = self.requests.take().context("the root half was told to end")?;
+        let mut vigil = Vigil::new(pulse::clock()).without_bytes();
+        let mut wait = || self.wait(&mut vigil);
+        match write_message(&mut Sending { pipe: &mut requests, wait: &mut wait }, request, payload)
+        {
+            Ok(()) => {
+                self.requests = Some(requests);
+                Ok(())
             }
-            other => other,
+            Err(error) => match error.downcast::<std::io::Error>() {
+                Err(error) => {
+                    self.requests = Some(requests);
+                    Err(error)
+                }
+                Ok(error) if error.get_ref().is_some_and(|inner| inner.is::<GaveUp>()) => {
+                    let inner = error.into_inner().and_then(|inner| inner.downcast().ok());
+                    Err(inner
+                        .map_or_else(|| anyhow!("nobody waits any more"), |it: Box<GaveUp>| it.0))
+                }
+                // It hung up; what it said before that is the cause, or how it ended.
+                Ok(_) => Err(self.last_words().unwrap_or_else(|| self.ended())),
+            },
+        }
+    }
+
+    /// Waits a moment for the root half, which may have to say something before it listens.
+    ///
+    /// # Errors
+    /// When the run is called off, or when there is no sign of life of it for too long.
+    fn wait(&mut self, vigil: &mut Vigil) -> Result<()> {
+        self.check()?;
+        while let Ok(message) = self.replies.try_recv() {
+            self.early.push_back(message);
+        }
+        self.watch(vigil)
+    }
+
+    /// Looks whether the root half is alive.
+    fn watch(&self, vigil: &mut Vigil) -> Result<()> {
+        vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        let pid = self.pid.unwrap_or(self.child.id());
+        if let Some(sign) = vigil.look(&[pid]) {
+            pulse::alive(format!("{} {sign}", self.name()));
+        }
+        if vigil.is_over() {
+            bail!(pulse::cut("stall-timeout", format!("{} {}", self.name(), vigil.tell())));
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        match self.pid {
+            Some(pid) => format!("the root half (process {pid})"),
+            None => format!("the start of the root half (process {})", self.child.id()),
         }
     }
 
@@ -211,11 +280,15 @@ impl RootHalf {
     /// # Errors
     /// [`RootFailure`] when that is what it says; also when it died.
     pub fn receive(&mut self) -> Result<(Reply, Held)> {
+        if let Some(message) = self.early.pop_front() {
+            return failure_or(message?);
+        }
+        let mut vigil = Vigil::new(pulse::clock()).without_bytes();
         loop {
             self.check()?;
-            match self.replies.recv_timeout(LOOK_FOR_SIGNALS) {
+            match self.replies.recv_timeout(LOOK) {
                 Ok(message) => return failure_or(message?),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.watch(&mut vigil)?,
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(self.ended());
                 }
@@ -225,16 +298,32 @@ impl RootHalf {
 
     /// A reply that has come already; nothing when none has.
     pub fn try_receive(&mut self) -> Result<Option<Reply>> {
-        match self.replies.try_recv() {
+        match self.early.pop_front().map_or_else(|| self.replies.try_recv(), Ok) {
             Ok(message) => Ok(Some(failure_or(message?)?.0)),
             Err(_) => Ok(None),
         }
     }
 
-    fn last_words(&self) -> Option<anyhow::Error> {
-        self.replies.iter().find_map(|message| match message {
+    fn last_words(&mut self) -> Option<anyhow::Error> {
+        self.early.drain(..).chain(self.replies.iter()).find_map(|message| match message {
             Ok(message) => failure_or(message).err(),
             Err(e) => Some(e),
+        })
+    }
+
+    /// Ends it after the order to commit, when nobody waits any more: it may have been too late. Gives back
+    /// what became of the commit, unless that is undone.
+    pub fn settle(&mut self) -> Option<Result<Restored>> {
+        let text = self.end();
+        if !text.is_empty() {
+            report::note(text);
+        }
+        self.early.drain(..).find_map(|message| match message {
+            Ok((Reply::Restored(restored), _)) => Some(Ok(restored)),
+            Ok((Reply::Failed { phase, causes, fault }, _)) if phase.is_after_commit() => {
+                Some(Err(RootFailure { phase, causes, fault }.into()))
+            }
+            _ => None,
         })
     }
 
@@ -258,23 +347,74 @@ impl RootHalf {
     /// output.
     fn end(&mut self) -> String {
         self.requests = None;
-        while self.replies.recv().is_ok() {}
+        let mut vigil = Vigil::new(pulse::clock()).without_bytes();
+        let mut means = [Signal::CONT, Signal::KILL].into_iter();
+        // Undoing takes as long as it takes, unless this run has no more time.
+        let most = pulse::was_cut().map(|_| pulse::clock() * 3);
+        let began = Instant::now();
+        if pulse::was_cut().is_some() {
+            // It may be that somebody has stopped it. This wakes it, so that it can undo what it began.
+            self.signal(means.next());
+        }
+        loop {
+            match self.replies.recv_timeout(LOOK) {
+                // Frames that nobody wants any more would only take memory.
+                Ok(Ok((Reply::Frame { .. }, _))) => {}
+                Ok(message) => self.early.push_back(message),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+                    vigil.look(&[self.pid.unwrap_or(self.child.id())]);
+                }
+            }
+            if most.is_some_and(|most| began.elapsed() >= most) {
+                LEFT_ALONE.store(true, Ordering::Relaxed);
+                let name = self.name();
+                return format!("{name} is alive, and undoes what it began as soon as it can");
+            }
+            if vigil.is_over() {
+                vigil.sign();
+                let Some(means) = means.next() else {
+                    LEFT_ALONE.store(true, Ordering::Relaxed);
+                    return format!("{} does not end; its guardian keeps the daemon", self.name());
+                };
+                self.signal(Some(means));
+            }
+        }
         let _ = self.child.wait();
         self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default()
     }
+
+    /// To the root half and to sudo before it. An ordinary user may only wake them, as they are of the same
+    /// session (`man 2 kill`).
+    fn signal(&self, signal: Option<Signal>) {
+        let Some(signal) = signal else { return };
+        for pid in [Some(self.child.id()), self.pid].into_iter().flatten() {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // What has ended, or is another's, stays as it is.
+            let _ = pid.map(|pid| kill_process(pid, signal));
+        }
+    }
 }
 
-/// What is written to its error output, once it has ended; and its replies as they come.
-type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>);
+/// What is written to its error output, once it has ended; its replies as they come; and when anything came
+/// last.
+type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>, Arc<Mutex<Instant>>);
 
 fn hear(child: &mut Child, memory: &Allowance) -> Result<Heard> {
     let output = child.stdout.take().context("the root half has no output")?;
     let mut error_output = child.stderr.take().context("the root half has no error output")?;
     let (send, replies) = bounded(4);
-    let memory = memory.clone();
+    let heard = Arc::new(Mutex::new(Instant::now()));
+    let (memory, last_heard) = (memory.clone(), Arc::clone(&heard));
     threads::start("to hear replies", move || {
         let mut output = BufReader::with_capacity(1 << 16, output);
         while let Some(message) = read_message(&mut output, &memory).transpose() {
+            *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            if let Ok((Reply::Alive { phase, sign, text }, _)) = message {
+                pulse::heard(&phase, sign, text);
+                continue;
+            }
             let failed = message.is_err();
             if send.send(message).is_err() || failed {
                 return;
@@ -286,7 +426,7 @@ fn hear(child: &mut Child, memory: &Allowance) -> Result<Heard> {
         let _ = error_output.read_to_end(&mut text);
         String::from_utf8_lossy(&text).trim().to_owned()
     })?;
-    Ok((errors, replies))
+    Ok((errors, replies, heard))
 }
 
 fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {

@@ -58,7 +58,8 @@ impl Commit<'_> {
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 
         let stopped = Instant::now();
-        armed.stop().context("stop the daemon")?;
+        let cancelled = || self.talk.cancel.check();
+        armed.stop(&cancelled).context("stop the daemon")?;
         let (big_lock, skipped) = self.have_it_alone()?;
         let mount = self.access.mount_unit();
         mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;

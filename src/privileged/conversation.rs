@@ -3,14 +3,15 @@
 use super::capabilities::Stage;
 use super::protocol::{Phase, Reply, Request, read_message, write_message};
 use crate::budget::{Allowance, Held, Unpacking};
+use crate::pulse;
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::cell::Cell;
 use std::io::{Read, stdout};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How soon a signal is noticed while the other half is silent.
@@ -51,6 +52,8 @@ pub struct Conversation {
     /// For what comes with requests.
     memory: Allowance,
     pub cancel: Cancel,
+    /// Held by whoever writes a reply.
+    writing: Arc<Mutex<()>>,
     /// The phase that an error would be reported in.
     phase: Cell<Phase>,
 }
@@ -85,7 +88,8 @@ impl Conversation {
                 }
             }
         })?;
-        Ok(Conversation { requests, memory, cancel, phase: Cell::new(Phase::Plan) })
+        let (writing, phase) = (Arc::default(), Cell::new(Phase::Plan));
+        Ok(Conversation { requests, memory, cancel, writing, phase })
     }
 
     /// The next request.
@@ -126,11 +130,25 @@ impl Conversation {
     }
 
     pub fn reply_with(&self, reply: &Reply, payload: &[u8]) -> Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         write_message(&mut stdout().lock(), reply, payload).context("reply to the other half")
+    }
+
+    /// From now on the other half hears of every sign of life, on the thread that gives it: what does not
+    /// move is silent. While a reply is being written, that is the sign.
+    pub fn tell_signs(&self) {
+        let writing = Arc::clone(&self.writing);
+        pulse::listen(move |phase, sign, text| {
+            let Ok(_writing) = writing.try_lock() else { return };
+            let alive = Reply::Alive { phase: phase.to_owned(), sign, text: text.to_owned() };
+            // Whoever has hung up is noticed by those who wait for requests.
+            let _ = write_message(&mut stdout().lock(), &alive, &[]);
+        });
     }
 
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+        pulse::enter(phase.name());
     }
 
     pub fn phase(&self) -> Phase {

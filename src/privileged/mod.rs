@@ -29,6 +29,7 @@ mod guardian;
 mod mandate;
 mod narrow;
 mod network;
+mod pipe;
 pub mod protocol;
 mod restore_plain;
 mod restore_store;

@@ -7,6 +7,7 @@ use super::fault::Fault;
 use super::mandate::Mandate;
 use crate::budget::{Allowance, Held, Packing, Unpacking};
 use crate::daemon::DaemonChoice;
+use crate::pulse::Sign;
 use crate::snapshot::{BaseItem, Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
@@ -76,6 +77,8 @@ pub struct StoreRequest {
     pub lock_patience: Duration,
     /// How long to wait until the daemon has stopped or answers.
     pub daemon_patience: Duration,
+    /// How long anything else may give no sign of life.
+    pub stall: Duration,
     /// On whose behalf: what the root half knows of its own, and takes from nobody.
     #[serde(skip)]
     pub mandate: Mandate,
@@ -167,6 +170,13 @@ pub struct RestoreRequest {
 pub enum Reply {
     Hello {
         protocol: u32,
+        pid: u32,
+    },
+    /// Something moved, or what is waited for was seen to be alive. May come before any other reply.
+    Alive {
+        phase: String,
+        sign: Sign,
+        text: String,
     },
     /// What the root half found.
     Store(StoreFacts),
@@ -326,6 +336,11 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Whether what was staged is valid by then.
+    pub fn is_after_commit(self) -> bool {
+        matches!(self, Phase::Daemon | Phase::Verify)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Phase::Start => "start",

@@ -10,6 +10,7 @@ use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first,
 use super::surroundings::{lift_limits, settle};
 use super::survey::survey;
 use super::{check, examine, network, restore_plain, restore_store, save};
+use crate::pulse;
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, Write, stderr, stdin, stdout};
@@ -59,7 +60,8 @@ fn greet(everywhere: bool, input: &mut BufReader<Stdin>) -> Result<Mandate> {
         }
         other => bail!("a conversation begins with Hello, and not with {}", other.name()),
     }
-    write_message(&mut stdout().lock(), &Reply::Hello { protocol: PROTOCOL }, &[])?;
+    let hello = Reply::Hello { protocol: PROTOCOL, pid: std::process::id() };
+    write_message(&mut stdout().lock(), &hello, &[])?;
     Ok(mandate)
 }
 
@@ -94,6 +96,8 @@ fn first(input: &mut BufReader<Stdin>) -> Result<Request> {
 }
 
 fn converse(talk: &Conversation, store: &StoreRequest, guardian: Option<Guardian>) -> Result<()> {
+    pulse::set_clock(store.stall);
+    talk.tell_signs();
     talk.reply(&Reply::Store(survey(store, store.asks_version)?))?;
     // A save or a restore comes once: what it does not need is given up for good.
     let mut guardian = Some(guardian);

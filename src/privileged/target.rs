@@ -5,6 +5,7 @@ use super::files::Unpackers;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
 use crate::budget::Held;
 use crate::daemon::{self, Found, Whereabouts};
+use crate::pulse;
 use crate::snapshot::Unpacked;
 use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
 use crate::writeback::Writeback;
@@ -226,11 +227,15 @@ pub fn receive_frames(
     let mut next = Some(next);
     let mut receive = || next.take().map_or_else(|| talk.receive(), Ok);
     let mut told = Instant::now();
-    for expected in frames {
+    for (at, expected) in frames.iter().enumerate() {
         match receive()? {
             (Request::Frame(sent), bytes) if sent == *expected => {
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
+                let (at, of) = (at + 1, frames.len());
+                pulse::moved(format!(
+                    "{at} of {of} frames, {items} items and {bytes} bytes unpacked"
+                ));
                 writeback.written(bytes);
                 if told.elapsed() >= TELL_PROGRESS {
                     talk.reply(&Reply::Progress { items, bytes })?;

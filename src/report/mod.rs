@@ -7,6 +7,7 @@ mod inventory;
 mod outcome;
 pub mod page;
 mod progress;
+mod signs;
 mod speak;
 mod summary;
 mod text;
@@ -16,9 +17,10 @@ mod usage_page;
 pub use counting::Counting;
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
 pub use outcome::{
-    BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Quarantined, Required, Seconds,
+    BaseUse, Bytes, Cut, Growth, Hit, Items, Outcome, Profile, Quarantined, Required, Seconds,
 };
 pub use progress::Progress;
+pub use signs::{ready, stopping, tell_signs};
 pub use speak::{answer, note, order};
 pub use summary::{Job, render};
 pub use text::{age, binary, bytes, columns, parse_bytes, plural, printable, seconds, table};

@@ -1,5 +1,6 @@
 //! The report of one run, as `--json` prints it.
 
+use crate::pulse;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -75,9 +76,15 @@ pub struct Outcome {
     /// Why which daemon was taken to be in charge.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub daemon: String,
+    /// What was cut because a clock ran out, if that is the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
     /// Whether it ended because somebody called it off.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
+    /// Restore: it failed, and what it began is not undone yet: the root half still waits, for a disk as a rule.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub undoing: bool,
 }
 
 /// An entry that failed its checks. Also the note that is kept beside its file.
@@ -102,6 +109,32 @@ pub struct Quarantined {
     /// Why it could be neither moved nor remembered, or not moved where others can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// A clock that ran out, and what was known then.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cut {
+    /// Name of its flag, without dashes.
+    pub clock: String,
+    pub phase: String,
+    /// Since the phase began.
+    pub phase_seconds: f64,
+    /// Since the last sign of life.
+    pub silent_seconds: f64,
+    pub last_sign: String,
+}
+
+impl From<&pulse::Cut> for Cut {
+    fn from(cut: &pulse::Cut) -> Self {
+        Cut {
+            clock: cut.clock.to_owned(),
+            phase: cut.seen.phase.clone(),
+            phase_seconds: cut.seen.in_phase.as_secs_f64(),
+            silent_seconds: cut.seen.silent.as_secs_f64(),
+            last_sign: cut.seen.sign.clone(),
+        }
+    }
 }
 
 /// What an entry would hold that the newest one of its key does not.

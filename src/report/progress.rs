@@ -29,6 +29,19 @@ enum Folds {
     },
 }
 
+/// Says lines for people: nobody hears them, or they come between bars, or they come as they are.
+pub struct Voice(Option<Option<ProgressBar>>);
+
+impl Voice {
+    pub fn say(&self, text: &str) {
+        match &self.0 {
+            None => {}
+            Some(None) => note(text),
+            Some(Some(bar)) => bar.suspend(|| note(text)),
+        }
+    }
+}
+
 enum Face {
     Bars(ProgressBar),
     Lines { last: Option<Instant> },
@@ -63,6 +76,15 @@ impl Progress {
             self.face = Face::Lines { last: None };
         }
         self
+    }
+
+    /// For those who say something between the bars, on whichever thread.
+    pub fn voice(&self) -> Voice {
+        Voice(match &self.face {
+            Face::Quiet => None,
+            Face::Bars(bar) => Some(Some(bar.clone())),
+            Face::Lines { .. } => Some(None),
+        })
     }
 
     /// Begins a fold of a job's log; elsewhere nothing.
@@ -132,11 +154,7 @@ impl Progress {
 
     /// Prints a line for people between the bars.
     pub fn say(&self, text: &str) {
-        match &self.face {
-            Face::Quiet => {}
-            Face::Bars(bar) => bar.suspend(|| note(text)),
-            Face::Lines { .. } => note(text),
-        }
+        self.voice().say(text);
     }
 
     fn line(&self) -> String {

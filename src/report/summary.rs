@@ -54,6 +54,7 @@ pub fn render(job: &Job) -> String {
 
 fn headline(job: &Job) -> String {
     let restored = job.restore.map(|restore| match restore {
+        Outcome { undoing: true, .. } => "the restore failed, and is not undone yet".to_owned(),
         Outcome { failed: true, items, .. } if items.restored == 0 => {
             "the restore failed, the store is as it was".to_owned()
         }

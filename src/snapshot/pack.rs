@@ -12,6 +12,7 @@ use super::sharing::{Shares, shared_files};
 use super::walk::{CONFINED, Fidelity, Found, walk};
 use super::{Continuation, DatabaseEntry, Digest, ItemEntry};
 use crate::budget::{Allowance, Claim, FRAME, LONG_FRAME, Packing};
+use crate::pulse;
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -158,6 +159,7 @@ fn deliver(
         early.insert(made.number, made);
         while let Some(Made { mut frame, claim, .. }) = early.remove(&next) {
             raw += frame.raw;
+            pulse::moved(format!("{next} frames packed, {raw} bytes"));
             frame.progress.raw = raw;
             sink(frame)?;
             drop(claim);

@@ -17,6 +17,7 @@ use super::targets::{Target, Targets, Wanted};
 use super::twins::{Twin, Twins};
 use super::{Index, SnapshotError, read_frame};
 use crate::budget::{Allowance, FRAME, Unpacking};
+use crate::pulse;
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -222,6 +223,7 @@ impl Shared {
                 .map_err(blamed)
                 .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }
+        pulse::moved(format!("frame {number} of {} unpacked", self.index.frames.len()));
         raw.clear();
         raw.shrink_to(FRAME as usize);
         worker.raw = raw;

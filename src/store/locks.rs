@@ -7,6 +7,7 @@
 
 use super::Owner;
 use super::staging::Workshop;
+use crate::pulse;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 /// How often a lock that somebody else holds is asked for again. `flock` has no deadline of its
 /// own, and a thread blocked in it could not be called off.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How often it is told that a lock is waited for.
+const TELL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockMode {
@@ -73,11 +77,21 @@ pub fn lock(
     let context = || format!("lock {}", path.display());
     let file = open(path).with_context(context)?;
     let started = Instant::now();
+    let mut told: Option<Instant> = None;
     loop {
         cancelled()?;
         match ask(&file, kind, Some(mode)) {
             Ok(()) => return Ok(Lock { file, kind }),
             Err(Errno::WOULDBLOCK | Errno::ACCESS) if started.elapsed() < patience => {
+                // Finding out who holds it looks at every process there is.
+                if told.is_none_or(|told| told.elapsed() >= TELL) {
+                    told = Some(Instant::now());
+                    let (held, time) = (path.display(), pulse::seconds(started.elapsed()));
+                    let holders = describe(&holders(&file)?);
+                    pulse::waits(format!(
+                        "{held} was held by {holders}, and waited for for {time}"
+                    ));
+                }
                 std::thread::sleep(ASK_AGAIN.min(patience));
             }
             Err(Errno::WOULDBLOCK | Errno::ACCESS) => bail!(Held {

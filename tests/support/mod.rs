@@ -20,6 +20,7 @@
 
 pub mod act;
 pub mod azurite;
+pub mod background;
 pub mod browser;
 pub mod cache;
 pub mod cache_service;
@@ -36,6 +37,7 @@ pub mod invariants;
 mod invocation;
 pub mod job;
 mod judge;
+pub mod lacking;
 pub mod memory;
 pub mod place;
 pub mod poll;

@@ -168,7 +168,7 @@ impl Source {
         if let Some(etag) = self.etag.as_ref().filter(|etag| !etag.starts_with("W/")) {
             request = request.header("if-match", etag);
         }
-        let response = wire.within(request.send()).await?;
+        let response = wire.first_byte(wire.patience.answer, request.send()).await?;
         no_page(&response)?;
         match response.status().as_u16() {
             206 => {}
@@ -273,7 +273,10 @@ impl Source {
         let url = self.url(tries).await.map_err(|fault| (fault, self.size))?;
         let wire = self.hub.wire();
         let request = wire.blobs(tries.failures).get(url.reveal());
-        let mut response = wire.within(request.send()).await.map_err(|fault| (fault, self.size))?;
+        let mut response = wire
+            .first_byte(wire.patience.answer, request.send())
+            .await
+            .map_err(|fault| (fault, self.size))?;
         no_page(&response).map_err(|fault| (fault, self.size))?;
         if response.status().as_u16() != 200 {
             return Err((blob_fault(&response), self.size));

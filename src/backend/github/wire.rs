@@ -2,6 +2,7 @@
 
 use super::engine::{Engine, Names};
 use super::secret::{Secret, redacted};
+use crate::pulse;
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -27,6 +28,8 @@ use tokio::time::timeout;
 pub struct Patience {
     /// Time without a byte after which a connection counts as dead.
     pub stall: Duration,
+    /// Time that a server may think before the first byte of its answer, while its connection stands.
+    pub answer: Duration,
     /// Pause before the second try; it doubles with each further one.
     pub pause: Duration,
     /// Age at which a signed URL is renewed unasked.
@@ -69,11 +72,14 @@ impl Fault {
 
 /// Somebody called the run off while it waited for the network.
 #[derive(Debug, thiserror::Error)]
-#[error("cancelled by a signal")]
+#[error("{}", pulse::why_called_off())]
 pub struct CalledOff;
 
 /// How soon that is noticed.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often it is told that a server still thinks.
+const THINKING: Duration = Duration::from_secs(1);
 
 /// What a server without an error said.
 #[derive(Debug)]
@@ -121,6 +127,10 @@ impl Wire {
                     .user_agent(concat!("storecache/", env!("CARGO_PKG_VERSION")))
                     .connect_timeout(patience.stall)
                     .dns_resolver(Names)
+                    // So that the kernel finds out whether a connection stands on which nothing comes.
+                    .tcp_keepalive(patience.stall / 2)
+                    .tcp_keepalive_interval((patience.stall / 6).max(Duration::from_secs(1)))
+                    .tcp_keepalive_retries(3)
                     .http1_only();
                 change(builder)
             };
@@ -192,8 +202,7 @@ impl Wire {
         let mut failures = 0;
         let mut repeated = false;
         loop {
-            let patience = self.patience.stall * 3;
-            let request = request(&self.service).bearer_auth(self.token.reveal()).timeout(patience);
+            let request = request(&self.service).bearer_auth(self.token.reveal());
             let fault = match self.answer(request, expects_json).await {
                 Ok(answer) => return Ok(Answer { repeated, ..answer }),
                 Err(fault) => fault,
@@ -215,7 +224,7 @@ impl Wire {
     }
 
     async fn answer(&self, request: RequestBuilder, expects_json: bool) -> Result<Answer, Fault> {
-        let Whole { status, headers, body } = whole(request).await?;
+        let Whole { status, headers, body } = self.whole(request, self.patience.answer).await?;
         if let Some(theirs) = time_of(&headers) {
             self.ahead.get_or_init(|| Timestamp::now().as_second() - theirs.as_second());
         }
@@ -256,7 +265,45 @@ impl Wire {
         limit: Duration,
         request: impl FnOnce(&Client) -> RequestBuilder,
     ) -> Result<Whole, Fault> {
-        whole(request(&self.service).timeout(limit)).await
+        self.whole(request(&self.service), limit).await
+    }
+
+    /// Sends a request and reads all of its answer: the first byte of that may take until `limit`, each further
+    /// one as long as a stall.
+    async fn whole(&self, request: RequestBuilder, limit: Duration) -> Result<Whole, Fault> {
+        let mut response = self.first_byte(limit, request.send()).await?;
+        let mut body = Vec::new();
+        while let Some(piece) = self.within(response.chunk()).await? {
+            if body.len() + piece.len() > LONGEST_ANSWER {
+                return Err(Fault::passing("the answer is longer than any should be"));
+            }
+            body.extend_from_slice(&piece);
+        }
+        let status = response.status().as_u16();
+        Ok(Whole { status, headers: std::mem::take(response.headers_mut()), body })
+    }
+
+    /// Waits for an answer to begin. A server that thinks is not silent as long as its connection stands.
+    pub async fn first_byte<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = Result<T, reqwest::Error>>,
+    ) -> Result<T, Fault> {
+        let mut answer = pin!(answer);
+        let began = Instant::now();
+        loop {
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                let time = pulse::seconds(limit);
+                return Err(Fault::passing(format!(
+                    "no answer in time: not a byte came for {time}"
+                )));
+            }
+            match timeout(left.min(THINKING.min(limit / 4)), answer.as_mut()).await {
+                Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
+                Err(_) => pulse::alive(thought(began)),
+            }
+        }
     }
 
     /// Sends bytes; gives up when none moves for the time of a stall.
@@ -268,15 +315,17 @@ impl Wire {
         let body = Watched { rest: bytes, moved: Arc::clone(&moved) };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
         // What was taken last may still be on its way, and the server has to store it.
-        let limit = self.patience.stall * 3;
+        let limit = self.patience.answer;
         loop {
-            let quiet = moved.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+            let last = *moved.lock().unwrap_or_else(PoisonError::into_inner);
+            let quiet = last.elapsed();
             if quiet >= limit {
                 let seconds = limit.as_secs_f64();
                 return Err(Fault::passing(format!("nothing moved for {seconds} s")));
             }
-            if let Ok(done) = timeout(limit - quiet, sending.as_mut()).await {
-                return done.map_err(|e| Fault::passing(told(&e)));
+            match timeout((limit - quiet).min(THINKING.min(limit / 4)), sending.as_mut()).await {
+                Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
+                Err(_) => pulse::alive(thought(last)),
             }
         }
     }
@@ -287,28 +336,17 @@ impl Wire {
         step: impl Future<Output = Result<T, reqwest::Error>>,
     ) -> Result<T, Fault> {
         match timeout(self.patience.stall, step).await {
-            Ok(done) => done.map_err(|e| Fault::passing(told(&e))),
+            Ok(Ok(step)) => {
+                pulse::moved("bytes from the cache service");
+                Ok(step)
+            }
+            Ok(Err(e)) => Err(Fault::passing(told(&e))),
             Err(_) => {
                 let seconds = self.patience.stall.as_secs_f64();
                 Err(Fault::passing(format!("not a byte came for {seconds} s")))
             }
         }
     }
-}
-
-/// Sends a request and reads all of its answer.
-async fn whole(request: RequestBuilder) -> Result<Whole, Fault> {
-    let lost = |e: reqwest::Error| Fault::passing(told(&e));
-    let mut response = request.send().await.map_err(lost)?;
-    let mut body = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(lost)? {
-        if body.len() + piece.len() > LONGEST_ANSWER {
-            return Err(Fault::passing("the answer is longer than any should be"));
-        }
-        body.extend_from_slice(&piece);
-    }
-    let status = response.status().as_u16();
-    Ok(Whole { status, headers: std::mem::take(response.headers_mut()), body })
 }
 
 /// When an answer was made, to the second (RFC 9110, section 6.6.1).
@@ -342,6 +380,11 @@ pub fn blob_fault(response: &Response) -> Fault {
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+fn thought(since: Instant) -> String {
+    let time = pulse::seconds(since.elapsed());
+    format!("the cache service did not answer for {time}, while the connection stands")
 }
 
 fn with(what: String, said: &str) -> String {
@@ -381,6 +424,7 @@ impl Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         const PIECE: usize = 64 << 10;
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        pulse::moved("bytes to the cache service");
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }

@@ -3,18 +3,22 @@
 use super::revive::revive;
 use super::words::{Answer, Brief, Charge, END, Post, START, STOP, Stopped};
 use crate::daemon::{Daemon, Found, MountUnit, Starter, Stopper, await_ready, listener, parent_of};
+use crate::privileged::protocol::Phase;
 use crate::privileged::surroundings::settle;
 use crate::privileged::target::{StoreTarget, run_lock};
+use crate::pulse;
 use crate::store::{Layout, aside, clean_refuges, clean_up, make_writable, undo};
 use crate::threads;
 use crate::undo::insist;
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::io::{Write, stdin, stdout};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long somebody may keep a dead run's commit from being undone before the daemon starts in any case. A
@@ -37,6 +41,12 @@ pub fn guard() -> u8 {
     }
     // What it runs for a user is not to make files for all the world.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    // Whoever ends a run as a whole, as systemd ends a unit, ends it with the daemon started again. Handlers,
+    // because what is ignored stays so for the daemon too.
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGABRT] {
+        let _ = signal_hook::flag::register(signal, Arc::default());
+    }
+    pulse::listen(|_, sign, text| answer(&Answer::Alive(sign, text.to_owned())));
     let mut lines = stdin().lines();
     // Nothing once the root half is dead.
     let mut next_line = || lines.next().and_then(Result::ok);
@@ -77,6 +87,7 @@ impl Duty {
         let Post { mut ward, deputy, other } =
             serde_json::from_str(line).context("the ward does not parse")?;
         ward.store.mandate = ward.mandate;
+        pulse::set_clock(ward.store.stall);
         let target = StoreTarget::new(&ward.store)?;
         // Both have been started by the root half; there is nobody else to be waited for, or ended.
         let parent =
@@ -125,8 +136,12 @@ impl Duty {
         while let Some(line) = next_line() {
             match line.as_str() {
                 END => return 0,
-                STOP => _ = tell(stopper.stop(self.target.daemon_patience)),
+                STOP => {
+                    pulse::enter(Phase::Commit.name());
+                    tell(stopper.stop(self.target.daemon_patience, &no_order));
+                }
                 START => {
+                    pulse::enter(Phase::Daemon.name());
                     started = true;
                     tell(start(&self.target, known));
                 }
@@ -205,13 +220,23 @@ pub(super) fn start(target: &StoreTarget, Known { stopped, starter }: &Known) ->
     // Should it stay, the daemon does not answer, which is told then.
     let _ = mount.as_ref().map(MountUnit::stop);
     let socket = target.layout.socket();
-    let started = starter.start(&socket);
+    let started = starter.start(&socket, target.daemon_patience);
     mount.as_ref().map_or(Ok(()), MountUnit::start)?;
     started?;
     if *daemon == Daemon::None {
         return Ok(());
     }
     await_ready(&socket, &target.layout.probe(), target.daemon_patience).map(drop)
+}
+
+/// # Errors
+/// When the next order is there, or nobody who could give one: then what is being done is called off.
+fn no_order() -> Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&stdin(), PollFlags::IN)], Some(&now)) {
+        Ok(1..) => bail!("called off by the root half"),
+        _ => Ok(()),
+    }
 }
 
 /// Runs `work` wherever staging may lie, on a thread that may write to the store, while this one stays where

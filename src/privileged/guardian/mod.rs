@@ -48,8 +48,8 @@ impl Guardian {
 
     /// The same with another file as the program.
     pub fn wait_with(program: &Path) -> Result<Self> {
-        let guardian = Servant::start(program, "storecache-guardian")?;
-        let deputy = Servant::start(program, "storecache-deputy")?;
+        let guardian = Servant::start(program, "guardian")?;
+        let deputy = Servant::start(program, "deputy")?;
         Ok(Guardian { deputy, guardian })
     }
 
@@ -62,7 +62,7 @@ impl Guardian {
         let posts = [post(false, &self.deputy)?, post(true, &self.guardian)?];
         self.guardian.order(&posts[0])?;
         self.deputy.order(&posts[1])?;
-        match (self.guardian.answer()?, self.deputy.answer()?) {
+        match (self.guardian.answer(&never)?, self.deputy.answer(&never)?) {
             (Answer::Watching(told), Answer::Watching(_)) => Ok(told),
             _ => bail!("the guardian did not say that it watches"),
         }
@@ -76,7 +76,7 @@ impl Guardian {
         let brief = serde_json::to_string(brief)?;
         self.guardian.order(&brief)?;
         self.deputy.order(&brief)?;
-        match (self.guardian.answer()?, self.deputy.answer()?) {
+        match (self.guardian.answer(&never)?, self.deputy.answer(&never)?) {
             (Answer::Ready(charge), Answer::Ready(_)) => {
                 Ok(Armed { guardian: self, charge, started: false })
             }
@@ -85,20 +85,25 @@ impl Guardian {
     }
 
     /// Has a thing done, by the deputy if it must be.
-    fn call(&mut self, order: &str) -> Result<()> {
-        let answer = match self.guardian.ask(order) {
-            Err(e) if e.is::<Died>() => self.deputy.ask(order),
+    fn call(&mut self, order: &str, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+        let ask = |servant: &mut Servant| {
+            servant.order(order)?;
+            servant.answer(cancelled)
+        };
+        let answer = match ask(&mut self.guardian) {
+            Err(e) if e.is::<Died>() => ask(&mut self.deputy),
             answer => answer,
         };
-        done(answer?)
+        match answer? {
+            Answer::Done => Ok(()),
+            _ => bail!("the guardian says what nobody has asked"),
+        }
     }
 }
 
-fn done(answer: Answer) -> Result<()> {
-    match answer {
-        Answer::Done => Ok(()),
-        _ => bail!("the guardian says what nobody has asked"),
-    }
+/// What nothing calls off.
+fn never() -> Result<()> {
+    Ok(())
 }
 
 /// A guardian that knows the daemon. Dropped without [`Armed::start`], it has it started too.
@@ -110,8 +115,11 @@ pub struct Armed<'a> {
 
 impl Armed<'_> {
     /// Has the daemon stopped.
-    pub fn stop(&mut self) -> Result<()> {
-        self.guardian.call(STOP)
+    ///
+    /// # Errors
+    /// Also whatever `cancelled` returns: the start that follows calls the stop off.
+    pub fn stop(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+        self.guardian.call(STOP, cancelled)
     }
 
     /// Has the daemon started and waits until it answers.
@@ -121,7 +129,7 @@ impl Armed<'_> {
 
     fn order_start(&mut self) -> Result<()> {
         self.started = true;
-        self.guardian.call(START)
+        self.guardian.call(START, &never)
     }
 }
 

@@ -3,17 +3,27 @@
 use super::words::{Answer, END};
 use crate::daemon::ProcessContext;
 use crate::privileged::surroundings::ROOT_PATH;
-use anyhow::{Context, Error, Result, anyhow};
+use crate::pulse::{self, LOOK, Vigil};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Dropped, it is told to end and waited for.
+/// Dropped, it is told to end, and waited for unless it hangs.
 pub(super) struct Servant {
+    /// For people.
+    name: &'static str,
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
+    /// How many answers are to come.
+    owed: usize,
+    /// It gave no sign of life for too long.
+    hangs: bool,
 }
 
 /// It was killed, most likely.
@@ -23,45 +33,93 @@ pub(super) struct Died(String);
 
 impl Servant {
     /// Starts one, which waits for its first order.
-    pub fn start(program: &Path, name: &str) -> Result<Self> {
+    pub fn start(program: &Path, name: &'static str) -> Result<Self> {
         // Whoever ends the root half by its command line must not end its guardian with it.
         let mut command = Command::new(program);
-        command.arg0(name).args(["privileged", "--guardian"]);
+        command.arg0(format!("storecache-{name}")).args(["privileged", "--guardian"]);
         command.env_clear().env("PATH", ROOT_PATH);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         ProcessContext { own_session: true, ..ProcessContext::default() }.apply(&mut command);
         let mut child = command.spawn().context("start the guardian")?;
         let orders = child.stdin.take().context("the guardian has no input")?;
         let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
-        Ok(Servant { child, orders, answers })
+        Ok(Servant { name, child, orders, answers, owed: 0, hangs: false })
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// Tells it something that it answers.
     pub fn order(&mut self, line: &str) -> Result<()> {
         match writeln!(self.orders, "{line}") {
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(self.death()),
-            other => other.context("speak to the guardian"),
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => return Err(self.death()),
+            other => other.context("speak to the guardian")?,
         }
+        self.owed += 1;
+        Ok(())
     }
 
+    /// Its answer to the last order.
+    ///
     /// # Errors
-    /// [`Died`] when it is dead; also what it has failed in.
-    pub fn answer(&mut self) -> Result<Answer> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        match serde_json::from_str(&line) {
-            Ok(Answer::Failed(causes)) => Err(chained(causes)),
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(self.death()),
+    /// [`Died`] when it is dead; [`pulse::Cut`] when it gives no sign of life; also what it has failed in, and
+    /// whatever `cancelled` returns: then the answer is still to come.
+    pub fn answer(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<Answer> {
+        let pid = self.child.id();
+        let mut vigil = Vigil::new(pulse::clock());
+        let mut woken = false;
+        while self.owed > 0 {
+            cancelled()?;
+            match self.next_line()?.map(|line| serde_json::from_str(&line)) {
+                Some(Ok(Answer::Alive(sign, text))) => {
+                    vigil.sign();
+                    pulse::heard_here(sign, text);
+                }
+                Some(Ok(answer)) => {
+                    self.owed -= 1;
+                    match answer {
+                        // Nobody has waited for it.
+                        _ if self.owed > 0 => {}
+                        Answer::Failed(causes) => return Err(chained(causes)),
+                        answer => return Ok(answer),
+                    }
+                }
+                Some(Err(_)) => return Err(self.death()),
+                None => {
+                    if let Some(sign) = vigil.look(&[pid]) {
+                        pulse::alive(format!("the {}, process {pid}: {sign}", self.name));
+                    }
+                }
+            }
+            if !vigil.is_over() {
+                continue;
+            }
+            if woken {
+                self.hangs = true;
+                let what = format!("the {}, process {pid}, {}", self.name, vigil.tell());
+                bail!(pulse::cut("stall-timeout", what));
+            }
+            // It may be that somebody has stopped it, and nobody else starts the daemon.
+            woken = true;
+            vigil.sign();
+            let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
         }
+        bail!("the guardian was asked nothing")
     }
 
-    pub fn ask(&mut self, line: &str) -> Result<Answer> {
-        self.order(line)?;
-        self.answer()
+    /// A line of it, if one comes soon. What is no whole line is its last.
+    fn next_line(&mut self) -> Result<Option<String>> {
+        let step = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        if !self.answers.buffer().contains(&b'\n') {
+            match poll(&mut [PollFd::new(self.answers.get_ref(), PollFlags::IN)], Some(&step)) {
+                Ok(0) | Err(Errno::INTR) => return Ok(None),
+                done => done.context("listen to the guardian")?,
+            };
+        }
+        let mut line = String::new();
+        self.answers.read_line(&mut line).context("listen to the guardian")?;
+        Ok(Some(line))
     }
 
     /// It is dead: what of, as far as it has said.
@@ -79,8 +137,10 @@ impl Servant {
 impl Drop for Servant {
     fn drop(&mut self) {
         // If it is dead there is nothing to end.
-        let _ = self.order(END);
-        let _ = self.child.wait();
+        let _ = writeln!(self.orders, "{END}");
+        if !self.hangs {
+            let _ = self.child.wait();
+        }
     }
 }
 

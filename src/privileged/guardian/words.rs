@@ -4,6 +4,7 @@ use super::super::mandate::Mandate;
 use super::super::protocol::StoreRequest;
 use super::super::target::StoreTarget;
 use crate::daemon::{Daemon, MountUnit};
+use crate::pulse::Sign;
 use serde::{Deserialize, Serialize};
 
 /// What the guardian is told first: what it watches over.
@@ -68,6 +69,8 @@ impl Charge {
 /// What the guardian answers to whatever it is told, but the end.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
+    /// It is alive, and this is what it does. More follows.
+    Alive(Sign, String),
     /// What has become of a daemon that a dead run had stopped.
     Watching(Vec<String>),
     Ready(Charge),

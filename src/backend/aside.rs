@@ -1,0 +1,155 @@
+//! A backend whose every call may block for ever, made one that does not: all of its work is done on threads of
+//! its own, in small pieces, and whoever waits for a piece sees whether it is alive.
+
+use super::{Backend, Entry, EntryName, EntryWriter, Health, ReadAt, Refused, Written};
+use crate::key::Rung;
+use crate::pulse::{self, Aside, aside};
+use anyhow::Result;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes that are read or written at a time: they are copied, and are a sign of life.
+const PIECE: usize = 1 << 20;
+
+/// The same backend, watched.
+pub struct Patient<B>(Arc<B>);
+
+impl<B: Backend + Send + Sync + 'static> Patient<B> {
+    pub fn new(backend: B) -> Self {
+        Patient(Arc::new(backend))
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&B) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let backend = Arc::clone(&self.0);
+        aside(self.0.describe(), move || work(&backend))?
+    }
+}
+
+impl<B: Backend + Send + Sync + 'static> Backend for Patient<B> {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn can_read(&self) -> Result<(), Refused> {
+        self.0.can_read()
+    }
+
+    fn can_write(&self) -> Result<(), Refused> {
+        self.0.can_write()
+    }
+
+    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
+        let rung = rung.clone();
+        self.run(move |backend| backend.entries(&rung))
+    }
+
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+        let name = name.clone();
+        let reader = self.run(move |backend| backend.open(&name))?;
+        let (size, who) = (reader.size(), self.describe());
+        Ok(Box::new(Reader { size, inner: Aside::new(who, reader)?, read: 0 }))
+    }
+
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+        let name = name.clone();
+        let writer = self.run(move |backend| backend.create(&name))?;
+        Ok(Box::new(Writer { inner: Aside::new(self.describe(), Some(writer))?, written: 0 }))
+    }
+
+    fn examine(&self) -> Result<Health> {
+        self.run(Backend::examine)
+    }
+
+    fn delete(&self, entry: &Entry) -> Result<()> {
+        let entry = entry.clone();
+        self.run(move |backend| backend.delete(&entry))
+    }
+
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn identity(&self, name: &EntryName) -> String {
+        let name = name.clone();
+        self.run(move |backend| Ok(backend.identity(&name))).unwrap_or_default()
+    }
+
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+        let (name, note) = (name.clone(), note.to_owned());
+        self.run(move |backend| backend.set_aside(&name, &note))
+    }
+
+    fn asides(&self) -> Result<Vec<super::Aside>> {
+        self.run(Backend::asides)
+    }
+
+    fn sweep(&self, keep: Duration) -> Result<()> {
+        self.run(move |backend| backend.sweep(keep))
+    }
+}
+
+struct Reader {
+    size: u64,
+    inner: Aside<Box<dyn ReadAt>>,
+    read: u64,
+}
+
+impl ReadAt for Reader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut at = offset;
+        for piece in buffer.chunks_mut(PIECE) {
+            let (from, length) = (at, piece.len());
+            let read = self.inner.run(move |reader| {
+                let mut bytes = vec![0; length];
+                reader.read_at(from, &mut bytes).map(|()| bytes)
+            });
+            piece.copy_from_slice(&read.map_err(io::Error::other)??);
+            at += length as u64;
+            self.read += length as u64;
+            pulse::moved(format!("{} bytes read of {}", self.read, self.size));
+        }
+        Ok(())
+    }
+}
+
+struct Writer {
+    /// None once it was finished.
+    inner: Aside<Option<Box<dyn EntryWriter>>>,
+    written: u64,
+}
+
+fn finished() -> io::Error {
+    io::Error::other("the entry is finished")
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = bytes[..bytes.len().min(PIECE)].to_vec();
+        let written =
+            self.inner.run(move |writer| writer.as_mut().ok_or_else(finished)?.write(&piece));
+        let written = written.map_err(io::Error::other)??;
+        self.written += written as u64;
+        pulse::moved(format!("{} bytes written", self.written));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.inner.run(|writer| writer.as_mut().map_or(Ok(()), Write::flush));
+        flushed.map_err(io::Error::other)?
+    }
+}
+
+impl EntryWriter for Writer {
+    fn finish(self: Box<Self>) -> Result<Written> {
+        self.inner.run(|writer| writer.take().ok_or_else(finished)?.finish())?
+    }
+}

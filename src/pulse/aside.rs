@@ -1,0 +1,90 @@
+//! Work that may block for ever, such as reading a disk that hangs, on a thread of its own: whoever waits for
+//! it can still be called off, and sees whether it is alive.
+
+use super::vitals::Vigil;
+use super::{LOOK, alive, clock, cut};
+use crate::threads;
+use anyhow::{Result, anyhow, bail};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+static CALLED_OFF: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on all such work is given up once `flag` is set.
+pub fn call_off_by(flag: &Arc<AtomicBool>) {
+    let _ = CALLED_OFF.set(Arc::clone(flag));
+}
+
+type Work<S> = Box<dyn FnOnce(&mut S) + Send>;
+
+/// A thread that has something, and works on it for others.
+pub struct Aside<S> {
+    /// For people: what does the work.
+    who: String,
+    work: Sender<Work<S>>,
+    tid: u32,
+}
+
+impl<S: Send + 'static> Aside<S> {
+    pub fn new(who: impl Into<String>, mut state: S) -> Result<Self> {
+        let (work, queue) = bounded::<Work<S>>(0);
+        let (tell, told) = bounded(1);
+        threads::start("for what may take for ever", move || {
+            let _ = tell.send(rustix::thread::gettid().as_raw_nonzero().get());
+            for work in queue {
+                work(&mut state);
+            }
+        })?;
+        let tid = told.recv().ok().and_then(|tid| u32::try_from(tid).ok()).unwrap_or_default();
+        Ok(Aside { who: who.into(), work, tid })
+    }
+
+    /// Has `work` done and waits for it.
+    ///
+    /// # Errors
+    /// When the run is called off meanwhile, or when there is no sign of life for the stall clock. The thread
+    /// stays behind then, and with it what it has.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut S) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (send, done) = bounded(1);
+        let work: Work<S> = Box::new(move |state| drop(send.send(work(state))));
+        // Nobody takes it where a thread hangs in what it was given before.
+        if self.work.send_timeout(work, LOOK).is_err() {
+            bail!("{} does not answer any more", self.who);
+        }
+        self.wait(&done)
+    }
+
+    fn wait<T>(&self, done: &Receiver<T>) -> Result<T> {
+        let mut vigil = Vigil::new(clock());
+        loop {
+            match done.recv_timeout(LOOK) {
+                Ok(value) => return Ok(value),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(anyhow!("{} panicked", self.who));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if CALLED_OFF.get().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+                bail!(super::why_called_off());
+            }
+            if let Some(sign) = vigil.look_at_thread(self.tid) {
+                alive(format!("{}: {sign}", self.who));
+            }
+            if vigil.is_over() {
+                bail!(cut("stall-timeout", format!("{} {}", self.who, vigil.tell())));
+            }
+        }
+    }
+}
+
+/// The same for one piece of work.
+pub fn aside<T: Send + 'static>(
+    who: impl Into<String>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    Aside::new(who, ())?.run(|()| work())
+}

@@ -1,0 +1,262 @@
+//! Waits around a commit: a daemon that takes its time to stop, one that never does, a half or a guardian that
+//! was stopped, and the deadline in the middle of it.
+
+mod support;
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::lacking::{Lacking, ours};
+use support::runs::{NIX, report, root_half, save};
+use support::{Fixture, Output, Role, Running, World, poll, procfs};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// What only follows from a cut, and must never be told as a cause.
+const CONSEQUENCES: [&str; 6] = [
+    "roken pipe",
+    "closed the connection",
+    "went away",
+    "cancelled by a signal",
+    "ended before it was done",
+    "the guardian died",
+];
+
+#[track_caller]
+fn assert_no_consequences(output: &Output) {
+    for text in CONSEQUENCES {
+        assert!(!format!("{output}").contains(text), "{text:?} only follows from it:\n{output}");
+    }
+}
+
+/// A restore that runs in the background.
+fn start<'w>(world: &'w World, user: &str, more: &[&str]) -> Running<'w> {
+    let words = ["restore"].into_iter().chain(NIX).chain(["--json"]).chain(more.iter().copied());
+    world.storecache_as(user, words).spawn()
+}
+
+#[track_caller]
+fn until_says(run: &mut Running<'_>, text: &str) {
+    poll::until(&format!("{text:?} to be said"), SOON, || {
+        let said = run.stderr();
+        if said.contains(text) {
+            return Ok(());
+        }
+        assert!(run.is_running(), "it has ended without saying {text:?}: {said}{}", run.stdout());
+        Err(said)
+    });
+}
+
+/// Fails unless it was a miss for that reason, in that phase.
+#[track_caller]
+fn reason(output: &Output, phase: &str, words: &[&str]) -> String {
+    assert_eq!(output.code(), 1, "{output}");
+    let told = report(output);
+    assert_eq!(told["hit"], "miss", "{told}");
+    let reason = told["reason"].as_str().unwrap().to_owned();
+    for word in words {
+        assert!(reason.contains(word), "{word:?} is not in {reason}");
+    }
+    assert!(reason.starts_with(&format!("restore: {phase}: ")), "{reason}");
+    assert_no_consequences(output);
+    reason
+}
+
+/// Listens for a daemon, and works for three seconds when it is told to end.
+const SLOW_DAEMON: &str = r#"
+import os, signal, socket, subprocess, sys, time
+path = "/nix/var/nix/daemon-socket/socket"
+if os.path.exists(path): os.unlink(path)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+os.chmod(path, 0o666)
+listener.listen(16)
+def end(*_):
+    until = time.monotonic() + 3
+    while time.monotonic() < until: pass
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    client, _ = listener.accept()
+    subprocess.Popen(["nix-daemon", "--stdio"], stdin=client, stdout=client)
+    client.close()
+"#;
+
+#[test]
+fn a_bare_daemon_that_works_before_it_ends_is_waited_for() {
+    let lacking = Lacking::bare(Role::New);
+    let world = &lacking.world;
+    world.stop_daemon();
+    std::fs::write(world.host("/srv/daemon.py"), SLOW_DAEMON).unwrap();
+    world.sh("setsid --fork python3 /srv/daemon.py </dev/null >>/var/log/slow.log 2>&1");
+    poll::until("the daemon", SOON, || if world.daemon_answers() { Ok(()) } else { Err("none") });
+    let run = start(world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
+    let output = run.wait(SOON).ok();
+    assert!(output.stderr.contains("was told to end, and it computes"), "{output}");
+    lacking.assert_restored();
+}
+
+#[test]
+fn a_bare_daemon_that_is_stuck_is_cut_by_its_own_clock() {
+    let lacking = Lacking::bare(Role::Mid);
+    let world = &lacking.world;
+    let pid = world.daemon_pid().unwrap();
+    world.sh(&format!("kill -STOP {pid}"));
+    let output = start(world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
+    let daemon = format!("the daemon, process {pid},");
+    let words =
+        [&daemon, "did not end within 1 s of being told to", "is stopped", "last sign of life"];
+    reason(&output, "commit", &words);
+    lacking.assert_nothing_is_left();
+    world.sh(&format!("kill -CONT {pid}"));
+    poll::until("it to end", SOON, || world.daemon_pid().map_or(Ok(()), Err));
+    world.start_daemon();
+    lacking.assert_as_it_was();
+}
+
+#[test]
+fn commands_of_the_user_are_waited_for_while_they_work_and_no_longer() {
+    let lacking = Lacking::bare(Role::Mid);
+    let world = &lacking.world;
+    let pid = world.daemon_pid().unwrap();
+    let commands = |stop: &str, starts: &str| {
+        let more = ["--daemon", "command", "--daemon-stop", stop, "--daemon-start", starts];
+        let clocks = ["--daemon-timeout", "2", "--stall-timeout", "1"];
+        start(world, "runner", &[&more[..], &clocks].concat()).wait(SOON)
+    };
+    let output = commands("exec sleep 1000", "true");
+    let words =
+        ["the command \"exec sleep 1000\" gave no sign of life for 2 s", "last sign of life"];
+    reason(&output, "commit", &words);
+    lacking.assert_as_it_was();
+    let starts = "sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
+    let stop =
+        format!("t=$(date +%s); while [ $(date +%s) -lt $((t + 4)) ]; do :; done; sudo kill {pid}");
+    commands(&stop, starts).ok();
+    lacking.assert_restored();
+}
+
+/// A container whose daemon stops so.
+fn stops_with(lines: &str) -> Lacking {
+    let lacking = Lacking::of(World::build(Role::Old).fixture(Fixture::Small).container().start());
+    lacking.world.sh(&format!(
+        "mkdir -p /run/systemd/system/nix-daemon.service.d
+         printf '[Service]\n{lines}\n' >/run/systemd/system/nix-daemon.service.d/stop.conf
+         systemctl daemon-reload"
+    ));
+    assert!(lacking.world.daemon_answers(), "its service runs");
+    lacking
+}
+
+#[test]
+fn a_stop_that_systemd_still_works_on_is_alive() {
+    let lacking = stops_with("ExecStop=/bin/sleep 6\nTimeoutStopSec=60");
+    let world = &lacking.world;
+    let run = start(world, "runner", &["--daemon-timeout", "1", "--stall-timeout", "1"]);
+    let output = run.wait(SOON).ok();
+    let alive = "systemd has nix-daemon.service deactivating (stop)";
+    assert!(output.stderr.contains(alive), "{output}");
+    assert!(output.stderr.contains("alive: commit: "), "{output}");
+    lacking.assert_restored();
+
+    // The same stop, and a run that has no time for it.
+    lacking.again();
+    assert!(world.daemon_answers());
+    let output = start(world, "runner", &["--deadline", "5"]).wait(SOON);
+    let told = report(&output);
+    reason(&output, "commit", &["the deadline of 5 s has passed", alive]);
+    assert_eq!(told["cut"]["clock"], "deadline", "{told}");
+    lacking.assert_as_it_was();
+}
+
+#[test]
+fn a_stop_without_end_is_cut_and_the_daemon_comes_back_once_it_can() {
+    let lacking = stops_with("ExecStop=/bin/sleep 1000\nTimeoutStopSec=infinity");
+    let output = start(&lacking.world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
+    let words =
+        ["nix-daemon.service is deactivating (stop)", "sleep 1000), asleep", "last sign of life"];
+    reason(&output, "commit", &words);
+    lacking.world.sh("pkill -x sleep");
+    lacking.assert_as_it_was();
+}
+
+#[test]
+fn whoever_is_stopped_in_the_commit_is_noticed_and_the_store_is_as_it_was() {
+    for user in ["root", "runner"] {
+        let lacking = Lacking::bare(Role::Mid);
+        let world = &lacking.world;
+        let lock = world.hold_big_lock();
+        let mut run = start(world, user, &["--stall-timeout", "1"]);
+        until_says(&mut run, "big-lock was held by");
+        kill_process(root_half(world), Signal::STOP).unwrap();
+        let output = run.wait(SOON);
+        let words =
+            ["the root half (process", "gave no sign of life for 1 s", "is stopped", "big-lock"];
+        reason(&output, "commit", &words);
+        assert_eq!(report(&output)["cut"]["clock"], "stall-timeout");
+        drop(lock);
+        lacking.assert_as_it_was();
+    }
+}
+
+/// The guardian of a run, as the test process sees it.
+fn guardian(world: &World) -> Pid {
+    let is_guardian = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with(b"storecache-guardian\0")
+    };
+    let found = poll::until("the guardian", SOON, || {
+        procfs::companions(world.init()).into_iter().find(is_guardian).ok_or("none")
+    });
+    Pid::from_raw(found as i32).unwrap()
+}
+
+#[test]
+fn a_guardian_that_was_stopped_is_woken_and_one_that_is_told_to_end_does_its_work() {
+    let lacking = Lacking::bare(Role::Mid);
+    let world = &lacking.world;
+    for signal in [Signal::STOP, Signal::TERM] {
+        let lock = world.hold_big_lock();
+        let mut run = start(world, "runner", &["--stall-timeout", "1"]);
+        until_says(&mut run, "big-lock was held by");
+        kill_process(guardian(world), signal).unwrap();
+        drop(lock);
+        run.wait(SOON).ok();
+        lacking.assert_restored();
+        lacking.again();
+    }
+}
+
+#[test]
+fn the_deadline_in_a_commit_that_waits_for_the_database_undoes_it() {
+    let lacking = Lacking::bare(Role::Mid);
+    let lock = lacking.world.hold_big_lock();
+    let output = start(&lacking.world, "runner", &["--deadline", "5"]).wait(SOON);
+    let words = ["the deadline of 5 s has passed", "big-lock was held by"];
+    reason(&output, "commit", &words);
+    drop(lock);
+    lacking.assert_as_it_was();
+}
+
+#[test]
+fn a_sudo_that_does_not_answer_is_cut_and_named() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    world.start_daemon();
+    save(&world);
+    world.sh("mkdir /srv/bin; printf '#!/bin/sh\nexec sleep 1000\n' >/srv/bin/sudo; chmod 755 /srv/bin/sudo");
+    for (flag, words) in [
+        (
+            "--stall-timeout",
+            ["the start of the root half (process", "gave no sign of life for 1 s"],
+        ),
+        ("--deadline", ["the deadline of 1 s has passed", "last sign of life"]),
+    ] {
+        let words_of_run = ["/usr/local/bin/storecache", "restore"].into_iter().chain(NIX);
+        let words_of_run = words_of_run.chain(["--json", flag, "1"]);
+        let run = world.command(words_of_run).user("runner").env("PATH", "/srv/bin:/usr/bin:/bin");
+        let output = run.run();
+        reason(&output, "start", &words);
+        assert_eq!(ours(&world), [""; 0], "nothing waits for it");
+    }
+}

@@ -1,0 +1,168 @@
+//! Under systemd: it hears of every sign of life, kills what gives none and starts it again, and leaves alone what
+//! is slow. The units of docs/nightly.md are what a machine of its own runs.
+
+mod support;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::lacking::Lacking;
+use support::runs::{NIX, assert_same, picture, root_half};
+use support::{Fixture, Role, World, poll, procfs};
+
+const SOON: Duration = Duration::from_secs(90);
+
+/// A machine with systemd, whose store lacks one item of its snapshot.
+fn machine() -> Lacking {
+    Lacking::of(World::build(Role::Old).fixture(Fixture::Small).container().start())
+}
+
+/// Starts a run as a unit of that name, which tells systemd how it is; comes back once it is ready.
+#[track_caller]
+fn start(world: &World, name: &str, user: &str, verb: &str, more: &[&str]) -> String {
+    let unit_name = format!("{name}.service");
+    let user = format!("User={user}");
+    let unit = ["systemd-run", "--quiet", "--unit", &unit_name, "-p", "Type=notify", "-p", &user];
+    let watched = ["-p", "WatchdogSec=2", "-p", "Restart=on-failure", "-p", "RestartSec=1"];
+    let words = unit.into_iter().chain(watched).chain(["storecache", verb]).chain(NIX);
+    world.ok(words.chain(more.iter().copied()));
+    unit_name
+}
+
+fn property(world: &World, unit: &str, name: &str) -> String {
+    let words = ["systemctl", "show", "--value", &format!("--property={name}"), unit];
+    world.ok(words).stdout.trim().to_owned()
+}
+
+#[track_caller]
+fn until_status(world: &World, unit: &str, text: &str) {
+    poll::until(&format!("the status to say {text:?}"), SOON, || {
+        let status = property(world, unit, "StatusText");
+        if status.contains(text) {
+            Ok(())
+        } else {
+            Err(format!("{status}\n{}", journal(world, unit)))
+        }
+    });
+}
+
+fn journal(world: &World, unit: &str) -> String {
+    world.run(["journalctl", "--no-pager", "--unit", unit]).stdout
+}
+
+/// Waits for the end of a run, which is a good one; gives back how often it was started again before.
+#[track_caller]
+fn until_done(world: &World, unit: &str) -> usize {
+    let said = poll::until("the run to be done", SOON, || {
+        let journal = journal(world, unit);
+        match journal.contains("Deactivated successfully") {
+            true => Ok(journal),
+            false => Err(journal),
+        }
+    });
+    said.matches("Scheduled restart job").count()
+}
+
+/// The process that systemd started, as the test process sees it.
+fn main_process(world: &World, unit: &str) -> Pid {
+    let inner: u32 = property(world, unit, "MainPID").parse().unwrap();
+    let is_it = |pid: &u32| procfs::pids(*pid).and_then(|mut pids| pids.pop()) == Some(inner);
+    let found = procfs::companions(world.init()).into_iter().find(is_it).expect("it runs");
+    Pid::from_raw(found as i32).unwrap()
+}
+
+#[test]
+fn systemd_hears_that_a_run_is_ready_and_what_it_does() {
+    let lacking = machine();
+    let world = &lacking.world;
+    let lock = world.hold_big_lock();
+    // It comes back when the run has said that it is ready.
+    let unit = &start(world, "first", "runner", "restore", &[]);
+    assert_eq!(property(world, unit, "ActiveState"), "active");
+    until_status(world, unit, "restore: commit: ");
+    until_status(world, unit, "big-lock was held by");
+    drop(lock);
+    assert_eq!(until_done(world, unit), 0);
+    lacking.assert_restored();
+
+    let lock = File::open(world.host("/nix/var/nix/gc.lock")).unwrap();
+    lock.lock().unwrap();
+    let unit = &start(world, "second", "root", "save", &["--full"]);
+    until_status(world, unit, "save: freeze: ");
+    until_status(world, unit, "gc.lock was held by");
+    drop(lock);
+    assert_eq!(until_done(world, unit), 0);
+    assert_eq!(fs::read_dir(world.backend().host_path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_run_that_hangs_in_its_commit_is_killed_and_started_again_and_then_succeeds() {
+    let lacking = machine();
+    let world = &lacking.world;
+    // Which process hangs, and whose the run is.
+    for (half, user) in [("own", "root"), ("own", "runner"), ("root", "runner")] {
+        let lock = world.hold_big_lock();
+        let unit = &start(world, &format!("{user}-{half}"), user, "restore", &[]);
+        until_status(world, unit, "big-lock was held by");
+        let hung = if half == "root" { root_half(world) } else { main_process(world, unit) };
+        kill_process(hung, Signal::STOP).unwrap();
+        let said = poll::until("systemd to have started it again", SOON, || {
+            let journal = journal(world, unit);
+            match journal.contains("Scheduled restart job") {
+                true => Ok(journal),
+                false => Err(journal),
+            }
+        });
+        assert!(said.contains("Watchdog timeout"), "{half}: {said}");
+        drop(lock);
+        assert!(until_done(world, unit) > 0);
+        lacking.assert_restored();
+        lacking.again();
+    }
+}
+
+#[test]
+fn a_run_that_is_slow_and_alive_is_not_killed() {
+    let lacking = machine();
+    let world = &lacking.world;
+    world.sh("mkdir -p /run/systemd/system/nix-daemon.service.d
+        printf '[Service]\nExecStop=/bin/sleep 5\n' >/run/systemd/system/nix-daemon.service.d/stop.conf
+        systemctl daemon-reload");
+    assert!(world.daemon_answers(), "its service runs");
+    let unit = &start(world, "slow", "runner", "restore", &[]);
+    until_status(world, unit, "systemd has nix-daemon.service deactivating");
+    assert_eq!(until_done(world, unit), 0);
+    lacking.assert_restored();
+}
+
+#[test]
+fn the_units_of_the_recipe_are_sound_and_save() {
+    let Lacking { world, .. } = &machine();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/nightly.md");
+    let text = fs::read_to_string(path).unwrap();
+    let mut units = Vec::new();
+    for part in text.split("`/etc/systemd/system/").skip(1) {
+        let (name, rest) = part.split_once('`').unwrap();
+        let unit = rest.split("```").nth(1).unwrap().strip_prefix("ini\n").unwrap();
+        let file = format!("/etc/systemd/system/{name}");
+        fs::write(world.host(&file), unit).unwrap();
+        let checked = world.ok(["systemd-analyze", "verify", &file]);
+        assert_eq!(checked.stderr.trim(), "", "{checked}");
+        units.push(name.to_owned());
+    }
+    assert_eq!(units, ["storecache-nightly.service", "storecache-nightly.timer"]);
+    world.ok(["systemctl", "daemon-reload"]);
+    world.ok(["systemctl", "enable", "--now", &units[1]]);
+    assert_ne!(property(world, &units[1], "NextElapseUSecRealtime"), "");
+    world.ok(["systemctl", "start", &units[0]]);
+    assert_eq!(until_done(world, &units[0]), 0);
+    let before = picture(world);
+    world.wipe_store();
+    let backend = ["--backend", "dir:/var/cache/storecache", "--key-prefix", "nightly"];
+    let words = ["restore", "--store", "nix"].into_iter().chain(backend);
+    world.storecache_as("runner", words).ok();
+    assert_same(&before, &picture(world));
+    world.verify_store();
+}
