@@ -364,7 +364,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "0",
         used_for: For::Both,
-        description: "Seconds that a restore or a save may take before it is called off, with the store as it was; 0 means any time",
+        description: "Seconds that a restore or a save may take before it is called off and undone; 0 means any time",
     },
     Input {
         name: "root",

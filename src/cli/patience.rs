@@ -6,7 +6,7 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct PatienceArgs {
-    /// Seconds that the whole run may take before it is called off, with the store as it was; 0 means
+    /// Seconds that the whole run may take before it is called off and undone; 0 means
     /// any time [default: 0]
     #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
     deadline: u64,

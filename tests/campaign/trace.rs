@@ -60,7 +60,7 @@ fn call_entered(thread: pid_t) -> Option<c_long> {
         let mut info: libc::ptrace_syscall_info = zeroed();
         let size = size_of::<libc::ptrace_syscall_info>();
         let done = libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread, size, &raw mut info);
-        (done > 0 && info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then(|| info.u.entry.nr)
+        (done > 0 && info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then_some(info.u.entry.nr)
     };
     info.and_then(|number| c_long::try_from(number).ok())
 }
