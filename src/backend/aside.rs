@@ -148,6 +148,13 @@ impl Write for Writer {
     }
 }
 
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // What is not finished is removed before anybody goes on, or this process ends.
+        let _ = self.inner.run(|writer| drop(writer.take()));
+    }
+}
+
 impl EntryWriter for Writer {
     fn finish(self: Box<Self>) -> Result<Written> {
         self.inner.run(|writer| writer.take().ok_or_else(finished)?.finish())?

@@ -337,8 +337,10 @@ impl RootHalf {
     /// The error that it ended, although nobody told it to.
     fn ended(&mut self) -> anyhow::Error {
         let text = self.end();
-        match self.child.wait().context("wait for the root half") {
-            Ok(status) => Ended { status, text }.into(),
+        match self.child.try_wait().context("wait for the root half") {
+            Ok(Some(status)) => Ended { status, text }.into(),
+            // It could not be waited for, which is what the text says.
+            Ok(None) => anyhow!(text),
             Err(e) => e,
         }
     }

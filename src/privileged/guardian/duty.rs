@@ -1,5 +1,6 @@
 //! What a guardian does, and its deputy: orders, and what is to be done when the root half is dead.
 
+use super::orders::Orders;
 use super::revive::revive;
 use super::words::{Answer, Brief, Charge, END, Post, START, STOP, Stopped};
 use crate::daemon::{Daemon, Found, MountUnit, Starter, Stopper, await_ready, listener, parent_of};
@@ -11,11 +12,12 @@ use crate::store::{Layout, aside, clean_refuges, clean_up, make_writable, undo};
 use crate::threads;
 use crate::undo::insist;
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use std::io::{Write, stdin, stdout};
+use std::io::{Write, stdout};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,11 +49,11 @@ pub fn guard() -> u8 {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
     pulse::listen(|_, sign, text| answer(&Answer::Alive(sign, text.to_owned())));
-    let mut lines = stdin().lines();
-    // Nothing once the root half is dead.
-    let mut next_line = || lines.next().and_then(Result::ok);
-
-    let duty = match next_line() {
+    let mut orders = match Orders::begin() {
+        Ok(orders) => orders,
+        Err(e) => return tell(Err(e)),
+    };
+    let duty = match orders.next() {
         // Nothing was changed, and nobody needs it.
         None => return 0,
         Some(line) if line == END => return 0,
@@ -61,7 +63,7 @@ pub fn guard() -> u8 {
     match begun {
         Ok((told, duty)) => {
             answer(&Answer::Watching(told));
-            duty.serve(&mut next_line)
+            duty.serve(&mut orders)
         }
         Err(e) => tell(Err(e)),
     }
@@ -89,13 +91,7 @@ impl Duty {
         ward.store.mandate = ward.mandate;
         pulse::set_clock(ward.store.stall);
         let target = StoreTarget::new(&ward.store)?;
-        // Both have been started by the root half; there is nobody else to be waited for, or ended.
-        let parent =
-            rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
-        let is_other = parent.is_some() && parent_of(other) == parent;
-        let pid = i32::try_from(other).ok().and_then(Pid::from_raw).filter(|_| is_other);
-        let other = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        Ok(Duty { target, restores: ward.restores, deputy, other })
+        Ok(Duty { target, restores: ward.restores, deputy, other: find_other(other)? })
     }
 
     fn begin(&self) -> Result<Vec<String>> {
@@ -103,8 +99,8 @@ impl Duty {
     }
 
     /// Does what it is told, until there is nothing more to do.
-    fn serve(&self, next_line: &mut dyn FnMut() -> Option<String>) -> u8 {
-        while let Some(line) = next_line() {
+    fn serve(&self, orders: &mut Orders) -> u8 {
+        while let Some(line) = orders.next() {
             if line == END {
                 return 0;
             }
@@ -118,7 +114,7 @@ impl Duty {
             match Stopper::prepare(&known.stopped.daemon).context("prepare to stop the daemon") {
                 Ok(stopper) => {
                     answer(&Answer::Ready(charge));
-                    return self.serve_armed(&known, &stopper, next_line);
+                    return self.serve_armed(&known, &stopper, orders);
                 }
                 Err(e) => _ = tell(Err(e)),
             }
@@ -126,19 +122,15 @@ impl Duty {
         self.put_right(None)
     }
 
-    fn serve_armed(
-        &self,
-        known: &Known,
-        stopper: &Stopper,
-        next_line: &mut dyn FnMut() -> Option<String>,
-    ) -> u8 {
+    fn serve_armed(&self, known: &Known, stopper: &Stopper, orders: &mut Orders) -> u8 {
         let mut started = false;
-        while let Some(line) = next_line() {
+        while let Some(line) = orders.next() {
             match line.as_str() {
                 END => return 0,
                 STOP => {
                     pulse::enter(Phase::Commit.name());
-                    tell(stopper.stop(self.target.daemon_patience, &no_order));
+                    let called_off = || orders.none_waits();
+                    tell(stopper.stop(self.target.daemon_patience, &called_off));
                 }
                 START => {
                     pulse::enter(Phase::Daemon.name());
@@ -208,7 +200,7 @@ impl Duty {
     /// Waits until the other one has ended. It does not end before all is done, unless it is killed.
     fn await_other(&self) {
         let Some(other) = &self.other else { return };
-        while let Err(rustix::io::Errno::INTR) =
+        while let Err(Errno::INTR) =
             poll(&mut [PollFd::new(other, PollFlags::IN)], None)
         {}
     }
@@ -229,13 +221,18 @@ pub(super) fn start(target: &StoreTarget, Known { stopped, starter }: &Known) ->
     await_ready(&socket, &target.layout.probe(), target.daemon_patience).map(drop)
 }
 
+/// The other of the two; nothing when it has ended.
+///
 /// # Errors
-/// When the next order is there, or nobody who could give one: then what is being done is called off.
-fn no_order() -> Result<()> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    match poll(&mut [PollFd::new(&stdin(), PollFlags::IN)], Some(&now)) {
-        Ok(1..) => bail!("called off by the root half"),
-        _ => Ok(()),
+/// When it is none that the root half has started too, or cannot be waited for.
+fn find_other(other: u32) -> Result<Option<OwnedFd>> {
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+    let pid = i32::try_from(other).ok().and_then(Pid::from_raw).context("no process has this id")?;
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) if parent_of(other) == parent => Ok(Some(handle)),
+        Ok(_) => bail!("process {other} is no guardian of this run"),
+        Err(Errno::SRCH) => Ok(None),
+        Err(e) => Err(e).context("watch the other guardian"),
     }
 }
 

@@ -13,10 +13,12 @@
 //!
 //! - `words`: what they are told and answer
 //! - `servant`: one of them, as the root half sees it
+//! - `orders`: those of the root half, as one of them hears them
 //! - `duty`: what one of them does
 //! - `revive`: what to do where both were killed, and the root half
 
 mod duty;
+mod orders;
 mod revive;
 mod servant;
 mod words;

@@ -71,7 +71,9 @@ impl Servant {
         let mut woken = false;
         while self.owed > 0 {
             cancelled()?;
-            match self.next_line()?.map(|line| serde_json::from_str(&line)) {
+            let line = self.next_line()?;
+            let said = line.as_deref().map(serde_json::from_str::<Answer>);
+            match said {
                 Some(Ok(Answer::Alive(sign, text))) => {
                     vigil.sign();
                     pulse::heard_here(sign, text);
@@ -85,7 +87,10 @@ impl Servant {
                         answer => return Ok(answer),
                     }
                 }
-                Some(Err(_)) => return Err(self.death()),
+                Some(Err(_)) => match line.filter(|line| line.ends_with('\n')) {
+                    Some(line) => bail!("the guardian says what nobody knows: {line}"),
+                    None => return Err(self.death()),
+                },
                 None => {
                     if let Some(sign) = vigil.look(&[pid]) {
                         pulse::alive(format!("the {}, process {pid}: {sign}", self.name));
@@ -139,6 +144,8 @@ impl Drop for Servant {
         // If it is dead there is nothing to end.
         let _ = writeln!(self.orders, "{END}");
         if !self.hangs {
+            // It may be that somebody has stopped it.
+            let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
             let _ = self.child.wait();
         }
     }
