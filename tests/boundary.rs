@@ -157,7 +157,7 @@ fn store(differs: Value) -> Value {
     let patience = json!({ "secs": 10, "nanos": 0 });
     let mut request = json!({
         "kind": "nix", "root": "/", "paths": [], "daemon": "auto", "asks_version": false,
-        "shepherds": [], "lock_patience": patience, "daemon_patience": patience,
+        "shepherds": [], "lock_patience": patience, "daemon_patience": patience, "stall": patience,
     });
     let fields = request.as_object_mut().unwrap();
     fields.extend(differs.as_object().unwrap().clone());
@@ -536,6 +536,8 @@ fn what_is_no_message_or_not_its_turn_ends_the_conversation() {
         (nix().with(snapshot.restore(), b"{}"), "ndex"),
         (hello().say(store(json!({ "lock_patience": year }))), "longer to wait"),
         (hello().say(store(json!({ "daemon_patience": year }))), "longer to wait"),
+        (hello().say(store(json!({ "stall": year }))), "longer to wait"),
+        (hello().say(store(json!({ "stall": { "secs": 0, "nanos": 999_999_999 } }))), "a second"),
         (hello().say(store(json!({ "daemon": command }))), "bytes of a command"),
         (hello().say(store(json!({ "paths": many }))), "directories are too many"),
         (hello().say(store(json!({ "shepherds": shepherds }))), "shepherds are too many"),

@@ -121,8 +121,13 @@ fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
         tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: patience.subsec_nanos().into(),
     };
-    let mut ended = [PollFd::new(handle, PollFlags::IN)];
-    Ok(poll(&mut ended, Some(&timeout))? > 0)
+    loop {
+        match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&timeout)) {
+            // A signal that is caught calls nothing off by itself.
+            Err(Errno::INTR) => {}
+            other => return Ok(other? > 0),
+        }
+    }
 }
 
 /// How a process was started, and what it had open.

@@ -14,6 +14,8 @@ const SHEPHERDS_LIMIT: usize = 16;
 const COMMAND_LIMIT: usize = 64 << 10;
 const THREADS_LIMIT: usize = 1024;
 const LEVELS: std::ops::RangeInclusive<i32> = 1..=22;
+/// Looking for signs of life takes time.
+const STALL_LEAST: Duration = Duration::from_secs(1);
 const PATIENCE_LIMIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// A whole file system of memory: sums of a few of these do not overflow.
 const MEMORY_LIMIT: u64 = 1 << 50;
@@ -65,6 +67,9 @@ impl StoreRequest {
             if patience > PATIENCE_LIMIT {
                 bail!("{} s is longer to wait than a year", patience.as_secs());
             }
+        }
+        if self.stall < STALL_LEAST {
+            bail!("a stall clock of less than a second cuts what is alive");
         }
         if let DaemonChoice::Command { stop, start } = &self.daemon {
             limit("bytes of a command", stop.len().max(start.len()), COMMAND_LIMIT)?;

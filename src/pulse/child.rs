@@ -6,6 +6,7 @@ use crate::threads;
 use crate::undo::insist;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -34,13 +35,22 @@ pub fn wait(child: &mut Child, watch: Watch<'_>) -> Result<ExitStatus> {
     let Watch { what, flag, clock, cancelled, probe } = watch;
     let about = || format!("wait for {what}");
     let pid = Pid::from_child(child);
-    let handle = pidfd_open(pid, PidfdFlags::empty()).with_context(about)?;
+    let handle = match insist(|| pidfd_open(pid, PidfdFlags::empty())).with_context(about) {
+        Ok(handle) => handle,
+        Err(e) => {
+            end(child);
+            return Err(e);
+        }
+    };
     let step = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
     let mut vigil = Vigil::new(clock);
     let mut looked = Vigil::new(clock);
     let over = loop {
-        if poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&step)).with_context(about)? > 0 {
-            return child.wait().with_context(about);
+        match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&step)) {
+            Ok(1..) => return child.wait().with_context(about),
+            // A signal that is caught calls nothing off by itself.
+            Ok(0) | Err(Errno::INTR) => {}
+            Err(e) => break anyhow::Error::new(e).context(about()),
         }
         if let Err(e) = cancelled() {
             break e;
@@ -63,9 +73,13 @@ pub fn wait(child: &mut Child, watch: Watch<'_>) -> Result<ExitStatus> {
             break cut(flag, format!("{what} {}", vigil.tell())).into();
         }
     };
+    end(child);
+    Err(over)
+}
+
+fn end(child: &mut Child) {
     let _ = child.kill();
     let _ = child.wait();
-    Err(over)
 }
 
 /// Runs a program to its end, with all that it says.
@@ -79,8 +93,7 @@ pub fn output(command: &mut Command, watch: Watch<'_>) -> Result<Output> {
     let (stdout, stderr) = match readers {
         Ok(readers) => readers,
         Err(e) => {
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child);
             return Err(e);
         }
     };

@@ -28,6 +28,9 @@ use std::time::Duration;
 const BEFORE_START: Duration = Duration::from_millis(500);
 /// The same once the daemon has started.
 const AFTER_START: Duration = Duration::from_secs(30);
+/// How long a start may give no sign of life at least, whatever patience the user has: one that is cut as it
+/// begins would leave everybody without the daemon.
+const START_LEAST: Duration = Duration::from_secs(5);
 /// What sudo and its like leave in the environment of what they start.
 const STARTED_BY_HAND: [&str; 4] = ["SUDO_COMMAND", "SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
@@ -200,9 +203,7 @@ impl Duty {
     /// Waits until the other one has ended. It does not end before all is done, unless it is killed.
     fn await_other(&self) {
         let Some(other) = &self.other else { return };
-        while let Err(Errno::INTR) =
-            poll(&mut [PollFd::new(other, PollFlags::IN)], None)
-        {}
+        while let Err(Errno::INTR) = poll(&mut [PollFd::new(other, PollFlags::IN)], None) {}
     }
 }
 
@@ -212,7 +213,7 @@ pub(super) fn start(target: &StoreTarget, Known { stopped, starter }: &Known) ->
     // Should it stay, the daemon does not answer, which is told then.
     let _ = mount.as_ref().map(MountUnit::stop);
     let socket = target.layout.socket();
-    let started = starter.start(&socket, target.daemon_patience);
+    let started = starter.start(&socket, target.daemon_patience.max(START_LEAST));
     mount.as_ref().map_or(Ok(()), MountUnit::start)?;
     started?;
     if *daemon == Daemon::None {
