@@ -114,3 +114,34 @@ fn a_systemctl_that_is_killed_is_run_again() {
     assert!(scene.check("systemctl killed"));
     scene.is_clean("systemctl killed");
 }
+
+#[test]
+fn when_root_half_and_guardian_are_killed_the_deputy_puts_all_right() {
+    let scene = Scene::new(Role::Mid, false);
+    kill_at(&scene, Victim::RootAndGuardian, Call::Rename, 3);
+    assert!(scene.is_greeted());
+    assert!(!scene.check("with a deputy"));
+    scene.is_clean("with a deputy");
+    scene.restores("with a deputy");
+}
+
+#[test]
+fn only_what_root_has_left_says_how_a_daemon_is_started() {
+    let scene = Scene::new(Role::Mid, false);
+    let world = &scene.world;
+    world.stop_daemon();
+    let start = "touch /tmp/begun";
+    let record = format!(
+        r#"{{"daemon":{{"command":{{"stop":"true","start":"{start}","run_as":null}}}},"mount":null}}"#
+    );
+    for owner in ["runner", "root"] {
+        world.sh(&format!(
+            "mkdir /nix/store/.storecache-1; cd /nix/store/.storecache-1
+             printf '%s' '{record}' >.stopped; chown -R {owner} ."
+        ));
+        let more = ["--dry-run", "--daemon-timeout", "1"];
+        let run = runs::attempt(world, "runner", "restore", &more);
+        assert_eq!(world.host("/tmp/begun").exists(), owner == "root", "{owner}: {run}");
+        assert_eq!(runs::leftovers(world), [""; 0], "{owner}");
+    }
+}

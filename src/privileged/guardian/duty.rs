@@ -56,7 +56,7 @@ pub fn guard() -> u8 {
         Ok(orders) => orders,
         Err(e) => return tell(Err(e)),
     };
-    let duty = match orders.next() {
+    let duty = match orders.hear() {
         // Nothing was changed, and nobody needs it.
         None => return 0,
         Some(line) if line == END => return 0,
@@ -103,7 +103,7 @@ impl Duty {
 
     /// Does what it is told, until there is nothing more to do.
     fn serve(&self, orders: &mut Orders) -> u8 {
-        while let Some(line) = orders.next() {
+        while let Some(line) = orders.hear() {
             if line == END {
                 return 0;
             }
@@ -127,7 +127,7 @@ impl Duty {
 
     fn serve_armed(&self, known: &Known, stopper: &Stopper, orders: &mut Orders) -> u8 {
         let mut started = false;
-        while let Some(line) = orders.next() {
+        while let Some(line) = orders.hear() {
             match line.as_str() {
                 END => return 0,
                 STOP => {

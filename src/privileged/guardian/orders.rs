@@ -27,7 +27,7 @@ impl Orders {
     }
 
     /// The next one; nothing once the root half is dead.
-    pub fn next(&mut self) -> Option<String> {
+    pub fn hear(&mut self) -> Option<String> {
         while !self.is_there(LOOK) {
             self.wake();
         }
