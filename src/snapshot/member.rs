@@ -1,4 +1,5 @@
-//! Tar members: the header blocks that stand before content, written in one way and read strictly.
+//! Tar members: the header blocks that stand before content, written in one way and read strictly: what
+//! would be written otherwise is refused, so that no other reader can see other names or sizes in it.
 //!
 //! The dialect is GNU's: long names and link targets as `L` and `K` members, numbers beyond octal
 //! in base 256, empty owner names. A pax header appears only to carry a time that whole seconds
@@ -14,6 +15,8 @@ pub const BLOCK: usize = 512;
 pub const END_OF_ARCHIVE: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 /// `PATH_MAX` of Linux; longer names and targets are refused.
 const PATH_LIMIT: usize = 4096;
+/// What an extension holds at most: a path and the zero behind it.
+const EXTENSION_LIMIT: u64 = PATH_LIMIT as u64 + 1;
 
 /// One file, directory or link, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +128,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     let mut long_name = None;
     let mut long_target = None;
     let mut precise_mtime = None;
+    let all = *rest;
     loop {
         if rest.is_empty() {
             let dangling = long_name.is_some() || long_target.is_some() || precise_mtime.is_some();
@@ -150,6 +154,9 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         let size = number(header.entry_size())?;
         let entry_type = header.entry_type();
         if let EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader = entry_type {
+            if size > EXTENSION_LIMIT {
+                return Err(bad("an extension is longer than any path"));
+            }
             let content =
                 take_padded(rest, size).ok_or_else(|| bad("an extension is cut short"))?;
             let slot = match entry_type {
@@ -196,7 +203,13 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             gid: id(header.gid())?,
             mtime: precise_mtime.unwrap_or((seconds, 0)),
         };
-        return Ok(Some(Member { path, kind, attributes }));
+        let member = Member { path, kind, attributes };
+        // Readers of tar differ in which of several names, sizes and number formats they believe. Where
+        // there is only one way to write a member, there is nothing to differ in.
+        if member.encode() != all[..all.len() - rest.len()] {
+            return Err(bad("its header is not as this format has it"));
+        }
+        return Ok(Some(member));
     }
 }
 
@@ -328,7 +341,10 @@ fn parse_pax_mtime(content: &[u8]) -> Result<(i64, u32), SnapshotError> {
         if fraction.len() != 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        let (seconds, nanos): (i64, u32) = (seconds.parse().ok()?, fraction.parse().ok()?);
+        // A second sign would be one to `parse`.
+        let digits = seconds.bytes().all(|b| b.is_ascii_digit());
+        let seconds: i64 = seconds.parse().ok().filter(|_| digits)?;
+        let nanos: u32 = fraction.parse().ok()?;
         Some(match (negative, nanos) {
             (false, nanos) => (seconds, nanos),
             (true, 0) => (-seconds, 0),

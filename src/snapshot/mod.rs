@@ -23,6 +23,8 @@
 //! stopped, or where entries are kept.
 
 mod access_times;
+mod accounting;
+mod bounded;
 mod compress;
 mod database;
 mod deferred;
@@ -31,6 +33,7 @@ mod digest;
 mod frames;
 mod head;
 mod index;
+mod kept;
 mod member;
 mod open;
 mod pack;

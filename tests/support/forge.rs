@@ -181,7 +181,7 @@ pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
         frames,
         shared: Vec::new(),
         files,
-        disk: 4096,
+        disk: 1 << 20,
         nar_size: None,
         used: None,
         nar_hash: None,
