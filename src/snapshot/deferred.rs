@@ -65,7 +65,8 @@ impl Deferred {
                 return damaged("its parts are not what makes it whole");
             }
             let (parent, below) = targets.locate(&path)?;
-            let file = reopen(parent.as_fd(), Name::of(&below), made).with_context(|| shown(&path))?;
+            let file =
+                reopen(parent.as_fd(), Name::of(&below), made).with_context(|| shown(&path))?;
             if file.metadata()?.len() != size {
                 return damaged("parts of it are missing");
             }

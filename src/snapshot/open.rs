@@ -129,7 +129,8 @@ pub fn read_frame(
         .filter(|&size| size <= super::frames::RAW_LIMIT)
         .ok_or_else(|| SnapshotError::damaged(format!("frame {number} is too large")))?;
     // A frame of our own and nothing beside it: no further ones, no skippable ones, no bytes after it.
-    if !matches!(zstd::zstd_safe::find_frame_compressed_size(compressed), Ok(n) if n == compressed.len()) {
+    if !matches!(zstd::zstd_safe::find_frame_compressed_size(compressed), Ok(n) if n == compressed.len())
+    {
         return Err(SnapshotError::damaged(format!("frame {number} is not one frame of zstd")));
     }
     raw.clear();

@@ -8,7 +8,9 @@ use super::SnapshotError;
 use super::member::Attributes;
 use super::walk::CONFINED;
 use anyhow::{Result, bail};
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, openat2};
+use rustix::fs::{
+    self, AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, openat2,
+};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;

@@ -194,16 +194,19 @@ impl SnapshotDatabase {
     /// All valid items, sorted by name.
     pub fn items(&self) -> Result<Vec<ValidItem>> {
         let mut items = Vec::new();
-        self.each("SELECT path, hash, narSize, registrationTime FROM ValidPaths NOT INDEXED", |row| {
-            let nar_size = row.get::<_, Option<i64>>(2)?.and_then(|n| u64::try_from(n).ok());
-            items.push(ValidItem {
-                name: self.item_name(&row.get::<_, String>(0)?)?,
-                nar_hash: row.get(1)?,
-                nar_size,
-                registered: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
-            });
-            bounded(items.len(), ITEMS_LIMIT, "items")
-        })?;
+        self.each(
+            "SELECT path, hash, narSize, registrationTime FROM ValidPaths NOT INDEXED",
+            |row| {
+                let nar_size = row.get::<_, Option<i64>>(2)?.and_then(|n| u64::try_from(n).ok());
+                items.push(ValidItem {
+                    name: self.item_name(&row.get::<_, String>(0)?)?,
+                    nar_hash: row.get(1)?,
+                    nar_size,
+                    registered: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
+                });
+                bounded(items.len(), ITEMS_LIMIT, "items")
+            },
+        )?;
         items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if let Some(twice) = items.windows(2).find(|pair| pair[0].name == pair[1].name) {
             bail!("the database has {} twice", twice[0].name);

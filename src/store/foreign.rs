@@ -15,10 +15,7 @@ use std::path::Path;
 
 /// The tables that are read, and of each the columns.
 const READ: [(&str, &[&str]); 4] = [
-    (
-        "ValidPaths",
-        &["id", "path", "hash", "registrationTime", "deriver", "narSize", "sigs", "ca"],
-    ),
+    ("ValidPaths", &["id", "path", "hash", "registrationTime", "deriver", "narSize", "sigs", "ca"]),
     ("Refs", &["referrer", "reference"]),
     ("DerivationOutputs", &["drv", "id", "path"]),
     ("SchemaMigrations", &["migration"]),
