@@ -102,22 +102,42 @@ pub fn with_index(bytes: &[u8], change: impl FnOnce(&mut Index)) -> Vec<u8> {
     let mut index = open_bytes(bytes).unwrap().index;
     let end = index.frames.last().map_or(index.head_bytes, |frame| frame.at + frame.size);
     change(&mut index);
+    with_index_frame(&bytes[..end as usize], &index, &index.to_bytes().unwrap())
+}
+
+/// The snapshot with this JSON for an index, compressed and under right digests.
+pub fn with_index_json(bytes: &[u8], json: &[u8]) -> Vec<u8> {
+    let index = open_bytes(bytes).unwrap().index;
+    let end = index.frames.last().map_or(index.head_bytes, |frame| frame.at + frame.size);
+    let body = zstd::bulk::compress(json, 3).unwrap();
+    let digest = Digest::of(&body);
+    let parts = [&(body.len() as u32).to_le_bytes()[..], &body, digest.as_bytes(), &[0; 4]];
+    with_index_frame(&bytes[..end as usize], &index, &parts.concat())
+}
+
+/// Head and frames, then an index frame of this content, and a seek table for the frames of `index`.
+fn with_index_frame(before: &[u8], index: &Index, content: &[u8]) -> Vec<u8> {
     let mut sizes = vec![(index.head_bytes, 0)];
     sizes.extend(index.frames.iter().map(|frame| (frame.size, frame.raw)));
-    let index = skippable(0x184D_2A54, &index.to_bytes().unwrap());
-    sizes.push((index.len() as u64, 0));
+    let frame = skippable(0x184D_2A54, content);
+    sizes.push((frame.len() as u64, 0));
+    [before, &frame, &seek_table(&sizes)].concat()
+}
+
+/// The table that ends a file, of compressed and decompressed sizes.
+pub fn seek_table(sizes: &[(u64, u64)]) -> Vec<u8> {
     let mut table: Vec<u8> = Vec::new();
-    for (compressed, decompressed) in &sizes {
+    for (compressed, decompressed) in sizes {
         table.extend((*compressed as u32).to_le_bytes());
         table.extend((*decompressed as u32).to_le_bytes());
     }
     table.extend((sizes.len() as u32).to_le_bytes());
     table.extend([0, 0xB1, 0xEA, 0x92, 0x8F]);
-    [&bytes[..end as usize], &index, &skippable(0x184D_2A5E, &table)].concat()
+    skippable(0x184D_2A5E, &table)
 }
 
 /// A skippable frame of zstd.
-fn skippable(magic: u32, content: &[u8]) -> Vec<u8> {
+pub fn skippable(magic: u32, content: &[u8]) -> Vec<u8> {
     let length = content.len() as u32;
     [&magic.to_le_bytes()[..], &length.to_le_bytes(), content].concat()
 }
