@@ -178,3 +178,89 @@ fn times(attributes: Attributes) -> Timestamps {
     let time = Timespec { tv_sec, tv_nsec: nanos.into() };
     Timestamps { last_access: time, last_modification: time }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::member::Kind;
+    use std::collections::BTreeMap;
+    use std::os::fd::AsFd;
+    use std::path::{Path, PathBuf};
+
+    /// Mode, time and content of everything below `top` but what is in `target`.
+    fn outside(top: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
+        let mut found = BTreeMap::new();
+        let mut pending = vec![top.to_owned()];
+        while let Some(path) = pending.pop() {
+            if path.ends_with("target") {
+                continue;
+            }
+            let metadata = path.symlink_metadata().unwrap();
+            let content = if metadata.is_file() { std::fs::read(&path).unwrap() } else { vec![] };
+            if metadata.is_dir() {
+                pending.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+            }
+            let times = (metadata.mtime(), metadata.mtime_nsec());
+            found.insert(path, (metadata.mode(), times.0, times.1, content));
+        }
+        found
+    }
+
+    /// Everything that can be done to a name, with nobody looking at it first.
+    fn do_all(base: BorrowedFd<'_>, path: &[u8], attributes: Attributes) {
+        let name = Name::of(path);
+        let opened = open_parent(base, path);
+        // Even where another directory is taken for the one that it lies in.
+        for parent in [opened.as_ref().map_or(base, AsFd::as_fd), base] {
+            if let Ok(file) = create(parent, name, 0o666) {
+                let _ = finish_file(&file, attributes, &mut None);
+            }
+            let _ = make_directory(parent, name);
+            let _ = make_symlink(parent, name, b"../outside", attributes);
+            let _ = finish_directory(parent, name, attributes);
+            let _ = enter(parent, name).map(|found| create(found.as_fd(), Name::of(b"new"), 0o666));
+            let _ = link(base, Name::of(b"file"), parent, name);
+            let _ = link(parent, name, base, Name::of(b"got"));
+            let _ = reopen(parent, name, (0, 0));
+        }
+        let found = open_directory(base, path);
+        let _ = found.map(|found| create(found.as_fd(), Name::of(b"new"), 0o666));
+    }
+
+    #[test]
+    fn no_name_leads_out_though_nobody_looked_at_it() {
+        let place = tempfile::tempdir().unwrap();
+        let top = place.path();
+        std::fs::create_dir_all(top.join("target/it")).unwrap();
+        std::fs::create_dir(top.join("outside")).unwrap();
+        std::fs::write(top.join("outside/secret"), "secret").unwrap();
+        std::fs::write(top.join("target/file"), "x").unwrap();
+        for (name, target) in [
+            ("up", ".."),
+            ("out", "../outside"),
+            ("secret", "../outside/secret"),
+            ("loop", "loop"),
+            ("magic", "/proc/self/cwd"),
+            ("root", "/"),
+        ] {
+            std::os::unix::fs::symlink(target, top.join("target").join(name)).unwrap();
+        }
+        let before = outside(top);
+        let base = std::fs::File::open(top.join("target")).unwrap();
+        let attributes =
+            Attributes { mode: 0o777, ..Attributes::canonical(&Kind::Directory, true) };
+        let absolute = top.join("outside/new").into_os_string().into_encoded_bytes();
+        let text = "..|.||/|//|../|./|../new|../outside|../outside/new|../outside/secret|it/..|\
+             it/../..|it/../../new|it/../../outside/new|it/.|it/|up/new|up/outside/new|out/new|\
+             out/secret|out/..|secret|loop/new|magic/new|root/tmp/storecache-canary|new\0/../..|\0|\
+             target/../../new|up/..|it/../up";
+        for path in text.split('|').map(str::as_bytes).chain([&absolute[..]]) {
+            do_all(base.as_fd(), path, attributes);
+            assert_eq!(outside(top), before, "{:?}", String::from_utf8_lossy(path));
+        }
+        assert!(!Path::new("/tmp/storecache-canary").exists());
+        // And what is meant to work does.
+        do_all(base.as_fd(), b"it/good", attributes);
+        assert!(top.join("target/it/good").is_file());
+    }
+}

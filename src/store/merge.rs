@@ -81,11 +81,12 @@ impl Rows {
         let sql = format!("SELECT id, path, {} FROM ValidPaths NOT INDEXED", carried.join(", "));
         let mut items: Vec<(i64, Row)> = Vec::with_capacity(wanted.len());
         snapshot.each(&sql, |row| {
-            let name = snapshot.item_name(&row.get::<_, String>(1)?)?;
+            let path: String = row.get(1)?;
+            let name = snapshot.item_name(&path)?;
             if !wanted.contains(&name) {
                 return Ok(());
             }
-            let mut values = BTreeMap::new();
+            let mut values = BTreeMap::from([("path".to_owned(), Value::Text(path))]);
             for (column, at) in carried.iter().zip(2..) {
                 let value: Value = row.get(at)?;
                 check(&name, column, &value, snapshot.store_dir)?;

@@ -93,7 +93,9 @@ impl Patient {
         let reason = told["reason"].as_str().unwrap().to_owned();
         assert!(failed.stderr.contains(&reason), "{what}: {failed}");
         assert!(failed.stderr.contains("nothing was restored"), "{what}: {failed}");
-        assert_eq!(failed.stderr.lines().count(), 1, "{what}: {failed}");
+        // A slow machine tells its progress.
+        let told = failed.stderr.lines().filter(|line| !line.starts_with("storecache: restore, "));
+        assert_eq!(told.count(), 1, "{what}: {failed}");
         self.assert_untouched(what);
         reason
     }
