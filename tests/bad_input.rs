@@ -428,6 +428,38 @@ fn a_file_in_several_frames_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn parts_of_a_file_that_overlap_and_leave_a_hole_do_not_make_it_whole() {
+    let whole = file(b"it/long", &[7; 4096]);
+    let first = [directory(b"it"), whole[..512 + 1024].to_vec()].concat();
+    // 1024 bytes each: as many as there should be, and the last one where the file ends.
+    let part =
+        |offset| Frame { continues: continuation("it/long", offset, 4096), ..frame(&[7; 1024]) };
+    for (offsets, right) in [([1024, 2048, 3072], true), ([1024, 1024, 3072], false)] {
+        let frames = [frame(&first)].into_iter().chain(offsets.map(part)).collect();
+        let (_yard, unpacked) = try_unpack(parts(frames, vec![item("it", (0, 3), 2)]));
+        assert_eq!(unpacked.is_ok(), right, "{offsets:?}");
+    }
+}
+
+#[test]
+fn frames_that_changed_places_or_are_missing_do_not_make_an_item() {
+    let frames = || {
+        let one = [directory(b"it"), file(b"it/a", b"a")].concat();
+        let other = [directory(b"other"), file(b"other/b", b"b")].concat();
+        vec![frame(&one), frame(&other)]
+    };
+    let items = || vec![item("it", (0, 0), 2), item("other", (1, 1), 2)];
+    let swapped = frames().into_iter().rev().collect();
+    let (yard, refused) = try_unpack(parts(swapped, items()));
+    assert!(format!("{:#}", refused.unwrap_err()).contains("against the index"));
+    yard.assert_untouched_outside();
+    let index = open_bytes(&parts(frames(), items()).build()).unwrap().index;
+    let yard = Yard::new();
+    let refused = yard.unpack(&index, &frames()[..1], None, 1).unwrap_err();
+    assert!(format!("{refused:#}").contains("other has 0 of 2 members"), "{refused:#}");
+}
+
+#[test]
 fn a_long_file_is_not_written_through_a_link() {
     let first = [directory(b"it"), symlink(b"it/long", b"../../bystander")].concat();
     let second = Frame { continues: continuation("it/long", 512, 1024), ..frame(&[7; 512]) };
@@ -996,6 +1028,38 @@ fn a_root_that_is_not_there_is_named_and_not_made() {
             assert!(!Path::new(&root).exists(), "{failed}");
         }
     }
+}
+
+#[test]
+fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
+    let place = Place::new();
+    fs::create_dir_all(place.host("/srv/a")).unwrap();
+    let script = "cd \"$0\"; i=0; while [ $i -lt 600 ]; do mkdir d; cd d; i=$((i+1)); done";
+    let mut shell = std::process::Command::new("sh");
+    assert!(shell.arg("-c").arg(script).arg(place.host("/srv/a")).status().unwrap().success());
+    let failed = place.attempt("save", &["/srv/a"], &["--json"]);
+    assert_eq!(failed.code(), 1, "{failed}");
+    assert!(failed.stdout.contains("directories that deep"), "{failed}");
+
+    let place = Place::new();
+    place.write("/srv/a/file", "x\n");
+    place.save(&["/srv/a"]);
+    place.remove("/srv/a");
+    // As deep as may be, and of one member too few.
+    let mut tar = directory(b"srv/a");
+    let mut name = "srv/a".to_owned();
+    while name.len() + 2 <= 98 {
+        name.push_str("/d");
+        tar.extend(directory(name.as_bytes()));
+    }
+    let deepest = [name.as_bytes(), &b"/d".repeat(460)].concat();
+    tar.extend(forge::long_named_file(&deepest));
+    let entry = item("srv/a", (0, 0), 2000);
+    fs::write(place.snapshot(), parts(vec![frame(&tar)], vec![entry]).build()).unwrap();
+    let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
+    assert_eq!(failed.code(), 1, "{failed}");
+    assert!(failed.stdout.contains("no member itself"), "{failed}");
+    assert_eq!(place.leftovers(), [""; 0]);
 }
 
 #[test]

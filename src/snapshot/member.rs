@@ -15,6 +15,9 @@ pub const BLOCK: usize = 512;
 pub const END_OF_ARCHIVE: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 /// `PATH_MAX` of Linux; longer names and targets are refused.
 const PATH_LIMIT: usize = 4096;
+/// Components of a path at most. Whoever walks or removes a tree has a directory open for each, and a process
+/// may have 1,024 of them; what is deeper could be unpacked and never removed again.
+const DEPTH_LIMIT: usize = 512;
 /// What an extension holds at most: a path and the zero behind it.
 const EXTENSION_LIMIT: u64 = PATH_LIMIT as u64 + 1;
 
@@ -249,6 +252,9 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
     if path.contains(&0) {
         return Err(refused("has a zero byte"));
     }
+    if is_too_deep(path) {
+        return Err(refused("is too deep"));
+    }
     path.split(|&b| b == b'/')
         .map(|part| match part {
             b"" => Err(refused("has an empty component")),
@@ -256,6 +262,11 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
             part => Ok(part),
         })
         .collect()
+}
+
+/// Whether a path has more components than any reader takes.
+pub fn is_too_deep(path: &[u8]) -> bool {
+    path.iter().filter(|&&b| b == b'/').count() >= DEPTH_LIMIT
 }
 
 /// An archive path and the directories above it, from the top.

@@ -69,7 +69,8 @@ fn a_real_store_is_as_it_was_after_each_of_them() {
             moved.into_iter().chain(&mut item.shared).for_each(|frame| *frame += 1);
         }
         let hostile = &mut parts.items[0];
-        (hostile.frames, hostile.shared, hostile.files) = ((first, first), Vec::new(), 1000);
+        (hostile.frames, hostile.shared) = ((first, first), Vec::new());
+        (hostile.files, hostile.disk) = (1000, 1 << 20);
         let reason = patient.refuses(name, &parts.build());
         let Refused(words) = archive.fate else { panic!("{name}") };
         assert!(reason.to_lowercase().contains(&words.to_lowercase()), "{name}: {reason}");

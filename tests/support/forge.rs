@@ -194,6 +194,17 @@ pub fn hard_link(path: &[u8], target: &[u8]) -> Vec<u8> {
     member(path, b'1', target, b"")
 }
 
+/// An empty file with a name of over 100 bytes, as the format has it.
+pub fn long_named_file(path: &[u8]) -> Vec<u8> {
+    let mut bytes = member(b"././@LongLink", b'L', b"", &[path, b"\0"].concat());
+    let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_cksum();
+    bytes[..512].copy_from_slice(header.as_bytes());
+    [bytes, member(&path[..100], b'0', b"", b"")].concat()
+}
+
 /// An entry of the index.
 pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
     ItemEntry {
