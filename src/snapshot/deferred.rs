@@ -16,10 +16,12 @@ use std::thread;
 /// Hard links, and files in several frames. By archive path.
 #[derive(Default)]
 pub struct Deferred {
-    /// Path and target.
-    links: Vec<(Box<[u8]>, Box<[u8]>)>,
+    links: Vec<Link>,
     long_files: HashMap<Vec<u8>, LongFile>,
 }
+
+/// Archive paths of a hard link and of its target.
+type Link = (Box<[u8]>, Box<[u8]>);
 
 /// A file in several frames: it is whole when its header was seen and every byte written once.
 #[derive(Default)]

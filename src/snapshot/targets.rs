@@ -38,6 +38,9 @@ pub struct Wanted {
 /// there: a file system that takes two names for one would lead us into another one.
 type Directories = HashMap<Box<[u8]>, Option<Attributes>>;
 
+/// Path of a directory below the target directory, and what it gets.
+pub type Directory = (Box<[u8]>, Attributes);
+
 impl Wanted {
     /// Path below the target directory of what is `below` the item.
     pub fn path(&self, below: &[u8]) -> Vec<u8> {
@@ -139,7 +142,7 @@ impl Wanted {
     ///
     /// # Errors
     /// When one was made and is no member: it would stay as nobody has described it.
-    pub fn take_directories(&self) -> Result<Vec<(Box<[u8]>, Attributes)>, SnapshotError> {
+    pub fn take_directories(&self) -> Result<Vec<Directory>, SnapshotError> {
         let taken = std::mem::take(&mut *self.directories());
         let described = taken.into_iter().map(|(path, attributes)| match attributes {
             Some(attributes) => Ok((path, attributes)),
