@@ -4,7 +4,7 @@
 //! Ids differ between databases; items are joined by path.
 
 use super::database::{BUSY, columns, open_read_write};
-use super::row::{CARRIED, check, check_output};
+use super::row::{NOT_CARRIED, check, check_output};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
@@ -73,24 +73,24 @@ impl Rows {
             }
         };
         let theirs = columns(&snapshot.connection, "ValidPaths")?;
-        let shared = |column: &&str| theirs.contains(*column) && live.contains(*column);
-        let carried: Vec<&str> = CARRIED.into_iter().filter(shared).collect();
+        let shared = theirs.intersection(&live).filter(|c| !NOT_CARRIED.contains(&c.as_str()));
+        let carried: Vec<&String> = shared.collect();
         let mut references = snapshot.references()?;
         let mut outputs = outputs(snapshot)?;
 
-        let sql = format!("SELECT id, path, {} FROM ValidPaths NOT INDEXED", carried.join(", "));
+        let names: Vec<String> = carried.iter().map(|column| quoted(column)).collect();
+        let sql = format!("SELECT id, path, {} FROM ValidPaths NOT INDEXED", names.join(", "));
         let mut items: Vec<(i64, Row)> = Vec::with_capacity(wanted.len());
         snapshot.each(&sql, |row| {
-            let path: String = row.get(1)?;
-            let name = snapshot.item_name(&path)?;
+            let name = snapshot.item_name(&row.get::<_, String>(1)?)?;
             if !wanted.contains(&name) {
                 return Ok(());
             }
-            let mut values = BTreeMap::from([("path".to_owned(), Value::Text(path))]);
+            let mut values = BTreeMap::new();
             for (column, at) in carried.iter().zip(2..) {
                 let value: Value = row.get(at)?;
                 check(&name, column, &value, snapshot.store_dir)?;
-                values.insert((*column).to_owned(), value);
+                values.insert((*column).clone(), value);
             }
             let references = references.remove(&name).unwrap_or_default();
             let outputs = outputs.remove(&name).unwrap_or_default();

@@ -7,29 +7,35 @@ use super::ItemName;
 use anyhow::{Result, bail};
 use rusqlite::types::Value;
 
-/// The columns of `ValidPaths` that are carried over, where both sides have them, beside the path. The rest
-/// stays: ids are of one database, and `ultimate` would claim that the item was built here.
-pub const CARRIED: [&str; 6] = ["hash", "registrationTime", "deriver", "narSize", "sigs", "ca"];
+/// Columns of `ValidPaths` that are never carried over, though both sides have them: ids are of one
+/// database, and `ultimate` would claim that the item was built here.
+pub const NOT_CARRIED: [&str; 2] = ["id", "ultimate"];
+
+/// Columns whose values we know.
+const KNOWN: [&str; 7] = ["path", "hash", "registrationTime", "deriver", "narSize", "sigs", "ca"];
 
 /// What old versions wrote when they did not know the derivation of an item.
 const UNKNOWN_DERIVER: &str = "unknown-deriver";
 /// A list of signatures, or an address, is not longer.
 const TEXT_LIMIT: usize = 64 << 10;
 
-/// Checks the value of a carried column.
+/// Checks the value of a carried column. Of one that we do not know, only that it is a plain value.
 ///
 /// # Errors
 /// When no package manager writes that there.
 pub fn check(item: &ItemName, column: &str, value: &Value, store_dir: &str) -> Result<()> {
     let fits = match (column, value) {
+        ("path", Value::Text(path)) => ItemName::from_path(path, store_dir).as_ref() == Some(item),
         ("hash", Value::Text(hash)) => is_hash(hash),
         ("registrationTime", Value::Integer(time)) => *time >= 0,
         ("narSize", Value::Integer(size)) => *size >= 0,
         ("deriver", Value::Text(path)) => is_deriver(path, store_dir),
         ("sigs" | "ca", Value::Text(text)) => is_plain(text),
-        ("hash" | "registrationTime", Value::Null) => false,
-        (_, Value::Null) => true,
-        _ => false,
+        ("deriver" | "narSize" | "sigs" | "ca", Value::Null) => true,
+        (known, _) if KNOWN.contains(&known) => false,
+        (_, Value::Text(text)) => is_plain(text),
+        (_, Value::Integer(_) | Value::Null) => true,
+        (_, Value::Real(_) | Value::Blob(_)) => false,
     };
     if !fits {
         bail!("{item} has what no store has in the column {column} of the database");
@@ -88,6 +94,7 @@ mod tests {
             ("deriver", String::new()),
             ("sigs", "cache.nixos.org-1:abc+/= other:def".into()),
             ("ca", "fixed:r:sha256:1b".into()),
+            ("another", "any text".into()),
         ] {
             assert!(fits(column, Value::Text(text)), "{column}");
         }
@@ -111,7 +118,10 @@ mod tests {
             ("deriver", Value::Integer(3)),
             ("sigs", Value::Text("a\nb".into())),
             ("ca", Value::Text("x".repeat(70 << 10))),
-            ("another", Value::Text("x".into())),
+            ("another", Value::Text("\u{1b}[2J".into())),
+            ("another", Value::Blob(vec![0])),
+            ("path", Value::Text(format!("/nix/store/{}-y", "0".repeat(32)))),
+            ("narSize", Value::Text("5".into())),
         ] {
             assert!(!fits(column, value.clone()), "{column} {value:?}");
         }
