@@ -3,7 +3,8 @@
 //!
 //! What is in a database runs when SQLite has to evaluate it: views, triggers, generated columns, CHECK
 //! constraints, indexes on expressions, virtual tables. None of that is asked for here: a few plain tables
-//! are read from one end to the other, past all indexes, and joined by us. Whatever has to be looked at
+//! are read from one end to the other, past all indexes, and joined by us; constraints are not even parsed
+//! where nothing can be written. Whatever has to be looked at
 //! before that is known runs under limits, and is counted.
 
 use anyhow::{Context, Result, bail};
@@ -106,7 +107,7 @@ fn locked_down(path: &Path) -> Result<Connection> {
     connection.progress_handler(LOOK as i32, Some(look))?;
     // The limit of the heap is one for all connections, and never becomes larger by this.
     connection.execute_batch(&format!(
-        "PRAGMA hard_heap_limit = {HEAP_LIMIT}; PRAGMA ignore_check_constraints = ON; \
+        "PRAGMA hard_heap_limit = {HEAP_LIMIT}; \
          PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;"
     ))?;
     Ok(connection)
