@@ -35,6 +35,7 @@ mod invocation;
 pub mod job;
 mod judge;
 pub mod memory;
+pub mod patient;
 pub mod place;
 pub mod poll;
 pub mod procfs;
@@ -46,6 +47,7 @@ pub mod tls_front;
 mod tree;
 pub mod workflows;
 mod world;
+pub mod yard;
 
 pub use cache::{Fixture, Role};
 pub use flavour::Flavour;
