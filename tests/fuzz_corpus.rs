@@ -6,6 +6,7 @@ mod support;
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -73,4 +74,39 @@ fn what_is_stored_is_small() {
     });
     let bytes: usize = all.map(|(_, input)| input.len()).sum();
     assert!(bytes < 200_000, "{bytes} bytes");
+}
+
+/// The fuzzers have a lock file of their own, and a list of what the rooms that they reach are built from.
+#[test]
+fn fuzzers_are_built_from_what_the_product_is_built_from() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(top.join(path)).unwrap();
+    let dependencies = |manifest: &str| -> BTreeSet<String> {
+        let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+        let lines = lines.take_while(|line| !line.starts_with('['));
+        lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    };
+    let ours = dependencies(&read("Cargo.toml"));
+    let rooms = dependencies(&read("fuzz/rooms/Cargo.toml"));
+    let differ: Vec<_> = rooms.difference(&ours).collect();
+    assert_eq!(differ, [""; 0], "take these over from Cargo.toml");
+
+    let versions = |lock: &str| -> BTreeMap<String, BTreeSet<String>> {
+        let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for package in lock.split("[[package]]").skip(1) {
+            let value = |key: &str| {
+                let line = package.lines().find_map(|line| line.strip_prefix(key));
+                line.unwrap_or_else(|| panic!("no {key} in {package}")).to_owned()
+            };
+            versions.entry(value("name = ")).or_default().insert(value("version = "));
+        }
+        versions
+    };
+    let ours = versions(&read("Cargo.lock"));
+    for (name, theirs) in versions(&read("fuzz/Cargo.lock")) {
+        let Some(ours) = ours.get(&name) else { continue };
+        let again =
+            format!("cargo update --manifest-path fuzz/Cargo.toml {name} --precise VERSION");
+        assert!(theirs.is_subset(ours), "{name}: {theirs:?} and not {ours:?}: {again}");
+    }
 }

@@ -36,7 +36,6 @@ impl Yard {
         target
     }
 
-
     #[track_caller]
     pub fn assert_untouched(&self) {
         assert_eq!(picture(self.directory.path()), self.before, "what lies outside has changed");
