@@ -1,5 +1,7 @@
 #![no_main]
 
+#[path = "../mutators/json.rs"]
+mod json;
 #[path = "../mutators/random.rs"]
 mod random;
 #[path = "../mutators/tar.rs"]

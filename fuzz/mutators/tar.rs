@@ -1,5 +1,6 @@
 //! Changes to frames of tar members that keep them an archive: whole blocks, and fields of headers.
 
+use crate::json;
 use crate::random::Random;
 use libfuzzer_sys::fuzzer_mutate;
 use storecache_fuzz::frames::BLOCK;
@@ -32,8 +33,14 @@ pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize
     };
     match random.below(8) {
         0 => fuzzer_mutate(data, size, max_size),
+        1 => match json::mutate(&data[1..tar_at - 1], &mut random) {
+            Some(text) if text.len() + 2 + size - tar_at <= max_size => {
+                splice(data, size, 1..tar_at - 1, &text)
+            }
+            _ => fuzzer_mutate(data, size, max_size),
+        },
         // Flags and index alone, in the room that they have.
-        1 => {
+        2 => {
             let mut front = data[..tar_at].to_vec();
             front.resize(tar_at + max_size - size, 0);
             let room = front.len();
@@ -63,7 +70,7 @@ fn change(blocks: &mut Vec<[u8; BLOCK]>, random: &mut Random) {
     let name = |block: &[u8; BLOCK]| -> Vec<u8> {
         block[..100].iter().copied().take_while(|&byte| byte != 0).collect()
     };
-    match random.below(12) {
+    match random.below(14) {
         0 => drop(blocks.remove(any)),
         1 => blocks.insert(any, blocks[other]),
         2 => blocks.swap(header, other),
@@ -91,7 +98,21 @@ fn change(blocks: &mut Vec<[u8; BLOCK]>, random: &mut Random) {
             let size = random.below(4) * BLOCK;
             write(&mut blocks[header][124..136], format!("{size:011o}").as_bytes());
         }
-        10 => drop(fuzzer_mutate(&mut blocks[any], BLOCK, BLOCK)),
+        // A way out, and a member that takes it.
+        10 | 11 => {
+            blocks[header][124..136].copy_from_slice(b"00000000000\0");
+            blocks[header][156] = b'2';
+            let target = random.one_of(&WAYS_OUT);
+            write(&mut blocks[header][157..257], target);
+            let link = name(&blocks[header]);
+            let link = link.strip_suffix(b"/").unwrap_or(&link).to_vec();
+            write(&mut blocks[header][..100], &link);
+            let path = [&link[..], b"/x"].concat();
+            if let Some(&next) = headers.iter().find(|&&next| next > header) {
+                write(&mut blocks[next][..100], &path);
+            }
+        }
+        12 => drop(fuzzer_mutate(&mut blocks[any], BLOCK, BLOCK)),
         _ => {
             let (at, length) = FIELDS[random.below(FIELDS.len())];
             fuzzer_mutate(&mut blocks[header][at..at + length], length, length);

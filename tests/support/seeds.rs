@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use storecache::snapshot::{
-    Base, BaseItem, Continuation, DatabaseEntry, Digest, FrameEntry, Index,
+    Base, BaseItem, Continuation, DatabaseEntry, Digest, FrameEntry, Index, ItemEntry, ProfileFacts,
 };
 
 use super::cache::{Fixture, Role};
@@ -36,6 +36,7 @@ pub fn write(seeds: &Path) {
         store("index", &format!("{name}-json"), &[b"j", &json(&snapshot)[..]].concat());
         store("index", &format!("{name}-body"), &[b"b", &body(&snapshot)[..]].concat());
     }
+    store("head", "full", &full_head(&golden::read("format-1-nix")));
     store("index", "delta", &delta(&golden::read("format-1-nix")));
     store("frames", "forged", &forged(0));
     store("frames", "forged-plain", &forged(1 | 2 | 8));
@@ -59,6 +60,16 @@ pub fn write(seeds: &Path) {
 
 fn head(snapshot: &[u8]) -> Vec<u8> {
     open_bytes(snapshot).unwrap().head.to_bytes().unwrap()
+}
+
+/// A head with everything that most have not.
+fn full_head(snapshot: &[u8]) -> Vec<u8> {
+    let mut head = open_bytes(snapshot).unwrap().head;
+    head.cold_seconds = Some(12.5);
+    head.watched_since = Some(head.created.clone());
+    let profile = |name: &str| ProfileFacts { name: name.into(), item: "a-profile".into() };
+    head.profiles = vec![profile("per-user/runner/profile"), profile("default")];
+    head.to_bytes().unwrap()
 }
 
 fn json(snapshot: &[u8]) -> Vec<u8> {
@@ -103,8 +114,7 @@ fn excerpt(snapshot: &[u8]) -> Vec<u8> {
             tar.extend(raw(&index, first as usize));
             let number = frames.len() as u32;
             frames.push(FrameEntry { sha256: index.head, ..frame.clone() });
-            items
-                .push(storecache::snapshot::ItemEntry { frames: (number, number), ..item.clone() });
+            items.push(ItemEntry { frames: (number, number), ..item.clone() });
         }
     }
     assert_eq!(items.len(), ITEMS);
@@ -168,8 +178,8 @@ fn forged(flags: u8) -> Vec<u8> {
         }),
         items_under: "nix/store".into(),
         items: vec![
-            storecache::snapshot::ItemEntry { shared: vec![1], ..item(&one, (2, 3), 6) },
-            storecache::snapshot::ItemEntry { shared: vec![1], ..item(&two, (4, 4), 3) },
+            ItemEntry { shared: vec![1], ..item(&one, (2, 3), 6) },
+            ItemEntry { shared: vec![1], ..item(&two, (4, 4), 3) },
         ],
         base: None,
     };
