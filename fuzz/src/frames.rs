@@ -22,9 +22,8 @@ use storecache::snapshot::{
     Digest, Index, SnapshotError, Target, Unpacked, Unpacker, Verifier, write_database,
 };
 
-/// Size of a block of a tar archive, and where a header has its check sum and its magic.
+/// Size of a block of a tar archive, and where a header has its magic.
 pub const BLOCK: usize = 512;
-const CHECK_SUM: std::ops::Range<usize> = 148..156;
 const MAGIC: std::ops::Range<usize> = 257..262;
 /// More of either only makes a run slower.
 const FRAMES: usize = 32;
@@ -55,9 +54,10 @@ pub fn run(input: &[u8]) -> bool {
 /// Makes every block right that looks like a header.
 fn mend_check_sums(tar: &mut [u8]) {
     for block in tar.chunks_exact_mut(BLOCK).filter(|block| block[MAGIC] == *b"ustar") {
-        block[CHECK_SUM].fill(b' ');
-        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
-        block[CHECK_SUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let mut header = tar::Header::new_old();
+        header.as_mut_bytes().copy_from_slice(block);
+        header.set_cksum();
+        block.copy_from_slice(header.as_bytes());
     }
 }
 
