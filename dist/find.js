@@ -134,7 +134,9 @@ async function attested(sha256, repository, token, env) {
 async function built(root, env, supervise) {
   const target = path.join(root, 'target');
   const args = ['build', '--release', '--locked', '--target-dir', target];
-  const { code } = await supervise('cargo', args, { cwd: root, env });
+  // What builds the dependencies runs their code: it gets no key to sign with.
+  const { 'INPUT_SIGN-KEY': _key, STORECACHE_SIGN_KEY: _other, ...rest } = env;
+  const { code } = await supervise('cargo', args, { cwd: root, env: rest });
   const program = path.join(target, 'release', 'storecache');
   if (code !== 0 || !isProgram(program)) throw new Error(`cargo could not build ${root}`);
   return program;

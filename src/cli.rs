@@ -1,23 +1,27 @@
 //! Every flag of every command, and how flags become options.
 
+mod doctor;
 mod inventory;
 mod key;
 mod lint;
 mod simulate;
 mod suggest;
+mod trust;
 
+pub use doctor::DoctorArgs;
 pub use inventory::{ListArgs, PruneArgs, UsageArgs};
 pub use key::{KeyPart, KeyVerbArgs};
 pub use lint::LintArgs;
 pub use simulate::SimulateArgs;
 pub use suggest::SuggestArgs;
+pub use trust::SIGN_KEYS;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, Baseline, CacheService, Delta, Doctor, GitHubService, JobStatus, KeyOptions,
-    Look, OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions, WorkflowMode,
+    BackendOptions, Baseline, CacheService, Delta, GitHubService, JobStatus, KeyOptions, Look,
+    OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions, WorkflowMode,
 };
 use crate::report;
 use crate::store::{ItemPattern, StoreKind};
@@ -26,6 +30,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use trust::{SignArgs, TrustArgs, TrustedKeysArgs};
 
 /// Snapshot a Nix or Guix store, or any root-owned directories, into a plain zstd tarball and restore
 /// it on the next run.
@@ -88,6 +93,10 @@ pub struct SaveArgs {
     profiles: bool,
     #[command(flatten)]
     policy: PolicyArgs,
+    #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// What the restore of this job has left with --state
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
@@ -156,6 +165,12 @@ pub struct RestoreArgs {
     /// database claim what is not there
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
     sync: Sync,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// What is checked before the run counts as done: that every row has its item on the disk and the daemon
+    /// calls it valid, or before that also that the content of each has the hash that its row says
+    #[arg(long, value_enum, default_value_t = Verify::Rows)]
+    verify: Verify,
     /// Bring your Guix profiles back too, as new generations
     #[arg(long)]
     profiles: bool,
@@ -180,6 +195,14 @@ enum Mode {
     Add,
     /// Swap it by rename
     Replace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Verify {
+    /// Rows against the disk
+    Rows,
+    /// Content against rows too
+    Content,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -224,15 +247,9 @@ pub struct LookArgs {
     /// The snapshot file; looked up by key when not given
     file: Option<PathBuf>,
     #[command(flatten)]
+    trusted: TrustedKeysArgs,
+    #[command(flatten)]
     common: CommonArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -438,6 +455,7 @@ impl SaveArgs {
             roots: self.roots,
             max_size: self.max_size,
             policy: self.policy.options()?,
+            signing: self.sign.signing(self.trust.options()?)?,
             delta: (!self.full).then_some(Delta { rebase_at: self.rebase_at }),
             keep: self.keep,
             summary: self.summary,
@@ -470,6 +488,10 @@ impl RestoreArgs {
             bail!("--require is for stores with items, not for --store plain");
         }
         self.require.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
+        let verify_content = self.verify == Verify::Content;
+        if verify_content && common.store.kind == Some(StoreKind::Plain) {
+            bail!("--verify content is for stores with a database, not for --store plain");
+        }
         check_profiles(self.profiles, common.store.kind)?;
         Ok(Restore {
             store: common.store,
@@ -480,6 +502,8 @@ impl RestoreArgs {
             memory: self.memory.on(common.threads).restoring()?,
             lookup_only: self.lookup_only,
             replace,
+            trust: self.trust.options()?,
+            verify_content,
             sync: self.sync.wanted(),
             require: self.require,
             profiles: self.profiles,
@@ -497,12 +521,6 @@ impl InspectArgs {
     }
 }
 
-impl DoctorArgs {
-    pub fn options(self) -> Result<Doctor> {
-        Ok(Doctor { store: self.store.options()?, output: self.output.options() })
-    }
-}
-
 impl LookArgs {
     pub fn options(self) -> Result<Look> {
         // A plain store is looked up by its key, not by its directories.
@@ -516,6 +534,7 @@ impl LookArgs {
             items: false,
             blame: false,
             html: None,
+            trust: self.trusted.trust()?,
             threads: common.threads,
         })
     }

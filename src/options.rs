@@ -3,10 +3,12 @@
 mod inventory;
 mod simulate;
 mod suggest;
+mod trust;
 
 pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
 pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
+pub use trust::{OriginTrust, Signing, Trust};
 
 use crate::backend::github::{Patience, Secret};
 use crate::budget::{Restoring, Saving};
@@ -165,6 +167,7 @@ pub struct Save {
     pub max_size: Option<u64>,
     /// Whether and when to leave to another snapshot what that holds already.
     pub delta: Option<Delta>,
+    pub signing: Signing,
     pub policy: SavePolicy,
     /// How many generations of the key stay; all when not given.
     pub keep: Option<NonZeroUsize>,
@@ -261,6 +264,9 @@ pub struct Restore {
     pub lookup_only: bool,
     /// Swap plain directories that differ.
     pub replace: bool,
+    pub trust: Trust,
+    /// Hash what is restored again before it becomes valid.
+    pub verify_content: bool,
     /// Have what is restored on the disk before it becomes valid.
     pub sync: bool,
     /// Items whose closures have to be complete.
@@ -298,6 +304,7 @@ pub struct DiffKeys {
 #[derive(Debug, Clone)]
 pub struct Doctor {
     pub store: StoreOptions,
+    pub backend: BackendOptions,
     pub output: OutputOptions,
 }
 
@@ -316,5 +323,6 @@ pub struct Look {
     pub blame: bool,
     /// File for a page that shows it.
     pub html: Option<PathBuf>,
+    pub trust: Trust,
     pub threads: usize,
 }

@@ -22,6 +22,9 @@ const TOOL: &str = "/opt/tool";
 const DATA: &str = "/var/lib/data";
 const SOON: Duration = Duration::from_secs(60);
 
+/// Made of the first key of RFC 8032, section 7.1.
+const SIGN_KEY: &str = "secret-of-signatures:nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==";
+
 fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
@@ -64,7 +67,18 @@ fn is_entry(line: &str) -> bool {
 #[test]
 fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
     // A person's flags, and what a step knows of itself.
-    let for_people = ["dry-run", "json", "quiet", "help", "state", "summary", "workflow-job"];
+    let for_people = [
+        "dry-run",
+        "json",
+        "quiet",
+        "help",
+        "state",
+        "summary",
+        "workflow-job",
+        "sign-key",
+        "repository",
+        "default-branch",
+    ];
     // A step decides whether a save is worth it, and the runner says how its job ended.
     let of_a_step = ["save", "job-status"];
     let cli = Cli::command();
@@ -108,7 +122,7 @@ fn a_secret_has_no_flag_and_is_read_from_the_variable_of_its_input() {
     let secrets: Vec<_> = INPUTS.iter().filter(|input| input.kind == Kind::Secret).collect();
     let variables: Vec<_> =
         secrets.iter().map(|input| format!("INPUT_{}", input.name.to_uppercase())).collect();
-    assert_eq!(variables, [storecache::cli::TOKENS[0]]);
+    assert_eq!(variables, [storecache::cli::TOKENS[0], storecache::cli::SIGN_KEYS[0]]);
     assert!(secrets.iter().all(|input| input.flag.is_none()));
 }
 
@@ -475,6 +489,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         let job = Job::inside(&world, "job")
             .env("GITHUB_TOKEN", "secret-of-github")
             .input("token", "secret-of-the-api")
+            .input("sign-key", SIGN_KEY)
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
         let restoring = job.start("main");
         poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {

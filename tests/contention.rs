@@ -280,8 +280,13 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
     let mut say = |request, payload: &[u8]| write_message(&mut said, &request, payload).unwrap();
     say(Request::Hello { protocol: PROTOCOL }, &[]);
     say(Request::Store(store), &[]);
-    let request =
-        RestoreRequest { store: head.store, memory: Unpacking::on(1), replace: false, sync: true };
+    let request = RestoreRequest {
+        store: head.store,
+        memory: Unpacking::on(1),
+        replace: false,
+        verify_content: false,
+        sync: true,
+    };
     say(Request::Restore(request), &index_bytes);
     for number in (database.0..=database.1).chain(wanted.iter().copied()) {
         let frame = &index.frames[number as usize];

@@ -523,6 +523,17 @@ fn where_mounting_is_not_allowed_a_read_only_store_is_refused_before_any_change(
 }
 
 #[test]
+fn a_store_on_a_file_system_that_is_read_only_as_a_whole_is_refused_before_any_change() {
+    let world = saved_and_wiped(Role::Mid);
+    world.sh("mount -t tmpfs -o ro tmpfs /nix/store");
+    let pid = world.daemon_pid();
+    let failed = world.storecache_as("runner", ["restore"].into_iter().chain(NIX)).run().fails();
+    assert!(failed.stderr.contains("/nix/store is mounted read-only"), "{failed}");
+    assert!(failed.stderr.contains("mount it writable"), "{failed}");
+    assert_eq!(world.daemon_pid(), pid);
+}
+
+#[test]
 fn a_panic_between_stop_and_start_starts_the_daemon() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("nix/var/nix")).unwrap();

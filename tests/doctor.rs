@@ -3,20 +3,66 @@
 mod support;
 
 use serde_json::Value;
-use support::runs::report;
-use support::{Fixture, Role, World};
+use std::time::Duration;
+use support::cache_service::{CacheService, TOKEN, read_only_token};
+use support::runs::{self, report};
+use support::{Fixture, Role, World, poll};
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// The rows by check, and the exit code.
+#[track_caller]
 fn examine(world: &World, user: &str) -> (i32, Value) {
+    examine_with(world, user, &["--backend", "dir:/cache"], &[])
+}
+
+#[track_caller]
+fn examine_with(world: &World, user: &str, more: &[&str], set: &[(&str, &str)]) -> (i32, Value) {
     let words = ["doctor", "--store", world.flavour().name(), "--json"];
-    let output = world.storecache_as(user, words).run();
-    (output.code(), report(&output))
+    let run = world.storecache_as(user, words.into_iter().chain(more.iter().copied()));
+    let run = set.iter().fold(run, |run, (name, value)| run.env(name, value));
+    let output = run.run();
+    let report = report(&output);
+    assert_fixes_are_commands(world, &report);
+    (output.code(), report)
+}
+
+/// Each can be given to a shell, and its program is there.
+#[track_caller]
+fn assert_fixes_are_commands(world: &World, report: &Value) {
+    for row in report["checks"].as_array().unwrap() {
+        let Some(fix) = row["fix"].as_str() else { continue };
+        let said = format!("{}: {fix}", row["check"]);
+        assert_eq!(world.run(["sh", "-n", "-c", fix]).code(), 0, "{said}");
+        let program = fix.split(' ').next().unwrap();
+        // Roots of the tests have no curl.
+        let there = world.run(["sh", "-c", &format!("command -v {program}")]).code() == 0;
+        assert!(there || program == "curl", "{said}");
+    }
 }
 
 #[track_caller]
 fn row<'a>(report: &'a Value, check: &str) -> &'a Value {
     let rows = report["checks"].as_array().unwrap();
     rows.iter().find(|row| row["check"] == check).unwrap_or_else(|| panic!("{check}: {report}"))
+}
+
+/// The names of all rows.
+fn checks(report: &Value) -> Vec<&str> {
+    let rows = report["checks"].as_array().unwrap().iter();
+    rows.map(|row| row["check"].as_str().unwrap()).collect()
+}
+
+/// That a row has this light and these words; gives back its command.
+#[track_caller]
+fn assert_row(report: &Value, check: &str, light: &str, words: &[&str]) -> String {
+    let row = row(report, check);
+    assert_eq!(row["light"], light, "{check}: {report}");
+    let found = row["found"].as_str().unwrap();
+    for word in words {
+        assert!(found.contains(word), "{check} without {word:?}: {found}");
+    }
+    row["fix"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Takes a socket and answers nobody.
@@ -37,11 +83,25 @@ fn a_store_as_installed_is_all_green() {
     let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
     let (code, report) = examine(&world, "runner");
     assert_eq!((code, &report["worst"]), (0, &Value::from("green")), "{report}");
-    assert!(row(&report, "mount")["found"].as_str().unwrap().contains("namespace of its own"));
-    assert!(row(&report, "daemon")["found"].as_str().unwrap().contains("guix-daemon.service"));
+    assert_row(&report, "sudo", "green", &["by sudo"]);
+    assert_row(&report, "mount", "green", &["namespace of its own"]);
+    assert_row(&report, "daemon", "green", &["guix-daemon.service"]);
+    assert_row(&report, "unit", "green", &["guix-daemon.service is active (running)"]);
+    assert_row(&report, "journal", "green", &["ten minutes"]);
+    assert_row(&report, "locks", "green", &["none is stale"]);
+    assert_row(&report, "space", "green", &["inodes free for /gnu/store"]);
+    assert_row(&report, "backend", "green", &["dir:/cache", "listed and written"]);
+    assert_row(&report, "clock", "green", &["20"]);
+    assert_row(&report, "runs", "green", &["none on record"]);
+
+    // The page has a line for each, and no other.
+    let page =
+        include_str!("../docs/doctor.md").lines().filter_map(|line| line.strip_prefix("| `"));
+    let page: Vec<&str> = page.filter_map(|line| Some(line.split_once('`')?.0)).collect();
+    assert_eq!(page, checks(&report));
 
     let told = world.storecache_as("runner", ["doctor", "--store", "guix"]).run().ok();
-    assert!(told.stdout.contains("green   socket    answers in "), "{told}");
+    assert!(told.stdout.contains("green   socket     answers in "), "{told}");
     let words = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "storecache"];
     let told = world.ok(words.into_iter().chain(["doctor", "--store", "guix"]));
     assert!(told.stdout.contains("a restore stops gnu-store.mount meanwhile"), "{told}");
@@ -111,10 +171,30 @@ fn without_root_there_are_fewer_rows_and_it_says_which() {
     world.start_daemon();
     let (code, report) = examine(&world, "nosudo");
     assert_eq!(code, 1);
-    assert_eq!(row(&report, "root")["light"], "red");
-    assert!(row(&report, "root")["found"].as_str().unwrap().contains("sudo refused"));
-    assert!(row(&report, "skipped")["found"].as_str().unwrap().contains("database"));
-    assert_eq!(row(&report, "socket")["light"], "green");
+    let fix = assert_row(&report, "sudo", "red", &["sudo refused"]);
+    let closed = ["database", "owners", "locks", "journal", "program"];
+    assert_row(&report, "skipped", "yellow", &closed);
+    let names: Vec<&str> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["check"].as_str().unwrap())
+        .collect();
+    for check in closed {
+        assert!(!names.contains(&check), "{names:?}");
+    }
+    for check in
+        ["schema", "space", "daemon", "unit", "socket", "mount", "backend", "clock", "runs"]
+    {
+        assert_row(&report, check, "green", &[]);
+    }
+
+    // The line that it says is enough for a save too, and for nothing else.
+    world.sh(&fix);
+    let (code, report) = examine(&world, "nosudo");
+    assert_eq!((code, &report["worst"]), (0, &Value::from("green")), "{report}");
+    let other = world.run_as("nosudo", ["sudo", "-n", "id"]);
+    assert_ne!(other.code(), 0, "{other}");
 }
 
 #[test]
@@ -129,4 +209,252 @@ fn a_daemon_that_runs_another_file_than_the_installed_one_is_named() {
     assert_eq!((code, &row(&report, "program")["light"]), (0, &Value::from("yellow")), "{report}");
     let found = row(&report, "program")["found"].as_str().unwrap();
     assert!(found.contains(&pid.to_string()) && found.contains(program), "{found}");
+}
+
+#[test]
+fn what_a_lock_keeps_from_us_is_told_apart() {
+    for role in [Role::Guix, Role::Old] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let (state, store) = (world.state(), world.store());
+        // Of builds, which delete theirs when they end.
+        world.sh(&format!("touch {store}/{}-stale.lock", "0".repeat(32)));
+        // As a restore that died leaves it.
+        world.sh(&format!("mkdir {store}/.storecache-77"));
+        let (_, report) = examine(&world, "runner");
+        let collect = assert_row(&report, "locks", "yellow", &["-stale.lock", "nobody holds"]);
+        world.sh(&format!("NIX_REMOTE= {collect}"));
+        world.sh(&format!("mkdir -p {store}/.storecache-77"));
+        let (_, report) = examine(&world, "runner");
+        let fix = assert_row(&report, "locks", "yellow", &[".storecache-77", "died"]);
+        world.sh(&fix);
+        let (_, report) = examine(&world, "runner");
+        assert_row(&report, "locks", "green", &[]);
+
+        // Another restore, stopped in the middle.
+        let hold = format!("flock {state} sh -c 'echo held; sleep 1000'");
+        let holder = world.command(["sh", "-c", &hold]).spawn();
+        let held = || if holder.stdout().contains("held") { Ok(()) } else { Err(holder.stderr()) };
+        poll::until("the lock to be held", SOON, held);
+        world.sh("pkill -STOP -x flock; pkill -STOP sleep");
+        let (code, report) = examine(&world, "runner");
+        let fix = assert_row(&report, "locks", "red", &[state, "flock", "which is stopped"]);
+        assert!(code == 1 && fix.starts_with("kill -CONT "), "{fix}");
+        world.sh("pkill -CONT -x flock; pkill -CONT sleep");
+        let (_, report) = examine(&world, "runner");
+        let fix = assert_row(&report, "locks", "yellow", &[state, "flock"]);
+        assert!(fix.starts_with("kill "), "{fix}");
+        world.sh("pkill sleep");
+    }
+}
+
+#[test]
+fn schema_and_disk_are_held_against_what_a_restore_needs() {
+    let world = World::with_fixture(Role::Old, Fixture::Small);
+    let schema = format!("{}/db/schema", world.state());
+    let known = world.sh(&format!("cat {schema}")).stdout;
+    world.sh(&format!("printf 99 >{schema}"));
+    let (code, report) = examine(&world, "runner");
+    assert_eq!(code, 1);
+    assert_row(&report, "schema", "red", &["99", "a newer storecache"]);
+    world.sh(&format!("printf 7 >{schema}"));
+    assert_row(&examine(&world, "runner").1, "schema", "red", &["7", "older"]);
+    world.sh(&format!("printf {} >{schema}", known.trim()));
+
+    world.sh("mv /nix/store /nix/aside; mkdir /nix/store");
+    world.sh("mount -t tmpfs -o size=64m,nr_inodes=100 tmpfs /nix/store");
+    let (_, report) = examine(&world, "runner");
+    let fix = assert_row(&report, "space", "yellow", &["MiB and 9", "/nix/store", "/nix/var/nix"]);
+    assert_eq!(fix, "nix-store --gc");
+    // A file system that is read-only as a whole, which no namespace makes writable.
+    world.sh("mount -o remount,ro /nix/store");
+    let (code, report) = examine(&world, "runner");
+    let fix = assert_row(&report, "mount", "red", &["mounted read-only"]);
+    assert_eq!(code, 1);
+    world.sh(&fix);
+    world.sh("mount -o remount,rw /nix/store");
+    assert_row(&examine(&world, "runner").1, "mount", "green", &["writable"]);
+}
+
+#[test]
+fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
+    let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
+    let unit = "guix-daemon.service";
+    // As the daemon would: in its unit, and in the format of the journal's own socket.
+    let say = |text: &str| {
+        world.ok(["systemd-cat", "--identifier=guix-daemon", "--priority=err", "echo", text]);
+        let tell = format!(
+            "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); \
+             s.connect('/run/systemd/journal/socket'); \
+             s.send(b'MESSAGE={text}\\nPRIORITY=3\\nOBJECT_SYSTEMD_UNIT={unit}\\nUNIT={unit}\\n')"
+        );
+        world.ok(["python3", "-c", &tell]);
+        let written = || {
+            let told = world.run(["journalctl", "--sync"]);
+            let told = format!("{told}{}", world.run(["journalctl", "--unit", unit]));
+            if told.contains(text) { Ok(()) } else { Err(told) }
+        };
+        poll::until("the journal to have it", SOON, written);
+    };
+    say("unexpected end-of-file");
+    assert_row(
+        &examine(&world, "runner").1,
+        "journal",
+        "green",
+        &["client that left", "unexpected end-of-file"],
+    );
+    say("unable to download http://127.0.0.1/x.narinfo");
+    let (code, report) = examine(&world, "runner");
+    let fix = assert_row(&report, "journal", "yellow", &["network once", "client that left"]);
+    assert!(code == 0 && fix.starts_with("journalctl "), "{fix}");
+    say("error: writing to file: No space left on device");
+    say("executing SQLite query: database or disk is full");
+    let (code, report) = examine(&world, "runner");
+    let fix = assert_row(
+        &report,
+        "journal",
+        "red",
+        &["full disk 2 times", "SQLite query", "network once"],
+    );
+    assert_eq!((code, fix.as_str()), (1, "guix gc"));
+
+    // What was said longer ago does not count.
+    world.sh("journalctl --rotate; journalctl --vacuum-time=1s; rm -rf /run/log/journal/*/*@*; \
+              systemctl restart systemd-journald");
+
+    // A daemon that can not start.
+    world.sh(&format!(
+        "mkdir -p /run/systemd/system/{unit}.d; \
+         printf '[Service]\nExecStart=\nExecStart=/bin/false\nRestart=no\n' >/run/systemd/system/{unit}.d/x.conf; \
+         systemctl daemon-reload; systemctl restart {unit} || true"
+    ));
+    let failed = || match world.run(["systemctl", "is-failed", unit]).stdout.trim() {
+        "failed" => Ok(()),
+        other => Err(other.to_owned()),
+    };
+    poll::until("the unit to have failed", SOON, failed);
+    let (code, report) = examine(&world, "runner");
+    assert_eq!(code, 1);
+    let fix = assert_row(&report, "unit", "red", &["is failed", "exit-code"]);
+    assert_row(&report, "journal", "red", &["end of the daemon"]);
+    assert_row(&report, "socket", "yellow", &["nobody listens"]);
+    world.sh(&format!("rm /run/systemd/system/{unit}.d/x.conf; systemctl daemon-reload"));
+    world.sh(&fix);
+    assert_row(&examine(&world, "runner").1, "unit", "green", &["active (running)"]);
+
+    // One that systemd had to start again, and one that somebody stopped.
+    world.sh(&format!(
+        "printf '[Service]\nRestart=always\nRestartSec=0\n' >/run/systemd/system/{unit}.d/x.conf; \
+         systemctl daemon-reload; kill -9 $(systemctl show --value -p MainPID {unit})"
+    ));
+    let back = || match world.daemon_answers() {
+        true => Ok(()),
+        false => Err("no answer".to_owned()),
+    };
+    poll::until("the daemon to be back", SOON, back);
+    let (_, report) = examine(&world, "runner");
+    assert_row(&report, "unit", "yellow", &["started again by itself 1 times"]);
+    world.sh(&format!("systemctl stop {unit}"));
+    let (_, report) = examine(&world, "runner");
+    let start = assert_row(&report, "unit", "yellow", &["is inactive"]);
+    assert_eq!(assert_row(&report, "socket", "yellow", &["nobody listens"]), start);
+    assert_eq!(assert_row(&report, "daemon", "yellow", &[]), start);
+    world.sh(&start);
+    let (_, report) = examine(&world, "runner");
+    assert_row(&report, "socket", "green", &["answers"]);
+}
+
+#[test]
+fn a_backend_is_tried_by_reading_and_writing() {
+    let world = World::build(Role::Old).fixture(Fixture::Small).network().start();
+    let directory = |path: &str, light: &str, words: &[&str]| {
+        let backend = format!("dir:{path}");
+        let (code, report) = examine_with(&world, "runner", &["--backend", &backend], &[]);
+        assert_row(&report, "backend", light, words);
+        assert_eq!(code, i32::from(light == "red"), "{report}");
+    };
+    directory("/cache", "green", &["listed and written"]);
+    directory("/home/runner/a/b", "green", &["is made by the first save"]);
+    world.sh("mkdir -m 555 /tmp/closed; mkdir -m 700 /tmp/hidden");
+    directory(
+        "/tmp/closed",
+        "yellow",
+        &["nothing can be saved", "/tmp/closed", "Permission denied"],
+    );
+    directory("/tmp/hidden", "red", &["list /tmp/hidden", "Permission denied"]);
+    assert_eq!(world.sh("ls -A /tmp/closed /cache").stdout.matches("storecache").count(), 0);
+
+    let service = CacheService::start();
+    let url = service.url();
+    let ask = |token: &str, light: &str, words: &[&str]| {
+        let set = [
+            ("ACTIONS_RESULTS_URL", url.as_str()),
+            ("ACTIONS_RUNTIME_TOKEN", token),
+            ("ACTIONS_CACHE_SERVICE_V2", "1"),
+        ];
+        let more = ["--backend", "github", "--network-timeout", "1"];
+        let (_, report) = examine_with(&world, "runner", &more, &set);
+        assert_row(&report, "backend", light, words);
+        assert!(!report.to_string().contains(TOKEN), "{report}");
+        report
+    };
+    let report = ask(TOKEN, "green", &["github, v2", "takes a reservation"]);
+    assert_row(&report, "clock", "green", &[]);
+    assert_eq!(service.keys(), [""; 0], "no entry comes of it");
+    ask(&read_only_token(), "yellow", &["answers a lookup", "nothing can be saved"]);
+
+    // Whoever has the wrong time is told by how much.
+    service.says_it_is(world.sh("date -u -d '-10 minutes' '+%a, %d %b %Y %T GMT'").stdout.trim());
+    let fix = assert_row(
+        &ask(TOKEN, "green", &[]),
+        "clock",
+        "yellow",
+        &[" s ahead of the cache service"],
+    );
+    assert!(fix.starts_with("date --set=@"), "{fix}");
+    service.says_it_is("Thu, 01 Jan 2099 00:00:00 GMT");
+    assert_row(&ask(TOKEN, "green", &[]), "clock", "red", &[" s behind the cache service"]);
+
+    drop(service);
+    ask(TOKEN, "red", &["github, v2", "Connection refused"]);
+
+    // A database from the future tells of a clock that went back.
+    world.sh("touch -d '+1 day' /nix/var/nix/db/db.sqlite");
+    assert_row(
+        &examine(&world, "runner").1,
+        "clock",
+        "yellow",
+        &["the database of the store is of"],
+    );
+}
+
+#[test]
+fn the_last_runs_are_on_record() {
+    let world = World::with_fixture(Role::Old, Fixture::Small);
+    world.start_daemon();
+    let saved = runs::save(&world);
+    runs::run(&world, "runner", "restore", &["--dry-run"]);
+    let (_, report) = examine(&world, "runner");
+    let entry = saved["entry"].as_str().unwrap();
+    assert_row(&report, "runs", "green", &["save wrote", entry]);
+    assert!(!row(&report, "runs")["found"].as_str().unwrap().contains("restore"), "{report}");
+
+    world.sh("printf x >>/cache/*.tar.zst");
+    world.wipe_store();
+    runs::attempt(&world, "runner", "restore", &[]);
+    let (code, report) = examine(&world, "runner");
+    let fix = assert_row(&report, "runs", "yellow", &["restore", "save wrote"]);
+    assert_eq!((code, fix.as_str()), (0, "storecache restore --dry-run"));
+    assert_row(&examine(&world, "root").1, "runs", "green", &["none on record"]);
+
+    // The record stays small, and nothing in it can stop a run or an examination.
+    let file = "/home/runner/.local/state/storecache/runs.jsonl";
+    for _ in 0..25 {
+        runs::attempt(&world, "runner", "restore", &["--daemon", "none"]);
+    }
+    assert_eq!(world.sh(&format!("wc -l <{file}")).stdout.trim(), "20");
+    world.sh(&format!("printf 'x\\n\\377' >{file}; chmod 0 {file}"));
+    assert_row(&examine(&world, "runner").1, "runs", "green", &["none on record"]);
+    world.sh("chmod 500 /home/runner/.local/state/storecache");
+    assert_eq!(runs::save(&world)["failed"], Value::Null);
 }

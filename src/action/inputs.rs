@@ -45,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 43] = [
+pub const INPUTS: [Input; 47] = [
     Input {
         name: "operation",
         flag: None,
@@ -261,6 +261,38 @@ pub const INPUTS: [Input; 43] = [
         default: "${{ github.token }}",
         used_for: For::Save,
         description: "For keep with the cache service: what deletes there, with permissions: actions: write; also asks for attestations",
+    },
+    Input {
+        name: "sign-key",
+        flag: None,
+        kind: Kind::Secret,
+        default: "",
+        used_for: For::Save,
+        description: "Secret key that snapshots are signed with, as nix-store --generate-binary-cache-key makes it; from a secret",
+    },
+    Input {
+        name: "trusted-keys",
+        flag: Some("--trusted-keys"),
+        kind: Kind::Text,
+        default: "",
+        used_for: For::Both,
+        description: "Public keys, with blanks between: what none of them has signed is a miss",
+    },
+    Input {
+        name: "trust",
+        flag: Some("--trust"),
+        kind: Kind::Choice(&["any", "same-repository", "default-branch-only"]),
+        default: "any",
+        used_for: For::Both,
+        description: "Where a snapshot has to say that it comes from; its own word unless it is signed",
+    },
+    Input {
+        name: "verify",
+        flag: Some("--verify"),
+        kind: Kind::Choice(&["rows", "content"]),
+        default: "rows",
+        used_for: For::Restore,
+        description: "What is checked: that rows and disk agree, or also that the content of each item has the hash of its row",
     },
     Input {
         name: "mode",

@@ -86,20 +86,32 @@ impl Job {
         struct Repository {
             default_branch: String,
         }
-        let file = File::open(self.file("GITHUB_EVENT_PATH")?).ok()?;
-        let event: Event =
-            serde_json::from_reader(BufReader::new(file.take(LONGEST_EVENT))).ok()?;
-        Some(event.repository.default_branch).filter(|name| !name.is_empty())
+        let read = |path| -> Option<Event> {
+            let file = File::open(path).ok()?;
+            serde_json::from_reader(BufReader::new(file.take(LONGEST_EVENT))).ok()
+        };
+        let event = self.file("GITHUB_EVENT_PATH").and_then(read);
+        let told = event.map(|event| event.repository.default_branch);
+        told.filter(|name| !name.is_empty()).or_else(|| self.scheduled_on())
+    }
+
+    /// What a schedule has started is on the default branch, and its event need not say more.
+    fn scheduled_on(&self) -> Option<String> {
+        self.variable("GITHUB_EVENT_NAME").filter(|name| *name == "schedule")?;
+        let reference = self.variable("GITHUB_REF")?.to_str()?;
+        Some(reference.strip_prefix("refs/heads/")?.to_owned())
     }
 
     /// Secrets that the runner has given to this step.
     pub fn secrets(&self) -> impl Iterator<Item = String> {
-        const NAMES: [&str; 5] = [
+        const NAMES: [&str; 7] = [
             "ACTIONS_RUNTIME_TOKEN",
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
             "INPUT_TOKEN",
             "GITHUB_TOKEN",
             "GH_TOKEN",
+            "INPUT_SIGN-KEY",
+            "STORECACHE_SIGN_KEY",
         ];
         NAMES.into_iter().filter_map(|name| Some(self.variable(name)?.to_str()?.to_owned()))
     }

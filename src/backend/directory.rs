@@ -2,7 +2,7 @@
 
 mod inventory;
 
-use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused, Written};
+use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Written};
 use crate::key::Rung;
 use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
@@ -78,6 +78,26 @@ impl Backend for Directory {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(e) => Err(Refused::Write(format!("{}: {e}", self.path.display()))),
         }
+    }
+
+    fn examine(&self) -> Result<Health> {
+        let there = self.path.ancestors().find(|path| path.is_dir());
+        let there =
+            there.with_context(|| format!("there is nothing above {}", self.path.display()))?;
+        let exists = there == self.path;
+        let found = if exists {
+            self.path.read_dir().with_context(|| format!("list {}", self.path.display()))?;
+            "can be listed and written"
+        } else {
+            "is made by the first save"
+        };
+        let written = tempfile::Builder::new()
+            .prefix(".storecache-")
+            .tempfile_in(there)
+            .and_then(|mut file| file.write_all(b"?"))
+            .with_context(|| format!("write to {}", there.display()));
+        let found = if written.is_ok() { found } else { "can be listed" }.into();
+        Ok(Health { found, unwritable: written.err(), ahead: None })
     }
 
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {

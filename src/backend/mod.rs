@@ -77,6 +77,12 @@ pub trait Backend {
     /// writer says under which name: where this one is taken by accident, a later generation.
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>>;
 
+    /// Reads and writes for a try. No entry comes of it.
+    ///
+    /// # Errors
+    /// When it can not be reached, or not be read.
+    fn examine(&self) -> Result<Health>;
+
     /// Deletes an entry that [`Backend::entries`] gave. One that is gone already is no error.
     fn delete(&self, entry: &Entry) -> Result<()> {
         bail!("{} does not delete entries; {} stays", self.describe(), entry.name)
@@ -92,6 +98,17 @@ pub enum Refused {
     Write(String),
     #[error("somebody else has saved {0}, or is about to")]
     Taken(String),
+}
+
+/// How a backend was found that could be reached.
+#[derive(Debug)]
+pub struct Health {
+    /// For people: what was tried.
+    pub found: String,
+    /// Why it can not be written.
+    pub unwritable: Option<anyhow::Error>,
+    /// Seconds by which this machine's clock is ahead of the server's.
+    pub ahead: Option<i64>,
 }
 
 /// There is no entry of this name, or not any more.

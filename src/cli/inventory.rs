@@ -165,18 +165,8 @@ impl InventoryArgs {
     }
 
     fn repository(&self) -> Result<InventoryOptions> {
-        let url = set("GITHUB_API_URL").unwrap_or_else(|| GITHUB.to_owned());
-        let named = match &self.repository {
-            Some(name) => Some((name.clone(), "--repository")),
-            None => set("GITHUB_REPOSITORY").map(|name| (name, "GITHUB_REPOSITORY")),
-        };
-        let repository = match named {
-            Some((name, _)) if repository_name(&name).is_some() => name,
-            Some((name, source)) => {
-                bail!("{source} is {name:?}, and no name of a repository, which is OWNER/NAME")
-            }
-            None => of_origin(&url).context("which repository? say --repository OWNER/NAME")?,
-        };
+        let url = api();
+        let repository = here(self.repository.as_deref())?;
         let token = token().context(
             "there is no token for GitHub's REST API; set GITHUB_TOKEN or GH_TOKEN to one with \
              `actions: read`, and `actions: write` to delete",
@@ -195,7 +185,29 @@ impl InventoryArgs {
     }
 }
 
-fn set(name: &str) -> Option<String> {
+fn api() -> String {
+    set("GITHUB_API_URL").unwrap_or_else(|| GITHUB.to_owned())
+}
+
+/// The repository that is meant: the given one, that of the job, or that of the work tree here.
+///
+/// # Errors
+/// When there is none, or what is to be its name is none.
+pub(super) fn here(given: Option<&str>) -> Result<String> {
+    let named = match given {
+        Some(name) => Some((name.to_owned(), "--repository")),
+        None => set("GITHUB_REPOSITORY").map(|name| (name, "GITHUB_REPOSITORY")),
+    };
+    match named {
+        Some((name, _)) if repository_name(&name).is_some() => Ok(name),
+        Some((name, source)) => {
+            bail!("{source} is {name:?}, and no name of a repository, which is OWNER/NAME")
+        }
+        None => of_origin(&api()).context("which repository? say --repository OWNER/NAME"),
+    }
+}
+
+pub(super) fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 

@@ -1,5 +1,6 @@
 //! Flags of `key` and of what is below it.
 
+use super::trust::TrustedKeysArgs;
 use super::{CommonArgs, KeyArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
 use crate::options::{DiffKeys, ShowKey};
 use anyhow::Result;
@@ -72,7 +73,8 @@ impl ShowKeyArgs {
 impl DiffArgs {
     pub fn options(self) -> Result<DiffKeys> {
         let Self { before, after, from_step, common } = self;
-        let look = LookArgs { file: None, common }.options()?;
+        let look =
+            LookArgs { file: None, trusted: TrustedKeysArgs::default(), common }.options()?;
         Ok(DiffKeys { before, after, look, from_step })
     }
 }

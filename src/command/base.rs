@@ -3,7 +3,7 @@
 use super::entry::{OpenEntry, same_store};
 use super::state::State;
 use crate::backend::{Backend, EntryName};
-use crate::options::Delta;
+use crate::options::{Delta, Trust};
 use crate::privileged::protocol::Growth;
 use crate::report::{BaseUse, Outcome};
 use crate::snapshot::{Base, BaseItem, Digest, Head, Index};
@@ -26,6 +26,7 @@ impl Foundation {
     pub fn find(
         backend: &dyn Backend,
         newest: Option<(EntryName, Result<OpenEntry>)>,
+        trust: &Trust,
         state: Option<&State>,
         outcome: &mut Outcome,
     ) -> Option<Self> {
@@ -42,7 +43,7 @@ impl Foundation {
                     let name = restore.entry.as_deref().unwrap_or_default();
                     EntryName::parse(name)
                         .context("the state names no entry")
-                        .and_then(|name| OpenEntry::open(backend, &name, &mut 0))
+                        .and_then(|name| OpenEntry::open(backend, &name, trust, &mut 0))
                         .with_context(|| format!("{name} cannot be used"))
                 }
             },

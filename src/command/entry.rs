@@ -1,7 +1,8 @@
 //! An entry that is open, with its base if it is a delta.
 
-use super::lookup;
+use super::{lookup, trust};
 use crate::backend::{Backend, EntryName, Gone, ReadAt};
+use crate::options::Trust;
 use crate::privileged::protocol::{FrameId, Which};
 use crate::snapshot::{
     FrameEntry, Head, Opened, SnapshotError, inherited, open_head, write_database,
@@ -20,6 +21,8 @@ pub struct OpenEntry {
     /// As the backend or the user calls it.
     pub name: String,
     pub opened: Opened,
+    /// Trusted keys that have signed it, where that was asked for.
+    pub signed_by: Vec<String>,
     reader: Box<dyn ReadAt>,
     /// That of a delta. It has none itself.
     pub base: Option<Box<OpenEntry>>,
@@ -29,16 +32,26 @@ impl OpenEntry {
     /// Opens an entry, and its base if it has one; counts what is read into `downloaded`.
     ///
     /// # Errors
-    /// [`BaseGone`] when it is a delta and its base is not there.
-    pub fn open(backend: &dyn Backend, name: &EntryName, downloaded: &mut u64) -> Result<Self> {
+    /// [`BaseGone`] when it is a delta and its base is not there; [`trust::Untrusted`] when it, or its base,
+    /// is not to be used.
+    pub fn open(
+        backend: &dyn Backend,
+        name: &EntryName,
+        trust: &Trust,
+        downloaded: &mut u64,
+    ) -> Result<Self> {
         let mut entry = Self::read(name.to_string(), backend.open(name)?, downloaded)?;
+        entry.signed_by = trust::check(trust, Some(&name.key), &entry.opened)?;
         let context = || format!("the snapshot {name} cannot be used");
         if let Some(base) = entry.base_name().with_context(context)? {
             let reader = match backend.open(&base) {
                 Err(e) if e.is::<Gone>() => return Err(BaseGone(base.to_string()).into()),
                 opened => opened.with_context(|| format!("open {base}, its base"))?,
             };
+            let key = base.key.as_str();
             let base = Self::read(base.to_string(), reader, downloaded)?;
+            let whose = || format!("its base {}", base.name);
+            trust::check(trust, Some(key), &base.opened).with_context(whose)?;
             entry.put_on(base).with_context(context)?;
         }
         Ok(entry)
@@ -48,7 +61,7 @@ impl OpenEntry {
     pub fn read(name: String, mut reader: Box<dyn ReadAt>, downloaded: &mut u64) -> Result<Self> {
         let opened = lookup::open(reader.as_mut(), downloaded)
             .with_context(|| format!("the snapshot {name} cannot be used"))?;
-        Ok(OpenEntry { name, opened, reader, base: None })
+        Ok(OpenEntry { name, opened, signed_by: Vec::new(), reader, base: None })
     }
 
     /// Name of the entry that this one is a delta on.

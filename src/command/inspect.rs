@@ -2,7 +2,7 @@
 
 use super::blame::Blame;
 use super::entry::OpenEntry;
-use super::{Ending, blame, lookup, or_json, page};
+use super::{Ending, blame, lookup, or_json, page, trust};
 use crate::backend::{Directory, Gone, ReadAt};
 use crate::budget::Traffic;
 use crate::options::Look;
@@ -32,6 +32,8 @@ fn run(options: &Look) -> Result<Ending> {
     }
     let Opened { head, index, length, index_bytes } = &entry.opened;
     let name = entry.name.clone();
+    let signatures = trust::shown(&entry.opened, &options.trust.keys)
+        .with_context(|| format!("{name} is damaged"))?;
     let raw: u64 = index.frames.iter().map(|f| f.raw).sum();
     let files: u64 = index.items.iter().map(|i| i.files).sum();
     if options.output.json {
@@ -47,6 +49,9 @@ fn run(options: &Look) -> Result<Ending> {
             "frames": index.frames.len(),
             "bytes": { "snapshot": length, "packed": raw, "unpacked": disk(&entry.opened) },
         });
+        if !signatures.is_empty() {
+            object["signatures"] = trust::as_json(&signatures);
+        }
         if let Some(base) = &index.base {
             let there = entry.base.is_some();
             let items = base.items.len();
@@ -73,6 +78,7 @@ fn run(options: &Look) -> Result<Ending> {
         ("directory", store.store_dir.clone()),
         ("key", head.key.clone()),
         ("created", head.created.clone()),
+        ("signed by", trust::in_words(&signatures)),
         ("items", format!("{} with {}", index.items.len(), report::plural(files, "file"))),
         ("size", format!("{} packed into {}", report::bytes(raw), report::bytes(*length))),
         ("frames", index.frames.len().to_string()),

@@ -24,6 +24,7 @@ mod pulls;
 mod require;
 mod restore;
 mod retention;
+mod runs;
 mod save;
 mod session;
 mod simulate;
@@ -31,6 +32,7 @@ mod state;
 mod stem;
 mod suggest;
 mod summary;
+mod trust;
 mod usage;
 mod verify;
 

@@ -2,10 +2,10 @@
 
 use super::entry::OpenEntry;
 use super::state::State;
-use super::{cancel, lookup};
+use super::{cancel, lookup, trust};
 use crate::backend::{Backend, EntryName};
 use crate::key::Ladder;
-use crate::options::{JobStatus, Policy, SavePolicy};
+use crate::options::{JobStatus, Policy, SavePolicy, Trust};
 use crate::privileged::protocol::{Growth, KnownItem};
 use crate::report::{self, Outcome};
 use anyhow::Result;
@@ -72,13 +72,14 @@ fn held(entry: &OpenEntry) -> Vec<KnownItem> {
 }
 
 /// The entry that another job with the same key has saved since `before` were all there was, if it has as
-/// many items as this save would have: then a second one would only take room. What cannot be found
-/// out is no reason to throw a snapshot away.
+/// many items as this save would have and is trusted: then a second one would only take room. What cannot be
+/// found out is no reason to throw a snapshot away.
 pub fn overtaken(
     policy: &SavePolicy,
     backend: &dyn Backend,
     exact: &Ladder,
     before: &[EntryName],
+    trust: &Trust,
     items: u64,
 ) -> Option<EntryName> {
     if policy.policy != Policy::Auto {
@@ -89,8 +90,9 @@ pub fn overtaken(
         return None;
     }
     let mut reader = backend.open(&name).ok()?;
-    let head = lookup::open(reader.as_mut(), &mut 0).ok()?.head;
-    (head.items >= items).then_some(name)
+    let opened = lookup::open(reader.as_mut(), &mut 0).ok()?;
+    trust::check(trust, Some(&name.key), &opened).ok()?;
+    (opened.head.items >= items).then_some(name)
 }
 
 /// Why the frozen store is not worth saving: `items` of it would be packed.

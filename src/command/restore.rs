@@ -8,9 +8,10 @@ use super::require;
 use super::session::{Session, failure, reported, tell_skipped};
 use super::state::{Begun, State};
 use super::summary;
+use super::trust::Untrusted;
 use crate::backend::{Backend, Refused};
 use crate::key::Ladder;
-use crate::options::Restore;
+use crate::options::{Restore, Trust};
 use crate::privileged::client::{RootFailure, RootHalf};
 use crate::privileged::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, Which,
@@ -105,12 +106,13 @@ fn restore_items(
     let Session { root, key, backend, progress } = session;
     progress.fold("restore: look for an entry");
     let looking = Instant::now();
-    let found = look(backend.as_ref(), &key.ladder, outcome);
+    let found = look(backend.as_ref(), &key.ladder, &options.trust, outcome);
     // The cache service may have turned out to speak another version than was thought.
     outcome.backend = backend.describe();
     outcome.seconds.lookup = looking.elapsed().as_secs_f64();
     let Some((mut entry, hit)) = found? else { return Ok(BTreeMap::new()) };
     let head = &entry.opened.head;
+    outcome.signed_by.clone_from(&entry.signed_by);
     outcome.bytes.snapshot = entry.size();
     outcome.base =
         head.base.clone().map(|base| BaseUse { entry: Some(base), ..BaseUse::default() });
@@ -191,8 +193,12 @@ fn restore_items(
     outcome.seconds.commit = restored.commit_seconds;
     outcome.seconds.downtime = restored.downtime_seconds;
     outcome.seconds.verify = restored.verify_seconds;
+    outcome.seconds.content = restored.content_seconds;
     let daemon = restored.commit_seconds.max(restored.downtime_seconds);
-    let other = outcome.seconds.download + restored.sync_seconds + daemon;
+    let other = outcome.seconds.download
+        + restored.content_seconds.unwrap_or_default()
+        + restored.sync_seconds
+        + daemon;
     outcome.seconds.unpack = (whole - other).max(0.0);
     profiles::restore(options, &entry.opened, outcome);
     let brought: HashSet<String> = restored.names.into_iter().collect();
@@ -203,14 +209,16 @@ fn restore_items(
     Ok(items.filter(|(name, _)| brought.contains(name)).collect())
 }
 
-/// The best entry that can be restored, open. A delta whose base is gone counts as absent. Without any,
-/// the reason is booked.
+/// The best entry that can be restored, open. A delta whose base is gone counts as absent, and so does what is
+/// not trusted. Without any, the reason is booked.
 fn look(
     backend: &dyn Backend,
     ladder: &Ladder,
+    trust: &Trust,
     outcome: &mut Outcome,
 ) -> Result<Option<(OpenEntry, Hit)>> {
     let mut passed = Vec::new();
+    let mut refused = None;
     loop {
         let (name, hit) = match find(backend, ladder, &passed) {
             Ok(Some(found)) => found,
@@ -218,7 +226,10 @@ fn look(
                 (outcome.matched_key, outcome.entry) = (None, None);
                 let nothing =
                     format!("no entry for the key or its prefixes in {}", outcome.backend);
-                outcome.reason = Some(nothing);
+                outcome.reason = Some(match refused {
+                    None => nothing,
+                    Some(why) => format!("{nothing} can be used: {why}"),
+                });
                 return Ok(None);
             }
             Err(e) if e.is::<Refused>() => {
@@ -229,10 +240,14 @@ fn look(
         };
         outcome.matched_key = Some(name.key.clone());
         outcome.entry = Some(name.to_string());
-        match OpenEntry::open(backend, &name, &mut outcome.bytes.downloaded) {
+        match OpenEntry::open(backend, &name, trust, &mut outcome.bytes.downloaded) {
             Ok(entry) => return Ok(Some((entry, hit))),
-            Err(e) if e.is::<BaseGone>() => {
-                outcome.passed_over.push((name.to_string(), e.to_string()));
+            Err(e) if e.is::<BaseGone>() || e.is::<Untrusted>() => {
+                let why = format!("{e:#}");
+                if e.is::<Untrusted>() {
+                    refused.get_or_insert(format!("{name}: {why}"));
+                }
+                outcome.passed_over.push((name.to_string(), why));
                 passed.push(name);
             }
             Err(e) => return Err(e),
@@ -248,6 +263,7 @@ fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result
         store: opened.head.store.clone(),
         memory: options.memory.unpacking,
         replace: options.replace,
+        verify_content: options.verify_content,
         sync: options.sync,
     };
     root.send(&Request::Restore(request), &opened.index_bytes)?;

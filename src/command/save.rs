@@ -6,15 +6,16 @@ use super::lookup::find;
 use super::policy::{self, Newest};
 use super::session::{Session, failure, reported, tell_skipped};
 use super::state::State;
+use super::trust::{self, Untrusted};
 use super::{Ending, profiles, retention, summary};
 use crate::action;
 use crate::backend::{Backend, EntryName, Refused, Written};
 use crate::key::Ladder;
-use crate::options::{Baseline, JobStatus, Policy, Save};
+use crate::options::{Baseline, JobStatus, Policy, Save, Signing, Trust};
 use crate::privileged::client::RootHalf;
 use crate::privileged::protocol::{Phase, Reply, Request, SaveRequest};
 use crate::report::{self, BaseUse, Growth, Outcome, Progress};
-use crate::snapshot::{DELTA, Digest, FULL, Frame, Head, SnapshotWriter, StoreFacts};
+use crate::snapshot::{DELTA, Digest, FULL, Frame, Head, Origin, SnapshotWriter, StoreFacts};
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use std::cell::OnceCell;
@@ -59,7 +60,12 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     // A job that ended early tells nothing about how long it takes.
     let whole = matches!(policy.job_status, None | Some(JobStatus::Success));
     outcome.seconds.cold = state.filter(|_| whole).and_then(State::cold_seconds);
-    if let Some(reason) = policy::before_all(policy) {
+    let origin = action::origin();
+    let Signing { keys, trust } = &options.signing;
+    let reason = policy::before_all(policy);
+    if let Some(reason) =
+        reason.or_else(|| trust::before_all(policy.policy, &options.signing, &origin))
+    {
         outcome.key = state.map(|state| state.restore.key.clone()).unwrap_or_default();
         outcome.reason = Some(reason);
         return Ok(());
@@ -78,13 +84,13 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let delta = options.delta.filter(|_| outcome.store != StoreKind::Plain.name());
     let needed = delta.is_some() || policy.policy == Policy::Auto;
     let mut seen = Vec::new();
-    let found = look(backend.as_ref(), &exact, needed, &mut seen, outcome)?;
+    let found = look(backend.as_ref(), &exact, needed, trust, &mut seen, outcome)?;
     // The cache service may have turned out to speak another version than was thought.
     outcome.backend = backend.describe();
     let newest = found.as_ref().map(|(name, opened)| (name, opened));
     let newest = Newest::read(policy, newest, state, outcome);
     let foundation = match (delta, options.delta) {
-        (Some(_), _) => Foundation::find(backend.as_ref(), found, state, outcome),
+        (Some(_), _) => Foundation::find(backend.as_ref(), found, trust, state, outcome),
         (None, None) => {
             let reason = Some("that was asked for with --full".into());
             outcome.base = Some(BaseUse { reason, ..BaseUse::default() });
@@ -133,7 +139,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let ingredients = state.map_or_else(|| key.digests(), |state| state.ingredients.clone());
     let cold_seconds = outcome.seconds.cold;
     let watched_since = used.and_then(|_| watched_since(options, state?));
-    let facts = head(&key.text, ingredients, facts, items, nar_bytes);
+    let facts = head(&key.text, ingredients, facts, origin, items, nar_bytes);
     let mut head = Head { profiles, cold_seconds, watched_since, ..facts };
     let foundation = foundation
         .zip(delta)
@@ -152,6 +158,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let entry = EntryName::new(&key.text);
     if options.dry_run {
         let out = std::io::sink();
+        let out = SnapshotWriter::new(out, &head)?.signed_with(keys);
         pack(&mut root, out, &head, foundation.as_ref(), &mut progress, outcome)?;
         return Ok(());
     }
@@ -159,8 +166,9 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         Ok(writer) => writer,
         Err(e) => return not_saved(e.downcast::<Refused>()?, policy.policy, outcome),
     };
-    let writer = pack(&mut root, writer, &head, foundation.as_ref(), &mut progress, outcome)?;
-    let others = policy::overtaken(policy, backend.as_ref(), &exact, &seen, head.items);
+    let out = SnapshotWriter::new(writer, &head)?.signed_with(keys);
+    let writer = pack(&mut root, out, &head, foundation.as_ref(), &mut progress, outcome)?;
+    let others = policy::overtaken(policy, backend.as_ref(), &exact, &seen, trust, head.items);
     if let Some(name) = others {
         drop(writer);
         return not_saved(Refused::Taken(name.to_string()), policy.policy, outcome);
@@ -172,18 +180,21 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     outcome.bytes.uploaded = written.size;
     outcome.entry = Some(written.name.to_string());
     outcome.saved = Some(true);
+    outcome.signed_by = keys.iter().map(|key| key.name().to_owned()).collect();
     if let Some(keep) = options.keep {
         retention::retain(backend.as_ref(), &written, keep, outcome);
     }
     Ok(())
 }
 
-/// The newest entry of the key, opened, if that is `needed`. A delta without its base is as good as none.
+/// The newest entry of the key, opened, if that is `needed`. A delta without its base is as good as none, and
+/// so is what is not trusted.
 /// Whatever is found is noted in `seen`.
 fn look(
     backend: &dyn Backend,
     exact: &Ladder,
     needed: bool,
+    trust: &Trust,
     seen: &mut Vec<EntryName>,
     outcome: &mut Outcome,
 ) -> Result<Option<(EntryName, Result<OpenEntry>)>> {
@@ -200,9 +211,9 @@ fn look(
         if !needed {
             return Ok(None);
         }
-        match OpenEntry::open(backend, &name, &mut 0) {
-            Err(e) if e.is::<BaseGone>() => {
-                outcome.passed_over.push((name.to_string(), e.to_string()));
+        match OpenEntry::open(backend, &name, trust, &mut 0) {
+            Err(e) if e.is::<BaseGone>() || e.is::<Untrusted>() => {
+                outcome.passed_over.push((name.to_string(), format!("{e:#}")));
             }
             opened => return Ok(Some((name, opened))),
         }
@@ -240,7 +251,7 @@ fn watched_since(options: &Save, state: &State) -> Option<String> {
 /// foundation.
 fn pack<W: Write>(
     root: &mut RootHalf,
-    out: W,
+    mut snapshot: SnapshotWriter<W>,
     head: &Head,
     foundation: Option<&Foundation>,
     progress: &mut Progress,
@@ -249,7 +260,6 @@ fn pack<W: Write>(
     root.send(&Request::Pack { delta: foundation.is_some() }, &[])?;
     let packing = Instant::now();
     let mut writing = 0.0;
-    let mut snapshot = SnapshotWriter::new(out, head)?;
     loop {
         let (reply, bytes) = root.receive()?;
         match reply {
@@ -295,6 +305,7 @@ fn head(
     key: &str,
     ingredients: BTreeMap<String, Digest>,
     store: StoreFacts,
+    origin: Origin,
     items: u64,
     nar_bytes: u64,
 ) -> Head {
@@ -305,7 +316,7 @@ fn head(
         key: key.to_owned(),
         base: None,
         ingredients,
-        origin: action::origin(),
+        origin,
         created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         items,
         nar_bytes,
@@ -333,6 +344,9 @@ fn tell(outcome: &Outcome) {
     if let Some(base) = outcome.base.as_ref().and_then(BaseUse::used) {
         let inherited = report::plural(items.inherited, "item");
         report::note(format!("storecache: {inherited} more are in {base}, on which it is a delta"));
+    }
+    if !outcome.signed_by.is_empty() {
+        report::note(format!("storecache: it is signed by {}", outcome.signed_by.join(", ")));
     }
     if items.baseline > 0 {
         report::note(format!(

@@ -1,6 +1,6 @@
 //! What save and restore have in common: how they begin, and how they report.
 
-use super::{cancel, lookup};
+use super::{cancel, lookup, runs};
 use crate::backend::Backend;
 use crate::budget::Traffic;
 use crate::key::Key;
@@ -71,6 +71,7 @@ pub fn reported(
     outcome.seconds.total = started.elapsed().as_secs_f64();
     outcome.failed = done.is_err();
     leave(&mut outcome);
+    runs::record(&outcome);
     if output.json {
         let told = serde_json::to_string(&outcome).map_err(Into::into).and_then(report::answer);
         done = done.and(told);

@@ -6,7 +6,7 @@ use super::entry::OpenEntry;
 use super::inventory::{Held, Use, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json, page, pulls};
 use crate::backend::{Directory, EntryName, Inventory};
-use crate::options::{InventoryOptions, PruneReason, Pruning, Usage as Asked};
+use crate::options::{InventoryOptions, PruneReason, Pruning, Trust, Usage as Asked};
 use crate::report::page::{Page, Section};
 use crate::report::{self, Amount, Copies, Part, Usage};
 use anyhow::Result;
@@ -73,7 +73,7 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
 fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame>> {
     let InventoryOptions::Directory { path } = options else { return Ok(None) };
     let backend = Directory::new(path.clone(), false);
-    let mut entry = OpenEntry::open(&backend, name, &mut 0)?;
+    let mut entry = OpenEntry::open(&backend, name, &Trust::default(), &mut 0)?;
     blame::of(&mut entry).map(Some)
 }
 

@@ -2,7 +2,8 @@
 
 use super::entry::OpenEntry;
 use super::inspect::open;
-use super::{Ending, cancel, or_json};
+use super::{Ending, cancel, or_json, trust};
+use crate::backend::EntryName;
 use crate::options::Look;
 use crate::privileged::protocol::{FrameId, Which};
 use crate::report::{self, Progress};
@@ -23,6 +24,16 @@ fn run(options: &Look) -> Result<Ending> {
     let cancelled = cancel::on_signals()?;
     let mut entry = open(options)?;
     let name = entry.name.clone();
+    let mut signatures = Vec::new();
+    for file in [&entry].into_iter().chain(entry.base.as_deref()) {
+        let shown = trust::shown(&file.opened, &options.trust.keys);
+        signatures.push(shown.with_context(|| format!("{} is damaged", file.name))?);
+        // A file may lie anywhere, an entry under its key alone.
+        let key = EntryName::parse(&file.name).filter(|_| options.file.is_none());
+        let key = key.as_ref().map(|name| name.key.as_str());
+        trust::check(&options.trust, key, &file.opened).with_context(|| file.name.clone())?;
+    }
+    let signatures = signatures.swap_remove(0);
     let mut progress = Progress::new(options.output.quiet);
     let files = entry.base.as_deref().into_iter().chain([&entry]);
     let sizes = files.flat_map(|file| &file.opened.index.frames).map(|frame| frame.size);
@@ -54,6 +65,9 @@ fn run(options: &Look) -> Result<Ending> {
             "bytes": { "snapshot": entry.opened.length, "content": verified.bytes },
             "seconds": { "total": seconds },
         });
+        if !signatures.is_empty() {
+            object["signatures"] = trust::as_json(&signatures);
+        }
         if let Some(reference) = &entry.opened.index.base {
             object["base"] = json!({
                 "entry": reference.entry,
@@ -70,6 +84,9 @@ fn run(options: &Look) -> Result<Ending> {
             report::bytes(verified.bytes),
             report::seconds(seconds),
         ))?;
+        if !signatures.is_empty() {
+            report::answer(format!("signed by {}", trust::in_words(&signatures)))?;
+        }
         if let Some(reference) = &entry.opened.index.base {
             let items = report::plural(reference.items.len() as u64, "item");
             let state = if base.is_some() { "whole too" } else { "not there to be checked" };

@@ -7,6 +7,7 @@ mod choice;
 mod command;
 mod context;
 mod in_charge;
+pub mod journal;
 mod mount;
 mod process;
 mod procfs;
@@ -25,6 +26,7 @@ pub use process::listener;
 pub use program::Replaced;
 pub use protocol::{Client, await_ready, nix_version};
 pub use shepherd::Shepherd;
+pub use systemd::{UnitState, states as unit_states};
 
 use anyhow::Result;
 use std::path::Path;

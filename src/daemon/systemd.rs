@@ -5,6 +5,7 @@ use super::program::{Program, Replaced};
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -144,6 +145,53 @@ pub fn to_start_again(units: &[String]) -> Result<Vec<String>> {
         all.extend_from_slice(&added);
     }
     Ok(all)
+}
+
+/// How a unit is that systemd has a file for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitState {
+    pub name: String,
+    /// As in `systemctl is-active`.
+    pub active: String,
+    /// What that means for this kind of unit, as `running` or `listening`.
+    sub: String,
+    /// How it ended last; `success` if it did not fail.
+    result: String,
+    /// How often systemd started it again unasked.
+    pub restarts: u64,
+}
+
+impl fmt::Display for UnitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {} ({})", self.name, self.active, self.sub)?;
+        if !matches!(self.result.as_str(), "" | "success") {
+            write!(f, ", last result {}", self.result)?;
+        }
+        match self.restarts {
+            0 => Ok(()),
+            times => write!(f, ", started again by itself {times} times"),
+        }
+    }
+}
+
+/// The states of those of `units` that systemd knows; nothing when it does not run.
+pub fn states(units: &[&str]) -> Result<Option<Vec<UnitState>>> {
+    if !is_running() {
+        return Ok(None);
+    }
+    let units: Vec<String> = units.iter().map(|&unit| unit.to_owned()).collect();
+    let shown = show(&units, "Id,LoadState,ActiveState,SubState,Result,NRestarts")?;
+    let known = shown.into_iter().filter_map(|mut unit| {
+        let mut value = |name: &str| unit.remove(name).unwrap_or_default();
+        (value("LoadState") == "loaded").then(|| UnitState {
+            name: value("Id"),
+            active: value("ActiveState"),
+            sub: value("SubState"),
+            result: value("Result"),
+            restarts: value("NRestarts").parse().unwrap_or(0),
+        })
+    });
+    Ok(Some(known.collect()))
 }
 
 /// Those of `units` that are active, in the same order.

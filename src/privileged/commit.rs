@@ -122,6 +122,7 @@ impl Commit<'_> {
             commit_seconds,
             downtime_seconds,
             verify_seconds: verifying.elapsed().as_secs_f64(),
+            content_seconds: None,
         })
     }
 

@@ -8,14 +8,16 @@
 //! - [`client`]: starting the root half and talking to it, for the user's half
 //! - [`protocol`]: the messages
 //! - [`serve`]: the root half's conversation
+//! - [`examine`]: how a store and its daemon are, in part for the user's half too
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
 mod access;
 mod check;
 pub mod client;
 mod commit;
+mod content;
 mod conversation;
-mod examine;
+pub mod examine;
 mod files;
 mod guardian;
 mod narrow;

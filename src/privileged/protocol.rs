@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Both halves are the same program; a difference means that two versions met.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// No message has a larger part: an index of millions of items still fits.
 const PART_LIMIT: u32 = 512 << 20;
@@ -143,6 +143,8 @@ pub struct RestoreRequest {
     pub memory: Unpacking,
     /// Plain stores: swap a directory that differs instead of leaving it alone.
     pub replace: bool,
+    /// Stores with a database: hash every item again before it becomes valid.
+    pub verify_content: bool,
     /// Whether what is restored shall outlive a power cut.
     pub sync: bool,
 }
@@ -242,6 +244,8 @@ pub struct Restored {
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,
+    /// Hashing what was unpacked, if that was asked for.
+    pub content_seconds: Option<f64>,
 }
 
 /// What the store has of something that a job is going to need.

@@ -5,6 +5,7 @@
 use super::access::Access;
 use super::check::check;
 use super::commit::Commit;
+use super::content::Hashes;
 use super::conversation::Conversation;
 use super::files::Files;
 use super::protocol::{
@@ -49,6 +50,8 @@ pub fn restore(
     let inodes = files.items(&choice.wanted).map(|item| item.files).sum();
     let store = layout.store();
     check_space(if store.exists() { &store } else { &layout.root }, disk_bytes, inodes)?;
+    let hashes =
+        request.verify_content.then(|| Hashes::of(&snapshot, &choice.wanted)).transpose()?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
     let broken = || format!("{} is damaged: repair the store first", layout.database().display());
     live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;
@@ -84,12 +87,15 @@ pub fn restore(
     let mut writeback = writeback(vec![staged], request.sync);
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
+    let threads = request.memory.threads;
+    let check = |hashes: Hashes| hashes.check(talk, &staging.directory, threads, unpacked);
+    let content_seconds = hashes.map(check).transpose()?;
     record_plan(staging.path(), &choice.wanted)?;
 
     let sync = writeback.end();
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
     let restored = commit.run()?;
-    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, ..restored }))
+    talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, content_seconds, ..restored }))
 }
 
 /// Refuses what was made for another store.

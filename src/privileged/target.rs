@@ -63,12 +63,20 @@ impl StoreTarget {
         })
     }
 
+    /// Names that systemd may know the daemon by; sockets first.
+    pub fn units(&self) -> &'static [&'static str] {
+        match self.layout.kind {
+            StoreKind::Guix => &GUIX_UNITS,
+            _ => &NIX_UNITS,
+        }
+    }
+
     /// The daemon in charge right now.
     pub fn daemon(&self) -> Result<Found> {
         let StoreRequest { daemon, root, shepherds, .. } = &self.request;
-        let (units, name): (&[&str], _) = match self.layout.kind {
-            StoreKind::Guix => (&GUIX_UNITS, "guix-daemon"),
-            _ => (&NIX_UNITS, "nix-daemon"),
+        let name = match self.layout.kind {
+            StoreKind::Guix => "guix-daemon",
+            _ => "nix-daemon",
         };
         let systems =
             SHEPHERD_SOCKETS.iter().filter_map(|path| in_root(root, Path::new(path)).ok());
@@ -80,7 +88,7 @@ impl StoreTarget {
             root,
             socket: self.layout.socket(),
             socket_inside: self.layout.socket_inside(),
-            units,
+            units: self.units(),
             name,
             shepherds,
             requester: requester(),

@@ -18,9 +18,12 @@ pub struct Outcome {
     /// What that entry is a delta on. Save: with a reason when it is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseUse>,
-    /// Entries that count as absent, as what they need is gone; and the reason.
+    /// Entries that count as absent, as what they need is gone or as they are not trusted; and the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<(String, String)>,
+    /// Save: names of the keys that the entry is signed with. Restore: of the trusted keys that have signed it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signed_by: Vec<String>,
     /// Restore, prefix hit: what of the key is another one than that of the snapshot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<String>,
@@ -203,6 +206,9 @@ pub struct Seconds {
     /// From daemon stop to daemon ready.
     pub downtime: f64,
     pub verify: f64,
+    /// Hashing what was unpacked, with `--verify content`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<f64>,
     /// Looking at what `--require` asked for.
     pub check: f64,
     pub pack: f64,

@@ -7,12 +7,13 @@
 //! body         JSON, compressed as one zstd frame
 //! 32 bytes     SHA-256 of the body
 //! u32 LE       length of the signature block; 0 in an unsigned snapshot
-//! signatures   JSON, not covered by the digest, because it signs it
+//! signatures   JSON, not covered by the digest, because it signs it (`signature.rs`)
 //! ```
 
 use super::delta::{self, Base};
 use super::head::refuse_newer_format;
-use super::{Digest, SnapshotError};
+use super::signature;
+use super::{Digest, SecretKey, Signature, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -144,8 +145,13 @@ impl Index {
         needed.into_iter().collect()
     }
 
-    /// Content of the skippable frame.
+    /// Content of the skippable frame, unsigned.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
+        self.to_signed_bytes(&[])
+    }
+
+    /// The same with a signature by each of `keys`.
+    pub fn to_signed_bytes(&self, keys: &[SecretKey]) -> Result<Vec<u8>, SnapshotError> {
         let json =
             serde_json::to_vec(self).map_err(|e| SnapshotError::damaged(format!("index: {e}")))?;
         let body = zstd::bulk::compress(&json, 9)?;
@@ -154,8 +160,11 @@ impl Index {
         let mut bytes = Vec::with_capacity(body.len() + 40);
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(Digest::of(&body).as_bytes());
-        bytes.extend_from_slice(&0u32.to_le_bytes());
+        let digest = Digest::of(&body);
+        bytes.extend_from_slice(digest.as_bytes());
+        let signatures = signature::block(&digest, keys)?;
+        bytes.extend_from_slice(&(signatures.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&signatures);
         Ok(bytes)
     }
 
@@ -173,6 +182,19 @@ impl Index {
         let length = take(&mut rest, 4).map(le_u32);
         let body = length.and_then(|length| take(&mut rest, length));
         body.map(Digest::of).ok_or_else(|| SnapshotError::damaged("the index is cut short"))
+    }
+
+    /// The signatures behind the body. Who wants to know whether they are right asks [`Signature::judge`],
+    /// with [`Index::identity`].
+    ///
+    /// # Errors
+    /// When they do not parse.
+    pub fn signatures(bytes: &[u8]) -> Result<Vec<Signature>, SnapshotError> {
+        let mut rest = bytes;
+        let length = take(&mut rest, 4).map(le_u32);
+        let end = length.and_then(|length| take(&mut rest, length.checked_add(32 + 4)?));
+        end.ok_or_else(|| SnapshotError::damaged("the index is cut short"))?;
+        signature::read_block(rest)
     }
 
     /// Names of the items that are in the base.

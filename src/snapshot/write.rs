@@ -3,7 +3,7 @@
 use super::index::archive_digest;
 use super::skippable::{self, HEAD_MAGIC, INDEX_MAGIC};
 use super::{
-    Base, DELTA, DatabaseEntry, Digest, FULL, Frame, FrameEntry, Head, Index, ItemEntry,
+    Base, DELTA, DatabaseEntry, Digest, FULL, Frame, FrameEntry, Head, Index, ItemEntry, SecretKey,
     SnapshotError, seek_table,
 };
 use std::io::Write;
@@ -15,6 +15,7 @@ pub struct SnapshotWriter<W> {
     head_bytes: u64,
     at: u64,
     frames: Vec<FrameEntry>,
+    keys: Vec<SecretKey>,
 }
 
 impl<W: Write> SnapshotWriter<W> {
@@ -29,7 +30,14 @@ impl<W: Write> SnapshotWriter<W> {
             head_bytes,
             at: head_bytes,
             frames: Vec::new(),
+            keys: Vec::new(),
         })
+    }
+
+    /// Has it signed with each of `keys` when it is finished.
+    pub fn signed_with(mut self, keys: &[SecretKey]) -> Self {
+        self.keys = keys.to_vec();
+        self
     }
 
     /// Appends the next data frame.
@@ -67,7 +75,7 @@ impl<W: Write> SnapshotWriter<W> {
             items,
             base,
         };
-        let index_frame = skippable::wrap(INDEX_MAGIC, &index.to_bytes()?)?;
+        let index_frame = skippable::wrap(INDEX_MAGIC, &index.to_signed_bytes(&self.keys)?)?;
         let entry = |compressed: u64, decompressed: u64| -> Result<_, SnapshotError> {
             let fits = |n: u64| {
                 u32::try_from(n).map_err(|_| SnapshotError::damaged("a frame of over 4 GiB"))

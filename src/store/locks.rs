@@ -122,6 +122,25 @@ fn ask(file: &File, kind: LockKind, mode: Option<LockMode>) -> Result<(), Errno>
     }
 }
 
+/// Who keeps a lock from being taken exclusively; nothing when nobody does, or when there is no such file.
+/// The holders may be nobody that this process can see.
+///
+/// # Errors
+/// When it cannot be asked for.
+pub fn held_by(path: &Path, kind: LockKind) -> Result<Option<Vec<Holder>>> {
+    let context = || format!("ask who holds {}", path.display());
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = open(path).with_context(context)?;
+    match ask(&file, kind, Some(LockMode::Exclusive)) {
+        // Let go of when the file is closed, which is now.
+        Ok(()) => Ok(None),
+        Err(Errno::WOULDBLOCK | Errno::ACCESS) => Ok(Some(holders(&file)?)),
+        Err(e) => Err(e).with_context(context),
+    }
+}
+
 /// Makes the lock file of a store that was never collected, as its owner would: made by root for
 /// root, it would lock a store's own user out.
 pub fn make_lock_file(path: &Path, owner: Owner) -> Result<()> {
@@ -145,6 +164,8 @@ fn open(path: &Path) -> std::io::Result<File> {
 pub struct Holder {
     pub pid: u32,
     pub command: String,
+    /// Whether a signal has stopped it, so that it lets go of nothing before another one wakes it.
+    pub stopped: bool,
 }
 
 /// The other processes that have the same file open.
@@ -171,16 +192,24 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let words = command.split(|&b| b == 0).filter(|word| !word.is_empty());
             let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
-            found.push(Holder { pid, command: words.join(" ") });
+            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            // `State:	T (stopped)`, and `t` for one that a debugger has stopped (`man 5 proc_pid_status`).
+            let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+            let stopped = state.is_some_and(|state| state.trim_start().starts_with(['T', 't']));
+            found.push(Holder { pid, command: words.join(" "), stopped });
         }
     }
     Ok(found)
 }
 
-fn describe(holders: &[Holder]) -> String {
+/// Holders for people.
+pub fn describe(holders: &[Holder]) -> String {
     if holders.is_empty() {
         return "a process that this one cannot see".into();
     }
-    let each = holders.iter().map(|h| format!("process {} ({})", h.pid, h.command.trim()));
+    let each = holders.iter().map(|h| {
+        let stopped = if h.stopped { ", which is stopped" } else { "" };
+        format!("process {} ({}){stopped}", h.pid, h.command.trim())
+    });
     each.collect::<Vec<_>>().join(", ")
 }

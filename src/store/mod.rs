@@ -12,6 +12,7 @@ mod kind;
 mod layout;
 mod locks;
 mod merge;
+mod nar_hash;
 mod owner;
 mod person;
 mod placement;
@@ -29,8 +30,12 @@ pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freez
 pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system, systems};
 pub use layout::Layout;
-pub use locks::{Held, Lock, LockKind, LockMode, lock, make_lock_file};
+pub use locks::{
+    Held, Holder, Lock, LockKind, LockMode, describe as describe_holders, held_by, lock,
+    make_lock_file,
+};
 pub use merge::{Merge, Rows};
+pub use nar_hash::parse_sha256;
 pub use owner::{Owner, strangers};
 pub use person::{Person, is_plain_name, make_shortcut};
 pub use placement::Placement;
@@ -38,5 +43,5 @@ pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
 pub use recovery::{record_plan, recover};
 pub use roots::{Roots, live_roots};
 pub use selection::{Candidate, beyond, closures_of};
-pub use staging::{Staging, aside, clean_stale, staging_now};
+pub use staging::{Staging, aside, clean_stale, left_by_dead_runs, staging_now};
 pub use writable::{StaysReadOnly, is_read_only, make_writable};

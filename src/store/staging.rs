@@ -8,6 +8,7 @@
 use super::Layout;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
+use std::fs::DirEntry;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,6 +83,27 @@ pub fn aside(layout: &Layout) -> [PathBuf; 2] {
     [store.parent().map_or_else(|| layout.root.clone(), Path::to_owned), layout.state()]
 }
 
+/// Staging that is there although nobody may be at work: the caller has seen that no run holds the lock
+/// that every run holds. Sorted.
+pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut left = Vec::new();
+    for parent in aside(layout).into_iter().chain([layout.store()]) {
+        let Ok(entries) = std::fs::read_dir(&parent) else { continue };
+        for entry in entries {
+            let entry = entry.with_context(|| parent.display().to_string())?;
+            if is_staging(&entry) {
+                left.push(entry.path());
+            }
+        }
+    }
+    left.sort_unstable();
+    Ok(left)
+}
+
+fn is_staging(entry: &DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
+
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
     let entries = match std::fs::read_dir(parent) {
@@ -91,7 +113,7 @@ pub fn clean_stale(parent: &Path) -> Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+        if is_staging(&entry) {
             let path = entry.path();
             std::fs::remove_dir_all(&path)
                 .with_context(|| format!("remove {}, left by a dead run", path.display()))?;

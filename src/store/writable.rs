@@ -59,6 +59,11 @@ pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
     if is_read_only(store)? {
         mount_remount(store, MountFlags::BIND, c"").with_context(about)?;
     }
+    if is_read_only(store)? {
+        // Not only the mount is, but what is mounted.
+        let store = store.display().to_string();
+        return Err(StaysReadOnly { store, cause: nix::Error::EROFS }.into());
+    }
     Ok(Some(Arc::new(ours)))
 }
 

@@ -153,14 +153,16 @@ test('a version that is not released is built from its checkout', async (t) => {
   const root = checkout(t);
   fs.writeFileSync(path.join(root, 'Cargo.toml'), '');
   const calls = [];
-  const supervise = async (program, args, { cwd }) => {
+  const supervise = async (program, args, { cwd, env }) => {
     calls.push([program, args[0], cwd]);
+    assert.ok(!JSON.stringify(env).includes('a key to sign with'));
     fs.mkdirSync(path.join(root, 'target', 'release'), { recursive: true });
     fs.writeFileSync(path.join(root, 'target', 'release', 'storecache'), PROGRAM, { mode: 0o755 });
     return { code: 0 };
   };
   const built = path.join(root, 'target', 'release', 'storecache');
-  for (const env of [{}, { GITHUB_ACTION_REPOSITORY: 'me/storecache' }]) {
+  const keys = { 'INPUT_SIGN-KEY': 'a key to sign with', STORECACHE_SIGN_KEY: 'a key to sign with' };
+  for (const env of [{}, { GITHUB_ACTION_REPOSITORY: 'me/storecache', ...keys }]) {
     assert.equal(await look(root, env, { supervise }), built);
   }
   assert.deepEqual(calls[0], ['cargo', 'build', root]);

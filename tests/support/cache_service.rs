@@ -118,6 +118,8 @@ struct State {
     lag: usize,
     /// The URL under which others see it.
     front: Option<String>,
+    /// What it says the time is, as HTTP has it.
+    date: Option<String>,
 }
 
 /// Signs URLs of a blob server: the name of a blob, and whether it may be written.
@@ -228,6 +230,11 @@ impl CacheService {
     /// No URL that was given out is valid any more.
     pub fn expire_urls(&self) {
         self.state().signatures.clear();
+    }
+
+    /// From now on it says that this is the time, as in `Thu, 01 Jan 1970 00:00:00 GMT`.
+    pub fn says_it_is(&self, date: &str) {
+        self.state().date = Some(date.to_owned());
     }
 
     /// The next lookups do not see any entry.
@@ -432,6 +439,13 @@ impl Shared {
     }
 
     fn answer(&self, request: &Request, place: Place) -> Answer {
+        let mut answer = self.undated(request, place);
+        let date = self.state.lock().unwrap().date.clone();
+        answer.headers.extend(date.map(|date| ("Date", date)));
+        answer
+    }
+
+    fn undated(&self, request: &Request, place: Place) -> Answer {
         if request.path.starts_with("/twirp/") {
             if !self.speaks_v2.load(Ordering::Relaxed) {
                 return text(404, "404 page not found");

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 use storecache::snapshot::{
-    Base, DatabaseEntry, Digest, Frame, Head, Index, ItemEntry, Opened, SnapshotError,
+    Base, DatabaseEntry, Digest, Frame, Head, Index, ItemEntry, Opened, SecretKey, SnapshotError,
     SnapshotWriter, Verifier, open,
 };
 
@@ -65,7 +65,13 @@ impl Parts {
 
     /// The whole file, with every digest right.
     pub fn build(self) -> Vec<u8> {
-        let mut writer = SnapshotWriter::new(Vec::new(), &self.head).unwrap();
+        self.build_signed(&[])
+    }
+
+    /// The same with signatures.
+    pub fn build_signed(self, keys: &[SecretKey]) -> Vec<u8> {
+        let writer = SnapshotWriter::new(Vec::new(), &self.head).unwrap();
+        let mut writer = writer.signed_with(keys);
         for frame in self.frames {
             writer.frame(frame).unwrap();
         }
@@ -97,14 +103,40 @@ impl Parts {
     }
 }
 
-/// The snapshot with another index, whose own digest and whose seek table are right.
+/// The snapshot with another index, whose own digest and whose seek table are right. It is not signed.
 pub fn with_index(bytes: &[u8], change: impl FnOnce(&mut Index)) -> Vec<u8> {
     let mut index = open_bytes(bytes).unwrap().index;
-    let end = index.frames.last().map_or(index.head_bytes, |frame| frame.at + frame.size);
     change(&mut index);
+    let content = index.to_bytes().unwrap();
+    with_index_content(bytes, &index, &content)
+}
+
+/// The same with other signatures, which are a block of JSON.
+pub fn with_signatures(bytes: &[u8], block: &[u8]) -> Vec<u8> {
+    let Opened { index, index_bytes, .. } = open_bytes(bytes).unwrap();
+    let (body, _) = split_index(&index_bytes);
+    let length = (block.len() as u32).to_le_bytes();
+    with_index_content(bytes, &index, &[body, &length, block].concat())
+}
+
+/// The signatures of a snapshot, as they stand there.
+pub fn signatures(bytes: &[u8]) -> Vec<u8> {
+    split_index(&open_bytes(bytes).unwrap().index_bytes).1.to_vec()
+}
+
+/// What the index says and its digest; and the signatures without their length.
+fn split_index(content: &[u8]) -> (&[u8], &[u8]) {
+    let length = u32::from_le_bytes(content[..4].try_into().unwrap()) as usize;
+    let (body, signatures) = content.split_at(4 + length + 32);
+    (body, &signatures[4..])
+}
+
+fn with_index_content(bytes: &[u8], index: &Index, content: &[u8]) -> Vec<u8> {
+    let old = open_bytes(bytes).unwrap().index;
+    let end = old.frames.last().map_or(old.head_bytes, |frame| frame.at + frame.size);
     let mut sizes = vec![(index.head_bytes, 0)];
     sizes.extend(index.frames.iter().map(|frame| (frame.size, frame.raw)));
-    let index = skippable(0x184D_2A54, &index.to_bytes().unwrap());
+    let index = skippable(0x184D_2A54, content);
     sizes.push((index.len() as u64, 0));
     let mut table: Vec<u8> = Vec::new();
     for (compressed, decompressed) in &sizes {

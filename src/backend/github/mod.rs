@@ -25,7 +25,7 @@ pub use rest::repository_name;
 pub use secret::{Secret, host};
 pub use wire::{OLD, Patience};
 
-use super::{Backend, Entry, EntryName, EntryWriter, Gone, ReadAt, Refused};
+use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused};
 use crate::budget::{Allowance, Traffic};
 use crate::key::Rung;
 use crate::options::GitHubService;
@@ -210,7 +210,26 @@ fn asked(rung: &Rung) -> String {
     }
 }
 
+/// What `doctor` looks for and reserves. Nothing is uploaded, so that no entry comes of it.
+const TRIAL: &str = "storecache-doctor";
+
 impl Backend for GitHub {
+    fn examine(&self) -> Result<Health> {
+        self.can_read()?;
+        self.look(&[Rung::Exact(TRIAL.into())])?;
+        let reserve = || -> Result<()> {
+            self.can_write()?;
+            let wire = self.hub.wire();
+            wire.wait(self.hub.service.reserve(&EntryName::new(TRIAL)))?.map(drop)
+        };
+        let unwritable = reserve().err();
+        let found = match unwritable {
+            None => "answers a lookup and takes a reservation",
+            Some(_) => "answers a lookup",
+        };
+        Ok(Health { found: found.into(), unwritable, ahead: self.hub.wire().ahead() })
+    }
+
     fn describe(&self) -> String {
         self.hub.service.describe()
     }

@@ -4,6 +4,7 @@ use super::secret::{Secret, redacted};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use jiff::Timestamp;
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
@@ -104,6 +105,8 @@ pub struct Wire {
     pub token: Secret,
     /// Set when nobody waits for an answer any more.
     pub called_off: OnceLock<Arc<AtomicBool>>,
+    /// Seconds by which our clock was ahead of the server's at its first answer.
+    ahead: OnceLock<i64>,
 }
 
 impl Wire {
@@ -137,7 +140,13 @@ impl Wire {
             patience,
             token,
             called_off: OnceLock::new(),
+            ahead: OnceLock::new(),
         })
+    }
+
+    /// Seconds by which our clock is ahead of that of the cache service, as far as an answer told its time.
+    pub fn ahead(&self) -> Option<i64> {
+        self.ahead.get().copied()
     }
 
     pub fn runtime(&self) -> &Runtime {
@@ -209,6 +218,9 @@ impl Wire {
 
     async fn answer(&self, request: RequestBuilder, expects_json: bool) -> Result<Answer, Fault> {
         let Whole { status, headers, body } = whole(request).await?;
+        if let Some(theirs) = time_of(&headers) {
+            self.ahead.get_or_init(|| Timestamp::now().as_second() - theirs.as_second());
+        }
         let wait = retry_after(&headers);
         // Azure DevOps begins its errors with a byte order mark.
         let text = String::from_utf8_lossy(&body);
@@ -308,6 +320,12 @@ async fn whole(request: RequestBuilder) -> Result<Whole, Fault> {
     }
     let status = response.status().as_u16();
     Ok(Whole { status, headers: std::mem::take(response.headers_mut()), body })
+}
+
+/// When an answer was made, to the second (RFC 9110, section 6.6.1).
+fn time_of(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(reqwest::header::DATE)?.to_str().ok()?;
+    jiff::fmt::rfc2822::parse(date).ok().map(|time| time.timestamp())
 }
 
 /// What a blob server without success means for the request.

@@ -1,0 +1,49 @@
+//! What `restore --verify content` costs, beside the same restore without it and what Nix takes to hash the
+//! same store.
+//!
+//! ```text
+//! sudo --preserve-env=PATH cargo bench --bench content
+//! ```
+//!
+//! Prints medians of five restores of a full store of Debian packages into an empty one, and the ratio.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::time::Instant;
+use support::runs::{run, save};
+use support::{Fixture, Role, World};
+
+const ROUNDS: usize = 5;
+
+fn main() {
+    let world = World::with_fixture(Role::Mid, Fixture::Full);
+    world.start_daemon();
+    save(&world);
+    let (mut plain, mut checked, mut hashing) = (Vec::new(), Vec::new(), Vec::new());
+    let mut bytes = 0;
+    for _ in 0..ROUNDS {
+        for (more, seconds) in [(&[][..], &mut plain), (&["--verify", "content"], &mut checked)] {
+            world.wipe_store();
+            let told = run(&world, "runner", "restore", more);
+            seconds.push(told["seconds"]["total"].as_f64().unwrap());
+            hashing.extend(told["seconds"]["content"].as_f64());
+            bytes = told["bytes"]["unpacked"].as_u64().unwrap();
+        }
+    }
+    let started = Instant::now();
+    world.nix(["nix-store", "--verify", "--check-contents"]).ok();
+    let theirs = started.elapsed().as_secs_f64();
+    let (plain, checked, hashing) = (median(plain), median(checked), median(hashing));
+    println!(
+        "{} MB restored: {plain:.2} s, with --verify content {checked:.2} s",
+        bytes / 1_000_000
+    );
+    println!("{:.2} times as long; hashing took {hashing:.2} s", checked / plain);
+    println!("nix-store --verify --check-contents: {theirs:.2} s");
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}

@@ -1,0 +1,172 @@
+//! The flags of signatures and of trust.
+
+use super::inventory::{here, set};
+use crate::action::Job;
+use crate::options::{OriginTrust, Signing, Trust};
+use crate::snapshot::{BadKey, PublicKey, SecretKey};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where secret keys are looked for that no file has: the input of a step, then a variable. Like tokens they are
+/// in no command line.
+pub const SIGN_KEYS: [&str; 2] = ["INPUT_SIGN-KEY", "STORECACHE_SIGN_KEY"];
+
+/// A file of keys is no larger.
+const LONGEST: u64 = 1 << 16;
+
+#[derive(Debug, Args)]
+pub struct SignArgs {
+    /// Sign with the secret keys in this file, NAME:BASE64 each, as `nix-store --generate-binary-cache-key`
+    /// makes them; repeatable [default: those in STORECACHE_SIGN_KEY]
+    #[arg(long, value_name = "FILE")]
+    sign_key: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct TrustedKeysArgs {
+    /// Public keys, NAME:BASE64 with blanks between: only snapshots that one of them has signed are trusted
+    #[arg(long, value_name = "KEYS")]
+    trusted_keys: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrustArgs {
+    #[command(flatten)]
+    keys: TrustedKeysArgs,
+    /// Where a snapshot has to say that it comes from. Without --trusted-keys that is its own word alone
+    #[arg(long, value_enum, default_value_t = Origin::Any)]
+    trust: Origin,
+    /// Repository that --trust means [default: GITHUB_REPOSITORY, else that of the remote `origin`]
+    #[arg(long, value_name = "OWNER/NAME")]
+    repository: Option<String>,
+    /// Branch that --trust means [default: as the job says, else what `origin` has for HEAD]
+    #[arg(long, value_name = "BRANCH")]
+    default_branch: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Origin {
+    /// Anywhere
+    Any,
+    /// A job of this repository
+    SameRepository,
+    /// A job on the default branch of this repository that only who may write to it can start
+    DefaultBranchOnly,
+}
+
+impl SignArgs {
+    /// # Errors
+    /// When what is to be a key is none, or is not among those that are trusted.
+    pub fn signing(self, trust: Trust) -> Result<Signing> {
+        let mut keys = Vec::new();
+        for path in &self.sign_key {
+            // The path is not told: it may be the key itself, by mistake.
+            let text = read(path).context(
+                "read the file of --sign-key (a key itself is never a word of a command line: that goes \
+                 into STORECACHE_SIGN_KEY)",
+            )?;
+            keys.extend(secret_keys(&text).context("--sign-key")?);
+        }
+        if self.sign_key.is_empty()
+            && let Some((name, text)) = SIGN_KEYS.into_iter().find_map(|n| Some((n, set(n)?)))
+        {
+            let shown = if name == SIGN_KEYS[0] { "input sign-key" } else { name };
+            keys = secret_keys(&text).context(shown)?;
+        }
+        let strange =
+            keys.iter().find(|key| !trust.keys.is_empty() && !trust.keys.contains(&key.public()));
+        if let Some(key) = strange {
+            bail!(
+                "--sign-key: the key {} is none of --trusted-keys, and what it signs would be restored by \
+                 nobody who trusts those",
+                key.name()
+            );
+        }
+        let mut trust = trust;
+        if trust.keys.is_empty() {
+            trust.keys = keys.iter().map(SecretKey::public).collect();
+        }
+        Ok(Signing { keys, trust })
+    }
+}
+
+impl TrustedKeysArgs {
+    fn keys(&self) -> Result<Vec<PublicKey>> {
+        let Some(text) = &self.trusted_keys else { return Ok(Vec::new()) };
+        let keys = each(text, PublicKey::parse).context("--trusted-keys")?;
+        if keys.is_empty() {
+            bail!("--trusted-keys: there is none; leave it out to trust everybody");
+        }
+        Ok(keys)
+    }
+
+    /// Trust in keys alone, wherever a snapshot comes from.
+    pub fn trust(&self) -> Result<Trust> {
+        Ok(Trust { keys: self.keys()?, origin: OriginTrust::Any })
+    }
+}
+
+impl TrustArgs {
+    /// # Errors
+    /// When what is to be a key is none, or when it is not known what is to be trusted.
+    pub fn options(self) -> Result<Trust> {
+        let keys = self.keys.keys()?;
+        let origin = match self.trust {
+            Origin::Any => OriginTrust::Any,
+            Origin::SameRepository => {
+                OriginTrust::SameRepository { repository: self.repository()? }
+            }
+            Origin::DefaultBranchOnly => OriginTrust::DefaultBranchOnly {
+                repository: self.repository()?,
+                branch: self.branch().context(
+                    "--trust default-branch-only: which branch? say --default-branch BRANCH",
+                )?,
+            },
+        };
+        Ok(Trust { keys, origin })
+    }
+
+    fn repository(&self) -> Result<String> {
+        here(self.repository.as_deref()).context("--trust")
+    }
+
+    fn branch(&self) -> Option<String> {
+        let job = Job::of_environment();
+        self.default_branch.clone().or_else(|| job.default_branch()).or_else(head_of_origin)
+    }
+}
+
+/// What the remote `origin` had for HEAD when it was cloned.
+fn head_of_origin() -> Option<String> {
+    let asked = Command::new("git")
+        .args(["symbolic-ref", "--quiet", "refs/remotes/origin/HEAD"])
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(asked.stdout).ok()?;
+    Some(text.trim().strip_prefix("refs/remotes/origin/")?.to_owned())
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn secret_keys(text: &str) -> Result<Vec<SecretKey>> {
+    let keys = each(text, SecretKey::parse)?;
+    if keys.is_empty() {
+        bail!("there is no key in it");
+    }
+    Ok(keys)
+}
+
+/// Parses words. A word that does not parse is told by its number: it may be a secret.
+fn each<K>(text: &str, parse: fn(&str) -> Result<K, BadKey>) -> Result<Vec<K>> {
+    let words = text.split_whitespace().enumerate();
+    words.map(|(at, word)| parse(word).with_context(|| format!("key {}", at + 1))).collect()
+}

@@ -1,0 +1,100 @@
+//! `doctor`: whether what a save or restore relies on is as it should be, and what to do where not.
+
+mod outside;
+
+use super::{Ending, cancel, lookup, or_json, runs};
+use crate::options::Doctor;
+use crate::privileged::client::RootHalf;
+use crate::privileged::examine::without_root;
+use crate::privileged::protocol::{Finding, Light, Reply, Request, StoreRequest};
+use crate::report;
+use crate::store::{Layout, StoreKind};
+use anyhow::{Result, bail};
+use rustix::process::geteuid;
+use serde_json::json;
+
+/// Prints one row for each check. Fails when any is red.
+pub fn doctor(options: &Doctor) -> Result<Ending> {
+    or_json(&options.output, run(options))
+}
+
+fn run(options: &Doctor) -> Result<Ending> {
+    let kind = lookup::kind(&options.store)?;
+    if kind == StoreKind::Plain {
+        bail!("a plain store has nothing to examine; see `storecache verify` for snapshots");
+    }
+    let layout = Layout::of(kind, &options.store.root)?;
+    let request = lookup::store_request(&options.store, kind);
+    let mut rows = match examine(&request) {
+        Ok(found) => [vec![sudo_works(), store(&layout)], found].concat(),
+        Err(e) => {
+            let open = without_root(&request)?;
+            [vec![sudo_fails(&e), store(&layout)], open].concat()
+        }
+    };
+    rows.extend(outside::look(options, kind, &layout));
+    rows.push(last_runs());
+    let worst = rows.iter().map(|row| row.light).max().unwrap_or(Light::Green);
+    if options.output.json {
+        report::answer(json!({ "store": kind, "worst": worst, "checks": rows }))?;
+    } else {
+        tell(&rows)?;
+    }
+    Ok(if worst == Light::Red { Ending::Failed } else { Ending::Done })
+}
+
+fn examine(request: &StoreRequest) -> Result<Vec<Finding>> {
+    let mut root = RootHalf::start(&cancel::on_signals()?)?;
+    root.survey(request)?;
+    root.send(&Request::Examine, &[])?;
+    match root.receive()?.0 {
+        Reply::Examined(found) => Ok(found),
+        _ => bail!("the root half did not say what it found"),
+    }
+}
+
+fn sudo_works() -> Finding {
+    let how = if geteuid().is_root() { "this is root" } else { "root without a password, by sudo" };
+    Finding::green(how).named("sudo")
+}
+
+fn sudo_fails(error: &anyhow::Error) -> Finding {
+    let program = std::env::current_exe().map(|path| path.display().to_string());
+    let program = program.unwrap_or_else(|_| "storecache".into());
+    // For whoever may do it: as root, who need not have sudo.
+    let fix = format!(
+        "echo \"$(id -un {}) ALL=(root) NOPASSWD: {program} privileged\" >/etc/sudoers.d/storecache",
+        geteuid().as_raw()
+    );
+    Finding::red(format!("{error:#}"), Some(fix)).named("sudo")
+}
+
+fn store(layout: &Layout) -> Finding {
+    let (store, state) = (layout.store(), layout.state());
+    let found = format!("{}: {}, {}", layout.kind, store.display(), state.display());
+    Finding::green(found).named("store")
+}
+
+/// How the last saves and restores of this user ended.
+fn last_runs() -> Finding {
+    let runs = runs::read();
+    let Some(last) = runs.last() else { return Finding::green("none on record").named("runs") };
+    const SHOWN: usize = 3;
+    let told: Vec<String> = runs.iter().rev().take(SHOWN).map(ToString::to_string).collect();
+    let told = told.join("; ");
+    let finding = match last.failed {
+        false => Finding::green(told),
+        true => Finding::yellow(told, Some(format!("storecache {} --dry-run", last.command))),
+    };
+    finding.named("runs")
+}
+
+fn tell(rows: &[Finding]) -> Result<()> {
+    for Finding { check, light, found, fix } in rows {
+        report::answer(format!("{:<7} {check:<10} {found}", light.name()))?;
+        if let Some(fix) = fix {
+            report::answer(format!("{:<18} to do: {fix}", ""))?;
+        }
+    }
+    Ok(())
+}

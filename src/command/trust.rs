@@ -1,0 +1,180 @@
+//! Whether a snapshot is to be trusted: who has signed it, and where it says that it comes from.
+//!
+//! All of it is checked in the user's half, before the root half sees anything of the snapshot.
+
+use crate::options::{OriginTrust, Policy, Signing, Trust};
+use crate::snapshot::{Index, Opened, Origin, PublicKey, Verdict};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Events that only somebody who may write to the repository can cause, as far as they run on a branch.
+/// With others, such as `pull_request_target` or `issue_comment`, strangers can begin a job on the default
+/// branch. Source: github/docs `content/actions/reference/workflows-and-actions/events-that-trigger-workflows.md`.
+const OWN_EVENTS: [&str; 4] = ["push", "schedule", "workflow_dispatch", "repository_dispatch"];
+
+/// A snapshot that may be whole, and is not to be used.
+#[derive(Debug, thiserror::Error)]
+#[error("not trusted: {0}")]
+pub struct Untrusted(String);
+
+/// Checks a snapshot that was found under `key`; a file has none. Gives back the trusted keys that have
+/// signed it.
+///
+/// # Errors
+/// [`Untrusted`]
+pub fn check(trust: &Trust, key: Option<&str>, opened: &Opened) -> Result<Vec<String>, Untrusted> {
+    let signed_by = if trust.keys.is_empty() { Vec::new() } else { signed(trust, key, opened)? };
+    match distrust(&trust.origin, &opened.head.origin) {
+        None => Ok(signed_by),
+        Some(reason) => Err(Untrusted(reason)),
+    }
+}
+
+/// Each signature of a snapshot, with the name of its key, held against `keys`.
+///
+/// # Errors
+/// When there is a signature block that does not parse.
+fn verdicts(opened: &Opened, keys: &[PublicKey]) -> Result<Vec<(String, Verdict)>> {
+    let body = Index::identity(&opened.index_bytes)?;
+    let signatures = Index::signatures(&opened.index_bytes)?;
+    Ok(signatures.into_iter().map(|it| (it.key.clone(), it.judge(&body, keys))).collect())
+}
+
+/// The signatures of a snapshot for people and programs: names of keys, and what becomes of each. Without keys
+/// to hold them against nobody knows.
+///
+/// # Errors
+/// When there is a signature block that does not parse.
+pub fn shown(opened: &Opened, keys: &[PublicKey]) -> Result<Vec<(String, &'static str)>> {
+    let named = verdicts(opened, keys)?.into_iter().map(|(name, verdict)| {
+        let verdict = match verdict {
+            _ if keys.is_empty() => "not-checked",
+            Verdict::Valid => "valid",
+            Verdict::Invalid => "invalid",
+            Verdict::UnknownKey => "unknown-key",
+        };
+        (name, verdict)
+    });
+    Ok(named.collect())
+}
+
+/// The same in one object for each.
+pub fn as_json(signatures: &[(String, &'static str)]) -> Value {
+    signatures.iter().map(|(key, verdict)| json!({ "key": key, "verdict": verdict })).collect()
+}
+
+/// The same in words; nothing where it is not signed.
+pub fn in_words(signatures: &[(String, &'static str)]) -> String {
+    let words =
+        signatures.iter().map(|(key, verdict)| format!("{key} ({})", verdict.replace('-', " ")));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn signed(trust: &Trust, key: Option<&str>, opened: &Opened) -> Result<Vec<String>, Untrusted> {
+    let refuse = |why: String| Err(Untrusted(why));
+    let signatures = match verdicts(opened, &trust.keys) {
+        Ok(signatures) => signatures,
+        Err(e) => return refuse(format!("{e:#}")),
+    };
+    let of = |wanted: Verdict| {
+        let names = signatures.iter().filter(move |(_, verdict)| *verdict == wanted);
+        names.map(|(name, _)| name.clone()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let valid = of(Verdict::Valid);
+    if valid.is_empty() {
+        let (wrong, unknown) = (of(Verdict::Invalid), of(Verdict::UnknownKey));
+        return refuse(match (&wrong[..], &unknown[..]) {
+            ([], []) => "it is not signed".into(),
+            ([], _) => format!("it is signed by {}, which is no trusted key", unknown.join(", ")),
+            _ => format!("the signature by {} is not over this snapshot", wrong.join(", ")),
+        });
+    }
+    // Some servers write keys in lower case.
+    let made_for = &opened.head.key;
+    match key.filter(|key| key.to_lowercase() != made_for.to_lowercase()) {
+        Some(key) => refuse(format!("it was signed for the key {made_for}, and lies under {key}")),
+        None => Ok(valid),
+    }
+}
+
+/// Why an origin is not trusted.
+fn distrust(trust: &OriginTrust, origin: &Origin) -> Option<String> {
+    let (wanted, branch) = match trust {
+        OriginTrust::Any => return None,
+        OriginTrust::SameRepository { repository } => (repository, None),
+        OriginTrust::DefaultBranchOnly { repository, branch } => (repository, Some(branch)),
+    };
+    let Origin { repository, reference, trigger, .. } = origin;
+    if repository.is_empty() {
+        return Some("it says no repository that it comes from".into());
+    }
+    if !repository.eq_ignore_ascii_case(wanted) {
+        return Some(format!("it comes from {repository:?}, and not from {wanted}"));
+    }
+    let branch = branch?;
+    if reference.strip_prefix("refs/heads/") != Some(branch) {
+        return Some(format!("it comes from {reference:?}, and not from the branch {branch}"));
+    }
+    (!OWN_EVENTS.contains(&trigger.as_str()))
+        .then(|| format!("strangers can cause the event that it comes from, {trigger:?}"))
+}
+
+/// Why no restore that trusts what this save trusts would use what it saves, where that is to be asked.
+pub fn before_all(policy: Policy, signing: &Signing, origin: &Origin) -> Option<String> {
+    if policy != Policy::Auto {
+        return None;
+    }
+    let Signing { keys, trust } = signing;
+    if keys.is_empty() && !trust.keys.is_empty() {
+        return Some("it would not be signed, and only signed snapshots are trusted".into());
+    }
+    let reason = distrust(&trust.origin, origin)?;
+    Some(format!("nobody would trust the snapshot: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(repository: &str, reference: &str, trigger: &str) -> Origin {
+        Origin {
+            repository: repository.into(),
+            reference: reference.into(),
+            trigger: trigger.into(),
+            ..Origin::default()
+        }
+    }
+
+    #[test]
+    fn an_origin_is_trusted_as_far_as_was_said() {
+        let repository = || "me/mine".to_owned();
+        let same = OriginTrust::SameRepository { repository: repository() };
+        let branch =
+            OriginTrust::DefaultBranchOnly { repository: repository(), branch: "main".into() };
+        let main = "refs/heads/main";
+        for (from, reference, trigger, in_same, in_branch) in [
+            ("me/mine", main, "push", true, true),
+            ("Me/Mine", main, "schedule", true, true),
+            ("me/mine", main, "workflow_dispatch", true, true),
+            ("me/mine", main, "repository_dispatch", true, true),
+            ("me/mine", main, "pull_request_target", true, false),
+            ("me/mine", main, "issue_comment", true, false),
+            ("me/mine", main, "workflow_run", true, false),
+            ("me/mine", main, "", true, false),
+            ("me/mine", "refs/heads/other", "push", true, false),
+            ("me/mine", "refs/heads/main/x", "push", true, false),
+            ("me/mine", "refs/tags/main", "push", true, false),
+            ("me/mine", "refs/pull/7/merge", "pull_request", true, false),
+            ("me/mine", "", "push", true, false),
+            ("you/mine", main, "push", false, false),
+            ("me/mine2", main, "push", false, false),
+            ("", main, "push", false, false),
+        ] {
+            let origin = origin(from, reference, trigger);
+            assert_eq!(distrust(&OriginTrust::Any, &origin), None);
+            assert_eq!(distrust(&same, &origin).is_none(), in_same, "{origin:?}");
+            assert_eq!(distrust(&branch, &origin).is_none(), in_branch, "{origin:?}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! How a store and its daemon are, for `doctor`: one finding for each thing that a restore relies on.
+//!
+//! Nothing here changes anything. What anybody may look at is looked at by the user's half itself where
+//! the root half can not be started ([`without_root`]).
+
+mod attendant;
+mod holdings;
+
+use super::conversation::Conversation;
+use super::protocol::{Finding, Light, Reply, StoreRequest};
+use super::target::StoreTarget;
+use anyhow::Result;
+
+/// How many names a finding lists.
+const NAMED: usize = 3;
+
+/// One row: what is looked at, whether that takes root, and how.
+type Check = (&'static str, bool, fn(&StoreTarget) -> Result<Finding>);
+
+const CHECKS: [Check; 11] = [
+    ("schema", false, holdings::schema),
+    ("database", true, holdings::database),
+    ("owners", true, holdings::owners),
+    ("locks", true, holdings::locks),
+    ("space", false, holdings::space),
+    ("daemon", false, attendant::daemon),
+    ("unit", false, attendant::unit),
+    ("journal", true, attendant::journal),
+    ("program", true, attendant::program),
+    ("socket", false, attendant::socket),
+    // Last: it may take this thread into another mount namespace.
+    ("mount", false, holdings::mount),
+];
+
+/// Looks at everything and replies with what was found.
+pub fn examine(talk: &Conversation, store: &StoreRequest) -> Result<()> {
+    let target = StoreTarget::new(store)?;
+    let mut found = Vec::new();
+    for check in &CHECKS {
+        talk.cancel.check()?;
+        found.push(row(check, &target));
+    }
+    talk.reply(&Reply::Examined(found))
+}
+
+/// Looks, as whoever runs this, at what does not take root. The last row names what was left out.
+///
+/// # Errors
+/// When there is no store.
+pub fn without_root(store: &StoreRequest) -> Result<Vec<Finding>> {
+    let target = StoreTarget::new(store)?;
+    let open = CHECKS.iter().filter(|(_, takes_root, _)| !takes_root);
+    let mut found: Vec<Finding> = open.map(|check| row(check, &target)).collect();
+    let closed = CHECKS.iter().filter(|(_, takes_root, _)| *takes_root);
+    let names: Vec<&str> = closed.map(|(name, ..)| *name).collect();
+    let left_out =
+        Finding::yellow(format!("not looked at without root: {}", names.join(", ")), None);
+    found.push(Finding { check: "skipped".into(), ..left_out });
+    Ok(found)
+}
+
+fn row((check, _, look): &Check, target: &StoreTarget) -> Finding {
+    // What can not be looked at is itself a finding.
+    let finding = look(target).unwrap_or_else(|e| Finding::red(format!("{e:#}"), None));
+    Finding { check: (*check).into(), ..finding }
+}
+
+fn some_of<T: ToString>(names: &[T]) -> String {
+    let listed: Vec<String> = names.iter().take(NAMED).map(ToString::to_string).collect();
+    let listed = listed.join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => listed,
+        more => format!("{listed} and {more} more"),
+    }
+}
+
+impl Finding {
+    pub fn green(found: impl Into<String>) -> Self {
+        Finding { check: String::new(), light: Light::Green, found: found.into(), fix: None }
+    }
+
+    pub fn yellow(found: impl Into<String>, fix: Option<String>) -> Self {
+        Finding { light: Light::Yellow, fix, ..Self::green(found) }
+    }
+
+    pub fn red(found: impl Into<String>, fix: Option<String>) -> Self {
+        Finding { light: Light::Red, fix, ..Self::green(found) }
+    }
+
+    /// With the name of its row.
+    pub fn named(self, check: &str) -> Self {
+        Finding { check: check.into(), ..self }
+    }
+}
