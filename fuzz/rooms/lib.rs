@@ -1,0 +1,21 @@
+//! The rooms of storecache that read what others wrote, from the same files as the product.
+//!
+//! Fuzz targets are built with instrumentation and an address sanitizer, together with everything that
+//! they depend on. This leaves out the rooms that talk to networks and people, and with them nine tenths of
+//! the build.
+
+#[path = "../../src/budget/mod.rs"]
+pub mod budget;
+#[path = "../../src/daemon/mod.rs"]
+pub mod daemon;
+#[path = "../../src/snapshot/mod.rs"]
+pub mod snapshot;
+#[path = "../../src/store/mod.rs"]
+pub mod store;
+
+/// Of the privileged room, the messages.
+#[path = "."]
+pub mod privileged {
+    #[path = "../../src/privileged/protocol.rs"]
+    pub mod protocol;
+}
