@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 
 use support::seeds;
 
-const TARGETS: [(&str, fn(&[u8]) -> bool); 5] = [
+/// Says of an input whether it is one that a reader accepts; panics where it breaks a promise.
+type Harness = fn(&[u8]) -> bool;
+
+const TARGETS: [(&str, Harness); 5] = [
     ("head", targets::head::run),
     ("index", targets::index::run),
     ("frames", targets::frames::run),

@@ -13,9 +13,17 @@ pub mod snapshot;
 #[path = "../../src/store/mod.rs"]
 pub mod store;
 
-/// Of the privileged room, the messages.
+/// Of the privileged room, the messages and what they are made of.
 #[path = "."]
+// What only the rest of that room uses.
+#[allow(dead_code)]
 pub mod privileged {
+    #[path = "../../src/privileged/fault.rs"]
+    mod fault;
+    #[path = "../../src/privileged/mandate.rs"]
+    mod mandate;
     #[path = "../../src/privileged/protocol.rs"]
     pub mod protocol;
+    #[path = "../../src/privileged/surroundings.rs"]
+    mod surroundings;
 }
