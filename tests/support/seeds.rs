@@ -10,7 +10,9 @@ use storecache::snapshot::{
 };
 
 use super::cache::{Fixture, Role};
-use super::forge::{Parts, directory, file, frame_bytes, hard_link, item, open_bytes, symlink};
+use super::forge::{
+    Parts, directory, file, frame_bytes, hard_link, item, long_named_file, open_bytes, symlink,
+};
 use super::golden;
 use super::runs::{self, report};
 use super::world::World;
@@ -136,12 +138,7 @@ fn forged(flags: u8) -> Vec<u8> {
     let one = format!("{}-one", "a".repeat(32));
     let two = format!("{}-two", "b".repeat(32));
     let at = |path: &str| format!("nix/store/{path}").into_bytes();
-    let long_name = {
-        let name = at(&format!("{one}/{}", "n".repeat(120)));
-        let extension =
-            super::forge::member(b"././@LongLink", b'L', b"", &[&name[..], b"\0"].concat());
-        [extension, file(&name[..100], b"long\n")].concat()
-    };
+    let long_name = long_named_file(&at(&format!("{one}/{}", "n".repeat(120))));
     // Equal files are linked where attributes are canonical, from 8 KiB on.
     let twin = vec![b't'; if flags & 1 == 0 { 8192 } else { 600 }];
     let large = file(&at(&format!("{one}/large")), &[b'l'; 1536]);
