@@ -4,6 +4,7 @@ mod doctor;
 mod inventory;
 mod key;
 mod lint;
+mod quarantine;
 mod simulate;
 mod suggest;
 mod trust;
@@ -15,6 +16,8 @@ pub use lint::LintArgs;
 pub use simulate::SimulateArgs;
 pub use suggest::SuggestArgs;
 pub use trust::SIGN_KEYS;
+
+use quarantine::QuarantineArgs;
 
 use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
@@ -124,6 +127,8 @@ pub struct SaveArgs {
     /// Delete older entries of the same key after the save, but for the newest N and what they need
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
+    #[command(flatten)]
+    quarantine: QuarantineArgs,
     /// Append a summary of the job, in Markdown
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
@@ -181,6 +186,8 @@ pub struct RestoreArgs {
     /// Leave here what the save of this job wants to know
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
+    #[command(flatten)]
+    quarantine: QuarantineArgs,
     /// Append a summary, in Markdown
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
@@ -284,8 +291,12 @@ pub struct TableArgs {
 #[derive(Debug, Args)]
 pub struct PrivilegedArgs {
     /// Start the daemon again when told to, or when the root half dies
-    #[arg(long)]
+    #[arg(long, conflicts_with = "everywhere")]
     pub guardian: bool,
+    /// Use root's rights wherever the other half points, and not only on stores that root has put in
+    /// place: for who may become root anyway
+    #[arg(long)]
+    pub everywhere: bool,
 }
 
 #[derive(Debug, Args)]
@@ -458,6 +469,7 @@ impl SaveArgs {
             signing: self.sign.signing(self.trust.options()?)?,
             delta: (!self.full).then_some(Delta { rebase_at: self.rebase_at }),
             keep: self.keep,
+            quarantine: self.quarantine.options(),
             summary: self.summary,
         })
     }
@@ -508,6 +520,7 @@ impl RestoreArgs {
             require: self.require,
             profiles: self.profiles,
             state: self.state,
+            quarantine: self.quarantine.options(),
             summary: self.summary,
             fail_on_miss: self.fail_on_miss,
         })

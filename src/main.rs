@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let verb = Cli::parse().verb;
     let ending = match verb {
         Verb::Privileged(args) if args.guardian => return ExitCode::from(privileged::guard()),
-        Verb::Privileged(_) => return ExitCode::from(privileged::serve()),
+        Verb::Privileged(args) => return ExitCode::from(privileged::serve(args.everywhere)),
         Verb::Save(args) => run(args.options(), command::save),
         Verb::Restore(args) => run(args.options(), command::restore),
         Verb::Key(KeyVerbArgs { part: None, show }) => run(show.options(), command::key),

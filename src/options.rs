@@ -1,11 +1,13 @@
 //! What the user asked for, parsed and complete: flags become these values before anything runs.
 
 mod inventory;
+mod quarantine;
 mod simulate;
 mod suggest;
 mod trust;
 
 pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
+pub use quarantine::Quarantine;
 pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 pub use trust::{OriginTrust, Signing, Trust};
@@ -171,6 +173,7 @@ pub struct Save {
     pub policy: SavePolicy,
     /// How many generations of the key stay; all when not given.
     pub keep: Option<NonZeroUsize>,
+    pub quarantine: Quarantine,
     /// File that the summary of the job is appended to.
     pub summary: Option<PathBuf>,
 }
@@ -275,6 +278,7 @@ pub struct Restore {
     pub profiles: bool,
     /// File for the save of the same job.
     pub state: Option<PathBuf>,
+    pub quarantine: Quarantine,
     /// File that a summary is appended to.
     pub summary: Option<PathBuf>,
     pub fail_on_miss: bool,
@@ -305,6 +309,8 @@ pub struct DiffKeys {
 pub struct Doctor {
     pub store: StoreOptions,
     pub backend: BackendOptions,
+    /// Where entries are remembered that failed their checks.
+    pub memory: Option<PathBuf>,
     pub output: OutputOptions,
 }
 

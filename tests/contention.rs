@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use storecache::budget::Unpacking;
 use storecache::daemon::DaemonChoice;
+use storecache::privileged::Mandate;
 use storecache::privileged::protocol::{
     FrameId, PROTOCOL, Request, RestoreRequest, StoreRequest, Which, write_message,
 };
@@ -271,6 +272,7 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
         shepherds: Vec::new(),
         lock_patience: SOON,
         daemon_patience: SOON,
+        mandate: Mandate::default(),
     };
     let database = index.database.as_ref().unwrap().frames;
     let wanted = index.frames_of(0..index.items.len());

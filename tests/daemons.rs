@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use storecache::daemon::Daemon;
-use storecache::privileged::{Brief, Guardian};
+use storecache::daemon::DaemonChoice;
+use storecache::privileged::protocol::StoreRequest;
+use storecache::privileged::{Brief, Guardian, Mandate};
 use storecache::store::StoreKind;
 use support::runs::{
     NIX, assert_same, attempt, picture, report, restore, root_half, run, save, staging,
@@ -539,18 +540,24 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
     std::fs::create_dir_all(root.path().join("nix/var/nix")).unwrap();
     let started = root.path().join("started");
     let start = format!("echo started >>{}", started.display());
-    let brief = Brief {
-        daemon: Daemon::Command { stop: "true".into(), start, run_as: None },
-        mount: None,
+    let store = StoreRequest {
         kind: StoreKind::Nix,
         root: root.path().into(),
-        probe: "/nix/store/00000000000000000000000000000000-probe".into(),
-        staging: root.path().join("nix/store/.storecache-1"),
-        patience: Duration::ZERO,
+        paths: Vec::new(),
+        daemon: DaemonChoice::Command { stop: "true".into(), start },
+        asks_version: false,
+        shepherds: Vec::new(),
+        lock_patience: Duration::ZERO,
+        daemon_patience: Duration::ZERO,
+        mandate: Mandate::default(),
     };
+    let mandate = store.mandate;
+    let staging = root.path().join("nix/store/.storecache-1");
+    let brief = Brief { store, mandate, mount: None, staging };
     let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
     let panicked = std::panic::catch_unwind(|| {
-        let _guardian = Guardian::arm_with(program, &brief, None).unwrap();
+        let mut guardian = Guardian::wait_with(program).unwrap();
+        guardian.arm(&brief).unwrap();
         assert!(!started.exists());
         panic!("between stop and start");
     });

@@ -692,12 +692,15 @@ fn small_file(raw: &[u8], item: &str) -> Option<usize> {
     None
 }
 
+/// What is done to the header and the content of a member.
+type Change = fn(&mut [u8], &mut [u8]);
+
 #[test]
 fn content_that_is_not_what_its_row_says_is_never_in_the_store_with_verify_content() {
     let content = |_: &mut [u8], content: &mut [u8]| content[0] ^= 1;
     // The mode begins at byte 100 of a header, in octal digits.
     let mode = |header: &mut [u8], _: &mut [u8]| header[104..107].iter_mut().for_each(|d| *d ^= 1);
-    let changes: [fn(&mut [u8], &mut [u8]); 2] = [content, mode];
+    let changes: [Change; 2] = [content, mode];
     for role in ROLES {
         let world = filled(role);
         let saved = save(&world);

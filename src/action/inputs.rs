@@ -45,7 +45,7 @@ pub enum For {
 }
 
 /// Every input, in the order of the documents. Those of actions/cache have its names.
-pub const INPUTS: [Input; 47] = [
+pub const INPUTS: [Input; 48] = [
     Input {
         name: "operation",
         flag: None,
@@ -253,6 +253,14 @@ pub const INPUTS: [Input; 47] = [
         default: "",
         used_for: For::Save,
         description: "Delete older entries of the same key after a save, but for the newest so many and what they need",
+    },
+    Input {
+        name: "quarantine-keep-days",
+        flag: Some("--quarantine-keep-days"),
+        kind: Kind::Text,
+        default: "30",
+        used_for: For::Both,
+        description: "Days for which snapshots that failed their checks are kept aside; 0 keeps them",
     },
     Input {
         name: "token",

@@ -1,17 +1,20 @@
 //! Entries as files in a directory.
 
 mod inventory;
+mod quarantine;
 
-use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Written};
+use super::{
+    Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Written,
+};
 use crate::key::Rung;
 use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, access};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::FileExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
+use std::time::Duration;
 use tempfile::NamedTempFile;
 
 /// Ending of every entry's file: what it is to anybody else.
@@ -138,6 +141,29 @@ impl Backend for Directory {
             }
             _ => Ok(()),
         }
+    }
+
+    fn place(&self) -> String {
+        self.describe()
+    }
+
+    fn identity(&self, name: &EntryName) -> String {
+        let metadata = self.file_of(name).ok().and_then(|path| path.metadata().ok());
+        metadata.map_or_else(String::new, |m| {
+            format!("{} bytes, inode {}, {}.{:09}", m.len(), m.ino(), m.mtime(), m.mtime_nsec())
+        })
+    }
+
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+        self.set_file_aside(name, note)
+    }
+
+    fn asides(&self) -> Result<Vec<Aside>> {
+        self.files_aside()
+    }
+
+    fn sweep(&self, keep: Duration) -> Result<()> {
+        self.sweep_aside(keep)
     }
 }
 

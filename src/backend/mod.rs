@@ -6,15 +6,18 @@ mod directory;
 mod entry;
 pub mod github;
 mod inventory;
+mod quarantine;
 
 pub use directory::Directory;
 pub use entry::{EntryName, Generation};
 pub use inventory::{Barred, Deleted, Inventory, Record};
+pub use quarantine::{Aside, is_ahead, is_due, is_over};
 
 use crate::key::Rung;
 use anyhow::{Result, bail};
 use std::io::Write;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// An entry that is there.
@@ -87,6 +90,35 @@ pub trait Backend {
     fn delete(&self, entry: &Entry) -> Result<()> {
         bail!("{} does not delete entries; {} stays", self.describe(), entry.name)
     }
+
+    /// What tells this backend from any other one, today and later.
+    fn place(&self) -> String;
+
+    /// What tells an entry that is there from another one that takes its name later. Nothing where no name
+    /// is ever used twice.
+    fn identity(&self, name: &EntryName) -> String {
+        let _ = name;
+        String::new()
+    }
+
+    /// Moves an entry to where nothing of a backend is looked for, with `note` beside it; says where its
+    /// file is now. `None` where nothing can be moved. One that is gone by now is no error.
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+        let _ = (name, note);
+        Ok(None)
+    }
+
+    /// What was set aside and is there still, newest first.
+    fn asides(&self) -> Result<Vec<Aside>> {
+        Ok(Vec::new())
+    }
+
+    /// Deletes what was set aside longer than `keep` ago. Does nothing where somebody has done so within
+    /// the hour.
+    fn sweep(&self, keep: Duration) -> Result<()> {
+        let _ = keep;
+        Ok(())
+    }
 }
 
 /// What a backend does not do, though nothing failed.
@@ -120,6 +152,11 @@ pub struct Gone(pub String);
 pub trait ReadAt {
     /// Size of the entry in bytes.
     fn size(&self) -> u64;
+
+    /// Whether somebody has said that this is the size. Otherwise it is what came, and more may be missing.
+    fn size_is_stated(&self) -> bool {
+        true
+    }
 
     /// Says what will be read next, in this order: a remote backend fetches ahead. Everything else can
     /// still be read.

@@ -29,6 +29,7 @@ impl DoctorArgs {
         Ok(Doctor {
             store: self.store.options()?,
             backend: backend(self.backend.as_deref(), self.cache_service, self.network_timeout)?,
+            memory: super::quarantine::memory(),
             output: self.output.options(),
         })
     }

@@ -113,6 +113,7 @@ impl ListArgs {
             reference: self.reference.map(whole),
             order: self.sort,
             ours: self.ours,
+            memory: super::quarantine::memory(),
         })
     }
 }

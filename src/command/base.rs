@@ -22,11 +22,11 @@ pub struct Foundation {
 
 impl Foundation {
     /// The one behind the newest entry of the key; without one, behind what this job has restored.
-    /// Books on the report why there is none.
+    /// Books on the report why there is none. None of those that are known to be `bad` is one.
     pub fn find(
         backend: &dyn Backend,
         newest: Option<(EntryName, Result<OpenEntry>)>,
-        trust: &Trust,
+        (bad, trust): (&[EntryName], &Trust),
         state: Option<&State>,
         outcome: &mut Outcome,
     ) -> Option<Self> {
@@ -43,7 +43,7 @@ impl Foundation {
                     let name = restore.entry.as_deref().unwrap_or_default();
                     EntryName::parse(name)
                         .context("the state names no entry")
-                        .and_then(|name| OpenEntry::open(backend, &name, trust, &mut 0))
+                        .and_then(|name| OpenEntry::open(backend, &name, (bad, trust), &mut 0))
                         .with_context(|| format!("{name} cannot be used"))
                 }
             },

@@ -5,17 +5,22 @@ use crate::backend::{Backend, EntryName, Gone, ReadAt};
 use crate::options::Trust;
 use crate::privileged::protocol::{FrameId, Which};
 use crate::snapshot::{
-    FrameEntry, Head, Opened, SnapshotError, inherited, open_head, write_database,
+    Digest, FrameEntry, Head, Opened, SnapshotError, inherited, open_head, write_database,
 };
 use crate::store::{Layout, SnapshotDatabase, StoreKind};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// The base of a delta is gone: nobody can restore that delta any more.
+/// The base of a delta is gone, or as good as gone: nobody can restore that delta any more.
 #[derive(Debug, thiserror::Error)]
-#[error("its base {0} is gone")]
-pub struct BaseGone(String);
+#[error("its base {0} is {1}")]
+pub struct BaseGone(String, &'static str);
+
+/// What is wrong is wrong with the base of a delta.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("its base")]
+pub struct BadBase(pub EntryName);
 
 pub struct OpenEntry {
     /// As the backend or the user calls it.
@@ -32,26 +37,31 @@ impl OpenEntry {
     /// Opens an entry, and its base if it has one; counts what is read into `downloaded`.
     ///
     /// # Errors
-    /// [`BaseGone`] when it is a delta and its base is not there; [`trust::Untrusted`] when it, or its base,
-    /// is not to be used.
+    /// [`BaseGone`] when it is a delta and its base is not there, or among those that are known to be
+    /// `bad`; [`BadBase`] when that is what cannot be used; [`trust::Untrusted`] when it, or its base, is
+    /// not to be used.
     pub fn open(
         backend: &dyn Backend,
         name: &EntryName,
-        trust: &Trust,
+        (bad, trust): (&[EntryName], &Trust),
         downloaded: &mut u64,
     ) -> Result<Self> {
         let mut entry = Self::read(name.to_string(), backend.open(name)?, downloaded)?;
         entry.signed_by = trust::check(trust, Some(&name.key), &entry.opened)?;
         let context = || format!("the snapshot {name} cannot be used");
         if let Some(base) = entry.base_name().with_context(context)? {
+            if bad.contains(&base) {
+                return Err(BaseGone(base.to_string(), "damaged").into());
+            }
             let reader = match backend.open(&base) {
-                Err(e) if e.is::<Gone>() => return Err(BaseGone(base.to_string()).into()),
+                Err(e) if e.is::<Gone>() => return Err(BaseGone(base.to_string(), "gone").into()),
                 opened => opened.with_context(|| format!("open {base}, its base"))?,
             };
-            let key = base.key.as_str();
-            let base = Self::read(base.to_string(), reader, downloaded)?;
-            let whose = || format!("its base {}", base.name);
-            trust::check(trust, Some(key), &base.opened).with_context(whose)?;
+            let key = base.key.clone();
+            let whose = format!("its base {base}");
+            let opened = Self::read(base.to_string(), reader, downloaded);
+            let base = opened.with_context(|| BadBase(base))?;
+            trust::check(trust, Some(&key), &base.opened).context(whose)?;
             entry.put_on(base).with_context(context)?;
         }
         Ok(entry)
@@ -59,8 +69,14 @@ impl OpenEntry {
 
     /// Opens what `reader` reads, without its base.
     pub fn read(name: String, mut reader: Box<dyn ReadAt>, downloaded: &mut u64) -> Result<Self> {
-        let opened = lookup::open(reader.as_mut(), downloaded)
-            .with_context(|| format!("the snapshot {name} cannot be used"))?;
+        let stated = reader.size_is_stated();
+        let opened = lookup::open(reader.as_mut(), downloaded);
+        let opened = opened.map_err(|error| match stated {
+            true => error.into(),
+            // What came may have been cut short on its way, so it is not known to be damaged.
+            false => anyhow!("{error}, and nobody said how long it is"),
+        });
+        let opened = opened.with_context(|| format!("the snapshot {name} cannot be used"))?;
         Ok(OpenEntry { name, opened, signed_by: Vec::new(), reader, base: None })
     }
 
@@ -76,7 +92,8 @@ impl OpenEntry {
     pub fn put_on(&mut self, base: OpenEntry) -> Result<()> {
         inherited(&self.opened.index, &base.opened.index, &base.opened.index_bytes)?;
         if !same_store(&self.opened.head, &base.opened.head) {
-            bail!("its base {} is of another store", base.name);
+            let what = format!("its base {} is of another store", base.name);
+            bail!(SnapshotError::WrongBase(what));
         }
         self.base = Some(Box::new(base));
         Ok(())
@@ -128,6 +145,22 @@ impl OpenEntry {
             .read_at(*at, &mut bytes)
             .with_context(|| format!("read frame {number} of the snapshot {}", file.name))?;
         Ok(bytes)
+    }
+
+    /// Whether a frame is as the index says when it is asked for anew.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub fn comes_whole(&self, backend: &dyn Backend, frame: FrameId) -> Result<bool> {
+        let file = match frame.which {
+            Which::Entry => self,
+            Which::Base => self.base.as_deref().context("there is no base")?,
+        };
+        let facts = self.facts(frame.which, frame.number).context("no such frame")?;
+        let mut reader = backend.open(&parse(&file.name)?)?;
+        let mut bytes = vec![0; usize::try_from(facts.size)?];
+        reader.read_at(facts.at, &mut bytes)?;
+        Ok(Digest::of(&bytes) == facts.sha256)
     }
 
     /// Its frozen database, and the file that has it until that is dropped; none of a plain store.
@@ -202,5 +235,7 @@ impl Standing {
 }
 
 fn parse(base: &str) -> Result<EntryName> {
-    EntryName::parse(base).with_context(|| format!("its base {base:?} is no name of an entry"))
+    EntryName::parse(base).ok_or_else(|| {
+        SnapshotError::WrongBase(format!("its base {base:?} is no name of an entry")).into()
+    })
 }

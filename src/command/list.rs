@@ -1,13 +1,17 @@
 //! `list`: every entry that a backend holds.
 
 use super::inventory::{Held, open_inventory, read, share};
-use super::{Ending, cancel, eviction, or_json};
-use crate::options::{List, Order};
-use crate::report::{self, EntryRow};
+use super::{Ending, cancel, eviction, or_json, quarantine};
+use crate::backend::Directory;
+use crate::options::{InventoryOptions, List, Order};
+use crate::report::{self, EntryRow, Quarantined};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
+
+/// Bad ones that people are told of one by one.
+const SHOWN: usize = 10;
 
 /// Prints one line for each entry.
 pub fn list(options: &List) -> Result<Ending> {
@@ -27,6 +31,7 @@ fn run(options: &List) -> Result<Ending> {
     sort(&mut all, options.order);
     let now = Timestamp::now();
     let rows: Vec<EntryRow> = all.iter().map(|held| held.row(options.limit, now)).collect();
+    let quarantined = quarantined(options, &mut warnings);
     if options.output.json {
         report::answer(json!({
             "ok": true,
@@ -35,6 +40,7 @@ fn run(options: &List) -> Result<Ending> {
             "limit": options.limit,
             "total": everything,
             "entries": rows,
+            "quarantined": quarantined,
             "warnings": warnings,
         }))?;
         return Ok(Ending::Done);
@@ -47,8 +53,35 @@ fn run(options: &List) -> Result<Ending> {
         let limit = report::binary(options.limit);
         let place = inventory.describe();
         report::note(format!("storecache: {shown} with {size} of {limit} in {place}"));
+        for bad in quarantined.iter().take(SHOWN) {
+            let (entry, reason) = (report::printable(&bad.entry), report::printable(&bad.reason));
+            let kept = if bad.file.is_some() { "kept aside" } else { "remembered as bad" };
+            report::note(format!("storecache: {kept}: {entry}: {reason}"));
+        }
+        if let Some(more @ 1..) = quarantined.len().checked_sub(SHOWN) {
+            report::note(format!("storecache: {more} more are bad; --json names them"));
+        }
     }
     Ok(Ending::Done)
+}
+
+/// What failed its checks: kept aside there, or remembered of it.
+fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
+    let memory = options.memory.as_deref();
+    let listed = match &options.inventory {
+        InventoryOptions::Directory { path } => {
+            quarantine::list(&Directory::new(path.clone(), false), memory)
+        }
+        InventoryOptions::Repository(repository) => {
+            let name = repository.api.repository.as_deref().unwrap_or_default();
+            let of_it = format!("github:{name}:");
+            Ok(quarantine::remembered(memory, &|place| place.starts_with(&of_it)))
+        }
+    };
+    listed.unwrap_or_else(|e| {
+        warnings.push(format!("what is kept aside cannot be listed: {e:#}"));
+        Vec::new()
+    })
 }
 
 fn is_wanted(held: &Held, options: &List) -> bool {

@@ -6,6 +6,7 @@ use crate::backend::{Backend, Directory, EntryName, ReadAt};
 use crate::budget::Traffic;
 use crate::key::{Key, Ladder, Rung};
 use crate::options::{BackendOptions, KeyOptions, StoreOptions};
+use crate::privileged::Mandate;
 use crate::privileged::protocol::StoreRequest;
 use crate::report::{self, Hit};
 use crate::snapshot::{Opened, SnapshotError, cache_version};
@@ -29,6 +30,7 @@ pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
         shepherds: options.shepherds.clone(),
         lock_patience: options.lock_patience,
         daemon_patience: options.daemon_patience,
+        mandate: Mandate::default(),
     }
 }
 

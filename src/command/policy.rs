@@ -34,14 +34,20 @@ pub struct Newest {
 
 impl Newest {
     /// An entry that this job could not restore, or that cannot be read, is as good as none: it is to
-    /// be superseded.
+    /// be superseded. So is one that is known to be `bad` and newer than this: whoever does not know would
+    /// try it first.
     pub fn read(
         policy: &SavePolicy,
         entry: Option<(&EntryName, &Result<OpenEntry>)>,
+        bad: &[EntryName],
         state: Option<&State>,
         outcome: &mut Outcome,
     ) -> Option<Self> {
         let (entry, opened) = entry.filter(|_| policy.policy == Policy::Auto)?;
+        let hides = |bad: &EntryName| bad.key == entry.key && bad.generation > entry.generation;
+        if bad.iter().any(hides) {
+            return None;
+        }
         let name = entry.to_string();
         let tried = state.filter(|state| state.restore.entry.as_ref() == Some(&name));
         if tried.is_some_and(|state| state.restore.failed) {

@@ -1,24 +1,23 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
 use super::Ending;
-use super::entry::{BaseGone, OpenEntry};
+use super::entry::OpenEntry;
 use super::lookup::find;
-use super::profiles;
-use super::require;
+use super::passed::{Passed, Verdict};
 use super::session::{Session, failure, reported, tell_skipped};
 use super::state::{Begun, State};
 use super::summary;
-use super::trust::Untrusted;
-use crate::backend::{Backend, Refused};
-use crate::key::Ladder;
-use crate::options::{Restore, Trust};
+use super::{profiles, quarantine, require};
+use crate::backend::{Backend, EntryName, Refused};
+use crate::key::{Key, Ladder};
+use crate::options::Restore;
 use crate::privileged::client::{RootFailure, RootHalf};
 use crate::privileged::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, Which,
 };
-use crate::report::{self, BaseUse, Hit, Outcome, Progress};
-use crate::snapshot::Digest;
-use anyhow::{Context, Result, anyhow, bail};
+use crate::report::{self, BaseUse, Hit, Outcome, Progress, Seconds};
+use crate::snapshot::{Digest, SnapshotError};
+use anyhow::{Result, anyhow, bail};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Instant;
@@ -45,7 +44,10 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
                 return failure(outcome, e);
             }
             outcome.hit = Hit::Miss;
-            anyhow!("{}; nothing was restored, the store is as it was", failure(outcome, e))
+            let line = failure(outcome, e);
+            let kept = quarantine::told(outcome).map(|kept| format!("; {kept}"));
+            let kept = kept.unwrap_or_default();
+            anyhow!("{line}; nothing was restored, the store is as it was{kept}")
         })
     };
     let leave = |outcome: &mut Outcome| {
@@ -97,20 +99,60 @@ fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
     }
 }
 
-/// Gives back the items that it brought, and when each was used last, if the snapshot says so.
+/// The items that a restore brought, and when each was used last, if the snapshot says so.
+type Brought = BTreeMap<String, Option<u64>>;
+
+/// Restores from the best entry; from the next older one where that turns out to be bad.
 fn restore_items(
     session: &mut Session,
     options: &Restore,
     outcome: &mut Outcome,
-) -> Result<BTreeMap<String, Option<u64>>> {
-    let Session { root, key, backend, progress } = session;
-    progress.fold("restore: look for an entry");
-    let looking = Instant::now();
-    let found = look(backend.as_ref(), &key.ladder, &options.trust, outcome);
-    // The cache service may have turned out to speak another version than was thought.
-    outcome.backend = backend.describe();
-    outcome.seconds.lookup = looking.elapsed().as_secs_f64();
-    let Some((mut entry, hit)) = found? else { return Ok(BTreeMap::new()) };
+) -> Result<Brought> {
+    let Session { root, key, backend, progress, request } = session;
+    let backend = backend.as_ref();
+    let mut passed = Passed::begin(backend, options, &key.ladder, outcome);
+    loop {
+        outcome.phase = Phase::Lookup.name();
+        progress.fold("restore: look for an entry");
+        let looking = Instant::now();
+        let found = look(backend, &key.ladder, &mut passed, outcome);
+        // The cache service may have turned out to speak another version than was thought.
+        outcome.backend = backend.describe();
+        outcome.seconds.lookup += looking.elapsed().as_secs_f64();
+        let Some((name, mut entry, hit)) = found? else { return Ok(Brought::new()) };
+        let before = outcome.clone();
+        let error = match restore_entry(root, key, progress, &mut entry, hit, options, outcome) {
+            Ok(brought) => {
+                passed.tell(outcome);
+                return Ok(brought);
+            }
+            Err(error) if committed(&error) => return Err(error),
+            Err(error) => error,
+        };
+        let (verdict, error) = passed.judge(&name, Some(&entry), error)?;
+        progress.detail(|| format!("{name} cannot be used: {error:#}"));
+        // Nothing came of it; what it cost stays in the report.
+        let (phase, downloaded) = (outcome.phase, outcome.bytes.downloaded);
+        let seconds = Seconds { download: outcome.seconds.download, ..before.seconds };
+        *outcome = Outcome { phase, seconds, ..before };
+        outcome.bytes.downloaded = downloaded;
+        if let Verdict::Over(unfit) = verdict {
+            passed.over(&name, (unfit, error), outcome)?;
+        }
+        // What was begun is undone before anything else is tried.
+        root.again(request)?;
+    }
+}
+
+fn restore_entry(
+    root: &mut RootHalf,
+    key: &Key,
+    progress: &mut Progress,
+    entry: &mut OpenEntry,
+    hit: Hit,
+    options: &Restore,
+    outcome: &mut Outcome,
+) -> Result<Brought> {
     let head = &entry.opened.head;
     outcome.signed_by.clone_from(&entry.signed_by);
     outcome.bytes.snapshot = entry.size();
@@ -132,13 +174,13 @@ fn restore_items(
     if options.lookup_only {
         outcome.hit = hit;
         outcome.reason = Some(format!("looked up, and not restored: {}", found()));
-        return Ok(BTreeMap::new());
+        return Ok(Brought::new());
     }
 
     outcome.phase = Phase::Plan.name();
     progress.fold("restore: plan");
     let mut fetch = Fetch {
-        entry: &mut entry,
+        entry,
         downloaded: &mut outcome.bytes.downloaded,
         seconds: &mut outcome.seconds.download,
     };
@@ -166,13 +208,13 @@ fn restore_items(
                 Some(format!("nothing to do: {left_out} left out: {}", plan.skipped[0].1));
         }
         profiles::restore(options, &entry.opened, outcome);
-        return Ok(BTreeMap::new());
+        return Ok(Brought::new());
     }
     if options.dry_run {
         outcome.items.restored = plan.wanted;
         outcome.bytes.unpacked = plan.disk_bytes;
         profiles::restore(options, &entry.opened, outcome);
-        return Ok(BTreeMap::new());
+        return Ok(Brought::new());
     }
 
     outcome.phase = Phase::Unpack.name();
@@ -201,32 +243,31 @@ fn restore_items(
         + daemon;
     outcome.seconds.unpack = (whole - other).max(0.0);
     profiles::restore(options, &entry.opened, outcome);
-    let brought: HashSet<String> = restored.names.into_iter().collect();
-    let index = entry.opened.index;
-    let inherited = index.base.into_iter().flat_map(|base| base.items);
-    let own = index.items.into_iter().map(|item| (item.name, item.used));
-    let items = own.chain(inherited.map(|item| (item.name, item.used)));
-    Ok(items.filter(|(name, _)| brought.contains(name)).collect())
+    let brought: HashSet<&String> = restored.names.iter().collect();
+    let index = &entry.opened.index;
+    let inherited = index.base.iter().flat_map(|base| &base.items);
+    let own = index.items.iter().map(|item| (&item.name, item.used));
+    let items = own.chain(inherited.map(|item| (&item.name, item.used)));
+    let items = items.filter(|(name, _)| brought.contains(name));
+    Ok(items.map(|(name, used)| (name.clone(), used)).collect())
 }
 
-/// The best entry that can be restored, open. A delta whose base is gone counts as absent, and so does what is
-/// not trusted. Without any, the reason is booked.
+/// The best entry that can be opened and was not passed over. Without any, the reason is booked.
 fn look(
     backend: &dyn Backend,
     ladder: &Ladder,
-    trust: &Trust,
+    passed: &mut Passed<'_>,
     outcome: &mut Outcome,
-) -> Result<Option<(OpenEntry, Hit)>> {
-    let mut passed = Vec::new();
-    let mut refused = None;
+) -> Result<Option<(EntryName, OpenEntry, Hit)>> {
     loop {
-        let (name, hit) = match find(backend, ladder, &passed) {
+        let (name, hit) = match find(backend, ladder, passed.names()) {
             Ok(Some(found)) => found,
             Ok(None) => {
+                passed.nothing(outcome)?;
                 (outcome.matched_key, outcome.entry) = (None, None);
                 let nothing =
                     format!("no entry for the key or its prefixes in {}", outcome.backend);
-                outcome.reason = Some(match refused {
+                outcome.reason = Some(match passed.untrusted() {
                     None => nothing,
                     Some(why) => format!("{nothing} can be used: {why}"),
                 });
@@ -240,17 +281,12 @@ fn look(
         };
         outcome.matched_key = Some(name.key.clone());
         outcome.entry = Some(name.to_string());
-        match OpenEntry::open(backend, &name, trust, &mut outcome.bytes.downloaded) {
-            Ok(entry) => return Ok(Some((entry, hit))),
-            Err(e) if e.is::<BaseGone>() || e.is::<Untrusted>() => {
-                let why = format!("{e:#}");
-                if e.is::<Untrusted>() {
-                    refused.get_or_insert(format!("{name}: {why}"));
-                }
-                outcome.passed_over.push((name.to_string(), why));
-                passed.push(name);
-            }
-            Err(e) => return Err(e),
+        let error = match passed.open(&name, &mut outcome.bytes.downloaded) {
+            Ok(entry) => return Ok(Some((name, entry, hit))),
+            Err(error) => error,
+        };
+        if let (Verdict::Over(unfit), error) = passed.judge(&name, None, error)? {
+            passed.over(&name, (unfit, error), outcome)?;
         }
     }
 }
@@ -273,7 +309,8 @@ fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result
     loop {
         match root.receive()?.0 {
             Reply::NeedDatabase => {
-                let frames = database.context("the snapshot has no database")?;
+                let missing = || SnapshotError::Damaged("the snapshot has no database".into());
+                let frames = database.ok_or_else(missing)?;
                 for number in frames.0..=frames.1 {
                     let frame = FrameId { which: Which::Entry, number };
                     let bytes = fetch.frame(frame)?;

@@ -11,8 +11,15 @@ use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
 /// Deletes what is older than the newest `keep` generations of the key that was just saved. The entry
-/// is there by now, so what fails here is a warning, and what is left goes after the next save.
-pub fn retain(backend: &dyn Backend, written: &Entry, keep: NonZeroUsize, outcome: &mut Outcome) {
+/// is there by now, so what fails here is a warning, and what is left goes after the next save. Those that
+/// are known to be `bad` are no generations.
+pub fn retain(
+    backend: &dyn Backend,
+    written: &Entry,
+    keep: NonZeroUsize,
+    bad: &[EntryName],
+    outcome: &mut Outcome,
+) {
     let listed = backend.entries(&Rung::Exact(written.name.key.clone()));
     let chosen = listed.and_then(|entries| {
         let standing = |name: &EntryName| {
@@ -20,7 +27,7 @@ pub fn retain(backend: &dyn Backend, written: &Entry, keep: NonZeroUsize, outcom
         };
         // Deltas of other keys may need an entry of this one.
         let all = || backend.entries(&Rung::Prefix(String::new()));
-        unneeded(superseded(entries, written, keep), written, &all, &standing)
+        unneeded(superseded(entries, written, keep, bad), written, &all, &standing)
     });
     let superseded = match chosen {
         Ok(superseded) => superseded,
@@ -39,13 +46,20 @@ pub fn retain(backend: &dyn Backend, written: &Entry, keep: NonZeroUsize, outcom
     }
 }
 
-/// The choice, first half: what of `entries` is old, newest first.
-fn superseded(mut entries: Vec<Entry>, written: &Entry, keep: NonZeroUsize) -> Vec<Entry> {
+/// The choice, first half: what of `entries` is old, newest first; and what is `bad`.
+fn superseded(
+    mut entries: Vec<Entry>,
+    written: &Entry,
+    keep: NonZeroUsize,
+    bad: &[EntryName],
+) -> Vec<Entry> {
     // A backend may tell fewer keys apart than we do, or not show yet what was just written.
     entries.retain(|entry| entry.name.key == written.name.key && entry.name != written.name);
     entries.push(written.clone());
     entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
-    let old = entries.into_iter().skip(keep.get());
+    // They take no place of a good one.
+    let (bad, good): (Vec<_>, _) = entries.into_iter().partition(|it| bad.contains(&it.name));
+    let old = bad.into_iter().chain(good.into_iter().skip(keep.get()));
     // A clock that was set back may make the newest entry look old.
     old.filter(|entry| entry.name != written.name).collect()
 }
@@ -102,8 +116,18 @@ mod tests {
 
     fn chosen(seconds: &[u8], written: u8, keep: usize) -> Vec<u8> {
         let entries = seconds.iter().map(|&second| entry(second)).collect();
-        let gone = superseded(entries, &entry(written), NonZeroUsize::new(keep).unwrap());
+        let keep = NonZeroUsize::new(keep).unwrap();
+        let gone = superseded(entries, &entry(written), keep, &[]);
         (0..60).rev().filter(|&second| gone.iter().any(|e| e.name == entry(second).name)).collect()
+    }
+
+    #[test]
+    fn what_is_known_to_be_bad_takes_no_place_of_a_good_one() {
+        let entries = [4, 3, 2, 1].map(entry).to_vec();
+        let two = NonZeroUsize::new(2).unwrap();
+        let gone = superseded(entries, &entry(4), two, &[entry(3).name]);
+        let gone: Vec<_> = gone.into_iter().map(|entry| entry.name).collect();
+        assert_eq!(gone, [entry(3).name, entry(1).name]);
     }
 
     #[test]
@@ -119,7 +143,7 @@ mod tests {
         assert_eq!(chosen(&[9, 8, 7, 1], 1, 2), [7]);
         // A key in other letters is another key.
         let entries = vec![named("K", 1), entry(2)];
-        let gone = superseded(entries, &entry(3), NonZeroUsize::MIN);
+        let gone = superseded(entries, &entry(3), NonZeroUsize::MIN, &[]);
         assert_eq!(gone.len(), 1);
         assert_eq!(gone[0].name, entry(2).name);
     }

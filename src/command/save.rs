@@ -7,7 +7,7 @@ use super::policy::{self, Newest};
 use super::session::{Session, failure, reported, tell_skipped};
 use super::state::State;
 use super::trust::{self, Untrusted};
-use super::{Ending, profiles, retention, summary};
+use super::{Ending, profiles, quarantine, retention, summary};
 use crate::action;
 use crate::backend::{Backend, EntryName, Refused, Written};
 use crate::key::Ladder;
@@ -71,7 +71,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         return Ok(());
     }
     let key = state.map_or_else(|| key.clone(), |state| state.key(key));
-    let Session { mut root, key, backend, mut progress } =
+    let Session { mut root, key, backend, mut progress, .. } =
         Session::begin(store, &key, backend, output, options.memory.traffic, outcome)?;
     if let Err(refused) = backend.can_write() {
         return not_saved(refused, policy.policy, outcome);
@@ -83,14 +83,18 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     // A plain directory may change under its name.
     let delta = options.delta.filter(|_| outcome.store != StoreKind::Plain.name());
     let needed = delta.is_some() || policy.policy == Policy::Auto;
-    let mut seen = Vec::new();
-    let found = look(backend.as_ref(), &exact, needed, trust, &mut seen, outcome)?;
+    let bad = quarantine::bad(backend.as_ref(), &options.quarantine, state);
+    if !options.dry_run {
+        quarantine::sweep(backend.as_ref(), &options.quarantine);
+    }
+    let mut seen = bad.clone();
+    let found = look(backend.as_ref(), &exact, needed, (&bad, trust), &mut seen, outcome)?;
     // The cache service may have turned out to speak another version than was thought.
     outcome.backend = backend.describe();
     let newest = found.as_ref().map(|(name, opened)| (name, opened));
-    let newest = Newest::read(policy, newest, state, outcome);
+    let newest = Newest::read(policy, newest, &bad, state, outcome);
     let foundation = match (delta, options.delta) {
-        (Some(_), _) => Foundation::find(backend.as_ref(), found, trust, state, outcome),
+        (Some(_), _) => Foundation::find(backend.as_ref(), found, (&bad, trust), state, outcome),
         (None, None) => {
             let reason = Some("that was asked for with --full".into());
             outcome.base = Some(BaseUse { reason, ..BaseUse::default() });
@@ -182,19 +186,19 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     outcome.saved = Some(true);
     outcome.signed_by = keys.iter().map(|key| key.name().to_owned()).collect();
     if let Some(keep) = options.keep {
-        retention::retain(backend.as_ref(), &written, keep, outcome);
+        retention::retain(backend.as_ref(), &written, keep, &bad, outcome);
     }
     Ok(())
 }
 
 /// The newest entry of the key, opened, if that is `needed`. A delta without its base is as good as none, and
-/// so is what is not trusted.
-/// Whatever is found is noted in `seen`.
+/// so is what is not trusted. Whatever is found is noted in `seen`, where those are already that are known
+/// to be `bad`.
 fn look(
     backend: &dyn Backend,
     exact: &Ladder,
     needed: bool,
-    trust: &Trust,
+    (bad, trust): (&[EntryName], &Trust),
     seen: &mut Vec<EntryName>,
     outcome: &mut Outcome,
 ) -> Result<Option<(EntryName, Result<OpenEntry>)>> {
@@ -211,7 +215,7 @@ fn look(
         if !needed {
             return Ok(None);
         }
-        match OpenEntry::open(backend, &name, trust, &mut 0) {
+        match OpenEntry::open(backend, &name, (bad, trust), &mut 0) {
             Err(e) if e.is::<BaseGone>() || e.is::<Untrusted>() => {
                 outcome.passed_over.push((name.to_string(), format!("{e:#}")));
             }

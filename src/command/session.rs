@@ -6,7 +6,7 @@ use crate::budget::Traffic;
 use crate::key::Key;
 use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
 use crate::privileged::client::{Cancelled, RootFailure, RootHalf};
-use crate::privileged::protocol::Phase;
+use crate::privileged::protocol::{Phase, StoreRequest};
 use crate::report::{self, Outcome, Progress};
 use anyhow::{Result, anyhow};
 use std::time::Instant;
@@ -17,6 +17,8 @@ pub struct Session {
     pub key: Key,
     pub backend: Box<dyn Backend>,
     pub progress: Progress,
+    /// Which store it is about.
+    pub request: StoreRequest,
 }
 
 impl Session {
@@ -43,8 +45,8 @@ impl Session {
         if output.in_job {
             cancel::when_input_closes(&cancelled);
         }
-        let mut root = RootHalf::start(&cancelled)?;
         let mut request = lookup::store_request(store, kind);
+        let mut root = RootHalf::start(&cancelled, &request)?;
         request.asks_version = key.key.is_none() && key.version.is_none();
         let facts = root.survey(&request)?;
         let key = lookup::key(store, key, kind, Some(&facts.version))?;
@@ -52,7 +54,7 @@ impl Session {
         progress.detail(|| format!("store {}, entries in {}", outcome.store, outcome.backend));
         progress.detail(|| format!("key {}", key.text));
         outcome.phase = Phase::Lookup.name();
-        Ok(Session { root, key, backend, progress })
+        Ok(Session { root, key, backend, progress, request })
     }
 }
 

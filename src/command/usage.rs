@@ -73,7 +73,7 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
 fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame>> {
     let InventoryOptions::Directory { path } = options else { return Ok(None) };
     let backend = Directory::new(path.clone(), false);
-    let mut entry = OpenEntry::open(&backend, name, &Trust::default(), &mut 0)?;
+    let mut entry = OpenEntry::open(&backend, name, (&[], &Trust::default()), &mut 0)?;
     blame::of(&mut entry).map(Some)
 }
 

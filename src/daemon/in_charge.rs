@@ -23,8 +23,12 @@ pub struct Whereabouts<'a> {
     pub units: &'a [&'a str],
     /// The name of its program, and of its service in a shepherd.
     pub name: &'a str,
-    /// Where shepherds may listen, in the order in which they are asked.
+    /// Where shepherds may listen, in the order in which they are asked. Those of the requester's own
+    /// first.
     pub shepherds: Vec<PathBuf>,
+    /// How many of them the requester has named, who is not to reach through us what they could not
+    /// reach themselves.
+    pub named: usize,
     /// User and group of whoever asked for all this, if that is not root.
     pub requester: Option<(u32, u32)>,
     /// How long a shepherd may take for an answer.
@@ -91,20 +95,23 @@ impl<'a> Facts<'a> {
             return Ok(facts);
         }
         let mut seen = Vec::new();
-        for socket in &at.shepherds {
+        for (number, socket) in at.shepherds.iter().enumerate() {
+            let of = at.requester.filter(|_| number < at.named);
             // One directory may have two names.
-            let Ok(real) = socket.canonicalize() else { continue };
+            let Ok(real) = shepherd::with_rights_of(of, || socket.canonicalize()) else { continue };
             if !seen.contains(&real) {
-                facts.ask(socket)?;
+                facts.ask(socket, of)?;
                 seen.push(real);
             }
         }
         Ok(facts)
     }
 
-    fn ask(&mut self, socket: &Path) -> Result<()> {
+    /// Asks a shepherd; with the rights of a user where it is theirs.
+    fn ask(&mut self, socket: &Path, of: Option<(u32, u32)>) -> Result<()> {
         let shown = socket.display();
-        let (pid, answer) = match shepherd::behind(socket, self.at.requester, self.at.patience)? {
+        let behind = shepherd::behind(socket, self.at.requester, of, self.at.patience)?;
+        let (pid, answer) = match behind {
             Behind::Nobody => return Ok(()),
             Behind::Shepherd(shepherd, pid) => (pid, self.service_of(&shepherd)),
             Behind::Stranger { uid, pid } => {

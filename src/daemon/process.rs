@@ -138,6 +138,20 @@ impl Recipe {
         let ambient = fields("CapAmb:").next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
         let umask = fields("Umask:").next().and_then(|mode| u32::from_str_radix(mode, 8).ok());
         let link = |file: &str, flags| Ok(Arc::new(procfs::open_link(pid, file, flags)?));
+        let same_users = || -> Result<bool> {
+            let [ours, theirs] = [Path::new("/proc/self"), &proc].map(|of| of.join("ns/user"));
+            let [ours, theirs] = [std::fs::metadata(ours)?, std::fs::metadata(theirs)?];
+            Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
+        };
+        if !same_users().with_context(about)? {
+            // There anybody is root, mounts what they like and calls that capabilities. To start it with
+            // our rights as it was would give them ours.
+            bail!(
+                "the daemon, {}, runs in a user namespace of its own, and could not be started again \
+                 from here; restore there, or name commands that reach it with --daemon command",
+                procfs::describe(pid)
+            );
+        }
         let foreign = |name: &str| -> Result<Option<Arc<OwnedFd>>> {
             let path = format!("ns/{name}");
             let ours = std::fs::metadata(Path::new("/proc/self").join(&path))?;

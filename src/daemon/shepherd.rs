@@ -9,6 +9,8 @@ use super::protocol::connect;
 use super::{ProcessContext, procfs};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -57,9 +59,15 @@ pub enum Tie {
 }
 
 /// Looks who is behind `socket`. `requester` is the user and group of whoever asked for all this, if
-/// that is not root.
-pub fn behind(socket: &Path, requester: Option<(u32, u32)>, patience: Duration) -> Result<Behind> {
-    let stream = match connect(socket) {
+/// that is not root. A socket that is `of` a user is reached with their rights, and nobody else may be
+/// behind it.
+pub fn behind(
+    socket: &Path,
+    requester: Option<(u32, u32)>,
+    of: Option<(u32, u32)>,
+    patience: Duration,
+) -> Result<Behind> {
+    let stream = match with_rights_of(of, || connect(socket)) {
         Ok(stream) => stream,
         // Nothing there, or nothing that listens.
         Err(_) => return Ok(Behind::Nobody),
@@ -67,11 +75,24 @@ pub fn behind(socket: &Path, requester: Option<(u32, u32)>, patience: Duration) 
     let peer = nix::sys::socket::getsockopt(&stream, PeerCredentials)?;
     let pid = u32::try_from(peer.pid()).unwrap_or_default();
     let shepherd = |owner| Shepherd { socket: socket.to_owned(), owner, patience };
+    let own = geteuid().as_raw();
     Ok(match (peer.uid(), requester) {
-        (0, _) => Behind::Shepherd(shepherd(None), pid),
+        (uid, _) if uid == own && of.is_none() => Behind::Shepherd(shepherd(None), pid),
         (uid, Some(own)) if uid == own.0 => Behind::Shepherd(shepherd(Some(own)), pid),
         (uid, _) => Behind::Stranger { uid, pid },
     })
+}
+
+/// Does `work` with the rights that a user has on files, if one is given.
+pub fn with_rights_of<T>(user: Option<(u32, u32)>, work: impl FnOnce() -> T) -> T {
+    let Some((uid, gid)) = user else { return work() };
+    // Of this thread alone. Capabilities for files are away meanwhile (`man 7 capabilities`).
+    let gid = setfsgid(Gid::from_raw(gid));
+    let uid = setfsuid(Uid::from_raw(uid));
+    let done = work();
+    setfsuid(uid);
+    setfsgid(gid);
+    done
 }
 
 impl Shepherd {

@@ -3,14 +3,11 @@
 use crate::daemon::MountUnit;
 use crate::store::{Layout, StaysReadOnly, aside, clean_stale, make_writable};
 use anyhow::Result;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 pub enum Access {
-    /// From now on, perhaps through a mount namespace of our own; then `outside` is that of
-    /// everybody else.
-    Now { outside: Option<Arc<OwnedFd>> },
+    /// From now on, perhaps through a mount namespace of our own.
+    Now,
     /// Only while the unit that mounts it read-only is stopped, together with the daemon.
     WhileStopped { unit: MountUnit },
 }
@@ -23,7 +20,7 @@ impl Access {
     /// When the store must stay read-only. Nothing was changed then.
     pub fn to(layout: &Layout) -> Result<Self> {
         let refused = match make_writable(&layout.store()) {
-            Ok(outside) => return Ok(Access::Now { outside }),
+            Ok(_) => return Ok(Access::Now),
             Err(e) if e.is::<StaysReadOnly>() => e,
             Err(e) => return Err(e),
         };
@@ -40,31 +37,23 @@ impl Access {
     /// Where staging can be made now.
     pub fn staging_parent(&self, layout: &Layout) -> PathBuf {
         match self {
-            Access::Now { .. } => layout.store(),
+            Access::Now => layout.store(),
             Access::WhileStopped { .. } => aside(layout)[0].clone(),
         }
     }
 
     /// Removes what dead runs left, as far as that is possible now.
     pub fn clean_stale(&self, layout: &Layout) -> Result<()> {
-        if let Access::Now { .. } = self {
+        if let Access::Now = self {
             clean_stale(&layout.store())?;
         }
         aside(layout).iter().try_for_each(|place| clean_stale(place))
     }
 
-    /// The mount namespace for processes that are not to live in ours.
-    pub fn outside(&self) -> Option<Arc<OwnedFd>> {
-        match self {
-            Access::Now { outside } => outside.clone(),
-            Access::WhileStopped { .. } => None,
-        }
-    }
-
     /// The unit that has to be stopped for the commit.
     pub fn mount_unit(&self) -> Option<&MountUnit> {
         match self {
-            Access::Now { .. } => None,
+            Access::Now => None,
             Access::WhileStopped { unit } => Some(unit),
         }
     }

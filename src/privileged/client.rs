@@ -1,23 +1,24 @@
 //! Starting the root half and talking to it.
 
+use super::fault::Fault;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_message, write_message};
+use super::surroundings::ROOT_PATH;
 use crate::budget::{Allowance, Held, Packing};
 use crate::report;
 use crate::snapshot::StoreFacts;
+use crate::store::{Layout, StoreKind};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The only search path that the root half gets.
-const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:\
-     /run/wrappers/bin:/run/current-system/sw/bin:\
-     /run/current-system/profile/bin:/run/current-system/profile/sbin";
 /// Bytes that a pipe between the halves holds: as many as an ordinary user may ask for (`pipe.7`).
 const PIPE: usize = 1 << 20;
 /// How soon a signal is noticed while the root half is silent.
@@ -30,12 +31,30 @@ pub struct RootFailure {
     pub phase: Phase,
     /// Outermost first.
     pub causes: Vec<String>,
+    pub fault: Fault,
 }
 
 /// Somebody called the run off.
 #[derive(Debug, thiserror::Error)]
 #[error("cancelled by a signal")]
 pub struct Cancelled;
+
+/// Whether the root half is to use root's rights in a place that the user names, as far as they may.
+fn wants_all_of_root(store: &StoreRequest) -> bool {
+    let not_ours = |socket: &PathBuf| match socket.metadata() {
+        Ok(found) => found.uid() != rustix::process::getuid().as_raw(),
+        Err(e) => e.kind() == ErrorKind::PermissionDenied,
+    };
+    // What is theirs, the root half leaves to their rights.
+    let ours = |layout: Layout| {
+        let found = layout.database_dir().metadata().or_else(|_| layout.state().metadata());
+        found.is_ok_and(|found| found.uid() == rustix::process::getuid().as_raw())
+    };
+    store.kind == StoreKind::Plain
+        || store.root != Path::new("/")
+        || Layout::of(store.kind, &store.root).is_ok_and(ours)
+        || store.shepherds.iter().any(not_ours)
+}
 
 /// The root half, running. Dropped, it is told to abort and waited for.
 pub struct RootHalf {
@@ -49,14 +68,26 @@ pub struct RootHalf {
 }
 
 impl RootHalf {
-    /// Starts the root half, through sudo unless this process is root already, and greets it.
-    /// When `cancelled` is set, every call fails and the root half aborts.
+    /// Starts the root half for a store, through sudo unless this process is root already, and greets
+    /// it. When `cancelled` is set, every call fails and the root half aborts.
     ///
     /// # Errors
     /// When sudo is missing or refuses; nothing was done then.
-    pub fn start(cancelled: &Arc<AtomicBool>) -> Result<Self> {
-        let program = std::env::current_exe().context("find the path of this program")?;
+    pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
         let is_root = rustix::process::geteuid().is_root();
+        if !is_root && wants_all_of_root(store) {
+            // Who may run more than the bare root half may become root anyway. To others it does with
+            // their own rights what it can.
+            let started = Self::start_with(cancelled, false, &["privileged", "--everywhere"]);
+            if let Ok(root) = started {
+                return Ok(root);
+            }
+        }
+        Self::start_with(cancelled, is_root, &["privileged"])
+    }
+
+    fn start_with(cancelled: &Arc<AtomicBool>, is_root: bool, words: &[&str]) -> Result<Self> {
+        let program = std::env::current_exe().context("find the path of this program")?;
         let mut command = if is_root {
             Command::new(&program)
         } else {
@@ -64,10 +95,10 @@ impl RootHalf {
             sudo.args(["-n", "--"]).arg(&program);
             sudo
         };
-        command.arg("privileged").env_clear().env("PATH", ROOT_PATH);
+        command.args(words).env_clear().env("PATH", ROOT_PATH);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound if !is_root => anyhow!(
+            ErrorKind::NotFound if !is_root => anyhow!(
                 "the store belongs to root, and sudo is not installed; run as root, or install sudo"
             ),
             _ => anyhow!(e).context("start the root half"),
@@ -103,7 +134,7 @@ impl RootHalf {
         match greeted.and_then(|()| root.receive()) {
             Ok((Reply::Hello { protocol: PROTOCOL }, _)) => Ok(root),
             Ok(_) => bail!("the root half is another version of storecache"),
-            Err(e) if is_root => Err(e),
+            Err(e) if is_root || e.is::<RootFailure>() => Err(e),
             Err(_) => {
                 let text = root.end();
                 let text = if text.is_empty() { "no reason given".into() } else { text };
@@ -114,6 +145,14 @@ impl RootHalf {
                 )
             }
         }
+    }
+
+    /// Lets this one undo what it began and end, and starts another for the same store: after a failure
+    /// nothing can be asked of it any more.
+    pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
+        self.end();
+        *self = RootHalf::start(&self.cancelled, store)?;
+        self.survey(store)
     }
 
     /// Names the store; gives back what the root half found.
@@ -197,7 +236,7 @@ impl RootHalf {
 
 fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
     match reply {
-        Reply::Failed { phase, causes } => Err(RootFailure { phase, causes }.into()),
+        Reply::Failed { phase, causes, fault } => Err(RootFailure { phase, causes, fault }.into()),
         reply => Ok((reply, payload)),
     }
 }

@@ -8,7 +8,7 @@ use super::conversation::Conversation;
 use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Restored};
 use super::target::{StoreTarget, directory};
-use crate::daemon::{Daemon, Found, MountUnit, Stopper, await_ready};
+use crate::daemon::{MountUnit, await_ready};
 use crate::store::{
     Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
     Staging, lock,
@@ -18,7 +18,6 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, fsync, statat};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,28 +40,24 @@ pub struct Commit<'a> {
 
 impl Commit<'_> {
     /// Makes the staged items valid, with the daemon stopped meanwhile.
-    pub fn run(mut self) -> Result<Restored> {
+    pub fn run(mut self, guardian: Guardian) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
         // Until their items are valid, collectors pass over roots.
         let mut roots = Roots::default();
         let (mut heads, rooted_for) = (self.rows.heads(None), self.rows.len());
         roots.add(layout, &heads, self.owner)?;
-        let Found { daemon, why, mut warnings } = self.target.daemon()?;
-        if let Some(replaced) = daemon.replaced()? {
-            warnings.push(format!("{replaced}; the new one runs from now on"));
-        }
         self.talk.cancel.check()?;
 
         // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
         // the lock is released, the guardian starts the daemon, and last the roots go.
-        let stopper = Stopper::prepare(&daemon).context("prepare to stop the daemon")?;
-        let guardian = Guardian::arm(&self.brief(&daemon)?, self.access.outside())?;
+        let mut guardian = guardian;
+        let charge = guardian.arm(&self.brief())?;
         let durable = self.sync.is_wanted();
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 
         let stopped = Instant::now();
-        stopper.stop(self.target.daemon_patience).context("stop the daemon")?;
+        guardian.stop().context("stop the daemon")?;
         let (big_lock, skipped) = self.have_it_alone()?;
         let mount = self.access.mount_unit();
         mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;
@@ -102,11 +97,10 @@ impl Commit<'_> {
 
         self.talk.enter(Phase::Daemon);
         guardian.start().context("the items are valid, but the daemon did not start again")?;
-        let running = daemon != Daemon::None;
-        let downtime_seconds = if running { stopped.elapsed().as_secs_f64() } else { 0.0 };
+        let downtime_seconds = if charge.runs { stopped.elapsed().as_secs_f64() } else { 0.0 };
         self.talk.enter(Phase::Verify);
         let verifying = Instant::now();
-        if running {
+        if charge.runs {
             self.verify_through_daemon(&added)?;
         }
         Ok(Restored {
@@ -116,8 +110,8 @@ impl Commit<'_> {
             skipped: skipped.into_iter().map(|s| (s.name.to_string(), s.reason)).collect(),
             bytes: 0,
             roots: heads.len() as u64,
-            daemon: self.why(&why),
-            warnings,
+            daemon: self.why(&charge.why),
+            warnings: charge.warnings,
             sync_seconds,
             commit_seconds,
             downtime_seconds,
@@ -136,23 +130,13 @@ impl Commit<'_> {
         }
     }
 
-    fn brief(&self, daemon: &Daemon) -> Result<Brief> {
-        let layout = &self.target.layout;
-        let mount = match self.access.mount_unit() {
-            None if layout.root == Path::new("/") => {
-                MountUnit::taken_away_by(daemon, layout.store_dir)?
-            }
-            unit => unit.cloned(),
-        };
-        Ok(Brief {
-            daemon: daemon.clone(),
-            mount,
-            kind: layout.kind,
-            root: layout.root.clone(),
-            probe: self.target.layout.probe(),
+    fn brief(&self) -> Brief {
+        Brief {
+            store: self.target.request.clone(),
+            mandate: self.target.request.mandate,
+            mount: self.access.mount_unit().cloned(),
             staging: self.staging.path().to_owned(),
-            patience: self.target.daemon_patience,
-        })
+        }
     }
 
     /// Waits until nobody else has the database open.

@@ -1,12 +1,13 @@
 //! The root half's end of the conversation, and how it is called off.
 
+use super::capabilities::Stage;
 use super::protocol::{Phase, Reply, Request, read_message, write_message};
 use crate::budget::{Allowance, Held, Unpacking};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::cell::Cell;
-use std::io::{BufReader, stdin, stdout};
+use std::io::{Read, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +36,14 @@ impl Cancel {
     }
 }
 
+/// A message whose content is as it must be.
+pub fn checked(message: Result<Option<(Request, Held)>>) -> Result<Option<(Request, Held)>> {
+    if let Ok(Some((request, payload))) = &message {
+        request.check(payload)?;
+    }
+    message
+}
+
 /// Requests in, replies out.
 pub struct Conversation {
     requests: Receiver<Result<(Request, Held)>>,
@@ -46,8 +55,8 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Starts reading standard input and catching signals.
-    pub fn start() -> Result<Self> {
+    /// Goes on reading requests, and catches signals.
+    pub fn start(mut input: impl Read + Send + 'static) -> Result<Self> {
         let cancel = Cancel::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&cancel.signalled))
@@ -58,9 +67,13 @@ impl Conversation {
         let (send, requests) = bounded(2);
         let hung_up = Arc::clone(&cancel.hung_up);
         std::thread::spawn(move || {
-            let mut input = BufReader::new(stdin().lock());
+            // Whoever finds a way in through here is in nothing.
+            if let Err(e) = Stage::Listening.enter() {
+                let _ = send.send(Err(e));
+                return;
+            }
             loop {
-                let message = read_message(&mut input, &for_requests).transpose();
+                let message = checked(read_message(&mut input, &for_requests)).transpose();
                 let ended = !matches!(message, Some(Ok(_)));
                 if ended {
                     hung_up.store(true, Ordering::Relaxed);
@@ -71,7 +84,7 @@ impl Conversation {
                 }
             }
         });
-        Ok(Conversation { requests, memory, cancel, phase: Cell::new(Phase::Start) })
+        Ok(Conversation { requests, memory, cancel, phase: Cell::new(Phase::Plan) })
     }
 
     /// The next request.

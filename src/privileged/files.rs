@@ -1,10 +1,11 @@
 //! The files of a snapshot that is restored into a store: the entry, and the base if it is a delta.
 
+use super::fault::OfBase;
 use super::protocol::{FrameId, Which};
 use crate::budget::{Held, Unpacking};
-use crate::snapshot::{Index, ItemEntry, Target, Unpacked, Unpacker, inherited};
+use crate::snapshot::{Index, ItemEntry, SnapshotError, Target, Unpacked, Unpacker, inherited};
 use crate::store::ItemName;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ impl Files {
         let mut places = HashMap::with_capacity(entry.items.len());
         for (at, item) in entry.items.iter().enumerate() {
             if places.insert(item.name.clone(), (Which::Entry, at)).is_some() {
-                bail!("the snapshot lists {} twice", item.name);
+                let twice = format!("the snapshot lists {} twice", item.name);
+                bail!(SnapshotError::Damaged(twice));
             }
         }
         if let Some((base, bytes)) = &base {
@@ -107,7 +109,7 @@ impl Unpackers {
     /// Hands over a frame, see [`Unpacker::submit`].
     pub fn submit(&self, frame: FrameId, compressed: Held) -> Result<()> {
         match self.0.iter().find(|(which, _)| *which == frame.which) {
-            Some((_, unpacker)) => unpacker.submit(frame.number, compressed),
+            Some((which, unpacker)) => of(*which, unpacker.submit(frame.number, compressed)),
             None => bail!("nothing is wanted of that file"),
         }
     }
@@ -119,8 +121,16 @@ impl Unpackers {
 
     /// Finishes all, see [`Unpacker::finish`].
     pub fn finish(self) -> Result<Unpacked> {
-        let done = self.0.into_iter().map(|(_, unpacker)| unpacker.finish());
+        let done = self.0.into_iter().map(|(which, unpacker)| of(which, unpacker.finish()));
         Ok(sum(done.collect::<Result<Vec<_>>>()?.into_iter()))
+    }
+}
+
+/// An error of one of the files.
+fn of<T>(which: Which, result: Result<T>) -> Result<T> {
+    match which {
+        Which::Entry => result,
+        Which::Base => result.context(OfBase),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The half that runs as root, and how the other half talks to it.
 //!
-//! Only this half touches the store, its database and its daemon. It knows no network, gets no
+//! Only this half touches the store, its database and its daemon. It knows no network ([`network`]), gets no
 //! secret, and takes orders on its standard input only; when that closes it undoes what it began
 //! and ends. The room must not know backends: what is read or written elsewhere passes through the
 //! other half as frames.
@@ -8,26 +8,37 @@
 //! - [`client`]: starting the root half and talking to it, for the user's half
 //! - [`protocol`]: the messages
 //! - [`serve`]: the root half's conversation
+//! - [`mandate`]: on whose behalf, and where that is as root
+//! - [`surroundings`], [`capabilities`], [`bounds`]: what it inherits, may do, and can be asked
 //! - [`examine`]: how a store and its daemon are, in part for the user's half too
 //! - [`guardian`]: the process that starts the daemon again, whatever happens to the root half
 
 mod access;
+mod bounds;
+mod capabilities;
 mod check;
 pub mod client;
 mod commit;
 mod content;
 mod conversation;
 pub mod examine;
+mod fault;
 mod files;
 mod guardian;
+mod mandate;
 mod narrow;
+mod network;
 pub mod protocol;
 mod restore_plain;
 mod restore_store;
 mod save;
 mod serve;
+mod surroundings;
 mod survey;
 mod target;
 
-pub use guardian::{Brief, Guardian, guard};
+pub use capabilities::Stage;
+pub use fault::{Fault, OfBase};
+pub use guardian::{Brief, Charge, Guardian, guard};
+pub use mandate::Mandate;
 pub use serve::serve;

@@ -3,6 +3,8 @@
 //! On the wire: `u32 BE` length of the JSON, `u32 BE` length of the payload, JSON, payload. Frames
 //! travel as payload, so that nothing is encoded twice.
 
+use super::fault::Fault;
+use super::mandate::Mandate;
 use crate::budget::{Allowance, Held, Packing, Unpacking};
 use crate::daemon::DaemonChoice;
 use crate::snapshot::{BaseItem, Continuation, DatabaseEntry, Digest, ItemEntry, StoreFacts};
@@ -20,9 +22,12 @@ pub const PROTOCOL: u32 = 4;
 
 /// No message has a larger part: an index of millions of items still fits.
 const PART_LIMIT: u32 = 512 << 20;
+/// Those that come before it is clear what the conversation is about are short.
+const FIRST_LIMIT: u32 = 1 << 20;
 
 /// From the user's half to the root half.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Request {
     Hello {
         protocol: u32,
@@ -54,6 +59,7 @@ pub enum Request {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoreRequest {
     pub kind: StoreKind,
     /// File-system root that the store belongs to.
@@ -70,9 +76,13 @@ pub struct StoreRequest {
     pub lock_patience: Duration,
     /// How long to wait until the daemon has stopped or answers.
     pub daemon_patience: Duration,
+    /// On whose behalf: what the root half knows of its own, and takes from nobody.
+    #[serde(skip)]
+    pub mandate: Mandate,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SaveRequest {
     /// Of zstd.
     pub level: i32,
@@ -106,6 +116,7 @@ pub enum Which {
 
 /// One frame of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FrameId {
     pub which: Which,
     pub number: u32,
@@ -113,6 +124,7 @@ pub struct FrameId {
 
 /// An item of an entry that a save is compared with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KnownItem {
     pub name: String,
     /// What tells a directory of a plain store from another one in the same place.
@@ -138,6 +150,7 @@ pub struct Used {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RestoreRequest {
     pub store: StoreFacts,
     pub memory: Unpacking,
@@ -207,6 +220,8 @@ pub enum Reply {
     Failed {
         phase: Phase,
         causes: Vec<String>,
+        #[serde(default)]
+        fault: Fault,
     },
 }
 
@@ -352,6 +367,22 @@ pub fn read_message<M: DeserializeOwned>(
     input: &mut impl Read,
     memory: &Allowance,
 ) -> Result<Option<(M, Held)>> {
+    read_within(PART_LIMIT, input, memory)
+}
+
+/// One of the messages that a conversation begins with.
+///
+/// # Errors
+/// As [`read_message`].
+pub fn read_first(input: &mut impl Read) -> Result<Option<(Request, Held)>> {
+    read_within(FIRST_LIMIT, input, &Allowance::of(0))
+}
+
+fn read_within<M: DeserializeOwned>(
+    limit: u32,
+    input: &mut impl Read,
+    memory: &Allowance,
+) -> Result<Option<(M, Held)>> {
     let mut lengths = [0; 8];
     match input.read_exact(&mut lengths[..1]) {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
@@ -360,7 +391,7 @@ pub fn read_message<M: DeserializeOwned>(
     input.read_exact(&mut lengths[1..]).context("a message is cut short")?;
     let [a, b, c, d, e, f, g, h] = lengths;
     let mut part = |length: u32| -> Result<Vec<u8>> {
-        if length > PART_LIMIT {
+        if length > limit {
             bail!("a message of {length} bytes is too large");
         }
         // Takes memory as it is filled: a lying length costs none.

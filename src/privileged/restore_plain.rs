@@ -2,11 +2,12 @@
 //!
 //! Only directories that the user named are touched, whatever the snapshot holds.
 
+use super::capabilities::Stage;
 use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest, Which};
 use super::target::{check_space, directory, in_root, receive_frames, run_lock, writeback};
-use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
+use crate::snapshot::{Index, ItemEntry, SnapshotError, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, system};
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
@@ -40,10 +41,12 @@ pub fn restore(
     index: &[u8],
 ) -> Result<()> {
     talk.enter(Phase::Plan);
+    Stage::Restoring.enter()?;
     let index = Arc::new(Index::from_bytes(index)?);
     index.check()?;
     if index.base.is_some() {
-        bail!("a snapshot of plain directories has no base");
+        let odd = "a snapshot of plain directories has a base";
+        return Err(SnapshotError::Damaged(odd.into()).into());
     }
     if request.store.kind != StoreKind::Plain.name() || !index.items_under.is_empty() {
         bail!("the snapshot is of the store kind {}, not plain", request.store.kind);

@@ -3,11 +3,14 @@
 //! Everything slow happens here, in a staging directory, while the daemon is up.
 
 use super::access::Access;
+use super::capabilities::Stage;
 use super::check::check;
 use super::commit::Commit;
 use super::content::Hashes;
 use super::conversation::Conversation;
+use super::fault::OfBase;
 use super::files::Files;
+use super::guardian::Guardian;
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
@@ -16,7 +19,7 @@ use crate::daemon::{await_ready, listener};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, Staging,
-    choose, lock, make_lock_file, record_plan, system,
+    choose, lock, make_lock_file, of_snapshot, record_plan, system,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
@@ -27,18 +30,21 @@ pub fn restore(
     store_request: &StoreRequest,
     request: &RestoreRequest,
     index: &[u8],
+    guardian: Guardian,
 ) -> Result<()> {
     talk.enter(Phase::Plan);
     let target = StoreTarget::new(store_request)?;
     let layout = &target.layout;
     let cancelled = || talk.cancel.check();
+    // What it takes to write is had before anything of the snapshot is read.
+    let access = Access::to(layout)?;
+    Stage::Restoring.enter()?;
     let index = Index::from_bytes(index)?;
     index.check()?;
     check_fit(layout, &request.store, &index)?;
     let base = index.base.is_some().then(|| receive_base(talk, layout)).transpose()?;
 
     let _run_lock = target.run_lock(&cancelled)?;
-    let access = Access::to(layout)?;
     let gc_lock = target.gc_lock(&cancelled)?;
     access.clean_stale(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
@@ -94,7 +100,7 @@ pub fn restore(
 
     let sync = writeback.end();
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
-    let restored = commit.run()?;
+    let restored = commit.run(guardian)?;
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, content_seconds, ..restored }))
 }
 
@@ -133,9 +139,9 @@ fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)
         bail!("the base of the delta is next");
     };
     let (bytes, _) = bytes.into_parts();
-    let index = Index::from_bytes(&bytes)?;
-    index.check()?;
-    check_fit(layout, &facts, &index).context("the base of the snapshot")?;
+    let parsed = Index::from_bytes(&bytes).and_then(|index| index.check().map(|()| index));
+    let index = parsed.context(OfBase)?;
+    check_fit(layout, &facts, &index).context(OfBase)?;
     Ok((index, bytes))
 }
 
@@ -158,7 +164,7 @@ fn receive_database(
         }
         _ => bail!("frame {number} of the database is next"),
     })?;
-    let snapshot = SnapshotDatabase::open(&path, layout).context("the snapshot's database")?;
+    let snapshot = SnapshotDatabase::open(&path, layout).map_err(of_snapshot)?;
     Ok((snapshot, directory))
 }
 
@@ -168,9 +174,11 @@ fn plan(
     live: Option<&LiveDatabase>,
     files: &Files,
 ) -> Result<Choice> {
-    let items: Vec<ItemName> = snapshot.items()?.into_iter().map(|item| item.name).collect();
+    let items = snapshot.items().map_err(of_snapshot)?;
+    let items: Vec<ItemName> = items.into_iter().map(|item| item.name).collect();
+    let references = snapshot.references().map_err(of_snapshot)?;
     let live = live.map(|live| live.valid(layout)).transpose()?.unwrap_or_default();
-    Ok(choose(&items, &snapshot.references()?, &live, &|name| files.holds(name)))
+    Ok(choose(&items, &references, &live, &|name| files.holds(name)))
 }
 
 /// Makes what an installer that was never used leaves out: the store directory and the database.

@@ -4,6 +4,7 @@
 //! is read, so whatever the frozen copy calls valid stays on disk; rows are committed only after
 //! their items are whole, so every row has its bytes.
 
+use super::capabilities::Stage;
 use super::conversation::Conversation;
 use super::narrow::narrow;
 use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
@@ -116,6 +117,7 @@ pub fn save(talk: &Conversation, store: &StoreRequest, request: &SaveRequest) ->
     };
 
     talk.enter(Phase::Pack);
+    Stage::Packing.enter()?;
     let base = request.base.clone().filter(|_| delta).unwrap_or_default();
     let inherited = source.inherit(base);
     // The frozen copy lives as long as `source` does.

@@ -1,84 +1,120 @@
 //! The root half: one conversation, from greeting to end.
 
-use super::conversation::Conversation;
-use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest};
+use super::capabilities::Stage;
+use super::conversation::{Conversation, checked};
+use super::fault::Fault;
+use super::guardian::Guardian;
+use super::mandate::Mandate;
+use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first, write_message};
+use super::surroundings::{lift_limits, settle};
 use super::survey::survey;
-use super::{check, examine, restore_plain, restore_store, save};
+use super::{check, examine, network, restore_plain, restore_store, save};
 use crate::store::StoreKind;
-use anyhow::{Result, bail};
-use rustix::fs::Mode;
-use rustix::process::umask;
-use std::io::{Write, stderr};
+use anyhow::{Context, Result, bail};
+use std::io::{BufReader, Stdin, stdin, stdout};
 
-/// Serves the other half on standard input and output. Gives back the exit code.
-pub fn serve() -> u8 {
-    // Files get the mode that they are opened with, and no other.
-    umask(Mode::empty());
-    let talk = match Conversation::start() {
-        Ok(talk) => talk,
-        Err(e) => {
-            let _ = writeln!(stderr(), "storecache privileged: {e:#}");
-            return 1;
-        }
-    };
-    match converse(&talk) {
-        Ok(()) => 0,
-        Err(e) => {
-            let causes = e.chain().map(ToString::to_string).collect();
-            // Nobody may be there to hear it.
-            let _ = talk.reply(&Reply::Failed { phase: talk.phase(), causes });
-            1
-        }
-    }
+/// How much of a cause is told: some of them quote what they found.
+const CAUSE_LIMIT: usize = 8 << 10;
+
+/// Serves the other half on standard input and output. Gives back the exit code. With `everywhere`, root's
+/// rights are used wherever the other half points.
+pub fn serve(everywhere: bool) -> u8 {
+    let mut phase = Phase::Start;
+    let mut rights = None;
+    let mut input = BufReader::with_capacity(1 << 16, stdin());
+    let done = greet(everywhere, &mut input).and_then(|mandate| {
+        phase = Phase::Plan;
+        let (store, guardian) = agree(&mut input, mandate, &mut rights)?;
+        let talk = Conversation::start(input)?;
+        converse(&talk, &store, guardian).inspect_err(|_| phase = talk.phase())
+    });
+    let Err(e) = done else { return 0 };
+    let causes = e.chain().map(ToString::to_string).chain(rights);
+    let causes = causes.map(shortened).collect();
+    let fault = Fault::of(&e);
+    // Nobody may be there to hear it.
+    let _ = write_message(&mut stdout().lock(), &Reply::Failed { phase, causes, fault }, &[]);
+    1
 }
 
-fn converse(talk: &Conversation) -> Result<()> {
-    match talk.receive()?.0 {
+fn shortened(mut cause: String) -> String {
+    if let Some((end, _)) = cause.char_indices().find(|&(at, _)| at >= CAUSE_LIMIT) {
+        cause.truncate(end);
+        cause.push('…');
+    }
+    cause
+}
+
+/// Finds out who is there.
+fn greet(everywhere: bool, input: &mut BufReader<Stdin>) -> Result<Mandate> {
+    let mandate = Mandate::of(&settle()?, everywhere)?;
+    match first(input)? {
         Request::Hello { protocol: PROTOCOL } => {}
         Request::Hello { protocol } => {
             bail!("the other half speaks protocol {protocol}, this one speaks {PROTOCOL}")
         }
-        _ => bail!("a conversation begins with a greeting"),
+        other => bail!("a conversation begins with Hello, and not with {}", other.name()),
     }
-    talk.reply(&Reply::Hello { protocol: PROTOCOL })?;
-
-    talk.enter(Phase::Plan);
-    let Request::Store(store) = talk.receive()?.0 else { bail!("the store is named first") };
-    check_paths(&store)?;
-    talk.reply(&Reply::Store(survey(&store, store.asks_version)?))?;
-
-    while let Some(message) = talk.receive_or_end()? {
-        match message {
-            (Request::Save(request), _) => save::save(talk, &store, &request)?,
-            (Request::Restore(request), index) => {
-                // It stays, and frames shall not wait for that.
-                let (index, _) = index.into_parts();
-                match store.kind {
-                    StoreKind::Plain => restore_plain::restore(talk, &store, &request, &index)?,
-                    _ => restore_store::restore(talk, &store, &request, &index)?,
-                }
-            }
-            (Request::Check(patterns), _) => check::check(talk, &store, &patterns, None)?,
-            (Request::Valid, _) => check::valid(talk, &store)?,
-            (Request::Examine, _) => examine::examine(talk, &store)?,
-            _ => bail!("a store is saved, restored, checked or examined"),
-        }
-    }
-    Ok(())
+    write_message(&mut stdout().lock(), &Reply::Hello { protocol: PROTOCOL }, &[])?;
+    Ok(mandate)
 }
 
-/// Plain paths come from the user: they must be absolute and lead down.
-fn check_paths(store: &StoreRequest) -> Result<()> {
-    use std::path::Component;
-    for path in store.paths.iter().chain([&store.root]) {
-        let mut components = path.components();
-        let absolute = components.next() == Some(Component::RootDir);
-        if !absolute || !components.all(|c| matches!(c, Component::Normal(_))) {
-            bail!("the path {} is not absolute, or has dots in it", path.display());
-        }
+/// Finds out what it is about, and keeps no more rights than that takes. They are told in `rights` if
+/// they are not those of root.
+fn agree(
+    input: &mut BufReader<Stdin>,
+    mut mandate: Mandate,
+    rights: &mut Option<String>,
+) -> Result<(StoreRequest, Option<Guardian>)> {
+    let mut store = match first(input)? {
+        Request::Store(store) => store,
+        other => bail!("the store is named first, with Store, and not {}", other.name()),
+    };
+    *rights = mandate.apply(&mut store)?;
+    store.mandate = mandate;
+    if mandate.requester.is_some() {
+        lift_limits()?;
     }
-    if store.kind == StoreKind::Plain && store.paths.is_empty() {
-        bail!("a plain store needs --path DIR");
+    // It may have to start a daemon, which may need all that root has.
+    let has_daemon = store.kind != StoreKind::Plain;
+    let guardian = has_daemon.then(Guardian::wait).transpose()?;
+    Stage::Asked.enter()?;
+    network::renounce()?;
+    Ok((store, guardian))
+}
+
+fn first(input: &mut BufReader<Stdin>) -> Result<Request> {
+    let message = checked(read_first(input))?;
+    let (request, _) = message.context("cancelled: the other half closed the connection")?;
+    Ok(request)
+}
+
+fn converse(talk: &Conversation, store: &StoreRequest, guardian: Option<Guardian>) -> Result<()> {
+    talk.reply(&Reply::Store(survey(store, store.asks_version)?))?;
+    // A save or a restore comes once: what it does not need is given up for good.
+    let mut guardian = Some(guardian);
+    while let Some(message) = talk.receive_or_end()? {
+        match message {
+            (Request::Save(request), _) if guardian.is_some() => {
+                guardian = None;
+                save::save(talk, store, &request)?;
+            }
+            (Request::Restore(request), index) if guardian.is_some() => {
+                let guardian = guardian.take().flatten();
+                // It stays, and frames shall not wait for that.
+                let (index, _) = index.into_parts();
+                match guardian {
+                    None => restore_plain::restore(talk, store, &request, &index)?,
+                    Some(guardian) => {
+                        restore_store::restore(talk, store, &request, &index, guardian)?;
+                    }
+                }
+            }
+            (Request::Check(patterns), _) => check::check(talk, store, &patterns, None)?,
+            (Request::Valid, _) => check::valid(talk, store)?,
+            (Request::Examine, _) if guardian.is_some() => examine::examine(talk, store)?,
+            (other, _) => bail!("the message {} is out of turn", other.name()),
+        }
     }
     Ok(())
 }

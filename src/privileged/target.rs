@@ -73,7 +73,7 @@ impl StoreTarget {
 
     /// The daemon in charge right now.
     pub fn daemon(&self) -> Result<Found> {
-        let StoreRequest { daemon, root, shepherds, .. } = &self.request;
+        let StoreRequest { daemon, root, shepherds, mandate, .. } = &self.request;
         let name = match self.layout.kind {
             StoreKind::Guix => "guix-daemon",
             _ => "nix-daemon",
@@ -81,9 +81,12 @@ impl StoreTarget {
         let systems =
             SHEPHERD_SOCKETS.iter().filter_map(|path| in_root(root, Path::new(path)).ok());
         // The requester's own shepherds are of this machine, and not of one below another root.
-        let own = shepherds.iter().filter(|_| root == Path::new("/")).cloned();
-        let mut shepherds: Vec<PathBuf> = own.chain(systems).collect();
-        shepherds.dedup();
+        let mut systems = systems.collect::<Vec<PathBuf>>();
+        systems.dedup();
+        let own = shepherds.iter().filter(|own| root == Path::new("/") && !systems.contains(own));
+        let own: Vec<PathBuf> = own.cloned().collect();
+        let named = mandate.confined().map_or(0, |_| own.len());
+        let shepherds = [own, systems].concat();
         let at = Whereabouts {
             root,
             socket: self.layout.socket(),
@@ -91,7 +94,8 @@ impl StoreTarget {
             units: self.units(),
             name,
             shepherds,
-            requester: requester(),
+            named,
+            requester: mandate.requester,
             patience: self.daemon_patience,
         };
         daemon::find(daemon, &at)
@@ -121,12 +125,6 @@ pub fn run_lock(
 ) -> Result<Lock> {
     lock(directory, LockKind::Flock, LockMode::Exclusive, patience, cancelled)
         .context("wait for another restore to end; try again when it has")
-}
-
-/// User and group of whoever called us through sudo; nothing when root itself did.
-pub fn requester() -> Option<(u32, u32)> {
-    let id = |name: &str| std::env::var(name).ok()?.parse().ok();
-    Some((id("SUDO_UID")?, id("SUDO_GID")?))
 }
 
 /// Where the directory entry `inside` the root of a store is for this process: links on the way lead

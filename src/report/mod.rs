@@ -15,7 +15,9 @@ mod usage_page;
 
 pub use counting::Counting;
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
-pub use outcome::{BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Required, Seconds};
+pub use outcome::{
+    BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Quarantined, Required, Seconds,
+};
 pub use progress::Progress;
 pub use speak::{answer, note, order};
 pub use summary::{Job, render};

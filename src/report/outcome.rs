@@ -1,6 +1,7 @@
 //! The report of one run, as `--json` prints it.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Fields may be added, never renamed: other programs read this.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -18,9 +19,12 @@ pub struct Outcome {
     /// What that entry is a delta on. Save: with a reason when it is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseUse>,
-    /// Entries that count as absent, as what they need is gone or as they are not trusted; and the reason.
+    /// Entries that count as absent, as they cannot be used, are not trusted, or what they need is gone; and the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<(String, String)>,
+    /// Restore: those of them that failed their checks, and that nobody shall try again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<Quarantined>,
     /// Save: names of the keys that the entry is signed with. Restore: of the trusted keys that have signed it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signed_by: Vec<String>,
@@ -74,6 +78,30 @@ pub struct Outcome {
     /// Whether it ended because somebody called it off.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
+}
+
+/// An entry that failed its checks. Also the note that is kept beside its file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Quarantined {
+    /// Full name.
+    pub entry: String,
+    pub key: String,
+    pub reason: String,
+    /// In which a restore found it bad.
+    pub phase: String,
+    /// RFC 3339 in UTC.
+    pub when: String,
+    /// Which program found it bad.
+    pub tool: String,
+    /// In bytes, where that is known.
+    pub size: Option<u64>,
+    /// Where its file is now. Nothing where it could not be moved: then it is remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Why it could be neither moved nor remembered, or not moved where others can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// What an entry would hold that the newest one of its key does not.

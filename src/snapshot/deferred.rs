@@ -1,6 +1,7 @@
 //! What has to wait until every file of an extraction is there.
 
 use super::SnapshotError;
+use super::clash::blamed_link;
 use super::kept::Kept;
 use super::member::Attributes;
 use super::place::{
@@ -81,9 +82,11 @@ impl Deferred {
                 let to = shown(target);
                 bail!(SnapshotError::damaged(format!("{} links to the link {to}", shown(path))));
             }
-            let (from, old) = targets.locate(target)?;
+            let (from, old) =
+                targets.locate(target).map_err(blamed_link).with_context(|| shown(path))?;
             let (to, new) = targets.locate(path)?;
             link(from.as_fd(), Name::of(&old), to.as_fd(), Name::of(&new))
+                .map_err(|e| blamed_link(e.into()))
                 .with_context(|| shown(path))?;
         }
         Ok(())

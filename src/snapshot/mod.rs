@@ -25,6 +25,7 @@
 mod access_times;
 mod accounting;
 mod bounded;
+mod clash;
 mod compress;
 mod database;
 mod deferred;
@@ -83,6 +84,9 @@ pub enum SnapshotError {
     NewerFormat { what: &'static str, found: u64 },
     #[error("damaged: {0}")]
     Damaged(String),
+    /// Alone among all damage it may be that of the way here: the bytes can be had again.
+    #[error("damaged: frame {0} does not match its digest")]
+    WrongFrame(u32),
     #[error("it does not go with its base: {0}")]
     WrongBase(String),
     #[error(transparent)]
@@ -90,6 +94,18 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// Whether the file itself is to blame, and would be as bad for anybody else.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            SnapshotError::NotASnapshot(_)
+            | SnapshotError::Truncated { .. }
+            | SnapshotError::Damaged(_)
+            | SnapshotError::WrongFrame(_)
+            | SnapshotError::WrongBase(_) => true,
+            SnapshotError::NewerFormat { .. } | SnapshotError::Io(_) => false,
+        }
+    }
+
     fn damaged(what: impl Into<String>) -> Self {
         SnapshotError::Damaged(what.into())
     }

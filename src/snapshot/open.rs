@@ -122,7 +122,7 @@ pub fn read_frame(
     raw: &mut Vec<u8>,
 ) -> Result<(), SnapshotError> {
     if compressed.len() as u64 != entry.size || Digest::of(compressed) != entry.sha256 {
-        return Err(SnapshotError::damaged(format!("frame {number} does not match its digest")));
+        return Err(SnapshotError::WrongFrame(number));
     }
     let size = usize::try_from(entry.raw)
         .ok()

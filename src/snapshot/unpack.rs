@@ -5,6 +5,7 @@
 //! frame, and none leaves the directory of its target (see [`super::place`]). Hard links inside an
 //! item and the attributes of directories come last. Nothing is linked but what was just written.
 
+use super::clash::blamed;
 use super::deferred::{Deferred, finish_directories};
 use super::index::unescape_path;
 use super::kept::Kept;
@@ -201,7 +202,7 @@ impl Shared {
                 .ok_or_else(|| SnapshotError::damaged("a continued path does not parse"))?;
             let part = take_content(&mut rest, continues.offset, continues.size)?;
             if let Some(home) = self.home_of(number, &path)? {
-                self.long_part(worker, &home, &path, continues.offset, part)?;
+                self.long_part(worker, &home, &path, continues.offset, part).map_err(blamed)?;
             }
         }
         let mut twins = Twins::default();
@@ -214,6 +215,7 @@ impl Shared {
                 self.items_done.fetch_add(1, Ordering::Relaxed);
             }
             self.member(worker, &mut twins, &home, &member, content)
+                .map_err(blamed)
                 .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }
         raw.clear();
@@ -329,8 +331,8 @@ impl Shared {
     }
 
     fn complete(&self, threads: usize) -> Result<Unpacked> {
-        std::mem::take(&mut *self.deferred()).finish(&self.targets)?;
-        finish_directories(&self.targets, threads)?;
+        std::mem::take(&mut *self.deferred()).finish(&self.targets).map_err(blamed)?;
+        finish_directories(&self.targets, threads).map_err(blamed)?;
         self.targets.check_complete()?;
         let bytes = self.bytes.load(Ordering::Relaxed);
         Ok(Unpacked { items: self.targets.len() as u64, bytes })

@@ -309,6 +309,10 @@ fn bounded(count: usize, limit: usize, what: &str) -> Result<()> {
 
 fn open_read_only(path: &Path) -> Result<Connection> {
     let context = || format!("open {}", path.display());
+    if !path.metadata().with_context(context)?.is_file() {
+        // A fifo would keep us waiting.
+        bail!("{} is no file", path.display());
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).with_context(context)?;
     connection.busy_timeout(BUSY)?;

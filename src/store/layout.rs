@@ -139,10 +139,16 @@ impl Layout {
     /// When the file holds something else than digits.
     pub fn live_schema(&self) -> Result<Option<u64>> {
         let path = self.database_dir().join("schema");
-        match std::fs::read_to_string(&path) {
+        // Not what is no file: a fifo would keep us waiting.
+        let read = || match path.metadata()?.is_file() {
+            true => std::fs::read_to_string(&path),
+            false => Ok(String::new()),
+        };
+        match read() {
             Ok(text) => match text.trim_end().parse() {
                 Ok(number) => Ok(Some(number)),
-                Err(_) => bail!("{} holds no number: {text:?}", path.display()),
+                // What it holds instead is nobody's business.
+                Err(_) => bail!("{} holds no number", path.display()),
             },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(anyhow::Error::from(e).context(path.display().to_string())),

@@ -3,6 +3,7 @@
 //! Only rows for items that are not valid yet are added, so whatever was there stays as it was.
 //! Ids differ between databases; items are joined by path.
 
+use super::culprit::{of_rows, of_snapshot};
 use super::database::{BUSY, columns, open_read_write};
 use super::row::{NOT_CARRIED, check, check_output};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
@@ -63,7 +64,6 @@ impl Rows {
         wanted: &[ItemName],
         live: Option<&LiveDatabase>,
     ) -> Result<Self> {
-        let wanted: HashSet<&ItemName> = wanted.iter().collect();
         let live = match live {
             Some(live) => columns(&live.0, "ValidPaths")?,
             None => {
@@ -72,6 +72,16 @@ impl Rows {
                 columns(&empty, "ValidPaths")?
             }
         };
+        Self::of(snapshot, wanted, &live).map_err(of_snapshot)
+    }
+
+    /// The same, with the columns of the live database.
+    fn of(
+        snapshot: &SnapshotDatabase,
+        wanted: &[ItemName],
+        live: &HashSet<String>,
+    ) -> Result<Self> {
+        let wanted: HashSet<&ItemName> = wanted.iter().collect();
         let theirs = columns(&snapshot.connection, "ValidPaths")?;
         let shared = theirs.intersection(&live).filter(|c| !NOT_CARRIED.contains(&c.as_str()));
         let carried: Vec<&String> = shared.collect();
@@ -207,7 +217,8 @@ impl Merge {
     /// # Errors
     /// When any row or reference does not go in.
     pub fn insert(&self, layout: &Layout, rows: &Rows) -> Result<()> {
-        self.insert_rows(layout, rows).context("merge rows into the live database")
+        let inserted = self.insert_rows(layout, rows).map_err(of_rows);
+        inserted.context("merge rows into the live database")
     }
 
     fn insert_rows(&self, layout: &Layout, rows: &Rows) -> Result<()> {

@@ -6,6 +6,7 @@
 mod blame;
 mod closure;
 mod completeness;
+mod culprit;
 mod database;
 mod foreign;
 mod item;
@@ -28,6 +29,7 @@ mod writable;
 pub use blame::Blame;
 pub use closure::{Choice, References, Skipped, choose};
 pub use completeness::{Completeness, Contents, ItemPattern};
+pub use culprit::{BadDatabase, of_snapshot};
 pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};
 pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system, systems};
@@ -45,5 +47,7 @@ pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
 pub use recovery::{record_plan, recover};
 pub use roots::{Roots, live_roots};
 pub use selection::{Candidate, beyond, closures_of};
-pub use staging::{Staging, aside, clean_stale, left_by_dead_runs, staging_now};
+pub use staging::{
+    Staging, aside, clean_stale, left_by_dead_runs, remove as remove_staging, staging_now,
+};
 pub use writable::{StaysReadOnly, is_read_only, make_writable};

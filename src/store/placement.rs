@@ -1,9 +1,9 @@
 //! Placing staged items by rename, and taking them back.
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, RenameFlags, renameat_with, statat};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags, chmodat, renameat_with, statat};
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -53,14 +53,14 @@ impl Drop for Placement {
                 if moved.exchanged { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
             let name = moved.name.as_str();
             // Nothing is valid yet: an item that cannot be moved back is garbage to the daemon.
-            let _ = renameat_with(&moved.place, name, &moved.staging, name, flags);
+            let _ = rename(&moved.place, &moved.staging, name, flags);
         }
     }
 }
 
 /// Renames `name` into place; true when something was there and is now in `staging` instead.
 fn swap(staging: &OwnedFd, place: &OwnedFd, name: &str) -> Result<bool> {
-    match renameat_with(staging, name, place, name, RenameFlags::NOREPLACE) {
+    match rename(staging, place, name, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(false),
         Err(Errno::EXIST) => {}
         Err(e) => return Err(e.into()),
@@ -77,11 +77,36 @@ fn swap(staging: &OwnedFd, place: &OwnedFd, name: &str) -> Result<bool> {
     }
 }
 
+/// Renames `name` from one directory into another. Who is not root may do that with a directory only if
+/// they may write to it, and items are read-only.
+pub(super) fn rename(
+    from: impl AsFd,
+    to: impl AsFd,
+    name: &str,
+    flags: RenameFlags,
+) -> rustix::io::Result<()> {
+    let once = || renameat_with(&from, name, &to, name, flags);
+    let refused = match once() {
+        Err(Errno::ACCESS) => Errno::ACCESS,
+        other => return other,
+    };
+    let found = statat(&from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+        return Err(refused);
+    }
+    let mode = Mode::from_raw_mode(found.st_mode);
+    chmodat(&from, name, mode | Mode::WUSR, AtFlags::empty())?;
+    let renamed = once();
+    let place = if renamed.is_ok() { to.as_fd() } else { from.as_fd() };
+    chmodat(place, name, mode, AtFlags::empty())?;
+    renamed
+}
+
 fn remove(place: &OwnedFd, name: &str) -> Result<()> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}/{name}", place.as_raw_fd());
     let stat = statat(place, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory {
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         std::fs::remove_dir_all(Path::new(&path))?;
     } else {
         std::fs::remove_file(Path::new(&path))?;

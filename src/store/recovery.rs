@@ -1,8 +1,10 @@
 //! Undoing the commit of a run that was killed in the middle of it.
 
+use super::placement::rename;
 use super::{ItemName, Layout, LiveDatabase};
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::RenameFlags;
+use std::fs::File;
 use std::path::Path;
 
 /// List of the items that a commit is about to place, in its staging directory. No item can be
@@ -24,11 +26,11 @@ pub fn recover(layout: &Layout, staging: &Path) -> Result<()> {
         Err(e) => return Err(e).context("read what a dead run was about to place"),
     };
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
+    let [store, staged] = [layout.store().as_path(), staging].map(File::open);
+    let (store, staged) = (store.context("open the store")?, staged.context("open staging")?);
     for name in names.lines().filter_map(ItemName::parse).filter(|name| !valid.contains(name)) {
-        let place = layout.store().join(name.as_str());
-        let staged = staging.join(name.as_str());
         // Fails where the item was never placed, which is as good.
-        let _ = renameat_with(CWD, &place, CWD, &staged, RenameFlags::NOREPLACE);
+        let _ = rename(&store, &staged, name.as_str(), RenameFlags::NOREPLACE);
         let _ = std::fs::remove_file(layout.roots().join(name.as_str()));
     }
     Ok(())

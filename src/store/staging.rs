@@ -9,7 +9,10 @@ use super::Layout;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, mkdir, open};
 use std::fs::DirEntry;
+use std::fs::Permissions;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,8 +68,32 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = remove(&self.path);
     }
+}
+
+/// Removes a staging directory with all that is in it. Items are read-only, and who is not root has to
+/// change that first.
+pub fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            std::fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+/// Lets its owner remove what is in a directory.
+fn open_up(directory: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Where a staging directory is now that was at `path` when it was made; it may have stepped aside.
@@ -108,14 +135,14 @@ fn is_staging(entry: &DirEntry) -> bool {
 pub fn clean_stale(parent: &Path) -> Result<()> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e).with_context(|| parent.display().to_string()),
     };
     for entry in entries {
         let entry = entry?;
         if is_staging(&entry) {
             let path = entry.path();
-            std::fs::remove_dir_all(&path)
+            remove(&path)
                 .with_context(|| format!("remove {}, left by a dead run", path.display()))?;
         }
     }

@@ -64,10 +64,14 @@ pub enum Fault {
     WholeBody,
     /// The whole blob, in chunks without a length.
     WholeInChunks,
+    /// Half of the blob without a length, as if that were all.
+    HalfWithoutLength,
     /// Another range than the one asked for.
     OtherRange,
     /// Another entity tag than before.
     OtherTag,
+    /// One bit of the body is another one.
+    Flip,
     /// Done a little later than what comes after it.
     Slow,
     /// No URL that was given out so far is valid any more.
@@ -424,10 +428,20 @@ impl Shared {
                 (&*connection).write_all(b"0\r\n\r\n").ok()?;
                 return None;
             }
+            Some(Fault::HalfWithoutLength) => {
+                (&*connection).write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").ok()?;
+                (&*connection).write_all(&body[..body.len() / 2]).ok()?;
+                return None;
+            }
             Some(Fault::OtherRange) => {
                 if let Some(range) = &mut answer.range {
                     *range = 0..range.len().min(7);
                 }
+            }
+            Some(Fault::Flip) => {
+                let mut flipped = body.to_vec();
+                flipped[range.start + range.len() / 2] ^= 1;
+                answer.body = Arc::new(flipped);
             }
             Some(Fault::OtherTag) => {
                 answer.headers.retain(|(name, _)| *name != "ETag");

@@ -43,6 +43,7 @@ mod recipe;
 pub mod rest_service;
 pub mod runs;
 mod scratch;
+pub mod seeds;
 pub mod tls_front;
 mod tree;
 pub mod workflows;

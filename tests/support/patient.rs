@@ -43,7 +43,10 @@ impl Patient {
         world.start_daemon();
         let saved = save(&world);
         let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
-        let good = fs::read(world.backend().host_path().join(name)).unwrap();
+        let file = world.backend().host_path().join(name);
+        let good = fs::read(&file).unwrap();
+        // Nothing older is there to fall back to.
+        fs::remove_file(file).unwrap();
         world.wipe_store();
         world.sh("mkdir /tmp/mine && echo mine >/tmp/mine/file");
         world.nix(["nix-store", "--add", "/tmp/mine"]).ok();

@@ -314,9 +314,7 @@ impl Backend for GitHub {
             Probed::Ranges(source, head) => {
                 Reader::ranges(Arc::clone(&self.hub), source, head, self.traffic.range)
             }
-            Probed::Whole(file, size) => {
-                Reader::whole(Arc::clone(&self.hub), file, size, self.traffic.range)
-            }
+            Probed::Whole(all) => Reader::whole(Arc::clone(&self.hub), all, self.traffic.range),
         };
         Ok(Box::new(reader))
     }
@@ -341,6 +339,12 @@ impl Backend for GitHub {
             }
             Reserved::Taken { .. } => Err(Refused::Taken(name.to_string()).into()),
         }
+    }
+
+    /// Without the host: that of a runner's own service changes with its port. No name is used twice.
+    fn place(&self) -> String {
+        let repository = self.rest.repository().unwrap_or_default();
+        format!("github:{repository}:{}", self.hub.service.version)
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {

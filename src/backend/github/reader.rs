@@ -1,7 +1,7 @@
 //! The way out: what a restore reads of an entry, fetched ahead in parallel ranges.
 
 use super::Hub;
-use super::source::{Lost, Source};
+use super::source::{Lost, Source, Spooled};
 use crate::backend::ReadAt;
 use crate::budget::Claim;
 use anyhow::Result;
@@ -50,6 +50,8 @@ pub struct Reader {
     coming: VecDeque<Coming>,
     /// All of it, where the server knows no ranges.
     whole: Option<File>,
+    /// Whether somebody has said how much that is.
+    stated: bool,
 }
 
 /// A range that was asked for.
@@ -79,12 +81,13 @@ impl Reader {
         let source = Some(Arc::new(source));
         let kept = vec![(0, head)];
         let (planned, coming) = Default::default();
-        Reader { hub, source, size, range, kept, planned, coming, whole: None }
+        Reader { hub, source, size, range, kept, planned, coming, whole: None, stated: true }
     }
 
-    pub fn whole(hub: Arc<Hub>, file: File, size: u64, range: u64) -> Self {
+    pub fn whole(hub: Arc<Hub>, all: Spooled, range: u64) -> Self {
+        let Spooled { file, size, stated } = all;
         let (kept, planned, coming) = Default::default();
-        Reader { hub, source: None, size, range, kept, planned, coming, whole: Some(file) }
+        Reader { hub, source: None, size, range, kept, planned, coming, whole: Some(file), stated }
     }
 
     /// Asks for planned ranges until enough are on their way. Another reader may have asked for much
@@ -205,6 +208,10 @@ impl ReadAt for Reader {
         self.size
     }
 
+    fn size_is_stated(&self) -> bool {
+        self.stated
+    }
+
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let end = offset.saturating_add(buffer.len() as u64);
         if end > self.size {
@@ -247,7 +254,7 @@ impl Reader {
         self.coming.clear();
         self.planned.clear();
         if let Some(source) = &self.source {
-            let (file, size) = self.hub.wire().wait(source.spool())??;
+            let Spooled { file, size, .. } = self.hub.wire().wait(source.spool())??;
             anyhow::ensure!(size == self.size, "truncated: got {size} of {} bytes", self.size);
             self.whole = Some(file);
         }

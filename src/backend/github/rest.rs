@@ -63,6 +63,11 @@ impl Rest {
         Rest { wire, options, asker, deleted: Mutex::default() }
     }
 
+    /// `owner/name`, where that is known.
+    pub fn repository(&self) -> Option<&str> {
+        self.options.repository.as_deref()
+    }
+
     /// For people: its host.
     pub fn describe(&self) -> &str {
         host(self.options.url.as_deref().unwrap_or_default())

@@ -47,7 +47,16 @@ pub enum Probed {
     /// The source, and its first bytes.
     Ranges(Source, Vec<u8>),
     /// The server knows no ranges: the whole blob.
-    Whole(File, u64),
+    Whole(Spooled),
+}
+
+/// A blob that came as one stream.
+pub struct Spooled {
+    pub file: File,
+    /// In bytes.
+    pub size: u64,
+    /// Whether somebody has said so, and not only the connection ended there.
+    pub stated: bool,
 }
 
 /// Why a range did not come.
@@ -242,17 +251,16 @@ impl Source {
 
     /// The whole blob as one stream, into a file without a name.
     async fn whole(&self) -> Result<Probed> {
-        let (file, size) = self.spool().await?;
-        Ok(Probed::Whole(file, size))
+        Ok(Probed::Whole(self.spool().await?))
     }
 
-    /// The same; its size too.
-    pub async fn spool(&self) -> Result<(File, u64)> {
+    /// The same, without a word on ranges.
+    pub async fn spool(&self) -> Result<Spooled> {
         let mut tries = Tries::default();
         loop {
             let mut got = 0;
             match self.stream(&mut tries, &mut got).await {
-                Ok(file) => return Ok((file, got)),
+                Ok((file, stated)) => return Ok(Spooled { file, size: got, stated }),
                 Err((fault, length)) => {
                     self.recover(fault, got, length, &mut tries).await?;
                 }
@@ -260,7 +268,8 @@ impl Source {
         }
     }
 
-    async fn stream(&self, tries: &mut Tries, got: &mut u64) -> Result<File, (Fault, u64)> {
+    /// The file, and whether its end was told.
+    async fn stream(&self, tries: &mut Tries, got: &mut u64) -> Result<(File, bool), (Fault, u64)> {
         let url = self.url(tries).await.map_err(|fault| (fault, self.size))?;
         let wire = self.hub.wire();
         let request = wire.blobs(tries.failures).get(url.reveal());
@@ -272,6 +281,7 @@ impl Source {
         let length = response.content_length();
         let told = length.unwrap_or(self.size);
         let length = length.or((self.size != 0).then_some(self.size));
+        let stated = length.is_some() || ends_by_itself(&response);
         if self.size != 0 && length != Some(self.size) {
             return Err((changed("its size is another one"), told));
         }
@@ -290,9 +300,15 @@ impl Source {
         }
         match length {
             Some(length) if length != *got => Err((Fault::passing("the body ended early"), told)),
-            _ => Ok(file),
+            _ => Ok((file, stated)),
         }
     }
+}
+
+/// Whether a body without a length says where it ends: in chunks, or in frames of HTTP/2.
+fn ends_by_itself(response: &Response) -> bool {
+    response.version() >= http::Version::HTTP_2
+        || response.headers().contains_key("transfer-encoding")
 }
 
 /// Somebody between here and the blob server may have answered: a page to log in, say.

@@ -1,10 +1,11 @@
-//! What a save or restore needs beside the store: the backend and the clock.
+//! What a save or restore needs beside the store: the backend with what it keeps aside, and the clock.
 
-use super::super::lookup;
+use super::super::{lookup, quarantine};
 use crate::backend::Health;
 use crate::budget::Traffic;
 use crate::options::{BackendOptions, Doctor};
 use crate::privileged::protocol::Finding;
+use crate::report::Quarantined;
 use crate::store::{Layout, StoreKind};
 use anyhow::Result;
 use jiff::Timestamp;
@@ -14,10 +15,37 @@ const APART: i64 = 60;
 /// From here on certificates and tokens are not valid, in seconds.
 const FAR_APART: i64 = 24 * 3600;
 
-/// Rows for the backend and the clock.
+/// Rows for the backend, what is kept aside there, and the clock.
 pub fn look(options: &Doctor, kind: StoreKind, layout: &Layout) -> Vec<Finding> {
     let (backend, ahead) = backend(options, kind);
-    vec![backend.named("backend"), clock(layout, ahead).named("clock")]
+    vec![
+        backend.named("backend"),
+        kept_aside(options, kind).named("quarantine"),
+        clock(layout, ahead).named("clock"),
+    ]
+}
+
+/// Snapshots that failed their checks.
+fn kept_aside(options: &Doctor, kind: StoreKind) -> Finding {
+    let list = || -> Result<Vec<Quarantined>> {
+        let backend = lookup::backend(&options.backend, kind, Traffic::default())?;
+        quarantine::list(backend.as_ref(), options.memory.as_deref())
+    };
+    let kept = match list() {
+        Ok(kept) => kept,
+        Err(e) => return Finding::yellow(format!("{e:#}"), mend(&options.backend)),
+    };
+    if kept.is_empty() {
+        return Finding::green("no snapshot is known to be damaged");
+    }
+    let told = kept.iter().map(|it| format!("{} ({})", it.entry, it.reason));
+    let told = told.collect::<Vec<_>>().join("; ");
+    let file = kept.iter().find_map(|it| it.file.as_ref());
+    let fix = match file {
+        Some(file) => format!("storecache verify {}", file.display()),
+        None => "storecache list".into(),
+    };
+    Finding::yellow(told, Some(fix))
 }
 
 /// The backend, and how far ahead of it this machine's clock is.

@@ -1,0 +1,79 @@
+//! What is kept aside, and for how long: the rules that hold wherever it is kept.
+
+use super::EntryName;
+use jiff::{SignedDuration, Timestamp};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An entry that was set aside.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    pub name: EntryName,
+    pub file: PathBuf,
+    /// In bytes.
+    pub size: u64,
+    /// What whoever set it aside had to say; empty when that was lost.
+    pub note: Vec<u8>,
+}
+
+/// Least time between two sweeps.
+const BETWEEN_SWEEPS: SignedDuration = SignedDuration::from_hours(1);
+
+/// Clocks of machines that share a directory differ; what is further ahead was written by one that was
+/// wrong.
+const AHEAD: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether a sweep is due after the one at `last`. A time that is still to come is none.
+pub fn is_due(last: Option<Timestamp>, now: Timestamp) -> bool {
+    last.is_none_or(|last| is_ahead(last, now) || now.duration_since(last) >= BETWEEN_SWEEPS)
+}
+
+/// Whether a time is of a clock that was wrong.
+pub fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > AHEAD
+}
+
+/// Whether what was noted at `noted` has been kept long enough. A clock that was behind may have noted a time
+/// from before the entry was made, as its name says: then the days count from there.
+pub fn is_over(name: &EntryName, noted: Timestamp, keep: Duration, now: Timestamp) -> bool {
+    let made = name.generation.time().filter(|made| *made <= now);
+    let since = made.map_or(noted, |made| made.max(noted));
+    let age = Duration::try_from(now.duration_since(since));
+    age.is_ok_and(|age| age >= keep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_sweep_is_due_once_an_hour_whatever_the_clock_did() {
+        let now = at("2026-11-22T12:00:00Z");
+        assert!(is_due(None, now));
+        assert!(!is_due(Some(at("2026-11-22T11:00:01Z")), now));
+        assert!(is_due(Some(at("2026-11-22T11:00:00Z")), now));
+        // Another machine is a little ahead, and one was by years.
+        assert!(!is_due(Some(at("2026-11-22T12:30:00Z")), now));
+        assert!(is_due(Some(at("2031-01-01T00:00:00Z")), now));
+    }
+
+    #[test]
+    fn days_count_from_when_it_was_set_aside_and_never_from_before_it_was_made() {
+        let now = at("2026-11-22T12:00:00Z");
+        let keep = Duration::from_secs(10 * 24 * 3600);
+        let old = EntryName::parse("k.20200101T000000.000000Z").unwrap();
+        assert!(is_over(&old, at("2026-11-12T12:00:00Z"), keep, now));
+        assert!(!is_over(&old, at("2026-11-12T12:00:01Z"), keep, now));
+        // A machine without a battery noted the year 1970.
+        let new = EntryName::parse("k.20261120T000000.000000Z").unwrap();
+        assert!(!is_over(&new, at("1970-01-01T00:00:05Z"), keep, now));
+        // The clock of whoever saved it was ahead.
+        let ahead = EntryName::parse("k.20991120T000000.000000Z").unwrap();
+        assert!(is_over(&ahead, at("2026-11-01T00:00:00Z"), keep, now));
+        assert!(!is_over(&old, at("2031-01-01T00:00:00Z"), keep, now));
+    }
+}

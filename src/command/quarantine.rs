@@ -1,0 +1,134 @@
+//! Entries that failed their checks: kept aside with the reason, or remembered where they cannot be moved.
+
+mod memory;
+
+use super::state::State;
+use crate::backend::{Aside, Backend, EntryName};
+use crate::key::Ladder;
+use crate::options::Quarantine;
+use crate::report::{Outcome, Quarantined};
+use jiff::Timestamp;
+use std::path::Path;
+
+/// Moves an entry out of the way, or else remembers it, and books it on the report.
+pub fn condemn(
+    backend: &dyn Backend,
+    options: &Quarantine,
+    name: &EntryName,
+    (phase, reason): (&str, &str),
+    outcome: &mut Outcome,
+) {
+    let mut bad = Quarantined {
+        entry: name.to_string(),
+        key: name.key.clone(),
+        reason: reason.to_owned(),
+        phase: phase.to_owned(),
+        when: Timestamp::now().to_string(),
+        tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
+        size: backend.open(name).ok().map(|reader| reader.size()),
+        file: None,
+        problem: None,
+    };
+    let note = serde_json::to_vec_pretty(&bad).unwrap_or_default();
+    match backend.set_aside(name, &note) {
+        Ok(file) => bad.file = file,
+        Err(e) => bad.problem = Some(format!("{e:#}")),
+    }
+    if bad.file.is_none()
+        && let Err(e) = memory::remember(backend, name, &bad, options.memory.as_deref())
+    {
+        let problem = bad.problem.map(|problem| format!("{problem}; "));
+        let problem = problem.unwrap_or_default();
+        bad.problem = Some(format!("{problem}it is not remembered either: {e:#}"));
+    }
+    outcome.quarantined.push(bad);
+}
+
+/// Entries that are there and shall not be tried again, and what was wrong with them.
+pub fn known(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
+    memory::of(backend, options)
+}
+
+/// Entries that no save takes for there: those that are known, and those that the restore of the job found.
+pub fn bad(backend: &dyn Backend, options: &Quarantine, state: Option<&State>) -> Vec<EntryName> {
+    let known = known(backend, options).into_iter().map(|(name, _)| name);
+    let found = state.into_iter().flat_map(|state| &state.restore.quarantined);
+    let found = found.filter(|bad| bad.file.is_none());
+    known.chain(found.filter_map(|bad| EntryName::parse(&bad.entry))).collect()
+}
+
+/// The same among what a ladder leads to, as they are told.
+pub fn met(known: &[(EntryName, Quarantined)], ladder: &Ladder) -> Vec<(String, String)> {
+    let leads = |key: &str| ladder.rungs.iter().any(|rung| rung.holds(key));
+    let met = known.iter().filter(|(name, _)| leads(&name.key));
+    met.map(|(name, bad)| {
+        (name.to_string(), format!("it was found bad at {}: {}", bad.when, bad.reason))
+    })
+    .collect()
+}
+
+/// Deletes and forgets what was kept long enough, at most once an hour. What fails is tried again then.
+pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
+    if let Some(keep) = options.keep {
+        let _ = backend.sweep(keep);
+    }
+    if let Some(path) = &options.memory {
+        let _ = memory::sweep(path, options.keep);
+    }
+}
+
+/// All that is kept aside in a backend, and all that is remembered of it.
+///
+/// # Errors
+/// When its files cannot be listed.
+pub fn list(backend: &dyn Backend, memory: Option<&Path>) -> anyhow::Result<Vec<Quarantined>> {
+    let place = backend.place();
+    let mut all: Vec<_> = backend.asides()?.into_iter().map(noted).collect();
+    all.extend(remembered(memory, &|other| other == place));
+    Ok(all)
+}
+
+/// What is remembered of some backends.
+pub fn remembered(memory: Option<&Path>, of: &dyn Fn(&str) -> bool) -> Vec<Quarantined> {
+    let all = memory::all(memory).into_iter().filter(|it| of(&it.place));
+    all.map(|it| it.what).collect()
+}
+
+/// What is told of a file: its name and size as they are, the rest as its note has it.
+fn noted(aside: Aside) -> Quarantined {
+    let note: Option<Quarantined> = serde_json::from_slice(&aside.note).ok();
+    let lost = || Quarantined { reason: "its note was lost".into(), ..Quarantined::default() };
+    Quarantined {
+        entry: aside.name.to_string(),
+        key: aside.name.key,
+        size: Some(aside.size),
+        file: Some(aside.file),
+        ..note.unwrap_or_else(lost)
+    }
+}
+
+/// What became of the bad ones of a run and what to do, for people; nothing without any.
+pub fn told(outcome: &Outcome) -> Option<String> {
+    let first = outcome.quarantined.first()?;
+    let kept = match &first.file {
+        Some(file) => {
+            let file = file.display();
+            format!(
+                "{} is kept aside as {file}: `storecache verify {file}` looks at it",
+                first.entry
+            )
+        }
+        None => {
+            let problem = first.problem.iter().map(|why| format!(" ({why})")).collect::<String>();
+            let entry = &first.entry;
+            format!(
+                "{entry} stays{problem}, and is skipped where this user remembers it: delete it, or save anew"
+            )
+        }
+    };
+    let more = outcome.quarantined.len() - 1;
+    Some(match more {
+        0 => kept,
+        more => format!("{kept}; and so {more} more"),
+    })
+}

@@ -1,0 +1,137 @@
+//! Entries that failed their checks and cannot be moved: remembered in a small file of the user, and skipped.
+//!
+//! It is a help and never a condition: whatever is wrong with the file, nothing is remembered then, and each
+//! restore finds out anew what is bad.
+
+use crate::backend::{Backend, EntryName, is_ahead, is_due, is_over};
+use crate::options::Quarantine;
+use crate::report::Quarantined;
+use crate::store::{LockKind, LockMode, lock};
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// A file larger than this is not ours.
+const LIMIT: u64 = 1 << 20;
+
+/// Entries in it; the oldest go first.
+const ENTRIES: usize = 200;
+
+/// Characters of a reason: parts of it come from the snapshot.
+const REASON: usize = 1000;
+
+/// Others hold the lock for as long as it takes to write the file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One that is remembered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Remembered {
+    /// See [`Backend::place`].
+    pub place: String,
+    /// See [`Backend::identity`].
+    #[serde(default)]
+    identity: String,
+    #[serde(flatten)]
+    pub what: Quarantined,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Memory {
+    /// When what is over was forgotten last, RFC 3339.
+    swept: String,
+    entries: Vec<Remembered>,
+}
+
+/// All that is remembered, in the order in which it was found.
+pub fn all(path: Option<&Path>) -> Vec<Remembered> {
+    path.map(|path| read(path).entries).unwrap_or_default()
+}
+
+/// What is remembered of entries that are in a backend still, as far as that can be seen.
+pub fn of(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
+    let place = backend.place();
+    let now = Timestamp::now();
+    let here = all(options.memory.as_deref()).into_iter().filter(|it| it.place == place);
+    let named = here.filter_map(|it| Some((EntryName::parse(&it.what.entry)?, it)));
+    let same = named.filter(|(name, it)| {
+        !it.is_over(name, options.keep, now) && it.identity == backend.identity(name)
+    });
+    same.map(|(name, it)| (name, it.what)).collect()
+}
+
+/// # Errors
+/// When there is no place for it, or the disk is full.
+pub fn remember(
+    backend: &dyn Backend,
+    name: &EntryName,
+    what: &Quarantined,
+    path: Option<&Path>,
+) -> Result<()> {
+    let path = path.context("there is no home directory")?;
+    let (place, identity) = (backend.place(), backend.identity(name));
+    let mut what = what.clone();
+    what.reason = what.reason.chars().take(REASON).collect();
+    let new = Remembered { place, identity, what };
+    change(path, |memory| {
+        memory.entries.retain(|it| it.place != new.place || it.what.entry != new.what.entry);
+        memory.entries.push(new);
+        let surplus = memory.entries.len().saturating_sub(ENTRIES);
+        memory.entries.drain(..surplus);
+    })
+}
+
+/// Forgets what is over, at most once an hour.
+pub fn sweep(path: &Path, keep: Option<Duration>) -> Result<()> {
+    let now = Timestamp::now();
+    if !path.exists() || !is_due(read(path).swept.parse().ok(), now) {
+        return Ok(());
+    }
+    change(path, |memory| {
+        memory.swept = now.to_string();
+        memory.entries.retain_mut(|it| {
+            if it.when().is_none_or(|when| is_ahead(when, now)) {
+                it.what.when = now.to_string();
+            }
+            EntryName::parse(&it.what.entry).is_some_and(|name| !it.is_over(&name, keep, now))
+        });
+    })
+}
+
+impl Remembered {
+    fn when(&self) -> Option<Timestamp> {
+        self.what.when.parse().ok()
+    }
+
+    fn is_over(&self, name: &EntryName, keep: Option<Duration>, now: Timestamp) -> bool {
+        self.when().zip(keep).is_some_and(|(when, keep)| is_over(name, when, keep, now))
+    }
+}
+
+fn read(path: &Path) -> Memory {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes));
+    read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// Writes the file anew, seen whole or not at all; runs at the same time wait for each other.
+fn change(path: &Path, change: impl FnOnce(&mut Memory)) -> Result<()> {
+    let context = || format!("write {}", path.display());
+    let directory = path.parent().with_context(context)?;
+    std::fs::create_dir_all(directory).with_context(context)?;
+    let _lock = lock(directory, LockKind::Flock, LockMode::Exclusive, PATIENCE, &|| Ok(()))
+        .with_context(context)?;
+    let mut memory = read(path);
+    change(&mut memory);
+    let mut file = tempfile::Builder::new()
+        .prefix(".storecache-")
+        .tempfile_in(directory)
+        .with_context(context)?;
+    file.write_all(&serde_json::to_vec_pretty(&memory)?).with_context(context)?;
+    file.persist(path).with_context(context)?;
+    Ok(())
+}

@@ -1,0 +1,935 @@
+//! The boundary between a user and root: what somebody can make of the root half who may run
+//! `storecache privileged` through sudo and nothing else.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::thread::CapabilitySet;
+use serde_json::{Value, json};
+use storecache::budget::{Packing, Unpacking};
+use storecache::privileged::Stage;
+use storecache::privileged::protocol::{PROTOCOL, write_message};
+use storecache::snapshot::Opened;
+use support::forge::open_bytes;
+use support::runs::{self, leftovers, report};
+use support::{Entry, Fixture, Output, Role, Running, World, poll, procfs, tree_digest};
+
+const SOON: Duration = Duration::from_secs(60);
+const RULE: &str = "runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged\n";
+const HOME: &str = "/home/runner";
+/// What only root knows, in a file that only root can read.
+const SECRET: &str = "only-root-knows-this";
+/// Runs the root half as the user may.
+const ROOT_HALF: &str = "sudo -n -- /usr/local/bin/storecache privileged";
+
+/// Talks to as many root halves as there are talks.
+const CLIENT: &str = "import json, subprocess, sys
+ended = []
+for number in range(int(sys.argv[1])):
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    talking = subprocess.Popen(sys.argv[2:], **pipes)
+    try:
+        with open(f'/tmp/talks/{number}', 'rb') as talk:
+            talking.stdin.write(talk.read())
+        talking.stdin.flush()
+    except BrokenPipeError:
+        pass
+    said = talking.stdout.read().decode('utf-8', 'replace')
+    ended.append({'code': talking.wait(), 'said': said})
+    try:
+        talking.stdin.close()
+    except BrokenPipeError:
+        pass
+print(json.dumps(ended))
+";
+
+/// How a root half ended, and what it has said until then.
+#[derive(Debug, serde::Deserialize)]
+struct Ended {
+    code: i32,
+    said: String,
+}
+
+/// A world whose user may run the root half, and nothing else, as root.
+fn confined(fixture: Option<Fixture>) -> World {
+    let world = match fixture {
+        Some(fixture) => World::with_fixture(Role::Mid, fixture),
+        None => World::new(Role::Mid),
+    };
+    fs::write(world.host("/etc/sudoers.d/runner"), RULE).unwrap();
+    fs::write(world.host("/root/secret"), SECRET).unwrap();
+    fs::set_permissions(world.host("/root/secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    world.start_daemon();
+    world
+}
+
+/// Everything that is to stay as it is, whatever a user says.
+type Canary = BTreeMap<PathBuf, Entry>;
+
+fn canary(world: &World) -> Canary {
+    let trees = ["/etc", "/root", "/opt", "/usr/local", "/var/lib/dpkg/info", "/nix/store"];
+    let mut all = Canary::new();
+    for tree in trees {
+        let found = tree_digest(world.host(tree));
+        all.extend(found.into_iter().map(|(path, entry)| (Path::new(tree).join(path), entry)));
+    }
+    // Its time is when a name in it came or went last, be it that of a lock.
+    all.get_mut(Path::new("/nix/store")).unwrap().mtime = (0, 0);
+    all
+}
+
+#[track_caller]
+fn assert_unharmed(world: &World, before: &Canary) {
+    let after = canary(world);
+    let changed: Vec<_> = before
+        .iter()
+        .filter(|(path, entry)| after.get(*path) != Some(entry))
+        .map(|(path, _)| path)
+        .chain(after.keys().filter(|path| !before.contains_key(*path)))
+        .collect();
+    assert!(changed.is_empty(), "{changed:?}");
+}
+
+/// A conversation as it goes over the wire.
+#[derive(Clone, Default)]
+struct Talk(Vec<u8>);
+
+impl Talk {
+    /// The greeting.
+    fn hello() -> Talk {
+        Talk::default().say(json!({ "Hello": { "protocol": PROTOCOL } }))
+    }
+
+    /// About the store of this machine.
+    fn about_nix() -> Talk {
+        Talk::hello().say(store(json!({})))
+    }
+
+    fn say(self, message: Value) -> Talk {
+        self.with(message, &[])
+    }
+
+    fn with(mut self, message: Value, payload: &[u8]) -> Talk {
+        write_message(&mut self.0, &message, payload).unwrap();
+        self
+    }
+
+    fn raw(mut self, bytes: &[u8]) -> Talk {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Says all of it through sudo as the user, and hangs up.
+    fn run(&self, world: &World) -> Output {
+        let words = ROOT_HALF.split(' ');
+        world.command(words).user("runner").input(self.0.clone()).run()
+    }
+
+    /// Says all of it, waits until the root half has ended, and hangs up only then.
+    fn until_it_ends(talks: &[Talk], world: &World) -> Vec<Ended> {
+        fs::create_dir(world.host("/tmp/talks")).unwrap();
+        for (number, talk) in talks.iter().enumerate() {
+            fs::write(world.host(format!("/tmp/talks/{number}")), &talk.0).unwrap();
+        }
+        let count = talks.len().to_string();
+        let words = ["python3", "-c", CLIENT, &count].into_iter().chain(ROOT_HALF.split(' '));
+        let said = world.command(words).user("runner").ok();
+        world.sh("rm -r /tmp/talks");
+        serde_json::from_str(&said.stdout).unwrap()
+    }
+
+    /// Says all of it, and stays on the line.
+    fn hold<'w>(&self, world: &'w World, user: &str, root_half: &str) -> Running<'w> {
+        let said = "/tmp/said";
+        fs::write(world.host(said), &self.0).unwrap();
+        let script = format!("{{ cat {said}; sleep 1000; }} | {root_half}");
+        world.command(["bash", "-c", &script]).user(user).spawn()
+    }
+}
+
+/// The request for a store, with fields that differ.
+fn store(differs: Value) -> Value {
+    let patience = json!({ "secs": 10, "nanos": 0 });
+    let mut request = json!({
+        "kind": "nix", "root": "/", "paths": [], "daemon": "auto", "asks_version": false,
+        "shepherds": [], "lock_patience": patience, "daemon_patience": patience,
+    });
+    let fields = request.as_object_mut().unwrap();
+    fields.extend(differs.as_object().unwrap().clone());
+    json!({ "Store": request })
+}
+
+fn save(differs: Value) -> Value {
+    let mut request = json!({
+        "level": 1, "long": false, "memory": Packing::on(1), "leave_out": [], "known": [],
+        "restored": {}, "roots": [], "max_size": null, "base": null,
+    });
+    request.as_object_mut().unwrap().extend(differs.as_object().unwrap().clone());
+    json!({ "Save": request })
+}
+
+/// What a snapshot that is there says, ready to be sent.
+struct Snapshot {
+    content: Vec<u8>,
+    opened: Opened,
+}
+
+impl Snapshot {
+    /// Of a key in the backend of a world.
+    fn of(file: &Path) -> Snapshot {
+        let content = fs::read(file).unwrap();
+        let opened = open_bytes(&content).unwrap();
+        Snapshot { content, opened }
+    }
+
+    fn restore(&self) -> Value {
+        json!({ "Restore": {
+            "store": self.opened.head.store, "memory": Unpacking::on(1), "replace": false,
+            "verify_content": true, "sync": false,
+        } })
+    }
+
+    fn frame(&self, number: u32) -> (Value, &[u8]) {
+        let frame = &self.opened.index.frames[number as usize];
+        let bytes = &self.content[frame.at as usize..][..frame.size as usize];
+        (json!({ "Frame": { "which": "entry", "number": number } }), bytes)
+    }
+
+    /// The frames of the database.
+    fn database(&self) -> std::ops::RangeInclusive<u32> {
+        let (first, last) = self.opened.index.database.as_ref().unwrap().frames;
+        first..=last
+    }
+
+    /// Up to the plan.
+    fn planned(&self) -> Talk {
+        let talk = Talk::about_nix().with(self.restore(), &self.opened.index_bytes);
+        self.database().fold(talk, |talk, number| {
+            let (message, bytes) = self.frame(number);
+            talk.with(message, bytes)
+        })
+    }
+
+    /// The frames of all items.
+    fn wanted(&self) -> Vec<u32> {
+        self.opened.index.frames_of(0..self.opened.index.items.len())
+    }
+
+    /// Everything, before the commit.
+    fn staged(&self) -> Talk {
+        self.wanted().into_iter().fold(self.planned(), |talk, number| {
+            let (message, bytes) = self.frame(number);
+            talk.with(message, bytes)
+        })
+    }
+}
+
+/// The entry of the key `test` in the backend of a world.
+fn entry(world: &World) -> PathBuf {
+    let found = fs::read_dir(world.backend().host_path()).unwrap();
+    let mut files: Vec<_> = found.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files.pop().unwrap()
+}
+
+#[track_caller]
+fn assert_refused(done: &Output, with: &str) {
+    assert_eq!(done.code(), 1, "{done}");
+    assert!(done.stdout.contains("\"Failed\""), "{done}");
+    assert!(done.stdout.contains(with), "{with}: {done}");
+    assert!(!done.stderr.contains("panicked"), "{done}");
+    assert!(!done.to_string().contains(SECRET), "{done}");
+}
+
+#[track_caller]
+fn assert_nothing_left(world: &World) {
+    poll::until("ours to be gone", SOON, || {
+        let mut left = leftovers(world);
+        left.retain(|what| what != "storecache" && !what.contains("said"));
+        if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+    });
+}
+
+#[test]
+fn the_rule_for_sudo_is_enough_for_a_store_and_for_nothing_else() {
+    let world = confined(Some(Fixture::Small));
+    let before = runs::picture(&world);
+    runs::save(&world);
+    world.wipe_store();
+    runs::restore(&world);
+    runs::assert_same(&before, &runs::picture(&world));
+    world.verify_store();
+
+    for words in [
+        &["privileged", "--everywhere"][..],
+        &["privileged", "--guardian"],
+        &["save"],
+        &["restore"],
+        &[],
+    ] {
+        let words = ["sudo", "-n", "--", "/usr/local/bin/storecache"].iter().chain(words);
+        let refused = world.run_as("runner", words).fails();
+        assert!(refused.stderr.contains("password is required"), "{refused}");
+    }
+    // Should a rule be wider, the guardian still takes no orders of a user.
+    fs::write(world.host("/etc/sudoers.d/runner"), RULE.replace('\n', " *\n")).unwrap();
+    let words = ["sudo", "-n", "--", "/usr/local/bin/storecache", "privileged", "--guardian"];
+    let refused = world.command(words).user("runner").input("{}\n").run();
+    assert!(refused.stdout.contains("SUDO_COMMAND is set"), "{refused}");
+}
+
+/// A root of the user's own, with a store that is not what it seems.
+fn fake_root(world: &World, name: &str, plant: impl FnOnce(&Path)) -> String {
+    let inside = format!("{HOME}/{name}");
+    let root = world.host(&inside);
+    fs::create_dir_all(root.join("nix/var/nix/db")).unwrap();
+    fs::create_dir_all(root.join("nix/store")).unwrap();
+    plant(&root);
+    world.ok(["chown", "-hR", "runner:runner", &inside]);
+    inside
+}
+
+#[test]
+fn a_store_that_the_user_made_up_gives_them_nothing_of_root() {
+    let world = confined(Some(Fixture::Small));
+    runs::save(&world);
+    let snapshot = Snapshot::of(&entry(&world));
+    world.sh("mkdir -p /opt/roots-own/nix/var/nix/db /opt/roots-own/nix/store");
+    let before = canary(&world);
+    let link = |target: &str, at: PathBuf| {
+        let _ = fs::remove_dir(&at);
+        symlink(target, at).unwrap();
+    };
+    let roots = [
+        fake_root(&world, "store", |root| link("/etc/cron.d", root.join("nix/store"))),
+        fake_root(&world, "state", |root| link("/root", root.join("nix/var/nix/db"))),
+        fake_root(&world, "schema", |root| {
+            link("/root/secret", root.join("nix/var/nix/db/schema"))
+        }),
+        fake_root(&world, "lock", |root| link("/etc/nologin", root.join("nix/var/nix/gc.lock"))),
+        fake_root(&world, "big", |root| link("/etc/shadow", root.join("nix/var/nix/db/big-lock"))),
+        fake_root(&world, "database", |root| {
+            link("/root/secret", root.join("nix/var/nix/db/db.sqlite"));
+        }),
+        fake_root(&world, "fifo", |root| {
+            let fifo = root.join("nix/var/nix/db/db.sqlite");
+            rustix::fs::mkfifoat(rustix::fs::CWD, fifo, 0o666.into()).unwrap();
+        }),
+        fake_root(&world, "whole", |root| {
+            fs::remove_dir_all(root.join("nix")).unwrap();
+            symlink("/opt/roots-own/nix", root.join("nix")).unwrap();
+        }),
+        fake_root(&world, "programs", |root| {
+            for name in ["nix-store", "systemctl", "herd", "sh"] {
+                let program = root.join("bin").join(name);
+                fs::create_dir_all(root.join("bin")).unwrap();
+                fs::write(&program, "#!/bin/sh\nid -u >>/home/runner/ran\n").unwrap();
+                fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }),
+    ];
+    let mut talks = Vec::new();
+    // Out of turn whenever it comes, so that none goes on.
+    let end = |talk: Talk| talk.say(json!({ "Pack": { "delta": false } }));
+    for root in &roots {
+        let about = store(json!({ "root": root, "asks_version": true, "daemon": "none" }));
+        let about = Talk::hello().say(about);
+        for order in [json!("Valid"), json!("Examine"), json!({ "Check": ["x"] })] {
+            talks.push(end(about.clone().say(order)));
+        }
+        talks.push(end(end(about.clone().say(save(json!({}))))));
+        let restore = about.with(snapshot.restore(), &snapshot.opened.index_bytes);
+        let restore = snapshot.database().chain(snapshot.wanted()).fold(restore, |talk, number| {
+            let (message, bytes) = snapshot.frame(number);
+            talk.with(message, bytes)
+        });
+        talks.push(end(restore.say(json!("Commit"))));
+    }
+    for (number, ended) in Talk::until_it_ends(&talks, &world).into_iter().enumerate() {
+        let root = &roots[number / 5];
+        assert!(!ended.said.contains(SECRET), "{root}: {ended:?}");
+        assert!(!ended.said.contains("panicked"), "{root}: {ended:?}");
+        assert!(ended.said.contains("with the rights of user 1001"), "{root}: {ended:?}");
+        assert_eq!(ended.code, 1, "{root}: {ended:?}");
+    }
+    for root in &roots {
+        // What came about there is the user's.
+        for (path, entry) in tree_digest(world.host(root)) {
+            assert_eq!(entry.uid, 1001, "{root}: {}", path.display());
+        }
+    }
+    assert!(!world.host("/home/runner/ran").exists());
+    assert_unharmed(&world, &before);
+    assert_nothing_left(&world);
+    world.verify_store();
+}
+
+#[test]
+fn a_root_that_is_swapped_while_it_is_looked_at_is_not_used_as_root() {
+    let world = confined(None);
+    let evil = fake_root(&world, "evil", |root| {
+        fs::remove_dir(root.join("nix/store")).unwrap();
+        symlink("/etc", root.join("nix/store")).unwrap();
+        symlink("/root/secret", root.join("nix/var/nix/db/schema")).unwrap();
+    });
+    let before = canary(&world);
+    let flip = format!(
+        "cd {HOME}; while :; do ln -sfn / swap-new; mv -T swap-new swap; ln -sfn {evil} swap-new;
+         mv -T swap-new swap; done"
+    );
+    let flipping = world.command(["bash", "-c", &flip]).user("runner").spawn();
+    poll::until("the link", SOON, || {
+        world.host("/home/runner/swap").is_symlink().then_some(()).ok_or("none")
+    });
+    for _ in 0..10 {
+        let about = store(json!({ "root": format!("{HOME}/swap") }));
+        let done = Talk::hello().say(about).say(json!("Valid")).say(save(json!({}))).run(&world);
+        assert_refused(&done, "");
+        assert!(!done.stdout.contains("holds no number"), "as root: {done}");
+    }
+    drop(flipping);
+    world.sh("pkill -x -u runner bash || true");
+    assert_unharmed(&world, &before);
+}
+
+#[test]
+fn directories_that_a_user_names_are_read_and_written_with_their_own_rights() {
+    let world = confined(None);
+    let plain = |verb: &str, path: &str, more: &[&str]| {
+        let words = [verb, "--store", "plain", "--key", "plain", "--path", path];
+        let words = words.into_iter().chain(["--backend", "dir:/cache", "--json"]);
+        world.storecache_as("runner", words.chain(more.iter().copied())).run()
+    };
+    let failed = plain("save", "/root", &[]).fails();
+    assert!(failed.stderr.contains("with the rights of user 1001"), "{failed}");
+    assert!(failed.stderr.contains("run storecache as root"), "{failed}");
+    world.sh(&format!("mkdir -p {HOME}/mine/below && echo mine >{HOME}/mine/file"));
+    world.ok(["chown", "-R", "runner:runner", "/home/runner/mine"]);
+    report(&plain("save", "/home/runner/mine", &[]).ok());
+    fs::remove_dir_all(world.host("/home/runner/mine")).unwrap();
+    let restored = report(&plain("restore", "/home/runner/mine", &[]).ok());
+    assert_eq!(restored["items"]["restored"], 1, "{restored}");
+    assert_eq!(fs::metadata(world.host("/home/runner/mine/file")).unwrap().uid(), 1001);
+
+    // A snapshot that root has made, of what only root may write.
+    world.sh("mkdir -p /opt/tool && echo old >/opt/tool/file");
+    let made = ["save", "--store", "plain", "--key", "plain", "--path", "/opt/tool"];
+    world.storecache(made.into_iter().chain(["--backend", "dir:/cache"])).ok();
+    world.sh("chmod -R a+rX /cache; echo new >/opt/tool/file");
+    let before = canary(&world);
+    let refused = plain("restore", "/opt/tool", &["--mode", "replace"]);
+    assert!(refused.stderr.contains("Permission denied"), "{refused}");
+    // Nor does it come with root's owners where they may write.
+    symlink("/home/runner/mine", world.host("/home/runner/elsewhere")).unwrap();
+    let moved =
+        json!({ "kind": "plain", "root": "/home/runner/elsewhere", "paths": ["/opt/tool"] });
+    let snapshot = Snapshot::of(&entry(&world));
+    let index = &snapshot.opened.index_bytes;
+    let talk = Talk::hello().say(store(moved)).with(snapshot.restore(), index);
+    let talk = snapshot.wanted().into_iter().fold(talk, |talk, number| {
+        let (message, bytes) = snapshot.frame(number);
+        talk.with(message, bytes)
+    });
+    assert_refused(&talk.say(json!("Commit")).run(&world), "user 1001");
+    assert_unharmed(&world, &before);
+
+    // Who may run everything has all of root's rights there, as ever.
+    fs::write(world.host("/etc/sudoers.d/runner"), "runner ALL=(ALL) NOPASSWD: ALL\n").unwrap();
+    report(&plain("restore", "/opt/tool", &["--mode", "replace"]).ok());
+    assert_eq!(fs::read_to_string(world.host("/opt/tool/file")).unwrap(), "old\n");
+    assert_nothing_left(&world);
+}
+
+#[test]
+fn what_is_no_message_or_not_its_turn_ends_the_conversation() {
+    let world = confined(Some(Fixture::Small));
+    runs::save(&world);
+    world.wipe_store();
+    let snapshot = Snapshot::of(&entry(&world));
+    let before = canary(&world);
+    let index = &snapshot.opened.index_bytes;
+    let hello = Talk::hello;
+    let nix = Talk::about_nix;
+    let planned = || snapshot.planned();
+    let (first, first_bytes) = snapshot.frame(snapshot.wanted()[0]);
+    let (other, other_bytes) = snapshot.frame(*snapshot.wanted().last().unwrap());
+    let length = |json: u32, payload: u32| [json.to_be_bytes(), payload.to_be_bytes()].concat();
+    let long = "x".repeat(5000);
+    let year = json!({ "secs": u64::MAX, "nanos": 0 });
+    let command = json!({ "command": { "stop": "x".repeat(1 << 17), "start": "" } });
+    let many: Vec<String> = (0..5000).map(|n| format!("/{n}")).collect();
+    let shepherds = vec!["/s"; 20];
+    let memory = |threads: i64| json!({ "threads": threads, "in_flight": 1, "largest": 1 });
+    let mut restore_zero = snapshot.restore();
+    restore_zero["Restore"]["memory"]["threads"] = json!(0);
+    let mut restore_guix = snapshot.restore();
+    restore_guix["Restore"]["store"]["kind"] = json!("guix");
+    let cases: Vec<(Talk, &str)> = vec![
+        // Order.
+        (Talk::default().say(json!("Valid")), "begins with Hello, and not with Valid"),
+        (Talk::default().say(json!({ "Hello": { "protocol": 99 } })), "speaks protocol 99"),
+        (hello().say(json!("Commit")), "the store is named first"),
+        (hello().say(json!({ "Hello": { "protocol": PROTOCOL } })), "the store is named first"),
+        (nix().say(store(json!({}))), "Store is out of turn"),
+        (nix().say(json!({ "Hello": { "protocol": PROTOCOL } })), "Hello is out of turn"),
+        (nix().say(json!("Commit")), "Commit is out of turn"),
+        (nix().say(json!({ "Pack": { "delta": false } })), "Pack is out of turn"),
+        (nix().with(first.clone(), first_bytes), "Frame is out of turn"),
+        (nix().with(json!({ "Base": snapshot.opened.head.store }), index), "Base is out of turn"),
+        (nix().with(snapshot.restore(), index).say(json!("Commit")), "of the database is next"),
+        (planned().say(json!("Commit")), "is next"),
+        (planned().with(other, other_bytes), "is next"),
+        (planned().say(json!("Examine")), "is next"),
+        (planned().with(first.clone(), first_bytes).with(first.clone(), first_bytes), "next"),
+        (snapshot.staged().with(first.clone(), first_bytes), "the commit is next"),
+        (snapshot.staged().with(snapshot.restore(), index), "the commit is next"),
+        (
+            planned().say(json!({ "Check": ["x"] })).with(snapshot.restore(), index),
+            "Restore is out of turn",
+        ),
+        (planned().say(json!({ "Check": ["x"] })).say(save(json!({}))), "Save is out of turn"),
+        (planned().say(json!({ "Check": ["x"] })).say(json!("Examine")), "Examine is out of turn"),
+        // Shape.
+        (Talk::default().raw(b"GET / HTTP/1.1\r\n\r\n"), "too large"),
+        (hello().raw(&length(1 << 21, 0)), "too large"),
+        (nix().raw(&length(600 << 20, 0)), "too large"),
+        (nix().raw(&length(4, 600 << 20)).raw(b"true"), "too large"),
+        (nix().raw(&length(4000, 0)).raw(b"{}"), "cut short: got 2 of 4000"),
+        (nix().raw(&length(7, 9)).raw(b"\"Valid\""), "cut short: got 0 of 9"),
+        (nix().raw(&[0; 3]), "cut short"),
+        (nix().raw(&length(0, 0)), "does not parse"),
+        (nix().raw(&length(3, 0)).raw(b"\xff\xfe\xfd"), "does not parse"),
+        (nix().say(json!("Become")), "does not parse"),
+        (nix().say(json!({ "Valid": {}, "Commit": {} })), "does not parse"),
+        (nix().say(json!({ "Check": [1] })), "does not parse"),
+        (nix().say(json!({ "Frame": { "which": "entry", "number": -1 } })), "does not parse"),
+        (nix().say(json!({ "Frame": { "which": "entry", "number": 1u64 << 40 } })), "not parse"),
+        (nix().say(json!({ "Frame": { "which": "entry", "number": 1, "x": 1 } })), "not parse"),
+        (nix().say(save(json!({ "run": "sh" }))), "does not parse"),
+        (nix().raw(&length(200_000, 0)).raw("[".repeat(200_000).as_bytes()), "does not parse"),
+        (hello().say(store(json!({ "mandate": { "everywhere": true } }))), "does not parse"),
+        (hello().say(store(json!({ "kind": "brew" }))), "does not parse"),
+        (
+            hello().raw(&length(46, 0)).raw(br#"{"Store":{"kind":"nix","kind":"nix","root":""}}"#),
+            "does not parse",
+        ),
+        // Bytes where none belong.
+        (Talk::default().with(json!({ "Hello": { "protocol": PROTOCOL } }), b"x"), "payload"),
+        (hello().with(store(json!({})), b"x"), "Store comes without a payload"),
+        (nix().with(json!("Valid"), b"x"), "Valid comes without a payload"),
+        (nix().with(save(json!({})), b"x"), "Save comes without a payload"),
+        (snapshot.staged().with(json!("Commit"), b"x"), "Commit comes without a payload"),
+        // Numbers and sizes.
+        (nix().say(save(json!({ "level": 0 }))), "no level 0"),
+        (nix().say(save(json!({ "level": i32::MIN }))), "no level -"),
+        (nix().say(save(json!({ "memory": memory(0) }))), "no threads"),
+        (nix().say(save(json!({ "memory": memory(1 << 20) }))), "threads are too many"),
+        (nix().say(save(json!({ "memory": memory(-1) }))), "does not parse"),
+        (nix().say(save(json!({ "max_size": -1 }))), "does not parse"),
+        (nix().with(restore_zero, index), "no threads"),
+        (nix().with(restore_guix, index), "for the store kind guix"),
+        (nix().with(snapshot.restore(), b"{}"), "ndex"),
+        (hello().say(store(json!({ "lock_patience": year }))), "longer to wait"),
+        (hello().say(store(json!({ "daemon_patience": year }))), "longer to wait"),
+        (hello().say(store(json!({ "daemon": command }))), "bytes of a command"),
+        (hello().say(store(json!({ "paths": many }))), "directories are too many"),
+        (hello().say(store(json!({ "shepherds": shepherds }))), "shepherds are too many"),
+        // Paths and names.
+        (hello().say(store(json!({ "root": "relative" }))), "is not absolute"),
+        (hello().say(store(json!({ "root": "/tmp/../etc" }))), "dots in it"),
+        (hello().say(store(json!({ "root": format!("/{long}") }))), "bytes of a path"),
+        (hello().say(store(json!({ "kind": "plain" }))), "needs --path DIR"),
+        (hello().say(store(json!({ "kind": "plain", "paths": ["x"] }))), "is not absolute"),
+        (hello().say(store(json!({ "root": "/etc/passwd" }))), "there is no directory"),
+        (hello().say(store(json!({ "root": "/etc" }))), "no nix store found"),
+        (nix().say(save(json!({ "roots": ["../../etc/shadow"] }))), "../../etc/shadow"),
+    ];
+    // A conversation that ends because we hang up would say so; one that is cut short takes that.
+    let (cut, whole): (Vec<_>, Vec<_>) =
+        cases.into_iter().partition(|(_, with)| with.contains("cut short"));
+    for (talk, with) in &cut {
+        assert_refused(&talk.run(&world), with);
+    }
+    let (talks, with): (Vec<Talk>, Vec<&str>) = whole.into_iter().unzip();
+    for (ended, with) in Talk::until_it_ends(&talks, &world).into_iter().zip(with) {
+        assert_eq!(ended.code, 1, "{with}: {ended:?}");
+        assert!(ended.said.contains("\"Failed\""), "{with}: {ended:?}");
+        assert!(ended.said.contains(with), "{with}: {ended:?}");
+        assert!(!ended.said.contains("panicked"), "{with}: {ended:?}");
+    }
+    assert_nothing_left(&world);
+    assert_unharmed(&world, &before);
+    assert!(world.daemon_answers());
+    assert!(world.valid_paths().is_empty());
+    world.verify_store();
+}
+
+#[test]
+fn whoever_hangs_up_or_floods_leaves_nothing_behind() {
+    let world = confined(Some(Fixture::Small));
+    runs::save(&world);
+    world.wipe_store();
+    let snapshot = Snapshot::of(&entry(&world));
+    let before = canary(&world);
+    let (message, bytes) = snapshot.frame(snapshot.wanted()[0]);
+    let committing = snapshot.staged().say(json!("Commit"));
+    let half = Talk(committing.0[..committing.0.len() / 2].to_vec());
+    let points = [
+        Talk::default(),
+        Talk::hello(),
+        Talk::about_nix(),
+        Talk::about_nix().say(save(json!({}))),
+        Talk::about_nix().with(snapshot.restore(), &snapshot.opened.index_bytes),
+        snapshot.planned(),
+        snapshot.planned().with(message, bytes),
+        half,
+        snapshot.staged(),
+    ];
+    for (point, talk) in points.iter().enumerate() {
+        let done = talk.run(&world);
+        assert!(!done.stderr.contains("panicked"), "{point}: {done}");
+        assert!(!done.stdout.contains("\"Restored\""), "{point}: {done}");
+        assert_nothing_left(&world);
+    }
+    // Hung up on in the commit, it is through or it is undone.
+    let done = committing.run(&world);
+    let said = |what: &str| done.stdout.contains(what);
+    assert!(said("\"Restored\"") || said("cancelled"), "{done}");
+    assert_nothing_left(&world);
+    poll::until("the daemon", SOON, || world.daemon_answers().then_some(()).ok_or("silent"));
+    world.verify_store();
+    if said("cancelled") {
+        assert_unharmed(&world, &before);
+    }
+
+    // More than it will ever read, from somebody who reads nothing.
+    let script = format!("{{ cat /tmp/said; yes; }} | {ROOT_HALF} >/tmp/heard");
+    fs::write(world.host("/tmp/said"), Talk::about_nix().0).unwrap();
+    let flooded = world.command(["bash", "-c", &script]).user("runner").run();
+    assert!(!flooded.stderr.contains("panicked"), "{flooded}");
+    assert_nothing_left(&world);
+}
+
+#[test]
+fn what_a_user_lets_the_root_half_inherit_does_not_reach_it() {
+    let world = confined(Some(Fixture::Small));
+    // A rule that lets everything through.
+    let lax =
+        format!("{RULE}Defaults !env_reset, setenv, !secure_path\nDefaults closefrom_override\n");
+    fs::write(world.host("/etc/sudoers.d/runner"), lax).unwrap();
+    let evil = "mkdir -p ~/bin; for name in systemctl herd sh nix-store; do
+        printf '#!/bin/sh\\nid -u >>/home/runner/ran\\n' >~/bin/$name; chmod +x ~/bin/$name; done
+        export PATH=~/bin:$PATH TMPDIR=/nowhere SQLITE_TMPDIR=/nowhere HOME=/nowhere SECRET=kept
+        export XDG_RUNTIME_DIR=/nowhere NOTIFY_SOCKET=/nowhere RUST_BACKTRACE=full
+        trap '' CHLD TERM HUP INT; ulimit -S -n 32; ulimit -S -f 1000; ulimit -S -t 1000
+        cd /home/runner; exec 9</home/runner/.profile
+        ";
+    let talk = Talk::about_nix().say(json!("Examine")).say(save(json!({})));
+    let root_half = ROOT_HALF.replace("-n", "-n -C 20");
+    let script = format!("{evil} {{ cat /tmp/said; exec sleep 1000; }} | {root_half}");
+    fs::write(world.host("/tmp/said"), &talk.0).unwrap();
+    let talking = world.command(["bash", "-c", &script]).user("runner").env("HOME", HOME).spawn();
+    poll::until("the frozen database", SOON, || match talking.stdout() {
+        said if said.contains("Frozen") => Ok(()),
+        said => Err(format!("{said}{}", talking.stderr())),
+    });
+    let pid = runs::root_half(&world).as_raw_nonzero().get();
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    assert_eq!(fs::read_link(proc.join("cwd")).unwrap(), Path::new("/"));
+    let open = fs::read_dir(proc.join("fd")).unwrap().flatten();
+    let open: Vec<_> = open.filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
+    assert!(!open.iter().any(|file| file.ends_with(".profile")), "{open:?}");
+    let status = fs::read_to_string(proc.join("status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    // SIGHUP, SIGINT, SIGTERM and SIGCHLD.
+    for signal in [1, 2, 15, 17] {
+        assert_eq!(field("SigIgn:") & 1 << (signal - 1), 0, "signal {signal} is ignored");
+    }
+    assert_eq!(field("SigBlk:"), 0);
+    let limits = fs::read_to_string(proc.join("limits")).unwrap();
+    let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(!limit("Max open files").contains(" 32 "), "{limits}");
+    for name in ["Max file size", "Max cpu time", "Max data size", "Max address space"] {
+        assert_eq!(limit(name).matches("unlimited").count(), 2, "{limits}");
+    }
+    assert_eq!(guardian(&world), None, "a save needs none");
+    let stat = fs::read_to_string(proc.join("stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    assert_eq!(fields[4], "0", "it has a terminal: {stat}");
+    assert!(!world.host("/home/runner/ran").exists());
+    drop(talking);
+    world.sh("pkill -KILL -x sleep || true");
+    assert_nothing_left(&world);
+}
+
+#[test]
+fn only_sudo_can_say_who_asks() {
+    let world = confined(None);
+    let talk = Talk::about_nix();
+    fs::write(world.host("/tmp/said"), &talk.0).unwrap();
+    let as_root = |variables: &[(&str, &str)]| {
+        let run = world.command(["storecache", "privileged"]).input(talk.0.clone());
+        variables.iter().fold(run, |run, (name, value)| run.env(name, value)).run()
+    };
+    assert!(as_root(&[]).stdout.contains("state_dir"));
+    for (variables, with) in [
+        (&[("SUDO_UID", "runner"), ("SUDO_GID", "1001")][..], "SUDO_UID holds no number"),
+        (&[("SUDO_UID", "-1"), ("SUDO_GID", "1001")], "SUDO_UID holds no number"),
+        (&[("SUDO_UID", "1001")], "one is missing"),
+        (&[("DOAS_USER", "runner")], "DOAS_USER is set"),
+        (&[("PKEXEC_UID", "1001")], "PKEXEC_UID is set"),
+    ] {
+        let refused = as_root(variables);
+        assert_eq!(refused.code(), 1, "{refused}");
+        assert!(refused.stdout.contains(with), "{with}: {refused}");
+    }
+    // Through something that says nothing at all.
+    let fifo = "mkfifo /tmp/pipe; chown runner /tmp/pipe; cat /tmp/said >/tmp/pipe &
+        storecache privileged </tmp/pipe || true";
+    let refused = world.sh(fifo);
+    assert!(refused.stdout.contains("the user 1001 is at the other end"), "{refused}");
+    // A program that gives itself root.
+    world.sh("cp /usr/local/bin/storecache /opt/storecache; chmod u+s /opt/storecache");
+    let script = "/opt/storecache privileged </tmp/said || true";
+    let refused = world.run_as("runner", ["sh", "-c", script]);
+    assert!(refused.stdout.contains("neither setuid nor setgid"), "{refused}");
+}
+
+#[test]
+fn a_store_of_the_users_own_is_restored_with_their_rights_and_stays_theirs() {
+    let world = confined(Some(Fixture::Small));
+    let all = world.valid_paths();
+    world.stop_daemon();
+    world.wait_until_idle();
+    let give = || world.sh("rm -rf /nix/var/nix/daemon-socket; chown -hR runner:runner /nix");
+    give();
+    let before = canary(&world);
+    runs::save(&world);
+    assert_unharmed(&world, &before);
+    world.wipe_store();
+    give();
+    // One that can not be through: staging is read-only and has to go all the same.
+    let broken = "mkdir -p /nix/var/nix/gcroots; echo >/nix/var/nix/gcroots/storecache";
+    world.run_as("runner", ["sh", "-c", broken]).ok();
+    let failed = runs::attempt(&world, "runner", "restore", &[]).fails();
+    assert!(failed.stderr.contains("with the rights of user 1001"), "{failed}");
+    assert_nothing_left(&world);
+    world.sh("rm /nix/var/nix/gcroots/storecache");
+    let restored = runs::restore(&world);
+    assert_eq!(restored["items"]["restored"], all.len(), "{restored}");
+    for (path, entry) in tree_digest(world.host("/nix")) {
+        assert_eq!(entry.uid, 1001, "{}", path.display());
+    }
+    assert_eq!(world.valid_paths(), all);
+    assert_nothing_left(&world);
+    world.verify_store();
+}
+
+/// Listens as the daemon would, and says what a daemon says until it can not go on.
+const IMPOSTOR: &str = "import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('/nix/var/nix/daemon-socket/socket')
+listener.listen()
+print('listening', flush=True)
+while True:
+    listener.accept()
+";
+
+#[test]
+fn a_process_of_the_user_on_the_socket_is_not_started_with_more_than_they_have() {
+    let world = confined(Some(Fixture::Small));
+    runs::save(&world);
+    world.wipe_store();
+    world.stop_daemon();
+    world.sh("rm -f /nix/var/nix/daemon-socket/socket");
+    // As an installation has it that lets a group have daemons of their own.
+    world.sh("chgrp runner /nix/var/nix/daemon-socket; chmod 770 /nix/var/nix/daemon-socket");
+    let words = ["unshare", "--user", "--map-root-user", "--mount", "python3", "-c", IMPOSTOR];
+    let impostor = world.command(words).user("runner").spawn();
+    poll::until("the impostor to listen", SOON, || match impostor.stdout() {
+        said if said.contains("listening") => Ok(()),
+        said => Err(format!("{said}{}", impostor.stderr())),
+    });
+    let before = canary(&world);
+    let failed = runs::attempt(&world, "runner", "restore", &[]).fails();
+    assert!(failed.stderr.contains("runs in a user namespace of its own"), "{failed}");
+    assert_unharmed(&world, &before);
+    drop(impostor);
+}
+
+/// What a process may do, thread by thread: effective, permitted, inheritable, bounding and ambient
+/// sets, whether it can get more, and whether its calls are filtered (2).
+fn rights(pid: u32) -> Vec<[u64; 7]> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let read = |thread: fs::DirEntry| {
+        let status = fs::read_to_string(thread.path().join("status")).ok()?;
+        let value = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        };
+        let sets = ["CapEff:", "CapPrm:", "CapInh:", "CapBnd:", "CapAmb:"];
+        let names = sets.into_iter().chain(["NoNewPrivs:", "Seccomp:"]);
+        let values: Option<Vec<u64>> = names.map(value).collect();
+        values?.try_into().ok()
+    };
+    threads.filter_map(read).collect()
+}
+
+fn set(stage: Stage) -> u64 {
+    stage.keeps().iter().fold(CapabilitySet::empty(), |all, (one, _)| all | *one).bits()
+}
+
+#[track_caller]
+fn assert_keeps(world: &World, stage: Stage) {
+    let pid = runs::root_half(world).as_raw_nonzero().get() as u32;
+    let found = rights(pid);
+    let bounding = set(Stage::Asked);
+    let (own, listening) = (set(stage), set(Stage::Listening));
+    assert!(found.len() >= 2, "{stage:?}: {found:x?}");
+    assert!(found.iter().any(|thread| thread[0] == own), "{stage:?}: {found:x?}");
+    for [effective, permitted, inheritable, bound, ambient, no_more, filtered] in found {
+        assert!([own, listening].contains(&effective), "{stage:?}: {effective:x}");
+        assert_eq!(permitted, effective);
+        assert_eq!((inheritable, ambient, no_more, filtered), (0, 0, 1, 2), "{stage:?}");
+        // To give up some of that too takes one more capability, and it is of no use to who has less.
+        assert_eq!(bound, bounding, "{stage:?}: {bound:x}");
+    }
+}
+
+fn guardian(world: &World) -> Option<u32> {
+    procfs::companions(world.init()).into_iter().find(|pid| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.starts_with(b"storecache-guardian")
+    })
+}
+
+#[test]
+fn the_root_half_keeps_in_each_stage_what_that_takes() {
+    for role in [Role::Mid, Role::Guix] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        runs::save(&world);
+        let snapshot = Snapshot::of(&entry(&world));
+        let kind = world.flavour().name();
+        let about = || Talk::hello().say(store(json!({ "kind": kind })));
+        let all = rights(world.init())[0][0];
+        let holding = |talk: Talk, until: &str, more: &str| {
+            let root_half = format!("{ROOT_HALF} {more}");
+            let talking = talk.hold(&world, "runner", &root_half);
+            poll::until(until, SOON, || match fs::read(world.host("/tmp/heard")) {
+                Ok(heard) if String::from_utf8_lossy(&heard).contains(until) => Ok(()),
+                _ => Err(format!("{}{}", talking.stdout(), talking.stderr())),
+            });
+            talking
+        };
+        let end = |talking: Running| {
+            drop(talking);
+            world.sh("pkill -KILL -x sleep || true; rm -f /tmp/heard");
+            assert_nothing_left(&world);
+        };
+
+        let asked = holding(about().say(json!("Valid")), "\"Valid\"", ">/tmp/heard");
+        assert_keeps(&world, Stage::Asked);
+        let waiting = guardian(&world).expect("it waits");
+        let environment = fs::read_to_string(format!("/proc/{waiting}/environ")).unwrap();
+        assert!(environment.starts_with("PATH=/usr/local/sbin:"), "{environment}");
+        assert_eq!(environment.matches('\0').count(), 1, "{environment}");
+        let guardian_may = rights(waiting);
+        assert!(guardian_may.iter().all(|thread| thread[0] == all && thread[5..] == [0, 0]));
+        end(asked);
+
+        // Frames that nobody takes.
+        let pack = about().say(save(json!({}))).say(json!({ "Pack": { "delta": false } }));
+        let slow = "| { head -c 3000 >/tmp/heard; sleep 1000; }";
+        let packing = holding(pack, "\"Frame\"", slow);
+        assert_keeps(&world, Stage::Packing);
+        end(packing);
+
+        world.wipe_store();
+        let talk = about().with(snapshot.restore(), &snapshot.opened.index_bytes);
+        let talk = snapshot.database().fold(talk, |talk, number| {
+            let (message, bytes) = snapshot.frame(number);
+            talk.with(message, bytes)
+        });
+        let restoring = holding(talk.clone(), "\"Plan\"", ">/tmp/heard");
+        assert_keeps(&world, Stage::Restoring);
+        end(restoring);
+
+        // In the commit too, with the daemon away.
+        let lock = world.hold_big_lock();
+        let talk = snapshot.wanted().into_iter().fold(talk, |talk, number| {
+            let (message, bytes) = snapshot.frame(number);
+            talk.with(message, bytes)
+        });
+        let committing = talk.say(json!("Commit")).hold(&world, "runner", ROOT_HALF);
+        poll::until("the daemon to be away", SOON, || match world.daemon_pid() {
+            None => Ok(()),
+            Some(pid) => Err(format!("{pid} {}", committing.stdout())),
+        });
+        assert_keeps(&world, Stage::Restoring);
+        drop(lock);
+        poll::until("the end", SOON, || match committing.stdout() {
+            said if said.contains("Restored") => Ok(()),
+            said => Err(said),
+        });
+        end(committing);
+        world.verify_store();
+    }
+}
+
+/// The table of capabilities, as the program has them.
+fn capabilities() -> String {
+    let stages = [Stage::Asked, Stage::Packing, Stage::Restoring];
+    let mut table = "| capability | asked | packing | restoring |\n|---|---|---|---|\n".to_owned();
+    let all: CapabilitySet =
+        Stage::ALL.iter().flat_map(|stage| stage.keeps()).map(|kept| kept.0).collect();
+    for (name, one) in all.iter_names() {
+        let why = |stage: &Stage| {
+            let kept = stage.keeps().iter().find(|kept| kept.0 == one);
+            kept.map_or("", |kept| kept.1).to_owned()
+        };
+        let cells: Vec<String> = stages.iter().map(why).collect();
+        table += &format!("| `CAP_{name}` | {} |\n", cells.join(" | "));
+    }
+    table
+}
+
+#[test]
+fn the_threat_model_names_what_the_program_may_do_and_takes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let table = capabilities();
+    assert!(text.contains(&table), "SECURITY.md lacks this table:\n{table}");
+    assert!(text.contains(RULE.trim_end()));
+
+    let source = fs::read_to_string(root.join("src/privileged/protocol.rs")).unwrap();
+    let (_, rest) = source.split_once("pub enum Request {").unwrap();
+    let (body, _) = rest.split_once("\n}").unwrap();
+    let messages: Vec<&str> = body
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()))
+        .map(|line| line.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap())
+        .collect();
+    let (_, section) = text.split_once("### Messages").unwrap();
+    let rows: Vec<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .take_while(|name| !name.starts_with("CAP_"))
+        .collect();
+    let sorted = |mut names: Vec<&'static str>| {
+        names.sort_unstable();
+        names
+    };
+    let leak = |names: Vec<&str>| names.iter().map(|name| &*name.to_string().leak()).collect();
+    assert_eq!(sorted(leak(messages)), sorted(leak(rows)));
+}

@@ -1,0 +1,159 @@
+//! What the guides show works: their workflows are accepted by actionlint and by our own lint, and each
+//! input of our step that they name is there.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::azurite::script;
+use support::place::output;
+use support::workflows::{reported, tree};
+
+/// A block of YAML, and where it stands.
+struct Block {
+    place: String,
+    text: String,
+}
+
+/// All of the pages for people.
+fn blocks() -> Vec<Block> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    let mut blocks = Vec::new();
+    for page in pages.chain([root.join("README.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        let mut parts = text.split("```yaml\n");
+        let mut number = 1 + parts.next().unwrap().lines().count();
+        for part in parts {
+            let (block, rest) = part.split_once("\n```").expect("a block ends");
+            let place = format!("{}:{number}", page.file_name().unwrap().to_str().unwrap());
+            blocks.push(Block { place, text: format!("{block}\n") });
+            number += 1 + block.lines().count() + rest.lines().count();
+        }
+    }
+    assert!(blocks.len() >= 8, "{}", blocks.len());
+    blocks
+}
+
+/// The block as a workflow of its own: steps, and parts of a job, are put into one.
+fn workflow(block: &str) -> String {
+    let lines = block.lines().filter(|line| !line.starts_with('#'));
+    let indented = |depth: usize| {
+        let indent = " ".repeat(depth);
+        lines.clone().map(|line| format!("{indent}{line}\n")).collect::<String>()
+    };
+    let top = "on:\n  push:\n    branches: [main]\n  pull_request:\n";
+    let job = "jobs:\n  job:\n    runs-on: ubuntu-24.04\n";
+    let checkout = "      - uses: actions/checkout@v4\n";
+    let has_checkout = block.contains("uses: actions/checkout");
+    if block.contains("\njobs:") {
+        return block.to_owned();
+    }
+    let mut steps = match block.lines().any(|line| line == "steps:") {
+        true => indented(4),
+        false => format!("    steps:\n{}", indented(6)),
+    };
+    if !has_checkout {
+        steps = steps.replacen("    steps:\n", &format!("    steps:\n{checkout}"), 1);
+    }
+    format!("{top}{job}{steps}")
+}
+
+#[test]
+fn every_workflow_that_a_guide_shows_is_accepted() {
+    let kept = tempfile::tempdir().unwrap();
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut faulty = Vec::new();
+    for Block { place, text } in blocks() {
+        let text = workflow(&text);
+        // The name of an action by its URL is Forgejo's and Gitea's own; the judge is some years old.
+        let for_github = text.replace("https://github.com/", "").replace("OWNER/", "owner/");
+        let for_github = for_github.replace("ubuntu-24.04", "ubuntu-22.04");
+        let file = kept.path().join(format!("{}.yml", place.replace(':', "-")));
+        fs::write(&file, &for_github).unwrap();
+        files.push(file);
+
+        let found = reported(&tree(&[("ci.yml", &for_github)]));
+        let rules: BTreeSet<&str> = found.iter().map(|it| it["rule"].as_str().unwrap()).collect();
+        if text.contains("sudo tar") {
+            // The recipe that one of them leads away from.
+            assert!(rules.contains("guard"), "{place}: {rules:?}");
+            faulty.push(place);
+        } else {
+            let said: Vec<&Value> = found.iter().map(|it| &it["message"]).collect();
+            assert_eq!(rules, BTreeSet::new(), "{place}: {said:?}\n{text}");
+        }
+    }
+    assert_eq!(faulty.len(), 1, "{faulty:?}");
+    let told = output(script("workflow_judge.mjs").args(&files)).ok();
+    assert_eq!(told.stdout, format!("judged {}\n", files.len()));
+}
+
+#[test]
+fn guides_name_inputs_and_outputs_that_are_there() {
+    let action = include_str!("../action.yml");
+    let names = |section: &str| -> BTreeSet<&str> {
+        let lines = action.lines().skip_while(|line| *line != section).skip(1);
+        let section = lines.take_while(|line| line.starts_with(' ') || line.is_empty());
+        let keys = section.filter_map(|line| line.strip_prefix("  ")?.strip_suffix(':'));
+        keys.filter(|key| !key.starts_with(' ')).collect()
+    };
+    let (inputs, outputs) = (names("inputs:"), names("outputs:"));
+    assert!(inputs.len() > 40 && outputs.len() > 5, "{inputs:?} {outputs:?}");
+
+    let mut seen = 0;
+    for Block { place, text } in blocks() {
+        for step in text.split("OWNER/storecache@v1").skip(1) {
+            let with = step.lines().skip_while(|line| line.trim() != "with:").skip(1);
+            let Some(first) = with.clone().next() else { continue };
+            let depth = first.len() - first.trim_start().len();
+            let its = with.take_while(|line| line.len() - line.trim_start().len() >= depth);
+            let keys = its.filter(|line| line.len() - line.trim_start().len() == depth);
+            for line in keys {
+                let key = line.trim().split(':').next().unwrap();
+                assert!(inputs.contains(key), "{place}: {key}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+
+    // The right side of the tables of the guide for those who move.
+    let moving = include_str!("../docs/moving.md");
+    let rows =
+        moving.lines().filter(|line| line.starts_with("| ") && !line.contains("storecache |"));
+    for row in rows {
+        let ours = row.split(" | ").last().unwrap();
+        for code in ours.split('`').skip(1).step_by(2) {
+            let name = code.split(':').next().unwrap();
+            let known = inputs.contains(name) || outputs.contains(name);
+            assert!(known || name.starts_with("storecache "), "{row}: {name}");
+        }
+    }
+}
+
+#[test]
+fn links_between_pages_lead_to_a_page() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let top = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.chain(top).filter(|path| path.extension().is_some_and(|it| it == "md"));
+    let mut links = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for part in text.split("](").skip(1) {
+            let target = part.split([')', '#']).next().unwrap();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let file = page.parent().unwrap().join(target);
+            assert!(file.exists(), "{}: {target}", page.display());
+            links += 1;
+        }
+    }
+    assert!(links >= 10, "{links}");
+}

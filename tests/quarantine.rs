@@ -1,0 +1,840 @@
+//! Snapshots that fail their checks: the next older one serves, and the bad one is kept aside.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
+use support::forge::{Parts, directory, file, frame, hard_link, open_bytes, symlink};
+use support::place::{Place, binary, output, set_mtime};
+use support::runs::{assert_same, attempt, flags, picture, report, restore, run, save, staging};
+use support::{Fixture, Flavour, Invocation, Output, Role, World};
+
+const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
+
+/// Where a user of a world remembers.
+const MEMORY: &str = "/home/runner/.local/state/storecache/quarantine.json";
+
+/// A world with a running daemon, and the content of a good snapshot of its full store, which is also the
+/// only entry.
+struct Ward {
+    world: World,
+    good: Vec<u8>,
+    /// Name of the good entry.
+    older: String,
+    /// Whoever saves there.
+    owner: (u32, u32),
+}
+
+impl Ward {
+    fn new(role: Role) -> Ward {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let older = save(&world)["entry"].as_str().unwrap().to_owned();
+        let path = world.backend().host_path().join(format!("{older}.tar.zst"));
+        let metadata = path.metadata().unwrap();
+        let owner = (metadata.uid(), metadata.gid());
+        Ward { good: fs::read(path).unwrap(), world, older, owner }
+    }
+
+    fn parts(&self) -> Parts {
+        Parts::of(&self.good)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.world.backend().host_path().join(format!("{name}.tar.zst"))
+    }
+
+    /// Puts an entry there, as the user would.
+    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, bytes).unwrap();
+        chown(&path, Some(self.owner.0), Some(self.owner.1)).unwrap();
+        path
+    }
+
+    fn aside(&self, name: &str) -> PathBuf {
+        quarantine(&self.world).join(format!("{name}.tar.zst"))
+    }
+
+    fn remembered(&self) -> Value {
+        let memory = fs::read(self.world.host(MEMORY)).unwrap_or_else(|_| b"{}".to_vec());
+        let memory: Value = serde_json::from_slice(&memory).unwrap();
+        memory["entries"].clone()
+    }
+}
+
+fn quarantine(world: &World) -> PathBuf {
+    world.backend().host_path().join(".quarantine")
+}
+
+/// A name of an entry that is newer than what is saved now.
+fn newer(number: usize) -> String {
+    format!("test.20991231T235{number:03}.000000Z")
+}
+
+/// The snapshot with another database, made by this SQL from its own.
+fn with_database(good: &[u8], sql: &str) -> Vec<u8> {
+    let mut parts = Parts::of(good);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db.sqlite");
+    fs::write(&path, parts.database()).unwrap();
+    let database = Connection::open(&path).unwrap();
+    let script = format!("PRAGMA foreign_keys = OFF; PRAGMA journal_mode = DELETE; {sql}");
+    database.execute_batch(&script).unwrap();
+    drop(database);
+    parts.replace_database(&fs::read(&path).unwrap());
+    parts.build()
+}
+
+/// References that are there twice: nothing shows that before they are merged.
+const TWICE: &str = "CREATE TABLE R AS SELECT * FROM Refs; DROP TABLE Refs; \
+     CREATE TABLE Refs (referrer INTEGER, reference INTEGER); \
+     INSERT INTO Refs SELECT referrer, reference FROM R; \
+     INSERT INTO Refs SELECT referrer, reference FROM R; DROP TABLE R";
+
+const ODD: &str = "UPDATE ValidPaths SET path = '/x' WHERE id = (SELECT min(id) FROM ValidPaths)";
+
+fn flipped(good: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    bytes[at] ^= 4;
+    bytes
+}
+
+/// The middle of a frame in the middle of the items.
+fn in_a_frame(good: &[u8]) -> usize {
+    let index = open_bytes(good).unwrap().index;
+    let frame = &index.frames[index.items[index.items.len() / 2].frames.0 as usize];
+    (frame.at + frame.size / 2) as usize
+}
+
+/// The last item has these members instead of its own.
+fn with_members(ward: &Ward, members: &dyn Fn(&str) -> Vec<Vec<u8>>) -> Vec<u8> {
+    let mut parts = ward.parts();
+    let number = parts.frames.len() as u32;
+    let item = parts.items.last_mut().unwrap();
+    let members = members(&format!("{}/{}", &ward.world.store()[1..], item.name));
+    item.frames = (number, number);
+    item.files = members.len() as u64;
+    parts.frames.push(frame(&members.concat()));
+    parts.build()
+}
+
+/// What is bad, and the phase in which a restore sees that.
+type Bad = (&'static str, &'static str, Vec<u8>);
+
+fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
+    let good = &ward.good;
+    let index = open_bytes(good).unwrap().index;
+    let database = index.frames[0].at + index.frames[0].size / 2;
+    let end = index.frames.last().map(|frame| frame.at + frame.size).unwrap() as usize;
+    let mut fewer = ward.parts();
+    fewer.items[3].files += 1;
+    let mut none = ward.parts();
+    none.replace_database(&b"no database at all\n".repeat(300));
+    let through = |top: &str| {
+        let link = symlink(format!("{top}/link").as_bytes(), b"/tmp");
+        vec![directory(top.as_bytes()), link, file(format!("{top}/link/x").as_bytes(), b"x")]
+    };
+    let linked = |top: &str| {
+        vec![
+            directory(top.as_bytes()),
+            hard_link(format!("{top}/x").as_bytes(), format!("{top}/missing").as_bytes()),
+        ]
+    };
+    let clash = |top: &str| {
+        let one = || file(format!("{top}/x").as_bytes(), b"x");
+        vec![directory(top.as_bytes()), one(), one()]
+    };
+    vec![
+        ("a text", "lookup", b"not a snapshot\n".repeat(50)),
+        ("the head", "lookup", flipped(good, 100)),
+        ("the index", "lookup", flipped(good, (end + good.len()) / 2)),
+        ("cut short", "lookup", good[..end / 2].to_vec()),
+        ("the frame of the database", "plan", flipped(good, database as usize)),
+        ("no database", "plan", none.build()),
+        ("a row that is no item", "plan", with_database(good, ODD)),
+        ("a frame of items", "unpack", flipped(good, in_a_frame(good))),
+        ("members against the index", "unpack", fewer.build()),
+        ("a file through a link", "unpack", with_members(ward, &through)),
+        ("a hard link to nothing", "unpack", with_members(ward, &linked)),
+        ("one name twice", "unpack", with_members(ward, &clash)),
+        ("rows twice", "commit", with_database(good, TWICE)),
+    ]
+}
+
+/// That all of these, a few at a time, are passed over for the older one and kept aside with what was wrong.
+fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
+    let world = &ward.world;
+    let before = picture(world);
+    let numbered: Vec<_> = all.iter().enumerate().collect();
+    for some in numbered.chunks(4) {
+        let paths: Vec<_> =
+            some.iter().map(|(number, (.., bytes))| ward.put(&newer(*number), bytes)).collect();
+        world.wipe_store();
+        let restored = restore(world);
+        assert_eq!((&restored["entry"], &restored["hit"]), (&json!(ward.older), &json!("exact")));
+        assert_eq!(restored["items"]["restored"], before.references.len(), "{restored}");
+        assert_eq!(restored["passed_over"].as_array().unwrap().len(), some.len(), "{restored}");
+        // The newest came first.
+        for (at, (number, (what, phase, bytes))) in some.iter().rev().enumerate() {
+            let name = newer(*number);
+            assert_eq!(restored["passed_over"][at][0], name, "{what}: {restored}");
+            let bad = &restored["quarantined"][at];
+            assert_eq!((&bad["entry"], &bad["phase"]), (&json!(name), &json!(phase)), "{what}");
+            assert_eq!(bad["reason"], restored["passed_over"][at][1], "{what}");
+            assert_eq!(fs::read(ward.aside(&name)).unwrap(), *bytes, "{what}");
+            let note = fs::read(note(&ward.aside(&name))).unwrap();
+            let note: Value = serde_json::from_slice(&note).unwrap();
+            assert_eq!((&note["entry"], &note["key"]), (&json!(name), &json!("test")), "{note}");
+            assert_eq!((&note["size"], &note["phase"]), (&json!(bytes.len()), &json!(phase)));
+            assert_eq!(note["reason"], bad["reason"], "{what}");
+            assert!(note["tool"].as_str().unwrap().starts_with("storecache "), "{note}");
+            assert!(note["when"].as_str().unwrap().starts_with("20"), "{note}");
+        }
+        // One warning: the first cause, what became of it, and what serves instead.
+        let warnings = restored["warnings"].as_array().unwrap();
+        assert_eq!(warnings.len(), 1, "{restored}");
+        let (number, (_, phase, _)) = some.last().unwrap();
+        for part in [&*newer(*number), phase, &ward.older, ".quarantine", "storecache verify"] {
+            assert!(warnings[0].as_str().unwrap().contains(part), "{part}: {restored}");
+        }
+        assert!(paths.iter().all(|path| !path.exists()));
+        assert_eq!(staging(world), [""; 0]);
+        assert!(world.daemon_answers());
+    }
+    assert_same(&before, &picture(world));
+    world.verify_store();
+    assert_eq!(ward.remembered(), Value::Null, "what is moved need not be remembered");
+    let again = restore(world);
+    assert_eq!((&again["passed_over"], &again["warnings"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn whatever_is_wrong_with_the_newest_entry_the_one_before_it_serves() {
+    let ward = Ward::new(Role::Mid);
+    the_older_one_serves(&ward, &bad_in_every_phase(&ward));
+}
+
+#[test]
+fn on_guix_too_the_one_before_a_bad_one_serves() {
+    let ward = Ward::new(Role::Guix);
+    let all = bad_in_every_phase(&ward).into_iter();
+    let some = ["the index", "no database", "a frame of items", "rows twice"];
+    let some: Vec<_> = all.filter(|(what, ..)| some.contains(what)).collect();
+    the_older_one_serves(&ward, &some);
+}
+
+/// A file that the job adds to the store.
+fn add(world: &World, name: &str) {
+    match world.flavour() {
+        Flavour::Guix => drop(world.add_texts(name, 1)),
+        Flavour::Nix => {
+            fs::write(world.host(format!("/tmp/{name}")), name).unwrap();
+            world.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok();
+        }
+    }
+}
+
+fn entry(report: &Value) -> &str {
+    report["entry"].as_str().unwrap_or_else(|| panic!("no entry: {report}"))
+}
+
+#[test]
+fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
+    for role in [Role::Mid, Role::Guix] {
+        let ward = Ward::new(role);
+        let world = &ward.world;
+        let before = picture(world);
+        add(world, "one");
+        let base = run(world, "runner", "save", &["--full"]);
+        add(world, "two");
+        let delta = save(world);
+        assert_eq!(delta["base"]["entry"], base["entry"], "{delta}");
+        let path = ward.path(entry(&base));
+        let good = fs::read(&path).unwrap();
+
+        // What is bad shows when its frames are unpacked, or when it is opened.
+        for (what, phase, bytes) in [
+            ("a frame", "unpack", flipped(&good, in_a_frame(&good))),
+            ("the head", "lookup", flipped(&good, 100)),
+        ] {
+            ward.put(entry(&base), &bytes);
+            world.wipe_store();
+            let restored = restore(world);
+            assert_eq!(restored["entry"], ward.older, "{what}: {restored}");
+            assert_same(&before, &picture(world));
+            assert_eq!(restored["passed_over"][0][0], delta["entry"], "{what}: {restored}");
+            let bad = &restored["quarantined"][0];
+            assert_eq!((&bad["entry"], &bad["phase"]), (&base["entry"], &json!(phase)), "{what}");
+            assert_eq!(restored["quarantined"].as_array().unwrap().len(), 1, "{what}: {restored}");
+            assert!(ward.aside(entry(&base)).exists() && !path.exists(), "{what}");
+            // To the delta itself nothing is wrong.
+            assert!(ward.path(entry(&delta)).exists(), "{what}");
+            let again = restore(world);
+            assert!(again["passed_over"][0][1].as_str().unwrap().contains("is gone"), "{again}");
+            assert_eq!(again["quarantined"], Value::Null, "{again}");
+            fs::remove_dir_all(quarantine(world)).unwrap();
+        }
+
+        // A good snapshot that is not the one which the delta names: that is the delta's fault.
+        ward.put(entry(&base), &ward.good);
+        world.wipe_store();
+        let restored = restore(world);
+        assert_eq!(restored["entry"], base["entry"], "{restored}");
+        assert_eq!(restored["quarantined"][0]["entry"], delta["entry"], "{restored}");
+        assert_same(&before, &picture(world));
+        world.verify_store();
+
+        // A save builds on neither.
+        add(world, "three");
+        let saved = save(world);
+        assert_eq!(saved["base"]["entry"], base["entry"], "{saved}");
+    }
+}
+
+#[test]
+fn what_is_not_the_fault_of_a_snapshot_leaves_it_where_it_is() {
+    let ward = Ward::new(Role::Mid);
+    let world = &ward.world;
+    world.wipe_store();
+    let changed = |change: &dyn Fn(&mut Parts)| {
+        let mut parts = ward.parts();
+        change(&mut parts);
+        parts.build()
+    };
+    for (number, (what, bytes)) in [
+        ("newer format", changed(&|it| it.head.format = 3)),
+        ("other system", changed(&|it| it.head.store.system = "m68k-linux".into())),
+        ("other kind", changed(&|it| it.head.store.kind = "guix".into())),
+        ("newer schema", changed(&|it| it.head.store.schema = Some(11))),
+        ("more than the disk has", changed(&|it| it.items[0].disk = 1 << 50)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = ward.put(&newer(number), &bytes);
+        let failed = attempt(world, "runner", "restore", &[]).fails();
+        assert_eq!(report(&failed)["quarantined"], Value::Null, "{what}: {failed}");
+        assert!(path.exists() && !quarantine(world).exists(), "{what}: {failed}");
+        fs::remove_file(path).unwrap();
+    }
+    // Damaged too, but first somebody else has the store.
+    let path = ward.put(&newer(7), &flipped(&ward.good, in_a_frame(&ward.good)));
+    let held = world.hold_big_lock();
+    ward.put(&newer(8), &ward.good);
+    let failed = attempt(world, "runner", "restore", &["--lock-timeout", "1"]).fails();
+    assert!(failed.stderr.contains("database open"), "{failed}");
+    drop(held);
+    assert!(ward.path(&newer(8)).exists() && path.exists() && !quarantine(world).exists());
+    fs::remove_file(ward.path(&newer(8))).unwrap();
+
+    // Looking does not move anything either, and says what is wrong.
+    for more in [&["--dry-run"][..], &["--lookup-only"]] {
+        let looked = run(world, "runner", "restore", more);
+        assert_eq!(looked["quarantined"], Value::Null, "{looked}");
+    }
+    let verify = ["verify"].into_iter().chain(flags(world));
+    let said = world.storecache_as("runner", verify).run().fails();
+    assert!(said.stderr.contains("damaged"), "{said}");
+    ward.put(&newer(9), b"a text");
+    let dry = run(world, "runner", "restore", &["--lookup-only"]);
+    assert_eq!((&dry["entry"], &dry["passed_over"][0][0]), (&json!(newer(7)), &json!(newer(9))));
+    assert!(ward.path(&newer(9)).exists() && path.exists() && !quarantine(world).exists());
+    assert_eq!(ward.remembered(), Value::Null);
+}
+
+#[test]
+fn what_cannot_be_moved_is_remembered_as_long_as_it_is_the_same() {
+    let ward = Ward::new(Role::New);
+    let world = &ward.world;
+    let (name, directory) = (newer(0), world.backend().host_path());
+    let path = ward.put(&name, &flipped(&ward.good, in_a_frame(&ward.good)));
+    fs::set_permissions(&directory, Permissions::from_mode(0o555)).unwrap();
+    world.wipe_store();
+    let restored = restore(world);
+    assert_eq!(restored["entry"], ward.older, "{restored}");
+    let bad = &restored["quarantined"][0];
+    assert_eq!((&bad["entry"], &bad["file"]), (&json!(name), &Value::Null), "{restored}");
+    let warnings = restored["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{restored}");
+    let words = warnings[0].as_str().unwrap();
+    assert!(words.contains("Permission denied") && words.contains("remembers"), "{words}");
+    assert_eq!(ward.remembered()[0]["entry"], name);
+
+    // Nothing of it is read again.
+    world.wipe_store();
+    let again = restore(world);
+    assert_eq!(again["entry"], ward.older);
+    assert!(again["passed_over"][0][1].as_str().unwrap().contains("found bad"), "{again}");
+    assert!(again["bytes"]["downloaded"].as_u64() < restored["bytes"]["downloaded"].as_u64());
+    assert_eq!((&again["quarantined"], &again["warnings"]), (&Value::Null, &Value::Null));
+    let listed = world.storecache_as("runner", ["list", "--backend", "dir:/cache", "--json"]).ok();
+    assert_eq!(report(&listed)["quarantined"][0]["entry"], name, "{listed}");
+
+    // Somebody has put the right file there.
+    fs::write(&path, &ward.good).unwrap();
+    world.wipe_store();
+    assert_eq!(restore(world)["entry"], name);
+    fs::set_permissions(&directory, Permissions::from_mode(0o1777)).unwrap();
+    world.verify_store();
+}
+
+/// The program in a world, with the cache service of this version.
+fn in_job<'w>(
+    world: &'w World,
+    (service, v2): (&CacheService, bool),
+    verb: &str,
+    more: &[&str],
+) -> Invocation<'w> {
+    let words = [verb, "--store", world.flavour().name(), "--key", "test", "--json"];
+    let mut run = world
+        .storecache_as("runner", words.into_iter().chain(more.iter().copied()))
+        .env("ACTIONS_RESULTS_URL", service.url())
+        .env("ACTIONS_CACHE_URL", service.url())
+        .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
+        .env("GITHUB_REPOSITORY", "owner/name");
+    if v2 {
+        run = run.env("ACTIONS_CACHE_SERVICE_V2", "1");
+    }
+    run
+}
+
+#[test]
+fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
+    let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
+    world.start_daemon();
+    let before = picture(&world);
+    for v2 in [true, false] {
+        let service = CacheService::start();
+        if !v2 {
+            service.speaks_v1_only();
+        }
+        let run =
+            |verb: &str, more: &[&str]| report(&in_job(&world, (&service, v2), verb, more).run());
+        let _ = fs::remove_file(world.host(MEMORY));
+        let older = run("save", &["--full"]);
+        let good = service.content(entry(&older));
+        let name = newer(usize::from(v2));
+        let bad = flipped(&good, in_a_frame(&good));
+        service.put(&name, &service.version_of(entry(&older)), &bad);
+
+        world.wipe_store();
+        let restored = run("restore", &STATE);
+        assert_eq!((&restored["entry"], &restored["hit"]), (&older["entry"], &json!("exact")));
+        assert_eq!(restored["quarantined"][0]["entry"], name, "{restored}");
+        assert_eq!(restored["warnings"].as_array().unwrap().len(), 1, "{restored}");
+        assert_same(&before, &picture(&world));
+        let memory: Value = serde_json::from_slice(&fs::read(world.host(MEMORY)).unwrap()).unwrap();
+        let first = &memory["entries"][0];
+        assert_eq!((&first["entry"], &first["size"]), (&json!(name), &json!(bad.len())));
+        let place = format!("github:owner/name:{}", service.version_of(&name));
+        assert_eq!(first["place"], place, "{memory}");
+
+        // The save of the job does not take it for there, though this machine forgot it by then: whoever
+        // restores on another machine would meet it again.
+        fs::remove_file(world.host(MEMORY)).unwrap();
+        let auto = [&STATE[..], &["--policy", "auto"]].concat();
+        let saved = run("save", &auto);
+        assert_eq!(saved["saved"], true, "{saved}");
+        assert_eq!(saved["base"]["entry"], older["entry"], "{saved}");
+        // The generation of the bad one is in the future, as no clock makes it.
+        service.evict(&name);
+        let next = newer(2);
+        service.put(&next, &service.version_of(entry(&older)), &bad);
+        world.wipe_store();
+        let restored = run("restore", &[]);
+        assert_eq!(restored["entry"], saved["entry"], "{restored}");
+        assert_eq!(restored["quarantined"][0]["entry"], next);
+        world.wipe_store();
+        let ranges = service.seen(At::Range).len();
+        let again = run("restore", &STATE);
+        assert_eq!(again["entry"], saved["entry"]);
+        assert_eq!(again["quarantined"], Value::Null, "{again}");
+        assert!(again["passed_over"][0][1].as_str().unwrap().contains("found bad"), "{again}");
+        assert!(service.seen(At::Range).len() > ranges);
+        assert!(again["bytes"]["downloaded"].as_u64() < restored["bytes"]["downloaded"].as_u64());
+        // What is remembered is known to a save without a state too.
+        let saved = run("save", &["--policy", "auto"]);
+        assert_eq!(saved["saved"], true, "{saved}");
+    }
+    world.verify_store();
+}
+
+#[test]
+fn bytes_that_were_damaged_on_their_way_condemn_nothing() {
+    let service = CacheService::start();
+    let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
+    world.start_daemon();
+    let before = picture(&world);
+    let through = |verb: &str, more: &[&str]| in_job(&world, (&service, true), verb, more).run();
+    let older = report(&through("save", &["--full"]));
+    let newest = report(&through("save", &["--full"]));
+    assert_ne!(older["entry"], newest["entry"]);
+    // The ranges of a restore: the head, the end with the index, then frames.
+    for ranges in [
+        vec![Fault::Flip],
+        vec![Fault::Slow, Fault::Flip],
+        vec![Fault::Slow, Fault::Slow, Fault::Flip],
+        vec![Fault::Slow, Fault::Slow, Fault::Slow, Fault::Flip],
+    ] {
+        service.goes_wrong(At::Range, ranges.clone());
+        world.wipe_store();
+        let restored = report(&through("restore", &[]));
+        assert_eq!(service.unmet(), 0, "{ranges:?}: {restored}");
+        assert_eq!(restored["entry"], newest["entry"], "{ranges:?}: {restored}");
+        assert_eq!(restored["quarantined"], Value::Null, "{ranges:?}: {restored}");
+    }
+    assert_same(&before, &picture(&world));
+    // Whatever else a service does wrong is no fault of an entry either.
+    for fault in [
+        Fault::Status(500, "no"),
+        Fault::Short,
+        Fault::OtherTag,
+        Fault::Page,
+        Fault::HalfWithoutLength,
+    ] {
+        service.goes_wrong(At::Range, vec![fault.clone(); 100]);
+        world.wipe_store();
+        let failed = report(&through("restore", &["--network-timeout", "1"]));
+        service.goes_well();
+        assert_eq!((&failed["hit"], &failed["quarantined"]), (&json!("miss"), &Value::Null));
+        assert_eq!(failed["entry"], newest["entry"], "{fault:?}: {failed}");
+    }
+    assert!(!world.host(MEMORY).exists());
+    world.verify_store();
+}
+
+/// Plain directories with a home of their own.
+struct Yard {
+    place: Place,
+    home: tempfile::TempDir,
+}
+
+const SRV: &str = "/srv/a";
+
+impl Yard {
+    /// With one good entry, and the directory that it holds gone.
+    fn new() -> Yard {
+        let place = Place::new();
+        place.write("/srv/a/file", "content\n");
+        let yard = Yard { place, home: tempfile::tempdir().unwrap() };
+        yard.run("save", &[]);
+        yard.place.remove(SRV);
+        yard
+    }
+
+    fn command(&self, verb: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.arg(verb).arg("--root").arg(self.place.root());
+        command.args(["--store", "plain", "--key", "test", "--json", "--path", SRV, "--backend"]);
+        command.arg(format!("dir:{}", self.place.entries().display())).args(more);
+        command.env("XDG_STATE_HOME", self.home.path()).env_remove("GITHUB_EVENT_PATH");
+        command
+    }
+
+    fn attempt(&self, verb: &str, more: &[&str]) -> Output {
+        output(&mut self.command(verb, more))
+    }
+
+    #[track_caller]
+    fn run(&self, verb: &str, more: &[&str]) -> Value {
+        report(&self.attempt(verb, more).ok())
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.place.entries().join(format!("{name}.tar.zst"));
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn quarantine(&self) -> PathBuf {
+        self.place.entries().join(".quarantine")
+    }
+
+    /// A bad entry that was set aside so many hours ago.
+    fn set_aside(&self, name: &str, hours: i64) -> PathBuf {
+        self.put(name, b"bad");
+        let _ = self.attempt("restore", &[]);
+        let file = self.quarantine().join(format!("{name}.tar.zst"));
+        assert!(file.exists(), "{name}");
+        set_age(&note(&file), hours);
+        file
+    }
+
+    fn stamp(&self) -> PathBuf {
+        self.quarantine().join(".swept")
+    }
+}
+
+fn note(file: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.json", file.display()))
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+fn set_age(path: &Path, hours: i64) {
+    set_mtime(path, now() - hours * 3600, 0);
+}
+
+fn age_in_hours(path: &Path) -> i64 {
+    (now() - path.metadata().unwrap().mtime()) / 3600
+}
+
+/// A name that sorts before all that is saved now.
+fn ancient(number: usize) -> String {
+    format!("test.20010101T000{number:03}.000000Z")
+}
+
+#[test]
+fn what_was_kept_long_enough_is_deleted_by_a_sweep_at_most_once_an_hour() {
+    let yard = Yard::new();
+    fs::remove_file(yard.place.snapshot()).unwrap();
+    let days = |days: i64| days * 24;
+    let over = yard.set_aside(&ancient(0), 0);
+    let fresh = yard.set_aside(&ancient(1), 0);
+    let lost = yard.set_aside(&ancient(2), 0);
+    fs::remove_file(note(&lost)).unwrap();
+    let ahead = yard.set_aside(&ancient(3), -days(400));
+    set_age(&note(&over), days(30) + 1);
+    set_age(&note(&fresh), days(30) - 1);
+    let foreign = yard.quarantine().join("mine.txt");
+    fs::write(&foreign, "mine").unwrap();
+    set_age(&foreign, days(999));
+    // Each of these sweeps has swept; the next one is due in an hour.
+    set_age(&yard.stamp(), 0);
+    yard.run("restore", &[]);
+    assert!(over.exists(), "the last sweep was a moment ago");
+    yard.run("restore", &["--quarantine-keep-days", "0"]);
+    set_age(&yard.stamp(), 1);
+    yard.run("restore", &["--quarantine-keep-days", "0"]);
+    assert!(over.exists(), "0 keeps them");
+    yard.run("restore", &["--dry-run"]);
+    yard.run("restore", &["--quarantine-keep-days", "31"]);
+    assert!(over.exists(), "31 days are not over");
+    assert_eq!(age_in_hours(&yard.stamp()), 0);
+
+    // An hour later, or by a clock that was years ahead before it was set right.
+    for hours in [1, -days(2000)] {
+        set_age(&yard.stamp(), hours);
+        set_age(&note(&over), days(30) + 1);
+        yard.run("restore", &[]);
+        assert!(!over.exists() && !note(&over).exists(), "{hours}");
+        assert_eq!(age_in_hours(&yard.stamp()), 0, "{hours}");
+        yard.set_aside(&ancient(0), days(30) + 1);
+    }
+    // A save sweeps too.
+    set_age(&yard.stamp(), 1);
+    yard.place.write("/srv/a/file", "content\n");
+    yard.run("save", &[]);
+    assert!(!over.exists());
+    assert!(fresh.exists() && foreign.exists());
+    // Without its note, or with one from the future, the days begin anew and come to an end.
+    for file in [&lost, &ahead] {
+        assert!(file.exists() && age_in_hours(&note(file)) == 0);
+        set_age(&note(file), days(31));
+    }
+    // The entry is younger than its note: the clock was behind when that was written.
+    let young = yard.set_aside(&format!("test.{}", generation_now()), days(20_000));
+    set_age(&yard.stamp(), 2);
+    yard.run("restore", &[]);
+    assert!(!lost.exists() && !ahead.exists() && young.exists() && fresh.exists());
+    // Who deletes a file by hand leaves its note.
+    fs::remove_file(&young).unwrap();
+    set_age(&yard.stamp(), 2);
+    yard.run("restore", &[]);
+    assert!(!note(&young).exists());
+}
+
+/// The generation of an entry that is saved now.
+fn generation_now() -> String {
+    jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%6fZ").to_string()
+}
+
+#[test]
+fn nothing_finds_what_is_kept_aside_but_a_list_tells_of_it() {
+    let yard = Yard::new();
+    let file = yard.set_aside(&newer(0), 1);
+    let good = fs::read(yard.place.snapshot()).unwrap();
+    // A good one too: whoever read it would take it.
+    fs::write(&file, &good).unwrap();
+    yard.place.write("/srv/a/file", "other\n");
+    let saved = yard.run("save", &["--keep", "1"]);
+    assert_eq!(saved["deleted"].as_array().unwrap().len(), 1, "{saved}");
+    let backend = format!("dir:{}", yard.place.entries().display());
+    let inventory = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(words).args(["--backend", &backend]);
+        output(command.env("XDG_STATE_HOME", yard.home.path())).ok()
+    };
+    let listed = report(&inventory(&["list", "--json"]));
+    assert_eq!(listed["entries"].as_array().unwrap().len(), 1, "{listed}");
+    let quarantined = listed["quarantined"].as_array().unwrap();
+    assert_eq!(quarantined.len(), 1, "{listed}");
+    assert_eq!(quarantined[0]["entry"], newer(0));
+    assert_eq!(quarantined[0]["file"], file.to_str().unwrap());
+    assert_eq!(
+        (&quarantined[0]["size"], &quarantined[0]["phase"]),
+        (&json!(good.len()), &json!("lookup"))
+    );
+    let told = inventory(&["list"]);
+    assert!(told.stderr.contains(&format!("kept aside: {}", newer(0))), "{told}");
+    inventory(&["prune", "--apply", "--prefix", "test"]);
+    inventory(&["usage"]);
+    assert!(file.exists() && note(&file).exists());
+    yard.place.remove(SRV);
+    assert_eq!(yard.run("restore", &[])["entry"], saved["entry"]);
+    // A note that says nothing is no obstacle.
+    fs::write(note(&file), b"\xff\xfe{").unwrap();
+    let listed = report(&inventory(&["list", "--json"]));
+    assert!(listed["quarantined"][0]["reason"].as_str().unwrap().contains("lost"), "{listed}");
+}
+
+#[test]
+fn two_runs_at_once_pass_over_the_same_bad_entry() {
+    let yard = Yard::new();
+    let good = fs::read(yard.place.snapshot()).unwrap();
+    for round in 0..8 {
+        yard.put(&newer(round), &flipped(&good, in_a_frame(&good)));
+        let _ = fs::remove_dir_all(yard.place.host(SRV));
+        let start = || {
+            let mut command = yard.command("restore", &[]);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        for run in [start(), start()] {
+            let ended = run.wait_with_output().unwrap();
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+            let told: Value = serde_json::from_slice(&ended.stdout).unwrap();
+            assert_eq!(told["hit"], "exact", "{told}");
+        }
+        assert_eq!(yard.place.read("/srv/a/file"), "content\n");
+    }
+    let names = fs::read_dir(yard.quarantine()).unwrap();
+    let names: BTreeSet<_> = names.map(|file| file.unwrap().file_name()).collect();
+    let files = names.iter().filter(|name| name.to_str().unwrap().ends_with(".tar.zst"));
+    assert_eq!(files.count(), 8, "{names:?}");
+    assert!(
+        !yard.home.path().join("storecache/quarantine.json").exists(),
+        "what is moved is not remembered"
+    );
+}
+
+#[test]
+fn a_run_tries_so_many_bad_ones_and_the_next_run_goes_on() {
+    let yard = Yard::new();
+    let older = yard.place.snapshot();
+    for number in 0..7 {
+        yard.put(&newer(number), format!("bad {number}\n").as_bytes());
+    }
+    let failed = yard.attempt("restore", &[]);
+    assert_eq!(failed.code(), 1, "{failed}");
+    let told = report(&failed);
+    assert_eq!(told["quarantined"].as_array().unwrap().len(), 5, "{told}");
+    // What is told is what was wrong with the newest, once.
+    assert_eq!(told["entry"], newer(6), "{told}");
+    assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
+    for part in ["lookup", &newer(6), "nothing was restored", ".quarantine", "4 more"] {
+        assert!(failed.stderr.contains(part), "{part}: {failed}");
+    }
+    let restored = yard.run("restore", &[]);
+    assert_eq!(restored["quarantined"].as_array().unwrap().len(), 2, "{restored}");
+    assert!(older.to_str().unwrap().contains(entry(&restored)), "{restored}");
+
+    // One that goes after it was found is no reason to stop either.
+    let gone = yard.place.entries().join(format!("{}.tar.zst", newer(7)));
+    std::os::unix::fs::symlink("nowhere", &gone).unwrap();
+    let again = yard.run("restore", &[]);
+    assert_eq!((&again["entry"], &again["warnings"]), (&restored["entry"], &Value::Null));
+    assert_eq!(again["passed_over"][0][0], newer(7), "{again}");
+    fs::remove_file(gone).unwrap();
+
+    // With nothing older it is an error once, and a miss from then on.
+    fs::remove_file(older).unwrap();
+    yard.put(&newer(8), b"bad");
+    assert_eq!(yard.attempt("restore", &[]).code(), 1);
+    let missed = yard.run("restore", &[]);
+    assert_eq!((&missed["hit"], &missed["failed"]), (&json!("miss"), &Value::Null), "{missed}");
+    assert_eq!(yard.attempt("restore", &["--fail-on-miss"]).code(), 3);
+    // The next rung, when there is one.
+    yard.place.write("/srv/a/file", "of another key\n");
+    yard.run("save", &[]);
+    let moved = yard.place.entries().join("test-2.20260101T000000.000000Z.tar.zst");
+    fs::rename(yard.place.snapshot(), moved).unwrap();
+    yard.place.remove(SRV);
+    yard.put(&newer(9), b"bad");
+    let restored = yard.run("restore", &["--restore-key", "test-"]);
+    assert_eq!((&restored["hit"], &restored["matched_key"]), (&json!("prefix"), &json!("test-2")));
+}
+
+#[test]
+fn the_memory_is_a_help_and_no_condition() {
+    let yard = Yard::new();
+    let good = fs::read(yard.place.snapshot()).unwrap();
+    let memory = yard.home.path().join("storecache/quarantine.json");
+    // A directory in the place of the quarantine lets nothing be moved, not even by root.
+    fs::write(yard.quarantine(), "in the way").unwrap();
+    let bad = yard.put(&newer(0), &flipped(&good, in_a_frame(&good)));
+    let read = || -> Value { serde_json::from_slice(&fs::read(&memory).unwrap()).unwrap() };
+    yard.run("restore", &[]);
+    assert_eq!(read()["entries"].as_array().unwrap().len(), 1);
+    assert!(bad.exists());
+
+    // Damaged, empty, of another kind: it begins anew.
+    for content in [&b"\xff\xfe"[..], b"", b"[1]", b"{\"entries\": 7}"] {
+        fs::write(&memory, content).unwrap();
+        yard.place.remove(SRV);
+        yard.run("restore", &[]);
+        assert_eq!(read()["entries"][0]["entry"], newer(0));
+    }
+    // Two at a time lose nothing of each other, and it stays small.
+    let mut many = read();
+    let one = many["entries"][0].clone();
+    let others = (0..500).map(|number| {
+        let mut other = one.clone();
+        other["entry"] = json!(ancient(number));
+        other
+    });
+    many["entries"] = others.collect();
+    fs::write(&memory, many.to_string()).unwrap();
+    yard.put(&newer(1), &flipped(&good, in_a_frame(&good)));
+    yard.place.remove(SRV);
+    let started = [(); 2].map(|()| {
+        let mut command = yard.command("restore", &[]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    });
+    started.into_iter().for_each(|mut run| assert!(run.wait().unwrap().success()));
+    let entries = read()["entries"].as_array().unwrap().clone();
+    assert!(entries.len() <= 200, "{}", entries.len());
+    for name in [newer(0), newer(1)] {
+        assert!(entries.iter().any(|it| it["entry"] == name), "{name}");
+    }
+    // It forgets in time, unless it is told to keep.
+    let mut aged = read();
+    aged["swept"] = json!("2001-01-01T00:00:00Z");
+    aged["entries"] = json!([one]);
+    aged["entries"][0]["entry"] = json!(ancient(0));
+    aged["entries"][0]["when"] = json!("2002-01-01T00:00:00Z");
+    fs::write(&memory, aged.to_string()).unwrap();
+    yard.run("restore", &["--quarantine-keep-days", "0"]);
+    assert!(read()["entries"].as_array().unwrap().iter().any(|it| it["entry"] == ancient(0)));
+    fs::write(&memory, aged.to_string()).unwrap();
+    yard.run("restore", &[]);
+    assert!(!read()["entries"].as_array().unwrap().iter().any(|it| it["entry"] == ancient(0)));
+    // Where there is no place for it, each run finds out anew, and says so.
+    fs::remove_dir_all(yard.home.path().join("storecache")).unwrap();
+    fs::write(yard.home.path().join("storecache"), "in the way").unwrap();
+    yard.place.remove(SRV);
+    let restored = yard.run("restore", &[]);
+    assert!(restored["warnings"][0].as_str().unwrap().contains("not remembered"), "{restored}");
+}
