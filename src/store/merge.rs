@@ -83,7 +83,7 @@ impl Rows {
     ) -> Result<Self> {
         let wanted: HashSet<&ItemName> = wanted.iter().collect();
         let theirs = columns(&snapshot.connection, "ValidPaths")?;
-        let shared = theirs.intersection(&live).filter(|c| !NOT_CARRIED.contains(&c.as_str()));
+        let shared = theirs.intersection(live).filter(|c| !NOT_CARRIED.contains(&c.as_str()));
         let carried: Vec<&String> = shared.collect();
         let mut references = snapshot.references()?;
         let mut outputs = outputs(snapshot)?;

@@ -235,7 +235,7 @@ fn hard_links() -> Vec<Archive> {
             "a target that is not there",
             &[hard_link("it/h", "it/missing")],
             (GnuTar, "link to it/missing"),
-            Refused("No such file"),
+            Refused("a hard link to nothing"),
         ),
         below(
             "hard link to another item",

@@ -92,6 +92,8 @@ fn plain_directories_are_as_they_were_after_each_of_them() {
         tree
     };
     let before = listed(&place);
+    // What is refused is kept aside.
+    let snapshot = place.snapshot();
     // One in three: each is a run of the whole program.
     for Archive { name, tar, fate, .. } in archives().iter().step_by(3) {
         let members = match fate {
@@ -99,7 +101,7 @@ fn plain_directories_are_as_they_were_after_each_of_them() {
             Harmless(members) => *members,
         };
         let entry = super::support::forge::item("it", (0, 0), members);
-        std::fs::write(place.snapshot(), parts(vec![frame(tar)], vec![entry]).build()).unwrap();
+        std::fs::write(&snapshot, parts(vec![frame(tar)], vec![entry]).build()).unwrap();
         let output = place.attempt("restore", &["/it"], &["--json", "--threads", "2"]);
         assert!(!output.stderr.contains("panicked"), "{name}: {output}");
         match fate {
