@@ -166,7 +166,7 @@ fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
         ("a file through a link", "unpack", with_members(ward, &through)),
         ("a hard link to nothing", "unpack", with_members(ward, &linked)),
         ("one name twice", "unpack", with_members(ward, &clash)),
-        ("rows twice", "commit", with_database(good, TWICE)),
+        ("rows twice", "plan", with_database(good, TWICE)),
     ]
 }
 
