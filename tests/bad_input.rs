@@ -4,25 +4,22 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use proptest::prelude::*;
-use rusqlite::Connection;
-use serde_json::Value;
-use storecache::budget::Unpacking;
 use storecache::snapshot::{
-    Base, BaseItem, Continuation, Digest, Frame, Head, Index, ItemEntry, Opened, Origin,
-    SnapshotError, StoreFacts, Target, Unpacked, Unpacker, inherited,
+    Base, BaseItem, Continuation, Digest, Frame, Head, Index, ItemEntry, Opened, SnapshotError,
+    inherited,
 };
+use support::Role;
 use support::forge::{
     self, Parts, check, directory, file, frame, hard_link, item, open_bytes, symlink,
 };
-use support::place::{Place, PlainTree, assert_same_tree, plain_tree, storecache};
-use support::runs::{Picture, assert_same, attempt, picture, report, save, staging};
-use support::{Fixture, Role, World};
+use support::patient::{Forgery, Patient, with_database};
+use support::place::{Place, PlainTree, plain_tree, storecache};
+use support::runs::{attempt, report};
+use support::yard::{Yard, continuation, head, parts, try_unpack};
 
 /// A small snapshot of a plain directory.
 fn small_snapshot() -> Vec<u8> {
@@ -137,106 +134,6 @@ fn fields_that_a_later_version_adds_to_the_head_are_ignored() {
     head["store"]["colour"] = "blue".into();
     let head = Head::from_bytes(head.to_string().as_bytes()).unwrap();
     assert_eq!(head, opened.head);
-}
-
-fn head() -> Head {
-    Head {
-        format: 1,
-        tool: "forge".into(),
-        store: StoreFacts {
-            kind: "plain".into(),
-            store_dir: String::new(),
-            state_dir: String::new(),
-            system: "x86_64-linux".into(),
-            version: String::new(),
-            schema: None,
-            migrations: Vec::new(),
-            owner: String::new(),
-        },
-        key: "forged".into(),
-        base: None,
-        ingredients: Default::default(),
-        origin: Origin::default(),
-        created: "2026-01-01T00:00:00Z".into(),
-        items: 1,
-        nar_bytes: 0,
-        cold_seconds: None,
-        watched_since: None,
-        profiles: Vec::new(),
-    }
-}
-
-/// A directory to unpack into, with things beside it that must stay as they are.
-struct Yard {
-    directory: tempfile::TempDir,
-    before: PlainTree,
-}
-
-impl Yard {
-    fn new() -> Yard {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("target")).unwrap();
-        fs::create_dir(directory.path().join("outside")).unwrap();
-        fs::write(directory.path().join("outside/secret"), "secret\n").unwrap();
-        fs::write(directory.path().join("bystander"), "bystander\n").unwrap();
-        let mut yard = Yard { directory, before: PlainTree::new() };
-        yard.before = yard.outside();
-        yard
-    }
-
-    fn target(&self) -> PathBuf {
-        self.directory.path().join("target")
-    }
-
-    fn outside(&self) -> PlainTree {
-        let mut tree = plain_tree(self.directory.path());
-        tree.retain(|path, _| !path.starts_with("target"));
-        tree
-    }
-
-    /// Unpacks all items of an index from its frames.
-    fn unpack(
-        &self,
-        index: &Index,
-        frames: &[Frame],
-        owner: Option<(u32, u32)>,
-        threads: usize,
-    ) -> anyhow::Result<Unpacked> {
-        let target = OwnedFd::from(fs::File::open(self.target()).unwrap());
-        let target = Arc::new(target);
-        let targets = index.items.iter().enumerate().map(|(at, item)| {
-            let directory = Arc::clone(&target);
-            let name = item.name.clone();
-            (at, Target { directory, name })
-        });
-        let index = Arc::new(index.clone());
-        let unpacker = Unpacker::new(&index, targets, owner, &Unpacking::on(threads))?;
-        for (number, frame) in (0..).zip(frames) {
-            unpacker.submit(number, frame.bytes.clone())?;
-        }
-        unpacker.finish()
-    }
-
-    #[track_caller]
-    fn assert_untouched_outside(&self) {
-        assert_same_tree(&self.before, &self.outside());
-    }
-}
-
-fn parts(frames: Vec<Frame>, items: Vec<ItemEntry>) -> Parts {
-    let items_under = String::new();
-    Parts { head: head(), frames, items_under, items, database: None, base: None }
-}
-
-/// Unpacks a forged snapshot whose digests are all right.
-fn try_unpack(parts: Parts) -> (Yard, anyhow::Result<Unpacked>) {
-    let yard = Yard::new();
-    let frames = parts.frames.clone();
-    let unpacked = match open_bytes(&parts.build()) {
-        Ok(opened) => yard.unpack(&opened.index, &frames, None, 2),
-        Err(refused) => Err(refused.into()),
-    };
-    (yard, unpacked)
 }
 
 /// That members in the item `it` are refused, whatever the index says of their number.
@@ -500,11 +397,6 @@ fn long_file(continues: Option<Continuation>) -> Vec<Frame> {
     vec![frame(&first), second]
 }
 
-fn continuation(path: &str, offset: u64, size: u64) -> Option<Continuation> {
-    let path = path.to_owned();
-    Some(Continuation { path, offset, size })
-}
-
 #[test]
 fn a_file_in_several_frames_goes_on_where_it_stopped() {
     let entry = || vec![item("it", (0, 1), 2)];
@@ -533,6 +425,38 @@ fn a_file_in_several_frames_goes_on_where_it_stopped() {
         assert!(refused.is_err(), "{shown}");
         yard.assert_untouched_outside();
     }
+}
+
+#[test]
+fn parts_of_a_file_that_overlap_and_leave_a_hole_do_not_make_it_whole() {
+    let whole = file(b"it/long", &[7; 4096]);
+    let first = [directory(b"it"), whole[..512 + 1024].to_vec()].concat();
+    // 1024 bytes each: as many as there should be, and the last one where the file ends.
+    let part =
+        |offset| Frame { continues: continuation("it/long", offset, 4096), ..frame(&[7; 1024]) };
+    for (offsets, right) in [([1024, 2048, 3072], true), ([1024, 1024, 3072], false)] {
+        let frames = [frame(&first)].into_iter().chain(offsets.map(part)).collect();
+        let (_yard, unpacked) = try_unpack(parts(frames, vec![item("it", (0, 3), 2)]));
+        assert_eq!(unpacked.is_ok(), right, "{offsets:?}");
+    }
+}
+
+#[test]
+fn frames_that_changed_places_or_are_missing_do_not_make_an_item() {
+    let frames = || {
+        let one = [directory(b"it"), file(b"it/a", b"a")].concat();
+        let other = [directory(b"other"), file(b"other/b", b"b")].concat();
+        vec![frame(&one), frame(&other)]
+    };
+    let items = || vec![item("it", (0, 0), 2), item("other", (1, 1), 2)];
+    let swapped = frames().into_iter().rev().collect();
+    let (yard, refused) = try_unpack(parts(swapped, items()));
+    assert!(format!("{:#}", refused.unwrap_err()).contains("against the index"));
+    yard.assert_untouched_outside();
+    let index = open_bytes(&parts(frames(), items()).build()).unwrap().index;
+    let yard = Yard::new();
+    let refused = yard.unpack(&index, &frames()[..1], None, 1).unwrap_err();
+    assert!(format!("{refused:#}").contains("other has 0 of 2 members"), "{refused:#}");
 }
 
 #[test]
@@ -765,102 +689,6 @@ proptest! {
     }
 }
 
-/// A world with a daemon, one item of its own, and a good snapshot of a larger store.
-struct Patient {
-    world: World,
-    good: Vec<u8>,
-    before: Picture,
-    listing: BTreeSet<String>,
-    pid: Option<u32>,
-}
-
-impl Patient {
-    fn new(role: Role) -> Patient {
-        let world = World::with_fixture(role, Fixture::Small);
-        world.start_daemon();
-        let saved = save(&world);
-        let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
-        let file = world.backend().host_path().join(name);
-        let good = fs::read(&file).unwrap();
-        // Nothing older is there to fall back to.
-        fs::remove_file(file).unwrap();
-        world.wipe_store();
-        world.sh("mkdir /tmp/mine && echo mine >/tmp/mine/file");
-        world.nix(["nix-store", "--add", "/tmp/mine"]).ok();
-        Patient {
-            before: picture(&world),
-            listing: world.store_listing(),
-            pid: world.daemon_pid(),
-            world,
-            good,
-        }
-    }
-
-    /// The file of an entry that is newer than all others.
-    fn newest(&self) -> PathBuf {
-        let entries = self.world.backend().host_path();
-        entries.join("test.29991231T235959.000000Z.tar.zst")
-    }
-
-    /// Tries to restore these bytes; gives back the reason of the refusal.
-    #[track_caller]
-    fn refuses(&self, what: &str, bytes: &[u8]) -> String {
-        fs::write(self.newest(), bytes).unwrap();
-        self.refuses_newest(what)
-    }
-
-    /// That each change makes a snapshot that is refused with these words.
-    #[track_caller]
-    fn refuses_all(&self, forgeries: &[Forgery]) {
-        for (what, change, words) in forgeries {
-            let mut parts = self.parts();
-            change(&mut parts);
-            let reason = self.refuses(what, &parts.build());
-            for word in *words {
-                assert!(reason.contains(word), "{what}: {reason}");
-            }
-        }
-    }
-
-    /// That a restore fails with one clear error and leaves everything as it was.
-    #[track_caller]
-    fn refuses_newest(&self, what: &str) -> String {
-        let failed = attempt(&self.world, "runner", "restore", &[]);
-        assert_eq!(failed.code(), 1, "{what}: {failed}");
-        let told: Value = report(&failed);
-        assert_eq!(told["hit"], "miss", "{what}: {failed}");
-        assert_eq!(told["items"]["restored"], 0, "{what}: {failed}");
-        let reason = told["reason"].as_str().unwrap().to_owned();
-        assert!(failed.stderr.contains(&reason), "{what}: {failed}");
-        assert!(failed.stderr.contains("nothing was restored"), "{what}: {failed}");
-        assert_eq!(failed.stderr.lines().count(), 1, "{what}: {failed}");
-        self.assert_untouched(what);
-        reason
-    }
-
-    #[track_caller]
-    fn assert_untouched(&self, what: &str) {
-        let world = &self.world;
-        assert_eq!(staging(world), [""; 0], "{what}");
-        assert_eq!(world.store_listing(), self.listing, "{what}");
-        assert_same(&self.before, &picture(world));
-        assert_eq!(world.daemon_pid(), self.pid, "{what}: the daemon was restarted");
-    }
-
-    fn parts(&self) -> Parts {
-        Parts::of(&self.good)
-    }
-}
-
-impl Drop for Patient {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            assert!(self.world.daemon_answers());
-            self.world.verify_store();
-        }
-    }
-}
-
 #[test]
 fn a_flipped_byte_leaves_store_and_daemon_as_they_were() {
     let patient = Patient::new(Role::Mid);
@@ -969,9 +797,6 @@ fn what_is_no_snapshot_is_not_restored() {
     patient.refuses_newest("a link to nowhere");
 }
 
-/// A change to a snapshot, and what the error has to say of it.
-type Forgery = (&'static str, fn(&mut Parts), &'static [&'static str]);
-
 #[test]
 fn a_snapshot_for_something_else_is_refused_by_name() {
     let patient = Patient::new(Role::Mid);
@@ -1060,20 +885,6 @@ fn an_item_that_is_damaged_inside_is_refused_though_its_digests_are_right() {
     }
 }
 
-/// The snapshot with another database, made by this SQL from its own.
-fn with_database(good: &[u8], sql: &str) -> Vec<u8> {
-    let mut parts = Parts::of(good);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("db.sqlite");
-    fs::write(&path, parts.database()).unwrap();
-    let database = Connection::open(&path).unwrap();
-    let script = format!("PRAGMA foreign_keys = OFF; PRAGMA journal_mode = DELETE; {sql}");
-    database.execute_batch(&script).unwrap();
-    drop(database);
-    parts.replace_database(&fs::read(&path).unwrap());
-    parts.build()
-}
-
 #[test]
 fn a_database_that_is_none_is_refused() {
     let patient = Patient::new(Role::Mid);
@@ -1145,7 +956,7 @@ fn a_live_database_that_is_newer_or_no_database_is_left_alone() {
     for (schema, words) in [
         ("11", &["schema 11", "schema 10", "newer storecache"][..]),
         ("9", &["schema 9", "schema 10"]),
-        ("ten", &["ten", "schema"]),
+        ("ten", &["schema holds no number"]),
         ("", &["schema"]),
     ] {
         world.sh(&format!("printf '{schema}' >/nix/var/nix/db/schema"));
@@ -1217,6 +1028,38 @@ fn a_root_that_is_not_there_is_named_and_not_made() {
             assert!(!Path::new(&root).exists(), "{failed}");
         }
     }
+}
+
+#[test]
+fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
+    let place = Place::new();
+    fs::create_dir_all(place.host("/srv/a")).unwrap();
+    let script = "cd \"$0\"; i=0; while [ $i -lt 600 ]; do mkdir d; cd d; i=$((i+1)); done";
+    let mut shell = std::process::Command::new("sh");
+    assert!(shell.arg("-c").arg(script).arg(place.host("/srv/a")).status().unwrap().success());
+    let failed = place.attempt("save", &["/srv/a"], &["--json"]);
+    assert_eq!(failed.code(), 1, "{failed}");
+    assert!(failed.stdout.contains("directories that deep"), "{failed}");
+
+    let place = Place::new();
+    place.write("/srv/a/file", "x\n");
+    place.save(&["/srv/a"]);
+    place.remove("/srv/a");
+    // As deep as may be, and of one member too few.
+    let mut tar = directory(b"srv/a");
+    let mut name = "srv/a".to_owned();
+    while name.len() + 2 <= 98 {
+        name.push_str("/d");
+        tar.extend(directory(name.as_bytes()));
+    }
+    let deepest = [name.as_bytes(), &b"/d".repeat(460)].concat();
+    tar.extend(forge::long_named_file(&deepest));
+    let entry = item("srv/a", (0, 0), 2000);
+    fs::write(place.snapshot(), parts(vec![frame(&tar)], vec![entry]).build()).unwrap();
+    let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
+    assert_eq!(failed.code(), 1, "{failed}");
+    assert!(failed.stdout.contains("no member itself"), "{failed}");
+    assert_eq!(place.leftovers(), [""; 0]);
 }
 
 #[test]

@@ -430,7 +430,7 @@ fn what_takes_time_is_done_before_the_daemon_stops() {
 fn a_damaged_live_database_is_refused_before_the_daemon_stops() {
     let world = saved_and_wiped(Role::Mid);
     world.nix(["nix-store", "--add", "/etc/hostname"]).ok();
-    world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'PRAGMA foreign_keys = OFF;
+    world.sh("sqlite3 -cmd '.timeout 20000' /nix/var/nix/db/db.sqlite 'PRAGMA foreign_keys = OFF;
          INSERT INTO Refs SELECT min(id), 999999 FROM ValidPaths'");
     let (pid, valid) = (world.daemon_pid(), world.valid_paths());
     let failed = attempt(&world, "runner", "restore", &[]).fails();

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
 use support::forge::{Parts, directory, file, frame, hard_link, open_bytes, symlink};
+use support::patient::with_database;
 use support::place::{Place, binary, output, set_mtime};
 use support::runs::{assert_same, attempt, flags, picture, report, restore, run, save, staging};
 use support::{Fixture, Flavour, Invocation, Output, Role, World};
@@ -80,21 +80,7 @@ fn newer(number: usize) -> String {
     format!("test.20991231T235{number:03}.000000Z")
 }
 
-/// The snapshot with another database, made by this SQL from its own.
-fn with_database(good: &[u8], sql: &str) -> Vec<u8> {
-    let mut parts = Parts::of(good);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("db.sqlite");
-    fs::write(&path, parts.database()).unwrap();
-    let database = Connection::open(&path).unwrap();
-    let script = format!("PRAGMA foreign_keys = OFF; PRAGMA journal_mode = DELETE; {sql}");
-    database.execute_batch(&script).unwrap();
-    drop(database);
-    parts.replace_database(&fs::read(&path).unwrap());
-    parts.build()
-}
-
-/// References that are there twice: nothing shows that before they are merged.
+/// References that are there twice.
 const TWICE: &str = "CREATE TABLE R AS SELECT * FROM Refs; DROP TABLE Refs; \
      CREATE TABLE Refs (referrer INTEGER, reference INTEGER); \
      INSERT INTO Refs SELECT referrer, reference FROM R; \
@@ -166,7 +152,7 @@ fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
         ("a file through a link", "unpack", with_members(ward, &through)),
         ("a hard link to nothing", "unpack", with_members(ward, &linked)),
         ("one name twice", "unpack", with_members(ward, &clash)),
-        ("rows twice", "commit", with_database(good, TWICE)),
+        ("rows twice", "plan", with_database(good, TWICE)),
     ]
 }
 

@@ -720,7 +720,8 @@ fn content_that_is_not_what_its_row_says_is_never_in_the_store_with_verify_conte
             assert_eq!(staging(&world), [""; 0]);
             assert_eq!(world.daemon_pid(), pid, "the daemon was restarted");
         }
-        // What the flag is for: nothing else sees it.
+        // What the flag is for: nothing else sees it. The others were kept aside.
+        fs::write(&place, tampered(&good, mode).1).unwrap();
         assert_eq!(restore(&world)["hit"], "exact");
     }
 }

@@ -2,69 +2,93 @@
 
 use super::SnapshotError;
 use super::clash::blamed_link;
+use super::kept::Kept;
 use super::member::Attributes;
-use super::place::{finish_file, last, open_parent, parent_of, set_attributes};
+use super::place::{
+    Identity, Name, finish_directory, finish_file, link, open_parent, parent_of, reopen,
+};
 use super::targets::{Targets, Wanted};
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat};
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs::File;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Hard links, and files in several frames. By archive path.
 #[derive(Default)]
 pub struct Deferred {
-    /// Path and target.
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    links: Vec<Link>,
     long_files: HashMap<Vec<u8>, LongFile>,
 }
 
-/// A file in several frames: it is whole when its header was seen and every byte written.
+/// Archive paths of a hard link and of its target.
+type Link = (Box<[u8]>, Box<[u8]>);
+
+/// A file in several frames: it is whole when its header was seen and every byte written once.
 #[derive(Default)]
 pub struct LongFile {
     /// Size in bytes.
     pub header: Option<(u64, Attributes)>,
-    pub written: u64,
-    pub created: bool,
+    /// Offset and length of each part.
+    pub parts: Vec<(u64, u64)>,
+    /// Once it is there.
+    pub made: Option<Identity>,
+}
+
+impl LongFile {
+    fn is_whole(&mut self, size: u64) -> bool {
+        self.parts.sort_unstable();
+        let end = self.parts.iter().try_fold(0, |end, &(offset, length)| {
+            (offset == end).then(|| end.saturating_add(length))
+        });
+        end == Some(size)
+    }
 }
 
 impl Deferred {
-    pub fn link(&mut self, path: &[u8], target: &[u8]) {
-        self.links.push((path.to_vec(), target.to_vec()));
+    pub fn link(&mut self, path: &[u8], target: &[u8], kept: &Kept) -> Result<(), SnapshotError> {
+        kept.book(path.len() + target.len())?;
+        self.links.push((path.into(), target.into()));
+        Ok(())
     }
 
-    pub fn long_file(&mut self, path: &[u8]) -> &mut LongFile {
-        self.long_files.entry(path.to_vec()).or_default()
+    pub fn long_file(&mut self, path: &[u8], kept: &Kept) -> Result<&mut LongFile, SnapshotError> {
+        kept.book(path.len())?;
+        Ok(self.long_files.entry(path.to_vec()).or_default())
     }
 
     /// Does all of it.
     pub fn finish(self, targets: &Targets) -> Result<()> {
-        for (path, long) in self.long_files {
+        for (path, mut long) in self.long_files {
             let damaged = |what| bail!(SnapshotError::damaged(format!("{}: {what}", shown(&path))));
-            let Some((size, attributes)) = long.header else {
+            let (Some((size, attributes)), Some(made)) = (long.header, long.made) else {
                 return damaged("its beginning is missing");
             };
-            let (parent, name) = targets.locate(&path)?;
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = File::from(openat(&parent, &name, flags, Mode::empty())?);
-            if long.written != size || file.metadata()?.len() != size {
+            if !long.is_whole(size) {
+                return damaged("its parts are not what makes it whole");
+            }
+            let (parent, below) = targets.locate(&path)?;
+            let file =
+                reopen(parent.as_fd(), Name::of(&below), made).with_context(|| shown(&path))?;
+            if file.metadata()?.len() != size {
                 return damaged("parts of it are missing");
             }
             finish_file(&file, attributes, &mut None)?;
         }
-        for (path, target) in self.links {
-            let (from, from_name) =
-                targets.locate(&target).map_err(blamed_link).with_context(|| shown(&path))?;
-            let (to, to_name) = targets.locate(&path)?;
-            linkat(&from, &from_name, &to, &to_name, AtFlags::empty())
+        let linked: HashSet<&[u8]> = self.links.iter().map(|(path, _)| &**path).collect();
+        for (path, target) in &self.links {
+            // A store never writes that, and what comes of it would depend on the order of frames.
+            if linked.contains(&**target) {
+                let to = shown(target);
+                bail!(SnapshotError::damaged(format!("{} links to the link {to}", shown(path))));
+            }
+            let (from, old) =
+                targets.locate(target).map_err(blamed_link).with_context(|| shown(path))?;
+            let (to, new) = targets.locate(path)?;
+            link(from.as_fd(), Name::of(&old), to.as_fd(), Name::of(&new))
                 .map_err(|e| blamed_link(e.into()))
-                .with_context(|| shown(&path))?;
+                .with_context(|| shown(path))?;
         }
         Ok(())
     }
@@ -89,12 +113,8 @@ pub fn finish_directories(targets: &Targets, wanted: usize) -> Result<()> {
 }
 
 fn finish_directories_of(item: &Wanted) -> Result<()> {
-    let mut directories = item.take_directories();
     // Deepest first: a directory that lost its bits may refuse what is below it.
-    directories.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-    if let Some(twice) = directories.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        bail!(SnapshotError::damaged(format!("{} appears twice", shown(&twice[0].0))));
-    }
+    let directories = item.take_directories()?;
     let mut opened: Option<(&[u8], OwnedFd)> = None;
     for (path, attributes) in &directories {
         let parent = match opened.take() {
@@ -102,8 +122,8 @@ fn finish_directories_of(item: &Wanted) -> Result<()> {
             Some((known, parent)) if known == parent_of(path) => parent,
             _ => open_parent(item.target.directory.as_fd(), path)?,
         };
-        let name = Path::new(OsStr::from_bytes(last(path)));
-        set_attributes(&parent, name, *attributes, true).with_context(|| shown(path))?;
+        finish_directory(parent.as_fd(), Name::of(path), *attributes)
+            .with_context(|| shown(path))?;
         opened = Some((parent_of(path), parent));
     }
     Ok(())

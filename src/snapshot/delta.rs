@@ -3,6 +3,7 @@
 //! Head and index of a delta are of format 2, so that a reader that does not know of bases refuses it
 //! by number, instead of restoring the part that it sees. A base is a full snapshot: chains are one deep.
 
+use super::bounded;
 use super::{Digest, Index, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -14,6 +15,7 @@ pub struct Base {
     pub entry: String,
     /// Digest of the body of its index, see [`Index::identity`].
     pub index: Digest,
+    #[serde(deserialize_with = "bounded::list")]
     pub items: Vec<BaseItem>,
 }
 

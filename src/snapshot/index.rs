@@ -10,6 +10,8 @@
 //! signatures   JSON, not covered by the digest, because it signs it (`signature.rs`)
 //! ```
 
+use super::accounting;
+use super::bounded;
 use super::delta::{self, Base};
 use super::head::refuse_newer_format;
 use super::signature;
@@ -17,8 +19,14 @@ use super::{Digest, SecretKey, Signature, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// An index that would take more memory than this is refused before it is decompressed.
-const BODY_LIMIT: usize = 512 << 20;
+/// An index whose JSON is longer is refused. One of 100,000 items has 30 MiB; parsed, this takes 500 MiB at
+/// most, whatever it says.
+const BODY_LIMIT: usize = 128 << 20;
+/// Real ones become a third or a fourth when they are compressed, since hashes do not. So a small file
+/// cannot take much memory: JSON that is longer than so many times what came is refused, ...
+const RATIO_LIMIT: usize = 64;
+/// ... beyond this many bytes.
+const RATIO_FREE: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
@@ -28,12 +36,14 @@ pub struct Index {
     pub head_bytes: u64,
     /// Digest over the digests of head and data frames: the identity of the snapshot's content.
     pub archive: Digest,
+    #[serde(deserialize_with = "bounded::list")]
     pub frames: Vec<FrameEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseEntry>,
     /// Archive path of the directory that holds the items (`nix/store`); empty when item names are
     /// archive paths themselves.
     pub items_under: String,
+    #[serde(deserialize_with = "bounded::list")]
     pub items: Vec<ItemEntry>,
     /// What is not here, but in another snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,7 +95,7 @@ pub struct ItemEntry {
     pub frames: (u32, u32),
     /// Frames, in order and before those, with its copies of files that other items have too. An item
     /// that is such a file itself, and nothing else, names the frame in both places.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list")]
     pub shared: Vec<u32>,
     /// Members: files, directories, symbolic links and hard links.
     pub files: u64,
@@ -154,6 +164,9 @@ impl Index {
     pub fn to_signed_bytes(&self, keys: &[SecretKey]) -> Result<Vec<u8>, SnapshotError> {
         let json =
             serde_json::to_vec(self).map_err(|e| SnapshotError::damaged(format!("index: {e}")))?;
+        if json.len() > BODY_LIMIT {
+            return Err(SnapshotError::damaged("more items than an index can list; save fewer"));
+        }
         let body = zstd::bulk::compress(&json, 9)?;
         let length = u32::try_from(body.len())
             .map_err(|_| SnapshotError::damaged("the index cannot hold over 4 GiB"))?;
@@ -223,7 +236,8 @@ impl Index {
         if rest.len() != signatures {
             return Err(SnapshotError::damaged("the index has bytes that belong to nothing"));
         }
-        let json = zstd::bulk::decompress(body, BODY_LIMIT)
+        let limit = body.len().saturating_mul(RATIO_LIMIT).saturating_add(RATIO_FREE);
+        let json = zstd::bulk::decompress(body, limit.min(BODY_LIMIT))
             .map_err(|e| SnapshotError::damaged(format!("the index does not decompress: {e}")))?;
         refuse_newer_format("index", &json)?;
         serde_json::from_slice(&json)
@@ -268,6 +282,8 @@ impl Index {
             }
             last = Some(item);
         }
+        accounting::check(self)?;
+        accounting::check_names(self)?;
         let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
         if archive != self.archive {
             return Err(SnapshotError::damaged("the digest over head and frames is another"));

@@ -1,4 +1,5 @@
-//! Tar members: the header blocks that stand before content, written in one way and read strictly.
+//! Tar members: the header blocks that stand before content, written in one way and read strictly: what
+//! would be written otherwise is refused, so that no other reader can see other names or sizes in it.
 //!
 //! The dialect is GNU's: long names and link targets as `L` and `K` members, numbers beyond octal
 //! in base 256, empty owner names. A pax header appears only to carry a time that whole seconds
@@ -14,6 +15,11 @@ pub const BLOCK: usize = 512;
 pub const END_OF_ARCHIVE: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 /// `PATH_MAX` of Linux; longer names and targets are refused.
 const PATH_LIMIT: usize = 4096;
+/// Components of a path at most. Whoever walks or removes a tree has a directory open for each, and a process
+/// may have 1,024 of them; what is deeper could be unpacked and never removed again.
+const DEPTH_LIMIT: usize = 512;
+/// What an extension holds at most: a path and the zero behind it.
+const EXTENSION_LIMIT: u64 = PATH_LIMIT as u64 + 1;
 
 /// One file, directory or link, without its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +131,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     let mut long_name = None;
     let mut long_target = None;
     let mut precise_mtime = None;
+    let all = *rest;
     loop {
         if rest.is_empty() {
             let dangling = long_name.is_some() || long_target.is_some() || precise_mtime.is_some();
@@ -150,6 +157,9 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         let size = number(header.entry_size())?;
         let entry_type = header.entry_type();
         if let EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader = entry_type {
+            if size > EXTENSION_LIMIT {
+                return Err(bad("an extension is longer than any path"));
+            }
             let content =
                 take_padded(rest, size).ok_or_else(|| bad("an extension is cut short"))?;
             let slot = match entry_type {
@@ -196,7 +206,13 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             gid: id(header.gid())?,
             mtime: precise_mtime.unwrap_or((seconds, 0)),
         };
-        return Ok(Some(Member { path, kind, attributes }));
+        let member = Member { path, kind, attributes };
+        // Readers of tar differ in which of several names, sizes and number formats they believe. Where
+        // there is only one way to write a member, there is nothing to differ in.
+        if member.encode() != all[..all.len() - rest.len()] {
+            return Err(bad("its header is not as this format has it"));
+        }
+        return Ok(Some(member));
     }
 }
 
@@ -236,6 +252,9 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
     if path.contains(&0) {
         return Err(refused("has a zero byte"));
     }
+    if is_too_deep(path) {
+        return Err(refused("is too deep"));
+    }
     path.split(|&b| b == b'/')
         .map(|part| match part {
             b"" => Err(refused("has an empty component")),
@@ -243,6 +262,11 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
             part => Ok(part),
         })
         .collect()
+}
+
+/// Whether a path has more components than any reader takes.
+pub fn is_too_deep(path: &[u8]) -> bool {
+    path.iter().filter(|&&b| b == b'/').count() >= DEPTH_LIMIT
 }
 
 /// An archive path and the directories above it, from the top.
@@ -328,7 +352,10 @@ fn parse_pax_mtime(content: &[u8]) -> Result<(i64, u32), SnapshotError> {
         if fraction.len() != 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        let (seconds, nanos): (i64, u32) = (seconds.parse().ok()?, fraction.parse().ok()?);
+        // A second sign would be one to `parse`.
+        let digits = seconds.bytes().all(|b| b.is_ascii_digit());
+        let seconds: i64 = seconds.parse().ok().filter(|_| digits)?;
+        let nanos: u32 = fraction.parse().ok()?;
         Some(match (negative, nanos) {
             (false, nanos) => (seconds, nanos),
             (true, 0) => (-seconds, 0),

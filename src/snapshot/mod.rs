@@ -23,6 +23,8 @@
 //! stopped, or where entries are kept.
 
 mod access_times;
+mod accounting;
+mod bounded;
 mod clash;
 mod compress;
 mod database;
@@ -32,6 +34,7 @@ mod digest;
 mod frames;
 mod head;
 mod index;
+mod kept;
 mod member;
 mod nar;
 mod open;

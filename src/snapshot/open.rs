@@ -1,6 +1,6 @@
 //! Opening a snapshot: head and index from the two ends of a file, checked against each other.
 
-use super::skippable::{self, CONTENT_LIMIT, HEAD_MAGIC, HEADER_BYTES, INDEX_MAGIC};
+use super::skippable::{self, HEAD_LIMIT, HEAD_MAGIC, HEADER_BYTES, INDEX_LIMIT, INDEX_MAGIC};
 use super::{Digest, FrameEntry, Head, Index, SnapshotError, seek_table};
 use std::io;
 
@@ -42,7 +42,7 @@ pub fn open(
     let no_index = || SnapshotError::damaged("the seek table has no room for an index");
     let index_size = u64::from(table.last().ok_or_else(no_index)?.compressed);
     let index_at = table_at.checked_sub(index_size).ok_or_else(no_index)?;
-    if index_size > CONTENT_LIMIT {
+    if index_size > INDEX_LIMIT {
         return Err(SnapshotError::damaged(format!("an index of {index_size} bytes")));
     }
     let index_frame = read(index_at, index_size)?;
@@ -88,7 +88,7 @@ fn read_head(
     let mut header = [0; HEADER_BYTES];
     header.copy_from_slice(&read_part(length, read_at, 0, HEADER_BYTES as u64)?);
     let (magic, size) = skippable::parse_header(header);
-    if magic != HEAD_MAGIC || u64::from(size) > CONTENT_LIMIT {
+    if magic != HEAD_MAGIC || u64::from(size) > HEAD_LIMIT {
         return Err(SnapshotError::NotASnapshot("it does not begin with a head".into()));
     }
     let content = read_part(length, read_at, HEADER_BYTES as u64, size.into())?;
@@ -128,6 +128,11 @@ pub fn read_frame(
         .ok()
         .filter(|&size| size <= super::frames::RAW_LIMIT)
         .ok_or_else(|| SnapshotError::damaged(format!("frame {number} is too large")))?;
+    // A frame of our own and nothing beside it: no further ones, no skippable ones, no bytes after it.
+    if !matches!(zstd::zstd_safe::find_frame_compressed_size(compressed), Ok(n) if n == compressed.len())
+    {
+        return Err(SnapshotError::damaged(format!("frame {number} is not one frame of zstd")));
+    }
     raw.clear();
     raw.reserve(size);
     decompressor

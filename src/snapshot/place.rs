@@ -1,60 +1,124 @@
 //! Creating files, directories and their attributes below open directories.
 //!
-//! Names are resolved by the kernel, beneath a directory that the caller opened and never through a
-//! symbolic link.
+//! Names are resolved by the kernel, beneath a directory that the caller opened, never through a link of
+//! any kind and never onto another mount. What is made is new: nothing that is there already is taken
+//! for it, whatever it is.
 
 use super::SnapshotError;
 use super::member::Attributes;
 use super::walk::CONFINED;
 use anyhow::{Result, bail};
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, openat2};
+use rustix::fs::{
+    self, AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, openat2,
+};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 
-pub fn last(path: &[u8]) -> &[u8] {
-    path.rsplit(|&b| b == b'/').next().unwrap_or(path)
+/// How a path below the directory of an extraction is resolved. We have made all that is there, so
+/// no mount can be among it.
+const WITHIN: ResolveFlags = CONFINED.union(ResolveFlags::NO_XDEV);
+/// A directory to make entries in.
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// The last component of a path. It has no slash, so that system calls that know no confinement, those
+/// that make directories and links, cannot be led anywhere by it: what `.` and `..` name is there already.
+#[derive(Clone, Copy)]
+pub struct Name<'p>(&'p OsStr);
+
+impl<'p> Name<'p> {
+    pub fn of(path: &'p [u8]) -> Self {
+        Name(OsStr::from_bytes(path.rsplit(|&b| b == b'/').next().unwrap_or(path)))
+    }
 }
 
+/// Path of the directory that a path lies in.
 pub fn parent_of(path: &[u8]) -> &[u8] {
     path.iter().rposition(|&b| b == b'/').map_or(b".", |slash| &path[..slash])
 }
 
+/// Opens the directory that `path`, below `base`, lies in.
 pub fn open_parent(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(base, OsStr::from_bytes(parent_of(path)), flags, Mode::empty(), CONFINED)
+    open_directory(base, parent_of(path))
 }
 
-pub fn make_parents(base: BorrowedFd<'_>, parent: &[u8]) -> Result<()> {
-    let slashes = parent.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
-    for end in slashes.chain([parent.len()]) {
-        let path = &parent[..end];
-        make_directory(open_parent(base, path)?.as_fd(), last(path))?;
-    }
-    Ok(())
+/// Opens the directory at `path` below `base`.
+pub fn open_directory(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+    openat2(base, OsStr::from_bytes(path), DIRECTORY, Mode::empty(), WITHIN)
 }
 
-/// Makes a directory that only we may enter until it is complete; one that is there is fine.
-pub fn make_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    match fs::mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU) {
+/// Opens a directory in another one.
+pub fn enter(parent: BorrowedFd<'_>, name: Name<'_>) -> Result<OwnedFd, Errno> {
+    openat2(parent, name.0, DIRECTORY, Mode::empty(), WITHIN)
+}
+
+/// Makes a directory that only we may enter until it is complete.
+pub fn make_directory(parent: BorrowedFd<'_>, name: Name<'_>) -> Result<()> {
+    match fs::mkdirat(parent, name.0, Mode::RWXU) {
         Err(Errno::EXIST) => {
-            let stat = fs::statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)?;
-            if fs::FileType::from_raw_mode(stat.st_mode) != fs::FileType::Directory {
-                bail!(SnapshotError::damaged("a directory and something else have one name"));
-            }
-            Ok(())
+            bail!(SnapshotError::damaged("a directory and something else have one name"))
         }
         other => Ok(other?),
     }
 }
 
-pub fn create(parent: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<File> {
+/// Makes a file, for writing.
+pub fn create(parent: BorrowedFd<'_>, name: Name<'_>, mode: u32) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let name = OsStr::from_bytes(name);
-    Ok(File::from(fs::openat(parent, name, flags, Mode::from_raw_mode(mode & 0o777))?))
+    let mode = Mode::from_raw_mode(mode & 0o777);
+    Ok(File::from(openat2(parent, name.0, flags, mode, WITHIN)?))
+}
+
+/// Device and inode of a file that [`create`] has made.
+pub type Identity = (u64, u64);
+
+pub fn identity(file: &File) -> Result<Identity> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Opens a file that [`create`] has made once more, for writing.
+///
+/// # Errors
+/// When another file has its name now.
+pub fn reopen(parent: BorrowedFd<'_>, name: Name<'_>, made: Identity) -> Result<File> {
+    // A pipe would be waited for.
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat2(parent, name.0, flags, Mode::empty(), WITHIN)?);
+    if identity(&file)? != made {
+        bail!("somebody has put another file in its place");
+    }
+    Ok(file)
+}
+
+/// Makes a symbolic link, wherever it leads: nothing of ours follows it.
+pub fn make_symlink(
+    parent: BorrowedFd<'_>,
+    name: Name<'_>,
+    target: &[u8],
+    attributes: Attributes,
+) -> Result<()> {
+    fs::symlinkat(OsStr::from_bytes(target), parent, name.0)?;
+    let stat = fs::statat(parent, name.0, AtFlags::SYMLINK_NOFOLLOW)?;
+    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
+        let (uid, gid) = (uid(attributes), gid(attributes));
+        fs::chownat(parent, name.0, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    }
+    fs::utimensat(parent, name.0, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+/// Gives a file a further name.
+pub fn link(
+    from: BorrowedFd<'_>,
+    name: Name<'_>,
+    to: BorrowedFd<'_>,
+    new: Name<'_>,
+) -> Result<(), Errno> {
+    fs::linkat(from, name.0, to, new.0, AtFlags::empty())
 }
 
 /// What a file has that was just made: a mount option, the directory or its access list may have changed
@@ -90,22 +154,15 @@ pub fn finish_file(
     Ok(())
 }
 
-pub fn set_attributes(
-    parent: impl AsFd,
-    name: &Path,
+/// Owner, mode and time of a directory that [`make_directory`] has made.
+pub fn finish_directory(
+    parent: BorrowedFd<'_>,
+    name: Name<'_>,
     attributes: Attributes,
-    directory: bool,
 ) -> Result<()> {
-    let stat = fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if (stat.st_uid, stat.st_gid) != (attributes.uid, attributes.gid) {
-        let owner = (uid(attributes), gid(attributes));
-        fs::chownat(&parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    if directory {
-        fs::chmodat(&parent, name, Mode::from_raw_mode(attributes.mode), AtFlags::empty())?;
-    }
-    fs::utimensat(&parent, name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(())
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat2(parent, name.0, flags, Mode::empty(), WITHIN)?;
+    finish_file(&File::from(directory), attributes, &mut None)
 }
 
 fn uid(attributes: Attributes) -> Option<Uid> {
@@ -120,4 +177,90 @@ fn times(attributes: Attributes) -> Timestamps {
     let (tv_sec, nanos) = attributes.mtime;
     let time = Timespec { tv_sec, tv_nsec: nanos.into() };
     Timestamps { last_access: time, last_modification: time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::member::Kind;
+    use std::collections::BTreeMap;
+    use std::os::fd::AsFd;
+    use std::path::{Path, PathBuf};
+
+    /// Mode, time and content of everything below `top` but what is in `target`.
+    fn outside(top: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
+        let mut found = BTreeMap::new();
+        let mut pending = vec![top.to_owned()];
+        while let Some(path) = pending.pop() {
+            if path.ends_with("target") {
+                continue;
+            }
+            let metadata = path.symlink_metadata().unwrap();
+            let content = if metadata.is_file() { std::fs::read(&path).unwrap() } else { vec![] };
+            if metadata.is_dir() {
+                pending.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+            }
+            let times = (metadata.mtime(), metadata.mtime_nsec());
+            found.insert(path, (metadata.mode(), times.0, times.1, content));
+        }
+        found
+    }
+
+    /// Everything that can be done to a name, with nobody looking at it first.
+    fn do_all(base: BorrowedFd<'_>, path: &[u8], attributes: Attributes) {
+        let name = Name::of(path);
+        let opened = open_parent(base, path);
+        // Even where another directory is taken for the one that it lies in.
+        for parent in [opened.as_ref().map_or(base, AsFd::as_fd), base] {
+            if let Ok(file) = create(parent, name, 0o666) {
+                let _ = finish_file(&file, attributes, &mut None);
+            }
+            let _ = make_directory(parent, name);
+            let _ = make_symlink(parent, name, b"../outside", attributes);
+            let _ = finish_directory(parent, name, attributes);
+            let _ = enter(parent, name).map(|found| create(found.as_fd(), Name::of(b"new"), 0o666));
+            let _ = link(base, Name::of(b"file"), parent, name);
+            let _ = link(parent, name, base, Name::of(b"got"));
+            let _ = reopen(parent, name, (0, 0));
+        }
+        let found = open_directory(base, path);
+        let _ = found.map(|found| create(found.as_fd(), Name::of(b"new"), 0o666));
+    }
+
+    #[test]
+    fn no_name_leads_out_though_nobody_looked_at_it() {
+        let place = tempfile::tempdir().unwrap();
+        let top = place.path();
+        std::fs::create_dir_all(top.join("target/it")).unwrap();
+        std::fs::create_dir(top.join("outside")).unwrap();
+        std::fs::write(top.join("outside/secret"), "secret").unwrap();
+        std::fs::write(top.join("target/file"), "x").unwrap();
+        for (name, target) in [
+            ("up", ".."),
+            ("out", "../outside"),
+            ("secret", "../outside/secret"),
+            ("loop", "loop"),
+            ("magic", "/proc/self/cwd"),
+            ("root", "/"),
+        ] {
+            std::os::unix::fs::symlink(target, top.join("target").join(name)).unwrap();
+        }
+        let before = outside(top);
+        let base = std::fs::File::open(top.join("target")).unwrap();
+        let attributes =
+            Attributes { mode: 0o777, ..Attributes::canonical(&Kind::Directory, true) };
+        let absolute = top.join("outside/new").into_os_string().into_encoded_bytes();
+        let text = "..|.||/|//|../|./|../new|../outside|../outside/new|../outside/secret|it/..|\
+             it/../..|it/../../new|it/../../outside/new|it/.|it/|up/new|up/outside/new|out/new|\
+             out/secret|out/..|secret|loop/new|magic/new|root/tmp/storecache-canary|new\0/../..|\0|\
+             target/../../new|up/..|it/../up";
+        for path in text.split('|').map(str::as_bytes).chain([&absolute[..]]) {
+            do_all(base.as_fd(), path, attributes);
+            assert_eq!(outside(top), before, "{:?}", String::from_utf8_lossy(path));
+        }
+        assert!(!Path::new("/tmp/storecache-canary").exists());
+        // And what is meant to work does.
+        do_all(base.as_fd(), b"it/good", attributes);
+        assert!(top.join("target/it/good").is_file());
+    }
 }

@@ -5,6 +5,7 @@
 //! since readers find offsets by adding up the compressed sizes.
 
 use super::SnapshotError;
+use super::bounded::LIST_LIMIT;
 use super::skippable::{self, HEADER_BYTES, SEEK_TABLE_MAGIC};
 
 /// The last four bytes of every seekable file.
@@ -53,6 +54,10 @@ pub fn size_from_footer(footer: [u8; FOOTER_BYTES]) -> Result<u64, SnapshotError
         )));
     }
     let count = u64::from(u32::from_le_bytes([c0, c1, c2, c3]));
+    // Head and index are frames too.
+    if count > LIST_LIMIT as u64 + 2 {
+        return Err(SnapshotError::damaged(format!("the seek table has {count} frames")));
+    }
     Ok((HEADER_BYTES + FOOTER_BYTES) as u64 + count * ENTRY_BYTES as u64)
 }
 

@@ -7,11 +7,11 @@
 
 use super::access_times::unnoticed;
 use super::frames::Content;
-use super::member::{Attributes, Kind, Member};
+use super::member::{Attributes, Kind, Member, is_too_deep};
 use super::pack::PackInput;
 use super::walk::Found;
 use crate::threads;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -203,6 +203,9 @@ impl Search {
     }
 
     fn directory(&mut self, parent: BorrowedFd, name: &CStr, path: &[u8]) -> Result<()> {
+        if is_too_deep(path) {
+            bail!("{:.200}…: directories that deep cannot be unpacked; remove them", shown(path));
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |flags| fs::openat(parent, name, flags, Mode::empty());
         let opened = unnoticed(flags, open).with_context(|| shown(path))?;

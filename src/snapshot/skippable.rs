@@ -15,8 +15,10 @@ pub const SEEK_TABLE_MAGIC: u32 = 0x184D_2A5E;
 /// Bytes before the content.
 pub const HEADER_BYTES: usize = 8;
 
-/// A head or an index beyond this many bytes is refused before it is read.
-pub const CONTENT_LIMIT: u64 = 256 << 20;
+/// A head beyond this many bytes is refused before it is read; real ones have some KiB.
+pub const HEAD_LIMIT: u64 = 16 << 20;
+/// The same for an index. One of 100,000 items has 10 MiB.
+pub const INDEX_LIMIT: u64 = 64 << 20;
 
 /// The whole frame around `content`.
 ///

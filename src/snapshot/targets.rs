@@ -1,23 +1,21 @@
-//! Where the items of an extraction go, and whether they are complete.
+//! Where the items of an extraction go, what was made of them, and whether they are complete.
 
+use super::kept::Kept;
 use super::member::{Attributes, below, components, prefixes};
-use super::place::{last, open_parent};
+use super::place::{Name, enter, make_directory, open_directory, open_parent, parent_of};
 use super::{Index, SnapshotError};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where an item goes.
 #[derive(Clone)]
 pub struct Target {
     /// Directory below which it is written.
     pub directory: Arc<OwnedFd>,
-    /// Its name there.
+    /// Its name there, one component.
     pub name: String,
 }
 
@@ -27,11 +25,21 @@ pub struct Wanted {
     /// Members that the index promises.
     expected: u64,
     seen: AtomicU64,
+    /// Bytes that the index says it takes.
+    disk: u64,
+    written: AtomicU64,
     directories: Mutex<Directories>,
 }
 
-/// Paths below a target directory, and what the directories there get.
-type Directories = Vec<(Vec<u8>, Attributes)>;
+/// The directories that we have made, by their path below the target directory, and what they get once
+/// all is in them; nothing as long as no member has said so.
+///
+/// A directory is one of ours if it is here, under exactly this name, and not because something is found
+/// there: a file system that takes two names for one would lead us into another one.
+type Directories = HashMap<Box<[u8]>, Option<Attributes>>;
+
+/// Path of a directory below the target directory, and what it gets.
+pub type Directory = (Box<[u8]>, Attributes);
 
 impl Wanted {
     /// Path below the target directory of what is `below` the item.
@@ -41,19 +49,115 @@ impl Wanted {
     }
 
     /// Books a member; true when it is the last one.
-    pub fn count_member(&self) -> bool {
-        self.seen.fetch_add(1, Ordering::Relaxed) + 1 == self.expected
+    ///
+    /// # Errors
+    /// When the index promises fewer.
+    pub fn count_member(&self) -> Result<bool, SnapshotError> {
+        let seen = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
+        if seen > self.expected {
+            return Err(SnapshotError::damaged(format!(
+                "{} has more than {} members",
+                self.target.name, self.expected
+            )));
+        }
+        Ok(seen == self.expected)
     }
 
-    /// Keeps what a directory gets once all is in it.
-    pub fn directory(&self, path: Vec<u8>, attributes: Attributes) {
-        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        directories.push((path, attributes));
+    /// Books content before it is written.
+    ///
+    /// # Errors
+    /// When the index says that the item takes less: the disk was looked at for that.
+    pub fn count_bytes(&self, bytes: u64) -> Result<(), SnapshotError> {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.disk {
+            return Err(SnapshotError::damaged(format!(
+                "{} takes more than the {} bytes that the index says",
+                self.target.name, self.disk
+            )));
+        }
+        Ok(())
     }
 
-    /// All that was kept of directories.
-    pub fn take_directories(&self) -> Directories {
-        std::mem::take(&mut *self.directories.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Opens the directory that `path` lies in. What is missing of it is made: the frame with the
+    /// directory's own member may not have come yet.
+    pub fn open_parent(&self, path: &[u8], kept: &Kept) -> Result<OwnedFd> {
+        let base = self.target.directory.as_fd();
+        let parent = parent_of(path);
+        if path.len() == self.target.name.len() {
+            return Ok(open_directory(base, b".")?);
+        }
+        let mut directories = self.directories();
+        let known = prefixes(parent).rev().find(|path| directories.contains_key(*path));
+        let known = known.unwrap_or_default();
+        let start = if known.is_empty() { &b"."[..] } else { known };
+        let mut directory = open_directory(base, start)?;
+        for missing in prefixes(parent).filter(|prefix| prefix.len() > known.len()) {
+            make_directory(directory.as_fd(), Name::of(missing))?;
+            self.keep(&mut directories, missing, None, kept)?;
+            directory = enter(directory.as_fd(), Name::of(missing))?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes the directory `path` in `parent`, if it is not there yet; it gets its attributes in the end.
+    pub fn make_directory(
+        &self,
+        parent: &OwnedFd,
+        path: &[u8],
+        attributes: Attributes,
+        kept: &Kept,
+    ) -> Result<()> {
+        let mut directories = self.directories();
+        match directories.get_mut(path) {
+            Some(Some(_)) => bail!(SnapshotError::damaged("a directory appears twice")),
+            Some(unsaid) => *unsaid = Some(attributes),
+            None => {
+                make_directory(parent.as_fd(), Name::of(path))?;
+                self.keep(&mut directories, path, Some(attributes), kept)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(
+        &self,
+        directories: &mut Directories,
+        path: &[u8],
+        attributes: Option<Attributes>,
+        kept: &Kept,
+    ) -> Result<(), SnapshotError> {
+        // Each is a member sooner or later.
+        if directories.len() as u64 >= self.expected {
+            return Err(SnapshotError::damaged(format!(
+                "{} has more directories than the {} members of the index",
+                self.target.name, self.expected
+            )));
+        }
+        kept.book(path.len())?;
+        directories.insert(path.into(), attributes);
+        Ok(())
+    }
+
+    /// All directories, the deepest first.
+    ///
+    /// # Errors
+    /// When one was made and is no member: it would stay as nobody has described it.
+    pub fn take_directories(&self) -> Result<Vec<Directory>, SnapshotError> {
+        let taken = std::mem::take(&mut *self.directories());
+        let described = taken.into_iter().map(|(path, attributes)| match attributes {
+            Some(attributes) => Ok((path, attributes)),
+            None => Err(SnapshotError::damaged(format!(
+                "{} holds files and is no member itself",
+                String::from_utf8_lossy(&path)
+            ))),
+        });
+        let mut directories = described.collect::<Result<Vec<_>, _>>()?;
+        directories.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        Ok(directories)
+    }
+
+    fn directories(&self) -> MutexGuard<'_, Directories> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,10 +172,15 @@ impl Targets {
             let item = index.items.get(position).context("an item that the index does not have")?;
             let path = index.archive_path(item).into_bytes();
             components(&path)?;
+            if components(target.name.as_bytes())?.len() != 1 {
+                bail!("{} is no name of an entry in a directory", target.name);
+            }
             let wanted = Wanted {
                 target,
                 expected: item.files,
                 seen: AtomicU64::new(0),
+                disk: item.disk,
+                written: AtomicU64::new(0),
                 directories: Mutex::default(),
             };
             if by_path.insert(path, wanted).is_some() {
@@ -93,19 +202,18 @@ impl Targets {
         self.0.get(item)
     }
 
-    /// Parent directory and name of a member that is on disk already.
-    pub fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, PathBuf)> {
+    /// Parent directory and path below the target of a member that is on disk already.
+    pub fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let (wanted, item) = prefixes(archive_path)
-            .rev()
             .find_map(|item| self.0.get(item).map(|wanted| (wanted, item)))
             .context("a member of no wanted item")?;
         let path = wanted.path(below(archive_path, item));
         let parent = open_parent(wanted.target.directory.as_fd(), &path)?;
-        Ok((parent, OsStr::from_bytes(last(&path)).into()))
+        Ok((parent, path))
     }
 
     /// # Errors
-    /// When an item has fewer or more members than the index promises.
+    /// When an item has fewer members than the index promises.
     pub fn check_complete(&self) -> Result<(), SnapshotError> {
         for (path, wanted) in &self.0 {
             let seen = wanted.seen.load(Ordering::Relaxed);

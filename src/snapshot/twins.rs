@@ -1,12 +1,9 @@
 //! Equal files that stand next to each other in a shared frame: written once, and linked to by all
 //! others, as they were in the store that was saved.
 
-use super::place::last;
+use super::place::{Name, link};
 use super::sharing::LEAST;
-use rustix::fs::{AtFlags, linkat};
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// A file with all its content and attributes.
@@ -29,9 +26,9 @@ impl<'a> Twins<'a> {
         let Some(known) = self.0.as_ref().filter(equals) else {
             return false;
         };
-        let name = |twin: &'_ Twin<'_>| OsStr::from_bytes(last(&twin.path)).to_owned();
+        let (from, to) = (known.parent.as_fd(), new.parent.as_fd());
         new.content.len() as u64 >= LEAST
-            && linkat(&known.parent, name(known), &new.parent, name(new), AtFlags::empty()).is_ok()
+            && link(from, Name::of(&known.path), to, Name::of(&new.path)).is_ok()
     }
 
     /// A file is written and complete.

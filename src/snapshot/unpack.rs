@@ -8,11 +8,9 @@
 use super::clash::blamed;
 use super::deferred::{Deferred, finish_directories};
 use super::index::unescape_path;
+use super::kept::Kept;
 use super::member::{Attributes, Kind, Member, below, components, decode, prefixes, take_content};
-use super::place::{
-    Born, create, finish_file, last, make_directory, make_parents, open_parent, parent_of,
-    set_attributes,
-};
+use super::place::{Born, Name, create, finish_file, identity, make_symlink, parent_of, reopen};
 use super::targets::{Target, Targets, Wanted};
 use super::twins::{Twin, Twins};
 use super::{Index, SnapshotError, read_frame};
@@ -21,15 +19,9 @@ use crate::pulse;
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::{self, Mode, OFlags};
-use rustix::io::Errno;
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -61,6 +53,8 @@ struct Shared {
     owner: Option<(u32, u32)>,
     /// For frames that are larger than usual, decoded.
     large: Allowance,
+    /// What there is of directories, links and files in several frames.
+    kept: Kept,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
@@ -86,6 +80,7 @@ impl Unpacker {
             items: paths.zip(0..).collect(),
             owner,
             large: Allowance::of(memory.large),
+            kept: Kept::default(),
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -216,7 +211,7 @@ impl Shared {
             let Some(home) = self.home_of(number, &member.path)? else {
                 continue;
             };
-            if home.wanted.count_member() {
+            if home.wanted.count_member()? {
                 self.items_done.fetch_add(1, Ordering::Relaxed);
             }
             self.member(worker, &mut twins, &home, &member, content)
@@ -265,38 +260,41 @@ impl Shared {
         let path = wanted.path(below);
         match &member.kind {
             Kind::Directory => {
-                let parent = worker.parent(&wanted.target, &path)?.directory.as_fd();
-                make_directory(parent, last(&path))?;
-                wanted.directory(path, attributes);
+                let parent = &worker.parent(wanted, &path, &self.kept)?.directory;
+                wanted.make_directory(parent, &path, attributes, &self.kept)?;
             }
             Kind::Symlink(target) => {
-                let parent = worker.parent(&wanted.target, &path)?.directory.as_fd();
-                let name = Path::new(OsStr::from_bytes(last(&path)));
-                fs::symlinkat(OsStr::from_bytes(target), parent, name)?;
-                set_attributes(parent, name, attributes, false)?;
+                let parent = worker.parent(wanted, &path, &self.kept)?.directory.as_fd();
+                make_symlink(parent, Name::of(&path), target, attributes)?;
             }
             Kind::HardLink(target) => {
                 if !same_item(&member.path, below, target) {
                     bail!(SnapshotError::damaged("a hard link leaves its item"));
                 }
-                self.deferred().link(&member.path, target);
+                self.deferred().link(&member.path, target, &self.kept)?;
             }
             Kind::File(size) if content.len() as u64 == *size => {
-                let Parent { directory, born, .. } = worker.parent(&wanted.target, &path)?;
+                let Parent { directory, born, .. } = worker.parent(wanted, &path, &self.kept)?;
                 let parent = Arc::clone(directory);
                 let twin = Twin { content, mode: attributes.mode, parent, path };
                 // In plain directories, which keep attributes, equal files may have different ones.
                 if shares && self.owner.is_some() && twins.link(&twin) {
                     return Ok(());
                 }
-                let file = create(twin.parent.as_fd(), last(&twin.path), attributes.mode)?;
+                wanted.count_bytes(*size)?;
+                let file = create(twin.parent.as_fd(), Name::of(&twin.path), attributes.mode)?;
                 file.write_all_at(content, 0)?;
                 self.bytes.fetch_add(*size, Ordering::Relaxed);
                 finish_file(&file, attributes, born)?;
                 twins.wrote(twin);
             }
             Kind::File(size) => {
-                self.deferred().long_file(&member.path).header = Some((*size, attributes));
+                let mut deferred = self.deferred();
+                let header = &mut deferred.long_file(&member.path, &self.kept)?.header;
+                if header.replace((*size, attributes)).is_some() {
+                    bail!(SnapshotError::damaged("a file appears twice"));
+                }
+                drop(deferred);
                 self.long_part(worker, home, &member.path, 0, content)?;
             }
         }
@@ -313,17 +311,19 @@ impl Shared {
         part: &[u8],
     ) -> Result<()> {
         let path = home.wanted.path(home.below);
-        let parent = worker.parent(&home.wanted.target, &path)?.directory.as_fd();
+        home.wanted.count_bytes(part.len() as u64)?;
+        let parent = worker.parent(home.wanted, &path, &self.kept)?.directory.as_fd();
         let file = {
             let mut deferred = self.deferred();
-            let long = deferred.long_file(archive_path);
-            long.written += part.len() as u64;
-            if std::mem::replace(&mut long.created, true) {
-                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let name = Path::new(OsStr::from_bytes(last(&path)));
-                File::from(fs::openat(parent, name, flags, Mode::empty())?)
-            } else {
-                create(parent, last(&path), 0o600)?
+            let long = deferred.long_file(archive_path, &self.kept)?;
+            long.parts.push((offset, part.len() as u64));
+            match long.made {
+                Some(made) => reopen(parent, Name::of(&path), made)?,
+                None => {
+                    let file = create(parent, Name::of(&path), 0o600)?;
+                    long.made = Some(identity(&file)?);
+                    file
+                }
             }
         };
         file.write_all_at(part, offset)?;
@@ -365,39 +365,19 @@ impl Shared {
 }
 
 impl Worker {
-    fn parent(&mut self, target: &Target, path: &[u8]) -> Result<&mut Parent> {
-        let parent = parent_of(path);
-        let key = [&target.directory.as_raw_key(), parent].concat();
+    /// The directory that `path` lies in.
+    fn parent(&mut self, wanted: &Wanted, path: &[u8], kept: &Kept) -> Result<&mut Parent> {
+        let target = wanted.target.directory.as_raw_fd();
+        let key = [&target.to_ne_bytes(), parent_of(path)].concat();
         let known = self.last_parent.take().filter(|known| known.key == key);
         let parent = match known {
             Some(known) => known,
-            None => Parent { key, directory: Arc::new(open_or_make(target, path)?), born: None },
+            None => {
+                let directory = Arc::new(wanted.open_parent(path, kept)?);
+                Parent { key, directory, born: None }
+            }
         };
         Ok(self.last_parent.insert(parent))
-    }
-}
-
-fn open_or_make(target: &Target, path: &[u8]) -> Result<OwnedFd> {
-    let base = target.directory.as_fd();
-    match open_parent(base, path) {
-        Err(Errno::NOENT) => {
-            // The frame with the directory's own header may not have come yet.
-            make_parents(base, parent_of(path))?;
-            Ok(open_parent(base, path)?)
-        }
-        other => Ok(other?),
-    }
-}
-
-/// Bytes that tell one open directory from another.
-trait RawKey {
-    fn as_raw_key(&self) -> [u8; 4];
-}
-
-impl RawKey for Arc<OwnedFd> {
-    fn as_raw_key(&self) -> [u8; 4] {
-        use std::os::fd::AsRawFd;
-        self.as_raw_fd().to_ne_bytes()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writing a snapshot: the head, frames as they come, then index and seek table.
 
 use super::index::archive_digest;
-use super::skippable::{self, HEAD_MAGIC, INDEX_MAGIC};
+use super::skippable::{self, HEAD_LIMIT, HEAD_MAGIC, INDEX_MAGIC};
 use super::{
     Base, DELTA, DatabaseEntry, Digest, FULL, Frame, FrameEntry, Head, Index, ItemEntry, SecretKey,
     SnapshotError, seek_table,
@@ -21,7 +21,11 @@ pub struct SnapshotWriter<W> {
 impl<W: Write> SnapshotWriter<W> {
     /// Writes the head.
     pub fn new(mut out: W, head: &Head) -> Result<Self, SnapshotError> {
-        let frame = skippable::wrap(HEAD_MAGIC, &head.to_bytes()?)?;
+        let content = head.to_bytes()?;
+        if content.len() as u64 > HEAD_LIMIT {
+            return Err(SnapshotError::damaged("a head of over 16 MiB; name fewer ingredients"));
+        }
+        let frame = skippable::wrap(HEAD_MAGIC, &content)?;
         out.write_all(&frame)?;
         let head_bytes = frame.len() as u64;
         Ok(SnapshotWriter {

@@ -2,10 +2,10 @@
 //!
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
+use super::foreign::{self, told};
 use super::staging::Workshop;
 use super::{ItemName, Layout, Owner, References, Refuge, StoreKind, ValidItem};
 use anyhow::{Context, Result, anyhow, bail};
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
@@ -191,79 +191,113 @@ impl LiveDatabase {
     }
 }
 
-/// The frozen database of a snapshot: not trusted. Only known tables and columns are read.
+/// References beyond this many are not read. A store of 100,000 items has a million.
+const REFERENCES_LIMIT: usize = 1 << 24;
+/// The same for items.
+const ITEMS_LIMIT: usize = 1 << 20;
+
+/// The frozen database of a snapshot: not trusted. Only known tables and columns are read, each from one
+/// end to the other (see [`super::foreign`]).
 pub struct SnapshotDatabase {
     pub(super) connection: Connection,
     pub(super) kind: StoreKind,
-    store_dir: &'static str,
+    pub(super) store_dir: &'static str,
 }
 
 impl SnapshotDatabase {
     /// Opens a copy and checks it page by page.
     pub fn open(path: &Path, layout: &Layout) -> Result<Self> {
-        let connection = open_read_only(path)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
-        check_pages(&connection)?;
-        for table in ["ValidPaths", "Refs", "DerivationOutputs"] {
-            if !is_table(&connection, table)? {
-                bail!("the database has no table {table}");
-            }
-        }
+        let connection = foreign::open(path)?;
         Ok(SnapshotDatabase { connection, kind: layout.kind, store_dir: layout.store_dir })
     }
 
     /// All valid items, sorted by name.
     pub fn items(&self) -> Result<Vec<ValidItem>> {
-        let mut statement = self
-            .connection
-            .prepare("SELECT path, hash, narSize, registrationTime FROM ValidPaths")?;
-        let mut rows = statement.query([])?;
         let mut items = Vec::new();
-        while let Some(row) = rows.next()? {
-            let nar_size = row.get::<_, Option<i64>>(2)?.and_then(|n| u64::try_from(n).ok());
-            items.push(ValidItem {
-                name: self.item_name(&row.get::<_, String>(0)?)?,
-                nar_hash: row.get(1)?,
-                nar_size,
-                registered: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
-            });
-        }
+        self.each(
+            "SELECT path, hash, narSize, registrationTime FROM ValidPaths NOT INDEXED",
+            |row| {
+                let nar_size = row.get::<_, Option<i64>>(2)?.and_then(|n| u64::try_from(n).ok());
+                items.push(ValidItem {
+                    name: self.item_name(&row.get::<_, String>(0)?)?,
+                    nar_hash: row.get(1)?,
+                    nar_size,
+                    registered: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
+                });
+                bounded(items.len(), ITEMS_LIMIT, "items")
+            },
+        )?;
         items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if let Some(twice) = items.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            bail!("the database has {} twice", twice[0].name);
+        }
         Ok(items)
+    }
+
+    /// Names of the valid items, by their id.
+    pub(super) fn ids(&self) -> Result<HashMap<i64, ItemName>> {
+        let mut names = HashMap::new();
+        self.each("SELECT id, path FROM ValidPaths NOT INDEXED", |row| {
+            let (id, name) = (row.get(0)?, self.item_name(&row.get::<_, String>(1)?)?);
+            if names.insert(id, name).is_some() {
+                bail!("the database has two items of the number {id}");
+            }
+            bounded(names.len(), ITEMS_LIMIT, "items")
+        })?;
+        Ok(names)
     }
 
     /// # Errors
     /// When an item refers to a row that is not there.
     fn check_references(&self) -> Result<()> {
-        let mut statement = self.connection.prepare(
-            "SELECT a.path FROM Refs r JOIN ValidPaths a ON a.id = r.referrer \
-             WHERE NOT EXISTS (SELECT 1 FROM ValidPaths b WHERE b.id = r.reference) LIMIT 1",
-        )?;
-        match statement.query([])?.next()? {
-            Some(row) => Err(refers_nowhere(&self.item_name(&row.get::<_, String>(0)?)?)),
-            None => Ok(()),
-        }
+        self.each_reference(|_, _| ())
     }
 
     /// What each item refers to. A reference to a row that is not there has no name, and makes its
     /// referrer unusable.
     pub fn references(&self) -> Result<References> {
-        let mut statement = self.connection.prepare(
-            "SELECT a.path, b.path FROM Refs r JOIN ValidPaths a ON a.id = r.referrer \
-             LEFT JOIN ValidPaths b ON b.id = r.reference",
-        )?;
-        let mut rows = statement.query([])?;
         let mut references: HashMap<ItemName, Vec<ItemName>> = HashMap::new();
-        while let Some(row) = rows.next()? {
-            let referrer = self.item_name(&row.get::<_, String>(0)?)?;
-            let reference: Option<String> = row.get(1)?;
-            let reference = reference.ok_or_else(|| refers_nowhere(&referrer))?;
-            references.entry(referrer).or_default().push(self.item_name(&reference)?);
+        self.each_reference(|referrer, reference| match references.get_mut(referrer) {
+            Some(known) => known.push(reference.clone()),
+            None => drop(references.insert(referrer.clone(), vec![reference.clone()])),
+        })?;
+        for (referrer, references) in &mut references {
+            let rows = references.len();
+            references.sort_unstable();
+            references.dedup();
+            if references.len() < rows {
+                bail!("the database has a reference of {referrer} twice");
+            }
         }
         Ok(references)
+    }
+
+    fn each_reference(&self, mut take: impl FnMut(&ItemName, &ItemName)) -> Result<()> {
+        let ids = self.ids()?;
+        let mut rows = 0;
+        self.each("SELECT referrer, reference FROM Refs NOT INDEXED", |row| {
+            rows += 1;
+            bounded(rows, REFERENCES_LIMIT, "references")?;
+            // What refers from nowhere is nobody's.
+            if let Some(referrer) = ids.get(&row.get(0)?) {
+                take(referrer, ids.get(&row.get(1)?).ok_or_else(|| refers_nowhere(referrer))?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Hands over all rows of a statement.
+    pub(super) fn each(
+        &self,
+        sql: &str,
+        mut take: impl FnMut(&rusqlite::Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next().map_err(|e| told(e.into()))? {
+            take(row)?;
+        }
+        Ok(())
     }
 
     /// Names in `SchemaMigrations`; none where the table does not exist (Nix before 2.26).
@@ -271,9 +305,12 @@ impl SnapshotDatabase {
         if !is_table(&self.connection, "SchemaMigrations")? {
             return Ok(Vec::new());
         }
-        let mut statement =
-            self.connection.prepare("SELECT migration FROM SchemaMigrations ORDER BY migration")?;
-        let names = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut names = Vec::new();
+        self.each("SELECT migration FROM SchemaMigrations NOT INDEXED", |row| {
+            names.push(row.get(0)?);
+            bounded(names.len(), ITEMS_LIMIT, "migrations")
+        })?;
+        names.sort_unstable();
         Ok(names)
     }
 
@@ -281,6 +318,13 @@ impl SnapshotDatabase {
         ItemName::from_path(path, self.store_dir)
             .with_context(|| format!("the database has the path {path:?}, which is no item's"))
     }
+}
+
+fn bounded(count: usize, limit: usize, what: &str) -> Result<()> {
+    if count > limit {
+        bail!("the database has over {limit} {what}");
+    }
+    Ok(())
 }
 
 fn open_read_only(path: &Path) -> Result<Connection> {

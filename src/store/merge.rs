@@ -3,8 +3,9 @@
 //! Only rows for items that are not valid yet are added, so whatever was there stays as it was.
 //! Ids differ between databases; items are joined by path.
 
+use super::culprit::{of_rows, of_snapshot};
 use super::database::{BUSY, columns, open_read_write};
-use super::foreign::{of_rows, of_snapshot};
+use super::row::{NOT_CARRIED, check, check_output};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
@@ -15,10 +16,6 @@ use std::time::{Duration, Instant};
 
 /// How often a cancelled run is noticed while somebody else writes.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-
-/// Columns of `ValidPaths` that are never carried over, though both sides have them: ids are of one
-/// database, and `ultimate` would claim that the item was built here.
-const NOT_CARRIED: [&str; 2] = ["id", "ultimate"];
 
 /// What schema 10 of Nix has beyond schema 7 of Guix.
 const NIX_COLUMNS: &str = ", ultimate INTEGER, sigs TEXT, ca TEXT";
@@ -93,27 +90,32 @@ impl Rows {
         let mut outputs = outputs(snapshot)?;
 
         let names: Vec<String> = carried.iter().map(|column| quoted(column)).collect();
-        let sql = format!("SELECT path, {} FROM ValidPaths ORDER BY id", names.join(", "));
-        let mut statement = snapshot.connection.prepare(&sql)?;
-        let mut rows = statement.query([])?;
-        let mut items = Vec::with_capacity(wanted.len());
-        while let Some(row) = rows.next()? {
-            let name = snapshot.item_name(&row.get::<_, String>(0)?)?;
+        let sql = format!("SELECT id, path, {} FROM ValidPaths NOT INDEXED", names.join(", "));
+        let mut items: Vec<(i64, Row)> = Vec::with_capacity(wanted.len());
+        snapshot.each(&sql, |row| {
+            let name = snapshot.item_name(&row.get::<_, String>(1)?)?;
             if !wanted.contains(&name) {
-                continue;
+                return Ok(());
             }
-            let values = carried.iter().zip(1..);
-            let values = values.map(|(column, at)| Ok(((*column).clone(), row.get(at)?)));
-            items.push(Row {
-                values: values.collect::<Result<_>>()?,
-                references: references.remove(&name).unwrap_or_default(),
-                outputs: outputs.remove(&name).unwrap_or_default(),
-                name,
-            });
+            let mut values = BTreeMap::new();
+            for (column, at) in carried.iter().zip(2..) {
+                let value: Value = row.get(at)?;
+                check(&name, column, &value, snapshot.store_dir)?;
+                values.insert((*column).clone(), value);
+            }
+            let references = references.remove(&name).unwrap_or_default();
+            let outputs = outputs.remove(&name).unwrap_or_default();
+            items.push((row.get(0)?, Row { values, references, outputs, name }));
+            Ok(())
+        })?;
+        let names: HashSet<&ItemName> = items.iter().map(|(_, row)| &row.name).collect();
+        if names.len() != wanted.len() || items.len() != wanted.len() {
+            bail!("the snapshot's database does not have one row for each of its items");
         }
-        if items.len() != wanted.len() {
-            bail!("the snapshot's database lacks {} rows", wanted.len() - items.len());
-        }
+        drop(names);
+        // As they became valid.
+        items.sort_unstable_by_key(|(id, _)| *id);
+        let items = items.into_iter().map(|(_, row)| row).collect();
         Ok(Rows { items })
     }
 
@@ -158,15 +160,15 @@ fn quoted(column: &str) -> String {
 }
 
 fn outputs(snapshot: &SnapshotDatabase) -> Result<HashMap<ItemName, Vec<(String, String)>>> {
-    let mut statement = snapshot.connection.prepare(
-        "SELECT v.path, o.id, o.path FROM DerivationOutputs o JOIN ValidPaths v ON v.id = o.drv",
-    )?;
-    let mut rows = statement.query([])?;
+    let ids = snapshot.ids()?;
     let mut outputs: HashMap<ItemName, Vec<(String, String)>> = HashMap::new();
-    while let Some(row) = rows.next()? {
-        let name = snapshot.item_name(&row.get::<_, String>(0)?)?;
-        outputs.entry(name).or_default().push((row.get(1)?, row.get(2)?));
-    }
+    snapshot.each("SELECT drv, id, path FROM DerivationOutputs NOT INDEXED", |row| {
+        let Some(name) = ids.get(&row.get(0)?) else { return Ok(()) };
+        let (output, path): (String, String) = (row.get(1)?, row.get(2)?);
+        check_output(name, &output, &path, snapshot.store_dir)?;
+        outputs.entry(name.clone()).or_default().push((output, path));
+        Ok(())
+    })?;
     Ok(outputs)
 }
 

@@ -131,6 +131,15 @@ fn split_index(content: &[u8]) -> (&[u8], &[u8]) {
     (body, &signatures[4..])
 }
 
+/// The snapshot with this JSON for an index, compressed and under right digests.
+pub fn with_index_json(bytes: &[u8], json: &[u8]) -> Vec<u8> {
+    let index = open_bytes(bytes).unwrap().index;
+    let body = zstd::bulk::compress(json, 3).unwrap();
+    let digest = Digest::of(&body);
+    let parts = [&(body.len() as u32).to_le_bytes()[..], &body, digest.as_bytes(), &[0; 4]];
+    with_index_content(bytes, &index, &parts.concat())
+}
+
 fn with_index_content(bytes: &[u8], index: &Index, content: &[u8]) -> Vec<u8> {
     let old = open_bytes(bytes).unwrap().index;
     let end = old.frames.last().map_or(old.head_bytes, |frame| frame.at + frame.size);
@@ -138,18 +147,23 @@ fn with_index_content(bytes: &[u8], index: &Index, content: &[u8]) -> Vec<u8> {
     sizes.extend(index.frames.iter().map(|frame| (frame.size, frame.raw)));
     let index = skippable(0x184D_2A54, content);
     sizes.push((index.len() as u64, 0));
+    [&bytes[..end as usize], &index, &seek_table(&sizes)].concat()
+}
+
+/// The table that ends a file, of compressed and decompressed sizes.
+pub fn seek_table(sizes: &[(u64, u64)]) -> Vec<u8> {
     let mut table: Vec<u8> = Vec::new();
-    for (compressed, decompressed) in &sizes {
+    for (compressed, decompressed) in sizes {
         table.extend((*compressed as u32).to_le_bytes());
         table.extend((*decompressed as u32).to_le_bytes());
     }
     table.extend((sizes.len() as u32).to_le_bytes());
     table.extend([0, 0xB1, 0xEA, 0x92, 0x8F]);
-    [&bytes[..end as usize], &index, &skippable(0x184D_2A5E, &table)].concat()
+    skippable(0x184D_2A5E, &table)
 }
 
 /// A skippable frame of zstd.
-fn skippable(magic: u32, content: &[u8]) -> Vec<u8> {
+pub fn skippable(magic: u32, content: &[u8]) -> Vec<u8> {
     let length = content.len() as u32;
     [&magic.to_le_bytes()[..], &length.to_le_bytes(), content].concat()
 }
@@ -206,6 +220,17 @@ pub fn hard_link(path: &[u8], target: &[u8]) -> Vec<u8> {
     member(path, b'1', target, b"")
 }
 
+/// An empty file with a name of over 100 bytes, as the format has it.
+pub fn long_named_file(path: &[u8]) -> Vec<u8> {
+    let mut bytes = member(b"././@LongLink", b'L', b"", &[path, b"\0"].concat());
+    let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
+    header.set_mode(0o644);
+    header.set_mtime(0);
+    header.set_cksum();
+    bytes[..512].copy_from_slice(header.as_bytes());
+    [bytes, member(&path[..100], b'0', b"", b"")].concat()
+}
+
 /// An entry of the index.
 pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
     ItemEntry {
@@ -213,7 +238,7 @@ pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
         frames,
         shared: Vec::new(),
         files,
-        disk: 4096,
+        disk: 1 << 20,
         nar_size: None,
         used: None,
         nar_hash: None,

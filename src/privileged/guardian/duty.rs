@@ -228,7 +228,8 @@ pub(super) fn start(target: &StoreTarget, Known { stopped, starter }: &Known) ->
 /// When it is none that the root half has started too, or cannot be waited for.
 fn find_other(other: u32) -> Result<Option<OwnedFd>> {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
-    let pid = i32::try_from(other).ok().and_then(Pid::from_raw).context("no process has this id")?;
+    let pid =
+        i32::try_from(other).ok().and_then(Pid::from_raw).context("no process has this id")?;
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) if parent_of(other) == parent => Ok(Some(handle)),
         Ok(_) => bail!("process {other} is no guardian of this run"),

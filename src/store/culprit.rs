@@ -1,0 +1,83 @@
+//! Whose fault it is that a snapshot's database cannot be used.
+
+use anyhow::Error;
+use rusqlite::ErrorCode;
+use rustix::io::Errno;
+
+/// The snapshot's database is at fault, and not the machine that reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot's database")]
+pub struct BadDatabase;
+
+/// Says of an error from reading a snapshot's database that it is the database, unless it was the machine.
+pub fn of_snapshot(error: Error) -> Error {
+    let machine = error.chain().any(|cause| {
+        let code = cause.downcast_ref::<rusqlite::Error>().and_then(|e| e.sqlite_error_code());
+        cause.is::<std::io::Error>() || cause.is::<Errno>() || code.is_some_and(of_machine)
+    });
+    match machine {
+        true => error.context("read the snapshot's database"),
+        false => error.context(BadDatabase),
+    }
+}
+
+/// Says of an error from merging rows into the live database that it is the rows, where that is certain:
+/// the live database may be damaged too, or its disk full.
+pub(super) fn of_rows(error: Error) -> Error {
+    let rows = error.chain().any(|cause| {
+        let code = cause.downcast_ref::<rusqlite::Error>().and_then(|e| e.sqlite_error_code());
+        matches!(code, Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch))
+    });
+    if rows { error.context(BadDatabase) } else { error }
+}
+
+/// Whether SQLite failed for something that the next attempt or another machine may not meet. An interruption is
+/// none of that: it is ours, for a database that takes more steps than one of its size can need.
+fn of_machine(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::PermissionDenied
+            | ErrorCode::OperationAborted
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::OutOfMemory
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::DiskFull
+            | ErrorCode::CannotOpen
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::NoLargeFileSupport
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi::{self, Error as Code};
+
+    fn sqlite(code: i32) -> Error {
+        Error::from(rusqlite::Error::SqliteFailure(Code::new(code), None)).context("look into it")
+    }
+
+    #[test]
+    fn only_what_the_bytes_say_is_held_against_a_database() {
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_ERROR] {
+            assert!(of_snapshot(sqlite(code)).is::<BadDatabase>(), "{code}");
+            assert!(!of_rows(sqlite(code)).is::<BadDatabase>(), "{code}");
+        }
+        for code in [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR,
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_PERM,
+        ] {
+            assert!(!of_snapshot(sqlite(code)).is::<BadDatabase>(), "{code}");
+            assert!(!of_rows(sqlite(code)).is::<BadDatabase>(), "{code}");
+        }
+        assert!(of_snapshot(sqlite(ffi::SQLITE_INTERRUPT)).is::<BadDatabase>());
+        assert!(of_rows(sqlite(ffi::SQLITE_CONSTRAINT)).is::<BadDatabase>());
+        assert!(!of_snapshot(Error::from(Errno::MFILE)).is::<BadDatabase>());
+    }
+}

@@ -1,0 +1,115 @@
+//! The stored inputs of the fuzzers, through the same functions, without a fuzzer: what one of them has found
+//! is found again here. See `scripts/fuzz`.
+
+mod support;
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::seeds;
+
+/// Says of an input whether it is one that a reader accepts; panics where it breaks a promise.
+type Harness = fn(&[u8]) -> bool;
+
+const TARGETS: [(&str, Harness); 5] = [
+    ("head", targets::head::run),
+    ("index", targets::index::run),
+    ("frames", targets::frames::run),
+    ("database", targets::database::run),
+    ("protocol", targets::protocol::run),
+];
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+/// Name and content of the files of a directory.
+fn inputs(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries =
+        fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let mut inputs: Vec<_> = entries
+        .map(|entry| {
+            let entry = entry.unwrap();
+            (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    inputs.sort();
+    inputs
+}
+
+#[test]
+fn whatever_a_fuzzer_has_found_breaks_nothing_any_more() {
+    for (target, run) in TARGETS {
+        let found = inputs(&fuzz().join("corpus").join(target));
+        assert!(!found.is_empty(), "{target} has no inputs");
+        for (name, input) in found {
+            eprintln!("{target}: {name}");
+            run(&input);
+        }
+    }
+}
+
+/// An input that is refused takes a fuzzer nowhere. After a change of a format or of the protocol,
+/// STORECACHE_WRITE_SEEDS=1 makes them anew from snapshots of real stores.
+#[test]
+fn every_seed_is_accepted() {
+    if std::env::var_os("STORECACHE_WRITE_SEEDS").is_some() {
+        seeds::write(&fuzz().join("seeds"));
+    }
+    for (target, run) in TARGETS {
+        let seeds = inputs(&fuzz().join("seeds").join(target));
+        assert!(!seeds.is_empty(), "{target} has no seeds");
+        for (name, seed) in seeds {
+            eprintln!("{target}: {name}");
+            assert!(run(&seed), "{target}: {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_stored_is_small() {
+    let all = ["corpus", "seeds"].into_iter().flat_map(|kind| {
+        TARGETS.into_iter().flat_map(move |(target, _)| inputs(&fuzz().join(kind).join(target)))
+    });
+    let bytes: usize = all.map(|(_, input)| input.len()).sum();
+    assert!(bytes < 200_000, "{bytes} bytes");
+}
+
+/// The fuzzers have a lock file of their own, and a list of what the rooms that they reach are built from.
+#[test]
+fn fuzzers_are_built_from_what_the_product_is_built_from() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(top.join(path)).unwrap();
+    let dependencies = |manifest: &str| -> BTreeSet<String> {
+        let lines = manifest.lines().skip_while(|line| *line != "[dependencies]").skip(1);
+        let lines = lines.take_while(|line| !line.starts_with('['));
+        lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    };
+    let ours = dependencies(&read("Cargo.toml"));
+    let rooms = dependencies(&read("fuzz/rooms/Cargo.toml"));
+    let differ: Vec<_> = rooms.difference(&ours).collect();
+    assert_eq!(differ, [""; 0], "take these over from Cargo.toml");
+
+    let versions = |lock: &str| -> BTreeMap<String, BTreeSet<String>> {
+        let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for package in lock.split("[[package]]").skip(1) {
+            let value = |key: &str| {
+                let line = package.lines().find_map(|line| line.strip_prefix(key));
+                line.unwrap_or_else(|| panic!("no {key} in {package}")).to_owned()
+            };
+            versions.entry(value("name = ")).or_default().insert(value("version = "));
+        }
+        versions
+    };
+    let ours = versions(&read("Cargo.lock"));
+    for (name, theirs) in versions(&read("fuzz/Cargo.lock")) {
+        let Some(ours) = ours.get(&name) else { continue };
+        let again =
+            format!("cargo update --manifest-path fuzz/Cargo.toml {name} --precise VERSION");
+        assert!(theirs.is_subset(ours), "{name}: {theirs:?} and not {ours:?}: {again}");
+    }
+}

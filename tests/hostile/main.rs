@@ -1,0 +1,120 @@
+//! Archives that were made to do harm: each is refused or unpacked where it belongs, nothing else is
+//! touched, nothing panics, and memory stays bounded.
+//!
+//! The archives are in tables: [`names`], [`links`], [`kinds`], [`numbers`]. Each says whose weakness it is
+//! made after, and what another program sees in it.
+
+mod archive;
+mod blocks;
+mod bombs;
+mod databases;
+mod judges;
+mod kinds;
+mod links;
+mod names;
+mod numbers;
+mod places;
+#[path = "../support/mod.rs"]
+mod support;
+mod worlds;
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use archive::{Archive, Harmless, Refused};
+use judges::{BsdTar, GnuTar, Python, listings};
+use storecache::snapshot::Opened;
+use support::forge::{Parts, check, frame, item, open_bytes};
+use support::yard::{Yard, parts};
+
+/// How many members are said to be there, where that is not what an archive is refused for.
+const MANY: u64 = 1000;
+
+fn archives() -> Vec<Archive> {
+    [names::archives(), links::archives(), kinds::archives(), numbers::archives()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+impl Archive {
+    /// A snapshot with every digest right that has this archive in one frame.
+    fn snapshot(&self) -> Vec<u8> {
+        let members = match self.fate {
+            Refused(_) => MANY,
+            Harmless(members) => members,
+        };
+        let members = if self.origin.contains("no member stands for") { 2 } else { members };
+        parts(vec![frame(&self.tar)], vec![item("it", (0, 0), members)]).build()
+    }
+}
+
+#[test]
+fn every_archive_is_refused_or_unpacked_where_it_belongs() {
+    let archives = archives();
+    let names: BTreeSet<&str> = archives.iter().map(|archive| archive.name).collect();
+    assert_eq!(names.len(), archives.len(), "each has a name of its own");
+    let wrong: Vec<String> =
+        archives.iter().filter_map(|it| becomes_what_it_should(it).err()).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let refused = archives.iter().filter(|it| matches!(it.fate, Refused(_))).count() as u64;
+    println!("{refused} of {} archives refused", archives.len());
+    record(refused);
+}
+
+/// Unpacks an archive into a store and into plain directories.
+fn becomes_what_it_should(archive: &Archive) -> Result<(), String> {
+    let Archive { name, origin, .. } = archive;
+    let bytes = archive.snapshot();
+    let Opened { index, .. } = open_bytes(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let frames = Parts::of(&bytes).frames;
+    // Whoever verifies a file without unpacking it sees no link and no name twice, and must not panic.
+    let _ = check(&bytes);
+    for owner in [Some((0, 0)), None] {
+        let yard = Yard::new();
+        let unpacked = yard.unpack(&index, &frames, owner, 2);
+        yard.assert_untouched_outside();
+        let text = match &unpacked {
+            Ok(_) => "unpacked".to_owned(),
+            Err(error) => format!("{error:#}").to_lowercase(),
+        };
+        let right = match archive.fate {
+            Refused(words) => unpacked.is_err() && text.contains(&words.to_lowercase()),
+            Harmless(_) => unpacked.is_ok(),
+        };
+        // Too few members are a reason of their own, and not the one that is wanted.
+        let counted = text.contains(&format!("of {MANY} members"));
+        if !right || counted || text.contains("panicked") {
+            return Err(format!("{name} ({origin}): {text}, not {:?}", archive.fate));
+        }
+        if unpacked.is_ok() && owner.is_some() {
+            yard.assert_canonical();
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_archive_is_what_it_is_said_to_be() {
+    let mut wrong = Vec::new();
+    let archives = archives();
+    for judge in [GnuTar, BsdTar, Python] {
+        let asked: Vec<&Archive> = archives.iter().filter(|it| it.claim.0 == judge).collect();
+        let tars: Vec<&[u8]> = asked.iter().map(|archive| archive.tar.as_slice()).collect();
+        for (archive, seen) in asked.iter().zip(listings(judge, &tars)) {
+            let words = archive.claim.1;
+            if !seen.contains(words) {
+                wrong.push(format!("{}: {judge:?} has not {words:?}:\n{seen:.800}", archive.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Tells how many archives were refused, where somebody keeps a record.
+fn record(refused: u64) {
+    let Some(directory) = std::env::var_os("STORECACHE_CAMPAIGN_RECORD") else { return };
+    let text = format!("{{\"part\": \"archives\", \"refused\": {refused}}}\n");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(std::path::Path::new(&directory).join("archives.json"), text).unwrap();
+}

@@ -1,0 +1,242 @@
+//! Directories that are not what they were when a member was looked at, and those that were there before.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use storecache::budget::Unpacking;
+use storecache::snapshot::{Index, Target, Unpacker};
+
+use super::support::forge::{Parts, directory, file, frame, hard_link, item, open_bytes};
+use super::support::yard::{Yard, continuation, parts};
+
+/// An unpacker of the item `it` into a yard.
+fn unpacker(yard: &Yard, index: &Index) -> Unpacker {
+    let target = Arc::new(OwnedFd::from(fs::File::open(yard.target()).unwrap()));
+    let target = Target { directory: target, name: "it".into() };
+    let memory = Unpacking::on(2);
+    Unpacker::new(&Arc::new(index.clone()), [(0, target)], Some((0, 0)), &memory).unwrap()
+}
+
+/// Puts a symbolic link to what is outside in the place of a directory or file, and keeps that aside.
+fn swap(yard: &Yard, path: &str, target: &str) {
+    let place = yard.target().join(path);
+    let aside = yard.target().join("aside");
+    std::os::unix::fs::symlink(target, &aside).unwrap();
+    exchange(&aside, &place);
+}
+
+fn exchange(one: &Path, other: &Path) {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+}
+
+/// Waits until all members were seen.
+fn wait_for(unpacker: &Unpacker, bytes: u64) {
+    while unpacker.progress().bytes < bytes {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_directory_that_became_a_link_is_not_finished_through_it() {
+    let tar = [directory(b"it"), directory(b"it/d"), file(b"it/d/x", b"x")].concat();
+    let bytes = parts(vec![frame(&tar)], vec![item("it", (0, 0), 3)]).build();
+    for place in ["it/d", "it"] {
+        let yard = Yard::new();
+        let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
+        unpacker.submit(0, frame(&tar).bytes).unwrap();
+        wait_for(&unpacker, 1);
+        let up = if place == "it" { "../outside" } else { "../../outside" };
+        swap(&yard, place, up);
+        assert!(unpacker.finish().is_err(), "{place}");
+        yard.assert_untouched_outside();
+    }
+}
+
+#[test]
+fn a_directory_that_became_a_link_takes_no_more_files() {
+    let first = [directory(b"it"), directory(b"it/d"), file(b"it/d/x", b"x")].concat();
+    for second in [
+        file(b"it/d/y", b"y"),
+        file(b"it/d/e/y", b"y"),
+        directory(b"it/d/e"),
+        super::support::forge::symlink(b"it/d/l", b"x"),
+    ] {
+        let entry = item("it", (0, 1), 4);
+        let bytes = parts(vec![frame(&first), frame(&second)], vec![entry]).build();
+        let yard = Yard::new();
+        let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
+        // One thread: the one that knows the directory already may put files into it.
+        unpacker.submit(0, frame(&first).bytes).unwrap();
+        wait_for(&unpacker, 1);
+        swap(&yard, "it/d", "../../outside");
+        let _ = unpacker.submit(1, frame(&second).bytes);
+        assert!(unpacker.finish().is_err());
+        yard.assert_untouched_outside();
+    }
+}
+
+#[test]
+fn a_file_in_several_frames_that_became_another_takes_no_more_of_it() {
+    let whole = file(b"it/long", &[7; 2048]);
+    let (first, second) = whole.split_at(512 + 1024);
+    let first = [directory(b"it"), first.to_vec()].concat();
+    let mut rest = frame(second);
+    rest.continues = continuation("it/long", 1024, 2048);
+    let frames = vec![frame(&first), rest];
+    let bytes = parts(frames, vec![item("it", (0, 1), 2)]).build();
+    let frames = Parts::of(&bytes).frames;
+    for (what, put) in [
+        ("a link", put_link as fn(&Path, &Path)),
+        ("a hard link", put_hard_link),
+        ("a fifo", put_fifo),
+        ("nothing", |place, _| fs::remove_file(place).unwrap()),
+    ] {
+        // Before the next part comes, and before all is finished.
+        for early in [true, false] {
+            let yard = Yard::new();
+            let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
+            unpacker.submit(0, frames[0].bytes.clone()).unwrap();
+            wait_for(&unpacker, 1024);
+            if !early {
+                unpacker.submit(1, frames[1].bytes.clone()).unwrap();
+                wait_for(&unpacker, 2048);
+            }
+            put(&yard.target().join("it/long"), &yard.target().join("../bystander"));
+            if early {
+                let _ = unpacker.submit(1, frames[1].bytes.clone());
+            }
+            assert!(unpacker.finish().is_err(), "{what}");
+            yard.assert_untouched_outside();
+        }
+    }
+}
+
+fn put_link(place: &Path, victim: &Path) {
+    fs::remove_file(place).unwrap();
+    std::os::unix::fs::symlink(victim, place).unwrap();
+}
+
+fn put_hard_link(place: &Path, victim: &Path) {
+    fs::remove_file(place).unwrap();
+    fs::hard_link(victim, place).unwrap();
+}
+
+fn put_fifo(place: &Path, _: &Path) {
+    fs::remove_file(place).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(CWD, place, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+}
+
+#[test]
+fn a_hard_link_whose_directory_became_a_link_is_not_made_through_it() {
+    let tar = [
+        directory(b"it"),
+        directory(b"it/d"),
+        file(b"it/first", b"x"),
+        hard_link(b"it/d/new", b"it/first"),
+    ]
+    .concat();
+    let bytes = parts(vec![frame(&tar)], vec![item("it", (0, 0), 4)]).build();
+    let yard = Yard::new();
+    let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
+    unpacker.submit(0, frame(&tar).bytes).unwrap();
+    wait_for(&unpacker, 1);
+    swap(&yard, "it/d", "../../outside");
+    assert!(unpacker.finish().is_err());
+    yard.assert_untouched_outside();
+}
+
+/// Somebody exchanges a directory and a link to the outside again and again, while thousands of members go
+/// below it.
+#[test]
+fn a_directory_that_comes_and_goes_leads_nowhere_else() {
+    let mut frames = vec![[directory(b"it"), directory(b"it/d"), file(b"it/d/x", b"x")].concat()];
+    for number in 0..40 {
+        let member = |nth: u32| {
+            let name = format!("it/d/{number}-{nth}");
+            let inside = format!("{name}/file");
+            [directory(name.as_bytes()), file(inside.as_bytes(), b"y")].concat()
+        };
+        frames.push((0..50).flat_map(member).collect());
+    }
+    let members = 3 + 40 * 50 * 2;
+    let entry = item("it", (0, frames.len() as u32 - 1), members);
+    let frames: Vec<_> = frames.iter().map(|tar| frame(tar)).collect();
+    let bytes = parts(frames.clone(), vec![entry]).build();
+    let index = open_bytes(&bytes).unwrap().index;
+    let mut refused = 0;
+    for _ in 0..10 {
+        let yard = Yard::new();
+        let unpacker = unpacker(&yard, &index);
+        unpacker.submit(0, frames[0].bytes.clone()).unwrap();
+        wait_for(&unpacker, 1);
+        let link = yard.target().join("aside");
+        std::os::unix::fs::symlink("../../outside", &link).unwrap();
+        let stop = AtomicBool::new(false);
+        let failed = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    exchange(&link, &yard.target().join("it/d"));
+                }
+            });
+            let each = (1..).zip(&frames[1..]);
+            let sent = each.map(|(at, frame)| unpacker.submit(at, frame.bytes.clone()));
+            let sent: anyhow::Result<()> = sent.collect();
+            let failed = sent.and_then(|()| unpacker.finish().map(drop)).is_err();
+            stop.store(true, Ordering::Relaxed);
+            failed
+        });
+        refused += u32::from(failed);
+        yard.assert_untouched_outside();
+    }
+    assert!(refused > 0, "nobody was ever in the way");
+}
+
+/// What a file system that takes two names for one leads to: a name is there that no member has made.
+#[test]
+fn what_is_there_already_is_not_taken_for_what_a_member_makes() {
+    let tar = [directory(b"it"), directory(b"it/d"), file(b"it/d/x", b"x")].concat();
+    let bytes = parts(vec![frame(&tar)], vec![item("it", (0, 0), 3)]).build();
+    let index = open_bytes(&bytes).unwrap().index;
+    for there in ["it", "it/d"] {
+        let yard = Yard::new();
+        let unpacker = unpacker(&yard, &index);
+        fs::create_dir_all(yard.target().join(there)).unwrap();
+        let _ = unpacker.submit(0, frame(&tar).bytes);
+        let refused = unpacker.finish().unwrap_err();
+        assert!(format!("{refused:#}").contains("one name"), "{refused:#}");
+        yard.assert_untouched_outside();
+    }
+    // The directory of a file that comes before its own.
+    let tar = [directory(b"it"), file(b"it/d/x", b"x"), directory(b"it/d")].concat();
+    let bytes = parts(vec![frame(&tar)], vec![item("it", (0, 0), 3)]).build();
+    let yard = Yard::new();
+    let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
+    fs::create_dir_all(yard.target().join("it/d")).unwrap();
+    let _ = unpacker.submit(0, frame(&tar).bytes);
+    assert!(unpacker.finish().is_err());
+    assert!(!yard.target().join("it/d/x").exists());
+}
+
+#[test]
+fn nothing_is_unpacked_onto_another_mount() {
+    let first = [directory(b"it"), directory(b"it/d"), file(b"it/d/x", b"x")].concat();
+    let second = [directory(b"it/d/e"), file(b"it/d/e/y", b"y")].concat();
+    let bytes = parts(vec![frame(&first), frame(&second)], vec![item("it", (0, 1), 5)]).build();
+    let yard = Yard::new();
+    let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
+    unpacker.submit(0, frame(&first).bytes).unwrap();
+    wait_for(&unpacker, 1);
+    let place = yard.target().join("it/d");
+    rustix::mount::mount_bind(yard.target().join("../outside"), &place).unwrap();
+    let _ = unpacker.submit(1, frame(&second).bytes);
+    let refused = unpacker.finish();
+    rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert!(refused.is_err());
+    yard.assert_untouched_outside();
+}

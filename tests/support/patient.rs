@@ -1,0 +1,127 @@
+//! A store that is offered bad snapshots, and that has to stay as it was.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use super::forge::Parts;
+use super::runs::{Picture, assert_same, attempt, picture, report, save, staging};
+use super::{Fixture, Role, World};
+
+/// A change to a snapshot, and what the error has to say of it.
+pub type Forgery = (&'static str, fn(&mut Parts), &'static [&'static str]);
+
+/// The snapshot with another database, made by this SQL from its own.
+pub fn with_database(good: &[u8], sql: &str) -> Vec<u8> {
+    let mut parts = Parts::of(good);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db.sqlite");
+    fs::write(&path, parts.database()).unwrap();
+    let database = Connection::open(&path).unwrap();
+    let script = format!("PRAGMA foreign_keys = OFF; PRAGMA journal_mode = DELETE; {sql}");
+    database.execute_batch(&script).unwrap();
+    drop(database);
+    parts.replace_database(&fs::read(&path).unwrap());
+    parts.build()
+}
+
+/// A world with a daemon, one item of its own, and a good snapshot of a larger store.
+pub struct Patient {
+    pub world: World,
+    pub good: Vec<u8>,
+    before: Picture,
+    listing: BTreeSet<String>,
+    pid: Option<u32>,
+}
+
+impl Patient {
+    pub fn new(role: Role) -> Patient {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        let saved = save(&world);
+        let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
+        let file = world.backend().host_path().join(name);
+        let good = fs::read(&file).unwrap();
+        // Nothing older is there to fall back to.
+        fs::remove_file(file).unwrap();
+        world.wipe_store();
+        world.sh("mkdir /tmp/mine && echo mine >/tmp/mine/file");
+        world.nix(["nix-store", "--add", "/tmp/mine"]).ok();
+        Patient {
+            before: picture(&world),
+            listing: world.store_listing(),
+            pid: world.daemon_pid(),
+            world,
+            good,
+        }
+    }
+
+    /// The file of an entry that is newer than all others.
+    pub fn newest(&self) -> PathBuf {
+        let entries = self.world.backend().host_path();
+        entries.join("test.29991231T235959.000000Z.tar.zst")
+    }
+
+    /// Tries to restore these bytes; gives back the reason of the refusal.
+    #[track_caller]
+    pub fn refuses(&self, what: &str, bytes: &[u8]) -> String {
+        fs::write(self.newest(), bytes).unwrap();
+        self.refuses_newest(what)
+    }
+
+    /// That each change makes a snapshot that is refused with these words.
+    #[track_caller]
+    pub fn refuses_all(&self, forgeries: &[Forgery]) {
+        for (what, change, words) in forgeries {
+            let mut parts = self.parts();
+            change(&mut parts);
+            let reason = self.refuses(what, &parts.build());
+            for word in *words {
+                assert!(reason.contains(word), "{what}: {reason}");
+            }
+        }
+    }
+
+    /// That a restore fails with one clear error and leaves everything as it was.
+    #[track_caller]
+    pub fn refuses_newest(&self, what: &str) -> String {
+        let failed = attempt(&self.world, "runner", "restore", &[]);
+        assert_eq!(failed.code(), 1, "{what}: {failed}");
+        let told: Value = report(&failed);
+        assert_eq!(told["hit"], "miss", "{what}: {failed}");
+        assert_eq!(told["items"]["restored"], 0, "{what}: {failed}");
+        let reason = told["reason"].as_str().unwrap().to_owned();
+        assert!(failed.stderr.contains(&reason), "{what}: {failed}");
+        assert!(failed.stderr.contains("nothing was restored"), "{what}: {failed}");
+        // A slow machine tells its progress.
+        let told = failed.stderr.lines().filter(|line| !line.starts_with("storecache: restore, "));
+        assert_eq!(told.count(), 1, "{what}: {failed}");
+        self.assert_untouched(what);
+        reason
+    }
+
+    #[track_caller]
+    pub fn assert_untouched(&self, what: &str) {
+        let world = &self.world;
+        assert_eq!(staging(world), [""; 0], "{what}");
+        assert_eq!(world.store_listing(), self.listing, "{what}");
+        assert_same(&self.before, &picture(world));
+        assert_eq!(world.daemon_pid(), self.pid, "{what}: the daemon was restarted");
+    }
+
+    pub fn parts(&self) -> Parts {
+        Parts::of(&self.good)
+    }
+}
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert!(self.world.daemon_answers());
+            self.world.verify_store();
+        }
+    }
+}

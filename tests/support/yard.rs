@@ -1,0 +1,137 @@
+//! A directory to unpack into, with things beside it that must stay as they are.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use storecache::budget::Unpacking;
+use storecache::snapshot::{
+    Continuation, Frame, Head, Index, ItemEntry, Origin, StoreFacts, Target, Unpacked, Unpacker,
+};
+
+use super::forge::{Parts, open_bytes};
+use super::place::{PlainTree, assert_same_tree, plain_tree};
+
+/// The head of a snapshot of a plain directory.
+pub fn head() -> Head {
+    Head {
+        format: 1,
+        tool: "forge".into(),
+        store: StoreFacts {
+            kind: "plain".into(),
+            store_dir: String::new(),
+            state_dir: String::new(),
+            system: "x86_64-linux".into(),
+            version: String::new(),
+            schema: None,
+            migrations: Vec::new(),
+            owner: String::new(),
+        },
+        key: "forged".into(),
+        base: None,
+        ingredients: Default::default(),
+        origin: Origin::default(),
+        created: "2026-01-01T00:00:00Z".into(),
+        items: 1,
+        nar_bytes: 0,
+        cold_seconds: None,
+        watched_since: None,
+        profiles: Vec::new(),
+    }
+}
+
+/// A directory to unpack into, with things beside it that must stay as they are.
+pub struct Yard {
+    directory: tempfile::TempDir,
+    before: PlainTree,
+}
+
+impl Yard {
+    pub fn new() -> Yard {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("target")).unwrap();
+        fs::create_dir(directory.path().join("outside")).unwrap();
+        fs::write(directory.path().join("outside/secret"), "secret\n").unwrap();
+        fs::write(directory.path().join("bystander"), "bystander\n").unwrap();
+        let mut yard = Yard { directory, before: PlainTree::new() };
+        yard.before = yard.outside();
+        yard
+    }
+
+    pub fn target(&self) -> PathBuf {
+        self.directory.path().join("target")
+    }
+
+    pub fn outside(&self) -> PlainTree {
+        let mut tree = plain_tree(self.directory.path());
+        tree.retain(|path, _| !path.starts_with("target"));
+        tree
+    }
+
+    /// Unpacks all items of an index from its frames.
+    pub fn unpack(
+        &self,
+        index: &Index,
+        frames: &[Frame],
+        owner: Option<(u32, u32)>,
+        threads: usize,
+    ) -> anyhow::Result<Unpacked> {
+        let target = OwnedFd::from(fs::File::open(self.target()).unwrap());
+        let target = Arc::new(target);
+        let targets = index.items.iter().enumerate().map(|(at, item)| {
+            let directory = Arc::clone(&target);
+            let name = item.name.clone();
+            (at, Target { directory, name })
+        });
+        let index = Arc::new(index.clone());
+        let unpacker = Unpacker::new(&index, targets, owner, &Unpacking::on(threads))?;
+        for (number, frame) in (0..).zip(frames) {
+            unpacker.submit(number, frame.bytes.clone())?;
+        }
+        unpacker.finish()
+    }
+
+    #[track_caller]
+    pub fn assert_untouched_outside(&self) {
+        assert_same_tree(&self.before, &self.outside());
+    }
+}
+
+/// A snapshot of these frames and items.
+pub fn parts(frames: Vec<Frame>, items: Vec<ItemEntry>) -> Parts {
+    let items_under = String::new();
+    Parts { head: head(), frames, items_under, items, database: None, base: None }
+}
+
+/// Unpacks a forged snapshot whose digests are all right.
+pub fn try_unpack(parts: Parts) -> (Yard, anyhow::Result<Unpacked>) {
+    let yard = Yard::new();
+    let frames = parts.frames.clone();
+    let unpacked = match open_bytes(&parts.build()) {
+        Ok(opened) => yard.unpack(&opened.index, &frames, None, 2),
+        Err(refused) => Err(refused.into()),
+    };
+    (yard, unpacked)
+}
+
+impl Yard {
+    /// That all of the item `it` is as a store has it: of root, not writable, without further bits, at time 1.
+    #[track_caller]
+    pub fn assert_canonical(&self) {
+        for (path, found) in plain_tree(&self.target().join("it")) {
+            let entry = &found.entry;
+            let link = entry.mode & 0o170000 == 0o120000;
+            let mode = entry.mode & 0o7777;
+            assert!(link || mode == 0o444 || mode == 0o555, "{}: {mode:o}", path.display());
+            assert_eq!((entry.uid, found.gid), (0, 0), "{}", path.display());
+            assert_eq!(entry.mtime, (1, 0), "{}", path.display());
+        }
+    }
+}
+
+/// What an index says of a frame that goes on with a file.
+pub fn continuation(path: &str, offset: u64, size: u64) -> Option<Continuation> {
+    let path = path.to_owned();
+    Some(Continuation { path, offset, size })
+}
