@@ -294,7 +294,11 @@ fn a_second_daemon_on_the_socket_is_in_charge_and_the_first_is_named() {
         save(&world);
         world.wipe_store();
         let pids = || world.run(["pgrep", "-x", "nix-daemon"]).lines();
-        let first = pids();
+        // Whoever was served has a process of the same name for a moment longer.
+        let first = poll::until("a daemon that serves nobody", SOON, || match pids() {
+            first if first.len() == 1 => Ok(first),
+            more => Err(format!("{more:?}")),
+        });
         world.sh("setsid --fork nix-daemon --daemon --option cores 1 </dev/null >>/var/log/b 2>&1");
         let socket = "/nix/var/nix/daemon-socket/socket";
         let second = poll::until("the second daemon to listen", SOON, || {

@@ -244,7 +244,8 @@ fn a_sudo_that_does_not_answer_is_cut_and_named() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     save(&world);
-    world.sh("mkdir /srv/bin; printf '#!/bin/sh\nexec sleep 1000\n' >/srv/bin/sudo; chmod 755 /srv/bin/sudo");
+    let sudo = "/usr/local/sbin/sudo";
+    world.sh(&format!("printf '#!/bin/sh\nexec sleep 1000\n' >{sudo}; chmod 755 {sudo}"));
     for (flag, words) in [
         (
             "--stall-timeout",
@@ -254,8 +255,7 @@ fn a_sudo_that_does_not_answer_is_cut_and_named() {
     ] {
         let words_of_run = ["/usr/local/bin/storecache", "restore"].into_iter().chain(NIX);
         let words_of_run = words_of_run.chain(["--json", flag, "1"]);
-        let run = world.command(words_of_run).user("runner").env("PATH", "/srv/bin:/usr/bin:/bin");
-        let output = run.run();
+        let output = world.command(words_of_run).user("runner").run();
         reason(&output, "start", &words);
         assert_eq!(ours(&world), [""; 0], "nothing waits for it");
     }

@@ -8,10 +8,16 @@
 pub mod budget;
 #[path = "../../src/daemon/mod.rs"]
 pub mod daemon;
+#[path = "../../src/pulse/mod.rs"]
+pub mod pulse;
 #[path = "../../src/snapshot/mod.rs"]
 pub mod snapshot;
 #[path = "../../src/store/mod.rs"]
 pub mod store;
+#[path = "../../src/threads.rs"]
+pub mod threads;
+#[path = "../../src/undo.rs"]
+pub mod undo;
 
 /// Of the privileged room, the messages and what they are made of.
 #[path = "."]

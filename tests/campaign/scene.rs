@@ -130,7 +130,7 @@ impl Scene {
             if greeted || somebody {
                 longest = longest.max(seen.elapsed());
             }
-            assert!(longest <= promised(), "{what}: no daemon for {longest:?}");
+            assert!(longest <= PROMISED, "{what}: no daemon for {longest:?}");
             if greeted {
                 seen = Instant::now();
             }
@@ -215,14 +215,6 @@ impl Scene {
         assert!(run.status.success(), "{what}: the next restore: {run}");
         assert!(self.check(what), "{what}: the next restore is not whole: {run}");
     }
-}
-
-/// On a machine that others keep busy all takes as much longer.
-fn promised() -> Duration {
-    let load = fs::read_to_string("/proc/loadavg").unwrap();
-    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
-    let processors = std::thread::available_parallelism().unwrap().get() as f64;
-    PROMISED.mul_f64((load / processors).max(1.0))
 }
 
 fn items(world: &World) -> Items {
