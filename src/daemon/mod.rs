@@ -23,7 +23,7 @@ pub use context::ProcessContext;
 pub use in_charge::{Found, Whereabouts, find};
 pub use mount::MountUnit;
 pub use process::listener;
-pub use procfs::parent as parent_of;
+pub use procfs::parent_of;
 pub use program::Replaced;
 pub use protocol::{Client, await_ready, nix_version};
 pub use shepherd::Shepherd;

@@ -5,6 +5,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -55,9 +56,19 @@ pub fn descends(pid: u32, ancestor: u32) -> bool {
     line.any(|pid| pid == ancestor)
 }
 
-/// The process that started it, or that took it over from one that has ended.
+/// The process that started it, or that took it over from one that has ended. None for the first of all, and
+/// for one that cannot be looked at.
 pub fn parent(pid: u32) -> Option<u32> {
-    stat(pid, PARENT).and_then(|pid| pid.try_into().ok()).filter(|&pid| pid != 0)
+    parent_of(pid).ok().filter(|&pid| pid != 0)
+}
+
+/// The same; 0 when there is none that can be seen from here.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn parent_of(pid: u32) -> io::Result<u32> {
+    let parent = try_stat(pid, PARENT)?;
+    parent.try_into().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// It and those that it has started itself.
@@ -88,9 +99,14 @@ pub fn all() -> impl Iterator<Item = u32> {
 }
 
 fn stat(pid: u32, field: usize) -> Option<u64> {
-    let stat = std::fs::read_to_string(directory(pid).join("stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(field)?.parse().ok()
+    try_stat(pid, field).ok()
+}
+
+fn try_stat(pid: u32, field: usize) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(directory(pid).join("stat"))?;
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+    let value = fields.and_then(|mut fields| fields.nth(field)?.parse().ok());
+    value.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The process for people: `process 7 (nix-daemon --daemon)`.

@@ -91,7 +91,7 @@ impl Commit<'_> {
         }
         let added = merge.added.clone();
         self.talk.cancel.check()?;
-        merge.commit()?;
+        merge.commit(layout)?;
         placement.keep();
         roots.keep();
         drop(big_lock);

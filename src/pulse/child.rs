@@ -2,15 +2,15 @@
 
 use super::vitals::Vigil;
 use super::{LOOK, SILENT, alive, cut, waits};
-use crate::threads;
 use crate::undo::insist;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long to wait for what, and how it is seen to be alive.
@@ -85,28 +85,25 @@ fn end(child: &mut Child) {
 /// Runs a program to its end, with all that it says.
 pub fn output(command: &mut Command, watch: Watch<'_>) -> Result<Output> {
     let about = format!("run {}", watch.what);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Files and not pipes, which somebody would have to empty meanwhile: once the program runs, no thread
+    // that cannot be started and no file that cannot be opened keeps it from its end.
+    let said = || insist(nowhere).with_context(|| about.clone());
+    let (stdout, stderr) = (said()?, said()?);
+    let given = |file: &File| insist(|| file.try_clone()).with_context(|| about.clone());
+    command.stdin(Stdio::null()).stdout(given(&stdout)?).stderr(given(&stderr)?);
     // What did not begin can begin again.
-    let mut child = insist(|| command.spawn()).context(about)?;
-    let readers =
-        reader(child.stdout.take()).and_then(|stdout| Ok((stdout, reader(child.stderr.take())?)));
-    let (stdout, stderr) = match readers {
-        Ok(readers) => readers,
-        Err(e) => {
-            end(&mut child);
-            return Err(e);
-        }
-    };
+    let mut child = insist(|| command.spawn()).with_context(|| about.clone())?;
     let status = wait(&mut child, watch)?;
-    let text = |reader: JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+    let text = |mut file: File| {
+        let mut text = Vec::new();
+        // What is cut short is told by the exit status.
+        let _ = file.rewind().and_then(|()| file.read_to_end(&mut text));
+        text
+    };
     Ok(Output { status, stdout: text(stdout), stderr: text(stderr) })
 }
 
-fn reader(pipe: Option<impl Read + Send + 'static>) -> Result<JoinHandle<Vec<u8>>> {
-    threads::start("to read what a program says", move || {
-        let mut text = Vec::new();
-        // What is cut short is told by the exit status.
-        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut text));
-        text
-    })
+/// A file that nobody else sees.
+fn nowhere() -> std::io::Result<File> {
+    Ok(memfd_create("output", MemfdFlags::CLOEXEC)?.into())
 }

@@ -146,8 +146,23 @@ impl LiveDatabase {
         Ok(())
     }
 
+    /// Where somebody who wrote to it was killed, or lost the power, this rolls back what that one began, as
+    /// whoever opens it would.
     pub fn open(layout: &Layout) -> Result<Self> {
-        open_read_only(&layout.database()).map(LiveDatabase)
+        let path = layout.database();
+        match open_read_only(&path) {
+            Err(e) if is_half_written(&e) => {
+                let connection = open_read_write(&path)?;
+                let look = connection.query_row("SELECT count(*) FROM ValidPaths", [], |_| Ok(()));
+                look.with_context(|| {
+                    format!("roll back what was half written to {}", path.display())
+                })?;
+                drop(connection);
+                open_read_only(&path)
+            }
+            other => other,
+        }
+        .map(LiveDatabase)
     }
 
     /// # Errors
@@ -327,6 +342,13 @@ fn bounded(count: usize, limit: usize, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether all that is in the way of reading is a journal that has to be rolled back first
+/// (`https://sqlite.org/rescode.html#readonly_rollback`).
+fn is_half_written(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<rusqlite::Error>().and_then(|e| e.sqlite_error());
+    error.is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
+}
+
 fn open_read_only(path: &Path) -> Result<Connection> {
     let context = || format!("open {}", path.display());
     if !path.metadata().with_context(context)?.is_file() {
@@ -361,4 +383,36 @@ pub(super) fn columns(connection: &Connection, table: &str) -> Result<HashSet<St
     let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
     let names = statement.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::merge::create_empty;
+
+    /// As a run leaves it that is killed in its commit, in a database that no daemon has ever used.
+    #[test]
+    fn what_was_half_written_is_rolled_back_by_whoever_looks() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::of(StoreKind::Nix, root.path()).unwrap();
+        std::fs::create_dir_all(layout.database_dir()).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        create_empty(&layout, elsewhere.path()).unwrap();
+        let writer = Connection::open(elsewhere.path().join("db.sqlite")).unwrap();
+        writer.execute_batch("PRAGMA cache_size = 1; BEGIN").unwrap();
+        for number in 0..200 {
+            let path = format!("/nix/store/{number:032}-a");
+            let sql = "INSERT INTO ValidPaths (path, hash, registrationTime) VALUES (?1, 'h', 1)";
+            writer.execute(sql, [path]).unwrap();
+        }
+        writer.cache_flush().unwrap();
+        for name in ["db.sqlite", "db.sqlite-journal"] {
+            std::fs::copy(elsewhere.path().join(name), layout.database_dir().join(name)).unwrap();
+        }
+        drop(writer);
+
+        let live = LiveDatabase::open(&layout).unwrap();
+        assert_eq!(live.valid(&layout).unwrap(), HashSet::new());
+        assert!(!layout.database_dir().join("db.sqlite-journal").exists());
+    }
 }

@@ -7,6 +7,7 @@ use super::culprit::{of_rows, of_snapshot};
 use super::database::{BUSY, columns, open_read_write};
 use super::row::{NOT_CARRIED, check, check_output};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
+use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, params_from_iter};
@@ -268,8 +269,18 @@ impl Merge {
     /// # Errors
     /// Only when they are not: the database is closed by the drop that follows, since a failure to
     /// close must not look like a failure to commit, after which items are moved out again.
-    pub fn commit(self) -> Result<()> {
-        self.connection.execute_batch("COMMIT").context("commit to the live database")
+    pub fn commit(self, layout: &Layout) -> Result<()> {
+        let Merge { connection, added } = self;
+        let Err(error) = connection.execute_batch("COMMIT") else { return Ok(()) };
+        // What failed may be the last step of a commit or the first after it. Whoever opens the database
+        // next finds out, and rolls back what is to be rolled back: that shall be us, while the items are
+        // in their places.
+        drop(connection);
+        let valid = insist(|| LiveDatabase::open(layout)?.valid(layout));
+        match valid {
+            Ok(valid) if added.is_subset(&valid) => Ok(()),
+            _ => Err(error).context("commit to the live database"),
+        }
     }
 }
 

@@ -230,12 +230,16 @@ fn find_other(other: u32) -> Result<Option<OwnedFd>> {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
     let pid =
         i32::try_from(other).ok().and_then(Pid::from_raw).context("no process has this id")?;
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(handle) if parent_of(other) == parent => Ok(Some(handle)),
-        Ok(_) => bail!("process {other} is no guardian of this run"),
-        Err(Errno::SRCH) => Ok(None),
-        Err(e) => Err(e).context("watch the other guardian"),
+    let about = "watch the other guardian";
+    let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(None),
+        handle => handle.context(about)?,
+    };
+    let started_by = parent_of(other).context(about)?;
+    if Some(started_by) != parent {
+        bail!("process {other} is no guardian of this run");
     }
+    Ok(Some(handle))
 }
 
 /// Runs `work` wherever staging may lie, on a thread that may write to the store, while this one stays where

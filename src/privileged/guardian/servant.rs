@@ -3,7 +3,7 @@
 use super::words::{Answer, END};
 use crate::daemon::ProcessContext;
 use crate::privileged::surroundings::ROOT_PATH;
-use crate::pulse::{self, LOOK, Vigil};
+use crate::pulse::{self, LOOK, SILENT, Vigil};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -67,7 +67,8 @@ impl Servant {
     /// whatever `cancelled` returns: then the answer is still to come.
     pub fn answer(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<Answer> {
         let pid = self.child.id();
-        let mut vigil = Vigil::new(pulse::clock());
+        // It asks around all the time, and that it reads for it means nothing.
+        let mut vigil = Vigil::new(pulse::clock()).without_bytes();
         let mut woken = false;
         while self.owed > 0 {
             cancelled()?;
@@ -91,6 +92,8 @@ impl Servant {
                     Some(line) => bail!("the guardian says what nobody knows: {line}"),
                     None => return Err(self.death()),
                 },
+                // What it says of whom it waits for is worth more than that it waits.
+                None if vigil.silent() < SILENT => {}
                 None => {
                     if let Some(sign) = vigil.look(&[pid]) {
                         pulse::alive(format!("the {}, process {pid}: {sign}", self.name));
@@ -129,6 +132,15 @@ impl Servant {
 
     /// It is dead: what of, as far as it has said.
     fn death(&mut self) -> Error {
+        let answers = self.answers.by_ref().lines().map_while(std::io::Result::ok);
+        let mut answers = answers.filter_map(|line| serde_json::from_str(&line).ok());
+        if let Some(causes) = answers.find_map(|answer| match answer {
+            Answer::Failed(causes) => Some(causes),
+            _ => None,
+        }) {
+            // It could not even begin.
+            return chained(causes);
+        }
         let mut said = String::new();
         // A daemon that it has started does not have its error output.
         if let Some(mut errors) = self.child.stderr.take() {
