@@ -3,6 +3,7 @@
 //! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
 
 use super::foreign::{self, told};
+use super::integrity::check_pages;
 use super::staging::Workshop;
 use super::{ItemName, Layout, Owner, References, Refuge, StoreKind, ValidItem};
 use anyhow::{Context, Result, anyhow, bail};
@@ -65,7 +66,7 @@ impl Frozen {
 /// When it cannot be read, or when the copy is not whole.
 pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let live = layout.database();
-    let connection = open_read_only(&live)?;
+    let LiveDatabase(connection) = LiveDatabase::open(layout)?;
     let place = Refuge::create()?;
     let file_name = "db.sqlite".to_owned();
     let copy = place.path().join(&file_name);
@@ -90,29 +91,8 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
 /// Checks the live database page by page and reference by reference.
 pub fn check_database(layout: &Layout) -> Result<()> {
     let live = LiveDatabase::open(layout)?;
-    check_pages(&live.0)?;
+    check_pages(&live.0, "integrity_check")?;
     live.check_references()
-}
-
-fn check_pages(connection: &Connection) -> Result<()> {
-    let verdict: String =
-        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if verdict != "ok" {
-        if let Some(code) = unread(&verdict) {
-            bail!("SQLite cannot read the database: disk I/O error, code {code}");
-        }
-        bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
-    }
-    Ok(())
-}
-
-/// The code of an error of the disk in what an integrity check has found: that is no damage.
-/// Source: SQLite `src/btree.c`, `checkTreePage`.
-fn unread(verdict: &str) -> Option<i32> {
-    let (_, code) = verdict.split_once("unable to get the page. error code=")?;
-    let digits = code.split(|c: char| !c.is_ascii_digit()).next()?;
-    // The lower byte is the kind of error (`https://sqlite.org/rescode.html`).
-    digits.parse().ok().filter(|code| code & 0xff == rusqlite::ffi::SQLITE_IOERR)
 }
 
 fn refers_nowhere(referrer: &ItemName) -> anyhow::Error {

@@ -7,6 +7,7 @@
 //! where nothing can be written. Whatever has to be looked at
 //! before that is known runs under limits, and is counted.
 
+use super::integrity::check_pages;
 use anyhow::{Context, Result, bail};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
@@ -60,12 +61,7 @@ const LIMITS: [(Limit, i32); 12] = [
 pub fn open(path: &Path) -> Result<Connection> {
     let mut connection = locked_down(path)?;
     check_shape(&connection).map_err(told)?;
-    let verdict: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|e| told(e.into()))?;
-    if verdict != "ok" {
-        bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
-    }
+    check_pages(&connection, "quick_check").map_err(told)?;
     connection.authorizer(Some(allow))?;
     Ok(connection)
 }

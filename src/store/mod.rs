@@ -9,6 +9,7 @@ mod completeness;
 mod culprit;
 mod database;
 mod foreign;
+mod integrity;
 mod item;
 mod kind;
 mod layout;
