@@ -105,7 +105,7 @@ impl Live {
         merge.insert(layout, &rows)?;
         let added = merge.added.clone();
         assert!(added.iter().all(|name| is_packed(name) && choice.wanted.contains(name)));
-        merge.commit(&layout)?;
+        merge.commit(layout)?;
         Ok(added)
     }
 
