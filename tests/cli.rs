@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::place::{self, Place, output, storecache, storecache_in};
 use support::runs::report;
-use support::{Output, poll};
+use support::{Output, poll, procfs};
 
 const TOOL: &str = "/opt/tool";
 
@@ -289,8 +289,7 @@ fn a_long_run_without_a_terminal_tells_its_progress_in_plain_lines() {
     let mut child = command.stderr(said).spawn().unwrap();
     let limit = Duration::from_secs(60);
     poll::until("the save to have begun", limit, || {
-        let begun = fs::read_dir(place.entries()).unwrap().count() > 0;
-        begun.then_some(()).ok_or("no file")
+        procfs::has_unnamed_file(child.id()).then_some(()).ok_or("no file")
     });
     let signal = |signal| kill_process(Pid::from_child(&child), signal).unwrap();
     signal(Signal::STOP);

@@ -21,7 +21,7 @@ use storecache::snapshot::{
 };
 use support::forge::{self, frame_bytes, open_bytes};
 use support::runs::{assert_same, flags, picture, restore, run, save};
-use support::{Backend, Fixture, Flavour, Role, World, poll, tree_digest};
+use support::{Backend, Fixture, Flavour, Role, World, poll, procfs, tree_digest};
 
 const MIB: usize = 1 << 20;
 
@@ -394,10 +394,10 @@ fn files_that_are_linked_while_they_are_saved_come_back() {
     let before = picture(&world);
     let links = inodes(&world);
     let saving = world.storecache_as("runner", ["save"].into_iter().chain(flags(&world))).spawn();
-    let cache = world.backend().host_path();
     let soon = Duration::from_secs(60);
     poll::until("the save to begin", soon, || {
-        if cache.read_dir().unwrap().count() > 0 { Ok(()) } else { Err("not yet") }
+        let mut processes = procfs::companions(world.init()).into_iter();
+        if processes.any(procfs::has_unnamed_file) { Ok(()) } else { Err("not yet") }
     });
     saving.signal(Signal::STOP);
     world.nix(["nix-store", "--optimise"]).ok();

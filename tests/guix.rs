@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use support::runs::{assert_same, attempt, flags, picture, restore, run, save, staging};
-use support::{Fixture, Role, World, corpus, poll};
+use support::{Fixture, Role, World, corpus, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -110,9 +110,9 @@ fn a_collection_during_a_save_waits_until_all_is_packed() {
     world.sh("rm -f /var/guix/gcroots/fixture");
     let saving = world.storecache_as("runner", ["save"].into_iter().chain(flags(&world))).spawn();
     // To ask for the lock from here would get in the way: the entry that begins is the sign.
-    let cache = world.backend().host_path();
     poll::until("the save to begin", SOON, || {
-        if cache.read_dir().unwrap().count() > 0 { Ok(()) } else { Err("not yet") }
+        let mut processes = procfs::companions(world.init()).into_iter();
+        if processes.any(procfs::has_unnamed_file) { Ok(()) } else { Err("not yet") }
     });
     saving.signal(Signal::STOP);
     let collecting = world.blocked_collector();

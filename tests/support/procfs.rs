@@ -41,6 +41,14 @@ pub fn companions(outer: u32) -> Vec<u32> {
     all().into_iter().filter(|&pid| own.is_some() && namespace(pid) == own).collect()
 }
 
+/// Whether it has a file open that has no name yet, as an entry is while a save writes it
+/// (`man 2 open`, `O_TMPFILE`).
+pub fn has_unnamed_file(outer: u32) -> bool {
+    let files = fs::read_dir(format!("/proc/{outer}/fd")).into_iter().flatten().flatten();
+    let mut links = files.filter_map(|file| fs::read_link(file.path()).ok());
+    links.any(|link| link.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"#")))
+}
+
 /// The processes of a namespace that hold the listening end of a socket file. guix-daemon binds it
 /// as `./socket`, which then is all that the kernel tells of its path; so a second guix-daemon which
 /// has taken the file over is found along with the first.
