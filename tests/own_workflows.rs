@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value};
 use support::azurite::script;
@@ -49,27 +50,37 @@ fn judge(files: &[PathBuf]) -> Vec<Judged> {
     files.iter().map(of).collect()
 }
 
-/// What each workflow says.
-fn documents() -> BTreeMap<String, Value> {
-    let names: Vec<String> = workflows().into_keys().collect();
-    let files: Vec<_> =
-        names.iter().map(|name| root().join(".github/workflows").join(name)).collect();
-    let documents = judge(&files).into_iter().map(|judged| judged.document);
-    names.into_iter().zip(documents).collect()
+/// All workflows and action.yml, by their names; judged once.
+fn all() -> &'static BTreeMap<String, Judged> {
+    static ALL: OnceLock<BTreeMap<String, Judged>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let names: Vec<String> = workflows().into_keys().chain([ACTION.to_owned()]).collect();
+        let path = |name: &String| match name.as_str() {
+            ACTION => root().join(ACTION),
+            workflow => root().join(".github/workflows").join(workflow),
+        };
+        let judged = judge(&names.iter().map(path).collect::<Vec<_>>());
+        names.into_iter().zip(judged).collect()
+    })
+}
+
+/// What a file says.
+fn document(name: &str) -> &'static Value {
+    &all()[name].document
+}
+
+fn documents() -> impl Iterator<Item = (&'static str, &'static Value)> {
+    let workflows = all().iter().filter(|(name, _)| *name != ACTION);
+    workflows.map(|(name, judged)| (name.as_str(), &judged.document))
 }
 
 /// Each job of all workflows, as `ci.yml test`.
-fn jobs(documents: &BTreeMap<String, Value>) -> Vec<(String, &Value)> {
-    let of = |(file, document): (&String, &'_ Value)| {
-        let jobs = document["jobs"].as_object().unwrap().clone();
-        jobs.into_iter().map(|(name, _)| (file.clone(), name)).collect::<Vec<_>>()
+fn jobs() -> Vec<(String, &'static Value)> {
+    let of = |(file, document): (&'static str, &'static Value)| {
+        let jobs = document["jobs"].as_object().unwrap();
+        jobs.iter().map(move |(name, job)| (format!("{file} {name}"), job))
     };
-    let names: Vec<_> = documents.iter().flat_map(of).collect();
-    let job = |(file, name): (String, String)| {
-        let place = format!("{file} {name}");
-        (place, &documents[&file]["jobs"][&name])
-    };
-    names.into_iter().map(job).collect()
+    documents().flat_map(of).collect()
 }
 
 fn steps(job: &Value) -> &[Value] {
@@ -78,11 +89,9 @@ fn steps(job: &Value) -> &[Value] {
 
 #[test]
 fn all_judges_accept_the_workflows_and_the_action() {
-    let mut files = vec![root().join(ACTION)];
-    files.extend(workflows().keys().map(|name| root().join(".github/workflows").join(name)));
-    assert!(files.len() >= 4);
-    for (file, judged) in files.iter().zip(judge(&files)) {
-        assert_eq!(judged.wrong, [""; 0], "{}", file.display());
+    assert!(all().len() >= 4);
+    for (name, judged) in all() {
+        assert_eq!(judged.wrong, [""; 0], "{name}");
     }
 }
 
@@ -151,11 +160,10 @@ fn actions_of_others_are_pinned_by_commit_and_named_by_tag() {
 
 #[test]
 fn a_job_has_the_rights_that_it_needs_and_no_more() {
-    let documents = documents();
-    for (file, document) in &documents {
+    for (file, document) in documents() {
         assert_eq!(document["permissions"], Value::Object(Map::new()), "{file}: for all jobs");
     }
-    for (place, job) in jobs(&documents) {
+    for (place, job) in jobs() {
         let rights = job["permissions"].as_object();
         let rights = rights.unwrap_or_else(|| panic!("{place}: says nothing of its rights"));
         let may: BTreeSet<_> = rights.iter().map(|(it, how)| (it.as_str(), how.as_str())).collect();
@@ -180,14 +188,13 @@ fn a_job_has_the_rights_that_it_needs_and_no_more() {
 
 #[test]
 fn every_job_ends_in_time_and_runs_do_not_pile_up() {
-    let documents = documents();
-    for (file, document) in &documents {
+    for (file, document) in documents() {
         let called = document["on"].get("workflow_call").is_some();
         assert!(called || document["concurrency"]["group"].is_string(), "{file}");
     }
-    let early = &documents["release.yml"]["concurrency"]["cancel-in-progress"];
+    let early = &document("release.yml")["concurrency"]["cancel-in-progress"];
     assert_eq!(early, false, "a release is not broken off");
-    for (place, job) in jobs(&documents) {
+    for (place, job) in jobs() {
         if job["uses"].is_null() {
             let minutes = job["timeout-minutes"].as_u64();
             assert!(minutes.is_some_and(|it| it <= 120), "{place}: {minutes:?}");
@@ -197,9 +204,8 @@ fn every_job_ends_in_time_and_runs_do_not_pile_up() {
 
 #[test]
 fn what_jobs_run_are_scripts_that_are_there() {
-    let documents = documents();
     let mut ran = BTreeSet::new();
-    for (place, job) in jobs(&documents) {
+    for (place, job) in jobs() {
         for step in steps(job) {
             let Some(run) = step["run"].as_str() else { continue };
             assert_eq!(run.trim().lines().count(), 1, "{place}: {run}");
@@ -236,8 +242,7 @@ fn what_jobs_run_are_scripts_that_are_there() {
 
 #[test]
 fn a_release_goes_from_the_tag_to_the_major_tag_in_this_order() {
-    let documents = documents();
-    let release = &documents["release.yml"];
+    let release = document("release.yml");
     let on = release["on"].as_object().unwrap();
     assert_eq!(on.keys().collect::<Vec<_>>(), ["push"]);
     assert_eq!(on["push"].as_object().unwrap().keys().collect::<Vec<_>>(), ["tags"]);
@@ -278,23 +283,22 @@ fn a_release_goes_from_the_tag_to_the_major_tag_in_this_order() {
 
 #[test]
 fn the_step_is_used_for_real_on_every_runner_with_nix_and_with_guix() {
-    let documents = documents();
-    let action = judge(&[root().join(ACTION)]).remove(0).document;
-    let own = steps(&documents["step.yml"]["jobs"]["step"]).iter();
+    let action = document(ACTION);
+    let own = steps(&document("step.yml")["jobs"]["step"]).iter();
     let own: Vec<_> = own.filter(|step| step["uses"] == "./").collect();
     assert_eq!(own.len(), 1);
     for input in own[0]["with"].as_object().unwrap().keys() {
         assert!(action["inputs"].get(input).is_some(), "there is no input {input}");
     }
     for job in ["save", "restore"] {
-        let job = &documents["ci.yml"]["jobs"][job];
+        let job = &document("ci.yml")["jobs"][job];
         assert_eq!(job["uses"], "./.github/workflows/step.yml");
         let matrix = &job["strategy"]["matrix"];
         let runners = serde_json::json!(["ubuntu-22.04", "ubuntu-24.04", "ubuntu-24.04-arm"]);
         assert_eq!(matrix["runner"], runners);
         assert_eq!(matrix["store"], serde_json::json!(["nix", "guix"]));
     }
-    assert_eq!(documents["ci.yml"]["jobs"]["restore"]["with"]["restores"], true);
+    assert_eq!(document("ci.yml")["jobs"]["restore"]["with"]["restores"], true);
 }
 
 #[test]
