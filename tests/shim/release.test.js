@@ -211,6 +211,9 @@ test('the major tag goes forward only, and to no early version', (t) => {
   project.version('1.10.1');
   project.complete('v1.10.1');
   assert.equal(project.at('v1'), project.at('v1.10.1'), 'an early version does not count as newer');
+  project.version('2.0.0-rc.1');
+  assert.match(project.complete('v2.0.0-rc.1'), /v2 stays/);
+  assert.equal(project.at('v2'), '', 'not even where there is nothing else');
   project.version('2.0.0');
   project.complete('v2.0.0');
   assert.equal(project.at('v2'), project.at('v2.0.0'));
