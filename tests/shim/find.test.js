@@ -10,7 +10,7 @@ const { test } = require('node:test');
 const { find } = require('../../dist/find');
 const { input } = require('../../dist/shim');
 
-const TARGET = 'x86_64-unknown-linux-musl';
+const TARGET = 'x86_64-unknown-linux-gnu';
 const PROGRAM = Buffer.from('#!/bin/sh\necho released\n');
 const SHA256 = crypto.createHash('sha256').update(PROGRAM).digest('hex');
 
