@@ -7,7 +7,9 @@ mod directory;
 mod entry;
 pub mod github;
 mod inventory;
+mod network;
 mod quarantine;
+mod reader;
 
 pub use aside::Patient;
 pub use directory::Directory;
