@@ -136,7 +136,7 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
     let Some(path) = &options.file else {
         let kind = lookup::kind(&options.store)?;
         let key = lookup::key(&options.store, &options.key, kind, None)?;
-        let backend = lookup::backend(&options.backend, kind, Traffic::default())?;
+        let backend = lookup::backend(&options.backends, kind, Traffic::default())?;
         let Some((name, _)) = lookup::find(backend.as_ref(), &key.ladder, &[])? else {
             bail!("no entry for {} in {}", key.text, backend.describe());
         };

@@ -22,7 +22,7 @@ pub use crate::backend::network::{OLD, Patience, Secret, host};
 pub use repository::Repository;
 pub use rest::repository_name;
 
-use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused};
+use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, TRIAL};
 use crate::backend::network::{TRIES, Wire};
 use crate::backend::reader::Reader;
 use crate::budget::{Allowance, Traffic};
@@ -208,12 +208,10 @@ fn asked(rung: &Rung) -> String {
     }
 }
 
-/// What `doctor` looks for and reserves. Nothing is uploaded, so that no entry comes of it.
-const TRIAL: &str = "storecache-doctor";
-
 impl Backend for GitHub {
     fn examine(&self) -> Result<Health> {
         self.can_read()?;
+        // What is reserved is never uploaded, so that no entry comes of it.
         self.look(&[Rung::Exact(TRIAL.into())])?;
         let reserve = || -> Result<()> {
             self.can_write()?;

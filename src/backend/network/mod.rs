@@ -5,6 +5,4 @@ mod secret;
 mod wire;
 
 pub use secret::{Secret, host, redacted};
-pub use wire::{
-    CalledOff, Fault, LONGEST_WAIT, OLD, Patience, TRIES, Whole, Wire, retry_after, told,
-};
+pub use wire::{Fault, LONGEST_WAIT, OLD, Patience, TRIES, Whole, Wire, retry_after, told};

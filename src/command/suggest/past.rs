@@ -60,8 +60,8 @@ pub fn read(options: &Suggest) -> Result<Found> {
         }
         Snapshots::Entries(place) => {
             let kind = match (options.kind, place) {
-                // The cache service keeps the layouts apart, a directory does not.
-                (None, BackendOptions::GitHub(_)) => {
+                // Only a directory does not keep the layouts apart.
+                (None, places) if !places.iter().all(is_directory) => {
                     Layout::detect(Path::new("/")).context("say which kind with --store")?
                 }
                 (kind, _) => kind.unwrap_or(StoreKind::Plain),
@@ -91,6 +91,10 @@ pub fn read(options: &Suggest) -> Result<Found> {
     found.older += more;
     found.past.drain(..more);
     Ok(found)
+}
+
+fn is_directory(place: &BackendOptions) -> bool {
+    matches!(place, BackendOptions::Directory { .. })
 }
 
 /// One that is gone since the list was made is nothing.
