@@ -34,11 +34,8 @@ struct State {
     warnings: Vec<String>,
 }
 
-/// What one of the members said.
-enum Said<T> {
-    Answer(T),
-    Nothing,
-}
+/// What one of them is asked.
+type Question<T> = Box<dyn FnOnce(&dyn Backend) -> Result<T> + Send>;
 
 impl Several {
     /// `members` is what could be opened; of the others `warnings` tell.
@@ -71,13 +68,13 @@ impl Several {
         aside_within(&member.describe(), self.limit, move || question(member.as_ref()))
     }
 
-    /// Asks each until `enough` is content with what it said. A refusal is passed over in silence: it was known
+    /// Asks each until `enough` is content with what it said, or there is no question any more. A refusal is passed over in silence: it was known
     /// beforehand. When nobody answers, the error is that of the first.
     fn each<T: Send + 'static>(
         &self,
-        mut question: impl FnMut() -> Option<Box<dyn FnOnce(&dyn Backend) -> Result<T> + Send>>,
+        question: impl Fn() -> Option<Question<T>>,
         mut enough: impl FnMut(usize, T) -> bool,
-    ) -> Result<Said<()>> {
+    ) -> Result<()> {
         let mut first: Option<(Error, String)> = None;
         let mut silent = Vec::new();
         let mut answered = false;
@@ -119,7 +116,7 @@ impl Several {
             None if !answered => Err(anyhow!("no backend is left that answers")),
             _ => {
                 state.warnings.extend(silent.into_iter().map(|(_, line)| line));
-                Ok(if answered { Said::Answer(()) } else { Said::Nothing })
+                Ok(())
             }
         }
     }
@@ -157,7 +154,7 @@ impl Backend for Several {
             }
             let (rungs, passed) = (rungs[..better].to_vec(), passed.to_vec());
             let ask = move |it: &dyn Backend| it.find_besides(&rungs, &passed);
-            Some(Box::new(ask) as Box<dyn FnOnce(&dyn Backend) -> Result<_> + Send>)
+            Some(Box::new(ask) as Question<_>)
         };
         let enough = |at, found: Option<(EntryName, usize)>| {
             if let Some((name, rung)) = found {
@@ -181,7 +178,7 @@ impl Backend for Several {
         let question = || {
             let rung = rung.clone();
             let ask = move |it: &dyn Backend| it.entries(&rung);
-            Some(Box::new(ask) as Box<dyn FnOnce(&dyn Backend) -> Result<_> + Send>)
+            Some(Box::new(ask) as Question<_>)
         };
         let take = |at, entries: Vec<Entry>| {
             for entry in entries {
@@ -269,7 +266,7 @@ impl Backend for Several {
         let mut chosen = None;
         let question = || {
             let ask = |it: &dyn Backend| it.try_writing();
-            Some(Box::new(ask) as Box<dyn FnOnce(&dyn Backend) -> Result<_> + Send>)
+            Some(Box::new(ask) as Question<_>)
         };
         let enough = |at: usize, ()| {
             chosen = Some(Arc::clone(&self.members[at]));

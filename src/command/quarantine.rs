@@ -113,6 +113,11 @@ fn noted(aside: Aside) -> Quarantined {
 pub fn told(outcome: &Outcome) -> Option<String> {
     let first = outcome.quarantined.first()?;
     let kept = match &first.file {
+        Some(file) if file.to_str().is_some_and(|file| file.contains("://")) => format!(
+            "{} is marked as bad, and no run takes it any more: `storecache verify` looks at a copy of {}",
+            first.entry,
+            file.display()
+        ),
         Some(file) => {
             let file = file.display();
             format!(

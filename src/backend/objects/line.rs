@@ -28,7 +28,11 @@ const LONGEST: u64 = 256 << 20;
 const LONGEST_ERROR: usize = 64 << 10;
 
 /// Makes the library's clients.
-pub struct Connector(pub Arc<Wire>);
+pub struct Connector {
+    pub wire: Arc<Wire>,
+    /// That servers without TLS are never meant, whatever the library thinks: for Google it does without asking.
+    pub strict: bool,
+}
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,8 +43,8 @@ impl fmt::Debug for Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let allowed = options.get_config_value(&ClientConfigKey::AllowHttp);
-        let plain = allowed.is_some_and(|allowed| allowed == "true");
-        Ok(HttpClient::new(Line { wire: Arc::clone(&self.0), plain }))
+        let plain = !self.strict && allowed.is_some_and(|allowed| allowed == "true");
+        Ok(HttpClient::new(Line { wire: Arc::clone(&self.wire), plain }))
     }
 }
 

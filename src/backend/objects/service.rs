@@ -35,7 +35,8 @@ pub fn open(options: &Options, wire: &Arc<Wire>) -> Result<Arc<dyn Store>> {
     if !has_credentials(options) {
         bail!("there are no credentials in the environment: set {}", wanted(address.service));
     }
-    let connector = Connector(Arc::clone(wire));
+    let strict = address.service == Service::Google && !options.has("GOOGLE_ALLOW_HTTP");
+    let connector = Connector { wire: Arc::clone(wire), strict };
     let bucket = &address.bucket;
     let built = match address.service {
         Service::S3 => {

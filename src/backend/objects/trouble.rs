@@ -70,7 +70,7 @@ impl Trouble {
                  what they may do"
             )),
             304 | 404 | 409 | 412 => return None,
-            300..400 => Trouble::Lasting(format!(
+            300..=399 => Trouble::Lasting(format!(
                 "the server points elsewhere ({answered}); is the region or the endpoint another one?"
             )),
             408 | 429 | 500.. => Trouble::Passing {
