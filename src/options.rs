@@ -13,7 +13,7 @@ pub use suggest::{Snapshots, Suggest};
 pub use trust::{OriginTrust, Signing, Trust};
 
 use crate::backend::github::{Patience, Secret, host};
-use crate::backend::objects::Address;
+use crate::backend::objects::{Address, Service};
 use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;
 use crate::store::StoreKind;
@@ -114,13 +114,38 @@ impl ObjectStore {
         })
     }
 
-    /// Host of the endpoint, where it is not that of the service's own region.
+    /// Host of the endpoint, where it is not that of the service's own.
     pub fn endpoint(&self) -> Option<&str> {
-        let names = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "GOOGLE_BASE_URL"];
-        let azure = ["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"];
-        let of = |name: &&str| self.settings.iter().find(|(known, _)| known == name);
-        let (_, url) = names.iter().chain(&azure).find_map(of)?;
-        Some(host(url.reveal())).filter(|host| !host.is_empty())
+        self.endpoint_url().map(host).filter(|host| !host.is_empty())
+    }
+
+    /// The server that is asked: protocol and host, and nothing that may be secret.
+    pub fn server(&self) -> String {
+        let url = self.endpoint_url().and_then(|url| url.split_once("://"));
+        match (url, self.address.service) {
+            (Some((protocol, rest)), _) => format!("{protocol}://{}", host(rest)),
+            (None, Service::S3) => "https://s3.amazonaws.com".into(),
+            (None, Service::Google) => "https://storage.googleapis.com".into(),
+            (None, Service::Azure) => {
+                let names = ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"];
+                let account = names.iter().find_map(|name| self.get(name)).unwrap_or_default();
+                format!("https://{account}.blob.core.windows.net")
+            }
+        }
+    }
+
+    fn endpoint_url(&self) -> Option<&str> {
+        let names: &[&str] = match self.address.service {
+            Service::S3 => &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"],
+            Service::Google => &["GOOGLE_BASE_URL"],
+            Service::Azure => &["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"],
+        };
+        names.iter().find_map(|name| self.get(name))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.settings.iter().find(|(known, _)| known == name)?;
+        Some(value.reveal().trim()).filter(|value| !value.is_empty())
     }
 }
 

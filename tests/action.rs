@@ -495,6 +495,10 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
             .input("token", "secret-of-the-api")
             .input("sign-key", SIGN_KEY)
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
+        let secrets = storecache::backend::objects::SECRETS;
+        let job = secrets.iter().fold(job, |job, name| {
+            job.env(*name, format!("{{\nsecret-of-{}\n}}", name.to_lowercase()))
+        });
         let restoring = job.start("main");
         poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
             None => Ok(()),
@@ -532,10 +536,13 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         cancelled.assert_no_annotations();
         let unmasked = cancelled.said.lines().filter(|line| !line.starts_with("::add-mask::"));
         assert!(!unmasked.collect::<String>().contains("secret-of"), "{}", cancelled.said);
-        for secret in ["secret-of-github", "secret-of-the-api", "secret-of-the-cache"] {
+        let objects = secrets.iter().map(|name| format!("secret-of-{}", name.to_lowercase()));
+        let others = ["secret-of-github", "secret-of-the-api", "secret-of-the-cache"];
+        for secret in others.map(str::to_owned).into_iter().chain(objects) {
             let masked = format!("::add-mask::{secret}");
             assert!(cancelled.said.contains(&masked), "{}", cancelled.said);
         }
+        assert!(!cancelled.said.contains("::add-mask::{\n"), "braces are no secrets");
         assert!(!job.state().contains_key("key"), "a cancelled restore leads to no save");
         assert!(job.post().said.contains("nothing is saved"));
     }

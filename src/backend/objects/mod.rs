@@ -19,6 +19,7 @@ mod trouble;
 mod upload;
 
 pub use address::{Address, Service};
+pub use service::SECRETS;
 
 use super::entry::escaped;
 use super::network::{Secret, Wire};

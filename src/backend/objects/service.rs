@@ -21,6 +21,29 @@ pub trait Store: ObjectStore + MultipartStore + PaginatedListStore {}
 
 impl<S: ObjectStore + MultipartStore + PaginatedListStore> Store for S {}
 
+/// Variables of the environment whose values nobody may see.
+pub const SECRETS: [&str; 19] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SSE_CUSTOMER_KEY_BASE64",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "GOOGLE_BEARER_TOKEN",
+    "GOOGLE_OAUTH_ACCESS_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_MASTER_KEY",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_TOKEN",
+    "AZURE_STORAGE_CLIENT_SECRET",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ENCRYPTION_KEY",
+    "AZURE_FABRIC_SESSION_TOKEN",
+    "AWS_TOKEN",
+];
+
 /// Names that the tools of the services know too, and the library does not.
 const ALIASES: [(&str, &str); 3] = [
     ("azure_storage_account", "azure_storage_account_name"),

@@ -1,7 +1,6 @@
 //! What a save or restore needs beside the store: the backend with what it keeps aside, and the clock.
 
 use super::super::{lookup, quarantine};
-use crate::backend::objects::Service;
 use crate::backend::{Backend, Health};
 use crate::budget::Traffic;
 use crate::options::{BackendOptions, Doctor};
@@ -90,14 +89,7 @@ fn backend(options: &BackendOptions, opened: &Result<Arc<dyn Backend>>) -> (Find
 fn mend(options: &BackendOptions) -> Option<String> {
     match options {
         BackendOptions::Objects(store) => {
-            let at = &store.address;
-            Some(match at.service {
-                Service::S3 => format!("aws s3 ls {at}/"),
-                Service::Google => format!("gcloud storage ls {at}/"),
-                Service::Azure => {
-                    format!("az storage blob list --container-name {} --num-results 1", at.bucket)
-                }
-            })
+            Some(format!("curl --head --silent --show-error {}/", store.server()))
         }
         BackendOptions::Directory { path, .. } => Some(format!("ls -ld {}", path.display())),
         BackendOptions::GitHub(service) => {
