@@ -129,14 +129,14 @@ fn neither_does_one_through_the_cache_service() {
 #[test]
 fn neither_does_one_through_an_object_store() {
     let place = filled();
-    for (threads, given) in [(2, None), (2, Some(96))] {
-        let server = ObjectServer::start(Service::S3);
-        goes_within(&place, &At::Objects(&server), threads, given);
-        let (keys, uploads) = server.keys_and_uploads();
-        assert_eq!((keys.len(), uploads), (1, 0), "{keys:?}");
-        let parts = server.log().iter().filter(|it| it[0].contains("partNumber")).count();
-        assert!(parts > 20, "{parts}");
-    }
+    let server = ObjectServer::start(Service::S3);
+    // So little that blocks of the usual part of it would be too small for a part of an upload.
+    goes_within(&place, &At::Objects(&server), 2, Some(96));
+    let (keys, uploads) = server.keys_and_uploads();
+    let entries = keys.iter().filter(|key| !key.contains("/.quarantine/")).count();
+    assert_eq!((entries, uploads), (1, 0), "{keys:?}");
+    let parts = server.log().iter().filter(|it| it[0].contains("partNumber")).count();
+    assert!(parts > 20, "{parts}");
 }
 
 #[test]

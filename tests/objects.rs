@@ -16,7 +16,7 @@ use storecache::key::Rung;
 use support::object_server::{Fault, ObjectServer, SECRETS, VERSION};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;
-use support::{Output, azurite};
+use support::{Fixture, Output, Role, World, azurite};
 
 const TOOL: &str = "/opt/tool";
 
@@ -486,4 +486,30 @@ fn a_damaged_snapshot_is_marked_and_nobody_takes_it_any_more() {
     let listed = run("list", &[]);
     assert_eq!(listed["quarantined"][0]["entry"], entry, "{listed}");
     assert_eq!(listed["entries"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn deltas_of_a_store_go_through_an_object_store() {
+    let server = ObjectServer::start(Service::S3);
+    let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
+    world.start_daemon();
+    let run = |verb: &str| {
+        let words =
+            [verb, "--store", "nix", "--key", "test", "--backend", server.backend(), "--json"];
+        let run =
+            world.storecache_as("runner", words.into_iter().chain(["--network-timeout", "2"]));
+        let run = server.variables().iter().fold(run, |run, (name, value)| run.env(name, value));
+        report(&run.ok())
+    };
+    let base = run("save");
+    world.add_text("more");
+    let delta = run("save");
+    assert_eq!(delta["base"]["entry"], base["entry"], "{delta}");
+    let before = world.valid_paths();
+    world.wipe_store();
+    server.goes_wrong("^GET .*tar.zst", Fault::Cut, 1, 3);
+    let restored = run("restore");
+    assert_eq!(restored["entry"], delta["entry"], "{restored}");
+    assert_eq!(world.valid_paths(), before);
+    world.verify_store();
 }

@@ -40,7 +40,7 @@ impl Objects {
     /// Those among the entries whose file names begin so.
     pub(super) async fn aside(hub: &Hub, start: &str) -> Result<HashSet<EntryName>, Trouble> {
         let notes = hub.list(&format!("{NOTES}{start}"), false).await?;
-        Ok(notes.iter().filter_map(|note| noted(note)).collect())
+        Ok(notes.iter().filter_map(noted).collect())
     }
 
     pub(super) fn notes(&self) -> Result<Vec<Aside>> {
