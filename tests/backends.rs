@@ -29,10 +29,17 @@ impl Scene {
         Scene { first, second, place: Place::filled() }
     }
 
-    /// A save or restore with these flags, whatever the outcome. No secret is ever printed.
+    /// A save or restore with these flags, whatever the outcome.
     fn attempt(&self, verb: &str, more: &[&str], environment: &[(&str, &str)]) -> Output {
+        let root = self.place.root().display().to_string();
+        let flags = ["--path", TOOL, "--root", &root];
+        self.attempt_at(verb, &[&flags, more].concat(), environment)
+    }
+
+    /// Any verb. No secret is ever printed.
+    fn attempt_at(&self, verb: &str, more: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new(place::binary());
-        command.args([verb, "--store", "plain", "--path", TOOL, "--root"]).arg(self.place.root());
+        command.args([verb, "--store", "plain"]);
         command.args(["--network-timeout", "2"]).args(more);
         command.envs(self.first.variables()).envs(self.second.variables());
         command.env("HOME", self.place.entries()).env_remove("XDG_STATE_HOME");
@@ -98,6 +105,10 @@ fn the_next_one_is_asked_when_the_first_refuses_connections_and_that_costs_a_lin
     let restored = scene.run_with("restore", "k-1", &scene.both(), &down);
     is_from(&restored, &saved, "exact");
     warns_once(&restored, &["gs://entries", "does not answer", "Connection refused"]);
+
+    let named = scene.both().map(|backend| ["--backend", backend]).concat();
+    let looked = scene.attempt_at("verify", &[&named[..], &["--key", "k-1"]].concat(), &down).ok();
+    assert_eq!(looked.stderr.matches("warning: gs://entries").count(), 1, "{looked}");
 
     // The same for a save, which goes where it can.
     let saved = scene.run_with("save", "k-1", &scene.both(), &down);

@@ -137,7 +137,9 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
         let kind = lookup::kind(&options.store)?;
         let key = lookup::key(&options.store, &options.key, kind, None)?;
         let backend = lookup::backend(&options.backends, kind, Traffic::default())?;
-        let Some((name, _)) = lookup::find(backend.as_ref(), &key.ladder, &[])? else {
+        let found = lookup::find(backend.as_ref(), &key.ladder, &[]);
+        lookup::tell_warnings(backend.as_ref());
+        let Some((name, _)) = found? else {
             bail!("no entry for {} in {}", key.text, backend.describe());
         };
         let mut entry = OpenEntry::read(name.to_string(), backend.open(&name)?, &mut 0)?;

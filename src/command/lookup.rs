@@ -158,6 +158,12 @@ pub fn find(
     }))
 }
 
+/// Tells of backends that did not answer, where no report does.
+pub fn tell_warnings(backend: &dyn Backend) {
+    let warnings = backend.warnings();
+    warnings.iter().for_each(|line| report::note(format!("storecache: warning: {line}")));
+}
+
 /// Reads head and index of an entry; counts what it reads into `downloaded`.
 pub fn open(reader: &mut dyn ReadAt, downloaded: &mut u64) -> Result<Opened, SnapshotError> {
     crate::snapshot::open(reader.size(), &mut |at, buffer| {

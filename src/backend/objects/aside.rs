@@ -4,7 +4,8 @@
 //! only reads may find an entry bad. The note is small, and is for all machines that share the store.
 
 use super::Objects;
-use super::hub::{Hub, LEFT};
+use super::claim::{CLAIMS, LEFT};
+use super::hub::Hub;
 use super::trouble::Trouble;
 use crate::backend::quarantine::{Aside, is_due, is_over};
 use crate::backend::{Directory, EntryName};
@@ -80,7 +81,7 @@ impl Objects {
                 hub.wait(hub.delete(&note.location))?;
             }
         }
-        for claim in hub.wait(hub.list(super::claim::CLAIMS, false))? {
+        for claim in hub.wait(hub.list(CLAIMS, false))? {
             let age = changed(&claim).map(|made| Duration::try_from(now.duration_since(made)));
             if age.is_some_and(|age| age.is_ok_and(|age| age >= LEFT)) {
                 hub.wait(hub.delete(&claim.location))?;

@@ -10,7 +10,6 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, PutMode, PutOptions, PutPayload};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::timeout;
 
 pub struct Hub {
@@ -150,6 +149,3 @@ impl Hub {
         }
     }
 }
-
-/// How long a claim or a note may be left by somebody who died.
-pub const LEFT: Duration = Duration::from_secs(7 * 24 * 3600);

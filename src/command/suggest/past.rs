@@ -67,7 +67,9 @@ pub fn read(options: &Suggest) -> Result<Found> {
                 (kind, _) => kind.unwrap_or(StoreKind::Plain),
             };
             let backend = lookup::backend(place, kind, Traffic::default())?;
-            let mut entries = backend.entries(&Rung::Prefix(options.key_prefix.clone()))?;
+            let entries = backend.entries(&Rung::Prefix(options.key_prefix.clone()));
+            lookup::tell_warnings(backend.as_ref());
+            let mut entries = entries?;
             found.older = entries.len().saturating_sub(options.max);
             entries.truncate(options.max);
             for entry in entries {
