@@ -1,5 +1,6 @@
 //! Every flag of every command, and how flags become options.
 
+mod backend;
 mod doctor;
 mod inventory;
 mod key;
@@ -10,6 +11,7 @@ mod simulate;
 mod suggest;
 mod trust;
 
+pub use backend::TOKENS;
 pub use doctor::DoctorArgs;
 pub use inventory::{ListArgs, PruneArgs, UsageArgs};
 pub use key::{KeyPart, KeyVerbArgs};
@@ -18,14 +20,14 @@ pub use simulate::SimulateArgs;
 pub use suggest::SuggestArgs;
 pub use trust::SIGN_KEYS;
 
+use backend::{BETWEEN_CHANGES, BackendArgs, Network, backend};
 use quarantine::QuarantineArgs;
 
-use crate::backend::github::{self, Patience, Secret};
 use crate::budget::Budget;
 use crate::daemon::DaemonChoice;
 use crate::options::{
-    BackendOptions, Baseline, CacheService, Delta, GitHubService, JobStatus, KeyOptions, Look,
-    OutputOptions, Policy, RestApi, Restore, Save, SavePolicy, StoreOptions, WorkflowMode,
+    BackendOptions, Baseline, Delta, JobStatus, KeyOptions, Look, OutputOptions, Policy, Restore,
+    Save, SavePolicy, StoreOptions, WorkflowMode,
 };
 use crate::report;
 use crate::store::{ItemPattern, StoreKind};
@@ -313,21 +315,8 @@ struct CommonArgs {
     key: KeyArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// Where snapshots live: dir:PATH, or github, which is the cache service of a GitHub job
-    /// [default: github in a job, else dir: and the user's cache directory]
-    #[arg(long, value_name = "BACKEND")]
-    backend: Option<String>,
-    /// Version of the cache service [default: as the runner says]
-    #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
-    cache_service: Option<CacheService>,
-    /// Seconds without a byte from the cache service after which a request is made again
-    #[arg(long, value_name = "SECONDS", default_value_t = 20,
-        value_parser = clap::value_parser!(u64).range(1..=3600))]
-    network_timeout: u64,
-    /// Seconds that the cache service may think before the first byte of an answer, while the connection to it
-    /// stands [default: three times --network-timeout]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    answer_timeout: Option<u64>,
+    #[command(flatten)]
+    backends: BackendArgs,
     /// Threads that compress or unpack [default: one for each processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -455,16 +444,15 @@ impl SaveArgs {
             bail!("--roots and --max-size are for stores with items, not for --store plain");
         }
         self.roots.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
-        let backend = match common.backend {
-            BackendOptions::Directory { path, .. } => {
-                BackendOptions::Directory { path, sync: self.sync.wanted() }
-            }
+        let sync = self.sync.wanted();
+        let backends = common.backends.into_iter().map(|backend| match backend {
+            BackendOptions::Directory { path, .. } => BackendOptions::Directory { path, sync },
             other => other,
-        };
+        });
         Ok(Save {
             store: common.store,
             key: common.key,
-            backend,
+            backends: backends.collect(),
             output: common.output,
             clocks: self.patience.clocks(),
             dry_run: self.dry_run,
@@ -519,7 +507,7 @@ impl RestoreArgs {
         Ok(Restore {
             store: common.store,
             key: common.key,
-            backend: common.backend,
+            backends: common.backends,
             output: common.output,
             clocks: self.patience.clocks(),
             dry_run: self.dry_run,
@@ -554,7 +542,7 @@ impl LookArgs {
             file: self.file,
             store: common.store,
             key: common.key,
-            backend: common.backend,
+            backends: common.backends,
             output: common.output,
             items: false,
             blame: false,
@@ -568,7 +556,7 @@ impl LookArgs {
 struct Common {
     store: StoreOptions,
     key: KeyOptions,
-    backend: BackendOptions,
+    backends: Vec<BackendOptions>,
     output: OutputOptions,
     threads: usize,
 }
@@ -583,10 +571,7 @@ impl CommonArgs {
         Ok(Common {
             store: store(self.store)?,
             key: self.key.options()?,
-            backend: within(
-                backend(self.backend.as_deref(), self.cache_service, self.network_timeout)?,
-                self.answer_timeout,
-            ),
+            backends: self.backends.options()?,
             output: self.output.options(),
             threads: self.threads.unwrap_or_else(processors).clamp(1, 256),
         })
@@ -694,88 +679,6 @@ fn shepherds() -> Vec<PathBuf> {
     let runtime = set("XDG_RUNTIME_DIR").map(|directory| directory.join("shepherd/socket"));
     let sockets = [set("SHEPHERD_SOCKET"), runtime].into_iter().flatten();
     sockets.filter_map(|socket| absolute(&socket).ok()).collect()
-}
-
-/// Where the token for GitHub's REST API is looked for: the input of a step, then what people have set
-/// for other programs too. There is no flag for it: everybody can read command lines.
-pub const TOKENS: [&str; 3] = ["INPUT_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"];
-
-/// GitHub asks for a second between requests that change something.
-/// Source: github/docs `content/rest/using-the-rest-api/best-practices-for-using-the-rest-api.md`.
-const BETWEEN_CHANGES: Duration = Duration::from_secs(1);
-
-/// What the runner tells a step of the cache service, and of GitHub.
-/// Source: actions/runner `src/Runner.Worker/Handlers/NodeScriptActionHandler.cs`.
-fn github(service: Option<CacheService>, stall: u64) -> GitHubService {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-    GitHubService {
-        results_url: set("ACTIONS_RESULTS_URL"),
-        cache_url: set("ACTIONS_CACHE_URL"),
-        server_url: set("GITHUB_SERVER_URL"),
-        token: Secret::new(set("ACTIONS_RUNTIME_TOKEN").unwrap_or_default()),
-        v2: set("ACTIONS_CACHE_SERVICE_V2").is_some(),
-        mode: set("ACTIONS_CACHE_MODE").unwrap_or_default(),
-        service,
-        patience: Patience {
-            stall: Duration::from_secs(stall),
-            answer: Duration::from_secs(stall) * 3,
-            pause: Duration::from_secs(stall) / 20,
-            old: github::OLD,
-        },
-        rest: RestApi {
-            url: set("GITHUB_API_URL"),
-            repository: set("GITHUB_REPOSITORY"),
-            reference: set("GITHUB_REF"),
-            token: TOKENS.into_iter().find_map(set).map(|token| Secret::new(token.trim())),
-            pause: BETWEEN_CHANGES,
-        },
-    }
-}
-
-fn backend(
-    text: Option<&str>,
-    service: Option<CacheService>,
-    stall: u64,
-) -> Result<BackendOptions> {
-    let github = github(service, stall);
-    let named = github.results_url.is_some() || github.cache_url.is_some();
-    match text {
-        None if named && !github.token.reveal().is_empty() => {
-            Ok(BackendOptions::GitHub(Box::new(github)))
-        }
-        Some("github") if named => Ok(BackendOptions::GitHub(Box::new(github))),
-        Some("github") => bail!(
-            "--backend github: ACTIONS_RESULTS_URL and ACTIONS_CACHE_URL are not set; a job's cache \
-             service is known to steps with `uses:` alone"
-        ),
-        None => {
-            let home = |name: &str, below: &str| {
-                let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
-                Some(Path::new(&value).join(below))
-            };
-            let directory = home("XDG_CACHE_HOME", "storecache")
-                .or_else(|| home("HOME", ".cache/storecache"))
-                .context("there is no home directory; say where with --backend dir:PATH")?;
-            Ok(BackendOptions::Directory { path: directory, sync: true })
-        }
-        Some(text) => match text.split_once(':') {
-            Some(("dir", path)) if !path.is_empty() => {
-                Ok(BackendOptions::Directory { path: absolute(Path::new(path))?, sync: true })
-            }
-            _ => bail!("unknown backend {text:?}; this version knows dir:PATH and github"),
-        },
-    }
-}
-
-/// With a clock of its own for the first byte of an answer, where that is wanted.
-fn within(backend: BackendOptions, answer: Option<u64>) -> BackendOptions {
-    match (backend, answer) {
-        (BackendOptions::GitHub(mut service), Some(answer)) => {
-            service.patience.answer = Duration::from_secs(answer);
-            BackendOptions::GitHub(service)
-        }
-        (backend, _) => backend,
-    }
 }
 
 /// Sorted, each once, and none inside another: each is swapped as a whole.

@@ -353,6 +353,26 @@ fn a_miss_fails_the_step_only_where_it_was_told_to() {
 }
 
 #[test]
+fn a_step_names_several_backends_one_a_line() {
+    let place = Place::filled();
+    place.save(&[TOOL]);
+    let directory = format!("dir:{}", place.entries().display());
+    let job = Job::on(&place, &[TOOL]).input("key", "test");
+    let job = job.input("backend", format!("s3://bucket/ci\n{directory}\n"));
+    // Nobody listens there.
+    let job = job.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_ALLOW_HTTP", "true");
+    let job = job.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "secret-of-s3");
+    let restored = job.main();
+    assert_eq!(restored.output("hit-kind"), "exact");
+    let (kind, text) = only_annotation(&restored);
+    assert_eq!(kind, "warning");
+    assert!(text.contains("s3://bucket/ci at 127.0.0.1:1 does not answer"), "{text}");
+    let said = restored.said.lines().filter(|line| !line.starts_with("::add-mask::"));
+    assert!(!said.collect::<String>().contains("secret-of-s3"), "{}", restored.said);
+    assert!(!format!("{:?}", job.state()).contains("secret-of-s3"));
+}
+
+#[test]
 fn a_failed_save_is_a_warning() {
     let place = Place::filled();
     let job = Job::on(&place, &[TOOL]).input("key", "test");
@@ -495,6 +515,10 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
             .input("token", "secret-of-the-api")
             .input("sign-key", SIGN_KEY)
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
+        let secrets = storecache::backend::objects::SECRETS;
+        let job = secrets.iter().fold(job, |job, name| {
+            job.env(name, format!("{{\nsecret-of-{}\n}}", name.to_lowercase()))
+        });
         let restoring = job.start("main");
         poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
             None => Ok(()),
@@ -532,10 +556,13 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         cancelled.assert_no_annotations();
         let unmasked = cancelled.said.lines().filter(|line| !line.starts_with("::add-mask::"));
         assert!(!unmasked.collect::<String>().contains("secret-of"), "{}", cancelled.said);
-        for secret in ["secret-of-github", "secret-of-the-api", "secret-of-the-cache"] {
+        let objects = secrets.iter().map(|name| format!("secret-of-{}", name.to_lowercase()));
+        let others = ["secret-of-github", "secret-of-the-api", "secret-of-the-cache"];
+        for secret in others.map(str::to_owned).into_iter().chain(objects) {
             let masked = format!("::add-mask::{secret}");
             assert!(cancelled.said.contains(&masked), "{}", cancelled.said);
         }
+        assert!(!cancelled.said.contains("::add-mask::{\n"), "braces are no secrets");
         assert!(!job.state().contains_key("key"), "a cancelled restore leads to no save");
         assert!(job.post().said.contains("nothing is saved"));
     }

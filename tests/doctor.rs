@@ -4,7 +4,9 @@ mod support;
 
 use serde_json::Value;
 use std::time::Duration;
+use storecache::backend::objects::Service;
 use support::cache_service::{CacheService, TOKEN, read_only_token};
+use support::object_server::{Fault, ObjectServer, SECRETS};
 use support::runs::{self, report};
 use support::{Fixture, Role, World, poll};
 
@@ -426,6 +428,50 @@ fn a_backend_is_tried_by_reading_and_writing() {
         "yellow",
         &["the database of the store is of"],
     );
+}
+
+#[test]
+fn object_stores_are_listed_and_written_for_a_try_each_on_its_row() {
+    let world = World::build(Role::Old).fixture(Fixture::Small).network().start();
+    world.start_daemon();
+    let server = ObjectServer::start(Service::S3);
+    let variables = server.variables();
+    let set: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let ask = |more: &[&str], set: &[(&str, &str)]| {
+        let more = [&["--network-timeout", "1"], more].concat();
+        let (code, report) = examine_with(&world, "runner", &more, set);
+        for secret in SECRETS {
+            assert!(!report.to_string().contains(secret), "{report}");
+        }
+        (code, report)
+    };
+    let one = ["--backend", server.backend()];
+    let (code, report) = ask(&one, &set);
+    assert_row(&report, "backend", "green", &["s3://entries/ci/stores", "listed and written"]);
+    assert_row(&report, "clock", "green", &["as the object store has it"]);
+    assert_eq!((code, server.keys_and_uploads()), (0, (Vec::new(), 0)));
+    server.log();
+    ask(&one, &set);
+    assert_eq!(server.log().iter().filter(|it| it[0].starts_with("PUT")).count(), 1, "once");
+
+    server.goes_wrong("^PUT", Fault::Status(403, "AccessDenied"), 0, 1000);
+    let words = ["can be listed", "nothing can be saved", "AccessDenied"];
+    assert_row(&ask(&one, &set).1, "backend", "yellow", &words);
+    server.goes_well();
+    let (code, report) = ask(&one, &[]);
+    assert_row(&report, "backend", "red", &["no credentials in the environment"]);
+    assert_eq!(code, 1);
+
+    // Of several, those that do not answer are no reason to fail.
+    let both = ["--backend", "dir:/cache", "--backend", server.backend()];
+    drop(server);
+    let (code, report) = ask(&both, &set);
+    let rows = report["checks"].as_array().unwrap().iter();
+    let rows: Vec<_> = rows.filter(|row| row["check"] == "backend").collect();
+    let lights: Vec<_> = rows.iter().map(|row| row["light"].as_str().unwrap()).collect();
+    assert_eq!((code, &lights[..]), (0, &["green", "yellow"][..]), "{report}");
+    assert!(rows[1]["found"].as_str().unwrap().contains("Connection refused"), "{report}");
+    assert_row(&ask(&both[2..], &set).1, "backend", "red", &["Connection refused"]);
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use storecache::backend::objects::Service;
 use support::cache_service::{CacheService, TOKEN};
 use support::memory::{self, Takings, Watch, watched};
+use support::object_server::ObjectServer;
 use support::place::{self, Place};
 use support::procfs;
 use support::runs::{self, report};
@@ -25,6 +27,7 @@ const SIZE: u64 = 640;
 enum At<'a> {
     Directory,
     Service(&'a CacheService),
+    Objects(&'a ObjectServer),
 }
 
 /// A place with [`SIZE`] of files that are nowhere alike, of some KiB to some MiB.
@@ -76,6 +79,9 @@ fn run(place: &Place, at: &At, verb: &str, more: &[&str]) -> (Value, Takings) {
             .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
             .env("ACTIONS_CACHE_SERVICE_V2", "True")
             .env("GITHUB_SERVER_URL", "https://github.com"),
+        At::Objects(server) => {
+            command.args(["--backend", server.backend()]).envs(server.variables())
+        }
     };
     let (output, takings) = watched(&mut command);
     (report(&output.ok()), takings)
@@ -118,6 +124,19 @@ fn neither_does_one_through_the_cache_service() {
         let service = CacheService::start();
         goes_within(&place, &At::Service(&service), threads, given);
     }
+}
+
+#[test]
+fn neither_does_one_through_an_object_store() {
+    let place = filled();
+    let server = ObjectServer::start(Service::S3);
+    // So little that blocks of the usual part of it would be too small for a part of an upload.
+    goes_within(&place, &At::Objects(&server), 2, Some(96));
+    let (keys, uploads) = server.keys_and_uploads();
+    let entries = keys.iter().filter(|key| !key.contains("/.quarantine/")).count();
+    assert_eq!((entries, uploads), (1, 0), "{keys:?}");
+    let parts = server.log().iter().filter(|it| it[0].contains("partNumber")).count();
+    assert!(parts > 20, "{parts}");
 }
 
 #[test]

@@ -321,10 +321,10 @@ pub const INPUTS: [Input; 51] = [
     Input {
         name: "backend",
         flag: Some("--backend"),
-        kind: Kind::Text,
+        kind: Kind::Lines,
         default: "",
         used_for: For::Both,
-        description: "Where snapshots live: github, the cache service of the job, or dir:PATH",
+        description: "Where snapshots live, one place a line, asked in this order: github, the cache service of the job, dir:PATH, or an object store as s3://BUCKET/PREFIX, gs:// or az://, with credentials from the environment",
     },
     Input {
         name: "cache-service",

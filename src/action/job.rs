@@ -1,5 +1,6 @@
 //! What a job tells of itself: its variables.
 
+use crate::backend::objects;
 use crate::snapshot::Origin;
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
@@ -113,7 +114,8 @@ impl Job {
             "INPUT_SIGN-KEY",
             "STORECACHE_SIGN_KEY",
         ];
-        NAMES.into_iter().filter_map(|name| Some(self.variable(name)?.to_str()?.to_owned()))
+        let names = NAMES.into_iter().chain(objects::SECRETS);
+        names.filter_map(|name| Some(self.variable(name)?.to_str()?.to_owned()))
     }
 
     fn variable(&self, name: &str) -> Option<&OsStr> {

@@ -88,6 +88,10 @@ impl<B: Backend + Send + Sync + 'static> Backend for Patient<B> {
         self.run(Backend::asides)
     }
 
+    fn try_writing(&self) -> Result<()> {
+        self.run(Backend::try_writing)
+    }
+
     fn sweep(&self, keep: Duration) -> Result<()> {
         self.run(move |backend| backend.sweep(keep))
     }

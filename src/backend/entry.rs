@@ -101,15 +101,7 @@ impl EntryName {
 
     /// As a file name: bytes that a file name cannot hold, and `%`, are written as `%XX`.
     pub fn to_file_name(&self) -> Result<String> {
-        let text = self.to_string();
-        let name: String = text
-            .bytes()
-            .map(|byte| match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => (byte as char).to_string(),
-                b'-' | b'_' | b'.' | b'+' | b'=' | b'@' | b'~' | b'#' => (byte as char).to_string(),
-                other => format!("%{other:02X}"),
-            })
-            .collect();
+        let name = escaped(&self.to_string());
         // NAME_MAX of Linux, less the ending.
         if name.len() > 240 || name.starts_with('.') {
             bail!("the key {:?} is too long for a file name, or starts with a dot", self.key);
@@ -130,6 +122,16 @@ impl EntryName {
         }
         Self::parse(&String::from_utf8(text).ok()?)
     }
+}
+
+/// A text with what a file name cannot hold written as `%XX`. What begins a text begins this one too.
+pub fn escaped(text: &str) -> String {
+    let escape = |byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => (byte as char).to_string(),
+        b'-' | b'_' | b'.' | b'+' | b'=' | b'@' | b'~' | b'#' => (byte as char).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 impl fmt::Display for EntryName {

@@ -7,19 +7,25 @@ mod directory;
 mod entry;
 pub mod github;
 mod inventory;
+mod network;
+pub mod objects;
 mod quarantine;
+mod reader;
+mod several;
 
 pub use aside::Patient;
 pub use directory::Directory;
 pub use entry::{EntryName, Generation};
 pub use inventory::{Barred, Deleted, Inventory, Record};
 pub use quarantine::{Aside, is_ahead, is_due, is_over};
+pub use several::Several;
 
 use crate::key::Rung;
 use anyhow::{Result, bail};
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An entry that is there.
@@ -31,7 +37,7 @@ pub struct Entry {
 }
 
 /// A place for entries. Entries are immutable: a key is saved anew as its next generation.
-pub trait Backend {
+pub trait Backend: Send + Sync {
     /// For people: what and where this is.
     fn describe(&self) -> String;
 
@@ -121,6 +127,56 @@ pub trait Backend {
         let _ = keep;
         Ok(())
     }
+
+    /// Whether it answers and takes entries, as far as that can be found out without one.
+    ///
+    /// # Errors
+    /// [`Refused`] when it only answers.
+    fn try_writing(&self) -> Result<()> {
+        self.can_write()?;
+        match self.find(&[Rung::Exact(TRIAL.into())]) {
+            Err(e) if !e.is::<Refused>() => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// The backends that this one is made of, as far as they answer; none where it is one.
+    fn members(&self) -> Vec<&dyn Backend> {
+        Vec::new()
+    }
+
+    /// Which of its members an entry was found in.
+    fn holder(&self, name: &EntryName) -> Option<&dyn Backend> {
+        let _ = name;
+        None
+    }
+
+    /// Which of its members is to be written; `None` where it is one.
+    ///
+    /// # Errors
+    /// When none takes entries: what is wrong with the first.
+    fn to_write(&self) -> Result<Option<Arc<dyn Backend>>> {
+        Ok(None)
+    }
+
+    /// What people should know of members that did not answer since this was asked last, one line each.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A key that no entry has.
+const TRIAL: &str = "storecache-doctor";
+
+/// The one that has an entry, or is asked for it.
+pub fn holder<'a>(backend: &'a dyn Backend, name: &EntryName) -> &'a dyn Backend {
+    backend.holder(name).unwrap_or(backend)
+}
+
+/// Each of those that it is made of, or itself.
+pub fn members(backend: &dyn Backend) -> Vec<&dyn Backend> {
+    let members = backend.members();
+    if members.is_empty() { vec![backend] } else { members }
 }
 
 /// What a backend does not do, though nothing failed.

@@ -1,6 +1,6 @@
 //! The flags of `list`, `usage` and `prune`: verbs that know no store and no key, but a whole backend.
 
-use super::{BETWEEN_CHANGES, OutputArgs, backend, size};
+use super::{BETWEEN_CHANGES, Network, OutputArgs, backend, size};
 use crate::backend::github::{self, Patience, Secret, host, repository_name};
 use crate::options::{
     BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, RepositoryOptions,
@@ -21,15 +21,15 @@ const TOKENS: [&str; 2] = ["GITHUB_TOKEN", "GH_TOKEN"];
 
 #[derive(Debug, Args)]
 struct InventoryArgs {
-    /// Where entries live: dir:PATH, or github, which is the REST API of GitHub with the token of
-    /// GITHUB_TOKEN or GH_TOKEN [default: github with --repository, or where GITHUB_REPOSITORY and a token
+    /// Where entries live: dir:PATH; github, which is the REST API of GitHub with the token of GITHUB_TOKEN or
+    /// GH_TOKEN; or an object store, as for save [default: github with --repository, or where GITHUB_REPOSITORY and a token
     /// are set, else dir: and the user's cache directory]
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
     /// Repository on GitHub [default: GITHUB_REPOSITORY, else that of the remote `origin`]
     #[arg(long, value_name = "OWNER/NAME")]
     repository: Option<String>,
-    /// Seconds without a byte from GitHub after which a request is made again
+    /// Seconds without a byte from GitHub or the object store after which a request is made again
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     network_timeout: u64,
@@ -158,8 +158,9 @@ impl InventoryArgs {
             Some(_) if self.repository.is_some() => {
                 bail!("--repository is for --backend github")
             }
-            other => match backend(other, None, self.network_timeout)? {
+            other => match backend(other, Network::stalling_at(self.network_timeout))? {
                 BackendOptions::Directory { path, .. } => Ok(InventoryOptions::Directory { path }),
+                BackendOptions::Objects(store) => Ok(InventoryOptions::Objects(store)),
                 BackendOptions::GitHub(_) => self.repository(),
             },
         }

@@ -1,6 +1,6 @@
 //! The flags of `key simulate`.
 
-use super::{KeyArgs, OutputArgs, backend, size};
+use super::{KeyArgs, Network, OutputArgs, backend, size};
 use crate::options::{KeyOptions, KeyPart, KeyPolicy, Simulate, Since, WorkflowMode};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -82,7 +82,7 @@ impl SimulateArgs {
             bail!("--cold-minutes is less than --hit-minutes: then nothing is worth a cache");
         }
         // Only a backend that somebody named has to be there.
-        let backend = match backend(self.backend.as_deref(), None, 20) {
+        let backend = match backend(self.backend.as_deref(), Network::stalling_at(20)) {
             Err(e) if self.backend.is_some() => return Err(e),
             backend => backend.ok(),
         };

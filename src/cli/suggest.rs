@@ -1,7 +1,7 @@
 //! The flags of `key suggest`.
 
-use super::{OutputArgs, Store, backend};
-use crate::options::{CacheService, Snapshots, Suggest};
+use super::{BackendArgs, OutputArgs, Store};
+use crate::options::{Snapshots, Suggest};
 use crate::store::StoreKind;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 pub struct SuggestArgs {
     /// Snapshot files to look at [default: the entries of the backend]
+    #[arg(conflicts_with = "backend")]
     files: Vec<PathBuf>,
     /// Kind of store [default: that of most snapshots]
     #[arg(long, value_enum, default_value_t = Store::Auto)]
@@ -17,17 +18,8 @@ pub struct SuggestArgs {
     /// Look only at snapshots whose keys begin so
     #[arg(long, value_name = "TEXT")]
     key_prefix: Option<String>,
-    /// Where snapshots live: dir:PATH, or github, which is the cache service of a GitHub job
-    /// [default: github in a job, else dir: and the user's cache directory]
-    #[arg(long, value_name = "BACKEND", conflicts_with = "files")]
-    backend: Option<String>,
-    /// Version of the cache service [default: as the runner says]
-    #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
-    cache_service: Option<CacheService>,
-    /// Seconds without a byte from the cache service after which a request is made again
-    #[arg(long, value_name = "SECONDS", default_value_t = 20,
-        value_parser = clap::value_parser!(u64).range(1..=3600))]
-    network_timeout: u64,
+    #[command(flatten)]
+    backends: BackendArgs,
     /// Look at the newest N snapshots
     #[arg(long, value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -44,10 +36,7 @@ impl SuggestArgs {
         }
         let snapshots = match self.files.is_empty() {
             false => Snapshots::Files(self.files),
-            true => {
-                let text = self.backend.as_deref();
-                Snapshots::Entries(backend(text, self.cache_service, self.network_timeout)?)
-            }
+            true => Snapshots::Entries(self.backends.options()?),
         };
         let kind = match self.store {
             Store::Auto => None,

@@ -134,7 +134,7 @@ fn tree_of(repository: &Repository, name: &str) -> Result<Box<dyn Tree>> {
 fn open_entry(options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
     // Where entries are files the kind of store does not matter.
     let kind = lookup::kind(&options.look.store).unwrap_or(StoreKind::Plain);
-    let backend = lookup::backend(&options.look.backend, kind, Traffic::default())?;
+    let backend = lookup::backend(&options.look.backends, kind, Traffic::default())?;
     OpenEntry::read(name.to_string(), backend.open(name)?, &mut 0)
 }
 

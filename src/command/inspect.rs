@@ -136,8 +136,10 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
     let Some(path) = &options.file else {
         let kind = lookup::kind(&options.store)?;
         let key = lookup::key(&options.store, &options.key, kind, None)?;
-        let backend = lookup::backend(&options.backend, kind, Traffic::default())?;
-        let Some((name, _)) = lookup::find(backend.as_ref(), &key.ladder, &[])? else {
+        let backend = lookup::backend(&options.backends, kind, Traffic::default())?;
+        let found = lookup::find(backend.as_ref(), &key.ladder, &[]);
+        lookup::tell_warnings(backend.as_ref());
+        let Some((name, _)) = found? else {
             bail!("no entry for {} in {}", key.text, backend.describe());
         };
         let mut entry = OpenEntry::read(name.to_string(), backend.open(&name)?, &mut 0)?;

@@ -5,6 +5,7 @@ use super::cancel;
 use super::entry::Standing;
 use super::stem::stem;
 use crate::backend::github::Repository;
+use crate::backend::objects::Objects;
 use crate::backend::{Directory, EntryName, Inventory, Record};
 use crate::options::InventoryOptions;
 use crate::report::EntryRow;
@@ -19,6 +20,10 @@ use std::path::Path;
 pub fn open_inventory(options: &InventoryOptions) -> Result<Box<dyn Inventory>> {
     Ok(match options {
         InventoryOptions::Directory { path } => Box::new(Directory::new(path.clone(), true)),
+        InventoryOptions::Objects(store) => {
+            // Of every layout: that of the entries that would be saved here says nothing.
+            Box::new(Objects::new(store, "")?.called_off_by(cancel::flag()))
+        }
         InventoryOptions::Repository(repository) => {
             Box::new(Repository::new(repository)?.called_off_by(cancel::flag()))
         }

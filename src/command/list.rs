@@ -2,13 +2,15 @@
 
 use super::inventory::{Held, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json, quarantine};
-use crate::backend::Directory;
-use crate::options::{InventoryOptions, List, Order};
+use crate::backend::objects::Objects;
+use crate::backend::{Backend, Directory};
+use crate::options::{InventoryOptions, List, ObjectStore, Order};
 use crate::report::{self, EntryRow, Quarantined};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
+use std::path::Path;
 
 /// Bad ones that people are told of one by one.
 const SHOWN: usize = 10;
@@ -72,6 +74,7 @@ fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
         InventoryOptions::Directory { path } => {
             quarantine::list(&Directory::new(path.clone(), false), memory)
         }
+        InventoryOptions::Objects(store) => objects_aside(store, memory),
         InventoryOptions::Repository(repository) => {
             let name = repository.api.repository.as_deref().unwrap_or_default();
             let of_it = format!("github:{name}:");
@@ -82,6 +85,15 @@ fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
         warnings.push(format!("what is kept aside cannot be listed: {e:#}"));
         Vec::new()
     })
+}
+
+/// The same of an object store, of every layout.
+fn objects_aside(store: &ObjectStore, memory: Option<&Path>) -> Result<Vec<Quarantined>> {
+    let objects = Objects::new(store, "")?.called_off_by(cancel::flag());
+    let of_it = format!("{}:", Backend::describe(&objects));
+    let mut all = quarantine::list(&objects, None)?;
+    all.extend(quarantine::remembered(memory, &|place| place.starts_with(&of_it)));
+    Ok(all)
 }
 
 fn is_wanted(held: &Held, options: &List) -> bool {

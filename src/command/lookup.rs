@@ -2,7 +2,8 @@
 
 use super::cancel;
 use crate::backend::github::GitHub;
-use crate::backend::{Backend, Directory, EntryName, Patient, ReadAt};
+use crate::backend::objects::Objects;
+use crate::backend::{Backend, Directory, EntryName, Patient, ReadAt, Several};
 use crate::budget::Traffic;
 use crate::key::{Key, Ladder, Rung};
 use crate::options::{BackendOptions, KeyOptions, StoreOptions};
@@ -15,6 +16,7 @@ use crate::store::{Layout, StoreKind, system};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 /// The kind of store that is meant.
 pub fn kind(options: &StoreOptions) -> Result<StoreKind> {
@@ -72,24 +74,69 @@ fn program_version(program: &str) -> Option<String> {
     text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }
 
-/// The backend for snapshots of a kind of store.
+/// The backend for snapshots of a kind of store: the one, or all of several in their order.
+///
+/// # Errors
+/// When it cannot be opened, or none of several can: what is wrong with the first.
 pub fn backend(
+    options: &[BackendOptions],
+    kind: StoreKind,
+    traffic: Traffic,
+) -> Result<Arc<dyn Backend>> {
+    let [one] = options else { return several(options, kind, traffic) };
+    one_backend(one, kind, traffic)
+}
+
+fn several(
+    options: &[BackendOptions],
+    kind: StoreKind,
+    traffic: Traffic,
+) -> Result<Arc<dyn Backend>> {
+    let (mut members, mut warnings, mut first) = (Vec::new(), Vec::new(), None);
+    for one in options {
+        match one_backend(one, kind, traffic) {
+            Ok(member) => members.push(member),
+            Err(e) => {
+                warnings.push(format!("a backend is passed over: {e:#}"));
+                first.get_or_insert(e);
+            }
+        }
+    }
+    let limit = options.iter().find_map(BackendOptions::patience).map(|patience| patience.stall);
+    match (members.is_empty(), first) {
+        (true, Some(e)) => Err(e),
+        (true, None) => Err(anyhow!("no backend is named")),
+        (false, _) => {
+            let limit = limit.unwrap_or_else(pulse::clock);
+            Ok(Arc::new(Several::new(members, limit, warnings)))
+        }
+    }
+}
+
+/// One backend by itself.
+pub fn one_backend(
     options: &BackendOptions,
     kind: StoreKind,
     traffic: Traffic,
-) -> Result<Box<dyn Backend>> {
+) -> Result<Arc<dyn Backend>> {
+    let version = || -> Result<String> {
+        let store_dir = match kind {
+            StoreKind::Plain => "",
+            kind => Layout::of(kind, Path::new("/"))?.store_dir,
+        };
+        Ok(cache_version(kind.name(), store_dir, &system()).to_string())
+    };
     match options {
         BackendOptions::Directory { path, sync } => {
-            Ok(Box::new(Patient::new(Directory::new(path.clone(), *sync))))
+            Ok(Arc::new(Patient::new(Directory::new(path.clone(), *sync))))
+        }
+        BackendOptions::Objects(store) => {
+            let objects = Objects::new(store, &version()?)?;
+            Ok(Arc::new(objects.within(traffic).called_off_by(cancel::flag())))
         }
         BackendOptions::GitHub(service) => {
-            let store_dir = match kind {
-                StoreKind::Plain => "",
-                kind => Layout::of(kind, Path::new("/"))?.store_dir,
-            };
-            let version = cache_version(kind.name(), store_dir, &system());
-            let github = GitHub::new(service, &version.to_string())?;
-            Ok(Box::new(github.within(traffic).called_off_by(cancel::flag())))
+            let github = GitHub::new(service, &version()?)?;
+            Ok(Arc::new(github.within(traffic).called_off_by(cancel::flag())))
         }
     }
 }
@@ -109,6 +156,12 @@ pub fn find(
         };
         (name, hit)
     }))
+}
+
+/// Tells of backends that did not answer, where no report does.
+pub fn tell_warnings(backend: &dyn Backend) {
+    let warnings = backend.warnings();
+    warnings.iter().for_each(|line| report::note(format!("storecache: warning: {line}")));
 }
 
 /// Reads head and index of an entry; counts what it reads into `downloaded`.

@@ -3,7 +3,7 @@
 mod memory;
 
 use super::state::State;
-use crate::backend::{Aside, Backend, EntryName};
+use crate::backend::{self, Aside, Backend, EntryName};
 use crate::key::Ladder;
 use crate::options::Quarantine;
 use crate::report::{Outcome, Quarantined};
@@ -18,6 +18,7 @@ pub fn condemn(
     (phase, reason): (&str, &str),
     outcome: &mut Outcome,
 ) {
+    let backend = backend::holder(backend, name);
     let mut bad = Quarantined {
         entry: name.to_string(),
         key: name.key.clone(),
@@ -46,7 +47,8 @@ pub fn condemn(
 
 /// Entries that are there and shall not be tried again, and what was wrong with them.
 pub fn known(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
-    memory::of(backend, options)
+    let members = backend::members(backend).into_iter();
+    members.flat_map(|member| memory::of(member, options)).collect()
 }
 
 /// Entries that no save takes for there: those that are known, and those that the restore of the job found.
@@ -111,6 +113,11 @@ fn noted(aside: Aside) -> Quarantined {
 pub fn told(outcome: &Outcome) -> Option<String> {
     let first = outcome.quarantined.first()?;
     let kept = match &first.file {
+        Some(file) if file.to_str().is_some_and(|file| file.contains("://")) => format!(
+            "{} is marked as bad, and no run takes it any more: `storecache verify` looks at a copy of {}",
+            first.entry,
+            file.display()
+        ),
         Some(file) => {
             let file = file.display();
             format!(

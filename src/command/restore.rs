@@ -73,10 +73,11 @@ fn committed(error: &anyhow::Error) -> bool {
 }
 
 fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()> {
-    let Restore { store, key, backend, output, .. } = options;
+    let Restore { store, key, backends, output, .. } = options;
     enter(&mut outcome.phase, Phase::Start);
     profiles::check(options.profiles, store)?;
-    let mut session = Session::begin(store, key, backend, output, options.memory.traffic, outcome)?;
+    let mut session =
+        Session::begin(store, key, backends, output, options.memory.traffic, outcome)?;
     begun.ingredients = session.key.digests();
     if options.state.is_some() {
         begun.baseline = Some(valid(&mut session.root)?);
@@ -127,6 +128,7 @@ fn restore_items(
         let found = look(backend, &key.ladder, &mut passed, outcome);
         // The cache service may have turned out to speak another version than was thought.
         outcome.backend = backend.describe();
+        outcome.warnings.extend(backend.warnings());
         outcome.seconds.lookup += looking.elapsed().as_secs_f64();
         let Some((name, mut entry, hit)) = found? else { return Ok(Brought::new()) };
         let before = outcome.clone();

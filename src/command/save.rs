@@ -54,7 +54,7 @@ pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
 }
 
 fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<()> {
-    let Save { store, key, backend, output, policy, .. } = options;
+    let Save { store, key, backends, output, policy, .. } = options;
     enter(&mut outcome.phase, Phase::Start);
     profiles::check(options.profiles, store)?;
     outcome.seconds.job = state.and_then(State::job_seconds);
@@ -74,7 +74,15 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     }
     let key = state.map_or_else(|| key.clone(), |state| state.key(key));
     let Session { mut root, key, backend, mut progress, .. } =
-        Session::begin(store, &key, backend, output, options.memory.traffic, outcome)?;
+        Session::begin(store, &key, backends, output, options.memory.traffic, outcome)?;
+    // All of a save is about one backend: a delta has its base beside it.
+    let chosen = backend.to_write();
+    outcome.warnings.extend(backend.warnings());
+    let backend = match chosen {
+        Ok(chosen) => chosen.unwrap_or(backend),
+        Err(e) => return not_saved(e.downcast::<Refused>()?, policy.policy, outcome),
+    };
+    outcome.backend = backend.describe();
     if let Err(refused) = backend.can_write() {
         return not_saved(refused, policy.policy, outcome);
     }

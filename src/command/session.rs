@@ -10,13 +10,14 @@ use crate::privileged::protocol::{Phase, StoreRequest};
 use crate::pulse;
 use crate::report::{self, Outcome, Progress};
 use anyhow::{Result, anyhow};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A run with its root half and its key.
 pub struct Session {
     pub root: RootHalf,
     pub key: Key,
-    pub backend: Box<dyn Backend>,
+    pub backend: Arc<dyn Backend>,
     pub progress: Progress,
     /// Which store it is about.
     pub request: StoreRequest,
@@ -27,7 +28,7 @@ impl Session {
     pub fn begin(
         store: &StoreOptions,
         key: &KeyOptions,
-        backend: &BackendOptions,
+        backends: &[BackendOptions],
         output: &OutputOptions,
         traffic: Traffic,
         outcome: &mut Outcome,
@@ -41,7 +42,7 @@ impl Session {
         progress.fold(&format!("{}: find the store and the key", outcome.command));
         let kind = lookup::kind(store)?;
         outcome.store = kind.to_string();
-        let backend = lookup::backend(backend, kind, traffic)?;
+        let backend = lookup::backend(backends, kind, traffic)?;
         outcome.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
         if output.in_job {

@@ -1,6 +1,6 @@
 //! What is asked of all that a backend holds.
 
-use super::{OutputOptions, RepositoryOptions};
+use super::{ObjectStore, OutputOptions, RepositoryOptions};
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 pub enum InventoryOptions {
     Directory { path: PathBuf },
     Repository(Box<RepositoryOptions>),
+    Objects(Box<ObjectStore>),
 }
 
 /// Entries to be listed.

@@ -20,5 +20,6 @@ pub struct Suggest {
 #[derive(Debug, Clone)]
 pub enum Snapshots {
     Files(Vec<PathBuf>),
-    Entries(BackendOptions),
+    /// In the order in which they are asked.
+    Entries(Vec<BackendOptions>),
 }

@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 static CALLED_OFF: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -68,7 +69,7 @@ impl<S: Send + 'static> Aside<S> {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if CALLED_OFF.get().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            if is_called_off() {
                 bail!(super::why_called_off());
             }
             if let Some(sign) = vigil.look_at_thread(self.tid) {
@@ -87,4 +88,43 @@ pub fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     Aside::new(who, ())?.run(|()| work())
+}
+
+/// The same for one piece of work that others can do too: it is given up after `limit`, and nothing is called
+/// off for that.
+///
+/// # Errors
+/// Those of the work, [`Late`], or when the run is called off meanwhile. The thread stays behind then.
+pub fn aside_within<T: Send + 'static>(
+    who: &str,
+    limit: Duration,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (send, done) = bounded(1);
+    threads::start("for what others can do too", move || drop(send.send(work())))?;
+    let began = Instant::now();
+    loop {
+        match done.recv_timeout(LOOK) {
+            Ok(value) => return value,
+            Err(RecvTimeoutError::Disconnected) => return Err(anyhow!("{who} panicked")),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if is_called_off() {
+            bail!(super::why_called_off());
+        }
+        if began.elapsed() >= limit {
+            return Err(Late(limit).into());
+        }
+        alive(format!("{who} was asked and does not answer yet"));
+    }
+}
+
+/// Something took longer than anybody waits where there is another way.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("no answer in {}", super::seconds(*.0))]
+pub struct Late(pub Duration);
+
+/// Whether such work is given up by now.
+pub fn is_called_off() -> bool {
+    CALLED_OFF.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }

@@ -11,7 +11,7 @@ mod aside;
 mod child;
 mod vitals;
 
-pub use aside::{Aside, aside, call_off_by};
+pub use aside::{Aside, aside, aside_within, call_off_by, is_called_off};
 pub use child::{Watch, output, wait};
 pub use vitals::{Vigil, Vitals, describe};
 

@@ -16,8 +16,8 @@ use super::cache_service::Signer;
 use super::place::output;
 
 /// The account that Azurite comes with, and its key; both are public.
-const ACCOUNT: &str = "devstoreaccount1";
-const KEY: &str =
+pub const ACCOUNT: &str = "devstoreaccount1";
+pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 /// The directory with other people's packages for Node.
@@ -92,6 +92,10 @@ impl Azurite {
         let server = NodePeer::start(&mut script);
         let port = server.line.parse().expect("Azurite did not start");
         Azurite { host: host.to_owned(), port, _server: server }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Signs URLs of blobs in its container.

@@ -39,6 +39,7 @@ pub mod job;
 mod judge;
 pub mod lacking;
 pub mod memory;
+pub mod object_server;
 pub mod patient;
 pub mod place;
 pub mod poll;

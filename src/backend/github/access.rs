@@ -1,6 +1,6 @@
 //! What this run may do with the cache, known before any request.
 
-use super::secret::Secret;
+use crate::backend::network::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;

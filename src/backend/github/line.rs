@@ -1,7 +1,7 @@
 //! Carries octocrab's requests over the connections of `wire.rs`, so that there is one TLS stack, with the
 //! same clocks and limits, and one place that makes requests again.
 
-use super::wire::{Fault, Whole, Wire};
+use crate::backend::network::{Fault, Whole, Wire};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use serde::de::IgnoredAny;

@@ -7,32 +7,29 @@
 //! No error and no description holds the token or a URL.
 
 mod access;
-mod engine;
+mod ask;
 mod line;
-mod reader;
 mod refusal;
 mod repository;
 mod rest;
-mod secret;
 mod service;
 mod source;
 mod upload;
 mod v1;
 mod v2;
-mod wire;
 
+pub use crate::backend::network::{OLD, Patience, Secret, host};
 pub use repository::Repository;
 pub use rest::repository_name;
-pub use secret::{Secret, host};
-pub use wire::{OLD, Patience};
 
-use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused};
+use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, TRIAL};
+use crate::backend::network::{TRIES, Wire};
+use crate::backend::reader::Reader;
 use crate::budget::{Allowance, Traffic};
 use crate::key::Rung;
 use crate::options::GitHubService;
 use access::Access;
 use anyhow::{Context, Result, bail};
-use reader::Reader;
 use refusal::Asker;
 use rest::Rest;
 use service::{KEYS, Match, Reserved, Service};
@@ -40,7 +37,6 @@ use source::{Probed, Source};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use wire::{TRIES, Wire};
 
 /// What the first request for an entry asks for: its head, as a rule.
 const HEAD: u64 = 64 << 10;
@@ -90,7 +86,8 @@ impl GitHub {
     /// # Errors
     /// When the environment names no service.
     pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
-        let wire = Arc::new(Wire::new(options.token.clone(), options.patience)?);
+        let wire =
+            Arc::new(Wire::new("the cache service", options.token.clone(), options.patience)?);
         let rest = Rest::new(Arc::clone(&wire), options.rest.clone(), Asker::Step);
         let service = Service::new(options, wire, version)?;
         let hub = Arc::new(Hub { service, ahead: Allowance::of(Traffic::default().ahead) });
@@ -211,12 +208,10 @@ fn asked(rung: &Rung) -> String {
     }
 }
 
-/// What `doctor` looks for and reserves. Nothing is uploaded, so that no entry comes of it.
-const TRIAL: &str = "storecache-doctor";
-
 impl Backend for GitHub {
     fn examine(&self) -> Result<Health> {
         self.can_read()?;
+        // What is reserved is never uploaded, so that no entry comes of it.
         self.look(&[Rung::Exact(TRIAL.into())])?;
         let reserve = || -> Result<()> {
             self.can_write()?;
@@ -312,10 +307,8 @@ impl Backend for GitHub {
         };
         let probe = Source::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);
         let reader = match wire.wait(probe)?.with_context(|| format!("open {name}"))? {
-            Probed::Ranges(source, head) => {
-                Reader::ranges(Arc::clone(&self.hub), source, head, self.traffic.range)
-            }
-            Probed::Whole(all) => Reader::whole(Arc::clone(&self.hub), all, self.traffic.range),
+            Probed::Ranges(source, head) => Reader::ranges(source, head, self.traffic.range),
+            Probed::Whole(source, all) => Reader::whole(source, all, self.traffic.range),
         };
         Ok(Box::new(reader))
     }

@@ -1,9 +1,8 @@
 //! What GitHub's REST API says no with, as people should read it: what failed, why, and what to do.
 
 use super::line::{Lost, NO_ANSWER, TRIES};
-use super::secret::{Secret, host, redacted};
-use super::wire::retry_after;
 use crate::backend::Barred;
+use crate::backend::network::{Secret, host, redacted, retry_after};
 use crate::options::RestApi;
 use anyhow::anyhow;
 use octocrab::{Error, GitHubError};

@@ -4,8 +4,7 @@
 use super::named;
 use super::refusal::Asker;
 use super::rest::Rest;
-use super::secret::Secret;
-use super::wire::Wire;
+use crate::backend::network::{Secret, Wire};
 use crate::backend::{Deleted, Inventory, Record};
 use crate::options::RepositoryOptions;
 use anyhow::{Context, Result};
@@ -26,7 +25,7 @@ impl Repository {
     /// When the network cannot be set up.
     pub fn new(options: &RepositoryOptions) -> Result<Self> {
         // The token of REST goes with its requests alone.
-        let wire = Arc::new(Wire::new(Secret::new(""), options.patience)?);
+        let wire = Arc::new(Wire::new("GitHub", Secret::new(""), options.patience)?);
         let rest = Rest::new(Arc::clone(&wire), options.api.clone(), Asker::Person);
         let name = options.api.repository.clone().unwrap_or_default();
         Ok(Repository { wire, rest, name })

@@ -7,9 +7,8 @@
 
 use super::line::Line;
 use super::refusal::{Asker, Call, told};
-use super::secret::host;
-use super::wire::Wire;
 use crate::backend::Deleted;
+use crate::backend::network::{Wire, host};
 use crate::options::RestApi;
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderValue, StatusCode};

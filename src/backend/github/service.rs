@@ -2,9 +2,9 @@
 //!
 //! Sources: actions/toolkit `packages/cache/src/internal`, and what servers were seen to answer.
 
-use super::secret::{Secret, host};
-use super::wire::{self, Answer, Wire};
+use super::ask::{Answer, USED_UP};
 use super::{v1, v2};
+use crate::backend::network::{Secret, TRIES, Wire, host};
 use crate::backend::{EntryName, Refused};
 use crate::options::{CacheService, GitHubService};
 use anyhow::{Result, anyhow, bail};
@@ -167,7 +167,7 @@ impl Service {
                 return Ok(());
             }
             failures += 1;
-            if failures == wire::TRIES || !problem.is::<NotYet>() {
+            if failures == TRIES || !problem.is::<NotYet>() {
                 return Err(problem);
             }
             tokio::time::sleep(self.wire.pause(failures, None)).await;
@@ -223,7 +223,7 @@ pub fn unexpected(what: &str, answer: &Answer) -> anyhow::Error {
     let code = answer.json["code"].as_str().unwrap_or_default();
     let hint = match (status, code) {
         (401, _) => "; the token of the job is not valid (any more)",
-        _ if answer.said.contains(wire::USED_UP) || code == "resource_exhausted" => {
+        _ if answer.said.contains(USED_UP) || code == "resource_exhausted" => {
             "; the storage of the repository is used up"
         }
         _ => "",

@@ -1,9 +1,11 @@
 //! One blob at the other end: ranges of it, with a URL that is renewed when it expires.
 
 use super::Hub;
-use super::secret::Secret;
-use super::wire::{Fault, TRIES, blob_fault};
+use super::ask::blob_fault;
 use crate::backend::EntryName;
+use crate::backend::network::{Fault, Secret, TRIES, Wire};
+use crate::backend::reader::{self, Lost, Spooled};
+use crate::budget::Allowance;
 use anyhow::{Result, anyhow, bail};
 use reqwest::Response;
 use std::fs::File;
@@ -47,22 +49,7 @@ pub enum Probed {
     /// The source, and its first bytes.
     Ranges(Source, Vec<u8>),
     /// The server knows no ranges: the whole blob.
-    Whole(Spooled),
-}
-
-/// A blob that came as one stream.
-pub struct Spooled {
-    pub file: File,
-    /// In bytes.
-    pub size: u64,
-    /// Whether somebody has said so, and not only the connection ended there.
-    pub stated: bool,
-}
-
-/// Why a range did not come.
-pub enum Lost {
-    NoRanges,
-    Failed(anyhow::Error),
+    Whole(Source, Spooled),
 }
 
 impl Source {
@@ -90,8 +77,7 @@ impl Source {
         }
     }
 
-    /// All bytes of a range.
-    pub async fn range(&self, range: Range<u64>) -> Result<Vec<u8>, Lost> {
+    async fn one_range(&self, range: Range<u64>) -> Result<Vec<u8>, Lost> {
         let mut tries = Tries::default();
         loop {
             match self.ask(range.clone(), &mut tries).await {
@@ -250,12 +236,13 @@ impl Source {
     }
 
     /// The whole blob as one stream, into a file without a name.
-    async fn whole(&self) -> Result<Probed> {
-        Ok(Probed::Whole(self.spool().await?))
+    async fn whole(self) -> Result<Probed> {
+        let all = self.stream_all().await?;
+        Ok(Probed::Whole(self, all))
     }
 
     /// The same, without a word on ranges.
-    pub async fn spool(&self) -> Result<Spooled> {
+    async fn stream_all(&self) -> Result<Spooled> {
         let mut tries = Tries::default();
         loop {
             let mut got = 0;
@@ -305,6 +292,28 @@ impl Source {
             Some(length) if length != *got => Err((Fault::passing("the body ended early"), told)),
             _ => Ok((file, stated)),
         }
+    }
+}
+
+impl reader::Source for Source {
+    fn wire(&self) -> &Wire {
+        self.hub.wire()
+    }
+
+    fn ahead(&self) -> &Allowance {
+        &self.hub.ahead
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    async fn range(&self, range: Range<u64>) -> Result<Vec<u8>, Lost> {
+        self.one_range(range).await
+    }
+
+    async fn spool(&self) -> Result<Spooled> {
+        self.stream_all().await
     }
 }
 

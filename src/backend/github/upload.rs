@@ -4,9 +4,9 @@
 //! (`@azure/storage-blob` 12.31).
 
 use super::Hub;
-use super::secret::Secret;
+use super::ask::blob_fault;
 use super::service::Upload;
-use super::wire::{Fault, TRIES, Wire, blob_fault};
+use crate::backend::network::{Fault, Secret, TRIES, Wire};
 use crate::backend::{Entry, EntryName, EntryWriter, Written};
 use crate::budget::Traffic;
 use anyhow::{Context, Result, anyhow, bail};

@@ -1,8 +1,7 @@
 //! Version 1 of the cache service, as GHES, `act`, Forgejo and older runners of Gitea speak it.
 
-use super::secret::Secret;
 use super::service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
-use super::wire::Wire;
+use crate::backend::network::{Secret, Wire};
 use anyhow::{Result, bail};
 use serde_json::json;
 

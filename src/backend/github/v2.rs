@@ -1,9 +1,9 @@
 //! Version 2 of the cache service: three calls of Twirp, as JSON with the names of its proto file.
 
-use super::secret::Secret;
+use super::ask::Answer;
 use super::service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
-use super::wire::{Answer, Wire};
 use crate::backend::Refused;
+use crate::backend::network::{Secret, Wire};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 

@@ -1,14 +1,14 @@
 //! What a save or restore needs beside the store: the backend with what it keeps aside, and the clock.
 
 use super::super::{lookup, quarantine};
-use crate::backend::Health;
+use crate::backend::{Backend, Health};
 use crate::budget::Traffic;
 use crate::options::{BackendOptions, Doctor};
-use crate::privileged::protocol::Finding;
-use crate::report::Quarantined;
+use crate::privileged::protocol::{Finding, Light};
 use crate::store::{Layout, StoreKind};
 use anyhow::Result;
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// Seconds that clocks may differ by: what an answer is on its way, and what nobody minds.
 const APART: i64 = 60;
@@ -17,24 +17,41 @@ const FAR_APART: i64 = 24 * 3600;
 
 /// Rows for the backend, what is kept aside there, and the clock.
 pub fn look(options: &Doctor, kind: StoreKind, layout: &Layout) -> Vec<Finding> {
-    let (backend, ahead) = backend(options, kind);
-    vec![
-        backend.named("backend"),
-        kept_aside(options, kind).named("quarantine"),
-        clock(layout, ahead).named("clock"),
-    ]
+    let places = options.backends.iter();
+    let opened: Vec<_> =
+        places.map(|place| (place, lookup::one_backend(place, kind, Traffic::default()))).collect();
+    let mut ahead = None;
+    let mut rows = Vec::new();
+    for (place, opened) in &opened {
+        let (row, theirs) = backend(place, opened);
+        ahead = ahead.or(theirs.map(|theirs| (theirs, server(place))));
+        rows.push(row.named("backend"));
+    }
+    if rows.iter().any(|row| row.light != Light::Red) {
+        // A run goes on with another one, and only says so.
+        let silent = rows.iter_mut().filter(|row| row.light == Light::Red);
+        silent.for_each(|row| row.light = Light::Yellow);
+    }
+    rows.push(kept_aside(options, &opened).named("quarantine"));
+    rows.push(clock(layout, ahead).named("clock"));
+    rows
 }
 
+type Opened<'a> = (&'a BackendOptions, Result<Arc<dyn Backend>>);
+
 /// Snapshots that failed their checks.
-fn kept_aside(options: &Doctor, kind: StoreKind) -> Finding {
-    let list = || -> Result<Vec<Quarantined>> {
-        let backend = lookup::backend(&options.backend, kind, Traffic::default())?;
-        quarantine::list(backend.as_ref(), options.memory.as_deref())
-    };
-    let kept = match list() {
-        Ok(kept) => kept,
-        Err(e) => return Finding::yellow(format!("{e:#}"), mend(&options.backend)),
-    };
+fn kept_aside(options: &Doctor, opened: &[Opened<'_>]) -> Finding {
+    let mut kept = Vec::new();
+    for (place, backend) in opened {
+        let listed = match backend {
+            Ok(backend) => quarantine::list(backend.as_ref(), options.memory.as_deref()),
+            Err(e) => return Finding::yellow(format!("{e:#}"), mend(place)),
+        };
+        match listed {
+            Ok(listed) => kept.extend(listed),
+            Err(e) => return Finding::yellow(format!("{e:#}"), mend(place)),
+        }
+    }
     if kept.is_empty() {
         return Finding::green("no snapshot is known to be damaged");
     }
@@ -49,8 +66,7 @@ fn kept_aside(options: &Doctor, kind: StoreKind) -> Finding {
 }
 
 /// The backend, and how far ahead of it this machine's clock is.
-fn backend(options: &Doctor, kind: StoreKind) -> (Finding, Option<i64>) {
-    let opened = lookup::backend(&options.backend, kind, Traffic::default());
+fn backend(options: &BackendOptions, opened: &Result<Arc<dyn Backend>>) -> (Finding, Option<i64>) {
     let backend = match opened {
         Ok(backend) => backend,
         Err(e) => return (Finding::red(format!("{e:#}"), None), None),
@@ -63,15 +79,18 @@ fn backend(options: &Doctor, kind: StoreKind) -> (Finding, Option<i64>) {
         Ok(Health { found, unwritable: Some(why), ahead }) => {
             // A restore works all the same.
             let found = format!("{place}: {found}, but nothing can be saved: {why:#}");
-            (Finding::yellow(found, mend(&options.backend)), ahead)
+            (Finding::yellow(found, mend(options)), ahead)
         }
-        Err(e) => (Finding::red(format!("{place}: {e:#}"), mend(&options.backend)), None),
+        Err(e) => (Finding::red(format!("{place}: {e:#}"), mend(options)), None),
     }
 }
 
 /// A command that shows or mends what stands between here and a backend.
 fn mend(options: &BackendOptions) -> Option<String> {
     match options {
+        BackendOptions::Objects(store) => {
+            Some(format!("curl --head --silent --show-error {}/", store.server()))
+        }
         BackendOptions::Directory { path, .. } => Some(format!("ls -ld {}", path.display())),
         BackendOptions::GitHub(service) => {
             let url = service.results_url.as_ref().or(service.cache_url.as_ref())?;
@@ -81,13 +100,21 @@ fn mend(options: &BackendOptions) -> Option<String> {
     }
 }
 
-fn clock(layout: &Layout, ahead: Option<i64>) -> Finding {
+/// Whose clock a backend tells.
+fn server(options: &BackendOptions) -> &'static str {
+    match options {
+        BackendOptions::Objects(_) => "the object store",
+        BackendOptions::Directory { .. } | BackendOptions::GitHub(_) => "the cache service",
+    }
+}
+
+fn clock(layout: &Layout, ahead: Option<(i64, &str)>) -> Finding {
     let now = Timestamp::now();
     let shown = now.strftime("%Y-%m-%dT%H:%M:%SZ");
-    if let Some(seconds) = ahead.filter(|seconds| seconds.abs() > APART) {
+    if let Some((seconds, server)) = ahead.filter(|(seconds, _)| seconds.abs() > APART) {
         let theirs = now.as_second().saturating_sub(seconds);
         let word = if seconds > 0 { "ahead of" } else { "behind" };
-        let found = format!("{shown}, which is {} s {word} the cache service", seconds.abs());
+        let found = format!("{shown}, which is {} s {word} {server}", seconds.abs());
         let fix = Some(format!("date --set=@{theirs}"));
         return match seconds.abs() > FAR_APART {
             true => Finding::red(format!("{found}: no token and no certificate is valid"), fix),
@@ -100,7 +127,7 @@ fn clock(layout: &Layout, ahead: Option<i64>) -> Finding {
             Finding::yellow(found, Some("timedatectl set-ntp true".into()))
         }
         _ => Finding::green(match ahead {
-            Some(_) => format!("{shown}, as the cache service has it"),
+            Some((_, server)) => format!("{shown}, as {server} has it"),
             None => shown.to_string(),
         }),
     }

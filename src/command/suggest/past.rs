@@ -60,14 +60,16 @@ pub fn read(options: &Suggest) -> Result<Found> {
         }
         Snapshots::Entries(place) => {
             let kind = match (options.kind, place) {
-                // The cache service keeps the layouts apart, a directory does not.
-                (None, BackendOptions::GitHub(_)) => {
+                // Only a directory does not keep the layouts apart.
+                (None, places) if !places.iter().all(is_directory) => {
                     Layout::detect(Path::new("/")).context("say which kind with --store")?
                 }
                 (kind, _) => kind.unwrap_or(StoreKind::Plain),
             };
             let backend = lookup::backend(place, kind, Traffic::default())?;
-            let mut entries = backend.entries(&Rung::Prefix(options.key_prefix.clone()))?;
+            let entries = backend.entries(&Rung::Prefix(options.key_prefix.clone()));
+            lookup::tell_warnings(backend.as_ref());
+            let mut entries = entries?;
             found.older = entries.len().saturating_sub(options.max);
             entries.truncate(options.max);
             for entry in entries {
@@ -91,6 +93,10 @@ pub fn read(options: &Suggest) -> Result<Found> {
     found.older += more;
     found.past.drain(..more);
     Ok(found)
+}
+
+fn is_directory(place: &BackendOptions) -> bool {
+    matches!(place, BackendOptions::Directory { .. })
 }
 
 /// One that is gone since the list was made is nothing.

@@ -1,16 +1,15 @@
-//! Requests: connections, stall clocks, and how often and when a request is made again.
+//! Requests: connections, stall clocks, and how long to wait before a request is made again.
 
 use super::engine::{Engine, Names};
 use super::secret::{Secret, redacted};
 use crate::pulse;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response};
-use serde_json::Value;
 use std::convert::Infallible;
 use std::error::Error;
 use std::future::Future;
@@ -43,13 +42,10 @@ pub const OLD: Duration = Duration::from_secs(8 * 60);
 pub const TRIES: u32 = 5;
 
 /// The longest `Retry-After` that is waited for: a job should rather run without its cache.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The longest answer that is read, unless it is that of a blob server, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
-
-/// What the service says when the storage of the repository is used up.
-pub const USED_UP: &str = "insufficient usage";
 
 /// Why a try did not succeed.
 #[derive(Debug)]
@@ -81,18 +77,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often it is told that a server still thinks.
 const THINKING: Duration = Duration::from_secs(1);
 
-/// What a server without an error said.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    /// Null when the body is no JSON.
-    pub json: Value,
-    /// An earlier try may have been carried out, though its answer never came.
-    pub repeated: bool,
-    /// The server's words, fit to be printed.
-    pub said: String,
-}
-
 /// The answer to one try, of any status, read to its end.
 #[derive(Debug)]
 pub struct Whole {
@@ -110,6 +94,8 @@ pub struct Wire {
     fresh: Client,
     pub patience: Patience,
     pub token: Secret,
+    /// For people: whom it asks.
+    who: &'static str,
     /// Set when nobody waits for an answer any more.
     pub called_off: OnceLock<Arc<AtomicBool>>,
     /// Seconds by which our clock was ahead of the server's at its first answer.
@@ -117,7 +103,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(token: Secret, patience: Patience) -> Result<Self> {
+    pub fn new(who: &'static str, token: Secret, patience: Patience) -> Result<Self> {
         // Somebody else in this process may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let engine = Engine::start()?;
@@ -147,12 +133,13 @@ impl Wire {
             })?,
             patience,
             token,
+            who,
             called_off: OnceLock::new(),
             ahead: OnceLock::new(),
         })
     }
 
-    /// Seconds by which our clock is ahead of that of the cache service, as far as an answer told its time.
+    /// Seconds by which our clock is ahead of that of whoever is asked, as far as an answer told its time.
     pub fn ahead(&self) -> Option<i64> {
         self.ahead.get().copied()
     }
@@ -188,72 +175,21 @@ impl Wire {
         doubled.mul_f64(0.75 + random / 2.0).max(wait.unwrap_or_default())
     }
 
-    /// Asks the cache service; makes the request again on lost connections, overload and errors of the
-    /// server. `expects_json`: success comes with a body.
-    ///
-    /// # Errors
-    /// When no answer came, or when the server asks to wait long. Refusals are answers.
-    pub async fn ask(
-        &self,
-        what: &str,
-        expects_json: bool,
-        request: impl Fn(&Client) -> RequestBuilder,
-    ) -> Result<Answer> {
-        let mut failures = 0;
-        let mut repeated = false;
-        loop {
-            let request = request(&self.service).bearer_auth(self.token.reveal());
-            let fault = match self.answer(request, expects_json).await {
-                Ok(answer) => return Ok(Answer { repeated, ..answer }),
-                Err(fault) => fault,
-            };
-            let Fault::Passing { what: why, wait } = fault else {
-                bail!("{what}: the cache service gave no usable answer");
-            };
-            failures += 1;
-            if let Some(wait) = wait.filter(|&wait| wait > LONGEST_WAIT) {
-                bail!("{what}: {why}; it asks to come back in {} s", wait.as_secs());
-            }
-            if failures == TRIES {
-                bail!("{what}: {why} ({TRIES} tries)");
-            }
-            // A server that is too busy has not done it; of any other nobody knows.
-            repeated |= wait.is_none();
-            tokio::time::sleep(self.pause(failures, wait)).await;
+    /// The client for requests that no redirect may lead elsewhere.
+    pub fn service(&self) -> &Client {
+        &self.service
+    }
+
+    /// Learns from an answer how far our clock is ahead.
+    pub fn note_time(&self, headers: &HeaderMap) {
+        if let Some(theirs) = time_of(headers) {
+            self.ahead.get_or_init(|| Timestamp::now().as_second() - theirs.as_second());
         }
     }
 
-    async fn answer(&self, request: RequestBuilder, expects_json: bool) -> Result<Answer, Fault> {
-        let Whole { status, headers, body } = self.whole(request, self.patience.answer).await?;
-        if let Some(theirs) = time_of(&headers) {
-            self.ahead.get_or_init(|| Timestamp::now().as_second() - theirs.as_second());
-        }
-        let wait = retry_after(&headers);
-        // Azure DevOps begins its errors with a byte order mark.
-        let text = String::from_utf8_lossy(&body);
-        let text = text.trim_start_matches('\u{feff}');
-        let json: Value = serde_json::from_str(text).unwrap_or_default();
-        // `msg` in Twirp, `message` in v1 and in answers that are no errors.
-        let said = ["msg", "message"].iter().find_map(|name| json[name].as_str());
-        let said = said.unwrap_or(if json.is_null() { text } else { "" });
-        let said = redacted(said, &self.token);
-        match status {
-            // Nothing that waiting mends (actions/toolkit `cacheTwirpClient.ts`).
-            _ if said.contains(USED_UP) => Ok(Answer { status, json, repeated: false, said }),
-            429 => Err(Fault::Passing {
-                what: with(format!("it is asked too much (HTTP {status})"), &said),
-                wait: wait.or(Some(Duration::ZERO)),
-            }),
-            408 | 500.. => Err(Fault::Passing {
-                what: with(format!("the server failed (HTTP {status})"), &said),
-                wait,
-            }),
-            // With nothing in it, or from somebody in between: a page to log in, say.
-            200..300 if json.is_null() && (expects_json || !text.trim().is_empty()) => {
-                Err(Fault::passing(format!("the answer is no JSON (HTTP {status})")))
-            }
-            _ => Ok(Answer { status, json, repeated: false, said }),
-        }
+    fn thought(&self, since: Instant) -> String {
+        let time = pulse::seconds(since.elapsed());
+        format!("{} did not answer for {time}, while the connection stands", self.who)
     }
 
     /// One try at another server than the cache service, by a client that follows no redirects.
@@ -270,7 +206,7 @@ impl Wire {
 
     /// Sends a request and reads all of its answer: the first byte of that may take until `limit`, each further
     /// one as long as a stall.
-    async fn whole(&self, request: RequestBuilder, limit: Duration) -> Result<Whole, Fault> {
+    pub async fn whole(&self, request: RequestBuilder, limit: Duration) -> Result<Whole, Fault> {
         let mut response = self.first_byte(limit, request.send()).await?;
         let mut body = Vec::new();
         while let Some(piece) = self.within(response.chunk()).await? {
@@ -301,7 +237,7 @@ impl Wire {
             }
             match timeout(left.min(THINKING.min(limit / 4)), answer.as_mut()).await {
                 Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
-                Err(_) => pulse::alive(thought(began)),
+                Err(_) => pulse::alive(self.thought(began)),
             }
         }
     }
@@ -312,7 +248,7 @@ impl Wire {
     /// [`Fault::Passing`] when there is no answer.
     pub async fn send(&self, request: RequestBuilder, bytes: Bytes) -> Result<Response, Fault> {
         let moved = Arc::new(Mutex::new(Instant::now()));
-        let body = Watched { rest: bytes, moved: Arc::clone(&moved) };
+        let body = Watched { rest: bytes, moved: Arc::clone(&moved), who: self.who };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
         // What was taken last may still be on its way, and the server has to store it.
         let limit = self.patience.answer;
@@ -325,7 +261,7 @@ impl Wire {
             }
             match timeout((limit - quiet).min(THINKING.min(limit / 4)), sending.as_mut()).await {
                 Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
-                Err(_) => pulse::alive(thought(last)),
+                Err(_) => pulse::alive(self.thought(last)),
             }
         }
     }
@@ -337,7 +273,7 @@ impl Wire {
     ) -> Result<T, Fault> {
         match timeout(self.patience.stall, step).await {
             Ok(Ok(step)) => {
-                pulse::moved("bytes from the cache service");
+                pulse::moved(format!("bytes from {}", self.who));
                 Ok(step)
             }
             Ok(Err(e)) => Err(Fault::passing(told(&e))),
@@ -355,40 +291,10 @@ fn time_of(headers: &HeaderMap) -> Option<Timestamp> {
     jiff::fmt::rfc2822::parse(date).ok().map(|time| time.timestamp())
 }
 
-/// What a blob server without success means for the request.
-pub fn blob_fault(response: &Response) -> Fault {
-    let status = response.status().as_u16();
-    // The body is not shown: Azure writes the signed text into it.
-    let code = response.headers().get("x-ms-error-code").and_then(|code| code.to_str().ok());
-    let code: String = code.unwrap_or_default().chars().filter(|c| c.is_alphanumeric()).collect();
-    let what = with(format!("the blob server answered HTTP {status}"), &code);
-    match status {
-        408 | 429 | 500.. => match retry_after(response.headers()) {
-            Some(wait) if wait > LONGEST_WAIT => {
-                Fault::Lasting(anyhow!("{what}, and asks to come back in {} s", wait.as_secs()))
-            }
-            wait => Fault::Passing { what, wait },
-        },
-        401 | 403 | 410 => Fault::Expired(what),
-        404 => Fault::Lasting(anyhow!("the entry was deleted in the meantime ({what})")),
-        412 => Fault::Lasting(anyhow!("the entry was changed while it was read ({what})")),
-        _ => Fault::Lasting(anyhow!(what)),
-    }
-}
-
 /// How long the server asks to be left alone.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
-}
-
-fn thought(since: Instant) -> String {
-    let time = pulse::seconds(since.elapsed());
-    format!("the cache service did not answer for {time}, while the connection stands")
-}
-
-fn with(what: String, said: &str) -> String {
-    if said.is_empty() { what } else { format!("{what}: {said}") }
 }
 
 /// A failure of the network, without its URL, down to the first cause.
@@ -412,6 +318,7 @@ pub fn told(error: &reqwest::Error) -> String {
 struct Watched {
     rest: Bytes,
     moved: Arc<Mutex<Instant>>,
+    who: &'static str,
 }
 
 impl Body for Watched {
@@ -424,7 +331,7 @@ impl Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         const PIECE: usize = 64 << 10;
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        pulse::moved("bytes to the cache service");
+        pulse::moved(format!("bytes to {}", self.who));
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }

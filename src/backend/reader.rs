@@ -1,12 +1,12 @@
 //! The way out: what a restore reads of an entry, fetched ahead in parallel ranges.
 
-use super::Hub;
-use super::source::{Lost, Source, Spooled};
-use crate::backend::ReadAt;
-use crate::budget::Claim;
+use super::ReadAt;
+use super::network::Wire;
+use crate::budget::{Allowance, Claim};
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::fs::File;
+use std::future::Future;
 use std::io;
 use std::iter::once;
 use std::ops::Range;
@@ -37,9 +37,40 @@ const GAP: u64 = 512 << 10;
 /// and paid for is bytes, and on a slower link than that they are dear.
 const WASTE: u64 = 10;
 
-pub struct Reader {
-    hub: Arc<Hub>,
-    source: Option<Arc<Source>>,
+/// One entry at the other end of a network.
+pub trait Source: Send + Sync + 'static {
+    fn wire(&self) -> &Wire;
+
+    /// For what readers fetch ahead, all those of a backend together.
+    fn ahead(&self) -> &Allowance;
+
+    /// Size in bytes.
+    fn size(&self) -> u64;
+
+    /// All bytes of a range.
+    fn range(&self, range: Range<u64>) -> impl Future<Output = Result<Vec<u8>, Lost>> + Send;
+
+    /// All of it, as one stream into a file without a name.
+    fn spool(&self) -> impl Future<Output = Result<Spooled>> + Send;
+}
+
+/// An entry that came as one stream.
+pub struct Spooled {
+    pub file: File,
+    /// In bytes.
+    pub size: u64,
+    /// Whether somebody has said so, and not only the connection ended there.
+    pub stated: bool,
+}
+
+/// Why a range did not come.
+pub enum Lost {
+    NoRanges,
+    Failed(anyhow::Error),
+}
+
+pub struct Reader<S> {
+    source: Arc<S>,
     size: u64,
     /// Largest range in one request, in bytes.
     range: u64,
@@ -75,34 +106,38 @@ impl Drop for Task {
     }
 }
 
-impl Reader {
-    pub fn ranges(hub: Arc<Hub>, source: Source, head: Vec<u8>, range: u64) -> Self {
-        let size = source.size;
-        let source = Some(Arc::new(source));
+impl<S: Source> Reader<S> {
+    /// `head` is its beginning, which is here already.
+    pub fn ranges(source: S, head: Vec<u8>, range: u64) -> Self {
+        let size = source.size();
         let kept = vec![(0, head)];
         let (planned, coming) = Default::default();
-        Reader { hub, source, size, range, kept, planned, coming, whole: None, stated: true }
+        let source = Arc::new(source);
+        Reader { source, size, range, kept, planned, coming, whole: None, stated: true }
     }
 
-    pub fn whole(hub: Arc<Hub>, all: Spooled, range: u64) -> Self {
+    pub fn whole(source: S, all: Spooled, range: u64) -> Self {
         let Spooled { file, size, stated } = all;
         let (kept, planned, coming) = Default::default();
-        Reader { hub, source: None, size, range, kept, planned, coming, whole: Some(file), stated }
+        let source = Arc::new(source);
+        Reader { source, size, range, kept, planned, coming, whole: Some(file), stated }
     }
 
     /// Asks for planned ranges until enough are on their way. Another reader may have asked for much
     /// already; at least one is always asked for.
     fn ask_ahead(&mut self) {
-        let Some(source) = &self.source else { return };
+        if self.whole.is_some() {
+            return;
+        }
         while self.coming.len() < PARALLEL
             && let Some(range) = self.planned.front().cloned()
         {
-            let claim = self.hub.ahead.try_take(range.end - range.start);
+            let claim = self.source.ahead().try_take(range.end - range.start);
             if claim.is_none() && !self.coming.is_empty() {
                 return;
             }
             self.planned.pop_front();
-            let bytes = State::Asked(ask(&self.hub, source, range.clone()));
+            let bytes = State::Asked(ask(&self.source, range.clone()));
             self.coming.push_back(Coming { range, bytes, _claim: claim });
         }
     }
@@ -125,7 +160,7 @@ impl Reader {
         self.ask_ahead();
         let Some(Coming { range, bytes, .. }) = self.coming.front_mut() else { return Ok(0) };
         if let State::Asked(task) = bytes {
-            *bytes = State::Here(wait(&self.hub, task)?);
+            *bytes = State::Here(wait(self.source.wire(), task)?);
         }
         let State::Here(bytes) = bytes else { return Ok(0) };
         let from = (at - range.start) as usize;
@@ -174,12 +209,12 @@ impl Reader {
 
     /// What nobody planned: at once, in parallel ranges.
     fn directly(&mut self, at: u64, buffer: &mut [u8]) -> Result<(), Lost> {
-        let Some(source) = &self.source else { return Err(Lost::NoRanges) };
+        let source = &self.source;
         let end = at + buffer.len() as u64;
         let tail = self.size.saturating_sub(TAIL);
         if at >= tail {
-            let task = ask(&self.hub, source, tail..self.size);
-            let bytes = wait(&self.hub, &mut { task })?;
+            let task = ask(source, tail..self.size);
+            let bytes = wait(source.wire(), &mut { task })?;
             let inside = (at - tail) as usize;
             buffer.copy_from_slice(&bytes[inside..inside + buffer.len()]);
             self.kept.push((tail, bytes));
@@ -192,10 +227,10 @@ impl Reader {
             while coming.len() < DIRECT
                 && let Some(range) = left.next()
             {
-                coming.push_back(ask(&self.hub, source, range));
+                coming.push_back(ask(source, range));
             }
             let Some(mut task) = coming.pop_front() else { break };
-            let bytes = wait(&self.hub, &mut task)?;
+            let bytes = wait(source.wire(), &mut task)?;
             buffer[filled..filled + bytes.len()].copy_from_slice(&bytes);
             filled += bytes.len();
         }
@@ -203,7 +238,7 @@ impl Reader {
     }
 }
 
-impl ReadAt for Reader {
+impl<S: Source> ReadAt for Reader<S> {
     fn size(&self) -> u64 {
         self.size
     }
@@ -248,27 +283,25 @@ impl ReadAt for Reader {
     }
 }
 
-impl Reader {
+impl<S: Source> Reader<S> {
     /// The server gives no ranges any more: one stream for all of it.
     fn take_whole(&mut self) -> Result<()> {
         self.coming.clear();
         self.planned.clear();
-        if let Some(source) = &self.source {
-            let Spooled { file, size, .. } = self.hub.wire().wait(source.spool())??;
-            anyhow::ensure!(size == self.size, "truncated: got {size} of {} bytes", self.size);
-            self.whole = Some(file);
-        }
+        let Spooled { file, size, .. } = self.source.wire().wait(self.source.spool())??;
+        anyhow::ensure!(size == self.size, "truncated: got {size} of {} bytes", self.size);
+        self.whole = Some(file);
         Ok(())
     }
 }
 
-fn ask(hub: &Hub, source: &Arc<Source>, range: Range<u64>) -> Task {
-    let source = Arc::clone(source);
-    Task(hub.wire().runtime().spawn(async move { source.range(range).await }))
+fn ask<S: Source>(source: &Arc<S>, range: Range<u64>) -> Task {
+    let asked = Arc::clone(source);
+    Task(source.wire().runtime().spawn(async move { asked.range(range).await }))
 }
 
-fn wait(hub: &Hub, task: &mut Task) -> Result<Vec<u8>, Lost> {
-    let done = hub.wire().wait(&mut task.0).map_err(|e| Lost::Failed(e.into()))?;
+fn wait(wire: &Wire, task: &mut Task) -> Result<Vec<u8>, Lost> {
+    let done = wire.wait(&mut task.0).map_err(|e| Lost::Failed(e.into()))?;
     done.map_err(|e| Lost::Failed(e.into()))?
 }
 

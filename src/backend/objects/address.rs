@@ -1,0 +1,117 @@
+//! Which bucket, and what in it.
+
+use anyhow::{Result, bail};
+use std::fmt;
+
+/// Whose object store it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Amazon S3, and whoever speaks its protocol
+    S3,
+    /// Google Cloud Storage
+    Google,
+    /// Azure Blob Storage
+    Azure,
+}
+
+impl Service {
+    const ALL: [Service; 3] = [Service::S3, Service::Google, Service::Azure];
+
+    /// What its addresses begin with.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Service::S3 => "s3",
+            Service::Google => "gs",
+            Service::Azure => "az",
+        }
+    }
+
+    /// How the variables of the environment begin that are for it.
+    pub fn variables(self) -> &'static str {
+        match self {
+            Service::S3 => "AWS_",
+            Service::Google => "GOOGLE_",
+            Service::Azure => "AZURE_",
+        }
+    }
+}
+
+/// A bucket or container, and where in it the entries are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub service: Service,
+    pub bucket: String,
+    /// Without slashes at its ends. May be empty.
+    pub prefix: String,
+}
+
+impl Address {
+    /// Parses `s3://BUCKET/PREFIX`, and so with gs and az. `None` for what begins otherwise.
+    ///
+    /// # Errors
+    /// When there is no bucket, or the prefix is none that all of the services take.
+    pub fn parse(text: &str) -> Result<Option<Self>> {
+        let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
+        let Some(service) = Service::ALL.into_iter().find(|it| it.scheme() == scheme) else {
+            return Ok(None);
+        };
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = prefix.trim_matches('/');
+        let named = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if bucket.is_empty() || !bucket.chars().all(named) {
+            bail!(
+                "{scheme}:// is followed by the name of a bucket, as in {scheme}://bucket/prefix"
+            );
+        }
+        let good = |part: &str| !matches!(part, "" | "." | "..") && part.chars().all(named);
+        if !prefix.is_empty() && !prefix.split('/').all(good) {
+            bail!(
+                "the prefix of {scheme}://{bucket}/ is made of letters, digits and - . _ between slashes"
+            );
+        }
+        // Less is left for the names of entries otherwise; S3 takes 1024 bytes.
+        if prefix.len() > 512 {
+            bail!("the prefix of {scheme}://{bucket}/ is longer than 512 characters");
+        }
+        Ok(Some(Address { service, bucket: bucket.into(), prefix: prefix.into() }))
+    }
+
+    /// What the keys of all objects here begin with.
+    pub fn base(&self) -> String {
+        if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.service.scheme(), self.bucket)?;
+        if self.prefix.is_empty() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_bucket_and_what_keys_begin_with() {
+        for (text, base) in [
+            ("s3://bucket/ci/stores", "ci/stores/"),
+            ("gs://my.bucket", ""),
+            ("az://container/a_b.c/", "a_b.c/"),
+        ] {
+            let address = Address::parse(text).unwrap().unwrap();
+            assert_eq!(address.base(), base);
+            assert_eq!(address.to_string(), text.trim_end_matches('/'));
+        }
+        for none in ["github", "dir:/srv", "ftp://x/y", "s3:bucket"] {
+            assert_eq!(Address::parse(none).unwrap(), None, "{none}");
+        }
+        for wrong in
+            ["s3://", "s3:///x", "gs://b/a/../b", "az://b/a//b", "s3://u:p@host/x", "s3://b/a?b"]
+        {
+            let error = Address::parse(wrong).unwrap_err().to_string();
+            assert!(!error.contains("u:p"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Entries that failed their checks: a note beside them says so, and who sees it takes them for gone.
+//!
+//! They are not moved: an object store has no rename, a copy of one over 5 GB takes many requests, and whoever
+//! only reads may find an entry bad. The note is small, and is for all machines that share the store.
+
+use super::Objects;
+use super::claim::{CLAIMS, LEFT};
+use super::hub::Hub;
+use super::trouble::Trouble;
+use crate::backend::quarantine::{Aside, is_due, is_over};
+use crate::backend::{Directory, EntryName};
+use anyhow::Result;
+use jiff::Timestamp;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where notes are, below the base.
+pub const NOTES: &str = ".quarantine/";
+
+const ENDING: &str = ".json";
+
+/// Its time is that of the last sweep.
+const STAMP: &str = ".quarantine/.swept";
+
+impl Objects {
+    pub(super) fn note(&self, name: &EntryName, note: &[u8]) -> Result<PathBuf> {
+        let hub = &self.hub;
+        let path = hub.path(&note_of(name)?)?;
+        hub.wait(hub.put(&path, note.to_vec()))?;
+        Ok(self.shown(&self.path_of(name)?))
+    }
+
+    /// Whether an entry is as good as gone.
+    pub(super) async fn is_aside(hub: &Hub, name: &EntryName) -> Result<bool> {
+        Ok(hub.head(&hub.path(&note_of(name)?)?).await?.is_some())
+    }
+
+    /// Those among the entries whose file names begin so.
+    pub(super) async fn aside(hub: &Hub, start: &str) -> Result<HashSet<EntryName>, Trouble> {
+        let notes = hub.list(&format!("{NOTES}{start}"), false).await?;
+        Ok(notes.iter().filter_map(noted).collect())
+    }
+
+    pub(super) fn notes(&self) -> Result<Vec<Aside>> {
+        let hub = &self.hub;
+        let mut asides = Vec::new();
+        // Those of one layout, or of all.
+        let start = if hub.base == self.address.base() { "" } else { NOTES };
+        for found in hub.wait(hub.list(start, true))? {
+            let Some((name, path)) = noted(&found).zip(of_note(&found)) else { continue };
+            let Some(entry) = hub.wait(hub.head(&path))? else { continue };
+            let note = hub.wait(hub.get(&found.location))?;
+            let file = self.shown(&path);
+            asides.push(Aside { name, file, size: entry.size, note });
+        }
+        asides.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok(asides)
+    }
+
+    /// Deletes entries and notes that were kept long enough, and claims that somebody has left who died.
+    pub(super) fn sweep_notes(&self, keep: Duration) -> Result<()> {
+        let hub = &self.hub;
+        let now = Timestamp::now();
+        let stamp = hub.path(STAMP)?;
+        let last = hub.wait(hub.head(&stamp))?;
+        if !is_due(last.as_ref().and_then(changed), now) {
+            return Ok(());
+        }
+        // First the stamp: whoever comes now leaves it to us.
+        hub.wait(hub.put(&stamp, Vec::new()))?;
+        for note in hub.wait(hub.list(NOTES, false))? {
+            let due = |name: &EntryName| {
+                changed(&note).is_some_and(|noted| is_over(name, noted, keep, now))
+            };
+            if let Some(name) = noted(&note).filter(due) {
+                // The note last: without it the entry would be taken for good.
+                hub.wait(hub.delete(&self.path_of(&name)?))?;
+                hub.wait(hub.delete(&note.location))?;
+            }
+        }
+        for claim in hub.wait(hub.list(CLAIMS, false))? {
+            let age = changed(&claim).map(|made| Duration::try_from(now.duration_since(made)));
+            if age.is_some_and(|age| age.is_ok_and(|age| age >= LEFT)) {
+                hub.wait(hub.delete(&claim.location))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn note_of(name: &EntryName) -> Result<String> {
+    Ok(format!("{NOTES}{}{ENDING}", Directory::file_name(name)?))
+}
+
+/// The object that a note lies beside.
+fn of_note(note: &ObjectMeta) -> Option<Path> {
+    let (place, file) = note.location.as_ref().rsplit_once(NOTES)?;
+    Path::parse(format!("{place}{}", file.strip_suffix(ENDING)?)).ok()
+}
+
+/// The entry that a note is of.
+fn noted(note: &ObjectMeta) -> Option<EntryName> {
+    note.location.as_ref().rsplit_once(NOTES)?;
+    note.location.filename()?.strip_suffix(ENDING).and_then(Directory::entry_of)
+}
+
+/// When an object was written, by the clock of the service.
+fn changed(object: &ObjectMeta) -> Option<Timestamp> {
+    Timestamp::from_second(object.last_modified.timestamp()).ok()
+}

@@ -1,0 +1,151 @@
+//! One place in an object store: what its parts have in common, and how often a request is made.
+
+use super::service::Store;
+use super::trouble::Trouble;
+use crate::backend::network::{LONGEST_WAIT, TRIES, Wire};
+use crate::budget::Allowance;
+use anyhow::{Context, Result};
+use object_store::list::PaginatedListOptions;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectMeta, PutMode, PutOptions, PutPayload};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::time::timeout;
+
+pub struct Hub {
+    pub store: Arc<dyn Store>,
+    pub wire: Arc<Wire>,
+    /// For what readers fetch ahead, all of them together.
+    pub ahead: Allowance,
+    /// What the keys of all objects of this layout begin with, with a slash at the end.
+    pub base: String,
+}
+
+impl Hub {
+    /// The path of an object below the base. What it is made of was checked when it was parsed.
+    pub fn path(&self, below: &str) -> Result<Path> {
+        let key = format!("{}{below}", self.base);
+        Path::parse(&key).with_context(|| format!("{key} is no name of an object"))
+    }
+
+    /// Waits for something of the network, unless the run is called off meanwhile.
+    pub fn wait<T>(&self, future: impl Future<Output = Result<T, Trouble>>) -> Result<T> {
+        Ok(self.wire.wait(future)??)
+    }
+
+    /// The same for what puts things right: also when the run was called off, and no longer than a stall.
+    pub fn tidy(&self, future: impl Future<Output = Result<(), Trouble>>) {
+        let limit = self.wire.patience.stall;
+        // What is left says nothing to anybody; see docs/object-stores.md.
+        let _ = self.wire.runtime().block_on(async { timeout(limit, future).await });
+    }
+
+    /// Makes a request until it has an answer that is no passing failure. It must be one that may be carried
+    /// out twice.
+    pub async fn insist<T, F>(&self, request: impl Fn() -> F) -> Result<T, Trouble>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let mut failures = 0;
+        loop {
+            let trouble = match request().await {
+                Ok(done) => return Ok(done),
+                Err(error) => Trouble::of(&error),
+            };
+            self.pause(trouble, &mut failures).await?;
+        }
+    }
+
+    /// Waits until there is sense in another try.
+    ///
+    /// # Errors
+    /// The trouble, with the number of tries, when there is none.
+    pub async fn pause(&self, trouble: Trouble, failures: &mut u32) -> Result<(), Trouble> {
+        let Trouble::Passing { what, wait } = trouble else { return Err(trouble) };
+        *failures += 1;
+        if let Some(wait) = wait.filter(|&wait| wait > LONGEST_WAIT) {
+            let seconds = wait.as_secs();
+            return Err(Trouble::Lasting(format!("{what}, and asks to come back in {seconds} s")));
+        }
+        if *failures == TRIES {
+            return Err(Trouble::Lasting(format!("{what} ({TRIES} tries)")));
+        }
+        tokio::time::sleep(self.wire.pause(*failures, wait)).await;
+        Ok(())
+    }
+
+    /// Every object whose key begins with the base and `prefix`; those below further slashes if it is `deep`.
+    pub async fn list(&self, prefix: &str, deep: bool) -> Result<Vec<ObjectMeta>, Trouble> {
+        self.list_all(&format!("{}{prefix}", self.base), deep).await
+    }
+
+    /// The same for keys that begin with `start`.
+    pub async fn list_all(&self, start: &str, deep: bool) -> Result<Vec<ObjectMeta>, Trouble> {
+        let mut found = Vec::new();
+        let mut page = None;
+        loop {
+            let options = || PaginatedListOptions {
+                delimiter: (!deep).then_some("/".into()),
+                page_token: page.clone(),
+                ..PaginatedListOptions::default()
+            };
+            let listed = self.insist(|| self.store.list_paginated(Some(start), options())).await?;
+            found.extend(listed.result.objects);
+            match listed.page_token {
+                Some(next) => page = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// A small object, and what is known of it.
+    pub async fn get(&self, path: &Path) -> Result<Vec<u8>, Trouble> {
+        let get =
+            || async { self.store.get_opts(path, GetOptions::default()).await?.bytes().await };
+        Ok(self.insist(get).await?.to_vec())
+    }
+
+    /// What is known of an object, without its bytes; nothing where there is none.
+    pub async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, Trouble> {
+        let options = || GetOptions { head: true, ..GetOptions::default() };
+        let head = || async { Ok(self.store.get_opts(path, options()).await?.meta) };
+        match self.insist(head).await {
+            Err(Trouble::Missing) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// Writes a small object, whatever is there.
+    pub async fn put(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<(), Trouble> {
+        let bytes: PutPayload = bytes.into();
+        let put = || self.store.put_opts(path, bytes.clone(), PutOptions::default());
+        self.insist(put).await.map(drop)
+    }
+
+    /// Writes a small object if there is none, in one try: what an answer that got lost said, nobody knows.
+    pub async fn put_new(&self, path: &Path, bytes: &str) -> Result<(), Trouble> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let payload = PutPayload::from(bytes.as_bytes().to_vec());
+        let put = self.store.put_opts(path, payload, options).await;
+        put.map(drop).map_err(|e| Trouble::of(&e))
+    }
+
+    /// Deletes an object. One that is gone already is no error; whether it was there is said where the service
+    /// says so.
+    pub async fn delete(&self, path: &Path) -> Result<bool, Trouble> {
+        let delete = || object_store::ObjectStoreExt::delete(&self.store, path);
+        match self.insist(delete).await {
+            Err(Trouble::Missing) => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
+    /// What to ask for so that a range comes, and of no other object than that with the tag.
+    pub fn range(start: u64, end: u64, etag: Option<&String>) -> GetOptions {
+        GetOptions {
+            range: Some(GetRange::Bounded(start..end)),
+            if_match: etag.cloned(),
+            ..GetOptions::default()
+        }
+    }
+}

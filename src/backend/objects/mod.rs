@@ -1,0 +1,227 @@
+//! Entries as objects of S3, Google Cloud Storage or Azure Blob Storage.
+//!
+//! `PREFIX/LAYOUT/KEY.GENERATION.tar.zst` is an entry: the plain archive. LAYOUT is the version of the cache, 64 hex
+//! digits, so that what other systems and kinds of stores have saved is never seen. An object appears when it is
+//! complete, and never before; who may complete one says `claim.rs`. The rest of the room is synchronous: this
+//! part has a thread of its own.
+//!
+//! No error and no description holds a credential, or what a server says beside a code.
+
+mod address;
+mod aside;
+mod claim;
+mod hub;
+mod inventory;
+mod line;
+mod service;
+mod source;
+mod trouble;
+mod upload;
+
+pub use address::{Address, Service};
+pub use service::SECRETS;
+
+use super::entry::escaped;
+use super::network::{Secret, Wire};
+use super::reader::Reader;
+use super::{
+    Aside, Backend, Directory, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused,
+};
+use crate::budget::{Allowance, Traffic};
+use crate::key::Rung;
+use crate::options::ObjectStore as Options;
+use anyhow::{Context, Result};
+use claim::Claim;
+use hub::Hub;
+use object_store::path::Path;
+use source::Object;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use trouble::Trouble;
+
+/// What the first request for an entry asks for: its head, as a rule.
+const HEAD: u64 = 64 << 10;
+
+/// What is written for a try, beside the layouts.
+const TRIAL: &str = ".storecache-doctor";
+
+pub struct Objects {
+    hub: Arc<Hub>,
+    address: Address,
+    /// For people: what and where this is.
+    told: String,
+    /// Requests are not signed: nothing can be written.
+    unsigned: bool,
+    traffic: Traffic,
+}
+
+impl Objects {
+    /// `version` is the layout of the entries, 64 hex digits: those of another one are never seen. Without one
+    /// this is no backend, but the list of all layouts.
+    ///
+    /// # Errors
+    /// When the environment has no credentials.
+    pub fn new(options: &Options, version: &str) -> Result<Self> {
+        let wire = Wire::new("the object store", Secret::new(""), options.patience)?;
+        let wire = Arc::new(wire);
+        let address = options.address.clone();
+        let store = service::open(options, &wire).with_context(|| address.to_string())?;
+        let told = match options.endpoint() {
+            Some(host) => format!("{address} at {host}"),
+            None => address.to_string(),
+        };
+        let unsigned = ["AWS_SKIP_SIGNATURE", "GOOGLE_SKIP_SIGNATURE", "AZURE_SKIP_SIGNATURE"];
+        let base = match version {
+            "" => address.base(),
+            version => format!("{}{version}/", address.base()),
+        };
+        let ahead = Allowance::of(Traffic::default().ahead);
+        Ok(Objects {
+            unsigned: unsigned.iter().any(|name| options.has(name)),
+            hub: Arc::new(Hub { store, wire, ahead, base }),
+            address,
+            told,
+            traffic: Traffic::default(),
+        })
+    }
+
+    /// With no more memory than this for what comes and goes.
+    pub fn within(mut self, traffic: Traffic) -> Self {
+        self.traffic = traffic;
+        self.hub.ahead.becomes(traffic.ahead);
+        self
+    }
+
+    /// Waits for no answer any more once the flag is set.
+    pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
+        let _ = self.hub.wire.called_off.set(Arc::clone(flag));
+        self
+    }
+
+    fn path_of(&self, name: &EntryName) -> Result<Path> {
+        self.hub.path(&Directory::file_name(name)?)
+    }
+
+    /// Where an object is, for people and other tools.
+    fn shown(&self, path: &Path) -> PathBuf {
+        let Address { service, bucket, .. } = &self.address;
+        format!("{}://{bucket}/{path}", service.scheme()).into()
+    }
+
+    /// Writes and deletes an object for a try.
+    fn try_to_write(&self) -> Result<()> {
+        self.can_write()?;
+        let hub = &self.hub;
+        let key = format!("{}{TRIAL}", self.address.base());
+        let path = Path::parse(&key).context(key)?;
+        hub.wait(hub.put(&path, Vec::new())).map_err(refused_to_write)?;
+        // Who may only write leaves it, and finds it there the next time.
+        let _ = hub.wait(hub.delete(&path));
+        Ok(())
+    }
+}
+
+/// Who has no right to write is no failure where that is expected.
+fn refused_to_write(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Trouble>() {
+        Some(Trouble::Denied(why)) => Refused::Write(why.clone()).into(),
+        _ => error,
+    }
+}
+
+impl Backend for Objects {
+    fn describe(&self) -> String {
+        self.told.clone()
+    }
+
+    fn can_write(&self) -> Result<(), Refused> {
+        match self.unsigned {
+            true => Err(Refused::Write("its requests are not signed".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
+        let start = match rung {
+            Rung::Exact(key) => format!("{}.", escaped(key)),
+            Rung::Prefix(prefix) => escaped(prefix),
+        };
+        let hub = &self.hub;
+        let listed = async {
+            let found = hub.list(&start, false).await?;
+            let aside = Self::aside(hub, &start).await?;
+            Ok((found, aside))
+        };
+        let (found, aside) = hub.wait(listed).context("list the entries")?;
+        let named = found.iter().filter_map(|object| {
+            let name = Directory::entry_of(object.location.filename()?)?;
+            Some(Entry { name, size: object.size })
+        });
+        let fits = |entry: &Entry| rung.holds(&entry.name.key) && !aside.contains(&entry.name);
+        let mut entries: Vec<Entry> = named.filter(fits).collect();
+        entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok(entries)
+    }
+
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+        let (hub, path) = (Arc::clone(&self.hub), self.path_of(name)?);
+        let probe = async {
+            if Self::is_aside(&self.hub, name).await? {
+                return Err(Gone(name.to_string()).into());
+            }
+            Object::probe(hub, path, HEAD).await
+        };
+        let opened = self.hub.wire.wait(probe)?;
+        let (object, head) = opened.map_err(|e| match e.downcast_ref::<Trouble>() {
+            Some(Trouble::Missing) => Gone(name.to_string()).into(),
+            _ => e.context(format!("open {name}")),
+        })?;
+        Ok(Box::new(Reader::ranges(object, head, self.traffic.range)))
+    }
+
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+        self.can_write()?;
+        let (file, path) = (Directory::file_name(name)?, self.path_of(name)?);
+        let claim = self.hub.wait(Claim::take(&self.hub, &file, &path));
+        let claim = claim.map_err(|e| refused_to_write(e).context("claim the name of the entry"));
+        let Some(claim) = claim? else { return Err(Refused::Taken(name.to_string()).into()) };
+        let hub = Arc::clone(&self.hub);
+        Ok(Box::new(upload::Writer::new(hub, name.clone(), path, claim, self.traffic)))
+    }
+
+    fn examine(&self) -> Result<Health> {
+        self.entries(&Rung::Exact(TRIAL.into()))?;
+        let unwritable = self.try_to_write().err();
+        let found =
+            if unwritable.is_none() { "can be listed and written" } else { "can be listed" };
+        Ok(Health { found: found.into(), unwritable, ahead: self.hub.wire.ahead() })
+    }
+
+    fn delete(&self, entry: &Entry) -> Result<()> {
+        let path = self.path_of(&entry.name)?;
+        let deleted = self.hub.wait(self.hub.delete(&path));
+        deleted.map(drop).with_context(|| format!("delete {}", entry.name))
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.told, self.hub.base)
+    }
+
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+        self.note(name, note).map(Some)
+    }
+
+    fn asides(&self) -> Result<Vec<Aside>> {
+        self.notes()
+    }
+
+    fn try_writing(&self) -> Result<()> {
+        self.try_to_write()
+    }
+
+    fn sweep(&self, keep: Duration) -> Result<()> {
+        self.sweep_notes(keep)
+    }
+}

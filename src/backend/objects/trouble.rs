@@ -1,0 +1,126 @@
+//! What goes wrong with an object, as callers tell it apart and people read it. Nothing that a server says but
+//! its code is handed on: such texts have keys and signed requests in them.
+
+use crate::backend::network::Fault;
+use http::{HeaderMap, StatusCode};
+use std::error::Error;
+use std::time::Duration;
+
+/// Why a request came to nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Trouble {
+    #[error("there is no such object")]
+    Missing,
+    #[error("there is such an object already")]
+    Exists,
+    #[error("the object was changed meanwhile")]
+    Changed,
+    /// The credentials are not allowed to.
+    #[error("{0}")]
+    Denied(String),
+    #[error("{0}")]
+    Lasting(String),
+    /// May go better next time, and not before the time that the server named.
+    #[error("{what}")]
+    Passing { what: String, wait: Option<Duration> },
+}
+
+impl Trouble {
+    /// What an error of the library comes to. What this program has seen itself is somewhere below it.
+    pub fn of(error: &object_store::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if let Some(seen) = error.downcast_ref::<Trouble>() {
+                return seen.clone();
+            }
+            cause = error.source();
+        }
+        match error {
+            object_store::Error::NotFound { .. } => Trouble::Missing,
+            object_store::Error::AlreadyExists { .. } => Trouble::Exists,
+            object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. } => {
+                Trouble::Changed
+            }
+            _ => Trouble::Lasting(format!("no answer that fits ({})", kind(error))),
+        }
+    }
+
+    pub fn of_fault(fault: Fault) -> Self {
+        match fault {
+            Fault::Passing { what, wait } => Trouble::Passing { what, wait },
+            Fault::Expired(what) => Trouble::Denied(what),
+            Fault::NoRanges => Trouble::Lasting("the server knows no ranges".into()),
+            Fault::Lasting(error) => Trouble::Lasting(format!("{error:#}")),
+        }
+    }
+
+    /// What an answer without success means; nothing where the library knows what to make of it.
+    pub fn of_answer(status: StatusCode, code: &str, headers: &HeaderMap) -> Option<Self> {
+        let answered = match code {
+            "" => format!("HTTP {}", status.as_u16()),
+            code => format!("HTTP {} {code}", status.as_u16()),
+        };
+        Some(match status.as_u16() {
+            404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => Trouble::Lasting(
+                format!("there is no such bucket ({answered}); make it, or name another"),
+            ),
+            // The clock is far off, or the key is unknown: no try goes better.
+            401 | 403 => Trouble::Denied(format!(
+                "the server does not allow it ({answered}); look at the credentials in the environment and \
+                 what they may do"
+            )),
+            304 | 404 | 409 | 412 => return None,
+            300..=399 => Trouble::Lasting(format!(
+                "the server points elsewhere ({answered}); is the region or the endpoint another one?"
+            )),
+            408 | 429 | 500.. => Trouble::Passing {
+                what: format!("the server failed ({answered})"),
+                wait: crate::backend::network::retry_after(headers),
+            },
+            _ if matches!(code, "RequestTimeout" | "SlowDown" | "ServerBusy") => {
+                Trouble::Passing { what: format!("the server failed ({answered})"), wait: None }
+            }
+            _ => Trouble::Lasting(format!("the server refused ({answered})")),
+        })
+    }
+}
+
+/// The kind of an error that the library found by itself, without what it quotes.
+fn kind(error: &object_store::Error) -> &'static str {
+    match error {
+        object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
+            "it is not supported"
+        }
+        object_store::Error::InvalidPath { .. } => "the name is none that it takes",
+        object_store::Error::UnknownConfigurationKey { .. } => "a setting is unknown",
+        _ => "it is another one than such servers give",
+    }
+}
+
+/// The code in an error's body or head: `<Code>AccessDenied</Code>` with S3 and Google, a header with Azure.
+pub fn code(headers: &HeaderMap, body: &[u8]) -> String {
+    let named = headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
+    let text = String::from_utf8_lossy(body);
+    let inside = || {
+        let (_, rest) = text.split_once("<Code>")?;
+        rest.split_once("</Code>").map(|(code, _)| code)
+    };
+    let code = named.or_else(inside).unwrap_or_default();
+    code.chars().filter(char::is_ascii_alphanumeric).take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_error_only_its_code_is_told() {
+        let body = b"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIA</AWSAccessKeyId></Error>";
+        let code = code(&HeaderMap::new(), body);
+        let trouble = Trouble::of_answer(StatusCode::FORBIDDEN, &code, &HeaderMap::new()).unwrap();
+        let told = trouble.to_string();
+        assert!(told.contains("HTTP 403 SignatureDoesNotMatch"), "{told}");
+        assert!(!told.contains("AKIA"), "{told}");
+        assert!(matches!(trouble, Trouble::Denied(_)));
+    }
+}

@@ -1,0 +1,295 @@
+//! Backends in an order, as if they were one.
+//!
+//! The ladder goes before the order: an entry of a better rung in a later backend beats one of a worse rung in an
+//! earlier, and of the same rung the earlier backend's is taken. So the next one is asked only for what would be
+//! better than what is found, and none after an exact hit. Where another one can be asked, a backend has one
+//! stall clock to answer a lookup; without an answer it is told once, and not asked again in this run.
+
+use super::{Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused};
+use crate::key::Rung;
+use crate::pulse::{aside_within, is_called_off};
+use anyhow::{Error, Result, anyhow};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// More than one backend.
+pub struct Several {
+    /// In their order.
+    members: Vec<Arc<dyn Backend>>,
+    /// For how long one is asked where there is another.
+    limit: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Members, by their places, that did not answer.
+    down: Vec<usize>,
+    /// What was found where.
+    holders: HashMap<EntryName, usize>,
+    /// Who gave the last entry that was found.
+    last: Option<usize>,
+    warnings: Vec<String>,
+}
+
+/// What one of them is asked.
+type Question<T> = Box<dyn FnOnce(&dyn Backend) -> Result<T> + Send>;
+
+impl Several {
+    /// `members` is what could be opened; of the others `warnings` tell.
+    pub fn new(members: Vec<Arc<dyn Backend>>, limit: Duration, warnings: Vec<String>) -> Self {
+        let state = State { warnings, ..State::default() };
+        Several { members, limit, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that are not known to be down.
+    fn live(&self) -> Vec<(usize, &Arc<dyn Backend>)> {
+        let down = self.state().down.clone();
+        self.members.iter().enumerate().filter(|(at, _)| !down.contains(at)).collect()
+    }
+
+    /// Asks one member, with a limit where `others` could be asked too.
+    fn ask<T: Send + 'static>(
+        &self,
+        at: usize,
+        others: bool,
+        question: impl FnOnce(&dyn Backend) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let member = Arc::clone(&self.members[at]);
+        if !others {
+            return question(member.as_ref());
+        }
+        aside_within(&member.describe(), self.limit, move || question(member.as_ref()))
+    }
+
+    /// Asks each until `enough` is content with what it said, or there is no question any more. A refusal is passed over in silence: it was known
+    /// beforehand. When nobody answers, the error is that of the first.
+    fn each<T: Send + 'static>(
+        &self,
+        question: impl Fn() -> Option<Question<T>>,
+        mut enough: impl FnMut(usize, T) -> bool,
+    ) -> Result<()> {
+        let mut first: Option<(Error, String)> = None;
+        let mut silent = Vec::new();
+        let mut answered = false;
+        let live: Vec<usize> = self.live().into_iter().map(|(at, _)| at).collect();
+        for (number, &at) in live.iter().enumerate() {
+            let Some(question) = question() else { break };
+            let others = answered || number + 1 < live.len();
+            let error = match self.ask(at, others, question) {
+                Ok(answer) => {
+                    answered = true;
+                    if enough(at, answer) {
+                        break;
+                    }
+                    continue;
+                }
+                Err(error) if is_called_off() => return Err(error),
+                Err(error) => error,
+            };
+            let told = self.members[at].describe();
+            if !error.is::<Refused>() {
+                silent.push((at, format!("{told} does not answer and is passed over: {error:#}")));
+            }
+            first.get_or_insert((error, told));
+        }
+        let mut state = self.state();
+        state.down.extend(silent.iter().map(|(at, _)| *at));
+        match first {
+            Some((error, told)) if !answered => {
+                // One cause is told, and what follows from it is not.
+                state.warnings.clear();
+                Err(match error.is::<Refused>() {
+                    true => error,
+                    false => error.context(match live.len() {
+                        1 => told,
+                        count => format!("none of {count} backends answers; {told}"),
+                    }),
+                })
+            }
+            None if !answered => Err(anyhow!("no backend is left that answers")),
+            _ => {
+                state.warnings.extend(silent.into_iter().map(|(_, line)| line));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Backend for Several {
+    /// Who gave the last entry, or all of them.
+    fn describe(&self) -> String {
+        if let Some(last) = self.state().last {
+            return self.members[last].describe();
+        }
+        let all: Vec<String> = self.members.iter().map(|it| it.describe()).collect();
+        all.join(", then ")
+    }
+
+    fn can_read(&self) -> Result<(), Refused> {
+        any(self.members.iter().map(|it| it.can_read()))
+    }
+
+    fn can_write(&self) -> Result<(), Refused> {
+        any(self.members.iter().map(|it| it.can_write()))
+    }
+
+    fn find_besides(
+        &self,
+        rungs: &[Rung],
+        passed: &[EntryName],
+    ) -> Result<Option<(EntryName, usize)>> {
+        let best: Mutex<Option<(EntryName, usize, usize)>> = Mutex::new(None);
+        let held = || best.lock().unwrap_or_else(PoisonError::into_inner);
+        let question = || {
+            let better = held().as_ref().map_or(rungs.len(), |(_, rung, _)| *rung);
+            if better == 0 {
+                return None;
+            }
+            let (rungs, passed) = (rungs[..better].to_vec(), passed.to_vec());
+            let ask = move |it: &dyn Backend| it.find_besides(&rungs, &passed);
+            Some(Box::new(ask) as Question<_>)
+        };
+        let enough = |at, found: Option<(EntryName, usize)>| {
+            if let Some((name, rung)) = found {
+                *held() = Some((name, rung, at));
+            }
+            false
+        };
+        self.each(question, enough)?;
+        let found = held().take();
+        let mut state = self.state();
+        state.last = found.as_ref().map(|(_, _, at)| *at);
+        Ok(found.map(|(name, rung, at)| {
+            state.holders.insert(name.clone(), at);
+            (name, rung)
+        }))
+    }
+
+    /// Of all that answer, each once, newest first.
+    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
+        let mut all: Vec<(usize, Entry)> = Vec::new();
+        let question = || {
+            let rung = rung.clone();
+            let ask = move |it: &dyn Backend| it.entries(&rung);
+            Some(Box::new(ask) as Question<_>)
+        };
+        let take = |at, entries: Vec<Entry>| {
+            for entry in entries {
+                if !all.iter().any(|(_, known)| known.name == entry.name) {
+                    all.push((at, entry));
+                }
+            }
+            false
+        };
+        self.each(question, take)?;
+        all.sort_by(|(_, a), (_, b)| b.name.generation.cmp(&a.name.generation));
+        let mut state = self.state();
+        let held = all.iter().map(|(at, entry)| (entry.name.clone(), *at));
+        state.holders.extend(held);
+        Ok(all.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// From whoever it was found in, and from any other that has it.
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+        let holder = self.state().holders.get(name).copied();
+        let others = self.live().into_iter().map(|(at, _)| at).filter(|at| Some(*at) != holder);
+        let mut first = None;
+        for at in holder.into_iter().chain(others) {
+            match self.members[at].open(name) {
+                Ok(reader) => return Ok(reader),
+                Err(e) if e.is::<Gone>() || e.is::<Refused>() => {}
+                Err(e) => drop(first.get_or_insert(e)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Gone(name.to_string()).into()))
+    }
+
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+        match self.to_write()? {
+            Some(member) => member.create(name),
+            None => Err(anyhow!("no backend takes entries")),
+        }
+    }
+
+    fn examine(&self) -> Result<Health> {
+        let live = self.live();
+        let (_, member) = live.first().ok_or_else(|| anyhow!("no backend is left that answers"))?;
+        member.examine()
+    }
+
+    fn delete(&self, entry: &Entry) -> Result<()> {
+        match self.holder(&entry.name) {
+            Some(member) => member.delete(entry),
+            None => Err(Gone(entry.name.to_string()).into()),
+        }
+    }
+
+    fn place(&self) -> String {
+        let all: Vec<String> = self.members.iter().map(|it| it.place()).collect();
+        all.join(" ")
+    }
+
+    fn identity(&self, name: &EntryName) -> String {
+        self.holder(name).map_or_else(String::new, |member| member.identity(name))
+    }
+
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+        self.holder(name).map_or(Ok(None), |member| member.set_aside(name, note))
+    }
+
+    fn asides(&self) -> Result<Vec<Aside>> {
+        let mut all = Vec::new();
+        for (_, member) in self.live() {
+            all.extend(member.asides()?);
+        }
+        Ok(all)
+    }
+
+    fn members(&self) -> Vec<&dyn Backend> {
+        self.live().into_iter().map(|(_, member)| member.as_ref()).collect()
+    }
+
+    fn holder(&self, name: &EntryName) -> Option<&dyn Backend> {
+        let at = self.state().holders.get(name).copied()?;
+        Some(self.members[at].as_ref())
+    }
+
+    /// The first that answers and takes entries.
+    fn to_write(&self) -> Result<Option<Arc<dyn Backend>>> {
+        let mut chosen = None;
+        let question = || {
+            let ask = |it: &dyn Backend| it.try_writing();
+            Some(Box::new(ask) as Question<_>)
+        };
+        let enough = |at: usize, ()| {
+            chosen = Some(Arc::clone(&self.members[at]));
+            true
+        };
+        self.each(question, enough)?;
+        Ok(chosen)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().warnings)
+    }
+}
+
+/// Ok where one of them is, else what the first says.
+fn any(all: impl Iterator<Item = Result<(), Refused>>) -> Result<(), Refused> {
+    let mut first = Ok(());
+    for one in all {
+        match one {
+            Ok(()) => return Ok(()),
+            Err(why) if first.is_ok() => first = Err(why),
+            Err(_) => {}
+        }
+    }
+    first
+}

@@ -1,0 +1,159 @@
+//! Where entries are: the flags for it, and what the environment says of it.
+
+use super::absolute;
+use crate::backend::github::{self, Patience, Secret};
+use crate::backend::objects::Address;
+use crate::options::{BackendOptions, CacheService, GitHubService, ObjectStore, RestApi};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::path::Path;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub struct BackendArgs {
+    /// Where snapshots live: dir:PATH; github, which is the cache service of a GitHub job; or the object
+    /// stores s3://BUCKET/PREFIX, gs://BUCKET/PREFIX and az://CONTAINER/PREFIX, with credentials from the
+    /// environment. Repeatable: they are asked in this order, and the first that can be written takes what
+    /// is saved [default: github in a job, else dir: and the user's cache directory]
+    #[arg(long = "backend", value_name = "BACKEND", id = "backend")]
+    backends: Vec<String>,
+    /// Version of the cache service [default: as the runner says]
+    #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
+    cache_service: Option<CacheService>,
+    /// Seconds without a byte from the cache service or object store after which a request is made again
+    #[arg(long, value_name = "SECONDS", default_value_t = 20,
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    network_timeout: u64,
+    /// Seconds that the cache service or object store may think before the first byte of an answer, while the
+    /// connection to it stands [default: three times --network-timeout]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    answer_timeout: Option<u64>,
+}
+
+/// What is the same for all backends at the other end of a network.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Network {
+    service: Option<CacheService>,
+    /// In seconds.
+    stall: u64,
+    /// In seconds.
+    answer: Option<u64>,
+}
+
+impl Network {
+    /// With clocks of so many seconds.
+    pub(super) fn stalling_at(stall: u64) -> Self {
+        Network { service: None, stall, answer: None }
+    }
+
+    fn patience(self) -> Patience {
+        let stall = Duration::from_secs(self.stall);
+        let answer = self.answer.map_or(stall * 3, Duration::from_secs);
+        Patience { stall, answer, pause: stall / 20, old: github::OLD }
+    }
+}
+
+impl BackendArgs {
+    /// In the order in which they are asked, at least one.
+    pub(super) fn options(&self) -> Result<Vec<BackendOptions>> {
+        let network = Network {
+            service: self.cache_service,
+            stall: self.network_timeout,
+            answer: self.answer_timeout,
+        };
+        if self.backends.is_empty() {
+            return Ok(vec![backend(None, network)?]);
+        }
+        let mut all = Vec::new();
+        for text in &self.backends {
+            let backend = backend(Some(text), network)?;
+            if all.contains(&backend) {
+                bail!("--backend {text} is named twice");
+            }
+            all.push(backend);
+        }
+        Ok(all)
+    }
+}
+
+/// Where the token for GitHub's REST API is looked for: the input of a step, then what people have set
+/// for other programs too. There is no flag for it: everybody can read command lines.
+pub const TOKENS: [&str; 3] = ["INPUT_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"];
+
+/// GitHub asks for a second between requests that change something.
+/// Source: github/docs `content/rest/using-the-rest-api/best-practices-for-using-the-rest-api.md`.
+pub(super) const BETWEEN_CHANGES: Duration = Duration::from_secs(1);
+
+/// What the runner tells a step of the cache service, and of GitHub.
+/// Source: actions/runner `src/Runner.Worker/Handlers/NodeScriptActionHandler.cs`.
+fn github(network: Network) -> GitHubService {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    GitHubService {
+        results_url: set("ACTIONS_RESULTS_URL"),
+        cache_url: set("ACTIONS_CACHE_URL"),
+        server_url: set("GITHUB_SERVER_URL"),
+        token: Secret::new(set("ACTIONS_RUNTIME_TOKEN").unwrap_or_default()),
+        v2: set("ACTIONS_CACHE_SERVICE_V2").is_some(),
+        mode: set("ACTIONS_CACHE_MODE").unwrap_or_default(),
+        service: network.service,
+        patience: network.patience(),
+        rest: RestApi {
+            url: set("GITHUB_API_URL"),
+            repository: set("GITHUB_REPOSITORY"),
+            reference: set("GITHUB_REF"),
+            token: TOKENS.into_iter().find_map(set).map(|token| Secret::new(token.trim())),
+            pause: BETWEEN_CHANGES,
+        },
+    }
+}
+
+/// What the environment says of an object store: all that its own tools read too.
+fn objects(address: Address, network: Network) -> ObjectStore {
+    let prefix = address.service.variables();
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_str().filter(|name| name.starts_with(prefix))?.to_owned();
+        let value = value.into_string().ok().filter(|value| !value.trim().is_empty())?;
+        Some((name, Secret::new(value)))
+    });
+    let mut settings: Vec<_> = ours.collect();
+    settings.sort_by(|a, b| a.0.cmp(&b.0));
+    ObjectStore { address, settings, patience: network.patience() }
+}
+
+/// The backend that a text names, or the one where nobody named any.
+pub(super) fn backend(text: Option<&str>, network: Network) -> Result<BackendOptions> {
+    let github = github(network);
+    let named = github.results_url.is_some() || github.cache_url.is_some();
+    match text {
+        None if named && !github.token.reveal().is_empty() => {
+            Ok(BackendOptions::GitHub(Box::new(github)))
+        }
+        Some("github") if named => Ok(BackendOptions::GitHub(Box::new(github))),
+        Some("github") => bail!(
+            "--backend github: ACTIONS_RESULTS_URL and ACTIONS_CACHE_URL are not set; a job's cache \
+             service is known to steps with `uses:` alone"
+        ),
+        None => {
+            let home = |name: &str, below: &str| {
+                let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
+                Some(Path::new(&value).join(below))
+            };
+            let directory = home("XDG_CACHE_HOME", "storecache")
+                .or_else(|| home("HOME", ".cache/storecache"))
+                .context("there is no home directory; say where with --backend dir:PATH")?;
+            Ok(BackendOptions::Directory { path: directory, sync: true })
+        }
+        Some(text) if let Some(address) = Address::parse(text)? => {
+            Ok(BackendOptions::Objects(Box::new(objects(address, network))))
+        }
+        Some(text) => match text.split_once(':') {
+            Some(("dir", path)) if !path.is_empty() => {
+                Ok(BackendOptions::Directory { path: absolute(Path::new(path))?, sync: true })
+            }
+            _ => bail!(
+                "unknown backend {text:?}; this version knows dir:PATH, github, s3://BUCKET/PREFIX, \
+                 gs://BUCKET/PREFIX and az://CONTAINER/PREFIX"
+            ),
+        },
+    }
+}

@@ -1,0 +1,237 @@
+//! Several backends in an order: which one is asked, which one answers, and which one is written.
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use serde_json::Value;
+use storecache::backend::objects::Service;
+use support::Output;
+use support::cache_service::{CacheService, TOKEN};
+use support::object_server::{Fault, ObjectServer, SECRETS};
+use support::place::{self, Place};
+use support::runs::report;
+
+const TOOL: &str = "/opt/tool";
+
+/// Two object stores of different services, and a place whose directory is saved there.
+struct Scene {
+    first: ObjectServer,
+    second: ObjectServer,
+    place: Place,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let (first, second) =
+            (ObjectServer::start(Service::Google), ObjectServer::start(Service::S3));
+        Scene { first, second, place: Place::filled() }
+    }
+
+    /// A save or restore with these flags, whatever the outcome.
+    fn attempt(&self, verb: &str, more: &[&str], environment: &[(&str, &str)]) -> Output {
+        let root = self.place.root().display().to_string();
+        let flags = ["--path", TOOL, "--root", &root];
+        self.attempt_at(verb, &[&flags, more].concat(), environment)
+    }
+
+    /// Any verb. No secret is ever printed.
+    fn attempt_at(&self, verb: &str, more: &[&str], environment: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(place::binary());
+        command.args([verb, "--store", "plain"]);
+        command.args(["--network-timeout", "2"]).args(more);
+        command.envs(self.first.variables()).envs(self.second.variables());
+        command.env("HOME", self.place.entries()).env_remove("XDG_STATE_HOME");
+        command.env_remove("GITHUB_EVENT_PATH").envs(environment.iter().copied());
+        let output = place::output(&mut command);
+        for secret in SECRETS.iter().chain([&TOKEN]) {
+            assert!(!format!("{output}").contains(secret), "{output}");
+        }
+        output
+    }
+
+    #[track_caller]
+    fn run(&self, verb: &str, key: &str, backends: &[&str]) -> Value {
+        self.run_with(verb, key, backends, &[])
+    }
+
+    #[track_caller]
+    fn run_with(
+        &self,
+        verb: &str,
+        key: &str,
+        backends: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Value {
+        let named = backends.iter().flat_map(|backend| ["--backend", backend]);
+        let flags: Vec<_> = named.chain(["--key", key, "--restore-key", "k-", "--json"]).collect();
+        report(&self.attempt(verb, &flags, environment).ok())
+    }
+
+    /// Both, in their order.
+    fn both(&self) -> [&'static str; 2] {
+        [self.first.backend(), self.second.backend()]
+    }
+}
+
+/// An address where nobody listens.
+fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[track_caller]
+fn warns_once(report: &Value, words: &[&str]) {
+    let warnings = report["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{report}");
+    let line = warnings[0].as_str().unwrap();
+    assert!(words.iter().all(|word| line.contains(word)), "{line}");
+}
+
+#[track_caller]
+fn is_from(report: &Value, saved: &Value, hit: &str) {
+    let told = |report: &Value| (report["entry"].clone(), report["backend"].clone());
+    assert_eq!(told(report), told(saved), "{report}");
+    assert_eq!(report["hit"], hit, "{report}");
+}
+
+#[test]
+fn the_next_one_is_asked_when_the_first_refuses_connections_and_that_costs_a_line() {
+    let scene = Scene::new();
+    let saved = scene.run("save", "k-1", &[scene.second.backend()]);
+    let url = nobody();
+    let down = [("GOOGLE_BASE_URL", url.as_str())];
+    let restored = scene.run_with("restore", "k-1", &scene.both(), &down);
+    is_from(&restored, &saved, "exact");
+    warns_once(&restored, &["gs://entries", "does not answer", "Connection refused"]);
+
+    let named = scene.both().map(|backend| ["--backend", backend]).concat();
+    let looked = scene.attempt_at("verify", &[&named[..], &["--key", "k-1"]].concat(), &down).ok();
+    assert_eq!(looked.stderr.matches("warning: gs://entries").count(), 1, "{looked}");
+
+    // The same for a save, which goes where it can.
+    let saved = scene.run_with("save", "k-1", &scene.both(), &down);
+    assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
+    warns_once(&saved, &["gs://entries", "Connection refused"]);
+    let missed = scene.run_with("restore", "other", &scene.both()[..], &down);
+    assert_eq!(missed["hit"], "prefix");
+}
+
+#[test]
+fn the_next_one_is_asked_when_the_first_is_silent_for_one_stall_clock() {
+    let scene = Scene::new();
+    let saved = scene.run("save", "k-1", &[scene.second.backend()]);
+    scene.first.log();
+    scene.first.goes_wrong("", Fault::Hang, 0, 1000);
+    let restored = scene.run("restore", "k-1", &scene.both());
+    is_from(&restored, &saved, "exact");
+    warns_once(&restored, &["gs://entries", "does not answer", "2 s"]);
+    assert_eq!(scene.first.log().len(), 1, "it is asked once, and not again");
+    let saved = scene.run("save", "k-1", &scene.both());
+    assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
+    warns_once(&saved, &["gs://entries", "does not answer"]);
+    assert_eq!(scene.first.log().len(), 1);
+
+    // One that answers nothing useful is as good as silent.
+    scene.first.goes_wrong("", Fault::Status(403, "AccountProblem"), 0, 1000);
+    let restored = scene.run("restore", "k-1", &scene.both());
+    is_from(&restored, &saved, "exact");
+    warns_once(&restored, &["gs://entries", "HTTP 403 AccountProblem"]);
+}
+
+#[test]
+fn the_next_one_is_asked_when_the_first_has_nothing_and_none_after_an_exact_hit() {
+    let scene = Scene::new();
+    let second = scene.run("save", "k-1", &[scene.second.backend()]);
+    let restored = scene.run("restore", "k-1", &scene.both());
+    is_from(&restored, &second, "exact");
+    assert_eq!(restored["warnings"], Value::Null, "{restored}");
+
+    // Exact in the later one goes before a prefix in the earlier; of two of a rung the earlier one's is taken.
+    let first = scene.run("save", "k-2", &[scene.first.backend()]);
+    is_from(&scene.run("restore", "k-1", &scene.both()), &second, "exact");
+    is_from(&scene.run("restore", "k-3", &scene.both()), &first, "prefix");
+    scene.run("save", "k-2", &[scene.second.backend()]);
+    scene.second.log();
+    is_from(&scene.run("restore", "k-2", &scene.both()), &first, "exact");
+    assert_eq!(scene.second.log().len(), 0, "nobody else is asked");
+
+    let missed = scene.run("restore", "else", &scene.both()[..]);
+    assert_eq!(missed["hit"], "prefix");
+    let none = ["--restore-key", "none-", "--json", "--key", "none"];
+    let named = scene.both().map(|backend| ["--backend", backend]).concat();
+    let missed = report(&scene.attempt("restore", &[&named[..], &none].concat(), &[]).ok());
+    assert_eq!(missed["hit"], "miss");
+    let reason = missed["reason"].as_str().unwrap();
+    assert!(reason.contains("gs://entries") && reason.contains("s3://entries"), "{reason}");
+}
+
+#[test]
+fn when_none_answers_it_is_a_miss_with_the_first_cause_and_no_other() {
+    let scene = Scene::new();
+    let (url, other) = (nobody(), nobody());
+    let down = [("GOOGLE_BASE_URL", url.as_str()), ("AWS_ENDPOINT_URL", other.as_str())];
+    let named = scene.both().map(|backend| ["--backend", backend]).concat();
+    for verb in ["restore", "save"] {
+        let flags = [&named[..], &["--key", "k", "--json"]].concat();
+        let output = scene.attempt(verb, &flags, &down);
+        let told = report(&output);
+        assert_eq!((output.code(), &told["warnings"]), (1, &Value::Null), "{told}");
+        let reason = told["reason"].as_str().unwrap();
+        assert!(reason.contains("none of 2 backends answers; gs://entries"), "{reason}");
+        assert_eq!(reason.matches("Connection refused").count(), 1, "{reason}");
+        assert!(!reason.contains("s3://"), "{reason}");
+        assert_eq!(told["hit"], "miss");
+    }
+}
+
+#[test]
+fn a_save_goes_to_the_first_that_answers_and_takes_it() {
+    let scene = Scene::new();
+    let saved = scene.run("save", "k-1", &scene.both());
+    assert!(saved["backend"].as_str().unwrap().starts_with("gs://"), "{saved}");
+    assert_eq!(scene.second.keys_and_uploads().0.len(), 0);
+
+    // Who may only read there writes to the next, and nothing is wrong with that.
+    scene.first.goes_wrong("^PUT", Fault::Status(403, "AccessDenied"), 0, 1000);
+    let saved = scene.run("save", "k-1", &scene.both());
+    assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
+    assert_eq!(saved["warnings"], Value::Null, "{saved}");
+    let refused = scene.attempt("save", &["--backend", scene.first.backend(), "--key", "k"], &[]);
+    assert!(refused.fails().stderr.contains("can not write"));
+
+    // Without credentials for the first, as in a job of a fork, the others serve.
+    let none = [("GOOGLE_OAUTH_ACCESS_TOKEN", "")];
+    let restored = scene.run_with("restore", "k-1", &scene.both(), &none);
+    is_from(&restored, &saved, "exact");
+    warns_once(&restored, &["gs://entries", "no credentials in the environment"]);
+}
+
+#[test]
+fn the_cache_service_and_a_directory_stand_in_a_list_as_any_other() {
+    let scene = Scene::new();
+    let service = CacheService::start();
+    let url = service.url();
+    let job = [
+        ("ACTIONS_RESULTS_URL", url.as_str()),
+        ("ACTIONS_RUNTIME_TOKEN", TOKEN),
+        ("ACTIONS_CACHE_SERVICE_V2", "True"),
+        ("GITHUB_SERVER_URL", "https://github.com"),
+    ];
+    let directory = format!("dir:{}", scene.place.entries().join("below").display());
+    let all = ["github", scene.second.backend(), &directory];
+    let saved = scene.run_with("save", "k-1", &all, &job);
+    assert!(saved["backend"].as_str().unwrap().starts_with("github"), "{saved}");
+    is_from(&scene.run_with("restore", "k-1", &all, &job), &saved, "exact");
+    let kept = scene.run_with("save", "k-9", &[&directory], &job);
+    is_from(&scene.run_with("restore", "k-9", &all, &job), &kept, "exact");
+    drop(service);
+    let restored = scene.run_with("restore", "k-9", &all, &job);
+    is_from(&restored, &kept, "exact");
+    warns_once(&restored, &["github", "Connection refused"]);
+
+    let twice = ["--backend", &directory, "--backend", &directory, "--key", "k"];
+    let wrong = scene.attempt("restore", &twice, &[]);
+    assert!(wrong.code() == 2 && wrong.stderr.contains("named twice"), "{wrong}");
+}

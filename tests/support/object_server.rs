@@ -1,0 +1,202 @@
+//! Other people's object stores: moto for S3 and, behind Google's names of two headers, for Google Cloud Storage;
+//! Azurite for Azure.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use storecache::backend::github::{Patience, Secret};
+use storecache::backend::objects::{Address, Objects, Service};
+use storecache::options::ObjectStore;
+
+use super::azurite::{self, Azurite, NodePeer};
+use super::place::output;
+
+/// Layout of the entries that tests write themselves.
+pub const VERSION: &str = "5f7f8dc1d8dd0a5a0d1d32b1a3a3a95d5ac1d5d1f5c7b60e7a2aa1c1f3bd2b4e";
+
+/// Credentials that must never be seen anywhere.
+pub const SECRETS: [&str; 3] = ["AKIDTEST", "secret-of-s3", "ya29.secret-of-google"];
+
+/// Runs until its value goes.
+pub struct ObjectServer {
+    pub service: Service,
+    /// Keeps it alive.
+    _peer: Peer,
+    port: u16,
+}
+
+enum Peer {
+    Moto(NodePeer),
+    Azurite(Azurite),
+}
+
+/// What shall go wrong with requests to come.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// Half of the body, and then the connection ends.
+    Cut,
+    /// Half of the body, and then nothing.
+    Stall,
+    /// No answer.
+    Hang,
+    /// The connection ends before an answer.
+    HangUp,
+    /// It is carried out, and the connection ends before the answer.
+    Lost,
+    Status(u16, &'static str),
+}
+
+impl ObjectServer {
+    pub const ALL: [Service; 3] = [Service::S3, Service::Google, Service::Azure];
+
+    pub fn start(service: Service) -> ObjectServer {
+        let kind = match service {
+            Service::S3 => "s3",
+            Service::Google => "google",
+            Service::Azure => {
+                let azurite = Azurite::start();
+                let port = azurite.port();
+                return ObjectServer { service, _peer: Peer::Azurite(azurite), port };
+            }
+        };
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = output(&mut Command::new(here.join("scripts/object-peers"))).ok();
+        let mut command = Command::new(python.lines().remove(0));
+        command.arg(here.join("tests/support/object_store.py")).arg(kind);
+        let peer = NodePeer::start(&mut command);
+        let port = peer.line.parse().expect("moto did not start");
+        ObjectServer { service, _peer: Peer::Moto(peer), port }
+    }
+
+    /// What `--backend` is given.
+    pub fn backend(&self) -> &'static str {
+        match self.service {
+            Service::S3 => "s3://entries/ci/stores",
+            Service::Google => "gs://entries/ci/stores",
+            Service::Azure => "az://actions-cache/ci/stores",
+        }
+    }
+
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What the environment says of the way to it.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let url = format!("http://{}", self.host());
+        let set: &[(&str, &str)] = match self.service {
+            Service::S3 => &[
+                ("AWS_ENDPOINT_URL", &url),
+                ("AWS_ALLOW_HTTP", "true"),
+                ("AWS_REGION", "us-east-1"),
+                ("AWS_ACCESS_KEY_ID", SECRETS[0]),
+                ("AWS_SECRET_ACCESS_KEY", SECRETS[1]),
+            ],
+            Service::Google => &[
+                ("GOOGLE_BASE_URL", &url),
+                ("GOOGLE_ALLOW_HTTP", "true"),
+                ("GOOGLE_OAUTH_ACCESS_TOKEN", SECRETS[2]),
+            ],
+            Service::Azure => &[
+                ("AZURE_STORAGE_ENDPOINT", &format!("{url}/{}", azurite::ACCOUNT)),
+                ("AZURE_ALLOW_HTTP", "true"),
+                ("AZURE_STORAGE_ACCOUNT_NAME", azurite::ACCOUNT),
+                ("AZURE_STORAGE_ACCOUNT_KEY", azurite::KEY),
+            ],
+        };
+        set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// Short clocks, as the tests wait for them.
+    pub fn options(&self) -> ObjectStore {
+        let settings = self.variables().into_iter();
+        ObjectStore {
+            address: Address::parse(self.backend()).unwrap().unwrap(),
+            settings: settings.map(|(name, value)| (name, Secret::new(value))).collect(),
+            patience: Patience {
+                stall: Duration::from_secs(2),
+                answer: Duration::from_secs(2),
+                pause: Duration::from_millis(2),
+                old: Duration::from_secs(600),
+            },
+        }
+    }
+
+    pub fn open(&self) -> Objects {
+        Objects::new(&self.options(), VERSION).unwrap()
+    }
+
+    /// From now on, `count` requests go wrong whose line, as in `PUT /bucket/key?query`, fits the expression, after
+    /// `skip` of them that do not. It replaces what was ordered before.
+    pub fn goes_wrong(&self, expression: &str, fault: Fault, skip: u32, count: u32) {
+        let kind = match fault {
+            Fault::Cut => "cut",
+            Fault::Stall => "stall",
+            Fault::Hang => "hang",
+            Fault::HangUp => "hang-up",
+            Fault::Lost => "lost",
+            Fault::Status(..) => "status",
+        };
+        let (status, code) = match fault {
+            Fault::Status(status, code) => (status.to_string(), code),
+            _ => (String::new(), ""),
+        };
+        let order = json!([{ "match": expression, "kind": kind, "skip": skip, "count": count,
+            "status": status, "code": code }]);
+        self.ask("/-/faults", &order.to_string());
+    }
+
+    pub fn goes_well(&self) {
+        self.ask("/-/faults", "[]");
+    }
+
+    /// What was asked since the last time: line, range and credentials of each request.
+    pub fn log(&self) -> Vec<[String; 3]> {
+        serde_json::from_str(&self.ask("/-/log", "")).unwrap()
+    }
+
+    /// Lines of the log that have all of these in them.
+    pub fn asked(log: &[[String; 3]], parts: &[&str]) -> usize {
+        log.iter().filter(|it| parts.iter().all(|part| it[0].contains(part))).count()
+    }
+
+    /// Keys of all objects, and how many uploads are begun and neither completed nor aborted.
+    pub fn keys_and_uploads(&self) -> (Vec<String>, usize) {
+        let listed = self.ask("/entries?list-type=2", "");
+        let keys = listed.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+        let uploads = self.ask("/entries?uploads", "");
+        (keys.map(str::to_owned).collect(), uploads.matches("<UploadId>").count())
+    }
+
+    /// Puts something at a key, as anybody could, that is no snapshot.
+    pub fn puts(&self, key: &str) {
+        self.request("PUT", &format!("/entries/{key}"), "not a snapshot at all");
+    }
+
+    pub fn deletes(&self, key: &str) {
+        self.request("DELETE", &format!("/entries/{key}"), "");
+    }
+
+    fn ask(&self, path: &str, body: &str) -> String {
+        self.request(if body.is_empty() { "GET" } else { "POST" }, path, body)
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str) -> String {
+        let mut connection = TcpStream::connect(self.host()).unwrap();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}",
+            self.host()
+        );
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(" 20"), "{path}: {answer}");
+        body.to_owned()
+    }
+}
