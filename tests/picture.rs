@@ -17,9 +17,10 @@ use support::{Fixture, Role, World};
 const STYLE: &str = "
 :root { color-scheme: light dark; --front: #1f2328; --back: #fff; --line: #d1d9e0; --soft: #f6f8fa }
 @media (prefers-color-scheme: dark) { :root { --front: #f0f6fc; --back: #0d1117; --line: #3d444d; --soft: #151b23 } }
-body { margin: 0; padding: 14px; background: var(--back); color: var(--front); font: 14px/1.5 sans-serif }
+body { margin: 0; background: var(--back); color: var(--front); font: 14px/1.5 sans-serif }
+.picture { padding: 10px }
 main { border: 1px solid var(--line); border-radius: 6px }
-header { padding: 10px 16px; border-bottom: 1px solid var(--line); background: var(--soft) }
+h1 { margin: 0; padding: 10px 16px; border-bottom: 1px solid var(--line); background: var(--soft); font-size: 14px }
 article { padding: 4px 16px 12px; overflow-wrap: anywhere }
 h3 { margin: 12px 0; font-size: 17px }
 table { border-collapse: collapse; margin: 12px 0 }
@@ -56,7 +57,8 @@ fn second_of_two_jobs(fixture: Fixture) -> String {
 
     world.wipe_store();
     storecache("restore", &[]);
-    world.sh("nix-store --verify && nix-store --query --size $(cat /tmp/job/paths) > /tmp/job/log");
+    // Most of it is read, as a build would.
+    world.sh("awk 'NR % 10' /tmp/job/paths | while read -r path; do find $path -type f -exec cat {} +; done | wc -c");
     storecache("save", &save);
     fs::read_to_string(world.host("/tmp/job/summary.md")).unwrap()
 }
@@ -74,7 +76,7 @@ fn page(summary: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Summary</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head>\
-         <body><main><header><b>build</b> summary</header><article>{body}</article></main></body></html>"
+         <body><div class=\"picture\"><main><h1>build summary</h1><article>{body}</article></main></div></body></html>"
     )
 }
 
@@ -83,11 +85,13 @@ fn the_picture_is_of_a_summary_that_the_program_writes() {
     let write = env::var_os("STORECACHE_WRITE_PICTURE").is_some();
     let summary = second_of_two_jobs(if write { Fixture::Full } else { Fixture::Small });
     assert!(summary.starts_with("### storecache: exact hit, "), "{summary}");
-    let seen = look("summary", &page(&summary)).fine();
-    let small = seen.shots.last().unwrap();
+    let seen = look("summary", &page(&summary));
+    // On a phone GitHub's own style decides; this is a picture of one width.
+    let problems = seen.problems.iter().filter(|problem| problem.starts_with("light 700"));
+    assert_eq!(problems.collect::<Vec<_>>(), [""; 0]);
     if write {
         fs::write(file("summary.md"), &summary).unwrap();
-        fs::copy(small, file("summary.png")).unwrap();
+        fs::copy(seen.shots.last().unwrap(), file("summary.png")).unwrap();
     }
     let kept = fs::read_to_string(file("summary.md")).unwrap();
     assert_eq!(told(&kept), told(&summary), "scripts/picture makes it anew");

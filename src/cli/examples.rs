@@ -79,8 +79,8 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "key simulate",
         &[(
-            "how often half a year of commits would have hit, with two other keys beside this one",
-            "storecache key simulate --since 6mo --policy mine=semantic+lock --policy nix=files:*.nix --html keys.html",
+            "how often half a year of commits would have hit, with a key of yours too",
+            "storecache key simulate --since 6mo --policy mine=semantic+lock --html keys.html",
         )],
     ),
     (
