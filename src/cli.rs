@@ -2,6 +2,8 @@
 
 mod backend;
 mod doctor;
+mod examples;
+mod help;
 mod inventory;
 mod key;
 mod lint;
@@ -13,6 +15,7 @@ mod trust;
 
 pub use backend::TOKENS;
 pub use doctor::DoctorArgs;
+pub use help::HelpArgs;
 pub use inventory::{ListArgs, PruneArgs, UsageArgs};
 pub use key::{KeyPart, KeyVerbArgs};
 pub use lint::LintArgs;
@@ -42,7 +45,8 @@ use trust::{SignArgs, TrustArgs, TrustedKeysArgs};
 /// Snapshot a Nix or Guix store, or any root-owned directories, into a plain zstd tarball and restore
 /// it on the next run.
 #[derive(Debug, Parser)]
-#[command(name = "storecache", version, max_term_width = 100)]
+#[command(name = "storecache", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = examples::text(""), mut_subcommands(examples::add))]
 pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
@@ -70,6 +74,8 @@ pub enum Verb {
     Prune(PruneArgs),
     /// Look for mistakes in workflows that make a cache useless
     Lint(LintArgs),
+    /// Print help, a manual page, or completions for a shell
+    Help(HelpArgs),
     /// A step of a job; its inputs and the job come from the environment
     #[command(hide = true)]
     Action(ActionArgs),

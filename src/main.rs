@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use std::process::ExitCode;
 use storecache::action::{self, Job, Moment, Step, Table};
-use storecache::cli::{ActionPart, Cli, KeyPart, KeyVerbArgs, TableArgs, Verb};
+use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs, Verb};
 use storecache::command::{self, Ending, Task};
 use storecache::privileged;
 use storecache::report;
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Verb::Usage(args) => run(args.options(), command::usage),
         Verb::Prune(args) => run(args.options(), command::prune),
         Verb::Verify(args) => run(args.options(), command::verify),
+        Verb::Help(args) => help(&args),
         Verb::Action(args) => match args.part {
             ActionPart::Main => in_job(Moment::Main),
             ActionPart::Post => in_job(Moment::Post),
@@ -91,6 +92,17 @@ fn task(words: Vec<String>) -> Result<Task> {
         Verb::Restore(args) => Ok(Task::Restore(args.options()?)),
         Verb::Save(args) => Ok(Task::Save(args.options()?)),
         _ => bail!("a step restores or saves"),
+    }
+}
+
+/// What was asked for, or how clap ends the program: with the text of `--help`, or with what is wrong.
+fn help(args: &HelpArgs) -> u8 {
+    match args.text() {
+        Ok(text) => {
+            let printed = report::answer(text.trim_end()).context("print the help");
+            run(printed, |()| Ok(Ending::Done))
+        }
+        Err(e) => e.exit(),
     }
 }
 

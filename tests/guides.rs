@@ -136,6 +136,40 @@ fn guides_name_inputs_and_outputs_that_are_there() {
     }
 }
 
+/// The headings of a page as links name them.
+fn headings(page: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let titles = text.lines().filter(|line| line.starts_with('#'));
+    let titles = titles.map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let kept =
+        |title: String| title.replace(|c: char| !c.is_alphanumeric() && c != ' ' && c != '-', "");
+    titles.map(|title| kept(title).replace(' ', "-")).collect()
+}
+
+#[test]
+fn the_readme_has_a_whole_workflow_for_each_store_and_leads_to_every_page() {
+    let readme = include_str!("../README.md");
+    let blocks = blocks();
+    let whole =
+        blocks.iter().filter(|it| it.place.starts_with("README") && it.text.contains("\njobs:"));
+    let whole: Vec<&str> = whole.map(|it| it.text.as_str()).collect();
+    assert_eq!(whole.len(), 2);
+    for (store, text) in ["nix", "guix"].iter().zip(whole) {
+        assert!(text.contains(&format!("store: {store}\n")), "{text}");
+        assert_eq!(text.matches("OWNER/storecache@v1").count(), 1, "one step");
+        assert!(text.lines().count() < 20, "{text}");
+    }
+    let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
+    for name in docs.map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
+        assert!(readme.contains(&format!("](docs/{name})")), "nothing leads to docs/{name}");
+    }
+    for words in
+        ["cargo install --path .", "no release yet", "not yet on GitHub itself", "./scripts/demo"]
+    {
+        assert!(readme.contains(words), "a newcomer looks for: {words}");
+    }
+}
+
 #[test]
 fn links_between_pages_lead_to_a_page() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -146,12 +180,18 @@ fn links_between_pages_lead_to_a_page() {
     for page in pages {
         let text = fs::read_to_string(&page).unwrap();
         for part in text.split("](").skip(1) {
-            let target = part.split([')', '#']).next().unwrap();
-            if target.is_empty() || target.contains("://") {
+            let link = part.split(')').next().unwrap();
+            if link.contains("://") {
                 continue;
             }
-            let file = page.parent().unwrap().join(target);
+            let (target, heading) = link.split_once('#').unwrap_or((link, ""));
+            let file = match target {
+                "" => page.clone(),
+                target => page.parent().unwrap().join(target),
+            };
             assert!(file.exists(), "{}: {target}", page.display());
+            let there = heading.is_empty() || headings(&file).contains(heading);
+            assert!(there, "{}: {link}: there is no such heading", page.display());
             links += 1;
         }
     }

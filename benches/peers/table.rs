@@ -85,10 +85,8 @@ fn wanted(wanted: Wanted) -> String {
 
 /// The table of the README: one line for each comparison.
 pub fn markdown(record: &Record) -> String {
-    let mut rows = String::from(
-        "![Seconds of storecache and its peers](docs/bench.svg)\n\n\
-         | work | storecache | beside | | ratio |\n|---|---|---|---|---|\n",
-    );
+    let mut rows =
+        String::from("| work | storecache | beside | | ratio |\n|---|---|---|---|---|\n");
     for work in &record.works {
         for figure in &work.figures {
             let _ = row(&mut rows, work, figure);

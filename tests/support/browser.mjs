@@ -150,6 +150,9 @@ for (const [colorScheme, width, javaScriptEnabled = false] of VIEWS) {
     answer.least = Math.min(answer.least ?? Infinity, seen.least)
     const shot = join(shots, `${basename(path, '.html')}-${colorScheme}-${width}.png`)
     pictures[view] = await page.screenshot({ fullPage: true, path: shot })
+    // Of a page with a picture in it, that is wanted, and not the emptiness below.
+    const framed = page.locator('.picture')
+    if (await framed.count() === 1) await framed.screenshot({ path: shot })
     answer.shots.push(shot)
     await page.evaluate(() => { document.body.style.visibility = 'hidden' })
     if (pictures[view].equals(await page.screenshot({ fullPage: true }))) complain('nothing shows')

@@ -1,0 +1,188 @@
+//! The comparison with others in the README: what docs/comparison.json says, and no more.
+//!
+//! With STORECACHE_WRITE_COMPARISON=1 the table is written, and else compared.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use jiff::civil::Date;
+use serde::Deserialize;
+
+const BEGIN: &str = "<!-- docs/comparison.json: begin -->\n";
+const END: &str = "<!-- docs/comparison.json: end -->";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Comparison {
+    /// The day on which the pages and sources of the others were read.
+    read: String,
+    #[serde(rename = "about")]
+    _about: String,
+    peers: Vec<Peer>,
+    features: Vec<Feature>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Peer {
+    name: String,
+    version: String,
+    /// Of that version: a day, or a month.
+    date: String,
+    home: String,
+    sources: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Feature {
+    feature: String,
+    ours: Ours,
+    theirs: BTreeMap<String, Theirs>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ours {
+    is: Has,
+    note: Option<String>,
+    /// A file and a function in it.
+    test: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Theirs {
+    is: Has,
+    note: Option<String>,
+    source: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Has {
+    Yes,
+    Partly,
+    No,
+    /// Does not apply.
+    None,
+}
+
+impl Has {
+    fn word(self) -> &'static str {
+        match self {
+            Has::Yes => "yes",
+            Has::Partly => "partly",
+            Has::No => "no",
+            Has::None => "–",
+        }
+    }
+}
+
+fn path(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(below)
+}
+
+fn comparison() -> Comparison {
+    serde_json::from_str(&fs::read_to_string(path("docs/comparison.json")).unwrap()).unwrap()
+}
+
+fn markdown(comparison: &Comparison) -> String {
+    let Comparison { read, peers, features, .. } = comparison;
+    let mut text = String::from("| | storecache |");
+    text.extend(peers.iter().map(|peer| format!(" [{}]({}) |", peer.name, peer.home)));
+    text += "\n|---|---|";
+    text.extend(peers.iter().map(|_| "---|"));
+    text += "\n";
+    for Feature { feature, ours, theirs } in features {
+        text += &format!("| {feature} | **{}** |", ours.is.word());
+        text.extend(peers.iter().map(|peer| format!(" {} |", theirs[&peer.name].is.word())));
+        text += "\n";
+    }
+    let versions =
+        peers.iter().map(|peer| format!("{} ({}, {})", peer.name, peer.version, peer.date));
+    let versions: Vec<_> = versions.collect();
+    text += &format!("\nRead on {read}: {}.\n", versions.join("; "));
+    text += "\n<details><summary>Why <i>partly</i>, <i>no</i> and <i>–</i></summary>\n\n";
+    for Feature { feature, ours, theirs } in features {
+        let own = ours.note.iter().map(|note| format!("storecache: {note}"));
+        // The same for several of them is said once.
+        let mut said: Vec<(Vec<&str>, String)> = Vec::new();
+        for peer in peers {
+            let cell = &theirs[&peer.name];
+            let Some(note) = &cell.note else { continue };
+            let link = cell.source.iter().map(|source| format!(" ([source]({source}))"));
+            let note = format!("{note}{}", link.collect::<String>());
+            match said.iter_mut().find(|(_, other)| *other == note) {
+                Some((names, _)) => names.push(&peer.name),
+                None => said.push((vec![&peer.name], note)),
+            }
+        }
+        let theirs = said.iter().map(|(names, note)| format!("{}: {note}", names.join(", ")));
+        let notes: Vec<String> = own.chain(theirs).collect();
+        if !notes.is_empty() {
+            text += &format!("- **{feature}.** {}.\n", notes.join(". "));
+        }
+    }
+    text + "\n</details>\n"
+}
+
+#[test]
+fn the_comparison_in_the_readme_is_that_of_the_data() {
+    let readme = fs::read_to_string(path("README.md")).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).expect("the README has a place for the table");
+    let (shown, after) = rest.split_once(END).unwrap();
+    let table = markdown(&comparison());
+    if env::var_os("STORECACHE_WRITE_COMPARISON").is_some() {
+        fs::write(path("README.md"), format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(shown, table, "write it with STORECACHE_WRITE_COMPARISON=1");
+}
+
+#[test]
+fn each_claim_of_ours_names_the_test_that_holds_it() {
+    for Feature { feature, ours, .. } in comparison().features {
+        assert!(ours.is != Has::None, "{feature}");
+        assert_eq!(ours.test.is_some(), ours.is != Has::No, "{feature}: a claim has a test");
+        assert_eq!(ours.note.is_some(), ours.is != Has::Yes, "{feature}: what lacks is said");
+        if let Some(test) = ours.test {
+            let (file, name) = test.split_once(": ").unwrap();
+            assert!(file.starts_with("tests/"), "{feature}: {file}");
+            let source = fs::read_to_string(path(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            let function = format!("#[test]\nfn {name}() {{");
+            assert!(source.contains(&function), "{feature}: {test}");
+        }
+    }
+}
+
+#[test]
+fn each_peer_is_dated_has_sources_and_a_word_on_every_feature() {
+    let Comparison { read, peers, features, .. } = comparison();
+    let read: Date = read.parse().unwrap();
+    assert!(peers.len() >= 6 && features.len() >= 16);
+    for peer in &peers {
+        let day = if peer.date.len() == "2026-01".len() { "-01" } else { "" };
+        let date: Date = format!("{}{day}", peer.date).parse().unwrap();
+        assert!(date <= read, "{}: {date}", peer.name);
+        assert!(!peer.version.is_empty() && !peer.sources.is_empty(), "{}", peer.name);
+        for url in peer.sources.iter().chain([&peer.home]) {
+            assert!(url.starts_with("https://"), "{url}");
+        }
+    }
+    for Feature { feature, theirs, .. } in &features {
+        let names: Vec<_> = theirs.keys().collect();
+        let mut known: Vec<_> = peers.iter().map(|peer| &peer.name).collect();
+        known.sort();
+        assert_eq!(names, known, "{feature}");
+        for (name, cell) in theirs {
+            let obvious = matches!(cell.is, Has::Yes | Has::No);
+            assert!(obvious || cell.note.is_some(), "{feature}: {name} without a word why");
+            assert!(cell.source.is_none() || cell.note.is_some(), "{feature}: {name}");
+        }
+    }
+    // They are better at some of it, and a table that says otherwise is not honest.
+    let worse = features.iter().filter(|it| it.ours.is == Has::No);
+    assert!(worse.count() >= 3);
+}
