@@ -24,6 +24,24 @@ fn commands() -> Vec<Vec<String>> {
     found
 }
 
+#[test]
+fn the_page_on_the_program_names_every_command() {
+    let page = include_str!("../docs/cli.md");
+    let (_, list) = page.split_once("\nfor page in ").unwrap();
+    let list = list.split(';').next().unwrap();
+    let names = commands().into_iter().skip(1).map(|words| match words.len() {
+        1 => words[0].clone(),
+        _ => format!("\"{}\"", words.join(" ")),
+    });
+    // The loop that keeps all manual pages.
+    let mut listed = list.to_owned();
+    for name in names {
+        assert!(format!(" {list} ").contains(&format!(" {name} ")), "{name} in {list}");
+        listed = listed.replacen(&name, "", 1);
+    }
+    assert_eq!(listed.trim(), "", "and no others");
+}
+
 fn with<'a>(words: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
     words.iter().map(String::as_str).chain(more.iter().copied()).collect()
 }
