@@ -151,7 +151,8 @@ fn the_program_for_the_other_processor_runs_there() {
     build.env("CARGO_TARGET_DIR", source("target/debian"));
     output(build.env("STORECACHE_RELEASE_FILES", kept.path())).ok();
     let file = kept.path().join("storecache-aarch64-unknown-linux-gnu");
-    let qemu = format!("{} -L {}", root.join("usr/bin/qemu-aarch64").display(), root.display());
+    let usr = root.join("usr");
+    let qemu = format!("{} -L {}", usr.join("bin/qemu-aarch64").display(), usr.display());
     let told = output(script("check-release").arg(&file).env("QEMU", qemu)).ok();
     assert!(told.stdout.contains("runs for AArch64"), "{told}");
     let refused = judged(&file);
