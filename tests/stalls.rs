@@ -97,6 +97,23 @@ fn a_bare_daemon_that_works_before_it_ends_is_waited_for() {
     lacking.assert_restored();
 }
 
+/// A child that was forked for a client has the socket too, until it closes that. Somebody who connects
+/// then is let in by the kernel, and answered by nobody.
+#[test]
+fn a_socket_that_a_child_of_the_stopped_daemon_still_has_is_no_daemon() {
+    let lacking = Lacking::bare(Role::New);
+    let world = &lacking.world;
+    world.stop_daemon();
+    let slow = "    until = time.monotonic() + 3\n    while time.monotonic() < until: pass\n";
+    let forks = "    if os.fork() == 0: time.sleep(3)\n";
+    assert!(SLOW_DAEMON.contains(slow));
+    std::fs::write(world.host("/srv/daemon.py"), SLOW_DAEMON.replace(slow, forks)).unwrap();
+    world.sh("setsid --fork python3 /srv/daemon.py </dev/null >>/var/log/slow.log 2>&1");
+    poll::until("the daemon", SOON, || if world.daemon_answers() { Ok(()) } else { Err("none") });
+    start(world, "runner", &["--daemon-timeout", "10"]).wait(SOON).ok();
+    lacking.assert_restored();
+}
+
 #[test]
 fn a_bare_daemon_that_is_stuck_is_cut_by_its_own_clock() {
     let lacking = Lacking::bare(Role::Mid);

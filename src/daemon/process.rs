@@ -132,6 +132,7 @@ fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
 
 /// How a process was started, and what it had open.
 pub struct Recipe {
+    pid: u32,
     process: OwnedFd,
     supervisor: Option<Supervisor>,
     program: PathBuf,
@@ -200,6 +201,7 @@ impl Recipe {
         };
         let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
         Ok(Recipe {
+            pid,
             process,
             supervisor: Supervisor::of(pid),
             program: Program::of(pid)?.path,
@@ -219,7 +221,9 @@ impl Recipe {
             return Ok(());
         }
         let is_up = || match listener(socket) {
-            Ok(found) => Ok(found.is_some()),
+            // A child that it forked for a client has its socket too, until it closes that: whoever connects
+            // then is let in by the kernel, and answered by nobody.
+            Ok(found) => Ok(found.is_some_and(|pid| pid != self.pid)),
             // It listens all the same.
             Err(e) if e.is::<Elsewhere>() => Ok(true),
             Err(e) => Err(e),

@@ -7,10 +7,13 @@
 
 use crate::pulse;
 use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{self as net, AddressFamily, SockFlag, SockType, UnixAddr};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
@@ -28,6 +31,8 @@ const OP_QUERY_VALID_PATHS: u64 = 31;
 const STRING_LIMIT: u64 = 1 << 20;
 /// Pause between two tries to reach a daemon that is starting.
 const TRY_AGAIN: Duration = Duration::from_millis(5);
+/// How long the daemon may let those wait who want to be let in.
+const ROOM: Duration = Duration::from_secs(2);
 
 /// A connection on which the daemon said that the store is open.
 pub struct Client {
@@ -47,12 +52,31 @@ pub fn nix_version(socket: &Path, patience: Duration) -> Result<String> {
 }
 
 /// Connects to a socket whose path may be longer than the 107 bytes of an address.
+///
+/// # Errors
+/// [`ErrorKind::WouldBlock`] when nobody is taken in for [`ROOM`]: the daemon hangs, or has ended and a child
+/// of it still has the socket. A connect that blocks would do so for ever (`man 2 connect`, `EAGAIN`).
 pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
         return Err(ErrorKind::NotFound.into());
     };
     let directory = std::fs::File::open(parent)?;
-    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
+    let path = Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    let address = UnixAddr::new(&path)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let deadline = Instant::now() + ROOM;
+    loop {
+        let end = net::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        match net::connect(end.as_raw_fd(), &address) {
+            Ok(()) => {
+                let stream = UnixStream::from(end);
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(Errno::EAGAIN) if Instant::now() < deadline => sleep(TRY_AGAIN),
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// Tries until the daemon answers a whole handshake and one `IsValidPath`.

@@ -191,13 +191,22 @@ impl Duty {
             Some(known) => {
                 let _ = with_lock(BEFORE_START, undo);
                 // The guardian may have been killed when it had started it already.
-                let is_up = self.deputy && matches!(listener(&layout.socket()), Ok(Some(_)));
+                let is_up = self.deputy && self.is_up_again(&known.stopped.daemon);
                 if is_up { Ok(()) } else { start(&self.target, known) }
             }
             None => Ok(()),
         };
         let _ = with_lock(AFTER_START, clean_up);
         outcome
+    }
+
+    /// Whether somebody listens who is not the daemon that was stopped: a child of that may have its socket for
+    /// a moment longer.
+    fn is_up_again(&self, stopped: &Daemon) -> bool {
+        match listener(&self.target.layout.socket()) {
+            Ok(Some(pid)) => !matches!(stopped, Daemon::Process { pid: old } if *old == pid),
+            _ => false,
+        }
     }
 
     /// Waits until the other one has ended. It does not end before all is done, unless it is killed.
