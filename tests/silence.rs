@@ -196,7 +196,7 @@ fn a_disk_that_gives_no_sign_is_cut_by_its_clock_or_by_the_deadline() {
     run(command(&place, "save", &[])).ok();
     place.remove(TOOL);
     block_entries(&place);
-    let words = ["dir:", "gave no sign of life for 1 s"];
+    let words = ["dir:", "gave no sign of life for 1"];
     let output = run(command(&place, "restore", &["--stall-timeout", "1"]));
     assert_cut(&output, "stall-timeout", "lookup", &words);
     let output = run(command(&place, "restore", &["--deadline", "1"]));
@@ -258,7 +258,7 @@ fn a_root_half_that_was_stopped_is_noticed_and_undoes_what_it_began() {
         let output = restore.wait();
         let root = root.as_raw_nonzero();
         let name = format!("the root half (process {root})");
-        let words = [name.as_str(), "gave no sign of life for 1 s", "and is stopped"];
+        let words = [name.as_str(), "gave no sign of life for 1", "and is stopped"];
         assert_cut(&output, "stall-timeout", phase, &words);
         assert_untouched(&place);
         poll::until("the root half to have ended", SOON, || {

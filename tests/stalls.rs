@@ -209,7 +209,7 @@ fn whoever_is_stopped_in_the_commit_is_noticed_and_the_store_is_as_it_was() {
         kill_process(root_half(world), Signal::STOP).unwrap();
         let output = run.wait(SOON);
         let words =
-            ["the root half (process", "gave no sign of life for 1 s", "is stopped", "big-lock"];
+            ["the root half (process", "gave no sign of life for 1", "is stopped", "big-lock"];
         reason(&output, "commit", &words);
         assert_eq!(report(&output)["cut"]["clock"], "stall-timeout");
         drop(lock);
@@ -266,7 +266,7 @@ fn a_sudo_that_does_not_answer_is_cut_and_named() {
     for (flag, words) in [
         (
             "--stall-timeout",
-            ["the start of the root half (process", "gave no sign of life for 1 s"],
+            ["the start of the root half (process", "gave no sign of life for 1"],
         ),
         ("--deadline", ["the deadline of 1 s has passed", "last sign of life"]),
     ] {
