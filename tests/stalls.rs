@@ -264,10 +264,7 @@ fn a_sudo_that_does_not_answer_is_cut_and_named() {
     let sudo = "/usr/local/sbin/sudo";
     world.sh(&format!("printf '#!/bin/sh\nexec sleep 1000\n' >{sudo}; chmod 755 {sudo}"));
     for (flag, words) in [
-        (
-            "--stall-timeout",
-            ["the start of the root half (process", "gave no sign of life for 1"],
-        ),
+        ("--stall-timeout", ["the start of the root half (process", "gave no sign of life for 1"]),
         ("--deadline", ["the deadline of 1 s has passed", "last sign of life"]),
     ] {
         let words_of_run = ["/usr/local/bin/storecache", "restore"].into_iter().chain(NIX);
