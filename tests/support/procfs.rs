@@ -1,6 +1,7 @@
 //! What `/proc` tells of the processes of a world, seen from outside. "Outer" pids are those of the
 //! test process, "inner" ones those that the world itself sees.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,11 +43,15 @@ pub fn companions(outer: u32) -> Vec<u32> {
 }
 
 /// Whether it has a file open that has no name yet, as an entry is while a save writes it
-/// (`man 2 open`, `O_TMPFILE`).
+/// (`man 2 open`, `O_TMPFILE`), and something in that: an empty one may be there to see whether that can be.
 pub fn has_unnamed_file(outer: u32) -> bool {
     let files = fs::read_dir(format!("/proc/{outer}/fd")).into_iter().flatten().flatten();
-    let mut links = files.filter_map(|file| fs::read_link(file.path()).ok());
-    links.any(|link| link.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"#")))
+    let mut paths = files.map(|file| file.path());
+    paths.any(|path| {
+        let name = fs::read_link(&path).ok().and_then(|link| link.file_name().map(OsStr::to_owned));
+        name.is_some_and(|name| name.as_encoded_bytes().starts_with(b"#"))
+            && fs::metadata(path).is_ok_and(|file| file.len() > 0)
+    })
 }
 
 /// The processes of a namespace that hold the listening end of a socket file. guix-daemon binds it
