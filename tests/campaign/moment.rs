@@ -8,7 +8,7 @@ use nix::libc::{self, c_long};
 
 use super::dice::Dice;
 use super::scene::Scene;
-use super::victim::{Kind, children, processes};
+use super::victim::{Kind, processes};
 use crate::support::{Running, procfs};
 
 /// How long after a moment the fault comes at most, by turns.
@@ -31,7 +31,7 @@ pub enum Moment {
     Planned,
     Guarded,
     Stopped,
-    /// The guardian starts the daemon.
+    /// All is placed: what comes next is that the guardian starts the daemon.
     Starting,
     Unstaged,
     /// The root half is about to make a call for so many times.
@@ -136,10 +136,7 @@ impl View {
             Moment::Planned => self.staging().is_some_and(|it| it.join(".placing").exists()),
             Moment::Guarded => one(Kind::Guardian).is_some(),
             Moment::Stopped => self.is_stopped(),
-            Moment::Starting => {
-                self.is_stopped()
-                    && one(Kind::Guardian).is_some_and(|(pid, _)| !children(pid).is_empty())
-            }
+            Moment::Starting => self.is_stopped() && self.placed() == self.items.len(),
             Moment::Unstaged => self.is_stopped() && self.staging().is_none(),
         }
     }

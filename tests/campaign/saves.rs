@@ -54,18 +54,24 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
     let words = || ["save", "--full", "--policy", "always"].into_iter().chain(flags(&scene.world));
     let begun = Instant::now();
     scene.world.storecache_as("runner", words()).ok();
-    let mut whole = begun.elapsed();
+    let whole = begun.elapsed();
+    let mut attempts = 0;
     while tally.faults() < kills as u64 {
+        attempts += 1;
+        assert!(attempts <= 20 * kills, "{}: hardly any kill lands: {tally:?}", scene.what);
         let victim = dice.choose(&Victim::OF_A_SAVE);
         let wanted = PHASES.into_iter().min_by_key(|phase| (tally.landed_in(phase), dice.number()));
         let daemon = scene.daemon();
         let before = entries(&scene);
-        let begun = Instant::now();
         let mut run = scene.world.storecache_as("runner", words()).spawn();
-        // Into a phase, and then a random part of the run.
+        // Into a phase of a run that has begun, and then a random part of it.
+        let there = |run: &Running| {
+            let begun = processes(run).iter().any(|(_, kind)| *kind == Kind::User);
+            begun && wanted.is_none_or(|wanted| phase(&scene, run) == wanted)
+        };
         let part = dice.choose(&[0.001, 0.1, 0.4]) * dice.below(1000) as f64 / 1000.0;
         let after = whole.mul_f64(part);
-        while run.is_running() && wanted.is_some_and(|wanted| phase(&scene, &run) != wanted) {
+        while run.is_running() && !there(&run) {
             std::thread::sleep(Duration::from_micros(100));
         }
         let end = Instant::now() + after;
@@ -75,9 +81,6 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
         let (landed, processes) = (phase(&scene, &run), processes(&run));
         let hit = run.is_running() && kill(victim, &processes) > 0;
         let killed = Instant::now();
-        if !hit {
-            whole = begun.elapsed();
-        }
         let what = format!("{}, fault {}: {victim:?} in {landed:?}", scene.what, tally.faults());
         tally.daemon_was_back_after(scene.settle(killed, true, &what));
         let ended = run.wait(SOON);
