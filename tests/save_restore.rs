@@ -456,8 +456,42 @@ fn what_is_restored_belongs_to_the_owner_of_the_live_store() {
     assert!(world.valid_paths().is_empty(), "their owner can delete them");
 }
 
+/// Whoever has no sudo has it refused, or has none on the machine.
 #[test]
-fn without_sudo_nothing_is_done_and_one_error_says_why() {
+fn without_sudo_a_user_reaches_what_is_theirs() {
+    let world = World::with_fixture(Role::Mid, Fixture::Small);
+    let before = picture(&world);
+    world.sh("mkdir -p /home/nosudo/mine && echo mine >/home/nosudo/mine/file
+         chown -R nosudo:nosudo /home/nosudo");
+    let plain = |verb: &str, path: &str| {
+        let words =
+            [verb, "--store", "plain", "--backend", "dir:/cache", "--key", "mine", "--path", path];
+        world.storecache_as("nosudo", words).run()
+    };
+    for sudo in ["refuses", "is missing"] {
+        if sudo == "is missing" {
+            world.sh("mv /usr/bin/sudo /usr/bin/sudo.away");
+        }
+        plain("save", "/home/nosudo/mine").ok();
+        world.sh("rm -r /home/nosudo/mine");
+        plain("restore", "/home/nosudo/mine").ok();
+        assert_eq!(world.sh("stat -c %U /home/nosudo/mine/file").stdout, "nosudo\n", "{sudo}");
+        let failed = plain("save", "/root").fails();
+        assert!(failed.stderr.contains("with the rights of user 1002"), "{sudo}: {failed}");
+
+        world.sh("chown -hR nosudo:nosudo /nix");
+        attempt(&world, "nosudo", "save", &[]).ok();
+        world.sh("rm -rf /nix/* && install -d -o nosudo -g nosudo /nix/store /nix/var/nix");
+        world.run_as("nosudo", ["nix-store", "--init"]).ok();
+        attempt(&world, "nosudo", "restore", &[]).ok();
+        assert_eq!(world.references_of_all(), before.references, "{sudo}");
+        world.run_as("nosudo", ["nix-store", "--verify", "--check-contents"]).ok();
+        world.sh("rm /cache/*");
+    }
+}
+
+#[test]
+fn without_sudo_nothing_of_root_is_done_and_one_error_says_why() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     for verb in ["save", "restore"] {

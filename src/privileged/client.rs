@@ -65,6 +65,15 @@ impl fmt::Display for Ended {
     }
 }
 
+/// Nobody to become root by.
+#[derive(Debug, thiserror::Error)]
+enum NoSudo {
+    #[error("sudo is not installed")]
+    Missing,
+    #[error("sudo refused: {text}")]
+    Refused { text: String },
+}
+
 /// Somebody called the run off.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", pulse::why_called_off())]
@@ -85,14 +94,16 @@ fn wants_all_of_root(store: &StoreRequest) -> bool {
         Err(e) => e.kind() == ErrorKind::PermissionDenied,
     };
     // What is theirs, the root half leaves to their rights.
+    store.root != Path::new("/") || is_theirs(store) || store.shepherds.iter().any(not_ours)
+}
+
+/// Whether it is a place of the user's own, or may be: directories they name, or a store they own.
+fn is_theirs(store: &StoreRequest) -> bool {
     let ours = |layout: Layout| {
         let found = layout.database_dir().metadata().or_else(|_| layout.state().metadata());
         found.is_ok_and(|found| found.uid() == rustix::process::getuid().as_raw())
     };
-    store.kind == StoreKind::Plain
-        || store.root != Path::new("/")
-        || Layout::of(store.kind, &store.root).is_ok_and(ours)
-        || store.shepherds.iter().any(not_ours)
+    store.kind == StoreKind::Plain || Layout::of(store.kind, &store.root).is_ok_and(ours)
 }
 
 /// The root half, running. Dropped, it is told to abort and waited for.
@@ -114,39 +125,57 @@ pub struct RootHalf {
 
 impl RootHalf {
     /// Starts the root half for a store, through sudo unless this process is root already, and greets
-    /// it. When `cancelled` is set, every call fails and the root half aborts.
+    /// it. Where there is no sudo for this user, what is theirs is reached with their own rights.
+    /// When `cancelled` is set, every call fails and the root half aborts.
     ///
     /// # Errors
-    /// When sudo is missing or refuses; nothing was done then.
+    /// When the store is not theirs, and sudo is missing or refuses; nothing was done then.
     pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
-        let is_root = rustix::process::geteuid().is_root();
-        if !is_root && wants_all_of_root(store) {
+        if rustix::process::geteuid().is_root() {
+            return Self::start_with(cancelled, false, &["privileged"]);
+        }
+        if wants_all_of_root(store) {
             // Who may run more than the bare root half may become root anyway. To others it does with
             // their own rights what it can.
-            let started = Self::start_with(cancelled, false, &["privileged", "--everywhere"]);
+            let started = Self::start_with(cancelled, true, &["privileged", "--everywhere"]);
             match started {
                 Err(e) if !(e.is::<Cancelled>() || e.is::<Cut>()) => {}
                 other => return other,
             }
         }
-        Self::start_with(cancelled, is_root, &["privileged"])
+        let no_sudo = match Self::start_with(cancelled, true, &["privileged"]) {
+            Err(e) => e.downcast::<NoSudo>()?,
+            Ok(root) => return Ok(root),
+        };
+        if is_theirs(store) {
+            return Self::start_with(cancelled, false, &["privileged"]);
+        }
+        let next = match no_sudo {
+            NoSudo::Missing => "install sudo".to_owned(),
+            NoSudo::Refused { .. } => {
+                let program = std::env::current_exe().context("find the path of this program")?;
+                format!(
+                    "allow this user to run `{} privileged` without a password",
+                    program.display()
+                )
+            }
+        };
+        bail!("the store belongs to root, and {no_sudo}; {next}, or run as root")
     }
 
-    fn start_with(cancelled: &Arc<AtomicBool>, is_root: bool, words: &[&str]) -> Result<Self> {
+    fn start_with(cancelled: &Arc<AtomicBool>, by_sudo: bool, words: &[&str]) -> Result<Self> {
         let program = std::env::current_exe().context("find the path of this program")?;
-        let mut command = if is_root {
-            Command::new(&program)
-        } else {
+        let mut command = if by_sudo {
             let mut sudo = Command::new("sudo");
             sudo.args(["-n", "--"]).arg(&program);
             sudo
+        } else {
+            Command::new(&program)
         };
         command.args(words).env_clear().env("PATH", ROOT_PATH);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| match e.kind() {
-            ErrorKind::NotFound if !is_root => anyhow!(
-                "the store belongs to root, and sudo is not installed; run as root, or install sudo"
-            ),
+            ErrorKind::NotFound if by_sudo => anyhow!(NoSudo::Missing),
             _ => anyhow!(e).context("start the root half"),
         })?;
         let requests = child.stdin.take().context("the root half has no input")?;
@@ -177,20 +206,14 @@ impl RootHalf {
             }
             Err(e) if e.is::<Cancelled>() || e.is::<Cut>() => Err(e),
             Ok(_) => bail!("the root half is another version of storecache"),
-            Err(e) if is_root || e.is::<RootFailure>() => Err(e),
-            Err(e) => {
+            Err(e) => match e.downcast_ref::<Ended>() {
                 // What sudo has against it, it says as a program of its own, with this code (`man 8 sudo`).
-                let text = match e.downcast_ref::<Ended>() {
-                    Some(ended) if ended.is_of_sudo() => &ended.text,
-                    _ => return Err(e),
-                };
-                let text = if text.is_empty() { "no reason given" } else { text };
-                bail!(
-                    "the store belongs to root, and sudo refused: {text}; allow this user to run \
-                     `{} privileged` without a password, or run as root",
-                    program.display()
-                )
-            }
+                Some(ended) if by_sudo && ended.is_of_sudo() => {
+                    let text = if ended.text.is_empty() { "no reason given" } else { &ended.text };
+                    Err(NoSudo::Refused { text: text.to_owned() }.into())
+                }
+                _ => Err(e),
+            },
         }
     }
 

@@ -11,6 +11,7 @@ use crate::store::{Layout, StoreKind};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 use rustix::fs::{FileType, fstat};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::ffi::{CString, OsString};
 use std::fs::Metadata;
@@ -39,7 +40,7 @@ impl Mandate {
     /// # Errors
     /// When somebody other than root seems to be behind it, and it is not clear who.
     pub fn of(environment: &Environment, everywhere: bool) -> Result<Self> {
-        if !rustix::process::geteuid().is_root() {
+        if !geteuid().is_root() {
             // Whoever it is, they have their own rights and no others.
             return Ok(Mandate { requester: None, everywhere });
         }
@@ -76,6 +77,10 @@ impl Mandate {
     /// Sees to it that root's rights are used only where root alone decides what is there, or else
     /// gives them up. Then says why. No other thread may run yet.
     pub fn apply(&mut self, store: &mut StoreRequest) -> Result<Option<String>> {
+        let us = geteuid();
+        if !us.is_root() {
+            return Ok(Some(ran_with_rights_of(us.as_raw(), "they have no sudo")));
+        }
         let Some((uid, gid)) = self.confined() else { return Ok(None) };
         let suspect = Suspect { uid, groups: groups(uid, gid) };
         let why = match store.kind {
@@ -84,10 +89,7 @@ impl Mandate {
         };
         let Some(why) = why else { return Ok(None) };
         self.give_up_root()?;
-        Ok(Some(format!(
-            "this ran with the rights of user {uid}, since {why}; run storecache as root to use those \
-             of root"
-        )))
+        Ok(Some(ran_with_rights_of(uid, &why)))
     }
 
     /// Goes on with the rights of whoever asked. No other thread may run yet.
@@ -101,6 +103,12 @@ impl Mandate {
         }
         Ok(())
     }
+}
+
+fn ran_with_rights_of(uid: u32, why: &str) -> String {
+    format!(
+        "this ran with the rights of user {uid}, since {why}; run storecache as root to use those of root"
+    )
 }
 
 /// The maker of the pipe that requests come from, if that is not root.
