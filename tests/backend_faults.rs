@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
+use support::dice::{Dice, is_long};
 use support::injector::{Aim, Call, Half, Injector};
 use support::invariants::{Found, daemon_answers, nothing_left};
-use support::record::{Record, is_long};
+use support::record::Record;
 use support::runs::{report, restore, run};
-use support::site::{Dice, Site};
+use support::site::Site;
 use support::{Output, Role, World};
 
 static RECORD: Record = Record::of("backend");
@@ -34,28 +35,28 @@ fn faults() -> Vec<(Fault, &'static str)> {
         (Fault::LostAnswer, "answer lost"),
         (Fault::ResetInBody, "connection lost"),
         (Fault::Short, "connection lost"),
-        (Fault::Stall, "stalled"),
-        (Fault::StallInBody, "stalled"),
-        (Fault::Drips, "slow"),
-        (Fault::Slow, "out of order"),
-        (Fault::OtherRange, "out of order"),
-        (Fault::Twice, "twice"),
-        (Fault::AnsweredTwice, "twice"),
-        (Fault::Status(500, "boom"), "error of the server"),
-        (Fault::Status(503, "busy"), "error of the server"),
-        (Fault::Later(429, 0), "error of the server"),
-        (Fault::Later(503, 900), "error of the server"),
-        (Fault::Status(403, "no"), "refused"),
-        (Fault::Status(404, "gone"), "refused"),
-        (Fault::Status(409, "taken"), "refused"),
-        (Fault::Page, "wrong content"),
-        (Fault::WholeBody, "wrong content"),
-        (Fault::WholeInChunks, "wrong content"),
-        (Fault::OtherTag, "wrong content"),
-        (Fault::Flipped, "wrong content"),
-        (Fault::Expire, "expired"),
-        (Fault::Evict, "evicted"),
-        (Fault::Die, "died"),
+        (Fault::Stall, "stalls"),
+        (Fault::StallInBody, "stalls"),
+        (Fault::Drips, "answers byte by byte"),
+        (Fault::Slow, "answers out of order"),
+        (Fault::OtherRange, "answers out of order"),
+        (Fault::Twice, "gets or gives it twice"),
+        (Fault::AnsweredTwice, "gets or gives it twice"),
+        (Fault::Status(500, "boom"), "fails (429 or 5xx)"),
+        (Fault::Status(503, "busy"), "fails (429 or 5xx)"),
+        (Fault::Later(429, 0), "fails (429 or 5xx)"),
+        (Fault::Later(503, 900), "fails (429 or 5xx)"),
+        (Fault::Status(403, "no"), "refuses (403, 404, 409)"),
+        (Fault::Status(404, "gone"), "refuses (403, 404, 409)"),
+        (Fault::Status(409, "taken"), "refuses (403, 404, 409)"),
+        (Fault::Page, "sends wrong content"),
+        (Fault::WholeBody, "sends wrong content"),
+        (Fault::WholeInChunks, "sends wrong content"),
+        (Fault::OtherTag, "sends wrong content"),
+        (Fault::Flipped, "sends wrong content"),
+        (Fault::Expire, "link expires"),
+        (Fault::Evict, "entry evicted"),
+        (Fault::Die, "dies"),
     ]
 }
 
@@ -101,7 +102,7 @@ fn confuse(service: &CacheService, places: &[At], dice: &mut Dice) -> Vec<String
         let queue = queues.entry(at).or_default();
         queue.extend(std::iter::repeat_n(Fault::Nothing, after));
         queue.extend(std::iter::repeat_n(fault.clone(), times));
-        RECORD.fault(name);
+        RECORD.fault(&format!("backend: {name}"));
         told.push(format!("{times} times {fault:?} at {at:?} after {after}"));
     }
     for (at, queue) in queues {
@@ -291,7 +292,7 @@ const CHANGES: [(Change, &str); 7] = [
     (Change::Vanishes, "directory gone"),
     (Change::IsReadOnly, "directory read-only"),
     (Change::MayNotBeRead, "directory not to be read"),
-    (Change::LosesTheEntry, "evicted"),
+    (Change::LosesTheEntry, "entry evicted"),
     (Change::IsCutOff, "entry cut off"),
     (Change::IsReplaced, "entry replaced"),
     (Change::IsOverwritten, "entry overwritten"),
@@ -379,7 +380,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
             let injector = Injector::before(aim, move || change(&place, &newest, what, share));
             let output = start(&site, verb, &injector);
             if injector.hits().is_some() {
-                RECORD.fault(name);
+                RECORD.fault(&format!("backend: {name}"));
             }
             let checked = match verb {
                 "restore" => check_restore(&site, &output).map(Some),

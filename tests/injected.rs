@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use nix::libc;
 use serde_json::Value;
 use support::cache_service::{CacheService, TOKEN};
+use support::dice::{Dice, is_long};
 use support::injector::{Aim, Call, Half, Injector};
 use support::invariants::{Found, daemon_answers, nothing_left};
-use support::record::{Record, is_long};
+use support::record::Record;
 use support::runs::{flags, restore, run};
-use support::site::{Dice, Site};
+use support::site::Site;
 use support::syscalls::Kind;
 use support::{Output, Role, World};
 
@@ -207,7 +208,7 @@ fn trial(
     // Of two the first is the cause.
     let (call, (_, errno)) = (calls[0].clone(), aims[0]);
     let names: Vec<String> = aims.iter().map(|(_, errno)| name_of(*errno)).collect();
-    names.iter().for_each(|name| RECORD.fault(name));
+    names.iter().for_each(|name| RECORD.fault(&format!("system call fails with {name}")));
     let world = &site.world;
     let held = || -> Result<Found, String> {
         if site.has_daemon() {

@@ -1,10 +1,11 @@
 //! Flags of `key` and of what is below it.
 
 use super::trust::TrustedKeysArgs;
-use super::{CommonArgs, KeyArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
-use crate::options::{DiffKeys, ShowKey};
-use anyhow::Result;
+use super::{CommonArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
+use crate::options::{DiffKeys, KeyOptions, ShowKey, WorkflowMode};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -76,5 +77,67 @@ impl DiffArgs {
         let look =
             LookArgs { file: None, trusted: TrustedKeysArgs::default(), common }.options()?;
         Ok(DiffKeys { before, after, look, from_step })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct KeyArgs {
+    /// The exact key, instead of one made from the flags below
+    #[arg(long)]
+    key: Option<String>,
+    /// Prefix to try after the key; repeatable
+    #[arg(long = "restore-key", value_name = "PREFIX")]
+    restore_keys: Vec<String>,
+    /// First part of the key
+    #[arg(long, value_name = "TEXT", default_value = KeyOptions::PREFIX)]
+    key_prefix: String,
+    /// Version of the package manager, instead of asking it
+    // Not the program's own version, which is asked for before the verb.
+    #[arg(long = "version", value_name = "VERSION", id = "package_manager_version")]
+    version: Option<String>,
+    /// Files whose content goes into the key; repeatable
+    #[arg(long, value_name = "GLOB")]
+    hash_files: Vec<String>,
+    /// Workflow file that goes into the key
+    #[arg(long, value_name = "FILE")]
+    workflow: Option<PathBuf>,
+    /// How the workflow goes into the key
+    #[arg(long, value_enum, default_value_t = WorkflowMode::Semantic)]
+    workflow_mode: WorkflowMode,
+    /// Job of the workflow that the key is for [default: the one that keeps a store]
+    #[arg(long, value_name = "NAME")]
+    workflow_job: Option<String>,
+    /// Step of the workflow that matters, by its id, name or action, with wildcards; repeatable
+    /// [default: all of the job]
+    #[arg(long, value_name = "STEP")]
+    workflow_steps: Vec<String>,
+    /// Action whose version does not count, with wildcards, besides actions/checkout, actions/cache and
+    /// actions/upload-artifact; with ! in front one whose version does; repeatable
+    #[arg(long, value_name = "ACTION")]
+    ignore_pins: Vec<String>,
+}
+
+impl KeyArgs {
+    pub(super) fn options(self) -> Result<KeyOptions> {
+        let keys = self.key.iter().chain(&self.restore_keys).chain([&self.key_prefix]);
+        for key in keys {
+            // The cache service of GitHub allows no more, and entries move between backends.
+            if key.is_empty() || key.contains(',') || key.encode_utf16().count() > 512 {
+                bail!("the key {key:?} is empty, has a comma, or is longer than 512 characters");
+            }
+        }
+        Ok(KeyOptions {
+            key: self.key,
+            restore_keys: self.restore_keys,
+            prefix: self.key_prefix,
+            version: self.version,
+            hash_files: self.hash_files,
+            workflow: self.workflow,
+            workflow_mode: self.workflow_mode,
+            workflow_job: self.workflow_job,
+            workflow_steps: self.workflow_steps,
+            ignore_pins: self.ignore_pins,
+            in_job: false,
+        })
     }
 }

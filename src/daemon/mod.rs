@@ -22,7 +22,7 @@ pub use choice::{Daemon, DaemonChoice};
 pub use context::ProcessContext;
 pub use in_charge::{Found, Whereabouts, find};
 pub use mount::MountUnit;
-pub use process::listener;
+pub use process::{is_up_besides, listener};
 pub use procfs::parent_of;
 pub use program::Replaced;
 pub use protocol::{Client, await_ready, nix_version};

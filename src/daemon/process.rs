@@ -53,6 +53,18 @@ pub fn listener(socket: &Path) -> Result<Option<u32>> {
     }
 }
 
+/// Whether a daemon listens on a socket that is not the one that was `stopped`.
+pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
+    match listener(socket) {
+        // A child that it forked for a client has its socket too, until it closes that: whoever connects
+        // then is let in by the kernel, and answered by nobody.
+        Ok(found) => Ok(found.is_some() && found != stopped),
+        // It listens all the same.
+        Err(e) if e.is::<Elsewhere>() => Ok(true),
+        Err(e) => Err(e),
+    }
+}
+
 /// Sends SIGTERM and waits for the end of the process, zombie or not.
 pub fn stop(pid: u32, patience: Duration) -> Result<()> {
     let Some(process) = Watched::find(pid)? else { return Ok(()) };
@@ -220,14 +232,7 @@ impl Recipe {
         if !has_ended(&self.process, Duration::ZERO)? {
             return Ok(());
         }
-        let is_up = || match listener(socket) {
-            // A child that it forked for a client has its socket too, until it closes that: whoever connects
-            // then is let in by the kernel, and answered by nobody.
-            Ok(found) => Ok(found.is_some_and(|pid| pid != self.pid)),
-            // It listens all the same.
-            Err(e) if e.is::<Elsewhere>() => Ok(true),
-            Err(e) => Err(e),
-        };
+        let is_up = || is_up_besides(Some(self.pid), socket);
         if let Some(supervisor) = &self.supervisor {
             supervisor.await_start(&self.arguments, || is_up().unwrap_or(false));
         }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::dice::{Dice, count};
-use super::record::Tally;
 use crate::support::cache_service::{CacheService, TOKEN};
+use crate::support::dice::{Dice, count};
+use crate::support::record::Tally;
 use crate::support::runs::{Picture, assert_same, leftovers, picture, report};
 use crate::support::{Fixture, Role, World, poll};
 

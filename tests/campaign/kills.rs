@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::dice::{Dice, count};
 use super::moment::{Moment, PHASES, View};
-use super::record::Tally;
 use super::scene::Scene;
 use super::trace::at_call;
 use super::victim::{Kind, Victim, kill, processes};
 use crate::support::Role;
+use crate::support::dice::{Dice, count};
+use crate::support::record::Tally;
 use crate::support::runs::flags;
 
 const SOON: Duration = Duration::from_secs(60);

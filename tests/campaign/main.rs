@@ -9,15 +9,11 @@
 mod support;
 
 mod clock;
-mod dice;
 mod kills;
 mod moment;
-
 mod named;
 mod power;
 mod readme;
-mod record;
-
 mod saves;
 mod scene;
 mod trace;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::libc::{self, c_long};
 
-use super::dice::Dice;
 use super::scene::Scene;
 use super::victim::{Kind, processes};
+use crate::support::dice::Dice;
 use crate::support::{Running, procfs};
 
 /// How long after a moment the fault comes at most, by turns.

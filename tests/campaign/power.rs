@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::dice::{Dice, count};
-use super::record::Tally;
 use super::victim::processes;
+use crate::support::dice::{Dice, count};
+use crate::support::record::Tally;
 use crate::support::runs::{self, Picture, flags, picture, save};
 use crate::support::{Fixture, Role, Running, World, tree_digest};
 

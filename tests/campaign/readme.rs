@@ -10,7 +10,7 @@ use std::{env, fs};
 
 use serde_json::{Map, Value, json};
 
-use super::dice::seed;
+use crate::support::dice::seed;
 
 const BEGIN: &str = "<!-- scripts/campaign --write: begin -->\n";
 const END: &str = "<!-- scripts/campaign --write: end -->";

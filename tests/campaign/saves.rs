@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::dice::{Dice, count};
-use super::record::Tally;
 use super::scene::Scene;
 use super::victim::{Kind, Victim, kill, processes};
+use crate::support::dice::{Dice, count};
+use crate::support::record::Tally;
 use crate::support::runs::{self, flags, leftovers};
 use crate::support::{Role, Running};
 

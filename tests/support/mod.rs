@@ -27,6 +27,7 @@ pub mod cache_service;
 mod client;
 pub mod corpus;
 mod daemon;
+pub mod dice;
 mod flavour;
 pub mod forge;
 pub mod gate;

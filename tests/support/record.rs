@@ -1,30 +1,83 @@
 //! The record of a fault campaign: what was done how often, and what came of it.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use serde_json::json;
 
-/// Whether the long campaign is wanted, with every fault at every place.
-pub fn is_long() -> bool {
-    env::var("STORECACHE_CAMPAIGN").is_ok_and(|value| value == "long")
+/// Faults that were made so far by a part, and what was seen after them.
+#[derive(Debug)]
+pub struct Tally {
+    part: String,
+    begun: Instant,
+    faults: BTreeMap<String, u64>,
+    /// In which phase each of them landed, where that is known.
+    phases: BTreeMap<&'static str, u64>,
+    states_lost: u64,
+    longest_to_daemon: Duration,
 }
 
-/// One part of the campaign, which may be several tests of one process.
+impl Tally {
+    pub fn of(part: &str) -> Tally {
+        Tally {
+            part: part.to_owned(),
+            begun: Instant::now(),
+            faults: BTreeMap::new(),
+            phases: BTreeMap::new(),
+            states_lost: 0,
+            longest_to_daemon: Duration::ZERO,
+        }
+    }
+
+    pub fn count(&mut self, fault: &str, phase: &'static str) {
+        *self.faults.entry(fault.to_owned()).or_default() += 1;
+        *self.phases.entry(phase).or_default() += 1;
+    }
+
+    pub fn daemon_was_back_after(&mut self, time: Duration) {
+        self.longest_to_daemon = self.longest_to_daemon.max(time);
+    }
+
+    pub fn faults(&self) -> u64 {
+        self.faults.values().sum()
+    }
+
+    /// How many landed in a phase.
+    pub fn landed_in(&self, phase: &str) -> u64 {
+        self.phases.get(phase).copied().unwrap_or(0)
+    }
+
+    /// Tells what was done, and leaves it for the record.
+    pub fn finish(&self) {
+        println!("{self:?}");
+        self.keep();
+    }
+
+    /// Leaves it where `STORECACHE_CAMPAIGN_RECORD` says.
+    fn keep(&self) {
+        let Some(directory) = env::var_os("STORECACHE_CAMPAIGN_RECORD").map(PathBuf::from) else {
+            return;
+        };
+        let record = json!({
+            "part": self.part,
+            "faults": self.faults,
+            "phases": self.phases,
+            "states_lost": self.states_lost,
+            "seconds": self.begun.elapsed().as_secs_f64(),
+            "longest_to_daemon_ms": self.longest_to_daemon.as_millis() as u64,
+        });
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(format!("{}.json", self.part)), format!("{record:#}\n")).unwrap();
+    }
+}
+
+/// One part of a campaign that is several tests of one process.
 pub struct Record {
     part: &'static str,
-    sum: Mutex<Option<Sum>>,
-}
-
-struct Sum {
-    started: Instant,
-    faults: BTreeMap<String, usize>,
-    states_lost: usize,
-    longest: Duration,
+    sum: Mutex<Option<Tally>>,
 }
 
 impl Record {
@@ -44,30 +97,14 @@ impl Record {
 
     /// After a fault the daemon took so long to answer.
     pub fn daemon_took(&self, time: Duration) {
-        self.change(|sum| sum.longest = sum.longest.max(time));
+        self.change(|sum| sum.daemon_was_back_after(time));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Sum)) {
+    fn change(&self, change: impl FnOnce(&mut Tally)) {
         let mut sum = self.sum.lock().unwrap();
-        let sum = sum.get_or_insert_with(|| Sum {
-            started: Instant::now(),
-            faults: BTreeMap::new(),
-            states_lost: 0,
-            longest: Duration::ZERO,
-        });
+        let sum = sum.get_or_insert_with(|| Tally::of(self.part));
         change(sum);
         // After every fault, so that a campaign that is ended early has its record too.
-        if let Some(directory) = env::var_os("STORECACHE_CAMPAIGN_RECORD").map(PathBuf::from) {
-            let record = json!({
-                "part": self.part,
-                "faults": sum.faults,
-                "states_lost": sum.states_lost,
-                "seconds": sum.started.elapsed().as_secs_f64(),
-                "longest_to_daemon_ms": sum.longest.as_millis() as u64,
-            });
-            let file = directory.join(format!("{}.json", self.part));
-            fs::create_dir_all(&directory).unwrap();
-            fs::write(file, format!("{record:#}\n")).unwrap();
-        }
+        sum.keep();
     }
 }

@@ -139,14 +139,3 @@ fn needy(world: &World) -> String {
     some.sort_by_key(|path| (size(path), *path));
     some[0].clone()
 }
-
-/// Numbers that are the same in every run.
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % limit
-    }
-}

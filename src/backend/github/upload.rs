@@ -6,7 +6,7 @@
 use super::Hub;
 use super::ask::blob_fault;
 use super::service::Upload;
-use crate::backend::network::{Fault, Secret, TRIES, Wire};
+use crate::backend::network::{Block, Fault, Secret, TRIES, Wire};
 use crate::backend::{Entry, EntryName, EntryWriter, Written};
 use crate::budget::Traffic;
 use anyhow::{Context, Result, anyhow, bail};
@@ -30,8 +30,7 @@ pub struct Writer {
     hub: Arc<Hub>,
     name: EntryName,
     upload: Arc<Upload>,
-    block: Vec<u8>,
-    block_size: usize,
+    block: Block,
     /// Blocks on their way at a time. One more is being filled.
     parallel: usize,
     sent: JoinSet<Result<()>>,
@@ -49,8 +48,7 @@ impl Writer {
             hub,
             name,
             upload: Arc::new(upload),
-            block: Vec::new(),
-            block_size: traffic.block,
+            block: Block::of(traffic.block),
             parallel: traffic.blocks,
             sent: JoinSet::new(),
             ids: Vec::new(),
@@ -67,7 +65,7 @@ impl Writer {
         if self.ids.len() == BLOCKS {
             bail!("the snapshot needs more than {BLOCKS} blocks");
         }
-        let bytes = Bytes::from(std::mem::take(&mut self.block));
+        let bytes = self.block.take();
         let id = block_id(&self.unique, self.ids.len());
         let at = self.size;
         self.size += bytes.len() as u64;
@@ -95,12 +93,8 @@ impl Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.block.capacity() == 0 {
-            self.block.reserve_exact(self.block_size);
-        }
-        let taken = bytes.len().min(self.block_size - self.block.len());
-        self.block.extend_from_slice(&bytes[..taken]);
-        if self.block.len() == self.block_size {
+        let taken = self.block.fill(bytes);
+        if self.block.is_full() {
             self.ship().map_err(io::Error::other)?;
         }
         Ok(taken)
@@ -117,8 +111,8 @@ impl EntryWriter for Writer {
         let wire = hub.wire();
         match &*Arc::clone(&self.upload) {
             Upload::Blob(url) if self.ids.is_empty() => {
-                self.size = self.block.len() as u64;
-                let bytes = Bytes::from(std::mem::take(&mut self.block));
+                let bytes = self.block.take();
+                self.size = bytes.len() as u64;
                 wire.wait(put_blob(wire, url, bytes))??;
             }
             upload => {

@@ -1,8 +1,10 @@
 //! What all backends at the other end of a network have in common: connections, clocks, and secrets.
 
+mod block;
 mod engine;
 mod secret;
 mod wire;
 
+pub use block::Block;
 pub use secret::{Secret, host, redacted};
 pub use wire::{Fault, LONGEST_WAIT, OLD, Patience, TRIES, Whole, Wire, retry_after, told};

@@ -3,10 +3,10 @@
 use super::claim::Claim;
 use super::hub::Hub;
 use super::trouble::Trouble;
+use crate::backend::network::Block;
 use crate::backend::{Entry, EntryName, EntryWriter, Written};
 use crate::budget::Traffic;
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use object_store::PutPayload;
 use object_store::multipart::PartId;
 use object_store::path::Path;
@@ -29,8 +29,7 @@ pub struct Writer {
     claim: Option<Claim>,
     /// Number of the upload, once there is one.
     upload: Option<Arc<String>>,
-    part: Vec<u8>,
-    part_size: usize,
+    part: Block,
     /// Parts on their way at a time. One more is being filled.
     parallel: usize,
     sent: JoinSet<Result<(usize, PartId), Trouble>>,
@@ -51,8 +50,7 @@ impl Writer {
             path,
             claim: Some(claim),
             upload: None,
-            part: Vec::new(),
-            part_size,
+            part: Block::of(part_size),
             parallel: all.saturating_sub(1).max(1),
             sent: JoinSet::new(),
             parts: Vec::new(),
@@ -83,7 +81,7 @@ impl Writer {
                 "the snapshot needs more than {PARTS} parts; save with more --memory, or less with --max-size"
             );
         }
-        let bytes = PutPayload::from(Bytes::from(std::mem::take(&mut self.part)));
+        let bytes = PutPayload::from(self.part.take());
         self.size += bytes.content_length() as u64;
         self.parts.push(None);
         let (hub, path) = (Arc::clone(&self.hub), self.path.clone());
@@ -109,8 +107,8 @@ impl Writer {
         let hub = Arc::clone(&self.hub);
         let claim = self.claim.as_ref().context("the entry is finished")?;
         let Some(upload) = self.upload.clone() else {
-            self.size = self.part.len() as u64;
-            let bytes = Bytes::from(std::mem::take(&mut self.part));
+            let bytes = self.part.take();
+            self.size = bytes.len() as u64;
             let put = async {
                 claim.holds(&hub).await?;
                 hub.put(&self.path, bytes).await
@@ -143,12 +141,8 @@ impl Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.part.capacity() == 0 {
-            self.part.reserve_exact(self.part_size);
-        }
-        let taken = bytes.len().min(self.part_size - self.part.len());
-        self.part.extend_from_slice(&bytes[..taken]);
-        if self.part.len() == self.part_size {
+        let taken = self.part.fill(bytes);
+        if self.part.is_full() {
             self.ship().map_err(io::Error::other)?;
         }
         Ok(taken)

@@ -3,7 +3,9 @@
 use super::orders::Orders;
 use super::revive::revive;
 use super::words::{Answer, Brief, Charge, END, Post, START, STOP, Stopped};
-use crate::daemon::{Daemon, Found, MountUnit, Starter, Stopper, await_ready, listener, parent_of};
+use crate::daemon::{
+    Daemon, Found, MountUnit, Starter, Stopper, await_ready, is_up_besides, parent_of,
+};
 use crate::privileged::protocol::Phase;
 use crate::privileged::surroundings::settle;
 use crate::privileged::target::{StoreTarget, run_lock};
@@ -191,22 +193,18 @@ impl Duty {
             Some(known) => {
                 let _ = with_lock(BEFORE_START, undo);
                 // The guardian may have been killed when it had started it already.
-                let is_up = self.deputy && self.is_up_again(&known.stopped.daemon);
-                if is_up { Ok(()) } else { start(&self.target, known) }
+                let stopped = match known.stopped.daemon {
+                    Daemon::Process { pid } => Some(pid),
+                    _ => None,
+                };
+                let is_up =
+                    || is_up_besides(stopped, &self.target.layout.socket()).unwrap_or(false);
+                if self.deputy && is_up() { Ok(()) } else { start(&self.target, known) }
             }
             None => Ok(()),
         };
         let _ = with_lock(AFTER_START, clean_up);
         outcome
-    }
-
-    /// Whether somebody listens who is not the daemon that was stopped: a child of that may have its socket for
-    /// a moment longer.
-    fn is_up_again(&self, stopped: &Daemon) -> bool {
-        match listener(&self.target.layout.socket()) {
-            Ok(Some(pid)) => !matches!(stopped, Daemon::Process { pid: old } if *old == pid),
-            _ => false,
-        }
     }
 
     /// Waits until the other one has ended. It does not end before all is done, unless it is killed.

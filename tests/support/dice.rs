@@ -6,10 +6,10 @@ use std::env;
 const SEED: u64 = 7;
 
 /// SplitMix64: every seed gives a sequence of its own.
-pub struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    /// Those of a part of the campaign, whose seed is printed.
+    /// Those of a part of a campaign, whose seed is printed.
     pub fn of(part: &str) -> Dice {
         let seed = seed();
         println!("{part}: STORECACHE_CAMPAIGN_SEED={seed}");
@@ -40,7 +40,7 @@ pub fn seed() -> u64 {
     set.map_or(SEED, |seed| seed.parse().expect("STORECACHE_CAMPAIGN_SEED is a number"))
 }
 
-/// Whether this is the long campaign.
+/// Whether the long campaign is wanted, with every fault at every place.
 pub fn is_long() -> bool {
     env::var("STORECACHE_CAMPAIGN").is_ok_and(|value| value == "long")
 }

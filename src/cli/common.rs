@@ -1,0 +1,98 @@
+//! Flags that commands about a store and its entries have in common.
+
+use super::backend::BackendArgs;
+use super::key::KeyArgs;
+use super::store::StoreArgs;
+use crate::budget::Budget;
+use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
+use crate::report;
+use crate::store::StoreKind;
+use anyhow::{Result, bail};
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(super) struct CommonArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    backends: BackendArgs,
+    /// Threads that compress or unpack [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct MemoryArgs {
+    /// Memory that all processes of the run may take, as in 192M [default: 256M with up to two threads,
+    /// 512M with sixteen]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+}
+
+impl MemoryArgs {
+    pub(super) fn on(&self, threads: usize) -> Budget {
+        Budget::new(self.memory, threads)
+    }
+}
+
+pub(super) struct Common {
+    pub(super) store: StoreOptions,
+    pub(super) key: KeyOptions,
+    pub(super) backends: Vec<BackendOptions>,
+    pub(super) output: OutputOptions,
+    pub(super) threads: usize,
+}
+
+impl CommonArgs {
+    pub(super) fn options(self) -> Result<Common> {
+        self.options_with(StoreArgs::options)
+    }
+
+    pub(super) fn options_with(
+        self,
+        store: fn(StoreArgs) -> Result<StoreOptions>,
+    ) -> Result<Common> {
+        let processors = || std::thread::available_parallelism().map_or(1, Into::into);
+        Ok(Common {
+            store: store(self.store)?,
+            key: self.key.options()?,
+            backends: self.backends.options()?,
+            output: self.output.options(),
+            threads: self.threads.unwrap_or_else(processors).clamp(1, 256),
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+    /// Show no progress
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+impl OutputArgs {
+    pub(super) fn options(self) -> OutputOptions {
+        OutputOptions { json: self.json, quiet: self.quiet, in_job: false }
+    }
+}
+
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    report::parse_bytes(text).ok_or_else(|| "a size is a number with K, M, G or T behind it".into())
+}
+
+/// Where nobody says which kind of store it is, that is seen later.
+pub(super) fn check_profiles(wanted: bool, kind: Option<StoreKind>) -> Result<()> {
+    match kind {
+        Some(StoreKind::Nix | StoreKind::Plain) if wanted => {
+            bail!("--profiles is for --store guix")
+        }
+        _ => Ok(()),
+    }
+}

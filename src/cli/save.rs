@@ -1,0 +1,151 @@
+//! Flags of `save`.
+
+use super::common::{CommonArgs, MemoryArgs, check_profiles, size};
+use super::patience::PatienceArgs;
+use super::quarantine::QuarantineArgs;
+use super::sync::Sync;
+use super::trust::{SignArgs, TrustArgs};
+use crate::options::{BackendOptions, Baseline, Delta, JobStatus, Policy, Save, SavePolicy};
+use crate::store::{ItemPattern, StoreKind};
+use anyhow::{Result, bail};
+use clap::Args;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct SaveArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    patience: PatienceArgs,
+    /// Do everything but write, and say what would be written
+    #[arg(long)]
+    dry_run: bool,
+    /// Compression level of zstd
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
+    /// Pack items together into large frames, and look for what repeats over all of each: smaller, but
+    /// slower, and a restore that lacks some items only reads more
+    #[arg(long)]
+    long: bool,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Take along which items your Guix profiles lead to (guix pull, guix install)
+    #[arg(long)]
+    profiles: bool,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// What the restore of this job has left with --state
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Items that were valid before the restore, as --state tells
+    #[arg(long, value_enum, default_value_t = Baseline::Exclude)]
+    baseline: Baseline,
+    /// Save only the closures of these items: paths, or names with or without the hash, with
+    /// wildcards; repeatable
+    #[arg(long, value_name = "ITEM")]
+    roots: Vec<String>,
+    /// Leave behind what was used least recently, so that the rest is at most this large (NAR size),
+    /// as in 500M or 8G
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_size: Option<u64>,
+    /// Save all items, also those that a snapshot holds which this one could be a delta on
+    #[arg(long)]
+    full: bool,
+    /// Save all items when those that are new are more than this part of the base, by size
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share)]
+    rebase_at: f64,
+    /// Whether an entry of dir: is on the disk before it is there, so that not even a power cut leaves one
+    /// that is cut short
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
+    sync: Sync,
+    /// Delete older entries of the same key after the save, but for the newest N and what they need
+    #[arg(long, value_name = "N")]
+    keep: Option<NonZeroUsize>,
+    #[command(flatten)]
+    quarantine: QuarantineArgs,
+    /// Append a summary of the job, in Markdown
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct PolicyArgs {
+    /// When to save
+    #[arg(long, value_enum, default_value_t = Policy::Always)]
+    policy: Policy,
+    /// With --policy auto, how much the store has to have grown since the newest entry of the key,
+    /// as in 500K or 10M
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
+    min_growth: u64,
+    /// How the job has ended, for --policy auto
+    #[arg(long, value_enum)]
+    job_status: Option<JobStatus>,
+    /// With --policy auto, save although the job failed
+    #[arg(long)]
+    save_on_failure: bool,
+}
+
+impl SaveArgs {
+    pub fn options(self) -> Result<Save> {
+        let common = self.common.options()?;
+        check_profiles(self.profiles, common.store.kind)?;
+        let limited = !self.roots.is_empty() || self.max_size.is_some();
+        if limited && common.store.kind == Some(StoreKind::Plain) {
+            bail!("--roots and --max-size are for stores with items, not for --store plain");
+        }
+        self.roots.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
+        let sync = self.sync.wanted();
+        let backends = common.backends.into_iter().map(|backend| match backend {
+            BackendOptions::Directory { path, .. } => BackendOptions::Directory { path, sync },
+            other => other,
+        });
+        Ok(Save {
+            store: common.store,
+            key: common.key,
+            backends: backends.collect(),
+            output: common.output,
+            clocks: self.patience.clocks(),
+            dry_run: self.dry_run,
+            level: self.level,
+            long: self.long,
+            memory: self.memory.on(common.threads).saving(self.level, self.long)?,
+            profiles: self.profiles,
+            state: self.state,
+            baseline: self.baseline,
+            roots: self.roots,
+            max_size: self.max_size,
+            policy: self.policy.options()?,
+            signing: self.sign.signing(self.trust.options()?)?,
+            delta: (!self.full).then_some(Delta { rebase_at: self.rebase_at }),
+            keep: self.keep,
+            quarantine: self.quarantine.options(),
+            summary: self.summary,
+        })
+    }
+}
+
+impl PolicyArgs {
+    fn options(self) -> Result<SavePolicy> {
+        if self.save_on_failure && self.policy != Policy::Auto {
+            bail!("--save-on-failure is for --policy auto");
+        }
+        Ok(SavePolicy {
+            policy: self.policy,
+            min_growth: self.min_growth,
+            job_status: self.job_status,
+            save_on_failure: self.save_on_failure,
+        })
+    }
+}
+
+/// A part of something, more than nothing.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
+    share.ok_or_else(|| "a share is a number such as 0.4".into())
+}

@@ -1,0 +1,154 @@
+//! Which store a command is about, and who runs its daemon.
+
+use crate::daemon::DaemonChoice;
+use crate::options::StoreOptions;
+use crate::store::StoreKind;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(super) struct StoreArgs {
+    /// Kind of store
+    #[arg(long, value_enum, default_value_t = Store::Auto)]
+    store: Store,
+    /// Directory of a plain store; repeatable
+    #[arg(long = "path", value_name = "DIR")]
+    paths: Vec<PathBuf>,
+    /// File-system root that the store belongs to, as of a chroot
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Who runs the daemon
+    #[arg(long, value_enum, default_value_t = Daemon::Auto)]
+    daemon: Daemon,
+    /// Shell command that stops the daemon, for --daemon command
+    #[arg(long, value_name = "COMMAND")]
+    daemon_stop: Option<String>,
+    /// Shell command that starts the daemon, for --daemon command
+    #[arg(long, value_name = "COMMAND")]
+    daemon_start: Option<String>,
+    /// Seconds to wait for locks that somebody else holds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lock_timeout: u64,
+    /// Seconds to wait until the daemon has stopped, or answers again
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    daemon_timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Store {
+    Auto,
+    Guix,
+    Nix,
+    Plain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Daemon {
+    /// Whoever runs the process that listens on the daemon's socket
+    Auto,
+    /// Units of systemd
+    Systemd,
+    /// A service of the shepherd of SHEPHERD_SOCKET, of the user, or of the system
+    Shepherd,
+    /// A process that nobody else starts again
+    Process,
+    /// The commands of --daemon-stop and --daemon-start
+    Command,
+    /// Leave it alone
+    None,
+}
+
+impl StoreArgs {
+    pub(super) fn options(self) -> Result<StoreOptions> {
+        if self.store == Store::Plain && self.paths.is_empty() {
+            bail!("--store plain needs --path DIR, once for each directory");
+        }
+        self.options_without_paths()
+    }
+
+    pub(super) fn options_without_paths(self) -> Result<StoreOptions> {
+        if self.store != Store::Plain && !self.paths.is_empty() {
+            bail!("--path is for --store plain");
+        }
+        let kind = match self.store {
+            Store::Auto => None,
+            Store::Guix => Some(StoreKind::Guix),
+            Store::Nix => Some(StoreKind::Nix),
+            Store::Plain => Some(StoreKind::Plain),
+        };
+        let daemon = match (self.daemon, self.daemon_stop, self.daemon_start) {
+            (Daemon::Command, Some(stop), Some(start)) => DaemonChoice::Command { stop, start },
+            (Daemon::Command, ..) => {
+                bail!("--daemon command needs --daemon-stop and --daemon-start")
+            }
+            (_, Some(_), _) | (_, _, Some(_)) => {
+                bail!("--daemon-stop and --daemon-start are for --daemon command")
+            }
+            (Daemon::Auto, ..) => DaemonChoice::Auto,
+            (Daemon::Systemd, ..) => DaemonChoice::Systemd,
+            (Daemon::Process, ..) => DaemonChoice::Process,
+            (Daemon::None, ..) => DaemonChoice::None,
+            (Daemon::Shepherd, ..) => DaemonChoice::Shepherd,
+        };
+        Ok(StoreOptions {
+            kind,
+            root: absolute(&self.root)?,
+            paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
+            daemon,
+            shepherds: shepherds(),
+            lock_patience: Duration::from_secs(self.lock_timeout),
+            daemon_patience: Duration::from_secs(self.daemon_timeout),
+        })
+    }
+}
+
+/// Where the user's own shepherds may listen (`shepherd/support.scm`).
+pub(super) fn shepherds() -> Vec<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let runtime = set("XDG_RUNTIME_DIR").map(|directory| directory.join("shepherd/socket"));
+    let sockets = [set("SHEPHERD_SOCKET"), runtime].into_iter().flatten();
+    sockets.filter_map(|socket| absolute(&socket).ok()).collect()
+}
+
+/// Sorted, each once, and none inside another: each is swapped as a whole.
+pub(super) fn distinct(mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    paths.sort();
+    paths.dedup();
+    if let Some(pair) = paths.windows(2).find(|pair| pair[1].starts_with(&pair[0])) {
+        bail!("--path {} is inside --path {}", pair[1].display(), pair[0].display());
+    }
+    Ok(paths)
+}
+
+/// An absolute path without dots, whether it exists or not.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    use std::path::Component;
+    let full = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    if full.to_str().is_none() {
+        bail!("the path {} is not UTF-8, and a snapshot could not name it", full.display());
+    }
+    let mut clean = PathBuf::new();
+    for component in full.components() {
+        match component {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    Ok(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_become_absolute_without_dots() {
+        assert_eq!(absolute(Path::new("/a/./b/../c")).unwrap(), Path::new("/a/c"));
+        assert!(absolute(Path::new("a")).unwrap().is_absolute());
+    }
+}
