@@ -68,8 +68,8 @@ impl Several {
         aside_within(&member.describe(), self.limit, move || question(member.as_ref()))
     }
 
-    /// Asks each until `enough` is content with what it said, or there is no question any more. A refusal is passed over in silence: it was known
-    /// beforehand. When nobody answers, the error is that of the first.
+    /// Asks each until `enough` is content with what it said, or there is no question any more. A refusal is
+    /// passed over in silence: it was known beforehand. When nobody answers, the error is that of the first.
     fn each<T: Send + 'static>(
         &self,
         question: impl Fn() -> Option<Question<T>>,
