@@ -503,6 +503,9 @@ fn without_sudo_nothing_of_root_is_done_and_one_error_says_why() {
     world.sh("mv /usr/bin/sudo /usr/bin/sudo.away");
     let missing = attempt(&world, "runner", "save", &[]).fails();
     assert!(missing.stderr.contains("sudo is not installed"), "{missing}");
+    let of_guix = ["save", "--store", "guix", "--backend", "dir:/cache", "--key", "key"];
+    let none = world.storecache_as("runner", of_guix).run().fails();
+    assert!(none.stderr.contains("no guix store found") && !none.stderr.contains("sudo"), "{none}");
     assert_eq!(world.sh("ls /cache").stdout, "");
 }
 

@@ -6,6 +6,7 @@ use super::protocol::{
     PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
 };
 use super::surroundings::ROOT_PATH;
+use super::target::StoreTarget;
 use crate::budget::{Allowance, Held, Packing};
 use crate::pulse::{self, Cut, LOOK, Vigil};
 use crate::report;
@@ -150,6 +151,8 @@ impl RootHalf {
         if is_theirs(store) {
             return Self::start_with(cancelled, false, &["privileged"]);
         }
+        // What is not there belongs to nobody.
+        StoreTarget::new(store)?;
         let next = match no_sudo {
             NoSudo::Missing => "install sudo".to_owned(),
             NoSudo::Refused { .. } => {
