@@ -4,9 +4,13 @@ mod support;
 
 use std::net::TcpListener;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use storecache::backend::objects::Service;
+use storecache::backend::{Backend, Several};
+use storecache::key::Rung;
 use support::Output;
 use support::cache_service::{CacheService, TOKEN};
 use support::object_server::{Fault, ObjectServer, SECRETS};
@@ -141,6 +145,19 @@ fn the_next_one_is_asked_when_the_first_is_silent_for_one_stall_clock() {
 }
 
 #[test]
+fn one_that_is_silent_is_asked_no_second_question() {
+    let scene = Scene::new();
+    scene.first.goes_wrong("", Fault::Hang, 0, 1000);
+    let members = [&scene.first, &scene.second].map(|it| Arc::new(it.open()) as Arc<dyn Backend>);
+    let several = Several::new(members.into(), Duration::from_secs(2), Vec::new());
+    for times in [1, 0, 0] {
+        several.entries(&Rung::Prefix("k-".into())).unwrap();
+        // Each stall clock that is waited for is told.
+        assert_eq!(several.warnings().len(), times);
+    }
+}
+
+#[test]
 fn the_next_one_is_asked_when_the_first_has_nothing_and_none_after_an_exact_hit() {
     let scene = Scene::new();
     let second = scene.run("save", "k-1", &[scene.second.backend()]);
@@ -184,6 +201,12 @@ fn when_none_answers_it_is_a_miss_with_the_first_cause_and_no_other() {
         assert!(!reason.contains("s3://"), "{reason}");
         assert_eq!(told["hit"], "miss");
     }
+    // What could not even be opened is a cause of its own.
+    let down = [("GOOGLE_OAUTH_ACCESS_TOKEN", ""), ("AWS_ENDPOINT_URL", other.as_str())];
+    let flags = [&named[..], &["--key", "k", "--json"]].concat();
+    let told = report(&scene.attempt("restore", &flags, &down));
+    warns_once(&told, &["gs://entries", "no credentials in the environment"]);
+    assert!(told["reason"].as_str().unwrap().contains("Connection refused"), "{told}");
 }
 
 #[test]
@@ -200,6 +223,17 @@ fn a_save_goes_to_the_first_that_answers_and_takes_it() {
     assert_eq!(saved["warnings"], Value::Null, "{saved}");
     let refused = scene.attempt("save", &["--backend", scene.first.backend(), "--key", "k"], &[]);
     assert!(refused.fails().stderr.contains("can not write"));
+
+    // Nor who signs nothing: it is not even asked.
+    scene.first.goes_wrong("", Fault::Hang, 0, 0);
+    scene.first.log();
+    let unsigned = [("GOOGLE_SKIP_SIGNATURE", "true")];
+    let saved = scene.run_with("save", "k-1", &scene.both(), &unsigned);
+    assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
+    let flags = ["--backend", scene.first.backend(), "--key", "k"];
+    let refused = scene.attempt("save", &flags, &unsigned).fails();
+    assert!(refused.stderr.contains("its requests are not signed"), "{refused}");
+    assert!(!scene.first.log().iter().any(|asked| asked[0].starts_with("PUT")));
 
     // Without credentials for the first, as in a job of a fork, the others serve.
     let none = [("GOOGLE_OAUTH_ACCESS_TOKEN", "")];

@@ -96,6 +96,17 @@ fn entries_of_every_size_come_back_byte_for_byte() {
 }
 
 #[test]
+fn parts_are_large_enough_for_every_service_in_however_little_memory() {
+    for service in ObjectServer::ALL {
+        let server = ObjectServer::start(service);
+        let backend = server.open().within(Traffic { block: 1 << 20, ..TRAFFIC });
+        let content = content(2 * PART + 12_345);
+        let name = save(&backend, "small", &content).unwrap();
+        assert!(fetch(&backend, &name).unwrap() == content, "{service:?}");
+    }
+}
+
+#[test]
 fn the_newest_entry_of_the_best_rung_is_found_and_those_of_other_layouts_never() {
     for service in ObjectServer::ALL {
         let server = ObjectServer::start(service);

@@ -102,17 +102,13 @@ impl Several {
         let mut state = self.state();
         state.down.extend(silent.iter().map(|(at, _)| *at));
         match first {
-            Some((error, told)) if !answered => {
-                // One cause is told, and what follows from it is not.
-                state.warnings.clear();
-                Err(match error.is::<Refused>() {
-                    true => error,
-                    false => error.context(match live.len() {
-                        1 => told,
-                        count => format!("none of {count} backends answers; {told}"),
-                    }),
-                })
-            }
+            Some((error, told)) if !answered => Err(match error.is::<Refused>() {
+                true => error,
+                false => error.context(match live.len() {
+                    1 => told,
+                    count => format!("none of {count} backends answers; {told}"),
+                }),
+            }),
             None if !answered => Err(anyhow!("no backend is left that answers")),
             _ => {
                 state.warnings.extend(silent.into_iter().map(|(_, line)| line));

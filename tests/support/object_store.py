@@ -15,7 +15,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 kind = sys.argv[1]
 moto = DomainDispatcherApplication(create_backend_app)
-lock = threading.Lock()
+lock, conditional = threading.Lock(), threading.Lock()
 faults, log = [], []
 never = threading.Event()
 # It checks no signature, and takes who has none for a stranger.
@@ -88,6 +88,10 @@ def application(environ, start_response):
             headers = [*headers, ("x-goog-generation", "1")]
         return start_response(status, headers, *more)
 
+    if what is None and "HTTP_IF_NONE_MATCH" in environ:
+        # moto looks and writes in two steps; the services do it in one.
+        with conditional:
+            return [b"".join(moto(environ, start))]
     if what is None:
         return moto(environ, start)
     if what == "lost":
