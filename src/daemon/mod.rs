@@ -22,6 +22,7 @@ pub use choice::{Daemon, DaemonChoice};
 pub use context::ProcessContext;
 pub use in_charge::{Found, Whereabouts, find};
 pub use mount::MountUnit;
+use process::Watched;
 pub use process::{is_up_besides, listener};
 pub use procfs::parent_of;
 pub use program::Replaced;
@@ -34,12 +35,21 @@ use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
 
-/// Everything that stopping the daemon takes, gathered while it still runs.
+/// Everything that stopping the daemon takes, gathered while it still runs: later another process may have its
+/// number.
 pub enum Stopper<'a> {
     Systemd(systemd::Stop),
-    Shepherd { shepherd: &'a Shepherd, service: &'a str, pid: Option<u32> },
-    Process { pid: u32 },
-    Command { stop: &'a str, run_as: Option<(u32, u32)> },
+    Shepherd {
+        shepherd: &'a Shepherd,
+        service: &'a str,
+        process: Option<Watched>,
+    },
+    /// Nothing when it has ended already.
+    Process(Option<Watched>),
+    Command {
+        stop: &'a str,
+        run_as: Option<(u32, u32)>,
+    },
     None,
 }
 
@@ -49,9 +59,10 @@ impl<'a> Stopper<'a> {
         Ok(match daemon {
             Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
             Daemon::Shepherd { shepherd, service, pid } => {
-                Stopper::Shepherd { shepherd, service, pid: *pid }
+                let process = pid.map(Watched::find).transpose()?.flatten();
+                Stopper::Shepherd { shepherd, service, process }
             }
-            Daemon::Process { pid } => Stopper::Process { pid: *pid },
+            Daemon::Process { pid } => Stopper::Process(Watched::find(*pid)?),
             Daemon::Command { stop, run_as, .. } => Stopper::Command { stop, run_as: *run_as },
             Daemon::None => Stopper::None,
         })
@@ -66,10 +77,12 @@ impl<'a> Stopper<'a> {
     pub fn stop(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         match self {
             Stopper::Systemd(stop) => stop.now(patience, cancelled),
-            Stopper::Shepherd { shepherd, service, pid } => {
-                shepherd::stop(shepherd, service, *pid, patience)
+            Stopper::Shepherd { shepherd, service, process } => {
+                shepherd::stop(shepherd, service, process.as_ref(), patience)
             }
-            Stopper::Process { pid } => process::stop(*pid, patience),
+            Stopper::Process(process) => {
+                process.as_ref().map_or(Ok(()), |process| process.stop(patience))
+            }
             Stopper::Command { stop, run_as } => command::run(stop, *run_as, patience, cancelled),
             Stopper::None => Ok(()),
         }

@@ -65,16 +65,6 @@ pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
     }
 }
 
-/// Sends SIGTERM and waits for the end of the process, zombie or not.
-pub fn stop(pid: u32, patience: Duration) -> Result<()> {
-    let Some(process) = Watched::find(pid)? else { return Ok(()) };
-    match pidfd_send_signal(&process.handle, Signal::TERM) {
-        Ok(()) | Err(Errno::SRCH) => {}
-        Err(e) => return Err(e).with_context(|| format!("stop the daemon, process {pid}")),
-    }
-    process.await_end(patience)
-}
-
 /// A process whose end is awaited, whoever brings it about.
 pub struct Watched {
     pid: u32,
@@ -89,6 +79,17 @@ impl Watched {
             Err(Errno::SRCH) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("find the daemon, process {pid}")),
         }
+    }
+
+    /// Sends SIGTERM and waits for its end, zombie or not.
+    pub fn stop(&self, patience: Duration) -> Result<()> {
+        match pidfd_send_signal(&self.handle, Signal::TERM) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(e) => {
+                return Err(e).with_context(|| format!("stop the daemon, process {}", self.pid));
+            }
+        }
+        self.await_end(patience)
     }
 
     /// Whether it ends in time, zombie or not.

@@ -18,6 +18,9 @@ const COMMAND_LIMIT: usize = 120;
 const PARENT: usize = 1;
 const START_TIME: usize = 19;
 
+/// `SS_CONNECTED`, as the kernel's table of sockets has it.
+const CONNECTED: &str = "03";
+
 pub fn directory(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}"))
 }
@@ -77,6 +80,28 @@ pub fn family(pid: u32) -> Vec<u32> {
     let children = children.unwrap_or_default();
     let children = children.split_whitespace().filter_map(|child| child.parse().ok());
     [pid].into_iter().chain(children).collect()
+}
+
+/// Whether it has a connection that came in through a socket with a name: such a connection has the name of
+/// the socket that accepted it, that of a client has none (`linux:net/unix/af_unix.c`, `unix_stream_connect`).
+pub fn serves(pid: u32) -> bool {
+    let files = std::fs::read_dir(directory(pid).join("fd")).into_iter().flatten().flatten();
+    let targets = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    let sockets: Vec<String> = targets.filter_map(|target| inode(target.to_str()?)).collect();
+    let table = std::fs::read_to_string(directory(pid).join("net/unix")).unwrap_or_default();
+    table.lines().any(|line| {
+        // Num RefCount Protocol Flags Type St Inode Path (man 5 proc_pid_net).
+        let mut fields = line.split_whitespace().skip(5);
+        let (state, inode, name) = (fields.next(), fields.next(), fields.next());
+        state == Some(CONNECTED)
+            && name.is_some()
+            && inode.is_some_and(|inode| sockets.iter().any(|socket| socket == inode))
+    })
+}
+
+/// That of a socket, of what the link of a descriptor says (`man 5 proc_pid_fd`).
+fn inode(target: &str) -> Option<String> {
+    Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
 }
 
 /// When it was forked, in ticks of the kernel since boot.

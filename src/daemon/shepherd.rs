@@ -207,10 +207,9 @@ fn read_status(status: &str) -> (bool, Option<u32>) {
 pub fn stop(
     shepherd: &Shepherd,
     service: &str,
-    process: Option<u32>,
+    process: Option<&Watched>,
     patience: Duration,
 ) -> Result<()> {
-    let process = process.map(Watched::find).transpose()?.flatten();
     shepherd.herd(&["stop", service])?;
     process.map_or(Ok(()), |process| process.await_end(patience))
 }

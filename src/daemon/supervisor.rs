@@ -38,12 +38,18 @@ impl Supervisor {
     }
 
     fn is_starting(&self, arguments: &[OsString]) -> bool {
-        procfs::all().any(|pid| {
-            procfs::parent(pid) == Some(self.pid)
-                // A daemon may end, and the next one begin, within one tick.
-                && procfs::started_at(pid).is_some_and(|ticks| ticks >= self.seen_at)
-                && (self.has_forked(pid) || runs(pid, arguments))
-        })
+        procfs::all().any(|pid| self.has_started(pid, arguments))
+    }
+
+    /// Whether a process is a daemon that it has started since.
+    fn has_started(&self, pid: u32, arguments: &[OsString]) -> bool {
+        procfs::parent(pid) == Some(self.pid)
+            // A daemon may end, and the next one begin, within one tick.
+            && procfs::started_at(pid).is_some_and(|ticks| ticks >= self.seen_at)
+            && (self.has_forked(pid) || runs(pid, arguments))
+            // What the daemon forked for a client has its arguments too. Once the daemon has ended it belongs to
+            // another parent, which may be that of the daemon, and it lives as long as its client.
+            && !procfs::serves(pid)
     }
 
     /// Whether a child has not called `exec` yet. Those of init do so at once, and what else runs its
@@ -67,24 +73,58 @@ fn program(pid: u32) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::process::{Child, Command, Stdio};
+
+    const WORDS: [&str; 2] = ["sleep", "60"];
+
+    /// A process that runs for long, and is one when this returns.
+    fn begin(input: Stdio) -> Child {
+        let mut command = Command::new(WORDS[0]);
+        let child = command.arg(WORDS[1]).stdin(input).spawn().unwrap();
+        // The kernel lets us go on before it has the arguments in place.
+        while procfs::words(child.id(), "cmdline").is_ok_and(|words| words != WORDS) {
+            sleep(STEP);
+        }
+        child
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_serves_a_client_is_no_daemon_that_begins() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let client = UnixStream::connect(&socket).unwrap();
+        let (connection, _) = listener.accept().unwrap();
+        let supervisor = Supervisor { pid: std::process::id(), program: "/no".into(), seen_at: 0 };
+        let is_starting = |input: OwnedFd| {
+            let child = begin(input.into());
+            let arguments = WORDS.map(OsString::from);
+            // Other tests have children as well.
+            let seen = supervisor.has_started(child.id(), &arguments);
+            end(child);
+            seen
+        };
+        assert!(!is_starting(connection.into()), "it serves a client");
+        assert!(is_starting(client.into()), "it is a client, as of the log");
+        assert!(is_starting(listener.into()), "it listens");
+    }
 
     #[test]
     fn what_began_in_the_tick_in_which_the_daemon_was_seen_began_after_it() {
-        let words = ["sleep", "60"];
-        let mut command = Command::new(words[0]);
-        let mut child = command.arg(words[1]).stdin(Stdio::null()).spawn().unwrap();
+        let child = begin(Stdio::null());
         let seen_at = procfs::started_at(child.id()).unwrap();
         let at = |seen_at| Supervisor { pid: std::process::id(), program: "/no".into(), seen_at };
-        let arguments = words.map(OsString::from);
-        // The kernel lets us go on before it has the arguments in place.
-        while procfs::words(child.id(), "cmdline").is_ok_and(|words| words != arguments) {
-            sleep(STEP);
-        }
-        let (now, later) =
-            (at(seen_at).is_starting(&arguments), at(seen_at + 1).is_starting(&arguments));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let arguments = WORDS.map(OsString::from);
+        let now = at(seen_at).has_started(child.id(), &arguments);
+        let later = at(seen_at + 1).has_started(child.id(), &arguments);
+        end(child);
         assert_eq!((now, later), (true, false));
     }
 }

@@ -1,13 +1,17 @@
 //! Kills at instants that have a name: each of them once left something behind.
 
+use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::libc::SYS_pidfd_send_signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::moment::Call;
 use super::scene::Scene;
 use super::trace::at_call;
 use super::victim::{Kind, Victim, kill, processes};
 use crate::support::runs::{self, flags, report};
-use crate::support::{Role, Running, poll};
+use crate::support::{Role, Running, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -106,8 +110,8 @@ fn a_systemctl_that_is_killed_is_run_again() {
         let words = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
         let starts = |pid: &&u32| words(pid).is_ok_and(|it| it.starts_with("systemctl\0start"));
         let pid = run_by_it.iter().find(starts).ok_or_else(|| run.stderr())?;
-        let pid = rustix::process::Pid::from_raw(*pid as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).map_err(|e| e.to_string())
+        let pid = Pid::from_raw(*pid as i32).unwrap();
+        kill_process(pid, Signal::KILL).map_err(|e| e.to_string())
     });
     run.wait(SOON).ok();
     assert!(scene.world.daemon_answers());
@@ -123,6 +127,64 @@ fn when_root_half_and_guardian_are_killed_the_deputy_puts_all_right() {
     assert!(!scene.check("with a deputy"));
     scene.is_clean("with a deputy");
     scene.restores("with a deputy");
+}
+
+#[test]
+fn a_daemon_that_is_still_ending_when_root_half_and_guardian_are_killed_is_started_again() {
+    let scene = Scene::new(Role::Mid, false);
+    let daemon = scene.daemon();
+    let signal = |signal| kill_process(Pid::from_raw(daemon as i32).unwrap(), signal).unwrap();
+    let run = restore(&scene);
+    let root = find(&run, Kind::Root);
+    // Whatever it is told from then on waits.
+    let hold = || signal(Signal::STOP);
+    assert!(at_call(root, Call::Link.numbers(), 1, hold), "{}", run.stderr());
+    poll::until("the daemon to be told to end", SOON, || {
+        let pending = u64::from_str_radix(&procfs::status(daemon, "ShdPnd"), 16).unwrap();
+        if pending & 1 << (Signal::TERM.as_raw() - 1) != 0 { Ok(()) } else { Err(run.stderr()) }
+    });
+    let deputy = find(&run, Kind::Deputy);
+    thread::scope(|scope| {
+        let told_again =
+            scope.spawn(|| at_call(deputy, &[SYS_pidfd_send_signal], 1, || signal(Signal::CONT)));
+        poll::until("the deputy to be watched", SOON, || {
+            match procfs::status(deputy, "TracerPid").as_str() {
+                "0" => Err("nobody does"),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(kill(Victim::RootAndGuardian, &processes(&run)), 2);
+        let told_again = told_again.join().unwrap();
+        assert!(told_again, "the deputy takes a daemon that is about to end for one that runs");
+    });
+    scene.settle(Instant::now(), true, "a daemon that is still ending");
+    assert!(!scene.check("a daemon that is still ending"));
+    scene.is_clean("a daemon that is still ending");
+}
+
+#[test]
+fn a_client_that_comes_as_the_daemon_stops_does_not_keep_the_daemon_down() {
+    let scene = Scene::new(Role::Mid, false);
+    scene.world.stop_daemon();
+    // Where there are arguments, a worker has its client's number in their place.
+    let daemon = "exec nix-daemon </dev/null >/dev/null 2>&1";
+    scene.world.ok(["setsid", "--fork", "bash", "-c", daemon]);
+    poll::until("the daemon to answer", SOON, || {
+        if scene.world.daemon_answers() { Ok(()) } else { Err("nobody does") }
+    });
+    let words = ["restore", "--lock-timeout", "1"].into_iter().chain(flags(&scene.world));
+    let run = scene.world.storecache_as("runner", words).spawn();
+    let guardian = find(&run, Kind::Guardian);
+    // How the daemon was started is known by then.
+    let mut client = None;
+    let connect = || client = Some(scene.world.connected_client());
+    assert!(at_call(guardian, &[SYS_pidfd_send_signal], 1, connect), "{}", run.stderr());
+    scene.settle(Instant::now(), true, "with a client");
+    let failed = run.wait(SOON).fails();
+    assert!(failed.to_string().contains("big-lock is still held after 1 s"), "{failed}");
+    drop(client);
+    assert!(!scene.check("with a client"));
+    scene.is_clean("with a client");
 }
 
 #[test]

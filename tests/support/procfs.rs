@@ -11,6 +11,13 @@ pub fn only_child(outer: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
+/// What a line of `status` says; nothing once the process has ended.
+pub fn status(outer: u32, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{outer}/status")).unwrap_or_default();
+    let values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    values.map(|value| value.trim().to_owned()).next().unwrap_or_default()
+}
+
 /// The pids of one process in each nested namespace, the test's own first.
 pub fn pids(outer: u32) -> Option<Vec<u32>> {
     let status = fs::read_to_string(format!("/proc/{outer}/status")).ok()?;

@@ -2,7 +2,7 @@
 
 use super::orders::Orders;
 use super::revive::revive;
-use super::words::{Answer, Brief, Charge, END, Post, START, STOP, Stopped};
+use super::words::{Answer, Brief, Charge, END, Post, START, STARTING, STOP, STOPPING, Stopped};
 use crate::daemon::{
     Daemon, Found, MountUnit, Starter, Stopper, await_ready, is_up_besides, parent_of,
 };
@@ -89,6 +89,13 @@ pub(super) struct Known {
     pub starter: Starter,
 }
 
+/// A daemon that may have to be started again.
+struct Away<'a> {
+    known: &'a Known,
+    /// What was stopping it, if it is not known that it has.
+    half_stopped: Option<&'a Stopper<'a>>,
+}
+
 impl Duty {
     fn take(line: &str) -> Result<Self> {
         let Post { mut ward, deputy, other } =
@@ -129,9 +136,12 @@ impl Duty {
 
     fn serve_armed(&self, known: &Known, stopper: &Stopper, orders: &mut Orders) -> u8 {
         let mut started = false;
+        let mut stopping = false;
         while let Some(line) = orders.hear() {
             match line.as_str() {
                 END => return 0,
+                STOPPING => stopping = true,
+                STARTING => stopping = false,
                 STOP => {
                     pulse::enter(Phase::Commit.name());
                     let called_off = || orders.none_waits();
@@ -145,7 +155,9 @@ impl Duty {
                 _ => _ = tell(Err(anyhow!("the daemon is known already"))),
             }
         }
-        self.put_right(Some(known).filter(|_| !started))
+        self.put_right(
+            (!started).then_some(Away { known, half_stopped: stopping.then_some(stopper) }),
+        )
     }
 
     /// Finds the daemon, and gathers what a start takes.
@@ -169,7 +181,7 @@ impl Duty {
 
     /// The root half is dead: its locks are free, its commit may be half done, and a daemon is `away` that
     /// it may have stopped.
-    fn put_right(&self, away: Option<&Known>) -> u8 {
+    fn put_right(&self, away: Option<Away>) -> u8 {
         if self.deputy {
             self.await_other();
         }
@@ -182,7 +194,7 @@ impl Duty {
         u8::from(outcome.is_err())
     }
 
-    fn undo(&self, away: Option<&Known>) -> Result<()> {
+    fn undo(&self, away: Option<Away>) -> Result<()> {
         let layout = &self.target.layout;
         let with_lock = |patience, work: fn(&Layout, &Path) -> Result<()>| -> Result<()> {
             // Another run that has begun by now does the same first.
@@ -190,21 +202,28 @@ impl Duty {
             insist(|| writing_to_store(layout, work))
         };
         let outcome = match away {
-            Some(known) => {
+            Some(away) => {
                 let _ = with_lock(BEFORE_START, undo);
-                // The guardian may have been killed when it had started it already.
-                let stopped = match known.stopped.daemon {
-                    Daemon::Process { pid } => Some(pid),
-                    _ => None,
-                };
-                let is_up =
-                    || is_up_besides(stopped, &self.target.layout.socket()).unwrap_or(false);
-                if self.deputy && is_up() { Ok(()) } else { start(&self.target, known) }
+                self.start_what_is(away)
             }
             None => Ok(()),
         };
         let _ = with_lock(AFTER_START, clean_up);
         outcome
+    }
+
+    fn start_what_is(&self, Away { known, half_stopped }: Away) -> Result<()> {
+        if let Some(stopper) = half_stopped {
+            // It may still answer, and be about to end: nobody would start it then.
+            let _ = stopper.stop(self.target.daemon_patience, &|| Ok(()));
+        }
+        // The guardian may have been killed when it had started it already.
+        let stopped = match known.stopped.daemon {
+            Daemon::Process { pid } => Some(pid),
+            _ => None,
+        };
+        let is_up = || is_up_besides(stopped, &self.target.layout.socket()).unwrap_or(false);
+        if self.deputy && is_up() { Ok(()) } else { start(&self.target, known) }
     }
 
     /// Waits until the other one has ended. It does not end before all is done, unless it is killed.

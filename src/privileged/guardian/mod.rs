@@ -31,7 +31,7 @@ use anyhow::{Result, bail};
 use servant::{Died, Servant};
 use std::io::{Write, stderr};
 use std::path::Path;
-use words::{Answer, Post, START, STOP};
+use words::{Answer, Post, START, STARTING, STOP, STOPPING};
 
 /// The root half's end. Dropped, it lets the guardian go.
 pub struct Guardian {
@@ -121,6 +121,7 @@ impl Armed<'_> {
     /// # Errors
     /// Also whatever `cancelled` returns: the start that follows calls the stop off.
     pub fn stop(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+        self.guardian.deputy.note(STOPPING);
         self.guardian.call(STOP, cancelled)
     }
 
@@ -131,6 +132,7 @@ impl Armed<'_> {
 
     fn order_start(&mut self) -> Result<()> {
         self.started = true;
+        self.guardian.deputy.note(STARTING);
         self.guardian.call(START, &never)
     }
 }

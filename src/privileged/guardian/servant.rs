@@ -60,6 +60,11 @@ impl Servant {
         Ok(())
     }
 
+    /// Tells it something that it only has to know. If it is dead nobody has to.
+    pub fn note(&mut self, line: &str) {
+        let _ = writeln!(self.orders, "{line}");
+    }
+
     /// Its answer to the last order.
     ///
     /// # Errors

@@ -80,4 +80,7 @@ pub(super) enum Answer {
 
 pub(super) const STOP: &str = "stop";
 pub(super) const START: &str = "start";
+/// For the deputy, which answers nothing: what the guardian is told next.
+pub(super) const STOPPING: &str = "stopping";
+pub(super) const STARTING: &str = "starting";
 pub(super) const END: &str = "end";
