@@ -77,11 +77,16 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
             scene.world.start_daemon();
         }
         let judged = hit && tally.faults().is_multiple_of(JUDGED);
-        if judged {
+        // Where the daemon is asked for it, and the next run is to start that.
+        let later = container && !somebody;
+        if judged && !later {
             scene.judge();
         }
         scene.restores(&what);
         scene.is_clean(&what);
+        if judged && later {
+            scene.judge();
+        }
         scene.forget_the_new();
     }
     scene.restores("the last restore");
