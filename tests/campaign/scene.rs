@@ -109,16 +109,24 @@ impl Scene {
 
     /// Whether a daemon greets.
     pub fn is_greeted(&self) -> bool {
+        self.greet().is_ok()
+    }
+
+    /// # Errors
+    /// Why there is no greeting.
+    fn greet(&self) -> std::io::Result<()> {
         let socket = self.world.host(self.world.state()).join("daemon-socket/socket");
-        let greet = || -> std::io::Result<bool> {
-            let mut stream = UnixStream::connect(&socket)?;
-            stream.set_read_timeout(Some(PROMISED))?;
-            stream.write_all(&GREETINGS[0].to_le_bytes())?;
-            let mut answer = [0; 8];
-            stream.read_exact(&mut answer)?;
-            Ok(answer == GREETINGS[1].to_le_bytes())
-        };
-        greet().unwrap_or(false)
+        let mut stream = UnixStream::connect(&socket)?;
+        // That one connection hangs says little: the next client is to be answered in time.
+        stream.set_read_timeout(Some(PROMISED / 3))?;
+        stream.write_all(&GREETINGS[0].to_le_bytes())?;
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer)?;
+        if answer == GREETINGS[1].to_le_bytes() {
+            Ok(())
+        } else {
+            Err(std::io::Error::other(format!("{answer:?} is no greeting")))
+        }
     }
 
     /// Waits until nothing of ours runs any more; gives back the longest time from `since` on in which no daemon
@@ -126,11 +134,18 @@ impl Scene {
     pub fn settle(&self, since: Instant, somebody: bool, what: &str) -> Duration {
         let (mut seen, mut longest) = (since, Duration::ZERO);
         poll::until("all processes of ours to end", FOREVER, || {
-            let greeted = self.is_greeted();
+            let asked = Instant::now();
+            let greeting = self.greet();
+            let greeted = greeting.is_ok();
             if greeted || somebody {
                 longest = longest.max(seen.elapsed());
             }
-            assert!(longest <= PROMISED, "{what}: no daemon for {longest:?}");
+            assert!(
+                longest <= PROMISED,
+                "{what}: no daemon for {longest:?}; the last time {greeting:?} in {:?}\n{}",
+                asked.elapsed(),
+                self.witnesses()
+            );
             if greeted {
                 seen = Instant::now();
             }
@@ -140,6 +155,23 @@ impl Scene {
             }
         });
         longest
+    }
+
+    /// Who runs and waits for what, who holds locks, and what the daemon said last.
+    fn witnesses(&self) -> String {
+        let read = |path: String| fs::read_to_string(path).unwrap_or_default();
+        let mut told = String::new();
+        for pid in procfs::companions(self.world.init()) {
+            let command = read(format!("/proc/{pid}/cmdline")).replace('\0', " ");
+            let wait = read(format!("/proc/{pid}/wchan"));
+            let inner = procfs::pids(pid).unwrap_or_default();
+            told += &format!("{inner:?} {:.80} waits in {wait:?}\n", command);
+        }
+        told += &read("/proc/locks".into());
+        told += &read(format!("/proc/{}/net/unix", self.world.init()));
+        let log = self.world.daemon_log();
+        let last = log.lines().rev().take(20).collect::<Vec<_>>();
+        told + &last.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     /// Our processes, and what they run.
