@@ -70,9 +70,10 @@ fn table(record: &Map<String, Value>) -> String {
         let refused = grouped(number(archives, "refused"));
         rows.push(("hostile archives, all of them refused".into(), refused));
     }
-    if let Some(targets) = record.get("fuzz").and_then(|fuzz| fuzz["targets"].as_object()) {
-        let executions = targets.values().map(|target| number(target, "executions")).sum();
-        let seconds: f64 = targets.values().filter_map(|target| target["seconds"].as_f64()).sum();
+    let executions: u64 = parts().map(|part| number(part, "executions")).sum();
+    if executions > 0 {
+        let fuzzers = parts().filter(|part| part.get("executions").is_some());
+        let seconds: f64 = fuzzers.filter_map(|part| part["seconds"].as_f64()).sum();
         rows.push(("executions of fuzzers".into(), grouped(executions)));
         rows.push(("hours of fuzzers".into(), format!("{:.1}", seconds / 3600.0)));
     }
@@ -118,12 +119,12 @@ fn the_table_of_faults_in_the_readme_is_that_of_the_record() {
 fn a_record_becomes_a_table() {
     let record = json!({
         "a": {"faults": {"SIGKILL": 1200, "power cut": 4}, "states_lost": 0,
-              "longest_to_daemon_ms": 930, "date": "2026-11-26", "commit": "abc", "machine": "m"},
+              "longest_to_daemon_ms": 930, "seconds": 7200.5, "date": "2026-11-26", "commit": "abc", "machine": "m"},
         "b": {"faults": {"SIGKILL": 34}, "states_lost": 1, "date": "2026-11-27", "commit": "abc",
               "machine": "m"},
         "archives": {"refused": 1234567},
-        "fuzz": {"targets": {"head": {"executions": 999, "seconds": 1800},
-                             "index": {"executions": 1, "seconds": 1800}}},
+        "fuzz-head": {"executions": 999, "seconds": 1800},
+        "fuzz-index": {"executions": 1, "seconds": 1800},
     });
     let table = table(record.as_object().unwrap());
     assert_eq!(
