@@ -66,9 +66,14 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
         if hit {
             tally.count(victim.name(), phase);
         }
+        let said =
+            if hit { String::new() } else { format!("; nobody was killed: {}", run.stderr()) };
+        let what = format!("{what}{said}");
         let somebody = !(hit && victim.leaves_nobody_to_clean_up());
         tally.daemon_was_back_after(scene.settle(killed, somebody, &what));
-        let what = format!("{what}: {}", run.wait(SOON));
+        let ended = run.wait(SOON);
+        assert!(hit || ended.status.success(), "{what}: {ended}");
+        let what = format!("{what}: {ended}");
         scene.check(&what);
         if somebody {
             scene.is_clean(&what);

@@ -75,6 +75,8 @@ impl Servant {
         // It asks around all the time, and that it reads for it means nothing.
         let mut vigil = Vigil::new(pulse::clock()).without_bytes();
         let mut woken = false;
+        // What it said last of whom it waits for.
+        let mut said_last = String::new();
         while self.owed > 0 {
             cancelled()?;
             let line = self.next_line()?;
@@ -82,6 +84,7 @@ impl Servant {
             match said {
                 Some(Ok(Answer::Alive(sign, text))) => {
                     vigil.sign();
+                    said_last = format!("; it said: {text}");
                     pulse::heard_here(sign, text);
                 }
                 Some(Ok(answer)) => {
@@ -101,7 +104,10 @@ impl Servant {
                 None if vigil.silent() < SILENT => {}
                 None => {
                     if let Some(sign) = vigil.look(&[pid]) {
-                        pulse::alive(format!("the {}, process {pid}: {sign}", self.name));
+                        pulse::alive(format!(
+                            "the {}, process {pid}: {sign}{said_last}",
+                            self.name
+                        ));
                     }
                 }
             }
