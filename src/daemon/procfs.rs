@@ -15,6 +15,7 @@ const COMMAND_LIMIT: usize = 120;
 
 /// Fields of `stat`, from the state on: what precedes it is the name, which may hold anything
 /// (`man 5 proc_pid_stat`).
+const STATE: usize = 0;
 const PARENT: usize = 1;
 const START_TIME: usize = 19;
 
@@ -104,6 +105,11 @@ fn inode(target: &str) -> Option<String> {
     Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
 }
 
+/// Whether it runs, wants to, or waits for a disk: not for anything else to happen.
+pub fn is_at_work(pid: u32) -> bool {
+    try_field(pid, STATE).is_ok_and(|state| ["R", "D"].contains(&state.as_str()))
+}
+
 /// When it was forked, in ticks of the kernel since boot.
 pub fn started_at(pid: u32) -> Option<u64> {
     stat(pid, START_TIME)
@@ -128,9 +134,13 @@ fn stat(pid: u32, field: usize) -> Option<u64> {
 }
 
 fn try_stat(pid: u32, field: usize) -> io::Result<u64> {
+    try_field(pid, field)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+fn try_field(pid: u32, field: usize) -> io::Result<String> {
     let stat = std::fs::read_to_string(directory(pid).join("stat"))?;
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
-    let value = fields.and_then(|mut fields| fields.nth(field)?.parse().ok());
+    let value = fields.and_then(|mut fields| fields.nth(field).map(str::to_owned));
     value.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

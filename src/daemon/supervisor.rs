@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// How long a daemon may take from its fork to its socket before another one is started. Reached
 /// only where the parent of the daemon forks for a purpose of its own.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the parent may take from the end of the daemon to the fork of the next one. Reached where it never looks
+/// after its children, or is busy with something else.
+const REACTION: Duration = Duration::from_millis(500);
 const STEP: Duration = Duration::from_millis(2);
 
 /// The parent of a daemon, at a time when the daemon still ran.
@@ -20,21 +23,40 @@ pub struct Supervisor {
     program: PathBuf,
     /// In ticks of the kernel since boot.
     seen_at: u64,
+    /// The daemon, and when that began.
+    daemon: (u32, Option<u64>),
 }
 
 impl Supervisor {
     /// Nothing where the parent cannot be seen from here.
     pub fn of(daemon: u32) -> Option<Self> {
         let pid = procfs::parent(daemon)?;
-        Some(Supervisor { pid, program: program(pid)?, seen_at: procfs::ticks_now() })
+        let daemon = (daemon, procfs::started_at(daemon));
+        Some(Supervisor { pid, program: program(pid)?, seen_at: procfs::ticks_now(), daemon })
     }
 
-    /// Waits while a daemon of these arguments that it has started since is not up, until `is_up`.
+    /// Waits while a daemon of these arguments that it has started since is not up, or it may be about to start
+    /// one, until `is_up`. The other has ended by now.
     pub fn await_start(&self, arguments: &[OsString], is_up: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.is_starting(arguments) && !is_up() && Instant::now() < deadline {
+        let begun = Instant::now();
+        loop {
+            // First of all: what it starts then it has started by the time of the look for that.
+            let waits = self.has_reacted() || begun.elapsed() >= REACTION;
+            let is_starting = self.is_starting(arguments) && begun.elapsed() < PATIENCE;
+            if (waits && !is_starting) || is_up() {
+                return;
+            }
             sleep(STEP);
         }
+    }
+
+    /// Whether it has taken note of the end of the daemon, and does nothing about it any more. Init may be one that
+    /// never does.
+    fn has_reacted(&self) -> bool {
+        let (daemon, started_at) = self.daemon;
+        let is_its_zombie =
+            procfs::parent(daemon) == Some(self.pid) && procfs::started_at(daemon) == started_at;
+        self.pid == 1 || !(is_its_zombie || procfs::is_at_work(self.pid))
     }
 
     fn is_starting(&self, arguments: &[OsString]) -> bool {
@@ -90,6 +112,25 @@ mod tests {
         child
     }
 
+    fn of_this_process(seen_at: u64, daemon: u32) -> Supervisor {
+        let daemon = (daemon, procfs::started_at(daemon));
+        Supervisor { pid: std::process::id(), program: "/no".into(), seen_at, daemon }
+    }
+
+    #[test]
+    fn whoever_has_not_looked_after_a_daemon_that_ended_may_start_the_next() {
+        let mut child = begin(Stdio::null());
+        let supervisor = of_this_process(0, child.id());
+        child.kill().unwrap();
+        assert!(!supervisor.has_reacted());
+        child.wait().unwrap();
+        // The first thread of a test program waits for the others.
+        while procfs::is_at_work(supervisor.pid) {
+            sleep(STEP);
+        }
+        assert!(supervisor.has_reacted());
+    }
+
     fn end(mut child: Child) {
         child.kill().unwrap();
         child.wait().unwrap();
@@ -102,7 +143,7 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let client = UnixStream::connect(&socket).unwrap();
         let (connection, _) = listener.accept().unwrap();
-        let supervisor = Supervisor { pid: std::process::id(), program: "/no".into(), seen_at: 0 };
+        let supervisor = of_this_process(0, 0);
         let is_starting = |input: OwnedFd| {
             let child = begin(input.into());
             let arguments = WORDS.map(OsString::from);
@@ -120,7 +161,7 @@ mod tests {
     fn what_began_in_the_tick_in_which_the_daemon_was_seen_began_after_it() {
         let child = begin(Stdio::null());
         let seen_at = procfs::started_at(child.id()).unwrap();
-        let at = |seen_at| Supervisor { pid: std::process::id(), program: "/no".into(), seen_at };
+        let at = |seen_at| of_this_process(seen_at, 0);
         let arguments = WORDS.map(OsString::from);
         let now = at(seen_at).has_started(child.id(), &arguments);
         let later = at(seen_at + 1).has_started(child.id(), &arguments);
