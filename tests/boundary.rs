@@ -10,50 +10,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
-use serde_json::{Value, json};
-use storecache::budget::{Packing, Unpacking};
+use serde_json::json;
 use storecache::privileged::Stage;
-use storecache::privileged::protocol::{PROTOCOL, write_message};
-use storecache::snapshot::Opened;
-use support::forge::open_bytes;
+use storecache::privileged::protocol::PROTOCOL;
+use support::requests::{ROOT_HALF, RULE, Snapshot, Talk, entry, save, store};
 use support::runs::{self, leftovers, report};
 use support::{Entry, Fixture, Output, Role, Running, World, poll, procfs, tree_digest};
 
 const SOON: Duration = Duration::from_secs(60);
-const RULE: &str = "runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged\n";
 const HOME: &str = "/home/runner";
 /// What only root knows, in a file that only root can read.
 const SECRET: &str = "only-root-knows-this";
-/// Runs the root half as the user may.
-const ROOT_HALF: &str = "sudo -n -- /usr/local/bin/storecache privileged";
-
-/// Talks to as many root halves as there are talks.
-const CLIENT: &str = "import json, subprocess, sys
-ended = []
-for number in range(int(sys.argv[1])):
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    talking = subprocess.Popen(sys.argv[2:], **pipes)
-    try:
-        with open(f'/tmp/talks/{number}', 'rb') as talk:
-            talking.stdin.write(talk.read())
-        talking.stdin.flush()
-    except BrokenPipeError:
-        pass
-    said = talking.stdout.read().decode('utf-8', 'replace')
-    ended.append({'code': talking.wait(), 'said': said})
-    try:
-        talking.stdin.close()
-    except BrokenPipeError:
-        pass
-print(json.dumps(ended))
-";
-
-/// How a root half ended, and what it has said until then.
-#[derive(Debug, serde::Deserialize)]
-struct Ended {
-    code: i32,
-    said: String,
-}
 
 /// A world whose user may run the root half, and nothing else, as root.
 fn confined(fixture: Option<Fixture>) -> World {
@@ -93,148 +60,6 @@ fn assert_unharmed(world: &World, before: &Canary) {
         .chain(after.keys().filter(|path| !before.contains_key(*path)))
         .collect();
     assert!(changed.is_empty(), "{changed:?}");
-}
-
-/// A conversation as it goes over the wire.
-#[derive(Clone, Default)]
-struct Talk(Vec<u8>);
-
-impl Talk {
-    /// The greeting.
-    fn hello() -> Talk {
-        Talk::default().say(json!({ "Hello": { "protocol": PROTOCOL } }))
-    }
-
-    /// About the store of this machine.
-    fn about_nix() -> Talk {
-        Talk::hello().say(store(json!({})))
-    }
-
-    fn say(self, message: Value) -> Talk {
-        self.with(message, &[])
-    }
-
-    fn with(mut self, message: Value, payload: &[u8]) -> Talk {
-        write_message(&mut self.0, &message, payload).unwrap();
-        self
-    }
-
-    fn raw(mut self, bytes: &[u8]) -> Talk {
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    /// Says all of it through sudo as the user, and hangs up.
-    fn run(&self, world: &World) -> Output {
-        let words = ROOT_HALF.split(' ');
-        world.command(words).user("runner").input(self.0.clone()).run()
-    }
-
-    /// Says all of it, waits until the root half has ended, and hangs up only then.
-    fn until_it_ends(talks: &[Talk], world: &World) -> Vec<Ended> {
-        fs::create_dir(world.host("/tmp/talks")).unwrap();
-        for (number, talk) in talks.iter().enumerate() {
-            fs::write(world.host(format!("/tmp/talks/{number}")), &talk.0).unwrap();
-        }
-        let count = talks.len().to_string();
-        let words = ["python3", "-c", CLIENT, &count].into_iter().chain(ROOT_HALF.split(' '));
-        let said = world.command(words).user("runner").ok();
-        world.sh("rm -r /tmp/talks");
-        serde_json::from_str(&said.stdout).unwrap()
-    }
-
-    /// Says all of it, and stays on the line.
-    fn hold<'w>(&self, world: &'w World, user: &str, root_half: &str) -> Running<'w> {
-        let said = "/tmp/said";
-        fs::write(world.host(said), &self.0).unwrap();
-        let script = format!("{{ cat {said}; sleep 1000; }} | {root_half}");
-        world.command(["bash", "-c", &script]).user(user).spawn()
-    }
-}
-
-/// The request for a store, with fields that differ.
-fn store(differs: Value) -> Value {
-    let patience = json!({ "secs": 10, "nanos": 0 });
-    let mut request = json!({
-        "kind": "nix", "root": "/", "paths": [], "daemon": "auto", "asks_version": false,
-        "shepherds": [], "lock_patience": patience, "daemon_patience": patience, "stall": patience,
-    });
-    let fields = request.as_object_mut().unwrap();
-    fields.extend(differs.as_object().unwrap().clone());
-    json!({ "Store": request })
-}
-
-fn save(differs: Value) -> Value {
-    let mut request = json!({
-        "level": 1, "long": false, "memory": Packing::on(1), "leave_out": [], "known": [],
-        "restored": {}, "roots": [], "max_size": null, "base": null,
-    });
-    request.as_object_mut().unwrap().extend(differs.as_object().unwrap().clone());
-    json!({ "Save": request })
-}
-
-/// What a snapshot that is there says, ready to be sent.
-struct Snapshot {
-    content: Vec<u8>,
-    opened: Opened,
-}
-
-impl Snapshot {
-    /// Of a key in the backend of a world.
-    fn of(file: &Path) -> Snapshot {
-        let content = fs::read(file).unwrap();
-        let opened = open_bytes(&content).unwrap();
-        Snapshot { content, opened }
-    }
-
-    fn restore(&self) -> Value {
-        json!({ "Restore": {
-            "store": self.opened.head.store, "memory": Unpacking::on(1), "replace": false,
-            "verify_content": true, "sync": false,
-        } })
-    }
-
-    fn frame(&self, number: u32) -> (Value, &[u8]) {
-        let frame = &self.opened.index.frames[number as usize];
-        let bytes = &self.content[frame.at as usize..][..frame.size as usize];
-        (json!({ "Frame": { "which": "entry", "number": number } }), bytes)
-    }
-
-    /// The frames of the database.
-    fn database(&self) -> std::ops::RangeInclusive<u32> {
-        let (first, last) = self.opened.index.database.as_ref().unwrap().frames;
-        first..=last
-    }
-
-    /// Up to the plan.
-    fn planned(&self) -> Talk {
-        let talk = Talk::about_nix().with(self.restore(), &self.opened.index_bytes);
-        self.database().fold(talk, |talk, number| {
-            let (message, bytes) = self.frame(number);
-            talk.with(message, bytes)
-        })
-    }
-
-    /// The frames of all items.
-    fn wanted(&self) -> Vec<u32> {
-        self.opened.index.frames_of(0..self.opened.index.items.len())
-    }
-
-    /// Everything, before the commit.
-    fn staged(&self) -> Talk {
-        self.wanted().into_iter().fold(self.planned(), |talk, number| {
-            let (message, bytes) = self.frame(number);
-            talk.with(message, bytes)
-        })
-    }
-}
-
-/// The entry of the key `test` in the backend of a world.
-fn entry(world: &World) -> PathBuf {
-    let found = fs::read_dir(world.backend().host_path()).unwrap();
-    let mut files: Vec<_> = found.map(|file| file.unwrap().path()).collect();
-    files.sort();
-    files.pop().unwrap()
 }
 
 #[track_caller]

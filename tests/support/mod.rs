@@ -47,6 +47,7 @@ pub mod poll;
 pub mod procfs;
 mod recipe;
 pub mod record;
+pub mod requests;
 pub mod rest_service;
 pub mod runs;
 mod scratch;
