@@ -51,8 +51,14 @@ impl World {
     /// open. It says `hung up` when that has gone.
     #[track_caller]
     pub fn connected_client(&self) -> Running<'_> {
+        self.connected_client_as("root")
+    }
+
+    /// The same, as another user.
+    #[track_caller]
+    pub fn connected_client_as(&self, user: &str) -> Running<'_> {
         let socket = format!("{}/daemon-socket/socket", self.state());
-        let client = self.spawn(["python3", "-c", CLIENT, &socket]);
+        let client = self.command(["python3", "-c", CLIENT, &socket]).user(user).spawn();
         poll::until("the client to be connected", SOON, || {
             if client.stdout().contains("connected") { Ok(()) } else { Err(client.stderr()) }
         });

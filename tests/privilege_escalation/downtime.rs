@@ -1,0 +1,198 @@
+//! How long a user with the rule can keep the daemon away from others, and locks from everybody.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::attacker::confined;
+use super::support::requests::{ROOT_HALF, Snapshot, Talk, entry, save, store};
+use super::support::{Role, Running, World, poll, runs};
+
+/// Far more than the 60 seconds after which the helper gives up.
+const LIMIT: Duration = Duration::from_secs(200);
+
+/// Answers the plan with frames and `Commit`, and then takes no replies: the pipe for them is full.
+const DEAF: &str = "import fcntl, os, signal, subprocess, sys
+replies, theirs = os.pipe()
+helper = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=theirs)
+with open('/tmp/planned', 'rb') as planned:
+    helper.stdin.write(planned.read())
+helper.stdin.flush()
+heard = b''
+while b'\"Plan\"' not in heard:
+    heard += os.read(replies, 65536)
+print('planned', flush=True)
+fill = os.open(f'/proc/self/fd/{theirs}', os.O_WRONLY | os.O_NONBLOCK)
+try:
+    while True:
+        os.write(fill, b'\\0')
+except BlockingIOError:
+    pass
+try:
+    with open('/tmp/rest', 'rb') as rest:
+        helper.stdin.write(rest.read())
+    helper.stdin.flush()
+except BrokenPipeError:
+    pass
+signal.pause()
+";
+
+/// A `Store` request that wants to wait for a year, for whatever there is.
+fn patient(kind: &str) -> Talk {
+    let year = json!({ "secs": 366 * 24 * 60 * 60, "nanos": 0 });
+    Talk::hello().say(store(json!({
+        "kind": kind, "lock_patience": year, "daemon_patience": year, "stall": year,
+    })))
+}
+
+/// A world whose store has nothing of its one snapshot.
+fn emptied(role: Role) -> (World, Snapshot) {
+    let world = confined(role);
+    runs::save(&world);
+    let snapshot = Snapshot::of(&entry(&world));
+    world.wipe_store();
+    (world, snapshot)
+}
+
+/// Panics unless the helper ends by itself, and leaves nothing; as long as it runs, the daemon has to answer.
+#[track_caller]
+fn assert_cut_off(world: &World, attacker: &Running) {
+    poll::until("the helper to give up", LIMIT, || {
+        assert!(world.daemon_answers(), "the daemon is away: {}", replies(attacker));
+        let mut left = runs::leftovers(world);
+        left.retain(|what| what != "storecache" && !what.contains("said"));
+        if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+    });
+    assert!(world.daemon_answers());
+    assert!(world.valid_paths().is_empty(), "it was restored: {}", replies(attacker));
+}
+
+/// The last of what the helper replied, without the lengths.
+fn replies(attacker: &Running) -> String {
+    let all: Vec<char> = attacker.stdout().chars().filter(|it| !it.is_control()).collect();
+    all[all.len().saturating_sub(500)..].iter().collect()
+}
+
+/// Panics unless a restore is possible again.
+#[track_caller]
+fn assert_restores(world: &World) {
+    let restored = runs::restore(world);
+    assert_ne!(restored["items"]["restored"], 0, "{restored}");
+    world.verify_store();
+}
+
+#[track_caller]
+fn until_heard(attacker: &Running, what: &str) {
+    poll::until(what, LIMIT, || match attacker.stdout() {
+        said if said.contains(what) => Ok(()),
+        _ => Err(format!("{}{}", replies(attacker), attacker.stderr())),
+    });
+}
+
+/// Finding 6: the user's own client has the database open, for which the daemon's child holds `big-lock`.
+fn own_client_holds_the_database(role: Role) {
+    let (world, snapshot) = emptied(role);
+    let client = world.connected_client_as("runner");
+    let daemon = world.daemon_pid();
+    world.try_lock("db/big-lock").unwrap_err();
+    let talk = snapshot.staged_after(patient(world.flavour().name())).say(json!("Commit"));
+    let attacker = talk.hold(&world, "runner", ROOT_HALF);
+    until_heard(&attacker, "\"Plan\"");
+    assert_cut_off(&world, &attacker);
+    assert_eq!(world.daemon_pid(), daemon, "the daemon was stopped");
+    drop((client, attacker));
+    assert_restores(&world);
+}
+
+#[test]
+fn nix_daemon_answers_while_a_lock_is_held_slow() {
+    own_client_holds_the_database(Role::Mid);
+}
+
+#[test]
+fn guix_daemon_answers_while_a_lock_is_held_slow() {
+    own_client_holds_the_database(Role::GuixRoot);
+}
+
+/// The requester sends nothing after the plan.
+fn silent_after_the_plan() {
+    let (world, snapshot) = emptied(Role::Mid);
+    let attacker = snapshot.planned_after(patient("nix")).hold(&world, "runner", ROOT_HALF);
+    until_heard(&attacker, "\"Plan\"");
+    world.try_lock("gc.lock").unwrap_err();
+    assert_cut_off(&world, &attacker);
+    drop(attacker);
+    assert_restores(&world);
+}
+
+/// The requester sends one frame, so that there is staging, and then nothing.
+fn silent_after_a_frame() {
+    let (world, snapshot) = emptied(Role::Mid);
+    let (message, bytes) = snapshot.frame(snapshot.wanted()[0]);
+    let talk = snapshot.planned_after(patient("nix")).with(message, bytes);
+    let attacker = talk.hold(&world, "runner", ROOT_HALF);
+    poll::until("staging", LIMIT, || match runs::staging(&world) {
+        staging if staging.is_empty() => Err(replies(&attacker)),
+        _ => Ok(()),
+    });
+    assert_cut_off(&world, &attacker);
+    drop(attacker);
+    assert_restores(&world);
+}
+
+/// The requester orders a save, and takes no frames. The helper holds `gc.lock` meanwhile.
+fn deaf_for_frames() {
+    let (world, _) = emptied(Role::Mid);
+    runs::restore(&world);
+    let order: Value = json!({ "Pack": { "delta": false } });
+    let talk = patient("nix").say(save(json!({}))).say(order);
+    let deaf = format!("{ROOT_HALF} | {{ head -c 3000; sleep 1000; }}");
+    let attacker = talk.hold(&world, "runner", &deaf);
+    until_heard(&attacker, "\"Frozen\"");
+    world.try_lock("gc.lock").unwrap_err();
+    poll::until("the helper to give up", LIMIT, || {
+        assert!(world.daemon_answers());
+        world.try_lock("gc.lock")
+    });
+}
+
+/// The requester takes no replies while the helper commits.
+fn deaf_for_replies() {
+    let (world, snapshot) = emptied(Role::Mid);
+    let planned = snapshot.planned_after(patient("nix"));
+    let staged = snapshot.staged_after(patient("nix")).say(json!("Commit"));
+    fs::write(world.host("/tmp/planned"), &planned.0).unwrap();
+    fs::write(world.host("/tmp/rest"), &staged.0[planned.0.len()..]).unwrap();
+    let words = ["python3", "-c", DEAF].into_iter().chain(ROOT_HALF.split(' '));
+    let attacker = world.command(words).user("runner").spawn();
+    until_heard(&attacker, "planned");
+    poll::until("the helper to give up", LIMIT, || {
+        let mut left = runs::leftovers(&world);
+        left.retain(|what| what != "storecache");
+        if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+    });
+    // It may have committed: then all of it is there, else nothing is.
+    assert!(world.daemon_answers());
+    world.verify_store();
+    drop(attacker);
+    runs::restore(&world);
+}
+
+/// Each case waits for the helper's 60 seconds, so they run at once.
+#[test]
+fn stalled_requester_is_cut_off_slow() {
+    let cases: [(&str, fn()); 4] = [
+        ("silent after the plan", silent_after_the_plan),
+        ("silent after a frame", silent_after_a_frame),
+        ("deaf for frames", deaf_for_frames),
+        ("deaf for replies", deaf_for_replies),
+    ];
+    let failed: Vec<&str> = thread::scope(|scope| {
+        let running = cases.map(|(name, case)| (name, scope.spawn(case)));
+        let failed = running.into_iter().filter_map(|(name, case)| case.join().err().map(|_| name));
+        failed.collect()
+    });
+    assert!(failed.is_empty(), "not cut off: {failed:?}");
+}

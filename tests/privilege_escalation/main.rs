@@ -1,0 +1,13 @@
+//! Ways to become root through the root helper. Each test is an attack that an independent review made
+//! succeed, or one that is close to it; each shows first that its set-up is right, and then that the attack
+//! fails.
+
+mod attacker;
+mod daemon_impostor;
+mod directories;
+mod downtime;
+mod foreign_daemon;
+mod stopped_record;
+mod store_root;
+#[path = "../support/mod.rs"]
+mod support;
