@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::injector::Injector;
+use super::strace::{self, Trace};
 use super::{poll, procfs, world::World};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,6 +31,7 @@ pub struct Invocation<'w> {
     input: Vec<u8>,
     patience: Duration,
     injector: Option<Injector>,
+    trace: Option<PathBuf>,
 }
 
 impl<'w> Invocation<'w> {
@@ -46,6 +48,7 @@ impl<'w> Invocation<'w> {
             input: Vec::new(),
             patience: PATIENCE,
             injector: None,
+            trace: None,
         }
     }
 
@@ -88,6 +91,12 @@ impl<'w> Invocation<'w> {
         self
     }
 
+    /// Its calls are written to `trace`, with those of all that it starts.
+    pub fn traced(mut self, trace: &Trace) -> Self {
+        self.trace = Some(trace.prefix());
+        self
+    }
+
     /// Runs it to its end, however that is.
     #[track_caller]
     pub fn run(self) -> Output {
@@ -122,7 +131,15 @@ impl<'w> Invocation<'w> {
     fn command(&self) -> Command {
         let user = self.user.as_deref().unwrap_or("root");
         let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
-        let mut command = Command::new("/usr/bin/nsenter");
+        let nsenter = "/usr/bin/nsenter";
+        let mut command = match &self.trace {
+            None => Command::new(nsenter),
+            Some(trace) => {
+                let mut command = Command::new("/usr/bin/strace");
+                command.args(strace::arguments(trace)).arg(nsenter);
+                command
+            }
+        };
         command.env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").env("HOME", home);
         command.env("USER", user).env("LOGNAME", user);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

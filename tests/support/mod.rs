@@ -53,6 +53,7 @@ pub mod runs;
 mod scratch;
 pub mod seeds;
 pub mod site;
+pub mod strace;
 pub mod syscalls;
 pub mod tls_front;
 mod tree;

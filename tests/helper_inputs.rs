@@ -1,0 +1,307 @@
+//! What the root helper and its guardians read, against the table that says who controls it and why that is
+//! harmless: `docs/helper-inputs.md`. What is not in the table is an error, so that no new input appears
+//! unnoticed.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::requests::RULE;
+use support::strace::{Input, Process, Trace};
+use support::{Fixture, Role, World, runs};
+
+const TABLE: &str = "docs/helper-inputs.md";
+/// What stands in the column `seen` of a row that some run here has to show.
+const ALWAYS: &str = "always";
+
+/// Where the helper and its guardians look for programs.
+const SEARCH_PATH: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Where the helper looks for a package manager, to ask it for its version.
+const PACKAGE_PATH: [&str; 7] = [
+    "/nix/var/nix/profiles/default/bin",
+    "/var/guix/profiles/per-user/root/current-guix/bin",
+    "/usr/local/bin",
+    "/usr/bin",
+    "/bin",
+    "/run/current-system/sw/bin",
+    "/run/current-system/profile/bin",
+];
+
+/// An input, with what differs from run to run replaced by a name in angle brackets.
+type Pattern = (&'static str, String);
+
+/// Reduces paths to patterns.
+struct Reduction {
+    store: &'static str,
+    state: &'static str,
+}
+
+impl Reduction {
+    fn pattern(&self, input: &Input) -> Pattern {
+        match input {
+            Input::File(path) => ("Files", self.path(path)),
+            Input::Socket(path) => ("Sockets", self.path(path)),
+            Input::Program(words) => ("Programs", program(words)),
+        }
+    }
+
+    fn path(&self, path: &str) -> String {
+        let parts: Vec<&str> = path.split('/').filter(|part| *part != ".").collect();
+        match parts[..] {
+            ["", "proc", "self", ref rest @ ..] => format!("/proc/self/{}", numbered(rest)),
+            ["", "proc", process, ref rest @ ..] if is_number(process) => {
+                format!("/proc/<pid>/{}", numbered(rest)).trim_end_matches('/').to_owned()
+            }
+            ["", "lib" | "lib64" | "usr", ..] if path.contains(".so") => "<libraries>".into(),
+            ["", "tmp", name, ref rest @ ..] if name.starts_with("storecache-database-") => {
+                below("<copy>", rest)
+            }
+            _ => self.in_store(path.trim_end_matches("/.")),
+        }
+    }
+
+    fn in_store(&self, path: &str) -> String {
+        let parent = Path::new(self.store).parent().unwrap().to_str().unwrap();
+        let places = [(self.store, "<store>"), (self.state, "<state>"), (parent, "<parent>")];
+        let found = places.iter().find_map(|(place, name)| {
+            let rest = path.strip_prefix(place)?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((*name, rest))
+        });
+        let Some((name, rest)) = found else { return path.to_owned() };
+        let parts: Vec<&str> = rest.split('/').skip(1).collect();
+        match parts[..] {
+            [first] if first.starts_with(".storecache-") => "<staging>".into(),
+            [first, record] if first.starts_with(".storecache-") && record.starts_with('.') => {
+                format!("<staging>/{record}")
+            }
+            [first, ..] if first.starts_with(".storecache-") => "<staging>/…".into(),
+            [_] if name == "<store>" => "<store>/<item>".into(),
+            [_, ..] if name == "<store>" => "<store>/<item>/…".into(),
+            _ => format!("{name}{rest}"),
+        }
+    }
+}
+
+/// The program by the list in which it was looked for, and the first of its arguments that says what to do.
+fn program(words: &[String]) -> String {
+    let [path, name, arguments @ ..] = words else { panic!("{words:?}") };
+    let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let verb = arguments.iter().find(|it| !it.starts_with('-')).map_or("", |verb| verb);
+    let searched = file == name && SEARCH_PATH.contains(&directory);
+    match file {
+        "nix-store" | "guix" if PACKAGE_PATH.contains(&directory) && arguments == ["--version"] => {
+            format!("<package path>/{file} --version")
+        }
+        "systemctl" if searched => format!("<search path>/systemctl {verb}"),
+        "journalctl" if searched => "<search path>/journalctl".into(),
+        _ => words.join(" "),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Path components below a process, with numbers replaced.
+fn numbered(parts: &[&str]) -> String {
+    let mut before = "";
+    let mut shown = Vec::new();
+    for &part in parts {
+        shown.push(match (before, is_number(part)) {
+            ("task", true) => "<tid>",
+            ("fd", true) => "<n>",
+            _ => part,
+        });
+        before = part;
+    }
+    shown.join("/")
+}
+
+fn below(name: &str, rest: &[&str]) -> String {
+    if rest.is_empty() { name.to_owned() } else { format!("{name}/…") }
+}
+
+/// A row of the table.
+#[derive(Debug)]
+struct Row {
+    heading: String,
+    patterns: Vec<String>,
+    cells: Vec<String>,
+}
+
+impl Row {
+    fn all() -> Vec<Row> {
+        let text = fs::read_to_string(root().join(TABLE)).unwrap();
+        let mut heading = String::new();
+        let mut rows = Vec::new();
+        for line in text.lines() {
+            if let Some(title) = line.strip_prefix("## ") {
+                heading = title.to_owned();
+            }
+            let Some(inside) = line.strip_prefix("| `") else { continue };
+            let inside = format!("`{}", inside.trim_end().trim_end_matches('|'));
+            let cells: Vec<String> = inside.split(" | ").map(|it| it.trim().to_owned()).collect();
+            let patterns = cells[0].split('`').skip(1).step_by(2).map(str::to_owned).collect();
+            rows.push(Row { heading: heading.clone(), patterns, cells });
+        }
+        rows
+    }
+
+    /// The names in the first column of one section.
+    fn names(heading: &str) -> BTreeSet<String> {
+        let rows = Row::all().into_iter().filter(|row| row.heading == heading);
+        let names: Vec<String> = rows.flat_map(|row| row.patterns).collect();
+        let distinct: BTreeSet<String> = names.iter().cloned().collect();
+        assert_eq!(names.len(), distinct.len(), "{heading}: a name stands there twice");
+        distinct
+    }
+
+    fn is_of(&self, process: Process) -> bool {
+        let reader = match process {
+            Process::Helper => "helper",
+            Process::Guardian => "guardian",
+        };
+        self.cells[1] == reader || self.cells[1] == "both"
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Everything that is read in a save, a restore into an empty store, one more with the content verified and a
+/// closure required, and a `doctor`.
+fn inputs_of(world: &World) -> BTreeSet<(Process, Pattern)> {
+    fs::write(world.host("/etc/sudoers.d/runner"), RULE).unwrap();
+    let reduction = Reduction { store: world.store(), state: world.state() };
+    let mut seen = BTreeSet::new();
+    let mut run = |words: &[&str]| {
+        let trace = Trace::new();
+        let words = words.iter().copied().chain(["--store", world.flavour().name()]);
+        let done = world.storecache_as("runner", words.chain(["--backend", "dir:/cache"]));
+        let done = done.traced(&trace).run();
+        assert!(done.status.success() || done.command.contains("doctor"), "{done}");
+        let inputs = trace.inputs();
+        assert!(inputs.iter().any(|(process, _)| *process == Process::Guardian), "{done}");
+        seen.extend(
+            inputs.into_iter().map(|(process, input)| (process, reduction.pattern(&input))),
+        );
+    };
+    run(&["save", "--key", "test"]);
+    world.wipe_store();
+    run(&["restore", "--key", "test"]);
+    runs::save(world);
+    world.wipe_store();
+    run(&["restore", "--key", "test", "--verify", "content", "--require", "*-top"]);
+    run(&["doctor"]);
+    seen
+}
+
+#[test]
+fn helper_opens_only_what_the_table_names() {
+    let nix = World::with_fixture(Role::Mid, Fixture::Small);
+    nix.start_daemon();
+    let guix = World::build(Role::Guix).fixture(Fixture::Small).container().start();
+    let seen: BTreeSet<_> = [nix, guix].iter().flat_map(inputs_of).collect();
+
+    let rows = Row::all();
+    let covers = |row: &Row, process, (heading, pattern): &Pattern| {
+        row.heading == *heading && row.is_of(process) && row.patterns.contains(pattern)
+    };
+    let uncovered: Vec<String> = seen
+        .iter()
+        .filter(|(process, pattern)| !rows.iter().any(|row| covers(row, *process, pattern)))
+        .map(|(process, (heading, pattern))| format!("{heading}: {process:?}: {pattern}"))
+        .collect();
+    let unseen: Vec<String> = rows
+        .iter()
+        .filter(|row| ["Files", "Sockets", "Programs"].contains(&&*row.heading))
+        .filter(|row| row.cells[2] == ALWAYS)
+        .flat_map(|row| row.patterns.iter().map(move |pattern| (row, pattern)))
+        .filter(|(row, pattern)| {
+            !seen
+                .iter()
+                .any(|(process, found)| covers(row, *process, found) && found.1 == **pattern)
+        })
+        .map(|(row, pattern)| format!("{}: {pattern}", row.heading))
+        .collect();
+    assert!(
+        uncovered.is_empty() && unseen.is_empty(),
+        "{TABLE} lacks rows for:\n{}\nand has rows that no run shows:\n{}",
+        uncovered.join("\n"),
+        unseen.join("\n")
+    );
+}
+
+/// The fields of the messages in the source of the protocol, as `Type.field`.
+fn fields_of_requests() -> BTreeSet<String> {
+    let source = fs::read_to_string(root().join("src/privileged/protocol.rs")).unwrap();
+    let body = |start: &str| -> Vec<String> {
+        let (_, rest) = source.split_once(start).unwrap_or_else(|| panic!("no {start}"));
+        rest.split_once("\n}").unwrap().0.lines().map(str::to_owned).collect()
+    };
+    let field = |line: &str| line.split_once(':').map(|(name, _)| name.trim().to_owned());
+    let mut fields = BTreeSet::new();
+    let mut variant = String::new();
+    for line in body("pub enum Request {") {
+        let text = line.trim();
+        if line.starts_with("    ") && text.starts_with(|it: char| it.is_ascii_uppercase()) {
+            let name = text.split(|it: char| !it.is_ascii_alphanumeric()).next().unwrap();
+            name.clone_into(&mut variant);
+            fields.insert(variant.clone());
+        } else if !text.starts_with('/') && line.starts_with("        ") {
+            fields.extend(field(text).map(|name| format!("{variant}.{name}")));
+        }
+    }
+    for name in ["StoreRequest", "SaveRequest", "RestoreRequest", "FrameId", "KnownItem"] {
+        let mut skipped = false;
+        for line in body(&format!("pub struct {name} {{")) {
+            let text = line.trim();
+            if let Some(rest) = text.strip_prefix("pub ") {
+                if !skipped {
+                    fields.extend(field(rest).map(|field| format!("{name}.{field}")));
+                }
+                skipped = false;
+            }
+            skipped |= text == "#[serde(skip)]";
+        }
+    }
+    fields
+}
+
+#[test]
+fn request_fields_are_those_of_the_table() {
+    assert_eq!(fields_of_requests(), Row::names("Fields of requests"));
+}
+
+/// The names of environment variables in the source of the helper, where that is not a test.
+#[test]
+fn environment_variables_are_those_of_the_table() {
+    let mut found = BTreeMap::new();
+    let mut pending = vec![root().join("src/privileged")];
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        // The client is the other end.
+        if path.file_name().is_some_and(|name| name == "client.rs") {
+            continue;
+        }
+        let source = fs::read_to_string(&path).unwrap();
+        let (source, _) = source.split_once("#[cfg(test)]").unwrap_or((&source, ""));
+        for text in source.split('"').skip(1).step_by(2) {
+            let is_name = text.len() > 2
+                && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+                && !text.starts_with('_');
+            if is_name {
+                found.insert(text.to_owned(), path.clone());
+            }
+        }
+    }
+    let names: BTreeSet<String> = found.into_keys().collect();
+    assert_eq!(names, Row::names("Environment variables"));
+}

@@ -1,0 +1,191 @@
+//! What the root helper and its guardians open, connect to and execute, as strace sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::poll;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// The calls by which something is read that was not passed along. A question mark allows for architectures
+/// that lack the call.
+const CALLS: &str = "trace=?open,openat,openat2,connect,execve,execveat,?readlink,readlinkat,\
+    clone,clone3,?fork,?vfork";
+
+/// The arguments for a strace that does not stand between a command and its parent, and goes on as long
+/// as anything that the command has started.
+pub(super) fn arguments(trace: &Path) -> Vec<String> {
+    let fixed = ["-D", "-ff", "-y", "-qq", "-s", "8192", "--pidns-translation"];
+    let fixed = fixed.into_iter().map(str::to_owned);
+    let rest = ["-e", CALLS, "-e", "signal=none", "-o"].map(str::to_owned);
+    fixed.chain(rest).chain([trace.to_str().unwrap().to_owned()]).collect()
+}
+
+/// A process of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Process {
+    Helper,
+    /// The guardian or its backup.
+    Guardian,
+}
+
+/// What a call names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// A path that is opened, or a link that is read.
+    File(String),
+    /// The path of a socket.
+    Socket(String),
+    /// The path of a program, and its arguments.
+    Program(Vec<String>),
+}
+
+/// The files of one trace: one for each thread, named `PREFIX.TID`.
+pub struct Trace {
+    directory: tempfile::TempDir,
+}
+
+impl Trace {
+    pub fn new() -> Trace {
+        Trace { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(super) fn prefix(&self) -> PathBuf {
+        self.directory.path().join("trace")
+    }
+
+    /// The calls of each thread.
+    fn threads(&self) -> BTreeMap<u32, String> {
+        let files = fs::read_dir(self.directory.path()).unwrap();
+        let calls = files.map(|file| {
+            let path = file.unwrap().path();
+            let thread = path.extension().unwrap().to_str().unwrap().parse().unwrap();
+            (thread, String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned())
+        });
+        calls.collect()
+    }
+
+    /// Everything that the helper and its guardians have named so far.
+    #[track_caller]
+    pub fn inputs(&self) -> BTreeSet<(Process, Input)> {
+        // A thread is seen before the call that started it is back.
+        let (mut threads, first) = poll::until("a whole trace", SOON, || {
+            let threads = self.threads();
+            let started: BTreeSet<u32> = threads.values().flat_map(|text| children(text)).collect();
+            let first: Vec<u32> =
+                threads.keys().copied().filter(|thread| !started.contains(thread)).collect();
+            match first[..] {
+                [first] => Ok((threads, first)),
+                _ => Err(format!("threads {first:?} were started by none that was traced")),
+            }
+        });
+        let mut pending: Vec<(u32, Option<Process>)> = vec![(first, None)];
+        let mut inputs = BTreeSet::new();
+        while let Some((thread, mut process)) = pending.pop() {
+            for line in threads.remove(&thread).unwrap_or_default().lines() {
+                let Some(call) = Call::parse(line) else { continue };
+                if let Some(child) = call.child() {
+                    pending.push((child, process));
+                }
+                if let (Some(process), Some(input)) = (process, call.input()) {
+                    inputs.insert((process, input));
+                }
+                if call.name.starts_with("exec") && call.succeeded() {
+                    process = call.becomes();
+                }
+            }
+        }
+        inputs
+    }
+}
+
+fn children(text: &str) -> Vec<u32> {
+    text.lines().filter_map(|line| Call::parse(line)?.child()).collect()
+}
+
+/// A line of a trace.
+struct Call<'a> {
+    name: &'a str,
+    arguments: &'a str,
+    result: &'a str,
+}
+
+impl<'a> Call<'a> {
+    fn parse(line: &'a str) -> Option<Call<'a>> {
+        let (name, rest) = line.split_once('(')?;
+        let (arguments, result) = rest.rsplit_once(" = ")?;
+        Some(Call { name, arguments, result })
+    }
+
+    fn succeeded(&self) -> bool {
+        !self.result.starts_with('-') && !self.result.starts_with('?')
+    }
+
+    /// The thread that it started, by its number outside of the world.
+    fn child(&self) -> Option<u32> {
+        let starts = ["clone", "clone3", "fork", "vfork"].contains(&self.name);
+        if !starts || !self.succeeded() {
+            return None;
+        }
+        let outer = self.result.split_once("/* ").map_or(self.result, |(_, outer)| outer);
+        outer.split_whitespace().next()?.parse().ok()
+    }
+
+    /// The quoted words of its arguments.
+    fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut rest = self.arguments;
+        while let Some((_, after)) = rest.split_once('"') {
+            let mut word = String::new();
+            let mut characters = after.char_indices();
+            let end = loop {
+                match characters.next() {
+                    Some((at, '"')) => break at + 1,
+                    Some((_, '\\')) => word.extend(characters.next().map(|(_, next)| next)),
+                    Some((_, other)) => word.push(other),
+                    None => break after.len(),
+                }
+            };
+            words.push(word);
+            rest = &after[end..];
+        }
+        words
+    }
+
+    /// The path, below the directory that a descriptor stands for.
+    fn path(&self) -> Option<String> {
+        let path = self.words().into_iter().next()?;
+        let below = self.arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
+        match below {
+            Some((directory, _)) if !path.starts_with('/') => {
+                Some(format!("{}/{path}", directory.trim_end_matches('/')))
+            }
+            _ => Some(path),
+        }
+    }
+
+    fn input(&self) -> Option<Input> {
+        match self.name {
+            "open" | "openat" | "openat2" | "readlink" | "readlinkat" => {
+                self.path().map(Input::File)
+            }
+            "connect" => self.words().into_iter().next().map(Input::Socket),
+            "execve" | "execveat" => Some(Input::Program(self.words())),
+            _ => None,
+        }
+    }
+
+    /// The process of ours that a thread is after this call.
+    fn becomes(&self) -> Option<Process> {
+        let words = self.words();
+        let has = |word: &str| words.iter().any(|it| it == word);
+        let ours = words.first()?.ends_with("/storecache") || words[0] == "/proc/self/exe";
+        match (ours && has("privileged"), has("--guardian")) {
+            (true, true) => Some(Process::Guardian),
+            (true, false) => Some(Process::Helper),
+            _ => None,
+        }
+    }
+}
