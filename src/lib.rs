@@ -10,6 +10,7 @@ pub mod command;
 pub mod daemon;
 pub mod key;
 pub mod options;
+pub mod path_audit;
 pub mod privileged;
 pub mod pulse;
 pub mod report;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "action",
     "backend",
     "budget",
@@ -16,6 +16,7 @@ const ROOMS: [&str; 18] = [
     "lib",
     "main",
     "options",
+    "path_audit",
     "privileged",
     "pulse",
     "report",

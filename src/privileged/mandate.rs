@@ -1,23 +1,29 @@
-//! On whose behalf the root half acts, and where it may do so as root.
+//! On whose behalf the root helper acts, and with which rights.
 //!
-//! Somebody who may run `storecache privileged` through sudo, and nothing else, shall not become root
-//! by that. So root's rights are for stores that root itself has put in place. Wherever whoever asked
-//! could have a hand in, the root half gives root up for good and goes on with their rights: on
-//! directories that they name, and on a store that they own or could swap.
+//! A user who may run `storecache privileged` through sudo, and nothing else, must not become root by that. So
+//! the helper keeps root's rights for a confined requester only on the store of this machine: the file-system
+//! root is `/`, the directories are the compiled-in ones, and the requester can change none of the directories
+//! that lead to them. For everything else it gives root's rights up for good and goes on with the requester's.
+//!
+//! That a directory belongs to root is not enough: every item of a store belongs to root and has content that
+//! users chose, and a mounted file system says of its owners what its maker wanted.
 
 use super::protocol::StoreRequest;
 use super::surroundings::Environment;
-use crate::store::{Layout, StoreKind};
+use crate::path_audit::Suspects;
+use crate::store::{Layout, StoreKind, refuse_root_in_store};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 use rustix::fs::{FileType, fstat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
-use std::ffi::{CString, OsString};
-use std::fs::Metadata;
+use std::ffi::CString;
 use std::io::stdin;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
+
+/// For how long a confined requester may keep locks and staging without progress, or the daemon away.
+pub const CONFINED_LIMIT: Duration = Duration::from_secs(60);
 
 /// Who asked, and what they may.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +36,6 @@ pub struct Mandate {
 
 /// Variables of programs that run others as root, besides sudo.
 const OTHER_WAYS: [&str; 2] = ["DOAS_USER", "PKEXEC_UID"];
-
-/// As many symbolic links as the kernel follows.
-const LINKS: u32 = 40;
 
 impl Mandate {
     /// Of whoever started this process: sudo names them, and nobody but sudo can have set that.
@@ -74,25 +77,44 @@ impl Mandate {
         self.requester.filter(|_| !self.everywhere)
     }
 
-    /// Sees to it that root's rights are used only where root alone decides what is there, or else
-    /// gives them up. Then says why. No other thread may run yet.
+    /// How long a confined requester may keep locks and staging without progress, and the daemon away.
+    /// `None` if there is no such limit.
+    pub fn limit(&self) -> Option<Duration> {
+        self.confined().map(|_| CONFINED_LIMIT)
+    }
+
+    /// Decides whether root's rights may be used on this store, gives them up if not, and limits how long
+    /// the request may keep others waiting. Returns the reason if this runs without root's rights. No
+    /// other thread may run yet.
+    ///
+    /// # Errors
+    /// If the file-system root lies in a store: nobody may restore into, or read from, an item.
     pub fn apply(&mut self, store: &mut StoreRequest) -> Result<Option<String>> {
+        if let Some(limit) = self.limit() {
+            store.lock_patience = store.lock_patience.min(limit);
+            store.daemon_patience = store.daemon_patience.min(limit);
+            store.stall = store.stall.min(limit);
+        }
         let us = geteuid();
         if !us.is_root() {
+            refuse_root_in_store(&store.root)?;
             return Ok(Some(ran_with_rights_of(us.as_raw(), "they have no sudo")));
         }
-        let Some((uid, gid)) = self.confined() else { return Ok(None) };
-        let suspect = Suspect { uid, groups: groups(uid, gid) };
-        let why = match store.kind {
-            StoreKind::Plain => Some("it is they who name the directories".to_owned()),
-            _ => suspect.objection(store)?,
+        let Some((uid, gid)) = self.confined() else {
+            refuse_root_in_store(&store.root)?;
+            return Ok(None);
         };
-        let Some(why) = why else { return Ok(None) };
+        let objection = match store.kind {
+            StoreKind::Plain => Some("it is they who name the directories".to_owned()),
+            _ => objection(store, uid, gid)?,
+        };
+        let Some(why) = objection else { return Ok(None) };
         self.give_up_root()?;
+        refuse_root_in_store(&store.root)?;
         Ok(Some(ran_with_rights_of(uid, &why)))
     }
 
-    /// Goes on with the rights of whoever asked. No other thread may run yet.
+    /// Continues with the rights of the requester. No other thread may run yet.
     fn give_up_root(&mut self) -> Result<()> {
         if let Some((uid, gid)) = self.requester.take() {
             let about = || format!("take on the rights of user {uid}");
@@ -119,7 +141,7 @@ fn stranger_at_the_pipe() -> Result<Option<u32>> {
     Ok(Some(input.st_uid).filter(|&uid| is_pipe && uid != 0))
 }
 
-/// The groups of a user; the one that sudo names where the user is not listed.
+/// The groups of a user; only the one that sudo names if the user is not listed.
 fn groups(uid: u32, gid: u32) -> Vec<Gid> {
     let gid = Gid::from_raw(gid);
     let name = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
@@ -127,88 +149,23 @@ fn groups(uid: u32, gid: u32) -> Vec<Gid> {
     name.and_then(|name| getgrouplist(&name, gid).ok()).unwrap_or_else(|| vec![gid])
 }
 
-/// Somebody with an interest in what lies where.
-struct Suspect {
-    uid: u32,
-    groups: Vec<Gid>,
-}
-
-impl Suspect {
-    /// Why a store is no business of root, if that is so. Its root is replaced by where that leads.
-    fn objection(&self, store: &mut StoreRequest) -> Result<Option<String>> {
-        store.root = match self.follow(&store.root)? {
-            Ok(root) => root,
-            Err(hand) => return Ok(Some(hand)),
-        };
-        let layout = Layout::of(store.kind, &store.root)?;
-        // Not that of the socket: some let users put theirs there, so whoever listens is trusted with
-        // nothing.
-        let places = [layout.store(), layout.database_dir(), layout.roots()];
-        for place in places {
-            if let Err(hand) = self.follow(&place)? {
-                return Ok(Some(hand));
-            }
-        }
-        Ok(None)
+/// Why root's rights must not be used on a store for this user; `None` if they may. The root of the request
+/// becomes `/` then, so that a link which led there cannot lead elsewhere later.
+fn objection(store: &mut StoreRequest, uid: u32, gid: u32) -> Result<Option<String>> {
+    let root = Path::new("/");
+    if !store.root.canonicalize().is_ok_and(|real| real == root) {
+        let named = store.root.display();
+        return Ok(Some(format!("{named} is not the root of this machine's file system")));
     }
-
-    /// Where `place` really is, as far as there is anything, unless they could have a hand in that: by
-    /// owning a directory on the way, or by being allowed to put another one in its stead.
-    fn follow(&self, place: &Path) -> Result<Result<PathBuf, String>> {
-        let mut ahead: Vec<OsString> = Vec::new();
-        let push = |ahead: &mut Vec<OsString>, path: &Path| {
-            let names = path.components().rev().map(|it| it.as_os_str().to_owned());
-            ahead.extend(names);
-        };
-        push(&mut ahead, place);
-        let mut here = PathBuf::from("/");
-        let mut links = 0;
-        let mut way = Way::default();
-        while let Some(name) = ahead.pop() {
-            let next = here.join(&name);
-            let Ok(found) = next.symlink_metadata() else {
-                here = next;
-                here.extend(ahead.into_iter().rev());
-                return Ok(Ok(here));
-            };
-            if found.is_symlink() {
-                links += 1;
-                if links > LINKS {
-                    bail!("{} has too many symbolic links in it", place.display());
-                }
-                push(&mut ahead, &next.read_link()?);
-                continue;
-            }
-            here = match name == ".." {
-                true => here.parent().unwrap_or(Path::new("/")).to_owned(),
-                false => next,
-            };
-            if let Some(hand) = self.hand_in(&here, &found, &mut way) {
-                return Ok(Err(hand));
-            }
+    store.root = root.to_owned();
+    let groups = groups(uid, gid).into_iter().map(Gid::as_raw).collect();
+    let requester = Suspects::User { uid, groups };
+    let layout = Layout::of(store.kind, root)?;
+    // The directory of the daemon's socket is audited where the daemon is looked for.
+    for place in [layout.store(), layout.database_dir(), layout.roots()] {
+        if let Err(reason) = requester.follow(&place)? {
+            return Ok(Some(reason));
         }
-        Ok(Ok(here))
     }
-
-    fn hand_in(&self, here: &Path, found: &Metadata, way: &mut Way) -> Option<String> {
-        let (shown, user) = (here.display(), self.uid);
-        let (owner, mode) = (found.uid(), found.permissions().mode());
-        if owner == user {
-            return Some(format!("{shown} belongs to user {user}"));
-        }
-        if owner != 0 && way.open_to_all {
-            return Some(format!("{shown} is where anybody could have put it"));
-        }
-        way.open_to_all = mode & 0o002 != 0;
-        let by_group = mode & 0o020 != 0 && self.groups.contains(&Gid::from_raw(found.gid()));
-        let sticky = mode & 0o1000 != 0;
-        let may_write = (by_group || way.open_to_all) && !sticky;
-        may_write.then(|| format!("user {user} may write to {shown}"))
-    }
-}
-
-/// What the directory before has been like.
-#[derive(Default)]
-struct Way {
-    open_to_all: bool,
+    Ok(None)
 }

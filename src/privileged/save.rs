@@ -10,11 +10,11 @@ use super::guardian::{Guardian, Ward};
 use super::narrow::narrow;
 use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
 use super::survey::survey;
-use super::target::{StoreTarget, directory, in_root, is_there};
+use super::target::{StoreTarget, directory, is_there};
 use crate::snapshot::{
     BaseItem, Digest, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack,
 };
-use crate::store::{Frozen, Lock, StoreKind, freeze};
+use crate::store::{Frozen, Lock, StoreKind, freeze, in_root};
 use anyhow::{Context, Result, bail};
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;

@@ -7,13 +7,14 @@ use crate::budget::Held;
 use crate::daemon::{self, Found, Whereabouts};
 use crate::pulse;
 use crate::snapshot::Unpacked;
-use crate::store::{Layout, Lock, LockKind, LockMode, Owner, StoreKind, lock, make_lock_file};
+use crate::store::{
+    Layout, Lock, LockKind, LockMode, Owner, StoreKind, in_root, lock, make_lock_file,
+};
 use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2, statvfs, syncfs};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, open, statvfs, syncfs};
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ impl StoreTarget {
         if !is_directory(&request.root)? {
             bail!("there is no directory {}", request.root.display());
         }
-        let layout = Layout::of(request.kind, &request.root)?;
+        let layout = Layout::of(request.kind, &request.root)?.resolved()?;
         if !is_directory(&layout.state())? {
             bail!(
                 "no {} store found: there is no {}; install {} first, or name the file-system root \
@@ -143,36 +144,6 @@ pub fn run_lock(
 ) -> Result<Lock> {
     lock(directory, LockKind::Flock, LockMode::Exclusive, patience, cancelled)
         .context("wait for another restore to end; try again when it has")
-}
-
-/// Where the directory entry `inside` the root of a store is for this process: links on the way lead
-/// to where they lead inside that root. What does not exist yet is taken as it is written.
-pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
-    let inside = inside.strip_prefix("/").unwrap_or(inside);
-    let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
-        bail!("a whole file system is no directory of a store; name directories in it");
-    };
-    let root = directory(root)?;
-    for existing in parent.ancestors() {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let at = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-        match openat2(&root, at, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
-            Ok(found) => {
-                let link = format!("/proc/self/fd/{}", found.as_raw_fd());
-                let found = std::fs::read_link(link)?;
-                let rest = parent.strip_prefix(existing)?;
-                // What is there although it could not be opened is a link to nothing in that root.
-                let next = rest.components().next().map(|first| found.join(first));
-                if let Some(link) = next.filter(|next| next.symlink_metadata().is_ok()) {
-                    bail!("{} leads to what is not there", link.display());
-                }
-                return Ok(found.join(rest).join(name));
-            }
-            Err(Errno::NOENT) => {}
-            Err(e) => return Err(e).with_context(|| format!("find {}", parent.display())),
-        }
-    }
-    bail!("the root directory is gone")
 }
 
 /// Opens a directory for reading names and for placing entries in it.

@@ -331,11 +331,13 @@ fn is_half_written(error: &anyhow::Error) -> bool {
 
 fn open_read_only(path: &Path) -> Result<Connection> {
     let context = || format!("open {}", path.display());
-    if !path.metadata().with_context(context)?.is_file() {
-        // A fifo would keep us waiting.
+    if !path.symlink_metadata().with_context(context)?.is_file() {
+        // A link could lead out of the store, and a fifo would keep us waiting.
         bail!("{} is no file", path.display());
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags).with_context(context)?;
     connection.busy_timeout(BUSY)?;
     // SQLite opens lazily; this is the first look into the file.
@@ -346,7 +348,9 @@ fn open_read_only(path: &Path) -> Result<Connection> {
 }
 
 pub(super) fn open_read_write(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags)
         .with_context(|| format!("open {}", path.display()))?;
     connection.busy_timeout(BUSY)?;

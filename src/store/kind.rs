@@ -16,6 +16,9 @@ pub enum StoreKind {
 impl StoreKind {
     pub const ALL: [StoreKind; 3] = [StoreKind::Guix, StoreKind::Nix, StoreKind::Plain];
 
+    /// Where stores with a database keep their items.
+    pub const STORE_DIRS: [&str; 2] = ["/gnu/store", "/nix/store"];
+
     pub fn name(self) -> &'static str {
         match self {
             StoreKind::Guix => "guix",

@@ -1,7 +1,11 @@
 //! Where a store lies.
 
+use super::filesystem_root::directory_in_root;
 use super::{ItemName, LockKind, StoreKind};
 use anyhow::{Result, bail};
+use rustix::fs::{Mode, OFlags, open};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// The directories of a Nix or Guix store. Strings are paths as programs inside the store's own
@@ -18,6 +22,18 @@ pub struct Layout {
     pub schema: u64,
     /// The kind of lock that its programs take.
     pub lock_kind: LockKind,
+    /// Where the directories really are, see [`Layout::resolved`].
+    resolved: Option<Directories>,
+}
+
+/// Real paths of the directories of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Directories {
+    store: PathBuf,
+    state: PathBuf,
+    database: PathBuf,
+    gc_roots: PathBuf,
+    socket: PathBuf,
 }
 
 impl Layout {
@@ -32,6 +48,7 @@ impl Layout {
                 state_dir: "/nix/var/nix",
                 schema: 10,
                 lock_kind: LockKind::Flock,
+                resolved: None,
             }),
             StoreKind::Guix => Ok(Layout {
                 kind,
@@ -40,9 +57,32 @@ impl Layout {
                 state_dir: "/var/guix",
                 schema: 7,
                 lock_kind: LockKind::OpenFileDescription,
+                resolved: None,
             }),
             StoreKind::Plain => bail!("a plain store has no database"),
         }
+    }
+
+    /// The same layout with the real paths of its directories. Symbolic links are followed inside the root,
+    /// so that none leads out of it, and only once.
+    ///
+    /// # Errors
+    /// If a link leads to nothing inside the root.
+    pub fn resolved(mut self) -> Result<Self> {
+        let find = |path: PathBuf| directory_in_root(&self.root, &path);
+        let state = Path::new(self.state_dir);
+        self.resolved = Some(Directories {
+            store: find(self.store_dir.into())?,
+            state: find(state.into())?,
+            database: find(state.join("db"))?,
+            gc_roots: find(state.join("gcroots/storecache"))?,
+            socket: find(state.join("daemon-socket"))?,
+        });
+        Ok(self)
+    }
+
+    fn place(&self, choose: impl Fn(&Directories) -> &PathBuf, written: &str) -> PathBuf {
+        self.resolved.as_ref().map_or_else(|| self.on_disk(written), |found| choose(found).clone())
     }
 
     /// The store that is there when nobody says which.
@@ -72,15 +112,15 @@ impl Layout {
     }
 
     pub fn store(&self) -> PathBuf {
-        self.on_disk(self.store_dir)
+        self.place(|found| &found.store, self.store_dir)
     }
 
     pub fn state(&self) -> PathBuf {
-        self.on_disk(self.state_dir)
+        self.place(|found| &found.state, self.state_dir)
     }
 
     pub fn database_dir(&self) -> PathBuf {
-        self.state().join("db")
+        self.place(|found| &found.database, &format!("{}/db", self.state_dir))
     }
 
     pub fn database(&self) -> PathBuf {
@@ -110,7 +150,8 @@ impl Layout {
 
     /// The daemon's socket.
     pub fn socket(&self) -> PathBuf {
-        self.state().join("daemon-socket/socket")
+        let directory = format!("{}/daemon-socket", self.state_dir);
+        self.place(|found| &found.socket, &directory).join("socket")
     }
 
     /// The same, as programs inside the store's root see it.
@@ -130,7 +171,8 @@ impl Layout {
 
     /// Our own direct roots.
     pub fn roots(&self) -> PathBuf {
-        self.state().join("gcroots/storecache")
+        let directory = format!("{}/gcroots/storecache", self.state_dir);
+        self.place(|found| &found.gc_roots, &directory)
     }
 
     /// Number in the database's `schema` file; nothing when there is no file.
@@ -139,10 +181,16 @@ impl Layout {
     /// When the file holds something else than digits.
     pub fn live_schema(&self) -> Result<Option<u64>> {
         let path = self.database_dir().join("schema");
-        // Not what is no file: a fifo would keep us waiting.
-        let read = || match path.metadata()?.is_file() {
-            true => std::fs::read_to_string(&path),
-            false => Ok(String::new()),
+        // Neither through a link nor from a FIFO.
+        let read = || -> std::io::Result<String> {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(open(&path, flags, Mode::empty())?);
+            let mut text = String::new();
+            if file.metadata()?.is_file() {
+                // A number has no more digits.
+                file.take(64).read_to_string(&mut text)?;
+            }
+            Ok(text)
         };
         match read() {
             Ok(text) => match text.trim_end().parse() {
@@ -150,7 +198,7 @@ impl Layout {
                 // What it holds instead is nobody's business.
                 Err(_) => bail!("{} holds no number", path.display()),
             },
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(anyhow::Error::from(e).context(path.display().to_string())),
         }
     }

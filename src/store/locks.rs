@@ -182,8 +182,11 @@ fn open(path: &Path) -> std::io::Result<File> {
     if path.is_dir() {
         return File::open(path);
     }
-    // As the daemon makes its locks: empty, for the owner only.
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    // As the daemon makes its locks: empty, for the owner only. A link could lead out of the store.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    options.open(path)
 }
 
 /// A process that has a file open.

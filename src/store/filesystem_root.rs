@@ -1,0 +1,182 @@
+//! Paths below a file-system root that may not be this machine's own.
+//!
+//! A root such as a chroot may belong to somebody with other interests than the user of this program. So
+//! symbolic links in it lead to where they lead inside that root, never out of it.
+
+use super::StoreKind;
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Where the directory entry `inside` a root is for this process. Links on the way lead to where they lead
+/// inside that root; the entry itself is not followed. Directories that do not exist yet are taken as they are
+/// written.
+///
+/// # Errors
+/// If `inside` is the root itself, or leads through a link to nothing.
+pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
+    let inside = inside.strip_prefix("/").unwrap_or(inside);
+    let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
+        bail!("a whole file system is no directory of a store; name directories in it");
+    };
+    let root =
+        open(root, DIRECTORY, Mode::empty()).with_context(|| format!("open {}", root.display()))?;
+    for existing in parent.ancestors() {
+        let at = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+        match openat2(&root, at, DIRECTORY, Mode::empty(), ResolveFlags::IN_ROOT) {
+            Ok(found) => {
+                let found = path_of(&found)?;
+                let rest = parent.strip_prefix(existing)?;
+                // What is there although it could not be opened is a link to nothing in that root.
+                let next = rest.components().next().map(|first| found.join(first));
+                if let Some(link) = next.filter(|next| next.symlink_metadata().is_ok()) {
+                    bail!("{} leads to what is not there", link.display());
+                }
+                return Ok(found.join(rest).join(name));
+            }
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(e).with_context(|| format!("find {}", parent.display())),
+        }
+    }
+    bail!("the root directory is gone")
+}
+
+/// Where the directory `inside` a root is for this process, a link at its end followed too.
+///
+/// # Errors
+/// As for [`in_root`].
+pub(super) fn directory_in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
+    let below = inside.strip_prefix("/").unwrap_or(inside);
+    let opened =
+        open(root, DIRECTORY, Mode::empty()).with_context(|| format!("open {}", root.display()))?;
+    match openat2(&opened, below, DIRECTORY, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(found) => path_of(&found),
+        // It does not exist, is not a directory, or is not for us: whoever opens it reports that.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {
+            let entry = in_root(root, inside)?;
+            if entry.is_symlink() {
+                bail!("{} leads to what is not there", entry.display());
+            }
+            Ok(entry)
+        }
+        Err(e) => {
+            Err(e).with_context(|| format!("find {} in {}", inside.display(), root.display()))
+        }
+    }
+}
+
+fn path_of(directory: &OwnedFd) -> Result<PathBuf> {
+    Ok(std::fs::read_link(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()))?)
+}
+
+/// Refuses a file-system root that lies in the store directory of this machine or of any other root: what is in
+/// an item, users have chosen, though it all belongs to root.
+///
+/// # Errors
+/// If it lies there, under whatever name.
+pub fn refuse_root_in_store(root: &Path) -> Result<()> {
+    // A root that does not exist is reported where it is used.
+    let Ok(real) = root.canonicalize() else { return Ok(()) };
+    let in_file_system = path_in_file_system(&real);
+    let known = StoreKind::STORE_DIRS.iter().any(|store| {
+        let below = |path: &Path| is_below_store_dir(path, Path::new(store));
+        below(&real) || in_file_system.as_deref().is_some_and(below)
+    });
+    if known || is_below_a_store_of_this_machine(&real) {
+        bail!(
+            "the root {} lies in a store, and an item of a store is never the root of another",
+            root.display()
+        );
+    }
+    Ok(())
+}
+
+/// Whether a path has the components of `store_dir` somewhere in it, with at least one more behind.
+fn is_below_store_dir(path: &Path, store_dir: &Path) -> bool {
+    let names = |path: &Path| -> Vec<_> {
+        path.components().skip(1).map(|it| it.as_os_str().to_owned()).collect()
+    };
+    let (path, store_dir) = (names(path), names(store_dir));
+    path.windows(store_dir.len() + 1).any(|window| window.starts_with(&store_dir))
+}
+
+/// The same where the store directory has another name, as behind a bind mount.
+fn is_below_a_store_of_this_machine(real: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    let stores: Vec<_> =
+        StoreKind::STORE_DIRS.iter().filter_map(|store| identity(Path::new(store))).collect();
+    real.ancestors().filter_map(identity).any(|found| stores.contains(&found))
+}
+
+/// Where a path is in the file system that is mounted there: behind a bind mount of an item this still has
+/// the item's name (`man 5 proc_pid_mountinfo`, fields 4 and 5).
+fn path_in_file_system(real: &Path) -> Option<PathBuf> {
+    let opened = open(real, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let about =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", opened.as_raw_fd())).ok()?;
+    let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mounted = fields.into_iter().find(|fields| fields.first() == Some(&mount))?;
+    let (source, point) = (unescaped(mounted.get(3)?), unescaped(mounted.get(4)?));
+    Some(Path::new(&source).join(real.strip_prefix(point).ok()?))
+}
+
+/// A path of mountinfo, in which white space and backslashes are written in octal.
+fn unescaped(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (written, meant)| text.replace(written, meant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir, create_dir_all};
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_in_a_root_leads_to_where_it_leads_inside() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        create_dir_all(root.join("data/store")).unwrap();
+        create_dir(root.join("nix")).unwrap();
+        symlink("/data/store", root.join("nix/store")).unwrap();
+        symlink("/etc", root.join("nix/var")).unwrap();
+        symlink("/etc", root.join("nix/db")).unwrap();
+        let directory = |inside: &str| directory_in_root(&root, Path::new(inside));
+        assert_eq!(directory("/nix/store").unwrap(), root.join("data/store"));
+        assert_eq!(directory("/nix/new").unwrap(), root.join("nix/new"));
+        for link in ["/nix/var/nix", "/nix/db"] {
+            let error = directory(link).unwrap_err().to_string();
+            assert!(error.contains("leads to what is not there"), "{error}");
+        }
+        let up = root.join("up");
+        symlink("../../../../etc", &up).unwrap();
+        assert!(directory("/up/cron.d").is_err(), "it does not leave the root");
+    }
+
+    #[test]
+    fn a_root_in_a_store_directory_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let place = place.path().canonicalize().unwrap();
+        for store in ["nix/store", "gnu/store"] {
+            let item = place.join(store).join("0-evil");
+            create_dir_all(item.join("below")).unwrap();
+            symlink(&item, place.join(store.replace('/', "-"))).unwrap();
+            for root in [&item, &item.join("below"), &place.join(store.replace('/', "-"))] {
+                let error = refuse_root_in_store(root).unwrap_err().to_string();
+                assert!(error.contains("lies in a store"), "{error}");
+            }
+            assert!(refuse_root_in_store(&place.join(store)).is_ok());
+        }
+        assert!(refuse_root_in_store(&place).is_ok());
+        assert!(refuse_root_in_store(Path::new("/")).is_ok());
+        assert!(refuse_root_in_store(&place.join("not-there")).is_ok());
+    }
+}
