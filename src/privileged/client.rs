@@ -1,10 +1,12 @@
 //! Starting the root half and talking to it.
 
 use super::fault::Fault;
+use super::mandate::CONFINED_LIMIT;
 use super::pipe::{GaveUp, Pipe, Sending};
 use super::protocol::{
     PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
 };
+use super::read_ahead::ReadAhead;
 use super::surroundings::ROOT_PATH;
 use super::target::StoreTarget;
 use crate::budget::{Allowance, Held, Packing};
@@ -94,8 +96,13 @@ fn wants_all_of_root(store: &StoreRequest) -> bool {
         Ok(found) => found.uid() != rustix::process::getuid().as_raw(),
         Err(e) => e.kind() == ErrorKind::PermissionDenied,
     };
+    // Others wait for a confined user no longer than that.
+    let patience = store.lock_patience.max(store.daemon_patience).max(store.stall);
     // What is theirs, the root half leaves to their rights.
-    store.root != Path::new("/") || is_theirs(store) || store.shepherds.iter().any(not_ours)
+    store.root != Path::new("/")
+        || is_theirs(store)
+        || store.shepherds.iter().any(not_ours)
+        || patience > CONFINED_LIMIT
 }
 
 /// Whether it is a place of the user's own, or may be: directories they name, or a store they own.
@@ -435,6 +442,7 @@ fn hear(child: &mut Child, memory: &Allowance) -> Result<Heard> {
     let (send, replies) = bounded(4);
     let heard = Arc::new(Mutex::new(Instant::now()));
     let (memory, last_heard) = (memory.clone(), Arc::clone(&heard));
+    let output = ReadAhead::start(output)?;
     threads::start("to hear replies", move || {
         let mut output = BufReader::with_capacity(1 << 16, output);
         while let Some(message) = read_message(&mut output, &memory).transpose() {

@@ -1,6 +1,7 @@
 //! The root half's end of the conversation, and how it is called off.
 
 use super::capabilities::Stage;
+use super::output::Output;
 use super::protocol::{Phase, Reply, Request, read_message, write_message};
 use crate::budget::{Allowance, Held, Unpacking};
 use crate::pulse;
@@ -9,10 +10,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::cell::Cell;
-use std::io::{Read, stdout};
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How soon a signal is noticed while the other half is silent.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
@@ -52,15 +53,21 @@ pub struct Conversation {
     /// For what comes with requests.
     memory: Allowance,
     pub cancel: Cancel,
-    /// Held by whoever writes a reply.
-    writing: Arc<Mutex<()>>,
+    output: Arc<Mutex<Output>>,
+    /// When anything came last.
+    heard: Arc<Mutex<Instant>>,
+    /// For how long a confined requester may keep locks without a sign.
+    limit: Option<Duration>,
+    /// Whether locks are held, so that the limit counts.
+    holds_locks: Cell<bool>,
     /// The phase that an error would be reported in.
     phase: Cell<Phase>,
 }
 
 impl Conversation {
-    /// Goes on reading requests, and catches signals.
-    pub fn start(mut input: impl Read + Send + 'static) -> Result<Self> {
+    /// Goes on reading requests, and catches signals. `limit` is how long the other side may be silent, and not
+    /// read, while locks are held.
+    pub fn start(input: impl Read + Send + 'static, limit: Option<Duration>) -> Result<Self> {
         let cancel = Cancel::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&cancel.signalled))
@@ -70,6 +77,8 @@ impl Conversation {
         let for_requests = memory.clone();
         let (send, requests) = bounded(2);
         let hung_up = Arc::clone(&cancel.hung_up);
+        let heard = Arc::new(Mutex::new(Instant::now()));
+        let mut input = Heard { input, at: Arc::clone(&heard) };
         threads::start("to hear requests", move || {
             // Whoever finds a way in through here is in nothing.
             if let Err(e) = Stage::Listening.enter() {
@@ -82,14 +91,39 @@ impl Conversation {
                 if ended {
                     hung_up.store(true, Ordering::Relaxed);
                 }
-                let heard = message.is_some_and(|message| send.send(message).is_ok());
-                if ended || !heard {
+                let taken = message.is_some_and(|message| send.send(message).is_ok());
+                if ended || !taken {
                     return;
                 }
             }
         })?;
-        let (writing, phase) = (Arc::default(), Cell::new(Phase::Plan));
-        Ok(Conversation { requests, memory, cancel, writing, phase })
+        let output = Arc::new(Mutex::new(Output::new(limit)?));
+        let (phase, holds_locks) = (Cell::new(Phase::Plan), Cell::new(false));
+        Ok(Conversation { requests, memory, cancel, output, heard, limit, holds_locks, phase })
+    }
+
+    /// From now on locks are held, and the other side may be silent for no longer than the limit.
+    pub fn holds_locks(&self) {
+        self.holds_locks.set(true);
+    }
+
+    /// All locks are free again.
+    pub fn holds_no_locks(&self) {
+        self.holds_locks.set(false);
+    }
+
+    /// # Errors
+    /// When the other side keeps locks, and has sent nothing since `asked` for longer than it may.
+    fn check_silence(&self, asked: Instant) -> Result<()> {
+        let Some(limit) = self.limit.filter(|_| self.holds_locks.get()) else { return Ok(()) };
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.max(asked).elapsed() >= limit {
+            bail!(
+                "the user process has sent nothing for {} s, while locks of the store were held for it",
+                limit.as_secs()
+            );
+        }
+        Ok(())
     }
 
     /// The next request.
@@ -108,6 +142,7 @@ impl Conversation {
 
     /// The next request, where the conversation may end too.
     pub fn receive_or_end(&self) -> Result<Option<(Request, Held)>> {
+        let asked = Instant::now();
         loop {
             match self.requests.recv_timeout(LOOK_FOR_SIGNALS) {
                 Ok(message) => return message.map(Some),
@@ -115,7 +150,7 @@ impl Conversation {
                 Err(RecvTimeoutError::Timeout) if self.cancel.signalled.load(Ordering::Relaxed) => {
                     self.cancel.check()?;
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.check_silence(asked)?,
             }
         }
     }
@@ -130,19 +165,23 @@ impl Conversation {
     }
 
     pub fn reply_with(&self, reply: &Reply, payload: &[u8]) -> Result<()> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        write_message(&mut stdout().lock(), reply, payload).context("reply to the other half")
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        write_message(&mut *output, reply, payload).context("reply to the other half")
     }
 
     /// From now on the other half hears of every sign of life, on the thread that gives it: what does not
-    /// move is silent. While a reply is being written, that is the sign.
+    /// move is silent. While a reply is being written, that is the sign; and where the other half does not read,
+    /// a sign is not worth waiting for.
     pub fn tell_signs(&self) {
-        let writing = Arc::clone(&self.writing);
+        let output = Arc::clone(&self.output);
         pulse::listen(move |phase, sign, text| {
-            let Ok(_writing) = writing.try_lock() else { return };
+            let Ok(mut output) = output.try_lock() else { return };
+            if !output.has_room() {
+                return;
+            }
             let alive = Reply::Alive { phase: phase.to_owned(), sign, text: text.to_owned() };
             // Whoever has hung up is noticed by those who wait for requests.
-            let _ = write_message(&mut stdout().lock(), &alive, &[]);
+            let _ = write_message(&mut *output, &alive, &[]);
         });
     }
 
@@ -153,5 +192,19 @@ impl Conversation {
 
     pub fn phase(&self) -> Phase {
         self.phase.get()
+    }
+}
+
+/// An input that notes when anything came.
+struct Heard<R> {
+    input: R,
+    at: Arc<Mutex<Instant>>,
+}
+
+impl<R: Read> Read for Heard<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(read)
     }
 }

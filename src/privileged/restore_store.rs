@@ -48,6 +48,7 @@ pub fn restore(
 
     let _run_lock = target.run_lock(&cancelled)?;
     let gc_lock = target.gc_lock(&cancelled)?;
+    talk.holds_locks();
     let warnings = guardian.watch(&Ward::of(&target, true))?;
     access.clean_up(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;

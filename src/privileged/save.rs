@@ -182,6 +182,7 @@ fn store_source(
     }
     let cancelled = || talk.cancel.check();
     let gc_lock = target.gc_lock(&cancelled)?;
+    talk.holds_locks();
     let ward = Ward::of(&target, false);
     guardian.as_mut().map(|guardian| guardian.watch(&ward)).transpose()?;
     let frozen = freeze(layout)?;

@@ -27,7 +27,7 @@ pub fn serve(everywhere: bool) -> u8 {
     let done = greet(everywhere, &mut input).and_then(|mandate| {
         phase = Phase::Plan;
         let (store, guardian) = agree(&mut input, mandate, &mut rights)?;
-        let talk = Conversation::start(input)?;
+        let talk = Conversation::start(input, store.mandate.limit())?;
         converse(&talk, &store, guardian).inspect_err(|_| phase = talk.phase())
     });
     let Err(e) = done else { return 0 };
@@ -122,6 +122,7 @@ fn converse(talk: &Conversation, store: &StoreRequest, guardian: Option<Guardian
             (Request::Examine, _) if guardian.is_some() => examine::examine(talk, store)?,
             (other, _) => bail!("the message {} is out of turn", other.name()),
         }
+        talk.holds_no_locks();
     }
     Ok(())
 }
