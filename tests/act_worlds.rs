@@ -96,11 +96,11 @@ impl Project {
     }
 
     /// Starts a job on a wiped store whose restore has stopped the daemon and cannot go on.
-    fn in_the_commit(&self) -> (Running<'_>, fs::File) {
+    fn in_the_commit(&self) -> (Running<'_>, Running<'_>) {
         self.world.wipe_store();
         assert!(self.world.daemon_answers(), "the lock file is made by the daemon");
         self.world.wait_until_idle();
-        let lock = self.world.hold_big_lock();
+        let lock = self.world.hold_database();
         let job = self.push().spawn();
         poll::until("the daemon to be stopped", SOON, || match self.world.daemon_pid() {
             None => Ok(()),

@@ -509,7 +509,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         saver.post();
         world.wipe_store();
         let before = picture(&world);
-        let holder = world.hold_big_lock();
+        let holder = world.hold_database();
         let job = Job::inside(&world, "job")
             .env("GITHUB_TOKEN", "secret-of-github")
             .input("token", "secret-of-the-api")

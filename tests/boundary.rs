@@ -588,7 +588,7 @@ fn a_process_of_the_user_on_the_socket_is_not_started_with_more_than_they_have()
     });
     let before = canary(&world);
     let failed = runs::attempt(&world, "runner", "restore", &[]).fails();
-    assert!(failed.stderr.contains("runs in a user namespace of its own"), "{failed}");
+    assert!(failed.stderr.contains("user 1001 began to listen on"), "{failed}");
     assert_unharmed(&world, &before);
     drop(impostor);
 }
@@ -692,7 +692,7 @@ fn the_root_half_keeps_in_each_stage_what_that_takes() {
         end(restoring);
 
         // In the commit too, with the daemon away.
-        let lock = world.hold_big_lock();
+        let lock = world.hold_database();
         let talk = snapshot.wanted().into_iter().fold(talk, |talk, number| {
             let (message, bytes) = snapshot.frame(number);
             talk.with(message, bytes)

@@ -353,7 +353,7 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
                 ));
                 world.start_daemon();
             }
-            let lock = world.hold_big_lock();
+            let lock = world.hold_database();
             let restore =
                 world.storecache_as("runner", ["restore"].into_iter().chain(flags(&world)));
             let restore = restore.spawn();

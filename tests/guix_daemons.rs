@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use support::runs::{attempt, flags, report, restore, root_half, save, staging};
-use support::{Fixture, Output, Role, Running, World, poll};
+use support::{Fixture, Output, Role, World, poll};
 
 const SOON: Duration = Duration::from_secs(60);
 /// What is promised for the time from the death of the root half to a running daemon.
@@ -337,28 +337,12 @@ fn a_shepherd_that_does_not_have_the_daemon_or_does_not_answer_is_an_error_befor
     assert_refused(&world, &[], &failed);
 }
 
-/// Holds the database open, so that a commit stops the daemon and then waits.
-fn hold_big_lock(world: &World) -> Running<'_> {
-    assert!(world.daemon_answers(), "the lock file is made by the daemon");
-    world.wait_until_idle();
-    let hold = "import fcntl, time
-file = open('/var/guix/db/big-lock', 'r+')
-fcntl.lockf(file, fcntl.LOCK_SH)
-print('held', flush=True)
-time.sleep(1000)";
-    let holder = world.spawn(["python3", "-c", hold]);
-    poll::until("the lock to be held", SOON, || {
-        if holder.stdout().contains("held") { Ok(()) } else { Err(holder.stderr()) }
-    });
-    holder
-}
-
 #[test]
 fn when_the_run_is_killed_or_interrupted_the_shepherd_has_the_daemon_up_again() {
     for killed in [true, false] {
         let world = wiped(Role::GuixRoot, false);
         world.start_shepherd();
-        let holder = hold_big_lock(&world);
+        let holder = world.hold_database();
         let words = ["restore"].into_iter().chain(flags(&world));
         let restoring = world.storecache_as("runner", words).spawn();
         poll::until("the daemon to be stopped", SOON, || match world.listener(SOCKET) {
@@ -615,9 +599,16 @@ fn a_daemon_behind_a_script_is_named_only_when_its_program_was_replaced() {
         let restored = restore(&world);
         let warnings = warnings(&restored);
         assert_eq!(warnings.len(), 1, "{restored}");
+        let (file, and_then) = match container {
+            true => ("/opt/guix/guix-daemon", "the new one runs from now on"),
+            false => (
+                "/opt/guix/.daemon",
+                "a restore starts the old program again, so restart the daemon",
+            ),
+        };
         let expected = format!(
             "the program of the daemon, process {before}, was replaced on disk since it started: \
-             /opt/guix/guix-daemon; the new one runs from now on"
+             {file}; {and_then}"
         );
         assert_eq!(warnings[0], expected);
         assert!(world.daemon_answers());

@@ -1,6 +1,6 @@
 //! What may be asked for, and what there is to stop and to start.
 
-use super::program::{Program, Replaced};
+use super::executable::{Executable, Program, Replaced};
 use super::shepherd::Shepherd;
 use super::systemd;
 use anyhow::Result;
@@ -57,9 +57,8 @@ impl Daemon {
     pub fn replaced(&self) -> Result<Option<Replaced>> {
         match self {
             Daemon::Systemd { units } => systemd::replaced(units),
-            Daemon::Process { pid } | Daemon::Shepherd { pid: Some(pid), .. } => {
-                Ok(Program::of(*pid)?.report(*pid))
-            }
+            Daemon::Process { pid } => Ok(Executable::look(*pid)?.replaced(*pid)),
+            Daemon::Shepherd { pid: Some(pid), .. } => Ok(Program::of(*pid)?.report(*pid)),
             Daemon::Shepherd { pid: None, .. } | Daemon::Command { .. } | Daemon::None => Ok(None),
         }
     }

@@ -1,15 +1,18 @@
-//! The context that a child process gets: namespace, root, directory, user.
+//! The context that a child process gets: namespace, root, directory, user; and the file that it runs, where that
+//! is an open one.
 //!
-//! All unsafe code of the program is here: the standard library runs a closure between fork and
-//! exec only in an unsafe method.
+//! The code is unsafe where it runs between fork and exec: the standard library runs a closure there only in an
+//! unsafe method.
 
-use rustix::fs::Mode;
+use nix::libc;
+use rustix::fs::{AtFlags, Mode, statat};
 use rustix::process::{Gid, Uid, chroot, fchdir, umask};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, move_into_link_name_space,
     set_capabilities, set_keep_capabilities, set_thread_gid, set_thread_groups, set_thread_uid,
 };
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -73,6 +76,81 @@ impl ProcessContext {
         // system calls through rustix's raw interface and allocates nothing.
         unsafe {
             command.pre_exec(enter);
+        }
+    }
+}
+
+/// An open file to run in place of the program of a command, with words of its own.
+pub struct Exec {
+    pub file: Arc<OwnedFd>,
+    /// Device and inode of it.
+    pub identity: (u64, u64),
+    /// A directory, and a name in it that leads to the file: run by it, the process is called by it
+    /// (`man 5 proc_pid_comm`).
+    pub place: Option<(Arc<OwnedFd>, CString)>,
+    pub arguments: Vec<CString>,
+    pub environment: Vec<CString>,
+}
+
+/// The words of a program, with an array of pointers to them that ends with null, as `execveat` takes it.
+struct Words {
+    pointers: Vec<*const c_char>,
+    /// What the pointers lead to.
+    _words: Vec<CString>,
+}
+
+// SAFETY: the pointers lead into strings on the heap that belong to the same value and are never changed.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    fn new(words: Vec<CString>) -> Self {
+        let pointers = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
+        Words { pointers, _words: words }
+    }
+
+    fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+impl Exec {
+    /// Makes `command` run the file, once all else that the command is to do before that is done.
+    pub fn apply(self, command: &mut Command) {
+        let Exec { file, identity, place, arguments, environment } = self;
+        let (arguments, environment) = (Words::new(arguments), Words::new(environment));
+        let empty = CString::default();
+        let exec = move || -> std::io::Result<()> {
+            // Moves the values as a whole into the closure, with what their pointers lead to.
+            let (arguments, environment): (&Words, &Words) = (&arguments, &environment);
+            let run = |at: &OwnedFd, name: &CString, flags: libc::c_int| {
+                // SAFETY: all pointers lead to strings and arrays that end with zero, which this closure
+                // owns. The call only returns if it fails.
+                unsafe {
+                    libc::syscall(
+                        libc::SYS_execveat,
+                        at.as_raw_fd(),
+                        name.as_ptr(),
+                        arguments.as_ptr(),
+                        environment.as_ptr(),
+                        flags,
+                    )
+                };
+            };
+            if let Some((directory, name)) = &place {
+                // Only root could change what the name leads to between this look and the call.
+                let found = statat(directory, name.as_c_str(), AtFlags::empty());
+                if found.is_ok_and(|found| (found.st_dev, found.st_ino) == identity) {
+                    run(directory, name, 0);
+                }
+            }
+            run(&file, &empty, libc::AT_EMPTY_PATH);
+            Err(std::io::Error::last_os_error())
+        };
+        // SAFETY: the closure makes system calls and allocates nothing.
+        unsafe {
+            command.pre_exec(exec);
         }
     }
 }

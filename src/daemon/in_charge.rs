@@ -4,9 +4,10 @@
 //! charge of the daemon, and nobody else's means can stop it or start it again.
 
 use super::choice::{Daemon, DaemonChoice};
+use super::listener::{Listener, untrusted};
 use super::shepherd::{self, Behind, Service, Shepherd, Tie};
 use super::systemd::{self, Active};
-use super::{process, procfs, rivals};
+use super::{procfs, rivals};
 use anyhow::{Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Whereabouts<'a> {
     pub named: usize,
     /// User and group of whoever asked for all this, if that is not root.
     pub requester: Option<(u32, u32)>,
+    /// The user who owns the store.
+    pub owner: u32,
     /// How long a shepherd may take for an answer.
     pub patience: Duration,
 }
@@ -66,10 +69,24 @@ pub fn find(choice: &DaemonChoice, at: &Whereabouts<'_>) -> Result<Found> {
     }
 }
 
+/// A service of a shepherd that can be started, though it does not run now: of one that root or the requester owns.
+pub fn service_to_start(at: &Whereabouts<'_>) -> Result<Option<Daemon>> {
+    let facts = Facts::gather(at, false)?;
+    let stopped = facts.services.into_iter().next().map(|asked| Daemon::Shepherd {
+        shepherd: asked.service.shepherd,
+        service: asked.service.name,
+        pid: None,
+    });
+    Ok(stopped)
+}
+
 /// Who listens, and who may be in charge of that.
 struct Facts<'a> {
     at: &'a Whereabouts<'a>,
+    /// The process that listens, if root or the store's owner started it.
     listener: Option<u32>,
+    /// The process that listens, if another user started it: it is never stopped.
+    stranger: Option<Listener>,
     units: Option<Active>,
     services: Vec<Asked>,
     /// Shepherds that have no such service.
@@ -86,11 +103,13 @@ struct Asked {
 
 impl<'a> Facts<'a> {
     fn gather(at: &'a Whereabouts<'a>, asks_systemd: bool) -> Result<Self> {
-        let listener = process::listener(&at.socket)?;
+        let found = Listener::find(&at.socket)?;
+        let trusted = found.filter(|found| found.is_trusted(at.owner));
+        let (listener, stranger) = (trusted.map(|it| it.pid), found.filter(|_| trusted.is_none()));
         let asks_systemd = asks_systemd && systemd::is_running();
         let units = asks_systemd.then(|| Active::of(at.units)).transpose()?.flatten();
         let (services, unaware, silent) = Default::default();
-        let mut facts = Facts { at, listener, units, services, unaware, silent };
+        let mut facts = Facts { at, listener, stranger, units, services, unaware, silent };
         if facts.systemd_listens() {
             return Ok(facts);
         }
@@ -149,11 +168,16 @@ impl<'a> Facts<'a> {
         if self.service().is_some() {
             return self.shepherd();
         }
-        if self.listener.is_some() {
+        if self.listener.is_some() || self.stranger.is_some() {
             return self.process();
         }
         let why = "nothing listens on its socket".into();
         Ok(Found { daemon: Daemon::None, why, warnings: self.lost() })
+    }
+
+    /// What is wrong with the process that listens, if another user than root and the store's owner started it.
+    fn stranger(&self) -> Option<String> {
+        self.stranger.map(|listener| untrusted(&listener, &self.at.socket, self.at.owner))
     }
 
     fn systemd(self) -> Result<Found> {
@@ -162,6 +186,7 @@ impl<'a> Facts<'a> {
             bail!("systemd has none of {names} active; start one, or use --daemon auto");
         };
         let listens = match self.listener {
+            None if self.stranger.is_some() => "another process has the socket".to_owned(),
             None => "nothing listens".to_owned(),
             Some(1) if self.systemd_listens() => "listens for it itself".to_owned(),
             Some(pid) if self.systemd_listens() => format!("process {pid} of it listens"),
@@ -175,7 +200,7 @@ impl<'a> Facts<'a> {
         };
         Ok(Found {
             why: format!("systemd has {} active, and {listens}", units.units.join(" and ")),
-            warnings: self.lost(),
+            warnings: self.lost().into_iter().chain(self.stranger()).collect(),
             daemon: Daemon::Systemd { units: units.units.clone() },
         })
     }
@@ -191,7 +216,8 @@ impl<'a> Facts<'a> {
             (Some(_), _) => (*pid, "listens for it itself".to_owned()),
             (None, _) => (*pid, "nothing listens".to_owned()),
         };
-        let warnings = self.units_beside().into_iter().chain(self.lost()).collect();
+        let warnings = self.units_beside().into_iter().chain(self.lost()).chain(self.stranger());
+        let warnings = warnings.collect();
         Ok(Found {
             why: format!(
                 "the shepherd behind {socket} has its service {name} running, and {listens}"
@@ -202,6 +228,9 @@ impl<'a> Facts<'a> {
     }
 
     fn process(self) -> Result<Found> {
+        if let Some(stranger) = self.stranger() {
+            bail!(stranger);
+        }
         let socket = self.at.socket.display();
         let Some(pid) = self.listener else {
             bail!("no process listens on {socket}; start the daemon, or use --daemon auto");

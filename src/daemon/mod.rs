@@ -6,12 +6,13 @@
 mod choice;
 mod command;
 mod context;
+mod executable;
 mod in_charge;
 pub mod journal;
+mod listener;
 mod mount;
 mod process;
 mod procfs;
-mod program;
 mod protocol;
 mod rivals;
 mod shepherd;
@@ -20,18 +21,19 @@ mod systemd;
 
 pub use choice::{Daemon, DaemonChoice};
 pub use context::ProcessContext;
-pub use in_charge::{Found, Whereabouts, find};
+pub use executable::Replaced;
+pub use in_charge::{Found, Whereabouts, find, service_to_start};
+pub use listener::{Listener, SocketExposure, VerifiedListener, socket_exposure};
 pub use mount::MountUnit;
 use process::Watched;
-pub use process::{is_up_besides, listener};
+pub use process::is_up_besides;
 pub use procfs::parent_of;
-pub use program::Replaced;
 pub use protocol::{Client, await_ready, nix_version};
 pub use shepherd::Shepherd;
 pub use systemd::{UnitState, states as unit_states};
 
 use crate::undo::insist;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,30 +41,22 @@ use std::time::Duration;
 /// number.
 pub enum Stopper<'a> {
     Systemd(systemd::Stop),
-    Shepherd {
-        shepherd: &'a Shepherd,
-        service: &'a str,
-        process: Option<Watched>,
-    },
-    /// Nothing when it has ended already.
-    Process(Option<Watched>),
-    Command {
-        stop: &'a str,
-        run_as: Option<(u32, u32)>,
-    },
+    Shepherd { shepherd: &'a Shepherd, service: &'a str, process: Option<Watched> },
+    Process(Watched),
+    Command { stop: &'a str, run_as: Option<(u32, u32)> },
     None,
 }
 
 impl<'a> Stopper<'a> {
-    /// Gathers what [`Stopper::stop`] needs.
-    pub fn prepare(daemon: &'a Daemon) -> Result<Self> {
+    /// Gathers what [`Stopper::stop`] needs. A bare process is stopped only where its `listener` was verified.
+    pub fn prepare(daemon: &'a Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
         Ok(match daemon {
             Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
             Daemon::Shepherd { shepherd, service, pid } => {
                 let process = pid.map(Watched::find).transpose()?.flatten();
                 Stopper::Shepherd { shepherd, service, process }
             }
-            Daemon::Process { pid } => Stopper::Process(Watched::find(*pid)?),
+            Daemon::Process { pid } => Stopper::Process(verified(*pid, listener)?.into()),
             Daemon::Command { stop, run_as, .. } => Stopper::Command { stop, run_as: *run_as },
             Daemon::None => Stopper::None,
         })
@@ -80,13 +74,18 @@ impl<'a> Stopper<'a> {
             Stopper::Shepherd { shepherd, service, process } => {
                 shepherd::stop(shepherd, service, process.as_ref(), patience)
             }
-            Stopper::Process(process) => {
-                process.as_ref().map_or(Ok(()), |process| process.stop(patience))
-            }
+            Stopper::Process(process) => process.stop(patience),
             Stopper::Command { stop, run_as } => command::run(stop, *run_as, patience, cancelled),
             Stopper::None => Ok(()),
         }
     }
+}
+
+/// The listener that was verified to be the process `pid`.
+fn verified(pid: u32, listener: Option<&VerifiedListener>) -> Result<&VerifiedListener> {
+    listener
+        .filter(|verified| verified.listener.pid == pid)
+        .with_context(|| format!("process {pid} is not known to be the daemon"))
 }
 
 /// Everything that starting the daemon takes, gathered while it still runs.
@@ -99,8 +98,9 @@ pub enum Starter {
 }
 
 impl Starter {
-    /// Gathers what [`Starter::start`] needs. Call it before the daemon stops.
-    pub fn prepare(daemon: &Daemon) -> Result<Self> {
+    /// Gathers what [`Starter::start`] needs. Call it before the daemon stops. A bare process can be started again
+    /// only where its `listener` was verified.
+    pub fn prepare(daemon: &Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
         Ok(match daemon {
             Daemon::Systemd { units } => {
                 Starter::Systemd { units: systemd::to_start_again(units)? }
@@ -108,12 +108,25 @@ impl Starter {
             Daemon::Shepherd { shepherd, service, .. } => {
                 Starter::Shepherd(shepherd::Recipe::of(shepherd, service)?)
             }
-            Daemon::Process { pid } => Starter::Process(Box::new(process::Recipe::of(*pid)?)),
+            Daemon::Process { pid } => {
+                Starter::Process(Box::new(process::Recipe::of(verified(*pid, listener)?)?))
+            }
             Daemon::Command { start, run_as, .. } => {
                 Starter::Command { start: start.clone(), run_as: *run_as }
             }
             Daemon::None => Starter::None,
         })
+    }
+
+    /// Whether a start would run another file than the one that runs now.
+    ///
+    /// # Errors
+    /// When there is nothing any more that a start could run.
+    pub fn replaced(&self, daemon: &Daemon) -> Result<Option<Replaced>> {
+        match (self, daemon) {
+            (Starter::Process(recipe), Daemon::Process { .. }) => Ok(recipe.replaced()),
+            _ => daemon.replaced(),
+        }
     }
 
     /// Starts the daemon unless it runs. Says nothing about whether it answers on `socket`, see

@@ -32,12 +32,17 @@ impl MountUnit {
         if !systemd::is_running() {
             return Ok(None);
         }
-        // As systemd-escape(1) does it for paths of letters.
-        let name = format!("{}.mount", path.trim_matches('/').replace('/', "-"));
-        let unit = MountUnit { name, path: path.to_owned() };
+        let unit = Self::named_after(path);
         // A mount that somebody else made is a unit too, but without a file that says what to mount.
         let known = unit.is_active()? && !systemd::property(&unit.name, "FragmentPath")?.is_empty();
         Ok(known.then_some(unit))
+    }
+
+    /// The unit that would mount `path`, by systemd's rule for names.
+    pub fn named_after(path: &str) -> Self {
+        // As systemd-escape(1) does it for paths of letters.
+        let name = format!("{}.mount", path.trim_matches('/').replace('/', "-"));
+        MountUnit { name, path: path.to_owned() }
     }
 
     /// The same, if the daemon's own unit takes that mount away whenever it starts.

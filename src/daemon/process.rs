@@ -1,12 +1,11 @@
 //! Daemons that are a bare process, found as the listener of their socket.
 
-use super::program::Program;
-use super::protocol::connect;
+use super::executable::{Executable, Replaced};
+use super::listener::{Elsewhere, Listener, VerifiedListener};
 use super::supervisor::Supervisor;
 use super::{ProcessContext, procfs};
 use crate::pulse::{self, LOOK, SILENT, Vigil};
 use anyhow::{Context, Result, bail};
-use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -16,9 +15,9 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, move_into_link_name_space};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,39 +25,12 @@ use std::time::Duration;
 /// What a daemon in a container may have of its own. The mounts come last: they take away our /proc.
 const NAMESPACES: [&str; 5] = ["ipc", "uts", "net", "cgroup", "mnt"];
 
-/// A daemon of which this process sees nothing but the socket.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the daemon behind {0} runs in another container, so that it can not be stopped from here; restore \
-     there, or name commands that reach it with --daemon command"
-)]
-pub struct Elsewhere(String);
-
-/// The process that listens on a socket; nothing when nobody does. The kernel remembers who called
-/// `listen` (`man 7 unix`, `SO_PEERCRED`).
-pub fn listener(socket: &Path) -> Result<Option<u32>> {
-    let stream = match connect(socket) {
-        Ok(stream) => stream,
-        Err(e) => match e.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-                return Ok(None);
-            }
-            _ => return Err(e).with_context(|| format!("connect to {}", socket.display())),
-        },
-    };
-    // Not through rustix: its type of a pid cannot be the 0 of a process that we cannot see.
-    match nix::sys::socket::getsockopt(&stream, PeerCredentials)?.pid() {
-        pid @ 1.. => Ok(u32::try_from(pid).ok()),
-        _ => Err(Elsewhere(socket.display().to_string()).into()),
-    }
-}
-
 /// Whether a daemon listens on a socket that is not the one that was `stopped`.
 pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
-    match listener(socket) {
+    match Listener::find(socket) {
         // A child that it forked for a client has its socket too, until it closes that: whoever connects
         // then is let in by the kernel, and answered by nobody.
-        Ok(found) => Ok(found.is_some() && found != stopped),
+        Ok(found) => Ok(found.is_some_and(|found| Some(found.pid) != stopped)),
         // It listens all the same.
         Err(e) if e.is::<Elsewhere>() => Ok(true),
         Err(e) => Err(e),
@@ -68,14 +40,20 @@ pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
 /// A process whose end is awaited, whoever brings it about.
 pub struct Watched {
     pid: u32,
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
+}
+
+impl From<&VerifiedListener> for Watched {
+    fn from(verified: &VerifiedListener) -> Self {
+        Watched { pid: verified.listener.pid, handle: Arc::clone(&verified.process) }
+    }
 }
 
 impl Watched {
     /// Nothing when it has ended already.
     pub fn find(pid: u32) -> Result<Option<Self>> {
         match handle(pid) {
-            Ok(handle) => Ok(Some(Watched { pid, handle })),
+            Ok(handle) => Ok(Some(Watched { pid, handle: Arc::new(handle) })),
             Err(Errno::SRCH) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("find the daemon, process {pid}")),
         }
@@ -129,7 +107,7 @@ fn handle(pid: u32) -> Result<OwnedFd, Errno> {
     pidfd_open(pid, PidfdFlags::empty())
 }
 
-fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
+pub(super) fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
     let timeout = Timespec {
         tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: patience.subsec_nanos().into(),
@@ -143,12 +121,12 @@ fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
     }
 }
 
-/// How a process was started, and what it had open.
+/// What it takes to start a bare daemon again: its program, and how that was started.
 pub struct Recipe {
     pid: u32,
-    process: OwnedFd,
+    process: Arc<OwnedFd>,
     supervisor: Option<Supervisor>,
-    program: PathBuf,
+    executable: Executable,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     context: ProcessContext,
@@ -161,23 +139,14 @@ impl Recipe {
     /// Reads it off the running process.
     ///
     /// # Errors
-    /// When the process is gone, or when no program is where it came from: then it must not be
-    /// stopped, since it could not be started again.
-    pub fn of(pid: u32) -> Result<Self> {
+    /// When the process is gone, is another user's than the one that began to listen, or runs a program that
+    /// others could have written: then it must not be stopped, since it must not be started again.
+    pub fn of(verified: &VerifiedListener) -> Result<Self> {
+        let Listener { pid, uid } = verified.listener;
         let about = || format!("look at the daemon, process {pid}");
-        let process = handle(pid).with_context(about)?;
+        let process = Arc::clone(&verified.process);
         let proc = procfs::directory(pid);
-        let status = std::fs::read_to_string(proc.join("status")).with_context(about)?;
-        let fields = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().split_whitespace()
-        };
-        let ids =
-            |name: &str| -> Vec<u32> { fields(name).filter_map(|id| id.parse().ok()).collect() };
-        // Fields are the real, effective, saved and file-system id (man 5 proc_pid_status).
-        let effective = |name: &str| ids(name).get(1).copied().context("no ids in its status");
-        let ambient = fields("CapAmb:").next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
-        let umask = fields("Umask:").next().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        let status = Status::read(pid).with_context(about)?;
         let link = |file: &str, flags| Ok(Arc::new(procfs::open_link(pid, file, flags)?));
         let same_users = || -> Result<bool> {
             let [ours, theirs] = [Path::new("/proc/self"), &proc].map(|of| of.join("ns/user"));
@@ -193,6 +162,19 @@ impl Recipe {
                 procfs::describe(pid)
             );
         }
+        if let Some(library) = procfs::replaced_library(pid).with_context(about)? {
+            bail!(
+                "{} runs {library}, which is not on disk any more, so that it could not be started again; \
+                 restart it yourself and try again",
+                procfs::describe(pid)
+            );
+        }
+        let gid = status.only_user(uid).with_context(|| {
+            format!(
+                "the daemon, {}, is not started again; restart it, and try again",
+                procfs::describe(pid)
+            )
+        })?;
         let foreign = |name: &str| -> Result<Option<Arc<OwnedFd>>> {
             let path = format!("ns/{name}");
             let ours = std::fs::metadata(Path::new("/proc/self").join(&path))?;
@@ -205,30 +187,40 @@ impl Recipe {
             namespaces: namespaces.collect::<Result<_>>()?,
             root: Some(link("root", OFlags::PATH | OFlags::DIRECTORY)?),
             directory: Some(link("cwd", OFlags::PATH | OFlags::DIRECTORY)?),
-            uid: effective("Uid:")?,
-            gid: effective("Gid:")?,
-            groups: ids("Groups:"),
-            ambient: ambient.map(CapabilitySet::from_bits_retain),
-            umask: umask.map(Mode::from_raw_mode),
+            uid,
+            gid,
+            groups: status.ids("Groups:"),
+            ambient: status.ambient(),
+            umask: status.umask(),
             own_session: true,
         };
         let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
-        Ok(Recipe {
+        let recipe = Recipe {
             pid,
-            process,
             supervisor: Supervisor::of(pid),
-            program: Program::of(pid)?.path,
+            executable: Executable::of(pid, uid)?,
             arguments: procfs::words(pid, "cmdline")?,
-            environment: procfs::environment(pid)?,
+            environment: harmless(procfs::environment(pid)?),
             context,
             pid_namespace: foreign("pid")?,
             output,
-        })
+            process,
+        };
+        // All of that was read by its number: it still was the same process.
+        if has_ended(&recipe.process, Duration::ZERO)? {
+            bail!("the daemon, process {pid}, has just ended; start it, and try again");
+        }
+        Ok(recipe)
     }
 
-    /// Starts the program with the same arguments, directory, environment and output, unless the
-    /// process still runs, or somebody else listens on its socket by now: whoever keeps it up has
-    /// started it already. One that is about to is waited for.
+    /// What a start would run, if the file on disk is another one by now.
+    pub fn replaced(&self) -> Option<Replaced> {
+        self.executable.replaced(self.pid)
+    }
+
+    /// Starts the same program with the same arguments, directory, environment and output, unless the
+    /// process still runs, or another one listens on its socket by now: its supervisor has started it already.
+    /// One that is about to is waited for.
     pub fn start(&self, socket: &Path) -> Result<()> {
         if !has_ended(&self.process, Duration::ZERO)? {
             return Ok(());
@@ -240,23 +232,143 @@ impl Recipe {
         if is_up()? {
             return Ok(());
         }
-        let about = || format!("start {}", self.program.display());
-        let mut command = Command::new(&self.program);
-        if let Some((name, rest)) = self.arguments.split_first() {
-            command.arg0(name).args(rest);
-        }
-        command.env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
+        let about = || format!("start {}", self.executable.path.display());
+        let mut command = Command::new(&self.executable.path);
         command.stdin(Stdio::null());
         let stdio = |fd: &Option<OwnedFd>| -> Result<Stdio> {
             Ok(fd.as_ref().map(OwnedFd::try_clone).transpose()?.map_or(Stdio::null(), Stdio::from))
         };
         command.stdout(stdio(&self.output[0])?).stderr(stdio(&self.output[1])?);
         self.context.clone().apply(&mut command);
+        // Behind the context: it runs the file that is open here, and not what the path leads to.
+        self.executable.clone().replace_exec(&mut command, &self.arguments, &self.environment)?;
         if let Some(namespace) = &self.pid_namespace {
             // This process stays where it is; its next children are born there.
             move_into_link_name_space(namespace.as_fd(), None).with_context(about)?;
         }
         command.spawn().with_context(about)?;
         Ok(())
+    }
+}
+
+/// Variables that the dynamic loader drops for setuid programs, as they change what a program does
+/// (`glibc:sysdeps/generic/unsecvars.h`), besides all that begin with `LD_` and `MALLOC_`.
+const LOADER_VARIABLES: [&str; 13] = [
+    "GCONV_PATH",
+    "GETCONF_DIR",
+    "GLIBC_TUNABLES",
+    "HOSTALIASES",
+    "LOCALDOMAIN",
+    "LOCPATH",
+    "NIS_PATH",
+    "NLSPATH",
+    "RESOLV_HOST_CONF",
+    "RES_OPTIONS",
+    "SEGFAULT_OUTPUT_NAME",
+    "TMPDIR",
+    "TZDIR",
+];
+
+/// An environment without the variables that a loader drops for setuid programs.
+fn harmless(environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let is_harmless = |(name, _): &(OsString, OsString)| {
+        let bytes = name.as_bytes();
+        !bytes.starts_with(b"LD_")
+            && !bytes.starts_with(b"MALLOC_")
+            && !LOADER_VARIABLES.iter().any(|it| name == it)
+    };
+    environment.into_iter().filter(is_harmless).collect()
+}
+
+/// The file `status` of a process (`man 5 proc_pid_status`).
+struct Status(String);
+
+impl Status {
+    fn read(pid: u32) -> std::io::Result<Self> {
+        std::fs::read_to_string(procfs::directory(pid).join("status")).map(Status)
+    }
+
+    fn fields(&self, name: &str) -> impl Iterator<Item = &str> {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().split_whitespace()
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        self.fields(name).filter_map(|id| id.parse().ok()).collect()
+    }
+
+    /// The group of a process whose real, effective, saved and file-system users are all `uid`, and whose
+    /// groups are all one too. Another process has become a setuid or setgid program.
+    fn only_user(&self, uid: u32) -> Result<u32> {
+        let users = self.ids("Uid:");
+        let groups = self.ids("Gid:");
+        if users != [uid; 4] {
+            bail!(
+                "user {uid} began to listen, and the process now has the real, effective, saved and \
+                 file-system users {users:?}"
+            );
+        }
+        match groups[..] {
+            [a, b, c, d] if a == b && b == c && c == d => Ok(a),
+            _ => bail!(
+                "the process has the real, effective, saved and file-system groups {groups:?}"
+            ),
+        }
+    }
+
+    fn ambient(&self) -> Option<CapabilitySet> {
+        let bits =
+            self.fields("CapAmb:").next().and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        bits.map(CapabilitySet::from_bits_retain)
+    }
+
+    fn umask(&self) -> Option<Mode> {
+        let mode = self.fields("Umask:").next().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        mode.map(Mode::from_raw_mode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_the_loader_are_dropped() {
+        let pair = |name: &str| (OsString::from(name), OsString::from("x"));
+        let kept = ["PATH", "HOME", "NIX_CONFIG", "LANG", "OLD_LD_PATH", "no_proxy"];
+        let dropped = [
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "LD_AUDIT",
+            "LD_",
+            "GLIBC_TUNABLES",
+            "GCONV_PATH",
+            "MALLOC_CHECK_",
+            "TMPDIR",
+            "TZDIR",
+        ];
+        let all = kept.iter().chain(&dropped).map(|name| pair(name)).collect();
+        assert_eq!(harmless(all), kept.map(pair));
+    }
+
+    #[test]
+    fn a_process_of_several_users_is_not_of_one() {
+        let status = |users: &str, groups: &str| {
+            Status(format!("Name:\tx\nUid:\t{users}\nGid:\t{groups}\nGroups:\t7 8 \n"))
+        };
+        assert_eq!(status("0 0 0 0", "5 5 5 5").only_user(0).unwrap(), 5);
+        for (users, groups) in [
+            ("1001 0 0 0", "0 0 0 0"),
+            ("0 0 0 0", "1001 0 0 0"),
+            ("0 1001 0 0", "0 0 0 0"),
+            ("0 0 1001 0", "0 0 0 0"),
+            ("0 0 0 1001", "0 0 0 0"),
+            ("1001 1001 1001 1001", "0 0 0 0"),
+            ("0 0 0", "0 0 0 0"),
+            ("", ""),
+        ] {
+            assert!(status(users, groups).only_user(0).is_err(), "{users} {groups}");
+        }
+        assert_eq!(status("0 0 0 0", "0 0 0 0").ids("Groups:"), [7, 8]);
     }
 }

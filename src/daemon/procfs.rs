@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a line that names a process is cut: some carry a whole script.
 const COMMAND_LIMIT: usize = 120;
@@ -46,6 +46,27 @@ pub fn environment(pid: u32) -> Result<Vec<(OsString, OsString)>> {
         Some((OsString::from_vec(name), OsString::from_vec(value)))
     });
     Ok(variables.collect())
+}
+
+/// A library that a process runs and that was removed or replaced on disk since; its program itself does not
+/// count (`man 5 proc_pid_maps`).
+///
+/// # Errors
+/// When the process cannot be looked at.
+pub fn replaced_library(pid: u32) -> io::Result<Option<String>> {
+    let program = std::fs::read_link(directory(pid).join("exe"))?;
+    let maps = std::fs::read(directory(pid).join("maps"))?;
+    let maps = String::from_utf8_lossy(&maps);
+    Ok(maps.lines().find_map(|line| {
+        // address, permissions, offset, device, inode, path
+        let mut fields = line.split_ascii_whitespace();
+        let (permissions, inode) = (fields.nth(1)?, fields.nth(2)?);
+        let path = &line[line.find('/')?..];
+        let library = path.strip_suffix(" (deleted)")?;
+        let is_code = permissions.contains('x') && inode != "0";
+        let is_file = !path.starts_with("/memfd:") && !path.starts_with("/dev/");
+        (is_code && is_file && Path::new(path) != program).then(|| library.to_owned())
+    }))
 }
 
 /// Opens what a link of its leads to, such as `root` or `cwd`.

@@ -26,6 +26,18 @@ pub fn of(name: &str, root: &Path, socket: &Path, listener: Option<u32>) -> Vec<
     rivals.collect()
 }
 
+/// Whether a process has a listening socket open that has the name of `socket`, in whichever directory: paths
+/// are noted as they were when it was bound.
+pub fn has_open(pid: u32, socket: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let named = rows.filter(|row| {
+        row.len() == 8 && row[3] == LISTENS && Path::new(row[7]).file_name() == socket.file_name()
+    });
+    let named: HashSet<String> = named.map(|row| format!("socket:[{}]", row[6])).collect();
+    held(pid).any(|open| named.contains(&open))
+}
+
 /// The sockets that listen at a path, as `/proc/PID/fd` calls them. The daemon of Guix changes to the
 /// directory first, so that `./socket` is all that the kernel knows.
 fn bound_at(socket: &Path) -> HashSet<String> {

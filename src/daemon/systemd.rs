@@ -1,7 +1,7 @@
 //! Daemons that are units of systemd.
 
+use super::executable::{Program, Replaced};
 use super::procfs;
-use super::program::{Program, Replaced};
 use crate::pulse::{self, Vigil, Watch, describe};
 use crate::threads;
 use crate::undo::insist;

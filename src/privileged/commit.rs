@@ -5,7 +5,7 @@
 
 use super::access::Access;
 use super::conversation::Conversation;
-use super::guardian::{Brief, Guardian, record};
+use super::guardian::{Brief, Guardian};
 use super::protocol::{Phase, Restored};
 use super::target::{StoreTarget, directory};
 use crate::daemon::{MountUnit, await_ready};
@@ -52,15 +52,15 @@ impl Commit<'_> {
 
         // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
         // the lock is released, the guardian starts the daemon, and last the roots go.
-        let mut armed = guardian.arm(&Brief { mount: self.access.mount_unit().cloned() })?;
-        record(self.staging.path(), &armed.charge.stopped)?;
+        let mut armed = guardian.arm(&Brief { takes_mount: self.access.mount_unit().is_some() })?;
         let durable = self.sync.is_wanted();
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 
+        // The lock is waited for while the daemon runs: it is away only when nothing else keeps it away.
+        let (big_lock, skipped) = self.have_it_alone()?;
         let stopped = Instant::now();
         let cancelled = || self.talk.cancel.check();
         armed.stop(&cancelled).context("stop the daemon")?;
-        let (big_lock, skipped) = self.have_it_alone()?;
         let mount = self.access.mount_unit();
         mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;
 
@@ -100,10 +100,10 @@ impl Commit<'_> {
         self.talk.enter(Phase::Daemon);
         let charge = armed.charge.clone();
         armed.start().context("the items are valid, but the daemon did not start again")?;
-        let downtime_seconds = if charge.runs() { stopped.elapsed().as_secs_f64() } else { 0.0 };
+        let downtime_seconds = if charge.runs { stopped.elapsed().as_secs_f64() } else { 0.0 };
         self.talk.enter(Phase::Verify);
         let verifying = Instant::now();
-        if charge.runs() {
+        if charge.runs {
             self.verify_through_daemon(&added)?;
         }
         Ok(Restored {

@@ -15,7 +15,7 @@ use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
 use super::target::{StoreTarget, check_space, directory, is_there, receive_frames, writeback};
-use crate::daemon::{await_ready, listener};
+use crate::daemon::{Listener, await_ready};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Refuge, Rows, SnapshotDatabase,
@@ -101,7 +101,7 @@ pub fn restore(
     let threads = request.memory.threads;
     let check = |hashes: Hashes| hashes.check(talk, &staging.directory, threads, unpacked);
     let content_seconds = hashes.map(check).transpose()?;
-    record_plan(staging.path(), &choice.wanted)?;
+    record_plan(&staging, &choice.wanted)?;
 
     let sync = writeback.end();
     let commit = Commit { talk, target: &target, owner, staging, gc_lock, rows, access, sync };
@@ -207,7 +207,7 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     if is_there(&layout.database())? {
         return Ok(());
     }
-    if listener(&layout.socket())?.is_some() {
+    if Listener::find(&layout.socket())?.is_some() {
         // The daemon makes its own, exactly as it likes it.
         await_ready(&layout.socket(), &target.layout.probe(), target.daemon_patience)?;
     }

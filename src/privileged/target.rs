@@ -4,7 +4,7 @@ use super::conversation::Conversation;
 use super::files::Unpackers;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
 use crate::budget::Held;
-use crate::daemon::{self, Found, Whereabouts};
+use crate::daemon::{self, Daemon, Found, VerifiedListener, Whereabouts};
 use crate::pulse;
 use crate::snapshot::Unpacked;
 use crate::store::{
@@ -76,7 +76,25 @@ impl StoreTarget {
 
     /// The daemon in charge right now.
     pub fn daemon(&self) -> Result<Found> {
-        let StoreRequest { daemon, root, shepherds, mandate, .. } = &self.request;
+        daemon::find(&self.request.daemon, &self.whereabouts()?)
+    }
+
+    /// The stopped service of a shepherd that can be started.
+    pub fn service_to_start(&self) -> Result<Option<Daemon>> {
+        daemon::service_to_start(&self.whereabouts()?)
+    }
+
+    /// The process that listens, proven to be a daemon that may be stopped and started again.
+    ///
+    /// # Errors
+    /// If it is not proven.
+    pub fn verified_listener(&self) -> Result<VerifiedListener> {
+        let owner = Owner::of(&self.layout)?.uid;
+        VerifiedListener::verify(&self.layout.socket(), owner, self.daemon_patience)
+    }
+
+    fn whereabouts(&self) -> Result<Whereabouts<'_>> {
+        let StoreRequest { root, shepherds, mandate, .. } = &self.request;
         let name = match self.layout.kind {
             StoreKind::Guix => "guix-daemon",
             _ => "nix-daemon",
@@ -90,7 +108,7 @@ impl StoreTarget {
         let own: Vec<PathBuf> = own.cloned().collect();
         let named = mandate.confined().map_or(0, |_| own.len());
         let shepherds = [own, systems].concat();
-        let at = Whereabouts {
+        Ok(Whereabouts {
             root,
             socket: self.layout.socket(),
             socket_inside: self.layout.socket_inside(),
@@ -99,9 +117,9 @@ impl StoreTarget {
             shepherds,
             named,
             requester: mandate.requester,
+            owner: Owner::of(&self.layout)?.uid,
             patience: self.daemon_patience,
-        };
-        daemon::find(daemon, &at)
+        })
     }
 
     /// Keeps collectors away.

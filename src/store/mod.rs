@@ -52,5 +52,5 @@ pub use recovery::{clean_up, record_plan, undo};
 pub use refuge::{Refuge, clean_refuges};
 pub use roots::{Roots, live_roots};
 pub use selection::{Candidate, beyond, closures_of};
-pub use staging::{Staging, aside, clean_stale, left_by_dead_runs, stale};
+pub use staging::{AbandonedStaging, Staging, aside, clean_stale, left_by_dead_runs};
 pub use writable::{StaysReadOnly, is_read_only, make_writable};

@@ -4,14 +4,13 @@
 //! store without a row, and which roots lead nowhere.
 
 use super::placement::rename;
-use super::staging::{remove, remove_file, stale};
+use super::staging::{AbandonedStaging, Staging, remove_file};
 use super::{ItemName, Layout, LiveDatabase, LockMode, lock};
 use crate::undo::insist;
 use anyhow::{Context, Result};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,9 +22,9 @@ const PLAN: &str = ".placing";
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Writes the list. Call it before the first item is rooted or placed.
-pub fn record_plan(staging: &Path, items: &[ItemName]) -> Result<()> {
+pub fn record_plan(staging: &Staging, items: &[ItemName]) -> Result<()> {
     let names: String = items.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
-    std::fs::write(staging.join(PLAN), names).context("record what is about to be placed")
+    staging.write_file(PLAN, names.as_bytes()).context("record what is about to be placed")
 }
 
 /// Undoes what dead runs left in `parent`, and removes it. The caller holds the lock that every run holds,
@@ -33,10 +32,9 @@ pub fn record_plan(staging: &Path, items: &[ItemName]) -> Result<()> {
 ///
 /// What cannot be undone now, as somebody uses the database, is left for the next run.
 pub fn clean_up(layout: &Layout, parent: &Path) -> Result<()> {
-    for staging in stale(parent)? {
-        let context = || format!("remove {}, left by a dead run", staging.display());
+    for staging in AbandonedStaging::all_in(parent)? {
         if undo_one(layout, &staging)? {
-            remove(&staging).with_context(context)?;
+            staging.remove()?;
         }
     }
     Ok(())
@@ -44,17 +42,15 @@ pub fn clean_up(layout: &Layout, parent: &Path) -> Result<()> {
 
 /// The same, without the removal of what may be much.
 pub fn undo(layout: &Layout, parent: &Path) -> Result<()> {
-    stale(parent)?.iter().try_for_each(|staging| undo_one(layout, staging).map(drop))
+    let abandoned = AbandonedStaging::all_in(parent)?;
+    abandoned.iter().try_for_each(|staging| undo_one(layout, staging).map(drop))
 }
 
 /// Moves items that were placed but never became valid back into `staging`, and removes their roots; whether
 /// all of them could be moved.
-fn undo_one(layout: &Layout, staging: &Path) -> Result<bool> {
-    let names = match std::fs::read_to_string(staging.join(PLAN)) {
-        Ok(names) => names,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(true),
-        Err(e) => return Err(e).context("read what a dead run was about to place"),
-    };
+fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
+    let names = staging.read_file(PLAN).context("read what a dead run was about to place")?;
+    let Some(names) = names else { return Ok(true) };
     if !layout.database().try_exists().context("look for the database")? {
         return Ok(true);
     }
@@ -62,14 +58,14 @@ fn undo_one(layout: &Layout, staging: &Path) -> Result<bool> {
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
     let alone = lock(&path, kind, LockMode::Exclusive, PATIENCE, &|| Ok(())).ok();
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
-    let [store, staged] = [layout.store().as_path(), staging].map(File::open);
-    let (store, staged) = (store.context("open the store")?, staged.context("open staging")?);
+    let store = File::open(layout.store()).context("open the store")?;
+    let staged = staging.directory();
     let mut all = true;
     for name in names.lines().filter_map(ItemName::parse).filter(|name| !valid.contains(name)) {
         let _ = remove_file(&layout.roots().join(name.as_str()));
         if alone.is_some() {
             let _ =
-                insist(|| match rename(&store, &staged, name.as_str(), RenameFlags::NOREPLACE) {
+                insist(|| match rename(&store, staged, name.as_str(), RenameFlags::NOREPLACE) {
                     // It was never placed, which is as good.
                     Err(Errno::NOENT) => Ok(()),
                     other => other,

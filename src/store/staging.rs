@@ -8,9 +8,10 @@
 use super::Layout;
 use crate::undo::insist;
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags, mkdir, open};
+use rustix::fs::{Mode, OFlags, fstat, mkdir, open, openat};
+use std::fs::File;
 use std::fs::Permissions;
-use std::io::{Error, ErrorKind};
+use std::io::{Error, ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -30,10 +31,7 @@ impl Staging {
         let path = free(parent);
         mkdir(&path, Mode::RWXU)
             .with_context(|| format!("make the staging directory {}", path.display()))?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = open(&path, flags, Mode::empty());
-        let directory = directory.with_context(|| path.display().to_string());
-        match directory {
+        match open_directory(&path).with_context(|| path.display().to_string()) {
             Ok(directory) => Ok(Staging { path, directory: Arc::new(directory) }),
             Err(e) => {
                 let _ = insist(|| std::fs::remove_dir(&path));
@@ -44,6 +42,15 @@ impl Staging {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Writes a file into the staging directory itself, which no item is called by. It goes through the
+    /// descriptor: another directory may have the path by now.
+    pub(super) fn write_file(&self, name: &str, content: &[u8]) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = openat(&self.directory, name, flags | OFlags::CLOEXEC, mode)?;
+        Ok(File::from(file).write_all(content)?)
     }
 
     /// Leaves the store, if it is there, for a place that no collector reads.
@@ -141,12 +148,12 @@ pub fn aside(layout: &Layout) -> [PathBuf; 2] {
     [store.parent().map_or_else(|| layout.root.clone(), Path::to_owned), layout.state()]
 }
 
-/// Staging that is there although nobody may be at work: the caller has seen that no run holds the lock
-/// that every run holds. Sorted.
+/// Staging that is there although no run is at work: the caller has seen that no run holds the lock that every
+/// run holds. Sorted.
 pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut left = Vec::new();
     for parent in aside(layout).iter().chain([&layout.store()]).filter(|it| it.read_dir().is_ok()) {
-        left.extend(stale(parent)?);
+        left.extend(staging_paths(parent)?);
     }
     left.sort_unstable();
     Ok(left)
@@ -154,14 +161,76 @@ pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
 
 /// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
-    for path in stale(parent)? {
-        remove(&path).with_context(|| format!("remove {}, left by a dead run", path.display()))?;
+    for staging in AbandonedStaging::all_in(parent)? {
+        staging.remove()?;
     }
     Ok(())
 }
 
-/// The staging directories in `parent`: of dead runs, if the caller holds the lock that every run holds.
-pub fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
+/// The staging directory of a run that has ended: one with the rights that this process has.
+///
+/// Other accounts may make what they like in a store, such as the users that build for one. What they left
+/// says nothing about what is to be undone, and stays where it is.
+pub struct AbandonedStaging {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl AbandonedStaging {
+    /// Those in `parent`. The caller holds the lock that every run holds.
+    pub fn all_in(parent: &Path) -> Result<Vec<Self>> {
+        let ours = rustix::process::geteuid().as_raw();
+        let opened = staging_paths(parent)?.into_iter().filter_map(|path| {
+            // A link, or a file, is no staging directory.
+            let directory = open_directory(&path).ok()?;
+            let is_ours = fstat(&directory).is_ok_and(|found| found.st_uid == ours);
+            is_ours.then_some(AbandonedStaging { path, directory })
+        });
+        Ok(opened.collect())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    /// Reads a file that [`Staging::write_file`] has written; `None` if there is none.
+    ///
+    /// # Errors
+    /// If it is not a file of this user, or cannot be read.
+    pub fn read_file(&self, name: &str) -> Result<Option<String>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&self.directory, name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => return Ok(None),
+            opened => File::from(opened?),
+        };
+        if !file.metadata()?.is_file() {
+            bail!("{} is not a regular file", self.path.join(name).display());
+        }
+        Ok(Some(std::io::read_to_string(file)?))
+    }
+
+    /// Whether a file of that name lies in it.
+    pub fn has(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    pub fn remove(self) -> Result<()> {
+        remove(&self.path)
+            .with_context(|| format!("remove {}, left by a dead run", self.path.display()))
+    }
+}
+
+fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty())
+}
+
+/// Everything in `parent` that is called like a staging directory.
+fn staging_paths(parent: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -175,4 +244,48 @@ pub fn stale(parent: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{lchown, symlink};
+
+    #[test]
+    fn only_directories_of_this_user_are_abandoned_staging() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let at = |name: &str| parent.path().join(name);
+        for name in [".storecache-1", ".storecache-2", "other"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        lchown(at(".storecache-2"), Some(1234), None).unwrap();
+        symlink(at("other"), at(".storecache-3")).unwrap();
+        std::fs::write(at(".storecache-4"), "").unwrap();
+        let found = AbandonedStaging::all_in(parent.path()).unwrap();
+        let paths: Vec<_> = found.iter().map(AbandonedStaging::path).collect();
+        assert_eq!(paths, [at(".storecache-1")]);
+        drop(found);
+        clean_stale(parent.path()).unwrap();
+        assert!(!at(".storecache-1").exists() && at(".storecache-2").exists());
+        assert!(at("other").exists());
+    }
+
+    #[test]
+    fn a_file_of_staging_is_read_through_its_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let staging = Staging::create(parent.path()).unwrap();
+        staging.write_file(".plan", b"text").unwrap();
+        assert!(staging.write_file(".plan", b"again").is_err(), "never over another");
+        symlink("/etc/passwd", staging.path().join(".link")).unwrap();
+        let [abandoned] = &AbandonedStaging::all_in(parent.path()).unwrap()[..] else {
+            panic!("one is there");
+        };
+        assert_eq!(abandoned.read_file(".plan").unwrap().as_deref(), Some("text"));
+        assert_eq!(abandoned.read_file(".none").unwrap(), None);
+        assert!(abandoned.read_file(".link").is_err());
+        assert!(abandoned.has(".link") && !abandoned.has(".none"));
+    }
 }

@@ -173,7 +173,7 @@ fn a_lock_is_waited_for_by_a_clock_that_does_not_jump() {
     for jump in [20 * YEAR, -63 * YEAR] {
         clock.set(0);
         world.wipe_store();
-        let lock = world.hold_big_lock();
+        let lock = world.hold_database();
         let words =
             [PROGRAM, "restore", "--store", "nix", "--key", "test", "--backend", "dir:/cache"];
         let mut run = world.command(words).user("runner").spawn();

@@ -62,7 +62,7 @@ fn items_that_were_placed_when_all_died_are_taken_back_by_the_next_restore() {
 #[test]
 fn when_the_guardian_is_killed_the_root_half_starts_the_daemon() {
     let scene = Scene::new(Role::Mid, false);
-    let lock = scene.world.hold_big_lock();
+    let lock = scene.world.hold_database();
     let run = restore(&scene);
     poll::until("the daemon to be stopped", SOON, || match scene.world.daemon_pid() {
         None => Ok(()),

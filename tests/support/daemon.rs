@@ -11,7 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::cache::Role;
 use super::flavour::{Flavour, Tree};
-use super::world::{World, give_to_owner, pristine};
+use super::invocation::Running;
+use super::world::{World, close_socket_directory, give_to_owner, pristine};
 use super::{poll, procfs};
 
 /// Becomes the guix-daemon that the store calls for.
@@ -173,7 +174,29 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
         }
     }
 
-    /// Keeps a restore in its commit, with the daemon stopped, until the file is dropped.
+    /// Keeps a restore in its commit, with the daemon stopped, until the value is dropped: a process has a
+    /// transaction open in which it has written. The daemon has made the database.
+    #[track_caller]
+    pub fn hold_database(&self) -> Running<'_> {
+        assert!(self.daemon_answers(), "the database is made by the daemon");
+        self.wait_until_idle();
+        let hold = format!(
+            "import sqlite3, time
+database = sqlite3.connect('file:{}/db/db.sqlite?mode=rw', uri=True, isolation_level=None)
+database.execute('BEGIN IMMEDIATE')
+print('held', flush=True)
+time.sleep(1000)",
+            self.state()
+        );
+        let holder = self.spawn(["python3", "-c", &hold]);
+        poll::until("the database to be held", PATIENCE, || match holder.stdout() {
+            said if said.contains("held") => Ok(()),
+            said => Err(format!("{said}{}", holder.stderr())),
+        });
+        holder
+    }
+
+    /// Keeps a restore waiting in its commit, with the daemon up, until the file is dropped.
     #[track_caller]
     pub fn hold_big_lock(&self) -> File {
         let path = self.host(self.state()).join("db/big-lock");
@@ -234,6 +257,9 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
                 assert!(status.success(), "cannot wipe {}", here.display());
             }
             give_to_owner(self.role(), &here);
+        }
+        if !self.is_container() {
+            close_socket_directory(&self.host(self.state()));
         }
         if self.role() == Role::Guix {
             // Whose number may have changed since the installation.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -134,6 +135,12 @@ impl World {
             let copy = scratch.copy(&source, tree.name);
             if plan.fixture.is_none() {
                 give_to_owner(plan.role, &copy);
+            }
+            if !plan.container {
+                let state = Path::new(plan.role.flavour().state());
+                if let Ok(below) = state.strip_prefix(tree.inside) {
+                    close_socket_directory(&copy.join(below));
+                }
             }
             bind(&copy, tree.inside)
         });
@@ -338,6 +345,15 @@ pub(super) fn give_to_owner(role: Role, tree: &Path) {
     if role == Role::GuixRoot {
         let status = Command::new("chown").args(["-R", "0:0"]).arg(tree).status().unwrap();
         assert!(status.success(), "cannot change the owner of {}", tree.display());
+    }
+}
+
+/// Lets only the owner of the store put a socket into `daemon-socket`, as the installers of Nix and Guix leave it.
+/// Debian lets a group do so: it has systemd in charge of the socket, which a bare world does not have.
+pub(super) fn close_socket_directory(state: &Path) {
+    let directory = state.join("daemon-socket");
+    if directory.is_dir() {
+        fs::set_permissions(&directory, PermissionsExt::from_mode(0o755)).unwrap();
     }
 }
 

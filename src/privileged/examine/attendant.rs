@@ -1,11 +1,14 @@
 //! How the daemon of a store is: who runs it, what systemd and its journal say of it, what it runs, and
 //! whether it answers.
 
-use super::super::protocol::Finding;
+use super::super::guardian::place_of_records;
+use super::super::protocol::{Finding, Light};
 use super::super::target::StoreTarget;
 use crate::daemon::journal::{self, Heap, Weight};
-use crate::daemon::{Daemon, Found, UnitState, await_ready, listener, unit_states};
-use crate::store::{Layout, StoreKind};
+use crate::daemon::{
+    Daemon, Found, Listener, UnitState, await_ready, socket_exposure, unit_states,
+};
+use crate::store::{Layout, Owner, StoreKind};
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -114,9 +117,34 @@ pub fn program(target: &StoreTarget) -> Result<Finding> {
     })
 }
 
+/// Whether what is stopped can be recorded for the next restore.
+pub fn record(_: &StoreTarget) -> Result<Finding> {
+    Ok(match place_of_records() {
+        Ok(place) => Finding::green(format!("a stopped daemon is recorded in {}", place.display())),
+        Err(e) => Finding::yellow(
+            format!("{e:#}; if every process of a restore is killed, start the daemon yourself"),
+            Some("install -d -m 700 -o root -g root /run/storecache".into()),
+        ),
+    })
+}
+
+/// Whether the daemon answers, and whether another user could take its place.
 pub fn socket(target: &StoreTarget) -> Result<Finding> {
+    let socket = target.layout.socket();
+    let answer = answer(target)?;
+    let exposure = socket_exposure(&socket, Owner::of(&target.layout)?.uid)?;
+    Ok(match exposure {
+        Some(exposure) if answer.light != Light::Red => {
+            let found = format!("{}; {}", answer.found, exposure.describe(&socket));
+            Finding::yellow(found, Some(exposure.fix(&socket)))
+        }
+        _ => answer,
+    })
+}
+
+fn answer(target: &StoreTarget) -> Result<Finding> {
     let layout = &target.layout;
-    if listener(&layout.socket())?.is_none() {
+    if Listener::find(&layout.socket())?.is_none() {
         return Ok(Finding::yellow("nobody listens", Some(start(target)?)));
     }
     let asked = Instant::now();

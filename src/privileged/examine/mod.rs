@@ -17,7 +17,7 @@ const NAMED: usize = 3;
 /// One row: what is looked at, whether that takes root, and how.
 type Check = (&'static str, bool, fn(&StoreTarget) -> Result<Finding>);
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     ("schema", false, holdings::schema),
     ("database", true, holdings::database),
     ("owners", true, holdings::owners),
@@ -28,6 +28,7 @@ const CHECKS: [Check; 11] = [
     ("journal", true, attendant::journal),
     ("program", true, attendant::program),
     ("socket", false, attendant::socket),
+    ("record", true, attendant::record),
     // Last: it may take this thread into another mount namespace.
     ("mount", false, holdings::mount),
 ];

@@ -14,17 +14,19 @@
 //! - `words`: what they are told and answer
 //! - `servant`: one of them, as the root half sees it
 //! - `orders`: those of the root half, as one of them hears them
-//! - `duty`: what one of them does
-//! - `revive`: what to do where both were killed, and the root half
+//! - `main_loop`: what one of them does
+//! - `stop_record`: what is stopped, for the next restore
+//! - `restart`: starting a daemon again where both were killed, and the root half
 
-mod duty;
+mod main_loop;
 mod orders;
-mod revive;
+mod restart;
 mod servant;
+mod stop_record;
 mod words;
 
-pub use duty::guard;
-pub use revive::record;
+pub use main_loop::guard;
+pub use stop_record::place_of_records;
 pub use words::{Brief, Charge, Ward};
 
 use anyhow::{Result, bail};

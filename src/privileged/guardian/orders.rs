@@ -4,10 +4,10 @@ use crate::pulse::{self, Vitals};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, getppid, kill_process};
+use rustix::process::{PidfdFlags, Signal, getppid, kill_process, pidfd_open, pidfd_send_signal};
 use std::fs::File;
 use std::io::{BufRead, BufReader, stdin};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How often the root half is looked at.
@@ -15,6 +15,8 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) struct Orders {
     input: BufReader<File>,
+    /// The root helper, which has started this process.
+    root_helper: OwnedFd,
     /// Since when the root half is seen to be stopped.
     stopped: Option<Instant>,
 }
@@ -23,13 +25,23 @@ impl Orders {
     /// Those on standard input.
     pub fn begin() -> Result<Self> {
         let input = stdin().as_fd().try_clone_to_owned().context("hear the root half")?;
-        Ok(Orders { input: BufReader::new(input.into()), stopped: None })
+        let parent = getppid().context("the root helper has ended")?;
+        let root_helper =
+            pidfd_open(parent, PidfdFlags::empty()).context("watch the root helper")?;
+        if getppid() != Some(parent) {
+            bail!("the root helper has ended");
+        }
+        Ok(Orders { input: BufReader::new(input.into()), root_helper, stopped: None })
     }
 
-    /// The next one; nothing once the root half is dead.
-    pub fn hear(&mut self) -> Option<String> {
+    /// The next one; nothing once the root half is dead. A root helper that gives none before `deadline` is
+    /// killed: it keeps the daemon away for longer than it may.
+    pub fn hear(&mut self, deadline: Option<Instant>) -> Option<String> {
         while !self.is_there(LOOK) {
             self.wake();
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let _ = pidfd_send_signal(&self.root_helper, Signal::KILL);
+            }
         }
         let mut line = String::new();
         match self.input.read_line(&mut line) {

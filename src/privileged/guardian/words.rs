@@ -37,12 +37,12 @@ pub(super) struct Post {
 /// What it is told before the daemon stops.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Brief {
-    /// The unit that mounts the store read-only, if the commit takes it away.
-    pub mount: Option<MountUnit>,
+    /// Whether the commit takes away the unit that mounts the store read-only.
+    pub takes_mount: bool,
 }
 
-/// Who has to be started again.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What has to be started again.
+#[derive(Debug, Clone)]
 pub struct Stopped {
     pub daemon: Daemon,
     /// The unit that mounts the store read-only, if the daemon or the commit takes it away.
@@ -55,15 +55,8 @@ pub struct Charge {
     /// Why it is taken to be the one in charge.
     pub why: String,
     pub warnings: Vec<String>,
-    /// For whoever comes later, should nobody be left to start it.
-    pub stopped: Stopped,
-}
-
-impl Charge {
     /// Whether there is any daemon.
-    pub fn runs(&self) -> bool {
-        self.stopped.daemon != Daemon::None
-    }
+    pub runs: bool,
 }
 
 /// What the guardian answers to whatever it is told, but the end.

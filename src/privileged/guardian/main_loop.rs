@@ -1,10 +1,12 @@
 //! What a guardian does, and its deputy: orders, and what is to be done when the root half is dead.
 
 use super::orders::Orders;
-use super::revive::revive;
+use super::restart::restart_after_crash;
+use super::stop_record::StopRecord;
 use super::words::{Answer, Brief, Charge, END, Post, START, STARTING, STOP, STOPPING, Stopped};
 use crate::daemon::{
-    Daemon, Found, MountUnit, Starter, Stopper, await_ready, is_up_besides, parent_of,
+    Daemon, Found, MountUnit, Starter, Stopper, VerifiedListener, await_ready, is_up_besides,
+    parent_of,
 };
 use crate::privileged::protocol::Phase;
 use crate::privileged::surroundings::settle;
@@ -23,7 +25,7 @@ use std::io::{Write, stdout};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long somebody may keep a dead run's commit from being undone before the daemon starts in any case. A
 /// process that was killed while the disk writes for it lives on until that is done.
@@ -33,6 +35,8 @@ const AFTER_START: Duration = Duration::from_secs(30);
 /// How long a start may give no sign of life at least, whatever patience the user has: one that is cut as it
 /// begins would leave everybody without the daemon.
 const START_LEAST: Duration = Duration::from_secs(5);
+/// How much longer the deputy waits than the guardian, before it ends a root helper that keeps the daemon away.
+const DEPUTY_LATER: Duration = Duration::from_secs(5);
 /// What sudo and its like leave in the environment of what they start.
 const STARTED_BY_HAND: [&str; 4] = ["SUDO_COMMAND", "SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
@@ -58,7 +62,7 @@ pub fn guard() -> u8 {
         Ok(orders) => orders,
         Err(e) => return tell(Err(e)),
     };
-    let duty = match orders.hear() {
+    let duty = match orders.hear(None) {
         // Nothing was changed, and nobody needs it.
         None => return 0,
         Some(line) if line == END => return 0,
@@ -84,14 +88,14 @@ struct Duty {
 }
 
 /// A daemon, and all that it takes to start it again.
-pub(super) struct Known {
+pub(super) struct StoppableDaemon {
     pub stopped: Stopped,
     pub starter: Starter,
 }
 
 /// A daemon that may have to be started again.
 struct Away<'a> {
-    known: &'a Known,
+    known: &'a StoppableDaemon,
     /// What was stopping it, if it is not known that it has.
     half_stopped: Option<&'a Stopper<'a>>,
 }
@@ -107,23 +111,27 @@ impl Duty {
     }
 
     fn begin(&self) -> Result<Vec<String>> {
-        if self.restores && !self.deputy { revive(&self.target) } else { Ok(Vec::new()) }
+        match self.restores && !self.deputy {
+            true => restart_after_crash(&self.target),
+            false => Ok(Vec::new()),
+        }
     }
 
     /// Does what it is told, until there is nothing more to do.
     fn serve(&self, orders: &mut Orders) -> u8 {
-        while let Some(line) = orders.hear() {
+        while let Some(line) = orders.hear(None) {
             if line == END {
                 return 0;
             }
-            let (known, charge) = match self.find(&line) {
+            let (known, listener, charge) = match self.find(&line) {
                 Ok(found) => found,
                 Err(e) => {
                     tell(Err(e));
                     continue;
                 }
             };
-            match Stopper::prepare(&known.stopped.daemon).context("prepare to stop the daemon") {
+            let stopper = Stopper::prepare(&known.stopped.daemon, listener.as_ref());
+            match stopper.context("prepare to stop the daemon") {
                 Ok(stopper) => {
                     answer(&Answer::Ready(charge));
                     return self.serve_armed(&known, &stopper, orders);
@@ -134,23 +142,31 @@ impl Duty {
         self.put_right(None)
     }
 
-    fn serve_armed(&self, known: &Known, stopper: &Stopper, orders: &mut Orders) -> u8 {
+    fn serve_armed(&self, known: &StoppableDaemon, stopper: &Stopper, orders: &mut Orders) -> u8 {
         let mut started = false;
         let mut stopping = false;
-        while let Some(line) = orders.hear() {
+        // Until when the daemon may be away.
+        let mut back_by: Option<Instant> = None;
+        while let Some(line) = orders.hear(back_by) {
             match line.as_str() {
                 END => return 0,
-                STOPPING => stopping = true,
-                STARTING => stopping = false,
+                STOPPING => {
+                    stopping = true;
+                    // The guardian acts before its deputy does.
+                    back_by = self.back_by().map(|by| by + DEPUTY_LATER);
+                }
+                STARTING => (stopping, back_by) = (false, None),
                 STOP => {
                     pulse::enter(Phase::Commit.name());
+                    back_by = self.back_by();
                     let called_off = || orders.none_waits();
+                    self.record(known);
                     tell(stopper.stop(self.target.daemon_patience, &called_off));
                 }
                 START => {
                     pulse::enter(Phase::Daemon.name());
-                    started = true;
-                    tell(start(&self.target, known));
+                    (started, back_by) = (true, None);
+                    tell(self.start(known));
                 }
                 _ => _ = tell(Err(anyhow!("the daemon is known already"))),
             }
@@ -160,23 +176,42 @@ impl Duty {
         )
     }
 
-    /// Finds the daemon, and gathers what a start takes.
-    fn find(&self, brief: &str) -> Result<(Known, Charge)> {
+    /// When a daemon that stops now has to be back, if the requester is confined.
+    fn back_by(&self) -> Option<Instant> {
+        self.target.request.mandate.limit().map(|limit| Instant::now() + limit)
+    }
+
+    /// Records what is stopped. Without a place for records the restore goes on: `doctor` reports that.
+    fn record(&self, StoppableDaemon { stopped, .. }: &StoppableDaemon) {
+        let _ = StopRecord::write(&self.target, &stopped.daemon, stopped.mount.is_some());
+    }
+
+    /// Starts the daemon, after which there is nothing to be recorded of it.
+    fn start(&self, known: &StoppableDaemon) -> Result<()> {
+        start(&self.target, known)?;
+        StopRecord::remove(&self.target)
+    }
+
+    /// Finds the daemon, and gathers what a stop and a start take.
+    fn find(&self, brief: &str) -> Result<(StoppableDaemon, Option<VerifiedListener>, Charge)> {
         let brief: Brief = serde_json::from_str(brief).context("the brief does not parse")?;
         let Found { daemon, why, mut warnings } = self.target.daemon()?;
-        if let Some(replaced) = daemon.replaced()? {
-            warnings.push(format!("{replaced}; the new one runs from now on"));
-        }
-        let starter = Starter::prepare(&daemon).context("prepare to start the daemon again")?;
+        let is_bare = matches!(daemon, Daemon::Process { .. });
+        let listener = is_bare.then(|| self.target.verified_listener()).transpose()?;
+        let starter = Starter::prepare(&daemon, listener.as_ref())
+            .context("prepare to start the daemon again")?;
+        warnings.extend(starter.replaced(&daemon)?.map(|replaced| replaced.to_string()));
         let layout = &self.target.layout;
-        let mount = match brief.mount {
-            None if layout.root == Path::new("/") => {
+        let mount = match brief.takes_mount {
+            true => Some(MountUnit::named_after(layout.store_dir)),
+            false if layout.root == Path::new("/") => {
                 MountUnit::taken_away_by(&daemon, layout.store_dir)?
             }
-            unit => unit,
+            false => None,
         };
-        let stopped = Stopped { daemon, mount };
-        Ok((Known { stopped: stopped.clone(), starter }, Charge { why, warnings, stopped }))
+        let runs = daemon != Daemon::None;
+        let known = StoppableDaemon { stopped: Stopped { daemon, mount }, starter };
+        Ok((known, listener, Charge { why, warnings, runs }))
     }
 
     /// The root half is dead: its locks are free, its commit may be half done, and a daemon is `away` that
@@ -223,7 +258,7 @@ impl Duty {
             _ => None,
         };
         let is_up = || is_up_besides(stopped, &self.target.layout.socket()).unwrap_or(false);
-        if self.deputy && is_up() { Ok(()) } else { start(&self.target, known) }
+        if self.deputy && is_up() { Ok(()) } else { self.start(known) }
     }
 
     /// Waits until the other one has ended. It does not end before all is done, unless it is killed.
@@ -234,7 +269,10 @@ impl Duty {
 }
 
 /// Starts the daemon, and has the mount back.
-pub(super) fn start(target: &StoreTarget, Known { stopped, starter }: &Known) -> Result<()> {
+pub(super) fn start(
+    target: &StoreTarget,
+    StoppableDaemon { stopped, starter }: &StoppableDaemon,
+) -> Result<()> {
     let Stopped { daemon, mount } = stopped;
     // Should it stay, the daemon does not answer, which is told then.
     let _ = mount.as_ref().map(MountUnit::stop);

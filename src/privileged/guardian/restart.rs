@@ -1,0 +1,88 @@
+//! Starting a daemon again that a restore has stopped of which no process is left: the next restore does it.
+//!
+//! What to start comes from the record that the guardian wrote ([`StopRecord`]), from this restore's own flags,
+//! and from the systemd or shepherd that is there now. A bare process is another matter: how it was started was
+//! known only while it ran, so that it is away is reported.
+
+use super::main_loop::{StoppableDaemon, start};
+use super::stop_record::{StopRecord, StoppedDaemon};
+use super::words::Stopped;
+use crate::daemon::{Daemon, DaemonChoice, Listener, MountUnit, Starter};
+use crate::privileged::target::StoreTarget;
+use crate::store::{AbandonedStaging, aside};
+use anyhow::{Context, Result};
+
+/// What older versions called a record, which they left in the store.
+const RECORD_IN_STORE: &str = ".stopped";
+
+/// Starts the daemon that a dead run has stopped, unless one listens by now. Returns warnings. The root helper
+/// holds the lock that every run holds.
+pub(super) fn restart_after_crash(target: &StoreTarget) -> Result<Vec<String>> {
+    let mut warnings = records_in_store(target)?;
+    let record = match StopRecord::read(target) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(warnings),
+        Err(e) => {
+            warnings.push(format!("the record of a stopped daemon is ignored: {e:#}"));
+            return Ok(warnings);
+        }
+    };
+    if Listener::find(&target.layout.socket())?.is_some() {
+        StopRecord::remove(target)?;
+        return Ok(warnings);
+    }
+    match restart(target, &record) {
+        Ok(()) => StopRecord::remove(target)?,
+        Err(e) => warnings.push(format!(
+            "a restore that was killed had stopped the daemon, and it does not start again: {e:#}"
+        )),
+    }
+    Ok(warnings)
+}
+
+/// Records that lie in the store, which anyone may have put there: they are ignored.
+fn records_in_store(target: &StoreTarget) -> Result<Vec<String>> {
+    let layout = &target.layout;
+    let mut ignored = Vec::new();
+    for place in [layout.store()].iter().chain(&aside(layout)) {
+        for staging in AbandonedStaging::all_in(place)? {
+            if staging.has(RECORD_IN_STORE) {
+                ignored.push(format!(
+                    "{} is ignored: a record of a stopped daemon counts only outside of the store",
+                    staging.path().join(RECORD_IN_STORE).display()
+                ));
+            }
+        }
+    }
+    Ok(ignored)
+}
+
+fn restart(target: &StoreTarget, record: &StopRecord) -> Result<()> {
+    let daemon = match &record.stopped {
+        StoppedDaemon::Units(units) => Daemon::Systemd { units: units.clone() },
+        StoppedDaemon::ShepherdService => target
+            .service_to_start()?
+            .context("no shepherd has the service of the daemon; start the daemon")?,
+        StoppedDaemon::BareProcess => {
+            anyhow::bail!("how it was started is not known; start it as you did before")
+        }
+        StoppedDaemon::UserCommand => own_command(target)
+            .context("it was stopped by a command of --daemon-stop; start it as you do")?,
+    };
+    let mount = record.mount.then(|| MountUnit::named_after(target.layout.store_dir));
+    let starter = Starter::prepare(&daemon, None)?;
+    start(target, &StoppableDaemon { stopped: Stopped { daemon, mount }, starter })
+}
+
+/// The commands of this restore's own flags; `None` if it has none.
+fn own_command(target: &StoreTarget) -> Option<Daemon> {
+    let request = &target.request;
+    match &request.daemon {
+        DaemonChoice::Command { stop, start } => Some(Daemon::Command {
+            stop: stop.clone(),
+            start: start.clone(),
+            run_as: request.mandate.requester,
+        }),
+        _ => None,
+    }
+}
