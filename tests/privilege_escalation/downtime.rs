@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::attacker::confined;
+use super::attacker::{confined, socket_directory};
 use super::support::requests::{ROOT_HALF, Snapshot, Talk, entry, save, store};
 use super::support::{Role, Running, World, poll, runs};
 
@@ -53,6 +53,7 @@ fn emptied(role: Role) -> (World, Snapshot) {
     runs::save(&world);
     let snapshot = Snapshot::of(&entry(&world));
     world.wipe_store();
+    socket_directory(&world, 0o755);
     (world, snapshot)
 }
 
@@ -101,6 +102,7 @@ fn own_client_holds_the_database(role: Role) {
     let attacker = talk.hold(&world, "runner", ROOT_HALF);
     until_heard(&attacker, "\"Plan\"");
     assert_cut_off(&world, &attacker);
+    assert!(attacker.stdout().contains("big-lock"), "not for the lock: {}", replies(&attacker));
     assert_eq!(world.daemon_pid(), daemon, "the daemon was stopped");
     drop((client, attacker));
     assert_restores(&world);

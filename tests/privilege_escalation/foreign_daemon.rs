@@ -15,7 +15,12 @@ listener.bind(f'/run/victim/socket-{os.getpid()}')
 os.symlink(f'socket-{os.getpid()}', '/run/victim/socket')
 listener.listen(4096)
 while True:
-    listener.accept()[0].sendall(b'220 victim\\r\\n')
+    client = listener.accept()[0]
+    try:
+        client.sendall(b'220 victim\\r\\n')
+    except OSError:
+        pass
+    client.close()
 ";
 
 /// Listens on the socket of the daemon, gives the listening socket to a child, and ends.
