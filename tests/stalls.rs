@@ -115,20 +115,39 @@ fn a_socket_that_a_child_of_the_stopped_daemon_still_has_is_no_daemon() {
 }
 
 #[test]
-fn a_bare_daemon_that_is_stuck_is_cut_by_its_own_clock() {
+fn bare_daemon_that_does_not_end_is_cut_by_its_own_clock() {
+    let lacking = Lacking::bare(Role::New);
+    let world = &lacking.world;
+    world.stop_daemon();
+    let ends = "    until = time.monotonic() + 3\n    while time.monotonic() < until: pass\n    os._exit(0)";
+    assert!(SLOW_DAEMON.contains(ends));
+    std::fs::write(world.host("/srv/daemon.py"), SLOW_DAEMON.replace(ends, "    pass")).unwrap();
+    world.sh("setsid --fork python3 /srv/daemon.py </dev/null >>/var/log/slow.log 2>&1");
+    poll::until("the daemon", SOON, || if world.daemon_answers() { Ok(()) } else { Err("none") });
+    let pid = world.daemon_pid().unwrap();
+    let output = start(world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
+    let daemon = format!("the daemon, process {pid},");
+    let words = [&daemon, "did not end within 1 s of being told to", "last sign of life"];
+    reason(&output, "commit", &words);
+    lacking.assert_nothing_is_left();
+    world.sh(&format!("kill -KILL {pid}"));
+    poll::until("it to end", SOON, || world.daemon_pid().map_or(Ok(()), Err));
+    world.start_daemon();
+    lacking.assert_as_it_was();
+}
+
+#[test]
+fn bare_daemon_that_does_not_answer_is_not_stopped() {
     let lacking = Lacking::bare(Role::Mid);
     let world = &lacking.world;
     let pid = world.daemon_pid().unwrap();
     world.sh(&format!("kill -STOP {pid}"));
     let output = start(world, "runner", &["--daemon-timeout", "1"]).wait(SOON);
-    let daemon = format!("the daemon, process {pid},");
-    let words =
-        [&daemon, "did not end within 1 s of being told to", "is stopped", "last sign of life"];
-    reason(&output, "commit", &words);
+    let process = format!("process {pid} (nix-daemon");
+    reason(&output, "commit", &[&process, "does not answer as a daemon", "the daemon is silent"]);
     lacking.assert_nothing_is_left();
     world.sh(&format!("kill -CONT {pid}"));
-    poll::until("it to end", SOON, || world.daemon_pid().map_or(Ok(()), Err));
-    world.start_daemon();
+    assert_eq!(world.daemon_pid(), Some(pid));
     lacking.assert_as_it_was();
 }
 

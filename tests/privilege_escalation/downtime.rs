@@ -4,6 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::attacker::{confined, socket_directory};
@@ -105,6 +106,28 @@ fn own_client_holds_the_database(role: Role) {
     assert!(attacker.stdout().contains("big-lock"), "not for the lock: {}", replies(&attacker));
     assert_eq!(world.daemon_pid(), daemon, "the daemon was stopped");
     drop((client, attacker));
+    assert_restores(&world);
+}
+
+/// A helper that hangs in its commit, with the daemon stopped, is ended by its guardian.
+#[test]
+fn hanging_helper_keeps_the_daemon_away_for_a_minute_slow() {
+    let (world, snapshot) = emptied(Role::Mid);
+    let database = world.hold_database();
+    let talk = snapshot.staged_after(patient("nix")).say(json!("Commit"));
+    let attacker = talk.hold(&world, "runner", ROOT_HALF);
+    poll::until("the daemon to be stopped", LIMIT, || match world.daemon_pid() {
+        None => Ok(()),
+        Some(pid) => Err(format!("process {pid} listens; {}", replies(&attacker))),
+    });
+    kill_process(runs::root_half(&world), Signal::STOP).unwrap();
+    poll::until("the daemon to be back", LIMIT, || world.daemon_pid().ok_or("it is away"));
+    drop(database);
+    poll::until("the daemon to answer", LIMIT, || {
+        if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
+    });
+    assert!(world.valid_paths().is_empty(), "it was restored: {}", replies(&attacker));
+    drop(attacker);
     assert_restores(&world);
 }
 
