@@ -36,6 +36,7 @@ pub struct ProcessContext {
 
 impl ProcessContext {
     /// Makes `command` enter the context after fork.
+    #[expect(unsafe_code, reason = "`pre_exec` is unsafe")]
     pub fn apply(self, command: &mut Command) {
         let groups: Vec<_> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
         let enter = move || -> std::io::Result<()> {
@@ -99,8 +100,13 @@ struct Words {
     _words: Vec<CString>,
 }
 
+#[expect(
+    unsafe_code,
+    reason = "raw pointers are neither Send nor Sync, and their strings are both"
+)]
 // SAFETY: the pointers lead into strings on the heap that belong to the same value and are never changed.
 unsafe impl Send for Words {}
+#[expect(unsafe_code, reason = "as above")]
 // SAFETY: as above.
 unsafe impl Sync for Words {}
 
@@ -117,6 +123,10 @@ impl Words {
 
 impl Exec {
     /// Makes `command` run the file, once all else that the command is to do before that is done.
+    #[expect(
+        unsafe_code,
+        reason = "code between fork and exec, and a system call that no crate wraps"
+    )]
     pub fn apply(self, command: &mut Command) {
         let Exec { file, identity, place, arguments, environment } = self;
         let (arguments, environment) = (Words::new(arguments), Words::new(environment));

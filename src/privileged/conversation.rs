@@ -62,12 +62,18 @@ pub struct Conversation {
     holds_locks: Cell<bool>,
     /// The phase that an error would be reported in.
     phase: Cell<Phase>,
+    /// What a restore reports with its plan.
+    pub warnings: Vec<String>,
 }
 
 impl Conversation {
     /// Goes on reading requests, and catches signals. `limit` is how long the other side may be silent, and not
     /// read, while locks are held.
-    pub fn start(input: impl Read + Send + 'static, limit: Option<Duration>) -> Result<Self> {
+    pub fn start(
+        input: impl Read + Send + 'static,
+        limit: Option<Duration>,
+        warnings: impl IntoIterator<Item = String>,
+    ) -> Result<Self> {
         let cancel = Cancel::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&cancel.signalled))
@@ -99,7 +105,18 @@ impl Conversation {
         })?;
         let output = Arc::new(Mutex::new(Output::new(limit)?));
         let (phase, holds_locks) = (Cell::new(Phase::Plan), Cell::new(false));
-        Ok(Conversation { requests, memory, cancel, output, heard, limit, holds_locks, phase })
+        let warnings = warnings.into_iter().collect();
+        Ok(Conversation {
+            requests,
+            memory,
+            cancel,
+            output,
+            heard,
+            limit,
+            holds_locks,
+            phase,
+            warnings,
+        })
     }
 
     /// From now on locks are held, and the other side may be silent for no longer than the limit.

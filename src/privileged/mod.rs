@@ -1,6 +1,6 @@
 //! The half that runs as root, and how the other half talks to it.
 //!
-//! Only this half touches the store, its database and its daemon. It knows no network ([`network`]), gets no
+//! Only this half touches the store, its database and its daemon. It has no network ([`seccomp`]), gets no
 //! secret, and takes orders on its standard input only; when that closes it undoes what it began
 //! and ends. The room must not know backends: what is read or written elsewhere passes through the
 //! other half as frames.
@@ -28,7 +28,6 @@ mod files;
 mod guardian;
 mod mandate;
 mod narrow;
-mod network;
 mod output;
 mod pipe;
 pub mod protocol;
@@ -36,6 +35,7 @@ mod read_ahead;
 mod restore_plain;
 mod restore_store;
 mod save;
+mod seccomp;
 mod serve;
 mod surroundings;
 mod survey;

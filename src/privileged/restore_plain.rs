@@ -65,7 +65,7 @@ pub fn restore(
         present: plan.present,
         skipped: plan.skipped.clone(),
         disk_bytes: plan.wanted.iter().map(|(at, _)| index.items[*at].disk).sum(),
-        warnings: Vec::new(),
+        warnings: talk.warnings.clone(),
     }))?;
 
     talk.holds(request.memory.compressed);

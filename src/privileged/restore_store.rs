@@ -73,7 +73,7 @@ pub fn restore(
         present: choice.present.len() as u64,
         skipped: choice.skipped.iter().map(|s| (s.name.to_string(), s.reason.clone())).collect(),
         disk_bytes,
-        warnings,
+        warnings: [&talk.warnings[..], &warnings].concat(),
     }))?;
 
     talk.holds(request.memory.compressed);

@@ -7,9 +7,10 @@ use super::fault::Fault;
 use super::guardian::Guardian;
 use super::mandate::Mandate;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first, write_message};
+use super::seccomp::{Confinement, confine};
 use super::surroundings::{lift_limits, settle};
 use super::survey::survey;
-use super::{check, examine, network, restore_plain, restore_store, save};
+use super::{check, examine, restore_plain, restore_store, save};
 use crate::pulse;
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
@@ -26,8 +27,8 @@ pub fn serve(everywhere: bool) -> u8 {
     let mut input = BufReader::with_capacity(1 << 16, stdin());
     let done = greet(everywhere, &mut input).and_then(|mandate| {
         phase = Phase::Plan;
-        let (store, guardian) = agree(&mut input, mandate, &mut rights)?;
-        let talk = Conversation::start(input, store.mandate.limit())?;
+        let (store, guardian, confinement) = agree(&mut input, mandate, &mut rights)?;
+        let talk = Conversation::start(input, store.mandate.limit(), confinement.warning())?;
         converse(&talk, &store, guardian).inspect_err(|_| phase = talk.phase())
     });
     let Err(e) = done else { return 0 };
@@ -71,7 +72,7 @@ fn agree(
     input: &mut BufReader<Stdin>,
     mut mandate: Mandate,
     rights: &mut Option<String>,
-) -> Result<(StoreRequest, Option<Guardian>)> {
+) -> Result<(StoreRequest, Option<Guardian>, Confinement)> {
     let mut store = match first(input)? {
         Request::Store(store) => store,
         other => bail!("the store is named first, with Store, and not {}", other.name()),
@@ -85,8 +86,8 @@ fn agree(
     let has_daemon = store.kind != StoreKind::Plain;
     let guardian = has_daemon.then(Guardian::wait).transpose()?;
     Stage::Asked.enter()?;
-    network::renounce()?;
-    Ok((store, guardian))
+    let confinement = confine()?;
+    Ok((store, guardian, confinement))
 }
 
 fn first(input: &mut BufReader<Stdin>) -> Result<Request> {

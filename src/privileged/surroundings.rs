@@ -70,6 +70,7 @@ fn lift(resource: Resource, least: Option<u64>) -> Result<()> {
     .context("lift a limit")
 }
 
+#[expect(unsafe_code, reason = "no safe interface closes descriptors that no value owns")]
 fn close_all_others() {
     // SAFETY: nothing of this process is open yet but the three standard descriptors; what else is
     // there was inherited, and belongs to no value.
@@ -78,6 +79,7 @@ fn close_all_others() {
     }
 }
 
+#[expect(unsafe_code, reason = "a change of the environment is unsafe beside other threads")]
 fn clear_environment() -> Environment {
     let environment: Environment = std::env::vars_os().collect();
     for (name, _) in &environment {

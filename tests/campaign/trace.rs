@@ -1,4 +1,5 @@
 //! Stops a process at a system call, so that a fault comes exactly there.
+#![expect(unsafe_code, reason = "no library waits for any thread that is traced")]
 
 use std::fs;
 use std::mem::{size_of, zeroed};

@@ -1,0 +1,77 @@
+//! The files that may contain `unsafe`. Elsewhere the lint `unsafe_code` refuses it, unless a file allows itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each of them says beside the code why it is needed.
+const ALLOWED: [&str; 5] = [
+    "src/daemon/context.rs",
+    "src/privileged/seccomp.rs",
+    "src/privileged/surroundings.rs",
+    "tests/campaign/trace.rs",
+    "tests/support/injector.rs",
+];
+
+const TREES: [&str; 5] = ["src", "tests", "benches", "fuzz", "scripts"];
+
+/// Every Rust source below `directory`, apart from what a build writes.
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Whether a source has the keyword, or turns the lint off: in code, not in a comment.
+fn is_unsafe(source: &str) -> bool {
+    let part_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    source.lines().any(|line| {
+        let code = line.split("//").next().unwrap_or_default();
+        let mut words = code.split(|c| !part_of_word(c));
+        words.any(|word| word == "unsafe" || word == "unsafe_code")
+    })
+}
+
+#[test]
+fn unsafe_code_is_in_the_listed_files_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    TREES.iter().for_each(|tree| sources(&root.join(tree), &mut files));
+    assert!(files.len() > 300, "the sources were not found");
+    let found: BTreeSet<String> = files
+        .iter()
+        .filter(|file| is_unsafe(&fs::read_to_string(file).unwrap()))
+        .map(|file| file.strip_prefix(root).unwrap().to_str().unwrap().to_owned())
+        .filter(|file| file != "tests/unsafe_code.rs")
+        .collect();
+    assert_eq!(found, ALLOWED.map(str::to_owned).into());
+}
+
+#[test]
+fn unsafe_code_is_denied_in_every_manifest() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml", "fuzz/rooms/Cargo.toml"] {
+        let text = fs::read_to_string(root.join(manifest)).unwrap();
+        assert!(text.contains("[lints.rust]\nunsafe_code = \"deny\"\n"), "{manifest}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_found_in_every_form() {
+    for source in [
+        "unsafe { f() }",
+        "  unsafe fn f() {}",
+        "unsafe impl Send for X {}",
+        "#![allow(unsafe_code)]",
+    ] {
+        assert!(is_unsafe(source), "{source}");
+    }
+    for source in ["// unsafe { f() }", "let unsafely = 1;", "\"style-src 'unsafe-inline'\""] {
+        assert!(!is_unsafe(source), "{source}");
+    }
+}
