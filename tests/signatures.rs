@@ -216,6 +216,57 @@ fn an_entry_under_another_key_than_it_was_signed_for_is_refused() {
 }
 
 #[test]
+fn signature_counts_for_one_key_with_its_case() {
+    let place = place();
+    let save = ["--key", "Linux-K"];
+    report(&with(&place, "save", &save, &[("STORECACHE_SIGN_KEY", &secret("ci-1", 1))]).ok());
+    let saved = place.snapshot();
+    let bytes = fs::read(&saved).unwrap();
+    let trusted = public("ci-1", 1);
+    let told = trusting(&place, &trusted, &["--key", "Linux-K"]);
+    assert_eq!(told["hit"], "exact", "{told}");
+
+    // Asked for under another case: lookups find it, the signature is not for that key.
+    let other = "differs from the one asked for in upper and lower case";
+    for more in [&["--key", "linux-k"][..], &["--key", "linux-x", "--restore-key", "linux-"]] {
+        refused(&trusting(&place, &trusted, more), other);
+        let told = report(&with(&place, "restore", more, &[]).ok());
+        assert_ne!(told["hit"], "miss", "nobody asked for a signature: {told}");
+    }
+    let told = trusting(&place, &trusted, &["--key", "Linux-x", "--restore-key", "Linux-"]);
+    assert_eq!(told["hit"], "prefix", "{told}");
+
+    // Moved to a key of another case.
+    fs::remove_file(saved).unwrap();
+    put(&place, "linux-k", &bytes);
+    let told = trusting(&place, &trusted, &["--key", "linux-k"]);
+    refused(&told, "it was signed for the key Linux-K, and lies under linux-k");
+    let words = ["--trusted-keys", &trusted, "--key", "linux-k"];
+    let verified = with(&place, "verify", &words, &[]);
+    assert!(verified.to_string().contains("signed for the key Linux-K"), "{verified}");
+}
+
+#[test]
+fn signature_holds_where_a_service_lowers_keys() {
+    // The fake service writes keys in lower case in version 1, as act does.
+    let service = CacheService::start();
+    let (place, key) = (place(), secret("ci-1", 1));
+    let run = |verb: &str, more: &[&str]| {
+        let mut command = Command::new(place::binary());
+        command.args([verb, "--store", "plain", "--path", TOOL, "--json", "--backend", "github"]);
+        command.args(["--key", "Linux-K", "--root"]).arg(place.root()).args(more);
+        command.env_remove("ACTIONS_RESULTS_URL").env_remove("ACTIONS_CACHE_SERVICE_V2");
+        command.env("ACTIONS_CACHE_URL", service.url()).env("ACTIONS_RUNTIME_TOKEN", TOKEN);
+        command.env("STORECACHE_SIGN_KEY", if verb == "save" { &*key } else { "" });
+        report(&place::output(command.current_dir("/")).ok())
+    };
+    run("save", &[]);
+    place.remove(TOOL);
+    let told = run("restore", &["--trusted-keys", &public("ci-1", 1)]);
+    assert_eq!((&told["hit"], &told["signed_by"]), (&json!("exact"), &json!(["ci-1"])), "{told}");
+}
+
+#[test]
 fn two_keys_sign_while_one_replaces_the_other() {
     let place = place();
     let saved = save_signed(&place, &[secret("old", 1), secret("new", 2)]);

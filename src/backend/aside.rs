@@ -39,6 +39,10 @@ impl<B: Backend + Send + Sync + 'static> Backend for Patient<B> {
         self.0.can_read()
     }
 
+    fn lists_as(&self, key: &str, listed: &str) -> bool {
+        self.0.lists_as(key, listed)
+    }
+
     fn can_write(&self) -> Result<(), Refused> {
         self.0.can_write()
     }

@@ -99,6 +99,12 @@ pub trait Backend: Send + Sync {
         bail!("{} does not delete entries; {} stays", self.describe(), entry.name)
     }
 
+    /// Whether an entry that was written under `key` may be listed under the key `listed`. Both are equal, except
+    /// where a service changes the case of keys.
+    fn lists_as(&self, key: &str, listed: &str) -> bool {
+        key == listed
+    }
+
     /// What tells this backend from any other one, today and later.
     fn place(&self) -> String;
 

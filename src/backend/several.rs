@@ -192,14 +192,17 @@ impl Backend for Several {
         Ok(all.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// From whoever it was found in, and from any other that has it.
+    /// From whoever it was found in, and from any other that has it. That one counts as its holder from then on.
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
         let holder = self.state().holders.get(name).copied();
         let others = self.live().into_iter().map(|(at, _)| at).filter(|at| Some(*at) != holder);
         let mut first = None;
         for at in holder.into_iter().chain(others) {
             match self.members[at].open(name) {
-                Ok(reader) => return Ok(reader),
+                Ok(reader) => {
+                    self.state().holders.insert(name.clone(), at);
+                    return Ok(reader);
+                }
                 Err(e) if e.is::<Gone>() || e.is::<Refused>() => {}
                 Err(e) => drop(first.get_or_insert(e)),
             }

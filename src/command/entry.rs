@@ -47,7 +47,7 @@ impl OpenEntry {
         downloaded: &mut u64,
     ) -> Result<Self> {
         let mut entry = Self::read(name.to_string(), backend.open(name)?, downloaded)?;
-        entry.signed_by = trust::check(trust, Some(&name.key), &entry.opened)?;
+        entry.signed_by = trust::check(trust, Some((backend, name)), &entry.opened)?;
         let context = || format!("the snapshot {name} cannot be used");
         if let Some(base) = entry.base_name().with_context(context)? {
             if bad.contains(&base) {
@@ -57,11 +57,11 @@ impl OpenEntry {
                 Err(e) if e.is::<Gone>() => return Err(BaseGone(base.to_string(), "gone").into()),
                 opened => opened.with_context(|| format!("open {base}, its base"))?,
             };
-            let key = base.key.clone();
-            let whose = format!("its base {base}");
             let opened = Self::read(base.to_string(), reader, downloaded);
-            let base = opened.with_context(|| BadBase(base))?;
-            trust::check(trust, Some(&key), &base.opened).context(whose)?;
+            let opened = opened.with_context(|| BadBase(base.clone()))?;
+            trust::check(trust, Some((backend, &base)), &opened.opened)
+                .with_context(|| format!("its base {base}"))?;
+            let base = opened;
             entry.put_on(base).with_context(context)?;
         }
         Ok(entry)

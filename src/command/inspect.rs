@@ -3,7 +3,7 @@
 use super::blame::Blame;
 use super::entry::OpenEntry;
 use super::{Ending, blame, lookup, or_json, page, trust};
-use crate::backend::{Directory, Gone, ReadAt};
+use crate::backend::{Backend, Directory, Gone, ReadAt};
 use crate::budget::Traffic;
 use crate::options::Look;
 use crate::report;
@@ -14,6 +14,7 @@ use serde_json::json;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Prints head and index.
 pub fn inspect(options: &Look) -> Result<Ending> {
@@ -133,6 +134,11 @@ fn disk(opened: &Opened) -> u64 {
 /// Opens the snapshot that is meant: a file, or what the ladder finds. Its base too, where that is found:
 /// beside the file, or where the entry is.
 pub fn open(options: &Look) -> Result<OpenEntry> {
+    open_found(options).map(|(entry, _)| entry)
+}
+
+/// The same, with the backend that an entry was found in.
+pub fn open_found(options: &Look) -> Result<(OpenEntry, Option<Arc<dyn Backend>>)> {
     let Some(path) = &options.file else {
         let kind = lookup::kind(&options.store)?;
         let key = lookup::key(&options.store, &options.key, kind, None)?;
@@ -149,7 +155,7 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
                 reader => entry.put_on(OpenEntry::read(base.to_string(), reader?, &mut 0)?)?,
             }
         }
-        return Ok(entry);
+        return Ok((entry, Some(backend)));
     };
     let mut entry = OpenEntry::read(path.display().to_string(), OpenFile::boxed(path)?, &mut 0)?;
     if let Some(base) = entry.base_name()? {
@@ -160,7 +166,7 @@ pub fn open(options: &Look) -> Result<OpenEntry> {
             entry.put_on(OpenEntry::read(name, OpenFile::boxed(&beside)?, &mut 0)?)?;
         }
     }
-    Ok(entry)
+    Ok((entry, None))
 }
 
 /// A file that is read in ranges.

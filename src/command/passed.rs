@@ -3,14 +3,14 @@
 use super::cancel;
 use super::entry::{BadBase, BaseGone, OpenEntry};
 use super::quarantine;
-use super::trust::Untrusted;
+use super::trust::{self, Untrusted};
 use crate::backend::{Backend, EntryName, Gone};
 use crate::key::Ladder;
 use crate::options::Restore;
 use crate::privileged::Fault;
 use crate::privileged::client::RootFailure;
 use crate::privileged::protocol::{FrameId, Which};
-use crate::report::Outcome;
+use crate::report::{Hit, Outcome};
 use anyhow::{Error, Result};
 
 /// So many bad ones are tried in one run: each may cost a download.
@@ -101,7 +101,13 @@ impl<'a> Passed<'a> {
     }
 
     /// Opens an entry, and once more if what came of it is damaged: that may have been the way.
-    pub fn open(&self, name: &EntryName, downloaded: &mut u64) -> Result<OpenEntry> {
+    pub fn open(
+        &self,
+        ladder: &Ladder,
+        (name, hit): (&EntryName, Hit),
+        downloaded: &mut u64,
+    ) -> Result<OpenEntry> {
+        trust::check_key(&self.options.trust, self.backend, ladder, (name, hit))?;
         let mut open =
             || OpenEntry::open(self.backend, name, (&self.bad, &self.options.trust), downloaded);
         match open() {

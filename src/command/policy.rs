@@ -97,7 +97,7 @@ pub fn overtaken(
     }
     let mut reader = backend.open(&name).ok()?;
     let opened = lookup::open(reader.as_mut(), &mut 0).ok()?;
-    trust::check(trust, Some(&name.key), &opened).ok()?;
+    trust::check(trust, Some((backend, &name)), &opened).ok()?;
     (opened.head.items >= items).then_some(name)
 }
 

@@ -293,7 +293,7 @@ fn look(
         };
         outcome.matched_key = Some(name.key.clone());
         outcome.entry = Some(name.to_string());
-        let error = match passed.open(&name, &mut outcome.bytes.downloaded) {
+        let error = match passed.open(ladder, (&name, hit), &mut outcome.bytes.downloaded) {
             Ok(entry) => return Ok(Some((name, entry, hit))),
             Err(error) => error,
         };

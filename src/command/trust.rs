@@ -2,7 +2,10 @@
 //!
 //! All of it is checked in the user's half, before the root half sees anything of the snapshot.
 
+use crate::backend::{Backend, EntryName, holder};
+use crate::key::{Ladder, Rung};
 use crate::options::{OriginTrust, Policy, Signing, Trust};
+use crate::report::Hit;
 use crate::snapshot::{Index, Opened, Origin, PublicKey, Verdict};
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -18,17 +21,44 @@ const OWN_EVENTS: [&str; 4] = ["push", "schedule", "workflow_dispatch", "reposit
 #[error("not trusted: {0}")]
 pub struct Untrusted(String);
 
-/// Checks a snapshot that was found under `key`; a file has none. Gives back the trusted keys that have
-/// signed it.
+/// Where an entry was found; a file was found nowhere.
+pub type Place<'a> = Option<(&'a dyn Backend, &'a EntryName)>;
+
+/// Checks a snapshot that was found in `place`. Gives back the trusted keys that have signed it.
 ///
 /// # Errors
 /// [`Untrusted`]
-pub fn check(trust: &Trust, key: Option<&str>, opened: &Opened) -> Result<Vec<String>, Untrusted> {
-    let signed_by = if trust.keys.is_empty() { Vec::new() } else { signed(trust, key, opened)? };
+pub fn check(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String>, Untrusted> {
+    let signed_by = if trust.keys.is_empty() { Vec::new() } else { signed(trust, place, opened)? };
     match distrust(&trust.origin, &opened.head.origin) {
         None => Ok(signed_by),
         Some(reason) => Err(Untrusted(reason)),
     }
+}
+
+/// Checks that an entry that a lookup found is what was asked for. Lookups ignore the case of keys, as the cache
+/// service of GitHub does; a signature is for one key, with its case.
+///
+/// # Errors
+/// [`Untrusted`]
+pub fn check_key(
+    trust: &Trust,
+    backend: &dyn Backend,
+    ladder: &Ladder,
+    (name, hit): (&EntryName, Hit),
+) -> Result<(), Untrusted> {
+    let (backend, key) = (holder(backend, name), name.key.as_str());
+    let was_asked_for = |rung: &Rung| match rung {
+        Rung::Exact(exact) => hit == Hit::Exact && backend.lists_as(exact, key),
+        Rung::Prefix(prefix) => {
+            let start = key.get(..prefix.len());
+            hit == Hit::Prefix && start.is_some_and(|start| backend.lists_as(prefix, start))
+        }
+    };
+    if trust.keys.is_empty() || ladder.rungs.iter().any(was_asked_for) {
+        return Ok(());
+    }
+    Err(Untrusted(format!("its key {key} differs from the one asked for in upper and lower case")))
 }
 
 /// Each signature of a snapshot, with the name of its key, held against `keys`.
@@ -71,7 +101,7 @@ pub fn in_words(signatures: &[(String, &'static str)]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-fn signed(trust: &Trust, key: Option<&str>, opened: &Opened) -> Result<Vec<String>, Untrusted> {
+fn signed(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String>, Untrusted> {
     let refuse = |why: String| Err(Untrusted(why));
     let signatures = match verdicts(opened, &trust.keys) {
         Ok(signatures) => signatures,
@@ -90,11 +120,12 @@ fn signed(trust: &Trust, key: Option<&str>, opened: &Opened) -> Result<Vec<Strin
             _ => format!("the signature by {} is not over this snapshot", wrong.join(", ")),
         });
     }
-    // Some servers write keys in lower case.
     let made_for = &opened.head.key;
-    match key.filter(|key| key.to_lowercase() != made_for.to_lowercase()) {
-        Some(key) => refuse(format!("it was signed for the key {made_for}, and lies under {key}")),
-        None => Ok(valid),
+    match place {
+        Some((backend, name)) if !holder(backend, name).lists_as(made_for, &name.key) => {
+            refuse(format!("it was signed for the key {made_for}, and lies under {}", name.key))
+        }
+        _ => Ok(valid),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `verify`: a snapshot to the last byte, without touching a store.
 
 use super::entry::OpenEntry;
-use super::inspect::open;
+use super::inspect::open_found;
 use super::{Ending, cancel, or_json, trust};
 use crate::backend::EntryName;
 use crate::options::Look;
@@ -22,16 +22,16 @@ pub fn verify(options: &Look) -> Result<Ending> {
 fn run(options: &Look) -> Result<Ending> {
     let started = Instant::now();
     let cancelled = cancel::on_signals()?;
-    let mut entry = open(options)?;
+    let (mut entry, backend) = open_found(options)?;
     let name = entry.name.clone();
     let mut signatures = Vec::new();
     for file in [&entry].into_iter().chain(entry.base.as_deref()) {
         let shown = trust::shown(&file.opened, &options.trust.keys);
         signatures.push(shown.with_context(|| format!("{} is damaged", file.name))?);
         // A file may lie anywhere, an entry under its key alone.
-        let key = EntryName::parse(&file.name).filter(|_| options.file.is_none());
-        let key = key.as_ref().map(|name| name.key.as_str());
-        trust::check(&options.trust, key, &file.opened).with_context(|| file.name.clone())?;
+        let entry = EntryName::parse(&file.name);
+        let place = backend.as_deref().zip(entry.as_ref());
+        trust::check(&options.trust, place, &file.opened).with_context(|| file.name.clone())?;
     }
     let signatures = signatures.swap_remove(0);
     let mut progress = Progress::new(options.output.quiet);

@@ -273,6 +273,13 @@ impl Backend for GitHub {
         Ok(None)
     }
 
+    /// GitHub keeps the case of a key. The servers of `act` and of the runners of Gitea and Forgejo speak the same
+    /// protocol and write every key in lower case (`nektos/act:pkg/artifactcache/handler.go`). So an entry that is
+    /// listed with a capital letter was written under exactly that key.
+    fn lists_as(&self, key: &str, listed: &str) -> bool {
+        key == listed || key.to_lowercase() == listed
+    }
+
     /// The cache service itself has no list; this is that of GitHub's REST API.
     fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
         let caches = self.hub.wire().wait(self.rest.list(&asked(rung)))??;
