@@ -8,6 +8,7 @@ pub mod budget;
 pub mod cli;
 pub mod command;
 pub mod daemon;
+pub mod disclosure;
 pub mod key;
 pub mod options;
 pub mod path_audit;

@@ -12,6 +12,7 @@ const ROOMS: [&str; 19] = [
     "cli",
     "command",
     "daemon",
+    "disclosure",
     "key",
     "lib",
     "main",

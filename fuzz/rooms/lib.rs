@@ -8,6 +8,8 @@
 pub mod budget;
 #[path = "../../src/daemon/mod.rs"]
 pub mod daemon;
+#[path = "../../src/disclosure.rs"]
+pub mod disclosure;
 #[path = "../../src/pulse/mod.rs"]
 pub mod pulse;
 #[path = "../../src/snapshot/mod.rs"]

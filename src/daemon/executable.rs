@@ -4,6 +4,7 @@
 
 use super::context::Exec;
 use super::procfs;
+use crate::disclosure;
 use crate::path_audit::Suspects;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2, statat};
@@ -32,7 +33,7 @@ pub struct Replaced {
 
 impl fmt::Display for Replaced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pid, file) = (self.pid, self.file.display());
+        let (pid, file) = (self.pid, disclosure::program(self.pid, &self.file));
         write!(
             f,
             "the program of the daemon, process {pid}, was replaced on disk since it started: {file}"
@@ -176,7 +177,7 @@ impl Program {
             format!(
                 "process {pid} runs {}, which is not on disk any more, so that it could not be \
                  started again; restart it yourself and try again",
-                disk.known.display()
+                disclosure::program(pid, &disk.known)
             )
         })
     }

@@ -4,6 +4,7 @@ use super::executable::{Executable, Replaced};
 use super::listener::{Elsewhere, Listener, VerifiedListener};
 use super::supervisor::Supervisor;
 use super::{ProcessContext, procfs};
+use crate::disclosure;
 use crate::pulse::{self, LOOK, SILENT, Vigil};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -232,7 +233,7 @@ impl Recipe {
         if is_up()? {
             return Ok(());
         }
-        let about = || format!("start {}", self.executable.path.display());
+        let about = || format!("start {}", disclosure::program(self.pid, &self.executable.path));
         let mut command = Command::new(&self.executable.path);
         command.stdin(Stdio::null());
         let stdio = |fd: &Option<OwnedFd>| -> Result<Stdio> {

@@ -1,5 +1,6 @@
 //! What `/proc` tells of a process.
 
+use crate::disclosure;
 use anyhow::{Context, Result};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::param::clock_ticks_per_second;
@@ -165,9 +166,12 @@ fn try_field(pid: u32, field: usize) -> io::Result<String> {
     value.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The process for people: `process 7 (nix-daemon --daemon)`.
+/// The process for people: `process 7 (nix-daemon --daemon)`, as far as the reader may know ([`disclosure`]).
 pub fn describe(pid: u32) -> String {
-    let words = words(pid, "cmdline").unwrap_or_default();
+    let words = match disclosure::command_line(pid) {
+        None if disclosure::is_limited() => return "another process".into(),
+        words => words.unwrap_or_default(),
+    };
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let command = words.join(" ");
     let command: String = command.chars().filter(|c| !c.is_control()).collect();

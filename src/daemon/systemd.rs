@@ -2,6 +2,7 @@
 
 use super::executable::{Program, Replaced};
 use super::procfs;
+use crate::disclosure;
 use crate::pulse::{self, Vigil, Watch, describe};
 use crate::threads;
 use crate::undo::insist;
@@ -200,7 +201,10 @@ fn stuck(units: &[String]) -> String {
     let stuck = shown.iter().filter_map(|unit| {
         let state = unit.get("ActiveState").filter(|state| state.ends_with("activating"))?;
         let pids = processes(unit.get("ControlGroup").map_or("", String::as_str));
-        let pids = pids.iter().map(|&pid| format!("{}, {}", procfs::describe(pid), describe(pid)));
+        let pids = pids.iter().map(|&pid| match disclosure::command_line(pid) {
+            None if disclosure::is_limited() => procfs::describe(pid),
+            _ => format!("{}, {}", procfs::describe(pid), describe(pid)),
+        });
         let pids: Vec<_> = pids.collect();
         let (name, sub) = (unit.get("Id")?, unit.get("SubState")?);
         Some(format!("{name} is {state} ({sub}): {}", pids.join("; ")))

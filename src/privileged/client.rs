@@ -139,10 +139,27 @@ impl RootHalf {
     /// # Errors
     /// When the store is not theirs, and sudo is missing or refuses; nothing was done then.
     pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
+        Self::start_with_rights(cancelled, store, wants_all_of_root(store))
+    }
+
+    /// The same with all rights of root where the user may become root: then the helper also reports what only root
+    /// can read, such as the journal. Other users get what [`RootHalf::start`] gives them.
+    ///
+    /// # Errors
+    /// As [`RootHalf::start`].
+    pub fn start_to_examine(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
+        Self::start_with_rights(cancelled, store, true)
+    }
+
+    fn start_with_rights(
+        cancelled: &Arc<AtomicBool>,
+        store: &StoreRequest,
+        all_of_root: bool,
+    ) -> Result<Self> {
         if rustix::process::geteuid().is_root() {
             return Self::start_with(cancelled, false, &["privileged"]);
         }
-        if wants_all_of_root(store) {
+        if all_of_root {
             // Who may run more than the bare root half may become root anyway. To others it does with
             // their own rights what it can.
             let started = Self::start_with(cancelled, true, &["privileged", "--everywhere"]);

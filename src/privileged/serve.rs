@@ -11,8 +11,8 @@ use super::seccomp::{Confinement, confine};
 use super::surroundings::{lift_limits, settle};
 use super::survey::survey;
 use super::{check, examine, restore_plain, restore_store, save};
-use crate::pulse;
 use crate::store::StoreKind;
+use crate::{disclosure, pulse};
 use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, Write, stderr, stdin, stdout};
 
@@ -87,6 +87,7 @@ fn agree(
     let guardian = has_daemon.then(Guardian::wait).transpose()?;
     Stage::Asked.enter()?;
     let confinement = confine()?;
+    disclosure::limit_to(store.mandate.confined())?;
     Ok((store, guardian, confinement))
 }
 

@@ -7,13 +7,13 @@
 
 use super::Owner;
 use super::staging::Workshop;
-use crate::pulse;
+use crate::{disclosure, pulse};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -198,10 +198,11 @@ pub struct Holder {
     pub stopped: bool,
 }
 
-/// The other processes that have the same file open.
+/// The other processes that have the same file open, as far as the reader may know of them ([`disclosure`]).
 pub fn holders(file: &File) -> Result<Vec<Holder>> {
     let ours = file.metadata()?;
     let own_pid = std::process::id();
+    let listed = listed(&ours);
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -219,9 +220,13 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
                 .is_ok_and(|theirs| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
         });
         if same {
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let words = command.split(|&b| b == 0).filter(|word| !word.is_empty());
-            let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+            let words = disclosure::command_line(pid);
+            let may_know = listed.contains(&pid) || disclosure::is_open(pid);
+            if disclosure::is_limited() && (words.is_none() || !may_know) {
+                continue;
+            }
+            let words = words.unwrap_or_default().into_iter().filter(|word| !word.is_empty());
+            let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
             let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
             // `State:	T (stopped)`, and `t` for one that a debugger has stopped (`man 5 proc_pid_status`).
             let state = status.lines().find_map(|line| line.strip_prefix("State:"));
@@ -232,8 +237,27 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
     Ok(found)
 }
 
+/// The processes that `/proc/locks` calls owners of a lock on a file: everybody may read that. Locks of an open
+/// file description have no owner there (`man 5 proc_locks`).
+fn listed(file: &Metadata) -> Vec<u32> {
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let name = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let owner = |line: &str| -> Option<u32> {
+        // 1: FLOCK ADVISORY WRITE 7 08:01:42 0 EOF; `->` is before the kind of one that waits.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let at = fields.iter().position(|field| *field == name)?;
+        let waits = fields.contains(&"->");
+        fields.get(at.checked_sub(1)?)?.parse().ok().filter(|_| !waits)
+    };
+    locks.lines().filter_map(owner).collect()
+}
+
 /// Holders for people.
 pub fn describe(holders: &[Holder]) -> String {
+    if holders.is_empty() && disclosure::is_limited() {
+        return "another process".into();
+    }
     if holders.is_empty() {
         return "a process that this one cannot see".into();
     }

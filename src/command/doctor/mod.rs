@@ -44,7 +44,7 @@ fn run(options: &Doctor) -> Result<Ending> {
 }
 
 fn examine(request: &StoreRequest) -> Result<Vec<Finding>> {
-    let mut root = RootHalf::start(&cancel::on_signals()?, request)?;
+    let mut root = RootHalf::start_to_examine(&cancel::on_signals()?, request)?;
     root.survey(request)?;
     root.send(&Request::Examine, &[])?;
     match root.receive()?.0 {

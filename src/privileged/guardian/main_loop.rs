@@ -105,6 +105,7 @@ impl Duty {
         let Post { mut ward, deputy, other } =
             serde_json::from_str(line).context("the ward does not parse")?;
         ward.store.mandate = ward.mandate;
+        crate::disclosure::limit_to(ward.mandate.confined())?;
         pulse::set_clock(ward.store.stall);
         let target = StoreTarget::new(&ward.store)?;
         Ok(Duty { target, restores: ward.restores, deputy, other: find_other(other)? })
