@@ -484,9 +484,12 @@ fn what_a_user_lets_the_root_half_inherit_does_not_reach_it() {
     let limits = fs::read_to_string(proc.join("limits")).unwrap();
     let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(!limit("Max open files").contains(" 32 "), "{limits}");
-    for name in ["Max file size", "Max cpu time", "Max data size", "Max address space"] {
+    for name in ["Max file size", "Max cpu time", "Max address space"] {
         assert_eq!(limit(name).matches("unlimited").count(), 2, "{limits}");
     }
+    // Its own: half of the memory of the machine.
+    let data = limit("Max data size").split_whitespace().nth(3).unwrap().to_owned();
+    assert!(data.parse::<u64>().unwrap() >= 256 << 20, "{limits}");
     assert!(guardian(&world).is_some(), "who removes the copy of the database if this is killed?");
     let stat = fs::read_to_string(proc.join("stat")).unwrap();
     let (_, rest) = stat.rsplit_once(')').unwrap();

@@ -1,5 +1,5 @@
 //! A user whose sudo rule allows `storecache privileged` and nothing else: what the root helper tells them about
-//! processes, locks and journals.
+//! processes, locks and journals, and how much memory it takes for them.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use storecache::budget::Unpacking;
+use storecache::budget::{Packing, Unpacking};
 use storecache::privileged::protocol::{PROTOCOL, write_message};
 use support::forge::open_bytes;
 use support::runs::{self, report};
@@ -257,4 +257,53 @@ fn confined_user_is_told_no_line_of_a_journal() {
     assert!(examined.stdout.contains("\"journal\""), "{examined}");
     assert!(!examined.to_string().contains(SECRET), "{examined}");
     assert!(!examined.stdout.contains("No space left"), "{examined}");
+}
+
+/// The memory of the machine, as the world sees it.
+const MACHINE: u64 = 600 << 20;
+
+#[test]
+fn helper_memory_is_bounded_by_the_machine() {
+    let world = confined();
+    let picture = runs::picture(&world);
+    runs::save(&world);
+    world.sh(&format!(
+        "sed 's/^MemTotal: .*/MemTotal: {} kB/' /proc/meminfo >/tmp/meminfo
+         mount --bind /tmp/meminfo /proc/meminfo",
+        MACHINE >> 10
+    ));
+    let most = 1u64 << 50;
+    let save = json!({ "Save": {
+        "level": 1, "long": false, "leave_out": ["NAMES"], "known": [], "restored": {}, "roots": [],
+        "memory": Packing { threads: 1024, in_flight: most, largest: most }, "max_size": null,
+        "base": null,
+    } });
+    let save = save.to_string();
+    let (before, after) = save.split_once("\"NAMES\"").unwrap();
+    let opened = open_bytes(&fs::read(entry(&world)).unwrap()).unwrap();
+    let restore = json!({ "Restore": {
+        "store": opened.head.store, "replace": false, "verify_content": true, "sync": false,
+        "memory": Unpacking { threads: 1024, compressed: most, large: most },
+    } });
+    let frame = r#"{"Frame":{"which":"entry","number":0}}"#;
+    for (what, script) in [
+        (
+            "a list of 40 million names",
+            format!("send(b'{before}' + b'\"\",' * 40_000_000 + b'\"\"{after}')"),
+        ),
+        ("an index of 400 MiB", format!("send(b'{restore}', b'[' * (400 << 20))")),
+        ("a frame of 400 MiB", format!("send(b'{frame}', bytes(400 << 20))")),
+        (
+            "patterns in many messages",
+            "for _ in range(8): send(b'{\"Check\":[' + b'\"\",' * 4_000_000 + b'\"\"]}')".into(),
+        ),
+    ] {
+        let measured = Talk::new("nix").then(&script, &world);
+        let kibibytes: u64 = measured.lines().last().unwrap().parse().unwrap();
+        assert!(kibibytes << 10 <= MACHINE / 2, "{what}: {} MiB: {measured}", kibibytes >> 10);
+    }
+    // What is usual goes as before.
+    world.wipe_store();
+    runs::restore(&world);
+    runs::assert_same(&picture, &runs::picture(&world));
 }

@@ -2,7 +2,7 @@
 
 use super::capabilities::Stage;
 use super::output::Output;
-use super::protocol::{Phase, Reply, Request, read_message, write_message};
+use super::protocol::{Phase, Reply, Request, read_within, write_message};
 use crate::budget::{Allowance, Held, Unpacking};
 use crate::pulse;
 use crate::threads;
@@ -67,10 +67,11 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Goes on reading requests, and catches signals. `limit` is how long the other side may be silent, and not
-    /// read, while locks are held.
+    /// Goes on reading requests, whose parts have at most `largest` bytes, and catches signals. `limit` is how long
+    /// the other side may be silent, and not read, while locks are held.
     pub fn start(
         input: impl Read + Send + 'static,
+        largest: u32,
         limit: Option<Duration>,
         warnings: impl IntoIterator<Item = String>,
     ) -> Result<Self> {
@@ -92,7 +93,7 @@ impl Conversation {
                 return;
             }
             loop {
-                let message = checked(read_message(&mut input, &for_requests)).transpose();
+                let message = checked(read_within(largest, &mut input, &for_requests)).transpose();
                 let ended = !matches!(message, Some(Ok(_)));
                 if ended {
                     hung_up.store(true, Ordering::Relaxed);

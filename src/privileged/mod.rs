@@ -10,6 +10,7 @@
 //! - [`serve`]: the root half's conversation
 //! - [`mandate`]: on whose behalf, and where that is as root
 //! - [`surroundings`], [`capabilities`], [`bounds`]: what it inherits, may do, and can be asked
+//! - [`share`], [`machine`]: how much memory and how many threads it takes for whom
 //! - [`examine`]: how a store and its daemon are, in part for the user's half too
 //! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root
 //!   half
@@ -26,6 +27,7 @@ pub mod examine;
 mod fault;
 mod files;
 mod guardian;
+mod machine;
 mod mandate;
 mod narrow;
 mod output;
@@ -37,6 +39,7 @@ mod restore_store;
 mod save;
 mod seccomp;
 mod serve;
+mod share;
 mod surroundings;
 mod survey;
 mod target;

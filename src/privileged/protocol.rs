@@ -22,7 +22,7 @@ use std::time::Duration;
 pub const PROTOCOL: u32 = 5;
 
 /// No message has a larger part: an index of millions of items still fits.
-const PART_LIMIT: u32 = 512 << 20;
+pub(super) const PART_LIMIT: u32 = 512 << 20;
 /// Those that come before it is clear what the conversation is about are short.
 const FIRST_LIMIT: u32 = 1 << 20;
 
@@ -394,7 +394,11 @@ pub fn read_first(input: &mut impl Read) -> Result<Option<(Request, Held)>> {
     read_within(FIRST_LIMIT, input, &Allowance::of(0))
 }
 
-fn read_within<M: DeserializeOwned>(
+/// [`read_message`] with another limit on the JSON and on the payload, each in bytes.
+///
+/// # Errors
+/// As [`read_message`].
+pub(super) fn read_within<M: DeserializeOwned>(
     limit: u32,
     input: &mut impl Read,
     memory: &Allowance,

@@ -8,6 +8,7 @@ use super::guardian::Guardian;
 use super::mandate::Mandate;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first, write_message};
 use super::seccomp::{Confinement, confine};
+use super::share::Share;
 use super::surroundings::{lift_limits, settle};
 use super::survey::survey;
 use super::{check, examine, restore_plain, restore_store, save};
@@ -27,9 +28,11 @@ pub fn serve(everywhere: bool) -> u8 {
     let mut input = BufReader::with_capacity(1 << 16, stdin());
     let done = greet(everywhere, &mut input).and_then(|mandate| {
         phase = Phase::Plan;
-        let (store, guardian, confinement) = agree(&mut input, mandate, &mut rights)?;
-        let talk = Conversation::start(input, store.mandate.limit(), confinement.warning())?;
-        converse(&talk, &store, guardian).inspect_err(|_| phase = talk.phase())
+        let Agreed { store, share, guardian, confinement } =
+            agree(&mut input, mandate, &mut rights)?;
+        let (largest, limit) = (share.message(), store.mandate.limit());
+        let talk = Conversation::start(input, largest, limit, confinement.warning())?;
+        converse(&talk, &store, share, guardian).inspect_err(|_| phase = talk.phase())
     });
     let Err(e) = done else { return 0 };
     let causes = e.chain().map(ToString::to_string).chain(rights);
@@ -66,13 +69,21 @@ fn greet(everywhere: bool, input: &mut BufReader<Stdin>) -> Result<Mandate> {
     Ok(mandate)
 }
 
+/// What the conversation is about, and what the helper may do and take for it.
+struct Agreed {
+    store: StoreRequest,
+    share: Share,
+    guardian: Option<Guardian>,
+    confinement: Confinement,
+}
+
 /// Finds out what it is about, and keeps no more rights than that takes. They are told in `rights` if
 /// they are not those of root.
 fn agree(
     input: &mut BufReader<Stdin>,
     mut mandate: Mandate,
     rights: &mut Option<String>,
-) -> Result<(StoreRequest, Option<Guardian>, Confinement)> {
+) -> Result<Agreed> {
     let mut store = match first(input)? {
         Request::Store(store) => store,
         other => bail!("the store is named first, with Store, and not {}", other.name()),
@@ -88,7 +99,9 @@ fn agree(
     Stage::Asked.enter()?;
     let confinement = confine()?;
     disclosure::limit_to(store.mandate.confined())?;
-    Ok((store, guardian, confinement))
+    let share = Share::new(&store.mandate);
+    share.enforce()?;
+    Ok(Agreed { store, share, guardian, confinement })
 }
 
 fn first(input: &mut BufReader<Stdin>) -> Result<Request> {
@@ -97,7 +110,12 @@ fn first(input: &mut BufReader<Stdin>) -> Result<Request> {
     Ok(request)
 }
 
-fn converse(talk: &Conversation, store: &StoreRequest, guardian: Option<Guardian>) -> Result<()> {
+fn converse(
+    talk: &Conversation,
+    store: &StoreRequest,
+    share: Share,
+    guardian: Option<Guardian>,
+) -> Result<()> {
     pulse::set_clock(store.stall);
     talk.tell_signs();
     talk.reply(&Reply::Store(survey(store, store.asks_version)?))?;
@@ -105,10 +123,12 @@ fn converse(talk: &Conversation, store: &StoreRequest, guardian: Option<Guardian
     let mut guardian = Some(guardian);
     while let Some(message) = talk.receive_or_end()? {
         match message {
-            (Request::Save(request), _) if guardian.is_some() => {
+            (Request::Save(mut request), _) if guardian.is_some() => {
+                request.memory = share.of_packing(request.memory);
                 save::save(talk, store, &request, guardian.take().flatten())?;
             }
-            (Request::Restore(request), index) if guardian.is_some() => {
+            (Request::Restore(mut request), index) if guardian.is_some() => {
+                request.memory = share.of_unpacking(request.memory);
                 let guardian = guardian.take().flatten();
                 // It stays, and frames shall not wait for that.
                 let (index, _) = index.into_parts();
