@@ -9,6 +9,7 @@ pub mod cli;
 pub mod command;
 pub mod daemon;
 pub mod disclosure;
+pub mod files;
 pub mod key;
 pub mod options;
 pub mod path_audit;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 21] = [
     "action",
     "backend",
     "budget",
@@ -13,6 +13,7 @@ const ROOMS: [&str; 19] = [
     "command",
     "daemon",
     "disclosure",
+    "files",
     "key",
     "lib",
     "main",

@@ -1,0 +1,77 @@
+//! What a name in a directory may be instead of a file.
+
+use rustix::fs::{FileType, RawMode, fstat};
+use std::fmt;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::OwnedFd;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    Regular,
+    Directory,
+    SymbolicLink,
+    Fifo,
+    Socket,
+    /// Of blocks or characters.
+    Device,
+    /// A kind that this program does not know.
+    Other,
+}
+
+impl FileKind {
+    pub(super) fn of_mode(mode: RawMode) -> Self {
+        match FileType::from_raw_mode(mode) {
+            FileType::RegularFile => FileKind::Regular,
+            FileType::Directory => FileKind::Directory,
+            FileType::Symlink => FileKind::SymbolicLink,
+            FileType::Fifo => FileKind::Fifo,
+            FileType::Socket => FileKind::Socket,
+            FileType::BlockDevice | FileType::CharacterDevice => FileKind::Device,
+            FileType::Unknown => FileKind::Other,
+        }
+    }
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FileKind::Regular => "a regular file",
+            FileKind::Directory => "a directory",
+            FileKind::SymbolicLink => "a symbolic link",
+            FileKind::Fifo => "a FIFO",
+            FileKind::Socket => "a socket",
+            FileKind::Device => "a device",
+            FileKind::Other => "of an unknown kind",
+        })
+    }
+}
+
+/// Something has the name that is not what was to be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("it is {found}, not {wanted}")]
+struct WrongKind {
+    found: FileKind,
+    wanted: FileKind,
+}
+
+pub(super) fn wrong_kind(found: FileKind, wanted: FileKind) -> Error {
+    Error::new(ErrorKind::InvalidInput, WrongKind { found, wanted })
+}
+
+pub(super) fn not_regular(found: FileKind) -> Error {
+    wrong_kind(found, FileKind::Regular)
+}
+
+/// What was found where something of another kind was to be opened; nothing for any other error.
+pub fn kind_in(error: &Error) -> Option<FileKind> {
+    error.get_ref()?.downcast_ref::<WrongKind>().map(|wrong| wrong.found)
+}
+
+/// The file behind a descriptor, if it is a regular one.
+pub(super) fn check_regular(file: OwnedFd) -> Result<File> {
+    match FileKind::of_mode(fstat(&file)?.st_mode) {
+        FileKind::Regular => Ok(file.into()),
+        other => Err(not_regular(other)),
+    }
+}

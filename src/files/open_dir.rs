@@ -1,0 +1,415 @@
+//! A directory that is open, and the only way to what is in it.
+
+use super::FileKind;
+use super::kind::{check_regular, not_regular, wrong_kind};
+use rustix::fs::{
+    Access, AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, Stat, accessat, fstat, linkat, mkdirat,
+    openat, renameat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+use std::collections::hash_map::RandomState;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Permissions};
+use std::hash::BuildHasher;
+use std::io::{Error, ErrorKind, Result, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// How a file is called until it is whole. No entry begins so.
+pub const TEMPORARY: &str = ".storecache-";
+
+/// Names that are tried for a temporary file.
+const TRIES: u32 = 100;
+
+#[derive(Debug)]
+pub struct OpenDir {
+    /// `O_PATH`: a directory that can be entered need not be readable.
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// What a name stands for, without following a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileFacts {
+    pub kind: FileKind,
+    /// In bytes.
+    pub size: u64,
+    pub inode: u64,
+    pub uid: u32,
+    /// Seconds since 1970, and nanoseconds.
+    pub modified: (i64, i32),
+    /// The same for the last reading.
+    pub accessed: (i64, i32),
+}
+
+impl FileFacts {
+    fn of(stat: &Stat) -> Self {
+        let time = |seconds: i64, nanos| (seconds, i32::try_from(nanos).unwrap_or_default());
+        FileFacts {
+            kind: FileKind::of_mode(stat.st_mode),
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            inode: stat.st_ino,
+            uid: stat.st_uid,
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            accessed: time(stat.st_atime, stat.st_atime_nsec),
+        }
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// For every file: no link is followed, and nothing is waited for.
+const FILE: OFlags =
+    OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+impl OpenDir {
+    /// Opens a directory by a path that a user has named: links in it are theirs, and are followed.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fd = openat(CWD, path, DIRECTORY, Mode::empty())?;
+        Ok(OpenDir { fd, path: path.to_owned() })
+    }
+
+    /// For messages: how it was reached.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The user that it belongs to.
+    pub fn owner(&self) -> Result<u32> {
+        Ok(fstat(&self.fd)?.st_uid)
+    }
+
+    /// Opens a directory in it.
+    ///
+    /// # Errors
+    /// Also when that is a symbolic link.
+    pub fn subdirectory(&self, name: impl AsRef<OsStr>) -> Result<Self> {
+        let name = plain(name.as_ref())?;
+        match openat(&self.fd, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) => Ok(OpenDir { fd, path: self.path.join(name) }),
+            Err(e @ (Errno::NOTDIR | Errno::LOOP)) => Err(match self.facts(name) {
+                Ok(found) => wrong_kind(found.kind, FileKind::Directory),
+                Err(_) => e.into(),
+            }),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The same where a link in it is followed: for a directory that the user alone decides about.
+    pub(super) fn subdirectory_or_link(&self, name: &str) -> Result<Self> {
+        let fd = openat(&self.fd, plain(name.as_ref())?, DIRECTORY, Mode::empty())?;
+        Ok(OpenDir { fd, path: self.path.join(name) })
+    }
+
+    /// Makes a directory in it, unless something has that name.
+    pub fn make_directory(&self, name: impl AsRef<OsStr>, mode: Mode) -> Result<()> {
+        match mkdirat(&self.fd, plain(name.as_ref())?, mode) {
+            Err(e) if e != Errno::EXIST => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names of all that is in it, in no order.
+    pub fn names(&self) -> Result<Vec<OsString>> {
+        use std::os::unix::ffi::OsStrExt;
+        let mut names = Vec::new();
+        for entry in Dir::new(self.readable()?)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    pub fn facts(&self, name: impl AsRef<OsStr>) -> Result<FileFacts> {
+        let stat = statat(&self.fd, plain(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(FileFacts::of(&stat))
+    }
+
+    /// Whether this process may make and remove files in it.
+    pub fn can_write(&self) -> Result<()> {
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        Ok(accessat(&self.fd, ".", wanted, AtFlags::empty())?)
+    }
+
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// At once when it is anything else: see [`super::kind_in`].
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
+        self.existing(name.as_ref(), OFlags::RDONLY)
+    }
+
+    /// The same without a trace in its time of access, where that is allowed to us: to its owner.
+    pub fn open_unnoticed(&self, name: impl AsRef<OsStr>) -> Result<File> {
+        let name = name.as_ref();
+        match self.existing(name, OFlags::RDONLY | OFlags::NOATIME) {
+            Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {
+                self.existing(name, OFlags::RDONLY)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens a regular file for a lock on it; nothing is read or written.
+    pub fn open_for_lock(&self, name: impl AsRef<OsStr>) -> Result<File> {
+        self.existing(name.as_ref(), OFlags::RDWR)
+    }
+
+    fn existing(&self, name: &OsStr, access: OFlags) -> Result<File> {
+        let name = plain(name)?;
+        // Opening a device may already do something, so it is looked at first; it may be another one by then.
+        let kind = self.facts(name)?.kind;
+        if kind != FileKind::Regular {
+            return Err(not_regular(kind));
+        }
+        match openat(&self.fd, name, access | FILE, Mode::empty()) {
+            Ok(file) => check_regular(file),
+            Err(e @ (Errno::LOOP | Errno::NXIO | Errno::ISDIR)) => Err(match self.facts(name) {
+                Ok(found) if found.kind != FileKind::Regular => not_regular(found.kind),
+                _ => e.into(),
+            }),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Makes a file for writing.
+    ///
+    /// # Errors
+    /// When anything has that name.
+    pub fn create(&self, name: impl AsRef<OsStr>, mode: Mode) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | FILE;
+        Ok(openat(&self.fd, plain(name.as_ref())?, flags, mode)?.into())
+    }
+
+    /// Sets the time of a regular file to now.
+    pub fn touch(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        self.existing(name.as_ref(), OFlags::WRONLY)?.set_modified(SystemTime::now())
+    }
+
+    /// Puts a file with these bytes at a name, seen whole or not at all. What has the name, be it a link, is
+    /// replaced and otherwise left as it is.
+    pub fn replace(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> Result<()> {
+        let name = plain(name.as_ref())?;
+        let (temporary, mut file) = self.create_temporary()?;
+        let written = file
+            .write_all(bytes)
+            // Whatever the umask says.
+            .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
+            .and_then(|()| Ok(renameat(&self.fd, &temporary, &self.fd, name)?));
+        if written.is_err() {
+            let _ = self.remove(&temporary);
+        }
+        written
+    }
+
+    fn create_temporary(&self) -> Result<(String, File)> {
+        for _ in 0..TRIES {
+            // Each state is drawn anew.
+            let name =
+                format!("{TEMPORARY}{:016x}", RandomState::new().hash_one(std::process::id()));
+            match self.create(&name, Mode::RUSR | Mode::WUSR) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                made => return made.map(|file| (name, file)),
+            }
+        }
+        Err(Error::new(ErrorKind::AlreadyExists, "no name for a temporary file is free"))
+    }
+
+    /// Removes a name that is not a directory's.
+    pub fn remove(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        Ok(unlinkat(&self.fd, plain(name.as_ref())?, AtFlags::empty())?)
+    }
+
+    /// Moves what has a name into another directory of the file system.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] when something has the new name.
+    pub fn move_to(&self, name: &OsStr, other: &OpenDir, new: &OsStr) -> Result<()> {
+        let (name, new) = (plain(name)?, plain(new)?);
+        Ok(renameat_with(&self.fd, name, &other.fd, new, RenameFlags::NOREPLACE)?)
+    }
+
+    /// Writes its names to the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.readable()?.sync_all()
+    }
+
+    /// The directory itself, as what a lock is on.
+    pub fn readable(&self) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(&self.fd, ".", flags, Mode::empty())?.into())
+    }
+}
+
+/// A name in a directory, and none that leads out of it.
+fn plain(name: &OsStr) -> Result<&OsStr> {
+    let bytes = name.as_encoded_bytes();
+    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
+        let text = format!("{name:?} is not the name of a file");
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    Ok(name)
+}
+
+/// A file on its way into a directory. It gets its name when it is whole; dropped before, it leaves nothing.
+#[derive(Debug)]
+pub struct NewFile<D: AsRef<OpenDir>> {
+    directory: D,
+    file: File,
+    /// Where the file system has no files without a name; empty once that is given up.
+    temporary: Option<String>,
+}
+
+impl<D: AsRef<OpenDir>> NewFile<D> {
+    /// A file without a name, or else with a temporary one.
+    pub fn create(directory: D) -> Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match openat(&directory.as_ref().fd, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => Ok(NewFile { directory, file: file.into(), temporary: None }),
+            // What is wrong with the directory, if anything is, the other way tells too.
+            Err(_) => Self::with_temporary_name(directory),
+        }
+    }
+
+    pub fn with_temporary_name(directory: D) -> Result<Self> {
+        let (name, file) = directory.as_ref().create_temporary()?;
+        Ok(NewFile { directory, file, temporary: Some(name) })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn has_name(&self) -> bool {
+        self.temporary.is_some()
+    }
+
+    /// Gives it a name.
+    ///
+    /// # Errors
+    /// When anything has that name.
+    pub fn name(mut self, name: &OsStr) -> Result<()> {
+        let directory = self.directory.as_ref();
+        let name = plain(name)?;
+        match &self.temporary {
+            None => {
+                // The way for a process that is not root (`man 2 open`, O_TMPFILE).
+                let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                linkat(CWD, link, &directory.fd, name, AtFlags::SYMLINK_FOLLOW)?;
+            }
+            Some(temporary) => match directory.move_to(temporary.as_ref(), directory, name) {
+                Ok(()) => self.temporary = None,
+                Err(e) if unsupported(&e) => {
+                    // The temporary name goes with the value.
+                    linkat(&directory.fd, temporary, &directory.fd, name, AtFlags::empty())?;
+                }
+                Err(e) => return Err(e),
+            },
+        }
+        Ok(())
+    }
+}
+
+impl<D: AsRef<OpenDir>> Drop for NewFile<D> {
+    fn drop(&mut self) {
+        if let Some(name) = &self.temporary {
+            let _ = self.directory.as_ref().remove(name);
+        }
+    }
+}
+
+/// Whether a file system cannot rename without replacing.
+fn unsupported(error: &Error) -> bool {
+    let known = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP].map(|it| Some(it.raw_os_error()));
+    known.contains(&error.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir, read, write};
+    use std::os::unix::fs::symlink;
+
+    fn place() -> (tempfile::TempDir, OpenDir) {
+        let place = tempfile::tempdir().unwrap();
+        let directory = OpenDir::open(place.path()).unwrap();
+        (place, directory)
+    }
+
+    #[test]
+    fn open_dir_stays_the_same_when_its_path_leads_elsewhere() {
+        let above = tempfile::tempdir().unwrap();
+        let at = |name: &str| above.path().join(name);
+        create_dir(at("first")).unwrap();
+        write(at("first/file"), "first").unwrap();
+        let directory = OpenDir::open(&at("first")).unwrap();
+        std::fs::rename(at("first"), at("moved")).unwrap();
+        create_dir(at("first")).unwrap();
+        directory.replace("new", b"new", 0o600).unwrap();
+        assert_eq!(directory.names().unwrap().len(), 2);
+        assert_eq!(read(at("moved/new")).unwrap(), b"new");
+        assert!(!at("first/new").exists());
+    }
+
+    #[test]
+    fn open_dir_follows_no_link_and_leaves_files_behind_it_alone() {
+        let (place, directory) = place();
+        let victim = place.path().join("victim");
+        write(&victim, "secret").unwrap();
+        for target in [victim.as_path(), Path::new("nowhere")] {
+            symlink(target, place.path().join("link")).unwrap();
+            let opened = directory.open_file("link").map(drop);
+            for refused in [opened, directory.touch("link")] {
+                assert_eq!(kind_of(refused), Some(FileKind::SymbolicLink));
+            }
+            let made = directory.create("link", Mode::RUSR).unwrap_err();
+            assert_eq!(made.kind(), ErrorKind::AlreadyExists);
+            directory.replace("link", b"own", 0o600).unwrap();
+            assert_eq!(read(place.path().join("link")).unwrap(), b"own");
+            directory.remove("link").unwrap();
+        }
+        assert_eq!(read(&victim).unwrap(), b"secret");
+        assert!(!place.path().join("nowhere").exists());
+        symlink(place.path(), place.path().join("below")).unwrap();
+        let below = directory.subdirectory("below").map(drop);
+        assert_eq!(kind_of(below), Some(FileKind::SymbolicLink));
+    }
+
+    fn kind_of(result: Result<()>) -> Option<FileKind> {
+        super::super::kind_in(&result.unwrap_err())
+    }
+
+    #[test]
+    fn open_dir_takes_names_and_no_paths() {
+        let (place, directory) = place();
+        write(place.path().join("file"), "").unwrap();
+        for odd in ["", ".", "..", "/etc/passwd", "../file", "below/file"] {
+            assert!(directory.open_file(odd).is_err(), "{odd:?}");
+            assert!(directory.replace(odd, b"", 0o600).is_err(), "{odd:?}");
+        }
+        directory.open_file("file").unwrap();
+    }
+
+    #[test]
+    fn new_file_gets_a_name_that_is_free() {
+        let (place, directory) = place();
+        let directory = std::sync::Arc::new(directory);
+        let names = || place.path().read_dir().unwrap().count();
+        for make in [NewFile::create, NewFile::with_temporary_name] {
+            let before = names();
+            let name = before.to_string();
+            let file = make(std::sync::Arc::clone(&directory)).unwrap();
+            assert!(file.has_name() || names() == before);
+            file.name(name.as_ref()).unwrap();
+            assert!(place.path().join(&name).exists());
+            let again = make(std::sync::Arc::clone(&directory)).unwrap();
+            assert!(again.name(name.as_ref()).is_err(), "never overwritten");
+            drop(make(std::sync::Arc::clone(&directory)).unwrap());
+            assert_eq!(names(), before + 1);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Where a directory is: named by a user, or chosen by this program below their home.
+
+use super::{FileKind, OpenDir, kind_in};
+use rustix::fs::Mode;
+use rustix::process::geteuid;
+use std::io::{Error, ErrorKind, Result};
+use std::path::PathBuf;
+
+/// The path of a directory. Links in the part that a user has named are followed. Of the part that this program
+/// has chosen, those alone whose directories belong to the user who runs it: in the home of another user, a link
+/// may lead to where only this one can write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirPath {
+    named: PathBuf,
+    chosen: &'static [&'static str],
+}
+
+/// A directory of this program that another user decides about.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", .path.display())]
+pub struct Foreign {
+    path: PathBuf,
+    why: String,
+}
+
+impl Foreign {
+    fn error(path: PathBuf, why: String) -> Error {
+        Error::new(ErrorKind::PermissionDenied, Foreign { path, why })
+    }
+
+    /// Whether that is what an error is about.
+    pub fn is(error: &Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Foreign>())
+    }
+}
+
+impl From<PathBuf> for DirPath {
+    fn from(named: PathBuf) -> Self {
+        DirPath { named, chosen: &[] }
+    }
+}
+
+impl DirPath {
+    /// State of this user that is no cache. Source of both places: XDG Base Directory Specification.
+    pub fn state() -> Option<Self> {
+        Self::of_user("XDG_STATE_HOME", &[".local", "state", "storecache"])
+    }
+
+    /// The user's cache.
+    pub fn cache() -> Option<Self> {
+        Self::of_user("XDG_CACHE_HOME", &[".cache", "storecache"])
+    }
+
+    /// The last of `below` in the directory that a variable names, or all of it in the home.
+    fn of_user(variable: &str, below: &'static [&'static str]) -> Option<Self> {
+        let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|it| it.is_absolute());
+        let last = &below[below.len().saturating_sub(1)..];
+        let named = set(variable).map(|named| DirPath { named, chosen: last });
+        named.or_else(|| Some(DirPath { named: set("HOME")?, chosen: below }))
+    }
+
+    /// All of it.
+    pub fn path(&self) -> PathBuf {
+        self.chosen.iter().fold(self.named.clone(), |path, part| path.join(part))
+    }
+
+    /// Opens it; nothing where it is not there.
+    ///
+    /// # Errors
+    /// [`Foreign`] when it is reached through a link that another user may have made.
+    pub fn open(&self) -> Result<Option<OpenDir>> {
+        match self.walk(false) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Opens it, and makes it and what is missing on the way first.
+    pub fn make(&self) -> Result<OpenDir> {
+        self.walk(true)
+    }
+
+    fn walk(&self, make: bool) -> Result<OpenDir> {
+        let mut directory = match OpenDir::open(&self.named) {
+            Err(e) if make && e.kind() == ErrorKind::NotFound => {
+                std::fs::create_dir_all(&self.named)?;
+                OpenDir::open(&self.named)?
+            }
+            opened => opened?,
+        };
+        for part in self.chosen {
+            if make {
+                directory.make_directory(part, Mode::RWXU | Mode::RWXG | Mode::RWXO)?;
+            }
+            directory = enter(&directory, part)?;
+        }
+        Ok(directory)
+    }
+}
+
+/// Opens a directory in another one, through a link only where that is the user's own.
+fn enter(directory: &OpenDir, part: &str) -> Result<OpenDir> {
+    match directory.subdirectory(part) {
+        Err(e) if kind_in(&e) == Some(FileKind::SymbolicLink) => {
+            let owner = directory.owner()?;
+            if owner != geteuid().as_raw() {
+                let why = "it is a symbolic link in a directory of another user".to_owned();
+                let why = format!("{why} (number {owner})");
+                return Err(Foreign::error(directory.path().join(part), why));
+            }
+            directory.subdirectory_or_link(part)
+        }
+        opened => opened,
+    }
+}
+
+impl OpenDir {
+    /// # Errors
+    /// [`Foreign`] when it belongs to another user than the one who runs this.
+    pub fn check_own(self) -> Result<Self> {
+        let owner = self.owner()?;
+        if owner == geteuid().as_raw() {
+            return Ok(self);
+        }
+        let why = format!("it belongs to another user (number {owner})");
+        Err(Foreign::error(self.path().to_owned(), why))
+    }
+}
