@@ -16,6 +16,7 @@ use crate::backend::github::{Patience, Secret, host};
 use crate::backend::objects::{Address, Service};
 use crate::budget::{Restoring, Saving};
 use crate::daemon::DaemonChoice;
+use crate::files::DirPath;
 use crate::store::StoreKind;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -78,7 +79,7 @@ pub enum WorkflowMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendOptions {
     Directory {
-        path: PathBuf,
+        path: DirPath,
         /// Have an entry on the disk before it is there.
         sync: bool,
     },

@@ -816,17 +816,17 @@ fn what_is_no_entry_in_a_directory_is_listed_and_left_alone() {
 
     let told = shelf.json(&["list"]);
     let rows = told["entries"].as_array().unwrap();
-    assert_eq!(rows.len(), 11, "{told:#}");
+    assert_eq!(rows.len(), 12, "{told:#}");
     let unreadable: BTreeSet<_> = rows
         .iter()
         .filter(|row| row["unreadable"].is_string())
         .map(|row| row["id"].as_str().unwrap().split('.').next().unwrap())
         .collect();
-    let expected = ["", "empty", "fifo", "foreign", "k", "link", "lost", "notes", "odd"];
+    let expected = ["", "d", "empty", "fifo", "foreign", "k", "link", "lost", "notes", "odd"];
     assert_eq!(unreadable, expected.into());
     let text = shelf.run(&["list"]).ok();
     assert!(text.stdout.contains("(unreadable: truncated: got 10 of 336 bytes)"), "{text}");
-    assert_eq!(shelf.json(&["usage"])["unreadable"]["entries"], 9);
+    assert_eq!(shelf.json(&["usage"])["unreadable"]["entries"], 10);
 
     // Nothing is newer than these: each is the newest of its key.
     let told = shelf.json(&["prune"]);

@@ -1,7 +1,7 @@
 //! A backend whose every call may block for ever, made one that does not: all of its work is done on threads of
 //! its own, in small pieces, and whoever waits for a piece sees whether it is alive.
 
-use super::{Backend, Entry, EntryName, EntryWriter, Health, ReadAt, Refused, Written};
+use super::{Backend, Entry, EntryName, EntryWriter, Health, ReadAt, Refused, Skipped, Written};
 use crate::key::Rung;
 use crate::pulse::{self, Aside, aside};
 use anyhow::Result;
@@ -98,6 +98,10 @@ impl<B: Backend + Send + Sync + 'static> Backend for Patient<B> {
 
     fn sweep(&self, keep: Duration) -> Result<()> {
         self.run(move |backend| backend.sweep(keep))
+    }
+
+    fn skipped(&self) -> Vec<Skipped> {
+        self.0.skipped()
     }
 }
 

@@ -5,32 +5,84 @@ mod quarantine;
 mod unfinished;
 
 use super::{
-    Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Written,
+    Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Skipped, Written,
 };
+use crate::files::{DirPath, FileFacts, FileKind, Foreign, NewFile, OpenDir, kind_in};
 use crate::key::Rung;
 use crate::undo::insist;
 use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Access, access};
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use unfinished::Unfinished;
 
 /// Ending of every entry's file: what it is to anybody else.
 const ENDING: &str = ".tar.zst";
 
+/// A directory with the files of entries. Other users may be able to write to it, so everything in it is reached
+/// through [`OpenDir`], and what has the name of an entry and is not a regular file is skipped.
 pub struct Directory {
+    place: DirPath,
     path: PathBuf,
     /// Whether an entry is on the disk before it is there.
     sync: bool,
+    /// Empty until it is used, and as long as it is not there.
+    opened: OnceLock<Arc<OpenDir>>,
+    skipped: Mutex<SkippedNames>,
+}
+
+/// What was skipped in this run.
+#[derive(Default)]
+struct SkippedNames {
+    known: HashSet<EntryName>,
+    /// What was not reported yet.
+    new: Vec<Skipped>,
 }
 
 impl Directory {
-    pub fn new(path: PathBuf, sync: bool) -> Self {
-        Directory { path, sync }
+    pub fn new(place: impl Into<DirPath>, sync: bool) -> Self {
+        let place = place.into();
+        let (opened, skipped) = Default::default();
+        Directory { path: place.path(), place, sync, opened, skipped }
+    }
+
+    /// The directory, opened once; nothing where it is not there.
+    fn open_dir(&self) -> io::Result<Option<&Arc<OpenDir>>> {
+        if self.opened.get().is_none()
+            && let Some(opened) = self.place.open().map_err(with_hint)?
+        {
+            // Another thread may have been faster.
+            let _ = self.opened.set(Arc::new(opened));
+        }
+        Ok(self.opened.get())
+    }
+
+    /// The same, made where it is not there.
+    fn make_dir(&self) -> io::Result<&Arc<OpenDir>> {
+        if self.open_dir()?.is_none() {
+            let _ = self.opened.set(Arc::new(self.place.make().map_err(with_hint)?));
+        }
+        self.opened.get().ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    /// What the name of an entry stands for; nothing where nothing has it.
+    fn facts(&self, name: &EntryName) -> Result<Option<FileFacts>> {
+        let Some(directory) = self.open_dir()? else { return Ok(None) };
+        match directory.facts(Self::file_name(name)?) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            found => Ok(Some(found?)),
+        }
+    }
+
+    fn skip(&self, name: EntryName, found: FileKind) {
+        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        if skipped.known.insert(name.clone()) {
+            skipped.new.push(Skipped { name, found });
+        }
     }
 
     /// What the file of an entry is called.
@@ -49,6 +101,16 @@ impl Directory {
     }
 }
 
+/// The place that is taken where none is named may be one that another user decides about.
+fn with_hint(error: io::Error) -> io::Error {
+    match Foreign::is(&error) {
+        true => {
+            io::Error::new(error.kind(), format!("{error}; name a place with --backend dir:PATH"))
+        }
+        false => error,
+    }
+}
+
 impl Backend for Directory {
     fn describe(&self) -> String {
         format!("dir:{}", self.path.display())
@@ -56,21 +118,20 @@ impl Backend for Directory {
 
     fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
         let context = || format!("list {}", self.path.display());
-        let files = match self.path.read_dir() {
-            Ok(files) => files,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(e).with_context(context),
-        };
+        let Some(directory) = self.open_dir().with_context(context)? else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
-        for file in files {
-            let file = file.with_context(context)?;
-            let name = file.file_name();
-            let Some(name) = name.to_str().and_then(Self::entry_of) else {
+        for file in directory.names().with_context(context)? {
+            let Some(name) = file.to_str().and_then(Self::entry_of) else { continue };
+            if !rung.holds(&name.key) {
                 continue;
-            };
-            if rung.holds(&name.key) {
-                let size = file.metadata().with_context(context)?.len();
-                entries.push(Entry { name, size });
+            }
+            match directory.facts(&file) {
+                Ok(FileFacts { kind: FileKind::Regular, size, .. }) => {
+                    entries.push(Entry { name, size });
+                }
+                Ok(other) => self.skip(name, other.kind),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e).with_context(context),
             }
         }
         entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
@@ -78,69 +139,78 @@ impl Backend for Directory {
     }
 
     fn can_write(&self) -> Result<(), Refused> {
-        match access(&self.path, Access::WRITE_OK | Access::EXEC_OK) {
+        let writable = self.open_dir().and_then(|opened| match opened {
+            Some(directory) => directory.can_write(),
             // It is made when it is needed.
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(e) => Err(Refused::Write(format!("{}: {e}", self.path.display()))),
-        }
+            None => Ok(()),
+        });
+        writable.map_err(|e| Refused::Write(format!("{}: {e}", self.path.display())))
     }
 
     fn examine(&self) -> Result<Health> {
-        let there = self.path.ancestors().find(|path| path.is_dir());
-        let there =
-            there.with_context(|| format!("there is nothing above {}", self.path.display()))?;
-        let exists = there == self.path;
-        let found = if exists {
-            self.path.read_dir().with_context(|| format!("list {}", self.path.display()))?;
-            "can be listed and written"
-        } else {
-            "is made by the first save"
+        let opened = self.open_dir().with_context(|| self.path.display().to_string())?;
+        let (directory, found) = match opened {
+            Some(directory) => {
+                directory.names().with_context(|| format!("list {}", self.path.display()))?;
+                (Arc::clone(directory), "can be listed and written")
+            }
+            None => {
+                let above = self.path.ancestors().find(|path| path.is_dir());
+                let above = above
+                    .with_context(|| format!("there is nothing above {}", self.path.display()))?;
+                let context = || format!("open {}", above.display());
+                (Arc::new(OpenDir::open(above).with_context(context)?), "is made by the first save")
+            }
         };
-        let written = tempfile::Builder::new()
-            .prefix(".storecache-")
-            .tempfile_in(there)
-            .and_then(|mut file| file.write_all(b"?"))
+        let there = directory.path().to_owned();
+        let written = NewFile::create(directory)
+            .and_then(|file| file.file().write_all(b"?"))
             .with_context(|| format!("write to {}", there.display()));
         let found = if written.is_ok() { found } else { "can be listed" }.into();
         Ok(Health { found, unwritable: written.err(), ahead: None })
     }
 
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
-        let path = self.file_of(name)?;
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(Gone(name.to_string()).into()),
-            opened => opened.with_context(|| format!("open {}", path.display()))?,
+        let context = || format!("open {name} in {}", self.path.display());
+        let Some(directory) = self.open_dir().with_context(context)? else {
+            return Err(Gone::new(name).into());
         };
-        let size = file.metadata().with_context(|| format!("open {}", path.display()))?.len();
-        Ok(Box::new(FileReader { file, size }))
+        let file = match directory.open_file(Self::file_name(name)?) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(Gone::new(name).into()),
+            Err(e) => match kind_in(&e) {
+                Some(found) => {
+                    return Err(Gone { name: name.to_string(), found: Some(found) }.into());
+                }
+                None => return Err(e).with_context(context),
+            },
+        };
+        FileReader::boxed(file).with_context(context)
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
-        let making = || format!("make {}", self.path.display());
-        if !self.path.try_exists().with_context(making)? {
-            std::fs::create_dir_all(&self.path).with_context(making)?;
-        }
+        let directory = self.make_dir().with_context(|| format!("make {}", self.path.display()))?;
         let target = self.file_of(name)?;
-        let there = target.try_exists().with_context(|| target.display().to_string())?;
-        if there {
+        if self.facts(name).with_context(|| target.display().to_string())?.is_some() {
             bail!("{} is there already, and entries are never overwritten", target.display());
         }
         let context = || format!("write to {}", self.path.display());
-        let file = Unfinished::create(&self.path).with_context(context)?;
+        unfinished::sweep(directory);
+        let file = unfinished::create(directory).with_context(context)?;
         // Whatever the umask says.
         file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
         let disk = file.file().try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("write an entry to the disk");
         let writeback = Writeback::start(self.sync.then_some(order))?;
-        Ok(Box::new(Writer { file, name: name.clone(), target, size: 0, writeback }))
+        let directory = Arc::clone(directory);
+        Ok(Box::new(Writer { file, directory, name: name.clone(), target, size: 0, writeback }))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
-        let path = self.file_of(&entry.name)?;
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("delete {}", path.display()))
-            }
+        let context = || format!("delete {}", entry.name);
+        let Some(directory) = self.open_dir().with_context(context)? else { return Ok(()) };
+        match directory.remove(Self::file_name(&entry.name)?) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(context),
             _ => Ok(()),
         }
     }
@@ -150,9 +220,9 @@ impl Backend for Directory {
     }
 
     fn identity(&self, name: &EntryName) -> String {
-        let metadata = self.file_of(name).ok().and_then(|path| path.metadata().ok());
-        metadata.map_or_else(String::new, |m| {
-            format!("{} bytes, inode {}, {}.{:09}", m.len(), m.ino(), m.mtime(), m.mtime_nsec())
+        let facts = self.facts(name).ok().flatten();
+        facts.map_or_else(String::new, |FileFacts { size, inode, modified: (s, ns), .. }| {
+            format!("{size} bytes, inode {inode}, {s}.{ns:09}")
         })
     }
 
@@ -167,11 +237,22 @@ impl Backend for Directory {
     fn sweep(&self, keep: Duration) -> Result<()> {
         self.sweep_aside(keep)
     }
+
+    fn skipped(&self) -> Vec<Skipped> {
+        std::mem::take(&mut self.skipped.lock().unwrap_or_else(PoisonError::into_inner).new)
+    }
 }
 
 struct FileReader {
     file: File,
     size: u64,
+}
+
+impl FileReader {
+    fn boxed(file: File) -> io::Result<Box<dyn ReadAt>> {
+        let size = file.metadata()?.len();
+        Ok(Box::new(FileReader { file, size }))
+    }
 }
 
 impl ReadAt for FileReader {
@@ -184,17 +265,11 @@ impl ReadAt for FileReader {
     }
 }
 
-/// Removes what must not stay.
-fn remove(path: &Path) -> std::io::Result<()> {
-    insist(|| match std::fs::remove_file(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    })
-}
-
 struct Writer {
-    file: Unfinished,
+    file: NewFile<Arc<OpenDir>>,
+    directory: Arc<OpenDir>,
     name: EntryName,
+    /// For messages.
     target: PathBuf,
     size: u64,
     writeback: Writeback,
@@ -215,21 +290,22 @@ impl Write for Writer {
 
 impl EntryWriter for Writer {
     fn finish(self: Box<Self>) -> Result<Written> {
-        let Writer { file, name, target, size, writeback } = *self;
+        let Writer { file, directory, name, target, size, writeback } = *self;
         let context = || format!("write {}", target.display());
         let ending = writeback.end();
         let wanted = ending.is_wanted();
         let sync = ending.wait().with_context(context)?;
-        file.call(&target).with_context(|| format!("put the entry at {}", target.display()))?;
-        if wanted {
-            // Its name too.
-            let directory = target.parent().context("an entry is in a directory")?;
-            let synced = File::open(directory).and_then(|directory| directory.sync_all());
-            if let Err(e) = synced {
-                // What failed shall not be found.
-                let _ = remove(&target);
-                return Err(e).with_context(context);
-            }
+        let file_name = Directory::file_name(&name)?;
+        file.name(file_name.as_ref())
+            .with_context(|| format!("put the entry at {}", target.display()))?;
+        // Its name too.
+        if wanted && let Err(e) = directory.sync() {
+            // What failed shall not be found.
+            let _ = insist(|| match directory.remove(&file_name) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            });
+            return Err(e).with_context(context);
         }
         Ok(Written { entry: Entry { name, size }, sync })
     }
@@ -271,7 +347,7 @@ mod tests {
     #[test]
     fn the_newest_generation_comes_first() {
         let place = tempfile::tempdir().unwrap();
-        let backend = Directory::new(place.path().into(), false);
+        let backend = Directory::new(place.path().to_owned(), false);
         for key in ["k", "k", "other"] {
             backend.create(&EntryName::new(key)).unwrap().finish().unwrap();
         }

@@ -20,6 +20,7 @@ pub use inventory::{Barred, Deleted, Inventory, Record};
 pub use quarantine::{Aside, is_ahead, is_due, is_over};
 pub use several::Several;
 
+use crate::files::FileKind;
 use crate::key::Rung;
 use anyhow::{Result, bail};
 use std::io::Write;
@@ -165,6 +166,11 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
+    /// What has the name of an entry, is not one, and was left out of lists since this was asked last.
+    fn skipped(&self) -> Vec<Skipped> {
+        Vec::new()
+    }
+
     /// What people should know of members that did not answer since this was asked last, one line each.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
@@ -209,8 +215,36 @@ pub struct Health {
 
 /// There is no entry of this name, or not any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no entry {0} (any more)")]
-pub struct Gone(pub String);
+#[error("there is no entry {name} (any more){}", self.instead())]
+pub struct Gone {
+    pub name: String,
+    /// What has its name in a directory instead.
+    pub found: Option<FileKind>,
+}
+
+impl Gone {
+    pub fn new(name: &EntryName) -> Self {
+        Gone { name: name.to_string(), found: None }
+    }
+
+    fn instead(&self) -> String {
+        self.found.map(|found| format!(": {found} has its name")).unwrap_or_default()
+    }
+}
+
+/// What has the name of an entry in a directory, and is not a regular file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    pub name: EntryName,
+    pub found: FileKind,
+}
+
+impl Skipped {
+    /// Why it is skipped, as a sentence without its end.
+    pub fn why(&self) -> String {
+        format!("it is {}, not a snapshot", self.found)
+    }
+}
 
 /// Reading in ranges.
 pub trait ReadAt: Send {

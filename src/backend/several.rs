@@ -5,7 +5,9 @@
 //! better than what is found, and none after an exact hit. Where another one can be asked, a backend has one
 //! stall clock to answer a lookup; without an answer it is told once, and not asked again in this run.
 
-use super::{Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused};
+use super::{
+    Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Skipped,
+};
 use crate::key::Rung;
 use crate::pulse::{aside_within, is_called_off};
 use anyhow::{Error, Result, anyhow};
@@ -207,7 +209,7 @@ impl Backend for Several {
                 Err(e) => drop(first.get_or_insert(e)),
             }
         }
-        Err(first.unwrap_or_else(|| Gone(name.to_string()).into()))
+        Err(first.unwrap_or_else(|| Gone::new(name).into()))
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
@@ -226,7 +228,7 @@ impl Backend for Several {
     fn delete(&self, entry: &Entry) -> Result<()> {
         match self.holder(&entry.name) {
             Some(member) => member.delete(entry),
-            None => Err(Gone(entry.name.to_string()).into()),
+            None => Err(Gone::new(&entry.name).into()),
         }
     }
 
@@ -273,6 +275,10 @@ impl Backend for Several {
         };
         self.each(question, enough)?;
         Ok(chosen)
+    }
+
+    fn skipped(&self) -> Vec<Skipped> {
+        self.members.iter().flat_map(|member| member.skipped()).collect()
     }
 
     fn warnings(&self) -> Vec<String> {

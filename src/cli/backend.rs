@@ -3,6 +3,7 @@
 use super::absolute;
 use crate::backend::github::{self, Patience, Secret};
 use crate::backend::objects::Address;
+use crate::files::DirPath;
 use crate::options::{BackendOptions, CacheService, GitHubService, ObjectStore, RestApi};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -134,21 +135,17 @@ pub(super) fn backend(text: Option<&str>, network: Network) -> Result<BackendOpt
              service is known to steps with `uses:` alone"
         ),
         None => {
-            let home = |name: &str, below: &str| {
-                let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
-                Some(Path::new(&value).join(below))
-            };
-            let directory = home("XDG_CACHE_HOME", "storecache")
-                .or_else(|| home("HOME", ".cache/storecache"))
+            let path = DirPath::cache()
                 .context("there is no home directory; say where with --backend dir:PATH")?;
-            Ok(BackendOptions::Directory { path: directory, sync: true })
+            Ok(BackendOptions::Directory { path, sync: true })
         }
         Some(text) if let Some(address) = Address::parse(text)? => {
             Ok(BackendOptions::Objects(Box::new(objects(address, network))))
         }
         Some(text) => match text.split_once(':') {
             Some(("dir", path)) if !path.is_empty() => {
-                Ok(BackendOptions::Directory { path: absolute(Path::new(path))?, sync: true })
+                let path = absolute(Path::new(path))?.into();
+                Ok(BackendOptions::Directory { path, sync: true })
             }
             _ => bail!(
                 "unknown backend {text:?}; this version knows dir:PATH, github, s3://BUCKET/PREFIX, \

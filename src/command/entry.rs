@@ -15,7 +15,23 @@ use tempfile::NamedTempFile;
 /// The base of a delta is gone, or as good as gone: nobody can restore that delta any more.
 #[derive(Debug, thiserror::Error)]
 #[error("its base {0} is {1}")]
-pub struct BaseGone(String, &'static str);
+pub struct BaseGone(String, String);
+
+impl BaseGone {
+    fn of(base: &EntryName, gone: &Gone) -> Self {
+        let how = gone.found.map_or("gone".into(), |found| format!("{found}, not a snapshot"));
+        BaseGone(base.to_string(), how)
+    }
+}
+
+/// A snapshot whose head or index cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the snapshot {name} cannot be used")]
+pub struct Unusable {
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+}
 
 /// What is wrong is wrong with the base of a delta.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -51,11 +67,14 @@ impl OpenEntry {
         let context = || format!("the snapshot {name} cannot be used");
         if let Some(base) = entry.base_name().with_context(context)? {
             if bad.contains(&base) {
-                return Err(BaseGone(base.to_string(), "damaged").into());
+                return Err(BaseGone(base.to_string(), "damaged".into()).into());
             }
             let reader = match backend.open(&base) {
-                Err(e) if e.is::<Gone>() => return Err(BaseGone(base.to_string(), "gone").into()),
-                opened => opened.with_context(|| format!("open {base}, its base"))?,
+                Err(e) => match e.downcast::<Gone>() {
+                    Ok(gone) => return Err(BaseGone::of(&base, &gone).into()),
+                    Err(e) => return Err(e.context(format!("open {base}, its base"))),
+                },
+                Ok(reader) => reader,
             };
             let opened = Self::read(base.to_string(), reader, downloaded);
             let opened = opened.with_context(|| BadBase(base.clone()))?;

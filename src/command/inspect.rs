@@ -5,6 +5,7 @@ use super::entry::OpenEntry;
 use super::{Ending, blame, lookup, or_json, page, trust};
 use crate::backend::{Backend, Directory, Gone, ReadAt};
 use crate::budget::Traffic;
+use crate::files::{OpenDir, kind_in, open_named};
 use crate::options::Look;
 use crate::report;
 use crate::report::page::Page;
@@ -12,6 +13,7 @@ use crate::snapshot::{Index, Opened};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -158,15 +160,34 @@ pub fn open_found(options: &Look) -> Result<(OpenEntry, Option<Arc<dyn Backend>>
         return Ok((entry, Some(backend)));
     };
     let mut entry = OpenEntry::read(path.display().to_string(), OpenFile::boxed(path)?, &mut 0)?;
-    if let Some(base) = entry.base_name()? {
-        let directory = path.parent().unwrap_or(Path::new(""));
-        let beside = directory.join(Directory::file_name(&base)?);
-        if beside.is_file() {
-            let name = beside.display().to_string();
-            entry.put_on(OpenEntry::read(name, OpenFile::boxed(&beside)?, &mut 0)?)?;
-        }
+    if let Some(base) = entry.base_name()?
+        && let Some((name, base)) = beside(path, &Directory::file_name(&base)?)?
+    {
+        entry.put_on(OpenEntry::read(name, base, &mut 0)?)?;
     }
     Ok((entry, None))
+}
+
+/// The file of this name in the directory of a snapshot; nothing where there is none. Other users may have put
+/// something else there.
+fn beside(path: &Path, name: &str) -> Result<Option<(String, Box<dyn ReadAt>)>> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let shown = directory.join(name).display().to_string();
+    match OpenDir::open(directory).and_then(|directory| directory.open_file(name)) {
+        Ok(file) => Ok(Some((shown, OpenFile::of(file)?))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => match kind_in(&e) {
+            Some(kind) => {
+                let warning = format!("{shown} is {kind}, not a snapshot, and is skipped");
+                report::note(format!("storecache: warning: {warning}"));
+                Ok(None)
+            }
+            None => Err(e).with_context(|| format!("open {shown}")),
+        },
+    }
 }
 
 /// A file that is read in ranges.
@@ -176,15 +197,23 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    /// Opens a file that the user has named.
+    ///
     /// # Errors
-    /// Also when it is a directory, or something else without an end.
+    /// Also when it is a directory, a FIFO or anything else that is not a regular file: at once.
     pub fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
-        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            bail!("{} is no file", path.display());
+        match open_named(path) {
+            Ok(file) => Self::of(file),
+            Err(e) => match kind_in(&e) {
+                Some(kind) => bail!("{} is {kind}, not a snapshot", path.display()),
+                None => Err(e).with_context(|| format!("open {}", path.display())),
+            },
         }
-        Ok(Box::new(OpenFile { file, size: metadata.len() }))
+    }
+
+    fn of(file: File) -> Result<Box<dyn ReadAt>> {
+        let size = file.metadata()?.len();
+        Ok(Box::new(OpenFile { file, size }))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::cancel;
 use super::entry::Standing;
+use super::lookup::skipped_in_words;
 use super::stem::stem;
 use crate::backend::github::Repository;
 use crate::backend::objects::Objects;
@@ -126,7 +127,13 @@ pub fn share(size: u64, limit: u64) -> f64 {
 pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec<Held>> {
     let layouts = layouts();
     let mut all = Vec::new();
-    for record in inventory.records()? {
+    let records = inventory.records()?;
+    // All that shows from outside of what has the name of an entry is that it is not a file.
+    let skipped = records.iter().filter_map(|record| {
+        Some((Directory::entry_of(&record.id)?.to_string(), record.damage.clone()?))
+    });
+    warnings.extend(skipped_in_words(&skipped.collect::<Vec<_>>()));
+    for record in records {
         cancel::check()?;
         let opened = match record.name {
             Some(_) if record.damage.is_none() => inventory.look(&record),

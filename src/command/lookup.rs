@@ -10,7 +10,7 @@ use crate::options::{BackendOptions, KeyOptions, StoreOptions};
 use crate::privileged::Mandate;
 use crate::privileged::protocol::StoreRequest;
 use crate::pulse;
-use crate::report::{self, Hit};
+use crate::report::{self, Hit, Outcome};
 use crate::snapshot::{Opened, SnapshotError, cache_version};
 use crate::store::{Layout, StoreKind, system};
 use anyhow::{Context, Result, anyhow};
@@ -158,10 +158,36 @@ pub fn find(
     }))
 }
 
-/// Tells of backends that did not answer, where no report does.
+/// Prints what backends did not answer and what was skipped, where no report has it.
 pub fn tell_warnings(backend: &dyn Backend) {
     let warnings = backend.warnings();
-    warnings.iter().for_each(|line| report::note(format!("storecache: warning: {line}")));
+    let skipped = skipped_in_words(&skipped(backend));
+    let warnings = warnings.into_iter().chain(skipped);
+    warnings.for_each(|line| report::note(format!("storecache: warning: {line}")));
+}
+
+/// Names of entries that stand for something else, each with the reason; those that were not reported yet.
+pub fn skipped(backend: &dyn Backend) -> Vec<(String, String)> {
+    backend.skipped().into_iter().map(|it| (it.name.to_string(), it.why())).collect()
+}
+
+/// The same in one line; nothing without any.
+pub fn skipped_in_words(skipped: &[(String, String)]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let shown = skipped.iter().take(SHOWN).map(|(name, why)| format!("{name}: {why}"));
+    let shown = shown.collect::<Vec<_>>().join("; ");
+    let more = match skipped.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    (!skipped.is_empty()).then(|| format!("skipped {shown}{more}"))
+}
+
+/// Books the same on a report.
+pub fn book_skipped(backend: &dyn Backend, outcome: &mut Outcome) {
+    let skipped = skipped(backend);
+    outcome.warnings.extend(skipped_in_words(&skipped));
+    outcome.passed_over.extend(skipped);
 }
 
 /// Reads head and index of an entry; counts what it reads into `downloaded`.

@@ -1,7 +1,7 @@
 //! `restore`: look up, plan, fetch, have it staged and committed, report.
 
 use super::entry::OpenEntry;
-use super::lookup::find;
+use super::lookup::{book_skipped, find};
 use super::passed::{Passed, Verdict};
 use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::state::{Begun, State};
@@ -136,6 +136,7 @@ fn restore_items(
             Ok(brought) => {
                 passed.tell(outcome);
                 return Ok(brought);
+        book_skipped(backend, outcome);
             }
             Err(error) if committed(&error) => return Err(error),
             Err(error) => error,

@@ -2,7 +2,7 @@
 
 use super::base::Foundation;
 use super::entry::{BaseGone, OpenEntry};
-use super::lookup::find;
+use super::lookup::{book_skipped, find};
 use super::policy::{self, Newest};
 use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::state::State;
@@ -101,6 +101,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let found = look(backend.as_ref(), &exact, needed, (&bad, trust), &mut seen, outcome)?;
     // The cache service may have turned out to speak another version than was thought.
     outcome.backend = backend.describe();
+    book_skipped(backend.as_ref(), outcome);
     let newest = found.as_ref().map(|(name, opened)| (name, opened));
     let newest = Newest::read(policy, newest, &bad, state, outcome);
     let foundation = match (delta, options.delta) {

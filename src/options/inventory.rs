@@ -1,6 +1,7 @@
 //! What is asked of all that a backend holds.
 
 use super::{ObjectStore, OutputOptions, RepositoryOptions};
+use crate::files::DirPath;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 /// Where entries are counted and cleared away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InventoryOptions {
-    Directory { path: PathBuf },
+    Directory { path: DirPath },
     Repository(Box<RepositoryOptions>),
     Objects(Box<ObjectStore>),
 }

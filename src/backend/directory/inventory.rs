@@ -1,14 +1,12 @@
 //! All files of the directory, entries or not.
 
-use super::{Directory, ENDING, FileReader};
-use crate::backend::{Deleted, EntryName, Inventory, ReadAt, Record};
+use super::{Directory, FileReader};
+use crate::backend::{Deleted, EntryName, Gone, Inventory, ReadAt, Record};
+use crate::files::{FileFacts, FileKind, OpenDir, TEMPORARY};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use rustix::fs::{Mode, OFlags};
-use std::fs::{DirEntry, File, Metadata};
+use std::ffi::OsStr;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 impl Inventory for Directory {
     fn describe(&self) -> String {
@@ -21,25 +19,23 @@ impl Inventory for Directory {
 
     fn records(&self) -> Result<Vec<Record>> {
         let context = || format!("list {}", self.path.display());
-        let files = match self.path.read_dir() {
-            Ok(files) => files,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(e).with_context(context),
-        };
+        let Some(directory) = self.open_dir().with_context(context)? else { return Ok(Vec::new()) };
         let mut records = Vec::new();
-        for file in files {
-            records.extend(record(&file.with_context(context)?).with_context(context)?);
+        for name in directory.names().with_context(context)? {
+            records.extend(record(directory, &name).with_context(context)?);
         }
         Ok(records)
     }
 
     fn look(&self, record: &Record) -> Option<Result<Box<dyn ReadAt>>> {
-        let path = self.path.join(&record.id);
-        let opened = unnoticed(&path).and_then(|file| {
-            let size = file.metadata()?.len();
-            Ok(Box::new(FileReader { file, size }) as Box<dyn ReadAt>)
-        });
-        Some(opened.with_context(|| format!("open {}", path.display())))
+        let context = || format!("open {}", self.path.join(&record.id).display());
+        let opened = || -> Result<Box<dyn ReadAt>> {
+            let gone = || Gone { name: record.key.clone(), found: None };
+            let directory = self.open_dir().with_context(context)?.ok_or_else(gone)?;
+            let file = directory.open_unnoticed(&record.id).with_context(context)?;
+            FileReader::boxed(file).with_context(context)
+        };
+        Some(opened())
     }
 
     fn default_branch(&self) -> Result<Option<String>> {
@@ -56,36 +52,39 @@ impl Inventory for Directory {
             // Whose it is, and what for, nobody here knows.
             bail!("{} is no file of ours; delete it by hand", path.display());
         }
-        match std::fs::remove_file(&path) {
+        let context = || format!("delete {}", path.display());
+        let Some(directory) = self.open_dir().with_context(context)? else {
+            return Ok(Deleted::Before);
+        };
+        match directory.remove(&record.id) {
             Ok(()) => Ok(Deleted::Now),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Deleted::Before),
-            Err(e) => Err(e).with_context(|| format!("delete {}", path.display())),
+            Err(e) => Err(e).with_context(context),
         }
     }
 }
 
-/// What a file is; nothing for a directory, and for one that went meanwhile.
-fn record(file: &DirEntry) -> std::io::Result<Option<Record>> {
-    let metadata = match std::fs::metadata(file.path()).or_else(|_| file.metadata()) {
+/// What a file is; nothing for one that went meanwhile, and for a directory that has not the name of an entry.
+fn record(directory: &OpenDir, file_name: &OsStr) -> std::io::Result<Option<Record>> {
+    let facts = match directory.facts(file_name) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        metadata => metadata?,
+        facts => facts?,
     };
-    if metadata.is_dir() {
-        return Ok(None);
-    }
-    let file_name = file.file_name();
-    let name = file_name.to_str().and_then(|name| name.strip_suffix(ENDING));
-    let name = name.and_then(EntryName::from_file_name);
-    let damage = match &name {
-        _ if !metadata.is_file() => Some("it is no regular file"),
-        Some(_) => None,
-        None if file_name.as_encoded_bytes().starts_with(b".storecache-") => {
-            Some("a save is writing it, or was killed")
+    let name = file_name.to_str().and_then(Directory::entry_of);
+    let damage = match (facts.kind, &name) {
+        (FileKind::Directory, None) => return Ok(None),
+        (FileKind::Regular, Some(_)) => None,
+        (FileKind::Regular, None)
+            if file_name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) =>
+        {
+            Some("a save is writing it, or was killed".to_owned())
         }
-        None => Some("its name is not that of an entry"),
+        (FileKind::Regular, None) => Some("its name is not that of an entry".to_owned()),
+        (kind, _) => Some(format!("it is {kind}, not a snapshot")),
     };
-    let generation = name.as_ref().and_then(|name| name.generation.time());
-    let changed = time(metadata.mtime(), metadata.mtime_nsec());
+    // Whatever its name says, a directory is not deleted as an entry.
+    let name = name.filter(|_| facts.kind != FileKind::Directory);
+    let generation = name.as_ref().and_then(|name: &EntryName| name.generation.time());
     Ok(Some(Record {
         // A name that is not UTF-8 finds no file again; nothing is done with it either.
         id: file_name.to_string_lossy().into_owned(),
@@ -93,30 +92,18 @@ fn record(file: &DirEntry) -> std::io::Result<Option<Record>> {
         name,
         reference: None,
         version: None,
-        size: metadata.len(),
-        created: generation.or(changed),
-        used: used(&metadata),
-        damage: damage.map(str::to_owned),
+        size: facts.size,
+        created: generation.or(time(facts.modified)),
+        used: used(&facts),
+        damage,
     }))
 }
 
 /// When a file was last read or written. File systems that note no reading tell the latter.
-fn used(metadata: &Metadata) -> Option<Timestamp> {
-    let read = time(metadata.atime(), metadata.atime_nsec());
-    read.max(time(metadata.mtime(), metadata.mtime_nsec()))
+fn used(facts: &FileFacts) -> Option<Timestamp> {
+    time(facts.accessed).max(time(facts.modified))
 }
 
-fn time(seconds: i64, nanos: i64) -> Option<Timestamp> {
-    Timestamp::new(seconds, nanos.try_into().ok()?).ok()
-}
-
-/// Opens a file without leaving a trace in its time of access, where that is allowed to us: to its owner.
-fn unnoticed(path: &Path) -> std::io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let open = |flags| rustix::fs::open(path, flags, Mode::empty());
-    let file = match open(flags | OFlags::NOATIME) {
-        Err(rustix::io::Errno::PERM) => open(flags)?,
-        opened => opened?,
-    };
-    Ok(File::from(file))
+fn time((seconds, nanos): (i64, i32)) -> Option<Timestamp> {
+    Timestamp::new(seconds, nanos).ok()
 }

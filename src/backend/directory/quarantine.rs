@@ -2,21 +2,23 @@
 //! entries.
 //!
 //! The file of an entry keeps its name there, with a number behind it where that is taken. Its note is beside
-//! it, with `.json` behind; the days count from the time of the note, so that whoever wants to keep a file
+//! it, with `.json` behind; the days count from the time of the note, so that a user who wants to keep a file
 //! longer can touch that.
+//!
+//! Any user who can write to the backend may have made the directory and what is in it. It is opened without
+//! following a link, and so is each note; the stamp is replaced and never written to.
 
 use super::Directory;
 use crate::backend::EntryName;
 use crate::backend::quarantine::{Aside, is_ahead, is_due, is_over};
+use crate::files::{FileFacts, FileKind, OpenDir, kind_in};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use rustix::fs::Mode;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind, Read};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where they are, below the directory of the backend.
 const PLACE: &str = ".quarantine";
@@ -30,111 +32,140 @@ const SAME_NAME: u32 = 1000;
 /// Notes are short.
 const NOTE_LIMIT: u64 = 64 << 10;
 
+/// For everybody to read, whatever the umask says.
+const NOTE_MODE: u32 = 0o644;
+
 impl Directory {
     pub(super) fn set_file_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
-        let from = self.file_of(name)?;
-        let place = self.path.join(PLACE);
-        let context = || format!("move {} to {}", from.display(), place.display());
-        match fs::create_dir(&place) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e).with_context(context),
-            _ => {}
-        }
         let file_name = Self::file_name(name)?;
+        let shown = self.path.join(PLACE);
+        let context = || format!("move {file_name} to {}", shown.display());
+        let Some(directory) = self.open_dir().with_context(context)? else { return Ok(None) };
+        let mode = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+        directory.make_directory(PLACE, mode).with_context(context)?;
+        let quarantine = directory.subdirectory(PLACE).with_context(context)?;
         for number in 0..SAME_NAME {
             let number = if number == 0 { String::new() } else { format!(".{number}") };
-            let to = place.join(format!("{file_name}{number}"));
-            match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+            let new = format!("{file_name}{number}");
+            match directory.move_to(file_name.as_ref(), &quarantine, new.as_ref()) {
                 Ok(()) => {
                     // On a full disk it is out of the way all the same, and a sweep makes the note.
-                    let _ = write_note(&to, note);
-                    return Ok(Some(to));
+                    let _ = quarantine.replace(note_of(new.as_ref()), note, NOTE_MODE);
+                    return Ok(Some(shown.join(new)));
                 }
-                Err(Errno::EXIST) => {}
-                // Somebody else was faster.
-                Err(Errno::NOENT) => return Ok(Some(to)),
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                // Another run was faster.
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Some(shown.join(new))),
                 Err(e) => return Err(e).with_context(context),
             }
         }
-        bail!("{} has {SAME_NAME} files of the name {file_name}; delete some", place.display())
+        bail!("{} has {SAME_NAME} files of the name {file_name}; delete some", shown.display())
     }
 
     pub(super) fn files_aside(&self) -> Result<Vec<Aside>> {
+        let shown = self.path.join(PLACE);
+        let context = || format!("list {}", shown.display());
+        let Some(quarantine) = self.quarantine().with_context(context)? else {
+            return Ok(Vec::new());
+        };
         let mut asides = Vec::new();
-        for (name, file) in self.in_quarantine()? {
-            let Ok(metadata) = file.symlink_metadata() else { continue };
+        for Kept { name, file, facts } in kept(&quarantine).with_context(context)? {
             let mut note = Vec::new();
-            if let Ok(file) = File::open(note_of(&file)) {
-                let _ = file.take(NOTE_LIMIT).read_to_end(&mut note);
+            // A note that cannot be read counts as lost.
+            if let Ok(opened) = quarantine.open_file(note_of(&file)) {
+                let _ = opened.take(NOTE_LIMIT).read_to_end(&mut note);
             }
-            asides.push(Aside { name, file, size: metadata.len(), note });
+            asides.push(Aside { name, file: shown.join(file), size: facts.size, note });
         }
         asides.sort_by(|a, b| (&b.name.generation, &b.file).cmp(&(&a.name.generation, &a.file)));
         Ok(asides)
     }
 
     pub(super) fn sweep_aside(&self, keep: Duration) -> Result<()> {
-        let place = self.path.join(PLACE);
-        let stamp = place.join(STAMP);
-        let now = Timestamp::now();
-        if !place.is_dir() || !is_due(changed(&stamp), now) {
-            return Ok(());
-        }
-        // First the stamp: whoever comes now leaves it to us, and where it cannot be written nothing can be
-        // deleted either.
-        let context = || format!("sweep {}", place.display());
-        File::create(&stamp).and_then(|stamp| touch(&stamp)).with_context(context)?;
-        for (name, file) in self.in_quarantine().with_context(context)? {
-            let note = note_of(&file);
-            let Some(noted) = changed(&note) else {
-                // It was lost, or whoever moved the file is about to write it.
-                let made = File::options().write(true).create_new(true).open(&note);
-                made.map(drop).or_else(unless(ErrorKind::AlreadyExists)).with_context(context)?;
-                continue;
-            };
-            if is_ahead(noted, now) {
-                let opened = File::options().write(true).open(&note);
-                opened.and_then(|note| touch(&note)).with_context(context)?;
-            } else if is_over(&name, noted, keep, now) {
-                // The note last: a file without one would begin its days anew.
-                for path in [&file, &note] {
-                    fs::remove_file(path)
-                        .or_else(unless(ErrorKind::NotFound))
-                        .with_context(context)?;
-                }
-            }
-        }
-        self.forget_notes_of_nothing().with_context(context)
+        let context = || format!("sweep {}", self.path.join(PLACE).display());
+        let quarantine = self.quarantine().with_context(context)?;
+        quarantine.map_or(Ok(()), |quarantine| sweep(&quarantine, keep)).with_context(context)
     }
 
-    /// Removes notes whose files somebody has deleted by hand. A note comes after its file.
-    fn forget_notes_of_nothing(&self) -> std::io::Result<()> {
-        for file in self.path.join(PLACE).read_dir()? {
-            let note = file?.path();
-            let name = note.file_name().and_then(|name| name.to_str()?.strip_suffix(".json"));
-            let Some(name) = name.filter(|name| entry_of(name).is_some()) else { continue };
-            if note.with_file_name(name).symlink_metadata().is_err() {
-                fs::remove_file(&note).or_else(unless(ErrorKind::NotFound))?;
-            }
+    /// The directory of what was set aside; nothing where there is none.
+    fn quarantine(&self) -> io::Result<Option<OpenDir>> {
+        let Some(directory) = self.open_dir()? else { return Ok(None) };
+        match directory.subdirectory(PLACE) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
-        Ok(())
     }
+}
 
-    /// Files of entries there, and what their names say; anything else is not ours.
-    fn in_quarantine(&self) -> Result<Vec<(EntryName, PathBuf)>> {
-        let place = self.path.join(PLACE);
-        let files = match place.read_dir() {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            files => files.with_context(|| format!("list {}", place.display()))?,
+fn sweep(quarantine: &OpenDir, keep: Duration) -> io::Result<()> {
+    let now = Timestamp::now();
+    if !is_due(changed(quarantine, STAMP.as_ref()), now) {
+        return Ok(());
+    }
+    // First the stamp: a run that comes now leaves the sweep to this one, and where it cannot be written nothing
+    // can be deleted either.
+    quarantine.replace(STAMP, b"", NOTE_MODE)?;
+    for Kept { name, file, .. } in kept(quarantine)? {
+        let note = note_of(&file);
+        let Some(noted) = changed(quarantine, &note) else {
+            // It was lost, or the run that moved the file is about to write it.
+            let made = quarantine.create(&note, Mode::from_raw_mode(NOTE_MODE));
+            made.map(drop).or_else(unless(ErrorKind::AlreadyExists))?;
+            continue;
         };
-        let mut found = Vec::new();
-        for file in files {
-            let path = file.with_context(|| format!("list {}", place.display()))?.path();
-            if let Some(name) = path.file_name().and_then(|name| entry_of(name.to_str()?)) {
-                found.push((name, path));
+        if is_ahead(noted, now) {
+            match quarantine.touch(&note) {
+                // It is not a note, and says no time.
+                Err(e) if kind_in(&e).is_some() => {}
+                touched => touched?,
             }
+        } else if is_over(&name, noted, keep, now) {
+            // The note last: a file without one would begin its days anew.
+            quarantine.remove(&file).or_else(unless(ErrorKind::NotFound))?;
+            remove_note(quarantine, &note)?;
         }
-        Ok(found)
     }
+    forget_notes_of_nothing(quarantine)
+}
+
+/// Removes notes whose files were deleted by hand. A note comes after its file.
+fn forget_notes_of_nothing(quarantine: &OpenDir) -> io::Result<()> {
+    for note in quarantine.names()? {
+        let file = note.to_str().and_then(|name| name.strip_suffix(".json"));
+        let Some(file) = file.filter(|name| entry_of(name).is_some()) else { continue };
+        if quarantine.facts(file).is_err() {
+            remove_note(quarantine, &note)?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory of that name stays: this program makes none.
+fn remove_note(quarantine: &OpenDir, note: &OsStr) -> io::Result<()> {
+    quarantine
+        .remove(note)
+        .or_else(unless(ErrorKind::NotFound))
+        .or_else(unless(ErrorKind::IsADirectory))
+}
+
+/// A file that was set aside.
+struct Kept {
+    name: EntryName,
+    file: OsString,
+    facts: FileFacts,
+}
+
+/// What has the name of an entry in quarantine, and is no directory.
+fn kept(quarantine: &OpenDir) -> io::Result<Vec<Kept>> {
+    let mut found = Vec::new();
+    for file in quarantine.names()? {
+        let Some(name) = file.to_str().and_then(entry_of) else { continue };
+        let Ok(facts) = quarantine.facts(&file) else { continue };
+        if facts.kind != FileKind::Directory {
+            found.push(Kept { name, file, facts });
+        }
+    }
+    Ok(found)
 }
 
 /// The entry that a file in quarantine is of.
@@ -145,37 +176,19 @@ fn entry_of(file_name: &str) -> Option<EntryName> {
     })
 }
 
-fn note_of(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
+fn note_of(file: &OsStr) -> OsString {
+    let mut name = file.to_owned();
     name.push(".json");
-    name.into()
-}
-
-/// Seen whole or not at all.
-fn write_note(file: &Path, note: &[u8]) -> Result<()> {
-    let path = note_of(file);
-    let context = || format!("write {}", path.display());
-    let directory = path.parent().context("a note is in a directory")?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".storecache-")
-        .tempfile_in(directory)
-        .with_context(context)?;
-    temporary.as_file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
-    temporary.write_all(note).with_context(context)?;
-    temporary.persist(&path).with_context(context)?;
-    Ok(())
+    name
 }
 
 /// When a file was written last; nothing where there is none.
-fn changed(path: &Path) -> Option<Timestamp> {
-    Timestamp::try_from(path.symlink_metadata().ok()?.modified().ok()?).ok()
-}
-
-fn touch(file: &File) -> std::io::Result<()> {
-    file.set_modified(SystemTime::now())
+fn changed(directory: &OpenDir, name: &OsStr) -> Option<Timestamp> {
+    let (seconds, nanos) = directory.facts(name).ok()?.modified;
+    Timestamp::new(seconds, nanos).ok()
 }
 
 /// Lets one kind of error pass.
-fn unless(kind: ErrorKind) -> impl Fn(std::io::Error) -> std::io::Result<()> {
+fn unless(kind: ErrorKind) -> impl Fn(io::Error) -> io::Result<()> {
     move |error| if error.kind() == kind { Ok(()) } else { Err(error) }
 }

@@ -309,7 +309,7 @@ impl Backend for GitHub {
                 let key = name.to_string();
                 let found = wire.wait(self.hub.service.lookup(&[key.clone(), key.clone()]))??;
                 let found = found.filter(|found| same(&found.key, &key));
-                found.ok_or(Gone(key))?.url
+                found.ok_or(Gone::new(name))?.url
             }
         };
         let probe = Source::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);

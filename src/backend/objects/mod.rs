@@ -169,13 +169,13 @@ impl Backend for Objects {
         let (hub, path) = (Arc::clone(&self.hub), self.path_of(name)?);
         let probe = async {
             if Self::is_aside(&self.hub, name).await? {
-                return Err(Gone(name.to_string()).into());
+                return Err(Gone::new(name).into());
             }
             Object::probe(hub, path, HEAD).await
         };
         let opened = self.hub.wire.wait(probe)?;
         let (object, head) = opened.map_err(|e| match e.downcast_ref::<Trouble>() {
-            Some(Trouble::Missing) => Gone(name.to_string()).into(),
+            Some(Trouble::Missing) => Gone::new(name).into(),
             _ => e.context(format!("open {name}")),
         })?;
         Ok(Box::new(Reader::ranges(object, head, self.traffic.range)))

@@ -91,7 +91,7 @@ fn mend(options: &BackendOptions) -> Option<String> {
         BackendOptions::Objects(store) => {
             Some(format!("curl --head --silent --show-error {}/", store.server()))
         }
-        BackendOptions::Directory { path, .. } => Some(format!("ls -ld {}", path.display())),
+        BackendOptions::Directory { path, .. } => Some(format!("ls -ld {}", path.path().display())),
         BackendOptions::GitHub(service) => {
             let url = service.results_url.as_ref().or(service.cache_url.as_ref())?;
             let host = crate::backend::github::host(url);

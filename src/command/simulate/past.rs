@@ -26,6 +26,7 @@ impl Past {
         let Some(BackendOptions::Directory { path, .. }) = backend else { return Past::default() };
         let directory = Directory::new(path.clone(), false);
         let entries = directory.entries(&Rung::Prefix(format!("{prefix}-"))).unwrap_or_default();
+        lookup::tell_warnings(&directory);
         let opened = entries.iter().take(OPENED).filter_map(|entry| {
             let mut reader = directory.open(&entry.name).ok()?;
             let head = lookup::open(reader.as_mut(), &mut 0).ok()?.head;
