@@ -390,7 +390,7 @@ pub struct Doctor {
     /// In the order in which they are asked, at least one.
     pub backends: Vec<BackendOptions>,
     /// Where entries are remembered that failed their checks.
-    pub memory: Option<PathBuf>,
+    pub memory: Option<DirPath>,
     pub output: OutputOptions,
 }
 

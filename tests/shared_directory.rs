@@ -352,6 +352,96 @@ fn delta_on_a_base_that_is_not_a_file_is_skipped() {
 }
 
 #[test]
+fn root_writes_nothing_through_a_link_in_a_foreign_home() {
+    // The home belongs to another user, who may put links anywhere on the way.
+    for link in [".local", ".local/state", ".local/state/storecache"] {
+        let shared = Shared::new();
+        let target = tempfile::tempdir().unwrap();
+        fs::remove_dir_all(shared.home.path().join(".local")).unwrap();
+        let at = shared.home.path().join(link);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        symlink(target.path(), &at).unwrap();
+        for path in at.ancestors().take_while(|path| *path != Path::new("/tmp")) {
+            lchown(path, Some(OTHER), Some(OTHER)).unwrap();
+        }
+        fs::write(shared.file(NEWER), "damaged").unwrap();
+        fs::write(shared.quarantine(), "in the way, so that it has to be remembered").unwrap();
+        let restored = report(&shared.in_store("restore", &[]).ok());
+        assert_eq!(restored["entry"], shared.good, "{link}: {restored}");
+        assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "{link}");
+        let warnings = warnings_about(&restored, "symbolic link");
+        assert!(warnings.iter().any(|line| line.contains(link)), "{link}: {restored}");
+    }
+}
+
+#[test]
+fn root_does_without_a_record_in_a_directory_of_another_user() {
+    let shared = Shared::new();
+    fs::remove_dir_all(shared.state()).unwrap();
+    fs::create_dir_all(shared.state()).unwrap();
+    chown(shared.state(), Some(OTHER), Some(OTHER)).unwrap();
+    let victim = shared.victim();
+    symlink(&victim, shared.state().join("runs.jsonl")).unwrap();
+    let restored = report(&shared.in_store("restore", &[]).ok());
+    assert_eq!(restored["entry"], shared.good, "{restored}");
+    assert_eq!(warnings_about(&restored, "belongs to another user").len(), 1, "{restored}");
+    assert_eq!(fs::read_to_string(victim).unwrap(), "secret\n");
+    assert!(shared.state().join("runs.jsonl").is_symlink());
+
+    // A link of the user's own is theirs to make.
+    fs::remove_dir_all(shared.state()).unwrap();
+    let own = tempfile::tempdir().unwrap();
+    symlink(own.path(), shared.state()).unwrap();
+    let restored = report(&shared.in_store("restore", &[]).ok());
+    assert_eq!(restored["warnings"], Value::Null, "{restored}");
+    assert!(own.path().join("runs.jsonl").is_file());
+}
+
+#[test]
+fn records_below_a_home_that_are_not_files_are_replaced() {
+    let shared = Shared::new();
+    for name in ["runs.jsonl", "quarantine.json"] {
+        for (kind, make) in kinds(&shared) {
+            if kind == "a directory" {
+                continue;
+            }
+            let path = shared.state().join(name);
+            let _ = fs::remove_file(&path);
+            make(&path);
+            fs::write(shared.file(NEWER), format!("damaged, {kind}")).unwrap();
+            let _ = fs::remove_dir_all(shared.quarantine());
+            let _ = fs::remove_file(shared.quarantine());
+            fs::write(shared.quarantine(), "in the way, so that it has to be remembered").unwrap();
+            let restored = report(&shared.in_store("restore", &[]).ok());
+            assert_eq!(restored["entry"], shared.good, "{name}, {kind}: {restored}");
+            assert!(path.symlink_metadata().unwrap().is_file(), "{name}, {kind}");
+            report(&shared.inventory(&["list", "--json"]).ok());
+        }
+    }
+    assert_eq!(fs::read_to_string(shared.home.path().join("victim")).unwrap(), "secret\n");
+}
+
+#[test]
+fn job_state_that_is_not_a_file_is_not_read() {
+    let shared = Shared::new();
+    let state = shared.home.path().join("state.json");
+    let path = state.to_str().unwrap();
+    for (kind, make) in kinds(&shared) {
+        make(&state);
+        let saved = report(&shared.in_store("save", &["--state", path]).ok());
+        let warnings = warnings_about(&saved, path);
+        assert_eq!(warnings.len(), 1, "{kind}: {saved}");
+        assert!(warnings[0].contains(kind), "{kind}: {saved}");
+        if kind != "a directory" {
+            report(&shared.in_store("restore", &["--state", path]).ok());
+            assert!(state.symlink_metadata().unwrap().is_file(), "{kind}");
+        }
+        remove(&state);
+    }
+    assert_eq!(fs::read_to_string(shared.victim()).unwrap(), "secret\n");
+}
+
+#[test]
 fn default_backend_is_no_link_in_a_foreign_home() {
     let shared = Shared::new();
     let target = tempfile::tempdir().unwrap();

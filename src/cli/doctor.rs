@@ -1,6 +1,7 @@
 //! The flags of `doctor`.
 
 use super::{BackendArgs, OutputArgs, StoreArgs};
+use crate::files::DirPath;
 use crate::options::Doctor;
 use anyhow::Result;
 use clap::Args;
@@ -20,7 +21,7 @@ impl DoctorArgs {
         Ok(Doctor {
             store: self.store.options()?,
             backends: self.backends.options()?,
-            memory: super::quarantine::memory(),
+            memory: DirPath::state(),
             output: self.output.options(),
         })
     }

@@ -2,6 +2,7 @@
 
 use super::{BETWEEN_CHANGES, Network, OutputArgs, backend, size};
 use crate::backend::github::{self, Patience, Secret, host, repository_name};
+use crate::files::DirPath;
 use crate::options::{
     BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, RepositoryOptions,
     RestApi, Usage,
@@ -113,7 +114,7 @@ impl ListArgs {
             reference: self.reference.map(whole),
             order: self.sort,
             ours: self.ours,
-            memory: super::quarantine::memory(),
+            memory: DirPath::state(),
         })
     }
 }

@@ -1,9 +1,8 @@
 //! The flag of the quarantine, and where entries are remembered that cannot be moved.
 
-use super::absolute;
+use crate::files::DirPath;
 use crate::options::Quarantine;
 use clap::Args;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -17,16 +16,6 @@ impl QuarantineArgs {
     pub fn options(&self) -> Quarantine {
         let days = u64::from(self.keep_days);
         let keep = (days > 0).then(|| Duration::from_secs(days * 24 * 3600));
-        Quarantine { keep, memory: memory() }
+        Quarantine { keep, memory: DirPath::state() }
     }
-}
-
-/// The file of this user: it outlives a job where the machine does.
-pub fn memory() -> Option<PathBuf> {
-    let below = |name: &str, below: &str| {
-        let value = std::env::var_os(name).filter(|value| !value.is_empty())?;
-        absolute(&Path::new(&value).join(below)).ok()
-    };
-    below("XDG_STATE_HOME", "storecache/quarantine.json")
-        .or_else(|| below("HOME", ".local/state/storecache/quarantine.json"))
 }

@@ -4,13 +4,13 @@ use super::inventory::{Held, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json, quarantine};
 use crate::backend::objects::Objects;
 use crate::backend::{Backend, Directory};
+use crate::files::DirPath;
 use crate::options::{InventoryOptions, List, ObjectStore, Order};
 use crate::report::{self, EntryRow, Quarantined};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
-use std::path::Path;
 
 /// Bad ones that people are told of one by one.
 const SHOWN: usize = 10;
@@ -69,7 +69,7 @@ fn run(options: &List) -> Result<Ending> {
 
 /// What failed its checks: kept aside there, or remembered of it.
 fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
-    let memory = options.memory.as_deref();
+    let memory = options.memory.as_ref();
     let listed = match &options.inventory {
         InventoryOptions::Directory { path } => {
             quarantine::list(&Directory::new(path.clone(), false), memory)
@@ -88,7 +88,7 @@ fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
 }
 
 /// The same of an object store, of every layout.
-fn objects_aside(store: &ObjectStore, memory: Option<&Path>) -> Result<Vec<Quarantined>> {
+fn objects_aside(store: &ObjectStore, memory: Option<&DirPath>) -> Result<Vec<Quarantined>> {
     let objects = Objects::new(store, "")?.called_off_by(cancel::flag());
     let of_it = format!("{}:", Backend::describe(&objects));
     let mut all = quarantine::list(&objects, None)?;

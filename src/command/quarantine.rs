@@ -4,11 +4,11 @@ mod memory;
 
 use super::state::State;
 use crate::backend::{self, Aside, Backend, EntryName};
+use crate::files::DirPath;
 use crate::key::Ladder;
 use crate::options::Quarantine;
 use crate::report::{Outcome, Quarantined};
 use jiff::Timestamp;
-use std::path::Path;
 
 /// Moves an entry out of the way, or else remembers it, and books it on the report.
 pub fn condemn(
@@ -36,7 +36,7 @@ pub fn condemn(
         Err(e) => bad.problem = Some(format!("{e:#}")),
     }
     if bad.file.is_none()
-        && let Err(e) = memory::remember(backend, name, &bad, options.memory.as_deref())
+        && let Err(e) = memory::remember(backend, name, &bad, options.memory.as_ref())
     {
         let problem = bad.problem.map(|problem| format!("{problem}; "));
         let problem = problem.unwrap_or_default();
@@ -74,8 +74,8 @@ pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
     if let Some(keep) = options.keep {
         let _ = backend.sweep(keep);
     }
-    if let Some(path) = &options.memory {
-        let _ = memory::sweep(path, options.keep);
+    if let Some(place) = &options.memory {
+        let _ = memory::sweep(place, options.keep);
     }
 }
 
@@ -83,7 +83,7 @@ pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
 ///
 /// # Errors
 /// When its files cannot be listed.
-pub fn list(backend: &dyn Backend, memory: Option<&Path>) -> anyhow::Result<Vec<Quarantined>> {
+pub fn list(backend: &dyn Backend, memory: Option<&DirPath>) -> anyhow::Result<Vec<Quarantined>> {
     let place = backend.place();
     let mut all: Vec<_> = backend.asides()?.into_iter().map(noted).collect();
     all.extend(remembered(memory, &|other| other == place));
@@ -91,7 +91,7 @@ pub fn list(backend: &dyn Backend, memory: Option<&Path>) -> anyhow::Result<Vec<
 }
 
 /// What is remembered of some backends.
-pub fn remembered(memory: Option<&Path>, of: &dyn Fn(&str) -> bool) -> Vec<Quarantined> {
+pub fn remembered(memory: Option<&DirPath>, of: &dyn Fn(&str) -> bool) -> Vec<Quarantined> {
     let all = memory::all(memory).into_iter().filter(|it| of(&it.place));
     all.map(|it| it.what).collect()
 }

@@ -2,13 +2,18 @@
 //!
 //! It is a help and never a condition: a run goes on as well without it.
 
+use crate::files::{DirPath, Foreign, OpenDir};
 use crate::report::{Hit, Outcome};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Read};
+
+/// Its name in the directory for the state of this user.
+const FILE: &str = "runs.jsonl";
+/// For its owner alone.
+const MODE: u32 = 0o600;
 
 /// How many runs are kept.
 const KEPT: usize = 20;
@@ -65,42 +70,54 @@ impl Run {
     }
 }
 
-/// Puts a run on record. Nobody is told when that fails.
-pub fn record(outcome: &Outcome) {
-    if !outcome.dry_run {
-        let _ = add(Run::of(outcome));
+/// Puts a run on record. A failure is reported where another user decides about the place: this user should know
+/// that, and any other failure is none of the run.
+pub fn record(outcome: &Outcome) -> Option<String> {
+    if outcome.dry_run {
+        return None;
     }
+    let error = add(Run::of(outcome)).err()?;
+    let foreign = error.downcast_ref::<io::Error>().is_some_and(Foreign::is);
+    foreign.then(|| format!("nothing is kept on record of this run: {error:#}"))
 }
 
 fn add(run: Run) -> Result<()> {
-    let path = file().context("there is no home directory")?;
-    let directory = path.parent().context("a file is in a directory")?;
-    std::fs::create_dir_all(directory)?;
-    let mut runs = read();
+    let place = DirPath::state().context("there is no home directory")?;
+    let directory = place.make().and_then(OpenDir::check_own)?;
+    let mut runs = read_in(&directory);
     runs.push(run);
     let dropped = runs.len().saturating_sub(KEPT);
-    // Of two runs that end at once the record of one may be lost, but the file stays whole.
-    let mut file = tempfile::Builder::new().prefix(".storecache-").tempfile_in(directory)?;
+    let mut text = String::new();
     for run in &runs[dropped..] {
-        writeln!(file, "{}", serde_json::to_string(run)?)?;
+        text += &serde_json::to_string(run)?;
+        text.push('\n');
     }
-    file.persist(path)?;
+    // Of two runs that end at once the record of one may be lost, but the file stays whole.
+    directory.replace(FILE, text.as_bytes(), MODE)?;
     Ok(())
 }
 
 /// The runs on record, the newest last. What can not be read is left out.
-pub fn read() -> Vec<Run> {
-    let Some(path) = file() else { return Vec::new() };
-    if path.metadata().is_ok_and(|metadata| metadata.len() > LIMIT) {
-        return Vec::new();
+///
+/// # Errors
+/// When another user decides about the place.
+pub fn read() -> io::Result<Vec<Run>> {
+    let Some(place) = DirPath::state() else { return Ok(Vec::new()) };
+    match place.open().and_then(|opened| opened.map(OpenDir::check_own).transpose()) {
+        Ok(Some(directory)) => Ok(read_in(&directory)),
+        Err(e) if Foreign::is(&e) => Err(e),
+        _ => Ok(Vec::new()),
     }
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Source of the place: XDG Base Directory Specification, state that is no cache.
-fn file() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
-    Some(state.join("storecache/runs.jsonl"))
+fn read_in(directory: &OpenDir) -> Vec<Run> {
+    let mut text = String::new();
+    let read = directory.open_file(FILE).and_then(|file| {
+        let whole = file.metadata()?.len() <= LIMIT;
+        if whole { file.take(LIMIT).read_to_string(&mut text) } else { Ok(0) }
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }

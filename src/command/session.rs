@@ -84,7 +84,7 @@ pub fn reported(
     outcome.seconds.total = started.elapsed().as_secs_f64();
     outcome.failed = done.is_err();
     leave(&mut outcome);
-    runs::record(&outcome);
+    outcome.warnings.extend(runs::record(&outcome));
     if output.json {
         let told = serde_json::to_string(&outcome).map_err(Into::into).and_then(report::answer);
         done = done.and(told);

@@ -4,6 +4,7 @@
 //! if there had been no restore.
 
 use super::lookup;
+use crate::files::OpenDir;
 use crate::options::{KeyOptions, Restore, Save, StoreOptions};
 use crate::report::{Hit, Outcome};
 use crate::snapshot::Digest;
@@ -11,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Write};
+use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The newest version of the file that this program reads, and the one that it writes.
@@ -72,19 +73,12 @@ impl State {
     }
 
     fn write(&self, path: &Path) -> Result<()> {
-        let context = || format!("write {}", path.display());
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        // Readable by its owner alone, and seen whole or not at all.
-        let mut file = tempfile::Builder::new()
-            .prefix(".storecache-")
-            .tempfile_in(directory)
-            .with_context(context)?;
-        file.write_all(&serde_json::to_vec(self)?).with_context(context)?;
-        file.persist(path).with_context(context)?;
-        Ok(())
+        let bytes = serde_json::to_vec(self)?;
+        let replaced = place(path).and_then(|(directory, name)| {
+            // Readable by its owner alone.
+            Ok(directory.replace(name, &bytes, 0o600)?)
+        });
+        replaced.with_context(|| format!("write {}", path.display()))
     }
 
     /// Reads what the restore of this job has left, if that is said to be there.
@@ -123,7 +117,9 @@ impl State {
             state: u64,
         }
         let mut bytes = Vec::new();
-        File::open(path).context("open it")?.take(LIMIT).read_to_end(&mut bytes)?;
+        let (directory, name) = place(path)?;
+        let file = directory.open_file(name).context("open it")?;
+        file.take(LIMIT).read_to_end(&mut bytes)?;
         let VersionOnly { state } =
             serde_json::from_slice(&bytes).context("it is damaged, or no state")?;
         if state != VERSION {
@@ -161,6 +157,16 @@ impl State {
         let nothing_came = *hit == Hit::Miss || *dry_run || looked_only;
         if nothing_came { self.job_seconds() } else { self.restore.seconds.cold }
     }
+}
+
+/// The directory of the file, and its name there: a restore makes a regular file, so that nothing else is read.
+fn place(path: &Path) -> Result<(OpenDir, &OsStr)> {
+    let name = path.file_name().context("it is not the name of a file")?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Ok((OpenDir::open(directory)?, name))
 }
 
 #[cfg(test)]

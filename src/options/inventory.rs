@@ -28,8 +28,8 @@ pub struct List {
     pub order: Order,
     /// Only what a storecache has named.
     pub ours: bool,
-    /// File that remembers entries which failed their checks and could not be moved.
-    pub memory: Option<PathBuf>,
+    /// Directory of the file that remembers entries which failed their checks and could not be moved.
+    pub memory: Option<DirPath>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -74,8 +74,20 @@ pub fn lock(
     patience: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
+    let file = open(path).with_context(|| format!("lock {}", path.display()))?;
+    lock_open(file, path, kind, mode, patience, cancelled)
+}
+
+/// The same for a file or directory that is open; `path` is for messages.
+pub fn lock_open(
+    file: File,
+    path: &Path,
+    kind: LockKind,
+    mode: LockMode,
+    patience: Duration,
+    cancelled: &dyn Fn() -> Result<()>,
+) -> Result<Lock> {
     let context = || format!("lock {}", path.display());
-    let file = open(path).with_context(context)?;
     let started = Instant::now();
     let mut told: Option<Instant> = None;
     loop {

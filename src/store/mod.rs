@@ -39,7 +39,7 @@ pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system, systems};
 pub use layout::Layout;
 pub use locks::{
-    Held, Holder, Lock, LockKind, LockMode, describe as describe_holders, held_by, lock,
+    Held, Holder, Lock, LockKind, LockMode, describe as describe_holders, held_by, lock, lock_open,
     make_lock_file,
 };
 pub use merge::{Merge, Rows};

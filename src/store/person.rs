@@ -1,7 +1,9 @@
 //! Whoever runs this, as the root of a store knows them, and their home.
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2, symlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2, statat, symlinkat,
+};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Read;
@@ -50,6 +52,9 @@ pub fn is_plain_name(name: &str) -> bool {
 
 /// Makes the symbolic link `at` below `root`, with directories on the way, unless something has that
 /// name. Links on the way lead to where they lead inside that root.
+///
+/// # Errors
+/// Also for a link in a directory of another user: it may lead to where only this one can write.
 pub fn make_shortcut(root: &Path, at: &Path, target: &str) -> Result<()> {
     let about = || format!("make {}", at.display());
     let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
@@ -62,10 +67,20 @@ pub fn make_shortcut(root: &Path, at: &Path, target: &str) -> Result<()> {
     let mut directory = enter(Path::new(".")).with_context(about)?;
     for part in parent.components().filter(|part| matches!(part, Component::Normal(_))) {
         so_far.push(part);
-        directory = match enter(&so_far) {
-            Err(Errno::NOENT) => {
-                let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
-                mkdirat(&directory, part.as_os_str(), all).with_context(about)?;
+        let part = part.as_os_str();
+        match mkdirat(&directory, part, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            // Nothing can be made there, so it has to be there.
+            Err(_) if statat(&directory, part, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {}
+            Err(e) => return Err(e).with_context(about),
+        }
+        directory = match openat(&directory, part, flags | OFlags::NOFOLLOW, Mode::empty()) {
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let owner = fstat(&directory).with_context(about)?.st_uid;
+                if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+                    let link = so_far.display();
+                    bail!("/{link} is a symbolic link in a directory of another user");
+                }
                 enter(&so_far).with_context(about)?
             }
             other => other.with_context(about)?,
@@ -108,5 +123,21 @@ mod tests {
             let made = read_link(root.path().join("dotfiles/guix/current")).unwrap();
             assert_eq!(made, Path::new("/first"));
         }
+    }
+
+    #[test]
+    fn shortcut_follows_no_link_of_another_user() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        create_dir_all(root.path().join("home/me")).unwrap();
+        create_dir_all(root.path().join("etc")).unwrap();
+        symlink("/etc", root.path().join("home/me/.config")).unwrap();
+        std::os::unix::fs::chown(root.path().join("home/me"), Some(1001), None).unwrap();
+        let at = Path::new("/home/me/.config/guix/current");
+        let refused = make_shortcut(root.path(), at, "/item").unwrap_err();
+        assert!(format!("{refused:#}").contains("symbolic link"), "{refused:#}");
+        assert_eq!(root.path().join("etc").read_dir().unwrap().count(), 0);
     }
 }

@@ -77,7 +77,10 @@ fn store(layout: &Layout) -> Finding {
 
 /// How the last saves and restores of this user ended.
 fn last_runs() -> Finding {
-    let runs = runs::read();
+    let runs = match runs::read() {
+        Ok(runs) => runs,
+        Err(e) => return Finding::green(format!("none on record: {e}")).named("runs"),
+    };
     let Some(last) = runs.last() else { return Finding::green("none on record").named("runs") };
     const SHOWN: usize = 3;
     let told: Vec<String> = runs.iter().rev().take(SHOWN).map(ToString::to_string).collect();

@@ -4,16 +4,21 @@
 //! restore finds out anew what is bad.
 
 use crate::backend::{Backend, EntryName, is_ahead, is_due, is_over};
+use crate::files::{DirPath, OpenDir};
 use crate::options::Quarantine;
 use crate::report::Quarantined;
-use crate::store::{LockKind, LockMode, lock};
+use crate::store::{LockKind, LockMode, lock_open};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::{self, Read};
 use std::time::Duration;
+
+/// Its name in the directory for the state of this user.
+const FILE: &str = "quarantine.json";
+
+/// For its owner alone.
+const MODE: u32 = 0o600;
 
 /// A file larger than this is not ours.
 const LIMIT: u64 = 1 << 20;
@@ -48,15 +53,16 @@ struct Memory {
 }
 
 /// All that is remembered, in the order in which it was found.
-pub fn all(path: Option<&Path>) -> Vec<Remembered> {
-    path.map(|path| read(path).entries).unwrap_or_default()
+pub fn all(place: Option<&DirPath>) -> Vec<Remembered> {
+    let directory = place.and_then(|place| open(place).ok()?);
+    directory.map(|directory| read(&directory).entries).unwrap_or_default()
 }
 
 /// What is remembered of entries that are in a backend still, as far as that can be seen.
 pub fn of(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
     let place = backend.place();
     let now = Timestamp::now();
-    let here = all(options.memory.as_deref()).into_iter().filter(|it| it.place == place);
+    let here = all(options.memory.as_ref()).into_iter().filter(|it| it.place == place);
     let named = here.filter_map(|it| Some((EntryName::parse(&it.what.entry)?, it)));
     let same = named.filter(|(name, it)| {
         !it.is_over(name, options.keep, now) && it.identity == backend.identity(name)
@@ -70,14 +76,14 @@ pub fn remember(
     backend: &dyn Backend,
     name: &EntryName,
     what: &Quarantined,
-    path: Option<&Path>,
+    directory: Option<&DirPath>,
 ) -> Result<()> {
-    let path = path.context("there is no home directory")?;
+    let directory = directory.context("there is no home directory")?;
     let (place, identity) = (backend.place(), backend.identity(name));
     let mut what = what.clone();
     what.reason = what.reason.chars().take(REASON).collect();
     let new = Remembered { place, identity, what };
-    change(path, |memory| {
+    change(directory, |memory| {
         memory.entries.retain(|it| it.place != new.place || it.what.entry != new.what.entry);
         memory.entries.push(new);
         let surplus = memory.entries.len().saturating_sub(ENTRIES);
@@ -86,12 +92,14 @@ pub fn remember(
 }
 
 /// Forgets what is over, at most once an hour.
-pub fn sweep(path: &Path, keep: Option<Duration>) -> Result<()> {
+pub fn sweep(place: &DirPath, keep: Option<Duration>) -> Result<()> {
     let now = Timestamp::now();
-    if !path.exists() || !is_due(read(path).swept.parse().ok(), now) {
+    let Some(directory) = open(place)? else { return Ok(()) };
+    let is_there = directory.facts(FILE).is_ok();
+    if !is_there || !is_due(read(&directory).swept.parse().ok(), now) {
         return Ok(());
     }
-    change(path, |memory| {
+    change(place, |memory| {
         memory.swept = now.to_string();
         memory.entries.retain_mut(|it| {
             if it.when().is_none_or(|when| is_ahead(when, now)) {
@@ -112,26 +120,27 @@ impl Remembered {
     }
 }
 
-fn read(path: &Path) -> Memory {
+/// The directory; nothing where it is not there.
+fn open(place: &DirPath) -> io::Result<Option<OpenDir>> {
+    place.open()?.map(OpenDir::check_own).transpose()
+}
+
+fn read(directory: &OpenDir) -> Memory {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes));
+    let read = directory.open_file(FILE).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes));
     read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Writes the file anew, seen whole or not at all; runs at the same time wait for each other.
-fn change(path: &Path, change: impl FnOnce(&mut Memory)) -> Result<()> {
-    let context = || format!("write {}", path.display());
-    let directory = path.parent().with_context(context)?;
-    std::fs::create_dir_all(directory).with_context(context)?;
-    let _lock = lock(directory, LockKind::Flock, LockMode::Exclusive, PATIENCE, &|| Ok(()))
+fn change(place: &DirPath, change: impl FnOnce(&mut Memory)) -> Result<()> {
+    let path = place.path();
+    let context = || format!("write {}", path.join(FILE).display());
+    let directory = place.make().and_then(OpenDir::check_own).with_context(context)?;
+    let held = directory.readable().with_context(context)?;
+    let going_on = || Ok(());
+    let _lock = lock_open(held, &path, LockKind::Flock, LockMode::Exclusive, PATIENCE, &going_on)
         .with_context(context)?;
-    let mut memory = read(path);
+    let mut memory = read(&directory);
     change(&mut memory);
-    let mut file = tempfile::Builder::new()
-        .prefix(".storecache-")
-        .tempfile_in(directory)
-        .with_context(context)?;
-    file.write_all(&serde_json::to_vec_pretty(&memory)?).with_context(context)?;
-    file.persist(path).with_context(context)?;
-    Ok(())
+    directory.replace(FILE, &serde_json::to_vec_pretty(&memory)?, MODE).with_context(context)
 }
