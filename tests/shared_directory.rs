@@ -271,6 +271,33 @@ fn notes_in_quarantine_that_are_not_files_are_skipped() {
 }
 
 #[test]
+fn sweep_changes_no_file_that_has_another_name() {
+    let shared = Shared::new();
+    fs::write(shared.file(NEWER), "damaged").unwrap();
+    report(&shared.in_store("restore", &[]).ok());
+    let note = shared.quarantine().join(format!("{NEWER}.tar.zst.json"));
+    let stamp = shared.quarantine().join(".swept");
+    let (noted, stamped) = (shared.place.host("/noted"), shared.place.host("/stamped"));
+    let tomorrow = jiff::Timestamp::now().as_second() + 24 * 3600;
+    fs::remove_file(&note).unwrap();
+    for (name, victim, time) in [(&note, &noted, tomorrow), (&stamp, &stamped, 0)] {
+        fs::write(victim, "{}").unwrap();
+        fs::hard_link(victim, name).unwrap();
+        set_mtime(victim, time, 0);
+    }
+    report(&shared.in_store("restore", &[]).ok());
+    for (victim, time) in [(&noted, tomorrow), (&stamped, 0)] {
+        assert_eq!(fs::read_to_string(victim).unwrap(), "{}");
+        assert_eq!(victim.metadata().unwrap().mtime(), time, "{}", victim.display());
+    }
+    // The sweep went on all the same.
+    for name in [&note, &stamp] {
+        let age = jiff::Timestamp::now().as_second() - name.metadata().unwrap().mtime();
+        assert!((0..3600).contains(&age), "{}", name.display());
+    }
+}
+
+#[test]
 fn quarantine_that_is_a_link_is_not_used() {
     let shared = Shared::new();
     let elsewhere = shared.home.path().join("elsewhere");

@@ -6,7 +6,7 @@
 //! longer can touch that.
 //!
 //! Any user who can write to the backend may have made the directory and what is in it. It is opened without
-//! following a link, and so is each note; the stamp is replaced and never written to.
+//! following a link, and so is each note; notes and the stamp are replaced and never written to.
 
 use super::Directory;
 use crate::backend::EntryName;
@@ -114,11 +114,7 @@ fn sweep(quarantine: &OpenDir, keep: Duration) -> io::Result<()> {
             continue;
         };
         if is_ahead(noted, now) {
-            match quarantine.touch(&note) {
-                // It is not a note, and says no time.
-                Err(e) if kind_in(&e).is_some() => {}
-                touched => touched?,
-            }
+            renew_note(quarantine, &note)?;
         } else if is_over(&name, noted, keep, now) {
             // The note last: a file without one would begin its days anew.
             quarantine.remove(&file).or_else(unless(ErrorKind::NotFound))?;
@@ -126,6 +122,19 @@ fn sweep(quarantine: &OpenDir, keep: Duration) -> io::Result<()> {
         }
     }
     forget_notes_of_nothing(quarantine)
+}
+
+/// Gives a note the time of now: in another file with the same content, as the one that is there may have names
+/// elsewhere too.
+fn renew_note(quarantine: &OpenDir, note: &OsStr) -> io::Result<()> {
+    let mut content = Vec::new();
+    match quarantine.open_file(note) {
+        Ok(file) => file.take(NOTE_LIMIT).read_to_end(&mut content)?,
+        // It is not a note, and says no time.
+        Err(e) if kind_in(&e).is_some() => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    quarantine.replace(note, &content, NOTE_MODE)
 }
 
 /// Removes notes whose files were deleted by hand. A note comes after its file.
