@@ -791,10 +791,10 @@ fn what_is_no_snapshot_is_not_restored() {
     assert!(reason.contains("not a storecache snapshot"), "{reason}");
     fs::remove_file(patient.newest()).unwrap();
     fs::create_dir(patient.newest()).unwrap();
-    patient.refuses_newest("a directory");
+    patient.skips_newest("a directory");
     fs::remove_dir(patient.newest()).unwrap();
     std::os::unix::fs::symlink("nowhere", patient.newest()).unwrap();
-    patient.refuses_newest("a link to nowhere");
+    patient.skips_newest("a symbolic link");
 }
 
 #[test]

@@ -3,11 +3,14 @@
 
 mod support;
 
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::path::Path;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use support::background::Background;
@@ -183,11 +186,40 @@ fn a_deadline_that_does_not_pass_changes_nothing() {
     assert_same_tree(&tree, &place.tree(TOOL));
 }
 
-/// Puts a fifo in place of the only entry: whoever opens it waits until somebody writes.
-fn block_entries(place: &Place) {
-    let snapshot = place.snapshot();
-    fs::remove_file(&snapshot).unwrap();
-    mknodat(CWD, &snapshot, FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
+/// A file system whose server takes requests and answers none, mounted over a directory as long as the value lives.
+struct SilentMount {
+    at: PathBuf,
+    /// The server's end.
+    _device: File,
+}
+
+impl SilentMount {
+    /// Source of the protocol: `include/uapi/linux/fuse.h`, version 7.31.
+    fn at(directory: &Path) -> SilentMount {
+        let mut device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let number = device.as_raw_fd();
+        let data = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
+        let data = CString::new(data).unwrap();
+        mount("silent", directory, "fuse", MountFlags::empty(), Some(data.as_c_str())).unwrap();
+        // The first request is FUSE_INIT; without an answer to that, others would not be sent.
+        let mut request = vec![0; 64 << 10];
+        let length = device.read(&mut request).unwrap();
+        assert!(length >= 56 && request[4..8] == 26u32.to_ne_bytes(), "no FUSE_INIT");
+        let mut answer = vec![0; 16 + 64];
+        answer[0..4].copy_from_slice(&80u32.to_ne_bytes());
+        answer[8..16].copy_from_slice(&request[8..16]);
+        answer[16..20].copy_from_slice(&7u32.to_ne_bytes());
+        answer[20..24].copy_from_slice(&31u32.to_ne_bytes());
+        answer[36..40].copy_from_slice(&4096u32.to_ne_bytes());
+        device.write_all(&answer).unwrap();
+        SilentMount { at: directory.to_owned(), _device: device }
+    }
+}
+
+impl Drop for SilentMount {
+    fn drop(&mut self) {
+        let _ = unmount(&self.at, UnmountFlags::DETACH);
+    }
 }
 
 #[test]
@@ -195,12 +227,13 @@ fn a_disk_that_gives_no_sign_is_cut_by_its_clock_or_by_the_deadline() {
     let (place, _) = filled();
     run(command(&place, "save", &[])).ok();
     place.remove(TOOL);
-    block_entries(&place);
+    let silent = SilentMount::at(&place.entries());
     let words = ["dir:", "gave no sign of life for 1"];
     let output = run(command(&place, "restore", &["--stall-timeout", "1"]));
     assert_cut(&output, "stall-timeout", "lookup", &words);
     let output = run(command(&place, "restore", &["--deadline", "1"]));
     assert_cut(&output, "deadline", "lookup", &["the deadline of 1 s has passed"]);
+    drop(silent);
     assert_untouched(&place);
 }
 

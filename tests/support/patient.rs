@@ -103,6 +103,17 @@ impl Patient {
         reason
     }
 
+    /// That a restore counts what has the name of the newest entry as absent, says what it is, and leaves
+    /// everything as it was.
+    #[track_caller]
+    pub fn skips_newest(&self, what: &str) {
+        let told = report(&attempt(&self.world, "runner", "restore", &[]).ok());
+        assert_eq!(told["hit"], "miss", "{what}: {told}");
+        assert_eq!(told["warnings"].as_array().unwrap().len(), 1, "{what}: {told}");
+        assert!(told["warnings"][0].as_str().unwrap().contains(what), "{told}");
+        self.assert_untouched(what);
+    }
+
     #[track_caller]
     pub fn assert_untouched(&self, what: &str) {
         let world = &self.world;
