@@ -715,34 +715,185 @@ fn two_runs_at_once_pass_over_the_same_bad_entry() {
     );
 }
 
+/// Bytes that do not compress, so that most of a snapshot is data.
+fn noise(bytes: usize) -> String {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(b' ' + (state >> 57) as u8 % 94)
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
 #[test]
-fn a_run_tries_so_many_bad_ones_and_the_next_run_goes_on() {
+fn restore_skips_any_number_of_damaged_entries() {
+    const MANY: usize = 200;
+    let yard = Yard::new();
+    fs::remove_file(yard.place.snapshot()).unwrap();
+    yard.place.write("/srv/a/file", &noise(200_000));
+    let older = yard.run("save", &[]);
+    yard.place.remove(SRV);
+    let good = fs::read(yard.place.snapshot()).unwrap();
+    let end = open_bytes(&good).unwrap().index.frames.last().map(|frame| frame.at + frame.size);
+    let damaged = [
+        b"a text".to_vec(),
+        flipped(&good, 100),
+        flipped(&good, (end.unwrap() as usize + good.len()) / 2),
+        good[..good.len() / 2].to_vec(),
+    ];
+    for number in 0..MANY {
+        yard.put(&newer(number), &damaged[number % damaged.len()]);
+    }
+    let skipped = |told: &Value| told["passed_over"].as_array().map_or(0, Vec::len);
+    for more in ["--dry-run", "--lookup-only"] {
+        let looked = yard.run("restore", &[more]);
+        assert_eq!((&looked["entry"], skipped(&looked)), (&older["entry"], MANY), "{more}");
+        assert!(!yard.quarantine().exists(), "{more}");
+    }
+    let done = yard.attempt("restore", &[]).ok();
+    let restored = report(&done);
+    assert_eq!((&restored["entry"], &restored["hit"]), (&older["entry"], &json!("exact")));
+    assert_eq!(yard.place.read("/srv/a/file"), noise(200_000));
+    assert_eq!(skipped(&restored), MANY);
+    let quarantined = restored["quarantined"].as_array().unwrap();
+    assert_eq!(quarantined.len(), MANY);
+    for bad in quarantined {
+        assert!(bad["file"].as_str().is_some_and(|file| Path::new(file).exists()), "{bad}");
+        // No data was fetched to find out.
+        assert_eq!(bad["phase"], "lookup", "{bad}");
+    }
+    let read = restored["bytes"]["downloaded"].as_u64().unwrap();
+    assert!(read < 2 * good.len() as u64, "{read} bytes for snapshots of {}", good.len());
+    // One warning that people can read.
+    let warnings = restored["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{restored}");
+    let words = warnings[0].as_str().unwrap();
+    assert!(words.contains(&newer(MANY - 1)) && words.contains("199 more"), "{words}");
+    assert_eq!(done.stderr.lines().count(), 1, "{done}");
+    let again = yard.run("restore", &[]);
+    assert_eq!((&again["entry"], skipped(&again)), (&older["entry"], 0));
+
+    // Damage that only the frames show takes a download each, and is skipped all the same.
+    for number in 0..12 {
+        yard.put(&newer(number), &flipped(&good, in_a_frame(&good)));
+    }
+    yard.place.remove(SRV);
+    let restored = yard.run("restore", &[]);
+    assert_eq!((&restored["entry"], skipped(&restored)), (&older["entry"], 12), "{restored}");
+}
+
+#[test]
+fn restore_skips_deltas_on_a_damaged_base() {
+    let ward = Ward::new(Role::Mid);
+    let world = &ward.world;
+    let before = picture(world);
+    add(world, "one");
+    let base = run(world, "runner", "save", &["--full"]);
+    add(world, "two");
+    let delta = save(world);
+    assert_eq!(delta["base"]["entry"], base["entry"], "{delta}");
+    let bytes = fs::read(ward.path(entry(&delta))).unwrap();
+    for number in 0..40 {
+        ward.put(&newer(number), &bytes);
+    }
+    let path = ward.path(entry(&base));
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, flipped(&good, in_a_frame(&good))).unwrap();
+    world.wipe_store();
+    let restored = restore(world);
+    assert_eq!(restored["entry"], ward.older, "{restored}");
+    assert_same(&before, &picture(world));
+    // All deltas, and the base itself, which alone is to blame.
+    assert_eq!(restored["passed_over"].as_array().unwrap().len(), 41, "{restored}");
+    let quarantined = restored["quarantined"].as_array().unwrap();
+    assert_eq!(quarantined.len(), 1, "{restored}");
+    assert_eq!(quarantined[0]["entry"], base["entry"], "{restored}");
+    world.verify_store();
+}
+
+impl Yard {
+    /// The same through the cache service.
+    fn through(&self, service: &CacheService, verb: &str, more: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        command.arg(verb).arg("--root").arg(self.place.root());
+        command.args(["--store", "plain", "--key", "test", "--json", "--path", SRV]).args(more);
+        command.env("XDG_STATE_HOME", self.home.path()).env_remove("GITHUB_EVENT_PATH");
+        command.env("ACTIONS_RESULTS_URL", service.url()).env("ACTIONS_RUNTIME_TOKEN", TOKEN);
+        command.env("ACTIONS_CACHE_SERVICE_V2", "1").env("GITHUB_REPOSITORY", "owner/name");
+        output(command.env_remove("ACTIONS_CACHE_URL"))
+    }
+}
+
+#[test]
+fn restore_skips_damaged_entries_of_the_cache_service() {
+    const MANY: usize = 40;
+    let (yard, service) = (Yard::new(), CacheService::start());
+    yard.place.write("/srv/a/file", "content\n");
+    let older = report(&yard.through(&service, "save", &[]).ok());
+    let version = service.version_of(entry(&older));
+    for number in 0..MANY {
+        service.put(&newer(number), &version, b"damaged");
+    }
+    yard.place.remove(SRV);
+    let lookups = || service.seen(At::Lookup).len();
+    let before = lookups();
+    let restored = report(&yard.through(&service, "restore", &[]).ok());
+    assert_eq!((&restored["entry"], &restored["hit"]), (&older["entry"], &json!("exact")));
+    assert_eq!(restored["quarantined"].as_array().unwrap().len(), MANY, "{restored}");
+    // As many for the last as for the first, however many came before.
+    let first = lookups() - before;
+    assert!(first <= MANY * 10, "{first} lookups");
+    // Nothing can be moved there: they are remembered, and not opened again.
+    yard.place.remove(SRV);
+    let ranges = service.seen(At::Range).len();
+    let again = report(&yard.through(&service, "restore", &[]).ok());
+    assert_eq!((&again["entry"], &again["quarantined"]), (&older["entry"], &Value::Null));
+    assert_eq!(again["passed_over"].as_array().unwrap().len(), MANY);
+    assert!(service.seen(At::Range).len() - ranges < 5);
+}
+
+#[test]
+fn restore_says_how_many_damaged_entries_a_deadline_left() {
+    let (yard, service) = (Yard::new(), CacheService::start());
+    yard.place.write("/srv/a/file", "content\n");
+    let older = report(&yard.through(&service, "save", &[]).ok());
+    let version = service.version_of(entry(&older));
+    for number in 0..3 {
+        service.put(&newer(number), &version, b"damaged");
+    }
+    // Each is opened twice, and the good one never answers.
+    let answers = [vec![Fault::Nothing; 6], vec![Fault::Stall; 100]].concat();
+    service.goes_wrong(At::Range, answers);
+    let failed = yard.through(&service, "restore", &["--deadline", "8"]);
+    service.goes_well();
+    assert_eq!(failed.code(), 1, "{failed}");
+    let told = report(&failed);
+    assert_eq!(told["cut"]["clock"], "deadline", "{told}");
+    for part in ["the deadline of 8 s has passed", "3 entries had been skipped", "2 more"] {
+        assert!(failed.stderr.contains(part), "{part}: {failed}");
+    }
+}
+
+#[test]
+fn restore_reports_the_first_cause_when_every_entry_is_damaged() {
     let yard = Yard::new();
     let older = yard.place.snapshot();
+    let kept = fs::read(&older).unwrap();
+    fs::write(&older, "damaged").unwrap();
     for number in 0..7 {
         yard.put(&newer(number), format!("bad {number}\n").as_bytes());
     }
     let failed = yard.attempt("restore", &[]);
     assert_eq!(failed.code(), 1, "{failed}");
     let told = report(&failed);
-    assert_eq!(told["quarantined"].as_array().unwrap().len(), 5, "{told}");
-    // What is told is what was wrong with the newest, once.
+    assert_eq!(told["quarantined"].as_array().unwrap().len(), 8, "{told}");
+    // The newest, once.
     assert_eq!(told["entry"], newer(6), "{told}");
     assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
-    for part in ["lookup", &newer(6), "nothing was restored", ".quarantine", "4 more"] {
+    for part in ["lookup", &newer(6), "nothing was restored", ".quarantine", "7 more"] {
         assert!(failed.stderr.contains(part), "{part}: {failed}");
     }
-    let restored = yard.run("restore", &[]);
-    assert_eq!(restored["quarantined"].as_array().unwrap().len(), 2, "{restored}");
-    assert!(older.to_str().unwrap().contains(entry(&restored)), "{restored}");
-
-    // One that goes after it was found is no reason to stop either.
-    let gone = yard.place.entries().join(format!("{}.tar.zst", newer(7)));
-    std::os::unix::fs::symlink("nowhere", &gone).unwrap();
-    let again = yard.run("restore", &[]);
-    assert_eq!((&again["entry"], &again["warnings"]), (&restored["entry"], &Value::Null));
-    assert_eq!(again["passed_over"][0][0], newer(7), "{again}");
-    fs::remove_file(gone).unwrap();
+    fs::write(&older, kept).unwrap();
 
     // With nothing older it is an error once, and a miss from then on.
     fs::remove_file(older).unwrap();

@@ -64,7 +64,8 @@ impl OpenEntry {
     ) -> Result<Self> {
         let mut entry = Self::read(name.to_string(), backend.open(name)?, downloaded)?;
         entry.signed_by = trust::check(trust, Some((backend, name)), &entry.opened)?;
-        let context = || format!("the snapshot {name} cannot be used");
+        let size = entry.opened.length;
+        let context = || Unusable { name: name.to_string(), size };
         if let Some(base) = entry.base_name().with_context(context)? {
             if bad.contains(&base) {
                 return Err(BaseGone(base.to_string(), "damaged".into()).into());
@@ -88,15 +89,33 @@ impl OpenEntry {
 
     /// Opens what `reader` reads, without its base.
     pub fn read(name: String, mut reader: Box<dyn ReadAt>, downloaded: &mut u64) -> Result<Self> {
-        let stated = reader.size_is_stated();
+        let (stated, size) = (reader.size_is_stated(), reader.size());
         let opened = lookup::open(reader.as_mut(), downloaded);
         let opened = opened.map_err(|error| match stated {
             true => error.into(),
             // What came may have been cut short on its way, so it is not known to be damaged.
             false => anyhow!("{error}, and nobody said how long it is"),
         });
-        let opened = opened.with_context(|| format!("the snapshot {name} cannot be used"))?;
+        let opened = opened.with_context(|| Unusable { name: name.clone(), size })?;
         Ok(OpenEntry { name, opened, signed_by: Vec::new(), reader, base: None })
+    }
+
+    /// Checks that an index for a store of this kind has the parts which that takes, before anything else is
+    /// fetched. What is for another kind of store is not damaged.
+    pub fn check_parts(&self, kind: StoreKind) -> Result<()> {
+        let Opened { head, index, length, .. } = &self.opened;
+        let what = match kind {
+            _ if head.store.kind != kind.name() => return Ok(()),
+            StoreKind::Plain if index.base.is_some() => {
+                "a snapshot of plain directories has a base"
+            }
+            StoreKind::Guix | StoreKind::Nix if index.database.is_none() => {
+                "the snapshot has no database"
+            }
+            _ => return Ok(()),
+        };
+        let unusable = Unusable { name: self.name.clone(), size: *length };
+        Err(anyhow!(SnapshotError::Damaged(what.into())).context(unusable))
     }
 
     /// Name of the entry that this one is a delta on.

@@ -1,7 +1,7 @@
 //! Entries that a restore passes over on its way to one that it can use.
 
 use super::cancel;
-use super::entry::{BadBase, BaseGone, OpenEntry};
+use super::entry::{BadBase, BaseGone, OpenEntry, Unusable};
 use super::quarantine;
 use super::trust::{self, Untrusted};
 use crate::backend::{Backend, EntryName, Gone};
@@ -10,11 +10,37 @@ use crate::options::Restore;
 use crate::privileged::Fault;
 use crate::privileged::client::RootFailure;
 use crate::privileged::protocol::{FrameId, Which};
-use crate::report::{Hit, Outcome};
-use anyhow::{Error, Result};
+use crate::pulse;
+use crate::report::{self, Hit, Outcome};
+use crate::store::StoreKind;
+use anyhow::{Context, Error, Result};
+use std::time::{Duration, Instant};
 
-/// So many bad ones are tried in one run: each may cost a download.
-const BAD: usize = 5;
+/// For how long other entries are tried once one was found damaged, where the run has no deadline. Damage in head or
+/// index costs two small reads, damage in a frame may cost a download.
+const SEARCH: Duration = Duration::from_secs(120);
+
+/// Counts damaged entries, and how long they have been skipped for.
+struct Search {
+    limit: Duration,
+    /// When the first one was found damaged.
+    since: Option<Instant>,
+    damaged: u64,
+}
+
+impl Search {
+    /// A deadline ends the run by itself, and is the only limit where there is one.
+    fn new(deadline: Option<Duration>) -> Self {
+        Search { limit: deadline.unwrap_or(SEARCH), since: None, damaged: 0 }
+    }
+
+    /// Counts one that was found damaged by `now`; says whether there is time for another.
+    fn count(&mut self, now: Instant) -> bool {
+        self.damaged += 1;
+        let since = *self.since.get_or_insert(now);
+        now.saturating_duration_since(since) < self.limit
+    }
+}
 
 /// Why an entry is passed over, though nothing is wrong with the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,12 +90,13 @@ pub enum Verdict {
 pub struct Passed<'a> {
     backend: &'a dyn Backend,
     options: &'a Restore,
+    /// Of the store.
+    kind: StoreKind,
     /// Not to be found again.
     names: Vec<EntryName>,
     /// Not to be taken for a base either.
     bad: Vec<EntryName>,
-    /// How many of them this run has tried.
-    tried: usize,
+    search: Search,
     /// The entry that came damaged and was whole when it came anew.
     again: Option<EntryName>,
     /// What is told if nothing can be used; with its phase, and the key and name of the entry.
@@ -83,6 +110,7 @@ impl<'a> Passed<'a> {
     pub fn begin(
         backend: &'a dyn Backend,
         options: &'a Restore,
+        kind: StoreKind,
         ladder: &Ladder,
         outcome: &mut Outcome,
     ) -> Self {
@@ -93,7 +121,9 @@ impl<'a> Passed<'a> {
         outcome.passed_over = quarantine::met(&known, ladder);
         let bad: Vec<EntryName> = known.into_iter().map(|(name, _)| name).collect();
         let names = bad.clone();
-        Passed { backend, options, names, bad, tried: 0, again: None, first: None, untrusted: None }
+        let search = Search::new(options.clocks.deadline);
+        let (again, first, untrusted) = Default::default();
+        Passed { backend, options, kind, names, bad, search, again, first, untrusted }
     }
 
     pub fn names(&self) -> &[EntryName] {
@@ -108,8 +138,12 @@ impl<'a> Passed<'a> {
         downloaded: &mut u64,
     ) -> Result<OpenEntry> {
         trust::check_key(&self.options.trust, self.backend, ladder, (name, hit))?;
-        let mut open =
-            || OpenEntry::open(self.backend, name, (&self.bad, &self.options.trust), downloaded);
+        let mut open = || {
+            let checks = (&*self.bad, &self.options.trust);
+            let entry = OpenEntry::open(self.backend, name, checks, downloaded)?;
+            entry.check_parts(self.kind)?;
+            Ok(entry)
+        };
         match open() {
             Err(e) if matches!(Unfit::of(&e, None), Some(Unfit::Damaged { .. })) => open(),
             opened => opened,
@@ -149,7 +183,7 @@ impl<'a> Passed<'a> {
     /// Books an entry as passed over, and what is bad of it as quarantined.
     ///
     /// # Errors
-    /// The first one, when enough were tried.
+    /// The first one, when there is no time to try others.
     pub fn over(
         &mut self,
         name: &EntryName,
@@ -159,17 +193,20 @@ impl<'a> Passed<'a> {
         let failure = error.downcast_ref::<RootFailure>();
         let phase = failure.map_or(outcome.phase, |failure| failure.phase.name());
         let reason = format!("{error:#}");
+        let mut has_time = true;
         if let Unfit::Damaged { base, .. } = &unfit {
             let bad = base.as_ref().unwrap_or(name);
             if !is_dry(self.options) {
-                let found = (phase, &*reason);
+                let size = error.downcast_ref::<Unusable>();
+                let size = size.filter(|it| it.name == bad.to_string()).map(|it| it.size);
+                let found = (phase, &*reason, size);
                 quarantine::condemn(self.backend, &self.options.quarantine, bad, found, outcome);
             }
             if bad != name {
                 self.names.push(bad.clone());
             }
             self.bad.push(bad.clone());
-            self.tried += 1;
+            has_time = self.search.count(Instant::now());
         }
         self.names.push(name.clone());
         match unfit {
@@ -182,7 +219,14 @@ impl<'a> Passed<'a> {
             }
         }
         outcome.passed_over.push((name.to_string(), reason));
-        if self.tried >= BAD { self.nothing(outcome) } else { Ok(()) }
+        if has_time {
+            return Ok(());
+        }
+        let count = report::plural(self.search.damaged, "damaged entry");
+        let limit = pulse::seconds(self.search.limit);
+        self.nothing(outcome).with_context(|| {
+            format!("{count} were skipped in {limit}, and no older one was tried; the newest")
+        })
     }
 
     /// There is nothing else to try.
@@ -216,4 +260,23 @@ impl<'a> Passed<'a> {
 /// Whether a run leaves everything where it is.
 fn is_dry(options: &Restore) -> bool {
     options.dry_run || options.lookup_only
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn search_for_a_usable_entry_ends_by_time_and_not_by_count() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut search = Search::new(None);
+        // The clock starts when the first one is found damaged, however long that took.
+        assert!(search.count(after(1000)));
+        assert!((0..10_000).all(|_| search.count(after(1119))));
+        assert!(!search.count(after(1120)));
+        assert_eq!(search.damaged, 10_002);
+        let mut longer = Search::new(Some(Duration::from_secs(600)));
+        assert!(longer.count(after(0)) && longer.count(after(599)) && !longer.count(after(600)));
+    }
 }

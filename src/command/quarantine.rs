@@ -15,7 +15,7 @@ pub fn condemn(
     backend: &dyn Backend,
     options: &Quarantine,
     name: &EntryName,
-    (phase, reason): (&str, &str),
+    (phase, reason, size): (&str, &str, Option<u64>),
     outcome: &mut Outcome,
 ) {
     let backend = backend::holder(backend, name);
@@ -26,7 +26,7 @@ pub fn condemn(
         phase: phase.to_owned(),
         when: Timestamp::now().to_string(),
         tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
-        size: backend.open(name).ok().map(|reader| reader.size()),
+        size: size.or_else(|| Some(backend.open(name).ok()?.size())),
         file: None,
         problem: None,
     };

@@ -49,6 +49,13 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
             let line = failure(outcome, e);
             let kept = quarantine::told(outcome).map(|kept| format!("; {kept}"));
             let kept = kept.unwrap_or_default();
+            let tried = match (&outcome.cut, outcome.passed_over.len()) {
+                (Some(_), skipped @ 1..) => {
+                    let entries = report::plural(skipped as u64, "entry");
+                    format!("; {entries} had been skipped by then")
+                }
+                _ => String::new(),
+            };
             outcome.undoing = client::is_still_undoing();
             let store = if outcome.undoing {
                 "and the store will be as it was once the root half, which is at work still, has undone \
@@ -56,7 +63,7 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
             } else {
                 "the store is as it was"
             };
-            anyhow!("{line}; nothing was restored, {store}{kept}")
+            anyhow!("{line}{tried}; nothing was restored, {store}{kept}")
         })
     };
     let leave = |outcome: &mut Outcome| {
@@ -120,7 +127,7 @@ fn restore_items(
 ) -> Result<Brought> {
     let Session { root, key, backend, progress, request } = session;
     let backend = backend.as_ref();
-    let mut passed = Passed::begin(backend, options, &key.ladder, outcome);
+    let mut passed = Passed::begin(backend, options, request.kind, &key.ladder, outcome);
     loop {
         outcome.phase = Phase::Lookup.name();
         progress.fold("restore: look for an entry");
@@ -129,6 +136,7 @@ fn restore_items(
         // The cache service may have turned out to speak another version than was thought.
         outcome.backend = backend.describe();
         outcome.warnings.extend(backend.warnings());
+        book_skipped(backend, outcome);
         outcome.seconds.lookup += looking.elapsed().as_secs_f64();
         let Some((name, mut entry, hit)) = found? else { return Ok(Brought::new()) };
         let before = outcome.clone();
@@ -136,7 +144,6 @@ fn restore_items(
             Ok(brought) => {
                 passed.tell(outcome);
                 return Ok(brought);
-        book_skipped(backend, outcome);
             }
             Err(error) if committed(&error) => return Err(error),
             Err(error) => error,

@@ -50,6 +50,9 @@ pub struct GitHub {
     access: Access,
     /// URLs of entries that were found and not opened yet.
     found: Mutex<HashMap<EntryName, Secret>>,
+    /// The generation before another one of its key, as far as this run has looked: to skip one more entry takes
+    /// the same few lookups however many were skipped before.
+    before: Mutex<HashMap<EntryName, EntryName>>,
     rest: Rest,
     listed: Mutex<Listed>,
     traffic: Traffic,
@@ -96,6 +99,7 @@ impl GitHub {
             hub,
             access: Access::of(&options.mode, &options.token),
             found: Mutex::default(),
+            before: Mutex::default(),
             listed: Mutex::default(),
             traffic: Traffic::default(),
         })
@@ -138,8 +142,16 @@ impl GitHub {
         &self,
         mut name: EntryName,
         passed: &[EntryName],
-    ) -> Result<Option<(EntryName, Secret)>> {
+    ) -> Result<Option<(EntryName, Option<Secret>)>> {
+        let known = || self.before.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            if let Some(next) = known().get(&name).cloned() {
+                if !passed.contains(&next) {
+                    return Ok(Some((next, None)));
+                }
+                name = next;
+                continue;
+            }
             let prefixes = before(&name);
             let mut found = None;
             for some in prefixes.chunks(KEYS - 1) {
@@ -151,8 +163,9 @@ impl GitHub {
             let Some(Match { key, url }) = found else { return Ok(None) };
             match named(&key) {
                 Some(next) if next.key == name.key && next.generation < name.generation => {
+                    known().insert(name, next.clone());
                     if !passed.contains(&next) {
-                        return Ok(Some((next, url)));
+                        return Ok(Some((next, Some(url))));
                     }
                     name = next;
                 }
@@ -258,12 +271,12 @@ impl Backend for GitHub {
             let named = named(&found.key).filter(|name| rungs[number].holds(&name.key));
             let usable = match named {
                 Some(name) if passed.contains(&name) => self.older(name, passed)?,
-                other => other.map(|name| (name, found.url)),
+                other => other.map(|name| (name, Some(found.url))),
             };
             match usable {
                 Some((name, url)) => {
                     let mut names = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-                    names.insert(name.clone(), url);
+                    names.extend(url.map(|url| (name.clone(), url)));
                     return Ok(Some((name, number)));
                 }
                 // A longer key, or one that was passed, hides what there is for the next rungs.
