@@ -2,7 +2,8 @@
 
 mod support;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 use storecache::backend::objects::Service;
 use support::cache_service::{CacheService, TOKEN, read_only_token};
@@ -107,6 +108,57 @@ fn a_store_as_installed_is_all_green() {
     let words = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "storecache"];
     let told = world.ok(words.into_iter().chain(["doctor", "--store", "guix"]));
     assert!(told.stdout.contains("a restore stops gnu-store.mount meanwhile"), "{told}");
+}
+
+#[test]
+fn exposed_socket_is_reported_and_its_bare_daemon_left_alone() {
+    for role in [Role::Mid, Role::Guix] {
+        let world = World::with_fixture(role, Fixture::Small);
+        world.start_daemon();
+        support::runs::save(&world);
+        world.wipe_store();
+        let socket = socket_of(&world);
+        let directory = Path::new(&socket).parent().unwrap().display().to_string();
+        let pid = world.daemon_pid();
+        let refused = |why: &str| {
+            let failed = support::runs::attempt(&world, "runner", "restore", &[]).fails();
+            assert!(failed.stderr.contains(why), "{failed}");
+            assert!(failed.stderr.contains("without systemd or a shepherd in charge"), "{failed}");
+            assert_eq!(world.daemon_pid(), pid, "it was left alone");
+        };
+
+        world.sh(&format!("mv {socket} /tmp/socket; ln -s /tmp/socket {socket}"));
+        let (code, report) = examine(&world, "runner");
+        let fix = assert_row(&report, "socket", "yellow", &["answers in", "is a symbolic link"]);
+        assert_eq!((code, &report["worst"]), (0, &json!("yellow")), "{report}");
+        assert!(fix.starts_with(&format!("rm {socket}; ")), "{fix}");
+        refused("is a symbolic link");
+        world.sh(&format!("mv -T /tmp/socket {socket}"));
+
+        world.sh(&format!("chmod 777 {directory}"));
+        let (_, report) = examine(&world, "runner");
+        let fix = assert_row(&report, "socket", "yellow", &["another user could put a socket"]);
+        refused("another user could put a socket of their own");
+        world.sh(&fix);
+        assert_row(&examine(&world, "runner").1, "socket", "green", &["answers in"]);
+        support::runs::restore(&world);
+        world.verify_store();
+    }
+}
+
+#[test]
+fn unit_is_in_charge_behind_a_socket_directory_that_a_group_can_write_to() {
+    let world = World::build(Role::Mid).fixture(Fixture::Small).container().start();
+    assert!(world.daemon_answers());
+    world.sh("chgrp nix-users /nix/var/nix/daemon-socket; chmod 770 /nix/var/nix/daemon-socket");
+    let (_, report) = examine(&world, "runner");
+    assert_row(&report, "socket", "yellow", &["another user could put a socket"]);
+    support::runs::save(&world);
+    world.wipe_store();
+    world.sh("chmod 770 /nix/var/nix/daemon-socket");
+    let restored = support::runs::restore(&world);
+    assert!(restored["daemon"].as_str().unwrap().contains("systemd has"), "{restored}");
+    world.verify_store();
 }
 
 #[test]

@@ -109,15 +109,13 @@ impl SocketExposure {
         }
     }
 
-    /// A command that mends it.
-    pub fn fix(&self, socket: &Path) -> String {
+    /// A command for root that mends it, but for the start of the daemon where its socket is removed.
+    pub fn fix(&self, socket: &Path, owner: u32) -> String {
         match self {
-            SocketExposure::SymbolicLink => {
-                format!("rm {}; start the daemon again", socket.display())
-            }
+            SocketExposure::SymbolicLink => format!("rm {}", socket.display()),
             SocketExposure::Writable(_) => {
                 let directory = socket.parent().unwrap_or(socket).display();
-                format!("chown root:root {directory}; chmod 755 {directory}")
+                format!("chown {owner} {directory} && chmod 755 {directory}")
             }
         }
     }
@@ -143,7 +141,7 @@ impl VerifiedListener {
                 "{}; so the process behind it is not stopped without systemd or a shepherd in charge of \
                  it; run as root: {}",
                 exposure.describe(socket),
-                exposure.fix(socket)
+                exposure.fix(socket, owner)
             );
         }
         let Some(stream) = reach(socket)? else {

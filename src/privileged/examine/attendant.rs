@@ -6,7 +6,7 @@ use super::super::protocol::{Finding, Light};
 use super::super::target::StoreTarget;
 use crate::daemon::journal::{self, Heap, Weight};
 use crate::daemon::{
-    Daemon, Found, Listener, UnitState, await_ready, socket_exposure, unit_states,
+    Daemon, Found, Listener, SocketExposure, UnitState, await_ready, socket_exposure, unit_states,
 };
 use crate::disclosure;
 use crate::store::{Layout, Owner, StoreKind};
@@ -142,14 +142,19 @@ pub fn record(_: &StoreTarget) -> Result<Finding> {
 pub fn socket(target: &StoreTarget) -> Result<Finding> {
     let socket = target.layout.socket();
     let answer = answer(target)?;
-    let exposure = socket_exposure(&socket, Owner::of(&target.layout)?.uid)?;
-    Ok(match exposure {
-        Some(exposure) if answer.light != Light::Red => {
-            let found = format!("{}; {}", answer.found, exposure.describe(&socket));
-            Finding::yellow(found, Some(exposure.fix(&socket)))
+    let owner = Owner::of(&target.layout)?.uid;
+    let Some(exposure) = socket_exposure(&socket, owner)? else { return Ok(answer) };
+    if answer.light == Light::Red {
+        return Ok(answer);
+    }
+    let fix = match exposure {
+        SocketExposure::SymbolicLink => {
+            format!("{}; {}", exposure.fix(&socket, owner), start(target)?)
         }
-        _ => answer,
-    })
+        SocketExposure::Writable(_) => exposure.fix(&socket, owner),
+    };
+    let found = format!("{}; {}", answer.found, exposure.describe(&socket));
+    Ok(Finding::yellow(found, Some(fix)))
 }
 
 fn answer(target: &StoreTarget) -> Result<Finding> {
