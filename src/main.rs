@@ -1,5 +1,7 @@
 //! Parse, run, exit code.
 
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
+
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use std::process::ExitCode;
@@ -8,9 +10,14 @@ use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs
 use storecache::command::{self, Ending, Task};
 use storecache::privileged;
 use storecache::report;
+use storecache::untrusted::escape;
 
 fn main() -> ExitCode {
-    let verb = Cli::parse().verb;
+    report::report_panics();
+    let verb = match parse() {
+        Ok(cli) => cli.verb,
+        Err(e) => return ExitCode::from(misused(&e)),
+    };
     let ending = match verb {
         Verb::Privileged(args) if args.guardian => return ExitCode::from(privileged::guard()),
         Verb::Privileged(args) => return ExitCode::from(privileged::serve(args.everywhere)),
@@ -40,6 +47,24 @@ fn main() -> ExitCode {
     ExitCode::from(ending)
 }
 
+/// The command line, parsed. What is wrong with it quotes arguments, which may be names of files: escaped ones.
+fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|e| {
+        let shown = std::env::args_os().map(|word| escape(&word.to_string_lossy()).into_owned());
+        Cli::try_parse_from(shown).err().unwrap_or(e)
+    })
+}
+
+/// Prints the text of `--help` or what is wrong with the command line. Gives back the exit code.
+fn misused(error: &clap::Error) -> u8 {
+    if error.use_stderr() {
+        error.render().to_string().lines().for_each(report::note);
+        return WRONG_USAGE;
+    }
+    #[expect(clippy::disallowed_methods, reason = "the help is a text of this program")]
+    error.exit()
+}
+
 const WRONG_USAGE: u8 = 2;
 
 /// Wrong usage is told apart from failure: it is found before anything runs.
@@ -47,7 +72,8 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 
     let options = match options {
         Ok(options) => options,
         Err(e) => {
-            report::note(format!("storecache: {e:#}\nsee `storecache --help`"));
+            report::note(format!("storecache: {e:#}"));
+            report::note("see `storecache --help`");
             return WRONG_USAGE;
         }
     };
@@ -99,15 +125,15 @@ fn task(words: Vec<String>) -> Result<Task> {
 fn help(args: &HelpArgs) -> u8 {
     match args.text() {
         Ok(text) => {
-            let printed = report::answer(text.trim_end()).context("print the help");
+            let printed = report::answer_exact(text.trim_end()).context("print the help");
             run(printed, |()| Ok(Ending::Done))
         }
-        Err(e) => e.exit(),
+        Err(e) => misused(&e),
     }
 }
 
 fn print(form: &TableArgs, table: &Table) -> u8 {
     let text = if form.yaml { &table.yaml } else { &table.markdown };
-    let printed = report::answer(text.trim_end()).context("print the table");
+    let printed = report::answer_exact(text.trim_end()).context("print the table");
     run(printed, |()| Ok(Ending::Done))
 }

@@ -91,7 +91,7 @@ proptest! {
         let index = |items: Vec<ItemEntry>, base: Option<Base>| {
             let mut head = head();
             if let Some(base) = &base {
-                (head.format, head.base) = (2, Some(base.entry.clone()));
+                (head.format, head.base) = (2, Some(base.entry.as_str().into()));
             }
             let frames = vec![frame(&[0; 1024])];
             open_bytes(&Parts { head, base, ..parts(frames, items) }.build())

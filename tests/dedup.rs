@@ -447,12 +447,12 @@ fn packed(
     let store = StoreFacts {
         kind: "nix".into(),
         store_dir: "/nix/store".into(),
-        state_dir: String::new(),
-        system: String::new(),
-        version: String::new(),
+        state_dir: Default::default(),
+        system: Default::default(),
+        version: Default::default(),
         schema: None,
         migrations: Vec::new(),
-        owner: String::new(),
+        owner: Default::default(),
     };
     let head = Head {
         format: 1,

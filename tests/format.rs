@@ -738,7 +738,7 @@ impl Mould {
             store: StoreFacts {
                 kind: kind.into(),
                 store_dir: store_dir.into(),
-                state_dir: store_dir.replace("store", "var/nix"),
+                state_dir: store_dir.replace("store", "var/nix").into(),
                 system: "x86_64-linux".into(),
                 version: "2.26.3".into(),
                 schema: self.canonical.then_some(10),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 21] = [
+const ROOMS: [&str; 22] = [
     "action",
     "backend",
     "budget",
@@ -26,6 +26,7 @@ const ROOMS: [&str; 21] = [
     "store",
     "threads",
     "undo",
+    "untrusted",
     "writeback",
 ];
 

@@ -141,7 +141,7 @@ fn of_nix(file: &Path, version: &str, own: &[&str], inherited: &[&str]) {
         };
         let items = inherited.iter().map(theirs).collect();
         parts.head.format = DELTA;
-        parts.head.base = Some(entry.clone());
+        parts.head.base = Some(entry.as_str().into());
         parts.base = Some(Base { entry, index: Digest::of(b""), items });
     }
     fs::write(file, parts.build()).unwrap();

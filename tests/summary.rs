@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use pulldown_cmark::{Event, Options, Parser, Tag};
 use storecache::report::{Growth, Hit, Job, Outcome, Required, render};
+use storecache::untrusted::escape;
 use support::runs::{attempt, run};
 use support::{Fixture, Role, World};
 
@@ -267,9 +268,9 @@ proptest! {
     }
 
     #[test]
-    fn a_name_is_read_as_it_is(name in hostile()) {
+    fn summary_shows_a_name_as_it_is_escaped(name in hostile()) {
         let visible = |c: char| !c.is_control() && !c.is_whitespace() && (c.is_ascii() || c.is_alphabetic());
-        let wanted: String = name.chars().take(250).filter(|c| visible(*c)).collect();
+        let wanted: String = escape(&name).chars().take(250).filter(|c| visible(*c)).collect();
         let outcome = Outcome { key: name, ..Outcome::default() };
         let (text, _) = rendered(&shown(Some(&outcome), None));
         let text: String = text.chars().filter(|c| visible(*c)).collect();

@@ -132,7 +132,7 @@ impl<const N: usize> From<[(&str, &str); N]> for Job {
 /// Where this run comes from, for the head of a snapshot; empty fields outside a job.
 /// Source: github/docs `content/actions/reference/workflows-and-actions/variables.md`.
 pub fn origin() -> Origin {
-    let variable = |name| std::env::var(name).unwrap_or_default();
+    let variable = |name| std::env::var(name).unwrap_or_default().into();
     Origin {
         repository: variable("GITHUB_REPOSITORY"),
         reference: variable("GITHUB_REF"),

@@ -123,7 +123,7 @@ pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
     let outside = outside.len();
     let graph = store::Blame::new(items.iter().map(|item| item.size).collect(), &below);
     let head = &entry.opened.head;
-    let since = head.watched_since.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
+    let since = head.watched_since.as_ref().and_then(|text| text.raw().parse::<Timestamp>().ok());
     let is_unread = |item: &Item| {
         since.is_some_and(|since| item.used.is_none_or(|used| (used as i64) < since.as_second()))
     };
@@ -134,7 +134,7 @@ pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
         largest: largest(&items, &graph),
         unread: since.map(|since| {
             let unread: Vec<&Item> = items.iter().filter(|item| is_unread(item)).collect();
-            Unread::of(unread, since, &head.created)
+            Unread::of(unread, since, head.created.raw())
         }),
         map: map(&items, &graph, &is_unread),
         packed: entry.size(),

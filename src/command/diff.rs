@@ -58,7 +58,7 @@ fn run(options: &DiffKeys) -> Result<Ending> {
     let same = moved.iter().all(|it| it.state.keeps_key());
     let hashes = [hash_of(&a.digests), hash_of(&b.digests)];
     if options.look.output.json {
-        report::answer(json!({
+        report::answer_json(&json!({
             "a": { "name": before.name, "hash": hashes[0] },
             "b": { "name": after.name, "hash": hashes[1] },
             "same_key": same,
@@ -111,7 +111,7 @@ fn find(
     };
     if let Some(entry) = opened {
         let head = entry.opened.head;
-        let commit = Some(head.origin.commit.as_str()).filter(|commit| !commit.is_empty());
+        let commit = Some(head.origin.commit.raw()).filter(|commit| !commit.is_empty());
         let tree = commit.and_then(|commit| tree_of(repository.ok()?, commit).ok());
         return Ok(Named { name: text.to_owned(), head: Some(head), tree });
     }

@@ -120,7 +120,7 @@ impl OpenEntry {
 
     /// Name of the entry that this one is a delta on.
     pub fn base_name(&self) -> Result<Option<EntryName>> {
-        self.opened.head.base.as_deref().map(parse).transpose()
+        self.opened.head.base.as_ref().map(|base| parse(base.raw())).transpose()
     }
 
     /// Takes `base` for what this one names as its base.
@@ -208,7 +208,7 @@ impl OpenEntry {
     pub fn database(&mut self) -> Result<Option<(NamedTempFile, SnapshotDatabase)>> {
         let Opened { head, index, .. } = &self.opened;
         let Some(database) = &index.database else { return Ok(None) };
-        let layout = Layout::of(StoreKind::parse(&head.store.kind)?, Path::new("/"))?;
+        let layout = Layout::of(StoreKind::parse(head.store.kind.raw())?, Path::new("/"))?;
         let numbers = database.frames.0..=database.frames.1;
         let frames = numbers.map(|number| FrameId { which: Which::Entry, number });
         let frames: Vec<_> = frames.collect();
@@ -256,7 +256,7 @@ impl Standing {
     }
 
     pub fn of_head(head: &Head) -> Self {
-        match head.base.as_deref().map(EntryName::parse) {
+        match head.base.as_ref().map(|base| EntryName::parse(base.raw())) {
             Some(Some(base)) => Standing::DeltaOn(base),
             None if head.store.kind != StoreKind::Plain.name() => Standing::Full,
             _ => Standing::Alone,

@@ -10,6 +10,7 @@ use crate::options::Look;
 use crate::report;
 use crate::report::page::Page;
 use crate::snapshot::{Index, Opened};
+use crate::untrusted::Untrusted;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::fs::File;
@@ -70,7 +71,7 @@ fn run(options: &Look) -> Result<Ending> {
         if let Some(blame) = blame {
             object["blame"] = serde_json::to_value(blame)?;
         }
-        report::answer(object)?;
+        report::answer_json(&object)?;
         return Ok(Ending::Done);
     }
     let store = &head.store;
@@ -78,9 +79,9 @@ fn run(options: &Look) -> Result<Ending> {
         ("snapshot", name),
         ("format", format!("{}, by {}", head.format, head.tool)),
         ("store", format!("{} {} for {}", store.kind, store.version, store.system)),
-        ("directory", store.store_dir.clone()),
-        ("key", head.key.clone()),
-        ("created", head.created.clone()),
+        ("directory", store.store_dir.to_string()),
+        ("key", head.key.to_string()),
+        ("created", head.created.to_string()),
         ("signed by", trust::in_words(&signatures)),
         ("items", format!("{} with {}", index.items.len(), report::plural(files, "file"))),
         ("size", format!("{} packed into {}", report::bytes(raw), report::bytes(*length))),
@@ -90,7 +91,7 @@ fn run(options: &Look) -> Result<Ending> {
         ("inherited", inherited(&entry)),
     ];
     rows.retain(|(_, value)| !value.is_empty());
-    report::answer(report::table(&rows).trim_end())?;
+    report::table(&rows).iter().try_for_each(report::answer)?;
     if options.items {
         for item in &index.items {
             let size = report::bytes(item.nar_size.unwrap_or(item.disk));
@@ -111,7 +112,8 @@ fn page_of(entry: &OpenEntry, blame: &Blame) -> Page {
     let head = &entry.opened.head;
     let origin = &head.origin;
     let facts = [&head.key, &origin.repository, &origin.reference, &head.created];
-    let facts: Vec<_> = facts.into_iter().filter(|fact| !fact.is_empty()).cloned().collect();
+    let facts: Vec<_> =
+        facts.into_iter().filter(|fact| !fact.is_empty()).map(Untrusted::to_string).collect();
     Page {
         title: format!("What is in {}", entry.name),
         subtitle: facts.join(" · "),

@@ -219,10 +219,10 @@ fn looked_at(
         }
     };
     record.version = Some(head.cache_version().to_string());
-    record.reference = Some(head.origin.reference.clone()).filter(|name| !name.is_empty());
+    record.reference = Some(head.origin.reference.raw().to_owned()).filter(|name| !name.is_empty());
     let standing = Some(Standing::of_head(&head));
-    let kind = StoreKind::parse(&head.store.kind).ok();
-    let store = kind.map(|kind| (kind, head.store.system.clone()));
+    let kind = StoreKind::parse(head.store.kind.raw()).ok();
+    let store = kind.map(|kind| (kind, head.store.system.raw().to_owned()));
     Held { record, use_of_it: Use::Some, standing, content: Some(index.content()), store }
 }
 

@@ -53,7 +53,7 @@ fn run(options: &ShowKey) -> Result<Ending> {
     if options.output.json {
         let ingredients = key.ingredients.iter().zip(&looked.ingredients);
         let ingredients = ingredients.map(|(it, warnings)| as_json(it, warnings, options.explain));
-        report::answer(json!({
+        report::answer_json(&json!({
             "key": key.text,
             "restore_keys": prefixes,
             "store": kind.name(),
@@ -91,9 +91,12 @@ fn look(key: &Key, given: Option<&str>) -> Result<Looked> {
     let repository = Repository::here().ok();
     let origin = action::origin();
     let head = repository.as_ref().and_then(|repository| repository.commit("HEAD").ok());
-    let commits = head.map(|head| head.as_str().to_owned()).into_iter().chain([origin.commit]);
+    let commits = head
+        .map(|head| head.as_str().to_owned())
+        .into_iter()
+        .chain([origin.commit.raw().to_owned()]);
     let today = Zoned::now().date().to_string();
-    let volatiles = Volatiles::new(commits.filter(|it| !it.is_empty()), &origin.run, &today);
+    let volatiles = Volatiles::new(commits.filter(|it| !it.is_empty()), origin.run.raw(), &today);
     // All files are counted for patterns alone: a work tree may be large.
     let files = match key.ingredients.iter().any(|it| it.name.starts_with(FILES)) {
         true => WorkTree.matching(&Pattern::parse("**")?)?.len(),
@@ -135,7 +138,8 @@ fn as_json(ingredient: &Ingredient, warnings: &[Warning], whole: bool) -> Value 
 }
 
 fn explain(options: &ShowKey, key: &Key, kind: &str, looked: &Looked) {
-    report::note("\nfirst the exact key, then each prefix; the key is made of");
+    report::note("");
+    report::note("first the exact key, then each prefix; the key is made of");
     let given = options.key.key.is_some();
     let mut rows = vec![("key", key.text.clone())];
     if !given {
@@ -147,7 +151,7 @@ fn explain(options: &ShowKey, key: &Key, kind: &str, looked: &Looked) {
         ];
         rows.extend(key.hash.clone().map(|hash| ("hash", hash)));
     }
-    report::note(indented(report::table(&rows).trim_end(), 2));
+    report::table(&rows).iter().for_each(|row| report::note(format!("  {row}")));
     warn(&looked.key);
     if given {
         report::note(
@@ -157,7 +161,8 @@ fn explain(options: &ShowKey, key: &Key, kind: &str, looked: &Looked) {
         report::note("  no hash: give --hash-files or --workflow to tell states apart");
         return;
     }
-    report::note("\nthe hash covers");
+    report::note("");
+    report::note("the hash covers");
     for (ingredient, warnings) in key.ingredients.iter().zip(&looked.ingredients) {
         let digest = ingredient.digest.to_string();
         report::note(format!("  {}  {}", &digest[..DIGITS], ingredient.name));
@@ -204,8 +209,4 @@ fn warn(warnings: &[Warning]) {
     for Warning { kind, why } in warnings {
         report::note(format!("    warning: {}: {why}", kind.name()));
     }
-}
-
-fn indented(text: &str, by: usize) -> String {
-    text.lines().map(|line| format!("{:by$}{line}", "")).collect::<Vec<_>>().join("\n")
 }

@@ -29,13 +29,14 @@ fn run(options: &Lint) -> Result<Ending> {
     match options.format {
         LintFormat::Json => {
             let report = json!({ "ok": !failed, "files": sources.len(), "findings": findings });
-            report::answer(report)?;
+            report::answer_json(&report)?;
         }
-        LintFormat::Sarif => report::answer(sarif::log(&sources, &findings))?,
+        LintFormat::Sarif => report::answer_json(&sarif::log(&sources, &findings))?,
         LintFormat::Github => annotate(&sources, &findings)?,
         LintFormat::Text => {
             for finding in &findings {
-                report::answer(text::of(finding, source(&sources, finding)))?;
+                let lines = text::of(finding, source(&sources, finding));
+                lines.iter().try_for_each(report::answer)?;
             }
         }
     }
@@ -67,14 +68,15 @@ fn knowledge() -> Knowledge {
 fn annotate(sources: &[Source], findings: &[Finding]) -> Result<()> {
     for finding in findings {
         let text = text::advice(finding, source(sources, finding));
-        report::answer(Annotation {
+        let annotation = Annotation {
             kind: finding.level.name(),
             file: &finding.file,
             line: finding.line,
             column: finding.column,
             title: &format!("storecache {}", finding.rule),
             text: &text,
-        })?;
+        };
+        report::answer_command(&annotation.command())?;
     }
     Ok(())
 }

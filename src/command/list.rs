@@ -35,7 +35,7 @@ fn run(options: &List) -> Result<Ending> {
     let rows: Vec<EntryRow> = all.iter().map(|held| held.row(options.limit, now)).collect();
     let quarantined = quarantined(options, &mut warnings);
     if options.output.json {
-        report::answer(json!({
+        report::answer_json(&json!({
             "ok": true,
             "backend": inventory.describe(),
             "at": now.to_string(),
@@ -56,7 +56,7 @@ fn run(options: &List) -> Result<Ending> {
         let place = inventory.describe();
         report::note(format!("storecache: {shown} with {size} of {limit} in {place}"));
         for bad in quarantined.iter().take(SHOWN) {
-            let (entry, reason) = (report::printable(&bad.entry), report::printable(&bad.reason));
+            let (entry, reason) = (&bad.entry, &bad.reason);
             let kept = if bad.file.is_some() { "kept aside" } else { "remembered as bad" };
             report::note(format!("storecache: {kept}: {entry}: {reason}"));
         }
@@ -136,7 +136,7 @@ fn cells(row: &EntryRow) -> [String; 6] {
         ago(row.unused_for),
         report::binary(row.size),
         format!("{:.1} %", row.share * 100.0),
-        report::printable(row.reference.as_deref().unwrap_or("-")),
-        report::printable(&format!("{}{}", row.key, why.unwrap_or_default())),
+        row.reference.clone().unwrap_or_else(|| "-".into()),
+        format!("{}{}", row.key, why.unwrap_or_default()),
     ]
 }

@@ -60,7 +60,7 @@ use anyhow::Result;
 /// With `--json` an error is one object too, beside the line for people.
 fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
     if let (true, Err(e)) = (output.json, &ending) {
-        report::answer(serde_json::json!({ "ok": false, "reason": format!("{e:#}") }))?;
+        report::answer_json(&serde_json::json!({ "ok": false, "reason": format!("{e:#}") }))?;
     }
     ending
 }

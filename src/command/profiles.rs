@@ -45,7 +45,7 @@ pub fn find(options: &Save, outcome: &mut Outcome) -> Vec<ProfileFacts> {
         for name in PROFILES {
             match profile_item(&layout, &person.name, name) {
                 Ok(Some(item)) => {
-                    found.push(ProfileFacts { name: name.into(), item: item.to_string() });
+                    found.push(ProfileFacts { name: name.into(), item: item.to_string().into() });
                 }
                 Ok(None) => {}
                 Err(e) => outcome.warnings.push(format!("left out the profile {name}: {e:#}")),
@@ -71,14 +71,14 @@ pub fn packed(
     outcome: &mut Outcome,
 ) {
     for ProfileFacts { name, item } in profiles {
-        let inherited = inherited.iter().any(|there| there.name == *item);
-        if !inherited && !items.iter().any(|packed| packed.name == *item) {
+        let inherited = inherited.iter().any(|there| *item == *there.name);
+        if !inherited && !items.iter().any(|packed| *item == *packed.name) {
             outcome.warnings.push(format!(
                 "the profile {name} leads to {item}, which is not among the items; it comes back \
                  where that is there already"
             ));
         }
-        let (name, item) = (name.clone(), item.clone());
+        let (name, item) = (name.raw().to_owned(), item.raw().to_owned());
         outcome.profiles.push(Profile { name, generation: None, item });
     }
 }
@@ -127,10 +127,10 @@ impl<'a> Return<'a> {
             else {
                 continue;
             };
-            let led = match self.one(name, &saved.item, outcome) {
+            let led = match self.one(name, saved.item.raw(), outcome) {
                 Ok(generation) => {
                     if generation.is_some() {
-                        let (name, item) = (name.into(), saved.item.clone());
+                        let (name, item) = (name.into(), saved.item.raw().to_owned());
                         outcome.profiles.push(Profile { name, generation, item });
                     }
                     self.lead_from_home(name)

@@ -96,7 +96,7 @@ fn carry_out(
     let mut in_a_row = 0;
     for (number, (at, _)) in choice.going.iter().enumerate() {
         let record = &all[*at].record;
-        let key = report::printable(&record.key);
+        let key = &record.key;
         let say = |what: String| {
             let line = format!("{what} {} of {count}: {key}", number + 1);
             if options.output.json {
@@ -162,8 +162,8 @@ fn tell(all: &[Held], choice: &Choice, quiet: bool) -> Result<()> {
         [
             report::binary(record.size),
             reason.to_owned(),
-            report::printable(record.reference.as_deref().unwrap_or("-")),
-            report::printable(&format!("{}  ({detail})", record.key)),
+            record.reference.clone().unwrap_or_else(|| "-".into()),
+            format!("{}  ({detail})", record.key),
         ]
     };
     let going = choice.going.iter();
@@ -206,7 +206,7 @@ fn finish(
             with(*at, json!({ "reason": cause.reason.name(), "detail": cause.detail }))
         });
         let stays = choice.staying.iter().map(|(at, why)| with(*at, json!({ "detail": why })));
-        report::answer(json!({
+        report::answer_json(&json!({
             "ok": !failed,
             "backend": inventory.describe(),
             "applied": options.apply,

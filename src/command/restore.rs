@@ -175,9 +175,11 @@ fn restore_entry(
     let head = &entry.opened.head;
     outcome.signed_by.clone_from(&entry.signed_by);
     outcome.bytes.snapshot = entry.size();
-    outcome.base =
-        head.base.clone().map(|base| BaseUse { entry: Some(base), ..BaseUse::default() });
-    outcome.created = Some(head.created.clone());
+    outcome.base = head
+        .base
+        .as_ref()
+        .map(|base| BaseUse { entry: Some(base.raw().to_owned()), ..BaseUse::default() });
+    outcome.created = Some(head.created.raw().to_owned());
     if hit == Hit::Prefix {
         outcome.moved = moved(&key.digests(), &head.ingredients);
         progress.detail(|| format!("no exact hit: {}", moved_in_words(&outcome.moved)));

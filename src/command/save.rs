@@ -155,7 +155,8 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let cold_seconds = outcome.seconds.cold;
     let watched_since = used.and_then(|_| watched_since(options, state?));
     let facts = head(&key.text, ingredients, facts, origin, items, nar_bytes);
-    let mut head = Head { profiles, cold_seconds, watched_since, ..facts };
+    let mut head =
+        Head { profiles, cold_seconds, watched_since: watched_since.map(Into::into), ..facts };
     let foundation = foundation
         .zip(delta)
         .filter(|(foundation, delta)| foundation.carries(delta, own, &head, outcome))
@@ -165,7 +166,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         to_pack.map_or((items, nar_bytes), |own| (own.items, own.nar_bytes.unwrap_or(nar_bytes)));
     if let Some(foundation) = &foundation {
         head.format = DELTA;
-        head.base = Some(foundation.name().to_owned());
+        head.base = Some(foundation.name().into());
         progress.detail(|| format!("a delta on {}", foundation.name()));
     }
     progress.detail(|| format!("{} to pack", report::plural(items, "item")));
@@ -330,11 +331,11 @@ fn head(
         format: FULL,
         tool: concat!("storecache ", env!("CARGO_PKG_VERSION")).into(),
         store,
-        key: key.to_owned(),
+        key: key.into(),
         base: None,
         ingredients,
         origin,
-        created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into(),
         items,
         nar_bytes,
         cold_seconds: None,

@@ -53,7 +53,7 @@ impl Session {
         report::ready();
         request.asks_version = key.key.is_none() && key.version.is_none();
         let facts = root.survey(&request)?;
-        let key = lookup::key(store, key, kind, Some(&facts.version))?;
+        let key = lookup::key(store, key, kind, Some(facts.version.raw()))?;
         outcome.key.clone_from(&key.text);
         progress.detail(|| format!("store {}, entries in {}", outcome.store, outcome.backend));
         progress.detail(|| format!("key {}", key.text));
@@ -86,8 +86,7 @@ pub fn reported(
     leave(&mut outcome);
     outcome.warnings.extend(runs::record(&outcome));
     if output.json {
-        let told = serde_json::to_string(&outcome).map_err(Into::into).and_then(report::answer);
-        done = done.and(told);
+        done = done.and(report::answer_json(&outcome));
     } else if done.is_ok() && !output.quiet {
         tell(&outcome);
     }

@@ -35,9 +35,9 @@ fn run(options: &Simulate) -> Result<Ending> {
     if options.output.json {
         let mut object = serde_json::to_value(&simulation).context("write the report")?;
         object["ok"] = true.into();
-        report::answer(object)?;
+        report::answer_json(&object)?;
     } else {
-        report::answer(tell::results(&simulation).trim_end())?;
+        tell::results(&simulation).iter().try_for_each(report::answer)?;
     }
     if !options.output.quiet {
         tell::notes(&simulation).iter().for_each(report::note);

@@ -122,7 +122,7 @@ fn signed(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String
     }
     let made_for = &opened.head.key;
     match place {
-        Some((backend, name)) if !holder(backend, name).lists_as(made_for, &name.key) => {
+        Some((backend, name)) if !holder(backend, name).lists_as(made_for.raw(), &name.key) => {
             refuse(format!("it was signed for the key {made_for}, and lies under {}", name.key))
         }
         _ => Ok(valid),
@@ -140,14 +140,14 @@ fn distrust(trust: &OriginTrust, origin: &Origin) -> Option<String> {
     if repository.is_empty() {
         return Some("it says no repository that it comes from".into());
     }
-    if !repository.eq_ignore_ascii_case(wanted) {
+    if !repository.raw().eq_ignore_ascii_case(wanted) {
         return Some(format!("it comes from {repository:?}, and not from {wanted}"));
     }
     let branch = branch?;
-    if reference.strip_prefix("refs/heads/") != Some(branch) {
+    if reference.raw().strip_prefix("refs/heads/") != Some(branch) {
         return Some(format!("it comes from {reference:?}, and not from the branch {branch}"));
     }
-    (!OWN_EVENTS.contains(&trigger.as_str()))
+    (!OWN_EVENTS.contains(&trigger.raw()))
         .then(|| format!("strangers can cause the event that it comes from, {trigger:?}"))
 }
 

@@ -30,7 +30,7 @@ fn run(options: &Asked) -> Result<Ending> {
         report::note(format!("storecache: the page is in {}", path.display()));
     }
     if options.output.json {
-        report::answer(serde_json::to_string(&usage)?)?;
+        report::answer_json(&usage)?;
     } else {
         usage.lines(options.more.is_some()).iter().try_for_each(report::answer)?;
         let warn = |warning| report::note(format!("storecache: warning: {warning}"));

@@ -75,7 +75,7 @@ fn run(options: &Look) -> Result<Ending> {
                 "ok": base.is_some(),
             });
         }
-        report::answer(object)?;
+        report::answer_json(&object)?;
     } else {
         report::answer(format!(
             "{name}: whole; {}, {}, {} of content, {}",

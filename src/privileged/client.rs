@@ -364,10 +364,7 @@ impl RootHalf {
     /// Ends it after the order to commit, when nobody waits any more: it may have been too late. Gives back
     /// what became of the commit, unless that is undone.
     pub fn settle(&mut self) -> Option<Result<Restored>> {
-        let text = self.end();
-        if !text.is_empty() {
-            report::note(text);
-        }
+        report_errors(&self.end());
         self.early.drain(..).find_map(|message| match message {
             Ok((Reply::Restored(restored), _)) => Some(Ok(restored)),
             Ok((Reply::Failed { phase, causes, fault }, _)) if phase.is_after_commit() => {
@@ -489,11 +486,13 @@ fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
     }
 }
 
+/// Reports what the root half, or sudo, wrote to its error output.
+fn report_errors(text: &str) {
+    text.lines().for_each(|line| report::note(format!("storecache: root helper: {line}")));
+}
+
 impl Drop for RootHalf {
     fn drop(&mut self) {
-        let text = self.end();
-        if !text.is_empty() {
-            report::note(text);
-        }
+        report_errors(&self.end());
     }
 }

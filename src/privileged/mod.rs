@@ -26,10 +26,18 @@ mod conversation;
 pub mod examine;
 mod fault;
 mod files;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "both outputs are read by the root helper and the user process"
+)]
 mod guardian;
 mod machine;
 mod mandate;
 mod narrow;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "standard output is the connection to the user process"
+)]
 mod output;
 mod pipe;
 pub mod protocol;
@@ -38,6 +46,10 @@ mod restore_plain;
 mod restore_store;
 mod save;
 mod seccomp;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "standard output is the connection to the user process"
+)]
 mod serve;
 mod share;
 mod surroundings;

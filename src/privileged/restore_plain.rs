@@ -51,7 +51,7 @@ pub fn restore(
     if request.store.kind != StoreKind::Plain.name() || !index.items_under.is_empty() {
         bail!("the snapshot is of the store kind {}, not plain", request.store.kind);
     }
-    if request.store.system != system() {
+    if request.store.system != *system() {
         bail!("the snapshot is for the system {}, this is {}", request.store.system, system());
     }
     let _run_locks = run_locks(talk, store)?;

@@ -22,6 +22,7 @@ use crate::store::{
     Staging, choose, lock, make_lock_file, of_snapshot, record_plan, system,
 };
 use crate::undo::insist;
+use crate::untrusted::Untrusted;
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
 use std::path::Path;
@@ -125,8 +126,8 @@ fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
 
 /// Refuses what was made for another store.
 fn check_fit(layout: &Layout, facts: &StoreFacts, index: &Index) -> Result<()> {
-    let differs = |what: &str, theirs: &str, ours: &str| -> Result<()> {
-        if theirs == ours {
+    let differs = |what: &str, theirs: &Untrusted, ours: &str| -> Result<()> {
+        if *theirs == *ours {
             return Ok(());
         }
         bail!("the snapshot is for the {what} {theirs}, this is {ours}; save one here first")
@@ -134,7 +135,7 @@ fn check_fit(layout: &Layout, facts: &StoreFacts, index: &Index) -> Result<()> {
     differs("store kind", &facts.kind, layout.kind.name())?;
     differs("system", &facts.system, &system())?;
     differs("store directory", &facts.store_dir, layout.store_dir)?;
-    differs("store directory", &index.items_under, layout.items_under())?;
+    differs("store directory", &index.items_under.as_str().into(), layout.items_under())?;
     let live = layout.live_schema()?.unwrap_or(layout.schema);
     if live != layout.schema {
         bail!(

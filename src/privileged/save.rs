@@ -196,7 +196,8 @@ fn store_source(
         nar_hash: Some(item.nar_hash.clone()),
         used: Some(item.registered),
     });
-    let facts = StoreFacts { migrations: frozen.migrations.clone(), ..survey(store, true)? };
+    let migrations = frozen.migrations.iter().map(|name| name.as_str().into()).collect();
+    let facts = StoreFacts { migrations, ..survey(store, true)? };
     Ok(Source {
         facts,
         inputs: inputs.collect(),

@@ -12,10 +12,11 @@ use super::share::Share;
 use super::surroundings::{lift_limits, settle};
 use super::survey::survey;
 use super::{check, examine, restore_plain, restore_store, save};
+use crate::report;
 use crate::store::StoreKind;
 use crate::{disclosure, pulse};
 use anyhow::{Context, Result, bail};
-use std::io::{BufReader, Stdin, Write, stderr, stdin, stdout};
+use std::io::{BufReader, Stdin, stdin, stdout};
 
 /// How much of a cause is told: some of them quote what they found.
 const CAUSE_LIMIT: usize = 8 << 10;
@@ -41,7 +42,7 @@ pub fn serve(everywhere: bool) -> u8 {
     let reply = Reply::Failed { phase, causes, fault };
     if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
         // Nobody may be there to hear it.
-        let _ = writeln!(stderr(), "{ROOT_SPEAKS}{e:#}");
+        report::note(format!("{ROOT_SPEAKS}{e:#}"));
     }
     1
 }

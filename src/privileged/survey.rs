@@ -5,6 +5,7 @@ use super::target::StoreTarget;
 use crate::daemon::{ProcessContext, nix_version};
 use crate::snapshot::StoreFacts;
 use crate::store::{Owner, StoreKind, system};
+use crate::untrusted::Untrusted;
 use anyhow::Result;
 use rustix::fs::{Mode, OFlags, open};
 use std::path::Path;
@@ -26,14 +27,14 @@ const PROGRAM_DIRS: &str = "/nix/var/nix/profiles/default/bin:\
 /// The version is only asked for where it is wanted: that starts another program.
 pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> {
     let empty = StoreFacts {
-        kind: request.kind.to_string(),
-        store_dir: String::new(),
-        state_dir: String::new(),
-        system: system(),
-        version: String::new(),
+        kind: request.kind.name().into(),
+        store_dir: Untrusted::default(),
+        state_dir: Untrusted::default(),
+        system: system().into(),
+        version: Untrusted::default(),
         schema: None,
         migrations: Vec::new(),
-        owner: String::new(),
+        owner: Untrusted::default(),
     };
     if request.kind == StoreKind::Plain {
         return Ok(empty);
@@ -43,7 +44,7 @@ pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> 
     let facts = StoreFacts {
         store_dir: layout.store_dir.into(),
         state_dir: layout.state_dir.into(),
-        version: with_version.then(|| version(&target)).flatten().unwrap_or_default(),
+        version: with_version.then(|| version(&target)).flatten().unwrap_or_default().into(),
         schema: layout.live_schema()?,
         owner: Owner::of(layout)?.model().into(),
         ..empty

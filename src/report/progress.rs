@@ -1,8 +1,9 @@
 //! Progress: bars on a terminal, a plain line now and then elsewhere, nothing when quiet.
 
-use super::{note, order, text};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, stderr};
+use super::output::progress_bar;
+use super::{RunnerCommand, command, note, text};
+use crate::untrusted::escape;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
 /// Plain lines come at most this often.
@@ -52,10 +53,8 @@ impl Progress {
     pub fn new(quiet: bool) -> Self {
         let face = if quiet {
             Face::Quiet
-        } else if stderr().is_terminal() {
-            Face::Bars(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10)))
         } else {
-            Face::Lines { last: None }
+            progress_bar().map_or(Face::Lines { last: None }, Face::Bars)
         };
         Progress {
             face,
@@ -92,7 +91,7 @@ impl Progress {
         self.unfold();
         if let Folds::Yes { open } = &mut self.folds {
             *open = true;
-            order(format!("::group::storecache: {title}"));
+            command(&RunnerCommand::new("group").text([format!("storecache: {title}")]));
         }
     }
 
@@ -105,7 +104,7 @@ impl Progress {
 
     fn unfold(&mut self) {
         if self.folds == (Folds::Yes { open: true }) {
-            order("::endgroup::");
+            command(&RunnerCommand::new("endgroup"));
             self.folds = Folds::Yes { open: false };
         }
     }
@@ -121,7 +120,7 @@ impl Progress {
             bar.set_length(total);
             bar.set_position(0);
             bar.reset_eta();
-            bar.set_prefix(name.to_owned());
+            bar.set_prefix(escape(name).into_owned());
             bar.set_message("");
             bar.enable_steady_tick(Duration::from_millis(200));
         }

@@ -6,6 +6,7 @@
 
 use super::progress::Progress;
 use crate::pulse::{self, Sign};
+use crate::untrusted::escape;
 use sd_notify::NotifyState;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ pub fn tell_signs(command: &'static str, progress: &Progress) {
     pulse::listen(move |phase, sign, text| {
         notify(&[
             NotifyState::Watchdog,
-            NotifyState::Status(&format!("{command}: {phase}: {text}")),
+            // A line break would begin another field (`man 3 sd_notify`).
+            NotifyState::Status(&escape(&format!("{command}: {phase}: {text}"))),
         ]);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if sign == Sign::Moved {

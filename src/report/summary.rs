@@ -6,6 +6,7 @@
 //! whole stays far below the 1 MiB that GitHub takes for a step.
 
 use super::{BaseUse, Hit, Outcome, Seconds, text};
+use crate::untrusted;
 use jiff::Timestamp;
 use std::fmt::Write;
 
@@ -359,11 +360,11 @@ fn sentence(text: &str) -> String {
 /// Text of anybody's making, so that it shows as what it is.
 fn escape(text: &str, limit: usize) -> String {
     let mut out = String::new();
+    let text = untrusted::escape(text);
     let count = text.chars().count();
     for c in text.chars().take(limit) {
         match c {
             c if c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | ',') => out.push(c),
-            c if c.is_control() || text::is_invisible(c) => out.push('\u{FFFD}'),
             c if c.is_ascii() => {
                 let _ = write!(out, "&#{};", u32::from(c));
             }

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use crate::untrusted::escape;
+
 /// A size in bytes with a decimal unit, as in `1.4 GB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -42,14 +44,11 @@ pub fn age(seconds: i64) -> String {
     }
 }
 
-/// A text from elsewhere on one line, without orders to a terminal and without what nobody sees.
-pub fn printable(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || is_invisible(c);
-    text.chars().map(|c| if hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
-/// Rows of columns, one line each: the first `right` columns flush right, the last one as long as it is.
+/// Rows of columns, one line each: the first `right` columns flush right, the last one as long as it is. Every cell
+/// is escaped, so none of them makes a second row.
 pub fn columns<const N: usize>(rows: &[[String; N]], right: usize) -> Vec<String> {
+    let escaped = |row: &[String; N]| row.each_ref().map(|cell| escape(cell).into_owned());
+    let rows: Vec<[String; N]> = rows.iter().map(escaped).collect();
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |row: &[String; N]| {
@@ -104,18 +103,10 @@ pub fn plural(count: u64, noun: &str) -> String {
     }
 }
 
-/// Two columns, the first padded.
-pub fn table(rows: &[(&str, String)]) -> String {
+/// Two columns, one line each: names, padded, and values, escaped.
+pub fn table(rows: &[(&str, String)]) -> Vec<String> {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
-}
-
-/// Characters without a shape of their own, and those that turn the direction of others.
-pub(super) fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{AD}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{180B}'..='\u{180F}'
-        | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}'
-        | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
-        | '\u{E0000}'..='\u{E0FFF}')
+    rows.iter().map(|(name, value)| format!("{name:<width$}  {}", escape(value))).collect()
 }
 
 #[cfg(test)]
@@ -150,7 +141,13 @@ mod tests {
         let rows = [["1", "é", "x"], ["22", "", "long"], ["3", "ab", ""]]
             .map(|row| row.map(str::to_owned));
         assert_eq!(columns(&rows, 1), [" 1  é   x", "22      long", " 3  ab"]);
-        assert_eq!(printable("a\n::b\u{1b}[2J"), "a\u{fffd}::b\u{fffd}[2J");
+
+        let rows = [["a\nb".to_owned(), "c".to_owned()], ["d".to_owned(), String::new()]];
+        assert_eq!(columns(&rows, 0), [r"a\nb  c", "d"]);
+        assert_eq!(
+            table(&[("a", "b\nc".to_owned()), ("long", String::new())]),
+            [r"a     b\nc", "long  "]
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What takes room in a backend, as people read it.
 
 use super::inventory::{Amount, Cost, Eviction, Part, Usage};
-use super::text::{age, binary, columns, plural, printable};
+use super::text::{age, binary, columns, plural};
 
 /// Rows of a table that people are shown.
 const ROWS: usize = 20;
@@ -55,7 +55,7 @@ impl Usage {
             let (count, size) = (copies.keys.len(), binary(copies.bytes));
             let guess = if copies.guess { ", as it seems by their size" } else { "" };
             lines.push(format!("  {count} hold the same, {size} too much{guess}:"));
-            lines.extend(copies.keys.iter().map(|key| format!("    {}", printable(key))));
+            lines.extend(copies.keys.iter().map(|key| format!("    {key}")));
         }
         lines.extend(and_more(self.duplicates.len()));
         lines
@@ -89,7 +89,7 @@ impl Usage {
         for (why, keys, bytes) in goes.iter().filter(|(_, keys, _)| !keys.is_empty()) {
             let count = plural(keys.len() as u64, "entry");
             lines.push(format!("  {count} with {}, {why}:", binary(*bytes)));
-            lines.extend(keys.iter().take(ROWS).map(|key| format!("    {}", printable(key))));
+            lines.extend(keys.iter().take(ROWS).map(|key| format!("    {key}")));
             lines.extend(and_more(keys.len()));
         }
         if *above > 0 {
@@ -128,7 +128,7 @@ fn row(Part { name, amount, unused_for }: &Part) -> [String; 5] {
         format!("{:.1} %", amount.share * 100.0),
         plural(amount.entries, "entry"),
         used,
-        printable(name),
+        name.clone(),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The head: what a snapshot is, readable without the rest of it.
 
 use super::{Digest, SnapshotError};
+use crate::untrusted::Untrusted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -17,19 +18,19 @@ pub const DELTA: u64 = 2;
 pub struct Head {
     pub format: u64,
     /// Program and version that wrote the snapshot.
-    pub tool: String,
+    pub tool: Untrusted,
     pub store: StoreFacts,
-    pub key: String,
+    pub key: Untrusted,
     /// A delta: name of the entry that holds the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base: Option<String>,
+    pub base: Option<Untrusted>,
     /// What went into the key's hash, by name, with the digest of each.
     #[serde(default)]
     pub ingredients: BTreeMap<String, Digest>,
     #[serde(default)]
     pub origin: Origin,
     /// When the database was frozen, RFC 3339 in UTC.
-    pub created: String,
+    pub created: Untrusted,
     /// Items in the snapshot, those in its base among them.
     pub items: u64,
     /// Sum of the items' NAR sizes in bytes; 0 where a store has none.
@@ -41,7 +42,7 @@ pub struct Head {
     /// When the restore of the job that saved it had ended, RFC 3339 in UTC, if the save saw what of that was
     /// read since. An item is used before this moment exactly if it was restored by then and not read after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub watched_since: Option<String>,
+    pub watched_since: Option<Untrusted>,
     /// Profiles of whoever saved it, as far as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<ProfileFacts>,
@@ -50,48 +51,48 @@ pub struct Head {
 /// A profile and the item that it led to. Strings, as in [`StoreFacts`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfileFacts {
-    pub name: String,
+    pub name: Untrusted,
     /// Name of the item in its store directory.
-    pub item: String,
+    pub item: Untrusted,
 }
 
 /// The store that a snapshot was made from. Strings, because this room does not know what they mean.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreFacts {
     /// `nix`, `guix` or `plain`.
-    pub kind: String,
+    pub kind: Untrusted,
     /// Directory of the items, as programs inside the store's root see it; empty for `plain`.
-    pub store_dir: String,
-    pub state_dir: String,
+    pub store_dir: Untrusted,
+    pub state_dir: Untrusted,
     /// For example `x86_64-linux`.
-    pub system: String,
+    pub system: Untrusted,
     /// Version of the package manager.
     #[serde(default)]
-    pub version: String,
+    pub version: Untrusted,
     /// Number in the database's `schema` file.
     #[serde(default)]
     pub schema: Option<u64>,
     /// Names in `SchemaMigrations`.
     #[serde(default)]
-    pub migrations: Vec<String>,
+    pub migrations: Vec<Untrusted>,
     /// Who owns items: `root`, or `user` when the store belongs to another account.
     #[serde(default)]
-    pub owner: String,
+    pub owner: Untrusted,
 }
 
 /// Where a snapshot was made; empty fields where that is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     #[serde(default)]
-    pub repository: String,
+    pub repository: Untrusted,
     #[serde(default, rename = "ref")]
-    pub reference: String,
+    pub reference: Untrusted,
     #[serde(default)]
-    pub commit: String,
+    pub commit: Untrusted,
     #[serde(default)]
-    pub run: String,
+    pub run: Untrusted,
     #[serde(default)]
-    pub trigger: String,
+    pub trigger: Untrusted,
 }
 
 impl Head {
@@ -109,7 +110,8 @@ impl Head {
     /// Identity of the layout: two snapshots with different ones are never used for each other.
     /// A hash of store kind, store directory, system, and of the newest format that may be found.
     pub fn cache_version(&self) -> Digest {
-        cache_version(&self.store.kind, &self.store.store_dir, &self.store.system)
+        let StoreFacts { kind, store_dir, system, .. } = &self.store;
+        cache_version(kind.raw(), store_dir.raw(), system.raw())
     }
 }
 

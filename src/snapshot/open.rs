@@ -2,6 +2,7 @@
 
 use super::skippable::{self, HEAD_LIMIT, HEAD_MAGIC, HEADER_BYTES, INDEX_LIMIT, INDEX_MAGIC};
 use super::{Digest, FrameEntry, Head, Index, SnapshotError, seek_table};
+use crate::untrusted::Untrusted;
 use std::io;
 
 /// Both ends of a snapshot.
@@ -64,8 +65,8 @@ pub fn open(
     if frames_end != index_at {
         return Err(SnapshotError::damaged("bytes that belong to nothing lie before the index"));
     }
-    let base = index.base.as_ref().map(|base| &base.entry);
-    if head.format != index.format || head.base.as_ref() != base {
+    let base = index.base.as_ref().map(|base| base.entry.as_str());
+    if head.format != index.format || head.base.as_ref().map(Untrusted::raw) != base {
         return Err(SnapshotError::damaged("head and index disagree about a base"));
     }
     Ok(Opened { head, index, index_bytes, length })

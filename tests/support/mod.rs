@@ -55,6 +55,7 @@ pub mod seeds;
 pub mod site;
 pub mod strace;
 pub mod syscalls;
+pub mod terminal;
 pub mod tls_front;
 mod tree;
 pub mod workflows;

@@ -36,7 +36,7 @@ fn run(options: &Doctor) -> Result<Ending> {
     rows.push(last_runs());
     let worst = rows.iter().map(|row| row.light).max().unwrap_or(Light::Green);
     if options.output.json {
-        report::answer(json!({ "store": kind, "worst": worst, "checks": rows }))?;
+        report::answer_json(&json!({ "store": kind, "worst": worst, "checks": rows }))?;
     } else {
         tell(&rows)?;
     }

@@ -2,24 +2,19 @@
 
 use crate::key::lint::Finding;
 
-/// A finding with its place.
-pub fn of(finding: &Finding, source: &str) -> String {
+/// A finding with its place, one text for each line.
+pub fn of(finding: &Finding, source: &str) -> Vec<String> {
     let Finding { file, line, column, level, rule, message, fix, .. } = finding;
     let (file, level) = (file.display(), level.name());
-    let mut text = format!("{file}:{line}:{column}: {level}: {message} [{rule}]\n    to do: {fix}");
-    for line in correction(finding, source) {
-        text += &format!("\n      {line}");
-    }
-    visible(&text)
+    let found = format!("{file}:{line}:{column}: {level}: {message} [{rule}]");
+    let correction = correction(finding, source).into_iter().map(|line| format!("      {line}"));
+    [found, format!("    to do: {fix}")].into_iter().chain(correction).collect()
 }
 
 /// The same without its place.
-pub fn advice(finding: &Finding, source: &str) -> String {
-    let mut text = format!("{}\nto do: {}", finding.message, finding.fix);
-    for line in correction(finding, source) {
-        text += &format!("\n{line}");
-    }
-    text
+pub fn advice(finding: &Finding, source: &str) -> Vec<String> {
+    let lines = [finding.message.clone(), format!("to do: {}", finding.fix)];
+    lines.into_iter().chain(correction(finding, source)).collect()
 }
 
 /// The lines that go and those that come, or what to write like.
@@ -38,14 +33,4 @@ fn correction(finding: &Finding, source: &str) -> Vec<String> {
     let gone = old[same..old.len() - same_end].iter().map(|line| format!("- {line}"));
     let come = new[same..new.len() - same_end].iter().map(|line| format!("+ {line}"));
     gone.chain(come).collect()
-}
-
-/// A workflow is somebody else's text: what a terminal would obey is shown instead.
-fn visible(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\t' => c.to_string(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(shown).collect()
 }

@@ -4,12 +4,13 @@ use super::{Past, date};
 use crate::key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
 use crate::options::{Simulate, WorkflowMode};
 use crate::report::{binary, bytes, plural};
+use crate::untrusted::escape;
 
 /// What was simulated, a line for each policy, and the best.
-pub fn results(simulation: &Simulation) -> String {
+pub fn results(simulation: &Simulation) -> Vec<String> {
     let Simulation { runs, .. } = simulation;
-    let mut text = format!(
-        "{} of {} from {} to {}: {} on {}, {} of {}, {} on {}\n\n",
+    let headline = format!(
+        "{} of {} from {} to {}: {} on {}, {} of {}, {} on {}",
         plural(runs.total, "run"),
         simulation.workflow.as_deref().unwrap_or("no workflow"),
         date(simulation.from),
@@ -24,18 +25,19 @@ pub fn results(simulation: &Simulation) -> String {
             count => format!("{count} other branches"),
         },
     );
-    text += &columns(&simulation.policies);
+    let mut lines = vec![headline, String::new()];
+    lines.extend(columns(&simulation.policies));
     if let Some(best) = &simulation.best {
-        text += &format!("\nbest: {}: {}\n", best.policy, best.reason);
+        lines.extend([String::new(), format!("best: {}: {}", best.policy, best.reason)]);
     }
-    text
+    lines
 }
 
 /// What has to be known to believe it.
 pub fn notes(simulation: &Simulation) -> Vec<String> {
     let warnings = simulation.warnings.iter().map(|it| format!("storecache: warning: {it}"));
     let mut notes: Vec<String> = warnings.collect();
-    notes.push("\nassumed:".into());
+    notes.extend([String::new(), "assumed:".into()]);
     notes.extend(simulation.assumptions.iter().map(|it| format!("- {it}")));
     notes
 }
@@ -74,24 +76,25 @@ pub fn cells(it: &Outcome) -> [String; NAMES.len()] {
     ]
 }
 
-fn columns(outcomes: &[Outcome]) -> String {
+fn columns(outcomes: &[Outcome]) -> Vec<String> {
     let mut rows = vec![NAMES.map(str::to_owned)];
     rows.extend(outcomes.iter().map(cells));
+    for row in &mut rows {
+        row[0] = escape(&row[0]).into_owned();
+    }
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
     };
     let widths: [usize; NAMES.len()] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in &rows {
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            match column {
-                0 => text += &format!("{cell:<width$}"),
-                _ => text += &format!("  {cell:>width$}"),
-            }
-        }
-        text.push('\n');
-    }
-    text
+    let line = |row: &[String; NAMES.len()]| {
+        let cells =
+            row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+                0 => format!("{cell:<width$}"),
+                _ => format!("  {cell:>width$}"),
+            });
+        cells.collect()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// All that is taken for granted.

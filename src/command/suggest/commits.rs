@@ -34,13 +34,13 @@ impl Commits {
         };
         let mut seen: HashMap<&str, Option<ObjectId>> = HashMap::new();
         for one in past {
-            let name = one.head.origin.commit.as_str();
+            let name = one.head.origin.commit.raw();
             // A name that is no hash may stand for another commit by now.
             seen.entry(name).or_insert_with(|| {
                 ObjectId::parse(name).and_then(|id| repository.commit(id.as_str())).ok()
             });
         }
-        let commit = |one: &Past| seen.get(one.head.origin.commit.as_str()).cloned().flatten();
+        let commit = |one: &Past| seen.get(one.head.origin.commit.raw()).cloned().flatten();
         let known: Vec<_> = past.iter().map(commit).collect();
         let unknown = || past.iter().zip(&known).filter(|(_, known)| known.is_none());
         let count = |holds: fn(&Past) -> bool| unknown().filter(|(past, _)| holds(past)).count();
@@ -48,7 +48,7 @@ impl Commits {
         if count(|past| past.head.origin.commit.is_empty()) > 0 {
             why.push("some name no commit".to_owned());
         }
-        if count(|past| past.head.origin.reference.starts_with("refs/pull/")) > 0 {
+        if count(|past| past.head.origin.reference.raw().starts_with("refs/pull/")) > 0 {
             why.push("merges of pull requests are on no branch".to_owned());
         }
         if unknown().next().is_some() && repository.is_shallow()? {

@@ -100,8 +100,10 @@ struct Looked<'a> {
 }
 
 fn observations(past: &[&Past]) -> Vec<Observation> {
-    let of =
-        |past: &&Past| Observation { store: past.store, given: past.head.store.version.clone() };
+    let of = |past: &&Past| Observation {
+        store: past.store,
+        given: past.head.store.version.raw().to_owned(),
+    };
     past.iter().map(of).collect()
 }
 

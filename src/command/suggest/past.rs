@@ -8,6 +8,7 @@ use crate::key::Rung;
 use crate::options::{BackendOptions, Snapshots, Suggest};
 use crate::snapshot::{Digest, Head, Index, Opened, SnapshotError};
 use crate::store::{Layout, StoreKind};
+use crate::untrusted::escape;
 use anyhow::{Context, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -80,8 +81,8 @@ pub fn read(options: &Suggest) -> Result<Found> {
         }
     }
     found.past.retain(|past| {
-        let key = Rung::Prefix(options.key_prefix.clone()).holds(&past.head.key);
-        key && options.kind.is_none_or(|kind| kind.name() == past.head.store.kind)
+        let key = Rung::Prefix(options.key_prefix.clone()).holds(past.head.key.raw());
+        key && options.kind.is_none_or(|kind| past.head.store.kind == kind.name())
     });
     let mut seen = HashSet::new();
     found.past.retain(|past| seen.insert(past.archive));
@@ -180,21 +181,21 @@ impl Past {
 
     /// When it was made, and from which commit.
     pub fn moment(&self) -> String {
-        match self.head.origin.commit.get(..10) {
-            Some(commit) => format!("{} ({commit})", self.head.created),
-            None => self.head.created.clone(),
+        match self.head.origin.commit.raw().get(..10) {
+            Some(commit) => format!("{} ({})", self.head.created, escape(commit)),
+            None => self.head.created.to_string(),
         }
     }
 
     /// What it has to have in common with others to be compared with them.
     pub fn kin(&self) -> Kin {
         let store = &self.head.store;
-        let middle = format!("-{}-{}-", store.kind, store.system);
-        let prefix = self.head.key.find(&middle).map(|end| self.head.key[..end].to_owned());
+        let middle = format!("-{}-{}-", store.kind.raw(), store.system.raw());
+        let prefix = self.head.key.raw().split_once(&middle).map(|(prefix, _)| prefix.to_owned());
         Kin {
-            kind: store.kind.clone(),
-            system: store.system.clone(),
-            store_dir: store.store_dir.clone(),
+            kind: store.kind.raw().to_owned(),
+            system: store.system.raw().to_owned(),
+            store_dir: store.store_dir.raw().to_owned(),
             prefix,
         }
     }

@@ -5,7 +5,7 @@ use super::past::Kin;
 use super::{FEWEST, Looked};
 use crate::key::suggest::{Flags, Ingredient, Set};
 use crate::options::OutputOptions;
-use crate::report::{answer, note, plural};
+use crate::report::{answer, answer_json, note, plural};
 use crate::store::StoreKind;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ impl Looked<'_> {
             self.warn();
         }
         match output.json {
-            true => answer(self.object()),
+            true => answer_json(&self.object()),
             false => self.text(),
         }
     }
@@ -100,7 +100,7 @@ impl Looked<'_> {
 
     fn text(&self) -> Result<()> {
         if let Some(kin) = &self.kin {
-            answer(self.headline(kin))?;
+            self.headline(kin).iter().try_for_each(answer)?;
         }
         if self.kin.as_ref().is_some_and(|kin| kin.kind == StoreKind::Plain.name()) {
             answer(
@@ -112,7 +112,8 @@ impl Looked<'_> {
             return answer(format!("no suggestion: {reason}"));
         }
         let set = &self.suggestion.set;
-        answer(format!("\nsuggestion: {}", self.verdict(set)))?;
+        answer("")?;
+        answer(format!("suggestion: {}", self.verdict(set)))?;
         self.members(set)?;
         self.times("missed", &set.missed)?;
         self.times("false alarm", &set.false_alarms)?;
@@ -120,10 +121,15 @@ impl Looked<'_> {
         for name in &flags.unknown {
             answer(format!("  there is no flag for {name}: a newer storecache may have one"))?;
         }
-        answer(format!("\non the command line, at the top of the work tree\n  {}", flags.line()))?;
-        answer(format!("\nin the step\n{}", indented(&flags.yaml())))?;
+        answer("")?;
+        answer("on the command line, at the top of the work tree")?;
+        answer(format!("  {}", flags.line()))?;
+        answer("")?;
+        answer("in the step")?;
+        flags.yaml().lines().try_for_each(|line| answer(format!("  {line}")))?;
         if let Some(quiet) = &self.suggestion.quiet {
-            answer(format!("\nwithout any false alarm: {}", self.verdict(quiet)))?;
+            answer("")?;
+            answer(format!("without any false alarm: {}", self.verdict(quiet)))?;
             self.members(quiet)?;
             self.times("missed", &quiet.missed)?;
             answer(format!("  {}", self.flags(quiet).line()))?;
@@ -131,7 +137,7 @@ impl Looked<'_> {
         Ok(())
     }
 
-    fn headline(&self, kin: &Kin) -> String {
+    fn headline(&self, kin: &Kin) -> Vec<String> {
         let suggestion = self.suggestion;
         let dates = match (self.used.first(), self.used.last()) {
             (Some(first), Some(last)) => {
@@ -142,19 +148,17 @@ impl Looked<'_> {
         let snapshots = plural(self.used.len() as u64, "snapshot");
         let times = suggestion.changes + suggestion.unchanged;
         let given = match suggestion.given {
-            0 => String::new(),
-            count => format!(
-                "\nthe version of the package manager changed {}; every key has it, so nothing else has \
+            0 => None,
+            count => Some(format!(
+                "the version of the package manager changed {}; every key has it, so nothing else has \
                  to explain what changed then",
                 plural(count as u64, "time")
-            ),
+            )),
         };
-        format!(
-            "{snapshots} of {}{dates}\nthe store changed {} of {}{given}",
-            kin.text(),
-            suggestion.changes,
-            plural(times as u64, "time"),
-        )
+        let times = plural(times as u64, "time");
+        let first = format!("{snapshots} of {}{dates}", kin.text());
+        let second = format!("the store changed {} of {times}", suggestion.changes);
+        [first, second].into_iter().chain(given).collect()
     }
 
     /// The candidates, the best first.
@@ -174,7 +178,8 @@ impl Looked<'_> {
         }
         let unknown = rows.iter().any(|(_, tally)| tally.unknown > 0);
         let column = if unknown { "  not known" } else { "" };
-        answer(format!("\nwith it  without it  missed{column}  candidate"))?;
+        answer("")?;
+        answer(format!("with it  without it  missed{column}  candidate"))?;
         for (candidate, tally) in rows.iter().take(ROWS) {
             let column = if unknown { format!("  {:>9}", tally.unknown) } else { String::new() };
             answer(format!(
@@ -370,9 +375,4 @@ impl Kin {
         };
         format!("{} for {}{prefix}", self.kind, self.system)
     }
-}
-
-fn indented(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(|line| format!("  {line}")).collect();
-    lines.join("\n")
 }

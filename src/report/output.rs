@@ -1,0 +1,99 @@
+//! Everything that the program writes to standard output and standard error for people, and for programs that read
+//! what people read.
+//!
+//! All other modules write through these functions: the lints `disallowed_methods` and `disallowed_macros` refuse
+//! `println!` and the like anywhere else (`clippy.toml`). Text can come from a snapshot, a server or another process
+//! wherever it is part of a message, so each function escapes what it writes ([`escape`]), and one call writes one
+//! line: a line break in a message is shown as `\n`, and cannot forge a second message.
+
+use super::RunnerCommand;
+use crate::untrusted::{escape, escape_json};
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use serde::Serialize;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal, Write};
+
+/// Writes a line for people to standard output: the answer to what was asked.
+///
+/// # Errors
+/// When it cannot be written. A closed pipe is not an error: the reader has read enough.
+pub fn answer(line: impl Display) -> Result<()> {
+    write_answer(&format!("{}\n", escape(&line.to_string())))
+}
+
+/// Writes a value to standard output as JSON.
+///
+/// # Errors
+/// As [`answer`].
+pub fn answer_json(value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_string(value).context("write the report as JSON")?;
+    write_answer(&format!("{}\n", escape_json(&json)))
+}
+
+/// Writes a command for the runner of a job to standard output.
+///
+/// # Errors
+/// As [`answer`].
+pub fn answer_command(command: &RunnerCommand) -> Result<()> {
+    write_answer(&format!("{command}\n"))
+}
+
+/// Writes a text of this program to standard output as it is: help, manual pages, completions. Nothing in it may
+/// come from anywhere else.
+///
+/// # Errors
+/// As [`answer`].
+pub fn answer_exact(text: &str) -> Result<()> {
+    write_answer(&format!("{text}\n"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "all text is escaped by the callers above")]
+fn write_answer(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("write to standard output"),
+    }
+}
+
+/// Writes a line for people to standard error: what they should know beside the answer.
+pub fn note(line: impl Display) {
+    write_note(&format!("{}\n", escape(&line.to_string())));
+}
+
+/// Writes a command for the runner of a job to standard error. [`note`] writes there too, so the two keep their order.
+pub fn command(command: &RunnerCommand) {
+    write_note(&format!("{command}\n"));
+}
+
+#[expect(clippy::disallowed_methods, reason = "all text is escaped by the callers above")]
+fn write_note(text: &str) {
+    // A standard error that is closed is no reason to stop.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// A progress bar on standard error, or none where that is not a terminal. Its texts are the caller's to escape.
+#[expect(clippy::disallowed_methods, reason = "indicatif draws the bar itself")]
+pub(super) fn progress_bar() -> Option<ProgressBar> {
+    let target = || ProgressDrawTarget::stderr_with_hz(10);
+    std::io::stderr().is_terminal().then(|| ProgressBar::with_draw_target(None, target()))
+}
+
+/// Reports panics as [`note`] does: their messages can quote text from elsewhere.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or_default();
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        note(format!("storecache panicked{place}: {text}"));
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            trace.to_string().lines().for_each(note);
+        }
+    }));
+}
