@@ -7,6 +7,7 @@ use super::protocol::{
     PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
 };
 use super::read_ahead::ReadAhead;
+use super::sudo::{NoRoot, SudoRefusal};
 use super::surroundings::ROOT_PATH;
 use super::target::StoreTarget;
 use crate::budget::{Allowance, Held, Packing};
@@ -66,15 +67,6 @@ impl fmt::Display for Ended {
         write!(f, "the root half ended before it was done ({})", self.status)?;
         if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
     }
-}
-
-/// Nobody to become root by.
-#[derive(Debug, thiserror::Error)]
-enum NoSudo {
-    #[error("sudo is not installed")]
-    Missing,
-    #[error("sudo refused: {text}")]
-    Refused { text: String },
 }
 
 /// Somebody called the run off.
@@ -168,8 +160,8 @@ impl RootHalf {
                 other => return other,
             }
         }
-        let no_sudo = match Self::start_with(cancelled, true, &["privileged"]) {
-            Err(e) => e.downcast::<NoSudo>()?,
+        let refusal = match Self::start_with(cancelled, true, &["privileged"]) {
+            Err(e) => e.downcast::<SudoRefusal>()?,
             Ok(root) => return Ok(root),
         };
         if is_theirs(store) {
@@ -177,17 +169,7 @@ impl RootHalf {
         }
         // What is not there belongs to nobody.
         StoreTarget::new(store)?;
-        let next = match no_sudo {
-            NoSudo::Missing => "install sudo".to_owned(),
-            NoSudo::Refused { .. } => {
-                let program = std::env::current_exe().context("find the path of this program")?;
-                format!(
-                    "allow this user to run `{} privileged` without a password",
-                    program.display()
-                )
-            }
-        };
-        bail!("the store belongs to root, and {no_sudo}; {next}, or run as root")
+        bail!(NoRoot::new(refusal))
     }
 
     fn start_with(cancelled: &Arc<AtomicBool>, by_sudo: bool, words: &[&str]) -> Result<Self> {
@@ -202,7 +184,7 @@ impl RootHalf {
         command.args(words).env_clear().env("PATH", ROOT_PATH);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| match e.kind() {
-            ErrorKind::NotFound if by_sudo => anyhow!(NoSudo::Missing),
+            ErrorKind::NotFound if by_sudo => anyhow!(SudoRefusal::Missing),
             _ => anyhow!(e).context("start the root half"),
         })?;
         let requests = child.stdin.take().context("the root half has no input")?;
@@ -236,8 +218,7 @@ impl RootHalf {
             Err(e) => match e.downcast_ref::<Ended>() {
                 // What sudo has against it, it says as a program of its own, with this code (`man 8 sudo`).
                 Some(ended) if by_sudo && ended.is_of_sudo() => {
-                    let text = if ended.text.is_empty() { "no reason given" } else { &ended.text };
-                    Err(NoSudo::Refused { text: text.to_owned() }.into())
+                    Err(SudoRefusal::parse(&ended.text).into())
                 }
                 _ => Err(e),
             },

@@ -31,6 +31,7 @@ mod files;
     reason = "both outputs are read by the root helper and the user process"
 )]
 mod guardian;
+mod installed;
 mod machine;
 mod mandate;
 mod narrow;
@@ -52,6 +53,7 @@ mod seccomp;
 )]
 mod serve;
 mod share;
+pub mod sudo;
 mod surroundings;
 mod survey;
 mod target;

@@ -7,6 +7,7 @@ use crate::options::Doctor;
 use crate::privileged::client::RootHalf;
 use crate::privileged::examine::without_root;
 use crate::privileged::protocol::{Finding, Light, Reply, Request, StoreRequest};
+use crate::privileged::sudo::NoRoot;
 use crate::report;
 use crate::store::{Layout, StoreKind};
 use anyhow::{Result, bail};
@@ -59,14 +60,8 @@ fn sudo_works() -> Finding {
 }
 
 fn sudo_fails(error: &anyhow::Error) -> Finding {
-    let program = std::env::current_exe().map(|path| path.display().to_string());
-    let program = program.unwrap_or_else(|_| "storecache".into());
-    // For whoever may do it: as root, who need not have sudo.
-    let fix = format!(
-        "echo \"$(id -un {}) ALL=(root) NOPASSWD: {program} privileged\" >/etc/sudoers.d/storecache",
-        geteuid().as_raw()
-    );
-    Finding::red(format!("{error:#}"), Some(fix)).named("sudo")
+    let fix = error.downcast_ref::<NoRoot>().and_then(NoRoot::fix);
+    Finding::red(format!("{error:#}"), fix).named("sudo")
 }
 
 fn store(layout: &Layout) -> Finding {
