@@ -301,6 +301,7 @@ fn step_gives_the_runner_no_commands_but_its_own() {
         assert_harmless("the annotation", text.as_bytes());
         assert!(text.starts_with("restore: plan: the snapshot is for the system "), "{text}");
         assert!(!text.contains('\n'), "{text}");
+        assert_harmless("the output", ran.output("reason").as_bytes());
         assert_harmless("the summary", &fs::read(summary).unwrap());
     }
 }

@@ -1,6 +1,7 @@
 //! The outputs of a step: the one table, and what a report has for it.
 
 use crate::report::{Hit, Outcome};
+use crate::untrusted::escape;
 use jiff::Timestamp;
 
 /// One output.
@@ -52,7 +53,8 @@ pub const OUTPUTS: [OutputField; 7] = [
     OutputField {
         name: "reason",
         description: "Why something was not done; empty when all was",
-        value: |outcome| outcome.reason.clone().unwrap_or_default(),
+        // For people: a later step may print it.
+        value: |outcome| escape(outcome.reason.as_deref().unwrap_or_default()).into_owned(),
     },
 ];
 
