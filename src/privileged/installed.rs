@@ -3,7 +3,7 @@
 //! sudo may start the root helper without a password only from such a place: whoever can write to the file, or to a
 //! directory above it, can put another program there.
 
-use std::os::unix::fs::MetadataExt;
+use crate::path_audit::Suspects;
 use std::path::Path;
 
 /// Places that the program is installed to, in order of preference.
@@ -47,19 +47,9 @@ fn quoted(word: &str) -> String {
     if is_plain(word) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// Whether only root can change what is at a path: the file and each directory above it belong to root, and others
-/// cannot write to them. In a directory with the sticky bit, others cannot replace what is root's.
-///
-/// An access list that lets others write shows in the bits of the group, which are then its mask (`man 5 acl`).
+/// Whether only root can change what is at a path.
 fn is_closed(path: &Path) -> bool {
-    // A path without links leads through the directories that it names.
-    let Ok(real) = path.canonicalize() else { return false };
-    real.ancestors().all(|part| {
-        let Ok(found) = part.symlink_metadata() else { return false };
-        let others_write = found.mode() & 0o022 != 0;
-        let is_sticky = found.is_dir() && found.mode() & 0o1000 != 0;
-        found.uid() == 0 && (!others_write || is_sticky)
-    })
+    matches!(Suspects::everybody().follow(path), Ok(Ok(_)))
 }
 
 #[cfg(test)]
