@@ -482,7 +482,7 @@ fn packed(
         Ok(writer.frame(frame)?)
     };
     let packed = pack(None, inputs.collect(), &options, &mut sink)?;
-    Ok(writer.finish("nix/store", packed.items, packed.database, None).unwrap().0)
+    Ok(writer.finish("nix/store", packed.items, packed.database, None, None).unwrap().0)
 }
 
 #[test]

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use storecache::budget::Packing;
 use storecache::snapshot::{
-    Digest, Frame, Head, Index, Opened, Origin, PackInput, PackOptions, SnapshotWriter, StoreFacts,
-    pack,
+    DatabaseEntry, Digest, Frame, FrameEntry, Head, Index, ItemEntry, Opened, Origin, PackInput,
+    PackOptions, SnapshotWriter, StoreFacts, pack,
 };
 use support::forge::{self, Parts, frame_bytes, open_bytes, sha256};
 use support::golden;
@@ -710,7 +710,7 @@ impl Mould {
     }
 
     /// Packs it as `save` would, with a head that does not change.
-    fn cast(&self) -> Vec<u8> {
+    fn cast(&self, rows_only: Option<Vec<String>>) -> Vec<u8> {
         let base = Arc::new(OwnedFd::from(fs::File::open(self.directory.path()).unwrap()));
         let names = fs::read_dir(self.directory.path()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -772,7 +772,7 @@ impl Mould {
         };
         let mut sink = |frame: Frame| Ok(writer.frame(frame)?);
         let packed = pack(database, inputs.collect(), &options, &mut sink).unwrap();
-        writer.finish(items_under, packed.items, packed.database, None).unwrap().0
+        writer.finish(items_under, packed.items, packed.database, None, rows_only).unwrap().0
     }
 }
 
@@ -795,14 +795,13 @@ fn essence(bytes: &[u8]) -> (Head, Vec<Vec<u8>>, String) {
 /// snapshots are to be read as they are, and other storecaches read new ones. If a format is to be
 /// new, give it a number and a golden file of its own (STORECACHE_WRITE_GOLDEN=1 writes it).
 #[track_caller]
-fn assert_golden(name: &str, mould: &Mould) {
-    let cast = mould.cast();
+fn assert_golden(name: &str, cast: &[u8]) {
     if std::env::var_os("STORECACHE_WRITE_GOLDEN").is_some() {
-        golden::write(name, &cast);
+        golden::write(name, cast);
     }
     let golden = golden::read(name);
     forge::check(&golden).unwrap();
-    let (expected, found) = (essence(&golden), essence(&cast));
+    let (expected, found) = (essence(&golden), essence(cast));
     assert_eq!(expected.0, found.0);
     for (number, (expected, found)) in expected.1.iter().zip(&found.1).enumerate() {
         let differs = expected.iter().zip(found).position(|(a, b)| a != b);
@@ -823,15 +822,44 @@ fn assert_golden(name: &str, mould: &Mould) {
 
 #[test]
 fn format_1_of_a_nix_store_is_the_golden_file() {
-    assert_golden("format-1-nix", &Mould::store());
+    assert_golden("format-1-nix", &Mould::store().cast(None));
 }
 
 #[test]
 fn format_1_of_a_deduplicated_store_is_the_golden_file() {
-    assert_golden("format-1-deduplicated", &Mould::deduplicated());
+    assert_golden("format-1-deduplicated", &Mould::deduplicated().cast(None));
 }
 
 #[test]
 fn format_1_of_a_plain_directory_is_the_golden_file() {
-    assert_golden("format-1-plain", &Mould::plain());
+    assert_golden("format-1-plain", &Mould::plain().cast(None));
+}
+
+/// Format 1 with the list of rows without items, which is optional: programs that do not know it read the rest.
+#[test]
+fn format_1_with_rows_only_is_the_golden_file() {
+    let left_out = vec![format!("{}-left-out", "9".repeat(32))];
+    assert_golden("format-1-rows-only", &Mould::store().cast(Some(left_out)));
+}
+
+/// The index as programs read it that do not know `rows_only`.
+#[derive(serde::Deserialize, serde::Serialize)]
+struct IndexBeforeRowsOnly {
+    format: u64,
+    head: Digest,
+    head_bytes: u64,
+    archive: Digest,
+    frames: Vec<FrameEntry>,
+    database: Option<DatabaseEntry>,
+    items_under: String,
+    items: Vec<ItemEntry>,
+}
+
+#[test]
+fn older_programs_read_an_index_with_rows_only() {
+    let golden = golden::read("format-1-rows-only");
+    let mut index = open_bytes(&golden).unwrap().index;
+    let before: IndexBeforeRowsOnly = serde_json::from_str(&golden::json(&index)).unwrap();
+    assert!(index.rows_only.take().is_some());
+    assert_eq!(serde_json::to_value(before).unwrap(), serde_json::to_value(index).unwrap());
 }

@@ -290,7 +290,15 @@ fn pack<W: Write>(
                 snapshot.frame(frame).context("write the snapshot")?;
                 writing += before.elapsed().as_secs_f64();
             }
-            Reply::Packed { items_under, items, inherited, database, missing, left_out } => {
+            Reply::Packed {
+                items_under,
+                items,
+                inherited,
+                database,
+                missing,
+                left_out,
+                rows_only,
+            } => {
                 profiles::packed(&head.profiles, &items, &inherited, outcome);
                 outcome.items.saved = (items.len() + inherited.len()) as u64;
                 outcome.items.inherited = inherited.len() as u64;
@@ -307,7 +315,7 @@ fn pack<W: Write>(
                 outcome.skipped.extend(left_out.into_iter().map(passed));
                 let base = foundation.map(|foundation| foundation.named(inherited));
                 let (out, _, length) = snapshot
-                    .finish(&items_under, items, database, base)
+                    .finish(&items_under, items, database, base, Some(rows_only))
                     .context("write the snapshot")?;
                 outcome.bytes.snapshot = length;
                 outcome.seconds.upload = writing;

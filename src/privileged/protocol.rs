@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Both halves are the same program; a difference means that two versions met.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// No message has a larger part: an index of millions of items still fits.
 pub(super) const PART_LIMIT: u32 = 512 << 20;
@@ -212,6 +212,8 @@ pub enum Reply {
         database: Option<DatabaseEntry>,
         missing: Vec<String>,
         left_out: Vec<String>,
+        /// Items that are not packed, and whose rows come along.
+        rows_only: Vec<String>,
     },
     /// The frames of the database are wanted.
     NeedDatabase,

@@ -34,12 +34,11 @@ struct Source {
 }
 
 impl Source {
-    /// Drops the items of these names; gives back how many there were.
-    fn leave_out(&mut self, names: &[String]) -> u64 {
+    /// Drops the items of these names; gives back those that were there.
+    fn leave_out(&mut self, names: &[String]) -> Vec<String> {
         let names: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let before = self.inputs.len();
-        self.inputs.retain(|input| !names.contains(input.name.as_str()));
-        (before - self.inputs.len()) as u64
+        let left_out = self.inputs.extract_if(.., |input| names.contains(input.name.as_str()));
+        left_out.map(|input| input.name).collect()
     }
 
     /// Drops what a base holds under the same name and hash, and gives that back.
@@ -110,7 +109,7 @@ pub fn save(
     let left_out = source.leave_out(&request.leave_out);
     let narrowed = narrow(store, &mut source.inputs, source.frozen.as_mut(), request)?;
     talk.reply(&Reply::Frozen {
-        left_out,
+        left_out: left_out.len() as u64,
         used: narrowed.used,
         outside: narrowed.outside,
         behind: narrowed.behind,
@@ -157,6 +156,12 @@ pub fn save(
     };
     let inputs = std::mem::take(&mut source.inputs);
     let packed = pack(database, inputs, &options, &mut sink)?;
+    let mut rows_only = Vec::new();
+    if source.frozen.is_some() {
+        rows_only = left_out;
+        rows_only.extend(packed.missing.iter().cloned());
+        rows_only.sort_unstable();
+    }
     talk.reply(&Reply::Packed {
         items_under: source.items_under,
         items: packed.items,
@@ -164,6 +169,7 @@ pub fn save(
         database: packed.database,
         missing: packed.missing,
         left_out: packed.left_out,
+        rows_only,
     })
 }
 

@@ -16,6 +16,15 @@ where
     deserializer.deserialize_seq(List(PhantomData))
 }
 
+/// The same for a list that is optional; called where there is one.
+pub fn some_list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    list(deserializer).map(Some)
+}
+
 struct List<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {

@@ -48,6 +48,14 @@ pub struct Index {
     /// What is not here, but in another snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
+    /// Names of the items that were left out on purpose, and have a row in the database all the same. Any other
+    /// row has an item. Snapshots of older versions do not say; there, rows without an item are not checked.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "bounded::some_list"
+    )]
+    pub rows_only: Option<Vec<String>>,
 }
 
 /// One data frame.

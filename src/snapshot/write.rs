@@ -60,13 +60,14 @@ impl<W: Write> SnapshotWriter<W> {
     }
 
     /// Writes index and seek table; gives back the writer and the index. With a `base` it is a delta,
-    /// as the head has to say too.
+    /// as the head has to say too. `rows_only`: see [`Index::rows_only`].
     pub fn finish(
         mut self,
         items_under: &str,
         items: Vec<ItemEntry>,
         database: Option<DatabaseEntry>,
         base: Option<Base>,
+        rows_only: Option<Vec<String>>,
     ) -> Result<(W, Index, u64), SnapshotError> {
         let index = Index {
             format: if base.is_some() { DELTA } else { FULL },
@@ -78,6 +79,7 @@ impl<W: Write> SnapshotWriter<W> {
             items_under: items_under.to_owned(),
             items,
             base,
+            rows_only,
         };
         let index_frame = skippable::wrap(INDEX_MAGIC, &index.to_signed_bytes(&self.keys)?)?;
         let entry = |compressed: u64, decompressed: u64| -> Result<_, SnapshotError> {

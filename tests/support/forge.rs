@@ -41,6 +41,7 @@ pub struct Parts {
     pub items: Vec<ItemEntry>,
     pub database: Option<DatabaseEntry>,
     pub base: Option<Base>,
+    pub rows_only: Option<Vec<String>>,
 }
 
 impl Parts {
@@ -60,6 +61,7 @@ impl Parts {
             items: index.items,
             database: index.database,
             base: index.base,
+            rows_only: index.rows_only,
         }
     }
 
@@ -75,8 +77,28 @@ impl Parts {
         for frame in self.frames {
             writer.frame(frame).unwrap();
         }
-        let built = writer.finish(&self.items_under, self.items, self.database, self.base);
-        built.unwrap().0
+        let Parts { items_under, items, database, base, rows_only, .. } = self;
+        writer.finish(&items_under, items, database, base, rows_only).unwrap().0
+    }
+
+    /// Position of the last item that has a frame for itself, and no other.
+    pub fn alone(&self) -> usize {
+        let holders = |number| self.items.iter().filter(|item| item.is_in(number)).count();
+        let alone = |item: &ItemEntry| {
+            let (first, last) = item.frames;
+            first == last && item.shared.is_empty() && holders(first) == 1
+        };
+        self.items.iter().rposition(alone).expect("an item in one frame")
+    }
+
+    /// Takes the database out, with its frames.
+    pub fn remove_database(&mut self) {
+        let (first, last) = self.database.take().unwrap().frames;
+        self.frames.drain(first as usize..=last as usize);
+        for ItemEntry { frames, shared, .. } in &mut self.items {
+            let moved = [&mut frames.0, &mut frames.1].into_iter().chain(shared);
+            moved.for_each(|number| *number -= last - first + 1);
+        }
     }
 
     /// Puts another file in the place of the database.

@@ -182,6 +182,7 @@ fn forged(flags: u8) -> Vec<u8> {
             ItemEntry { shared: vec![1], ..item(&two, (4, 4), 3) },
         ],
         base: None,
+        rows_only: None,
     };
     let path = format!("nix/store/{one}/large");
     index.frames[3].continues = Some(Continuation { path, offset: 512, size: 1536 });

@@ -101,7 +101,8 @@ impl Yard {
 /// A snapshot of these frames and items.
 pub fn parts(frames: Vec<Frame>, items: Vec<ItemEntry>) -> Parts {
     let items_under = String::new();
-    Parts { head: head(), frames, items_under, items, database: None, base: None }
+    let (database, base, rows_only) = (None, None, None);
+    Parts { head: head(), frames, items_under, items, database, base, rows_only }
 }
 
 /// Unpacks a forged snapshot whose digests are all right.

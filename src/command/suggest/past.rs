@@ -267,6 +267,7 @@ mod tests {
             items_under: "nix/store".into(),
             items: own.iter().map(item).collect(),
             base: (!inherited.is_empty()).then_some(base),
+            rows_only: None,
         }
     }
 
