@@ -817,7 +817,7 @@ fn a_snapshot_for_something_else_is_refused_by_name() {
         ("guix", |it| it.head.store.kind = "guix".into(), &["store kind", "guix", "nix"]),
         ("unknown kind", |it| it.head.store.kind = "snap".into(), &["store kind", "snap", "nix"]),
         ("newer schema", |it| it.head.store.schema = Some(11), &["schema 11", "schema 10"]),
-        ("no database", |it| it.database = None, &["no database"]),
+        ("no database", Parts::remove_database, &["no database"]),
     ];
     patient.refuses_all(&forgeries);
 }
@@ -859,28 +859,30 @@ fn an_index_that_lies_is_refused() {
 #[test]
 fn an_item_that_is_damaged_inside_is_refused_though_its_digests_are_right() {
     let patient = Patient::new(Role::Mid);
+    let (hurt, other) = (patient.parts().alone(), 5);
+    assert_ne!(hurt, other);
     let name = |at: usize| format!("nix/store/{}", patient.parts().items[at].name);
     let outside = "/tmp/outside";
     patient.world.sh(&format!("mkdir {outside}"));
-    let through = symlink(format!("{}/link", name(0)).as_bytes(), outside.as_bytes());
-    let written = file(format!("{}/link/new", name(0)).as_bytes(), b"x");
-    let foreign = hard_link(format!("{}/link", name(0)).as_bytes(), b"nix/var/nix/db/db.sqlite");
-    let climbing = file(format!("{}/../../var/x", name(0)).as_bytes(), b"x");
+    let through = symlink(format!("{}/link", name(hurt)).as_bytes(), outside.as_bytes());
+    let written = file(format!("{}/link/new", name(hurt)).as_bytes(), b"x");
+    let foreign = hard_link(format!("{}/link", name(hurt)).as_bytes(), b"nix/var/nix/db/db.sqlite");
+    let climbing = file(format!("{}/../../var/x", name(hurt)).as_bytes(), b"x");
     for (what, more) in [
         ("through a link", [through, written].concat()),
         ("to the database", foreign),
         ("upwards", climbing),
-        ("into another item", file(format!("{}/x", name(5)).as_bytes(), b"x")),
+        ("into another item", file(format!("{}/x", name(other)).as_bytes(), b"x")),
         ("beside the store", file(b"nix/var/nix/x", b"x")),
     ] {
         let mut parts = patient.parts();
-        let top = directory(name(0).as_bytes());
+        let top = directory(name(hurt).as_bytes());
         let members = [top, more].concat();
-        let last = parts.frames.len() as u32;
-        parts.frames.push(frame(&members));
-        parts.items[0].frames = (last, last);
-        parts.items[0].files = members.len() as u64 / 512;
-        patient.refuses(what, &parts.build());
+        let number = parts.items[hurt].frames.0;
+        parts.frames[number as usize] = frame(&members);
+        parts.items[hurt].files = 1000;
+        let reason = patient.refuses(what, &parts.build());
+        assert!(reason.contains(&format!("frame {number}: ")), "{what}: {reason}");
         assert_eq!(patient.world.sh(&format!("ls -A {outside}")).stdout, "");
     }
 }
@@ -1058,7 +1060,7 @@ fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
     fs::write(place.snapshot(), parts(vec![frame(&tar)], vec![entry]).build()).unwrap();
     let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
     assert_eq!(failed.code(), 1, "{failed}");
-    assert!(failed.stdout.contains("no member itself"), "{failed}");
+    assert!(failed.stdout.contains("does not follow its directory"), "{failed}");
     assert_eq!(place.leftovers(), [""; 0]);
 }
 

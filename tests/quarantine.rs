@@ -11,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
-use support::forge::{Parts, directory, file, frame, hard_link, open_bytes, symlink};
+use support::forge::{
+    Parts, directory, file, frame, hard_link, long_named_file, open_bytes, symlink,
+};
 use support::patient::with_database;
 use support::place::{Place, binary, output, set_mtime};
 use support::runs::{assert_same, attempt, flags, picture, report, restore, run, save, staging};
@@ -101,15 +103,15 @@ fn in_a_frame(good: &[u8]) -> usize {
     (frame.at + frame.size / 2) as usize
 }
 
-/// The last item has these members instead of its own.
+/// An item has these members instead of its own.
 fn with_members(ward: &Ward, members: &dyn Fn(&str) -> Vec<Vec<u8>>) -> Vec<u8> {
     let mut parts = ward.parts();
-    let number = parts.frames.len() as u32;
-    let item = parts.items.last_mut().unwrap();
+    let at = parts.alone();
+    let item = &mut parts.items[at];
     let members = members(&format!("{}/{}", &ward.world.store()[1..], item.name));
-    item.frames = (number, number);
     item.files = members.len() as u64;
-    parts.frames.push(frame(&members.concat()));
+    let number = item.frames.0 as usize;
+    parts.frames[number] = frame(&members.concat());
     parts.build()
 }
 
@@ -135,6 +137,14 @@ fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
             hard_link(format!("{top}/x").as_bytes(), format!("{top}/missing").as_bytes()),
         ]
     };
+    let nowhere = |top: &str| {
+        let link = symlink(format!("{top}/link").as_bytes(), b"");
+        vec![directory(top.as_bytes()), link]
+    };
+    let unnamed = |top: &str| {
+        let name = format!("{top}/{}", "n".repeat(256));
+        vec![directory(top.as_bytes()), long_named_file(name.as_bytes())]
+    };
     let clash = |top: &str| {
         let one = || file(format!("{top}/x").as_bytes(), b"x");
         vec![directory(top.as_bytes()), one(), one()]
@@ -152,6 +162,8 @@ fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
         ("a file through a link", "unpack", with_members(ward, &through)),
         ("a hard link to nothing", "unpack", with_members(ward, &linked)),
         ("one name twice", "unpack", with_members(ward, &clash)),
+        ("a link to an empty target", "unpack", with_members(ward, &nowhere)),
+        ("a name that no file system has", "unpack", with_members(ward, &unnamed)),
         ("rows twice", "plan", with_database(good, TWICE)),
     ]
 }

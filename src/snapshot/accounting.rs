@@ -4,7 +4,7 @@
 
 use super::frames::RAW_LIMIT;
 use super::member::{BLOCK, components};
-use super::{Index, SnapshotError};
+use super::{Index, ItemEntry, SnapshotError};
 use std::collections::HashSet;
 
 /// A larger database is not taken out of a snapshot. One with 100,000 items has 150 MiB.
@@ -68,6 +68,9 @@ pub fn check_names(index: &Index) -> Result<(), SnapshotError> {
     let mut names = HashSet::with_capacity(index.items.len());
     for item in &index.items {
         components(item.name.as_bytes())?;
+        if item.files == 0 {
+            return Err(SnapshotError::damaged(format!("the item {} has no members", item.name)));
+        }
         if !names.insert(item.name.as_str()) {
             return Err(SnapshotError::damaged(format!("the item {} is listed twice", item.name)));
         }
@@ -81,5 +84,63 @@ pub fn check_names(index: &Index) -> Result<(), SnapshotError> {
             )));
         }
     }
+    if let Some(database) = &index.database {
+        let clashes = |item: &&ItemEntry| {
+            let path = index.archive_path(item);
+            lies_in(&database.path, &path) || lies_in(&path, &database.path)
+        };
+        if let Some(item) = index.items.iter().find(clashes) {
+            return Err(SnapshotError::damaged(format!(
+                "the item {} and the database {} lie in one another",
+                item.name, database.path
+            )));
+        }
+    }
+    let held: HashSet<&str> = index.inherited().collect();
+    let mut rows = HashSet::new();
+    for name in index.rows_only.iter().flatten() {
+        if names.contains(name.as_str()) || held.contains(name.as_str()) {
+            return Err(SnapshotError::damaged(format!(
+                "the item {name} is listed, and as left out too"
+            )));
+        }
+        if !rows.insert(name) {
+            return Err(SnapshotError::damaged(format!("the item {name} is left out twice")));
+        }
+    }
     Ok(())
+}
+
+/// Whether a path is another one, or lies below it.
+fn lies_in(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Checks that every frame belongs to something, so that whatever takes all items sees all frames. The last one
+/// has the end of the archive.
+///
+/// # Errors
+/// When a frame does not.
+pub fn check_coverage(index: &Index) -> Result<(), SnapshotError> {
+    let mut used = vec![false; index.frames.len()];
+    let own = index.items.iter().map(|item| item.frames);
+    let database = index.database.iter().map(|database| database.frames);
+    // Items follow each other, so this is no more than all frames, and one for each item.
+    for number in own.chain(database).flat_map(|(first, last)| first..=last) {
+        if let Some(used) = used.get_mut(number as usize) {
+            *used = true;
+        }
+    }
+    for number in index.items.iter().flat_map(|item| &item.shared) {
+        if let Some(used) = used.get_mut(*number as usize) {
+            *used = true;
+        }
+    }
+    used.pop();
+    match used.iter().position(|used| !used) {
+        Some(number) => {
+            Err(SnapshotError::damaged(format!("frame {number} belongs to no item of the index")))
+        }
+        None => Ok(()),
+    }
 }

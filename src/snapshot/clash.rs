@@ -9,7 +9,8 @@ use rustix::io::Errno;
 /// The error as damage of the snapshot where only its members can have caused it; else as it was.
 pub fn blamed(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<Errno>() {
-        Some(&(Errno::EXIST | Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::XDEV)) => {
+        Some(&Errno::EXIST) => SnapshotError::damaged("it appears twice").into(),
+        Some(&(Errno::LOOP | Errno::NOTDIR | Errno::ISDIR | Errno::XDEV)) => {
             SnapshotError::damaged(format!("{error:#}")).into()
         }
         _ => error,

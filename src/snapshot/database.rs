@@ -1,14 +1,14 @@
 //! Taking the frozen database out of a snapshot, alone.
 
-use super::member::{Kind, decode};
+use super::archive_check::{ArchiveCheck, Piece};
 use super::{Index, SnapshotError, read_frame};
 use std::io::Write;
 
 /// Writes the database in `index` to `out`. `next_frame` gives the compressed bytes of the frame
-/// with a number; frames are asked for in order.
+/// with a number; frames are asked for in order, and checked whole.
 ///
 /// # Errors
-/// When there is no database, when a frame does not match its digest, or when `next_frame` fails.
+/// When there is no database, when a frame is not what the index says, or when `next_frame` fails.
 pub fn write_database<E: From<SnapshotError>, B: AsRef<[u8]>>(
     index: &Index,
     out: &mut impl Write,
@@ -16,6 +16,7 @@ pub fn write_database<E: From<SnapshotError>, B: AsRef<[u8]>>(
 ) -> Result<(), E> {
     let missing = || SnapshotError::damaged("the snapshot has no database");
     let database = index.database.as_ref().ok_or_else(missing)?;
+    let check = ArchiveCheck::new(index, []);
     let mut decompressor = zstd::bulk::Decompressor::new().map_err(SnapshotError::from)?;
     let mut raw = Vec::new();
     let mut left = database.size;
@@ -23,22 +24,13 @@ pub fn write_database<E: From<SnapshotError>, B: AsRef<[u8]>>(
         let entry = index.frames.get(number as usize).ok_or_else(missing)?;
         let compressed = next_frame(number)?;
         read_frame(&mut decompressor, number, entry, compressed.as_ref(), &mut raw)?;
-        let mut rest = &raw[..];
-        if number == database.frames.0 {
-            match decode(&mut rest)? {
-                Some(member)
-                    if member.kind == Kind::File(database.size)
-                        && member.path == database.path.as_bytes() => {}
-                _ => {
-                    return Err(
-                        SnapshotError::damaged("the database is not the first member").into()
-                    );
-                }
+        let mut frame = check.frame(number, &raw)?;
+        while let Some(piece) = frame.next_piece()? {
+            if let Piece::Database(content) = piece {
+                out.write_all(content).map_err(SnapshotError::from)?;
+                left = left.saturating_sub(content.len() as u64);
             }
         }
-        let part = left.min(rest.len() as u64);
-        out.write_all(&rest[..part as usize]).map_err(SnapshotError::from)?;
-        left -= part;
     }
     if left > 0 {
         return Err(SnapshotError::damaged(format!("the database lacks {left} bytes")).into());

@@ -2,7 +2,6 @@
 
 use super::SnapshotError;
 use super::clash::blamed_link;
-use super::kept::Kept;
 use super::member::Attributes;
 use super::place::{
     Identity, Name, finish_directory, finish_file, link, open_parent, parent_of, reopen,
@@ -10,7 +9,7 @@ use super::place::{
 use super::targets::{Targets, Wanted};
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -47,15 +46,12 @@ impl LongFile {
 }
 
 impl Deferred {
-    pub fn link(&mut self, path: &[u8], target: &[u8], kept: &Kept) -> Result<(), SnapshotError> {
-        kept.book(path.len() + target.len())?;
+    pub fn link(&mut self, path: &[u8], target: &[u8]) {
         self.links.push((path.into(), target.into()));
-        Ok(())
     }
 
-    pub fn long_file(&mut self, path: &[u8], kept: &Kept) -> Result<&mut LongFile, SnapshotError> {
-        kept.book(path.len())?;
-        Ok(self.long_files.entry(path.to_vec()).or_default())
+    pub fn long_file(&mut self, path: &[u8]) -> &mut LongFile {
+        self.long_files.entry(path.to_vec()).or_default()
     }
 
     /// Does all of it.
@@ -76,13 +72,7 @@ impl Deferred {
             }
             finish_file(&file, attributes, &mut None)?;
         }
-        let linked: HashSet<&[u8]> = self.links.iter().map(|(path, _)| &**path).collect();
         for (path, target) in &self.links {
-            // A store never writes that, and what comes of it would depend on the order of frames.
-            if linked.contains(&**target) {
-                let to = shown(target);
-                bail!(SnapshotError::damaged(format!("{} links to the link {to}", shown(path))));
-            }
             let (from, old) =
                 targets.locate(target).map_err(blamed_link).with_context(|| shown(path))?;
             let (to, new) = targets.locate(path)?;

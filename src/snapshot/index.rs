@@ -292,6 +292,7 @@ impl Index {
         }
         accounting::check(self)?;
         accounting::check_names(self)?;
+        accounting::check_coverage(self)?;
         let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
         if archive != self.archive {
             return Err(SnapshotError::damaged("the digest over head and frames is another"));

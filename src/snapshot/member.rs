@@ -13,8 +13,11 @@ use tar::{EntryType, Header};
 pub const BLOCK: usize = 512;
 /// The two zero blocks that end an archive.
 pub const END_OF_ARCHIVE: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
-/// `PATH_MAX` of Linux; longer names and targets are refused.
-const PATH_LIMIT: usize = 4096;
+/// Bytes of a path or of the target of a link: `PATH_MAX` of Linux without the zero byte. What is longer
+/// could not be created.
+pub const PATH_LIMIT: usize = 4095;
+/// Bytes of a component of a path: `NAME_MAX` of Linux.
+const NAME_LIMIT: usize = 255;
 /// Components of a path at most. Whoever walks or removes a tree has a directory open for each, and a process
 /// may have 1,024 of them; what is deeper could be unpacked and never removed again.
 const DEPTH_LIMIT: usize = 512;
@@ -184,6 +187,12 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         let kind = match entry_type {
             EntryType::Regular => Kind::File(size),
             EntryType::Directory => Kind::Directory,
+            EntryType::Symlink if target.is_empty() => {
+                return Err(bad("a symbolic link has an empty target"));
+            }
+            EntryType::Symlink if target.contains(&0) => {
+                return Err(bad("the target of a symbolic link has a zero byte"));
+            }
             EntryType::Symlink => Kind::Symlink(target),
             EntryType::Link => Kind::HardLink(target),
             other => {
@@ -197,8 +206,11 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             Kind::Directory => name.strip_suffix(b"/").unwrap_or(&name).to_vec(),
             _ => name,
         };
-        let id =
-            |n| number(n).and_then(|n| u32::try_from(n).map_err(|_| bad("an owner overflows")));
+        // To `chown`, the largest number means that the owner stays as it is.
+        let id = |n| match number(n).map(u32::try_from)? {
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(bad("an owner overflows")),
+        };
         let seconds = i64::try_from(number(header.mtime())?).map_err(|_| bad("time overflows"))?;
         let attributes = Attributes {
             mode: header.mode().map_err(|_| bad("the mode does not parse"))? & 0o7777,
@@ -259,6 +271,7 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
         .map(|part| match part {
             b"" => Err(refused("has an empty component")),
             b"." | b".." => Err(refused("has a dot component")),
+            part if part.len() > NAME_LIMIT => Err(refused("has a component that is too long")),
             part => Ok(part),
         })
         .collect()
@@ -273,11 +286,6 @@ pub fn is_too_deep(path: &[u8]) -> bool {
 pub fn prefixes(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let ends = (0..=path.len()).filter(|&end| end == path.len() || path[end] == b'/');
     ends.map(|end| &path[..end])
-}
-
-/// The rest of an archive path after one of its [`prefixes`].
-pub fn below<'a>(path: &'a [u8], prefix: &[u8]) -> &'a [u8] {
-    path[prefix.len()..].strip_prefix(b"/").unwrap_or_default()
 }
 
 fn fill(field: &mut [u8], value: &[u8]) {
@@ -407,9 +415,38 @@ mod tests {
     }
 
     #[test]
+    fn link_targets_are_ones_that_linux_takes() {
+        let link = |target: &[u8]| {
+            let kind = Kind::Symlink(target.to_vec());
+            let attributes = Attributes::canonical(&kind, false);
+            let bytes = Member { path: b"a".to_vec(), kind, attributes }.encode();
+            decode(&mut &bytes[..])
+        };
+        for target in [&b"t"[..], &[b't'; 101], &[b't'; PATH_LIMIT]] {
+            assert!(link(target).is_ok());
+        }
+        let zero = [&[b't'; 101][..], b"\0", b"u"].concat();
+        for target in [&b""[..], &[b't'; PATH_LIMIT + 1], &zero] {
+            assert!(link(target).unwrap_err().is_damage());
+        }
+    }
+
+    #[test]
+    fn owners_that_chown_would_ignore_are_refused() {
+        let kind = Kind::Directory;
+        for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+            let attributes = Attributes { uid, gid, ..Attributes::canonical(&kind, true) };
+            let bytes = Member { path: b"a".to_vec(), kind: kind.clone(), attributes }.encode();
+            assert!(decode(&mut &bytes[..]).unwrap_err().is_damage());
+        }
+    }
+
+    #[test]
     fn paths_lead_down_only() {
         assert_eq!(components(b"a/b").unwrap(), [b"a", b"b"]);
-        for path in [&b""[..], b"/a", b"a/", b"a//b", b"a/../b", b"./a", b"a\0b"] {
+        assert_eq!(components(&[b'a'; 255]).unwrap().len(), 1);
+        let long = [b'a'; 256];
+        for path in [&b""[..], b"/a", b"a/", b"a//b", b"a/../b", b"./a", b"a\0b", &long] {
             assert!(components(path).is_err(), "{path:?}");
         }
     }
@@ -422,7 +459,7 @@ mod tests {
             which in 0..4,
             size in any::<u64>().prop_map(|n| n >> 1),
             mode in 0u32..0o10000,
-            uid: u32, gid: u32,
+            uid in 0..u32::MAX, gid in 0..u32::MAX,
             seconds in -4_000_000_000i64..400_000_000_000,
             nanos in 0u32..1_000_000_000,
         ) {

@@ -24,6 +24,7 @@
 
 mod access_times;
 mod accounting;
+mod archive_check;
 mod bounded;
 mod clash;
 mod compress;

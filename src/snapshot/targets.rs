@@ -1,13 +1,11 @@
 //! Where the items of an extraction go, what was made of them, and whether they are complete.
 
-use super::kept::Kept;
-use super::member::{Attributes, below, components, prefixes};
+use super::member::{Attributes, components, prefixes};
 use super::place::{Name, enter, make_directory, open_directory, open_parent, parent_of};
 use super::{Index, SnapshotError};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where an item goes.
@@ -22,12 +20,10 @@ pub struct Target {
 /// An item on its way.
 pub struct Wanted {
     pub target: Target,
+    /// Length of its archive path.
+    top: usize,
     /// Members that the index promises.
     expected: u64,
-    seen: AtomicU64,
-    /// Bytes that the index says it takes.
-    disk: u64,
-    written: AtomicU64,
     directories: Mutex<Directories>,
 }
 
@@ -42,45 +38,15 @@ type Directories = HashMap<Box<[u8]>, Option<Attributes>>;
 pub type Directory = (Box<[u8]>, Attributes);
 
 impl Wanted {
-    /// Path below the target directory of what is `below` the item.
-    pub fn path(&self, below: &[u8]) -> Vec<u8> {
-        let name = self.target.name.as_bytes();
-        if below.is_empty() { name.to_vec() } else { [name, b"/", below].concat() }
-    }
-
-    /// Books a member; true when it is the last one.
-    ///
-    /// # Errors
-    /// When the index promises fewer.
-    pub fn count_member(&self) -> Result<bool, SnapshotError> {
-        let seen = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
-        if seen > self.expected {
-            return Err(SnapshotError::damaged(format!(
-                "{} has more than {} members",
-                self.target.name, self.expected
-            )));
-        }
-        Ok(seen == self.expected)
-    }
-
-    /// Books content before it is written.
-    ///
-    /// # Errors
-    /// When the index says that the item takes less: the disk was looked at for that.
-    pub fn count_bytes(&self, bytes: u64) -> Result<(), SnapshotError> {
-        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.disk {
-            return Err(SnapshotError::damaged(format!(
-                "{} takes more than the {} bytes that the index says",
-                self.target.name, self.disk
-            )));
-        }
-        Ok(())
+    /// Path below the target directory of a member.
+    pub fn path(&self, archive_path: &[u8]) -> Vec<u8> {
+        let below = archive_path.get(self.top..).unwrap_or_default();
+        [self.target.name.as_bytes(), below].concat()
     }
 
     /// Opens the directory that `path` lies in. What is missing of it is made: the frame with the
     /// directory's own member may not have come yet.
-    pub fn open_parent(&self, path: &[u8], kept: &Kept) -> Result<OwnedFd> {
+    pub fn open_parent(&self, path: &[u8]) -> Result<OwnedFd> {
         let base = self.target.directory.as_fd();
         let parent = parent_of(path);
         if path.len() == self.target.name.len() {
@@ -93,7 +59,7 @@ impl Wanted {
         let mut directory = open_directory(base, start)?;
         for missing in prefixes(parent).filter(|prefix| prefix.len() > known.len()) {
             make_directory(directory.as_fd(), Name::of(missing))?;
-            self.keep(&mut directories, missing, None, kept)?;
+            self.keep(&mut directories, missing, None)?;
             directory = enter(directory.as_fd(), Name::of(missing))?;
         }
         Ok(directory)
@@ -105,7 +71,6 @@ impl Wanted {
         parent: &OwnedFd,
         path: &[u8],
         attributes: Attributes,
-        kept: &Kept,
     ) -> Result<()> {
         let mut directories = self.directories();
         match directories.get_mut(path) {
@@ -113,7 +78,7 @@ impl Wanted {
             Some(unsaid) => *unsaid = Some(attributes),
             None => {
                 make_directory(parent.as_fd(), Name::of(path))?;
-                self.keep(&mut directories, path, Some(attributes), kept)?;
+                self.keep(&mut directories, path, Some(attributes))?;
             }
         }
         Ok(())
@@ -124,7 +89,6 @@ impl Wanted {
         directories: &mut Directories,
         path: &[u8],
         attributes: Option<Attributes>,
-        kept: &Kept,
     ) -> Result<(), SnapshotError> {
         // Each is a member sooner or later.
         if directories.len() as u64 >= self.expected {
@@ -133,7 +97,6 @@ impl Wanted {
                 self.target.name, self.expected
             )));
         }
-        kept.book(path.len())?;
         directories.insert(path.into(), attributes);
         Ok(())
     }
@@ -161,13 +124,18 @@ impl Wanted {
     }
 }
 
-/// The wanted items, by archive path.
-pub struct Targets(HashMap<Vec<u8>, Wanted>);
+/// The wanted items, by their position in the index.
+pub struct Targets {
+    wanted: HashMap<usize, Wanted>,
+    /// Their positions, by archive path.
+    positions: HashMap<Vec<u8>, usize>,
+}
 
 impl Targets {
     /// `wanted` maps positions in `index.items` to their places.
     pub fn new(index: &Index, wanted: impl IntoIterator<Item = (usize, Target)>) -> Result<Self> {
-        let mut by_path = HashMap::new();
+        let mut all = HashMap::new();
+        let mut positions = HashMap::new();
         for (position, target) in wanted {
             let item = index.items.get(position).context("an item that the index does not have")?;
             let path = index.archive_path(item).into_bytes();
@@ -177,54 +145,42 @@ impl Targets {
             }
             let wanted = Wanted {
                 target,
+                top: path.len(),
                 expected: item.files,
-                seen: AtomicU64::new(0),
-                disk: item.disk,
-                written: AtomicU64::new(0),
                 directories: Mutex::default(),
             };
-            if by_path.insert(path, wanted).is_some() {
+            if positions.insert(path, position).is_some() {
                 bail!(SnapshotError::damaged(format!("the item {} is listed twice", item.name)));
             }
+            all.insert(position, wanted);
         }
-        Ok(Targets(by_path))
+        Ok(Targets { wanted: all, positions })
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.wanted.len()
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Wanted> {
-        self.0.values()
+        self.wanted.values()
     }
 
-    pub fn get(&self, item: &[u8]) -> Option<&Wanted> {
-        self.0.get(item)
+    /// Positions in the index.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        self.wanted.keys().copied()
+    }
+
+    pub fn get(&self, position: usize) -> Option<&Wanted> {
+        self.wanted.get(&position)
     }
 
     /// Parent directory and path below the target of a member that is on disk already.
     pub fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
-        let (wanted, item) = prefixes(archive_path)
-            .find_map(|item| self.0.get(item).map(|wanted| (wanted, item)))
+        let wanted = prefixes(archive_path)
+            .find_map(|item| self.wanted.get(self.positions.get(item)?))
             .context("a member of no wanted item")?;
-        let path = wanted.path(below(archive_path, item));
+        let path = wanted.path(archive_path);
         let parent = open_parent(wanted.target.directory.as_fd(), &path)?;
         Ok((parent, path))
-    }
-
-    /// # Errors
-    /// When an item has fewer members than the index promises.
-    pub fn check_complete(&self) -> Result<(), SnapshotError> {
-        for (path, wanted) in &self.0 {
-            let seen = wanted.seen.load(Ordering::Relaxed);
-            if seen != wanted.expected {
-                let shown = String::from_utf8_lossy(path);
-                let expected = wanted.expected;
-                return Err(SnapshotError::damaged(format!(
-                    "{shown} has {seen} of {expected} members"
-                )));
-            }
-        }
-        Ok(())
     }
 }

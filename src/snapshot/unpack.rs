@@ -1,25 +1,24 @@
 //! Unpacking: frames to files below open directories, in parallel, trusting nothing.
 //!
 //! Each worker takes a frame from start to finish: check its digest, decode, create its files.
-//! Frames come in any order. Every member must belong to an item that the index puts into that
-//! frame, and none leaves the directory of its target (see [`super::place`]). Hard links inside an
+//! Frames come in any order. Every member is one that [`ArchiveCheck`] has accepted, and none leaves the
+//! directory of its target (see [`super::place`]). Hard links inside an
 //! item and the attributes of directories come last. Nothing is linked but what was just written.
 
+use super::archive_check::{ArchiveCheck, Piece};
 use super::clash::blamed;
 use super::deferred::{Deferred, finish_directories};
-use super::index::unescape_path;
-use super::kept::Kept;
-use super::member::{Attributes, Kind, Member, below, components, decode, prefixes, take_content};
+use super::index::escape_path;
+use super::member::{Attributes, Kind, Member};
 use super::place::{Born, Name, create, finish_file, identity, make_symlink, parent_of, reopen};
 use super::targets::{Target, Targets, Wanted};
 use super::twins::{Twin, Twins};
-use super::{Index, SnapshotError, read_frame};
+use super::{Index, read_frame};
 use crate::budget::{Allowance, FRAME, Unpacking};
 use crate::pulse;
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,15 +45,12 @@ type Submitted = (u32, Box<dyn AsRef<[u8]> + Send>);
 
 struct Shared {
     index: Arc<Index>,
+    check: ArchiveCheck<Arc<Index>>,
     targets: Targets,
-    /// Position of each item, by archive path.
-    items: HashMap<Vec<u8>, usize>,
     /// The attributes that every member gets; its own where there are none.
     owner: Option<(u32, u32)>,
     /// For frames that are larger than usual, decoded.
     large: Allowance,
-    /// What there is of directories, links and files in several frames.
-    kept: Kept,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
@@ -72,15 +68,13 @@ impl Unpacker {
         owner: Option<(u32, u32)>,
         memory: &Unpacking,
     ) -> Result<Self> {
-        let paths = index.items.iter().map(|item| index.archive_path(item).into_bytes());
         let targets = Targets::new(index, wanted)?;
         let shared = Arc::new(Shared {
             index: Arc::clone(index),
+            check: ArchiveCheck::new(Arc::clone(index), targets.positions()),
             targets,
-            items: paths.zip(0..).collect(),
             owner,
             large: Allowance::of(memory.large),
-            kept: Kept::default(),
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -166,10 +160,8 @@ struct Parent {
 }
 
 /// What a member belongs to.
-struct Home<'a, 'p> {
+struct Home<'a> {
     wanted: &'a Wanted,
-    /// Path of the member inside the item.
-    below: &'p [u8],
     /// Whether the item has copies of other items' files in this frame.
     shares: bool,
 }
@@ -196,27 +188,28 @@ impl Shared {
         let _claim = (entry.raw > FRAME).then(|| self.large.take(entry.raw));
         let mut raw = std::mem::take(&mut worker.raw);
         read_frame(&mut worker.decompressor, number, entry, compressed, &mut raw)?;
-        let mut rest = &raw[..];
-        if let Some(continues) = &entry.continues {
-            let path = unescape_path(&continues.path)
-                .ok_or_else(|| SnapshotError::damaged("a continued path does not parse"))?;
-            let part = take_content(&mut rest, continues.offset, continues.size)?;
-            if let Some(home) = self.home_of(number, &path)? {
-                self.long_part(worker, &home, &path, continues.offset, part).map_err(blamed)?;
-            }
-        }
+        let mut pieces = self.check.frame(number, &raw)?;
         let mut twins = Twins::default();
-        while let Some(member) = decode(&mut rest)? {
-            let content = take_content(&mut rest, 0, member.content())?;
-            let Some(home) = self.home_of(number, &member.path)? else {
-                continue;
-            };
-            if home.wanted.count_member()? {
-                self.items_done.fetch_add(1, Ordering::Relaxed);
+        while let Some(piece) = pieces.next_piece()? {
+            match piece {
+                Piece::Database(_) => {}
+                Piece::Part { item, path, offset, content } => {
+                    if let Some(home) = self.home_of(number, item) {
+                        self.long_part(worker, &home, &path, offset, content)
+                            .map_err(blamed)
+                            .with_context(|| escape_path(&path))?;
+                    }
+                }
+                Piece::Member { item, member, content, completes } => {
+                    let Some(home) = self.home_of(number, item) else { continue };
+                    if completes {
+                        self.items_done.fetch_add(1, Ordering::Relaxed);
+                    }
+                    self.member(worker, &mut twins, &home, &member, content)
+                        .map_err(blamed)
+                        .with_context(|| escape_path(&member.path))?;
+                }
             }
-            self.member(worker, &mut twins, &home, &member, content)
-                .map_err(blamed)
-                .with_context(|| String::from_utf8_lossy(&member.path).into_owned())?;
         }
         pulse::moved(format!("frame {number} of {} unpacked", self.index.frames.len()));
         raw.clear();
@@ -225,63 +218,43 @@ impl Shared {
         Ok(())
     }
 
-    /// What the member at `path` belongs to; nothing for items that are not wanted.
-    ///
-    /// # Errors
-    /// When the index puts no such item into this frame.
-    fn home_of<'a, 'p>(&'a self, frame: u32, path: &'p [u8]) -> Result<Option<Home<'a, 'p>>> {
-        components(path)?;
-        let database = self.index.database.as_ref();
-        if database.is_some_and(|d| d.path.as_bytes() == path && in_frames(d.frames, frame)) {
-            return Ok(None);
-        }
-        for item_path in prefixes(path) {
-            let item = self.items.get(item_path).map(|&at| &self.index.items[at]);
-            if let Some(item) = item.filter(|item| item.is_in(frame)) {
-                let (below, shares) = (below(path, item_path), item.shares(frame));
-                let wanted = self.targets.get(item_path);
-                return Ok(wanted.map(|wanted| Home { wanted, below, shares }));
-            }
-        }
-        let shown = String::from_utf8_lossy(path);
-        bail!(SnapshotError::damaged(format!("{shown} is in frame {frame} against the index")))
+    /// Nothing for an item that is not wanted.
+    fn home_of(&self, frame: u32, item: usize) -> Option<Home<'_>> {
+        let shares = self.index.items.get(item)?.shares(frame);
+        Some(Home { wanted: self.targets.get(item)?, shares })
     }
 
     fn member<'r>(
         &self,
         worker: &mut Worker,
         twins: &mut Twins<'r>,
-        home: &Home<'_, '_>,
+        home: &Home<'_>,
         member: &Member,
         content: &'r [u8],
     ) -> Result<()> {
         let attributes = self.attributes(member);
-        let Home { wanted, below, shares } = *home;
-        let path = wanted.path(below);
+        let Home { wanted, shares } = *home;
+        let path = wanted.path(&member.path);
         match &member.kind {
             Kind::Directory => {
-                let parent = &worker.parent(wanted, &path, &self.kept)?.directory;
-                wanted.make_directory(parent, &path, attributes, &self.kept)?;
+                let parent = &worker.parent(wanted, &path)?.directory;
+                wanted.make_directory(parent, &path, attributes)?;
             }
             Kind::Symlink(target) => {
-                let parent = worker.parent(wanted, &path, &self.kept)?.directory.as_fd();
+                let parent = worker.parent(wanted, &path)?.directory.as_fd();
                 make_symlink(parent, Name::of(&path), target, attributes)?;
             }
             Kind::HardLink(target) => {
-                if !same_item(&member.path, below, target) {
-                    bail!(SnapshotError::damaged("a hard link leaves its item"));
-                }
-                self.deferred().link(&member.path, target, &self.kept)?;
+                self.deferred().link(&member.path, target);
             }
             Kind::File(size) if content.len() as u64 == *size => {
-                let Parent { directory, born, .. } = worker.parent(wanted, &path, &self.kept)?;
+                let Parent { directory, born, .. } = worker.parent(wanted, &path)?;
                 let parent = Arc::clone(directory);
                 let twin = Twin { content, mode: attributes.mode, parent, path };
                 // In plain directories, which keep attributes, equal files may have different ones.
                 if shares && self.owner.is_some() && twins.link(&twin) {
                     return Ok(());
                 }
-                wanted.count_bytes(*size)?;
                 let file = create(twin.parent.as_fd(), Name::of(&twin.path), attributes.mode)?;
                 file.write_all_at(content, 0)?;
                 self.bytes.fetch_add(*size, Ordering::Relaxed);
@@ -289,12 +262,7 @@ impl Shared {
                 twins.wrote(twin);
             }
             Kind::File(size) => {
-                let mut deferred = self.deferred();
-                let header = &mut deferred.long_file(&member.path, &self.kept)?.header;
-                if header.replace((*size, attributes)).is_some() {
-                    bail!(SnapshotError::damaged("a file appears twice"));
-                }
-                drop(deferred);
+                self.deferred().long_file(&member.path).header = Some((*size, attributes));
                 self.long_part(worker, home, &member.path, 0, content)?;
             }
         }
@@ -305,17 +273,16 @@ impl Shared {
     fn long_part(
         &self,
         worker: &mut Worker,
-        home: &Home<'_, '_>,
+        home: &Home<'_>,
         archive_path: &[u8],
         offset: u64,
         part: &[u8],
     ) -> Result<()> {
-        let path = home.wanted.path(home.below);
-        home.wanted.count_bytes(part.len() as u64)?;
-        let parent = worker.parent(home.wanted, &path, &self.kept)?.directory.as_fd();
+        let path = home.wanted.path(archive_path);
+        let parent = worker.parent(home.wanted, &path)?.directory.as_fd();
         let file = {
             let mut deferred = self.deferred();
-            let long = deferred.long_file(archive_path, &self.kept)?;
+            let long = deferred.long_file(archive_path);
             long.parts.push((offset, part.len() as u64));
             match long.made {
                 Some(made) => reopen(parent, Name::of(&path), made)?,
@@ -332,9 +299,9 @@ impl Shared {
     }
 
     fn complete(&self, threads: usize) -> Result<Unpacked> {
+        self.check.finish()?;
         std::mem::take(&mut *self.deferred()).finish(&self.targets).map_err(blamed)?;
         finish_directories(&self.targets, threads).map_err(blamed)?;
-        self.targets.check_complete()?;
         let bytes = self.bytes.load(Ordering::Relaxed);
         Ok(Unpacked { items: self.targets.len() as u64, bytes })
     }
@@ -366,29 +333,17 @@ impl Shared {
 
 impl Worker {
     /// The directory that `path` lies in.
-    fn parent(&mut self, wanted: &Wanted, path: &[u8], kept: &Kept) -> Result<&mut Parent> {
+    fn parent(&mut self, wanted: &Wanted, path: &[u8]) -> Result<&mut Parent> {
         let target = wanted.target.directory.as_raw_fd();
         let key = [&target.to_ne_bytes(), parent_of(path)].concat();
         let known = self.last_parent.take().filter(|known| known.key == key);
         let parent = match known {
             Some(known) => known,
             None => {
-                let directory = Arc::new(wanted.open_parent(path, kept)?);
+                let directory = Arc::new(wanted.open_parent(path)?);
                 Parent { key, directory, born: None }
             }
         };
         Ok(self.last_parent.insert(parent))
     }
-}
-
-fn in_frames((first, last): (u32, u32), frame: u32) -> bool {
-    (first..=last).contains(&frame)
-}
-
-/// Whether `target` lies in the item whose member `path` is `below`.
-fn same_item(path: &[u8], below: &[u8], target: &[u8]) -> bool {
-    let Some(item) = path.strip_suffix(below) else {
-        return false;
-    };
-    !below.is_empty() && target.starts_with(item) && components(target).is_ok()
 }

@@ -3,7 +3,7 @@
 use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
 use super::digest::Digester;
-use super::member::{Attributes, Kind, Member, is_too_deep};
+use super::member::{Attributes, Kind, Member, PATH_LIMIT, is_too_deep};
 use super::sharing::Stamp;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
@@ -128,6 +128,9 @@ impl Walk<'_> {
         let shown = || Path::new(OsStr::from_bytes(&path)).display().to_string();
         if is_too_deep(&archive_path) {
             bail!("{:.200}…: directories that deep cannot be unpacked; remove them", shown());
+        }
+        if archive_path.len() > PATH_LIMIT {
+            bail!("{:.200}…: a path that long cannot be unpacked; rename it", shown());
         }
         let c_name = CString::new(name).with_context(shown)?;
         let stat = match fs::statat(&parent, &c_name, AtFlags::SYMLINK_NOFOLLOW) {

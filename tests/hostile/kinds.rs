@@ -220,7 +220,7 @@ pub fn archives() -> Vec<Archive> {
             "which one is it",
             &[file("it/x", b"1"), file("it/x", b"2")],
             (GnuTar, "it/x"),
-            Refused("File exists"),
+            Refused("appears twice"),
         ),
         below(
             "directory twice",
@@ -248,7 +248,7 @@ pub fn archives() -> Vec<Archive> {
             "what nobody describes stays as we made it",
             &[file("it/d/x", b"1")],
             (GnuTar, "it/d/x"),
-            Refused("no member itself"),
+            Refused("does not follow its directory"),
         ),
         below(
             "member behind the end",

@@ -194,7 +194,7 @@ pub fn archives() -> Vec<Archive> {
             "longer than any file system has",
             &[named(b'0', &[&b"it/"[..], &[b'n'; 256]].concat())],
             (GnuTar, "nnnnnnnn"),
-            Refused("name too long"),
+            Refused("component that is too long"),
         ),
         below(
             "4097 bytes",
@@ -229,7 +229,7 @@ pub fn archives() -> Vec<Archive> {
             "inodes that no member stands for",
             &[named(b'0', &[&b"it"[..], &b"/d".repeat(500)].concat())],
             (GnuTar, "/d/d/d"),
-            Refused("more directories"),
+            Refused("does not follow its directory"),
         ),
         below(
             "no UTF-8",
@@ -243,7 +243,7 @@ pub fn archives() -> Vec<Archive> {
             "libarchive CVE-2016-8687",
             &[named(b'0', &[&b"it/"[..], &[0xC3; 600]].concat())],
             (BsdTar, "it/"),
-            Refused("name too long"),
+            Refused("component that is too long"),
         ),
         below(
             "composed and decomposed",

@@ -207,12 +207,16 @@ pub fn frame(tar: &[u8]) -> Frame {
     }
 }
 
-/// A tar member with any name, type, target and content, and a right checksum.
+/// A tar member with any name, type, target and content, and a right checksum. Its mode is that of a store.
 pub fn member(path: &[u8], kind: u8, target: &[u8], content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::new(kind));
     header.set_size(content.len() as u64);
-    header.set_mode(0o755);
+    header.set_mode(match kind {
+        b'5' => 0o555,
+        b'2' => 0o777,
+        _ => 0o444,
+    });
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(1);

@@ -150,11 +150,14 @@ fn forged(flags: u8) -> Vec<u8> {
             directory(&at(&one)),
             long_name,
             symlink(&at(&format!("{one}/link")), b"../../outside"),
-            hard_link(&at(&format!("{one}/again")), &at(&format!("{one}/large"))),
             large[..1024].to_vec(),
         ]
         .concat(),
-        large[1024..].to_vec(),
+        [
+            large[1024..].to_vec(),
+            hard_link(&at(&format!("{one}/again")), &at(&format!("{one}/large"))),
+        ]
+        .concat(),
         [directory(&at(&two)), directory(&at(&format!("{two}/below")))].concat(),
         vec![0; 1024],
     ];
