@@ -502,8 +502,14 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     });
     pair.refuses("no name of an entry", base, &nameless, "no name of an entry");
 
-    // An item that the base does not hold is left out with what needs it, and the rest comes.
-    let less = lie(&|it| drop(it.base.as_mut().unwrap().items.remove(0)));
+    // An item that the base does not hold is left out with what needs it, and the rest comes: if the index says
+    // that it was left out on purpose.
+    let less = |it: &mut Index| it.base.as_mut().unwrap().items.remove(0).name;
+    pair.refuses("an item less", base, &lie(&|it| drop(less(it))), "nor lists it as left out");
+    let less = lie(&|it| {
+        let name = less(it);
+        it.rows_only.as_mut().unwrap().push(name);
+    });
     fs::write(&pair.base, base).unwrap();
     fs::write(&pair.delta, less).unwrap();
     let restored = restore(&pair.world);

@@ -5,12 +5,13 @@ use super::inspect::open_found;
 use super::{Ending, cancel, or_json, trust};
 use crate::backend::EntryName;
 use crate::options::Look;
+use crate::privileged::judge::{check_database, check_kind};
 use crate::privileged::protocol::{FrameId, Which};
 use crate::report::{self, Progress};
-use crate::snapshot::{Verified, Verifier};
+use crate::snapshot::{SnapshotError, Verified, Verifier};
+use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -27,7 +28,7 @@ fn run(options: &Look) -> Result<Ending> {
     let mut signatures = Vec::new();
     for file in [&entry].into_iter().chain(entry.base.as_deref()) {
         let shown = trust::shown(&file.opened, &options.trust.keys);
-        signatures.push(shown.with_context(|| format!("{} is damaged", file.name))?);
+        signatures.push(shown.with_context(|| file.name.clone())?);
         // A file may lie anywhere, an entry under its key alone.
         let entry = EntryName::parse(&file.name);
         let place = backend.as_deref().zip(entry.as_ref());
@@ -50,8 +51,11 @@ fn run(options: &Look) -> Result<Ending> {
     };
     let base = entry.base.as_deref_mut().map(|base| frames(base, &mut advance)).transpose()?;
     let verified = frames(&mut entry, &mut advance)?;
-    let rows =
-        database_rows(&mut entry).with_context(|| format!("{name} is damaged: its database"))?;
+    let rows = database_rows(&mut entry).map_err(|error| match error.is::<SnapshotError>() {
+        // It says itself what is damaged.
+        true => error.context(name.clone()),
+        false => error.context(format!("{name} is damaged: its database")),
+    })?;
     drop(progress);
 
     let seconds = started.elapsed().as_secs_f64();
@@ -99,6 +103,9 @@ fn run(options: &Look) -> Result<Ending> {
 /// Checks all frames of one file.
 fn frames(file: &mut OpenEntry, advance: &mut dyn FnMut(u64) -> Result<()>) -> Result<Verified> {
     let index = file.opened.index.clone();
+    let name = file.name.clone();
+    let kind = StoreKind::parse(file.opened.head.store.kind.raw());
+    kind.and_then(|kind| check_kind(kind, &index)).with_context(|| name.clone())?;
     let ids = (0..index.frames.len() as u32)
         .map(|number| FrameId { which: Which::Entry, number })
         .collect::<Vec<_>>();
@@ -106,32 +113,17 @@ fn frames(file: &mut OpenEntry, advance: &mut dyn FnMut(u64) -> Result<()>) -> R
     file.expect(&ids);
     for id in ids {
         let bytes = file.frame(id)?;
-        let damaged = || format!("{} is damaged", file.name);
-        verifier.frame(id.number, &bytes).with_context(damaged)?;
+        verifier.frame(id.number, &bytes).with_context(|| name.clone())?;
         advance(bytes.len() as u64)?;
     }
-    verifier.finish().with_context(|| format!("{} is damaged", file.name))
+    verifier.finish().with_context(|| name)
 }
 
-/// Checks the database of a store's snapshot: whole, and with a row of the same hash for every item, those
-/// in the base among them. Gives back how many rows it has; none where the store has no database.
+/// Checks the database of a store's snapshot against the index. Gives back how many rows it has; none where
+/// the store has no database.
 fn database_rows(entry: &mut OpenEntry) -> Result<Option<usize>> {
     let Some((_file, database)) = entry.database()? else { return Ok(None) };
-    let index = &entry.opened.index;
-    let rows = database.items()?;
-    let hashes: HashMap<&str, &str> =
-        rows.iter().map(|row| (row.name.as_str(), row.nar_hash.as_str())).collect();
-    let own = index.items.iter().map(|item| (&item.name, item.nar_hash.as_deref()));
-    let inherited = index.base.iter().flat_map(|base| &base.items);
-    for (name, hash) in own.chain(inherited.map(|item| (&item.name, Some(item.nar_hash.as_str()))))
-    {
-        match hashes.get(name.as_str()) {
-            None => bail!("{name} has no row"),
-            Some(row) if hash != Some(row) => {
-                bail!("{name} has another hash there than in the index")
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(Some(rows.len()))
+    let base = entry.base.as_ref().map(|base| &base.opened.index);
+    let rows = check_database(&database, &entry.opened.index, base)?;
+    Ok(Some(rows.items.len()))
 }

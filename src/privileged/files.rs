@@ -38,6 +38,11 @@ impl Files {
         Ok(Files { entry: Arc::new(entry), base: base.map(|(base, _)| Arc::new(base)), places })
     }
 
+    /// The index of the entry, and that of its base.
+    pub fn indexes(&self) -> (&Index, Option<&Index>) {
+        (&self.entry, self.base.as_deref())
+    }
+
     pub fn holds(&self, name: &ItemName) -> bool {
         self.places.contains_key(name.as_str())
     }

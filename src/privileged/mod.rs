@@ -11,6 +11,7 @@
 //! - [`mandate`]: on whose behalf, and where that is as root
 //! - [`surroundings`], [`capabilities`], [`bounds`]: what it inherits, may do, and can be asked
 //! - [`share`], [`machine`]: how much memory and how many threads it takes for whom
+//! - [`judge`]: what head, index and database of a snapshot have to agree on, for both halves
 //! - [`examine`]: how a store and its daemon are, in part for the user's half too
 //! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root
 //!   half
@@ -32,6 +33,7 @@ mod files;
 )]
 mod guardian;
 mod installed;
+pub mod judge;
 mod machine;
 mod mandate;
 mod narrow;

@@ -5,9 +5,10 @@
 use super::capabilities::Stage;
 use super::conversation::Conversation;
 use super::files::Unpackers;
+use super::judge::check_kind;
 use super::protocol::{FrameId, Phase, Plan, Reply, RestoreRequest, Restored, StoreRequest, Which};
 use super::target::{check_space, directory, receive_frames, run_lock, writeback};
-use crate::snapshot::{Index, ItemEntry, SnapshotError, Target, Unpacker, fingerprint};
+use crate::snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use crate::store::{Lock, Placement, Staging, StoreKind, clean_stale, in_root, system};
 use anyhow::{Context, Result, bail};
 use rustix::fs::Mode;
@@ -44,16 +45,13 @@ pub fn restore(
     Stage::Restoring.enter()?;
     let index = Arc::new(Index::from_bytes(index)?);
     index.check()?;
-    if index.base.is_some() {
-        let odd = "a snapshot of plain directories has a base";
-        return Err(SnapshotError::Damaged(odd.into()).into());
-    }
-    if request.store.kind != StoreKind::Plain.name() || !index.items_under.is_empty() {
+    if request.store.kind != StoreKind::Plain.name() {
         bail!("the snapshot is of the store kind {}, not plain", request.store.kind);
     }
     if request.store.system != *system() {
         bail!("the snapshot is for the system {}, this is {}", request.store.system, system());
     }
+    check_kind(StoreKind::Plain, &index)?;
     let _run_locks = run_locks(talk, store)?;
     let plan = plan(store, request, &index)?;
     let numbers = index.frames_of(plan.wanted.iter().map(|(at, _)| *at)).into_iter();

@@ -11,6 +11,7 @@ use super::conversation::Conversation;
 use super::fault::OfBase;
 use super::files::Files;
 use super::guardian::{Guardian, Ward};
+use super::judge::{check_database, check_kind};
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, StoreRequest, Which,
 };
@@ -19,7 +20,7 @@ use crate::daemon::{Listener, await_ready};
 use crate::snapshot::{Index, StoreFacts, write_database};
 use crate::store::{
     Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Refuge, Rows, SnapshotDatabase,
-    Staging, choose, lock, make_lock_file, of_snapshot, record_plan, system,
+    SnapshotRows, Staging, choose, lock, make_lock_file, of_snapshot, record_plan, system,
 };
 use crate::undo::insist;
 use crate::untrusted::Untrusted;
@@ -44,7 +45,8 @@ pub fn restore(
     Stage::Restoring.enter()?;
     let index = Index::from_bytes(index)?;
     index.check()?;
-    check_fit(layout, &request.store, &index)?;
+    check_fit(layout, &request.store)?;
+    check_kind(layout.kind, &index)?;
     let base = index.base.is_some().then(|| receive_base(talk, layout)).transpose()?;
 
     let _run_lock = target.run_lock(&cancelled)?;
@@ -55,7 +57,9 @@ pub fn restore(
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = is_there(&layout.database())?.then(|| LiveDatabase::open(layout)).transpose()?;
     let files = Files::new(index, base)?;
-    let choice = plan(layout, &snapshot, live.as_ref(), &files)?;
+    let (index, base) = files.indexes();
+    let judged = check_database(&snapshot, index, base).map_err(of_snapshot)?;
+    let choice = plan(layout, &judged, live.as_ref(), &files)?;
     let frames = files.frames(&choice.wanted);
     let disk_bytes = files.items(&choice.wanted).map(|item| item.disk).sum();
     let inodes = files.items(&choice.wanted).map(|item| item.files).sum();
@@ -125,7 +129,7 @@ fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
 }
 
 /// Refuses what was made for another store.
-fn check_fit(layout: &Layout, facts: &StoreFacts, index: &Index) -> Result<()> {
+fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
     let differs = |what: &str, theirs: &Untrusted, ours: &str| -> Result<()> {
         if *theirs == *ours {
             return Ok(());
@@ -135,7 +139,6 @@ fn check_fit(layout: &Layout, facts: &StoreFacts, index: &Index) -> Result<()> {
     differs("store kind", &facts.kind, layout.kind.name())?;
     differs("system", &facts.system, &system())?;
     differs("store directory", &facts.store_dir, layout.store_dir)?;
-    differs("store directory", &index.items_under.as_str().into(), layout.items_under())?;
     let live = layout.live_schema()?.unwrap_or(layout.schema);
     if live != layout.schema {
         bail!(
@@ -161,7 +164,8 @@ fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)
     let (bytes, _) = bytes.into_parts();
     let parsed = Index::from_bytes(&bytes).and_then(|index| index.check().map(|()| index));
     let index = parsed.context(OfBase)?;
-    check_fit(layout, &facts, &index).context(OfBase)?;
+    check_fit(layout, &facts).context(OfBase)?;
+    check_kind(layout.kind, &index).context(OfBase)?;
     Ok((index, bytes))
 }
 
@@ -190,15 +194,13 @@ fn receive_database(
 
 fn plan(
     layout: &Layout,
-    snapshot: &SnapshotDatabase,
+    snapshot: &SnapshotRows,
     live: Option<&LiveDatabase>,
     files: &Files,
 ) -> Result<Choice> {
-    let items = snapshot.items().map_err(of_snapshot)?;
-    let items: Vec<ItemName> = items.into_iter().map(|item| item.name).collect();
-    let references = snapshot.references().map_err(of_snapshot)?;
+    let items: Vec<ItemName> = snapshot.items.iter().map(|item| item.name.clone()).collect();
     let live = live.map(|live| live.valid(layout)).transpose()?.unwrap_or_default();
-    Ok(choose(&items, &references, &live, &|name| files.holds(name)))
+    Ok(choose(&items, &snapshot.references, &live, &|name| files.holds(name)))
 }
 
 /// Makes what an installer that was never used leaves out: the store directory and the database.

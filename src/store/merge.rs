@@ -156,11 +156,17 @@ impl Rows {
 }
 
 /// A name as an identifier of SQL.
-fn quoted(column: &str) -> String {
+pub(super) fn quoted(column: &str) -> String {
     format!("\"{}\"", column.replace('"', "\"\""))
 }
 
-fn outputs(snapshot: &SnapshotDatabase) -> Result<HashMap<ItemName, Vec<(String, String)>>> {
+/// The outputs of each derivation.
+///
+/// # Errors
+/// When one cannot be, or is there twice.
+pub(super) fn outputs(
+    snapshot: &SnapshotDatabase,
+) -> Result<HashMap<ItemName, Vec<(String, String)>>> {
     let ids = snapshot.ids()?;
     let mut outputs: HashMap<ItemName, Vec<(String, String)>> = HashMap::new();
     snapshot.each("SELECT drv, id, path FROM DerivationOutputs NOT INDEXED", |row| {
@@ -170,6 +176,12 @@ fn outputs(snapshot: &SnapshotDatabase) -> Result<HashMap<ItemName, Vec<(String,
         outputs.entry(name.clone()).or_default().push((output, path));
         Ok(())
     })?;
+    for (name, outputs) in &mut outputs {
+        outputs.sort_unstable();
+        if let Some(twice) = outputs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            bail!("the database has the output {} of {name} twice", twice[0].0);
+        }
+    }
     Ok(outputs)
 }
 

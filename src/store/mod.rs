@@ -14,6 +14,7 @@ mod integrity;
 mod item;
 mod kind;
 mod layout;
+mod listing;
 mod locks;
 mod merge;
 mod nar_hash;
@@ -38,6 +39,7 @@ pub use filesystem_root::{in_root, refuse_root_in_store};
 pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system, systems};
 pub use layout::Layout;
+pub use listing::{ListedItem, Listing, NarSize, SnapshotRows};
 pub use locks::{
     Held, Holder, Lock, LockKind, LockMode, describe as describe_holders, held_by, lock, lock_open,
     make_lock_file,

@@ -1,0 +1,78 @@
+//! What head, index and database of a snapshot have to say of each other. `verify` and `restore` both ask here; what
+//! frames have to hold is in [`crate::snapshot`], where both read them through one check.
+
+use crate::snapshot::{Index, SnapshotError};
+use crate::store::{
+    Layout, ListedItem, Listing, NarSize, SnapshotDatabase, SnapshotRows, StoreKind,
+};
+use anyhow::Result;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Checks that an index is one of a store of this kind.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`] when it has what such a store has not, or lacks what it has.
+pub fn check_kind(kind: StoreKind, index: &Index) -> Result<()> {
+    let refuse = |what: String| Err(SnapshotError::Damaged(what).into());
+    let database = index.database.as_ref().map(|database| database.path.as_str());
+    if kind == StoreKind::Plain {
+        let rows = index.rows_only.as_ref().is_some_and(|rows| !rows.is_empty());
+        if index.base.is_some() {
+            return refuse("a snapshot of plain directories has a base".into());
+        }
+        if database.is_some() || rows || !index.items_under.is_empty() {
+            return refuse("a snapshot of plain directories has what only a store has".into());
+        }
+        return Ok(());
+    }
+    let layout = Layout::of(kind, Path::new("/"))?;
+    if index.items_under != layout.items_under() {
+        return refuse(format!(
+            "its items are under {:?}, and those of a {} store under {:?}",
+            index.items_under,
+            kind.name(),
+            layout.items_under()
+        ));
+    }
+    let path = layout.database_archive_path();
+    match database {
+        Some(found) if found == path => Ok(()),
+        Some(found) => {
+            refuse(format!("its database is {found:?}, and that of a store is {path:?}"))
+        }
+        None => refuse("the snapshot has no database".into()),
+    }
+}
+
+/// Checks a database against its index. `base` is the index of the base, where there is one and it is known.
+///
+/// # Errors
+/// When they do not agree; the message names the item.
+pub fn check_database(
+    database: &SnapshotDatabase,
+    index: &Index,
+    base: Option<&Index>,
+) -> Result<SnapshotRows> {
+    database.check(&listing(index, base))
+}
+
+fn listing<'a>(index: &'a Index, base: Option<&'a Index>) -> Listing<'a> {
+    let own = index.items.iter().map(|item| ListedItem {
+        name: &item.name,
+        nar_hash: item.nar_hash.as_deref(),
+        nar_size: NarSize::Listed(item.nar_size),
+    });
+    let sizes = base.iter().flat_map(|base| &base.items);
+    let sizes: HashMap<&str, Option<u64>> =
+        sizes.map(|item| (item.name.as_str(), item.nar_size)).collect();
+    let inherited = index.base.iter().flat_map(|base| &base.items).map(|item| ListedItem {
+        name: &item.name,
+        nar_hash: Some(&item.nar_hash),
+        nar_size: match sizes.get(item.name.as_str()) {
+            Some(&size) => NarSize::Listed(size),
+            None => NarSize::NotListed,
+        },
+    });
+    Listing { items: own.chain(inherited).collect(), rows_only: index.rows_only.as_deref() }
+}
