@@ -1,12 +1,14 @@
 //! The root helper's standard output: to a confined requester it never waits for longer than the limit, so that
 //! a reader who stops reading cannot keep it in a place where it holds locks.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
+use nix::unistd::{dup2_stderr, dup2_stdout};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use std::fs::File;
-use std::io::{self, ErrorKind, Write, stdout};
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind, Write, stderr, stdout};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 pub struct Output {
@@ -16,13 +18,19 @@ pub struct Output {
 }
 
 impl Output {
-    /// Standard output, which is set not to block if there is a limit.
+    /// Standard output. If there is a limit, no write to it or to error output blocks from now on.
+    ///
+    /// # Errors
+    /// If there is a limit, and standard output is a file that could block a write all the same.
     pub fn new(limit: Option<Duration>) -> Result<Self> {
-        let file = stdout().as_fd().try_clone_to_owned().context("write to the user process")?;
         if limit.is_some() {
-            let flags = fcntl_getfl(&file).context("set up the output")?;
-            fcntl_setfl(&file, flags | OFlags::NONBLOCK).context("set up the output")?;
+            // Error output may be lost: replies say what went wrong.
+            let errors = without_blocking(stderr().as_fd()).or_else(|_| null_device())?;
+            dup2_stderr(errors).context("set up the error output")?;
+            let replies = without_blocking(stdout().as_fd()).context("set up the output")?;
+            dup2_stdout(replies).context("set up the output")?;
         }
+        let file = stdout().as_fd().try_clone_to_owned().context("write to the user process")?;
         Ok(Output { file: file.into(), limit })
     }
 
@@ -49,6 +57,31 @@ impl Output {
             }
         }
     }
+}
+
+/// The file behind a standard descriptor, such that a write to it does not block. The requester has the same open
+/// file description, and could take `O_NONBLOCK` back (`man 2 fcntl`), so this is another one.
+///
+/// # Errors
+/// If there is no such file: a socket cannot be opened again, and a write to a FUSE file waits for a server that
+/// may be the requester's.
+fn without_blocking(descriptor: BorrowedFd) -> Result<OwnedFd> {
+    let found = fstat(descriptor)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Fifo | FileType::CharacterDevice => {
+            let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            Ok(open(path, flags, Mode::empty())?)
+        }
+        FileType::RegularFile if fstatfs(descriptor)?.filesystem_type() != FUSE_SUPER_MAGIC => {
+            Ok(descriptor.try_clone_to_owned()?)
+        }
+        _ => bail!("it must be a pipe"),
+    }
+}
+
+fn null_device() -> Result<OwnedFd> {
+    open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).context("open /dev/null")
 }
 
 impl Write for Output {

@@ -14,10 +14,11 @@ use super::support::{Role, Running, World, poll, runs};
 /// Far more than the 60 seconds after which the helper gives up.
 const LIMIT: Duration = Duration::from_secs(200);
 
-/// Answers the plan with frames and `Commit`, and then takes no replies: the pipe for them is full.
+/// Answers the plan with frames and `Commit`, and then takes no replies: the pipe for them is full. With the first
+/// argument `blocking` it also takes back that writes to its end of the pipe do not block.
 const DEAF: &str = "import fcntl, os, signal, subprocess, sys
 replies, theirs = os.pipe()
-helper = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=theirs)
+helper = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, stdout=theirs)
 with open('/tmp/planned', 'rb') as planned:
     helper.stdin.write(planned.read())
 helper.stdin.flush()
@@ -25,6 +26,8 @@ heard = b''
 while b'\"Plan\"' not in heard:
     heard += os.read(replies, 65536)
 print('planned', flush=True)
+if sys.argv[1] == 'blocking':
+    fcntl.fcntl(theirs, fcntl.F_SETFL, 0)
 fill = os.open(f'/proc/self/fd/{theirs}', os.O_WRONLY | os.O_NONBLOCK)
 try:
     while True:
@@ -37,6 +40,23 @@ try:
     helper.stdin.flush()
 except BrokenPipeError:
     pass
+signal.pause()
+";
+
+/// Orders a restore whose daemon stops by a command that fails, and starts by one too. The pipe for error output
+/// is full.
+const MUTE: &str = "import fcntl, os, signal, subprocess, sys
+errors, theirs = os.pipe()
+fill = os.open(f'/proc/self/fd/{theirs}', os.O_WRONLY | os.O_NONBLOCK)
+try:
+    while True:
+        os.write(fill, b'\\0')
+except BlockingIOError:
+    pass
+helper = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stderr=theirs)
+with open('/tmp/rest', 'rb') as rest:
+    helper.stdin.write(rest.read())
+helper.stdin.flush()
 signal.pause()
 ";
 
@@ -141,6 +161,32 @@ fn guix_daemon_answers_while_a_lock_is_held_slow() {
     own_client_holds_the_database(Role::GuixRoot);
 }
 
+/// The helper itself makes no progress, whatever the reason: here a signal has stopped it in the commit.
+#[test]
+fn stopped_helper_does_not_keep_the_daemon_away_slow() {
+    let (world, snapshot) = emptied(Role::Mid);
+    let database = world.hold_database();
+    let talk = snapshot.staged_after(patient("nix")).say(json!("Commit"));
+    let requester = talk.hold(&world, "runner", ROOT_HALF);
+    poll::until("the daemon to be stopped", LIMIT, || match world.daemon_pid() {
+        None => Ok(()),
+        Some(_) => Err(replies(&requester)),
+    });
+    kill_process(runs::root_half(&world), Signal::STOP).unwrap();
+    poll::until("the daemon to be back", LIMIT, || {
+        if world.daemon_answers() { Ok(()) } else { Err("it is away") }
+    });
+    drop(database);
+    // sudo stops itself with its command, and is left out here.
+    poll::until("the commit to be undone", LIMIT, || {
+        let left = [runs::staging(&world), world.try_lock("gc.lock").err().into_iter().collect()];
+        if left.concat().is_empty() { Ok(()) } else { Err(left.concat().join("; ")) }
+    });
+    assert!(world.valid_paths().is_empty(), "it was restored: {}", replies(&requester));
+    drop(requester);
+    assert_restores(&world);
+}
+
 /// The requester sends nothing after the plan.
 fn silent_after_the_plan() {
     let (world, snapshot) = emptied(Role::Mid);
@@ -185,12 +231,21 @@ fn deaf_for_frames() {
 
 /// The requester takes no replies while the helper commits.
 fn deaf_for_replies() {
+    deaf_in_the_commit("polite");
+}
+
+/// The requester has the pipe for replies open too, and decides whether a write to it blocks.
+fn deaf_with_a_blocking_pipe() {
+    deaf_in_the_commit("blocking");
+}
+
+fn deaf_in_the_commit(pipe: &str) {
     let (world, snapshot) = emptied(Role::Mid);
     let planned = snapshot.planned_after(patient("nix"));
     let staged = snapshot.staged_after(patient("nix")).say(json!("Commit"));
     fs::write(world.host("/tmp/planned"), &planned.0).unwrap();
     fs::write(world.host("/tmp/rest"), &staged.0[planned.0.len()..]).unwrap();
-    let words = ["python3", "-c", DEAF].into_iter().chain(ROOT_HALF.split(' '));
+    let words = ["python3", "-c", DEAF, pipe].into_iter().chain(ROOT_HALF.split(' '));
     let attacker = world.command(words).user("runner").spawn();
     until_heard(&attacker, "planned");
     poll::until("the helper to give up", LIMIT, || {
@@ -205,14 +260,31 @@ fn deaf_for_replies() {
     runs::restore(&world);
 }
 
+/// The requester takes no error output, and has a start of the daemon fail.
+fn deaf_for_errors() {
+    let (world, snapshot) = emptied(Role::Mid);
+    let command = json!({ "command": { "stop": "false", "start": "false" } });
+    let talk = Talk::hello().say(store(json!({ "daemon": command })));
+    let staged = snapshot.staged_after(talk).say(json!("Commit"));
+    fs::write(world.host("/tmp/rest"), &staged.0).unwrap();
+    let words = ["python3", "-c", MUTE].into_iter().chain(ROOT_HALF.split(' '));
+    let attacker = world.command(words).user("runner").spawn();
+    until_heard(&attacker, "\"Plan\"");
+    assert_cut_off(&world, &attacker);
+    drop(attacker);
+    assert_restores(&world);
+}
+
 /// Each case waits for the helper's 60 seconds, so they run at once.
 #[test]
 fn stalled_requester_is_cut_off_slow() {
-    let cases: [(&str, fn()); 4] = [
+    let cases: [(&str, fn()); 6] = [
         ("silent after the plan", silent_after_the_plan),
         ("silent after a frame", silent_after_a_frame),
         ("deaf for frames", deaf_for_frames),
         ("deaf for replies", deaf_for_replies),
+        ("deaf with a blocking pipe", deaf_with_a_blocking_pipe),
+        ("deaf for errors", deaf_for_errors),
     ];
     let failed: Vec<&str> = thread::scope(|scope| {
         let running = cases.map(|(name, case)| (name, scope.spawn(case)));
