@@ -189,13 +189,25 @@ impl Client {
 
     fn word(&mut self) -> Result<u64> {
         let mut bytes = [0; 8];
-        self.arm()?;
-        self.stream.read_exact(&mut bytes).map_err(|e| match e.kind() {
-            ErrorKind::UnexpectedEof => anyhow!("the daemon hung up"),
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("the daemon is silent"),
-            _ => e.into(),
-        })?;
+        self.fill(&mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Reads that many bytes before the deadline, in however many pieces they come.
+    fn fill(&mut self, mut bytes: &mut [u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            self.arm()?;
+            match self.stream.read(bytes) {
+                Ok(0) => bail!("the daemon hung up"),
+                Ok(read) => bytes = &mut bytes[read..],
+                Err(e) => match e.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => bail!("the daemon is silent"),
+                    _ => return Err(e.into()),
+                },
+            }
+        }
+        Ok(())
     }
 
     fn string(&mut self) -> Result<String> {
@@ -204,14 +216,20 @@ impl Client {
             bail!("the daemon sent a string of {length} bytes");
         }
         let mut bytes = vec![0; length.next_multiple_of(8) as usize];
-        self.stream.read_exact(&mut bytes)?;
+        self.fill(&mut bytes)?;
         bytes.truncate(length as usize);
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Limits the next read and write to what is left of the deadline.
+    ///
+    /// # Errors
+    /// If nothing is left: a daemon that never stops sending is not silent.
     fn arm(&self) -> Result<()> {
         let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!("the daemon has not answered in time");
+        }
         let left = left.max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(left))?;
         self.stream.set_write_timeout(Some(left))?;
@@ -223,4 +241,52 @@ fn push_string(request: &mut Vec<u8>, text: &str) {
     request.extend_from_slice(&(text.len() as u64).to_le_bytes());
     request.extend_from_slice(text.as_bytes());
     request.resize(request.len().next_multiple_of(8), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    /// A listener that greets as a daemon does, and then sends `rest` again and again.
+    fn endless(socket: &Path, rest: Vec<u8>, pause: Duration) {
+        let listener = UnixListener::bind(socket).unwrap();
+        thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            client.write_all(&SERVER_MAGIC.to_le_bytes()).unwrap();
+            client.write_all(&OUR_VERSION.to_le_bytes()).unwrap();
+            // Until the client hangs up.
+            while client.write_all(&rest).is_ok() {
+                thread::sleep(pause);
+            }
+        });
+    }
+
+    #[test]
+    fn endless_answers_of_a_daemon_end_at_the_deadline() {
+        let directory = tempfile::tempdir().unwrap();
+        let message = {
+            let mut message = STDERR_NEXT.to_le_bytes().to_vec();
+            push_string(&mut message, "more");
+            message
+        };
+        let long = [STDERR_NEXT.to_le_bytes(), STRING_LIMIT.to_le_bytes()].concat();
+        let drip = vec![0];
+        for (name, rest, pause) in [
+            ("stream", message, Duration::ZERO),
+            ("string", long, Duration::from_millis(20)),
+            ("drip", drip, Duration::from_millis(20)),
+        ] {
+            let socket = directory.path().join(name);
+            endless(&socket, rest, pause);
+            let (send, ended) = std::sync::mpsc::channel();
+            thread::spawn(move || {
+                let deadline = Instant::now() + Duration::from_millis(300);
+                let _ = send.send(Client::open(&socket, deadline).is_err());
+            });
+            // Only against a hang.
+            assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "{name}");
+        }
+    }
 }
