@@ -4,8 +4,10 @@ use super::filesystem_root::directory_in_root;
 use super::{ItemName, LockKind, StoreKind};
 use anyhow::{Result, bail};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::process::geteuid;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The directories of a Nix or Guix store. Strings are paths as programs inside the store's own
@@ -34,6 +36,27 @@ struct Directories {
     database: PathBuf,
     gc_roots: PathBuf,
     socket: PathBuf,
+}
+
+impl Directories {
+    /// Refuses links that the owner of the state directory could have made to have this process write elsewhere.
+    /// Nothing is written to the directory of the socket.
+    fn check_links(&self) -> Result<()> {
+        // Without a state directory there is no store, which is reported where it is used.
+        let Ok(owner) = self.state.metadata().map(|state| state.uid()) else { return Ok(()) };
+        if [0, geteuid().as_raw()].contains(&owner) {
+            return Ok(());
+        }
+        match [&self.database, &self.gc_roots].into_iter().find(|it| !it.starts_with(&self.state)) {
+            None => Ok(()),
+            Some(outside) => bail!(
+                "a link in {} leads to {}, and the directory belongs to user {owner}; replace the link by a \
+                 directory of that user",
+                self.state.display(),
+                outside.display()
+            ),
+        }
+    }
 }
 
 impl Layout {
@@ -67,17 +90,20 @@ impl Layout {
     /// so that none leads out of it, and only once.
     ///
     /// # Errors
-    /// If a link leads to nothing inside the root.
+    /// If a link leads to nothing inside the root, or out of a state directory that belongs to another user than
+    /// root and the one of this process.
     pub fn resolved(mut self) -> Result<Self> {
         let find = |path: PathBuf| directory_in_root(&self.root, &path);
         let state = Path::new(self.state_dir);
-        self.resolved = Some(Directories {
+        let found = Directories {
             store: find(self.store_dir.into())?,
             state: find(state.into())?,
             database: find(state.join("db"))?,
             gc_roots: find(state.join("gcroots/storecache"))?,
             socket: find(state.join("daemon-socket"))?,
-        });
+        };
+        found.check_links()?;
+        self.resolved = Some(found);
         Ok(self)
     }
 

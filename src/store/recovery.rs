@@ -4,7 +4,8 @@
 //! store without a row, and which roots lead nowhere.
 
 use super::placement::rename;
-use super::staging::{AbandonedStaging, Staging, remove_file};
+use super::roots::remove_roots;
+use super::staging::{AbandonedStaging, Staging};
 use super::{ItemName, Layout, LiveDatabase, LockMode, lock};
 use crate::undo::insist;
 use anyhow::{Context, Result};
@@ -61,8 +62,10 @@ fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
     let store = File::open(layout.store()).context("open the store")?;
     let staged = staging.directory();
     let mut all = true;
-    for name in names.lines().filter_map(ItemName::parse).filter(|name| !valid.contains(name)) {
-        let _ = remove_file(&layout.roots().join(name.as_str()));
+    let names = names.lines().filter_map(ItemName::parse).filter(|name| !valid.contains(name));
+    let names: Vec<ItemName> = names.collect();
+    remove_roots(layout, names.iter());
+    for name in &names {
         if alone.is_some() {
             let _ =
                 insist(|| match rename(&store, staged, name.as_str(), RenameFlags::NOREPLACE) {
@@ -74,7 +77,5 @@ fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
             all = false;
         }
     }
-    // If it is empty now.
-    let _ = std::fs::remove_dir(layout.roots());
     Ok(all)
 }

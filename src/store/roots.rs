@@ -6,10 +6,17 @@
 use super::{ItemName, Layout, Owner};
 use crate::undo::insist;
 use anyhow::{Context, Result};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, chownat, mkdirat, openat2, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Items that somebody else keeps: links below `gcroots` and `profiles` that lead into the store, at
 /// once or through one more link. Ours do not count.
@@ -55,7 +62,14 @@ fn item_behind(link: &Path, layout: &Layout) -> Option<ItemName> {
 /// Roots that were added. Dropped before [`Roots::keep`], it removes them again.
 #[derive(Default)]
 pub struct Roots {
-    added: Vec<PathBuf>,
+    added: Vec<Added>,
+}
+
+/// A link, or a directory that was made for links.
+struct Added {
+    parent: Arc<OwnedFd>,
+    name: OsString,
+    is_directory: bool,
 }
 
 impl Roots {
@@ -68,23 +82,34 @@ impl Roots {
         // Where no daemon has been yet, the one above is missing too, and has to be the daemon's.
         let above = directory.parent().map(PathBuf::from);
         for missing in above.iter().chain([&directory]).filter(|path| !path.exists()) {
-            std::fs::DirBuilder::new()
-                .mode(0o755)
-                .create(missing)
-                .with_context(|| missing.display().to_string())?;
-            self.added.push(missing.clone());
-            owner.take(missing)?;
+            self.make_directory(missing, owner)
+                .with_context(|| format!("make {}", missing.display()))?;
         }
+        let about = |name: &str| directory.join(name).display().to_string();
+        let parent = Arc::new(open_directory(&directory).with_context(|| about(""))?);
         for item in items {
-            let link = directory.join(item.as_str());
-            match symlink(layout.path_of(item), &link) {
-                Ok(()) => self.added.push(link.clone()),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
-                Err(e) => return Err(e).with_context(|| link.display().to_string()),
+            let name = item.as_str();
+            match symlinkat(layout.path_of(item), &parent, name) {
+                Ok(()) => self.note(&parent, name.as_ref(), false),
+                Err(Errno::EXIST) => continue,
+                Err(e) => return Err(e).with_context(|| about(name)),
             }
-            owner.take(&link)?;
+            give(&parent, name.as_ref(), owner).with_context(|| about(name))?;
         }
         Ok(())
+    }
+
+    fn make_directory(&mut self, path: &Path, owner: Owner) -> Result<()> {
+        let (above, name) = path.parent().zip(path.file_name()).context("it has no parent")?;
+        let parent = Arc::new(open_directory(above)?);
+        mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+        self.note(&parent, name, true);
+        Ok(give(&parent, name, owner)?)
+    }
+
+    fn note(&mut self, parent: &Arc<OwnedFd>, name: &OsStr, is_directory: bool) {
+        let (parent, name) = (Arc::clone(parent), name.to_owned());
+        self.added.push(Added { parent, name, is_directory });
     }
 
     /// Roots these instead of what was added so far.
@@ -100,11 +125,38 @@ impl Roots {
 
 impl Drop for Roots {
     fn drop(&mut self) {
-        for path in self.added.drain(..).rev() {
-            let _ = insist(|| match std::fs::remove_file(&path) {
-                Err(e) if e.kind() == ErrorKind::IsADirectory => std::fs::remove_dir(&path),
-                other => other,
-            });
+        for Added { parent, name, is_directory } in self.added.drain(..).rev() {
+            let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let _ = insist(|| unlinkat(&parent, &name, flags));
         }
     }
+}
+
+/// Removes the roots of items that did not become valid.
+pub(super) fn remove_roots<'i>(layout: &Layout, items: impl Iterator<Item = &'i ItemName>) {
+    let directory = layout.roots();
+    let Ok(opened) = open_directory(&directory) else { return };
+    for item in items {
+        let _ = insist(|| match unlinkat(&opened, item.as_str(), AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed,
+        });
+    }
+    // If it is empty now.
+    let parent = directory.parent().and_then(|above| open_directory(above).ok());
+    if let Some((parent, name)) = parent.zip(directory.file_name()) {
+        let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
+    }
+}
+
+/// Opens a directory whose path is resolved already. No link is followed: the owner of the state directory could
+/// have put one there since.
+fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+fn give(parent: &OwnedFd, name: &OsStr, owner: Owner) -> rustix::io::Result<()> {
+    let (user, group) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+    chownat(parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
 }

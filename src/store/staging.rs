@@ -123,11 +123,6 @@ fn open_up(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes a file, if it is there.
-pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
-    insist(|| unless_gone(std::fs::remove_file(path)))
-}
-
 fn unless_gone(removed: Result<(), Error>) -> Result<(), Error> {
     removed.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }

@@ -8,6 +8,7 @@ mod directories;
 mod downtime;
 mod foreign_daemon;
 mod stopped_record;
+mod store_owner;
 mod store_root;
 #[path = "../support/mod.rs"]
 mod support;
