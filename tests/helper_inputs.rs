@@ -1,6 +1,6 @@
-//! What the root helper and its guardians read, against the table that says who controls it and why that is
-//! harmless: `docs/helper-inputs.md`. What is not in the table is an error, so that no new input appears
-//! unnoticed.
+//! What the root helper and its guardians read, against the tables that say who controls it and why that is
+//! harmless: "Inputs of the root helper" in `SECURITY.md`. What is not in a table is an error, so that no new input
+//! appears unnoticed.
 
 mod support;
 
@@ -12,7 +12,10 @@ use support::requests::RULE;
 use support::strace::{Input, Process, Trace};
 use support::{Fixture, Role, World, runs};
 
-const TABLE: &str = "docs/helper-inputs.md";
+const PAGE: &str = "SECURITY.md";
+/// The section with the tables, and those of them that the traces are compared with.
+const SECTION: &str = "\n## Inputs of the root helper\n";
+const TRACED: [&str; 4] = ["Files", "Sockets", "Programs", "Descriptors"];
 /// What stands in the column `seen` of a row that some run here has to show.
 const ALWAYS: &str = "always";
 
@@ -45,6 +48,7 @@ impl Reduction {
             Input::File(path) => ("Files", self.path(path)),
             Input::Socket(path) => ("Sockets", self.path(path)),
             Input::Program(words) => ("Programs", program(words)),
+            Input::Descriptor(call) => ("Descriptors", call.clone()),
         }
     }
 
@@ -59,6 +63,7 @@ impl Reduction {
             ["", "tmp", name, ref rest @ ..] if name.starts_with("storecache-database-") => {
                 below("<copy>", rest)
             }
+            ["", "sys", "fs", "cgroup", ..] => "/sys/fs/cgroup/…".into(),
             // Named after the device and the inode of a store.
             ["", "run", "storecache", _] => "/run/storecache/…".into(),
             ["", "var", "lib", "storecache", _] => "/var/lib/storecache/…".into(),
@@ -115,7 +120,7 @@ fn numbered(parts: &[&str]) -> String {
     for &part in parts {
         shown.push(match (before, is_number(part)) {
             ("task", true) => "<tid>",
-            ("fd", true) => "<n>",
+            ("fd" | "fdinfo", true) => "<n>",
             _ => part,
         });
         before = part;
@@ -137,11 +142,13 @@ struct Row {
 
 impl Row {
     fn all() -> Vec<Row> {
-        let text = fs::read_to_string(root().join(TABLE)).unwrap();
+        let page = fs::read_to_string(root().join(PAGE)).unwrap();
+        let (_, section) = page.split_once(SECTION).unwrap_or_else(|| panic!("no {SECTION}"));
+        let text = section.split("\n## ").next().unwrap();
         let mut heading = String::new();
         let mut rows = Vec::new();
         for line in text.lines() {
-            if let Some(title) = line.strip_prefix("## ") {
+            if let Some(title) = line.strip_prefix("### ") {
                 heading = title.to_owned();
             }
             let Some(inside) = line.strip_prefix("| `") else { continue };
@@ -226,7 +233,7 @@ fn helper_opens_only_what_the_table_names() {
         .collect();
     let unseen: Vec<String> = rows
         .iter()
-        .filter(|row| ["Files", "Sockets", "Programs"].contains(&&*row.heading))
+        .filter(|row| TRACED.contains(&&*row.heading))
         .filter(|row| row.cells[2] == ALWAYS)
         .flat_map(|row| row.patterns.iter().map(move |pattern| (row, pattern)))
         .filter(|(row, pattern)| {
@@ -238,7 +245,7 @@ fn helper_opens_only_what_the_table_names() {
         .collect();
     assert!(
         uncovered.is_empty() && unseen.is_empty(),
-        "{TABLE} lacks rows for:\n{}\nand has rows that no run shows:\n{}",
+        "{PAGE} lacks rows for:\n{}\nand has rows that no run shows:\n{}",
         uncovered.join("\n"),
         unseen.join("\n")
     );

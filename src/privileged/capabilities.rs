@@ -38,13 +38,13 @@ impl Stage {
                 (CapabilitySet::FSETID, "restoring keeps it"),
                 (
                     CapabilitySet::SETGID,
-                    "`herd` runs as the owner of a shepherd, and a package manager tells its version as nobody",
+                    "`herd` runs as the owner of a shepherd, and the package manager is asked for its version as `nobody`",
                 ),
                 (CapabilitySet::SETUID, "the same"),
-                (CapabilitySet::SYS_CHROOT, "that package manager is looked for below `--root`"),
+                (CapabilitySet::SYS_CHROOT, "that package manager is looked up below `--root`"),
                 (
                     CapabilitySet::SYS_PTRACE,
-                    "`/proc` tells who is the daemon, and who holds a lock",
+                    "`/proc` is searched for the daemon and for holders of locks",
                 ),
                 (
                     CapabilitySet::SYS_ADMIN,
@@ -53,7 +53,10 @@ impl Stage {
             ],
             Stage::Packing => &[
                 (CapabilitySet::DAC_READ_SEARCH, "items that only their owner may read"),
-                (CapabilitySet::FOWNER, "reading without a trace in the times of access"),
+                (
+                    CapabilitySet::FOWNER,
+                    "`O_NOATIME`: reading an item does not change its access time",
+                ),
             ],
             Stage::Restoring => &[
                 (CapabilitySet::CHOWN, "items belong to the owner of the store"),
@@ -61,9 +64,9 @@ impl Stage {
                     CapabilitySet::DAC_OVERRIDE,
                     "the owner of the store may be another user than root",
                 ),
-                (CapabilitySet::FOWNER, "modes and times of what has an owner already"),
-                (CapabilitySet::FSETID, "directories of a plain store that hand on their group"),
-                (CapabilitySet::SYS_PTRACE, "`/proc` tells who holds a lock"),
+                (CapabilitySet::FOWNER, "modes and times of files that already have their owner"),
+                (CapabilitySet::FSETID, "setgid directories of a plain store"),
+                (CapabilitySet::SYS_PTRACE, "`/proc` is searched for holders of locks"),
             ],
             Stage::Listening => &[],
         }

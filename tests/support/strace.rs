@@ -1,4 +1,5 @@
-//! What the root helper and its guardians open, connect to and execute, as strace sees it.
+//! What the root helper and its guardians open, connect to, execute and take from other processes, as strace sees
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +13,10 @@ const SOON: Duration = Duration::from_secs(60);
 /// The calls by which something is read that was not passed along. A question mark allows for architectures
 /// that lack the call.
 const CALLS: &str = "trace=?open,openat,openat2,connect,execve,execveat,?readlink,readlinkat,\
-    clone,clone3,?fork,?vfork";
+    clone,clone3,?fork,?vfork,close_range,getsockopt,pidfd_open,pidfd_getfd";
+
+/// `SO_PEERPIDFD` as a strace shows it that is older than the option (`linux:include/uapi/asm-generic/socket.h`).
+const PEER_PIDFD: &str = "0x4d";
 
 /// The arguments for a strace that does not stand between a command and its parent, and goes on as long
 /// as anything that the command has started.
@@ -40,6 +44,9 @@ pub enum Input {
     Socket(String),
     /// The path of a program, and its arguments.
     Program(Vec<String>),
+    /// The call or socket option that gives a descriptor, or says whose it is, and the number of the descriptor
+    /// where that is fixed.
+    Descriptor(String),
 }
 
 /// The files of one trace: one for each thread, named `PREFIX.TID`.
@@ -173,6 +180,27 @@ impl<'a> Call<'a> {
             }
             "connect" => self.words().into_iter().next().map(Input::Socket),
             "execve" | "execveat" => Some(Input::Program(self.words())),
+            "pidfd_open" => Some(Input::Descriptor(self.name.to_owned())),
+            "pidfd_getfd" => self.number(1),
+            "close_range" => self.number(0),
+            "getsockopt" => self.option().map(|option| Input::Descriptor(option.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// The call and the number of the descriptor that an argument names.
+    fn number(&self, argument: usize) -> Option<Input> {
+        // With what this process has open under the same number behind it.
+        let number = self.arguments.split(", ").nth(argument)?.split('<').next()?;
+        Some(Input::Descriptor(format!("{} {number}", self.name)))
+    }
+
+    /// The socket option that is asked for, if it says which process is at the other end.
+    fn option(&self) -> Option<&'static str> {
+        let option = self.arguments.split(", ").nth(2)?.split(' ').next()?;
+        match option {
+            "SO_PEERCRED" => Some("SO_PEERCRED"),
+            "SO_PEERPIDFD" | PEER_PIDFD => Some("SO_PEERPIDFD"),
             _ => None,
         }
     }
