@@ -25,7 +25,7 @@ pub type Tree = BTreeMap<PathBuf, Entry>;
 /// What `storecache verify` checks.
 pub fn verify(bytes: &[u8]) -> Result<()> {
     let Opened { head, index, .. } = open_bytes(bytes)?;
-    check_kind(StoreKind::parse(&head.store.kind)?, &index)?;
+    check_kind(StoreKind::parse(head.store.kind.raw())?, &index)?;
     let mut verifier = Verifier::new(&index)?;
     for number in 0..index.frames.len() {
         verifier.frame(number as u32, frame_bytes(bytes, &index, number))?;
@@ -38,7 +38,7 @@ pub fn verify(bytes: &[u8]) -> Result<()> {
 /// The database of a snapshot and its rows, which are checked.
 fn read_database(bytes: &[u8], place: &Path) -> Result<(SnapshotDatabase, SnapshotRows)> {
     let Opened { head, index, .. } = open_bytes(bytes)?;
-    let layout = Layout::of(StoreKind::parse(&head.store.kind)?, Path::new("/"))?;
+    let layout = Layout::of(StoreKind::parse(head.store.kind.raw())?, Path::new("/"))?;
     let path = place.join("snapshot.sqlite");
     let mut file = File::create(&path)?;
     write_database(&index, &mut file, |number| {
@@ -57,7 +57,7 @@ pub fn restore(bytes: &[u8]) -> Result<Tree> {
 /// Restores some of the items, as into a store that has the others.
 pub fn restore_some(bytes: &[u8], chosen: &dyn Fn(&str) -> bool) -> Result<Tree> {
     let Opened { head, index, .. } = open_bytes(bytes)?;
-    check_kind(StoreKind::parse(&head.store.kind)?, &index)?;
+    check_kind(StoreKind::parse(head.store.kind.raw())?, &index)?;
     let place = tempfile::tempdir()?;
     let (database, rows) = read_database(bytes, place.path())?;
     let items: Vec<ItemName> = rows.items.iter().map(|item| item.name.clone()).collect();
