@@ -193,7 +193,8 @@ impl RootHalf {
             let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
         }
         let memory = Allowance::of(Packing::on(1).in_flight);
-        let started = hear(&mut child, &memory).and_then(|heard| Ok((heard, Pipe::new(requests)?)));
+        let started =
+            hear(&mut child, by_sudo, &memory).and_then(|heard| Ok((heard, Pipe::new(requests)?)));
         let ((errors, replies, heard), requests) = match started {
             Ok((heard, requests)) => (heard, Some(requests)),
             Err(e) => {
@@ -431,13 +432,17 @@ impl RootHalf {
 /// last.
 type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>, Arc<Mutex<Instant>>);
 
-fn hear(child: &mut Child, memory: &Allowance) -> Result<Heard> {
+fn hear(child: &mut Child, by_sudo: bool, memory: &Allowance) -> Result<Heard> {
     let output = child.stdout.take().context("the root half has no output")?;
     let mut error_output = child.stderr.take().context("the root half has no error output")?;
     let (send, replies) = bounded(4);
     let heard = Arc::new(Mutex::new(Instant::now()));
     let (memory, last_heard) = (memory.clone(), Arc::clone(&heard));
-    let output = ReadAhead::start(output)?;
+    // Only a confined user is cut off for not reading, and comes through sudo.
+    let output: Box<dyn Read + Send> = match by_sudo {
+        true => Box::new(ReadAhead::start(output)?),
+        false => Box::new(output),
+    };
     threads::start("to hear replies", move || {
         let mut output = BufReader::with_capacity(1 << 16, output);
         while let Some(message) = read_message(&mut output, &memory).transpose() {
