@@ -10,6 +10,8 @@ pub mod budget;
 pub mod daemon;
 #[path = "../../src/disclosure.rs"]
 pub mod disclosure;
+#[path = "../../src/path_audit.rs"]
+pub mod path_audit;
 #[path = "../../src/pulse/mod.rs"]
 pub mod pulse;
 #[path = "../../src/snapshot/mod.rs"]
@@ -20,6 +22,8 @@ pub mod store;
 pub mod threads;
 #[path = "../../src/undo.rs"]
 pub mod undo;
+#[path = "../../src/untrusted.rs"]
+pub mod untrusted;
 
 /// Of the privileged room, the messages and what they are made of.
 #[path = "."]
