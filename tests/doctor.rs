@@ -127,13 +127,13 @@ fn exposed_socket_is_reported_and_its_bare_daemon_left_alone() {
             assert_eq!(world.daemon_pid(), pid, "it was left alone");
         };
 
-        world.sh(&format!("mv {socket} /tmp/socket; ln -s /tmp/socket {socket}"));
+        world.sh(&format!("mv {socket} {directory}/real; ln -s real {socket}"));
         let (code, report) = examine(&world, "runner");
         let fix = assert_row(&report, "socket", "yellow", &["answers in", "is a symbolic link"]);
         assert_eq!((code, &report["worst"]), (0, &json!("yellow")), "{report}");
         assert!(fix.starts_with(&format!("rm {socket}; ")), "{fix}");
         refused("is a symbolic link");
-        world.sh(&format!("mv -T /tmp/socket {socket}"));
+        world.sh(&format!("mv -T {directory}/real {socket}"));
 
         world.sh(&format!("chmod 777 {directory}"));
         let (_, report) = examine(&world, "runner");
