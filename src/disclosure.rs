@@ -113,12 +113,13 @@ pub fn is_open(pid: u32) -> bool {
     view(pid).inside
 }
 
-/// The file of a process's program. Where only the command line may be read, its first word if it names that file.
+/// The file of a process's program. Where only the command line may be read, its first word: the name that `ps`
+/// shows.
 pub fn program(pid: u32, file: &Path) -> String {
     if is_open(pid) {
         return file.display().to_string();
     }
     let name = command_line(pid).and_then(|words| words.into_iter().next());
-    let name = name.filter(|name| !name.is_empty() && file.ends_with(name));
+    let name = name.filter(|name| !name.is_empty());
     name.map_or("a file that only root can see".into(), |name| name.to_string_lossy().into_owned())
 }

@@ -349,16 +349,27 @@ mod tests {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim().to_owned()
     }
 
+    /// Waits until a process sleeps: the kernel lets its parent go on before the program has its name, its
+    /// arguments and its environment.
+    fn until_it_sleeps(child: std::process::Child) -> std::process::Child {
+        while !procfs::words(child.id(), "cmdline").is_ok_and(|words| words.len() == 2)
+            || procfs::is_at_work(child.id())
+        {
+            std::thread::yield_now();
+        }
+        child
+    }
+
     #[test]
     fn a_program_runs_again_under_the_name_it_was_started_by() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
         let (place, link) = program();
-        let mut first = Command::new(&link).arg("100").spawn().unwrap();
+        let mut first = until_it_sleeps(Command::new(&link).arg("100").spawn().unwrap());
         let executable = Executable::of(first.id(), 0).unwrap();
         assert!(executable.replaced(first.id()).is_none());
-        let mut second = start(executable.clone());
+        let mut second = until_it_sleeps(start(executable.clone()));
         assert_eq!(comm(second.id()), "nap");
         let variables = procfs::environment(second.id()).unwrap();
         assert_eq!(variables, [("KEPT".into(), "x".into())]);
@@ -366,7 +377,7 @@ mod tests {
         // What lies in its place by now is not followed.
         std::fs::copy("/bin/cat", place.path().join("new")).unwrap();
         std::fs::rename(place.path().join("new"), place.path().join("sleep")).unwrap();
-        let mut third = start(executable);
+        let mut third = until_it_sleeps(start(executable));
         let identity = |pid: u32| {
             let found = std::fs::metadata(format!("/proc/{pid}/exe")).unwrap();
             (found.dev(), found.ino())
@@ -385,7 +396,7 @@ mod tests {
             return;
         }
         let (place, link) = program();
-        let mut child = Command::new(&link).arg("100").spawn().unwrap();
+        let mut child = until_it_sleeps(Command::new(&link).arg("100").spawn().unwrap());
         let set = |path: &Path, mode: u32| {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
             std::fs::set_permissions(path, mode).unwrap();

@@ -21,10 +21,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a daemon in a container may have of its own. The mounts come last: they take away our /proc.
 const NAMESPACES: [&str; 5] = ["ipc", "uts", "net", "cgroup", "mnt"];
+
+/// How long a daemon may take to end before it is told to again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Whether a daemon listens on a socket that is not the one that was `stopped`.
 pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
@@ -60,15 +63,20 @@ impl Watched {
         }
     }
 
-    /// Sends SIGTERM and waits for its end, zombie or not.
+    /// Sends SIGTERM until it has ended, zombie or not.
+    ///
+    /// One is not enough: a nix-daemon that takes in a client when the signal comes looks for signals after the
+    /// next client only (`nix:src/nix/unix/daemon.cc`, `daemonLoop`).
     pub fn stop(&self, patience: Duration) -> Result<()> {
+        self.terminate()?;
+        self.await_end_asking(patience, Some(ASK_AGAIN))
+    }
+
+    fn terminate(&self) -> Result<()> {
         match pidfd_send_signal(&self.handle, Signal::TERM) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(e) => {
-                return Err(e).with_context(|| format!("stop the daemon, process {}", self.pid));
-            }
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(e) => Err(e).with_context(|| format!("stop the daemon, process {}", self.pid)),
         }
-        self.await_end(patience)
     }
 
     /// Whether it ends in time, zombie or not.
@@ -79,9 +87,19 @@ impl Watched {
     /// The same, where it must. What works, or waits for a disk, gets as much time as that takes: `patience`
     /// counts since its last sign of life.
     pub fn await_end(&self, patience: Duration) -> Result<()> {
+        self.await_end_asking(patience, None)
+    }
+
+    /// The same, with a SIGTERM each time that `again` has passed.
+    fn await_end_asking(&self, patience: Duration, again: Option<Duration>) -> Result<()> {
+        let mut asked = Instant::now();
         let name = format!("the daemon, process {},", self.pid);
         let mut vigil = Vigil::new(patience);
         while !self.ends_within(LOOK)? {
+            if again.is_some_and(|again| asked.elapsed() >= again) {
+                asked = Instant::now();
+                self.terminate()?;
+            }
             match vigil.look(&procfs::family(self.pid)) {
                 Some(sign) => pulse::alive(format!("{name} was told to end, and {sign}")),
                 None if vigil.silent() < SILENT => {}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::scene::Scene;
@@ -21,7 +22,8 @@ fn phase(scene: &Scene, run: &Running) -> &'static str {
     let processes = processes(run);
     let writes = processes.iter().filter(|(_, kind)| *kind == Kind::User).any(|(pid, _)| {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.filter_map(|it| fs::read_link(it.path()).ok()).any(|to| to.starts_with("/cache"))
+        open.filter_map(|it| fs::read_link(it.path()).ok())
+            .any(|to| to.starts_with("/cache") && to != Path::new("/cache"))
     });
     if writes {
         "pack"

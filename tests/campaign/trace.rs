@@ -12,13 +12,23 @@ const OPTIONS: c_long = (libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE
 /// Lets a process run until one of its threads is about to make the `nth` of these calls, and does `act` while
 /// that thread stands there. `false` when the process ended before.
 pub fn at_call(pid: u32, calls: &[c_long], nth: usize, act: impl FnOnce() + Send) -> bool {
-    // Whatever is traced runs on by itself when the thread that traces it ends.
-    std::thread::scope(|scope| scope.spawn(|| wait(pid, calls, nth, act)).join().unwrap())
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads = threads.filter_map(|it| it.file_name().to_str()?.parse().ok());
+    begin(threads.collect(), &vec![calls; nth], act)
 }
 
-fn wait(pid: u32, calls: &[c_long], nth: usize, act: impl FnOnce()) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let threads = threads.filter_map(|it| it.file_name().to_str()?.parse::<pid_t>().ok());
+/// The same for one thread, which has made one of each of these sets of calls until then, in this order. The other
+/// threads run on while it stands.
+pub fn at_last_call_of_thread(tid: u32, calls: &[&[c_long]], act: impl FnOnce() + Send) -> bool {
+    begin(vec![tid.try_into().unwrap()], calls, act)
+}
+
+fn begin(threads: Vec<pid_t>, calls: &[&[c_long]], act: impl FnOnce() + Send) -> bool {
+    // Whatever is traced runs on by itself when the thread that traces it ends.
+    std::thread::scope(|scope| scope.spawn(|| wait(threads, calls, act)).join().unwrap())
+}
+
+fn wait(threads: Vec<pid_t>, calls: &[&[c_long]], act: impl FnOnce()) -> bool {
     for thread in threads {
         if request(libc::PTRACE_SEIZE, thread, OPTIONS) {
             request(libc::PTRACE_INTERRUPT, thread, 0);
@@ -39,9 +49,9 @@ fn wait(pid: u32, calls: &[c_long], nth: usize, act: impl FnOnce()) -> bool {
         }
         let signal = libc::WSTOPSIG(status);
         if signal == libc::SIGTRAP | 0x80 {
-            if call_entered(thread).is_some_and(|call| calls.contains(&call)) {
+            if call_entered(thread).is_some_and(|call| calls[seen].contains(&call)) {
                 seen += 1;
-                if seen == nth {
+                if seen == calls.len() {
                     act();
                     return true;
                 }

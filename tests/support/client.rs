@@ -16,6 +16,7 @@ import socket, struct, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
 s.sendall(struct.pack('<Q', 0x6e697863))
+print('greets', flush=True)
 s.recv(16, socket.MSG_WAITALL)
 s.sendall(struct.pack('<QQQ', 0x115, 0, 1))
 assert s.recv(8, socket.MSG_WAITALL) == struct.pack('<Q', 0x616c7473)
@@ -57,10 +58,21 @@ impl World {
     /// The same, as another user.
     #[track_caller]
     pub fn connected_client_as(&self, user: &str) -> Running<'_> {
+        self.client_that_says(user, "connected")
+    }
+
+    /// One that has greeted the daemon and may wait for its answer, after which it says `connected`.
+    #[track_caller]
+    pub fn client_that_greets(&self) -> Running<'_> {
+        self.client_that_says("root", "greets")
+    }
+
+    #[track_caller]
+    fn client_that_says(&self, user: &str, word: &str) -> Running<'_> {
         let socket = format!("{}/daemon-socket/socket", self.state());
         let client = self.command(["python3", "-c", CLIENT, &socket]).user(user).spawn();
         poll::until("the client to be connected", SOON, || {
-            if client.stdout().contains("connected") { Ok(()) } else { Err(client.stderr()) }
+            if client.stdout().contains(word) { Ok(()) } else { Err(client.stderr()) }
         });
         client
     }
