@@ -17,10 +17,10 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Where to ask the thread that reads as the user.
-static READER: OnceLock<Sender<Question>> = OnceLock::new();
+/// Where to ask the thread that reads as the user, if there is a limit.
+static READER: Mutex<Option<Sender<Question>>> = Mutex::new(None);
 
 type Question = (u32, Sender<View>);
 
@@ -43,12 +43,15 @@ impl View {
     }
 }
 
-/// From now on this process says about others only what this user may read; nothing changes without one. Once.
+/// From now on this process says about others only what this user may read, or all that it can read itself.
 ///
 /// # Errors
-/// When the rights of that user cannot be taken on, or when there is a limit already.
+/// If the rights of that user cannot be taken on.
 pub fn limit_to(user: Option<(u32, u32)>) -> Result<()> {
-    let Some((uid, gid)) = user else { return Ok(()) };
+    let Some((uid, gid)) = user else {
+        *reader() = None;
+        return Ok(());
+    };
     let (questions, asked) = bounded::<Question>(0);
     let (begun, begins) = bounded(1);
     threads::start("that reads /proc as the user", move || {
@@ -63,7 +66,12 @@ pub fn limit_to(user: Option<(u32, u32)>) -> Result<()> {
         .recv()
         .unwrap_or_else(|_| bail!("the thread ended"))
         .context("read /proc as the user")?;
-    READER.set(questions).ok().context("what may be said about processes is limited already")
+    *reader() = Some(questions);
+    Ok(())
+}
+
+fn reader() -> MutexGuard<'static, Option<Sender<Question>>> {
+    READER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Takes on the rights that a user has on files, for the calling thread alone.
@@ -90,7 +98,9 @@ fn answer(asked: &Receiver<Question>) {
 
 /// Nothing may be said where the thread does not answer.
 fn view(pid: u32) -> View {
-    let Some(questions) = READER.get() else { return View { inside: true, ..View::of(pid) } };
+    let Some(questions) = reader().clone() else {
+        return View { inside: true, ..View::of(pid) };
+    };
     let (reply, answers) = bounded(1);
     let asked = questions.send((pid, reply));
     asked.ok().and_then(|()| answers.recv().ok()).unwrap_or_default()
@@ -98,7 +108,7 @@ fn view(pid: u32) -> View {
 
 /// Whether there is a limit.
 pub fn is_limited() -> bool {
-    READER.get().is_some()
+    reader().is_some()
 }
 
 /// The words that a process was started with. `None` when it is gone or not to be described.

@@ -20,6 +20,7 @@ pub mod pulse;
 pub mod report;
 pub mod snapshot;
 pub mod store;
+pub mod system;
 pub mod threads;
 pub mod undo;
 pub mod untrusted;

@@ -133,7 +133,7 @@ impl Suspects {
     ///
     /// Returns the real path, as far as it exists, if no suspect could make it lead elsewhere, or else the
     /// reason: a directory on the way that a suspect can write to, or an entry of a sticky directory that a
-    /// suspect could have put there.
+    /// suspect could have put there or, where it is missing, could still put there.
     ///
     /// # Errors
     /// If a component cannot be read, or there are too many symbolic links.
@@ -150,6 +150,9 @@ impl Suspects {
             let next = here.join(&name);
             let found = match next.symlink_metadata() {
                 Ok(found) => found,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && in_sticky => {
+                    return Ok(Err(format!("any user could make {}", next.display())));
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     here = next;
                     here.extend(ahead.into_iter().rev());
@@ -333,6 +336,18 @@ mod tests {
         assert_eq!(user().follow(&link).unwrap(), Ok("/etc".into()));
         lchown(&link, Some(USER), None).unwrap();
         assert!(user().follow(&link).unwrap().is_err(), "a link that they could replace");
+    }
+
+    #[test]
+    fn a_missing_entry_of_a_sticky_directory_is_not_trusted() {
+        if !is_root() {
+            return;
+        }
+        let (_top, inner) = place(0o1777);
+        for suspects in [user(), Suspects::everybody()] {
+            assert!(suspects.follow(&inner.join("new")).unwrap().is_err());
+            assert!(suspects.follow(&inner.join("new/below")).unwrap().is_err());
+        }
     }
 
     #[test]

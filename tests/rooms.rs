@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Everything directly below `src`, without the ending of a file.
-const ROOMS: [&str; 22] = [
+const ROOMS: [&str; 23] = [
     "action",
     "backend",
     "budget",
@@ -24,6 +24,7 @@ const ROOMS: [&str; 22] = [
     "report",
     "snapshot",
     "store",
+    "system",
     "threads",
     "undo",
     "untrusted",

@@ -2,10 +2,10 @@
 //!
 //! They differ once a package manager was upgraded under a daemon that was not restarted.
 
-use super::context::Exec;
 use super::procfs;
 use crate::disclosure;
 use crate::path_audit::Suspects;
+use crate::system::Exec;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2, statat};
 use std::ffi::{CString, OsString};
@@ -14,7 +14,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 /// What the kernel adds to the name of a file that was removed or replaced.
@@ -114,16 +113,15 @@ impl Executable {
         self.place.is_none().then_some(Replaced { pid, file, old_runs_again: true })
     }
 
-    /// Makes `command` run this file in place of its own program.
+    /// This file as what a program executes, with the words that it gets.
     ///
     /// # Errors
     /// If a word has a zero byte in it, which no word of a process has.
-    pub fn replace_exec(
+    pub fn exec(
         self,
-        command: &mut Command,
         arguments: &[OsString],
         environment: &[(OsString, OsString)],
-    ) -> Result<()> {
+    ) -> Result<Exec> {
         let word = |bytes: &[u8]| CString::new(bytes).context("a word with a zero byte");
         let variables = environment
             .iter()
@@ -131,15 +129,13 @@ impl Executable {
         let place = self.place.map(|Place { directory, name }| -> Result<_> {
             Ok((directory, word(name.as_bytes())?))
         });
-        let exec = Exec {
+        Ok(Exec {
             place: place.transpose()?,
             file: self.file,
             identity: self.identity,
             arguments: arguments.iter().map(|it| word(it.as_bytes())).collect::<Result<_>>()?,
             environment: variables.collect::<Result<_>>()?,
-        };
-        exec.apply(command);
-        Ok(())
+        })
     }
 }
 
@@ -326,7 +322,7 @@ impl Disk {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
-    use std::process::Stdio;
+    use std::process::{Command, Stdio};
 
     /// A copy of `sleep` that root alone can write to, and a name that leads to it.
     fn program() -> (tempfile::TempDir, PathBuf) {
@@ -341,7 +337,7 @@ mod tests {
         let mut command = Command::new("/no");
         let words = ["nap", "100"].map(OsString::from);
         let variables = [("KEPT".into(), "x".into())];
-        executable.replace_exec(&mut command, &words, &variables).unwrap();
+        executable.exec(&words, &variables).unwrap().apply(&mut command);
         command.stdin(Stdio::null()).spawn().unwrap()
     }
 

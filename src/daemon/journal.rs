@@ -1,8 +1,8 @@
 //! What the journal of systemd has of a daemon: its last lines, put into classes.
 
+use crate::system::{Program, output};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::process::{Command, Stdio};
 
 /// How far back the journal is read, as journalctl takes it.
 const SINCE: &str = "-10min";
@@ -144,12 +144,8 @@ pub struct Heap {
 /// # Errors
 /// When there is no journalctl, or it does not answer.
 pub fn classes_of(units: &[&str]) -> Result<Vec<Heap>> {
-    let mut command = Command::new("journalctl");
-    command.args(["--quiet", "--no-pager", "--output=json", "--since", SINCE, "--lines", LINES]);
-    units.iter().for_each(|unit| {
-        command.args(["--unit", unit]);
-    });
-    let output = command.stdin(Stdio::null()).output().context("run journalctl")?;
+    let journal = Program::Journalctl { units, since: SINCE, lines: LINES };
+    let output = output(journal).context("run journalctl")?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         bail!("journalctl failed ({}): {}", output.status, error.trim());

@@ -5,7 +5,6 @@
 
 mod choice;
 mod command;
-mod context;
 mod executable;
 mod in_charge;
 pub mod journal;
@@ -20,7 +19,6 @@ mod supervisor;
 mod systemd;
 
 pub use choice::{Daemon, DaemonChoice};
-pub use context::ProcessContext;
 pub use executable::Replaced;
 pub use in_charge::{Found, Whereabouts, find, service_to_start};
 pub use listener::{Listener, SocketExposure, VerifiedListener, socket_exposure};

@@ -7,11 +7,11 @@
 
 use super::{Daemon, systemd};
 use crate::pulse;
+use crate::system::{Program, output};
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long systemd may take to see that a mount is gone.
@@ -96,11 +96,7 @@ impl MountUnit {
 
 /// Has systemd do what this process may not.
 fn detach_through_systemd(path: &str) -> Result<()> {
-    let output = Command::new("systemd-run")
-        .args(["--quiet", "--wait", "--collect", "umount", "--lazy", path])
-        .stdin(Stdio::null())
-        .output()
-        .context("run systemd-run")?;
+    let output = output(Program::DetachMount { path }).context("run systemd-run")?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         bail!("umount --lazy {path} failed ({}): {}", output.status, error.trim());

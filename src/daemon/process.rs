@@ -2,10 +2,11 @@
 
 use super::executable::{Executable, Replaced};
 use super::listener::{Elsewhere, Listener, VerifiedListener};
+use super::procfs;
 use super::supervisor::Supervisor;
-use super::{ProcessContext, procfs};
 use crate::disclosure;
 use crate::pulse::{self, LOOK, SILENT, Vigil};
+use crate::system::{self, OpenProgram, ProcessContext, Program};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -19,7 +20,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -251,22 +251,21 @@ impl Recipe {
         if is_up()? {
             return Ok(());
         }
-        let about = || format!("start {}", disclosure::program(self.pid, &self.executable.path));
-        let mut command = Command::new(&self.executable.path);
-        command.stdin(Stdio::null());
-        let stdio = |fd: &Option<OwnedFd>| -> Result<Stdio> {
-            Ok(fd.as_ref().map(OwnedFd::try_clone).transpose()?.map_or(Stdio::null(), Stdio::from))
+        let path = &self.executable.path;
+        let about = || format!("start {}", disclosure::program(self.pid, path));
+        let output = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        let [stdout, stderr] = &self.output;
+        let daemon = OpenProgram {
+            path,
+            exec: self.executable.clone().exec(&self.arguments, &self.environment)?,
+            context: self.context.clone(),
+            output: [output(stdout)?, output(stderr)?],
         };
-        command.stdout(stdio(&self.output[0])?).stderr(stdio(&self.output[1])?);
-        self.context.clone().apply(&mut command);
-        // Behind the context: it runs the file that is open here, and not what the path leads to.
-        self.executable.clone().replace_exec(&mut command, &self.arguments, &self.environment)?;
         if let Some(namespace) = &self.pid_namespace {
             // This process stays where it is; its next children are born there.
             move_into_link_name_space(namespace.as_fd(), None).with_context(about)?;
         }
-        command.spawn().with_context(about)?;
-        Ok(())
+        system::start(Program::Daemon(daemon)).with_context(about)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::pulse;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{self as net, AddressFamily, SockFlag, SockType, UnixAddr};
+use rustix::fs::{Mode, OFlags, open};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -60,7 +61,9 @@ pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
         return Err(ErrorKind::NotFound.into());
     };
-    let directory = std::fs::File::open(parent)?;
+    // Not opened to be read: a FIFO of a user would wait for a writer.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(parent, flags, Mode::empty())?;
     let path = Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
     let address = UnixAddr::new(&path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -246,6 +249,7 @@ fn push_string(request: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::stat::Mode;
     use std::os::unix::net::UnixListener;
     use std::thread;
 
@@ -288,5 +292,13 @@ mod tests {
             // Only against a hang.
             assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "{name}");
         }
+    }
+
+    #[test]
+    fn connect_does_not_wait_for_a_fifo() {
+        let place = tempfile::tempdir().unwrap();
+        let fifo = place.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        assert!(connect(&fifo.join("socket")).is_err());
     }
 }

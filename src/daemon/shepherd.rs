@@ -5,17 +5,17 @@
 //! (`shepherd/scripts/herd.scm`).
 
 use super::process::Watched;
+use super::procfs;
 use super::protocol::connect;
-use super::{ProcessContext, procfs};
-use crate::pulse::{self, Watch};
-use crate::undo::insist;
-use anyhow::{Context, Result, anyhow, bail};
+use crate::pulse::Watch;
+use crate::system::{HerdOrder, Program, await_output};
+use anyhow::{Result, anyhow, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// A shepherd that may be told what to do.
@@ -113,7 +113,7 @@ impl Shepherd {
     }
 
     fn status(&self, service: &str) -> Result<Option<String>> {
-        match self.herd(&["status", service]) {
+        match self.herd(HerdOrder::Status(service)) {
             Err(e) if format!("{e:#}").contains("could not be found") => Ok(None),
             other => other.map(Some),
         }
@@ -121,32 +121,14 @@ impl Shepherd {
 
     /// All services that run.
     fn running(&self) -> Result<Vec<String>> {
-        let status = self.herd(&["status"])?;
+        let status = self.herd(HerdOrder::List)?;
         let running = status.lines().filter_map(|line| line.trim().strip_prefix("+ "));
         Ok(running.map(|name| name.trim().to_owned()).collect())
     }
 
-    fn herd(&self, words: &[&str]) -> Result<String> {
-        let mut command = Command::new("herd");
-        command.arg("--socket").arg(&self.socket).args(words);
-        // In English, whatever the locale.
-        command.env_clear().env("LC_ALL", "C");
-        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if let Some((uid, gid)) = self.owner {
-            ProcessContext { uid, gid, groups: vec![gid], ..ProcessContext::default() }
-                .apply(&mut command);
-        }
-        let about = || format!("herd --socket {} {}", self.socket.display(), words.join(" "));
-        // A stopped daemon depends on it.
-        let mut child = insist(|| command.spawn()).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => anyhow!(
-                "the daemon is in the charge of a shepherd, and root finds no herd to talk to it; \
-                 install shepherd for the whole system, or give the commands with --daemon command"
-            ),
-            _ => anyhow!(e).context(about()),
-        })?;
-        // Its answers fit into a pipe, so that it can end before anybody reads them.
+    fn herd(&self, order: HerdOrder<'_>) -> Result<String> {
+        let about =
+            || format!("herd --socket {} {}", self.socket.display(), order.words().join(" "));
         let watch = Watch {
             what: &about(),
             flag: "daemon-timeout",
@@ -154,9 +136,15 @@ impl Shepherd {
             cancelled: &|| Ok(()),
             probe: &mut || None,
         };
-        pulse::wait(&mut child, watch)
-            .with_context(|| format!("no answer within {} s", self.patience.as_secs()))?;
-        let output = child.wait_with_output().with_context(about)?;
+        let herd = Program::Herd { socket: &self.socket, owner: self.owner, order };
+        let output = await_output(herd, watch).map_err(|e| match e.downcast_ref() {
+            Some(error) if std::io::Error::kind(error) == ErrorKind::NotFound => anyhow!(
+                "the daemon is in the charge of a shepherd, and root finds no herd to talk to it; \
+                 install shepherd for the whole system, or give the commands with --daemon command"
+            ),
+            Some(_) => e,
+            None => e.context(format!("no answer within {} s", self.patience.as_secs())),
+        })?;
         if !output.status.success() {
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
@@ -210,7 +198,7 @@ pub fn stop(
     process: Option<&Watched>,
     patience: Duration,
 ) -> Result<()> {
-    shepherd.herd(&["stop", service])?;
+    shepherd.herd(HerdOrder::Stop(service))?;
     process.map_or(Ok(()), |process| process.await_end(patience))
 }
 
@@ -229,12 +217,12 @@ impl Recipe {
     }
 
     pub fn start(&self) -> Result<()> {
-        self.shepherd.herd(&["start", &self.service])?;
+        self.shepherd.herd(HerdOrder::Start(&self.service))?;
         let now = self.shepherd.running()?;
         for service in self.running.iter().filter(|service| !now.contains(service)) {
             // Transient ones are forgotten when they end.
             if self.shepherd.service(service)?.is_some() {
-                self.shepherd.herd(&["start", service])?;
+                self.shepherd.herd(HerdOrder::Start(service))?;
             }
         }
         Ok(())

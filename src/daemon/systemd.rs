@@ -3,7 +3,8 @@
 use super::executable::{Program, Replaced};
 use super::procfs;
 use crate::disclosure;
-use crate::pulse::{self, Vigil, Watch, describe};
+use crate::pulse::{Vigil, Watch, describe};
+use crate::system::{self, UnitOrder, await_output};
 use crate::threads;
 use crate::undo::insist;
 use anyhow::{Context, Result, bail};
@@ -11,8 +12,8 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::{Component, Path, PathBuf};
+use std::process::Output;
 use std::time::Duration;
 
 /// How long a service may take to stop before what is left of it is asked again.
@@ -97,7 +98,7 @@ impl Stop {
         all.extend(services.iter().filter(|service| !units.contains(service)).cloned());
         // systemd refuses to start what was started five times in ten seconds, by whomever: it shall
         // count anew (`man 1 systemctl`, reset-failed). Where it does not, the start tells.
-        let _ = systemctl("reset-failed", &all);
+        let _ = systemctl(UnitOrder::ResetFailed, &all);
         Ok(Stop { all, services })
     }
 
@@ -112,45 +113,46 @@ impl Stop {
                     self.services.iter().for_each(|service| ask_again(service));
                 }
             });
-            let done = change("stop", &self.all, patience, cancelled);
+            let done = change(UnitOrder::Stop, &self.all, patience, cancelled);
             drop(stopped);
             done
         })
     }
 }
 
-/// Sends SIGTERM once more to what is left of a service that systemd has sent it to already.
-///
-/// A worker of Guix 1.5 with an idle client takes two of them to end. systemd sends two, one of them
-/// when the main process has ended; where that is quick they become one for the worker, and systemd
+/// Sends SIGTERM once more to what is left of a service that systemd has sent it to already. Otherwise systemd
 /// would wait for a minute and a half before it kills it.
+///
+/// A nix-daemon misses a signal that comes as it takes in a client, see [`Watched::stop`](super::process::Watched::stop).
+/// A worker of Guix 1.5 with an idle client takes two signals to end. systemd sends two, one of them when the main
+/// process has ended; where that is quick they become one for the worker.
 fn ask_again(service: &str) {
     let is = |name: &str, values: &[&str]| {
         property(service, name).is_ok_and(|value| values.contains(&value.as_str()))
     };
-    // Of other kinds of services the workers are to live on.
-    if is("KillMode", &["control-group"]) && is("SubState", &["stop-sigterm", "final-sigterm"]) {
+    if is("SubState", &["stop-sigterm", "final-sigterm"]) {
+        // Of other kinds of services the workers are to live on.
+        let takes_workers = is("KillMode", &["control-group"]);
+        let order = if takes_workers { UnitOrder::Kill } else { UnitOrder::KillMain };
         // If it is gone by now, all the better.
-        let _ = systemctl("kill", &[service.to_owned()]);
+        let _ = systemctl(order, &[service.to_owned()]);
     }
 }
 
 /// The same for a start.
 pub fn start(units: &[String], patience: Duration) -> Result<()> {
-    change("start", units, patience, &|| Ok(()))
+    change(UnitOrder::Start, units, patience, &|| Ok(()))
 }
 
 /// Has systemd stop or start units, and waits until it has. Given up, the job stays with systemd.
 fn change(
-    verb: &str,
+    order: UnitOrder<'_>,
     units: &[String],
     patience: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
-    let what = format!("systemctl {verb} {}", units.join(" "));
+    let what = format!("systemctl {} {}", order.verb(), units.join(" "));
     let output = once_more_if_killed(|| {
-        let mut command = Command::new("systemctl");
-        command.arg(verb).args(units);
         let mut vigil = Vigil::new(patience);
         let mut probe = || at_work(units, &mut vigil);
         let watch = Watch {
@@ -160,7 +162,7 @@ fn change(
             cancelled,
             probe: &mut probe,
         };
-        pulse::output(&mut command, watch)
+        await_output(system::Program::Systemctl { order, units }, watch)
     });
     let output = output.map_err(|e| e.context(stuck(units)))?;
     succeeded(&what, &output).map(drop)
@@ -188,8 +190,12 @@ fn at_work(units: &[String], vigil: &mut Vigil) -> Option<String> {
     None
 }
 
-/// Processes of a control group.
+/// Processes of a control group; none if its path does not lead down.
 fn processes(group: &str) -> Vec<u32> {
+    let leads_down = Path::new(group).components().all(|part| part != Component::ParentDir);
+    if !leads_down || !group.starts_with('/') {
+        return Vec::new();
+    }
     let path = format!("/sys/fs/cgroup{group}/cgroup.procs");
     let listed = std::fs::read_to_string(path).unwrap_or_default();
     listed.lines().filter_map(|pid| pid.parse().ok()).collect()
@@ -221,8 +227,8 @@ pub fn to_start_again(units: &[String]) -> Result<Vec<String>> {
         let shown = show(&added, "RequiredBy,BoundBy,ConsistsOf")?;
         let names =
             shown.iter().flat_map(BTreeMap::values).flat_map(|names| names.split_whitespace());
-        let mut new: Vec<&str> =
-            names.filter(|name| !all.iter().any(|unit| unit == name)).collect();
+        let is_new = |name: &&str| is_unit_name(name) && !all.iter().any(|unit| unit == name);
+        let mut new: Vec<&str> = names.filter(is_new).collect();
         new.sort_unstable();
         new.dedup();
         added = if new.is_empty() { Vec::new() } else { active(&new)? };
@@ -280,12 +286,9 @@ pub fn states(units: &[&str]) -> Result<Option<Vec<UnitState>>> {
 
 /// Those of `units` that are active, in the same order.
 pub fn active(units: &[&str]) -> Result<Vec<String>> {
-    let output = Command::new("systemctl")
-        .arg("is-active")
-        .args(units)
-        .stdin(Stdio::null())
-        .output()
-        .context("run systemctl is-active")?;
+    let all: Vec<String> = units.iter().map(|&unit| unit.to_owned()).collect();
+    let asked = system::Program::Systemctl { order: UnitOrder::IsActive, units: &all };
+    let output = system::output(asked).context("run systemctl is-active")?;
     // One line for each unit; the exit code only says whether any is active.
     let states = String::from_utf8_lossy(&output.stdout);
     let states: Vec<&str> = states.lines().map(str::trim).collect();
@@ -301,8 +304,7 @@ pub fn active(units: &[&str]) -> Result<Vec<String>> {
 /// A property of a unit, as `systemctl show` prints it, with a line for each value of a list; empty
 /// where the unit has none.
 pub fn property(unit: &str, name: &str) -> Result<String> {
-    let words = ["--value".to_owned(), format!("--property={name}"), unit.to_owned()];
-    Ok(systemctl("show", &words)?.trim().to_owned())
+    Ok(systemctl(UnitOrder::Value(name), &[unit.to_owned()])?.trim().to_owned())
 }
 
 /// The services among `units`, and those that sockets among them start, which may have another name.
@@ -312,7 +314,8 @@ fn services(units: &[String]) -> Result<Vec<Service>> {
         let value = |name: &str| unit.get(name).cloned().unwrap_or_default();
         let (id, triggers) = (value("Id"), value("Triggers"));
         let triggered = triggers.split_whitespace().map(str::to_owned);
-        names.extend(triggered.chain([id]).filter(|name| name.ends_with(".service")));
+        let named = triggered.chain([id]).filter(|name| is_unit_name(name));
+        names.extend(named.filter(|name| name.ends_with(".service")));
     }
     names.sort();
     names.dedup();
@@ -320,12 +323,20 @@ fn services(units: &[String]) -> Result<Vec<Service>> {
         return Ok(Vec::new());
     }
     let shown = show(&names, "Id,MainPID,ExecStart")?.into_iter();
-    let services = shown.map(|unit| Service {
-        name: unit.get("Id").cloned().unwrap_or_default(),
-        pid: unit.get("MainPID").and_then(|pid| pid.parse().ok()).filter(|&pid| pid != 0),
-        program: unit.get("ExecStart").and_then(|command| program(command)),
+    let services = shown.filter_map(|unit| {
+        Some(Service {
+            name: unit.get("Id").filter(|id| is_unit_name(id))?.clone(),
+            pid: unit.get("MainPID").and_then(|pid| pid.parse().ok()).filter(|&pid| pid != 0),
+            program: unit.get("ExecStart").and_then(|command| program(command)),
+        })
     });
     Ok(services.collect())
+}
+
+/// Whether systemd can have a unit of that name (`man 5 systemd.unit`).
+fn is_unit_name(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    (1..256).contains(&name.len()) && name.chars().all(is_allowed)
 }
 
 /// The file of a command as systemd shows it: `{ path=FILE ; argv[]=WORDS ; … }`.
@@ -337,8 +348,7 @@ fn program(command: &str) -> Option<PathBuf> {
 
 /// Properties of each unit.
 fn show(units: &[String], properties: &str) -> Result<Vec<BTreeMap<String, String>>> {
-    let property = format!("--property={properties}");
-    let shown = systemctl("show", [&property].into_iter().chain(units))?;
+    let shown = systemctl(UnitOrder::Show(properties), units)?;
     let units = shown.split("\n\n").map(|unit| {
         let pairs = unit.lines().filter_map(|line| line.split_once('='));
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
@@ -346,16 +356,14 @@ fn show(units: &[String], properties: &str) -> Result<Vec<BTreeMap<String, Strin
     Ok(units.collect())
 }
 
-fn systemctl<'a>(verb: &str, words: impl IntoIterator<Item = &'a String>) -> Result<String> {
-    let words: Vec<&String> = words.into_iter().collect();
+fn systemctl(order: UnitOrder<'_>, units: &[String]) -> Result<String> {
+    let verb = order.verb();
     let output = once_more_if_killed(|| {
-        let mut command = Command::new("systemctl");
-        command.arg(verb).args(&words).stdin(Stdio::null());
         // Whatever is asked can be asked twice, and a stopped daemon depends on it.
-        insist(|| command.output()).with_context(|| format!("run systemctl {verb}"))
+        insist(|| system::output(system::Program::Systemctl { order, units }))
+            .with_context(|| format!("run systemctl {verb}"))
     })?;
-    let words: Vec<&str> = words.iter().map(|word| word.as_str()).collect();
-    succeeded(&format!("systemctl {verb} {}", words.join(" ")), &output)
+    succeeded(&format!("systemctl {verb} {}", units.join(" ")), &output)
 }
 
 /// Runs a systemctl that somebody killed again. What was asked may be done or not, and can be asked twice.
@@ -377,4 +385,28 @@ fn succeeded(what: &str, output: &Output) -> Result<String> {
         bail!("{what} failed ({}): {}", output.status, error.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_unit_can_be_named() {
+        for name in ["nix-daemon.service", "-.mount", r"a\x2db@1:2_3.socket"] {
+            assert!(is_unit_name(name), "{name}");
+        }
+        for name in ["", "a b.service", "a/b.service", "a=b.service", &"a".repeat(256)] {
+            assert!(!is_unit_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_control_group_leads_down() {
+        // This process is in some group, below which nothing is asked for.
+        assert!(!processes("/").is_empty() || !Path::new("/sys/fs/cgroup/cgroup.procs").exists());
+        for group in ["/../cgroup", "../cgroup", "/../../sys/fs/cgroup", ""] {
+            assert_eq!(processes(group), [0u32; 0], "{group}");
+        }
+    }
 }

@@ -8,13 +8,13 @@ use super::protocol::{
 };
 use super::read_ahead::ReadAhead;
 use super::sudo::{NoRoot, SudoRefusal};
-use super::surroundings::ROOT_PATH;
 use super::target::StoreTarget;
 use crate::budget::{Allowance, Held, Packing};
 use crate::pulse::{self, Cut, LOOK, Vigil};
 use crate::report;
 use crate::snapshot::StoreFacts;
 use crate::store::{Layout, StoreKind};
+use crate::system::{Program, spawn};
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -25,7 +25,7 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -174,16 +174,8 @@ impl RootHalf {
 
     fn start_with(cancelled: &Arc<AtomicBool>, by_sudo: bool, words: &[&str]) -> Result<Self> {
         let program = std::env::current_exe().context("find the path of this program")?;
-        let mut command = if by_sudo {
-            let mut sudo = Command::new("sudo");
-            sudo.args(["-n", "--"]).arg(&program);
-            sudo
-        } else {
-            Command::new(&program)
-        };
-        command.args(words).env_clear().env("PATH", ROOT_PATH);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|e| match e.kind() {
+        let root_helper = Program::RootHelper { program: &program, by_sudo, words };
+        let mut child = spawn(root_helper).map_err(|e| match e.kind() {
             ErrorKind::NotFound if by_sudo => anyhow!(SudoRefusal::Missing),
             _ => anyhow!(e).context("start the root half"),
         })?;

@@ -62,6 +62,6 @@ mod target;
 
 pub use capabilities::Stage;
 pub use fault::{Fault, OfBase};
-pub use guardian::{Armed, Brief, Charge, Guardian, Ward, guard};
+pub use guardian::{Armed, Brief, Charge, Guardian, Ward, guard, serve_orders};
 pub use mandate::{CONFINED_LIMIT, Mandate};
 pub use serve::serve;

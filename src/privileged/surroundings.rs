@@ -1,6 +1,7 @@
 //! What a process inherits from whoever started it, made harmless: the first thing that the root half
 //! does. sudo sees to most of it; its rules may be lax, and it is not the only way here.
 
+use crate::system::ROOT_PATH;
 use anyhow::{Context, Result, bail};
 use nix::libc;
 use nix::sys::signal::SigSet;
@@ -10,11 +11,6 @@ use rustix::process::{Resource, Rlimit, chdir, getrlimit, setrlimit, setsid, uma
 use signal_hook::consts::SIGCHLD;
 use std::ffi::OsString;
 use std::sync::Arc;
-
-/// The only search path that the root half has.
-pub const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:\
-     /run/wrappers/bin:/run/current-system/sw/bin:\
-     /run/current-system/profile/bin:/run/current-system/profile/sbin";
 
 /// Descriptors that are files of everybody: input, output, errors. Where one was closed, the standard
 /// library has opened `/dev/null`.

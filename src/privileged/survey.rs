@@ -2,27 +2,19 @@
 
 use super::protocol::StoreRequest;
 use super::target::StoreTarget;
-use crate::daemon::{ProcessContext, nix_version};
+use crate::daemon::nix_version;
 use crate::snapshot::StoreFacts;
 use crate::store::{Owner, StoreKind, system};
+use crate::system::{Program, output};
 use crate::untrusted::Untrusted;
 use anyhow::Result;
 use rustix::fs::{Mode, OFlags, open};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The account that programs of a foreign root run as: nobody.
-const NOBODY: u32 = 65534;
-
 /// How long the daemon may take to tell its version.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Where package managers are, as seen from the store's root.
-const PROGRAM_DIRS: &str = "/nix/var/nix/profiles/default/bin:\
-     /var/guix/profiles/per-user/root/current-guix/bin:\
-     /usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin:/run/current-system/profile/bin";
 
 /// The version is only asked for where it is wanted: that starts another program.
 pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> {
@@ -63,21 +55,10 @@ fn version(target: &StoreTarget) -> Option<String> {
 }
 
 /// Asks the program below `root`, as an account without any rights.
-fn program_version(program: &str, root: &Path) -> Option<String> {
+fn program_version(name: &'static str, root: &Path) -> Option<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = open(root, flags, Mode::empty()).ok()?;
-    let root = Arc::new(root);
-    let mut command = Command::new(program);
-    command.arg("--version").env_clear().env("PATH", PROGRAM_DIRS);
-    command.stdin(Stdio::null()).stderr(Stdio::null());
-    let context = ProcessContext {
-        root: Some(Arc::clone(&root)),
-        uid: NOBODY,
-        gid: NOBODY,
-        ..ProcessContext::default()
-    };
-    context.apply(&mut command);
-    let output = command.output().ok()?;
+    let root = Arc::new(open(root, flags, Mode::empty()).ok()?);
+    let output = output(Program::PackageManager { name, root }).ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     // `nix-store (Nix) 2.8.0`, `guix (GNU Guix) 1.5.0`
     text.lines().next()?.split_whitespace().next_back().map(str::to_owned)

@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
 use nix::libc::{SYS_clone, SYS_clone3, SYS_close, SYS_pidfd_send_signal, c_long};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -157,12 +158,7 @@ fn a_daemon_that_is_still_ending_when_root_half_and_guardian_are_killed_is_start
     thread::scope(|scope| {
         let told_again =
             scope.spawn(|| at_call(deputy, &[SYS_pidfd_send_signal], 1, || signal(Signal::CONT)));
-        poll::until("the deputy to be watched", SOON, || {
-            match procfs::status(deputy, "TracerPid").as_str() {
-                "0" => Err("nobody does"),
-                _ => Ok(()),
-            }
-        });
+        until_it_is_traced(deputy);
         assert_eq!(kill(Victim::RootAndGuardian, &processes(&run)), 2);
         let told_again = told_again.join().unwrap();
         assert!(told_again, "the deputy takes a daemon that is about to end for one that runs");
@@ -192,7 +188,30 @@ fn a_client_that_comes_as_the_daemon_stops_is_served_after_the_restore() {
     scene.is_clean("with a client");
 }
 
-/// A nix-daemon that takes in a client when the signal comes looks for signals after the next client only.
+/// Runs `daemon` until it has forked a worker for a client and is about to close its own end of the connection, says
+/// that it stands there, and lets it go on when a signal waits for it. A nix-daemon looks for signals again only
+/// when the next client has come.
+fn misses_a_signal(daemon: u32, stands: &Sender<()>) -> bool {
+    at_last_call_of_thread(daemon, &[&FORKS, &[SYS_close]], || {
+        stands.send(()).unwrap();
+        poll::until("the signal", SOON, || {
+            match u64::from_str_radix(&procfs::status(daemon, "SigPnd"), 16).unwrap() {
+                0 => Err("none has come"),
+                _ => Ok(()),
+            }
+        });
+    })
+}
+
+fn until_it_is_traced(pid: u32) {
+    poll::until("a process to be watched", SOON, || {
+        match procfs::status(pid, "TracerPid").as_str() {
+            "0" => Err("nobody does"),
+            _ => Ok(()),
+        }
+    });
+}
+
 #[test]
 fn a_daemon_that_misses_a_signal_as_it_lets_a_client_in_is_stopped() {
     let scene = Scene::new(Role::Mid, false);
@@ -201,24 +220,10 @@ fn a_daemon_that_misses_a_signal_as_it_lets_a_client_in_is_stopped() {
     let guardian = find(&run, Kind::Guardian);
     let mut client = None;
     thread::scope(|scope| {
-        let (stands, is_standing) = crossbeam_channel::bounded(1);
+        let (stands, is_standing) = bounded(1);
         let connect = || {
-            // It has forked a worker for the client, and closes its own end of the connection.
-            scope.spawn(|| {
-                at_last_call_of_thread(daemon, &[&FORKS, &[SYS_close]], move || {
-                    stands.send(()).unwrap();
-                    poll::until("the signal", SOON, || match pending(daemon) {
-                        0 => Err("none has come"),
-                        _ => Ok(()),
-                    });
-                })
-            });
-            poll::until("the daemon to be watched", SOON, || {
-                match procfs::status(daemon, "TracerPid").as_str() {
-                    "0" => Err("nobody does"),
-                    _ => Ok(()),
-                }
-            });
+            scope.spawn(move || misses_a_signal(daemon, &stands));
+            until_it_is_traced(daemon);
             client = Some(scene.world.client_that_greets());
             is_standing.recv_timeout(SOON).unwrap();
         };
@@ -231,9 +236,28 @@ fn a_daemon_that_misses_a_signal_as_it_lets_a_client_in_is_stopped() {
     scene.is_clean("with a client");
 }
 
-/// Signals that wait for the first thread of a process.
-fn pending(pid: u32) -> u64 {
-    u64::from_str_radix(&procfs::status(pid, "SigPnd"), 16).unwrap()
+#[test]
+fn a_service_that_misses_a_signal_as_it_lets_a_client_in_is_stopped() {
+    let scene = Scene::new(Role::Old, true);
+    let daemon = scene.daemon();
+    let lock = scene.world.hold_big_lock();
+    let run = restore(&scene);
+    until_it_waits_for_the_lock(&run);
+    thread::scope(|scope| {
+        let (stands, is_standing) = bounded(1);
+        let missed = scope.spawn(move || misses_a_signal(daemon, &stands));
+        until_it_is_traced(daemon);
+        let client = scene.world.client_that_greets();
+        is_standing.recv_timeout(SOON).unwrap();
+        // With these gone nothing keeps the restore from stopping the service.
+        drop((client, lock));
+        assert!(missed.join().unwrap(), "{}", run.stderr());
+    });
+    // systemd by itself would wait for longer.
+    run.wait(SOON).ok();
+    assert!(scene.world.daemon_answers());
+    assert!(scene.check("with a client"));
+    scene.is_clean("with a client");
 }
 
 #[test]

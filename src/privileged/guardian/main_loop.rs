@@ -58,6 +58,11 @@ pub fn guard() -> u8 {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
     pulse::listen(|_, sign, text| answer(&Answer::Alive(sign, text.to_owned())));
+    serve_orders()
+}
+
+/// Does what standard input orders, in a process that is set up for it. Gives back the exit code.
+pub fn serve_orders() -> u8 {
     let mut orders = match Orders::begin() {
         Ok(orders) => orders,
         Err(e) => return tell(Err(e)),

@@ -25,7 +25,7 @@ mod servant;
 mod stop_record;
 mod words;
 
-pub use main_loop::guard;
+pub use main_loop::{guard, serve_orders};
 pub use stop_record::place_of_records;
 pub use words::{Brief, Charge, Ward};
 

@@ -1,17 +1,15 @@
 //! A guardian or its deputy, as the root half sees it.
 
 use super::words::{Answer, END};
-use crate::daemon::ProcessContext;
-use crate::privileged::surroundings::ROOT_PATH;
 use crate::pulse::{self, LOOK, SILENT, Vigil};
+use crate::system::{Program, spawn};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout};
 
 /// Dropped, it is told to end, and waited for unless it hangs.
 pub(super) struct Servant {
@@ -34,13 +32,7 @@ pub(super) struct Died(String);
 impl Servant {
     /// Starts one, which waits for its first order.
     pub fn start(program: &Path, name: &'static str) -> Result<Self> {
-        // Whoever ends the root half by its command line must not end its guardian with it.
-        let mut command = Command::new(program);
-        command.arg0(format!("storecache-{name}")).args(["privileged", "--guardian"]);
-        command.env_clear().env("PATH", ROOT_PATH);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        ProcessContext { own_session: true, ..ProcessContext::default() }.apply(&mut command);
-        let mut child = command.spawn().context("start the guardian")?;
+        let mut child = spawn(Program::Guardian { program, name }).context("start the guardian")?;
         let orders = child.stdin.take().context("the guardian has no input")?;
         let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
         Ok(Servant { name, child, orders, answers, owed: 0, hangs: false })

@@ -1,0 +1,104 @@
+//! The closed list of programs that root's rights can execute: `src/system/programs.rs`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the root helper, its guardian and the control of daemons are made of, below `src`.
+const PARTS: [&str; 14] = [
+    "budget",
+    "daemon",
+    "disclosure.rs",
+    "files",
+    "path_audit.rs",
+    "privileged",
+    "pulse",
+    "snapshot",
+    "store",
+    "system",
+    "threads.rs",
+    "undo.rs",
+    "untrusted.rs",
+    "writeback.rs",
+];
+
+/// Every way to make a process or to become another program.
+const EXECUTIONS: [&str; 10] = [
+    "Command::new",
+    "Command::from",
+    "Command as ",
+    ".exec()",
+    "SYS_exec",
+    "execv",
+    "execl",
+    "fork(",
+    "posix_spawn",
+    "libc::system",
+];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+/// The code of a file, without comments and without its unit tests, which come last.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+fn files() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut pending: Vec<_> = PARTS.iter().map(|part| source().join(part)).collect();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            pending.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn programs_are_executed_from_one_file_alone() {
+    let mut found = BTreeSet::new();
+    for path in files() {
+        let code = code(&path);
+        let name = path.strip_prefix(source()).unwrap().display().to_string();
+        found.extend(
+            EXECUTIONS.iter().filter(|way| code.contains(*way)).map(|way| format!("{name}: {way}")),
+        );
+    }
+    // `execveat` of an open file is what `Exec` in context.rs is for; only programs.rs makes one run.
+    let expected = ["system/context.rs: SYS_exec", "system/context.rs: execv"];
+    let expected: BTreeSet<_> = expected
+        .into_iter()
+        .chain(["system/programs.rs: Command::new"])
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(found, expected, "make it a `Program` of src/system/programs.rs");
+}
+
+#[test]
+fn the_list_of_programs_is_closed() {
+    let code = code(&source().join("system/programs.rs"));
+    let made: Vec<_> = code.split("Command::new(").skip(1).collect();
+    let mut names: Vec<_> = made.iter().map(|rest| rest.split(')').next().unwrap()).collect();
+    names.sort_unstable();
+    // Without quotes: the open file of a daemon, a package manager, and this program itself, twice.
+    let expected = [
+        "\"/bin/sh\"",
+        "\"herd\"",
+        "\"journalctl\"",
+        "\"sudo\"",
+        "\"systemctl\"",
+        "\"systemd-run\"",
+        "name",
+        "path",
+        "program",
+        "program",
+    ];
+    assert_eq!(names, expected, "SECURITY.md says what root's rights can execute");
+}
