@@ -24,18 +24,55 @@ pub mod threads;
 pub mod undo;
 #[path = "../../src/untrusted.rs"]
 pub mod untrusted;
+#[path = "../../src/writeback.rs"]
+pub mod writeback;
 
-/// Of the privileged room, the messages and what they are made of.
+/// The programs that may be executed. Here none is: each is recorded, see `fake_run`.
+#[path = "."]
+pub mod system {
+    #[path = "../../src/system/context.rs"]
+    mod context;
+    #[path = "fake_run.rs"]
+    mod fake_run;
+    #[path = "../../src/system/programs.rs"]
+    mod programs;
+
+    pub use context::{Exec, ProcessContext};
+    pub use fake_run::{
+        Answer, Execution, Kind, answer_with, await_output, await_status, executed, has_herd_stopped,
+        output, spawn, start,
+    };
+    pub use programs::{HerdOrder, OpenProgram, Program, ROOT_PATH, UnitOrder};
+}
+
+/// Of the privileged room, the messages, the decision on rights, and the guardian.
 #[path = "."]
 // What only the rest of that room uses.
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 pub mod privileged {
+    #[path = "../../src/privileged/bounds.rs"]
+    mod bounds;
+    #[path = "../../src/privileged/capabilities.rs"]
+    mod capabilities;
+    #[path = "../../src/privileged/conversation.rs"]
+    mod conversation;
     #[path = "../../src/privileged/fault.rs"]
     mod fault;
+    #[path = "../../src/privileged/files.rs"]
+    mod files;
+    #[path = "../../src/privileged/guardian/mod.rs"]
+    mod guardian;
     #[path = "../../src/privileged/mandate.rs"]
     mod mandate;
+    #[path = "../../src/privileged/output.rs"]
+    mod output;
     #[path = "../../src/privileged/protocol.rs"]
     pub mod protocol;
     #[path = "../../src/privileged/surroundings.rs"]
     mod surroundings;
+    #[path = "../../src/privileged/target.rs"]
+    mod target;
+
+    pub use guardian::serve_orders;
+    pub use mandate::Mandate;
 }

@@ -6,11 +6,22 @@
 //! `fuzz_targets` call these functions, and so does `tests/fuzz_corpus.rs`, with the stored inputs and
 //! without a fuzzer.
 
+// The rooms by the name that the product has, which `tests/fuzz_corpus.rs` runs the other targets with. The target
+// `orders` needs the rooms themselves, in which nothing is executed.
+#[cfg(not(test))]
+extern crate rooms as storecache;
+
 pub mod database;
+#[cfg(target_arch = "x86_64")]
+pub mod fake_kernel;
 pub mod frames;
 pub mod head;
 pub mod index;
+#[cfg(target_arch = "x86_64")]
+pub mod orders;
 pub mod protocol;
+#[cfg(target_arch = "x86_64")]
+pub mod scene;
 pub mod yard;
 
 use storecache::snapshot::{Digest, Index};
