@@ -1,6 +1,7 @@
 //! What `/proc` tells of a process that says nothing: whether it works, waits for a disk, or was stopped.
 
 use super::seconds;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,18 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// The part of a processor that counts as work, in per cent.
 const WORK: u128 = 10;
+/// The part of the time that a thread has to work or to wait for a processor, in per cent, to count as kept from work.
+/// One that only asks again and again waits for much less, however many others work.
+const KEPT_FROM_WORK: u128 = 50;
 
 /// All threads of a process at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vitals {
     /// Processor time that it has used, in ticks of the kernel.
     ticks: u64,
+    /// For how long each of its threads was ready and had to wait for a processor, in nanoseconds
+    /// (`linux:Documentation/scheduler/sched-stats.rst`).
+    queued: BTreeMap<u32, u64>,
     /// Bytes that it has moved, and calls that moved any; unknown to other users.
     moved: Option<u64>,
     /// A thread is in a wait of the kernel that nothing interrupts: that of a disk.
@@ -56,6 +63,7 @@ impl Vitals {
         let state = *fields.get(STATE)?;
         (!matches!(state, "Z" | "X")).then_some(Vitals {
             ticks: number(USER_TIME)? + number(SYSTEM_TIME)?,
+            queued: queued(task).into_iter().collect(),
             moved: bytes_moved(task),
             waits_for_disk: state == "D",
             stopped: matches!(state, "T" | "t"),
@@ -65,11 +73,19 @@ impl Vitals {
     fn together(each: impl Iterator<Item = Self>) -> Option<Self> {
         each.reduce(|a, b| Vitals {
             ticks: a.ticks + b.ticks,
+            queued: a.queued.into_iter().chain(b.queued).collect(),
             moved: a.moved.zip(b.moved).map(|(a, b)| a.wrapping_add(b)),
             waits_for_disk: a.waits_for_disk || b.waits_for_disk,
             stopped: a.stopped || b.stopped,
         })
     }
+}
+
+/// A thread, and how long it was queued for a processor. `None` where the kernel does not count that.
+fn queued(task: &Path) -> Option<(u32, u64)> {
+    let tid = task.file_name()?.to_str()?.parse().ok()?;
+    let counts = std::fs::read_to_string(task.join("schedstat")).ok()?;
+    Some((tid, counts.split_whitespace().nth(1)?.parse().ok()?))
 }
 
 fn bytes_moved(of: &Path) -> Option<u64> {
@@ -161,9 +177,15 @@ impl Vigil {
             let ticks = u128::from(now.ticks.saturating_sub(before.ticks));
             let per_second = u128::from(rustix::param::clock_ticks_per_second()).max(1);
             let worked = ticks * 1_000_000 / per_second;
+            let queued = now.queued.iter().map(|(tid, &nanos)| {
+                before.queued.get(tid).map_or(0, |&earlier| nanos.saturating_sub(earlier))
+            });
+            let queued = u128::from(queued.max().unwrap_or_default()) / 1000;
             let both = before.moved.zip(now.moved).filter(|_| self.bytes);
             if ticks > 1 && worked * 100 >= passed.as_micros() * WORK {
                 "it computes"
+            } else if queued * 100 >= passed.as_micros() * KEPT_FROM_WORK {
+                "it waits for a processor"
             } else if both.is_some_and(|(before, now)| before != now) {
                 "it reads and writes"
             } else {
@@ -231,5 +253,32 @@ mod tests {
             child.wait().unwrap();
         }
         assert_eq!(signs, (Some("it computes".into()), None));
+    }
+
+    #[test]
+    fn what_gets_no_processor_is_alive() {
+        let loops = "while :; do :; done";
+        let (mut ahead, mut kept) =
+            (spawn(loops), spawn(&format!("exec nice -n 19 sh -c '{loops}'")));
+        for child in [&ahead, &kept] {
+            let pid = rustix::process::Pid::from_child(child);
+            let mut one = rustix::thread::CpuSet::new();
+            one.set(0);
+            rustix::thread::sched_setaffinity(Some(pid), &one).unwrap();
+        }
+        while priority(kept.id()) != 19 {
+            std::thread::yield_now();
+        }
+        let sign = first(kept.id());
+        for child in [&mut ahead, &mut kept] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(sign.as_deref(), Some("it waits for a processor"));
+    }
+
+    fn priority(pid: u32) -> i32 {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap());
+        rustix::process::getpriority_process(pid).unwrap()
     }
 }
