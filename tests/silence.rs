@@ -243,14 +243,32 @@ fn a_lock_that_somebody_holds_longer_than_the_stall_clock_is_waited_for() {
     run(command(&place, "save", &[])).ok();
     place.remove(TOOL);
     let lock = hold_run_lock(&place);
-    let mut restore = Background::start(&mut command(&place, "restore", &["--stall-timeout", "1"]));
+    let mut restore = Background::start(&mut command(&place, "restore", &["--stall-timeout", "3"]));
     restore.until_says("alive: plan: ");
-    restore.until_says("waited for for 2");
+    restore.until_says("waited for for 5");
     drop(lock);
     let output = restore.wait().ok();
     let holder = format!("was held by process {}", std::process::id());
     assert!(output.stderr.contains(&holder), "{output}");
     assert_same_tree(&tree, &place.tree(TOOL));
+}
+
+#[test]
+fn lock_wait_is_reported_beside_a_disk_that_hangs() {
+    let (place, _) = filled();
+    run(command(&place, "save", &[])).ok();
+    place.remove(TOOL);
+    let directory = place.host("/silent");
+    fs::create_dir(&directory).unwrap();
+    let _silent = SilentMount::at(&directory);
+    // Who holds the lock is looked for among all that processes have open.
+    let open = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let _open = rustix::fs::open(&directory, open, rustix::fs::Mode::empty()).unwrap();
+    let lock = hold_run_lock(&place);
+    let mut restore = Background::start(&mut command(&place, "restore", &["--stall-timeout", "3"]));
+    restore.until_says("waited for for 5");
+    drop(lock);
+    restore.wait().ok();
 }
 
 #[test]
@@ -265,9 +283,9 @@ fn a_lock_that_stays_is_cut_with_its_holder_and_so_it_is_by_the_deadline() {
     let held = format!("is still held after 1 s by process {}", std::process::id());
     assert!(reason.contains(&held) && reason.starts_with("restore: plan: "), "{reason}");
     assert_no_consequences(&output);
-    let output = run(command(&place, "restore", &["--deadline", "1"]));
+    let output = run(command(&place, "restore", &["--deadline", "5"]));
     let held = format!("since then {} was held by process", place.host("/opt").display());
-    assert_cut(&output, "deadline", "plan", &["the deadline of 1 s has passed", &held]);
+    assert_cut(&output, "deadline", "plan", &["the deadline of 5 s has passed", &held]);
     drop(lock);
     assert_untouched(&place);
 }

@@ -11,7 +11,9 @@ use crate::{disclosure, pulse};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, RenameFlags, StatxFlags, flock, makedev, renameat_with, statx,
+};
 use rustix::io::Errno;
 use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -227,11 +229,8 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
         let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else {
             continue;
         };
-        let same = descriptors.flatten().any(|fd| {
-            std::fs::metadata(fd.path())
-                .is_ok_and(|theirs| (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
-        });
-        if same {
+        let identity = (ours.dev(), ours.ino());
+        if descriptors.flatten().any(|fd| known_identity(&fd.path()) == Some(identity)) {
             let words = disclosure::command_line(pid);
             let may_know = listed.contains(&pid) || disclosure::is_open(pid);
             if disclosure::is_limited() && (words.is_none() || !may_know) {
@@ -247,6 +246,13 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
         }
     }
     Ok(found)
+}
+
+/// Device and inode of what a process has open, as far as the kernel knows them without asking a file system: one
+/// that answers nothing would keep the reader for ever.
+fn known_identity(link: &Path) -> Option<(u64, u64)> {
+    let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+    Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
 /// The processes that `/proc/locks` calls owners of a lock on a file: everybody may read that. Locks of an open
