@@ -7,7 +7,8 @@ use crate::options::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::Result;
 use serde::Serialize;
-use similar::{ChangeTag, TextDiff};
+use similar::ChangeTag;
+use similar::algorithms::{Capture, Compact, Replace, myers};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -200,11 +201,12 @@ fn line_changes(before: &[Line], after: &[Line]) -> Vec<MovedLine> {
         lines.iter().map(|line| format!("{}\0{}", without_numbers(&line.path), line.text)).collect()
     };
     let (old, new) = (shown(before), shown(after));
-    let old: Vec<&str> = old.iter().map(String::as_str).collect();
-    let new: Vec<&str> = new.iter().map(String::as_str).collect();
-    let diff = TextDiff::from_slices(&old, &new);
+    // One algorithm alone: a choice among all that there are is 200 kB of program.
+    let mut diff = Compact::new(Replace::new(Capture::new()), &old[..], &new[..]);
+    let Ok(()) = myers::diff(&mut diff, &old[..], 0..old.len(), &new[..], 0..new.len());
+    let operations = diff.into_inner().into_inner().into_ops();
     let mut moved = Vec::new();
-    for change in diff.iter_all_changes() {
+    for change in operations.iter().flat_map(|it| it.iter_changes(&old[..], &new[..])) {
         let (added, line) = match change.tag() {
             ChangeTag::Equal => continue,
             ChangeTag::Delete => (false, change.old_index().and_then(|at| before.get(at))),
