@@ -1,11 +1,11 @@
-//! What `restore --verify content` costs, beside the same restore without it and what Nix takes to hash the
-//! same store.
+//! The cost of `restore --verify content`, compared with a restore without it and with the time that Nix takes to
+//! hash the same store.
 //!
 //! ```text
 //! sudo --preserve-env=PATH cargo bench --bench content
 //! ```
 //!
-//! Prints medians of five restores of a full store of Debian packages into an empty one, and the ratio.
+//! Prints medians of five restores of a full store of Debian packages into an empty store, and their ratio.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

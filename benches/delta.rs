@@ -1,11 +1,11 @@
-//! What a delta and a restore onto most of a store save, beside a full save and a full restore.
+//! The savings of a delta and of a restore onto most of a store, compared with a full save and a full restore.
 //!
 //! ```text
 //! sudo --preserve-env=PATH cargo bench --bench delta
 //! ```
 //!
-//! A Nix store of 2,000 items, entries in a directory on the same disk. Prints medians of five rounds, in
-//! each of which everything runs once.
+//! Uses a Nix store of 2,000 items, with entries in a directory on the same disk. Prints medians of five rounds; each
+//! round runs everything once.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -27,7 +27,7 @@ fn main() {
     corpus::fill(&world, 2, NEW, 4);
     let mut told = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
-        // In this order: each delta is on the base that was saved before the items were added.
+        // In this order, each delta is on the base that was saved before the items were added.
         let full = run(&world, "runner", "save", &["--full"]);
         let file = format!("{}.tar.zst", full["entry"].as_str().unwrap());
         std::fs::remove_file(world.backend().host_path().join(file)).unwrap();

@@ -1,12 +1,12 @@
-//! How long the daemon is away while a restore brings 5,000 items.
+//! Downtime of the daemon during a restore of 5,000 items.
 //!
 //! ```text
 //! sudo --preserve-env=PATH cargo bench --bench downtime
 //! ```
 //!
-//! Prints medians of five restores into an empty store: `downtime` is from the stop of the daemon to its
-//! first answer, `commit` what of that lies between its end and its start. STORECACHE_TEST_BINARY puts
-//! another build in the place of this one, to compare them.
+//! Prints medians of five restores into an empty store. `downtime` is the time from the stop of the daemon to its
+//! first answer; `commit` is the part of it between the end of the daemon and its start. STORECACHE_TEST_BINARY
+//! selects another build, for comparisons.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,14 +1,14 @@
-//! What each level of compression costs and brings, and which one suits a link.
+//! Cost and result of each compression level, and the best level for a link.
 //!
 //! ```text
 //! sudo --preserve-env=PATH cargo bench --bench levels -- DIRECTORY...
 //! ```
 //!
-//! Packs the directories at each level, without writing anything, on two threads: five rounds, in each of
-//! which every level runs once. Prints medians. Speeds are those of two processors that do nothing else: the
-//! processor time of both halves is counted and not the time that passes, so that others on the machine do
-//! not show. The last columns are the time that a save and the transfer of a restore take over a link of
-//! 1 Gbit/s, per GB of the store: packing and sending go on at the same time, so the slower one counts.
+//! Packs the directories at each level, on two threads, without writing anything. Each of five rounds runs every
+//! level once. Prints medians. Speeds are those of two processors without other load: the processor time of both
+//! processes is counted, not the elapsed time, so that other load on the machine does not matter. The last columns
+//! are the time of a save, and of the transfer for a restore, over a link of 1 Gbit/s, per GB of the store. Packing
+//! and sending overlap, so the slower one counts.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -65,7 +65,7 @@ fn main() {
 
 #[derive(Clone, Copy)]
 struct Packed {
-    /// Bytes of the archive before and after.
+    /// Bytes of the archive before and after compression.
     raw: f64,
     size: f64,
     seconds: f64,
@@ -85,11 +85,11 @@ fn pack(directories: &[String], more: &[&str]) -> Packed {
     Packed { raw: number("bytes", "packed"), size: number("bytes", "snapshot"), seconds }
 }
 
-/// Processor time of all processes that were started from here and have ended.
+/// Returns the processor time of all ended child processes.
 fn children_seconds() -> f64 {
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-    // The 16th and 17th of all are the 14th and 15th behind the name.
+    // Fields 16 and 17 of the file are fields 14 and 15 after the name.
     fields.skip(13).take(2).map(|field| field.parse::<f64>().unwrap() / TICKS).sum()
 }

@@ -1,13 +1,13 @@
-//! What a save and a restore of a large store take of memory.
+//! Memory use of a save and a restore of a large store.
 //!
 //! ```text
 //! sudo --preserve-env=PATH,TMPDIR cargo bench --bench memory [-- GIGABYTES]
 //! ```
 //!
-//! 2,000 plain directories, 10 GB in 200,000 files unless told otherwise, which compress to about a fourth.
-//! That takes one and a half times as much of the disk of `TMPDIR`, and as much memory as the compressed
-//! store twice, since the cache service is the one of the tests. Prints the peak of each process, which the
-//! kernel keeps as `VmHWM`, and their sum; peaks need not have come at the same time.
+//! Uses 2,000 plain directories, with 10 GB in 200,000 files by default, which compress to about a quarter. This
+//! takes one and a half times that size on the disk of `TMPDIR`, and twice the compressed size in memory, because the
+//! cache service is the one of the tests. Prints the peak of each process, which the kernel records as `VmHWM`, and
+//! their sum. The peaks need not have occurred at the same time.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -38,7 +38,7 @@ fn main() {
             for verb in ["save", "restore"] {
                 go(&place, backend, at, threads, given, verb);
             }
-            // What was saved is not needed any more, and there is not room for all.
+            // Delete the entries: they are not needed any more, and there is no room for all of them.
             fs::read_dir(place.entries()).unwrap().for_each(|file| {
                 fs::remove_file(file.unwrap().path()).unwrap();
             });
@@ -91,7 +91,7 @@ fn directory(number: u64) -> String {
     format!("/data/{number:04}")
 }
 
-/// Files of words in no order, most of some KiB, some of MiB.
+/// Creates files of random words, most of them some KiB long, some of them some MiB.
 fn fill(place: &Place, bytes: u64) {
     let mut state = 1u64;
     let mut random = move || {
@@ -102,7 +102,7 @@ fn fill(place: &Place, bytes: u64) {
     };
     let words: Vec<[u8; 8]> =
         (0..4096).map(|_| random().to_le_bytes().map(|byte| b'a' + byte % 26)).collect();
-    // One in a hundred is as large as all others together.
+    // One file in a hundred is as large as all others together.
     let average = bytes / DIRECTORIES / FILES;
     for number in 0..DIRECTORIES {
         let top = place.host(&directory(number));

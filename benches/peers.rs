@@ -1,12 +1,11 @@
-//! storecache beside its peers. `scripts/bench` installs what it needs and starts it.
+//! Comparison of storecache with its peers. `scripts/bench` installs what it needs and starts it.
 //!
 //! ```text
 //! scripts/bench [PART...] [--rounds N] [--write] [--list]
 //! ```
 //!
-//! A part is asked for by how its name begins: `unpack` for all that do. With `--write` the results go to
-//! `docs/bench.json`, in the place of those of the same parts, and from there into the table of the README and
-//! `docs/bench.svg`.
+//! PART is a prefix of names: `unpack` selects all parts that begin with it. With `--write`, the results replace
+//! those of the same parts in `docs/bench.json`, and update the table of the README and `docs/bench.svg`.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -23,7 +22,7 @@ use anyhow::{Context, Result, bail};
 use peers::record::Record;
 use peers::{Bench, PARTS, Part, files, machine, plot, table};
 
-/// What the command line asks for.
+/// The parsed command line.
 struct Asked {
     parts: Vec<&'static Part>,
     rounds: usize,
@@ -61,7 +60,7 @@ fn measure(words: Vec<String>) -> Result<()> {
                 println!("{}", table::text(&work));
                 record.works.push(work);
             }
-            // The others may have an hour behind them.
+            // Continue, because other parts may have taken an hour.
             Err(error) => {
                 eprintln!("bench: {error:#}");
                 failed.push(part.name);
@@ -81,7 +80,7 @@ fn measure(words: Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Reads the command line; nothing if it asks for a list.
+/// Parses the command line. Returns `None` if it asks for the list.
 fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
     let mut asked = Asked { parts: Vec::new(), rounds: 5, write: false };
     let mut words = words;
@@ -93,7 +92,7 @@ fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
                 let number = words.next().context("--rounds takes a number")?;
                 asked.rounds = number.parse().context("--rounds takes a number")?;
             }
-            // From cargo.
+            // `cargo bench` adds this.
             "--bench" => {}
             flag if flag.starts_with('-') => bail!("there is no {flag}"),
             name => {
@@ -111,7 +110,7 @@ fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
     Ok(Some(asked))
 }
 
-/// Where this machine has its files is nobody else's business.
+/// Replaces paths of this machine, which must not be published.
 fn without_places(text: &str) -> String {
     let cache = support::cache::directory();
     let this = std::env::current_exe().unwrap_or_default();
@@ -120,7 +119,7 @@ fn without_places(text: &str) -> String {
         .replace(&*cache.to_string_lossy(), "$STORECACHE_TEST_CACHE")
 }
 
-/// Keeps what was measured.
+/// Writes the results to the files in the work tree.
 fn write(newer: Record) -> Result<()> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kept = top.join("docs/bench.json");
@@ -136,7 +135,7 @@ fn write(newer: Record) -> Result<()> {
     let readme = top.join("README.md");
     let text = table::in_readme(&fs::read_to_string(&readme)?, &record)?;
     fs::write(&readme, text)?;
-    // The bench is root, the checkout may be somebody else's.
+    // The bench runs as root, and the work tree may belong to another user.
     let owner = fs::metadata(readme)?;
     for path in [top.join("docs"), kept, plot] {
         chown(path, Some(owner.uid()), Some(owner.gid()))?;

@@ -1,11 +1,11 @@
-//! `restore --require` on a store of 5,000 items, beside what Guix takes for the same closure.
+//! `restore --require` on a store of 5,000 items, compared with the time that Guix takes for the same closure.
 //!
 //! ```text
 //! sudo --preserve-env=PATH cargo bench --bench require
 //! ```
 //!
-//! Prints medians of five runs in the same world, and their ratios. `guix gc -R` lists the closure and
-//! does not look at the disk; `guix gc --verify` looks whether every valid item is there.
+//! Prints medians of five runs in the same test world, and their ratios. `guix gc -R` lists the closure and does not
+//! check the disk; `guix gc --verify` checks that every valid item exists.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -4,8 +4,7 @@
 //! cargo bench --bench simulate
 //! ```
 //!
-//! Prints the median of five runs, and what git alone takes to list the same commits and what changed in
-//! them.
+//! Prints the median of five runs, and the time that git alone takes to list the same commits and their changes.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,13 +1,14 @@
-//! What this process may say about other processes.
+//! Limits on the information that this process discloses about other processes.
 //!
-//! The root helper and its guardian can read all of `/proc`, and what they report goes to the user who started
-//! them. So that a confined user learns nothing that way, the helper says of a process only what that user could
-//! read in `/proc`. The kernel decides: one thread with the user's id and group, without further groups and
-//! without capabilities, reads `/proc/PID` (`man 7 credentials`, "filesystem user ID"), and what it cannot read is
-//! not said. That covers mounts of `/proc` with `hidepid`. Until [`limit_to`] is called, nothing is withheld.
+//! The root helper and its guardian can read all of `/proc`, and their reports go to the user who started them. So
+//! that a confined user learns nothing that way, the root helper discloses about a process only what that user could
+//! read in `/proc`. The kernel decides: a thread with the user's user and group ID, without supplementary groups and
+//! without capabilities, reads `/proc/PID` (`man 7 credentials`, "filesystem user ID"), and information that this
+//! thread cannot read is withheld. This covers mounts of `/proc` with `hidepid`. Until [`limit_to`] is called,
+//! nothing is withheld.
 //!
-//! The number of a process is no secret of it: `kill` tells everybody whether a number is in use, and `/proc/locks`
-//! and `SO_PEERCRED` name numbers to everybody.
+//! A process ID is not secret: `kill` reveals to any user whether an ID is in use, and `/proc/locks` and
+//! `SO_PEERCRED` show IDs to any user.
 
 use crate::threads;
 use anyhow::{Context, Result, bail};
@@ -19,12 +20,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Where to ask the thread that reads as the user, if there is a limit.
+/// The channel to the thread that reads as the user, if there is a limit.
 static READER: Mutex<Option<Sender<Question>>> = Mutex::new(None);
 
 type Question = (u32, Sender<View>);
 
-/// What may be said of one process.
+/// The information about one process that may be disclosed.
 #[derive(Debug, Default)]
 struct View {
     command_line: Option<Vec<u8>>,
@@ -33,7 +34,7 @@ struct View {
 }
 
 impl View {
-    /// As whoever calls this.
+    /// Reads `/proc` with the rights of the calling thread.
     fn of(pid: u32) -> Self {
         let directory = Path::new("/proc").join(pid.to_string());
         View {
@@ -43,10 +44,11 @@ impl View {
     }
 }
 
-/// From now on this process says about others only what this user may read, or all that it can read itself.
+/// Limits what this process discloses about other processes, from now on, to what `user` may read. With `None`, it
+/// discloses everything that it can read itself.
 ///
 /// # Errors
-/// If the rights of that user cannot be taken on.
+/// If this process cannot take on the rights of that user.
 pub fn limit_to(user: Option<(u32, u32)>) -> Result<()> {
     let Some((uid, gid)) = user else {
         *reader() = None;
@@ -74,13 +76,13 @@ fn reader() -> MutexGuard<'static, Option<Sender<Question>>> {
     READER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes on the rights that a user has on files, for the calling thread alone.
+/// Takes on a user's rights on files, for the calling thread only.
 fn become_user(uid: u32, gid: u32) -> Result<()> {
     set_thread_groups(&[]).context("give up groups")?;
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setfsgid(group);
     setfsuid(user);
-    // The calls do not fail but say what was in force before (`man 2 setfsuid`); -1 changes nothing.
+    // These calls do not fail but return the previous ID (`man 2 setfsuid`); -1 changes nothing.
     let now = (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)));
     if now != (user, group) {
         bail!("the rights of user {uid} were not granted");
@@ -96,7 +98,7 @@ fn answer(asked: &Receiver<Question>) {
     }
 }
 
-/// Nothing may be said where the thread does not answer.
+/// Asks the thread about a process. If the thread does not answer, nothing may be disclosed.
 fn view(pid: u32) -> View {
     let Some(questions) = reader().clone() else {
         return View { inside: true, ..View::of(pid) };
@@ -106,25 +108,25 @@ fn view(pid: u32) -> View {
     asked.ok().and_then(|()| answers.recv().ok()).unwrap_or_default()
 }
 
-/// Whether there is a limit.
+/// Returns whether there is a limit.
 pub fn is_limited() -> bool {
     reader().is_some()
 }
 
-/// The words that a process was started with. `None` when it is gone or not to be described.
+/// Returns the arguments that a process was started with, or `None` if it has ended or may not be described.
 pub fn command_line(pid: u32) -> Option<Vec<OsString>> {
     let bytes = view(pid).command_line?;
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     Some(bytes.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect())
 }
 
-/// Whether open files, program and environment of a process may be spoken of.
+/// Returns whether the open files, the program and the environment of a process may be disclosed.
 pub fn is_open(pid: u32) -> bool {
     view(pid).inside
 }
 
-/// The file of a process's program. Where only the command line may be read, its first word: the name that `ps`
-/// shows.
+/// Returns the file of a process's program. If only the command line may be read, returns its first word, which is
+/// the name that `ps` shows.
 pub fn program(pid: u32, file: &Path) -> String {
     if is_open(pid) {
         return file.display().to_string();

@@ -1,4 +1,4 @@
-//! Parse, run, exit code.
+//! The entry point: parses the command line, runs a command, and returns its exit code.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
     ExitCode::from(ending)
 }
 
-/// The command line, parsed. What is wrong with it quotes arguments, which may be names of files: escaped ones.
+/// Parses the command line. An error quotes arguments, which may be file names. To keep them from writing control
+/// characters to a terminal, the error is produced again from escaped arguments.
 fn parse() -> Result<Cli, clap::Error> {
     Cli::try_parse().map_err(|e| {
         let shown = std::env::args_os().map(|word| escape(&word.to_string_lossy()).into_owned());
@@ -55,7 +56,7 @@ fn parse() -> Result<Cli, clap::Error> {
     })
 }
 
-/// Prints the text of `--help` or what is wrong with the command line. Gives back the exit code.
+/// Prints the text of `--help` or the error in the command line, and returns the exit code.
 fn misused(error: &clap::Error) -> u8 {
     if error.use_stderr() {
         error.render().to_string().lines().for_each(report::note);
@@ -67,7 +68,7 @@ fn misused(error: &clap::Error) -> u8 {
 
 const WRONG_USAGE: u8 = 2;
 
-/// Wrong usage is told apart from failure: it is found before anything runs.
+/// Runs a command. Wrong usage has an exit code of its own, because it is detected before the command runs.
 fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 {
     let options = match options {
         Ok(options) => options,
@@ -86,7 +87,7 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 
     }
 }
 
-/// One step of a job: its inputs become the flags of a verb, which are parsed as any others.
+/// Runs one step of a job: turns its inputs into the flags of a verb, and parses these like any other command line.
 fn in_job(moment: Moment) -> u8 {
     let step = Step::begin(Job::of_environment(), moment);
     let parsed = step.and_then(|step| {
@@ -108,7 +109,7 @@ fn in_job(moment: Moment) -> u8 {
 
 fn task(words: Vec<String>) -> Result<Task> {
     let parsed = Cli::try_parse_from(words).map_err(|e| {
-        // The first paragraph says what is wrong; usage and hints are for a terminal.
+        // The first paragraph is the error; usage and hints are for a terminal.
         let text = e.to_string();
         let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
         let line = lines.collect::<Vec<_>>().join(" ");
@@ -121,7 +122,7 @@ fn task(words: Vec<String>) -> Result<Task> {
     }
 }
 
-/// What was asked for, or how clap ends the program: with the text of `--help`, or with what is wrong.
+/// Prints the requested help. Clap returns the text of `--help`, like a usage error, as an error.
 fn help(args: &HelpArgs) -> u8 {
     match args.text() {
         Ok(text) => {

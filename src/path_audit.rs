@@ -1,8 +1,8 @@
-//! Who can change what a path leads to.
+//! Audits which accounts can change what a path leads to.
 //!
-//! Ownership of the final file is only part of the answer: a directory on the way may be writable by a
-//! group or by everybody, a symbolic link may lie in a sticky directory, or an access list may grant what
-//! the mode bits do not show.
+//! Ownership of the final file is only part of the answer: a directory on the way may be writable by a group or by
+//! every user, a symbolic link may lie in a sticky directory, or an access list may grant rights that the mode bits
+//! do not show.
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, getxattr, openat};
@@ -13,22 +13,22 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// As many symbolic links as the kernel follows (`man 7 path_resolution`).
+/// The number of symbolic links that the kernel follows (`man 7 path_resolution`).
 const SYMLINK_LIMIT: u32 = 40;
-/// Larger access lists than any file system stores are treated as granting access.
+/// The size in bytes, larger than any file system allows, above which an access list is treated as granting access.
 const ACL_LIMIT: usize = 64 << 10;
 
-/// The accounts whose influence on a path is looked for.
+/// The accounts whose influence on a path is audited.
 #[derive(Debug, Clone)]
 pub enum Suspects {
     /// One user with their groups.
     User { uid: u32, groups: Vec<u32> },
-    /// Every account but root and this one.
+    /// Every account except root and this user.
     EverybodyBut(u32),
 }
 
 impl Suspects {
-    /// Every account but root.
+    /// Returns every account except root.
     pub fn everybody() -> Self {
         Suspects::EverybodyBut(0)
     }
@@ -47,7 +47,7 @@ impl Suspects {
         }
     }
 
-    /// Whether an entry of this owner in a directory such as `/tmp` is not known to be trusted.
+    /// Returns whether the owner of an entry in a directory such as `/tmp` is not known to be trusted.
     fn could_own_entry(&self, uid: u32) -> bool {
         match self {
             Suspects::User { .. } => uid != 0,
@@ -55,12 +55,12 @@ impl Suspects {
         }
     }
 
-    /// Why a suspect can change the content of a file or directory, or `None` if no suspect can. `at` leads to
-    /// it for this process, and `shown` is its name for people. The sticky bit of a directory does not count as
+    /// Returns why a suspect can change the content of a file or directory, or `None` if no suspect can. This process
+    /// reaches the file at `at`; `shown` is the name for messages. The sticky bit of a directory does not count as
     /// protection here: see [`Suspects::follow`].
     ///
     /// # Errors
-    /// If its access list cannot be read.
+    /// If the access list of the file cannot be read.
     pub fn can_write(&self, at: &Path, shown: &Path, found: &Metadata) -> Result<Option<String>> {
         let (shown, mode) = (shown.display(), found.permissions().mode());
         if self.include_user(found.uid()) {
@@ -84,8 +84,8 @@ impl Suspects {
         Ok(granted.then(|| format!("an access list lets other users write to {shown}")))
     }
 
-    /// Why a suspect could put another entry in the place of the next one on the way, and whether only entries
-    /// of other owners are safe in this directory.
+    /// Returns which entries of a directory a suspect could replace with another one: none, only entries that a
+    /// suspect owns, or any entry.
     fn can_swap_entries(&self, at: &Path, shown: &Path, found: &Metadata) -> Result<Swap> {
         let Some(reason) = self.can_write(at, shown, found)? else { return Ok(Swap::Never) };
         // In a sticky directory only the owner of an entry, or of the directory, can replace the entry.
@@ -95,9 +95,9 @@ impl Suspects {
         Ok(if sticky { Swap::TheirOwn } else { Swap::Any(reason) })
     }
 
-    /// Walks down `path`, which has no symbolic links in it, below an open directory. Returns why a suspect
-    /// could put another file in the place of the last component, or `None` if no suspect can. A last component
-    /// that does not exist is no reason.
+    /// Walks down `path`, which contains no symbolic links, from an open directory. Returns why a suspect could
+    /// replace the last component with another file, or `None` if no suspect can. If the last component does not
+    /// exist, that is not a reason.
     ///
     /// # Errors
     /// If a directory on the way cannot be opened.
@@ -131,9 +131,9 @@ impl Suspects {
 
     /// Follows `path` component by component.
     ///
-    /// Returns the real path, as far as it exists, if no suspect could make it lead elsewhere, or else the
-    /// reason: a directory on the way that a suspect can write to, or an entry of a sticky directory that a
-    /// suspect could have put there or, where it is missing, could still put there.
+    /// Returns the real path, as far as it exists, if no suspect could make it lead elsewhere. Otherwise returns the
+    /// reason: a directory on the way that a suspect can write to, or an entry of a sticky directory that a suspect
+    /// could have created or, if it is missing, could still create.
     ///
     /// # Errors
     /// If a component cannot be read, or there are too many symbolic links.
@@ -190,17 +190,17 @@ impl Suspects {
     }
 }
 
-/// What a suspect could put other entries in the place of.
+/// The entries of a directory that a suspect could replace.
 enum Swap {
     Never,
-    /// Entries that belong to them, as in `/tmp`.
+    /// Only entries that belong to a suspect, as in `/tmp`.
     TheirOwn,
-    /// Whatever lies there; why.
+    /// Any entry. The text is the reason.
     Any(String),
 }
 
-/// Whether an access list grants writing to a named user or group (`man 5 acl`). The mode bits show the
-/// owner, the mask and all others, so only named entries are looked at, whatever the mask says.
+/// Returns whether an access list grants writing to a named user or group (`man 5 acl`). The mode bits show the
+/// owner, the mask and all others, so only named entries are checked, regardless of the mask.
 ///
 /// # Errors
 /// If the list cannot be read.
@@ -209,7 +209,7 @@ fn acl_grants(
     user: impl Fn(u32) -> bool,
     group: impl Fn(u32) -> bool,
 ) -> rustix::io::Result<bool> {
-    // A list of NFSv4 or of a rich file system is not evaluated: that there is one is enough.
+    // A list of NFSv4 or of a richacl file system is not evaluated: its existence is treated as granting access.
     for name in ["system.nfs4_acl", "system.richacl"] {
         match getxattr(path, name, &mut [0u8; 0]) {
             Ok(length) if length > 0 => return Ok(true),
@@ -251,7 +251,7 @@ struct AclEntry {
     id: u32,
 }
 
-/// The entries of an access list; `None` if it is of an unknown form.
+/// Parses an access list. Returns `None` if its format is unknown.
 fn parse_acl(list: &[u8]) -> Option<Vec<AclEntry>> {
     let (version, entries) = list.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*version) != ACL_VERSION || entries.len() % 8 != 0 {
@@ -277,7 +277,7 @@ mod tests {
         Suspects::User { uid: USER, groups: vec![USER] }
     }
 
-    /// A directory of root that nobody else can write to, with `mode` set on a directory in it.
+    /// Creates a directory of root that no other user can write to, and in it a directory with the given `mode`.
     fn place(mode: u32) -> (tempfile::TempDir, PathBuf) {
         let top = tempfile::tempdir_in("/root").unwrap();
         let inner = top.path().join("inner");
@@ -358,7 +358,7 @@ mod tests {
         let list = |named: Vec<u8>| {
             let none = u32::MAX;
             let parts = [2u32.to_le_bytes().to_vec(), entry(0x01, 7, none), entry(0x04, 5, none)];
-            // In the order of the tags, with the mask and all others behind.
+            // In the order of the tags, followed by the mask and all others.
             let (users, groups) = match named[0] {
                 0x02 => (named, Vec::new()),
                 _ => (Vec::new(), named),
@@ -387,7 +387,7 @@ mod tests {
                 return;
             }
             set.unwrap();
-            // The mask shows as the group's bits, and the group is root's.
+            // The group bits of the mode show the mask, and the group is root's.
             assert_eq!(user().follow(&inner.join("file")).unwrap().is_err(), expected);
         }
     }

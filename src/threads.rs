@@ -1,5 +1,5 @@
-//! Starting threads where there may be no room for one more: that is an error as any other, while the
-//! standard library's own way ends in a panic.
+//! Starting threads on machines that may refuse another one. Here a refusal is an ordinary error; the standard
+//! library's `thread::spawn` panics.
 
 use anyhow::{Context, Result};
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 /// Starts a thread for `purpose`, as in "to unpack".
 ///
 /// # Errors
-/// When the machine lacks memory or the user's processes are too many.
+/// If the machine is out of memory, or the user has too many processes.
 pub fn start<T, F>(purpose: &str, work: F) -> Result<JoinHandle<T>>
 where
     T: Send + 'static,
@@ -16,10 +16,10 @@ where
     Builder::new().spawn(work).with_context(|| refused(purpose))
 }
 
-/// The same for a thread that may borrow what outlives `scope`.
+/// As [`start`], for a thread that may borrow data that outlives `scope`.
 ///
 /// # Errors
-/// As for [`start`]. Threads that were started before go on.
+/// As for [`start`]. Threads that were started before keep running.
 pub fn start_in<'scope, T, F>(
     scope: &'scope Scope<'scope, '_>,
     purpose: &str,
@@ -36,10 +36,11 @@ fn refused(purpose: &str) -> String {
     format!("start a thread {purpose}; is there a limit on memory or processes?")
 }
 
-/// Starts as many threads as can be had of those that are `wanted`: with fewer, work takes longer.
+/// Starts up to `wanted` threads and returns those that could be started: with fewer threads, the work only
+/// takes longer.
 ///
 /// # Errors
-/// When there is not even one.
+/// If not even one thread could be started.
 pub fn some<H>(wanted: usize, mut start: impl FnMut() -> Result<H>) -> Result<Vec<H>> {
     let mut started = Vec::with_capacity(wanted);
     for _ in 0..wanted {

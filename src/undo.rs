@@ -1,17 +1,17 @@
-//! Undoing and starting again must not end with the first call that fails: what broke the run may have
-//! passed by then, and nobody comes after.
+//! Retries for steps that must not fail: undoing changes and restarting a daemon. The problem that broke the
+//! run may be over after a moment, and no later step makes up for a failure here.
 
 use std::thread::sleep;
 use std::time::Duration;
 
 const TRIES: u32 = 4;
-/// Before the second try; twice as long before each further one.
+/// Pause before the second attempt; it doubles with each further attempt.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Does `step`, which can be done again, until it succeeds, a few times at most.
+/// Runs `step`, which must be repeatable, until it succeeds, `TRIES` times at most.
 ///
 /// # Errors
-/// That of the last try.
+/// The error of the last attempt.
 pub fn insist<T, E>(mut step: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     for again in 0..TRIES - 1 {
         match step() {

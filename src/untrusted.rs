@@ -1,11 +1,11 @@
-//! Text from elsewhere, and how it is shown to people.
+//! Untrusted text, and how it is shown to people.
 //!
-//! Snapshots, servers, other processes and file names can contain characters that a terminal obeys, that are
-//! invisible or that reorder the text around them, line breaks that forge a second message, and words that the
-//! runner of a job takes for commands. [`escape`] makes any text safe to show as one line. Everything that people
-//! read passes it, at the latest in `report/output.rs`, which writes all output of the program.
+//! Snapshots, servers, other processes and file names can contain control characters that a terminal interprets,
+//! characters that are invisible or reorder the text around them, line breaks that forge a second message, and text
+//! that the runner of a job interprets as commands. [`escape`] makes any text safe to show as one line. All text for
+//! people passes through it, at the latest in `report/output.rs`, which writes all output of the program.
 //!
-//! What it does is documented in `docs/cli.md`.
+//! The escaped form is documented in `docs/cli.md`.
 
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -13,14 +13,14 @@ use std::fmt::{self, Write};
 
 /// Text from a snapshot, a server, another process or a file name.
 ///
-/// Shown to people it is escaped: `Display` and `Debug` write nothing else. [`Untrusted::raw`] is the exact text,
-/// for comparison, for parsing, and for machine formats with an encoding of their own.
+/// `Display` and `Debug` only write the escaped form, so this is how people see it. [`Untrusted::raw`] returns the
+/// exact text, for comparison, for parsing, and for machine formats with an encoding of their own.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Untrusted(String);
 
 impl Untrusted {
-    /// The exact text. It must not reach people.
+    /// Returns the exact text, which must not be shown to people.
     pub fn raw(&self) -> &str {
         &self.0
     }
@@ -66,18 +66,18 @@ impl fmt::Debug for Untrusted {
     }
 }
 
-/// A text as one line that can only be read.
+/// Returns a text as one line that is safe to display.
 ///
-/// - Control characters are written as in Rust: `\n`, `\r`, `\t`, `\x1b`; those above ASCII, and characters that are
-///   invisible or change the direction of text, as `\u{202e}`.
-/// - `##[`, which the runner of a job reads anywhere in a line, becomes `#\x23[`.
-/// - `::` at the beginning, which the runner reads after white space, becomes `\x3a:`.
+/// - Control characters are written as in Rust: `\n`, `\r`, `\t`, `\x1b`. Control characters above ASCII, and
+///   characters that are invisible or change the direction of text, are written as `\u{202e}`.
+/// - `##[`, which the runner of a job recognizes anywhere in a line, becomes `#\x23[`.
+/// - `::` at the beginning, which the runner recognizes also after white space, becomes `\x3a:`.
 ///
-/// Other text stays as it is, a backslash too, so escaping twice is the same as escaping once.
+/// All other text is unchanged, including backslashes, so escaping twice has the same result as escaping once.
 ///
-/// Source of what the runner reads: actions/runner `src/Runner.Common/ActionCommand.cs`. It compares texts by the
-/// rules of a language (.NET `IndexOf` and `StartsWith`), which ignore invisible characters; those are gone here
-/// before the two are looked for.
+/// Source of what the runner recognizes: actions/runner `src/Runner.Common/ActionCommand.cs`. It compares texts by
+/// the rules of a language (.NET `IndexOf` and `StartsWith`), which ignore invisible characters. Here, invisible
+/// characters are escaped before the search for these two sequences.
 pub fn escape(text: &str) -> Cow<'_, str> {
     let mut text = escape_hidden(text);
     if text.contains("##[") {
@@ -96,7 +96,7 @@ fn escape_hidden(text: &str) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = match c {
             '\n' => out.write_str(r"\n"),
             '\r' => out.write_str(r"\r"),
@@ -109,12 +109,12 @@ fn escape_hidden(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// JSON as one text that can only be read: the same value, with everything that [`escape`] would change inside of
-/// strings written as `\uXXXX`.
+/// Returns JSON in a form that is safe to display: the same value, where everything that [`escape`] would change
+/// inside of strings is written as `\uXXXX`.
 ///
-/// A line of JSON does not begin with `::`, so that needs no change.
+/// A line of JSON does not begin with `::`, so that sequence needs no change.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
-    // Outside of strings JSON is printable ASCII and white space, and has no `#`.
+    // Outside of strings, JSON is printable ASCII and white space, and does not contain `#`.
     let is_escaped = |c: char| is_hidden(c) && !matches!(c, '\n' | '\r' | '\t');
     if !json.contains(is_escaped) && !json.contains("##[") {
         return Cow::Borrowed(json);
@@ -123,7 +123,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     for c in json.chars() {
         if is_escaped(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 let _ = write!(out, r"\u{unit:04x}");
             }
         } else {
@@ -133,7 +133,7 @@ pub fn escape_json(json: &str) -> Cow<'_, str> {
     Cow::Owned(out.replace("##[", r"\u0023\u0023["))
 }
 
-/// Control characters, characters that are invisible, and those that change the direction of text or end a line.
+/// Returns whether a character is a control character, is invisible, changes the direction of text, or ends a line.
 ///
 /// Source: the property Default_Ignorable_Code_Point of Unicode, with the line and paragraph separators and the
 /// annotation characters.
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(serde_json::to_value(&text).unwrap(), "a\u{1b}\n::b");
     }
 
-    /// Text with more of what is escaped than any text has.
+    /// Generates text with a high share of sequences that are escaped.
     fn text() -> impl Strategy<Value = String> {
         const BITS: [&str; 15] = [
             "::", ":", "#", "##[", "[", "]", " ", "\n", "\r", "\u{1b}", "\u{9b}", "\u{202e}",

@@ -1,9 +1,10 @@
-//! Getting what is written onto the disk, while more is written.
+//! Flushing written data to the disk while more is written.
 //!
-//! Rows that outlive a power cut must not outlive their items: Nix and Guix would take what is empty
-//! or half written for valid. So all that is staged is on the disk before any of it becomes valid. Nor shall
-//! an entry be there by name alone. The disk begins early, so that little is left to wait for at the end.
-//! Where nobody will ever look at this disk after a power cut, none of that is done.
+//! Database rows that survive a power failure must not survive without their items: Nix and Guix would take
+//! empty or half-written items for valid ones. So everything in staging is on the disk before any of it becomes
+//! valid. For the same reason, an entry must not appear under its name before its content is on the disk.
+//! Flushes begin early, so that little is left to wait for at the end. If the disk will not be used after a
+//! power failure, nothing is flushed.
 
 use crate::pulse::{self, LOOK, Vitals};
 use crate::threads;
@@ -12,17 +13,17 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Bytes between two orders to the disk.
+/// Bytes between two flushes.
 const STEP: u64 = 64 << 20;
 
-/// What is being written, and the disk that it goes to.
+/// Flushes a file or file system from time to time while it is written.
 pub struct Writeback {
     disk: Option<Disk>,
-    /// Bytes at which the next order is due.
+    /// Number of written bytes at which the next flush is due.
     due: u64,
 }
 
-/// The thread that has the disk write.
+/// The thread that flushes.
 struct Disk {
     orders: Sender<()>,
     /// Closed when the thread has ended.
@@ -30,16 +31,16 @@ struct Disk {
     thread: JoinHandle<Result<()>>,
 }
 
-/// All is written by us, and soon by the disk.
+/// The last flush, which may still be running.
 #[derive(Default)]
 pub struct Ending(Option<(Receiver<()>, JoinHandle<Result<()>>)>);
 
 impl Writeback {
-    /// `order` has the disk write everything that it was given so far, and waits for it. Without one, nothing
-    /// is ever waited for.
+    /// Starts the thread that flushes. `order` flushes everything that was written so far, and waits until that
+    /// is on the disk. With `None`, nothing is ever flushed.
     ///
     /// # Errors
-    /// When there is no thread to be had for it.
+    /// If the thread cannot be started.
     pub fn start<F>(order: Option<F>) -> Result<Self>
     where
         F: Fn() -> Result<()> + Send + 'static,
@@ -57,7 +58,7 @@ impl Writeback {
         Ok(Writeback { disk: order.map(start).transpose()?, due: STEP })
     }
 
-    /// So many bytes are written by now.
+    /// Reports the total number of bytes written so far, and requests a flush if one is due.
     pub fn written(&mut self, bytes: u64) {
         if let Some(disk) = self.disk.as_ref().filter(|_| bytes >= self.due) {
             self.due = bytes + STEP;
@@ -65,7 +66,7 @@ impl Writeback {
         }
     }
 
-    /// Everything is written: the disk gets its last order.
+    /// Requests the last flush. The caller has written everything.
     pub fn end(self) -> Ending {
         Ending(self.disk.map(|disk| {
             disk.write();
@@ -76,21 +77,21 @@ impl Writeback {
 
 impl Disk {
     fn write(&self) {
-        // An order that nobody has taken yet covers what came after it too.
+        // A request that the thread has not taken yet also covers everything written after it.
         let _ = self.orders.try_send(());
     }
 }
 
 impl Ending {
-    /// Whether the disk is waited for at all.
+    /// Whether data is flushed at all.
     pub fn is_wanted(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Waits until everything is on the disk; gives back for how long, nothing where that is not wanted.
+    /// Waits until everything is on the disk. Returns how long that took, or zero if nothing is flushed.
     ///
     /// # Errors
-    /// When the disk failed to write any of it.
+    /// If any flush failed.
     pub fn wait(self) -> Result<Duration> {
         let Some((ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();

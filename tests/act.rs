@@ -1,4 +1,4 @@
-//! Whole workflows, run by act: another reader of action.yml, of our files and of our log.
+//! Runs whole workflows with act, an independent reader of action.yml, of the step's files and of the log.
 
 mod support;
 
@@ -8,14 +8,14 @@ use std::process::Command;
 use support::place::{self, Place, assert_same_tree, output};
 use support::{Output, act};
 
-/// A repository with the action in it, and with one workflow.
+/// A repository that contains the action and one workflow.
 struct Repository<'p> {
     place: &'p Place,
     directory: tempfile::TempDir,
 }
 
 impl<'p> Repository<'p> {
-    /// `with` are more lines for the inputs, `then` the steps after ours.
+    /// `with` has more lines for the inputs, and `then` the steps after the step under test.
     fn new(place: &'p Place, with: &str, then: &str) -> Repository<'p> {
         let directory = tempfile::tempdir().unwrap();
         let tree = directory.path().join("tree");

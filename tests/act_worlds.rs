@@ -1,5 +1,5 @@
-//! Whole workflows on machines with a daemon, run by act as an ordinary user: the same one for Nix and
-//! for Guix, through the cache service of act itself, which is of version 1.
+//! Runs whole workflows with act as an ordinary user on machines with a daemon: the same workflow for Nix and
+//! for Guix, through act's own cache service, which has version 1.
 
 mod support;
 
@@ -15,11 +15,11 @@ use support::runs::{assert_same, picture, staging};
 use support::{Invocation, Output, Plan, Role, Running, World, act, poll};
 
 const SOON: Duration = Duration::from_secs(60);
-/// What is promised for the time from a cancelled job to a running daemon.
+/// The documented limit for the time from a canceled job to a running daemon.
 const PROMISED: Duration = Duration::from_secs(7);
 const WORKFLOW: &str = ".github/workflows/job.yml";
 
-/// A machine without anything in its store, as a job finds it, and a checkout of `tests/repository`.
+/// A machine with an empty store, as a job finds it, and a checkout of `tests/repository`.
 struct Project {
     world: World,
 }
@@ -40,7 +40,7 @@ impl Project {
         self.world.backend().host_path().join("tree")
     }
 
-    /// Changes a file of the repository.
+    /// Changes a file of the repository, and commits the change.
     fn change(&self, name: &str, from: &str, to: &str) {
         let file = self.tree().join(name);
         let text = fs::read_to_string(&file).unwrap();
@@ -49,28 +49,29 @@ impl Project {
         act::commit(&self.tree());
     }
 
-    /// A push of the newest commit.
+    /// A job for a push of the newest commit.
     fn job(&self, more: &[&str]) -> Invocation<'_> {
         let words = ["act"].into_iter().chain(act::PUSH).chain(more.iter().copied());
         self.world.command(words).user("runner").cd("/cache/tree")
     }
 
-    /// The same with the cache of act itself.
+    /// As [`Project::job`], with act's own cache service.
     fn push(&self) -> Invocation<'_> {
         self.job(&[
             "--cache-server-addr=127.0.0.1",
-            // Without it there is no token, and so no cache.
+            // Without this server, there is no token, and so no cache.
             "--artifact-server-path=/tmp/artifacts",
             "--artifact-server-addr=127.0.0.1",
         ])
     }
 
-    /// How many entries the cache of act has.
+    /// The number of entries in act's cache.
     fn entries(&self) -> usize {
         self.world.sh("find /home/runner/.cache/actcache/cache -type f").lines().len()
     }
 
-    /// The daemon is up, the store sound, and nothing is left to the runner that it cannot remove.
+    /// Asserts that the daemon runs, that the store is sound, and that no files are left that the runner
+    /// cannot remove.
     #[track_caller]
     fn assert_in_order(&self, job: &Output) {
         assert!(job.stdout.contains("| look: status 0, foreign files <>"), "{job}");
@@ -80,7 +81,7 @@ impl Project {
         self.world.verify_store();
     }
 
-    /// Nothing of ours runs or lies about, and the store has no item.
+    /// Asserts that no process or file of storecache is left, and that the store has no item.
     #[track_caller]
     fn assert_untouched(&self) {
         let world = &self.world;
@@ -95,7 +96,7 @@ impl Project {
         assert_eq!(world.sh("find /home/runner ! -user runner").stdout, "");
     }
 
-    /// Starts a job on a wiped store whose restore has stopped the daemon and cannot go on.
+    /// Starts a job on a wiped store, and returns when its restore has stopped the daemon and is blocked.
     fn in_the_commit(&self) -> (Running<'_>, Running<'_>) {
         self.world.wipe_store();
         assert!(self.world.daemon_answers(), "the lock file is made by the daemon");
@@ -110,7 +111,7 @@ impl Project {
     }
 }
 
-/// The names of what a job has built.
+/// The names of the derivations that a job has built.
 fn built(job: &Output) -> Vec<&str> {
     let starts = ["building '", "build-started "];
     let lines = job.stdout.lines().filter(|line| starts.iter().any(|start| line.contains(start)));
@@ -124,14 +125,14 @@ fn built(job: &Output) -> Vec<&str> {
     names
 }
 
-/// The key of the job, as our step tells it to others.
+/// The key of the job, from the output of the step.
 #[track_caller]
 fn key(job: &Output) -> &str {
     let told = job.stdout.lines().find_map(|line| line.split_once("cache-primary-key="));
     told.unwrap_or_else(|| panic!("{job}")).1
 }
 
-/// A month in the life of a project: all of it with one checkout, one workflow and one cache.
+/// Several jobs of a project, with one checkout, one workflow and one cache.
 fn story(role: Role) {
     let project = Project::start(World::build(role));
     let world = &project.world;
@@ -164,14 +165,14 @@ fn story(role: Role) {
     assert!(changed.stdout.contains("| hit: prefix"), "{changed}");
     assert_ne!(key(&changed), key(&first));
     assert_eq!(built(&changed), ["welcome"]);
-    // What the first job has saved is not saved again.
+    // The items of the first entry are not saved again.
     let saved = format!("saved 2 items as {}.", key(&changed));
     assert!(changed.stdout.contains(&saved), "{changed}");
     project.assert_in_order(&changed);
     assert_eq!(project.entries(), 2);
     let before = picture(world);
 
-    // What was saved anew is all that there is.
+    // From here on, the items exist only in the saved entries.
     world.wipe_store();
     project.change("check", "true", "./build any more; exit 1");
     let failed = project.push().run().fails();
@@ -188,7 +189,8 @@ fn story(role: Role) {
     }
     project.change("check", "./build any more; exit 1", "true");
 
-    // act kills the node of a cancelled step, and nobody else; whatever stops the runner kills all.
+    // act kills only the node process of a canceled step. Stopping the runner kills all processes of its
+    // user.
     for all in [false, true] {
         let (job, lock) = project.in_the_commit();
         if all {

@@ -1,5 +1,4 @@
-//! The step of a job, as its runner meets it: inputs, outputs, state, annotations, and its end when it
-//! is called off.
+//! The step of a job as its runner sees it: inputs, outputs, state, annotations, and cancellation.
 
 mod support;
 
@@ -22,7 +21,7 @@ const TOOL: &str = "/opt/tool";
 const DATA: &str = "/var/lib/data";
 const SOON: Duration = Duration::from_secs(60);
 
-/// Made of the first key of RFC 8032, section 7.1.
+/// Made from the first key of RFC 8032, section 7.1.
 const SIGN_KEY: &str = "secret-of-signatures:nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==";
 
 fn file(name: &str) -> String {
@@ -66,7 +65,7 @@ fn is_entry(line: &str) -> bool {
 
 #[test]
 fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
-    // A person's flags, and what a step knows of itself.
+    // Flags for people, and values that a step determines itself.
     let for_people = [
         "dry-run",
         "json",
@@ -79,7 +78,7 @@ fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
         "repository",
         "default-branch",
     ];
-    // A step decides whether a save is worth it, and the runner says how its job ended.
+    // A step decides whether a save is worthwhile, and the runner reports how its job ended.
     let of_a_step = ["save", "job-status"];
     let cli = Cli::command();
     for (verb, used_for) in [("save", For::Save), ("restore", For::Restore)] {
@@ -147,7 +146,7 @@ fn a_job_misses_and_saves_and_the_next_ones_hit_exactly_or_by_prefix() {
     let key = missed.output("cache-primary-key").to_owned();
     assert!(key.starts_with("storecache-plain-"), "{key}");
     assert_eq!(first.state()["key"], key);
-    // What the key was made from may be gone by then.
+    // The files from which the key was made may be gone by then.
     fs::remove_file(first.workspace().join("a.lock")).unwrap();
     let saved = first.post();
     saved.assert_no_annotations();
@@ -288,7 +287,7 @@ fn wrong_inputs_fail_the_step_with_one_line_before_anything_is_done() {
         ("backend", "ftp:x", "unknown backend \"ftp:x\""),
         ("path", "", "--path DIR"),
         ("daemon", "command", "--daemon-stop"),
-        // Only the save at the end would meet this one.
+        // Only the save at the end would use this input.
         ("level", "20", "1..=19"),
     ] {
         let job = Job::on(&place, &[TOOL]).input(name, value);
@@ -300,7 +299,7 @@ fn wrong_inputs_fail_the_step_with_one_line_before_anything_is_done() {
         assert_eq!(wrong.said.lines().count(), 1, "{}", wrong.said);
         assert!(wrong.outputs.is_empty());
         assert!(!job.state().contains_key("key"));
-        // It has been said, and there is nothing that could be saved.
+        // The error has been reported, and there is nothing to save.
         job.post().assert_no_annotations();
     }
     assert_eq!(entries(&place), 0);
@@ -328,7 +327,7 @@ fn a_failed_restore_is_a_warning_and_a_miss_and_the_job_goes_on() {
     assert!(!place.host(TOOL).exists());
     assert_eq!(job.state()["key"], "test", "the end of the job may save");
 
-    // It was kept aside; it comes once more, just as it was.
+    // The entry was moved to the quarantine. Puts it back unchanged.
     fs::remove_dir_all(newest.with_file_name(".quarantine")).unwrap();
     fs::write(&newest, &bytes).unwrap();
     let strict = job.input("fail-on-cache-miss", "true").run("main");
@@ -359,7 +358,7 @@ fn a_step_names_several_backends_one_a_line() {
     let directory = format!("dir:{}", place.entries().display());
     let job = Job::on(&place, &[TOOL]).input("key", "test");
     let job = job.input("backend", format!("s3://bucket/ci\n{directory}\n"));
-    // Nobody listens there.
+    // No server listens there.
     let job = job.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1").env("AWS_ALLOW_HTTP", "true");
     let job = job.env("AWS_ACCESS_KEY_ID", "id").env("AWS_SECRET_ACCESS_KEY", "secret-of-s3");
     let restored = job.main();
@@ -448,7 +447,7 @@ fn the_same_workflow_does_for_nix_and_for_guix() {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         let before = picture(&world);
-        // What the job would have built was there before it began.
+        // The items that the job would have built exist before it begins.
         let first = Job::inside(&world, "first").input("baseline", "include");
         let missed = first.main();
         assert_eq!(missed.output("hit-kind"), "miss");
@@ -473,13 +472,13 @@ fn the_same_workflow_does_for_nix_and_for_guix() {
             text.ends_with("not complete in the store: no-such-item, *-no-such-either"),
             "{text}"
         );
-        // By hand, with an input that nobody can close, it is not called off.
+        // A run by hand, whose standard input nothing closes, is not canceled.
         let by_hand = world.storecache_as("runner", ["action", "main"]);
         let by_hand = by_hand.env("INPUT_STORE", world.flavour().name());
         let by_hand = by_hand.env("INPUT_BACKEND", "dir:/cache/entries").ok();
         assert!(by_hand.stderr.contains("exact: nothing to do"), "{by_hand}");
 
-        // The runner empties its directory as the user that it is.
+        // The runner empties its directory as its own user.
         let foreign = world.sh("find /cache/first /cache/second ! -user runner ! -name program");
         assert_eq!(foreign.stdout, "", "root left files with the runner");
     }
@@ -541,7 +540,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         restoring.signal(Signal::TERM);
         let cancelled = restoring.wait();
         assert_eq!(cancelled.code, 1, "{}", cancelled.said);
-        // Not before, or the commit would go on in this moment.
+        // The lock is released only after this, because otherwise the commit would continue.
         poll::until("all of it to have ended", SOON, || {
             let ours = [b"storecache".as_slice(), b"/usr/local/bin/storecache"];
             let left: usize = ours.iter().map(|words| environments(&world, words).len()).sum();

@@ -1,6 +1,6 @@
-//! The fault campaign, backends: a cache service or a directory of entries that dies, stalls, is slow, answers
-//! twice or out of order, or changes while it is read. Random sequences with a fixed seed; with
-//! STORECACHE_CAMPAIGN=long many more of them.
+//! The fault campaign for backends: a cache service or a directory of entries that dies, stalls, is slow,
+//! answers twice or out of order, or changes while it is read. The sequences are random with a fixed seed;
+//! STORECACHE_CAMPAIGN=long runs many more of them.
 
 mod support;
 
@@ -21,14 +21,14 @@ use support::{Output, Role, World};
 
 static RECORD: Record = Record::of("backend");
 
-/// How often between faults a whole restore is made, and the store verified by its own program.
+/// After this many faults, a whole restore is made and the store is verified by its package manager.
 const INTERVAL: usize = 10;
-/// More often than anybody tries.
+/// A number of repetitions that exceeds all retries.
 const ON_AND_ON: usize = 60;
-/// What no run may end with, whatever happened to it.
+/// Texts that no run may print, whatever happened to it.
 const NEVER: [&str; 3] = ["panicked", "sig=", "unpacking was stopped"];
 
-/// What can go wrong with a request, and what people call that.
+/// Faults of a request, and their names in the record.
 fn faults() -> Vec<(Fault, &'static str)> {
     vec![
         (Fault::Reset, "connection lost"),
@@ -60,7 +60,7 @@ fn faults() -> Vec<(Fault, &'static str)> {
     ]
 }
 
-/// Names, versions and bytes of entries of a service.
+/// Key, version and content of each entry of a service.
 type Stored = Vec<(String, String, Vec<u8>)>;
 
 fn through(
@@ -81,7 +81,7 @@ fn through(
         .run()
 }
 
-/// A service that has these entries.
+/// Starts a service that has these entries.
 fn service_with(stored: &Stored) -> CacheService {
     let service = CacheService::start();
     for (key, version, content) in stored {
@@ -90,7 +90,7 @@ fn service_with(stored: &Stored) -> CacheService {
     service
 }
 
-/// Lets a few requests go wrong, each somewhere. Gives back what it was.
+/// Queues a few faults at random requests. Returns a description of each.
 fn confuse(service: &CacheService, places: &[At], dice: &mut Dice) -> Vec<String> {
     let all = faults();
     let mut told = Vec::new();
@@ -111,7 +111,7 @@ fn confuse(service: &CacheService, places: &[At], dice: &mut Dice) -> Vec<String
     told
 }
 
-/// What holds of the world and of what was said. Gives back the report and what the store is found to be.
+/// Checks the world and the report after a run. Returns the report and the state of the store.
 fn held(site: &Site, output: &Output) -> Result<(Value, Found), String> {
     RECORD.daemon_took(daemon_answers(&site.world)?);
     nothing_left(&site.world)?;
@@ -143,7 +143,7 @@ fn check_restore(site: &Site, output: &Output) -> Result<Found, String> {
     if found == expected { Ok(found) } else { Err(format!("the store is found {found:?}")) }
 }
 
-/// Panics unless all that a lookup could find is whole.
+/// Checks that every entry that a lookup could find is whole and unchanged.
 fn check_entries(site: &Site, service: &CacheService, stored: &Stored) -> Result<(), String> {
     for key in service.keys() {
         let content = service.content(&key);
@@ -172,7 +172,7 @@ fn check_save(
     check_entries(site, service, stored)?;
     let keys = service.keys();
     let saved = report["entry"].as_str().filter(|_| report["saved"] == true);
-    // Unless all of them were deleted since.
+    // Unless the entries were evicted after the save.
     if let Some(entry) = saved.filter(|_| keys.len() >= stored.len())
         && !keys.iter().any(|key| key == entry)
     {
@@ -186,7 +186,7 @@ fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
     let service = CacheService::start();
     let mut stored: BTreeMap<&str, Stored> = BTreeMap::new();
     let mut site = Site::new(World::build(role).network(), save_beside);
-    // The same twice: whichever is restored, the store is whole.
+    // Two entries with the same content: the store is whole whichever is restored.
     restore_from_directory(&mut site);
     for version in ["v1", "v2"] {
         let mut entries = Vec::new();
@@ -222,7 +222,7 @@ fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
                 "restore" => check_restore(&site, &output).map(Some),
                 _ => check_save(&site, &service, stored, &output).map(|()| None),
             };
-            // The entries of before still serve.
+            // The earlier entries can still be found.
             let service = service_with(stored);
             let found = report(&through(&site, &service, version, "restore", &["--lookup-only"]));
             assert_eq!(found["entry"].as_str(), Some(&*stored[1].0), "{found}");
@@ -252,12 +252,12 @@ fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n---\n"));
 }
 
-/// Makes a snapshot that no fault reaches.
+/// Saves a snapshot that no fault reaches.
 fn save_beside(world: &World) {
     run(world, "runner", "save", &["--full"]);
 }
 
-/// Brings the whole from that.
+/// Restores the whole store from that snapshot.
 fn restore_from_directory(site: &mut Site) {
     restore(&site.world);
     site.is_whole();
@@ -273,18 +273,18 @@ fn whatever_a_cache_service_does_to_guix_nothing_is_lost() {
     campaign_on_a_service(Role::Guix, 12, 10);
 }
 
-/// What happens to a directory of entries while a run uses it.
+/// A change to a directory of entries while a run uses it.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Vanishes,
     IsReadOnly,
     MayNotBeRead,
     LosesTheEntry,
-    /// The file gets shorter.
+    /// The file is truncated.
     IsCutOff,
-    /// Another file has its name.
+    /// Another file is renamed to its name.
     IsReplaced,
-    /// Other bytes are in the same file.
+    /// Other bytes are written to the same file.
     IsOverwritten,
 }
 
@@ -298,7 +298,7 @@ const CHANGES: [(Change, &str); 7] = [
     (Change::IsOverwritten, "entry overwritten"),
 ];
 
-/// `newest` is the entry that was there before.
+/// `newest` is the newest entry from before the run.
 fn change(entries: &Path, newest: &Path, change: Change, share: u64) {
     let length = fs::metadata(newest).unwrap().len();
     match change {
@@ -364,7 +364,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
         if verb == "restore" {
             site.reset();
         }
-        // From the first call that is about entries to the last one.
+        // From the first call that is about entries to the last call.
         let user = |call: &&Call| call.half == Half::User;
         let calls: Vec<Call> = counting.calls().iter().filter(user).cloned().collect();
         let first = calls.iter().position(|call| call.what.contains("/cache")).unwrap();
@@ -392,7 +392,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
                     let Ok(found) = fs::read_dir(&path) else { continue };
                     for new in found.map(|it| it.unwrap().path()) {
                         let name = new.file_name().unwrap().to_string_lossy().into_owned();
-                        // Nor does a lookup find what was put aside since it is bad.
+                        // Skips the known entries, and the quarantine, which lookups ignore.
                         if known.contains(&name) || name == ".quarantine" {
                             continue;
                         }

@@ -1,4 +1,4 @@
-//! Several backends in an order: which one is asked, which one answers, and which one is written.
+//! Several backends in an order: which of them is asked, which answers, and which is written.
 
 mod support;
 
@@ -19,7 +19,7 @@ use support::runs::report;
 
 const TOOL: &str = "/opt/tool";
 
-/// Two object stores of different services, and a place whose directory is saved there.
+/// Two object stores of different services, and the plain directories that are saved there.
 struct Scene {
     first: ObjectServer,
     second: ObjectServer,
@@ -33,14 +33,14 @@ impl Scene {
         Scene { first, second, place: Place::filled() }
     }
 
-    /// A save or restore with these flags, whatever the outcome.
+    /// Saves or restores with these flags, whatever the outcome.
     fn attempt(&self, verb: &str, more: &[&str], environment: &[(&str, &str)]) -> Output {
         let root = self.place.root().display().to_string();
         let flags = ["--path", TOOL, "--root", &root];
         self.attempt_at(verb, &[&flags, more].concat(), environment)
     }
 
-    /// Any verb. No secret is ever printed.
+    /// Runs any verb, and asserts that no secret is printed.
     fn attempt_at(&self, verb: &str, more: &[&str], environment: &[(&str, &str)]) -> Output {
         let mut command = Command::new(place::binary());
         command.args([verb, "--store", "plain"]);
@@ -73,13 +73,13 @@ impl Scene {
         report(&self.attempt(verb, &flags, environment).ok())
     }
 
-    /// Both, in their order.
+    /// Both backends in their order.
     fn both(&self) -> [&'static str; 2] {
         [self.first.backend(), self.second.backend()]
     }
 }
 
-/// An address where nobody listens.
+/// An address where no server listens.
 fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -114,7 +114,7 @@ fn the_next_one_is_asked_when_the_first_refuses_connections_and_that_costs_a_lin
     let looked = scene.attempt_at("verify", &[&named[..], &["--key", "k-1"]].concat(), &down).ok();
     assert_eq!(looked.stderr.matches("warning: gs://entries").count(), 1, "{looked}");
 
-    // The same for a save, which goes where it can.
+    // A save skips the backend that is down, too.
     let saved = scene.run_with("save", "k-1", &scene.both(), &down);
     assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
     warns_once(&saved, &["gs://entries", "Connection refused"]);
@@ -137,7 +137,7 @@ fn the_next_one_is_asked_when_the_first_is_silent_for_one_stall_clock() {
     warns_once(&saved, &["gs://entries", "does not answer"]);
     assert_eq!(scene.first.log().len(), 1);
 
-    // One that answers nothing useful is as good as silent.
+    // A backend that rejects every request is skipped like a silent one.
     scene.first.goes_wrong("", Fault::Status(403, "AccountProblem"), 0, 1000);
     let restored = scene.run("restore", "k-1", &scene.both());
     is_from(&restored, &saved, "exact");
@@ -152,7 +152,7 @@ fn one_that_is_silent_is_asked_no_second_question() {
     let several = Several::new(members.into(), Duration::from_secs(2), Vec::new());
     for times in [1, 0, 0] {
         several.entries(&Rung::Prefix("k-".into())).unwrap();
-        // Each stall clock that is waited for is told.
+        // Each stall timeout that was waited for is reported.
         assert_eq!(several.warnings().len(), times);
     }
 }
@@ -165,7 +165,8 @@ fn the_next_one_is_asked_when_the_first_has_nothing_and_none_after_an_exact_hit(
     is_from(&restored, &second, "exact");
     assert_eq!(restored["warnings"], Value::Null, "{restored}");
 
-    // Exact in the later one goes before a prefix in the earlier; of two of a rung the earlier one's is taken.
+    // An exact hit in the later backend comes before a prefix hit in the earlier one. For the same rung, the
+    // earlier backend comes first.
     let first = scene.run("save", "k-2", &[scene.first.backend()]);
     is_from(&scene.run("restore", "k-1", &scene.both()), &second, "exact");
     is_from(&scene.run("restore", "k-3", &scene.both()), &first, "prefix");
@@ -201,7 +202,7 @@ fn when_none_answers_it_is_a_miss_with_the_first_cause_and_no_other() {
         assert!(!reason.contains("s3://"), "{reason}");
         assert_eq!(told["hit"], "miss");
     }
-    // What could not even be opened is a cause of its own.
+    // A backend that could not even be opened is reported with its own cause.
     let down = [("GOOGLE_OAUTH_ACCESS_TOKEN", ""), ("AWS_ENDPOINT_URL", other.as_str())];
     let flags = [&named[..], &["--key", "k", "--json"]].concat();
     let told = report(&scene.attempt("restore", &flags, &down));
@@ -216,7 +217,7 @@ fn a_save_goes_to_the_first_that_answers_and_takes_it() {
     assert!(saved["backend"].as_str().unwrap().starts_with("gs://"), "{saved}");
     assert_eq!(scene.second.keys_and_uploads().0.len(), 0);
 
-    // Who may only read there writes to the next, and nothing is wrong with that.
+    // A backend that permits only reads is skipped by a save, without a warning.
     scene.first.goes_wrong("^PUT", Fault::Status(403, "AccessDenied"), 0, 1000);
     let saved = scene.run("save", "k-1", &scene.both());
     assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
@@ -224,7 +225,7 @@ fn a_save_goes_to_the_first_that_answers_and_takes_it() {
     let refused = scene.attempt("save", &["--backend", scene.first.backend(), "--key", "k"], &[]);
     assert!(refused.fails().stderr.contains("can not write"));
 
-    // Nor who signs nothing: it is not even asked.
+    // A backend whose requests are not signed is skipped too, and is not even asked.
     scene.first.goes_wrong("", Fault::Hang, 0, 0);
     scene.first.log();
     let unsigned = [("GOOGLE_SKIP_SIGNATURE", "true")];
@@ -235,7 +236,7 @@ fn a_save_goes_to_the_first_that_answers_and_takes_it() {
     assert!(refused.stderr.contains("its requests are not signed"), "{refused}");
     assert!(!scene.first.log().iter().any(|asked| asked[0].starts_with("PUT")));
 
-    // Without credentials for the first, as in a job of a fork, the others serve.
+    // Without credentials for the first backend, as in a job of a fork, the others are used.
     let none = [("GOOGLE_OAUTH_ACCESS_TOKEN", "")];
     let restored = scene.run_with("restore", "k-1", &scene.both(), &none);
     is_from(&restored, &saved, "exact");

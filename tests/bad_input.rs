@@ -1,4 +1,4 @@
-//! Bad input: a clear error, and nothing is changed.
+//! Bad input causes a clear error and no changes.
 
 mod support;
 
@@ -136,7 +136,8 @@ fn fields_that_a_later_version_adds_to_the_head_are_ignored() {
     assert_eq!(head, opened.head);
 }
 
-/// That members in the item `it` are refused, whatever the index says of their number.
+/// Asserts that these members of the item `it` are refused, although the index has the correct number of
+/// them.
 #[track_caller]
 fn assert_refused(what: &str, members: &[Vec<u8>]) {
     let entry = item("it", (0, 0), members.len() as u64);
@@ -388,7 +389,7 @@ fn a_frame_holds_exactly_what_the_index_says() {
     }
 }
 
-/// A file of 2048 bytes in two frames, and what the index says of the second.
+/// The frames of a file of 2048 bytes in two frames; `continues` is the index entry of the second.
 fn long_file(continues: Option<Continuation>) -> Vec<Frame> {
     let whole = file(b"it/long", &[7; 2048]);
     let (first, second) = whole.split_at(512 + 1024);
@@ -431,7 +432,7 @@ fn a_file_in_several_frames_goes_on_where_it_stopped() {
 fn parts_of_a_file_that_overlap_and_leave_a_hole_do_not_make_it_whole() {
     let whole = file(b"it/long", &[7; 4096]);
     let first = [directory(b"it"), whole[..512 + 1024].to_vec()].concat();
-    // 1024 bytes each: as many as there should be, and the last one where the file ends.
+    // Three parts of 1024 bytes each: the total size is correct, and the last part is at the end of the file.
     let part =
         |offset| Frame { continues: continuation("it/long", offset, 4096), ..frame(&[7; 1024]) };
     for (offsets, right) in [([1024, 2048, 3072], true), ([1024, 1024, 3072], false)] {
@@ -488,7 +489,8 @@ fn no_setuid_bit_and_no_foreign_owner_comes_into_a_store() {
     assert_eq!((entry.uid, entry.mtime), (0, (1, 0)));
 }
 
-/// Opens, verifies and unpacks; all may fail, and none may panic or write outside.
+/// Opens, verifies and unpacks a snapshot. Every step may fail, but must not panic or write outside of the
+/// target.
 fn survives(bytes: &[u8]) {
     let _ = check(bytes);
     let Ok(Opened { index, .. }) = open_bytes(bytes) else {
@@ -502,7 +504,7 @@ fn survives(bytes: &[u8]) {
     yard.assert_untouched_outside();
 }
 
-/// Two items that share a file, of which each has a copy in frame 0.
+/// Two items that share a file and have a copy each in frame 0.
 fn sharing() -> Parts {
     let copies = [file(b"it/file", &[7; 8192]), file(b"other/file", &[7; 8192])].concat();
     let own = [directory(b"it"), directory(b"other"), vec![0; 1024]];
@@ -516,7 +518,7 @@ fn a_shared_frame_is_for_the_items_that_name_it() {
     let good = sharing().build();
     check(&good).unwrap();
     let frames = Parts::of(&good).frames;
-    // A store has no use for two equal files; a plain directory is what it was.
+    // In a store, equal files are linked. In a plain directory, they stay separate files.
     for (owner, files) in [(Some((0, 0)), 1), (None, 2)] {
         let yard = Yard::new();
         yard.unpack(&open_bytes(&good).unwrap().index, &frames, owner, 2).unwrap();
@@ -595,7 +597,7 @@ fn members_of_a_shared_frame_do_not_leave_their_item() {
     }
 }
 
-/// What a fuzzer starts from: a shared file, an item with links, and a file in two frames.
+/// The seed of the fuzzers: a shared file, an item with links, and a file in two frames.
 fn seed() -> Parts {
     let mut frames = sharing().frames[..1].to_vec();
     frames.extend(long_file(continuation("it/long", 1024, 2048)));
@@ -648,7 +650,8 @@ proptest! {
         let mut parts = seed();
         let mut tar = forge::raw_bytes(&parts.frames[which]);
         for (at, byte) in changes {
-            // Mostly where headers have names, so that checksums do not reject everything.
+            // With `names`, changes the first byte of a block, where headers have names. Checksums of headers are
+            // corrected, so that they do not reject every change.
             let at = if names { at.index(tar.len() / 512) * 512 } else { at.index(tar.len()) };
             tar[at] = byte;
             let block = &mut tar[at / 512 * 512..][..512];
@@ -733,7 +736,7 @@ fn a_flipped_byte_in_the_end_of_the_archive_does_no_harm() {
     bytes[(last.at + last.size / 2) as usize] ^= 1;
     assert!(check(&bytes).is_err());
     fs::write(patient.newest(), &bytes).unwrap();
-    // No item needs that frame: it is either never looked at, or a reason to refuse.
+    // No item needs that frame: it is either not read, or it makes the restore fail.
     let output = attempt(&patient.world, "runner", "restore", &[]);
     if output.code() == 0 {
         let restored = report(&output)["items"]["restored"].as_u64().unwrap();
@@ -975,7 +978,7 @@ fn a_live_database_that_is_newer_or_no_database_is_left_alone() {
     fs::write(patient.newest(), &patient.good).unwrap();
 }
 
-/// A root with the directories of a Nix store and this in the place of its database.
+/// A root with the directories of a Nix store and this content as its database.
 fn root_with_database(content: &[u8]) -> Place {
     let place = Place::new();
     for directory in ["/nix/store", "/nix/var/nix/db"] {
@@ -1047,7 +1050,7 @@ fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
     place.write("/srv/a/file", "x\n");
     place.save(&["/srv/a"]);
     place.remove("/srv/a");
-    // As deep as may be, and of one member too few.
+    // A chain of directories, and then a much deeper file whose parent directories are missing.
     let mut tar = directory(b"srv/a");
     let mut name = "srv/a".to_owned();
     while name.len() + 2 <= 98 {

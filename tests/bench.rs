@@ -1,4 +1,4 @@
-//! The bench beside other programs, on a store so small that its numbers say nothing.
+//! The benchmark against other programs, on a store that is too small for meaningful figures.
 
 #[path = "../benches/peers/mod.rs"]
 mod peers;
@@ -10,7 +10,7 @@ use peers::record::{Quantity, Record, Wanted};
 use peers::{Bench, PARTS, US, plot, table};
 use support::Scratch;
 
-/// Those that need nothing beyond what the other tests need.
+/// The parts that need nothing beyond what the other tests need.
 const HERE: [&str; 5] = ["unpack-small", "unpack-tmpfs", "pack-small", "partial", "delta"];
 
 fn text(number: usize) -> String {
@@ -41,7 +41,7 @@ fn a_run_compares_us_with_peers_and_its_record_makes_table_and_plot() {
         }
         record.works.push(work);
     }
-    // What is certain at any size: less is fetched and made where less is needed.
+    // This holds at any size: if less is needed, less is fetched and written.
     for (name, at_least) in [("partial", 4.0), ("delta", 4.0)] {
         let work = record.works.iter().find(|work| work.name == name).unwrap();
         let bytes = work.figures.iter().find(|figure| figure.quantity == Quantity::Bytes).unwrap();

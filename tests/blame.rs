@@ -1,5 +1,5 @@
-//! `inspect --blame`: which item of a snapshot brings which megabytes, as Nix and Guix count them too, and
-//! what was restored and never read.
+//! `inspect --blame`: the size that each item of a snapshot is responsible for, compared with the results of
+//! Nix and Guix, and the items that were restored but never read.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn name_of(world: &World, path: &str) -> String {
     path[world.store().len() + 1..].to_owned()
 }
 
-/// All items that a walk from these meets, but for one that is not there.
+/// All items that are reachable from these, without paths through `without`.
 fn reached(
     references: &BTreeMap<String, BTreeSet<String>>,
     starts: impl Iterator<Item = String>,
@@ -44,11 +44,11 @@ fn reached(
     seen
 }
 
-/// NAR size of an item and of its closure, as the package manager of the world says.
+/// NAR size of an item and of its closure, as the package manager of the world reports them.
 fn judged(world: &World, path: &str) -> (u64, u64) {
     let number = |text: &str| text.trim().parse::<u64>().unwrap();
     let own = number(&world.ok(["nix-store", "-q", "--size", path]).stdout);
-    // Older versions look at what a derivation makes unless they are told otherwise.
+    // Without this flag, older versions report on the outputs of a derivation.
     let itself = path.ends_with(".drv").then_some("--derivation");
     let words = ["nix", "--extra-experimental-features", "nix-command", "path-info", "-S"];
     let said = world.ok(words.into_iter().chain(itself).chain([path])).stdout;
@@ -85,7 +85,7 @@ fn sizes_and_closures_are_those_that_nix_finds() {
             assert_eq!((&item["own"], &item["closure"]), (&own.into(), &closure.into()), "{path}");
             let requisites = world.ok(["nix-store", "-qR", &path]).lines();
             assert_eq!(size(&requisites.into_iter().collect()), closure);
-            // What is left without it.
+            // The items that remain without it.
             let left = reached(&references, roots(), Some(&path));
             assert_eq!(item["retained"], size(&all) - size(&left), "{path}");
             if let Some(above) = item["dominator"].as_str() {
@@ -106,7 +106,7 @@ fn sizes_and_closures_are_those_that_guix_finds() {
     for item in blame["largest"].as_array().unwrap().iter().take(5) {
         let path = format!("{}/{}", world.store(), item["name"].as_str().unwrap());
         let said = world.command(["guix", "size", &path]).through_daemon().ok().stdout;
-        // Path, MiB of the closure, MiB of the item alone, its part of all.
+        // Path, MiB of the closure, MiB of the item alone, and its percentage.
         let line = said.lines().find(|line| line.starts_with(&path)).unwrap();
         let numbers: Vec<f64> =
             line.split_whitespace().skip(1).take(2).map(|word| word.parse().unwrap()).collect();
@@ -123,7 +123,7 @@ fn what_was_restored_and_not_read_is_told_with_its_size_and_nothing_else() {
         let world = filled(role);
         let count = world.valid_paths().len();
         run(&world, "runner", "save", &[]);
-        // The first save knows of no restore.
+        // The first save is not preceded by a restore.
         assert_eq!(blame(&world)["unread"], Value::Null, "{role:?}");
         let said = world.storecache_as(
             "runner",
@@ -138,7 +138,7 @@ fn what_was_restored_and_not_read_is_told_with_its_size_and_nothing_else() {
         world.sh(&format!("find {leaf} -type f -exec cat {{}} + >/dev/null"));
         let added = world.add_text("added");
         let saved = run(&world, "runner", "save", &["--state", STATE]);
-        // It is a delta, so nearly all of it is in its base.
+        // The save is a delta, so nearly all items are in its base.
         assert_eq!(saved["items"]["inherited"], count, "{saved}");
 
         let told = &blame(&world)["unread"];
@@ -153,7 +153,8 @@ fn what_was_restored_and_not_read_is_told_with_its_size_and_nothing_else() {
             assert!(item["used"].as_str() < told["since"].as_str(), "{item}");
         }
 
-        // Of what was there before, nobody looks who reads it: so nothing is told of anything.
+        // Reads of items that were not restored by the job are not tracked. If such items are saved, no
+        // unread items are reported.
         let more = ["--state", STATE, "--baseline", "include", "--full"];
         world.ok(["rm", "-f", STATE]);
         run(&world, "runner", "restore", &["--state", STATE]);
@@ -218,7 +219,7 @@ fn a_page_that_cannot_be_written_and_a_snapshot_that_is_damaged_are_told() {
     run(&world, "runner", "save", &[]);
     let entry = fs::read_dir(world.backend().host_path()).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&entry).unwrap();
-    // The database is the first frame behind the head.
+    // The database is in the first frame after the head.
     let head = 8 + u32::from_le_bytes(bytes[4..8].try_into().unwrap()) as usize;
     bytes[head + 50] ^= 1;
     fs::write(&entry, bytes).unwrap();

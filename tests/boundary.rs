@@ -1,5 +1,5 @@
-//! The boundary between a user and root: what somebody can make of the root half who may run
-//! `storecache privileged` through sudo and nothing else.
+//! The boundary between a user and root: the root helper against a user who may run `storecache privileged`
+//! through sudo and nothing else.
 
 mod support;
 
@@ -19,10 +19,10 @@ use support::{Entry, Fixture, Output, Role, Running, World, poll, procfs, tree_d
 
 const SOON: Duration = Duration::from_secs(60);
 const HOME: &str = "/home/runner";
-/// What only root knows, in a file that only root can read.
+/// The content of a file that only root can read.
 const SECRET: &str = "only-root-knows-this";
 
-/// A world whose user may run the root half, and nothing else, as root.
+/// A world whose user may run the root helper, and nothing else, as root.
 fn confined(fixture: Option<Fixture>) -> World {
     let world = match fixture {
         Some(fixture) => World::with_fixture(Role::Mid, fixture),
@@ -35,7 +35,7 @@ fn confined(fixture: Option<Fixture>) -> World {
     world
 }
 
-/// Everything that is to stay as it is, whatever a user says.
+/// Files that must stay unchanged, whatever a user sends.
 type Canary = BTreeMap<PathBuf, Entry>;
 
 fn canary(world: &World) -> Canary {
@@ -45,7 +45,7 @@ fn canary(world: &World) -> Canary {
         let found = tree_digest(world.host(tree));
         all.extend(found.into_iter().map(|(path, entry)| (Path::new(tree).join(path), entry)));
     }
-    // Its time is when a name in it came or went last, be it that of a lock.
+    // Ignores this time, which changes when a name is added or removed, even that of a lock file.
     all.get_mut(Path::new("/nix/store")).unwrap().mtime = (0, 0);
     all
 }
@@ -101,14 +101,14 @@ fn the_rule_for_sudo_is_enough_for_a_store_and_for_nothing_else() {
         let refused = world.run_as("runner", words).fails();
         assert!(refused.stderr.contains("password is required"), "{refused}");
     }
-    // Should a rule be wider, the guardian still takes no orders of a user.
+    // Even if a rule allows more, the guardian does not accept input from a user.
     fs::write(world.host("/etc/sudoers.d/runner"), RULE.replace('\n', " *\n")).unwrap();
     let words = ["sudo", "-n", "--", "/usr/local/bin/storecache", "privileged", "--guardian"];
     let refused = world.command(words).user("runner").input("{}\n").run();
     assert!(refused.stdout.contains("SUDO_COMMAND is set"), "{refused}");
 }
 
-/// A root of the user's own, with a store that is not what it seems.
+/// A file-system root that the user owns, with a store that `plant` has tampered with.
 fn fake_root(world: &World, name: &str, plant: impl FnOnce(&Path)) -> String {
     let inside = format!("{HOME}/{name}");
     let root = world.host(&inside);
@@ -159,7 +159,7 @@ fn a_store_that_the_user_made_up_gives_them_nothing_of_root() {
         }),
     ];
     let mut talks = Vec::new();
-    // Out of turn whenever it comes, so that none goes on.
+    // A message that is out of turn in every state, so that each helper ends.
     let end = |talk: Talk| talk.say(json!({ "Pack": { "delta": false } }));
     for root in &roots {
         let about = store(json!({ "root": root, "asks_version": true, "daemon": "none" }));
@@ -183,7 +183,7 @@ fn a_store_that_the_user_made_up_gives_them_nothing_of_root() {
         assert_eq!(ended.code, 1, "{root}: {ended:?}");
     }
     for root in &roots {
-        // What came about there is the user's.
+        // Everything that was created there belongs to the user.
         for (path, entry) in tree_digest(world.host(root)) {
             assert_eq!(entry.uid, 1001, "{root}: {}", path.display());
         }
@@ -241,7 +241,7 @@ fn directories_that_a_user_names_are_read_and_written_with_their_own_rights() {
     assert_eq!(restored["items"]["restored"], 1, "{restored}");
     assert_eq!(fs::metadata(world.host("/home/runner/mine/file")).unwrap().uid(), 1001);
 
-    // A snapshot that root has made, of what only root may write.
+    // A snapshot that root has made, of files that only root may write.
     world.sh("mkdir -p /opt/tool && echo old >/opt/tool/file");
     let made = ["save", "--store", "plain", "--key", "plain", "--path", "/opt/tool"];
     world.storecache(made.into_iter().chain(["--backend", "dir:/cache"])).ok();
@@ -249,7 +249,7 @@ fn directories_that_a_user_names_are_read_and_written_with_their_own_rights() {
     let before = canary(&world);
     let refused = plain("restore", "/opt/tool", &["--mode", "replace"]);
     assert!(refused.stderr.contains("Permission denied"), "{refused}");
-    // Nor does it come with root's owners where they may write.
+    // Where the user may write, files are not restored with root as their owner either.
     symlink("/home/runner/mine", world.host("/home/runner/elsewhere")).unwrap();
     let moved =
         json!({ "kind": "plain", "root": "/home/runner/elsewhere", "paths": ["/opt/tool"] });
@@ -263,7 +263,7 @@ fn directories_that_a_user_names_are_read_and_written_with_their_own_rights() {
     assert_refused(&talk.say(json!("Commit")).run(&world), "user 1001");
     assert_unharmed(&world, &before);
 
-    // Who may run everything has all of root's rights there, as ever.
+    // A user who may run everything through sudo has root's rights there, as before.
     fs::write(world.host("/etc/sudoers.d/runner"), "runner ALL=(ALL) NOPASSWD: ALL\n").unwrap();
     report(&plain("restore", "/opt/tool", &["--mode", "replace"]).ok());
     assert_eq!(fs::read_to_string(world.host("/opt/tool/file")).unwrap(), "old\n");
@@ -376,7 +376,7 @@ fn what_is_no_message_or_not_its_turn_ends_the_conversation() {
         (hello().say(store(json!({ "root": "/etc" }))), "no nix store found"),
         (nix().say(save(json!({ "roots": ["../../etc/shadow"] }))), "../../etc/shadow"),
     ];
-    // A conversation that ends because we hang up would say so; one that is cut short takes that.
+    // The "cut short" cases need the client to close the pipe. All others must end while the pipe is open.
     let (cut, whole): (Vec<_>, Vec<_>) =
         cases.into_iter().partition(|(_, with)| with.contains("cut short"));
     for (talk, with) in &cut {
@@ -423,7 +423,7 @@ fn whoever_hangs_up_or_floods_leaves_nothing_behind() {
         assert!(!done.stdout.contains("\"Restored\""), "{point}: {done}");
         assert_nothing_left(&world);
     }
-    // Hung up on in the commit, it is through or it is undone.
+    // If the client disconnects during the commit, the commit is either completed or undone.
     let done = committing.run(&world);
     let said = |what: &str| done.stdout.contains(what);
     assert!(said("\"Restored\"") || said("cancelled"), "{done}");
@@ -434,7 +434,7 @@ fn whoever_hangs_up_or_floods_leaves_nothing_behind() {
         assert_unharmed(&world, &before);
     }
 
-    // More than it will ever read, from somebody who reads nothing.
+    // An endless stream of input that is not a message.
     let script = format!("{{ cat /tmp/said; yes; }} | {ROOT_HALF} >/tmp/heard");
     fs::write(world.host("/tmp/said"), Talk::about_nix().0).unwrap();
     let flooded = world.command(["bash", "-c", &script]).user("runner").run();
@@ -445,7 +445,7 @@ fn whoever_hangs_up_or_floods_leaves_nothing_behind() {
 #[test]
 fn what_a_user_lets_the_root_half_inherit_does_not_reach_it() {
     let world = confined(Some(Fixture::Small));
-    // A rule that lets everything through.
+    // A sudo rule that passes everything through.
     let lax =
         format!("{RULE}Defaults !env_reset, setenv, !secure_path\nDefaults closefrom_override\n");
     fs::write(world.host("/etc/sudoers.d/runner"), lax).unwrap();
@@ -487,7 +487,7 @@ fn what_a_user_lets_the_root_half_inherit_does_not_reach_it() {
     for name in ["Max file size", "Max cpu time", "Max address space"] {
         assert_eq!(limit(name).matches("unlimited").count(), 2, "{limits}");
     }
-    // Its own: half of the memory of the machine.
+    // The helper's own limit: half of the memory of the machine.
     let data = limit("Max data size").split_whitespace().nth(3).unwrap().to_owned();
     assert!(data.parse::<u64>().unwrap() >= 256 << 20, "{limits}");
     assert!(guardian(&world).is_some(), "who removes the copy of the database if this is killed?");
@@ -522,12 +522,12 @@ fn only_sudo_can_say_who_asks() {
         assert_eq!(refused.code(), 1, "{refused}");
         assert!(refused.stdout.contains(with), "{with}: {refused}");
     }
-    // Through something that says nothing at all.
+    // A pipe does not identify its other end; only its owner is known.
     let fifo = "mkfifo /tmp/pipe; chown runner /tmp/pipe; cat /tmp/said >/tmp/pipe &
         storecache privileged </tmp/pipe || true";
     let refused = world.sh(fifo);
     assert!(refused.stdout.contains("the user 1001 is at the other end"), "{refused}");
-    // A program that gives itself root.
+    // A setuid-root copy of the program.
     world.sh("cp /usr/local/bin/storecache /opt/storecache; chmod u+s /opt/storecache");
     let script = "/opt/storecache privileged </tmp/said || true";
     let refused = world.run_as("runner", ["sh", "-c", script]);
@@ -547,7 +547,7 @@ fn a_store_of_the_users_own_is_restored_with_their_rights_and_stays_theirs() {
     assert_unharmed(&world, &before);
     world.wipe_store();
     give();
-    // One that can not be through: staging is read-only and has to go all the same.
+    // A restore that cannot complete: its staging is read-only and must be removed anyway.
     let broken = "mkdir -p /nix/var/nix/gcroots; echo >/nix/var/nix/gcroots/storecache";
     world.run_as("runner", ["sh", "-c", broken]).ok();
     let failed = runs::attempt(&world, "runner", "restore", &[]).fails();
@@ -564,7 +564,7 @@ fn a_store_of_the_users_own_is_restored_with_their_rights_and_stays_theirs() {
     world.verify_store();
 }
 
-/// Listens as the daemon would, and says what a daemon says until it can not go on.
+/// Listens on the daemon's socket and accepts connections, but never answers.
 const IMPOSTOR: &str = "import os, socket, sys
 listener = socket.socket(socket.AF_UNIX)
 listener.bind('/nix/var/nix/daemon-socket/socket')
@@ -581,7 +581,7 @@ fn a_process_of_the_user_on_the_socket_is_not_started_with_more_than_they_have()
     world.wipe_store();
     world.stop_daemon();
     world.sh("rm -f /nix/var/nix/daemon-socket/socket");
-    // As an installation has it that lets a group have daemons of their own.
+    // As in an installation that lets a group run its own daemons.
     world.sh("chgrp runner /nix/var/nix/daemon-socket; chmod 770 /nix/var/nix/daemon-socket");
     let words = ["unshare", "--user", "--map-root-user", "--mount", "python3", "-c", IMPOSTOR];
     let impostor = world.command(words).user("runner").spawn();
@@ -596,8 +596,8 @@ fn a_process_of_the_user_on_the_socket_is_not_started_with_more_than_they_have()
     drop(impostor);
 }
 
-/// What a process may do, thread by thread: effective, permitted, inheritable, bounding and ambient
-/// sets, whether it can get more, and whether its calls are filtered (2).
+/// The rights of a process, for each thread: effective, permitted, inheritable, bounding and ambient
+/// capability sets, whether it can gain no more privileges (1), and whether its calls are filtered (2).
 fn rights(pid: u32) -> Vec<[u64; 7]> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let read = |thread: fs::DirEntry| {
@@ -630,7 +630,8 @@ fn assert_keeps(world: &World, stage: Stage) {
         assert!([own, listening].contains(&effective), "{stage:?}: {effective:x}");
         assert_eq!(permitted, effective);
         assert_eq!((inheritable, ambient, no_more, filtered), (0, 0, 1, 2), "{stage:?}");
-        // To give up some of that too takes one more capability, and it is of no use to who has less.
+        // The bounding set is not reduced further: this would need one more capability, and the set grants
+        // nothing to a process with fewer capabilities.
         assert_eq!(bound, bounding, "{stage:?}: {bound:x}");
     }
 }
@@ -677,7 +678,7 @@ fn the_root_half_keeps_in_each_stage_what_that_takes() {
         assert!(guardian_may.iter().all(|thread| thread[0] == all && thread[5..] == [0, 0]));
         end(asked);
 
-        // Frames that nobody takes.
+        // The client stops reading frames.
         let pack = about().say(save(json!({}))).say(json!({ "Pack": { "delta": false } }));
         let slow = "| { head -c 3000 >/tmp/heard; sleep 1000; }";
         let packing = holding(pack, "\"Frame\"", slow);
@@ -694,7 +695,7 @@ fn the_root_half_keeps_in_each_stage_what_that_takes() {
         assert_keeps(&world, Stage::Restoring);
         end(restoring);
 
-        // In the commit too, with the daemon away.
+        // During the commit too, while the daemon is stopped.
         let lock = world.hold_database();
         let talk = snapshot.wanted().into_iter().fold(talk, |talk, number| {
             let (message, bytes) = snapshot.frame(number);
@@ -716,7 +717,7 @@ fn the_root_half_keeps_in_each_stage_what_that_takes() {
     }
 }
 
-/// The table of capabilities, as the program has them.
+/// The table of capabilities as defined by the program.
 fn capabilities() -> String {
     let stages = [Stage::Asked, Stage::Packing, Stage::Restoring];
     let mut table = "| capability | asked | packing | restoring |\n|---|---|---|---|\n".to_owned();

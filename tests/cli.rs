@@ -1,4 +1,4 @@
-//! The command line: exit codes, what goes to which stream, keys, and looking at snapshots.
+//! The command line: exit codes, output streams, keys, and inspecting snapshots.
 
 mod support;
 
@@ -17,7 +17,7 @@ use support::{Output, poll, procfs};
 
 const TOOL: &str = "/opt/tool";
 
-/// A directory of a work tree, with files to make keys of.
+/// A work tree with files to make keys from.
 fn work_tree() -> tempfile::TempDir {
     let tree = tempfile::tempdir().unwrap();
     for (name, content) in [
@@ -171,7 +171,7 @@ fn a_failure_is_1_and_json_says_why_too() {
     assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
 }
 
-/// The fields that other programs may rely on, with their types.
+/// Asserts that a report has the fields that other programs rely on, with their types.
 fn assert_has_all_fields(report: &Value) {
     for name in ["command", "store", "hit", "key", "backend", "phase"] {
         assert!(report[name].is_string(), "{name}: {report}");
@@ -281,7 +281,7 @@ fn a_long_run_without_a_terminal_tells_its_progress_in_plain_lines() {
     let place = Place::filled();
     let said = File::create(place.host("/said")).unwrap();
     let mut command = Command::new(place::binary());
-    // So slow that it cannot be done before it is stopped.
+    // Slow enough that the save is not finished before it is stopped.
     command.args(["save", "--level", "19", "--threads", "1", "--store", "plain"]);
     command.args(["--key", "test", "--path", TOOL, "--root"]);
     command.arg(place.root()).arg("--backend");
@@ -293,7 +293,7 @@ fn a_long_run_without_a_terminal_tells_its_progress_in_plain_lines() {
     });
     let signal = |signal| kill_process(Pid::from_child(&child), signal).unwrap();
     signal(Signal::STOP);
-    // Lines come every five seconds at most, so it has to be away for longer.
+    // Progress lines come at most every five seconds, so the process is stopped for longer.
     std::thread::sleep(Duration::from_millis(5_200));
     signal(Signal::CONT);
     assert!(child.wait().unwrap().success());
@@ -468,7 +468,7 @@ fn a_damaged_file_fails_to_verify_and_says_where() {
     assert!(failed.stderr.contains("frame"), "{failed}");
     assert!(failed.stderr.contains(&name), "{failed}");
     assert_eq!(failed.stdout, "");
-    // The damage lies in the frames, which `inspect` does not read.
+    // The damage is in the frames, which `inspect` does not read.
     storecache(["inspect", &name]).ok();
     place::truncate(&file, 1000);
     for verb in ["verify", "inspect"] {

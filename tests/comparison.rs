@@ -1,6 +1,6 @@
-//! The comparison with others in the README: what docs/comparison.json says, and no more.
+//! Checks the comparison with other tools in the README against docs/comparison.json.
 //!
-//! With STORECACHE_WRITE_COMPARISON=1 the table is written, and else compared.
+//! With STORECACHE_WRITE_COMPARISON=1 the test writes the table, otherwise it compares the table.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const END: &str = "<!-- docs/comparison.json: end -->";
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Comparison {
-    /// The day on which the pages and sources of the others were read.
+    /// The day on which the pages and sources of the other tools were read.
     read: String,
     #[serde(rename = "about")]
     _about: String,
@@ -28,7 +28,7 @@ struct Comparison {
 struct Peer {
     name: String,
     version: String,
-    /// Of that version: a day, or a month.
+    /// The date of that version: a day, or a month.
     date: String,
     home: String,
     sources: Vec<String>,
@@ -107,7 +107,7 @@ fn markdown(comparison: &Comparison) -> String {
     text += "\n<details><summary>Why <i>partly</i>, <i>no</i> and <i>–</i></summary>\n\n";
     for Feature { feature, ours, theirs } in features {
         let own = ours.note.iter().map(|note| format!("storecache: {note}"));
-        // The same for several of them is said once.
+        // A note that is the same for several tools is printed once.
         let mut said: Vec<(Vec<&str>, String)> = Vec::new();
         for peer in peers {
             let cell = &theirs[&peer.name];
@@ -182,7 +182,7 @@ fn each_peer_is_dated_has_sources_and_a_word_on_every_feature() {
             assert!(cell.source.is_none() || cell.note.is_some(), "{feature}: {name}");
         }
     }
-    // They are better at some of it, and a table that says otherwise is not honest.
+    // The other tools are better at some features, and an honest table shows that.
     let worse = features.iter().filter(|it| it.ours.is == Has::No);
     assert!(worse.count() >= 3);
 }

@@ -1,5 +1,5 @@
-//! A user whose sudo rule allows `storecache privileged` and nothing else: what the root helper tells them about
-//! processes, locks and journals, and how much memory it takes for them.
+//! A user whose sudo rule allows `storecache privileged` and nothing else: what the root helper reveals to
+//! this user about processes, locks and journals, and how much memory it uses.
 
 mod support;
 
@@ -17,10 +17,10 @@ use support::{Fixture, Output, Role, Running, World, poll};
 const SOON: Duration = Duration::from_secs(60);
 const RULE: &str = "runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged\n";
 const HELPER: [&str; 4] = ["sudo", "-n", "/usr/local/bin/storecache", "privileged"];
-/// What root types on a command line, or a daemon writes into its journal.
+/// A text that root types on a command line, or that a daemon writes into its journal.
 const SECRET: &str = "only-root-knows-this";
 
-/// Takes `big-lock` as a client of the database does, until it is ended.
+/// Takes `big-lock` as a client of the database does, until the process is ended.
 const HOLD: &str = "import fcntl, signal
 lock = open('/nix/var/nix/db/big-lock', 'r+')
 fcntl.flock(lock, fcntl.LOCK_SH)
@@ -28,9 +28,9 @@ print('held', flush=True)
 signal.pause()
 ";
 
-/// Sends `/tmp/talk` to a root helper, and what `/tmp/script` sends, and stays on the line until the helper has
-/// ended. Prints what it said, and the largest resident size of all processes behind sudo, in KiB
-/// (`man 2 getrusage`, `RUSAGE_CHILDREN`).
+/// Sends `/tmp/talk` to a root helper, then runs the Python code in `/tmp/script`, which may send more, and keeps
+/// the pipe open until the helper has ended. Prints the helper's replies and the largest resident size of sudo and
+/// all processes that it started, in KiB (`man 2 getrusage`, `RUSAGE_CHILDREN`).
 const CLIENT: &str = "import resource, subprocess, sys, threading
 def send(json, payload=b''):
     lengths = len(json).to_bytes(4, 'big') + len(payload).to_bytes(4, 'big')
@@ -86,7 +86,7 @@ impl Talk {
         self
     }
 
-    /// Through sudo, as the user, with what a script sends after that.
+    /// Sends the messages through sudo as the user, followed by the messages of a script.
     fn then(&self, script: &str, world: &World) -> Output {
         fs::write(world.host("/tmp/talk"), &self.0).unwrap();
         fs::write(world.host("/tmp/script"), script).unwrap();
@@ -105,7 +105,7 @@ fn entry(world: &World) -> PathBuf {
     files.next().unwrap().unwrap().path()
 }
 
-/// A restore up to the commit, message by message.
+/// All messages of a restore, including the commit.
 fn restoring(world: &World) -> Talk {
     let content = fs::read(entry(world)).unwrap();
     let opened = open_bytes(&content).unwrap();
@@ -137,7 +137,7 @@ fn found<'a>(report: &'a Value, check: &str) -> &'a str {
     row["found"].as_str().unwrap()
 }
 
-/// A process of root that holds `big-lock`, and has a secret on its command line.
+/// Starts a process of root that holds `big-lock` and has a secret on its command line.
 fn holder(world: &World) -> Running<'_> {
     let holding = world.spawn(["python3", "-c", HOLD, SECRET]);
     poll::until("the lock", SOON, || match holding.stdout() {
@@ -147,7 +147,7 @@ fn holder(world: &World) -> Running<'_> {
     holding
 }
 
-/// Whether other users see a process of root in `/proc`.
+/// Sets whether other users see a process of root in `/proc`.
 fn hides(world: &World, mode: &str) {
     world.sh(&format!("mount -o remount,hidepid={mode} /proc"));
     let seen = world.run_as("runner", ["cat", "/proc/1/cmdline"]);
@@ -179,10 +179,10 @@ fn confined_user_is_told_no_hidden_command_line() {
     assert!(waited.stdout.contains("is still held after 2 s"), "{waited}");
     assert!(!waited.to_string().contains(SECRET), "{waited}");
 
-    // Root is told all of it.
+    // Root sees all of it.
     let told = report(&doctor(&world, "root"));
     assert!(found(&told, "locks").contains(SECRET), "{told}");
-    // So is whoever can read it in /proc and /proc/locks themselves.
+    // So does a user who can read it in /proc and /proc/locks directly.
     hides(&world, "0");
     let told = report(&doctor(&world, "runner"));
     assert!(found(&told, "locks").contains(SECRET), "{told}");
@@ -194,7 +194,7 @@ fn confined_user_is_told_no_hidden_daemon() {
     let world = confined();
     runs::save(&world);
     world.wipe_store();
-    // A second daemon takes the socket. What the guardian says of the first goes to the user as well.
+    // A second daemon takes the socket. The guardian's messages about the first one reach the user too.
     world.sh("pkill -x nix-daemon; rm -f /nix/var/nix/daemon-socket/socket");
     let start = |word: &str| {
         let before = world.listener("/nix/var/nix/daemon-socket/socket");
@@ -302,7 +302,7 @@ fn helper_memory_is_bounded_by_the_machine() {
         let kibibytes: u64 = measured.lines().last().unwrap().parse().unwrap();
         assert!(kibibytes << 10 <= MACHINE / 2, "{what}: {} MiB: {measured}", kibibytes >> 10);
     }
-    // What is usual goes as before.
+    // Ordinary runs still work.
     world.wipe_store();
     runs::restore(&world);
     runs::assert_same(&picture, &runs::picture(&world));

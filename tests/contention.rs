@@ -1,4 +1,4 @@
-//! Others at work on the store meanwhile: writers, collectors, a second restore, a full disk.
+//! Other activity on the store during a run: writers, collectors, a second restore, a full disk.
 
 mod support;
 
@@ -24,7 +24,8 @@ fn start<'w>(world: &'w World, verb: &'w str) -> Running<'w> {
     world.storecache_as("runner", [verb].into_iter().chain(NIX)).spawn()
 }
 
-/// Stops the user's half for a while: the root half goes on until the pipe between them is full.
+/// Stops the user process once `reached` holds. The root helper continues until the pipe between them is
+/// full.
 fn freeze_once(running: &mut Running<'_>, what: &str, reached: impl Fn() -> bool) {
     poll::until(what, SOON, || {
         assert!(running.is_running(), "it ended before {what}: {}", running.stderr());
@@ -43,7 +44,7 @@ fn a_collection_during_a_save_waits_until_all_is_packed() {
         let world = World::with_fixture(role, Fixture::Full);
         world.start_daemon();
         let before = picture(&world);
-        // Nothing keeps these items but us.
+        // From now on, only the save protects these items from the collector.
         world.sh("rm /nix/var/nix/gcroots/fixture");
         let mut saving = start(&world, "save");
         freeze_once(&mut saving, "the save to hold the lock", || gc_lock_is_held(&world));
@@ -72,8 +73,8 @@ fn a_collection_during_staging_removes_neither_staging_nor_items() {
         freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
         let collector = world.blocked_collector();
         restoring.signal(Signal::CONT);
-        // The collector has the database open and waits for our lock; we wait until nobody has the
-        // database open. Both come to their end.
+        // The collector has the database open and waits for the restore's lock, while the restore waits until
+        // no process has the database open. Both must finish.
         restoring.wait(SOON).ok();
         collector.wait(SOON).ok();
         world.nix(["nix-store", "--gc"]).ok();
@@ -89,7 +90,7 @@ fn items_that_a_collection_meanwhile_left_without_their_references_are_skipped()
     world.start_daemon();
     let before = world.references_of_all();
     save(&world);
-    // Only the leaf stays, and nothing roots it once the collector comes.
+    // Only the leaf stays, and it has no root when the collector comes.
     let leaf = before.keys().find(|path| path.ends_with("-leaf")).unwrap();
     world.sh(&format!("ln -sfn {leaf} /nix/var/nix/gcroots/fixture"));
     world.nix(["nix-store", "--gc"]).ok();
@@ -189,7 +190,7 @@ fn a_disk_that_fills_up_meanwhile_leaves_the_store_as_it_was() {
     world.verify_store();
 }
 
-/// Every item refers to the one before, so that a snapshot without one of them is noticed.
+/// Each item refers to the previous one, so that a snapshot without one of them is detected.
 const CHAIN: &str = r#"
 let
   bb = builtins.path { path = /srv/w/bb; name = "bb"; };
@@ -305,7 +306,7 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
         replies if replies.contains("Restored") => Ok(replies),
         replies => Err(replies),
     });
-    // One for each frame would be more than the pipe to the other half takes.
+    // A reply for each frame would be more than the pipe to the user process holds.
     let told = replies.matches("Progress").count();
     assert!(told < wanted.len() / 2, "{told} for {} frames", wanted.len());
     drop(root_half);

@@ -1,4 +1,4 @@
-//! The daemon around a commit: found, stopped, and started again whatever happens.
+//! Tests of how the daemon is found, stopped and started again around a commit, also after failures.
 
 mod support;
 
@@ -16,10 +16,10 @@ use support::runs::{
 use support::{Fixture, Role, Running, World, poll};
 
 const SOON: Duration = Duration::from_secs(60);
-/// What is promised for the time from the death of the root half to a running daemon.
+/// The promised maximum between the death of the root helper and a running daemon.
 const PROMISED: Duration = Duration::from_secs(5);
 
-/// A world with a saved store that is wiped again, and its daemon.
+/// Returns a world with a running daemon, whose store was saved and then wiped.
 fn saved_and_wiped(role: Role) -> World {
     let world = World::with_fixture(role, Fixture::Small);
     world.start_daemon();
@@ -41,8 +41,8 @@ fn hold_big_lock(world: &World) -> Running<'_> {
     holder
 }
 
-/// Starts a restore that has stopped the daemon and waits for the database, which `World::hold_database`
-/// keeps: the middle of the commit.
+/// Starts a restore and waits until it is in the middle of its commit: the daemon is stopped, and the restore
+/// waits for the database, which `World::hold_database` keeps.
 fn in_the_commit<'w>(world: &'w World, user: &str) -> Running<'w> {
     let words = ["restore"].into_iter().chain(NIX);
     let restore = world.storecache_as(user, words).spawn();
@@ -71,7 +71,7 @@ fn daemon_is_back(world: &World, limit: Duration) {
     });
 }
 
-/// Lets go of what held the commit up, and looks whether all of it was undone.
+/// Releases the lock that blocked the commit, and asserts that everything was undone.
 #[track_caller]
 fn assert_undone(world: &World, holder: Running<'_>) {
     drop(holder);
@@ -100,7 +100,7 @@ fn a_bare_daemon_starts_again_as_it_was() {
             link("fd/2"),
         )
     };
-    // The order of variables means nothing.
+    // The order of the variables does not matter.
     fn sorted(environment: Vec<u8>) -> Vec<Vec<u8>> {
         let mut variables: Vec<_> = environment.split(|&b| b == 0).map(<[u8]>::to_vec).collect();
         variables.sort();
@@ -184,7 +184,8 @@ fn a_unit_that_was_started_too_often_of_late_is_started_again_all_the_same() {
     save(&world);
     let before = picture(&world);
     world.wipe_store();
-    // As after steps that restart the daemon, whose limit is five starts in ten seconds.
+    // As after job steps that restart the daemon, for which systemd has a limit (by default five starts in ten
+    // seconds).
     world.sh("mkdir -p /run/systemd/system/nix-daemon.service.d
         printf '[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n' \
             >/run/systemd/system/nix-daemon.service.d/test.conf
@@ -239,7 +240,7 @@ fn without_a_daemon_the_locks_suffice() {
     world.verify_store();
 }
 
-/// The file that the daemon runs, which is also what it would be started from.
+/// Returns the path of the file that the daemon runs, from which a restore would start it again.
 fn program(world: &World) -> String {
     let pid = world.daemon_pid().unwrap();
     world.sh(&format!("readlink /proc/{pid}/exe")).stdout.trim().to_owned()
@@ -249,7 +250,7 @@ fn program(world: &World) -> String {
 fn a_daemon_whose_library_is_gone_is_not_stopped() {
     let world = saved_and_wiped(Role::Mid);
     let pid = world.daemon_pid();
-    // Its clients need it too: they get a copy with another inode.
+    // The daemon's clients need the library too: replace it by a copy, which has another inode.
     let maps = world.sh(&format!("cat /proc/{}/maps", pid.unwrap())).stdout;
     let library = maps.split_whitespace().find(|it| it.contains("/libsqlite3")).unwrap();
     world.sh(&format!("cp {library} {library}.new && mv {library}.new {library}"));
@@ -271,7 +272,7 @@ fn replaced_program_of_a_bare_daemon_is_not_followed() {
     let before = world.daemon_pid().unwrap();
     let restored = restore(&world);
     let warnings = restored["warnings"].as_array().unwrap();
-    // The user can read its command line in /proc, and not where its file is.
+    // The user can read the daemon's command line in /proc, but not the path of its executable.
     let expected = format!(
         "the program of the daemon, process {before}, was replaced on disk since it started: nix-daemon; \
          a restore starts the old program again, so restart the daemon"
@@ -317,12 +318,13 @@ fn a_second_daemon_on_the_socket_is_in_charge_and_the_first_is_named() {
         save(&world);
         world.wipe_store();
         let pids = || world.run(["pgrep", "-x", "nix-daemon"]).lines();
-        // Whoever was served has a process of the same name for a moment longer.
+        // A process that the daemon forked for a client has the same name and exits a moment later.
         let first = poll::until("a daemon that serves nobody", SOON, || match pids() {
             first if first.len() == 1 => Ok(first),
             more => Err(format!("{more:?}")),
         });
-        // Under Debian's packages a group may replace the socket, and a bare daemon is refused there.
+        // Debian's packages let a group replace the socket, and storecache refuses a bare daemon on such a
+        // socket.
         world.sh("chmod 755 /nix/var/nix/daemon-socket");
         world.sh("setsid --fork nix-daemon --daemon --option cores 1 </dev/null >>/var/log/b 2>&1");
         let socket = "/nix/var/nix/daemon-socket/socket";
@@ -421,7 +423,7 @@ fn signals_in_the_commit_undo_it_and_the_daemon_is_back() {
         (Signal::INT, "runner"),
         (Signal::TERM, "runner"),
         (Signal::HUP, "root"),
-        // The user's half cannot say goodbye: the root half sees its input close.
+        // The killed user process sends no message: the root helper sees its input close.
         (Signal::KILL, "runner"),
     ] {
         let world = saved_and_wiped(Role::Mid);
@@ -443,7 +445,7 @@ fn what_takes_time_is_done_before_the_daemon_stops() {
     let world = saved_and_wiped(Role::Mid);
     let holder = world.hold_database();
     let restore = in_the_commit(&world, "runner");
-    // All items are staged, the roots are there, and whoever starts the daemon again waits.
+    // All items are staged, the roots exist, and the guardian waits to start the daemon again.
     let listed = |directory: String| {
         let entries = std::fs::read_dir(world.host(directory)).unwrap().flatten();
         entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()

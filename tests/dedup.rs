@@ -1,5 +1,5 @@
-//! Stores whose daemon has linked equal files of several items to each other: each content is saved
-//! once, and every item can be had without the others.
+//! Tests of stores whose daemon has hard-linked equal files of several items: each content is saved once, and
+//! every item can be extracted without the others.
 
 mod support;
 
@@ -25,7 +25,7 @@ use support::{Backend, Fixture, Flavour, Role, World, poll, procfs, tree_digest}
 
 const MIB: usize = 1 << 20;
 
-/// Content that no compressor makes smaller; every `seed` has its own.
+/// Returns content that does not compress and that depends on `seed`.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let words = (0..length.div_ceil(8)).flat_map(|_| {
@@ -37,8 +37,8 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     words.take(length).collect()
 }
 
-/// Files of items to be made, by item and path in it (nothing for an item that is a file), and how many
-/// bytes there are of different contents.
+/// Returns the files of items to be added, by item and path in it (no path for an item that is a file), and the
+/// total size of the distinct contents.
 fn items() -> (Vec<(String, Vec<u8>)>, usize) {
     let three = noise(1, 3 * MIB);
     let flat = noise(2, MIB);
@@ -94,21 +94,21 @@ fn add(world: &World, files: &[(String, Vec<u8>)]) {
     }
 }
 
-/// The one valid path of that name.
+/// Returns the one valid path with that name.
 #[track_caller]
 fn item(world: &World, name: &str) -> String {
     let mut found = world.valid_paths().into_iter().filter(|path| path[44..] == *name);
     found.next().unwrap_or_else(|| panic!("no item is called {name}"))
 }
 
-/// Saves; gives back the file.
+/// Saves the store in full and returns the bytes of the entry's file.
 fn saved(world: &World) -> Vec<u8> {
     let saved = run(world, "runner", "save", &["--full"]);
     let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
     fs::read(world.backend().host_path().join(name)).unwrap()
 }
 
-/// Every file of the valid items that a store links, with its inode.
+/// Returns every file of the valid items that the store may link, with its inode.
 fn inodes(world: &World) -> BTreeMap<PathBuf, u64> {
     let mut found = BTreeMap::new();
     let mut waiting: Vec<PathBuf> = world.valid_paths().into_iter().map(PathBuf::from).collect();
@@ -124,7 +124,7 @@ fn inodes(world: &World) -> BTreeMap<PathBuf, u64> {
     found
 }
 
-/// The names of each of these files that has several.
+/// Returns the sets of paths that are hard links of one file.
 fn twins(inodes: &BTreeMap<PathBuf, u64>) -> BTreeSet<BTreeSet<&Path>> {
     let mut names: BTreeMap<u64, BTreeSet<&Path>> = BTreeMap::new();
     for (path, inode) in inodes {
@@ -133,7 +133,7 @@ fn twins(inodes: &BTreeMap<PathBuf, u64>) -> BTreeSet<BTreeSet<&Path>> {
     names.into_values().filter(|names| names.len() > 1).collect()
 }
 
-/// Digests of the data frames, but for those of the database.
+/// Returns the digests of the data frames, without those of the database.
 fn frames(snapshot: &[u8]) -> Vec<Digest> {
     let Index { frames, database, .. } = open_bytes(snapshot).unwrap().index;
     let first = database.unwrap().frames.1 as usize + 1;
@@ -150,7 +150,7 @@ fn what_items_share_is_saved_once_and_is_one_file_again_when_restored() {
         add(&world, &files);
         let before = picture(&world);
         let linked = inodes(&world);
-        // The daemon has done its part: three blobs, flat files, pairs, programs, and many.
+        // The daemon has linked three blobs, flat files, pairs, programs, and many small files.
         assert_eq!(twins(&linked).len(), 4 + 100, "{role:?}");
 
         let snapshot = saved(&world);
@@ -178,7 +178,7 @@ fn a_delta_shares_among_what_it_adds_and_its_items_come_without_the_links_into_i
         world.start_daemon();
         add(&world, &items().0);
         let base = save(&world);
-        // One content that the base has, and one that is new, in two items.
+        // The first content is in the base, the second is new and in two items.
         let (old, new) = (noise(1, 3 * MIB), noise(5, 2 * MIB));
         let more = [("new-a/old", &old), ("new-a/new", &new), ("new-b/new", &new)];
         let more: Vec<_> = more.map(|(path, it)| (path.to_owned(), it.clone())).into();
@@ -208,7 +208,7 @@ fn linked_files_are_restored_beside_live_items_with_the_same_content() {
         world.start_daemon();
         add(&world, &files);
         save(&world);
-        // Not in the snapshot, and with the same content.
+        // These items are not in the snapshot but have the same content as items in it.
         let stranger = |path: &str, like: &str| {
             let (_, content) = files.iter().find(|(path, _)| path == like).unwrap();
             (path.to_owned(), content.clone())
@@ -239,7 +239,8 @@ fn linked_files_are_restored_beside_live_items_with_the_same_content() {
             }
             world.verify_store();
         }
-        // Two that came back together are one file, whose twin was live.
+        // Two files that were restored together are linked to each other, but not to a live file with the same
+        // content.
         let now = inodes(&world);
         let inode = |name: &str, file: &str| now[&Path::new(&item(&world, name)).join(file)];
         assert_eq!(inode("flat-b", ""), inode("holder", "flat"));
@@ -248,7 +249,7 @@ fn linked_files_are_restored_beside_live_items_with_the_same_content() {
     }
 }
 
-/// Has GNU tar take things out of these tar bytes.
+/// Extracts members from these tar bytes with GNU tar.
 #[track_caller]
 fn tar(mut input: File, into: &Path, names: &[&str]) {
     input.rewind().unwrap();
@@ -259,7 +260,7 @@ fn tar(mut input: File, into: &Path, names: &[&str]) {
     assert!(run.status.success() && said.is_empty(), "{names:?}: {said}");
 }
 
-/// The tar bytes of these frames.
+/// Returns the tar bytes of these frames.
 fn raw_frames(snapshot: &[u8], index: &Index, frames: &[u32]) -> File {
     let mut raw = tempfile::tempfile().unwrap();
     for &number in frames {
@@ -269,7 +270,7 @@ fn raw_frames(snapshot: &[u8], index: &Index, frames: &[u32]) -> File {
     raw
 }
 
-/// That zstd and GNU tar alone can make the whole store of a snapshot, and each item of it.
+/// Asserts that zstd and GNU tar alone can extract the whole store of a snapshot, and each item of it.
 #[track_caller]
 fn assert_plain_archive(world: &World, snapshot: &[u8]) {
     let Opened { index, .. } = open_bytes(snapshot).unwrap();
@@ -303,7 +304,7 @@ fn assert_plain_archive(world: &World, snapshot: &[u8]) {
 
     assert_once(snapshot, &index);
 
-    // By its frames alone, and a few out of the whole archive.
+    // Extract each item from its own frames, and some items from the whole archive.
     let sharing = (0..index.items.len()).filter(|&at| !index.items[at].shared.is_empty());
     let sharing: Vec<usize> = sharing.collect();
     assert!(sharing.len() > 10);
@@ -336,7 +337,7 @@ fn assert_plain_archive(world: &World, snapshot: &[u8]) {
     }
 }
 
-/// That shared frames are as large as if they had each content once.
+/// Asserts that the shared frames are about as large as if they held each content once.
 #[track_caller]
 fn assert_once(snapshot: &[u8], index: &Index) {
     let shared = index.items.iter().flat_map(|item| item.shared.clone());
@@ -382,7 +383,7 @@ fn files_that_are_linked_while_they_are_saved_come_back() {
     world.start_daemon();
     let (files, _) = items();
     add(&world, &files);
-    // Some are shared already, others are going to be.
+    // Some of the files are linked already, the others will be.
     let copies: Vec<_> =
         files.iter().map(|(path, content)| (format!("more-{path}"), content.clone())).collect();
     for (path, content) in &copies {
@@ -410,7 +411,7 @@ fn files_that_are_linked_while_they_are_saved_come_back() {
     world.verify_store();
 }
 
-/// A directory with items that have these files of zeros in common, as links.
+/// Returns a directory with items that have these files of zeros in common, as hard links.
 fn linked(files: &[String], size: u64, items: usize) -> (tempfile::TempDir, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..items).map(|number| format!("item-{number}")).collect();
@@ -428,7 +429,7 @@ fn linked(files: &[String], size: u64, items: usize) -> (tempfile::TempDir, Vec<
     (directory, names)
 }
 
-/// Packs items of a store; `each` sees the frames.
+/// Packs items of a store and calls `each` with every frame.
 fn packed(
     directory: &Path,
     names: &[String],
@@ -497,7 +498,7 @@ fn a_file_that_is_replaced_while_items_are_packed_is_still_what_it_was_or_an_err
         let packed = packed(directory.path(), &items, &mut |_| {
             seen += 1;
             if seen == 1 {
-                // All links are known by now, and few files are read.
+                // By now the packer knows all links and has read few files.
                 let new = directory.path().join("new");
                 fs::write(&new, &content).unwrap();
                 fs::set_permissions(&new, Permissions::from_mode(mode)).unwrap();
@@ -521,7 +522,7 @@ fn a_file_that_is_replaced_while_items_are_packed_is_still_what_it_was_or_an_err
 
 #[test]
 fn a_content_of_many_copies_takes_several_frames_and_the_largest_are_not_shared() {
-    // Two copies fit a frame of 64 MiB, or none does.
+    // Either two copies fit a frame of 64 MiB, or two copies do not and the file is not shared.
     for (size, shared) in [(25 << 20, &[&[0][..], &[0], &[1]][..]), (33 << 20, &[&[], &[]])] {
         let (directory, names) = linked(&["file".to_owned()], size, shared.len());
         let snapshot = packed(directory.path(), &names, &mut |_| ()).unwrap();

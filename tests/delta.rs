@@ -1,5 +1,5 @@
-//! Deltas: a save that holds only what is new, and restores of it with its base, without, and with one
-//! that lies.
+//! Tests of deltas: saves that hold only new items, and restores of them with their base, without a base, and
+//! with a forged base or delta.
 
 mod support;
 
@@ -20,17 +20,17 @@ use support::{Fixture, Flavour, Role, World, corpus};
 
 const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
 
-/// One Nix and one Guix.
+/// A Nix role and a Guix role.
 const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
 
-/// A world with a filled store and a running daemon.
+/// Returns a world with a filled store and a running daemon.
 fn filled(role: Role) -> World {
     let world = World::with_fixture(role, Fixture::Small);
     world.start_daemon();
     world
 }
 
-/// A file that the job adds to the store; gives back its path.
+/// Adds a file to the store, as a job does, and returns its path.
 fn add(world: &World, name: &str) -> String {
     match world.flavour() {
         Flavour::Guix => world.add_texts(name, 1).remove(0),
@@ -41,7 +41,7 @@ fn add(world: &World, name: &str) -> String {
     }
 }
 
-/// A run under another key than that of all tests.
+/// Runs storecache under another key than the one that the other tests use.
 fn under(world: &World, key: &str, verb: &str, more: &[&str]) -> Value {
     let words = [verb, "--store", world.flavour().name(), "--backend", "dir:/cache", "--key", key];
     let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
@@ -52,7 +52,7 @@ fn name(report: &Value) -> &str {
     report["entry"].as_str().unwrap_or_else(|| panic!("no entry: {report}"))
 }
 
-/// The file of the entry in a report.
+/// Returns the path of the file of a report's entry.
 fn file(world: &World, report: &Value) -> PathBuf {
     world.backend().host_path().join(format!("{}.tar.zst", name(report)))
 }
@@ -61,7 +61,7 @@ fn count(world: &World) -> usize {
     world.valid_paths().len()
 }
 
-/// That a save is a delta on the entry of another report, and holds so many items itself.
+/// Asserts that a save is a delta on the entry of another report, and holds this many items itself.
 #[track_caller]
 fn delta_on(saved: &Value, base: &Value, own: usize) {
     assert_eq!(saved["saved"], true, "{saved}");
@@ -79,7 +79,7 @@ fn full(saved: &Value, because: &str) {
     assert!(reason.contains(because), "{saved}");
 }
 
-/// Members of a file as GNU tar sees them.
+/// Returns the members of a file as GNU tar lists them.
 fn members(file: &std::path::Path) -> BTreeSet<String> {
     let mut zstd =
         Command::new("zstd").arg("-dc").arg(file).stdout(Stdio::piped()).spawn().unwrap();
@@ -105,7 +105,7 @@ fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it
         let sizes = [&first, &second].map(|saved| saved["bytes"]["snapshot"].as_u64().unwrap());
         assert!(sizes[1] * 5 < sizes[0], "{role:?}: {sizes:?}");
 
-        // A delta on a delta does not exist: the next one has the same base.
+        // There are no deltas on deltas: the next delta has the same base.
         let more = add(&world, "more");
         let third = save(&world);
         delta_on(&third, &first, 2);
@@ -123,7 +123,7 @@ fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it
         world.builds_nothing_of(role, Fixture::Small);
         world.verify_store();
 
-        // To others it is a tarball of what it adds, and of the database.
+        // Other programs see a tarball of the added items and the database.
         let listed = members(&file(&world, &third));
         let items = world.store()[1..].to_owned();
         let tops: BTreeSet<&str> =
@@ -142,7 +142,7 @@ fn a_store_that_has_most_gets_the_rest_from_whichever_file_holds_it() {
     let second = save(&world);
     delta_on(&second, &first, 1);
     let before = picture(&world);
-    // What refers to nothing stays, all else goes: the rest is in both files.
+    // Keep the items without references and delete all others: the missing items are then in both files.
     let mut leaves = corpus::leaves(&world);
     leaves.retain(|path| *path != added);
     corpus::keep_only(&world, &leaves);
@@ -171,12 +171,12 @@ fn a_key_that_only_a_prefix_was_found_for_builds_on_that() {
     let saved = under(&world, "store-new", "save", &more);
     delta_on(&saved, &first, 1);
     let before = picture(&world);
-    // A prefix may lead to a delta too.
+    // A prefix match can find a delta too.
     world.wipe_store();
     let restored = under(&world, "another", "restore", &["--restore-key", "store-n"]);
     assert_eq!((&restored["hit"], &restored["entry"]), (&json!("prefix"), &saved["entry"]));
     assert_same(&before, &picture(&world));
-    // What it is on belongs to another key, and stays as long as this one does.
+    // The delta's base belongs to another key, and is kept as long as the delta.
     let next = under(&world, "store-old", "save", &["--full", "--keep", "1"]);
     full(&next, "--full");
     assert_eq!(next["deleted"], Value::Null, "{next}");
@@ -199,7 +199,7 @@ fn an_unchanged_store_is_found_unchanged_though_half_of_it_is_in_the_base() {
     let auto = run(&world, "runner", "save", &["--policy", "auto"]);
     assert_eq!(auto["saved"], false);
     assert!(auto["reason"].as_str().unwrap().contains("unchanged"), "{auto}");
-    // And nothing at all is new in this one.
+    // This save has no new items at all.
     let third = save(&world);
     delta_on(&third, &first, 1);
     world.wipe_store();
@@ -220,7 +220,7 @@ fn without_its_base_a_delta_counts_as_absent() {
         under(&world, "test-2", "save", &["--full"]);
         fs::remove_file(file(&world, &base)).unwrap();
 
-        // The next older generation.
+        // The next older generation is restored.
         world.wipe_store();
         let looked = run(&world, "runner", "restore", &["--lookup-only"]);
         assert_eq!(looked["entry"], oldest["entry"]);
@@ -231,7 +231,7 @@ fn without_its_base_a_delta_counts_as_absent() {
         assert_eq!(restored["warnings"], Value::Null, "{restored}");
         world.verify_store();
 
-        // A save sees that too: it builds on what can be restored.
+        // A save skips the delta without a base too: it builds on the entry that can be restored.
         let more = [&STATE[..], &["--policy", "auto"]].concat();
         let saved = run(&world, "runner", "save", &more);
         assert!(saved["reason"].as_str().unwrap().contains("unchanged"), "{saved}");
@@ -240,7 +240,7 @@ fn without_its_base_a_delta_counts_as_absent() {
         delta_on(&saved, &oldest, 1);
         fs::remove_file(file(&world, &oldest)).unwrap();
 
-        // The next rung.
+        // The next rung is restored.
         world.wipe_store();
         let restored = run(&world, "runner", "restore", &["--restore-key", "test"]);
         assert_eq!(
@@ -250,7 +250,7 @@ fn without_its_base_a_delta_counts_as_absent() {
         assert_eq!(restored["items"]["restored"], there, "{role:?}");
         assert_eq!(restored["passed_over"].as_array().unwrap().len(), 2, "{restored}");
 
-        // Nothing, which is no error; and then a full snapshot.
+        // Nothing can be restored, which is not an error; the save after it is a full snapshot.
         world.wipe_store();
         let missed = restore(&world);
         assert_eq!((&missed["hit"], &missed["entry"]), (&json!("miss"), &Value::Null), "{missed}");
@@ -278,7 +278,7 @@ fn what_is_too_much_for_a_delta_is_saved_whole_and_the_report_says_why() {
     let refused = attempt(&world, "runner", "save", &["--rebase-at", "much"]);
     assert_eq!(refused.code(), 2, "{refused}");
 
-    // One that could not be restored is no base, and neither is one that cannot be read.
+    // A save does not build on an entry that could not be restored or cannot be read.
     let last = save(&world);
     world.wipe_store();
     let base = file(&world, &json!({ "entry": last["base"]["entry"] }));
@@ -350,7 +350,7 @@ fn inspect_and_verify_tell_what_is_in_which_file() {
     let told = world.storecache_as("runner", ["inspect", "--items", &path]).ok();
     assert_eq!(told.stdout.matches("in base").count(), there, "{told}");
 
-    // A damaged base is found with the delta; without any, the delta is checked alone.
+    // `verify` of a delta reports a damaged base; if there is no base, it checks the delta alone.
     let base = file(&world, &first);
     let mut bytes = fs::read(&base).unwrap();
     let at = bytes.len() / 2;
@@ -364,7 +364,7 @@ fn inspect_and_verify_tell_what_is_in_which_file() {
     assert!(told.stdout.contains("not there to be checked"), "{told}");
 }
 
-/// A delta and its base in a world, to be replaced by what is not right.
+/// A delta and its base in a world, to be replaced by forged files.
 struct Pair {
     world: World,
     base: PathBuf,
@@ -376,7 +376,7 @@ struct Pair {
 impl Pair {
     fn new() -> Pair {
         let world = filled(Role::Mid);
-        // Under a key of its own: nothing older is there to fall back to.
+        // The base has a key of its own, so there is no older entry to fall back to.
         let base = file(&world, &under(&world, "base", "save", &[]));
         world.wipe_store();
         run(&world, "runner", "restore", &[&STATE[..], &["--restore-key", "base"]].concat());
@@ -388,7 +388,7 @@ impl Pair {
         Pair { world, base, delta, good, before }
     }
 
-    /// Puts both files there, the base by the name that the delta says, and expects a refusal.
+    /// Writes both files, the base under the name that the delta gives, and expects a refusal.
     #[track_caller]
     fn refuses(&self, what: &str, base: &[u8], delta: &[u8], word: &str) {
         fs::write(&self.base, base).unwrap();
@@ -403,14 +403,14 @@ impl Pair {
     }
 }
 
-/// The delta on what `base` has become.
+/// Returns the delta with the digest of `base` as the base's identity.
 fn rebased(delta: &[u8], base: &[u8]) -> Vec<u8> {
     let identity = Index::identity(&open_bytes(base).unwrap().index_bytes);
     let identity: Digest = identity.unwrap();
     with_index(delta, |index| index.base.as_mut().unwrap().index = identity)
 }
 
-/// What is changed, and a word of the error.
+/// A name for the forgery, the change to the index, and a word that the error must contain.
 type Lie<'a> = (&'a str, &'a dyn Fn(&mut Index), &'a str);
 
 #[test]
@@ -424,7 +424,7 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     };
     let lie = |change: &dyn Fn(&mut Index)| with_index(delta, change);
 
-    // The base is not what it was.
+    // The base is another one than the delta was made on.
     let other = forge(&|it| it.head.created = "2020-01-01T00:00:00Z".into());
     pair.refuses("another snapshot", &other, delta, "another snapshot");
     pair.refuses("a delta on itself", delta, delta, "another snapshot");
@@ -457,7 +457,7 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     });
     pair.refuses("an item less there", &fewer, &rebased(delta, &fewer), "does not hold");
 
-    // The delta lies.
+    // The index of the delta is forged.
     let lies: [Lie; 8] = [
         (
             "an item twice",
@@ -502,8 +502,8 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     });
     pair.refuses("no name of an entry", base, &nameless, "no name of an entry");
 
-    // An item that the base does not hold is left out with what needs it, and the rest comes: if the index says
-    // that it was left out on purpose.
+    // If the base does not hold an item, that item is left out with the items that need it, and the others are
+    // restored; but only if the index says that the item was left out on purpose.
     let less = |it: &mut Index| it.base.as_mut().unwrap().items.remove(0).name;
     pair.refuses("an item less", base, &lie(&|it| drop(less(it))), "nor lists it as left out");
     let less = lie(&|it| {
@@ -550,7 +550,7 @@ fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
     let passing = [Fault::Reset, Fault::ResetInBody, Fault::Short, Fault::StallInBody];
     for fault in passing {
         world.wipe_store();
-        // Head and index of the delta, then those of the base, then frames.
+        // The first requests are for head and index of the delta, then for those of the base, then for frames.
         service.goes_wrong(At::Range, [fault.clone(), fault.clone(), fault.clone()]);
         let restored = run("restore", &[]);
         service.goes_well();
@@ -559,7 +559,7 @@ fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
     }
     world.verify_store();
 
-    // One that lasts is a miss, and the store is as it was.
+    // A lasting fault is a miss, and the store is unchanged.
     world.wipe_store();
     let gone = Fault::Status(500, "no");
     service.goes_wrong(At::Range, vec![gone; 200]);
@@ -579,20 +579,20 @@ fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
     assert_eq!((&missed["hit"], &missed["failed"]), (&json!("miss"), &Value::Null), "{missed}");
 }
 
-/// What a restore of the rest of a store has brought.
+/// The result of a restore of the missing part of a store.
 struct Rest {
-    /// Names of the items.
+    /// Names of the restored items.
     items: BTreeSet<String>,
-    /// Bytes of ranges that were asked for, but for both ends of the entry.
+    /// Bytes of the requested ranges, without both ends of the entry.
     fetched: u64,
     requests: usize,
 }
 
-/// Restores what lacks of an entry with this content.
+/// Restores the missing items of an entry with this content.
 fn fetch_rest(world: &World, service: &CacheService, lacks: &[String], content: &[u8]) -> Rest {
     let Index { frames, .. } = open_bytes(content).unwrap().index;
     let frames_end = frames.last().map(|frame| frame.at + frame.size).unwrap();
-    // Both ends are fetched in pieces of a fixed size.
+    // Both ends are downloaded in pieces of a fixed size.
     let ends = (64 << 10) + (content.len() as u64 - frames_end).max(256 << 10);
     let before = service.seen(At::Range).len();
     let restored = through(world, service, "restore", &[]);
@@ -606,18 +606,18 @@ fn fetch_rest(world: &World, service: &CacheService, lacks: &[String], content: 
     }
 }
 
-/// Of `bytes=0-9`.
+/// Returns the length of a range such as `bytes=0-9`.
 fn length_of(range: &str) -> u64 {
     let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
     last.parse::<u64>().unwrap() + 1 - first.parse::<u64>().unwrap()
 }
 
-/// The frames that hold nothing of other items.
+/// Returns the frames that hold nothing of other items.
 fn own_frames(item: &ItemEntry) -> impl Iterator<Item = u32> {
     (item.frames.0..=item.frames.1).filter(|&frame| !item.shares(frame))
 }
 
-/// What the frames of these items alone take, and the database, which is whole.
+/// Returns the size of these items' own frames and of the database, which is always downloaded whole.
 fn own_bytes(index: &Index, items: &BTreeSet<String>) -> u64 {
     let wanted = index.items.iter().filter(|item| items.contains(&item.name));
     let (first, last) = index.database.as_ref().unwrap().frames;
@@ -652,8 +652,8 @@ fn a_store_that_holds_a_part_fetches_little_more_than_the_rest() {
     }
 }
 
-/// Of what items share with others: what the contents take, each packed once and alone, and how many
-/// frames they are in.
+/// Returns the size of the contents that these items share with others, each compressed once and alone, and the
+/// number of frames that hold them.
 fn shared_bytes(content: &[u8], index: &Index, items: &BTreeSet<String>) -> (u64, u64) {
     let wanted = index.items.iter().filter(|item| items.contains(&item.name));
     let frames: BTreeSet<u32> = wanted.flat_map(|item| item.shared.clone()).collect();
@@ -675,8 +675,8 @@ fn shared_bytes(content: &[u8], index: &Index, items: &BTreeSet<String>) -> (u64
     (packed.sum(), frames.len() as u64)
 }
 
-/// A store with 400 items that share a file of 10,000 bytes with one other each, and have 20,000 of their
-/// own.
+/// Returns a store with 400 items that each share a file of 10,000 bytes with one other item and have 20,000
+/// bytes of their own.
 fn pairs() -> World {
     let world = World::build(Role::Guix).network().start();
     world.start_daemon();
@@ -694,7 +694,7 @@ fn pairs() -> World {
 fn a_deduplicated_store_that_holds_a_part_fetches_once_what_others_share() {
     let optimised = World::build(Role::Old).fixture(Fixture::Optimised).network().start();
     optimised.start_daemon();
-    // Among pairs hardly anybody wants what is beside it in a frame of shared files.
+    // In the store of pairs, a frame of shared files holds little that a restore of an item needs.
     for world in [optimised, pairs()] {
         let service = CacheService::start();
         let saved = through(&world, &service, "save", &[]);

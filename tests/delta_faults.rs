@@ -1,5 +1,5 @@
-//! What goes wrong while a delta is restored or saved, or a part of a snapshot fetched, or a save limited:
-//! each comes whole, or the store and the entries are as they were.
+//! Tests of faults while a delta is restored or saved, while a part of a snapshot is downloaded, and in limited
+//! saves: the run succeeds completely, or the store and the entries are unchanged.
 
 mod support;
 
@@ -18,11 +18,11 @@ use support::runs::{
 use support::{Fixture, Registration, Role, World, corpus, poll};
 
 const SOON: Duration = Duration::from_secs(60);
-/// More often than anybody tries.
+/// More faults than any run makes attempts.
 const ON_AND_ON: usize = 100;
 const STATE: &str = "/tmp/job.json";
 
-/// A run that soon takes silence for an end.
+/// Runs storecache with a short network timeout.
 fn through(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
     runs::through(world, service, verb, &[more, &["--network-timeout", "1"]].concat())
 }
@@ -31,13 +31,13 @@ fn entry(report: &Value) -> &str {
     report["entry"].as_str().unwrap_or_else(|| panic!("no entry: {report}"))
 }
 
-/// Adds items of which none is in the base; they are larger than what is read ahead of a snapshot.
+/// Adds items that are not in the base and are larger than the part of a snapshot that is read ahead.
 fn add(world: &World, name: &str) {
     world.sh(&format!("for n in 1 2 3; do head -c 400000 /dev/urandom >/tmp/{name}-$n; done"));
     assert_eq!(world.add_files(&format!("/tmp/{name}-?")).len(), 3);
 }
 
-/// That the store is just this, and nothing else is left of a run.
+/// Asserts that the store is in this state and that a run left no files behind.
 fn at_rest(world: &World, store: &Picture, what: &str) {
     assert_eq!(world.valid_paths(), store.references.keys().cloned().collect(), "{what}");
     assert_same(store, &picture(world));
@@ -45,14 +45,15 @@ fn at_rest(world: &World, store: &Picture, what: &str) {
     assert!(world.daemon_answers(), "{what}");
 }
 
-/// Keeps the leaves that are not named `added-*` and drops all else, so that what lacks is in both files.
+/// Keeps the items without references that are not named `added-*` and deletes all others, so that the missing
+/// items are in both files.
 fn keep_leaves(world: &World) {
     let mut leaves = corpus::leaves(world);
     leaves.retain(|path| !path.contains("-added"));
     corpus::keep_only(world, &leaves);
 }
 
-/// Before which range of the restore of a delta something goes wrong.
+/// The range request of a delta's restore before which a fault occurs.
 #[derive(Clone, Copy, Debug)]
 enum Before {
     /// The end of the delta itself.
@@ -64,10 +65,11 @@ enum Before {
 }
 use Before::*;
 
-/// How often that happens, and whether the restore comes whole all the same.
+/// Where the fault occurs, how often, which fault, and whether the restore succeeds nevertheless.
 type Trouble = (Before, usize, Fault, bool);
 
-/// Restores a delta with each of these troubles, by turns into an empty store and into one that has a part.
+/// Restores a delta with each of these faults, alternately into an empty store and into a store that holds a
+/// part of it.
 fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Item = Trouble>) {
     let world = World::build(role).fixture(Fixture::Small).network().start();
     world.start_daemon();
@@ -81,20 +83,20 @@ fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Ite
         .map(|key| (key.to_owned(), service.version_of(key), service.content(key)))
         .into();
 
-    // Of all of it, and of the part that lacks.
+    // Count the requests for the whole snapshot, and for the missing part.
     let ranges = [World::wipe_store, keep_leaves].map(|prepare| {
         prepare(&world);
         let before = service.seen(At::Range).len();
         through(&world, &service, "restore", &[]);
         assert_same(&whole, &picture(&world));
-        // Of each file both ends, and then frames.
+        // Both ends of each of the two files, and then frames.
         let ranges = service.seen(At::Range).len() - before;
         assert!(ranges >= 6, "{ranges}");
         ranges
     });
 
     for (number, (before, times, fault, comes)) in troubles.into_iter().enumerate() {
-        // By turns nothing is there, and all that nothing refers to.
+        // Alternate between an empty store and a store that holds the items without references.
         let part = number % 2 == 1;
         let what = format!("{role:?}: {times} times {fault:?} before {before:?}, a part: {part}");
         if part {
@@ -180,7 +182,7 @@ fn on_guix_too_a_delta_or_the_part_that_lacks_comes_whole_or_not_at_all() {
     );
 }
 
-/// A store and what a save must leave as it is.
+/// A store, and the state in which a failed save must leave it.
 struct Untouched<'w> {
     world: &'w World,
     store: Picture,
@@ -194,7 +196,7 @@ impl Untouched<'_> {
         Untouched { world, store, rows, daemon: world.daemon_pid() }
     }
 
-    /// That the save which has just failed did nothing to it.
+    /// Asserts that the failed save changed nothing.
     fn check(&self, what: &str) {
         assert_eq!(runs::leftovers(self.world), [""; 0], "{what}");
         assert_same(&self.store, &picture(self.world));
@@ -204,7 +206,7 @@ impl Untouched<'_> {
     }
 }
 
-/// Saves that hold some of what was added: a delta, what was used last, and the closure of an item.
+/// Saves that hold some of the added items: a delta, the most recently used items, and the closure of an item.
 const SAVES: [&[&str]; 3] =
     [&[], &["--full", "--state", STATE, "--max-size", "4M"], &["--full", "--roots", "*-added-1"]];
 
@@ -240,7 +242,7 @@ fn a_save_comes_whole_or_leaves_no_trace(role: Role) {
             assert_ne!(told["saved"], true, "{what}: {told}");
             assert_eq!(service.keys(), entries, "{what}: {told}");
         } else {
-            // A small entry goes up in one piece.
+            // A small entry is uploaded in a single request.
             assert_eq!(at, At::BlockList, "{what}: {told}");
             service.evict(entry(&told));
         }
@@ -252,7 +254,7 @@ fn a_save_comes_whole_or_leaves_no_trace(role: Role) {
     through(&world, &service, "restore", &[]);
     assert_same(&before, &picture(&world));
 
-    // What passes costs nothing.
+    // A transient fault does not fail the save.
     add(&world, "more");
     let all = picture(&world);
     for (at, fault) in [
@@ -293,7 +295,7 @@ fn a_save_to_a_disk_that_is_full_leaves_no_file_there_and_the_base_serves() {
         run(&world, "runner", "restore", &["--state", STATE]);
         let before = picture(&world);
         add(&world, "added");
-        // Room for the entry that is there, and for the beginning of another one.
+        // Leave space for the entry that is there, and for the beginning of another one.
         let room = first["bytes"]["snapshot"].as_u64().unwrap().next_multiple_of(4096) + 4096;
         world.sh(&format!(
             "mkdir /tmp/full
@@ -328,8 +330,8 @@ fn a_save_to_a_disk_that_is_full_leaves_no_file_there_and_the_base_serves() {
 
 #[test]
 fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again() {
-    // A bare guix-daemon has to write to the mount, which one that is root does by itself; as installed
-    // it is in `read_only.rs`.
+    // A bare guix-daemon has to write to the store's mount, which a daemon that runs as root arranges itself;
+    // `read_only.rs` tests Guix as installed.
     for (role, mounts) in
         [(Role::Mid, &[false, true][..]), (Role::Guix, &[false]), (Role::GuixRoot, &[true])]
     {

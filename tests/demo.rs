@@ -1,4 +1,5 @@
-//! The demos, as a new user would run them: beside a store of the machine's own, and leaving nothing.
+//! Runs the demos as a new user would, beside the machine's own store, and checks that they leave nothing
+//! behind.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! `doctor`: what is wrong with a store is named, with what mends it.
+//! Tests of `doctor`: it reports what is wrong with a store, and the command that repairs it.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{Fixture, Role, World, poll};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// The rows by check, and the exit code.
+/// Runs `doctor` and returns its exit code and its report.
 #[track_caller]
 fn examine(world: &World, user: &str) -> (i32, Value) {
     examine_with(world, user, &["--backend", "dir:/cache"], &[])
@@ -30,7 +30,7 @@ fn examine_with(world: &World, user: &str, more: &[&str], set: &[(&str, &str)]) 
     (output.code(), report)
 }
 
-/// Each can be given to a shell, and its program is there.
+/// Asserts that a shell accepts each proposed command, and that the command's program exists.
 #[track_caller]
 fn assert_fixes_are_commands(world: &World, report: &Value) {
     for row in report["checks"].as_array().unwrap() {
@@ -38,7 +38,7 @@ fn assert_fixes_are_commands(world: &World, report: &Value) {
         let said = format!("{}: {fix}", row["check"]);
         assert_eq!(world.run(["sh", "-n", "-c", fix]).code(), 0, "{said}");
         let program = fix.split(' ').next().unwrap();
-        // Roots of the tests have no curl.
+        // The roots of the tests have no curl.
         let there = world.run(["sh", "-c", &format!("command -v {program}")]).code() == 0;
         assert!(there || program == "curl", "{said}");
     }
@@ -50,13 +50,13 @@ fn row<'a>(report: &'a Value, check: &str) -> &'a Value {
     rows.iter().find(|row| row["check"] == check).unwrap_or_else(|| panic!("{check}: {report}"))
 }
 
-/// The names of all rows.
+/// Returns the names of all rows.
 fn checks(report: &Value) -> Vec<&str> {
     let rows = report["checks"].as_array().unwrap().iter();
     rows.map(|row| row["check"].as_str().unwrap()).collect()
 }
 
-/// That a row has this light and these words; gives back its command.
+/// Asserts that a row has this light and these words, and returns its command.
 #[track_caller]
 fn assert_row(report: &Value, check: &str, light: &str, words: &[&str]) -> String {
     let row = row(report, check);
@@ -68,7 +68,7 @@ fn assert_row(report: &Value, check: &str, light: &str, words: &[&str]) -> Strin
     row["fix"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Takes a socket and answers nobody.
+/// Listens on a socket and never answers.
 const DEAF: &str = "import os, socket, time
 s = socket.socket(socket.AF_UNIX)
 path = os.environ['SOCKET']
@@ -97,7 +97,7 @@ fn a_store_as_installed_is_all_green() {
     assert_row(&report, "clock", "green", &["20"]);
     assert_row(&report, "runs", "green", &["none on record"]);
 
-    // The page has a line for each, and no other.
+    // The page documents each row, and no others.
     let page =
         include_str!("../docs/doctor.md").lines().filter_map(|line| line.strip_prefix("| `"));
     let page: Vec<&str> = page.filter_map(|line| Some(line.split_once('`')?.0)).collect();
@@ -199,7 +199,7 @@ fn what_is_wrong_is_red_and_says_what_mends_it() {
         drop(holder);
         world.sh("pkill -f '[s]leep.1000' || true");
 
-        // What it says mends it.
+        // The proposed command repairs it.
         world.sh(row(&report, "owners")["fix"].as_str().unwrap());
         world.sh(&format!("mv /tmp/lost {lost}"));
         world.stop_daemon();
@@ -210,7 +210,7 @@ fn what_is_wrong_is_red_and_says_what_mends_it() {
         assert_eq!(row(&report, "daemon")["light"], "yellow", "{report}");
         assert_eq!(row(&report, "socket")["light"], "yellow", "{report}");
 
-        // Something has the socket and is no daemon.
+        // A process listens on the socket that is not a daemon.
         let deaf = world.command(["python3", "-c", DEAF]).env("SOCKET", socket_of(&world)).spawn();
         let listens = || world.daemon_pid().ok_or_else(|| deaf.stderr());
         support::poll::until("the socket to be taken", std::time::Duration::from_secs(20), listens);
@@ -243,7 +243,7 @@ fn without_root_there_are_fewer_rows_and_it_says_which() {
         assert_row(&report, check, "green", &[]);
     }
 
-    // The line that it says is enough for a save too, and for nothing else.
+    // The sudo rule that `doctor` proposes suffices for a save too, and allows nothing else.
     world.sh(&fix);
     let (code, report) = examine(&world, "nosudo");
     assert_eq!((code, &report["worst"]), (0, &Value::from("green")), "{report}");
@@ -271,9 +271,9 @@ fn what_a_lock_keeps_from_us_is_told_apart() {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         let (state, store) = (world.state(), world.store());
-        // Of builds, which delete theirs when they end.
+        // Builds make such lock files, and delete them when they end.
         world.sh(&format!("touch {store}/{}-stale.lock", "0".repeat(32)));
-        // As a restore that died leaves it.
+        // A restore that died leaves such a directory.
         world.sh(&format!("mkdir {store}/.storecache-77"));
         let (_, report) = examine(&world, "runner");
         let collect = assert_row(&report, "locks", "yellow", &["-stale.lock", "nobody holds"]);
@@ -285,7 +285,7 @@ fn what_a_lock_keeps_from_us_is_told_apart() {
         let (_, report) = examine(&world, "runner");
         assert_row(&report, "locks", "green", &[]);
 
-        // Another restore, stopped in the middle.
+        // Another restore is stopped in the middle.
         let hold = format!("flock {state} sh -c 'echo held; sleep 1000'");
         let holder = world.command(["sh", "-c", &hold]).spawn();
         let held = || if holder.stdout().contains("held") { Ok(()) } else { Err(holder.stderr()) };
@@ -320,7 +320,7 @@ fn schema_and_disk_are_held_against_what_a_restore_needs() {
     let (_, report) = examine(&world, "runner");
     let fix = assert_row(&report, "space", "yellow", &["MiB and 9", "/nix/store", "/nix/var/nix"]);
     assert_eq!(fix, "nix-store --gc");
-    // A file system that is read-only as a whole, which no namespace makes writable.
+    // The file system itself is read-only, so that a mount namespace cannot make the store writable.
     world.sh("mount -o remount,ro /nix/store");
     let (code, report) = examine(&world, "runner");
     let fix = assert_row(&report, "mount", "red", &["mounted read-only"]);
@@ -334,7 +334,7 @@ fn schema_and_disk_are_held_against_what_a_restore_needs() {
 fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
     let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
     let unit = "guix-daemon.service";
-    // As the daemon would: in its unit, and in the format of the journal's own socket.
+    // Logs as the daemon does: in its unit, and in the format of the journal's own socket.
     let say = |text: &str| {
         world.ok(["systemd-cat", "--identifier=guix-daemon", "--priority=err", "echo", text]);
         let tell = format!(
@@ -372,11 +372,11 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
     );
     assert_eq!((code, fix.as_str()), (1, "guix gc"));
 
-    // What was said longer ago does not count.
+    // Older messages do not count.
     world.sh("journalctl --rotate; journalctl --vacuum-time=1s; rm -rf /run/log/journal/*/*@*; \
               systemctl restart systemd-journald");
 
-    // A daemon that can not start.
+    // The daemon cannot start.
     world.sh(&format!(
         "mkdir -p /run/systemd/system/{unit}.d; \
          printf '[Service]\nExecStart=\nExecStart=/bin/false\nRestart=no\n' >/run/systemd/system/{unit}.d/x.conf; \
@@ -396,7 +396,7 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
     world.sh(&fix);
     assert_row(&examine(&world, "runner").1, "unit", "green", &["active (running)"]);
 
-    // One that systemd had to start again, and one that somebody stopped.
+    // systemd had to start the daemon again; then the daemon was stopped by hand.
     world.sh(&format!(
         "printf '[Service]\nRestart=always\nRestartSec=0\n' >/run/systemd/system/{unit}.d/x.conf; \
          systemctl daemon-reload; kill -9 $(systemctl show --value -p MainPID {unit})"
@@ -457,7 +457,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
     assert_eq!(service.keys(), [""; 0], "no entry comes of it");
     ask(&read_only_token(), "yellow", &["answers a lookup", "nothing can be saved"]);
 
-    // Whoever has the wrong time is told by how much.
+    // `doctor` reports by how much the clock is wrong.
     service.says_it_is(world.sh("date -u -d '-10 minutes' '+%a, %d %b %Y %T GMT'").stdout.trim());
     let fix = assert_row(
         &ask(TOKEN, "green", &[]),
@@ -472,7 +472,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
     drop(service);
     ask(TOKEN, "red", &["github, v2", "Connection refused"]);
 
-    // A database from the future tells of a clock that went back.
+    // A database with a time in the future shows that the clock was set back.
     world.sh("touch -d '+1 day' /nix/var/nix/db/db.sqlite");
     assert_row(
         &examine(&world, "runner").1,
@@ -514,7 +514,7 @@ fn object_stores_are_listed_and_written_for_a_try_each_on_its_row() {
     assert_row(&report, "backend", "red", &["no credentials in the environment"]);
     assert_eq!(code, 1);
 
-    // Of several, those that do not answer are no reason to fail.
+    // If one of several backends answers, those that do not answer are not a failure.
     let both = ["--backend", "dir:/cache", "--backend", server.backend()];
     drop(server);
     let (code, report) = ask(&both, &set);
@@ -545,7 +545,7 @@ fn the_last_runs_are_on_record() {
     assert_eq!((code, fix.as_str()), (0, "storecache restore --dry-run"));
     assert_row(&examine(&world, "root").1, "runs", "green", &["none on record"]);
 
-    // The record stays small, and nothing in it can stop a run or an examination.
+    // The record of runs stays small, and a damaged record stops neither a run nor `doctor`.
     let file = "/home/runner/.local/state/storecache/runs.jsonl";
     for _ in 0..25 {
         runs::attempt(&world, "runner", "restore", &["--daemon", "none"]);

@@ -1,4 +1,5 @@
-//! Text of snapshots, entries and file names on its way to people: it is shown, and not obeyed.
+//! Text of snapshots, entries and file names is escaped where it is printed, so that terminals and job runners
+//! do not act on it.
 
 mod support;
 
@@ -13,7 +14,7 @@ use support::runs::{NIX, report, save};
 use support::terminal::{assert_harmless, assert_readable, runner_commands};
 use support::{Fixture, Role, World};
 
-/// What a terminal or the runner of a job would obey.
+/// Texts on which a terminal or the runner of a job would act.
 const ORDERS: [&str; 9] = [
     "\u{1b}]0;title\u{7}\u{1b}[2J",
     "\u{9b}31m\u{7f}\u{0}",
@@ -26,12 +27,12 @@ const ORDERS: [&str; 9] = [
     "#\u{ad}#[add-mask]forged",
 ];
 
-/// All of them in one line.
+/// Returns all of them in one line.
 fn hostile() -> String {
     ORDERS.join(" ")
 }
 
-/// A saved directory, and its snapshot forged as `change` has it.
+/// A saved directory whose snapshot was changed by `change`.
 struct Forged {
     place: Place,
     file: PathBuf,
@@ -54,7 +55,7 @@ impl Forged {
         Forged { place, file }
     }
 
-    /// With orders in every text of the head.
+    /// Returns a snapshot with these texts in every text field of the head.
     fn in_head() -> Forged {
         Forged::new(|parts| {
             let head = &mut parts.head;
@@ -77,7 +78,7 @@ impl Forged {
     }
 }
 
-/// Runs storecache and gives back all that it wrote.
+/// Runs storecache, and returns all that it printed.
 #[track_caller]
 fn written(words: &[&str]) -> String {
     let output = storecache(words);
@@ -196,7 +197,7 @@ fn file_names_on_the_command_line_are_shown_as_text() {
     }
 }
 
-/// A restore of `/opt/tool` from what was forged, beside `more`.
+/// Restores `/opt/tool` from the forged snapshot, with the arguments `more`.
 #[track_caller]
 fn restore(forged: &Forged, more: &[&str]) -> String {
     let root = forged.place.root();

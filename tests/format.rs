@@ -1,4 +1,4 @@
-//! The snapshot format, judged by other programs and by what the index says.
+//! Tests of the snapshot format against other programs and against the index.
 
 mod support;
 
@@ -41,7 +41,7 @@ const JUDGES: [Judge; 3] = [
         command: |into| {
             let mut tar = Command::new("tar");
             tar.args(["--extract", "--same-permissions", "--numeric-owner"]);
-            // It finds times before 1970 implausible, and sets them.
+            // GNU tar warns of times before 1970 as implausible, and sets them nevertheless.
             tar.args(["--same-owner", "--warning=no-timestamp", "--directory"]).arg(into);
             tar
         },
@@ -71,7 +71,7 @@ fn support_file(name: &str) -> PathBuf {
     tests.join("support").join(name)
 }
 
-/// A world whose store is saved, and the file.
+/// Returns a world whose store was saved, and the file of the entry.
 fn saved_store(role: Role, fixture: Fixture) -> (World, PathBuf) {
     let world = World::with_fixture(role, fixture);
     let saved = report(&attempt(&world, "root", "save", &[]).ok());
@@ -88,7 +88,7 @@ fn saved_tool() -> (Place, PathBuf) {
     (place, file)
 }
 
-/// Pipes what zstd makes of the file into a command that succeeds; gives back what it prints.
+/// Decompresses the file with zstd into a command, asserts that it succeeds, and returns what it prints.
 #[track_caller]
 fn pipe(file: &Path, command: Command) -> Vec<u8> {
     let mut zstd = Command::new("zstd");
@@ -110,7 +110,7 @@ fn feed(input: Stdio, mut command: Command) -> Vec<u8> {
     run.stdout
 }
 
-/// All tar bytes.
+/// Returns all tar bytes of the file.
 fn tar_bytes(file: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     let file = fs::File::open(file).unwrap();
@@ -127,9 +127,9 @@ struct RawMember {
     mode: u32,
     owner: (u64, u64),
     mtime: u64,
-    /// Types of all headers that it takes.
+    /// Types of all headers of the member.
     headers: Vec<u8>,
-    /// First byte, and the one after its padding.
+    /// Offset of its first byte, and of the first byte after its padding.
     bytes: (u64, u64),
 }
 
@@ -178,15 +178,15 @@ fn opened(file: &Path) -> (Vec<u8>, Opened) {
     (bytes, opened)
 }
 
-/// The name of the item that a member of a Nix store belongs to; nothing for the database.
+/// Returns the name of the item that a member of a Nix store belongs to, and `None` for the database.
 fn item_of(path: &[u8]) -> Option<&str> {
     let below = path.strip_prefix(b"nix/store/")?;
     let name = below.split(|&byte| byte == b'/').next()?;
     Some(std::str::from_utf8(name).unwrap())
 }
 
-/// Compares trees; without `nanoseconds`, times may differ by less than a microsecond, and those
-/// of links do not count.
+/// Compares trees. Without `nanoseconds`, times may differ by less than a microsecond, and the times of
+/// symbolic links are not compared.
 #[track_caller]
 fn assert_same(expected: &Tree, found: &Tree, nanoseconds: bool, what: &str) {
     let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
@@ -218,7 +218,7 @@ fn zstd_and_tar_accept_every_snapshot() {
             raw_members(&tar_bytes(file)).len(),
             "tar lists every member"
         );
-        // Programs that know zstd themselves read the file as it is.
+        // Programs that support zstd themselves read the file as it is.
         output(Command::new("bsdtar").arg("-tf").arg(file)).ok();
         output(Command::new("tar").args(["--zstd", "-tf"]).arg(file)).ok();
     }
@@ -285,9 +285,9 @@ fn every_extractor_rebuilds_the_same_plain_directory() {
     }
 }
 
-/// libarchive reads the two sides of the point in `-86400.25` as numbers of their own, and so takes
-/// it for a quarter of a second after that second, not before it. No other form would do better: a
-/// fraction of a second has its only place in a pax header.
+/// Returns the time that libarchive reads: it parses the two sides of the point in `-86400.25` as separate
+/// numbers, and so adds the quarter of a second to that second instead of subtracting it. No other form would
+/// avoid this: pax headers have no other field for a fraction of a second.
 /// Source: `libarchive/libarchive:libarchive/archive_read_support_format_tar.c`, `pax_time`.
 fn as_libarchive_reads_time(entry: &mut Entry) {
     let (seconds, nanos) = entry.mtime;
@@ -296,7 +296,7 @@ fn as_libarchive_reads_time(entry: &mut Entry) {
     }
 }
 
-/// What Python's tarfile says of each member, by path: type, mode, owner, group, time, pax headers.
+/// Returns what Python's tarfile reads of each member, by path: type, mode, owner, group, time, pax headers.
 fn python_list(file: &Path) -> BTreeMap<PathBuf, Value> {
     let mut python = Command::new("python3");
     python.arg(support_file("judge_tarfile.py")).arg("list");
@@ -330,7 +330,7 @@ fn times_and_owners_stand_in_the_members_as_python_reads_them() {
         let (seconds, nanos) = expected.entry.mtime;
         let time = seconds as f64 + nanos as f64 / 1e9;
         assert!((row[5].as_f64().unwrap() - time).abs() < 1e-6, "{shown}");
-        // Nothing but a time ever needs a pax header.
+        // Only a time ever needs a pax header.
         let extended = row[6].as_array().unwrap();
         assert!(extended.iter().all(|name| name == "mtime"), "{shown}");
     }
@@ -375,7 +375,7 @@ fn members_of_a_nix_store_are_canonical() {
     assert_eq!(kinds, b"0125L".iter().copied().collect(), "all kinds are in use");
 }
 
-/// Bytes that are nowhere alike.
+/// Returns random bytes.
 fn random(length: usize, mut state: u64) -> Vec<u8> {
     let mut next = || {
         state ^= state << 13;
@@ -386,13 +386,14 @@ fn random(length: usize, mut state: u64) -> Vec<u8> {
     (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
 }
 
-/// Random bytes as text that becomes half as large.
+/// Returns random bytes as hexadecimal digits, which compress to half their size.
 fn hexadecimal(length: usize, state: u64) -> Vec<u8> {
     let digits = |byte: u8| [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[digit as usize]);
     random(length / 2, state).into_iter().flat_map(digits).collect()
 }
 
-/// Directories `/opt/0` to `/opt/3` with content that all have, and content of their own.
+/// Returns the directories `/opt/0` to `/opt/3`, each with content that all of them have and with content of
+/// its own.
 fn far_apart() -> (Place, Vec<String>) {
     let place = Place::new();
     let paths: Vec<_> = (0..4).map(|number| format!("/opt/{number}")).collect();
@@ -410,12 +411,12 @@ fn far_apart() -> (Place, Vec<String>) {
     (place, paths)
 }
 
-/// Their trees, by path.
+/// Returns the trees of these paths.
 fn trees(root: &Path, paths: &[&str]) -> Vec<Tree> {
     paths.iter().map(|path| tree_digest(root.join(path.trim_start_matches('/')))).collect()
 }
 
-/// Saves directories with more flags; gives back file, bytes and index.
+/// Saves directories with additional flags and returns the file, its bytes and its index.
 fn saved_with(place: &Place, paths: &[&str], more: &[&str]) -> (PathBuf, Vec<u8>, Index) {
     place.attempt("save", paths, more).ok();
     let file = place.snapshot();
@@ -442,7 +443,7 @@ fn long_frames_go_over_items_and_are_read_by_everybody() {
         pipe(&file, (judge.command)(scratch.path()));
         assert!(trees(scratch.path(), &paths) == before, "{}", judge.name);
     }
-    // By us, a part of it and then the rest.
+    // storecache itself restores a part of it, and then the rest.
     storecache([OsStr::new("verify"), file.as_os_str()]).ok();
     place.remove("/opt/2");
     let part = place.restore(&paths, &[]);
@@ -466,7 +467,8 @@ fn what_does_not_compress_is_stored_fast_the_same_way_each_time_and_costs_nothin
     let (file, deep, index) = frames("--level=12");
     assert_eq!(frames("--level=12").1, deep);
     let (_, quick, _) = frames("--level=1");
-    // The same at any level, so nothing was searched; and no larger than it was.
+    // These frames are equal at any level, so the compressor did not search for matches, and they are not
+    // larger than their content.
     let dense = |number: &usize| index.frames[*number].size * 100 > index.frames[*number].raw * 99;
     let stored: Vec<usize> = (0..deep.len()).filter(dense).collect();
     assert!(stored.len() >= 4, "{stored:?}");
@@ -474,7 +476,7 @@ fn what_does_not_compress_is_stored_fast_the_same_way_each_time_and_costs_nothin
         assert_eq!(deep[number], quick[number]);
         assert!(deep[number].len() as u64 <= index.frames[number].raw + 1024);
     }
-    // All others are compressed.
+    // All other frames are compressed.
     let others = (0..deep.len()).filter(|number| !stored.contains(number));
     let larger = others.filter(|&n| index.frames[n].raw > 1 << 20 && deep[n] == quick[n]);
     assert_eq!(larger.count(), 0);
@@ -493,7 +495,7 @@ fn each_item_lies_exactly_in_the_frames_that_the_index_says() {
     let (bytes, Opened { index, .. }) = opened(&file);
     assert!(index.frames.len() > 10);
 
-    // Each frame by itself is its digest and its part of the archive.
+    // Each frame, decompressed alone, has its digest and is its part of the archive.
     let mut whole = Vec::new();
     let mut ends = Vec::new();
     for (number, entry) in index.frames.iter().enumerate() {
@@ -550,7 +552,7 @@ fn the_frames_of_an_item_alone_give_the_item() {
     }
 }
 
-/// Gives only these frames to GNU tar and has it take one item out of them.
+/// Passes only these frames to GNU tar and extracts one item from them.
 fn unpack_frames(bytes: &[u8], index: &Index, frames: (u32, u32), name: &str, into: &Path) {
     let mut input = tempfile::tempfile().unwrap();
     for number in frames.0..=frames.1 {
@@ -578,7 +580,7 @@ fn any_item_of_an_optimised_store_can_be_extracted_alone() {
         let target = link.target.as_ref().unwrap();
         assert_eq!(item_of(&link.path), item_of(target));
     }
-    // The items with the most links, and the first and last of all.
+    // Extract the items with the most links, and the first and last of all.
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
     for link in links {
         *count.entry(item_of(&link.path).unwrap()).or_default() += 1;
@@ -609,8 +611,8 @@ fn another_reader_of_the_seekable_format_can_seek() {
     for file in [&store, &plain] {
         let judge = support_file("judge_seekable.py");
         let judged = output(Command::new(&python).arg(judge).arg(file)).ok();
-        // Frames, compressed and decompressed size as pyzstd adds them up: up to the table itself,
-        // which has 8 bytes of header, 8 for each frame and 9 of footer.
+        // Number of frames, compressed size and decompressed size as pyzstd adds them up. They cover the file
+        // up to the seek table itself, which has 8 bytes of header, 8 for each frame and 9 of footer.
         let (bytes, Opened { index, .. }) = opened(file);
         let frames = index.frames.len() + 2;
         let table = 8 + 8 * frames + 9;
@@ -620,14 +622,14 @@ fn another_reader_of_the_seekable_format_can_seek() {
     }
 }
 
-/// What a golden file is made of: a database and items below a directory, always the same.
+/// The input of a golden file: a database and items below a directory, always the same.
 struct Mould {
     directory: tempfile::TempDir,
     canonical: bool,
 }
 
 impl Mould {
-    /// Items as a store has them; attributes do not matter, because members are canonical.
+    /// Returns items as in a store. Their attributes do not matter, because members are canonical.
     fn store() -> Mould {
         let mould = Mould { directory: tempfile::tempdir().unwrap(), canonical: true };
         let long = "n".repeat(130);
@@ -639,7 +641,7 @@ impl Mould {
         mould.write(&format!("{top}/{long}"), b"a long name\n");
         mould.write(&format!("{top}/one"), b"linked\n");
         mould.write(&format!("{top}/empty"), b"");
-        // Of two frames, and yet next to nothing once it is compressed.
+        // Takes two frames, but compresses to almost nothing.
         mould.write(&format!("{top}/large"), &[0; 5 << 20]);
         let path = |name: &str| mould.path(&format!("{top}/{name}"));
         fs::hard_link(path("one"), path("two")).unwrap();
@@ -650,7 +652,7 @@ impl Mould {
         mould
     }
 
-    /// Items as a daemon that links equal files has them.
+    /// Returns items as in a store whose daemon links equal files.
     fn deduplicated() -> Mould {
         let mould = Mould { directory: tempfile::tempdir().unwrap(), canonical: true };
         mould.write("db.sqlite", b"the frozen database\n");
@@ -659,7 +661,7 @@ impl Mould {
         mould.write(&flat, &[b'0'; 8192]);
         mould.write(&format!("{one}/bin/program"), &[b'1'; 9000]);
         mould.set_mode(&format!("{one}/bin/program"), 0o755);
-        // Two bytes short of what is shared.
+        // Two bytes smaller than the smallest file that is shared.
         mould.write(&format!("{one}/small"), &[b's'; 8190]);
         fs::create_dir(mould.path(&two)).unwrap();
         let link = |from: &str, to: &str| {
@@ -672,7 +674,7 @@ impl Mould {
         mould
     }
 
-    /// A plain directory with owners, modes and times.
+    /// Returns a plain directory with owners, modes and times.
     fn plain() -> Mould {
         let mould = Mould { directory: tempfile::tempdir().unwrap(), canonical: false };
         mould.write("opt/new", b"new\n");
@@ -709,7 +711,7 @@ impl Mould {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Packs it as `save` would, with a head that does not change.
+    /// Packs the directory as `save` would, with a fixed head.
     fn cast(&self, rows_only: Option<Vec<String>>) -> Vec<u8> {
         let base = Arc::new(OwnedFd::from(fs::File::open(self.directory.path()).unwrap()));
         let names = fs::read_dir(self.directory.path()).unwrap();
@@ -776,7 +778,7 @@ impl Mould {
     }
 }
 
-/// The parts of a snapshot that do not depend on the version of the compressor.
+/// Returns the parts of a snapshot that do not depend on the version of the compressor.
 fn essence(bytes: &[u8]) -> (Head, Vec<Vec<u8>>, String) {
     let Opened { head, mut index, .. } = open_bytes(bytes).unwrap();
     let frames = (0..index.frames.len())
@@ -789,11 +791,11 @@ fn essence(bytes: &[u8]) -> (Head, Vec<Vec<u8>>, String) {
     (head, frames, golden::json(&index))
 }
 
-/// Holds a mould against its golden file.
+/// Compares a new snapshot with its golden file.
 ///
-/// A difference means that the format has changed. What format 1 is cannot change any more: old
-/// snapshots are to be read as they are, and other storecaches read new ones. If a format is to be
-/// new, give it a number and a golden file of its own (STORECACHE_WRITE_GOLDEN=1 writes it).
+/// A difference means that the format has changed. Format 1 must not change any more: old snapshots must stay
+/// readable, and other versions of storecache read new ones. A new format needs a new number and a golden file
+/// of its own (STORECACHE_WRITE_GOLDEN=1 writes it).
 #[track_caller]
 fn assert_golden(name: &str, cast: &[u8]) {
     if std::env::var_os("STORECACHE_WRITE_GOLDEN").is_some() {
@@ -811,7 +813,7 @@ fn assert_golden(name: &str, cast: &[u8]) {
     assert_eq!(expected.1.len(), found.1.len());
     assert_eq!(expected.2, found.2);
 
-    // From the same frames the writer makes the same file, but for the compression of the index.
+    // From the same frames the writer makes the same file, except for the compression of the index.
     let index = open_bytes(&golden).unwrap().index;
     let again = Parts::of(&golden).build();
     let frames_end = index.frames.last().map(|frame| frame.at + frame.size).unwrap() as usize;
@@ -835,14 +837,14 @@ fn format_1_of_a_plain_directory_is_the_golden_file() {
     assert_golden("format-1-plain", &Mould::plain().cast(None));
 }
 
-/// Format 1 with the list of rows without items, which is optional: programs that do not know it read the rest.
+/// Format 1 with the optional list of rows without items. Programs that do not know the list ignore it.
 #[test]
 fn format_1_with_rows_only_is_the_golden_file() {
     let left_out = vec![format!("{}-left-out", "9".repeat(32))];
     assert_golden("format-1-rows-only", &Mould::store().cast(Some(left_out)));
 }
 
-/// The index as programs read it that do not know `rows_only`.
+/// The index as seen by programs that do not know `rows_only`.
 #[derive(serde::Deserialize, serde::Serialize)]
 struct IndexBeforeRowsOnly {
     format: u64,

@@ -1,5 +1,5 @@
-//! The stored inputs of the fuzzers, through the same functions, without a fuzzer: what one of them has found
-//! is found again here. See `scripts/fuzz`.
+//! Runs the fuzz targets on their stored inputs without a fuzzer, so that each failure that a fuzzer found
+//! stays fixed. See `scripts/fuzz`.
 
 mod support;
 
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use support::seeds;
 
-/// Says of an input whether it is one that a reader accepts; panics where it breaks a promise.
+/// Returns whether a reader accepts the input, and panics if the reader breaks a guarantee.
 type Harness = fn(&[u8]) -> bool;
 
 const TARGETS: &[(&str, Harness)] = &[
@@ -21,7 +21,7 @@ const TARGETS: &[(&str, Harness)] = &[
     ("frames", targets::frames::run),
     ("database", targets::database::run),
     ("protocol", targets::protocol::run),
-    // Its fake kernel knows the registers of one processor.
+    // The fake kernel of this target knows the registers of one architecture only.
     #[cfg(target_arch = "x86_64")]
     ("orders", targets::orders::run),
 ];
@@ -30,7 +30,7 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// Name and content of the files of a directory.
+/// Returns names and contents of the files in a directory.
 fn inputs(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let entries =
         fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
@@ -56,8 +56,8 @@ fn whatever_a_fuzzer_has_found_breaks_nothing_any_more() {
     }
 }
 
-/// An input that is refused takes a fuzzer nowhere. After a change of a format or of the protocol,
-/// STORECACHE_WRITE_SEEDS=1 makes them anew from snapshots of real stores.
+/// A fuzzer makes no progress from an input that is refused. After a change of a format or of the protocol,
+/// STORECACHE_WRITE_SEEDS=1 makes the seeds anew from snapshots of real stores.
 #[test]
 fn every_seed_is_accepted() {
     if std::env::var_os("STORECACHE_WRITE_SEEDS").is_some() {
@@ -82,7 +82,8 @@ fn what_is_stored_is_small() {
     assert!(bytes < 200_000, "{bytes} bytes");
 }
 
-/// The fuzzers have a lock file of their own, and a list of what the rooms that they reach are built from.
+/// The fuzzers have a lock file of their own, and their own list of dependencies of the modules that they
+/// build.
 #[test]
 fn fuzzers_are_built_from_what_the_product_is_built_from() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,4 @@
-//! Entries in the cache service of GitHub Actions: versions 2 and 1, and everything that goes wrong
-//! with them.
+//! Tests of entries in the cache service of GitHub Actions, versions 2 and 1, and of its faults.
 
 mod support;
 
@@ -24,13 +23,13 @@ use support::{Fixture, Output, Role, World, runs};
 
 const TOOL: &str = "/opt/tool";
 
-/// Layout of the entries that tests write themselves.
+/// Layout of the entries that tests write directly.
 const VERSION: &str = "5f7f8dc1d8dd0a5a0d1d32b1a3a3a95d5ac1d5d1f5c7b60e7a2aa1c1f3bd2b4e";
 
-/// Small blocks, so that little content makes many.
+/// The blocks are small, so that little content makes many of them.
 const BLOCK: usize = 50_000;
 
-/// Short, as the tests wait for it.
+/// Returns short timeouts, because the tests wait for them.
 fn patience() -> Patience {
     Patience {
         stall: Duration::from_secs(5),
@@ -40,7 +39,7 @@ fn patience() -> Patience {
     }
 }
 
-/// What the runner says in a job on github.com.
+/// Returns the configuration of a job on github.com.
 fn job(service: &CacheService) -> GitHubService {
     GitHubService {
         results_url: Some(service.url()),
@@ -63,7 +62,7 @@ fn backend(service: &CacheService, version: Version) -> GitHub {
     backend_of(&GitHubService { service: Some(version), ..job(service) })
 }
 
-/// Bytes that are nowhere alike.
+/// Returns pseudorandom bytes.
 fn content(length: usize) -> Vec<u8> {
     let mut state = length as u64 | 1;
     let mut next = || {
@@ -76,7 +75,7 @@ fn content(length: usize) -> Vec<u8> {
 
 fn save(backend: &GitHub, key: &str, content: &[u8]) -> anyhow::Result<EntryName> {
     let mut writer = backend.create(&EntryName::new(key))?;
-    // In pieces that fit no block.
+    // In pieces that do not fit the block size.
     for piece in content.chunks(7_777) {
         writer.write_all(piece)?;
     }
@@ -89,7 +88,7 @@ fn exact(key: &str) -> [Rung; 1] {
     [Rung::Exact(key.into())]
 }
 
-/// All of an entry as a restore reads it: the ends, then ranges that were told before.
+/// Reads a whole entry as a restore does: its end, then ranges that were announced before.
 fn fetch(backend: &GitHub, key: &str) -> anyhow::Result<Vec<u8>> {
     let (name, _) = backend.find(&exact(key))?.ok_or_else(|| anyhow::anyhow!("not found"))?;
     fetch_named(backend, &name)
@@ -113,7 +112,7 @@ fn fetch_named(backend: &GitHub, name: &EntryName) -> anyhow::Result<Vec<u8>> {
     Ok(all)
 }
 
-/// The whole chain of causes, as a user sees it.
+/// Returns the error with its chain of causes, as users see it.
 fn line<T>(result: anyhow::Result<T>) -> String {
     match result {
         Ok(_) => panic!("it did not fail"),
@@ -152,7 +151,7 @@ fn entries_that_were_passed_count_as_absent_and_the_next_older_one_is_found() {
             assert_eq!((&name, rung), (&names[at], 0), "{version:?}");
             assert_eq!(fetch_named(&backend, &name).unwrap_or_default().len(), 1);
         }
-        // Of a prefix, older generations of the newest key are all that can be found.
+        // Through a prefix only older generations of the newest key can be found.
         let newest = found(&names).map(|(name, _)| name);
         assert!(newest.is_none_or(|name| name.key != "k-1"), "{version:?}");
         service.evict(&names[2].to_string());
@@ -199,20 +198,20 @@ fn the_newest_of_the_first_rung_is_found_and_a_longer_key_is_not_the_exact_one()
         assert!(new.generation > old.generation);
         save(&backend, "nix-2.8.2031-abc", b"longer").unwrap();
         save(&backend, "nix-2.9-Def", b"other").unwrap();
-        // Not ours, though of the same layout.
+        // These entries have the same layout but were not written by storecache.
         service.put("nix-2.9-foreign", VERSION, b"no generation");
         service.put("nix-2.9-x.20300101T000000.000000Z", &VERSION.replace('5', "6"), b"other");
 
         assert_eq!(fetch(&backend, "nix-2.9-def").unwrap(), b"other");
         assert_eq!(find(&exact("nix-2")), None);
-        // A longer key is newer and hides it: better no hit than a wrong one.
+        // A longer key is newer and hides the exact one: no hit is better than a wrong hit.
         assert_eq!(find(&exact("nix-2.8")), None);
         let prefix = |text: &str| Rung::Prefix(text.into());
         let rungs = [Rung::Exact("nix-2.8".into()), prefix("nix-2.8")];
         assert_eq!(find(&rungs), Some(("nix-2.8.2031-abc".into(), 1)));
         service.evict("nix-2.9-foreign");
         assert_eq!(find(&[prefix("none-"), prefix("NIX-2.9-d")]), Some(("nix-2.9-def".into(), 1)));
-        // More rungs than go into one lookup.
+        // More rungs than fit into one lookup.
         let mut many: Vec<Rung> = (0..25).map(|n| prefix(&format!("none-{n}-"))).collect();
         many.push(prefix("nix-2.9-"));
         assert_eq!(find(&many), Some(("nix-2.9-def".into(), 25)));
@@ -223,7 +222,7 @@ fn the_newest_of_the_first_rung_is_found_and_a_longer_key_is_not_the_exact_one()
 fn keys_that_the_service_does_not_take_are_refused_before_any_request() {
     let service = CacheService::start();
     let backend = backend(&service, Version::V2);
-    // 488 and the generation are 512; each of these counts twice.
+    // 488 characters and the generation make 512; this character counts as two.
     let longest = "\u{1F980}".repeat(244);
     save(&backend, &longest, b"x").unwrap();
     assert_eq!(fetch(&backend, &longest).unwrap(), b"x");
@@ -235,7 +234,7 @@ fn keys_that_the_service_does_not_take_are_refused_before_any_request() {
     assert_eq!(service.seen(At::Reserve).len(), before);
 }
 
-/// What any network does now and then.
+/// Returns transient faults, as they occur on any network.
 fn passing(at: At) -> Vec<Fault> {
     let mut faults = vec![
         Fault::Reset,
@@ -285,7 +284,7 @@ fn a_fault_that_passes_costs_nothing_wherever_it_comes() {
                 let key = format!("k{number}");
                 let meets = |place: At| {
                     if at == place {
-                        // Twice, and the second time elsewhere.
+                        // The fault occurs twice, the second time at another request.
                         service.goes_wrong(at, [fault.clone(), Fault::Slow, fault.clone()]);
                     }
                 };
@@ -399,7 +398,7 @@ fn a_stalled_range_alone_is_asked_for_again_on_a_new_connection() {
     reader.read_at(1_000_000, &mut bytes).unwrap();
     assert!(bytes == content[1_000_000..29_000_000]);
     let asked = &service.seen(At::Range)[before.len()..];
-    // Ranges of 1, 1, 2, 2, 4, 4 and 8 MiB and the rest, and the second half of the one that stalled.
+    // Ranges of 1, 1, 2, 2, 4, 4 and 8 MiB, the rest, and the second half of the range that stalled.
     assert_eq!(asked.len(), 9);
     let again = &asked[8];
     assert!(asked[..8].iter().chain(&before).all(|one| one.connection != again.connection));
@@ -479,7 +478,7 @@ fn urls_that_expire_are_renewed_for_the_same_entry() {
 fn urls_that_are_old_are_renewed_before_they_expire() {
     let service = CacheService::start();
     let mut options = job(&service);
-    // Old at once.
+    // URLs count as old at once.
     options.patience.old = Duration::ZERO;
     let backend = backend_of(&options);
     let content = content(30_000_000);
@@ -487,14 +486,15 @@ fn urls_that_are_old_are_renewed_before_they_expire() {
     let mut reader = backend.open(&name).unwrap();
     save(&backend, "k", b"a newer one of the same key").unwrap();
     let (lookups, ranges) = (service.seen(At::Lookup).len(), service.seen(At::Range).len());
-    // Whoever used the URL of the first answer again would be refused, and ask twice.
+    // A reader that used the URL of the first response again would be refused, and would request the range
+    // twice.
     service.expire_urls();
     let mut bytes = vec![0; 29_000_000];
     reader.read_at(500_000, &mut bytes).unwrap();
     assert!(bytes == content[500_000..29_500_000]);
     let ranges = service.seen(At::Range).len() - ranges;
     assert_eq!(ranges, 4, "each range is asked for once");
-    // Those that are asked for side by side share one.
+    // Ranges that are requested at the same time share one lookup.
     assert!((1..=ranges).contains(&(service.seen(At::Lookup).len() - lookups)));
 }
 
@@ -511,7 +511,7 @@ fn a_server_without_ranges_is_read_as_one_stream() {
         assert_eq!(service.seen(At::Range).len(), before + 2, "the question, then the stream");
         service.goes_well();
     }
-    // From the second range on, and the stream breaks off once.
+    // The server sends the whole body from the second range on, and that stream breaks off once.
     service.goes_wrong(At::Range, [Fault::Slow, Fault::WholeBody, Fault::ResetInBody]);
     assert!(fetch_named(&backend, &name).unwrap() == content);
 }
@@ -558,7 +558,7 @@ fn what_somebody_else_saves_is_left_to_them_and_a_lost_reservation_is_made_anew(
         assert_eq!(service.seen(At::Reserve).len(), 5);
         assert!(service.keys()[0].starts_with("lost.20"));
     }
-    // As servers other than GitHub's say it.
+    // The response of servers other than GitHub's.
     let service = CacheService::start();
     service.goes_wrong(At::Reserve, [Fault::Status(200, "ok: ")]);
     let refused = backend(&service, Version::V2).create(&EntryName::new("k")).err().unwrap();
@@ -570,20 +570,20 @@ fn an_entry_that_was_finished_is_finished_whatever_the_service_says_of_it() {
     for version in [Version::V2, Version::V1] {
         let service = CacheService::start();
         let backend = backend(&service, version);
-        // Done at the first order; the second is answered with 404, or 400 in version 1.
+        // The first request already completes the entry; the second gets 404, or 400 in version 1.
         service.goes_wrong(At::Finalize, [Fault::LostAnswer]);
         service.lags(2);
         save(&backend, "k", b"once").unwrap();
         assert_eq!(fetch(&backend, "k").unwrap(), b"once");
     }
-    // Not seen at first.
+    // The service does not find the entry at first.
     let service = CacheService::start();
     let backend = backend(&service, Version::V2);
     let not_found = || Fault::Status(404, "not found");
     service.goes_wrong(At::Finalize, [not_found(), not_found()]);
     save(&backend, "k", b"late").unwrap();
     assert_eq!(fetch(&backend, "k").unwrap(), b"late");
-    // A lookup that lags is a miss and no error, also just after the save.
+    // If the lookup lags, even right after the save, the result is a miss and not an error.
     service.lags(1);
     assert!(backend.find(&exact("k")).unwrap().is_none());
 }
@@ -611,7 +611,7 @@ fn the_service_may_deny_reading_and_writing() {
 fn version_1_is_spoken_where_version_2_is_not() {
     let service = CacheService::start();
     service.speaks_v1_only();
-    // As in act, which says it is github.com and has something else behind the second URL.
+    // As in act, which claims to be github.com and has another service behind the second URL.
     let options = GitHubService { v2: false, ..job(&service) };
     let backend = backend_of(&options);
     assert!(backend.describe().contains("v2"));
@@ -619,7 +619,7 @@ fn version_1_is_spoken_where_version_2_is_not() {
     assert_eq!(fetch(&backend, "k").unwrap(), b"by version 1");
     assert!(backend.describe().contains("v1"));
 
-    // As on GHES: no attempt at version 2.
+    // As on GHES: version 2 is not tried.
     let server_url = Some("https://ghes.example".into());
     let options = GitHubService { v2: false, server_url, ..job(&service) };
     assert!(backend_of(&options).describe().contains("v1"));
@@ -652,12 +652,13 @@ fn a_server_of_version_1_without_ranges_and_prefixes_takes_entries_and_gives_the
         let content = content(length);
         let name = save(&backend, &format!("of-{length}"), &content).unwrap();
         assert_eq!(fetch_named(&backend, &name).unwrap(), content, "{length}");
-        // It knows whole keys alone, and so no newest entry of a key: a miss, not an error.
+        // This server looks up whole keys only and so cannot find the newest entry of a key: a miss, not an
+        // error.
         assert!(backend.find(&exact(&format!("of-{length}"))).unwrap().is_none());
     }
 }
 
-/// What a runner gives a step with `uses:`.
+/// Returns the variables that a runner sets for a step with `uses:`.
 fn variables(service: &CacheService) -> [(&'static str, String); 5] {
     [
         ("ACTIONS_RESULTS_URL", service.url()),
@@ -668,7 +669,7 @@ fn variables(service: &CacheService) -> [(&'static str, String); 5] {
     ]
 }
 
-/// A save or restore of `/opt/tool` in a job, whatever the outcome. No secret is ever printed.
+/// Runs a save or restore of `/opt/tool` as in a job, and asserts that no secret is printed. The run may fail.
 fn attempt(place: &Place, service: &CacheService, verb: &str, more: &[&str]) -> Output {
     attempt_with(place, service, verb, more, &[])
 }
@@ -692,7 +693,8 @@ fn attempt_with(
     output
 }
 
-/// A place whose `/opt/tool` does not compress, so that it is larger than any head.
+/// Returns a plain-directory fixture whose `/opt/tool` does not compress, so that the entry is larger than any
+/// head.
 fn random_tool() -> Place {
     let place = Place::new();
     place.write("/opt/tool/small", "small\n");
@@ -719,7 +721,7 @@ fn in_a_job_snapshots_go_to_the_cache_service_and_nothing_has_to_be_said() {
     attempt(&place, &service, "verify", &[]).ok();
     attempt(&place, &service, "inspect", &[]).ok();
 
-    // The entry is a snapshot like any other, and of no use to another kind of store.
+    // The entry is an ordinary snapshot, and is not used for another kind of store.
     std::fs::write(place.entries().join("it.tar.zst"), &bytes).unwrap();
     place::storecache(["verify".into(), place.entries().join("it.tar.zst")]).ok();
     let other = ["--store", "nix", "--key", "test"];
@@ -728,19 +730,19 @@ fn in_a_job_snapshots_go_to_the_cache_service_and_nothing_has_to_be_said() {
     );
     assert!(output.fails().stderr.contains("no entry for test"));
 
-    // Version 1 by the override; nothing is there yet.
+    // The override selects version 1.
     let v1 = [("STORECACHE_CACHE_SERVICE", "v1")];
     let missed = attempt_with(&place, &service, "restore", &["--json"], &v1).ok();
     assert_eq!(report(&missed)["hit"], "exact", "both versions have the same entries here");
     attempt(&place, &service, "save", &["--cache-service", "v1"]).ok();
     assert_eq!(service.keys().len(), 2);
-    // Where version 2 is not spoken after all, the report does not say that it was.
+    // If the service turns out not to support version 2, the report names version 1.
     service.speaks_v1_only();
     let restored = report(&attempt(&place, &service, "restore", &["--json"]).ok());
     assert_eq!(restored["backend"], format!("github, v1 at {host}"));
     let saved = report(&attempt(&place, &service, "save", &["--json"]).ok());
     assert_eq!(saved["backend"], format!("github, v1 at {host}"));
-    // Elsewhere the directory remains the default.
+    // Outside of a job the directory remains the default.
     let none = [("ACTIONS_RUNTIME_TOKEN", "")];
     let missed = attempt_with(&place, &service, "restore", &["--json"], &none).ok();
     assert!(report(&missed)["backend"].as_str().unwrap().starts_with("dir:"));
@@ -750,7 +752,7 @@ fn in_a_job_snapshots_go_to_the_cache_service_and_nothing_has_to_be_said() {
     assert!(wrong.stderr.contains("steps with `uses:` alone"), "{wrong}");
 }
 
-/// Faults that end a download, or not: that is for the test to see.
+/// Returns faults of lookups and downloads. Some of them end a download, as the test observes.
 fn in_lookup_or_download() -> Vec<(At, Fault)> {
     let lookup = [
         Fault::Reset,
@@ -794,10 +796,10 @@ fn whatever_goes_wrong_with_a_download_the_directory_is_whole_or_as_it_was() {
     place.remove(TOOL);
     let (mut whole, mut untouched) = (0, 0);
     for (at, fault) in in_lookup_or_download() {
-        // Once, in the middle; then on and on.
+        // The fault occurs once, in the middle of a download; then always.
         for times in [1, 30] {
             if fault == Fault::Stall && times > 1 {
-                // Another test has this one, with less patience.
+                // Another test covers this with a shorter timeout.
                 continue;
             }
             let skipped = if at == At::Range { times % 30 } else { 0 };
@@ -827,7 +829,7 @@ fn whatever_goes_wrong_with_a_download_the_directory_is_whole_or_as_it_was() {
             assert_eq!(told, [format!("storecache: {reason}; {untouched}")], "{at:?} {fault:?}");
         }
     }
-    // That the list is worth its time.
+    // Both outcomes occur often enough.
     assert!(whole > 20 && untouched > 15, "{whole} {untouched}");
 }
 
@@ -892,7 +894,7 @@ fn a_run_that_may_not_write_says_so_before_it_does_anything() {
         let reason = report(&output)["reason"].as_str().unwrap().to_owned();
         assert!(reason.starts_with("this run can not write: "), "{reason}");
         assert!(reason.contains(why), "{reason}");
-        // Whoever wants a save in any case is not told that all is well.
+        // Without `--policy auto`, a save that may not write fails.
         let told = attempt_with(&place, &service, "save", &[], &[(name, value)]).fails();
         assert!(told.stderr.contains(&reason), "{told}");
     }
@@ -910,7 +912,7 @@ fn a_run_that_may_not_write_says_so_before_it_does_anything() {
 
 #[test]
 fn a_proxy_of_the_environment_is_used() {
-    // The service as the proxy of itself: what it is asked for begins with the host then.
+    // The service acts as its own proxy: the request targets then begin with the host.
     let service = CacheService::start();
     let place = Place::filled();
     let proxy = service.url();
@@ -948,7 +950,7 @@ fn a_nix_store_goes_through_the_service_and_comes_back() {
     assert_eq!(restored["hit"], "exact");
     runs::assert_same(&before, &runs::picture(&restorer));
     restorer.verify_store();
-    // What is there is not fetched again.
+    // Items that are present are not downloaded again.
     let again = run(&restorer, "restore");
     let bytes = |report: &Value| report["bytes"]["downloaded"].as_u64().unwrap();
     assert_eq!(again["items"]["restored"], 0);
@@ -982,7 +984,7 @@ fn the_official_client_and_this_one_read_each_other_through_real_signed_urls() {
     let archive = azurite.content(&service.blob_of(theirs));
     assert!(fetch(&backend, "peer").unwrap() == archive, "what they save we fetch");
 
-    // The same archive in many blocks, under a name that a save of ours makes.
+    // Save that archive again in many blocks, under a name that storecache chose.
     let ours = save(&backend, "ours", &archive).unwrap().to_string();
     assert!(service.keys().contains(&ours));
     assert!(azurite.content(&service.blob_of(&ours)) == archive);
@@ -996,7 +998,7 @@ fn the_official_client_and_this_one_read_each_other_through_real_signed_urls() {
             std::fs::create_dir(&data).unwrap();
         }
     }
-    // One block, as most restores of small stores; and rules of real signatures.
+    // In a single block, as for most small stores, and under the rules of real signatures.
     let small = save(&backend, "small", b"in one request").unwrap();
     assert_eq!(fetch_named(&backend, &small).unwrap(), b"in one request");
     assert!(matches!(
@@ -1022,7 +1024,7 @@ fn the_official_client_reads_what_was_saved_here_through_the_kit_of_azure_too() 
     let data = workspace.join("data");
     std::fs::create_dir_all(&data).unwrap();
     std::fs::create_dir_all(&temporary).unwrap();
-    // Several of its ranges of 4 MiB, and several of our blocks.
+    // Several of the official client's ranges of 4 MiB, and several of our blocks.
     std::fs::write(data.join("random"), content(21_000_000)).unwrap();
     let before = place::plain_tree(&data);
     let official = |verb: &str, key: &str| {
@@ -1041,7 +1043,7 @@ fn the_official_client_reads_what_was_saved_here_through_the_kit_of_azure_too() 
     by_name.store(true, Ordering::Relaxed);
     let said = official("restore", &ours);
     assert!(said.contains(&format!("result: {ours}")), "{said}");
-    // Only that way goes by segments.
+    // Only the Azure SDK downloads in segments.
     assert!(said.contains("Downloading segment at offset 0"), "{said}");
     assert_same_tree(&before, &place::plain_tree(&data));
 }
@@ -1111,7 +1113,7 @@ proptest! {
         service.goes_well();
         match fetch(&backend, "k") {
             Ok(back) => prop_assert!(back == content),
-            // A failed save may have been carried out; a good one is there.
+            // A failed save may have been completed; a successful save can be read.
             Err(_) => prop_assert!(saved.is_err()),
         }
     }

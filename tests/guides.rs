@@ -1,5 +1,5 @@
-//! What the guides show works: their workflows are accepted by actionlint and by our own lint, and each
-//! input of our step that they name is there.
+//! Tests that the examples in the guides work: actionlint and storecache's own lint accept their workflows, and
+//! each input of our step that they name exists.
 
 mod support;
 
@@ -12,13 +12,13 @@ use support::azurite::script;
 use support::place::output;
 use support::workflows::{reported, tree};
 
-/// A block of YAML, and where it stands.
+/// A block of YAML, with its page and line.
 struct Block {
     place: String,
     text: String,
 }
 
-/// All of the pages for people.
+/// Returns the blocks of all pages in `docs/` and of the README.
 fn blocks() -> Vec<Block> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
@@ -39,7 +39,7 @@ fn blocks() -> Vec<Block> {
     blocks
 }
 
-/// The block as a workflow of its own: steps, and parts of a job, are put into one.
+/// Returns the block as a complete workflow: steps and parts of a job are put into one.
 fn workflow(block: &str) -> String {
     let lines = block.lines().filter(|line| !line.starts_with('#'));
     let indented = |depth: usize| {
@@ -70,7 +70,7 @@ fn every_workflow_that_a_guide_shows_is_accepted() {
     let mut faulty = Vec::new();
     for Block { place, text } in blocks() {
         let text = workflow(&text);
-        // The name of an action by its URL is Forgejo's and Gitea's own; the judge is some years old.
+        // Only Forgejo and Gitea name an action by its URL, and the checker is some years old.
         let for_github = text.replace("https://github.com/", "").replace("OWNER/", "owner/");
         let for_github = for_github.replace("ubuntu-24.04", "ubuntu-22.04");
         let file = kept.path().join(format!("{}.yml", place.replace(':', "-")));
@@ -80,7 +80,7 @@ fn every_workflow_that_a_guide_shows_is_accepted() {
         let found = reported(&tree(&[("ci.yml", &for_github)]));
         let rules: BTreeSet<&str> = found.iter().map(|it| it["rule"].as_str().unwrap()).collect();
         if text.contains("sudo tar") {
-            // The recipe that one of them leads away from.
+            // One guide shows the two `sudo tar` steps that it replaces.
             assert!(rules.contains("guard"), "{place}: {rules:?}");
             faulty.push(place);
         } else {
@@ -122,7 +122,7 @@ fn guides_name_inputs_and_outputs_that_are_there() {
     }
     assert!(seen >= 8, "{seen}");
 
-    // The right side of the tables of the guide for those who move.
+    // Check the right side of the tables in the guide for those who move from other tools.
     let moving = include_str!("../docs/moving.md");
     let rows =
         moving.lines().filter(|line| line.starts_with("| ") && !line.contains("storecache |"));
@@ -136,7 +136,7 @@ fn guides_name_inputs_and_outputs_that_are_there() {
     }
 }
 
-/// The headings of a page as links name them.
+/// Returns the headings of a page as links name them.
 fn headings(page: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(page).unwrap();
     let titles = text.lines().filter(|line| line.starts_with('#'));

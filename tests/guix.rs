@@ -1,5 +1,5 @@
-//! The main job on GNU Guix: 1.5 as installed, with an unprivileged daemon and a read-only store, and
-//! daemons that are root.
+//! Tests of the main job on GNU Guix: 1.5 as installed, with an unprivileged daemon and a read-only store, and
+//! daemons that run as root.
 
 mod support;
 
@@ -109,7 +109,7 @@ fn a_collection_during_a_save_waits_until_all_is_packed() {
     let before = picture(&world);
     world.sh("rm -f /var/guix/gcroots/fixture");
     let saving = world.storecache_as("runner", ["save"].into_iter().chain(flags(&world))).spawn();
-    // To ask for the lock from here would get in the way: the entry that begins is the sign.
+    // Testing the lock from here would disturb the save: wait for the file of the new entry instead.
     poll::until("the save to begin", SOON, || {
         let mut processes = procfs::companions(world.init()).into_iter();
         if processes.any(procfs::has_unnamed_file) { Ok(()) } else { Err("not yet") }
@@ -143,7 +143,7 @@ fn a_collection_that_begins_during_staging_is_let_through() {
         let collecting = world.blocked_collector();
         restoring.signal(Signal::CONT);
         restoring.wait(SOON).ok();
-        // The service of Guix takes its workers along when it stops.
+        // When the service of Guix stops, it also ends its workers.
         let collected = collecting.wait(SOON);
         assert!(collected.status.success() || world.is_container(), "{collected}");
         assert_same(&before, &picture(&world));

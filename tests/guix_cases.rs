@@ -1,5 +1,5 @@
-//! What a job with Guix may meet: no substitute server that answers, clients that stay connected, other
-//! schemas, owners with other numbers, containers in which nothing may be mounted.
+//! Tests of conditions that jobs with Guix meet: substitute servers that do not respond, clients that stay
+//! connected, other schemas, owners with other numbers, containers that do not allow mounts.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{Fixture, Registration, Role, World, poll};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A job: has the daemon fetch the items that it is told of, and builds a program with them.
+/// A job: it has the daemon download the given items, and builds a program with them.
 const JOB: &str = r##"
 (use-modules (guix store) (guix derivations) (ice-9 match))
 (match (command-line)
@@ -30,10 +30,10 @@ exec $guile/bin/job -c '$libraries'\" >$out; $busybox/bin/chmod +x $out")
        (display (derivation->output-path program))))))
 "##;
 
-/// What the program of the job loads.
+/// The libraries that the job's program loads.
 const LIBRARIES: &str = "(use-modules (fibers) (gnutls) (gcrypt hash) (web socket client))";
 
-/// Starts a daemon that asks for substitutes where nobody listens, in a bare world.
+/// Starts a daemon whose substitute server does not exist, in a world without systemd.
 fn start_daemon_with_dead_server(world: &World) {
     world.pretend_systemctl();
     world
@@ -116,8 +116,8 @@ fn a_client_is_waited_for_with_the_daemon_up() {
     world.verify_store();
 }
 
-/// A process of the service that ends with the third SIGTERM. systemd sends two before it waits, and
-/// a worker takes two to end, but may take them for one.
+/// A process of the service that ends with the third SIGTERM. systemd sends two before it waits; a worker needs
+/// two to end, but they may merge into one.
 const HARD_OF_HEARING: &str = "
 import os, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -152,7 +152,7 @@ fn what_the_service_does_not_end_at_once_is_told_again_and_nothing_is_lost() {
     world.verify_store();
 }
 
-/// All that a refused restore has to leave alone.
+/// Returns all state that a refused restore must not change.
 fn everything(world: &World) -> (Option<u32>, BTreeMap<String, Registration>, String) {
     let files = "find /gnu/store /var/guix -printf '%p %i %U %G %m %s %T@ %C@\n' | sort";
     (world.daemon_pid(), world.registrations(), world.sh(files).stdout)
@@ -184,7 +184,7 @@ fn owners_travel_by_what_they_are_and_not_by_their_numbers() {
     saver.start_daemon();
     let before = picture(&saver);
     let mut saved = save(&saver)["entry"].clone();
-    // Into a store of the user `guix-daemon`, who has another number on this machine, and back.
+    // Restore into a store of the user `guix-daemon`, who has another number on this machine, and back.
     for (role, number) in [(Role::Guix, 4321), (Role::GuixRoot, 0)] {
         let world = World::build(role).backend(saver.backend()).start();
         if number != 0 {
@@ -211,7 +211,7 @@ fn owners_travel_by_what_they_are_and_not_by_their_numbers() {
 
 #[test]
 fn a_read_only_store_is_refused_before_any_change_where_nothing_may_be_mounted() {
-    // A daemon that is root writes through such a mount by itself.
+    // A daemon that runs as root writes through such a mount itself.
     let world = World::with_fixture(Role::GuixRoot, Fixture::Small);
     world.start_daemon();
     save(&world);

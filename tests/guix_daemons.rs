@@ -1,5 +1,5 @@
-//! Who is in charge of a guix-daemon: systemd, a shepherd of the system or of a user, or nobody; and
-//! what happens when two daemons want the same socket.
+//! Tests of how storecache finds the supervisor of a guix-daemon (systemd, a shepherd of the system or of a
+//! user, or none), and of two daemons on one socket.
 
 mod support;
 
@@ -11,12 +11,12 @@ use support::runs::{attempt, flags, report, restore, root_half, save, staging};
 use support::{Fixture, Output, Role, World, poll};
 
 const SOON: Duration = Duration::from_secs(60);
-/// What is promised for the time from the death of the root half to a running daemon.
+/// The promised maximum between the death of the root helper and a running daemon.
 const PROMISED: Duration = Duration::from_secs(5);
 const SOCKET: &str = "/var/guix/daemon-socket/socket";
 const SYSTEM_SHEPHERD: &str = "/run/shepherd/socket";
 
-/// A world whose store was saved and wiped, with no daemon up unless it is a container.
+/// Returns a world whose store was saved and wiped. The daemon runs only if it is a container.
 fn wiped(role: Role, container: bool) -> World {
     let plan = World::build(role).fixture(Fixture::Small);
     let world = if container { plan.container().start() } else { plan.start() };
@@ -30,7 +30,7 @@ fn wiped(role: Role, container: bool) -> World {
     world
 }
 
-/// The pids of what is called guix-daemon and is no worker of one.
+/// Returns the pids of the processes that are called guix-daemon, except for workers.
 fn daemons(world: &World) -> Vec<u32> {
     let listed = world.run(["ps", "-o", "pid=,ppid=", "-C", "guix-daemon"]).stdout;
     let numbers = listed.split_whitespace().map(|number| number.parse().unwrap());
@@ -40,7 +40,7 @@ fn daemons(world: &World) -> Vec<u32> {
     rows().filter(|row| !is_worker(row[1])).map(|row| row[0]).collect()
 }
 
-/// Starts one more daemon, which takes the socket from the one that has it.
+/// Starts a second daemon, which takes over the socket from the first.
 fn second_daemon(world: &World) -> u32 {
     let first = world.listener(SOCKET).expect("a first daemon listens");
     let daemon = "guix-daemon --build-users-group=guixbuild --no-substitutes --cores=1";
@@ -51,12 +51,12 @@ fn second_daemon(world: &World) -> u32 {
     })
 }
 
-/// Starts a shepherd of `user` at `socket` with that service, which is to be called guix-daemon.
+/// Starts a shepherd of `user` at `socket` with that service, which must be named guix-daemon.
 fn start_shepherd(world: &World, user: &str, socket: &str, service: &str) {
     start_shepherd_after(world, user, socket, service, "");
 }
 
-/// The same; `first` is what its configuration does before it starts the service.
+/// As [`start_shepherd`]; the configuration evaluates `first` before it starts the service.
 fn start_shepherd_after(world: &World, user: &str, socket: &str, service: &str, first: &str) {
     let directory = socket.rsplit_once('/').unwrap().0;
     let path = format!("/tmp/shepherd-{user}.scm");
@@ -71,8 +71,9 @@ fn start_shepherd_after(world: &World, user: &str, socket: &str, service: &str, 
     let options = [format!("--config={path}"), format!("--socket={socket}")];
     let log = format!("--logfile=/tmp/shepherd-{user}.log");
     let words = ["setsid", "--fork", "shepherd", "--silent", &options[0], &options[1], &log];
-    // What a shepherd forks in the background aborts when Guile's collector runs before the exec: one
-    // start in twenty, again and again, and none of 450 without a collector.
+    // Without this variable, a process that a shepherd forks in the background aborts if Guile's garbage
+    // collector runs before the exec: repeatedly about one start in twenty failed, and none of 450 without a
+    // collector.
     world.command(words).user(user).env("GC_DONT_GC", "1").ok();
     poll::until("the shepherd to have the daemon up", SOON, || {
         let status = herd(world, user, socket, &["status", "guix-daemon"]);
@@ -86,19 +87,19 @@ fn herd(world: &World, user: &str, socket: &str, words: &[&str]) -> Output {
     world.command(words).user(user).env("LC_ALL", "C").run()
 }
 
-/// A service that runs the daemon itself, as whoever its shepherd belongs to.
+/// A service that runs the daemon itself, as the owner of its shepherd.
 const OWN: &str = "(service '(guix-daemon)
   #:start (make-forkexec-constructor '(\"/usr/bin/guix-daemon\" \"--no-substitutes\")
                                      #:log-file \"/var/log/guix-daemon.log\")
   #:stop (make-kill-destructor)
   #:respawn? #t)";
 
-/// Gives the store to a user, whose daemon can then run it.
+/// Makes a user the owner of the store, so that this user's daemon can serve it.
 fn give_store_to(world: &World, user: &str) {
     world.sh(&format!("chown -R {user}: /gnu/store /var/guix /var/log/guix"));
 }
 
-/// A restore as `runner` that knows of the shepherd at `socket`.
+/// Restores as `runner`, with a variable that names the shepherd's socket or its directory.
 fn restore_with(world: &World, variable: &str, value: &str, more: &[&str]) -> Output {
     let words = ["restore"].into_iter().chain(flags(world)).chain(more.iter().copied());
     let words = words.chain(["--json"]);
@@ -118,7 +119,7 @@ fn assert_restored(world: &World) {
     world.verify_store();
 }
 
-/// Nothing was restored and nothing was stopped.
+/// Asserts that nothing was restored and nothing was stopped.
 #[track_caller]
 fn assert_refused(world: &World, before: &[u32], failed: &Output) {
     assert_eq!(failed.code(), 1, "{failed}");
@@ -210,7 +211,7 @@ fn a_shepherd_that_starts_the_daemon_with_its_first_client_is_in_charge_too() {
     }
 }
 
-/// Has the daemon itself delete what was restored.
+/// Has the daemon delete the restored items.
 fn forget(world: &World) {
     world.sh("rm -r /var/guix/gcroots/storecache");
     world.nix(["guix", "gc"]).ok();
@@ -223,7 +224,7 @@ fn a_shepherd_of_the_user_is_found_in_the_runtime_directory_even_in_the_backgrou
     give_store_to(&world, "runner");
     world.sh("mkdir -p -m 700 /run/user/1001 && chown runner: /run/user/1001");
     let socket = "/run/user/1001/shepherd/socket";
-    // As Guix Home does it: the shepherd that listens is not the process that began to.
+    // As Guix Home does: the shepherd that listens is not the process that created the socket.
     let services =
         format!("{OWN}))\n(perform-service-action root-service 'daemonize)\n(list (list ");
     start_shepherd(&world, "runner", socket, &services);
@@ -249,7 +250,7 @@ fn a_shepherd_of_the_user_is_found_in_the_runtime_directory_even_in_the_backgrou
 fn a_shepherd_of_the_user_may_run_the_daemon_through_sudo() {
     let world = wiped(Role::GuixRoot, false);
     let socket = "/home/runner/guix/socket";
-    // Its way to stop the daemon does not wait for the end.
+    // Its `stop` procedure does not wait until the daemon has ended.
     let service = "(service '(guix-daemon)
         #:start (make-forkexec-constructor
                  '(\"/usr/bin/sudo\" \"-n\" \"/usr/bin/guix-daemon\"
@@ -298,7 +299,7 @@ fn the_socket_of_a_stranger_is_not_talked_to() {
     assert_restored(&world);
     assert!(!world.host("/tmp/stopped").exists());
 
-    // Where it is the stranger's shepherd that keeps the daemon up, there is nothing to be done.
+    // If the shepherd of another user keeps the daemon running, the restore is refused.
     let world = wiped(Role::Guix, false);
     give_store_to(&world, "nosudo");
     start_shepherd(&world, "nosudo", socket, OWN);
@@ -388,7 +389,7 @@ fn systemd_does_not_revive_the_daemon_meanwhile_and_mounts_the_store_read_only_a
     assert!(failed.stderr.contains("use --daemon systemd"), "{failed}");
     assert_refused(&world, &[before.parse().unwrap()], &failed);
 
-    // Stopped along with the daemon, and not started by its start.
+    // This unit is stopped along with the daemon, and is not started again with it.
     world.sh(
         "printf '[Unit]\nRequires=guix-daemon.service\n[Service]\nExecStart=/bin/sleep 1000\n' \
              >/run/systemd/system/publisher.service
@@ -438,12 +439,12 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
     assert_the_second_was_restarted(&world, first, second);
     await_read_only(&world);
 
-    // As the warning says.
+    // Follow the advice of the warning.
     let now = world.listener(SOCKET).unwrap();
     world.sh(&format!("kill {now}; systemctl restart guix-daemon.service"));
     assert_restored(&world);
 
-    // The second one ends, and leaves the first one deaf.
+    // The second daemon ends, and the first no longer has a socket that clients reach.
     forget(&world);
     let second = second_daemon(&world);
     end(&world, second);
@@ -453,7 +454,7 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
     assert_restored(&world);
 }
 
-/// Takes a daemon away in a hurry, as a user would.
+/// Kills a daemon, as a user might do.
 fn end(world: &World, pid: u32) {
     world.sh(&format!("kill {pid}"));
     poll::until("nobody to listen", SOON, || match world.listener(SOCKET) {
@@ -498,7 +499,7 @@ fn a_second_daemon_beside_a_bare_one_is_in_charge_and_the_first_is_named() {
     assert!(warnings[0].contains("lost the socket"), "{restored}");
     assert_the_second_was_restarted(&world, first, second);
 
-    // Once the second one has ended, nobody can be asked, and the first one is not in the way.
+    // When the second daemon has ended, no daemon listens, and the first does not prevent a restore.
     forget(&world);
     end(&world, world.listener(SOCKET).unwrap());
     let restored = restore(&world);
@@ -531,13 +532,13 @@ fn a_bare_daemon_that_somebody_else_starts_again_is_not_started_twice() {
 
 #[test]
 fn a_supervisor_is_waited_for_until_its_daemon_is_up() {
-    // What takes this long is the way from the supervisor's fork to the daemon's socket.
+    // The delay is between the supervisor's fork and the daemon's bind of the socket.
     assert_left_to_its_supervisor(
         "(sleep 2; exec guix-daemon --build-users-group=guixbuild --no-substitutes)",
     );
 }
 
-/// Restores below a daemon that a supervisor runs which storecache knows nothing of.
+/// Restores while an unknown supervisor runs the daemon, and asserts that this supervisor starts it again.
 fn assert_left_to_its_supervisor(daemon: &str) {
     let world = wiped(Role::GuixRoot, false);
     let keep_up = format!("while :; do {daemon}; done </dev/null >>/var/log/guix-daemon.log 2>&1");
@@ -572,7 +573,7 @@ fn an_unprivileged_daemon_starts_again_with_its_capability() {
 fn a_daemon_behind_a_script_is_named_only_when_its_program_was_replaced() {
     for container in [false, true] {
         let world = wiped(Role::GuixRoot, container);
-        // As `guix pull` makes it: a script that becomes the daemon under its own name.
+        // As `guix pull` creates it: a script that execs the daemon under its own name.
         world.sh(
             "mkdir -p /opt/guix && cp /usr/bin/guix-daemon /opt/guix/.daemon
              printf '#!/bin/bash\\nexec -a \"$0\" /opt/guix/.daemon \"$@\"\\n' >/opt/guix/guix-daemon

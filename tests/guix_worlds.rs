@@ -1,4 +1,4 @@
-//! The scaffolding for Guix: that its worlds are what the other tests take them for.
+//! Tests of the Guix worlds themselves: they have the properties that other tests rely on.
 
 mod support;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use support::runs::{assert_same, picture};
 use support::{Fixture, Role, World, corpus};
 
-/// The one valid path of that name.
+/// Returns the one valid path with that name.
 fn item(world: &World, name: &str) -> String {
     let mut found = world.valid_paths().into_iter().filter(|path| path[44..] == *name);
     found.next().unwrap_or_else(|| panic!("no item is called {name}"))
@@ -216,7 +216,7 @@ fn a_container_has_the_daemon_up_and_the_store_read_only() {
         world.wipe_store();
         read_only();
         assert!(world.daemon_answers() && world.valid_paths().is_empty());
-        // It can build, too.
+        // The daemon can build, too.
         world.sh("mkdir -p /tmp/bb/bin && cp /bin/busybox /tmp/bb/bin && cd /tmp/bb/bin
             for name in $(busybox --list); do [ -e $name ] || ln -s busybox $name; done
             guix repl -- /tmp/recipe/build.scm fill /tmp/bb");

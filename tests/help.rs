@@ -1,4 +1,4 @@
-//! Help, manual pages and completions: what people read of a command, and what their shells make of it.
+//! Tests of help texts, manual pages and completions, also as shells and other programs read them.
 
 mod support;
 
@@ -10,7 +10,7 @@ use storecache::cli::{Cli, KeyPart, KeyVerbArgs, Verb};
 use support::place::{binary, output, storecache};
 use tempfile::TempDir;
 
-/// The words of every command that is shown, as clap knows them; none for the program itself.
+/// Returns the words of every visible command, as clap defines them; no words for the program itself.
 fn commands() -> Vec<Vec<String>> {
     fn below(words: &[String], command: &clap::Command, found: &mut Vec<Vec<String>>) {
         found.push(words.to_vec());
@@ -33,7 +33,7 @@ fn the_page_on_the_program_names_every_command() {
         1 => words[0].clone(),
         _ => format!("\"{}\"", words.join(" ")),
     });
-    // The loop that keeps all manual pages.
+    // The loop in the documentation that installs all manual pages.
     let mut listed = list.to_owned();
     for name in names {
         assert!(format!(" {list} ").contains(&format!(" {name} ")), "{name} in {list}");
@@ -50,7 +50,7 @@ fn hidden() -> [&'static str; 2] {
     ["privileged", "action"]
 }
 
-/// Flags that do not contradict each other, and no more than that: nothing is run.
+/// Parses a command line and checks its options, without running anything.
 fn understood(line: &str) -> Result<(), String> {
     let parsed = Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
     let options = match parsed.verb {
@@ -67,7 +67,7 @@ fn understood(line: &str) -> Result<(), String> {
         Verb::Inspect(args) => args.options().map(drop),
         Verb::Verify(args) => args.options().map(drop),
         Verb::Doctor(args) => args.options().map(drop),
-        // Their options ask the environment for a token.
+        // Their options need a token from the environment.
         Verb::List(_) | Verb::Usage(_) | Verb::Prune(_) => Ok(()),
         Verb::Lint(args) => args.options().map(drop),
         Verb::Help(args) => args.text().map(drop).map_err(Into::into),
@@ -143,7 +143,7 @@ fn every_command_has_a_manual_page_that_groff_and_mandoc_take() {
         for heading in ["SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES"] {
             assert!(shown.lines().any(|line| line == heading), "{name}: {heading}\n{shown}");
         }
-        // A line to type is on one line, as it is typed.
+        // Each example is on a single line, as it is typed.
         let help = storecache(with(&words, &["--help"])).ok().stdout;
         let (_, examples) = help.split_once("\nExamples:\n").unwrap();
         for line in examples.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
@@ -155,7 +155,7 @@ fn every_command_has_a_manual_page_that_groff_and_mandoc_take() {
     }
 }
 
-/// Without the letters that are struck twice to be bold or underlined.
+/// Returns the page without the overstruck letters that make bold and underlined text.
 fn plain(page: &str) -> String {
     let letters: Vec<char> = page.chars().collect();
     let kept = |&at: &usize| letters[at] != '\u{8}' && letters.get(at + 1) != Some(&'\u{8}');
@@ -169,7 +169,7 @@ fn completions(shell: &str, directory: &TempDir) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// What is offered behind these words, the last of which is begun.
+/// Words on a command line of which the last is incomplete, and the completions that shells offer.
 const TYPED: [(&[&str], &[&str]); 5] = [
     (&["sa"], &["save"]),
     (&["key", "si"], &["simulate"]),
@@ -210,7 +210,7 @@ fn fish_completes_commands_flags_and_values() {
         let mut fish = Command::new("fish");
         fish.args(["--no-config", "-c", "source $argv[1]; complete --do-complete $argv[2]"]);
         let said = output(fish.args([&file, &line]).env("HOME", directory.path())).ok();
-        // Behind a tab stands what it means.
+        // A tab separates the completion from its description.
         said.lines().iter().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
     };
     for (words, expected) in TYPED {

@@ -1,6 +1,6 @@
-//! What the root helper and its guardians read, against the tables that say who controls it and why that is
-//! harmless: "Inputs of the root helper" in `SECURITY.md`. What is not in a table is an error, so that no new input
-//! appears unnoticed.
+//! Compares what the root helper and its guardians read with the tables under "Inputs of the root helper" in
+//! `SECURITY.md`, which state who controls each input and why it is harmless. An input that is missing in the
+//! tables is an error, so that no new input goes unnoticed.
 
 mod support;
 
@@ -13,16 +13,16 @@ use support::strace::{Input, Process, Trace};
 use support::{Fixture, Role, World, runs};
 
 const PAGE: &str = "SECURITY.md";
-/// The section with the tables, and those of them that the traces are compared with.
+/// The section with the tables, and the tables that the traces are compared with.
 const SECTION: &str = "\n## Inputs of the root helper\n";
 const TRACED: [&str; 4] = ["Files", "Sockets", "Programs", "Descriptors"];
-/// What stands in the column `seen` of a row that some run here has to show.
+/// The value in the column `seen` of rows that some run of these tests must show.
 const ALWAYS: &str = "always";
 
-/// Where the helper and its guardians look for programs.
+/// The directories in which the helper and its guardians search for programs.
 const SEARCH_PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// Where the helper looks for a package manager, to ask it for its version.
+/// The directories in which the helper searches for a package manager, to run it with `--version`.
 const PACKAGE_PATH: [&str; 7] = [
     "/nix/var/nix/profiles/default/bin",
     "/var/guix/profiles/per-user/root/current-guix/bin",
@@ -33,7 +33,7 @@ const PACKAGE_PATH: [&str; 7] = [
     "/run/current-system/profile/bin",
 ];
 
-/// An input, with what differs from run to run replaced by a name in angle brackets.
+/// An input, with the parts that differ between runs replaced by a name in angle brackets.
 type Pattern = (&'static str, String);
 
 /// Reduces paths to patterns.
@@ -93,7 +93,7 @@ impl Reduction {
     }
 }
 
-/// The program by the list in which it was looked for, and the first of its arguments that says what to do.
+/// Returns the program, by the list in which it was searched for, and its first argument that is not an option.
 fn program(words: &[String]) -> String {
     let [path, name, arguments @ ..] = words else { panic!("{words:?}") };
     let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
@@ -113,7 +113,7 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Path components below a process, with numbers replaced.
+/// Returns path components below a process, with numbers replaced.
 fn numbered(parts: &[&str]) -> String {
     let mut before = "";
     let mut shown = Vec::new();
@@ -132,7 +132,7 @@ fn below(name: &str, rest: &[&str]) -> String {
     if rest.is_empty() { name.to_owned() } else { format!("{name}/…") }
 }
 
-/// A row of the table.
+/// A row of a table.
 #[derive(Debug)]
 struct Row {
     heading: String,
@@ -160,7 +160,7 @@ impl Row {
         rows
     }
 
-    /// The names in the first column of one section.
+    /// Returns the names in the first column of one section.
     fn names(heading: &str) -> BTreeSet<String> {
         let rows = Row::all().into_iter().filter(|row| row.heading == heading);
         let names: Vec<String> = rows.flat_map(|row| row.patterns).collect();
@@ -182,8 +182,8 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Everything that is read in a save, a restore into an empty store, one more with the content verified and a
-/// closure required, and a `doctor`.
+/// Returns all inputs of a save, a restore into an empty store, a second restore with verified content and a
+/// required closure, and a `doctor`.
 fn inputs_of(world: &World) -> BTreeSet<(Process, Pattern)> {
     fs::write(world.host("/etc/sudoers.d/runner"), RULE).unwrap();
     let reduction = Reduction { store: world.store(), state: world.state() };
@@ -202,7 +202,8 @@ fn inputs_of(world: &World) -> BTreeSet<(Process, Pattern)> {
     };
     let empty = || {
         world.wipe_store();
-        // Debian lets a group write there, which the helper accepts beside systemd only.
+        // On Debian a group can write to this directory, which the helper accepts only if systemd runs the
+        // daemon.
         world.sh(&format!("chmod 755 {}/daemon-socket", world.state()));
     };
     run(&["save", "--key", "test"]);
@@ -251,7 +252,7 @@ fn helper_opens_only_what_the_table_names() {
     );
 }
 
-/// The fields of the messages in the source of the protocol, as `Type.field`.
+/// Returns the fields of the messages in the source of the protocol, as `Type.field`.
 fn fields_of_requests() -> BTreeSet<String> {
     let source = fs::read_to_string(root().join("src/privileged/protocol.rs")).unwrap();
     let body = |start: &str| -> Vec<String> {
@@ -292,7 +293,7 @@ fn request_fields_are_those_of_the_table() {
     assert_eq!(fields_of_requests(), Row::names("Fields of requests"));
 }
 
-/// The names of environment variables in the source of the helper, where that is not a test.
+/// Compares the names of environment variables in the helper's source, without its tests, with the table.
 #[test]
 fn environment_variables_are_those_of_the_table() {
     let mut found = BTreeMap::new();
@@ -302,7 +303,7 @@ fn environment_variables_are_those_of_the_table() {
             pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
-        // The client is the other end.
+        // The client runs in the user process.
         if path.file_name().is_some_and(|name| name == "client.rs") {
             continue;
         }

@@ -1,6 +1,6 @@
-//! The fault campaign, system calls: any call of a save or a restore fails once, with any error that it may
-//! come back with, and nothing is lost. Ordinarily a sample with a fixed seed, of every kind of call in every
-//! process; with STORECACHE_CAMPAIGN=long every single call.
+//! The fault campaign for system calls: any call of a save or a restore fails once, with any error that it may
+//! return, and nothing is lost. By default a sample with a fixed seed, of every kind of call in every process;
+//! with STORECACHE_CAMPAIGN=long every call.
 
 mod support;
 
@@ -23,12 +23,12 @@ use support::{Output, Role, World};
 
 static RECORD: Record = Record::of("injected");
 
-/// After which a run counts as one that never ends.
+/// The time after which a run counts as hung.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How often between faults a whole restore is made, and the store verified by its own program.
+/// After this many faults a complete restore is made, and the store's own program verifies the store.
 const INTERVAL: usize = 12;
 
-/// Where the entries are.
+/// Where the entries are kept.
 enum Shelf {
     Directory,
     Service(CacheService),
@@ -55,7 +55,7 @@ impl Shelf {
         command.run()
     }
 
-    /// What can be found.
+    /// Returns the names of all entries.
     fn entries(&self, world: &World) -> Vec<String> {
         if let Shelf::Service(service) = self {
             return service.keys();
@@ -67,7 +67,11 @@ impl Shelf {
         names
     }
 
-    /// Removes an entry once it is known whether it is whole.
+    /// Verifies an entry and removes it.
+    ///
+    /// # Errors
+    ///
+    /// If the entry is incomplete.
     fn take(&self, world: &World, entry: &str) -> Result<(), String> {
         let path = world.backend().host_path().join(entry);
         if let Shelf::Service(service) = self {
@@ -80,7 +84,7 @@ impl Shelf {
     }
 }
 
-/// What is done under faults.
+/// The run in which calls fail.
 struct Task {
     verb: &'static str,
     more: &'static [&'static str],
@@ -89,7 +93,7 @@ struct Task {
 const RESTORE: Task = Task { verb: "restore", more: &[] };
 const SAVE: Task = Task { verb: "save", more: &["--full"] };
 
-/// The texts that stand for an error.
+/// Returns the texts that report an error.
 fn texts(errno: i32) -> &'static [&'static str] {
     match errno {
         libc::EIO => &["Input/output error", "I/O error"],
@@ -103,13 +107,13 @@ fn texts(errno: i32) -> &'static [&'static str] {
     }
 }
 
-/// `ENOSPC` and the like.
+/// Returns the name of an error, such as `ENOSPC`.
 fn name_of(errno: i32) -> String {
     format!("{:?}", Errno::from_raw(errno))
 }
 
-/// What SQLite makes of errors of its files, whichever they are. The last is what it makes of an error while
-/// it checks pages: it passes for damage.
+/// The reports of SQLite for errors of its files, whatever the error is. The last is its report of an error
+/// while it checks pages, which it takes for damage.
 const OF_SQLITE: [&str; 5] = [
     "disk I/O error",
     "unable to open database file",
@@ -118,7 +122,7 @@ const OF_SQLITE: [&str; 5] = [
     "database disk image is malformed",
 ];
 
-/// What only follows from a fault, and tells nobody what to do.
+/// Texts that name a mere consequence of a fault and do not help users.
 const CONSEQUENCES: [&str; 8] = [
     "panicked",
     "the guardian died",
@@ -130,7 +134,7 @@ const CONSEQUENCES: [&str; 8] = [
     "no reason given",
 ];
 
-/// What has to be told of a run in which `call` came back with `errno`.
+/// Checks that the output reports the right things when `call` has failed with `errno`.
 fn check_told(
     task: &Task,
     output: &Output,
@@ -143,15 +147,15 @@ fn check_told(
         return Err(format!("it says {text:?}"));
     }
     let named = |text: &str| {
-        // It looks at every directory on the way.
+        // SQLite calls `stat` for every directory of the path.
         let sqlite_asked = call.what.contains("db.sqlite") || call.kind == Kind::Stat;
         let of_sqlite = sqlite_asked && OF_SQLITE.iter().any(|it| text.contains(it));
-        // The C library makes one of the other where a thread cannot be started.
+        // If a thread cannot be started, the C library turns `ENOMEM` into `EAGAIN`.
         let of_thread = [Kind::Clone, Kind::Mmap].contains(&call.kind)
             && texts(libc::EAGAIN).iter().any(|it| text.contains(it));
         of_sqlite || of_thread || texts(errno).iter().any(|it| text.contains(it))
     };
-    // Where the report itself can not be written, or there is no memory left to make it.
+    // If the report itself cannot be written, or there is no memory to create it.
     let reportless = (call.half == Half::User && call.what.contains("(deleted)"))
         || (call.kind == Kind::Mmap && output.stderr.contains("memory allocation of"));
     if reportless && output.code() != 0 {
@@ -190,7 +194,8 @@ fn check_told(
     }
 }
 
-/// One fault, and everything that has to hold after it. Gives back the phase that was told.
+/// Runs the task with one fault and checks everything that must hold after it. Returns the reported phase, or
+/// `None` if the fault did not occur.
 fn trial(
     site: &mut Site,
     shelf: &Shelf,
@@ -201,11 +206,11 @@ fn trial(
     let injector = Injector::failing(aims);
     let output = shelf.start(&site.world, task, &injector);
     let Some(calls) = injector.hits() else {
-        // Threads do not always make their calls in the same numbers.
+        // The number of calls that threads make varies between runs.
         undo(site, shelf, before, task);
         return None;
     };
-    // Of two the first is the cause.
+    // If two calls fail, the first is the cause.
     let (call, (_, errno)) = (calls[0].clone(), aims[0]);
     let names: Vec<String> = aims.iter().map(|(_, errno)| name_of(*errno)).collect();
     names.iter().for_each(|name| RECORD.fault(&format!("system call fails with {name}")));
@@ -223,7 +228,7 @@ fn trial(
         let entries = shelf.entries(world);
         let report: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
         let saved = task.verb == "save" && report["saved"] == true;
-        // A report that did not get out may be of an entry that is there.
+        // If the report could not be written, the entry may exist nevertheless.
         let unknown = task.verb == "save" && call.what.contains("(deleted)");
         if entries.len() != before.len() + usize::from(saved) && !unknown {
             return Err(format!("entries were {:?} and are {entries:?}", before));
@@ -245,7 +250,7 @@ fn trial(
         }
         Err(e) => {
             let failed = Err(about(e));
-            // Each shall be judged for itself.
+            // Clean up, so that each fault is tested independently.
             let store = world.store();
             world.sh(&format!("rm -rf /tmp/storecache-* {store}/.storecache-*"));
             undo(site, shelf, before, task);
@@ -254,7 +259,7 @@ fn trial(
     }
 }
 
-/// Makes everything what it was before the run.
+/// Restores the state before the run.
 fn undo(site: &mut Site, shelf: &Shelf, before: &[String], task: &Task) {
     for new in shelf.entries(&site.world).iter().filter(|name| !before.contains(name)) {
         shelf.take(&site.world, new).unwrap();
@@ -266,7 +271,7 @@ fn undo(site: &mut Site, shelf: &Shelf, before: &[String], task: &Task) {
     }
 }
 
-/// One kind of run in one kind of place.
+/// One kind of run in one kind of environment.
 struct Campaign {
     role: Role,
     place: Place,
@@ -274,22 +279,22 @@ struct Campaign {
     seed: u64,
     /// Whether a call fails with each of its errors in turn, or with one of them.
     every_error: bool,
-    /// The calls that it is about.
+    /// Selects the calls that may fail.
     about: fn(&World, &Call) -> bool,
-    /// Those that are much the same, of which one is taken; with [`is_long`] all are.
+    /// Groups similar calls, of which one is chosen; with [`is_long`] all are.
     alike: fn(&Call) -> String,
-    /// A call that fails in every run, with `EIO`; then it is about what follows, and that is undoing. The last
-    /// one of these.
+    /// Selects a call that fails in every run, with `EIO`, so that the campaign tests the calls after it, which
+    /// undo the run. If several match, the last one fails.
     first: Option<fn(&Call) -> bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Bare,
-    /// The same with entries in a cache service.
+    /// As `Bare`, with the entries in a cache service.
     Service,
     Systemd,
-    /// A store in which nobody has been.
+    /// A store that was never used.
     Fresh,
 }
 
@@ -307,12 +312,12 @@ impl Campaign {
         }
     }
 
-    /// Which calls fail, with what. Those before `from` are not meant.
+    /// Returns the calls that fail, and their errors. Calls before `from` never fail.
     fn aims(&self, world: &World, calls: &[Call], from: usize) -> Vec<(Aim, i32)> {
         let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, call) in calls.iter().enumerate().skip(from) {
             if (self.about)(world, call) {
-                // There are few of these, and each is for something else.
+                // There are few of these calls, and each has another purpose.
                 let alone = is_long() || matches!(call.kind, Kind::Clone | Kind::Sync);
                 let group = if alone { format!("{at:06}") } else { (self.alike)(call) };
                 groups.entry(group).or_default().push(at);
@@ -327,7 +332,7 @@ impl Campaign {
                 aims.push((aim_at(calls, group[dice.below(group.len())]), errno));
             }
         }
-        // So that a campaign that is ended early has seen something of everything.
+        // Shuffle, so that a campaign that is ended early has covered all kinds of calls.
         for at in (1..aims.len()).rev() {
             aims.swap(at, dice.below(at + 1));
         }
@@ -352,7 +357,7 @@ impl Campaign {
             site.is_whole();
         }
         if self.place == Place::Service {
-            // By whoever has all of it.
+            // The entry in the service is saved while the store is complete.
             let part = task.verb == "restore";
             if part {
                 restore(&site.world);
@@ -400,7 +405,7 @@ impl Campaign {
         assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n---\n"));
     }
 
-    /// The next restore succeeds, and the store is sound to its own program.
+    /// Asserts that the next restore succeeds, and that the store's own program finds no fault in the store.
     fn go_on(&self, site: &mut Site) {
         if self.task.verb == "restore" {
             Shelf::Directory.start(&site.world, &RESTORE, &Injector::counting()).ok();
@@ -413,7 +418,8 @@ impl Campaign {
     }
 }
 
-/// More like the call that is meant than the one with its number among all.
+/// Returns an aim by the call's number among calls of its kind and process, which varies less between runs than
+/// its number among all calls.
 fn aim_at(calls: &[Call], at: usize) -> Aim {
     let Call { kind, half, .. } = calls[at];
     let same = |call: &&Call| (call.kind, call.half) == (kind, half);
@@ -440,7 +446,7 @@ fn a_save_of_guix_survives_any_call_that_fails() {
     Campaign::of(Role::Guix, SAVE, 4).run();
 }
 
-/// What only happens with units, and with a mount that is in the way.
+/// Tests calls that only occur with units, and with a mount that is in the way.
 #[test]
 fn a_restore_under_systemd_survives_any_call_that_fails() {
     let about = |_: &World, call: &Call| {
@@ -462,7 +468,7 @@ fn a_restore_into_a_store_that_was_never_used_makes_it_its_owners_or_leaves_it()
         };
         let alike = |call: &Call| {
             let in_state = call.what.split_once("/var/").map(|(_, path)| {
-                // Without what is made up anew each time.
+                // Without the random part of the name.
                 path.split("/.storecache-").next().unwrap_or_default().to_owned()
             });
             format!("{:?} {}", call.kind, in_state.unwrap_or_default())
@@ -471,7 +477,7 @@ fn a_restore_into_a_store_that_was_never_used_makes_it_its_owners_or_leaves_it()
     }
 }
 
-/// What the half does that has the network.
+/// Tests the calls of the user process, which has the network.
 #[test]
 fn a_run_with_a_cache_service_survives_any_call_that_fails() {
     for task in [RESTORE, SAVE] {
@@ -481,8 +487,8 @@ fn a_run_with_a_cache_service_survives_any_call_that_fails() {
     }
 }
 
-/// A commit fails at its last step, when items are in their places and rows are inserted; then a call of
-/// those fails that undo it.
+/// A commit fails at its last step, when items are in place and rows are inserted; then one of the calls that
+/// undo the commit fails.
 #[test]
 fn undoing_a_commit_survives_any_call_that_fails() {
     for role in [Role::Mid, Role::Guix] {

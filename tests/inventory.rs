@@ -1,5 +1,5 @@
-//! `list`, `usage` and `prune`: over GitHub's REST API, as at a terminal without a cache service, and over
-//! a directory.
+//! Tests of `list`, `usage` and `prune`: over GitHub's REST API, as at a terminal without a cache service, and
+//! over a directory.
 
 mod support;
 
@@ -22,18 +22,18 @@ use tempfile::TempDir;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// The layout of a Nix store, as its entries have it.
+/// Returns the layout of a Nix store, as its entries have it.
 fn layout() -> String {
     cache_version("nix", "/nix/store", "x86_64-linux").to_string()
 }
 
-/// A time so many hours ago.
+/// Returns the time this many hours ago.
 fn ago(hours: i64) -> jiff::Timestamp {
     let second = jiff::Timestamp::now().as_second() - hours * 3600;
     jiff::Timestamp::from_second(second).unwrap()
 }
 
-/// A generation of a key of so many hours ago, on the default branch.
+/// Returns a generation of a key, this many hours old, on the default branch.
 fn generation(key: &str, hours: i64, size: u64) -> Row {
     let created = ago(hours);
     Row {
@@ -50,7 +50,7 @@ fn on(reference: &str, row: Row) -> Row {
     Row { reference: reference.into(), ..row }
 }
 
-/// A repository as a maintainer sees it, and a directory to be in.
+/// A repository as a maintainer accesses it, and a working directory.
 struct Terminal {
     rest: RestService,
     home: TempDir,
@@ -63,7 +63,7 @@ impl Terminal {
         Terminal { rest, home: tempfile::tempdir().unwrap() }
     }
 
-    /// With entries of every kind; gives back their keys by what is to become of them.
+    /// Returns a repository with entries of every kind, the keys that are pruned, and the keys that stay.
     fn filled() -> (Terminal, Vec<String>, Vec<String>) {
         let terminal = Terminal::new();
         let hash = |digit: &str| format!("storecache-nix-x86_64-linux-2.8.0-{}", digit.repeat(32));
@@ -79,7 +79,7 @@ impl Terminal {
         let stays = [
             generation(&a, 20, 400),
             generation(&b, 25, 50),
-            // It may be what the newest of its key is a delta on.
+            // The newest entry of its key may be a delta on it.
             generation(&b, 35, 500),
             generation("old", 45, 5),
             on("refs/pull/8/merge", generation(&a, 4, 401)),
@@ -108,7 +108,7 @@ impl Terminal {
         command
     }
 
-    /// Runs a verb on the repository, whatever the outcome.
+    /// Runs a verb on the repository. The run may fail.
     fn run(&self, words: &[&str]) -> Output {
         let words = [words, &["--repository", REPOSITORY]].concat();
         self.output(&mut self.command(&words))
@@ -125,7 +125,7 @@ impl Terminal {
         report(&self.run(&[words, &["--json"]].concat()).ok())
     }
 
-    /// Keys of all that is there.
+    /// Returns the keys of all entries.
     fn keys(&self) -> BTreeSet<String> {
         self.rest.others().into_iter().map(|(_, key)| key).collect()
     }
@@ -216,7 +216,7 @@ fn ten_thousand_entries_are_read_while_others_write() {
     assert_eq!(distinct.len(), listed.len(), "each once");
     assert!(distinct.is_superset(&ids));
     assert_eq!(distinct.len(), 10_030, "those that came meanwhile too");
-    // A server that gives less than it is asked for.
+    // The server returns smaller pages than requested.
     let before = terminal.rest.seen(Call::List).len();
     terminal.rest.has_pages_of(60);
     assert_eq!(terminal.json(&["list"])["entries"].as_array().unwrap().len(), 10_030);
@@ -254,7 +254,7 @@ fn prune_says_what_it_would_delete_and_deletes_nothing() {
     assert_eq!(keys(&told["stays"]), [&stays[2]]);
     assert!(terminal.rest.seen(Call::Delete).is_empty());
     assert_eq!(terminal.keys(), before);
-    // Each pull request is asked for once in a run.
+    // Each pull request is requested once in a run.
     let mut pulls: Vec<_> =
         terminal.rest.seen(Call::Pull).into_iter().map(|seen| seen.path).collect();
     pulls.sort();
@@ -275,10 +275,10 @@ fn prune_deletes_what_was_planned_and_nothing_else() {
     assert_eq!(terminal.keys(), stays.iter().cloned().collect());
     let deletions = terminal.rest.seen(Call::Delete);
     assert_eq!(deletions.len(), goes.len());
-    // GitHub asks for a second between changes.
+    // GitHub asks clients to wait a second between changes.
     let mut pairs = deletions.windows(2);
     assert!(pairs.all(|two| two[1].at - two[0].at >= Duration::from_secs(1)));
-    // There is nothing left to do.
+    // Nothing is left to prune.
     let told = terminal.json(&["prune", "--apply"]);
     assert_eq!((&told["plan"], &told["deleted"]), (&json!([]), &json!([])));
     assert_eq!(terminal.rest.seen(Call::Delete).len(), goes.len());
@@ -295,11 +295,12 @@ fn flags_of_prune_narrow_and_widen_what_goes() {
     assert_eq!(planned(&["--only", "superseded", "--keep", "2"]), [goes[1].clone()]);
     assert_eq!(planned(&["--only", "closed", "--only", "unreadable"]).len(), 3);
     assert_eq!(planned(&["--prefix", "old"]), [goes[4].clone()]);
-    // Those of other tools, where they are named: all but the newest of each key on the default branch.
+    // Entries of other tools are pruned if their prefix is given: all but the newest of each key on the default
+    // branch.
     assert_eq!(planned(&["--prefix", "node-", "--unused-for", "0"]), ["node-Linux-1"]);
     let unused = planned(&["--unused-for", "1", "--only", "unused"]);
     assert_eq!(unused, [&stays[5], &goes[0], &goes[1], &goes[4]].map(String::clone));
-    // The newest on the default branch is another one then.
+    // With another default branch, another entry is the newest on it.
     terminal.rest.has_default_branch("side");
     let planned = planned(&["--only", "unused", "--unused-for", "0", "--prefix", "storecache-"]);
     assert!(planned.iter().all(|key| key.starts_with("storecache-")));
@@ -320,7 +321,7 @@ fn a_token_that_sees_no_pull_requests_is_told_so_and_the_rest_goes() {
     let planned = keys(&told["plan"]);
     assert_eq!(planned.len(), 3, "{told}");
     assert!(!planned.contains(&goes[2].as_str()));
-    // One that is not there is not known to be closed.
+    // A pull request that does not exist is not known to be closed.
     terminal.rest.knows_pulls(&[8]);
     let told = terminal.json(&["usage"]);
     assert_eq!(told["closed"]["entries"], 0, "{told}");
@@ -439,14 +440,14 @@ fn an_entry_that_cannot_be_deleted_does_not_keep_the_others() {
     assert_eq!(told["deleted"].as_array().unwrap().len(), 4, "{told}");
     assert!(told["failed"][0][1].as_str().unwrap().contains("HTTP 409"), "{told}");
     assert_eq!(terminal.keys().len(), before - 4);
-    // Three in a row are the end of it.
+    // Three failures in a row end the run.
     let (terminal, ..) = Terminal::filled();
     terminal.rest.goes_wrong(Call::Delete, std::iter::repeat_n(refused, 4));
     terminal.run(&["prune", "--apply"]).fails();
     assert_eq!(terminal.rest.seen(Call::Delete).len(), 3);
 }
 
-/// A run that may be called off.
+/// A run that is killed when the test ends early.
 struct Started {
     child: Child,
 }
@@ -513,7 +514,7 @@ fn usage_counts_by_everything_that_entries_have_in_common() {
     assert_eq!(told["closed"], json!({ "entries": 3, "bytes": 937, "share": 937.0 / 10240.0 }));
     assert_eq!(told["unreadable"]["entries"], 1);
     assert_eq!(told["prunable"]["entries"], 5);
-    // The two of another tool, of one size, and said to be a guess.
+    // The two entries of another tool have equal sizes, and are reported as a guess.
     let copies = told["duplicates"].as_array().unwrap();
     assert!(copies.iter().all(|copies| copies["guess"] == true), "{told}");
     assert!(
@@ -522,7 +523,7 @@ fn usage_counts_by_everything_that_entries_have_in_common() {
     );
     assert_eq!(told["entries"].as_array().unwrap().len(), 14);
 
-    // 2872 and 8192 are 824 too many: those that were used least recently go.
+    // 2872 and 8192 exceed the limit by 824: the least recently used entries are evicted.
     let eviction = &told["eviction"];
     assert_eq!(eviction["more"], 8192);
     assert!(eviction["pushed_out_bytes"].as_u64().unwrap() >= 824, "{eviction}");
@@ -640,7 +641,7 @@ fn the_repository_is_that_of_the_job_or_of_the_remote_origin() {
     let listed = terminal.output(command.env("GITHUB_REPOSITORY", REPOSITORY)).ok();
     assert_eq!(report(&listed)["entries"].as_array().unwrap().len(), 1, "{listed}");
 
-    // Nothing says so: the directory of the user.
+    // Without a repository the default is the user's directory.
     let listed = terminal.output(&mut terminal.command(&["list", "--json"])).ok();
     assert!(report(&listed)["backend"].as_str().unwrap().starts_with("dir:"), "{listed}");
 
@@ -699,7 +700,7 @@ fn texts_of_others_give_no_orders_to_the_terminal() {
 
 // A directory.
 
-/// Saves of plain directories, and what else lies beside them.
+/// Saves of plain directories, and other files beside them.
 struct Shelf {
     place: Place,
 }
@@ -713,7 +714,7 @@ impl Shelf {
         Shelf { place }
     }
 
-    /// Saves under a key; gives back the name of the entry.
+    /// Saves under a key, and returns the name of the entry.
     fn save(&self, key: &str) -> String {
         let backend = self.backend();
         let mut command = Command::new(place::binary());
@@ -771,7 +772,7 @@ fn a_directory_is_listed_counted_and_pruned_as_a_repository_is() {
     let told = shelf.json(&["usage", "--and", "1K"]);
     assert_eq!(told["superseded"]["entries"], 1, "{told}");
     assert_eq!(told["prunable"]["entries"], 1, "{told}");
-    // Equal directories, under two keys.
+    // Equal directories under two keys.
     let copies = told["duplicates"].as_array().unwrap();
     assert_eq!(copies.len(), 1, "{told}");
     assert_eq!((&copies[0]["keys"], &copies[0]["guess"]), (&json!([other, second]), &json!(false)));
@@ -828,7 +829,7 @@ fn what_is_no_entry_in_a_directory_is_listed_and_left_alone() {
     assert!(text.stdout.contains("(unreadable: truncated: got 10 of 336 bytes)"), "{text}");
     assert_eq!(shelf.json(&["usage"])["unreadable"]["entries"], 10);
 
-    // Nothing is newer than these: each is the newest of its key.
+    // Each of these is the newest of its key.
     let told = shelf.json(&["prune"]);
     assert_eq!(keys(&told["plan"]), [&torn, &old], "{told:#}");
     assert_eq!(
@@ -848,7 +849,7 @@ fn what_is_no_entry_in_a_directory_is_listed_and_left_alone() {
 fn a_look_does_not_count_as_a_use() {
     let shelf = Shelf::new();
     let name = shelf.save("k");
-    // Long ago, so that any reading would show.
+    // A time long ago, so that any read would change it.
     place::set_mtime(&shelf.file(&name), 1_700_000_000, 0);
     let used = |told: &Value| told["entries"][0]["last_used"].as_str().unwrap().to_owned();
     let before = fs::metadata(shelf.file(&name)).unwrap().accessed().unwrap();
@@ -856,7 +857,7 @@ fn a_look_does_not_count_as_a_use() {
         shelf.json(&[verb]);
     }
     assert_eq!(fs::metadata(shelf.file(&name)).unwrap().accessed().unwrap(), before);
-    // It was made later than that, by its name.
+    // The entry's name gives a later time than the file's times.
     assert_eq!(used(&shelf.json(&["list"])), shelf.json(&["list"])["entries"][0]["created"]);
 }
 
@@ -908,7 +909,7 @@ fn a_base_stays_in_a_directory_as_long_as_a_delta_on_it_does() {
     assert_eq!(restored["entry"], second["entry"], "{restored}");
     assert_eq!(restored["items"]["skipped"], 0, "{restored}");
 
-    // Once the base is gone, nobody can restore what is on it.
+    // If the base is gone, deltas on it cannot be restored.
     let file = format!("{}.tar.zst", base["entry"].as_str().unwrap());
     fs::remove_file(world.backend().host_path().join(file)).unwrap();
     let listed = place::storecache(["list", "--backend", &backend]).ok();

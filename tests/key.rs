@@ -1,4 +1,5 @@
-//! `key --explain` and `key diff`: what a key is made of, what is suspicious about it, and what moved.
+//! Tests of `key --explain` and `key diff`: the ingredients of a key, warnings about them, and which of them
+//! changed.
 
 mod support;
 
@@ -39,7 +40,7 @@ jobs:
           guix shell hello -- hello
 ";
 
-/// A work tree of git with a workflow that keeps a store.
+/// A git work tree with a workflow that caches a store.
 struct Project(TempDir);
 
 impl Project {
@@ -62,7 +63,7 @@ impl Project {
         fs::write(path, content).unwrap();
     }
 
-    /// Puts one text of a file for another one.
+    /// Replaces a text in a file.
     #[track_caller]
     fn change(&self, name: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.path().join(name)).unwrap();
@@ -74,7 +75,7 @@ impl Project {
         git(self.path(), words)
     }
 
-    /// Commits everything; gives back the name of the commit.
+    /// Commits everything, and returns the commit.
     fn commit(&self) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
@@ -90,7 +91,7 @@ impl Project {
         report(&self.key(&[&["--explain", "--json"], more].concat()).ok())
     }
 
-    /// Kind and text of what is suspicious about the only ingredient.
+    /// Returns kind and text of the warnings about the only ingredient.
     fn warnings(&self, more: &[&str]) -> Vec<(String, String)> {
         let explained = self.explained(more);
         let warnings = explained["ingredients"][0]["warnings"].as_array().unwrap();
@@ -102,7 +103,7 @@ impl Project {
         storecache_in(self.path(), ["key", "diff"].iter().chain(more))
     }
 
-    /// Name and state of each ingredient, and whether the key stays.
+    /// Returns name and state of each ingredient, and whether the key stays the same.
     fn moved(&self, more: &[&str]) -> (Vec<String>, bool) {
         let told = report(&self.diff(&[&["--json"], more].concat()).ok());
         let moved = told["ingredients"].as_array().unwrap().iter();
@@ -180,7 +181,7 @@ fn ingredients_that_are_empty_volatile_or_over_broad_are_told() {
     project.write("empty.lock", "");
     let warnings = project.warnings(&["--hash-files", "empty.lock"]);
     assert_eq!(warnings[0].0, "empty");
-    // The hash of the commit is in it.
+    // The file contains the hash of the commit.
     let head = project.git(&["rev-parse", "HEAD"]);
     project.write("version.txt", format!("built from {head}\n"));
     let warnings = project.warnings(&["--hash-files", "version.txt"]);
@@ -205,7 +206,7 @@ fn ingredients_that_are_empty_volatile_or_over_broad_are_told() {
         [("volatile".into(), "its files changed in 30 of the last 31 commits".into())]
     );
     assert_eq!(project.warnings(&["--hash-files", "flake.lock"]), []);
-    // In a directory below the top too.
+    // In a subdirectory too.
     let words = ["key", "--store", "guix", "--version", "1", "--explain", "--hash-files", "*.c"];
     let below = storecache_in(&project.path().join("src"), words).ok();
     assert!(below.stderr.contains("warning: volatile: its files changed in 30"), "{below}");
@@ -248,12 +249,12 @@ fn a_diff_tells_which_ingredient_moved_in_which_file_and_whether_it_counts() {
         ]
     );
     assert!(told.stderr.contains("the key is another one: HEAD has "), "{told}");
-    // Between commits the work tree does not count.
+    // Between commits the work tree does not matter.
     assert_eq!(
         project.moved(&[&first, &second]),
         (vec!["workflow:semantic cosmetic".into()], true)
     );
-    // By its bytes it moves for what does not count, and that is said.
+    // In bytes mode a cosmetic change changes the key, and the output reports that.
     let told = project.diff(&[&first, &second, "--workflow-mode", "bytes"]).ok();
     assert!(told.stdout.contains("with --workflow-mode semantic the key would stay"), "{told}");
     assert!(told.stderr.contains("the key is another one"), "{told}");
@@ -273,11 +274,11 @@ fn files_that_come_and_go_below_a_pattern_are_named() {
         { "path": "nix/c.nix", "change": "added" },
     ]);
     assert_eq!(told["ingredients"][0]["files"], expected, "{told}");
-    // An ingredient that only one of them has.
+    // An ingredient that exists on one side only.
     project.write("guix.scm", "x");
     let told = project.diff(&["HEAD", ".", "--hash-files", "guix.scm"]).ok();
     assert!(told.stdout.starts_with("added     files:guix.scm"), "{told}");
-    // What neither has is a mistake.
+    // An ingredient that exists on neither side is an error.
     let none = project.diff(&["--hash-files", "none", "--json"]).fails();
     assert!(none.stderr.contains("matches no file in HEAD or in the work tree"), "{none}");
     assert_eq!(report(&none)["ok"], false);
@@ -310,7 +311,7 @@ fn a_commit_gives_the_same_key_as_its_work_tree_from_wherever_one_looks() {
     assert_eq!(many["ingredients"][0]["files"].as_array().unwrap().len(), 3, "{many}");
 }
 
-/// Saves a directory under ingredients of a project, as a job of a commit does; gives back the file.
+/// Saves a directory under ingredients of a project, as a job for a commit does, and returns the file.
 fn saved(project: &Project, place: &Place, commit: &str, patterns: &[&str]) -> String {
     let mut command = Command::new(place::binary());
     command.args(["save", "--store", "plain", "--path", "/opt/tool", "--root"]).arg(place.root());
@@ -345,11 +346,11 @@ fn two_snapshots_tell_what_moved_between_them_and_where_their_commits_are_here_i
     };
     let named = project.moved(&[&name(&one), &name(&two), "--backend", &backend]);
     assert_eq!(named, (expected.clone(), false));
-    // Against the work tree, with what the snapshot is made of.
+    // Against the work tree, with the ingredients of the snapshot.
     project.write("b.lock", "3");
     let expected_now = vec!["files:a.lock same".to_owned(), "files:b.lock real".into()];
     assert_eq!(project.moved(&[&two, "."]), (expected_now, false));
-    // Where the commits are not, the digests are.
+    // Where the commits are not available, the digests in the snapshots are compared.
     let elsewhere = tempfile::tempdir().unwrap();
     let told = storecache_in(elsewhere.path(), ["key", "diff", &one, &two]).ok();
     assert!(told.stdout.contains("a snapshot remembers the digest alone"), "{told}");
@@ -481,7 +482,7 @@ fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
         told.stderr.contains("as the step of .github/workflows/ci.yml:12, job test has it"),
         "{told}"
     );
-    // What is given counts.
+    // Flags take precedence.
     let other = storecache_in(project.path(), ["key", "--from-step", "--version", "2"]).ok();
     assert!(
         other.lines()[0].starts_with("mine-plain-") && other.lines()[0].contains("-2-"),
@@ -491,7 +492,7 @@ fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
     project.write("nix/b.nix", "2");
     let (moved, same) = project.moved(&["--from-step"]);
     assert_eq!((moved.len(), same), (3, false), "{moved:?}");
-    // What only a job knows is asked for.
+    // A value that only a job knows must be given.
     project.change(CI, "${{ env.GUIX_VERSION }}", "${{ inputs.version }}");
     let told = storecache_in(project.path(), ["key", "--from-step"]).fails();
     assert!(

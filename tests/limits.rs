@@ -1,4 +1,4 @@
-//! Saves that are not to take everything: the closures of some items, or what was used last.
+//! Tests of saves with limits: only the closures of some items, or the most recently used items.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{Fixture, Role, World};
 
 const STATE: &str = "/tmp/job.json";
 
-/// One Nix and one Guix.
+/// A Nix role and a Guix role.
 const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
 
 fn filled(role: Role) -> World {
@@ -25,13 +25,13 @@ fn save(world: &World, more: &[&str]) -> Value {
     run(world, "runner", "save", more)
 }
 
-/// The restore of a new job on an empty machine.
+/// Restores as a new job on an empty machine.
 fn begin(world: &World) -> Value {
     world.wipe_store();
     run(world, "runner", "restore", &["--state", STATE])
 }
 
-/// An item with a file in it that needs others, but not all.
+/// Returns an item that contains a file and refers to some items, but not to most.
 fn needy(world: &World) -> String {
     let all = world.valid_paths();
     let some = |path: &&String| (2..all.len() / 2).contains(&closure(world, path).len());
@@ -44,12 +44,12 @@ fn file_in(world: &World, path: &str) -> String {
     world.sh(&format!("find {path} -type f -print -quit")).ok().stdout.trim().to_owned()
 }
 
-/// The pattern that means this item alone.
+/// Returns the pattern that matches this item alone.
 fn pattern(world: &World, path: &str) -> String {
     path[world.store().len() + 1..].replacen('-', "?", 1)
 }
 
-/// What a path refers to, however indirectly, itself included.
+/// Returns the paths that a path refers to, directly or indirectly, and the path itself.
 fn closure(world: &World, path: &str) -> BTreeSet<String> {
     let references = world.references_of_all();
     let mut closure = BTreeSet::new();
@@ -62,7 +62,7 @@ fn closure(world: &World, path: &str) -> BTreeSet<String> {
     closure
 }
 
-/// NAR size of all these, as the store's own database has it.
+/// Returns the total NAR size of these paths according to the store's own database.
 fn size(world: &World, paths: &BTreeSet<String>) -> u64 {
     let all = world.registrations();
     paths.iter().map(|path| all[path].nar_size.unwrap() as u64).sum()
@@ -104,11 +104,11 @@ fn what_was_used_least_recently_stays_behind_and_no_closure_is_broken() {
         let limit = size(&world, &wanted).to_string();
         save(&world, &[]);
 
-        // A job reads one file, and saves everything: the snapshot remembers.
+        // A job reads one file and saves everything: the snapshot records what was used.
         begin(&world);
         world.ok(["cat", &file_in(&world, &needy)]);
         save(&world, &["--state", STATE]);
-        // The next one reads nothing, and has less room.
+        // The next job reads nothing, and has a smaller limit.
         begin(&world);
         let limited = ["--state", STATE, "--max-size", &limit];
         let told = save(&world, &[&limited[..], &["--dry-run"]].concat());
@@ -133,7 +133,7 @@ fn what_somebody_keeps_or_adds_counts_as_used() {
     for role in ROLES {
         let world = filled(role);
         save(&world, &[]);
-        // To look for it leaves marks, which the restore takes away.
+        // The search changes times of access, which the restore resets.
         let kept = needy(&world);
         begin(&world);
         symlink(&kept, world.host(format!("{}/gcroots/mine", world.state()))).unwrap();

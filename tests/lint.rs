@@ -1,4 +1,4 @@
-//! `lint`: the mistakes that it names, with their lines, and those that it does not.
+//! Tests of `lint`: the mistakes that it reports, with their lines, and the correct workflows that it accepts.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use support::workflows::{GOOD, findings, lint, of_steps, reported, tree};
 
-/// Keeps a store in the way that storecache is to replace, with the mistakes that this brings.
+/// A workflow that caches a store in the way that storecache replaces, with the usual mistakes.
 const RECIPE: &str = "\
 name: interop
 on:
@@ -107,13 +107,13 @@ fn a_hash_is_empty_where_no_file_is_or_nothing_is_checked_out() {
         let found = of_steps(&cache(&format!("${{{{ hashFiles({empty}) }}}}")));
         assert_eq!(found, ["ci.yml 8 error empty-hash"], "{empty}");
     }
-    // A step before may have made it.
+    // An earlier step may have created the file.
     let made = format!("      - run: make lock\n{}", cache("${{ hashFiles('made.lock') }}"));
     assert_eq!(of_steps(&made), ["ci.yml 9 warning empty-hash"]);
     let early =
         format!("on: push\njobs:\n  a:\n    steps:\n{}", cache("${{ hashFiles('*.lock') }}"));
     assert_eq!(findings(&[("ci.yml", &early)]), ["ci.yml 7 error empty-hash"]);
-    // A condition asks on purpose.
+    // A condition tests for the empty hash on purpose.
     assert_eq!(of_steps("      - run: x\n        if: hashFiles('none') != ''\n"), [""; 0]);
 }
 
@@ -132,7 +132,7 @@ fn the_default_branch_is_seeded_by_this_workflow_or_by_another_with_the_same_key
     assert_eq!(findings(&[("ci.yml", &here), ("seed.yml", GOOD)]), [""; 0]);
     let other = GOOD.replace("store: guix", "store: guix\n          key: other-1.5.0-x64");
     assert_eq!(findings(&[("ci.yml", &here), ("seed.yml", &other)]), ["ci.yml 2 warning unseeded"]);
-    // What only restores, or keeps no store, is none of our business.
+    // Steps that only restore, or do not cache a store, are not checked.
     for step in ["actions/cache/restore@v4", "actions/setup-node@v4"] {
         let read = here.replace("example/storecache@v1", step);
         assert_eq!(findings(&[("ci.yml", &read)]), [""; 0], "{step}");
@@ -187,7 +187,7 @@ fn a_long_workflow_with_every_script_of_the_world_is_read() {
     assert_eq!(findings(&[("ci.yml", &long)]), [format!("ci.yml {line} error tar")]);
 }
 
-/// Workflows after the shapes of those that projects have, and what is wrong with each.
+/// Workflows modeled on those of real projects, and their findings.
 const SHAPES: [(&str, &[&str]); 9] = [
     (
         "recipe.yml",
@@ -233,10 +233,10 @@ fn workflows_of_every_shape_have_their_findings_and_good_ones_have_none() {
     }
 }
 
-/// What a file shows of the ten ways in which the recipe of two `sudo tar` steps fails: the guard that is
-/// never true, the hash of nothing, the daemon left stopped and the mount that cannot be written, entries
-/// that no other branch reads, the copy of a live database, the database in the place of another one, the
-/// log left beside it, the archive without roots, the save after success only, and the staging directory.
+/// The findings for the ten ways in which the recipe of two `sudo tar` steps fails: the guard that is never
+/// true, the hash of no files, the daemon left stopped and the mount that cannot be written, entries that no
+/// other branch reads, the copy of a live database, the database that replaces another one, the log left beside
+/// it, the archive without roots, the save after success only, and the staging directory.
 #[test]
 fn each_of_the_ten_defects_of_the_recipe_is_named() {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");

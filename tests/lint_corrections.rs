@@ -1,4 +1,5 @@
-//! The corrected lines of `lint`: they mend what they are for, and leave a workflow that others accept.
+//! Tests of the corrections that `lint` proposes: they resolve their finding, and other programs accept the
+//! result.
 
 mod support;
 
@@ -10,10 +11,10 @@ use support::azurite::script;
 use support::place::output;
 use support::workflows::{corrected, line, reported, tree, write};
 
-/// A rule, the triggers, what stands before the steps, and the steps.
+/// A rule, the triggers, the lines before the steps, and the steps.
 type Mistake = (&'static str, &'static str, &'static str, &'static str);
 
-/// Mistakes of every rule that has corrected lines.
+/// Mistakes of every rule that proposes corrections.
 const MISTAKES: [Mistake; 27] = [
     ("unseeded", "on: pull_request", "", OURS),
     ("unseeded", "on: [pull_request, merge_group]", "", OURS),
@@ -235,7 +236,7 @@ const OURS: &str = "\
       - uses: example/storecache@v1
 ";
 
-/// Every mistake as a workflow, with its rule.
+/// Returns every mistake as a workflow, with its rule.
 fn mistakes() -> impl Iterator<Item = (&'static str, String)> {
     MISTAKES.into_iter().map(|(rule, on, head, steps)| {
         let runner = if head.contains("os:") { "${{ matrix.os }}" } else { "ubuntu-latest" };
@@ -259,7 +260,7 @@ fn of_rule<'f>(found: &'f [Value], rule: &'f str) -> Vec<&'f Value> {
 
 #[test]
 fn corrected_lines_mend_what_they_are_for_and_are_valid_workflows() {
-    // The judge is some years old: it knows neither `cache-mode` nor aliases below `with`.
+    // The independent checker is some years old: it supports neither `cache-mode` nor aliases below `with`.
     let mut judged: Vec<PathBuf> = Vec::new();
     let kept = tempfile::tempdir().unwrap();
     for (rule, source) in mistakes() {
@@ -298,7 +299,7 @@ fn corrected_lines_mend_what_they_are_for_and_are_valid_workflows() {
 
 #[test]
 fn a_correction_that_would_break_the_file_is_not_offered() {
-    // In braces, an expression has to be in quotes.
+    // Inside braces, an expression has to be quoted.
     let text = "on: push\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n      - uses: actions/cache@v4\n\
                 \x20       with: {path: guix-store.nar, key: guix-store-x64}\n";
     let found = reported(&tree(&[("ci.yml", text)]));

@@ -1,4 +1,4 @@
-//! What `lint` writes: annotations, SARIF, JSON, and what it says of files that are no workflows.
+//! Tests of the output of `lint`: annotations, SARIF, JSON, and messages about files that are not workflows.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::place::output;
 use support::runs::report;
 use support::workflows::{corrected, line, lint, reported, tree};
 
-/// A workflow with a mistake whose name and key are anything but plain.
+/// A workflow with a mistake, whose name and key have special characters.
 const ODD: &str = "\
 on: push
 jobs:
@@ -93,7 +93,7 @@ fn sarif_is_what_its_maintainers_and_code_scanning_take() {
         .stdout
         .lines()
         .filter(|line| line.contains(": error ") || line.contains(": warning "))
-        // The address of the project, which it does not know.
+        // Except for the project's address, which `lint` does not have.
         .filter(|line| !line.contains("does not provide 'informationUri'"))
         .collect();
     assert_eq!(wrong, [""; 0]);

@@ -1,11 +1,11 @@
-//! The rules of `lint`, one after the other: what each names, and what it leaves alone.
+//! Tests of each rule of `lint`: the findings, and similar workflows that are correct.
 
 mod support;
 
 use support::workflows::{GOOD, findings, of_steps, reported, tree};
 
-/// The rules that fire for a job with a cache of a store and these further steps, each with its line
-/// after the first of them.
+/// Returns the rules that fire for a job with a cache of a store and these further steps, each with its line
+/// number, counted from the first of the steps.
 fn rules_of(steps: &str) -> Vec<String> {
     let top = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n\
                \x20     - uses: me/storecache@v1\n        with:\n          store: guix\n          key: guix-1.5.0-x64\n";
@@ -38,7 +38,7 @@ fn a_daemon_that_a_failed_command_leaves_stopped_is_named_once() {
     ] {
         assert_eq!(with(good), [""; 0], "{good:?}");
     }
-    // Nobody needs it any more.
+    // The daemon is not needed any more.
     assert_eq!(rules_of(&script(&[stop, "x"])), [""; 0]);
     let later = |condition: &str| {
         rules_of(&format!("{}      - run: {start}\n{condition}{after}", script(&[stop, "x"])))
@@ -135,7 +135,7 @@ fn versions_that_move_are_named_where_the_key_is_ones_own() {
         assert_eq!(with(pinned), [""; 0], "{pinned}");
     }
     assert_eq!(rules_of("      - uses: cachix/install-nix-action@master\n"), ["1 unpinned"]);
-    // The key of storecache has the version that is installed.
+    // storecache's key contains the installed version.
     let ours = GOOD.replace("guix shell hello -- hello", "guix pull");
     assert_eq!(findings(&[("ci.yml", &ours)]), [""; 0]);
 }
@@ -164,7 +164,7 @@ fn keys_that_never_change_or_always_do_are_named() {
     };
     assert_eq!(time("%s"), ["ci.yml 11 error volatile-key"]);
     assert_eq!(time("%Y-%W"), [""; 0]);
-    // One job of a run hands its store to the next one.
+    // A job passes its store on to the next job of the run.
     let handed = format!(
         "on: push\njobs:\n  a:\n    steps:\n      - uses: actions/cache/save@v4\n        if: always()\n        with: &it\n\
          \x20         path: nix-store.nar\n          key: {sha}\n  b:\n    steps:\n\

@@ -1,4 +1,5 @@
-//! What a run takes: memory that does not grow with the store, and no disk but the store's own.
+//! Tests of the resources of a run: its memory does not grow with the store, and it writes to no disk but the
+//! store's own.
 
 mod support;
 
@@ -20,17 +21,17 @@ use support::{Role, World};
 const MIB: u64 = 1 << 20;
 
 const DATA: &str = "/var/data";
-/// Size of the store, in MiB: well over what a run may take.
+/// Size of the store in MiB, much more than the memory that a run may take.
 const SIZE: u64 = 640;
 
-/// Where the entries go.
+/// Where the entries are kept.
 enum At<'a> {
     Directory,
     Service(&'a CacheService),
     Objects(&'a ObjectServer),
 }
 
-/// A place with [`SIZE`] of files that are nowhere alike, of some KiB to some MiB.
+/// Returns a plain-directory fixture with [`SIZE`] of pseudorandom files, of some KiB to some MiB each.
 fn filled() -> Place {
     let place = Place::new();
     let mut state = 7u64;
@@ -48,7 +49,7 @@ fn filled() -> Place {
     unreachable!()
 }
 
-/// Fills a file with bytes that do not compress, or with text that becomes half as large.
+/// Fills a file with bytes that do not compress, or with text that compresses to half its size.
 fn write(path: &Path, size: u64, dense: bool, state: &mut u64) {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path).unwrap());
     let mut left = size as usize;
@@ -65,7 +66,7 @@ fn write(path: &Path, size: u64, dense: bool, state: &mut u64) {
     }
 }
 
-/// Where a run keeps what it knows of earlier ones.
+/// Returns the directory in which runs record state for later runs.
 fn state(place: &Place) -> PathBuf {
     place.host("/state")
 }
@@ -92,7 +93,8 @@ fn run(place: &Place, at: &At, verb: &str, more: &[&str]) -> (Value, Takings) {
     (report(&output.ok()), takings)
 }
 
-/// Saves and restores, on some threads and with what they may take in MiB.
+/// Saves and restores with this many threads and a memory limit in MiB, and asserts that each run stays within
+/// the limit.
 #[track_caller]
 fn goes_within(place: &Place, at: &At, threads: u32, given: Option<u64>) {
     let limit = given.unwrap_or(if threads > 2 { 512 } else { 256 });
@@ -125,7 +127,7 @@ fn a_run_takes_no_more_memory_than_it_may_whatever_the_size_of_the_store() {
 fn neither_does_one_through_the_cache_service() {
     let place = filled();
     for (threads, given) in [(2, None), (16, None), (2, Some(128))] {
-        // Its entries are in the memory of the test.
+        // The service keeps its entries in the memory of the test.
         let service = CacheService::start();
         goes_within(&place, &At::Service(&service), threads, given);
     }
@@ -135,7 +137,8 @@ fn neither_does_one_through_the_cache_service() {
 fn neither_does_one_through_an_object_store() {
     let place = filled();
     let server = ObjectServer::start(Service::S3);
-    // So little that blocks of the usual part of it would be too small for a part of an upload.
+    // With so little memory, blocks of the usual share would be smaller than the minimum for a part of an
+    // upload.
     goes_within(&place, &At::Objects(&server), 2, Some(96));
     let (keys, uploads) = server.keys_and_uploads();
     let entries = keys.iter().filter(|key| !key.contains("/.quarantine/")).count();
@@ -148,7 +151,7 @@ fn neither_does_one_through_an_object_store() {
 fn the_bytes_of_an_archive_never_touch_the_disk_of_the_runner() {
     let place = filled();
     let service = CacheService::start();
-    // Few bytes, which are none of an archive.
+    // State files have few bytes, and none of an archive.
     let is_state = |file: &PathBuf| file.starts_with(state(&place));
     let (_, saved) = run(&place, &At::Service(&service), "save", &[]);
     for taken in &saved {
@@ -159,7 +162,7 @@ fn the_bytes_of_an_archive_never_touch_the_disk_of_the_runner() {
     let (_, restored) = run(&place, &At::Service(&service), "restore", &[]);
     let [user, root] = &restored[..] else { panic!("{restored:?}") };
     assert!(user.files.iter().all(is_state), "{user:?}");
-    // Its count has that of the root half in it, which has ended.
+    // Its counter includes that of the root helper, which has ended.
     let by_user = user.written.saturating_sub(root.written);
     assert!(by_user < SIZE * MIB / 50, "{restored:?}");
     let store = place.root();
@@ -172,7 +175,7 @@ fn the_bytes_of_an_archive_never_touch_the_disk_of_the_runner() {
 fn frames_that_items_share_and_the_guardian_are_within_it_too() {
     let world = World::new(Role::Old);
     world.start_daemon();
-    // Content that six items have, of the largest size that is packed once.
+    // Content that six items share, of the largest size that is packed only once.
     world.sh("mkdir /tmp/shared; head -c 31M /dev/urandom >/tmp/shared/large
          head -c 15M /dev/urandom >/tmp/shared/medium
          for n in 1 2 3 4 5 6; do echo $n >/tmp/shared/number; cp -r /tmp/shared /tmp/item-$n; done

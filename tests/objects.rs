@@ -1,4 +1,4 @@
-//! Entries in object stores: S3, Google Cloud Storage and Azure Blob Storage, and what goes wrong with them.
+//! Tests of entries in object stores (S3, Google Cloud Storage and Azure Blob Storage), and of their faults.
 
 mod support;
 
@@ -20,7 +20,7 @@ use support::{Fixture, Output, Role, World, azurite};
 
 const TOOL: &str = "/opt/tool";
 
-/// The least size of a part.
+/// The minimum size of a part.
 const PART: usize = 5 << 20;
 
 /// Small, so that little content makes many parts and ranges.
@@ -30,7 +30,7 @@ fn backend(server: &ObjectServer) -> Objects {
     server.open().within(TRAFFIC)
 }
 
-/// Bytes that are nowhere alike.
+/// Returns pseudorandom bytes.
 fn content(length: usize) -> Vec<u8> {
     let mut state = length as u64 | 1;
     let mut next = || {
@@ -42,7 +42,7 @@ fn content(length: usize) -> Vec<u8> {
 }
 
 fn write(mut writer: Box<dyn EntryWriter>, content: &[u8]) -> anyhow::Result<EntryName> {
-    // In pieces that fit no part.
+    // In pieces that do not fit the part size.
     for piece in content.chunks(77_777) {
         writer.write_all(piece)?;
     }
@@ -55,7 +55,7 @@ fn save(backend: &Objects, key: &str, content: &[u8]) -> anyhow::Result<EntryNam
     write(backend.create(&EntryName::new(key))?, content)
 }
 
-/// All of an entry as a restore reads it: the end, then ranges that were told before.
+/// Reads a whole entry as a restore does: its end, then ranges that were announced before.
 fn fetch(backend: &Objects, name: &EntryName) -> anyhow::Result<Vec<u8>> {
     let mut reader = backend.open(name)?;
     let size = reader.size();
@@ -72,7 +72,7 @@ fn fetch(backend: &Objects, name: &EntryName) -> anyhow::Result<Vec<u8>> {
     Ok(all)
 }
 
-/// The whole chain of causes, as a user sees it; no secret is in it.
+/// Returns the error with its chain of causes, as users see it, and asserts that it has no secret.
 fn line<T>(result: anyhow::Result<T>) -> String {
     let Err(e) = result else { panic!("it did not fail") };
     let line = format!("{e:#} {e:?}");
@@ -127,7 +127,7 @@ fn the_newest_entry_of_the_best_rung_is_found_and_those_of_other_layouts_never()
         let other = Objects::new(&server.options(), &VERSION.replace('5', "6")).unwrap();
         assert!(other.find(&rungs).unwrap().is_none(), "{service:?}");
 
-        // Whoever lists all of them sees every layout, and nothing that is ours alone.
+        // The inventory has the entries of all layouts, and no internal objects.
         save(&other, "elsewhere", b"x").unwrap();
         let records = Inventory::records(&other).unwrap();
         let layouts: HashSet<_> = records.iter().map(|it| it.version.clone()).collect();
@@ -144,7 +144,7 @@ fn the_newest_entry_of_the_best_rung_is_found_and_those_of_other_layouts_never()
 fn more_entries_than_fit_a_page_of_a_list_are_all_found() {
     let server = ObjectServer::start(Service::S3);
     let backend = backend(&server);
-    // Pages of S3 have a thousand keys; notes and claims are not among them.
+    // Pages of S3 have a thousand keys; notes and claims are not among the entries.
     let name = save(&backend, "k", b"x").unwrap();
     for number in 0..1_001 {
         server.puts(&format!("ci/stores/{VERSION}/a{number:04}.20200101T000000.000000Z.tar.zst"));
@@ -159,7 +159,7 @@ fn of_two_writers_of_one_name_one_writes_and_the_other_is_told() {
         let server = ObjectServer::start(service);
         for round in 0..4 {
             let name = EntryName::new(&format!("k-{round}"));
-            // One small, and one that is put together of parts at the end.
+            // One content is small, the other is assembled from parts at the end.
             let contents = [vec![1; 20], vec![2; PART + 5]];
             let start = Barrier::new(2);
             let done: Vec<_> = thread::scope(|scope| {
@@ -179,7 +179,7 @@ fn of_two_writers_of_one_name_one_writes_and_the_other_is_told() {
             let lost = done.into_iter().find_map(Result::err).unwrap();
             assert_eq!(lost.downcast_ref(), Some(&Refused::Taken(name.to_string())), "{service:?}");
             assert!(fetch(&backend(&server), &name).unwrap() == contents[won[0]], "{service:?}");
-            // Later too.
+            // A later attempt is refused, too.
             let again = backend(&server).create(&name).err().unwrap();
             assert!(again.is::<Refused>(), "{service:?}: {again:#}");
         }
@@ -205,11 +205,11 @@ fn an_upload_that_is_broken_off_is_never_seen_and_leaves_nothing() {
         if service != Service::Azure {
             assert_eq!(server.keys_and_uploads(), (Vec::new(), 0), "{service:?}");
         }
-        // The name is free again, and what was left of it does no harm.
+        // The name is free again, and leftover parts do no harm.
         write(backend.create(&name).unwrap(), b"whole").unwrap();
         assert_eq!(fetch(&backend, &name).unwrap(), b"whole", "{service:?}");
 
-        // Of a writer that was killed too nothing is seen.
+        // An entry whose writer was killed does not appear either.
         let mut killed = backend.create(&EntryName::new("killed")).unwrap();
         killed.write_all(&content(2 * PART)).unwrap();
         std::mem::forget(killed);
@@ -227,7 +227,7 @@ fn a_claim_that_is_gone_stops_the_writer_before_anything_appears() {
         for length in [10, PART + 10] {
             let mut writer = backend.create(&name).unwrap();
             writer.write_all(&content(length)).unwrap();
-            // As if it had been left for days, and somebody else had begun.
+            // As if the writer had paused for days, and another writer had begun.
             server.deletes(&format!("ci/stores/{VERSION}/.claims/{name}.tar.zst"));
             let other = self::backend(&server).create(&name).unwrap();
             assert!(line(writer.finish()).contains("somebody else may write it"), "{service:?}");
@@ -282,7 +282,7 @@ fn what_goes_wrong_with_a_range_for_good_is_told_with_how_much_came() {
         assert!(words.iter().all(|word| told.contains(word)), "{fault:?}: {told}");
     }
     server.goes_well();
-    // Another object of the same name is not taken for it.
+    // Another object of the same name is not read as the same entry.
     let mut reader = backend.open(&name).unwrap();
     server.puts(&format!("ci/stores/{VERSION}/{name}.tar.zst"));
     let told = line(reader.read_at(1 << 20, &mut [0; 99]).map_err(anyhow::Error::from));
@@ -317,7 +317,8 @@ fn what_goes_wrong_with_an_upload_for_a_while_is_done_again() {
         }
         let (keys, uploads) = server.keys_and_uploads();
         assert_eq!(keys.len(), 18, "nothing but the entries: {keys:?}");
-        // The number of one whose answer was lost nobody knows; the rule of the bucket clears it away.
+        // The ID of an upload is unknown if the response was lost; the bucket's lifecycle rule deletes such
+        // uploads.
         assert!(uploads <= 2, "{uploads}");
     }
 }
@@ -342,13 +343,13 @@ fn what_goes_wrong_with_an_upload_for_good_leaves_nothing() {
         server.goes_well();
         assert_eq!(server.keys_and_uploads(), (Vec::new(), 0), "{expression}");
     }
-    // Who may only read is no failure where a save does not have to be.
+    // If writing is denied, the error is `Refused::Write`, which is not a failure for saves that are optional.
     server.goes_wrong("PUT .*claims", Fault::Status(403, "AccessDenied"), 0, 1000);
     let denied = backend.create(&EntryName::new("k")).err().unwrap();
     assert!(
         matches!(denied.downcast_ref(), Some(Refused::Write(why)) if why.contains("AccessDenied"))
     );
-    // And whoever may not delete leaves a claim, which is in nobody's way.
+    // If deleting is denied, claims stay, which do no harm.
     server.goes_wrong("DELETE", Fault::Status(403, "AccessDenied"), 0, 1000);
     for _ in 0..2 {
         save(&backend, "k", b"x").unwrap();
@@ -412,7 +413,7 @@ fn without_credentials_or_https_nothing_is_asked_and_no_secret_is_told() {
     assert!(!format!("{options:?}").contains(azurite::KEY));
 }
 
-/// A verb on `/opt/tool`, whatever the outcome. No secret is ever printed.
+/// Runs a verb on `/opt/tool` and asserts that no secret is printed. The run may fail.
 fn attempt(place: &Place, server: &ObjectServer, verb: &str, more: &[&str]) -> Output {
     let mut command = Command::new(place::binary());
     command.arg(verb);
@@ -459,7 +460,7 @@ fn snapshots_are_saved_restored_listed_and_pruned_in_every_object_store() {
         assert_eq!(listed["entries"][0]["size"], saved["bytes"]["uploaded"]);
         run("usage", &[]);
 
-        // Older ones go with the next save, or by hand.
+        // Older entries are deleted by the next save or by `prune`.
         place.write("/opt/tool/more", "more\n");
         run("save", &[]);
         let kept = run("save", &["--keep", "2"]);
@@ -488,7 +489,7 @@ fn a_damaged_snapshot_is_marked_and_nobody_takes_it_any_more() {
     assert_eq!(file, format!("s3://entries/ci/stores/{layout}/{entry}.tar.zst"));
     let warned = restored["warnings"].to_string();
     assert!(warned.contains("is marked as bad") && warned.contains(file), "{warned}");
-    // The next one does not meet it, whoever it is.
+    // Later restores skip it, on any machine.
     let again = run("restore", &[]);
     assert_eq!(
         (&again["entry"], again["passed_over"].as_array().map_or(0, Vec::len)),

@@ -1,5 +1,5 @@
-//! The workflows of this project, and action.yml: accepted by three judges, pinned, with as few rights as
-//! they need, and thin: what they do is in scripts that do it at home too.
+//! Tests of this project's workflows and of action.yml: three checkers accept them, actions are pinned,
+//! permissions are minimal, and the work is done by scripts that also run locally.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::workflows::{reported, tree};
 
 const ACTION: &str = "action.yml";
 
-/// What one of the files says, and what is wrong with it.
+/// The content of a file, and what the checkers report about it.
 struct Judged {
     wrong: Vec<String>,
     document: Value,
@@ -26,7 +26,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The names of all workflows, and their text.
+/// Returns the names of all workflows, and their text.
 fn workflows() -> BTreeMap<String, String> {
     let files = fs::read_dir(root().join(".github/workflows")).unwrap();
     files
@@ -50,7 +50,7 @@ fn judge(files: &[PathBuf]) -> Vec<Judged> {
     files.iter().map(of).collect()
 }
 
-/// All workflows and action.yml, by their names; judged once.
+/// Returns all workflows and action.yml by name. The checkers run only once.
 fn all() -> &'static BTreeMap<String, Judged> {
     static ALL: OnceLock<BTreeMap<String, Judged>> = OnceLock::new();
     ALL.get_or_init(|| {
@@ -64,7 +64,7 @@ fn all() -> &'static BTreeMap<String, Judged> {
     })
 }
 
-/// What a file says.
+/// Returns the content of a file.
 fn document(name: &str) -> &'static Value {
     &all()[name].document
 }
@@ -74,7 +74,7 @@ fn documents() -> impl Iterator<Item = (&'static str, &'static Value)> {
     workflows.map(|(name, judged)| (name.as_str(), &judged.document))
 }
 
-/// Each job of all workflows, as `ci.yml test`.
+/// Returns each job of all workflows, as `ci.yml test`.
 fn jobs() -> Vec<(String, &'static Value)> {
     let of = |(file, document): (&'static str, &'static Value)| {
         let jobs = document["jobs"].as_object().unwrap();
@@ -100,7 +100,7 @@ fn the_judges_see_what_is_wrong() {
     let workflows = workflows();
     let action = fs::read_to_string(root().join(ACTION)).unwrap();
     let kept = tempfile::tempdir().unwrap();
-    // Who sees it, in what, and what is put in place of what.
+    // The checker, the file, the text that is replaced, and its replacement.
     let wrong = [
         ("schema", ACTION, "  post-if:", "  post-iff:"),
         ("GitHub", ACTION, "  post-if:", "  post-iff:"),
@@ -229,7 +229,7 @@ fn what_jobs_run_are_scripts_that_are_there() {
     has("release.yml build: scripts/build-release");
     has("release.yml reproduce: scripts/reproduce");
     has("release.yml try: scripts/check-release");
-    // Each of its steps has a place in the workflow.
+    // The workflow runs each subcommand of `scripts/release`.
     let usage = fs::read_to_string(root().join("scripts/release")).unwrap();
     let parts = usage.lines().filter_map(|line| line.strip_prefix("#   scripts/release "));
     let parts: Vec<_> = parts.map(|rest| rest.split(' ').next().unwrap()).collect();
@@ -270,7 +270,7 @@ fn a_release_goes_from_the_tag_to_the_major_tag_in_this_order() {
         "major",
     ];
     assert_eq!(order, expected);
-    // Those are tried that are published, each on a machine of its kind.
+    // The programs that are published are tried, each on a machine of its architecture.
     let matrix = release["jobs"]["try"]["strategy"]["matrix"]["include"].as_array().unwrap();
     let pairs: BTreeSet<_> =
         matrix.iter().map(|it| (it["runner"].as_str(), it["target"].as_str())).collect();

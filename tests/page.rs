@@ -1,4 +1,4 @@
-//! Pages of HTML, as Chromium shows them: in light and dark, on a screen and on a phone, without scripts.
+//! Tests of HTML pages as Chromium shows them: in light and dark, on a screen and on a phone, without scripts.
 
 mod support;
 
@@ -21,7 +21,7 @@ fn tile(name: &str, size: u64) -> Tile {
     }
 }
 
-/// A number from a number, so that pages are the same each time.
+/// Returns a number that depends on `number` alone, so that pages are the same each time.
 fn noise(number: usize) -> f64 {
     let mixed = (number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     ((mixed ^ (mixed >> 29)) % 10_000) as f64 / 10_000.0
@@ -216,7 +216,7 @@ fn the_page_of_a_simulation_shows_every_policy_over_time() {
     }
 }
 
-/// What somebody could call a key, a branch or an item.
+/// Returns names that an attacker could choose for a key, a branch or an item.
 fn hostile() -> Vec<String> {
     let mut names: Vec<String> = [
         "<script>document.title='owned';alert(1)</script>",
@@ -306,7 +306,7 @@ fn hostile_names_show_as_text_and_do_nothing() {
     }
 }
 
-/// What these tests hold a page against finds something in one that is wrong everywhere.
+/// The checks of these tests find each problem in a page that has all of them.
 #[test]
 fn whatever_is_wrong_with_a_page_is_found() {
     let seen = look(
@@ -359,9 +359,9 @@ fn nothing_in_a_page_comes_from_elsewhere() {
     assert!(html.contains("content=\"default-src 'none'; style-src 'unsafe-inline'\""));
 }
 
-/// How far apart two colours are to an eye that lacks one kind of cone: the distance in CIELAB.
-/// Source of the matrices: Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of
-/// Color Vision Deficiency" (2009), at severity 1.
+/// Returns the distance between two colors in CIELAB, as seen by an eye without one kind of cone. Source of the
+/// matrices: Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision
+/// Deficiency" (2009), at severity 1.
 fn apart(a: [f64; 3], b: [f64; 3], eye: &[[f64; 3]; 3]) -> f64 {
     let times = |matrix: &[[f64; 3]; 3], v: [f64; 3]| {
         matrix.map(|row| row.iter().zip(v).map(|(m, v)| m * v).sum::<f64>().clamp(0.0, 1.1))

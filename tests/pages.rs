@@ -1,4 +1,4 @@
-//! The pages that verbs write with `--html`, as people see them.
+//! Tests of the pages that commands write with `--html`, as a browser shows them.
 
 mod support;
 
@@ -58,7 +58,7 @@ fn a_simulation_is_a_page_with_hits_bytes_and_evictions_for_each_key() {
     }
 }
 
-/// What `usage --html` writes, as it shows.
+/// Returns the page of `usage --html` as a browser shows it.
 fn usage(command: &mut Command) -> Seen {
     let directory = TempDir::new().unwrap();
     let page = directory.path().join("usage.html");
@@ -109,7 +109,7 @@ fn the_usage_of_a_directory_is_a_page_with_what_fills_it_and_its_newest_snapshot
             "other-<i>'&\"",
         ],
     );
-    // An empty one says so.
+    // An empty backend is reported as such.
     let nothing = TempDir::new().unwrap();
     let mut command = Command::new(place::binary());
     command.args(["usage", "--backend"]).arg(format!("dir:{}", nothing.path().display()));

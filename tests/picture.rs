@@ -1,8 +1,8 @@
-//! The picture of a job summary in the README: what the program writes of two jobs with a real Nix, drawn by
-//! Chromium.
+//! The picture of a job summary in the README: the summary that the program writes for two jobs with a real
+//! Nix, drawn by Chromium.
 //!
-//! `scripts/picture` has STORECACHE_WRITE_PICTURE=1 set. Then the jobs have a larger store, and docs/summary.md and
-//! docs/summary.png are written; else the summary is held against the one that is there.
+//! `scripts/picture` sets STORECACHE_WRITE_PICTURE=1. Then the jobs have a larger store, and the test writes
+//! docs/summary.md and docs/summary.png; otherwise it compares the summary with the existing one.
 
 mod support;
 
@@ -13,7 +13,7 @@ use pulldown_cmark::{Options, Parser, html};
 use support::browser::look;
 use support::{Fixture, Role, World};
 
-/// Somewhat as GitHub shows it.
+/// Similar to GitHub's style.
 const STYLE: &str = "
 :root { color-scheme: light dark; --front: #1f2328; --back: #fff; --line: #d1d9e0; --soft: #f6f8fa }
 @media (prefers-color-scheme: dark) { :root { --front: #f0f6fc; --back: #0d1117; --line: #3d444d; --soft: #151b23 } }
@@ -36,7 +36,8 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
 }
 
-/// A job that finds nothing and gets its store through Nix, and one that finds that store: its summary.
+/// Runs a job that misses and gets its store through Nix, and a job that restores that store, and returns the
+/// summary of the second.
 fn second_of_two_jobs(fixture: Fixture) -> String {
     let world = World::with_fixture(Role::Old, fixture);
     world.start_daemon();
@@ -57,13 +58,13 @@ fn second_of_two_jobs(fixture: Fixture) -> String {
 
     world.wipe_store();
     storecache("restore", &[]);
-    // Most of it is read, as a build would.
+    // Read most of the store, as a build would.
     world.sh("awk 'NR % 10' /tmp/job/paths | while read -r path; do find $path -type f -exec cat {} +; done | wc -c");
     storecache("save", &save);
     fs::read_to_string(world.host("/tmp/job/summary.md")).unwrap()
 }
 
-/// The first cells of the rows of its first table, which say what the program tells.
+/// Returns the first cells of the rows of the summary's first table, which name the reported facts.
 fn told(summary: &str) -> Vec<&str> {
     let rows = summary.lines().skip_while(|line| !line.starts_with('|'));
     let rows = rows.take_while(|line| line.starts_with('|'));
@@ -86,7 +87,7 @@ fn the_picture_is_of_a_summary_that_the_program_writes() {
     let summary = second_of_two_jobs(if write { Fixture::Full } else { Fixture::Small });
     assert!(summary.starts_with("### storecache: exact hit, "), "{summary}");
     let seen = look("summary", &page(&summary));
-    // On a phone GitHub's own style decides; this is a picture of one width.
+    // GitHub's own style decides how a phone shows the summary; this is a picture of a single width.
     let problems = seen.problems.iter().filter(|problem| problem.starts_with("light 700"));
     assert_eq!(problems.collect::<Vec<_>>(), [""; 0]);
     if write {

@@ -1,4 +1,4 @@
-//! Plain stores: directories of root, saved and brought back as they were.
+//! Tests of plain stores: directories that root owns are saved, and restored unchanged.
 
 mod support;
 
@@ -17,7 +17,7 @@ use support::runs::report;
 const TOOL: &str = "/opt/tool";
 const DATA: &str = "/var/lib/data";
 
-/// A place whose directory `/opt/tool` is saved.
+/// Returns a fixture whose directory `/opt/tool` is saved.
 fn saved_tool() -> Place {
     let place = Place::filled();
     place.save(&[TOOL]);
@@ -46,7 +46,7 @@ fn a_wiped_directory_comes_back_with_owners_modes_times_and_links() {
     let after = place.tree(TOOL);
     assert_same_tree(&before, &after);
 
-    // That the tree is worth comparing.
+    // Check that the tree has the special cases.
     let entry = |name: &str| &after[Path::new(name)];
     assert_eq!(entry("bin/setuid").entry.mode & 0o7777, 0o4755);
     assert_eq!(entry("old").entry.mtime, (-86_401, 750_000_000));
@@ -71,11 +71,12 @@ fn what_the_directory_above_gives_to_new_files_does_not_stick() {
     place.save(&[TOOL]);
     place.remove(TOOL);
 
-    // Group 77 for what is made here, and nothing for others.
+    // Files that are created here get group 77, and no rights for others.
     let above = place.host(TOOL).parent().unwrap().to_owned();
     chown(&above, None, Some(77)).unwrap();
     fs::set_permissions(&above, fs::Permissions::from_mode(0o2755)).unwrap();
-    // Version 2, then tag, rights and no id of owner, group and others (Linux:include/uapi/linux/posix_acl_xattr.h).
+    // Version 2, then tag, rights and no ID of owner, group and others
+    // (Linux:include/uapi/linux/posix_acl_xattr.h).
     let list: Vec<u8> = [(1_u16, 7_u16), (4, 7), (0x20, 0)]
         .iter()
         .flat_map(|(tag, rights)| {
@@ -265,7 +266,7 @@ fn sockets_and_fifos_are_left_out_and_reported() {
     assert!(left_out[1][0].as_str().unwrap().ends_with("data/socket"));
     assert!(!left_out[0][1].as_str().unwrap().is_empty());
 
-    // A directory that holds what no snapshot can hold is still the same.
+    // A directory with files that no snapshot can hold still counts as unchanged.
     assert_eq!(place.restore(&[DATA], &[])["items"]["present"], 1);
     place.remove(DATA);
     place.restore(&[DATA], &[]);
@@ -298,7 +299,7 @@ fn a_parent_may_be_a_symbolic_link() {
 fn a_link_in_another_root_does_not_lead_a_save_out_of_it() {
     let (place, outside) = (Place::filled(), Place::filled());
     outside.write("/var/lib/data/one", "not to be packed\n");
-    // As programs inside the root see it, this leads to a place that is not there.
+    // For programs inside the root, this link leads to a path that does not exist.
     symlink(outside.host("/var/lib"), place.host("/link")).unwrap();
     let saved = place.attempt("save", &["/link/data"], &["--json"]);
     if saved.status.success() {
@@ -409,7 +410,7 @@ fn what_is_no_directory_is_not_saved() {
 #[test]
 fn a_file_that_is_shorter_than_it_said_fails_the_save_and_leaves_no_entry() {
     let place = Place::new();
-    // The kernel says 4096 of each of these and gives a few bytes.
+    // The kernel reports a size of 4096 for each of these files, and their content is a few bytes.
     let paths = ["/devices/virtual/net/lo/statistics"];
     let mut words = vec!["save", "--json", "--store", "plain", "--root", "/sys"];
     words.extend(["--key", "test", "--path", paths[0], "--backend"]);

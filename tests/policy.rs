@@ -1,5 +1,5 @@
-//! What a save leaves out, and when it does nothing: the baseline, the policy, retention, and the state
-//! that a restore leaves for it.
+//! Tests of saves that leave items out or do nothing: the baseline, the policy, retention, and the state that a
+//! restore leaves for the save.
 
 mod support;
 
@@ -15,17 +15,17 @@ use support::{Fixture, Flavour, Output, Role, World};
 const STATE: &str = "/tmp/job.json";
 const WITH_STATE: [&str; 2] = ["--state", STATE];
 
-/// One Nix and one Guix.
+/// A Nix role and a Guix role.
 const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
 
-/// A run under another key than that of all tests.
+/// Runs storecache under another key than the one that the other tests use.
 fn under(world: &World, key: &str, verb: &str, more: &[&str]) -> Value {
     let words = [verb, "--store", world.flavour().name(), "--backend", "dir:/cache", "--key", key];
     let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
     report(&world.storecache_as("runner", words).ok())
 }
 
-/// The restore at the begin of a job, and the save at its end as the action asks for it.
+/// Restores as at the beginning of a job.
 fn begin(world: &World) -> Value {
     run(world, "runner", "restore", &WITH_STATE)
 }
@@ -56,7 +56,7 @@ fn saved(report: &Value) {
     assert_eq!(report["reason"], Value::Null, "{report}");
 }
 
-/// How many entries there are.
+/// Returns the number of entries.
 fn entries(world: &World) -> usize {
     world.backend().host_path().read_dir().unwrap().count()
 }
@@ -70,7 +70,7 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
         let count = before.references.len();
         under(&world, "all", "save", &[]);
 
-        // What an installer has put there: one item of the fixture with its closure.
+        // The items that an installer has put there: one item of the fixture with its closure.
         let leaf = before.references.keys().find(|path| path.ends_with("-leaf")).unwrap();
         let roots = format!("{}/gcroots", world.state());
         world.sh(&format!("rm {roots}/fixture; ln -s {leaf} {roots}/installed"));
@@ -83,7 +83,7 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
         assert!(installed.contains(leaf) && installed.len() > 1 && installed.len() < count);
         under(&world, "installer", "save", &[]);
 
-        // The job: nothing to restore, all else comes from somewhere.
+        // The job: the restore misses, and all other items come from elsewhere.
         let missed = begin(&world);
         assert_eq!(missed["hit"], "miss");
         let left = state(&world);
@@ -97,7 +97,7 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
         assert_eq!(ended["items"]["saved"], count - installed.len());
         assert_eq!(ended["items"]["baseline"], installed.len());
 
-        // A fresh machine has what the installer brings, and gets the rest.
+        // A new machine has the items of the installer, and the restore adds the others.
         let fresh = World::build(role).backend(world.backend()).start();
         fresh.start_daemon();
         under(&fresh, "installer", "restore", &[]);
@@ -112,7 +112,8 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
         fresh.verify_store();
         skipped(&end(&fresh, &[]), "unchanged");
 
-        // One without it gets what can live alone, and hears of the rest.
+        // A machine without the installer gets the items that do not need the baseline; the others are
+        // reported.
         let bare = World::build(role).backend(world.backend()).start();
         bare.start_daemon();
         let restored = begin(&bare);
@@ -125,7 +126,8 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
         let said = restored["skipped"].to_string();
         assert!(said.contains("which is nowhere"), "{said}");
         bare.verify_store();
-        // The job gets it from elsewhere. However little that is, the next such machine has all.
+        // The job gets the others from elsewhere. The save includes them however little they are, so that the
+        // next such machine gets all items.
         under(&bare, "all", "restore", &[]);
         saved(&end(&bare, &["--min-growth", "1G"]));
         bare.wipe_store();
@@ -134,7 +136,7 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
     }
 }
 
-/// The first file of the item at `path`, which may be one itself.
+/// Returns the first file of the item at `path`, which may be a file itself.
 fn file_in(world: &World, path: &str) -> String {
     world.sh(&format!("find {path} -type f -print -quit")).ok().lines().remove(0)
 }
@@ -148,7 +150,7 @@ fn what_nobody_read_in_the_job_is_told_from_what_was_used() {
         under(&world, "some", "save", &[]);
         run(&world, "runner", "save", &[]);
 
-        // Nothing came through this restore, so there is nothing to tell.
+        // This restore brought no items, so the use of restored items is not reported.
         begin(&world);
         assert_eq!(end(&world, &[])["items"].get("used"), None, "{role:?}");
 
@@ -160,7 +162,8 @@ fn what_nobody_read_in_the_job_is_told_from_what_was_used() {
         assert_eq!(untouched["items"]["unused"], count);
         let all = untouched["bytes"]["unused"].as_u64().unwrap();
 
-        // What the job itself adds is no part of it, and a save reads without leaving a mark.
+        // Items that the job adds are not counted, and a save reads files without updating their times of
+        // access.
         let leaf = world.valid_paths().into_iter().find(|path| path.ends_with("-leaf")).unwrap();
         let file = file_in(&world, &leaf);
         world.ok(["cat", &file]);
@@ -175,7 +178,7 @@ fn what_nobody_read_in_the_job_is_told_from_what_was_used() {
         let text = fs::read_to_string(world.host(summary)).unwrap();
         assert!(text.contains(&format!("| Used | 1 of {count} restored items")), "{text}");
 
-        // Where a mount hides it, nothing is said.
+        // If a mount hides the times of access, nothing is reported.
         world.sh(&format!("mount --bind {0} {0} && mount -o remount,bind,ro {0}", world.store()));
         assert_eq!(end(&world, &[])["items"].get("used"), None, "{role:?}");
     }
@@ -192,7 +195,7 @@ fn the_baseline_comes_along_where_that_is_wanted() {
     saved(&ended);
     assert_eq!(ended["items"]["saved"], valid);
     assert_eq!(ended["items"]["baseline"], 0);
-    // Without a state nothing is known of before.
+    // Without a state file there is no baseline.
     assert_eq!(run(&world, "runner", "save", &[])["items"]["saved"], valid);
 }
 
@@ -301,7 +304,7 @@ fn an_entry_that_could_not_be_restored_is_superseded() {
     world.wipe_store();
     assert_eq!(begin(&world)["items"]["restored"], 1);
 
-    // Where even the index cannot be read, a save alone sees that.
+    // If even the index cannot be read, a save notices that without a restore.
     let newest = world.backend().host_path().join(ended["entry"].as_str().unwrap());
     let newest = PathBuf::from(format!("{}.tar.zst", newest.display()));
     let whole = fs::read(&newest).unwrap();
@@ -344,12 +347,12 @@ fn a_state_that_cannot_be_used_is_a_warning_and_everything_is_saved() {
     let ended = run(&world, "runner", "save", &WITH_STATE);
     assert!(ended["warnings"].to_string().contains("No such file"), "{ended}");
 
-    // Fields that a later version may add do not hinder.
+    // Unknown fields, which a later version may add, are ignored.
     fs::write(world.host(STATE), with(&|state| state["news"] = json!([1]))).unwrap();
     let ended = run(&world, "runner", "save", &WITH_STATE);
     assert_eq!((&ended["items"]["baseline"], &ended["warnings"]), (&json!(valid), &Value::Null));
 
-    // Nor is a restore that cannot leave any a failure.
+    // A restore that cannot write the state does not fail.
     let restored = run(&world, "runner", "restore", &["--state", "/nowhere/job.json"]);
     assert!(restored["warnings"].to_string().contains("/nowhere/job.json"), "{restored}");
 }
@@ -377,7 +380,7 @@ fn a_job_that_changes_its_files_saves_under_the_key_that_it_began_with() {
         report(&world.storecache_as("runner", words).ok())
     };
     assert!(inspected["head"]["ingredients"]["files:lock"].is_string(), "{inspected}");
-    // The job began with a miss, so the snapshot remembers what it took.
+    // The job began with a miss, so the snapshot records how long the job took.
     let cold = inspected["head"]["cold_seconds"].as_f64().unwrap();
     assert!(cold > 0.0);
     world.sh("echo one >/tmp/tree/lock");

@@ -1,4 +1,4 @@
-//! Profiles of Guix that come along: what `guix pull` and `guix install` have made works again.
+//! Tests of saved Guix profiles: the results of `guix pull` and `guix install` work again after a restore.
 
 mod support;
 
@@ -12,8 +12,8 @@ use support::place::storecache;
 use support::runs::{attempt, report, run};
 use support::{Fixture, Output, Role, World};
 
-/// What `guix pull` does without its downloads: builds a package and a profile of it, then makes the
-/// profile the next generation, by Guix' own means and names. Prints the profile's path.
+/// Does what `guix pull` does without its downloads: builds a package and a profile of it, then makes the
+/// profile the next generation, with Guix's own functions and names. Prints the profile's path.
 const INSTALL: &str = r#"
 (use-modules (guix store) (guix derivations) (guix profiles) (srfi srfi-1))
 (define switch-symlinks (@@ (guix profiles) switch-symlinks))
@@ -50,7 +50,8 @@ const INSTALL: &str = r#"
 (display (derivation->output-path tree))
 "#;
 
-/// Runs the `guix` that this machine has: whoever finds it in a profile finds an item of the store.
+/// A program for a profile that runs the machine's `guix`, so that a `guix` found through the profile is an
+/// item of the store.
 const GUIX: &str = r#"exec /usr/bin/guix "$@""#;
 
 fn directory(user: &str) -> String {
@@ -61,11 +62,11 @@ fn home(user: &str) -> String {
     if user == "root" { "/root".into() } else { format!("/home/{user}") }
 }
 
-/// Makes a generation as that user; gives back the item's name.
+/// Makes a generation as that user, and returns the item's name.
 fn install(world: &World, user: &str, profile: &str, name: &str, program: &str) -> String {
     let is_busybox = |path: &String| world.host(path).join("bin/mkdir").is_symlink();
     let busybox = world.valid_paths().into_iter().find(is_busybox);
-    // A wiped store has none.
+    // A wiped store does not contain busybox.
     let busybox = busybox.unwrap_or_else(|| {
         let add = r#"(use-modules (guix store)) (with-store store
             (display (add-to-store store "busybox-static" #t "sha256" "/tmp/box")))"#;
@@ -81,9 +82,9 @@ fn install(world: &World, user: &str, profile: &str, name: &str, program: &str) 
     installed.strip_prefix("/gnu/store/").expect("an item").to_owned()
 }
 
-/// The two profiles of a user, with a generation each; gives back the items.
+/// Makes a generation of both profiles of a user, and returns the items.
 fn install_both(world: &World, user: &str) -> [String; 2] {
-    // Guix itself has the directory made when it first connects.
+    // Guix itself has the directory created when it first connects.
     world.command(["guix", "gc", "--list-failures"]).user(user).ok();
     [
         install(world, user, "current-guix", "guix", GUIX),
@@ -91,7 +92,7 @@ fn install_both(world: &World, user: &str) -> [String; 2] {
     ]
 }
 
-/// A store with both profiles of the user, saved with them.
+/// Returns a saved store with both profiles of the user.
 fn saved(role: Role, user: &str) -> (World, [String; 2]) {
     let world = World::with_fixture(role, Fixture::Small);
     world.start_daemon();
@@ -109,7 +110,7 @@ fn restore(world: &World, user: &str) -> Value {
     run(world, user, "restore", &["--profiles"])
 }
 
-/// The report of generations that were made for both profiles.
+/// Returns the report of new generations of both profiles.
 fn added(number: u64, items: &[String; 2]) -> Value {
     json!([
         {"name": "current-guix", "generation": number, "item": items[0]},
@@ -117,7 +118,7 @@ fn added(number: u64, items: &[String; 2]) -> Value {
     ])
 }
 
-/// The links of a user's profiles with their targets and inodes.
+/// Returns the links of a user's profiles with their targets and inodes.
 fn links(world: &World, user: &str) -> BTreeMap<String, (String, u64)> {
     let Ok(entries) = fs::read_dir(world.host(directory(user))) else { return BTreeMap::new() };
     let entries = entries.map(|entry| {
@@ -129,7 +130,7 @@ fn links(world: &World, user: &str) -> BTreeMap<String, (String, u64)> {
     entries.collect()
 }
 
-/// Guix' own word on a profile of a user.
+/// Runs `guix package` with an action on a profile of a user.
 fn guix_package(world: &World, user: &str, profile: &str, action: &str) -> Output {
     let profile = format!("{}/{profile}", directory(user));
     world.command(["guix", "package", "-p", &profile, action]).user(user).ok()
@@ -266,7 +267,7 @@ fn nothing_is_touched_without_the_flag_or_on_a_dry_run() {
     world.wipe_store();
     let untouched = || {
         assert!(!world.host(directory("runner")).join("current-guix").is_symlink());
-        // Besides what the shell has there, the record of runs.
+        // Besides the files of the shell there is only the record of runs.
         let made = "ls -A /home/runner | grep -v '^[.]bash\\|^[.]profile\\|^[.]local$' || true";
         assert_eq!(world.sh(made).stdout, "");
     };
@@ -283,7 +284,7 @@ fn nothing_is_touched_without_the_flag_or_on_a_dry_run() {
     let line = format!("storecache: would add generation 1 of current-guix: {}", items[0]);
     assert!(said.contains(&line), "{said}");
 
-    // Items that are all there already get their profiles all the same.
+    // If all items are present already, their profiles are added nevertheless.
     let late = restore(&world, "runner");
     assert_eq!((&late["items"]["restored"], &late["profiles"]), (&json!(0), &added(1, &items)));
     assert_current_guix_works(&world, "runner");
@@ -308,7 +309,7 @@ fn what_cannot_come_along_or_back_is_said() {
 
     let (world, items) = saved(Role::Guix, "runner");
     world.sh(&format!("rm -r /gnu/store/{}", items[0]));
-    // A delta would leave what is gone to its base, which has it.
+    // A delta would rely on its base for the missing item, because the base has it.
     let torn = run(&world, "runner", "save", &["--profiles", "--full"]);
     let warning = torn["warnings"][0].as_str().unwrap();
     assert!(

@@ -1,10 +1,10 @@
-//! The closed list of programs that root's rights can execute: `src/system/programs.rs`.
+//! Tests that only the programs in `src/system/programs.rs` can be executed with root's rights.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the root helper, its guardian and the control of daemons are made of, below `src`.
+/// The modules of the root helper, its guardian and the control of daemons, below `src`.
 const PARTS: [&str; 14] = [
     "budget",
     "daemon",
@@ -40,7 +40,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The code of a file, without comments and without its unit tests, which come last.
+/// Returns the code of a file, without comments and without its unit tests, which come last.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
@@ -71,7 +71,7 @@ fn programs_are_executed_from_one_file_alone() {
             EXECUTIONS.iter().filter(|way| code.contains(*way)).map(|way| format!("{name}: {way}")),
         );
     }
-    // `execveat` of an open file is what `Exec` in context.rs is for; only programs.rs makes one run.
+    // `Exec` in context.rs runs `execveat` on an open file; only programs.rs uses it.
     let expected = ["system/context.rs: SYS_exec", "system/context.rs: execv"];
     let expected: BTreeSet<_> = expected
         .into_iter()
@@ -87,7 +87,8 @@ fn the_list_of_programs_is_closed() {
     let made: Vec<_> = code.split("Command::new(").skip(1).collect();
     let mut names: Vec<_> = made.iter().map(|rest| rest.split(')').next().unwrap()).collect();
     names.sort_unstable();
-    // Without quotes: the open file of a daemon, a package manager, and this program itself, twice.
+    // The names without quotes are the open file of a daemon, a package manager, and this program itself,
+    // twice.
     let expected = [
         "\"/bin/sh\"",
         "\"herd\"",

@@ -1,4 +1,5 @@
-//! Snapshots that fail their checks: the next older one serves, and the bad one is kept aside.
+//! Tests of snapshots that fail their checks: the next older snapshot is restored, and the bad one is
+//! quarantined.
 
 mod support;
 
@@ -21,17 +22,17 @@ use support::{Fixture, Flavour, Invocation, Output, Role, World};
 
 const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
 
-/// Where a user of a world remembers.
+/// The file in which a user of a world records bad entries.
 const MEMORY: &str = "/home/runner/.local/state/storecache/quarantine.json";
 
-/// A world with a running daemon, and the content of a good snapshot of its full store, which is also the
-/// only entry.
+/// A world with a running daemon, and the content of a good snapshot of its full store, which is also the only
+/// entry.
 struct Ward {
     world: World,
     good: Vec<u8>,
     /// Name of the good entry.
     older: String,
-    /// Whoever saves there.
+    /// User and group of the user who saves there.
     owner: (u32, u32),
 }
 
@@ -54,7 +55,7 @@ impl Ward {
         self.world.backend().host_path().join(format!("{name}.tar.zst"))
     }
 
-    /// Puts an entry there, as the user would.
+    /// Writes an entry, owned by that user.
     fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
@@ -77,12 +78,12 @@ fn quarantine(world: &World) -> PathBuf {
     world.backend().host_path().join(".quarantine")
 }
 
-/// A name of an entry that is newer than what is saved now.
+/// Returns the name of an entry that is newer than any real save.
 fn newer(number: usize) -> String {
     format!("test.20991231T235{number:03}.000000Z")
 }
 
-/// References that are there twice.
+/// Duplicates all references.
 const TWICE: &str = "CREATE TABLE R AS SELECT * FROM Refs; DROP TABLE Refs; \
      CREATE TABLE Refs (referrer INTEGER, reference INTEGER); \
      INSERT INTO Refs SELECT referrer, reference FROM R; \
@@ -96,14 +97,14 @@ fn flipped(good: &[u8], at: usize) -> Vec<u8> {
     bytes
 }
 
-/// The middle of a frame in the middle of the items.
+/// Returns the middle of a frame in the middle of the items.
 fn in_a_frame(good: &[u8]) -> usize {
     let index = open_bytes(good).unwrap().index;
     let frame = &index.frames[index.items[index.items.len() / 2].frames.0 as usize];
     (frame.at + frame.size / 2) as usize
 }
 
-/// An item has these members instead of its own.
+/// Returns the snapshot with other members for one item.
 fn with_members(ward: &Ward, members: &dyn Fn(&str) -> Vec<Vec<u8>>) -> Vec<u8> {
     let mut parts = ward.parts();
     let at = parts.alone();
@@ -115,7 +116,7 @@ fn with_members(ward: &Ward, members: &dyn Fn(&str) -> Vec<Vec<u8>>) -> Vec<u8> 
     parts.build()
 }
 
-/// What is bad, and the phase in which a restore sees that.
+/// The damage, the phase in which a restore detects it, and the snapshot.
 type Bad = (&'static str, &'static str, Vec<u8>);
 
 fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
@@ -168,7 +169,8 @@ fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
     ]
 }
 
-/// That all of these, a few at a time, are passed over for the older one and kept aside with what was wrong.
+/// Asserts that restores skip all of these, a few at a time, restore the older snapshot, and quarantine the bad
+/// ones with the reason.
 fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
     let world = &ward.world;
     let before = picture(world);
@@ -181,7 +183,7 @@ fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
         assert_eq!((&restored["entry"], &restored["hit"]), (&json!(ward.older), &json!("exact")));
         assert_eq!(restored["items"]["restored"], before.references.len(), "{restored}");
         assert_eq!(restored["passed_over"].as_array().unwrap().len(), some.len(), "{restored}");
-        // The newest came first.
+        // The newest was tried first.
         for (at, (number, (what, phase, bytes))) in some.iter().rev().enumerate() {
             let name = newer(*number);
             assert_eq!(restored["passed_over"][at][0], name, "{what}: {restored}");
@@ -197,7 +199,8 @@ fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
             assert!(note["tool"].as_str().unwrap().starts_with("storecache "), "{note}");
             assert!(note["when"].as_str().unwrap().starts_with("20"), "{note}");
         }
-        // One warning: the first cause, what became of it, and what serves instead.
+        // There is one warning: the first cause, what was done with the entry, and the entry that was restored
+        // instead.
         let warnings = restored["warnings"].as_array().unwrap();
         assert_eq!(warnings.len(), 1, "{restored}");
         let (number, (_, phase, _)) = some.last().unwrap();
@@ -230,7 +233,7 @@ fn on_guix_too_the_one_before_a_bad_one_serves() {
     the_older_one_serves(&ward, &some);
 }
 
-/// A file that the job adds to the store.
+/// Adds a file to the store, as a job does.
 fn add(world: &World, name: &str) {
     match world.flavour() {
         Flavour::Guix => drop(world.add_texts(name, 1)),
@@ -259,7 +262,7 @@ fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
         let path = ward.path(entry(&base));
         let good = fs::read(&path).unwrap();
 
-        // What is bad shows when its frames are unpacked, or when it is opened.
+        // A restore detects damage when it unpacks a frame or when it opens the base.
         for (what, phase, bytes) in [
             ("a frame", "unpack", flipped(&good, in_a_frame(&good))),
             ("the head", "lookup", flipped(&good, 100)),
@@ -274,7 +277,7 @@ fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
             assert_eq!((&bad["entry"], &bad["phase"]), (&base["entry"], &json!(phase)), "{what}");
             assert_eq!(restored["quarantined"].as_array().unwrap().len(), 1, "{what}: {restored}");
             assert!(ward.aside(entry(&base)).exists() && !path.exists(), "{what}");
-            // To the delta itself nothing is wrong.
+            // The delta itself is good.
             assert!(ward.path(entry(&delta)).exists(), "{what}");
             let again = restore(world);
             assert!(again["passed_over"][0][1].as_str().unwrap().contains("is gone"), "{again}");
@@ -282,7 +285,7 @@ fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
             fs::remove_dir_all(quarantine(world)).unwrap();
         }
 
-        // A good snapshot that is not the one which the delta names: that is the delta's fault.
+        // If the base is another good snapshot than the delta names, the delta is at fault.
         ward.put(entry(&base), &ward.good);
         world.wipe_store();
         let restored = restore(world);
@@ -291,7 +294,7 @@ fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
         assert_same(&before, &picture(world));
         world.verify_store();
 
-        // A save builds on neither.
+        // A save builds on neither the delta nor the other base.
         add(world, "three");
         let saved = save(world);
         assert_eq!(saved["base"]["entry"], base["entry"], "{saved}");
@@ -324,7 +327,7 @@ fn what_is_not_the_fault_of_a_snapshot_leaves_it_where_it_is() {
         assert!(path.exists() && !quarantine(world).exists(), "{what}: {failed}");
         fs::remove_file(path).unwrap();
     }
-    // Damaged too, but first somebody else has the store.
+    // A damaged entry, but another process holds the database before the restore detects the damage.
     let path = ward.put(&newer(7), &flipped(&ward.good, in_a_frame(&ward.good)));
     let held = world.hold_big_lock();
     ward.put(&newer(8), &ward.good);
@@ -334,7 +337,7 @@ fn what_is_not_the_fault_of_a_snapshot_leaves_it_where_it_is() {
     assert!(ward.path(&newer(8)).exists() && path.exists() && !quarantine(world).exists());
     fs::remove_file(ward.path(&newer(8))).unwrap();
 
-    // Looking does not move anything either, and says what is wrong.
+    // Runs that only look up entries do not move them either, and report the damage.
     for more in [&["--dry-run"][..], &["--lookup-only"]] {
         let looked = run(world, "runner", "restore", more);
         assert_eq!(looked["quarantined"], Value::Null, "{looked}");
@@ -367,7 +370,7 @@ fn what_cannot_be_moved_is_remembered_as_long_as_it_is_the_same() {
     assert!(words.contains("Permission denied") && words.contains("remembers"), "{words}");
     assert_eq!(ward.remembered()[0]["entry"], name);
 
-    // Nothing of it is read again.
+    // The bad entry's data is not read again.
     world.wipe_store();
     let again = restore(world);
     assert_eq!(again["entry"], ward.older);
@@ -377,7 +380,7 @@ fn what_cannot_be_moved_is_remembered_as_long_as_it_is_the_same() {
     let listed = world.storecache_as("runner", ["list", "--backend", "dir:/cache", "--json"]).ok();
     assert_eq!(report(&listed)["quarantined"][0]["entry"], name, "{listed}");
 
-    // Somebody has put the right file there.
+    // The file was replaced by a good one.
     fs::write(&path, &ward.good).unwrap();
     world.wipe_store();
     assert_eq!(restore(world)["entry"], name);
@@ -385,7 +388,7 @@ fn what_cannot_be_moved_is_remembered_as_long_as_it_is_the_same() {
     world.verify_store();
 }
 
-/// The program in a world, with the cache service of this version.
+/// Returns a command in a world, with the cache service of this version.
 fn in_job<'w>(
     world: &'w World,
     (service, v2): (&CacheService, bool),
@@ -436,14 +439,14 @@ fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
         let place = format!("github:owner/name:{}", service.version_of(&name));
         assert_eq!(first["place"], place, "{memory}");
 
-        // The save of the job does not take it for there, though this machine forgot it by then: whoever
-        // restores on another machine would meet it again.
+        // The save of the job does not count the bad entry as saved, even if this machine has no record of it
+        // any more: restores on other machines would meet it again.
         fs::remove_file(world.host(MEMORY)).unwrap();
         let auto = [&STATE[..], &["--policy", "auto"]].concat();
         let saved = run("save", &auto);
         assert_eq!(saved["saved"], true, "{saved}");
         assert_eq!(saved["base"]["entry"], older["entry"], "{saved}");
-        // The generation of the bad one is in the future, as no clock makes it.
+        // Clocks never give a generation as far in the future as that of the bad entry.
         service.evict(&name);
         let next = newer(2);
         service.put(&next, &service.version_of(entry(&older)), &bad);
@@ -459,7 +462,7 @@ fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
         assert!(again["passed_over"][0][1].as_str().unwrap().contains("found bad"), "{again}");
         assert!(service.seen(At::Range).len() > ranges);
         assert!(again["bytes"]["downloaded"].as_u64() < restored["bytes"]["downloaded"].as_u64());
-        // What is remembered is known to a save without a state too.
+        // A save without a state file uses the record of bad entries too.
         let saved = run("save", &["--policy", "auto"]);
         assert_eq!(saved["saved"], true, "{saved}");
     }
@@ -491,7 +494,7 @@ fn bytes_that_were_damaged_on_their_way_condemn_nothing() {
         assert_eq!(restored["quarantined"], Value::Null, "{ranges:?}: {restored}");
     }
     assert_same(&before, &picture(&world));
-    // Whatever else a service does wrong is no fault of an entry either.
+    // Other faults of the service do not condemn an entry either.
     for fault in [
         Fault::Status(500, "no"),
         Fault::Short,
@@ -510,7 +513,7 @@ fn bytes_that_were_damaged_on_their_way_condemn_nothing() {
     world.verify_store();
 }
 
-/// Plain directories with a home of their own.
+/// Plain directories with a home directory of their own.
 struct Yard {
     place: Place,
     home: tempfile::TempDir,
@@ -519,7 +522,7 @@ struct Yard {
 const SRV: &str = "/srv/a";
 
 impl Yard {
-    /// With one good entry, and the directory that it holds gone.
+    /// Returns a fixture with one good entry, whose directory was deleted.
     fn new() -> Yard {
         let place = Place::new();
         place.write("/srv/a/file", "content\n");
@@ -557,7 +560,7 @@ impl Yard {
         self.place.entries().join(".quarantine")
     }
 
-    /// A bad entry that was set aside so many hours ago.
+    /// Quarantines a bad entry, as if this many hours ago.
     fn set_aside(&self, name: &str, hours: i64) -> PathBuf {
         self.put(name, b"bad");
         let _ = self.attempt("restore", &[]);
@@ -588,7 +591,7 @@ fn age_in_hours(path: &Path) -> i64 {
     (now() - path.metadata().unwrap().mtime()) / 3600
 }
 
-/// A name that sorts before all that is saved now.
+/// Returns a name that sorts before any real save.
 fn ancient(number: usize) -> String {
     format!("test.20010101T000{number:03}.000000Z")
 }
@@ -608,7 +611,7 @@ fn what_was_kept_long_enough_is_deleted_by_a_sweep_at_most_once_an_hour() {
     let foreign = yard.quarantine().join("mine.txt");
     fs::write(&foreign, "mine").unwrap();
     set_age(&foreign, days(999));
-    // Each of these sweeps has swept; the next one is due in an hour.
+    // The sweep has just run, so the next one is due in an hour.
     set_age(&yard.stamp(), 0);
     yard.run("restore", &[]);
     assert!(over.exists(), "the last sweep was a moment ago");
@@ -621,7 +624,7 @@ fn what_was_kept_long_enough_is_deleted_by_a_sweep_at_most_once_an_hour() {
     assert!(over.exists(), "31 days are not over");
     assert_eq!(age_in_hours(&yard.stamp()), 0);
 
-    // An hour later, or by a clock that was years ahead before it was set right.
+    // An hour after the last sweep, or after a sweep by a clock that was years ahead.
     for hours in [1, -days(2000)] {
         set_age(&yard.stamp(), hours);
         set_age(&note(&over), days(30) + 1);
@@ -636,24 +639,24 @@ fn what_was_kept_long_enough_is_deleted_by_a_sweep_at_most_once_an_hour() {
     yard.run("save", &[]);
     assert!(!over.exists());
     assert!(fresh.exists() && foreign.exists());
-    // Without its note, or with one from the future, the days begin anew and come to an end.
+    // If a note is missing or has a time in the future, the retention period starts again.
     for file in [&lost, &ahead] {
         assert!(file.exists() && age_in_hours(&note(file)) == 0);
         set_age(&note(file), days(31));
     }
-    // The entry is younger than its note: the clock was behind when that was written.
+    // The entry is younger than its note: the clock was behind when the note was written.
     let young = yard.set_aside(&format!("test.{}", generation_now()), days(20_000));
     set_age(&yard.stamp(), 2);
     yard.run("restore", &[]);
     assert!(!lost.exists() && !ahead.exists() && young.exists() && fresh.exists());
-    // Who deletes a file by hand leaves its note.
+    // If a user deletes a quarantined file, the next sweep deletes its note.
     fs::remove_file(&young).unwrap();
     set_age(&yard.stamp(), 2);
     yard.run("restore", &[]);
     assert!(!note(&young).exists());
 }
 
-/// The generation of an entry that is saved now.
+/// Returns the generation of an entry that is saved now.
 fn generation_now() -> String {
     jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%6fZ").to_string()
 }
@@ -663,7 +666,7 @@ fn nothing_finds_what_is_kept_aside_but_a_list_tells_of_it() {
     let yard = Yard::new();
     let file = yard.set_aside(&newer(0), 1);
     let good = fs::read(yard.place.snapshot()).unwrap();
-    // A good one too: whoever read it would take it.
+    // Use a good snapshot, so that a restore that read it would accept it.
     fs::write(&file, &good).unwrap();
     yard.place.write("/srv/a/file", "other\n");
     let saved = yard.run("save", &["--keep", "1"]);
@@ -691,7 +694,7 @@ fn nothing_finds_what_is_kept_aside_but_a_list_tells_of_it() {
     assert!(file.exists() && note(&file).exists());
     yard.place.remove(SRV);
     assert_eq!(yard.run("restore", &[])["entry"], saved["entry"]);
-    // A note that says nothing is no obstacle.
+    // A damaged note does not matter.
     fs::write(note(&file), b"\xff\xfe{").unwrap();
     let listed = report(&inventory(&["list", "--json"]));
     assert!(listed["quarantined"][0]["reason"].as_str().unwrap().contains("lost"), "{listed}");
@@ -727,7 +730,7 @@ fn two_runs_at_once_pass_over_the_same_bad_entry() {
     );
 }
 
-/// Bytes that do not compress, so that most of a snapshot is data.
+/// Returns text that does not compress, so that most of a snapshot is data.
 fn noise(bytes: usize) -> String {
     let mut state = 1u64;
     let mut next = || {
@@ -771,12 +774,12 @@ fn restore_skips_any_number_of_damaged_entries() {
     assert_eq!(quarantined.len(), MANY);
     for bad in quarantined {
         assert!(bad["file"].as_str().is_some_and(|file| Path::new(file).exists()), "{bad}");
-        // No data was fetched to find out.
+        // The damage was found without a download of data.
         assert_eq!(bad["phase"], "lookup", "{bad}");
     }
     let read = restored["bytes"]["downloaded"].as_u64().unwrap();
     assert!(read < 2 * good.len() as u64, "{read} bytes for snapshots of {}", good.len());
-    // One warning that people can read.
+    // There is one readable warning.
     let warnings = restored["warnings"].as_array().unwrap();
     assert_eq!(warnings.len(), 1, "{restored}");
     let words = warnings[0].as_str().unwrap();
@@ -785,7 +788,7 @@ fn restore_skips_any_number_of_damaged_entries() {
     let again = yard.run("restore", &[]);
     assert_eq!((&again["entry"], skipped(&again)), (&older["entry"], 0));
 
-    // Damage that only the frames show takes a download each, and is skipped all the same.
+    // Damage that only shows in the frames costs a download for each entry; these entries are skipped as well.
     for number in 0..12 {
         yard.put(&newer(number), &flipped(&good, in_a_frame(&good)));
     }
@@ -815,7 +818,7 @@ fn restore_skips_deltas_on_a_damaged_base() {
     let restored = restore(world);
     assert_eq!(restored["entry"], ward.older, "{restored}");
     assert_same(&before, &picture(world));
-    // All deltas, and the base itself, which alone is to blame.
+    // All deltas and the base are skipped, and only the base is quarantined.
     assert_eq!(restored["passed_over"].as_array().unwrap().len(), 41, "{restored}");
     let quarantined = restored["quarantined"].as_array().unwrap();
     assert_eq!(quarantined.len(), 1, "{restored}");
@@ -824,7 +827,7 @@ fn restore_skips_deltas_on_a_damaged_base() {
 }
 
 impl Yard {
-    /// The same through the cache service.
+    /// As `attempt`, through the cache service.
     fn through(&self, service: &CacheService, verb: &str, more: &[&str]) -> Output {
         let mut command = Command::new(binary());
         command.arg(verb).arg("--root").arg(self.place.root());
@@ -852,10 +855,10 @@ fn restore_skips_damaged_entries_of_the_cache_service() {
     let restored = report(&yard.through(&service, "restore", &[]).ok());
     assert_eq!((&restored["entry"], &restored["hit"]), (&older["entry"], &json!("exact")));
     assert_eq!(restored["quarantined"].as_array().unwrap().len(), MANY, "{restored}");
-    // As many for the last as for the first, however many came before.
+    // The number of lookups does not grow with the number of entries that were skipped before.
     let first = lookups() - before;
     assert!(first <= MANY * 10, "{first} lookups");
-    // Nothing can be moved there: they are remembered, and not opened again.
+    // Entries of the service cannot be moved: they are recorded, and not opened again.
     yard.place.remove(SRV);
     let ranges = service.seen(At::Range).len();
     let again = report(&yard.through(&service, "restore", &[]).ok());
@@ -873,7 +876,7 @@ fn restore_says_how_many_damaged_entries_a_deadline_left() {
     for number in 0..3 {
         service.put(&newer(number), &version, b"damaged");
     }
-    // Each is opened twice, and the good one never answers.
+    // Each bad entry is opened twice, and the request for the good entry is never answered.
     let answers = [vec![Fault::Nothing; 6], vec![Fault::Stall; 100]].concat();
     service.goes_wrong(At::Range, answers);
     let failed = yard.through(&service, "restore", &["--deadline", "8"]);
@@ -899,7 +902,7 @@ fn restore_reports_the_first_cause_when_every_entry_is_damaged() {
     assert_eq!(failed.code(), 1, "{failed}");
     let told = report(&failed);
     assert_eq!(told["quarantined"].as_array().unwrap().len(), 8, "{told}");
-    // The newest, once.
+    // The newest entry is reported, once.
     assert_eq!(told["entry"], newer(6), "{told}");
     assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
     for part in ["lookup", &newer(6), "nothing was restored", ".quarantine", "7 more"] {
@@ -907,14 +910,14 @@ fn restore_reports_the_first_cause_when_every_entry_is_damaged() {
     }
     fs::write(&older, kept).unwrap();
 
-    // With nothing older it is an error once, and a miss from then on.
+    // Without an older entry the first restore fails, and later ones are misses.
     fs::remove_file(older).unwrap();
     yard.put(&newer(8), b"bad");
     assert_eq!(yard.attempt("restore", &[]).code(), 1);
     let missed = yard.run("restore", &[]);
     assert_eq!((&missed["hit"], &missed["failed"]), (&json!("miss"), &Value::Null), "{missed}");
     assert_eq!(yard.attempt("restore", &["--fail-on-miss"]).code(), 3);
-    // The next rung, when there is one.
+    // The next rung is restored, if there is one.
     yard.place.write("/srv/a/file", "of another key\n");
     yard.run("save", &[]);
     let moved = yard.place.entries().join("test-2.20260101T000000.000000Z.tar.zst");
@@ -930,7 +933,7 @@ fn the_memory_is_a_help_and_no_condition() {
     let yard = Yard::new();
     let good = fs::read(yard.place.snapshot()).unwrap();
     let memory = yard.home.path().join("storecache/quarantine.json");
-    // A directory in the place of the quarantine lets nothing be moved, not even by root.
+    // A file in the place of the quarantine directory prevents moves, even by root.
     fs::write(yard.quarantine(), "in the way").unwrap();
     let bad = yard.put(&newer(0), &flipped(&good, in_a_frame(&good)));
     let read = || -> Value { serde_json::from_slice(&fs::read(&memory).unwrap()).unwrap() };
@@ -938,14 +941,14 @@ fn the_memory_is_a_help_and_no_condition() {
     assert_eq!(read()["entries"].as_array().unwrap().len(), 1);
     assert!(bad.exists());
 
-    // Damaged, empty, of another kind: it begins anew.
+    // If the record is damaged, empty or of another format, a new one is begun.
     for content in [&b"\xff\xfe"[..], b"", b"[1]", b"{\"entries\": 7}"] {
         fs::write(&memory, content).unwrap();
         yard.place.remove(SRV);
         yard.run("restore", &[]);
         assert_eq!(read()["entries"][0]["entry"], newer(0));
     }
-    // Two at a time lose nothing of each other, and it stays small.
+    // Two runs at the same time do not lose each other's records, and the file stays small.
     let mut many = read();
     let one = many["entries"][0].clone();
     let others = (0..500).map(|number| {
@@ -968,7 +971,7 @@ fn the_memory_is_a_help_and_no_condition() {
     for name in [newer(0), newer(1)] {
         assert!(entries.iter().any(|it| it["entry"] == name), "{name}");
     }
-    // It forgets in time, unless it is told to keep.
+    // Old records are deleted, unless the flag keeps them.
     let mut aged = read();
     aged["swept"] = json!("2001-01-01T00:00:00Z");
     aged["entries"] = json!([one]);
@@ -980,7 +983,7 @@ fn the_memory_is_a_help_and_no_condition() {
     fs::write(&memory, aged.to_string()).unwrap();
     yard.run("restore", &[]);
     assert!(!read()["entries"].as_array().unwrap().iter().any(|it| it["entry"] == ancient(0)));
-    // Where there is no place for it, each run finds out anew, and says so.
+    // If the record cannot be written, each run detects the damage again, and reports that.
     fs::remove_dir_all(yard.home.path().join("storecache")).unwrap();
     fs::write(yard.home.path().join("storecache"), "in the way").unwrap();
     yard.place.remove(SRV);

@@ -1,5 +1,5 @@
-//! A store that is mounted read-only, where a mount namespace of our own is refused: the unit of the
-//! mount stops and starts with the daemon.
+//! Tests of a store that is mounted read-only where storecache may not create a mount namespace: the unit of
+//! the mount stops and starts with the daemon.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{Fixture, Output, Role, Running, World, corpus, poll};
 const SOON: Duration = Duration::from_secs(60);
 const MOUNT: &str = "gnu-store.mount";
 
-/// Guix as installed, its store saved and wiped.
+/// Returns Guix as installed, with its store saved and wiped.
 fn saved_and_wiped() -> World {
     let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
     save(&world);
@@ -20,7 +20,7 @@ fn saved_and_wiped() -> World {
     world
 }
 
-/// A restore by root who may not mount.
+/// Starts a restore as root without the right to mount.
 fn restore_without_mounting<'w>(world: &'w World, more: &[&str]) -> Running<'w> {
     let words = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "storecache"];
     let words = words.into_iter().chain(["restore"]).chain(flags(world));
@@ -30,7 +30,7 @@ fn restore_without_mounting<'w>(world: &'w World, more: &[&str]) -> Running<'w> 
 #[track_caller]
 fn assert_as_installed(world: &World) {
     assert!(world.daemon_answers());
-    // After a kill it is the guardian who cleans up, once the daemon runs.
+    // After a kill the guardian cleans up, once the daemon runs.
     poll::until("staging to be gone", SOON, || match staging(world) {
         left if left.is_empty() => Ok(()),
         left => Err(left.join(" ")),
@@ -55,7 +55,7 @@ fn assert_untouched(world: &World, ended: &Output) {
     assert!(world.store_listing().iter().all(|name| name.starts_with('.')));
 }
 
-/// Keeps the commit at the beginning of its transaction, when all units are stopped.
+/// Holds the commit at the beginning of its transaction, when all units are stopped.
 fn hold_database(world: &World) -> Running<'_> {
     let holder = world.command(["sqlite3", "/var/guix/db/db.sqlite"]);
     let holder = holder.input("begin immediate;\n.print held\n.shell sleep 1000\n").spawn();
@@ -162,7 +162,7 @@ fn a_store_that_somebody_works_in_is_no_hindrance_to_the_daemon() {
     save(&world);
     for mounting in [true, false] {
         world.wipe_store();
-        // Now systemd can not take the mount away, and the service of Guix does not look for that.
+        // Now systemd cannot unmount the store, and the service of Guix does not check that it did.
         let busy = world.spawn(["sh", "-c", "cd /gnu/store && echo there && sleep 1000"]);
         poll::until("the shell to be there", SOON, || {
             if busy.stdout().contains("there") { Ok(()) } else { Err(busy.stderr()) }

@@ -1,5 +1,5 @@
-//! Five ways in which the usual recipe loses a store, each beside what storecache makes of the same
-//! situation. The recipe, a cache action and two steps with `sudo tar`, is in `support/recipe.rs`.
+//! Tests of five ways in which the usual recipe loses a store, and of storecache in the same situations. The
+//! recipe, a cache action and two steps with `sudo tar`, is in `support/recipe.rs`.
 
 mod support;
 
@@ -11,13 +11,13 @@ use support::gate::Gate;
 use support::runs::{Picture, assert_same, picture, restore, save};
 use support::{Backend, Fixture, Role, World};
 
-/// A filled store that both have saved, and what it looked like.
+/// Returns a store that both have saved, and its state.
 fn saved_by_both(role: Role) -> (Backend, Picture) {
     let world = World::with_fixture(role, Fixture::Small);
     world.start_daemon();
     let before = picture(&world);
     world.wait_until_idle();
-    // First, since our looking at the database leaves an empty log beside it.
+    // The recipe saves first, because our access to the database leaves an empty log beside it.
     world.recipe_save().ok();
     save(&world);
     (world.backend().clone(), before)
@@ -64,7 +64,7 @@ fn a_read_only_store_stops_the_recipe_halfway_and_not_us() {
     restore(&world);
     assert_eq!(service(), "active\n");
     assert_same(&before, &picture(&world));
-    // It is up already, and brings the mount back a little later.
+    // The daemon runs already; its service restores the mount a little later.
     world.start_daemon();
     assert!(touch().fails().stderr.contains("Read-only file system"));
     world.verify_store();
@@ -76,7 +76,7 @@ fn a_writer_tears_the_copy_of_the_recipe_and_not_ours() {
     world.start_daemon();
     world.add_texts("old", 100);
     world.wait_until_idle();
-    // While a client is connected, what is added from now on is in the write-ahead log alone.
+    // While a client is connected, new rows are in the write-ahead log alone.
     let client = world.connected_client();
     let new = world.add_texts("new", 1);
     let before = picture(&world);
@@ -84,8 +84,8 @@ fn a_writer_tears_the_copy_of_the_recipe_and_not_ours() {
     let log = world.host("/var/guix/db/db.sqlite-wal");
     assert!(log.metadata().unwrap().len() > 0);
 
-    // The writer is at work after one of the two files was read and before the other is; which of them
-    // is the first is up to the file system, and does not matter.
+    // The writer works between the reads of the two files. Which file is read first depends on the file system,
+    // and does not matter.
     let meanwhile = |program, run: &(dyn Fn() + Sync), later: [&str; 2]| {
         thread::scope(|threads| {
             let gate = Gate::hold(program, &[&database, &log]);
@@ -119,7 +119,7 @@ fn a_writer_tears_the_copy_of_the_recipe_and_not_ours() {
     ours.verify_store();
 }
 
-/// What the daemon does by itself once its write-ahead log has grown large.
+/// Does what the daemon does itself when its write-ahead log has grown large.
 fn checkpoint(database: &Path) {
     let database = Connection::open(database).unwrap();
     let (_, pages, moved): (i64, i64, i64) = database
@@ -158,7 +158,7 @@ fn the_recipe_forgets_what_the_installer_registered_and_we_do_not() {
 
 #[test]
 fn a_log_that_was_left_behind_hides_what_the_recipe_restores_and_not_what_we_do() {
-    // In this version a worker that the service takes along leaves its log behind.
+    // In this version, a worker that is stopped with the service leaves its log behind.
     let (backend, before) = saved_by_both(Role::GuixOld);
     let interrupted = || {
         let world = World::build(Role::GuixOld).backend(&backend).start();

@@ -1,8 +1,9 @@
-//! The program of a release, the very file: `scripts/build-release` has made it, and `scripts/test` runs
-//! that first. What takes a second build is only done where it is asked for:
+//! Tests of the released program itself, which `scripts/build-release` has built; `scripts/test` runs that
+//! first. Tests that need a second build only run on request:
 //!
-//! - `STORECACHE_TEST_REPRODUCE=1`: built elsewhere once more, it has the same bytes (a build).
-//! - `STORECACHE_TEST_AARCH64=1`: that for aarch64 too, by Debian's compiler, run by qemu (a build and 1.7 GB).
+//! - `STORECACHE_TEST_REPRODUCE=1`: another build elsewhere has the same bytes (a build).
+//! - `STORECACHE_TEST_AARCH64=1`: the program for aarch64, built by Debian's compiler and run by qemu (a build
+//!   and 1.7 GB).
 
 mod support;
 
@@ -29,7 +30,7 @@ fn files() -> PathBuf {
         .map_or_else(|| source("target/release-files"), PathBuf::from)
 }
 
-/// The program for this machine.
+/// Returns the program for this machine.
 #[track_caller]
 fn program() -> PathBuf {
     let file = files().join(format!("storecache-{}-unknown-linux-gnu", env::consts::ARCH));
@@ -55,7 +56,7 @@ fn it_is_small_needs_an_old_glibc_alone_and_works_in_bullseye() {
     let told = judged(&program()).ok();
     assert!(told.stdout.contains("saves and restores in Debian 11"), "{told}");
     assert!(told.stdout.contains("inspects what zstd and tar read too"), "{told}");
-    // The same, by a reader of our own: nothing else is loaded, and no symbol is newer.
+    // Check the same with objdump: no other library is needed, and no symbol is newer.
     let dump = output(Command::new("objdump").arg("-p").arg(program())).ok().stdout;
     let needed = dump.lines().filter_map(|line| line.trim().strip_prefix("NEEDED"));
     let needed: Vec<&str> = needed.map(str::trim).collect();
@@ -99,7 +100,7 @@ fn a_target_that_cannot_be_built_is_an_error_and_leaves_no_file() {
     let kept = tempfile::tempdir().unwrap();
     let bin = kept.path().join("bin");
     fs::create_dir(&bin).unwrap();
-    // A compiler without a library for anything; nothing is to be compiled.
+    // A compiler without a library for any target; nothing must be compiled.
     let rustc = bin.join("rustc");
     write_program(
         &rustc,
@@ -145,7 +146,7 @@ fn the_program_for_the_other_processor_runs_there() {
     output(script("roots").arg("roots/rust")).ok();
     let root = cache::directory().join("roots/rust");
     let kept = tempfile::tempdir().unwrap();
-    // What this compiler makes is no release, and does not stand beside one.
+    // Keep builds by this compiler apart from releases.
     let mut build = script("build-release");
     build.arg("aarch64").env("RUSTC", root.join("rustc"));
     build.env("CARGO_TARGET_DIR", source("target/debian"));

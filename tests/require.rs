@@ -1,4 +1,4 @@
-//! `restore --require`: whether the store has what a job is going to need.
+//! Tests of `restore --require`: whether the store has the items that a job is going to need.
 
 mod support;
 
@@ -6,14 +6,14 @@ use serde_json::Value;
 use support::runs::{attempt, report, restore, save};
 use support::{Fixture, Role, World};
 
-/// The report on the only pattern that was asked for.
+/// Returns the report on the only pattern.
 fn required(report: &Value) -> &Value {
     let required = report["required"].as_array().unwrap();
     assert_eq!(required.len(), 1);
     &required[0]
 }
 
-/// A restore that asks for `pattern`; gives back its exit code and report.
+/// Restores with `--require PATTERN`, and returns the exit code and the report.
 fn ask(world: &World, pattern: &str, more: &[&str]) -> (i32, Value) {
     let more = [more, &["--require", pattern]].concat();
     let output = attempt(world, "runner", "restore", &more);
@@ -45,7 +45,7 @@ fn a_job_is_told_whether_the_closures_that_it_needs_are_there() {
             assert_eq!(found["missing"], Value::Array(vec![]));
         };
 
-        // Nothing was saved yet: a miss, on which the store has all of it.
+        // Nothing was saved yet: a miss, but the store has everything that is required.
         let (code, missed) = ask(&world, "middle", &[]);
         assert_eq!((code, &missed["hit"]), (0, &Value::from("miss")));
         complete(&missed);
@@ -64,14 +64,14 @@ fn a_job_is_told_whether_the_closures_that_it_needs_are_there() {
         assert_eq!((code, &again["items"]["restored"]), (0, &Value::from(0)));
         complete(&again);
 
-        // Hit or not: what nobody has is not there.
+        // Items that are neither in the snapshot nor in the store are reported as absent, also on a hit.
         let (code, absent) = ask(&world, "hello-*", &["--fail-on-miss"]);
         assert_eq!((code, &absent["hit"]), (3, &Value::from("exact")));
         assert_eq!(required(&absent)["complete"], false);
         assert_eq!(required(&absent)["items"], 0);
         assert_eq!(ask(&world, "hello-*", &[]).0, 0);
 
-        // Valid in the database, gone from the disk: only what needs it is incomplete.
+        // If an item is valid in the database but gone from the disk, only items that need it are incomplete.
         world.sh(&format!("rm -rf {leaf}"));
         let (code, broken) = ask(&world, "middle", &["--fail-on-miss"]);
         assert_eq!(code, 3);

@@ -1,5 +1,5 @@
-//! What `--keep` deletes from the cache service of GitHub, through its REST API, and what it says when
-//! that does not work.
+//! Tests of `--keep` with GitHub's cache service: what it deletes through the REST API, and what it reports if
+//! that fails.
 
 mod support;
 
@@ -22,7 +22,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// The key of all saves here.
 const KEY: &str = "test";
 
-/// What the runner tells a step of the cache service.
+/// Returns the variables of the cache service that a runner sets for a step.
 fn variables(service: &CacheService) -> [(&'static str, String); 5] {
     [
         ("ACTIONS_RESULTS_URL", service.url()),
@@ -33,12 +33,12 @@ fn variables(service: &CacheService) -> [(&'static str, String); 5] {
     ]
 }
 
-/// A repository: its entries, its API, and something to save.
+/// A repository with its entries and its API, and a directory to save.
 struct Repository {
     service: Arc<CacheService>,
     rest: RestService,
     place: Place,
-    /// Seconds without an answer, for a connection to count as dead.
+    /// Seconds without an answer after which a connection counts as dead.
     patience: &'static str,
 }
 
@@ -51,7 +51,7 @@ impl Repository {
         Repository { service, rest, place, patience: "10" }
     }
 
-    /// With so many generations of the key, by other runs; gives back their names, oldest first.
+    /// Returns a repository with this many generations of the key by other runs, and their names, oldest first.
     fn with(count: usize) -> (Repository, Vec<String>) {
         let repository = Repository::new();
         let version = repository.version();
@@ -60,7 +60,7 @@ impl Repository {
         (repository, names)
     }
 
-    /// The layout that its saves have.
+    /// Returns the layout of its saves.
     fn version(&self) -> String {
         let name = report(&self.save(&[], &[]).ok())["entry"].as_str().unwrap().to_owned();
         let version = self.service.version_of(&name);
@@ -88,7 +88,7 @@ impl Repository {
         output
     }
 
-    /// A save that keeps one generation and succeeds; with its report.
+    /// Saves with `--keep 1`, asserts that this succeeds, and returns the report.
     #[track_caller]
     fn keep_one(&self, environment: &[(&str, &str)]) -> Value {
         let output = self.save(&["--keep", "1"], environment).ok();
@@ -98,7 +98,7 @@ impl Repository {
         report
     }
 
-    /// The same, with the only warning that there is.
+    /// As [`Repository::keep_one`]; also returns the only warning.
     #[track_caller]
     fn warning(&self, environment: &[(&str, &str)]) -> (Value, String) {
         let report = self.keep_one(environment);
@@ -111,7 +111,7 @@ impl Repository {
     }
 }
 
-/// Short where nothing comes.
+/// Returns a short timeout for faults in which nothing arrives.
 fn patience(fault: &Fault) -> &'static str {
     if matches!(fault, Fault::Stall | Fault::StallInBody) { "1" } else { "10" }
 }
@@ -129,7 +129,7 @@ fn superseded_generations_of_the_key_go_and_nothing_else() {
     let stay = [
         generation("tes", 1),
         generation("test-2", 1),
-        // They begin like generations of the key.
+        // These keys begin like generations of the key.
         generation("test.20", 1),
         generation("test.20260102T030405.000001Z", 1),
         generation("TEST", 1),
@@ -138,7 +138,7 @@ fn superseded_generations_of_the_key_go_and_nothing_else() {
         KEY.to_owned(),
     ];
     stay.iter().for_each(|key| service.put(key, &version, b"other"));
-    // Newer, and older, in other layouts.
+    // Newer and older entries in other layouts.
     service.put(&generation(KEY, 77), &elsewhere, b"other");
     service.put("test.20300101T000000.000000Z", &elsewhere, b"other");
     for reference in ["refs/heads/main2", "refs/heads/mai", "refs/pull/7/merge", "refs/tags/main"] {
@@ -159,7 +159,7 @@ fn superseded_generations_of_the_key_go_and_nothing_else() {
     assert_eq!(left, expected);
     assert_eq!(rest.others(), others);
 
-    // GitHub asks for a second between changes.
+    // GitHub asks clients to wait a second between changes.
     let deletions = rest.seen(Call::Delete);
     assert_eq!(deletions.len(), 3);
     let pairs = deletions.windows(2);
@@ -169,7 +169,7 @@ fn superseded_generations_of_the_key_go_and_nothing_else() {
         assert_eq!(seen.headers["x-github-api-version"], "2022-11-28");
         assert!(seen.headers["user-agent"].starts_with("storecache/"), "{seen:?}");
     }
-    // The save itself never sends it anywhere else.
+    // The save does not send the token to any other service.
     for at in [cache_service::Place::Lookup, cache_service::Place::Reserve] {
         assert!(!format!("{:?}", service.seen(at)).contains(TOKEN));
     }
@@ -189,7 +189,7 @@ fn nothing_is_asked_of_the_api_where_nobody_wants_less() {
 #[test]
 fn a_list_of_many_pages_is_read_to_its_end() {
     let (repository, old) = Repository::with(230);
-    // They come in between, and are ours by their keys alone.
+    // The list contains these entries in between; only their keys look like ours.
     for number in 0..40 {
         repository.rest.put("refs/heads/other", &generation(KEY, 1000 + number), &"1".repeat(64));
     }
@@ -225,7 +225,7 @@ fn an_entry_that_is_not_listed_yet_counts_among_the_newest() {
 
 #[test]
 fn entries_of_another_service_than_the_one_in_use_are_left_alone() {
-    // A runner with a cache of its own, and the URL of GitHub's API.
+    // A runner with a cache service of its own, and the URL of GitHub's API.
     let (github, theirs) = Repository::with(2);
     let own = CacheService::start();
     let own_url = own.url();
@@ -331,12 +331,12 @@ fn what_does_not_pass_is_one_warning_and_the_entries_stay() {
             let all = kept.len();
             assert!(warning.contains(&format!("{all} of {all}: delete")), "{what}: {warning}");
         }
-        // So that the next ones have little to do.
+        // Delete the new entry, so that the next cases have little to do.
         repository.service.evict(saved["entry"].as_str().unwrap());
     }
 }
 
-/// Deeper than any parser should follow.
+/// JSON nested deeper than any parser should follow.
 const DEEP: &str = match std::str::from_utf8(&[b'['; 100_000]) {
     Ok(text) => text,
     Err(_) => "",
@@ -355,7 +355,7 @@ fn a_list_with_hostile_values_harms_nobody() {
     let items = [item("-9223372036854775808", "-1", ""), item("77", "1", r#","news":[1]"#)];
     let text = format!(r#"{{"total_count":-5,"actions_caches":[{}]}}"#, items.join(","));
     repository.rest.goes_wrong(Call::List, [Fault::Text(text.leak())]);
-    // Numbers that nobody has are gone.
+    // The service responds to a deletion of the invalid ids with "not found", which counts as deleted.
     let saved = repository.keep_one(&[]);
     assert_eq!(saved["warnings"], Value::Null, "{saved}");
     assert!(repository.service.keys().contains(&old[0]));
@@ -370,7 +370,7 @@ fn a_refusal_after_some_deletions_says_how_many_stay() {
     assert_eq!(saved["deleted"], json!([old[2]]));
     assert!(warning.starts_with("superseded entries stay, 2 of 3: delete"), "{warning}");
     assert_eq!(repository.rest.seen(Call::Delete).len(), 2);
-    // The next save does what is left.
+    // The next save deletes the others.
     let saved = repository.keep_one(&[]);
     assert_eq!(saved["deleted"].as_array().unwrap().len(), 3);
     assert_eq!(repository.service.keys().len(), 1);
@@ -405,18 +405,18 @@ fn what_is_missing_in_the_environment_is_said_in_one_line() {
         assert!(old.iter().all(|name| repository.service.keys().contains(name)));
     }
     assert!(repository.rest.seen(Call::Delete).is_empty());
-    // People at a terminal have it for other programs.
+    // At a terminal, the variable that other programs use is read too.
     let saved = repository.keep_one(&[("GITHUB_TOKEN", ""), ("GH_TOKEN", TOKEN)]);
     assert!(saved["deleted"].as_array().unwrap().contains(&json!(old[0])), "{saved}");
 }
 
-/// A job whose step keeps one generation of the key.
+/// Returns a job whose step keeps one generation of the key.
 fn job(repository: &Repository) -> Job {
     let job = Job::on(&repository.place, &[TOOL]).input("backend", "github").input("keep", "1");
     let variables = variables(&repository.service).into_iter().chain(repository.rest.variables());
     let variables = variables.filter(|(name, _)| *name != "GITHUB_TOKEN");
     let job = variables.fold(job, |job, (name, value)| job.env(name, value));
-    // As it has by default.
+    // As the input is by default.
     let job = job.input("token", TOKEN);
     job.input("key", KEY).input("save", "always").input("network-timeout", "1")
 }
@@ -462,7 +462,7 @@ fn a_step_without_the_permission_warns_once_and_the_job_goes_on() {
     assert!(annotations[0].1.contains("`permissions:` with `actions: write`"), "{annotations:?}");
     assert_masked(&saved.said);
     assert_eq!(repository.service.keys().len(), old.len() + 1);
-    // One that has none says so too.
+    // A step without a token reports that too.
     let none = job.input("token", "").post();
     assert_eq!(none.annotations().len(), 1, "{}", none.said);
     assert!(none.annotations()[0].1.contains("there is no token"), "{}", none.said);

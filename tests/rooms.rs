@@ -1,10 +1,10 @@
-//! The rooms of the house and the arrows between them: which part may import which.
+//! Tests which module may import which.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Everything directly below `src`, without the ending of a file.
+/// Everything directly below `src`, without file name extensions.
 const ROOMS: [&str; 23] = [
     "action",
     "backend",
@@ -31,7 +31,7 @@ const ROOMS: [&str; 23] = [
     "writeback",
 ];
 
-/// From, to: what must never be imported. Nobody but `main` imports `command` or `cli`.
+/// Importing module and module that it must never import. Only `main` may import `command` or `cli`.
 const NEVER: [(&str, &str); 8] = [
     ("snapshot", "store"),
     ("snapshot", "daemon"),
@@ -43,14 +43,14 @@ const NEVER: [(&str, &str); 8] = [
     ("privileged", "backend"),
 ];
 
-/// Rooms whose face may be imported, but nothing behind it.
+/// Importing module and module of which it may only import the top level.
 const FACE_ONLY: [(&str, &str); 1] = [("backend", "snapshot")];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every source file by its path below `src`.
+/// Returns every source file by its path below `src`.
 fn files() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut directories = vec![source()];
@@ -68,14 +68,14 @@ fn files() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The room that a file below `src` belongs to.
+/// Returns the module that a file below `src` belongs to.
 fn room_of(file: &Path) -> String {
     let first = file.components().next().unwrap();
     let first = Path::new(first.as_os_str());
     first.file_stem().unwrap().to_string_lossy().into_owned()
 }
 
-/// The code without comments and texts, spaced so that no path is split.
+/// Returns the code without comments and string literals, spaced so that no path is split.
 fn code(source: &str) -> String {
     let mut code = String::new();
     let source = source.replace("'\"'", "' '");
@@ -103,11 +103,12 @@ fn code(source: &str) -> String {
     words.join(" ").replace(" ::", "::").replace(":: ", "::")
 }
 
-/// The paths below the crate's top that a source names: `store::Layout` for `use crate::{store::Layout}`.
+/// Returns the paths that a source names, relative to the crate root: `store::Layout` for `use
+/// crate::{store::Layout}`.
 fn imports(source: &str) -> BTreeSet<String> {
     let code = code(source);
     let mut found = BTreeSet::new();
-    // From a file of a room, two steps up are the crate's top.
+    // In a file of a module, `super::super` is the crate root.
     for prefix in ["crate::", "storecache::", "super::super::"] {
         for (at, _) in code.match_indices(prefix) {
             let inside = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
@@ -120,7 +121,7 @@ fn imports(source: &str) -> BTreeSet<String> {
     found
 }
 
-/// Adds the path at the start of `code`, or each path of the group that stands there.
+/// Adds the path at the start of `code`, or each path of the group at the start.
 fn expand(code: &str, found: &mut BTreeSet<String>) {
     let Some(group) = code.strip_prefix('{') else {
         let part_of_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
@@ -145,7 +146,7 @@ fn expand(code: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What is wrong with a file, one line for each forbidden import.
+/// Returns a line for each forbidden import of a file.
 fn forbidden(file: &Path, source: &str) -> Vec<String> {
     let from = room_of(file);
     let mut wrong = Vec::new();

@@ -1,4 +1,4 @@
-//! The main job on real stores: save, wipe, restore, and what Nix says of the result.
+//! Tests of the main job on real stores: save, wipe, restore, and then let Nix check the result.
 
 mod support;
 
@@ -86,7 +86,7 @@ fn a_second_restore_does_nothing_and_says_so() {
     save(&world);
     let pid = world.daemon_pid();
     let before = picture(&world);
-    // Into the store it came from.
+    // Restore into the store that was saved.
     let again = restore(&world);
     assert_eq!(again["hit"], "exact");
     assert_eq!(again["items"]["restored"], 0);
@@ -110,7 +110,7 @@ fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
     world.start_daemon();
     let before = picture(&world);
     save(&world);
-    // Whatever only the root of the fixture kept goes; half of what refers to nothing stays.
+    // Delete the items that only the root of the fixture kept, and keep half of those that refer to nothing.
     world.sh("rm /nix/var/nix/gcroots/fixture");
     let leaves = before.references.iter().filter(|(_, references)| references.is_empty());
     for (at, (path, _)) in leaves.enumerate().filter(|(at, _)| at % 2 == 0) {
@@ -119,7 +119,7 @@ fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
     world.nix(["nix-collect-garbage"]).ok();
     let kept = world.registrations();
     assert!(!kept.is_empty() && kept.len() < before.references.len());
-    // A mark on the live rows shows that they are left alone.
+    // The changed registration times show that the live rows are not touched.
     world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'update ValidPaths set registrationTime = 12345'");
     let kept = world.registrations();
 
@@ -172,7 +172,7 @@ fn a_snapshot_joins_a_store_that_holds_other_items() {
 
 #[test]
 fn rows_that_lie_in_the_wal_alone_are_saved() {
-    // Idle since its last start: db.sqlite has not even a table.
+    // Nix has been idle since its last start: db.sqlite does not even have a table.
     let world = World::with_fixture(Role::New, Fixture::Full);
     let before = world.references_of_all();
     let saved = save(&world);
@@ -191,7 +191,7 @@ fn a_log_left_beside_the_live_database_undoes_nothing() {
     let before = picture(&world);
     save(&world);
     world.wipe_store();
-    // The live database has rows of its own in a log that nobody has checkpointed.
+    // The live database has rows of its own in a log without a checkpoint.
     world.sh("echo mine >/tmp/mine");
     let mine = world.nix(["nix-store", "--add", "/tmp/mine"]).ok().stdout.trim().to_owned();
     restore(&world);
@@ -250,7 +250,7 @@ fn debris_is_not_saved_and_is_replaced_where_it_is_in_the_way() {
         .collect();
     assert_eq!(tops, before.references.keys().cloned().collect(), "exactly the valid items");
 
-    // A directory and a file stand where items belong; to Nix both are nothing.
+    // A directory and a file are in the place of items; for Nix these items are not valid.
     world.wipe_store();
     let mut paths = before.references.keys();
     let (one, other) = (paths.next().unwrap(), paths.next().unwrap());
@@ -266,7 +266,7 @@ fn an_item_whose_references_are_nowhere_is_skipped_and_reported() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let before = world.references_of_all();
-    // One item's files are lost before the save; those that need it cannot be restored either.
+    // One item's files are lost before the save; the items that need it cannot be restored either.
     let lost = before.keys().find(|path| path.ends_with("-middle")).unwrap().clone();
     world.sh(&format!("chmod -R u+w {lost}; rm -r {lost}"));
     let saved = save(&world);
@@ -323,7 +323,7 @@ fn a_store_below_another_root_is_saved_and_restored_from_outside() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let before = picture(&world);
-    // No program of Nix is below it: the version comes from the daemon inside.
+    // The root has no program of Nix: the version comes from the daemon inside.
     let root = world.host("/nix").parent().unwrap().display().to_string();
     let backend = format!("dir:{}", world.backend().host_path().display());
     let outside = |verb: &str| {
@@ -348,7 +348,7 @@ fn a_store_below_another_root_is_saved_and_restored_from_outside() {
     world.verify_store();
 }
 
-/// Puts the file system in the file `/disk` there.
+/// Mounts the file system in the file `/disk`.
 fn mount_disk(world: &World, at: &str) {
     world.sh(&format!(
         "mknod /dev/loop-control c 10 237
@@ -357,7 +357,7 @@ fn mount_disk(world: &World, at: &str) {
     ));
 }
 
-/// What a disk holds is looked at by taking a copy of it, with all that is still on its way left out.
+/// The test reads the disk through a copy, without the data that was not yet written.
 #[test]
 fn what_a_restore_has_done_outlives_a_power_cut() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
@@ -365,7 +365,7 @@ fn what_a_restore_has_done_outlives_a_power_cut() {
     let items = save(&world)["items"]["saved"].as_u64().unwrap();
     world.wipe_store();
     world.stop_daemon();
-    // The world's own disk goes on one that is a file.
+    // Move the world's `/nix` to a disk that is a file.
     let (nix, disk) = (world.host("/nix"), world.host("/disk"));
     let made = Command::new("mkfs.ext4").args(["-q", "-d"]).args([nix, disk]).arg("400M").output();
     assert!(made.unwrap().status.success());
@@ -437,7 +437,7 @@ fn root_itself_needs_no_sudo() {
 
 #[test]
 fn what_is_restored_belongs_to_the_owner_of_the_live_store() {
-    // A store of one user, without a daemon: a snapshot of root's store becomes theirs.
+    // A store of one user, without a daemon: the restored items of root's store become this user's.
     let saver = World::with_fixture(Role::Mid, Fixture::Small);
     saver.start_daemon();
     let before = picture(&saver);
@@ -456,7 +456,7 @@ fn what_is_restored_belongs_to_the_owner_of_the_live_store() {
     assert!(world.valid_paths().is_empty(), "their owner can delete them");
 }
 
-/// Whoever has no sudo has it refused, or has none on the machine.
+/// Two cases of a user without sudo: sudo refuses, or is not installed.
 #[test]
 fn without_sudo_a_user_reaches_what_is_theirs() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
@@ -589,7 +589,7 @@ fn two_saves_of_an_unchanged_store_have_identical_data_frames() {
     assert_eq!(data(0), data(1));
 }
 
-/// The bytes between head and index.
+/// Returns the bytes between head and index.
 fn frames(world: &World, file: &str) -> Vec<u8> {
     let bytes = std::fs::read(world.backend().host_path().join(file.trim_start_matches("/cache/")))
         .unwrap();

@@ -1,5 +1,6 @@
-//! Directories that other users may write to: `dir:` backends, and the program's own directories below a home.
-//! Links are not followed, files of others keep their bytes, and what is not a regular file is skipped at once.
+//! Tests of directories that other users can write to: `dir:` backends, and the program's own directories below
+//! a home. Links are not followed, files of other users are not changed, and files that are not regular files
+//! are skipped at once.
 
 mod support;
 
@@ -16,13 +17,13 @@ use support::{Fixture, Output, Role, World};
 
 const SRV: &str = "/srv/a";
 
-/// An account without any right beside its own.
+/// An account without special rights.
 const OTHER: u32 = 1001;
 
-/// Newer than all that is saved now.
+/// The name of an entry that is newer than any real save.
 const NEWER: &str = "test.20991231T235959.000000Z";
 
-/// Plain directories with a home of their own, and one good entry.
+/// Plain directories with a home directory of their own, and one good entry.
 struct Shared {
     place: Place,
     home: tempfile::TempDir,
@@ -39,7 +40,7 @@ impl Shared {
         shared
     }
 
-    /// A command that counts as hung after a minute, with the exit code 124.
+    /// Returns a command that is killed as hung after a minute.
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--signal", "KILL", "60"]).arg(binary()).args(words);
@@ -52,19 +53,19 @@ impl Shared {
         format!("dir:{}", self.place.entries().display())
     }
 
-    /// `list`, `usage` or `prune`.
+    /// Runs `list`, `usage` or `prune`.
     fn inventory(&self, words: &[&str]) -> Output {
         output(self.command(words).args(["--backend", &self.backend()]))
     }
 
-    /// A verb about the entries of the key `test`.
+    /// Runs a verb on the entries of the key `test`.
     fn in_store(&self, verb: &str, more: &[&str]) -> Output {
         let mut command = self.command(&[verb, "--store", "plain", "--key", "test", "--json"]);
         command.arg("--root").arg(self.place.root()).args(["--path", SRV]);
         output(command.args(["--backend", &self.backend()]).args(more))
     }
 
-    /// `inspect` or `verify` of the newest entry of the key `test`.
+    /// Runs `inspect` or `verify` on the newest entry of the key `test`.
     fn newest(&self, verb: &str) -> Output {
         let words = [verb, "--store", "plain", "--path", SRV, "--key", "test", "--json"];
         output(self.command(&words).args(["--backend", &self.backend()]))
@@ -78,7 +79,7 @@ impl Shared {
         self.place.entries().join(".quarantine")
     }
 
-    /// Where runs and damaged entries are on record.
+    /// Returns the directory with the records of runs and of damaged entries.
     fn state(&self) -> PathBuf {
         self.home.path().join(".local/state/storecache")
     }
@@ -95,7 +96,7 @@ fn fifo(path: &Path) {
     output(Command::new("mkfifo").arg(path)).ok();
 }
 
-/// What messages call something that is not a regular file, and how to make one.
+/// The name in messages of a kind of file that is not a regular file, and how to create it.
 type Kind = (&'static str, Box<dyn Fn(&Path)>);
 
 fn kinds(shared: &Shared) -> Vec<Kind> {
@@ -122,7 +123,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// The warnings of a report that name a file.
+/// Returns the warnings of a report that name a file.
 fn warnings_about<'v>(report: &'v Value, name: &str) -> Vec<&'v str> {
     let warnings = report["warnings"].as_array().into_iter().flatten();
     warnings.filter_map(Value::as_str).filter(|line| line.contains(name)).collect()
@@ -152,7 +153,7 @@ fn restore_skips_entries_that_are_not_files() {
     }
     assert_eq!(shared.place.read("/srv/a/file"), "content\n");
 
-    // Where nothing else is there it is a miss, and not an error.
+    // If there is no other entry, the restore is a miss and not an error.
     fs::remove_file(shared.file(&shared.good)).unwrap();
     fifo(&path);
     let missed = report(&shared.in_store("restore", &[]).ok());
@@ -175,7 +176,7 @@ fn inspect_verify_and_save_skip_entries_that_are_not_files() {
         assert_eq!(unchanged["saved"], false, "{kind}: {unchanged}");
         assert!(unchanged["reason"].as_str().unwrap().contains(&shared.good), "{unchanged}");
         assert_eq!(warnings_about(&unchanged, NEWER).len(), 1, "{kind}: {unchanged}");
-        // Retention looks at every entry.
+        // Retention reads every entry.
         let saved = report(&shared.in_store("save", &["--keep", "9"]).ok());
         assert_eq!(warnings_about(&saved, NEWER).len(), 1, "{kind}: {saved}");
         assert_eq!(saved["warnings"].as_array().unwrap().len(), 1, "{kind}: {saved}");
@@ -204,7 +205,7 @@ fn inventory_names_entries_that_are_not_files() {
             assert_eq!(warnings.len(), 1, "{kind}: {told}");
             assert!(warnings[0].contains(kind), "{kind}: {told}");
         }
-        // What a link leads to is not what is deleted, and a directory is for its owner to remove.
+        // `prune` deletes a link and not its target, and leaves directories to their owner.
         shared.inventory(&["prune", "--apply", "--only", "unreadable"]).ok();
         assert!(kind != "a directory" || path.exists());
         assert!(shared.file(&shared.good).exists());
@@ -230,7 +231,7 @@ fn inspect_and_verify_name_a_path_that_is_not_a_file() {
         }
         remove(&path);
     }
-    // A user may name a link, and the file that it leads to counts.
+    // A user may name a link; its target is read.
     symlink(shared.file(&shared.good), &path).unwrap();
     for verb in ["inspect", "verify"] {
         output(shared.command(&[verb]).arg(&path)).ok();
@@ -245,7 +246,7 @@ fn inspect_and_verify_name_a_path_that_is_not_a_file() {
 fn notes_in_quarantine_that_are_not_files_are_skipped() {
     let shared = Shared::new();
     fs::write(shared.file(NEWER), "damaged").unwrap();
-    // The first one sets it aside, and the second one sweeps.
+    // The first run quarantines the entry, and the second one sweeps.
     for _ in 0..2 {
         report(&shared.in_store("restore", &[]).ok());
     }
@@ -290,7 +291,7 @@ fn sweep_changes_no_file_that_has_another_name() {
         assert_eq!(fs::read_to_string(victim).unwrap(), "{}");
         assert_eq!(victim.metadata().unwrap().mtime(), time, "{}", victim.display());
     }
-    // The sweep went on all the same.
+    // The sweep continued nevertheless.
     for name in [&note, &stamp] {
         let age = jiff::Timestamp::now().as_second() - name.metadata().unwrap().mtime();
         assert!((0..3600).contains(&age), "{}", name.display());
@@ -335,7 +336,7 @@ fn root_empties_no_file_through_a_link_in_quarantine() {
         assert_eq!(fs::read_to_string(&victim).unwrap(), "secret\n");
         let found = victim.metadata().unwrap();
         assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o600));
-        // A link to nothing makes nothing.
+        // A link to a missing file does not create the file.
         plant("/etc/made");
         run();
         assert!(!world.host("/etc/made").exists());
@@ -368,12 +369,12 @@ fn delta_on_a_base_that_is_not_a_file_is_skipped() {
     let of = |name: &Value| over.iter().find(|it| it[0] == *name).unwrap()[1].as_str().unwrap();
     assert!(of(&delta["entry"]).contains("a FIFO"), "{restored}");
     assert!(of(&base["entry"]).contains("a FIFO"), "{restored}");
-    // Beside a file that is named, too.
+    // Also for a file that is named directly.
     let inside = format!("/cache/{}.tar.zst", delta["entry"].as_str().unwrap());
     let seen = world.storecache(["inspect", &inside]).ok();
     assert!(seen.stdout.contains("which is not there"), "{seen}");
     assert!(seen.stderr.contains("a FIFO"), "{seen}");
-    // A save builds on what there is.
+    // A save builds on an entry that can be read.
     let saved = run(&world, "runner", "save", &[]);
     assert_eq!(saved["base"]["entry"], older["entry"], "{saved}");
 }
@@ -415,7 +416,7 @@ fn root_does_without_a_record_in_a_directory_of_another_user() {
     assert_eq!(fs::read_to_string(victim).unwrap(), "secret\n");
     assert!(shared.state().join("runs.jsonl").is_symlink());
 
-    // A link of the user's own is theirs to make.
+    // A link in a home of the same user is followed.
     fs::remove_dir_all(shared.state()).unwrap();
     let own = tempfile::tempdir().unwrap();
     symlink(own.path(), shared.state()).unwrap();

@@ -1,5 +1,5 @@
-//! Signatures and trust: what is restored only with a signature by a trusted key, or from a trusted
-//! origin; and content that is hashed again.
+//! Tests of signatures and trust: restores that require a signature by a trusted key or a trusted origin, and
+//! content that is hashed again.
 
 mod support;
 
@@ -23,25 +23,25 @@ use support::{Fixture, Flavour, Output, Role, World, poll};
 const TOOL: &str = "/opt/tool";
 const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
 
-/// A secret key, made of one number.
+/// Returns a secret key that depends on `seed`.
 fn secret(name: &str, seed: u8) -> String {
     let pair = SigningKey::from_bytes(&[seed; 32]).to_keypair_bytes();
     format!("{name}:{}", BASE64_STANDARD.encode(pair))
 }
 
-/// Its public half.
+/// Returns its public key.
 fn public(name: &str, seed: u8) -> String {
     SecretKey::parse(&secret(name, seed)).unwrap().public().to_string()
 }
 
-/// A place with a small directory.
+/// Returns a plain-directory fixture with a small directory.
 fn place() -> Place {
     let place = Place::new();
     place.write("/opt/tool/file", "content of the file\n");
     place
 }
 
-/// A run on a place with other variables too.
+/// Runs a verb on the fixture with additional variables.
 fn with(place: &Place, verb: &str, more: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut words: Vec<OsString> = vec![verb.into(), "--root".into(), place.root().into()];
     words.extend(["--store", "plain", "--path", TOOL, "--json", "--backend"].map(OsString::from));
@@ -64,7 +64,7 @@ fn save_signed(place: &Place, keys: &[String]) -> Value {
     report(&with(place, "save", &[], &[("STORECACHE_SIGN_KEY", &keys)]).ok())
 }
 
-/// What a restore that trusts these keys reports, with the directory gone before.
+/// Deletes the directory and restores with these trusted keys. Returns the report.
 #[track_caller]
 fn trusting(place: &Place, keys: &str, more: &[&str]) -> Value {
     if place.host(TOOL).exists() {
@@ -82,7 +82,7 @@ fn refused(told: &Value, because: &str) {
     assert!(reason.contains(because), "{because}: {told}");
 }
 
-/// A newer entry of the key with these bytes.
+/// Writes a newer entry of the key with these bytes.
 fn put(place: &Place, key: &str, bytes: &[u8]) -> PathBuf {
     let file = place.entries().join(format!("{key}.29991231T235959.000000Z.tar.zst"));
     fs::write(&file, bytes).unwrap();
@@ -105,7 +105,7 @@ fn a_signed_snapshot_is_for_those_who_trust_its_key_and_for_those_who_trust_all(
     assert_eq!(told["signed_by"], Value::Null, "nobody has looked");
     assert_same_tree(&before, &place.tree(TOOL));
 
-    // A file of keys does the same.
+    // A file of keys works too.
     let file = place.root().join("keys");
     fs::write(&file, format!("{}\n", secret("ci-2", 2))).unwrap();
     let saved = with(&place, "save", &["--sign-key", file.to_str().unwrap()], &[]);
@@ -169,7 +169,7 @@ fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
             "the signature by ci-1 is not over this snapshot",
         ),
     ] {
-        // It is whole all the same.
+        // The snapshot itself is valid.
         check(&bytes).unwrap();
         let file = put(&place, "test", &bytes);
         refused(&trusting(&place, &public("ci-1", 1), &[]), because);
@@ -177,7 +177,7 @@ fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
         assert_eq!(place.restore(&[TOOL], &[])["hit"], "exact", "{what}");
         fs::remove_file(file).unwrap();
     }
-    // Signed again by us, the same change is fine: it was the signature that made the difference.
+    // With a new signature the changed snapshot is accepted: only the signature was wrong.
     put(&place, "test", &another_head().build_signed(&[ours]));
     assert_eq!(trusting(&place, &public("ci-1", 1), &[])["hit"], "exact");
 }
@@ -226,7 +226,7 @@ fn signature_counts_for_one_key_with_its_case() {
     let told = trusting(&place, &trusted, &["--key", "Linux-K"]);
     assert_eq!(told["hit"], "exact", "{told}");
 
-    // Asked for under another case: lookups find it, the signature is not for that key.
+    // With another case of the key, lookups find the entry, but the signature is not for that key.
     let other = "differs from the one asked for in upper and lower case";
     for more in [&["--key", "linux-k"][..], &["--key", "linux-x", "--restore-key", "linux-"]] {
         refused(&trusting(&place, &trusted, more), other);
@@ -236,7 +236,7 @@ fn signature_counts_for_one_key_with_its_case() {
     let told = trusting(&place, &trusted, &["--key", "Linux-x", "--restore-key", "Linux-"]);
     assert_eq!(told["hit"], "prefix", "{told}");
 
-    // Moved to a key of another case.
+    // The entry was moved to a key of another case.
     fs::remove_file(saved).unwrap();
     put(&place, "linux-k", &bytes);
     let told = trusting(&place, &trusted, &["--key", "linux-k"]);
@@ -248,7 +248,7 @@ fn signature_counts_for_one_key_with_its_case() {
 
 #[test]
 fn signature_holds_where_a_service_lowers_keys() {
-    // The fake service writes keys in lower case in version 1, as act does.
+    // The fake service stores keys in lower case in version 1, as act does.
     let service = CacheService::start();
     let (place, key) = (place(), secret("ci-1", 1));
     let run = |verb: &str, more: &[&str]| {
@@ -308,14 +308,14 @@ fn a_save_neither_counts_on_what_is_not_trusted_nor_saves_what_nobody_would_trus
     assert_eq!(auto(&[], &[])["saved"], true);
     let again = auto(&[], &[]);
     assert!(again["reason"].as_str().unwrap().contains("unchanged"), "{again}");
-    // From now on it is to be signed, so what is there counts as nothing.
+    // From now on saves are signed, so the unsigned entry does not count.
     let signed = auto(&[], &[("STORECACHE_SIGN_KEY", &key)]);
     assert_eq!(signed["saved"], true, "{signed}");
     assert_eq!(signed["passed_over"][0][1], "not trusted: it is not signed");
     assert_eq!(signed["warnings"], Value::Null, "{signed}");
     let again = auto(&[], &[("STORECACHE_SIGN_KEY", &key)]);
     assert!(again["reason"].as_str().unwrap().contains("unchanged"), "{again}");
-    // As in a pull request from elsewhere, which gets no secret.
+    // As in a pull request from a fork, which gets no secrets.
     let trusted = public("ci-1", 1);
     place.write("/opt/tool/file", "more\n");
     let without = auto(&["--trusted-keys", &trusted], &[]);
@@ -325,7 +325,7 @@ fn a_save_neither_counts_on_what_is_not_trusted_nor_saves_what_nobody_would_trus
     assert_eq!(with_key["saved"], true, "{with_key}");
 }
 
-/// A run on a branch, as the runner describes it.
+/// Returns the variables of a run on a branch.
 fn job_of<'a>(repository: &'a str, reference: &'a str, event: &'a str) -> [(&'a str, &'a str); 3] {
     [("GITHUB_REPOSITORY", repository), ("GITHUB_REF", reference), ("GITHUB_EVENT_NAME", event)]
 }
@@ -367,7 +367,7 @@ fn an_origin_is_trusted_as_far_as_the_restore_says() {
                 Some(because) => refused(&told, because),
             }
         }
-        // A save that trusts no such origin does not count on it, and does not add to it.
+        // A save that does not trust this origin does not count its entry, and does not save one.
         let more = ["--policy", "auto", "--trust", "same-repository", "--repository", "me/mine"];
         let _ = fs::remove_dir_all(place.host(TOOL));
         with(&place, "restore", &[], &[]).ok();
@@ -420,7 +420,7 @@ fn what_is_no_key_is_wrong_usage_and_never_repeated() {
         ("save", vec![], variable(encoded), "STORECACHE_SIGN_KEY: key 1: it is not of the form"),
         ("save", vec![], variable(cut), "key 1: it is not of the form"),
         ("save", vec![], variable(ours.as_str()), "it is a public key"),
-        // The key where its file is to be named.
+        // The key is given where the path of its file is expected.
         ("save", vec!["--sign-key", good.as_str()], variable(""), "STORECACHE_SIGN_KEY"),
         ("save", vec!["--sign-key", "/dev/null"], variable(""), "there is no key in it"),
         ("restore", vec!["--trusted-keys", good.as_str()], variable(""), "it is a secret key"),
@@ -494,7 +494,7 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
     let content = &opened.index_bytes;
     let length = u32::from_le_bytes(content[..4].try_into().unwrap()) as usize;
     let body = &content[4..4 + length];
-    // As `docs/signatures.md` has it.
+    // As documented in `docs/signatures.md`.
     let message = format!("storecache-snapshot;1;{}", forge::sha256(body));
     let block: Value = serde_json::from_slice(&content[4 + length + 32 + 4..]).unwrap();
     let signature = block["signatures"][0]["ed25519"].as_str().unwrap();
@@ -516,7 +516,8 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
     verify(&message).ok();
     verify(&message.replace(";1;", ";2;")).fails();
 
-    // Whoever reads only what the index says of itself: the length of the signatures is among it.
+    // Programs that skip the index by the length of its frame skip the signatures too: the length includes
+    // them.
     let unsigned = with_index(&bytes, |_| {});
     let signatures = forge::signatures(&bytes).len();
     assert_eq!(unsigned.len() + signatures, bytes.len());
@@ -528,7 +529,7 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
     assert!(listed.ok().stdout.contains("opt/tool/file"));
 }
 
-/// A step that keeps the directory in the cache service.
+/// Returns a step that caches the directory in the cache service.
 fn step(place: &Place, service: &CacheService) -> Job {
     let mut job = Job::on(place, &[TOOL]).input("backend", "github").input("key", "test");
     for (name, value) in [
@@ -617,14 +618,14 @@ fn a_save_is_not_left_to_somebody_who_has_saved_the_same_meanwhile_without_a_sig
     assert_eq!(service.keys().len(), 2);
 }
 
-/// A world with a filled store and a running daemon.
+/// Returns a world with a filled store and a running daemon.
 fn filled(role: Role) -> World {
     let world = World::with_fixture(role, Fixture::Small);
     world.start_daemon();
     world
 }
 
-/// A pair of keys: where there is Nix, made by that.
+/// Returns a pair of keys, generated by Nix if the world has Nix.
 fn keys(world: &World) -> (String, String) {
     if world.flavour() == Flavour::Guix {
         return (secret("test-1", 1), public("test-1", 1));
@@ -634,7 +635,7 @@ fn keys(world: &World) -> (String, String) {
     (read("/tmp/secret"), read("/tmp/public"))
 }
 
-/// The file of the entry in a report.
+/// Returns the path of the file of a report's entry.
 fn file(world: &World, report: &Value) -> PathBuf {
     let name = report["entry"].as_str().unwrap_or_else(|| panic!("no entry: {report}"));
     world.backend().host_path().join(format!("{name}.tar.zst"))
@@ -649,7 +650,7 @@ fn a_delta_is_trusted_only_with_its_base_and_a_save_builds_on_nothing_else() {
         let signing = ["--sign-key", "/tmp/keys"];
         let trusting = ["--trusted-keys", public.trim()];
         let unsigned = save(&world);
-        // A delta on what is not signed would be worth nothing.
+        // A delta on an unsigned base would be useless.
         let base = run(&world, "root", "save", &signing);
         assert_eq!(base["items"]["inherited"], 0, "{base}");
         assert_eq!(base["passed_over"][0][0], unsigned["entry"], "{base}");
@@ -672,7 +673,7 @@ fn a_delta_is_trusted_only_with_its_base_and_a_save_builds_on_nothing_else() {
         assert_eq!(staging(&world), [""; 0]);
 
         fs::write(file(&world, &base), &whole).unwrap();
-        // Without the daemon's help nobody knows what was read: the hashing leaves no mark.
+        // Hashing leaves no trace in the times of access.
         let more = [&trusting[..], &["--verify", "content", "--state", "/tmp/job.json"]].concat();
         let told = run(&world, "runner", "restore", &more);
         assert_eq!(told["hit"], "exact", "{told}");
@@ -699,8 +700,8 @@ fn hashing_again_leaves_no_mark_on_what_nobody_reads() {
     }
 }
 
-/// A snapshot with one file of an item made another, and every digest right: who changed it, and the name
-/// of the item. `change` gets the header and the content.
+/// Changes a file of an item and keeps every digest right. Returns the item's name and the snapshot. `change`
+/// gets the header and the content.
 fn tampered(good: &[u8], change: fn(&mut [u8], &mut [u8])) -> (String, Vec<u8>) {
     let mut parts = Parts::of(good);
     for item in parts.items.iter().filter(|item| item.shared.is_empty()) {
@@ -726,7 +727,7 @@ fn tampered(good: &[u8], change: fn(&mut [u8], &mut [u8])) -> (String, Vec<u8>) 
     panic!("no item has a small file");
 }
 
-/// Where in the bytes of a frame the header of a file with content stands that is of an item.
+/// Returns the offset of the header of a file of an item that has content, in the bytes of a frame.
 fn small_file(raw: &[u8], item: &str) -> Option<usize> {
     let mut at = 0;
     while at + 512 <= raw.len() {
@@ -743,7 +744,7 @@ fn small_file(raw: &[u8], item: &str) -> Option<usize> {
     None
 }
 
-/// What is done to the header and the content of a member.
+/// A change to the header and the content of a member.
 type Change = fn(&mut [u8], &mut [u8]);
 
 #[test]
@@ -771,7 +772,7 @@ fn content_that_is_not_what_its_row_says_is_never_in_the_store_with_verify_conte
             assert_eq!(staging(&world), [""; 0]);
             assert_eq!(world.daemon_pid(), pid, "the daemon was restarted");
         }
-        // What the flag is for: nothing else sees it. The others were kept aside.
+        // Without the flag the change is not detected. The other snapshots were quarantined.
         fs::write(&place, tampered(&good, mode).1).unwrap();
         assert_eq!(restore(&world)["hit"], "exact");
     }

@@ -1,5 +1,5 @@
-//! A silence is not an end: what is slow and alive is waited for, and said to be alive; what is cut is told by
-//! phase, time and last sign of life, and by nothing that only follows from the cut.
+//! Tests of slow and silent runs: storecache waits while there is activity, and reports it; an abort is
+//! reported by phase, time and last activity, and not by its consequences.
 
 mod support;
 
@@ -22,7 +22,7 @@ use support::{Output, poll};
 const TOOL: &str = "/opt/tool";
 const SOON: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// What only follows from a cut, and must never be told as a cause.
+/// Texts that name a mere consequence of an abort and must never be reported as a cause.
 const CONSEQUENCES: [&str; 9] = [
     "roken pipe",
     "closed the connection",
@@ -35,7 +35,7 @@ const CONSEQUENCES: [&str; 9] = [
     "panicked",
 ];
 
-/// A save or restore of `/opt/tool` in a directory, ready to be started.
+/// Returns a command that saves or restores `/opt/tool` in a directory.
 fn command(place: &Place, verb: &str, more: &[&str]) -> Command {
     let mut command = Command::new(place::binary());
     command.args([verb, "--store", "plain", "--key", "test", "--path", TOOL, "--root"]);
@@ -46,7 +46,7 @@ fn command(place: &Place, verb: &str, more: &[&str]) -> Command {
     command
 }
 
-/// The same through a cache service.
+/// As [`command`], through a cache service.
 fn through(place: &Place, service: &CacheService, verb: &str, more: &[&str]) -> Command {
     let mut command = command(place, verb, &[&["--network-timeout", "1"], more].concat());
     command.env("ACTIONS_RESULTS_URL", service.url()).env("ACTIONS_CACHE_URL", service.url());
@@ -58,7 +58,7 @@ fn run(mut command: Command) -> Output {
     Background::start(&mut command).wait()
 }
 
-/// Fails unless a run was cut by that clock in that phase, and told so and nothing else.
+/// Fails unless this timeout aborted the run in this phase, and the run reported that and nothing else.
 #[track_caller]
 fn assert_cut(output: &Output, clock: &str, phase: &str, words: &[&str]) -> Value {
     assert_eq!(output.code(), 1, "{output}");
@@ -88,7 +88,7 @@ fn assert_no_consequences(output: &Output) {
     }
 }
 
-/// A directory of some megabytes that do not compress, and what it looks like.
+/// Returns a directory of some megabytes that do not compress, and its tree.
 fn filled() -> (Place, PlainTree) {
     let place = Place::new();
     place.write("/opt/tool/small", "small\n");
@@ -108,7 +108,7 @@ fn assert_untouched(place: &Place) {
     assert_eq!(place.leftovers(), [""; 0]);
 }
 
-/// Takes the lock that keeps other restores away.
+/// Takes the lock that excludes other restores.
 fn hold_run_lock(place: &Place) -> File {
     let lock = File::open(place.host("/opt")).unwrap();
     lock.lock().unwrap();
@@ -125,7 +125,7 @@ fn a_server_that_thinks_longer_than_a_body_may_stall_is_waited_for() {
         service.goes_wrong(at, [Fault::Hold]);
         let more = ["--answer-timeout", "60", "--stall-timeout", "3"];
         let mut restore = Background::start(&mut through(&place, &service, "restore", &more));
-        // More than the second that a body may stall.
+        // Longer than the second for which a body may stall.
         restore.until_says("the cache service did not answer for 2");
         service.let_go();
         let told = report(&restore.wait().ok());
@@ -186,7 +186,8 @@ fn a_deadline_that_does_not_pass_changes_nothing() {
     assert_same_tree(&tree, &place.tree(TOOL));
 }
 
-/// A file system whose server takes requests and answers none, mounted over a directory as long as the value lives.
+/// A file system whose server receives requests and answers none, mounted over a directory as long as the value
+/// lives.
 struct SilentMount {
     at: PathBuf,
     /// The server's end.
@@ -201,7 +202,7 @@ impl SilentMount {
         let data = format!("fd={number},rootmode=40000,user_id=0,group_id=0");
         let data = CString::new(data).unwrap();
         mount("silent", directory, "fuse", MountFlags::empty(), Some(data.as_c_str())).unwrap();
-        // The first request is FUSE_INIT; without an answer to that, others would not be sent.
+        // The first request is FUSE_INIT; without an answer to it, the kernel would not send others.
         let mut request = vec![0; 64 << 10];
         let length = device.read(&mut request).unwrap();
         assert!(length >= 56 && request[4..8] == 26u32.to_ne_bytes(), "no FUSE_INIT");
@@ -261,7 +262,7 @@ fn lock_wait_is_reported_beside_a_disk_that_hangs() {
     let directory = place.host("/silent");
     fs::create_dir(&directory).unwrap();
     let _silent = SilentMount::at(&directory);
-    // Who holds the lock is looked for among all that processes have open.
+    // The helper searches all open files of processes for the holder of the lock.
     let open = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
     let _open = rustix::fs::open(&directory, open, rustix::fs::Mode::empty()).unwrap();
     let lock = hold_run_lock(&place);
@@ -319,7 +320,7 @@ fn a_root_half_that_was_stopped_is_noticed_and_undoes_what_it_began() {
     }
 }
 
-/// A file system in a file, which can be frozen: whoever writes to it then waits as for a disk that hangs.
+/// A file system in a file, which can be frozen: processes that write to it then wait as for a disk that hangs.
 struct Disk {
     place: Place,
     image: tempfile::NamedTempFile,
@@ -327,7 +328,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// At the root of a place.
+    /// Mounts the file system at the root of a fixture.
     fn below(place: Place) -> Disk {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(64 << 20).unwrap();
@@ -362,7 +363,7 @@ impl Drop for Disk {
     }
 }
 
-/// A place whose directories are on a disk of their own, empty, with a snapshot beside it.
+/// Returns a fixture whose directories are on a disk of their own, empty, with a snapshot beside it.
 fn on_a_disk() -> (Disk, PlainTree) {
     let (place, tree) = filled();
     run(command(&place, "save", &[])).ok();
@@ -381,7 +382,7 @@ fn a_root_half_that_waits_for_a_disk_is_alive() {
     let mut restore = Background::start(&mut command(&disk.place, "restore", &more));
     restore.until_says("alive: unpack: the root half");
     let lines = |said: &str| said.matches("it waits for a disk").count();
-    // At three lines a second, this is longer than the stall clock.
+    // At three lines a second, this is longer than the stall timeout.
     poll::until("it to be said again and again", SOON, || {
         let said = restore.said();
         if lines(&said) > 6 { Ok(()) } else { Err(said) }

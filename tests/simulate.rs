@@ -1,4 +1,4 @@
-//! `key simulate` on repositories of git: what it counts, and what it makes of those that are odd.
+//! Tests of `key simulate` on git repositories: its results, and its handling of unusual repositories.
 
 mod support;
 
@@ -14,14 +14,14 @@ use support::history::{DAY, HOUR, History, Mark, Repository, WORKFLOW, ten_thous
 use support::place::{Place, binary, storecache_in};
 use support::runs::report;
 
-/// The outcome of a policy.
+/// Returns the outcome of a policy.
 #[track_caller]
 fn policy<'r>(report: &'r Value, name: &str) -> &'r Value {
     let policies = report["policies"].as_array().unwrap();
     policies.iter().find(|it| it["policy"] == name).unwrap_or_else(|| panic!("no {name}: {report}"))
 }
 
-/// Exact, stale, prefix and miss of a policy.
+/// Returns the numbers of exact, stale and prefix hits and of misses of a policy.
 #[track_caller]
 fn hits(report: &Value, name: &str) -> [u64; 4] {
     ["exact", "stale", "prefix", "miss"].map(|field| policy(report, name)[field].as_u64().unwrap())
@@ -31,7 +31,7 @@ fn warnings(report: &Value) -> String {
     report["warnings"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect()
 }
 
-/// A run a day on `main`, the workflow as given each day.
+/// Returns a history with a run a day on `main`, with the given workflows.
 fn daily(workflows: &[&str]) -> History {
     let mut history = History::default();
     for (day, text) in workflows.iter().enumerate() {
@@ -52,7 +52,7 @@ fn ten_thousand_commits_with_two_hundred_edits_come_to_what_they_must() {
     });
     assert_eq!(report["runs"], expected);
     assert_eq!(report["states"], 200);
-    // Pull requests find the key of main, and what is not used for a week goes.
+    // Pull requests find the key of main, and entries that are unused for a week expire.
     assert_eq!(hits(&report, "bytes"), [9800, 0, 199, 1]);
     assert_eq!(policy(&report, "bytes")["prefix_complete"], 99);
     assert_eq!(hits(&report, "semantic"), [9899, 0, 100, 1]);
@@ -68,7 +68,7 @@ fn ten_thousand_commits_with_two_hundred_edits_come_to_what_they_must() {
         let kept = last["bytes_kept"].as_u64().unwrap() / 1_000_000;
         assert_eq!(it["expiries"].as_u64().unwrap(), entries - kept, "the rest has expired");
     }
-    // 9 minutes for each full hit, half of that for what is near.
+    // 9 minutes for each full hit, half of that for each prefix hit.
     assert_eq!(policy(&report, "semantic")["minutes_saved"], 9899.0 * 9.0 + 100.0 * 4.5);
     assert_eq!(policy(&report, "bytes")["minutes_saved"], 9899.0 * 9.0 + 100.0 * 4.5);
     assert_eq!(report["best"]["policy"], "version");
@@ -119,7 +119,7 @@ fn flags_of_the_key_are_compared_as_given() {
     assert_eq!(hits(&report, "given"), [3, 0, 2, 1]);
     assert_eq!(hits(&report, "lock"), [3, 0, 2, 1]);
     assert_eq!(hits(&report, "semantic"), [3, 2, 0, 1], "the lock file is not in its key");
-    // What has to be in the store is a question of its own.
+    // The required content of the store can be given independently of the key.
     let report = repository.simulate(&["--truth", WORKFLOW]);
     assert_eq!(hits(&report, "semantic"), [5, 0, 0, 1]);
     assert_eq!(policy(&report, "lock")["prefix_complete"], 2);
@@ -132,14 +132,14 @@ fn a_full_cache_evicts_and_an_idle_one_forgets() {
     let repository = daily(&texts).write();
     let report = repository.simulate(&["--entry-size", "4GB"]);
     let semantic = policy(&report, "semantic");
-    // Two of 4 GB fit; the day before's was used last.
+    // Two entries of 4 GB fit; the entry of the day before was used last.
     assert_eq!((&semantic["evictions"], &semantic["expiries"]), (&json!(3), &json!(0)));
     assert_eq!(semantic["peak_bytes"], 12_000_000_000u64);
     let report =
         repository.simulate(&["--entry-size", "4GB", "--idle-days", "1", "--limit", "1TB"]);
     assert_eq!(policy(&report, "semantic")["evictions"], 0);
     assert_eq!(policy(&report, "semantic")["expiries"], 3);
-    // A delta takes a tenth, and keeps what it is on.
+    // A delta takes a tenth, and keeps its base.
     let report = repository.simulate(&["--entry-size", "1GB", "--delta-share", "0.1"]);
     assert_eq!(policy(&report, "semantic")["bytes_uploaded"], 1_500_000_000u64);
 }
@@ -237,7 +237,7 @@ fn a_partial_clone_says_what_it_lacks_and_fetches_nothing() {
     let copy = origin.clone(&["--filter=blob:none"]);
     let objects = copy.git(&["count-objects", "-v"]);
     let report = copy.simulate(&[]);
-    // The blobs have names, so edits are seen all the same.
+    // The hashes of the blobs are known, so edits are detected nevertheless.
     assert_eq!(hits(&report, "bytes"), [2, 0, 2, 1]);
     assert_eq!(hits(&report, "semantic"), [2, 0, 2, 1]);
     let told = warnings(&report);
@@ -266,7 +266,7 @@ fn a_workflow_has_to_be_found_or_named() {
     let named = repository.attempt(&["--workflow", WORKFLOW]).fails();
     let words = "no commit of these has the workflow .github/workflows/ci.yml";
     assert!(named.stderr.contains(words), "{named}");
-    // There is something to simulate without one.
+    // Other policies can be simulated without a workflow.
     let without = repository.simulate(&["--workflow-mode", "none"]);
     assert_eq!(without["policies"].as_array().unwrap().len(), 2);
 
@@ -292,7 +292,7 @@ fn commits_without_the_workflow_are_no_runs_and_a_broken_one_counts_as_it_is() {
         history.commit("main", (n as i64 + 2) * HOUR, &[], &[(WORKFLOW, text)]);
     }
     let report = history.write().simulate(&[]);
-    // By prefix each time it moves; the last is what was before.
+    // A prefix hit whenever the key changes; the last state equals the first.
     assert_eq!(hits(&report, "semantic"), [1, 0, 2, 1]);
     let told = warnings(&report);
     assert!(told.contains("2 commits had no .github/workflows/ci.yml, and so no run"), "{told}");
@@ -346,7 +346,7 @@ fn what_a_reusable_workflow_or_an_action_does_counts_when_it_moves() {
     assert_eq!(hits(&report, "bytes"), [4, 1, 0, 1], "its own bytes are the same");
 }
 
-/// `main` with two commits, and so many branches on it with one each.
+/// Returns a history of `main` with two commits and this many branches on it with one commit each.
 fn branches(count: i64) -> History {
     let mut history = History::default();
     let text = workflow("make", "");
@@ -362,7 +362,7 @@ fn branches(count: i64) -> History {
 #[test]
 fn five_thousand_refs_and_moved_branches_are_runs_on_their_own() {
     let mut history = branches(5000);
-    // What was pushed over is still here under the local name.
+    // The overwritten commit still exists under the local name.
     let old = history.commit("moved", DAY, &[1], &[("b", "old")]);
     let new = history.commit("moved", 2 * DAY, &[1], &[("b", "new")]);
     history.reset("refs/remotes/origin/moved", new);
@@ -374,7 +374,7 @@ fn five_thousand_refs_and_moved_branches_are_runs_on_their_own() {
     assert_eq!(report["runs"]["total"], 5004);
     assert_eq!(report["runs"]["other_branches"], 5001);
     assert_eq!(report["runs"]["on_other_branches"], 5002);
-    // Each reads main's by prefix, and none its sibling's; the moved one has main's workflow.
+    // Each branch finds main's entry by prefix, and never a sibling's; the moved branch has main's workflow.
     assert_eq!(hits(&report, "semantic"), [3, 0, 5000, 1]);
 }
 
@@ -396,7 +396,7 @@ fn a_detached_head_and_a_default_branch_of_another_name_are_no_trouble() {
     assert_eq!(report["runs"]["default_branch"], 2);
     let wrong = repository.attempt(&["--default-branch", "main"]).fails();
     assert!(wrong.stderr.contains("there is no such branch here"), "{wrong}");
-    // A clone knows what the remote calls it.
+    // A clone knows the remote's default branch.
     repository.git(&["checkout", "--quiet", "stable"]);
     assert_eq!(repository.clone(&[]).simulate(&[])["default_branch"], "stable");
 }
@@ -475,7 +475,7 @@ fn names_of_any_bytes_are_names() {
     }
     let repository = history.write();
     let report = repository.simulate(&["--hash-files", "{two,caf}*", "--hash-files", "a b\"c"]);
-    // They moved once on main, and the branch has none of them.
+    // The files changed once on main, and the branch does not have them.
     assert_eq!(hits(&report, "given"), [5, 0, 2, 1]);
     assert_eq!(report["runs"]["other_branches"], 1);
 }
@@ -499,7 +499,7 @@ fn longer_names_of_objects_and_links_are_followed() {
     repository.git(&[&author[..], &["commit", "--quiet", "-m", "x"]].concat());
     let report = repository.simulate(&["--since", "2025-01-01"]);
     assert_eq!(report["runs"]["total"], 5);
-    // What the link leads to moved once, before the link was made.
+    // The link's target changed once, before the link was created.
     assert_eq!(hits(&report, "lock")[3] + hits(&report, "lock")[2], 3);
 }
 
@@ -536,10 +536,10 @@ fn a_terminal_shows_how_far_it_is_unless_it_is_to_be_quiet() {
         command.args(["key", "simulate"]).args(more).current_dir(repository.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(terminal.slave);
         let mut child = command.spawn().unwrap();
-        // The last one to have the other end open is the child.
+        // Now only the child has the other end open.
         drop(command);
         let mut shown = Vec::new();
-        // A terminal that nobody writes to any more ends with an error.
+        // Reading from a terminal without writers ends with an error.
         let _ = File::from(terminal.master).read_to_end(&mut shown);
         assert!(child.wait().unwrap().success());
         String::from_utf8_lossy(&shown).into_owned()
@@ -564,7 +564,7 @@ fn nothing_is_written_to_the_repository() {
     assert_eq!(shape(&repository), before);
 }
 
-/// All paths below a directory.
+/// Returns all paths below a directory.
 fn walk(directory: &std::path::Path) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {

@@ -1,5 +1,5 @@
-//! Waits around a commit: a daemon that takes its time to stop, one that never does, a half or a guardian that
-//! was stopped, and the deadline in the middle of it.
+//! Tests of waits around a commit: a daemon that stops slowly or never, a user process, root helper or guardian
+//! that a signal has stopped, and the deadline in the middle of a commit.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{Fixture, Output, Role, Running, World, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// What only follows from a cut, and must never be told as a cause.
+/// Texts that name a mere consequence of an abort and must never be reported as a cause.
 const CONSEQUENCES: [&str; 6] = [
     "roken pipe",
     "closed the connection",
@@ -29,7 +29,7 @@ fn assert_no_consequences(output: &Output) {
     }
 }
 
-/// A restore that runs in the background.
+/// Starts a restore in the background.
 fn start<'w>(world: &'w World, user: &str, more: &[&str]) -> Running<'w> {
     let words = ["restore"].into_iter().chain(NIX).chain(["--json"]).chain(more.iter().copied());
     world.storecache_as(user, words).spawn()
@@ -47,7 +47,7 @@ fn until_says(run: &mut Running<'_>, text: &str) {
     });
 }
 
-/// Fails unless it was a miss for that reason, in that phase.
+/// Fails unless the run was a miss for this reason in this phase. Returns the reason.
 #[track_caller]
 fn reason(output: &Output, phase: &str, words: &[&str]) -> String {
     assert_eq!(output.code(), 1, "{output}");
@@ -62,7 +62,7 @@ fn reason(output: &Output, phase: &str, words: &[&str]) -> String {
     reason
 }
 
-/// Listens for a daemon, and works for three seconds when it is told to end.
+/// Listens as a daemon, and computes for three seconds after a request to end.
 const SLOW_DAEMON: &str = r#"
 import os, signal, socket, subprocess, sys, time
 path = "/nix/var/nix/daemon-socket/socket"
@@ -97,8 +97,8 @@ fn a_bare_daemon_that_works_before_it_ends_is_waited_for() {
     lacking.assert_restored();
 }
 
-/// A child that was forked for a client has the socket too, until it closes that. Somebody who connects
-/// then is let in by the kernel, and answered by nobody.
+/// A child that was forked for a client has the socket too, until it closes it. The kernel accepts clients that
+/// connect then, but no process answers them.
 #[test]
 fn a_socket_that_a_child_of_the_stopped_daemon_still_has_is_no_daemon() {
     let lacking = Lacking::bare(Role::New);
@@ -173,7 +173,7 @@ fn commands_of_the_user_are_waited_for_while_they_work_and_no_longer() {
     lacking.assert_restored();
 }
 
-/// A container whose daemon stops so.
+/// Returns a container whose daemon stops in this way.
 fn stops_with(lines: &str) -> Lacking {
     let lacking = Lacking::of(World::build(Role::Old).fixture(Fixture::Small).container().start());
     lacking.world.sh(&format!(
@@ -196,7 +196,7 @@ fn a_stop_that_systemd_still_works_on_is_alive() {
     assert!(output.stderr.contains("alive: commit: "), "{output}");
     lacking.assert_restored();
 
-    // The same stop, and a run that has no time for it.
+    // The stop takes as long, in a run whose deadline is too early for it.
     lacking.again();
     assert!(world.daemon_answers());
     let output = start(world, "runner", &["--deadline", "5"]).wait(SOON);
@@ -236,7 +236,7 @@ fn whoever_is_stopped_in_the_commit_is_noticed_and_the_store_is_as_it_was() {
     }
 }
 
-/// The guardian of a run, as the test process sees it.
+/// Returns the guardian of a run, by its pid as the test process sees it.
 fn guardian(world: &World) -> Pid {
     let is_guardian = |pid: &u32| {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The step of a job while its cache service fails, is called off, or is shared: whatever happens there,
-//! the job goes on with a store that is as it was, or whole.
+//! Tests of the step of a job while its cache service fails, while the step is canceled, and while several jobs
+//! share the service: in each case the job continues, and its store is either unchanged or completely restored.
 
 mod support;
 
@@ -20,10 +20,10 @@ const TOOL: &str = "/opt/tool";
 const KEY: &str = "test";
 const SOON: Duration = Duration::from_secs(60);
 
-/// Fault after fault, more than anybody tries again.
+/// More faults than any run makes attempts.
 const ON_AND_ON: usize = 60;
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 7u64;
     let mut next = || {
@@ -34,7 +34,7 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// A place with a directory that is larger than what is read at once.
+/// Returns a plain-directory fixture with a directory that is larger than a single read.
 fn place_of(bytes: usize) -> Place {
     let place = Place::new();
     place.write("/opt/tool/small", "small\n");
@@ -42,7 +42,7 @@ fn place_of(bytes: usize) -> Place {
     place
 }
 
-/// What a runner tells a step with `uses:` of the service.
+/// Sets the variables of the service that a runner sets for a step with `uses:`.
 fn with_service(mut job: Job, service: &CacheService) -> Job {
     for (name, value) in [
         ("ACTIONS_RESULTS_URL", service.url()),
@@ -61,7 +61,8 @@ fn job(place: &Place, service: &CacheService, version: &str) -> Job {
     with_service(Job::on(place, &[TOOL]), service).input("cache-service", version)
 }
 
-/// A snapshot of [`place_of`] three million bytes, with the version under which a service keeps it.
+/// Returns the tree of [`place_of`] three million bytes, the version under which a service stores its snapshot,
+/// and the snapshot.
 fn saved() -> &'static (PlainTree, String, Vec<u8>) {
     static SAVED: OnceLock<(PlainTree, String, Vec<u8>)> = OnceLock::new();
     SAVED.get_or_init(|| {
@@ -74,7 +75,7 @@ fn saved() -> &'static (PlainTree, String, Vec<u8>) {
     })
 }
 
-/// A service that has the snapshot already.
+/// Returns a service that has the snapshot already.
 fn filled_service() -> CacheService {
     let service = CacheService::start();
     let (_, version, bytes) = saved();
@@ -82,10 +83,10 @@ fn filled_service() -> CacheService {
     service
 }
 
-/// The log has no secret, but where the runner is told to hide it.
+/// Asserts that the log has no secret, except where the runner is asked to mask it.
 #[track_caller]
 fn assert_no_secret(ran: &Ran, what: &str) {
-    // Before anything else, so that the runner hides it in whatever comes.
+    // The mask comes first, so that the runner masks the token in all further output.
     let first = ran.said.lines().next().unwrap_or_default();
     assert_eq!(first, format!("::add-mask::{TOKEN}"), "{what}");
     let lines = ran.said.lines().filter(|line| !line.starts_with("::add-mask::"));
@@ -96,7 +97,7 @@ fn assert_no_secret(ran: &Ran, what: &str) {
     }
 }
 
-/// The one warning, if there is one; no other annotation.
+/// Returns the warning, if there is one, and asserts that there is no other annotation.
 #[track_caller]
 fn warning(ran: &Ran, what: &str) -> Option<String> {
     let mut annotations = ran.annotations();
@@ -106,19 +107,19 @@ fn warning(ran: &Ran, what: &str) -> Option<String> {
     Some(text)
 }
 
-/// What a fault comes to.
+/// The expected result of a fault.
 #[derive(Clone, Copy, Debug)]
 enum Comes {
-    /// It is done all the same, and nobody is told.
+    /// The step succeeds without a message.
     Well,
-    /// It is not done, and the one warning has this in it.
+    /// The step does not restore or save, and its only warning contains this text.
     Warns(&'static str),
-    /// It is not done, which is no failure: the log has this in it.
+    /// The step does not restore or save, which is not a failure: the log contains this text.
     Says(&'static str),
 }
 use Comes::{Says, Warns, Well};
 
-/// A fault, what it comes to when it happens once, and what when it happens again and again.
+/// A fault, the result if it occurs once, and the result if it lasts.
 type Row = (Fault, Comes, Comes);
 
 fn status(status: u16, said: &'static str) -> Fault {
@@ -130,7 +131,7 @@ const DENIED_WRITE: &str = "cache write denied: token has no writable scopes";
 const MAY_NOT_READ: &str = "this run can not read: token has no readable scopes";
 const MAY_NOT_WRITE: &str = "this run can not write: token has no writable scopes";
 
-/// Of calls to the service itself, whichever they are.
+/// Faults of any call to the service.
 fn of_calls() -> Vec<Row> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
@@ -155,7 +156,7 @@ fn of_calls() -> Vec<Row> {
     ]
 }
 
-/// Of the answers to them: the call was carried out, and nobody knows.
+/// Faults of responses: the service has carried out the call, but the client does not know it.
 fn of_answers() -> Vec<Row> {
     vec![
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
@@ -207,7 +208,7 @@ fn of_ranges() -> Vec<Row> {
 fn of_reservations() -> Vec<Row> {
     let taken = Says("somebody else has saved test.20");
     let mut rows = of_calls();
-    // A reservation whose answer is lost is made anew.
+    // If the response to a reservation is lost, another reservation is made.
     rows.extend(of_answers());
     rows.extend([
         (status(409, "taken"), taken, taken),
@@ -245,7 +246,7 @@ fn of_blocks() -> Vec<Row> {
 fn of_endings() -> Vec<Row> {
     let mut rows = of_calls();
     rows.extend([
-        // It was done, which a lookup tells.
+        // The service has completed the entry, as a lookup shows.
         (Fault::LostAnswer, Well, Well),
         (Fault::ResetInBody, Well, Well),
         (Fault::StallInBody, Well, Well),
@@ -256,7 +257,7 @@ fn of_endings() -> Vec<Row> {
     rows
 }
 
-/// Those that the service of version 2 has alone.
+/// Faults that only version 2 of the service has.
 fn of_reservations_v2() -> Vec<Row> {
     vec![
         (
@@ -264,7 +265,7 @@ fn of_reservations_v2() -> Vec<Row> {
             Says("this run can not write: read-only"),
             Says("this run can not write: read-only"),
         ),
-        // As servers other than GitHub's say it.
+        // The response of servers other than GitHub's.
         (status(200, "ok: "), Says("somebody else has saved"), Says("somebody else has saved")),
         (status(200, "ok: no luck"), Warns("no luck"), Warns("no luck")),
     ]
@@ -273,7 +274,7 @@ fn of_reservations_v2() -> Vec<Row> {
 fn of_endings_v2() -> Vec<Row> {
     vec![
         (status(200, "ok: no luck"), Well, Warns("did not take it (HTTP 200): no luck")),
-        // After all the work that is worth a warning.
+        // A denial at the end, after all the work, is a warning.
         (
             status(200, "ok: cache write denied: too late"),
             Warns("this run can not write: too late"),
@@ -282,8 +283,7 @@ fn of_endings_v2() -> Vec<Row> {
     ]
 }
 
-/// Runs each case on a thread of its own, several at a time: they wait more than they work. Tells of
-/// all that fail.
+/// Runs each case on a thread of its own, several at a time, because they mostly wait. Reports all failures.
 fn all<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
@@ -306,12 +306,12 @@ fn all<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.len(), failed.join("\n---\n"));
 }
 
-/// One row, once or on and on, in one version of the service.
+/// A row in one version of the service, once or lasting.
 struct Case {
     at: At,
     fault: Fault,
     times: usize,
-    /// Requests for the place that go well before.
+    /// The number of such requests that succeed before.
     after: usize,
     comes: Comes,
     version: &'static str,
@@ -321,7 +321,7 @@ fn cases(at: At, after: usize, rows: &[Row], versions: &[&'static str]) -> Vec<C
     let mut cases = Vec::new();
     for &version in versions {
         for (fault, once, lasting) in rows {
-            // Who gives up does so alike in both.
+            // A lasting fault has the same result in both versions.
             let lasting = (version == "v2").then_some((ON_AND_ON, *lasting));
             for (times, comes) in [Some((1, *once)), lasting].into_iter().flatten() {
                 cases.push(Case { at, fault: fault.clone(), times, after, comes, version });
@@ -344,7 +344,7 @@ impl Case {
         service.goes_wrong(self.at, std::iter::repeat_n(self.fault.clone(), self.times));
     }
 
-    /// The one thing that people are told.
+    /// Asserts that the step reports exactly the expected message.
     #[track_caller]
     fn assert_told(&self, ran: &Ran) {
         let what = self.name();
@@ -367,7 +367,7 @@ impl Case {
 fn whatever_the_service_does_to_a_restore_the_job_goes_on() {
     let mut all_cases = cases(At::Lookup, 0, &of_lookups(), &BOTH);
     all_cases.extend(cases(At::Range, 0, &of_ranges(), &BOTH));
-    // Also when the head is there, and the plan was made.
+    // Also when the head is read and the restore is planned.
     all_cases.extend(cases(At::Range, 2, &of_ranges(), &["v2"]));
     all(&all_cases, |case| {
         let what = case.name();
@@ -403,11 +403,11 @@ fn whatever_the_service_does_to_a_save_the_job_goes_on() {
     all_cases.extend(cases(At::Block, 0, &of_blocks(), &BOTH));
     all_cases.extend(cases(At::Finalize, 0, &of_endings(), &BOTH));
     all_cases.extend(cases(At::Finalize, 0, &of_endings_v2(), &["v2"]));
-    // The save asks what there is before it does anything.
+    // A save looks up existing entries before it does anything.
     all_cases.extend(cases(At::Lookup, 0, &of_calls(), &BOTH));
     all_cases.extend(cases(At::Lookup, 0, &of_answers(), &["v2"]));
     all(&all_cases, |case| check_save(case, 3_000_000));
-    // Several blocks, to be put together.
+    // Several blocks, which the service assembles.
     let lists = cases(At::BlockList, 0, &of_blocks(), &["v2"]);
     all(&lists, |case| check_save(case, 17_000_000));
 }
@@ -438,7 +438,7 @@ fn check_save(case: &Case, bytes: usize) {
     }
 }
 
-/// In the runner's directory is what the halves of the step have in common, and nothing else.
+/// Asserts that the runner's directory only contains the state shared by the parts of the step.
 #[track_caller]
 fn assert_only_state(job: &Job, what: &str) {
     let names: Vec<String> = job.temporary();
@@ -447,7 +447,7 @@ fn assert_only_state(job: &Job, what: &str) {
     assert_eq!(others.count(), 0, "{what}: {names:?}");
 }
 
-/// Until somebody has asked the service for a place so many times.
+/// Waits until the service has received this many requests of a kind.
 #[track_caller]
 fn until_asked(service: &CacheService, at: At, times: usize, started: &Started) {
     poll::until(&format!("request {times} for {at:?}"), SOON, || match service.seen(at).len() {
@@ -456,7 +456,8 @@ fn until_asked(service: &CacheService, at: At, times: usize, started: &Started) 
     });
 }
 
-/// Ends a part of the step that waits for the service: at once, and not by the patience of the shim.
+/// Cancels a part of the step that waits for the service, and asserts that the program ends at once, not only
+/// when the shim's timeout ends.
 #[track_caller]
 fn call_off(started: Started, what: &str) -> Ran {
     let program = started.program();
@@ -464,7 +465,8 @@ fn call_off(started: Started, what: &str) -> Ran {
     ended(started, what, || assert!(!program.exists(), "{what}: {} runs on", program.display()))
 }
 
-/// How a part of the step ended that was called off. In a world it says so after node has gone.
+/// Waits for the end of a canceled part of the step and returns its result. In a world, the message of the
+/// cancellation appears after node has ended.
 #[track_caller]
 fn ended(started: Started, what: &str, look: impl FnOnce()) -> Ran {
     poll::until("the program to notice", SOON, || {
@@ -481,7 +483,7 @@ fn ended(started: Started, what: &str, look: impl FnOnce()) -> Ran {
 
 #[test]
 fn a_restore_that_is_called_off_while_the_service_is_silent_ends_at_once() {
-    // Lookup; head, index, frames; and a pause that the service has asked for.
+    // The lookup; head, index and frames; and a delay that the service has requested.
     let silent = |at, after| (at, after, Fault::Stall);
     let cases = [
         silent(At::Lookup, 0),
@@ -517,7 +519,7 @@ fn a_save_that_is_called_off_while_the_service_is_silent_ends_at_once_and_leaves
         (At::Lookup, 3_000_000),
         (At::Range, 3_000_000),
         (At::Reserve, 3_000_000),
-        // In one request, and in blocks.
+        // In a single request, and in blocks.
         (At::Block, 3_000_000),
         (At::Block, 90_000_000),
         (At::BlockList, 17_000_000),
@@ -526,7 +528,7 @@ fn a_save_that_is_called_off_while_the_service_is_silent_ends_at_once_and_leaves
     all(&cases, |&(at, bytes)| {
         let what = format!("{at:?} {bytes}");
         let place = place_of(bytes);
-        // What there is already is read only where there is something.
+        // A save reads an existing entry only if there is one.
         let service = if at == At::Range { filled_service() } else { CacheService::start() };
         let before = place.tree(TOOL);
         let entries = service.keys();
@@ -578,7 +580,7 @@ fn jobs_that_save_one_key_in_the_same_moment_all_go_well() {
     for ran in saving.into_iter().map(|started| started.wait().ok()) {
         ran.assert_no_annotations();
         let saved = ran.said.contains("saved 1 item as test.");
-        // Who comes late finds that all of it is there.
+        // A late job finds that everything is saved already.
         let left = ["somebody else has saved test.20", "unchanged: test.20"];
         assert!(saved || left.iter().any(|why| ran.said.contains(why)), "{}", ran.said);
     }
@@ -605,19 +607,19 @@ fn a_save_that_has_more_than_what_somebody_else_has_saved_meanwhile_is_kept() {
     assert_eq!(service.keys().len(), 2);
 }
 
-/// A job in a world that talks to the service.
+/// Returns a job in a world that uses the service.
 fn job_inside(world: &World, service: &CacheService, name: &str) -> Job {
     with_service(Job::inside(world, name), service).input("baseline", "include")
 }
 
-/// The store has nothing of it, the daemon answers, and nobody is left.
+/// Asserts that the store is empty, the daemon answers, and no process is left.
 #[track_caller]
 fn assert_untouched(world: &World, what: &str) {
     assert_at_rest(world, what);
     assert!(world.valid_paths().is_empty(), "{what}");
 }
 
-/// The daemon answers, and nothing and nobody of ours is left.
+/// Asserts that the daemon answers, and that no process or file of a run is left.
 #[track_caller]
 fn assert_at_rest(world: &World, what: &str) {
     poll::until("all of it to have ended", SOON, || {
@@ -649,7 +651,7 @@ fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() 
         let good = job_inside(&world, &service, "good");
         assert_eq!(good.main().output("hit-kind"), "exact");
         assert_same(&before, &picture(&world));
-        // Head, tail, and what is wanted.
+        // The head, the tail, and the wanted frames.
         let ranges = service.seen(At::Range).len() - asked_before;
         world.wipe_store();
 
@@ -667,7 +669,7 @@ fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() 
             let what = format!("{role:?} {at:?} {fault:?}");
             let service = CacheService::start();
             service.put(&key, &version, &bytes);
-            // The last one, as the store is staged.
+            // The last range, when the store is staged.
             let good = if at == At::Range { ranges - 1 } else { 0 };
             service.goes_wrong(at, std::iter::repeat_n(Fault::Slow, good));
             service.goes_wrong(at, std::iter::repeat_n(fault, ON_AND_ON));
@@ -679,7 +681,7 @@ fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() 
             assert_no_secret(&ran, &what);
             assert_untouched(&world, &what);
         }
-        // All of that has left a store that can be restored.
+        // The store can still be restored after all these failures.
         let service = CacheService::start();
         service.put(&key, &version, &bytes);
         assert_eq!(job_inside(&world, &service, "last").main().output("hit-kind"), "exact");
@@ -698,7 +700,7 @@ fn a_step_that_is_called_off_in_any_phase_leaves_a_real_store_as_it_was() {
         let saver = job_inside(&world, &service, "saver").input("network-timeout", "20");
         saver.main();
 
-        // Freeze: at the database. Pack: at a file of an item.
+        // The save is canceled while it freezes, at the database, and while it packs, at a file of an item.
         let database = world.host(format!("{}/db/db.sqlite", world.state()));
         let item = before.trees.keys().find(|path| world.host(path).is_dir()).unwrap();
         for held in [database, world.host(item)] {
@@ -767,7 +769,7 @@ fn a_restore_that_is_called_off_while_the_daemon_starts_is_whole() {
         let gate = Gate::hold(daemon, &[&world.host(format!("{}/db/db.sqlite", world.state()))]);
         let restoring = Job::inside(&world, "job");
         let restoring = restoring.start("main");
-        // Earlier it is asked for other reasons.
+        // Before the commit, the daemon opens the database for other reasons.
         loop {
             gate.wait();
             if !world.valid_paths().is_empty() {

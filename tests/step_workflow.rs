@@ -1,5 +1,5 @@
-//! The workflow that a step is in: how it goes into the key without being named, and what is said of its
-//! mistakes.
+//! Tests of the workflow of a step: how it becomes part of the key without being named, and the messages about
+//! its mistakes.
 
 mod support;
 
@@ -25,7 +25,7 @@ jobs:
       - run: guix shell hello -- hello
 ";
 
-/// A job of the repository `me/it` whose runner names this workflow, which is not in the work tree.
+/// Returns a job of the repository `me/it` whose runner names this workflow, which is not in the work tree.
 fn job(place: &Place, reference: &str) -> Job {
     let job = Job::on(place, &[TOOL]).env("GITHUB_REPOSITORY", "me/it");
     job.env("GITHUB_WORKFLOW_REF", reference)
@@ -37,7 +37,7 @@ fn write(job: &Job, path: &str, text: impl AsRef<[u8]>) {
     fs::write(file, text).unwrap();
 }
 
-/// The same with the workflow in its place.
+/// As [`job`], with the workflow in the work tree.
 fn job_with(place: &Place, path: &str, text: impl AsRef<[u8]>) -> Job {
     let job = job(place, &format!("me/it/{path}@refs/heads/main"));
     write(&job, path, text);
@@ -48,7 +48,7 @@ fn key(ran: &Ran) -> String {
     ran.output("cache-primary-key").to_owned()
 }
 
-/// Annotations with their place in a file, as `file:line: text`.
+/// Returns the annotations with a position in a file, as `file:line: text`.
 fn annotated(ran: &Ran) -> Vec<String> {
     let lines = ran.said.lines().filter_map(|line| {
         let rest = line.strip_prefix("::warning title=storecache,file=")?;
@@ -73,11 +73,11 @@ fn the_workflow_of_the_job_goes_into_the_key_without_being_named() {
     let named = job(&place, "").input("workflow", ci);
     write(&named, ci, GOOD);
     assert_eq!(key(&named.main()), with, "as if it were named");
-    // What a step of the job does to its work tree changes nothing.
+    // Changes that a job's steps make to the work tree do not matter.
     fs::remove_dir_all(first.workspace().join(".github")).unwrap();
     assert!(first.post().said.contains(&format!("saved 1 item as {with}.")));
 
-    // What cannot reach the store leaves the key as it is.
+    // Changes that cannot reach the store do not change the key.
     for text in [
         GOOD.to_owned(),
         format!("{GOOD}# changed\n"),
@@ -90,7 +90,7 @@ fn the_workflow_of_the_job_goes_into_the_key_without_being_named() {
     let changed = job_with(&place, ci, GOOD.replace("shell hello", "shell hello sed")).main();
     assert_eq!(changed.output("hit-kind"), "prefix");
     assert_ne!(key(&changed), with);
-    // By its bytes a comment is enough.
+    // In bytes mode a comment changes the key.
     let bytes =
         |text: &str| key(&job_with(&place, ci, text).input("workflow-mode", "bytes").main());
     assert_ne!(bytes(GOOD), with);
@@ -99,7 +99,7 @@ fn the_workflow_of_the_job_goes_into_the_key_without_being_named() {
         let job = job_with(&place, ci, GOOD).input(off.0, off.1);
         assert_eq!(key(&job.main()), bare, "{off:?}");
     }
-    // A step that saves alone has the same key.
+    // A step that only saves has the same key.
     let alone = job_with(&place, ci, GOOD).input("operation", "save").input("save", "always");
     assert!(alone.main().said.contains(&format!("saved 1 item as {with}.")));
 }
@@ -136,7 +136,7 @@ fn whatever_the_runner_calls_the_workflow_it_is_found_or_left_out() {
 fn a_workflow_of_another_repository_is_left_out_and_that_is_said() {
     let place = Place::filled();
     let bare = key(&Job::on(&place, &[TOOL]).main());
-    // The work tree has one of the same name, which is not the one that runs.
+    // The work tree has a workflow of the same name, which is not the one that runs.
     let job = job(&place, "me/shared/.github/workflows/ci.yml@refs/heads/main");
     write(&job, ".github/workflows/ci.yml", GOOD);
     let ran = job.main();
@@ -144,7 +144,7 @@ fn a_workflow_of_another_repository_is_left_out_and_that_is_said() {
     assert_eq!(key(&ran), bare);
     let said = "the workflow, .github/workflows/ci.yml of me/shared, is not in the work tree";
     assert!(ran.said.contains(said) && ran.said.contains("hash-files"), "{}", ran.said);
-    // Made by GitHub, and no file.
+    // GitHub generates this workflow, and it has no file.
     let dynamic = self::job(&place, "me/it/dynamic/pages/deploy@refs/heads/main");
     write(&dynamic, "README.md", "");
     let ran = dynamic.main();
@@ -166,11 +166,11 @@ fn without_a_checkout_a_warning_says_what_to_do() {
     for words in ["nothing is checked out yet", "put actions/checkout before this step"] {
         assert!(text.contains(words), "{text}");
     }
-    // Whoever does not want it in the key is not bothered.
+    // There is no warning if the workflow is not part of the key.
     for off in [("workflow-mode", "none"), ("key", "k")] {
         job(&place, reference).input(off.0, off.1).main().assert_no_annotations();
     }
-    // A file that was named has to be there.
+    // A file that the input names has to exist.
     let named = job(&place, reference).input("workflow", "ci.yml").main();
     let (kind, text) = named.annotations().remove(0);
     assert_eq!(kind, "warning");
@@ -178,7 +178,8 @@ fn without_a_checkout_a_warning_says_what_to_do() {
     assert!(!named.said.contains("checked out yet"), "{}", named.said);
 }
 
-/// A workflow of ten thousand lines in many scripts, with a mistake in the last one.
+/// Returns a workflow of ten thousand lines in many scripts, with a mistake in the last one, and the number of
+/// that line.
 fn long(end: &str) -> (String, usize) {
     let mut text = GOOD.replace('\n', end);
     for n in 0..3_300 {
@@ -209,11 +210,11 @@ fn long_workflows_in_every_script_of_the_world_are_hashed_and_annotated_at_the_r
             assert!(told[0].starts_with(&at), "{end:?} {mark:?}: {}", told[0]);
             keys.push(key(&ran));
         }
-        // One byte of the last line.
+        // Change one byte of the last line.
         let other = text.replace("x.tar", "y.tar");
         keys.push(key(&job_with(&place, ".github/workflows/ci.yml", other).main()));
     }
-    // Neither the name nor the ends of lines count, each byte of a script does.
+    // The name of the file and its line ends do not matter; each byte of a script does.
     for three in keys.chunks(3) {
         assert_eq!((&three[0], &three[1]), (&keys[0], &keys[0]));
         assert_eq!(three[2], keys[2]);
@@ -221,7 +222,7 @@ fn long_workflows_in_every_script_of_the_world_are_hashed_and_annotated_at_the_r
     }
 }
 
-/// What is said of a workflow that goes into the key as it is.
+/// The message about a workflow that goes into the key as it is.
 const AS_IT_IS: &str = "the workflow goes into the key as it is: ";
 
 #[test]
@@ -255,7 +256,7 @@ fn a_workflow_that_is_not_understood_goes_into_the_key_as_it_is() {
             assert_ne!(of(&[content, b" # "].concat()), first, "{why}");
         }
     }
-    // As if its bytes had been asked for.
+    // The key is the same as in bytes mode.
     let asked = job_with(&place, ci, &broken).input("workflow-mode", "bytes").main();
     assert!(!asked.said.contains(AS_IT_IS), "{}", asked.said);
     assert_eq!(key(&asked), key(&job_with(&place, ci, &broken).main()));
@@ -279,24 +280,24 @@ fn only_the_job_that_runs_counts_also_when_its_workflow_is_called() {
     let (second, said) = of("second", &two, "");
     assert_eq!(second, of("second", &changed, "").0);
     assert!(!said.contains(AS_IT_IS) && !said.contains("--workflow-job"), "{said}");
-    // The runner names the workflow that calls, and the job of the one that is called.
+    // The runner names the calling workflow, and the job of the called workflow.
     let caller = "on: push\njobs:\n  call:\n    uses: ./.github/workflows/called.yml\n";
     let called = GOOD.replace("on:\n", "on:\n  workflow_call:\n");
     let (first, said) = of("job", caller, &called);
     assert!(!said.contains(AS_IT_IS), "{said}");
     assert_eq!(of("job", &format!("# {caller}"), &called.replace("v4", "v5")).0, first);
     assert_ne!(of("job", caller, &called.replace("shell hello", "shell hello sed")).0, first);
-    // A job that is nowhere: the workflow of another repository is called, for instance.
+    // The job is not found, for example because the workflow of another repository is called.
     let (bytes, said) =
         of("job", "on: push\njobs: {call: {uses: me/x/.github/workflows/y.yml@v1}}\n", "");
     let why = "has no job \"job\", nor has a workflow that it calls by path; it has call";
     assert!(said.contains(AS_IT_IS) && said.contains(why), "{said}");
     assert_ne!(bytes, first);
-    // Without a name, the job that keeps a store counts.
+    // Without a job name, the job that caches a store counts.
     assert_eq!(of("", GOOD, "").0, of("job", GOOD, "").0);
 }
 
-/// The event of a repository with this default branch.
+/// Returns the job with an event file that gives this default branch.
 fn with_event(job: Job, branch: &str) -> Job {
     let event = job.workspace().join("../event.json");
     fs::write(&event, format!(r#"{{"repository":{{"default_branch":"{branch}","id":1}}}}"#))
@@ -317,7 +318,7 @@ fn a_job_knows_its_default_branch_and_so_whether_anything_fills_the_cache_there(
         ("branches: ['**', '!gh-pages']", "trunk"),
         ("branches: ['releases/**', '*']", "trunk"),
         ("branches-ignore: [main]", "trunk"),
-        // Nobody knows.
+        // It is not known whether these match.
         ("branches: ['ma[a-z]n']", "main"),
         ("branches: [main]", ""),
     ] {
@@ -337,7 +338,7 @@ fn a_job_knows_its_default_branch_and_so_whether_anything_fills_the_cache_there(
         assert!(told[0].contains("push to other branches"), "{told:?}");
         assert!(told[0].contains(&format!("`push: branches: [{default}]`")), "{told:?}");
     }
-    // Where the event tells nothing, or nothing that can be read, there is no such advice.
+    // If the event has no default branch or cannot be read, there is no such warning.
     for event in ["{}", "no json", ""] {
         let job = job_with(&place, ci, GOOD);
         fs::write(job.workspace().join("../event.json"), event).unwrap();
@@ -356,7 +357,7 @@ fn another_workflow_of_the_repository_may_fill_the_cache_that_this_one_reads() {
     for (seed, expected) in [(GOOD, 0), (GOOD.replace("main", "release").as_str(), 1)] {
         let job = with_event(job_with(&place, ci, &only_requests), "main");
         write(&job, ".github/workflows/seed.yaml", seed);
-        // What is wrong with others is told where they run.
+        // Mistakes of other workflows are reported in their own runs.
         write(&job, ".github/workflows/broken.yml", "on: [\n");
         write(&job, ".github/workflows/notes.txt", "no workflow");
         assert_eq!(annotated(&job.main()).len(), expected, "{seed}");

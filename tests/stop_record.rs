@@ -1,4 +1,4 @@
-//! The record of a stopped daemon: where it lies, what it says, and what the next restore makes of it.
+//! Tests of the record of a stopped daemon: its location, its content, and how the next restore uses it.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{Fixture, Role, Running, World, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// A world with a saved store that is wiped again, and its daemon.
+/// Returns a world with a running daemon, whose store was saved and then wiped.
 fn saved_and_wiped() -> World {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
@@ -21,7 +21,7 @@ fn saved_and_wiped() -> World {
     world
 }
 
-/// A restore that has stopped the daemon and cannot go on.
+/// Starts a restore and waits until it has stopped the daemon and is blocked.
 fn in_the_commit<'w>(world: &'w World, more: &[&str]) -> Running<'w> {
     let words = ["restore"].into_iter().chain(flags(world)).chain(more.iter().copied());
     let restore = world.storecache_as("runner", words).spawn();
@@ -32,7 +32,7 @@ fn in_the_commit<'w>(world: &'w World, more: &[&str]) -> Running<'w> {
     restore
 }
 
-/// Kills all of a run: the guardians first, so that none of them starts the daemon.
+/// Kills all processes of a run, the guardians first, so that they cannot start the daemon.
 fn kill_all(world: &World, restore: Running) {
     let companions = procfs::companions(world.init()).into_iter();
     let guardians = companions.filter(|pid| {
@@ -47,7 +47,7 @@ fn kill_all(world: &World, restore: Running) {
     restore.wait(SOON).fails();
 }
 
-/// The records that lie in a directory.
+/// Returns the records in a directory.
 fn records(world: &World, place: &str) -> Vec<String> {
     let entries = fs::read_dir(world.host(place)).into_iter().flatten().flatten();
     entries.map(|entry| fs::read_to_string(entry.path()).unwrap()).collect()
@@ -82,7 +82,7 @@ fn record_goes_to_var_lib_where_run_cannot_be_used() {
     assert_eq!(records(&world, "/var/lib/storecache").len(), 1);
     kill_all(&world, restore);
     drop(database);
-    // A bare process is not started from a record, and the next restore says that it is away.
+    // A bare process is not started from a record; the next restore reports that the daemon is stopped.
     let told = report(&attempt(&world, "runner", "restore", &["--dry-run"]).ok());
     let warnings = told["warnings"].to_string();
     assert!(warnings.contains("how it was started is not known"), "{told}");
@@ -110,7 +110,7 @@ fn record_of_a_users_command_starts_nothing() {
     let told = report(&attempt(&world, "runner", "restore", &["--dry-run"]).ok());
     assert!(told["warnings"].to_string().contains("--daemon-stop"), "{told}");
     assert!(!world.host("/tmp/first").exists(), "no command comes from a record");
-    // The flags of the next restore count.
+    // The next restore uses its own flags.
     let start = "touch /tmp/second; sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
     let commands = ["--daemon", "command", "--daemon-stop", "true", "--daemon-start", start];
     attempt(&world, "runner", "restore", &commands).ok();

@@ -1,4 +1,5 @@
-//! Where sudo does not start the root helper, the advice is one that helps and gives nothing of root away.
+//! Tests of the advice if sudo does not start the root helper: it solves the problem, and grants no other
+//! rights of root.
 
 mod support;
 
@@ -11,32 +12,32 @@ use support::{Fixture, Invocation, Output, Role, World};
 
 const RULE: &str = "runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged\n";
 
-/// Runs its words with a new terminal, and answers nothing there.
+/// Runs its arguments in a new terminal, without any input.
 const TERMINAL: &str =
     "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
 
-/// A world in which sudo lets `runner` do what `sudoers` says.
+/// Returns a world in which `sudoers` defines the rights of `runner`.
 fn world(sudoers: &str) -> World {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     let file = world.host("/etc/sudoers.d/runner");
     fs::write(&file, sudoers).unwrap();
-    // `visudo` wants no other.
+    // `visudo` accepts no other mode.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).unwrap();
     world.start_daemon();
     world
 }
 
-/// A command of `runner` without a terminal.
+/// Returns a command of `runner` without a terminal.
 fn command<'w>(world: &'w World, words: &[&str]) -> Invocation<'w> {
     world.command([&["setsid", "--wait"][..], words].concat()).user("runner")
 }
 
-/// A save of `runner` by this program.
+/// Saves as `runner` with this program.
 fn save(world: &World, program: &str) -> Output {
     command(world, &[&[program, "save"][..], &NIX].concat()).run()
 }
 
-/// The row of doctor on sudo, as `runner` sees it: what was found, and the command against it.
+/// Returns doctor's row about sudo, as `runner` sees it: the finding and the proposed command.
 #[track_caller]
 fn doctor(world: &World, program: &str) -> (String, Option<String>) {
     let run = command(world, &[program, "doctor", "--store", "nix", "--json"]).run();
@@ -47,7 +48,7 @@ fn doctor(world: &World, program: &str) -> (String, Option<String>) {
     (row["found"].as_str().unwrap().to_owned(), row["fix"].as_str().map(str::to_owned))
 }
 
-/// That a save fails with this text.
+/// Asserts that a save fails with this text.
 #[track_caller]
 fn assert_refused(world: &World, text: &str) {
     let refused = save(world, "storecache").fails();
@@ -68,7 +69,7 @@ fn password_at_a_terminal_leads_to_a_ticket() {
     let hint = "sudo refused: a password is required; hint: run `sudo -v` and try again; or, to be asked no more, add \
                 `runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged` to /etc/sudoers.d/storecache";
     assert!(refused.stdout.contains(hint), "{refused}");
-    // What it says helps.
+    // The proposed command solves the problem.
     in_terminal(&format!("echo word | sudo -S -v && {save}")).ok();
 }
 
@@ -175,7 +176,7 @@ os.setxattr(sys.argv[1], 'system.posix_acl_access', value)";
         world.sh(&close);
     }
 
-    // What it says helps.
+    // The proposed command solves the problem.
     world.sh("umount /usr/local/bin/storecache && rm -f /usr/local/bin/storecache");
     world.sh(
         "mkdir -p /home/runner/.cargo/bin && mv /opt/own/bin/storecache /home/runner/.cargo/bin/",

@@ -1,4 +1,5 @@
-//! `key suggest`: real snapshots, real commits, and which file moved the store.
+//! Tests of `key suggest`: with real snapshots of real commits, it finds the file that changes together with
+//! the store.
 
 mod support;
 
@@ -16,7 +17,7 @@ use support::place::{Place, binary, output, set_mtime, storecache_in, truncate};
 use support::rest_service::RestService;
 use support::runs::report;
 
-/// The directory that is saved, below the root of a place.
+/// The saved directory, below the root of a fixture.
 const STORE: &str = "/opt/store";
 
 /// A repository, and snapshots of a store that were made from its commits.
@@ -36,7 +37,7 @@ impl History {
         git(self.repository.path(), words)
     }
 
-    /// Writes files and commits them; gives back the commit.
+    /// Writes files, commits them, and returns the commit.
     fn commit(&self, files: &[(&str, &str)]) -> String {
         for (name, content) in files {
             let path = self.repository.path().join(name);
@@ -48,8 +49,7 @@ impl History {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Fills the store with what `content` builds: the same for the same content, to the last bit of
-    /// its attributes.
+    /// Fills the store as a build of `content` would: equal content gives equal files and attributes.
     fn build(&self, content: &str) {
         let directory = self.place.host(STORE);
         let _ = fs::remove_dir_all(&directory);
@@ -71,7 +71,7 @@ impl History {
         self.place.snapshot()
     }
 
-    /// Commits files, builds what the store is made of, and saves that.
+    /// Commits files, builds the store, and saves it.
     fn run(&self, files: &[(&str, &str)], store: &str) -> PathBuf {
         let commit = self.commit(files);
         self.build(store);
@@ -101,7 +101,7 @@ impl History {
 fn git(directory: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
     command.arg("-C").arg(directory).args(words);
-    // Whatever whoever runs the tests has set.
+    // Ignore the configuration of the user who runs the tests.
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     for who in ["AUTHOR", "COMMITTER"] {
         command
@@ -121,8 +121,8 @@ fn candidate<'t>(told: &'t Value, name: &str) -> &'t Value {
     candidates.iter().find(|one| one["ingredient"] == name).unwrap_or(&Value::Null)
 }
 
-/// A snapshot of a Nix store with these items, made from the one at `file`; and where it is a delta, those
-/// that its base holds.
+/// Turns the snapshot at `file` into one of a Nix store with these items, or, if `inherited` is not empty, into
+/// a delta whose base holds those.
 fn of_nix(file: &Path, version: &str, own: &[&str], inherited: &[&str]) {
     let mut parts = Parts::of(&fs::read(file).unwrap());
     let store = &mut parts.head.store;
@@ -147,7 +147,8 @@ fn of_nix(file: &Path, version: &str, own: &[&str], inherited: &[&str]) {
     fs::write(file, parts.build()).unwrap();
 }
 
-/// Five commits in which `flake.lock` drives the store, and other files change now and then.
+/// Returns a history of five commits in which `flake.lock` determines the store, and other files change
+/// occasionally.
 fn driven_by_the_lock() -> History {
     let history = History::new();
     history.run(&[("flake.lock", "1"), ("flake.nix", "1"), ("src/main.c", "1")], "one");
@@ -174,7 +175,7 @@ fn the_file_that_drives_the_store_is_named_with_flags_and_inputs() {
         (&source["with"], &source["without"], &source["missed"]),
         (&1.into(), &1.into(), &1.into())
     );
-    // One that never explains a change, but looks as if it could.
+    // A candidate that never explains a change, but could by its name.
     assert_eq!(candidate(&told, "flake.nix")["missed"], 2);
 
     let text = history.text().stdout;
@@ -316,7 +317,7 @@ fn the_heads_alone_are_enough_outside_of_a_repository() {
     let sources = candidate(&told, "files:*.c");
     assert_eq!((&sources["with"], &sources["without"]), (&1.into(), &1.into()));
 
-    // Where the commits are known, the file is one candidate and not two.
+    // If the commits are known, the file is only one candidate.
     let told = history.told();
     assert_eq!(ingredients(&told), ["flake.lock"]);
     assert_eq!(candidate(&told, "files:flake.lock"), &Value::Null);
@@ -330,7 +331,7 @@ fn commits_that_a_shallow_clone_lacks_are_left_out_and_named() {
     git(clone.path(), &["clone", "--quiet", "--depth", "3", &source, "deep"]);
     git(clone.path(), &["clone", "--quiet", "--depth", "1", &source, "flat"]);
 
-    // Three commits with a change among them are worth more than five heads.
+    // Three known commits with a change among them tell more than the heads of five snapshots.
     let output = history.ask_in(&clone.path().join("deep"), &["--json"]);
     assert!(output.stderr.contains("left out 2 snapshots"), "{output}");
     assert!(output.stderr.contains("git fetch --unshallow"), "{output}");
@@ -370,7 +371,7 @@ fn a_damaged_snapshot_is_left_out_by_name_and_a_newer_one_too() {
         let name = file.file_name().unwrap().to_str().unwrap().trim_end_matches(".tar.zst");
         assert!(output.stderr.contains(&format!("left out {name}")), "{output}");
     }
-    // From the first to the fourth there is one change.
+    // There is one change between the first and the fourth.
     assert_eq!((&told["changes"], &told["unchanged"]), (&1.into(), &1.into()));
     assert_eq!(ingredients(&told), ["flake.lock"]);
 }
@@ -469,7 +470,7 @@ fn a_store_is_its_items_whether_a_delta_or_its_base_has_them() {
         ("2", &["b-libc", "c-sed"], &[]),
     ];
     for (number, (lock, own, inherited)) in runs.into_iter().enumerate() {
-        // What lies in the directories of a plain store is of no meaning here.
+        // The files in the plain store do not matter here.
         let file = history.run(&[("flake.lock", lock)], &format!("file-{number}"));
         of_nix(&file, "2.8.0", own, inherited);
     }

@@ -1,4 +1,4 @@
-//! The summary of a job: what people read there, and that nobody's names can break it.
+//! Tests of the summary of a job: its content, and that names from outside cannot break it.
 
 mod support;
 
@@ -12,10 +12,10 @@ use storecache::untrusted::escape;
 use support::runs::{attempt, run};
 use support::{Fixture, Role, World};
 
-/// What GitHub takes for one step.
+/// GitHub's limit for one step.
 const LIMIT: usize = 1 << 20;
 
-/// The HTML that is ours.
+/// The HTML that storecache itself writes.
 const OURS: [&str; 7] = [
     "<code>",
     "</code>",
@@ -34,11 +34,11 @@ fn shown(restore: Option<&Outcome>, save: Option<&Outcome>) -> String {
     render(&Job { restore, save, now: now() })
 }
 
-/// What somebody reads who sees it rendered, and how often each HTML tag and Markdown element is there.
+/// Returns the text as rendered, and all HTML tags and Markdown elements.
 fn rendered(markdown: &str) -> (String, Vec<String>) {
     let mut text = String::new();
     let mut marks = Vec::new();
-    // Everything that GitHub may know, but for quotes and dashes made pretty.
+    // All extensions that GitHub may support, except for typographic quotes and dashes.
     let options = Options::all() - Options::ENABLE_SMART_PUNCTUATION;
     for event in Parser::new_ext(markdown, options) {
         match event {
@@ -145,13 +145,13 @@ fn a_job_hears_why_the_hit_was_not_exact_and_what_comes_next() {
     assert!(text.contains("nothing to restore; 91 MB saved"), "{text}");
     assert!(text.contains("this one took 41.4 s, which the entry remembers"), "{text}");
 
-    // A cache that costs more than it brings is called that.
+    // A cache that costs more than it saves is reported as such.
     let mut slow = unchanged();
     slow.seconds.cold = Some(30.0);
     let (text, _) = rendered(&shown(Some(&restored()), Some(&slow)));
     assert!(text.contains("Not this time: this job took 44.0 s"), "{text}");
     assert!(text.contains("the job is faster without the cache"), "{text}");
-    // A job that ended early tells nothing about that.
+    // After a job that ended early, nothing is reported about that.
     slow.job_status = Some("failure".into());
     let (text, _) = rendered(&shown(Some(&restored()), Some(&slow)));
     assert!(!text.contains("worth it"), "{text}");
@@ -164,7 +164,7 @@ fn a_job_hears_why_the_hit_was_not_exact_and_what_comes_next() {
     assert!(text.starts_with("storecache: nothing saved"), "{text}");
 }
 
-/// Texts as somebody with bad intent or bad luck would have them.
+/// Returns texts that could break the summary, by accident or on purpose.
 fn hostile() -> impl Strategy<Value = String> {
     let bits = prop::sample::select(vec![
         "<script>alert(1)</script>",
@@ -305,7 +305,7 @@ fn the_save_of_a_job_tells_of_its_restore_too() {
         assert!(second.contains("Not saved unchanged: test."), "{second}");
         assert!(second.contains("Without one it took"), "{second}");
 
-        // It is added to what is there, and a place that cannot be written is a warning.
+        // The summary is appended to the file. If the file cannot be written, there is a warning.
         fs::write(world.host("/tmp/summary.md"), "before\n").unwrap();
         let open = "chmod 666 /tmp/summary.md";
         world.sh(open);

@@ -1,4 +1,4 @@
-//! The threat model in SECURITY.md against the tests that it cites.
+//! Compares the threat model in SECURITY.md with the tests that it cites.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ fn page() -> String {
     fs::read_to_string(root().join("SECURITY.md")).unwrap()
 }
 
-/// The cells of the table of actors, without its head.
+/// Returns the cells of the table of actors, without its header.
 fn rows(page: &str) -> Vec<Vec<&str>> {
     let (_, section) = page.split_once("\n## Threat model\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
@@ -23,14 +23,14 @@ fn rows(page: &str) -> Vec<Vec<&str>> {
     lines.skip(2).map(|line| line.split('|').map(str::trim).collect()).collect()
 }
 
-/// The tests that a text cites, as `FILE: NAME, NAME` between backticks.
+/// Returns the tests that a text cites, as `FILE: NAME, NAME` between backticks.
 fn citations(text: &str) -> Vec<(&str, &str)> {
     let code = text.split('`').skip(1).step_by(2);
     let cited = code.filter_map(|code| code.split_once(".rs: "));
     cited.flat_map(|(file, names)| names.split(", ").map(move |name| (file, name))).collect()
 }
 
-/// The names of the tests in a source file.
+/// Returns the names of the tests in a source file.
 fn tests_in(file: &Path) -> BTreeSet<String> {
     let source = fs::read_to_string(file).unwrap_or_default();
     let mut names = BTreeSet::new();
@@ -76,7 +76,7 @@ fn every_limit_of_an_actor_cites_a_test() {
     for row in &rows {
         assert_eq!(row.len(), COLUMNS, "{row:?}");
         assert!(!row[3].is_empty() && !citations(row[4]).is_empty(), "{row:?}");
-        // An actor has one row with what they control and can do, and further ones without.
+        // An actor has one row with what they control and can do, and further rows without these cells.
         assert_eq!(row[0].is_empty(), row[1].is_empty() && row[2].is_empty(), "{row:?}");
     }
     let actors = rows.iter().filter(|row| !row[0].is_empty()).count();

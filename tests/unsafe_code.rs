@@ -1,10 +1,10 @@
-//! The files that may contain `unsafe`. Elsewhere the lint `unsafe_code` refuses it, unless a file allows itself.
+//! Tests which files contain `unsafe`. The lint `unsafe_code` denies it, but files can allow it for themselves.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each of them says beside the code why it is needed.
+/// Each of these files explains beside the code why it needs `unsafe`.
 const ALLOWED: [&str; 6] = [
     "fuzz/src/fake_kernel.rs",
     "src/privileged/seccomp.rs",
@@ -16,7 +16,7 @@ const ALLOWED: [&str; 6] = [
 
 const TREES: [&str; 5] = ["src", "tests", "benches", "fuzz", "scripts"];
 
-/// Every Rust source below `directory`, apart from what a build writes.
+/// Adds every Rust source below `directory`, except for build output.
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -28,7 +28,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Whether a source has the keyword, or turns the lint off: in code, not in a comment.
+/// Returns whether the code of a source, without comments, has the keyword or names the lint.
 fn is_unsafe(source: &str) -> bool {
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     source.lines().any(|line| {

@@ -1,5 +1,5 @@
-//! Under systemd: it hears of every sign of life, kills what gives none and starts it again, and leaves alone what
-//! is slow. The units of docs/nightly.md are what a machine of its own runs.
+//! Tests of runs under systemd: they report their activity to systemd, which restarts runs without activity and
+//! leaves slow runs alone. A machine with the units of docs/nightly.md runs this way.
 
 mod support;
 
@@ -14,12 +14,12 @@ use support::{Fixture, Role, World, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(90);
 
-/// A machine with systemd, whose store lacks one item of its snapshot.
+/// Returns a machine with systemd, whose store is missing one item of its snapshot.
 fn machine() -> Lacking {
     Lacking::of(World::build(Role::Old).fixture(Fixture::Small).container().start())
 }
 
-/// Starts a run as a unit of that name, which tells systemd how it is; comes back once it is ready.
+/// Starts a run as a unit of that name with `Type=notify`, and waits until it is ready.
 #[track_caller]
 fn start(world: &World, name: &str, user: &str, verb: &str, more: &[&str]) -> String {
     let unit_name = format!("{name}.service");
@@ -52,7 +52,7 @@ fn journal(world: &World, unit: &str) -> String {
     world.run(["journalctl", "--no-pager", "--unit", unit]).stdout
 }
 
-/// Waits for the end of a run, which is a good one; gives back how often it was started again before.
+/// Waits until a run succeeds, and returns the number of restarts before.
 #[track_caller]
 fn until_done(world: &World, unit: &str) -> usize {
     let said = poll::until("the run to be done", SOON, || {
@@ -65,7 +65,7 @@ fn until_done(world: &World, unit: &str) -> usize {
     said.matches("Scheduled restart job").count()
 }
 
-/// The process that systemd started, as the test process sees it.
+/// Returns the process that systemd started, by its pid as the test process sees it.
 fn main_process(world: &World, unit: &str) -> Pid {
     let inner: u32 = property(world, unit, "MainPID").parse().unwrap();
     let is_it = |pid: &u32| procfs::pids(*pid).and_then(|mut pids| pids.pop()) == Some(inner);
@@ -78,7 +78,7 @@ fn systemd_hears_that_a_run_is_ready_and_what_it_does() {
     let lacking = machine();
     let world = &lacking.world;
     let lock = world.hold_big_lock();
-    // It comes back when the run has said that it is ready.
+    // `systemd-run` returns when the run has reported that it is ready.
     let unit = &start(world, "first", "runner", "restore", &[]);
     assert_eq!(property(world, unit, "ActiveState"), "active");
     until_status(world, unit, "restore: commit: ");
@@ -101,7 +101,7 @@ fn systemd_hears_that_a_run_is_ready_and_what_it_does() {
 fn a_run_that_hangs_in_its_commit_is_killed_and_started_again_and_then_succeeds() {
     let lacking = machine();
     let world = &lacking.world;
-    // Which process hangs, and whose the run is.
+    // The process that hangs, and the user of the run.
     for (half, user) in [("own", "root"), ("own", "runner"), ("root", "runner")] {
         let lock = world.hold_big_lock();
         let unit = &start(world, &format!("{user}-{half}"), user, "restore", &[]);

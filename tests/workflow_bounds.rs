@@ -1,5 +1,5 @@
-//! Workflows that are odd, broken or hostile: refused by name, or hashed without a collision, and always
-//! soon and in little memory.
+//! Tests of odd, broken and malicious workflows: they are refused by name, or hashed without a collision, and
+//! always quickly and with little memory.
 
 mod support;
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const CI: &str = ".github/workflows/ci.yml";
 
-/// A work tree with some files; `CI` is asked for.
+/// A work tree with some files; the tests hash the workflow `CI`.
 struct Tree(TempDir);
 
 impl Tree {
@@ -61,13 +61,13 @@ impl Tree {
     }
 }
 
-/// The key of a workflow of its own.
+/// Returns the key of a workflow in a work tree of its own.
 #[track_caller]
 fn key(text: &str) -> String {
     Tree::with(&[(CI, text)]).key()
 }
 
-/// A workflow of one job with these lines in it.
+/// Returns a workflow of one job with these lines.
 fn job(lines: &str) -> String {
     format!("on: push\njobs:\n  a:\n    runs-on: x\n{}", indented(lines, 4))
 }
@@ -80,7 +80,7 @@ fn indented(lines: &str, by: usize) -> String {
     lines.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
 }
 
-/// All of these have keys of their own.
+/// Asserts that all of these have different keys.
 #[track_caller]
 fn differ(texts: &[String]) {
     let keys: Vec<String> = texts.iter().map(|text| key(text)).collect();
@@ -91,7 +91,7 @@ fn differ(texts: &[String]) {
     }
 }
 
-/// All of these have the same key.
+/// Asserts that all of these have the same key.
 #[track_caller]
 fn agree(texts: &[String]) {
     texts.iter().for_each(|text| assert_eq!(key(text), key(&texts[0]), "{}\n{text}", texts[0]));
@@ -109,7 +109,7 @@ fn no_two_workflows_that_do_different_things_look_alike() {
         job("env: {'': {a: {b: x}}}"),
         job("env: {'\"a\".b': x}"),
     ]);
-    // What holds nothing.
+    // Empty values.
     differ(&[
         job("env: {a: }"),
         job("env: {a: []}"),
@@ -172,7 +172,7 @@ fn an_id_counts_where_it_is_referred_to() {
         ))
     };
     differ(&[output("one"), output("two")]);
-    // Of an action's steps its outputs speak.
+    // The outputs of an action refer to its steps.
     let action = |first: &str, second: &str| {
         let text = format!(
             "outputs: {{o: {{value: '${{{{ steps.one.outputs.x }}}}'}}}}\nruns:\n  using: composite\n  steps:\n\
@@ -199,7 +199,7 @@ fn comments_of_scripts_go_only_where_they_are_comments() {
     ] {
         assert_ne!(key(&script(shell)), key(&other(shell)), "{shell}");
     }
-    // A shell that the job or the workflow gives.
+    // A shell that the job or the workflow sets.
     let python = "defaults:\n  run:\n    shell: python\n";
     for place in [
         |script: String, python: &str| format!("{python}{script}"),
@@ -222,10 +222,10 @@ fn comments_of_scripts_go_only_where_they_are_comments() {
         format!("{python}{script}")
     };
     assert_eq!(key(&both(script(""))), key(&both(other(""))), "the job's before the workflow's");
-    // Where nobody names a shell, Windows has one that is not known here.
+    // If no shell is set, Windows uses one whose comments storecache does not know.
     let windows = |script: String| script.replace("runs-on: x", "runs-on: windows-2025");
     assert_ne!(key(&windows(script(""))), key(&windows(other(""))));
-    // What only looks like a comment.
+    // Lines that only look like comments.
     for (before, after) in [
         ("cat <<X\n# one\nX", "cat <<X\n# two\nX"),
         ("echo '\n# one\n'", "echo '\n# two\n'"),
@@ -270,7 +270,7 @@ fn nothing_outside_of_the_work_tree_is_read() {
     fs::write(absolute.join("action.yml"), action).unwrap();
     let after: Vec<_> = ways.iter().map(|way| at(way)).collect();
     assert_eq!(before, after);
-    // Nor is a file that an action names.
+    // A file that an action names outside of the work tree is not read either.
     for main in ["../x/action.yml".to_owned(), absolute.join("action.yml").display().to_string()] {
         let here = tree.join("own");
         fs::create_dir_all(&here).unwrap();
@@ -310,7 +310,7 @@ fn calls_by_path_are_found_whatever_way_they_are_written() {
     };
     assert_ne!(tree("one").key(), tree("two").key());
     assert!(!tree("one").notes().contains("is not in"), "{}", tree("one").notes());
-    // One that is not there is told of.
+    // A missing action is reported.
     let missing = Tree::with(&[(CI, &format!("{CALLER}./own\n"))]).notes();
     assert!(missing.contains(&format!("{CI}:6: ./own is not in")), "{missing}");
 }
@@ -344,7 +344,7 @@ fn jobs_are_found_through_workflows_that_call_each_other() {
     let other = tree("1", "2", "a");
     assert_ne!(other.key_with(&["--workflow-job", "test"]), first);
     assert_eq!(other.ask(&["--workflow-job", "none"]).status.code(), Some(1));
-    // A workflow may be called like an action's file.
+    // A workflow may have the name of an action's file.
     let named = Tree::with(&[
         (CI, &caller("action.yml", "1")),
         (".github/workflows/action.yml", &build("a")),
@@ -375,7 +375,7 @@ fn circles_and_depths_and_numbers_of_calls_are_refused_by_name() {
         deep.write(&format!("d{level}/action.yml"), calls(&[format!("d{}", level + 1)]));
     }
     assert!(deep.refused().contains("over more than 10 others"), "{}", deep.refused());
-    // Ten levels are allowed, as they are by GitHub.
+    // Ten levels are allowed, as on GitHub.
     deep.write("d9/action.yml", calls(&[]));
     deep.key();
 
@@ -394,10 +394,10 @@ fn what_would_take_a_machine_down_is_refused_by_name() {
         let aliases = "      - *a\n".repeat(times);
         format!("on: push\nenv: {{A: &a {value}}}\njobs:\n  a:\n    steps:\n{aliases}")
     };
-    // A text of half a megabyte, hundred thousand times.
+    // A text of half a megabyte, a hundred thousand times.
     let long = Tree::with(&[(CI, &bomb(&"x".repeat(500_000), 100_000))]);
     assert!(long.refused().contains("alias bomb: with the alias *a"), "{}", long.refused());
-    // A key of as much above many values.
+    // A key of the same size above many values.
     let key = format!(
         "on: push\nenv:\n  ? {}\n  : [{}]\njobs: {{a: {{}}}}\n",
         "k".repeat(500_000),
@@ -420,16 +420,16 @@ fn what_would_take_a_machine_down_is_refused_by_name() {
         "{}",
         often.refused()
     );
-    // More than any workflow is.
+    // A file larger than any workflow.
     let large = Tree::with(&[(CI, &format!("on: push\n#{}\n", "x".repeat(5 << 20)))]);
     assert!(large.refused().contains("it is larger than 4 MiB"), "{}", large.refused());
-    // Twenty thousand jobs that each keep a store.
+    // Twenty thousand jobs that each cache a store.
     let jobs: String =
         (0..20_000).map(|n| format!("  j{n}: {{steps: [{{uses: a/storecache@v1}}]}}\n")).collect();
     let crowd = Tree::with(&[(CI, &format!("on: push\njobs:\n{jobs}"))]);
     let said = crowd.notes();
     assert!(said.contains("j9, 19990 more of") && said.len() < 2_000, "{}", said.len());
-    // A megabyte of workflow is just a workflow.
+    // A workflow of a megabyte is accepted.
     let megabyte = steps(&"- name: x\n  run: make  # all\n  env: {A: b}\n".repeat(25_000));
     assert!(megabyte.len() > 1_000_000);
     Tree::with(&[(CI, &megabyte)]).key();

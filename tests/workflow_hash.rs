@@ -1,7 +1,8 @@
-//! The semantic hash of workflows: which edits keep the key, and which change it.
+//! Tests of the semantic hash of workflows: which edits keep the key, and which change it.
 //!
-//! The table holds edits of the kinds that public projects make, each with the pull request that made one,
-//! or with two commits between which it was made, where we know of any. The workflows in `tests/workflows` are our own and small.
+//! The table has edits of the kinds that public projects make, each with the pull request that made one, or
+//! with two commits between which it was made, if we know any. The workflows in `tests/workflows` are our own
+//! and small.
 
 mod support;
 
@@ -14,7 +15,7 @@ use support::place::storecache_in;
 use support::runs::report;
 use tempfile::TempDir;
 
-/// What a pair of states expects.
+/// The expected effect of an edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Same,
@@ -29,7 +30,7 @@ const CALLED: &str = ".github/workflows/called.yml";
 const TOOLCHAIN: &str = ".github/actions/toolchain/action.yml";
 const DIRENV: &str = ".github/actions/direnv/action.yml";
 
-/// One edit: who made such a one and what it changes, the file and what is replaced there by what.
+/// An edit: an example of it and what it changes, the file, and the replacements in the file.
 struct Pair {
     fact: &'static str,
     file: &'static str,
@@ -199,7 +200,7 @@ const PAIRS: &[Pair] = &[
         ],
         "cprussin/dotfiles#15: a condition of the whole job",
     ),
-    // Pins of what does not reach the store.
+    // Pinned versions of actions that do not reach the store.
     pair(
         Same,
         GUIX,
@@ -240,7 +241,7 @@ const PAIRS: &[Pair] = &[
         &[("sha256sum out/*", "sha512sum out/*"), ("make download", "make -C contrib download")],
         "cprussin/dotfiles#15: other jobs of the workflow",
     ),
-    // What reaches the store.
+    // Values that reach the store.
     pair(
         Other,
         GUIX,
@@ -427,7 +428,7 @@ const PAIRS: &[Pair] = &[
         ],
         "(our own) the order of steps",
     ),
-    // What is called by path.
+    // Actions and workflows that are called by path.
     pair(
         Same,
         CALLED,
@@ -561,7 +562,7 @@ impl Tree {
         report(&self.ask(file, more).ok())
     }
 
-    /// The key of the job that keeps a store.
+    /// Returns the key of the job that caches a store.
     #[track_caller]
     fn key(&self, file: &str) -> String {
         let job = match file {
@@ -572,7 +573,7 @@ impl Tree {
         text(&self.key_with(file, &["--workflow-job", job]))
     }
 
-    /// The message of a refusal.
+    /// Returns the message of a refusal.
     #[track_caller]
     fn refused(&self, file: &str, more: &[&str]) -> String {
         let output = self.ask(file, more);
@@ -612,7 +613,7 @@ fn edits_of_public_projects_keep_the_key_or_change_it() {
     for Pair { fact, file, edits, key } in PAIRS {
         let tree = Tree::new();
         tree.edit(file, edits);
-        // What is called belongs to those that call it.
+        // A called file is part of the workflows that call it.
         let workflows: &[&str] = match *file {
             GUIX => &[GUIX],
             NIX => &[NIX],
@@ -652,8 +653,8 @@ fn by_its_bytes_each_of_these_edits_would_have_cost_the_entry() {
 fn the_same_workflow_in_another_hand_has_the_same_key() {
     let tree = Tree::new();
     let key = tree.key(NIX);
-    // nix-community/infra#1767 and blocksense-network/blocksense#46: formatters; winebarrel/pistachio#226
-    // and home-assistant/docker-base#316: anchors.
+    // nix-community/infra#1767 and blocksense-network/blocksense#46: formatters; winebarrel/pistachio#226 and
+    // home-assistant/docker-base#316: anchors.
     for file in ["nix-formatted.yml", "nix-anchors.yml"] {
         let file = format!(".github/workflows/{file}");
         let differing = tree.key_with(&file, &["--workflow-job", "build", "--explain"]);
@@ -704,14 +705,14 @@ fn steps_that_matter_can_be_named_and_pins_can_be_ignored() {
         same.iter().for_each(|tree| assert_eq!(of(tree, steps), key, "{steps:?}"));
         others.iter().for_each(|tree| assert_ne!(of(tree, steps), key, "{steps:?}"));
     }
-    // A pin that is ignored unless told otherwise.
+    // The version of this action is ignored unless a flag says otherwise.
     let pinned = edited(GUIX, &[("actions/cache@v3", "actions/cache@v4")]);
     assert_eq!(of(&pinned, &[]), of(&first, &[]));
     let told = ["--ignore-pins", "!actions/cache"];
     assert_ne!(of(&pinned, &told), of(&first, &told));
     let said = first.refused(GUIX, &["--workflow-steps", "nothing"]);
     assert!(said.contains("--workflow-steps \"nothing\" is no step of"), "{said}");
-    // Below an action that matters, all does.
+    // If an action matters, everything below it does.
     let toolchain = ["--workflow-job", "build", "--workflow-steps", "./.github/actions/toolchain"];
     let changed = edited(DIRENV, &[("2.37.1", "2.38.0")]);
     assert_ne!(text(&changed.key_with(NIX, &toolchain)), text(&first.key_with(NIX, &toolchain)));

@@ -1,5 +1,5 @@
-//! The workflow hash as a property: written in any hand a workflow keeps its key, and any value that counts
-//! changes it.
+//! Property tests of the workflow hash: the key does not depend on how a workflow is written, and every value
+//! that counts changes it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ const WORKFLOWS: [(&str, &str); 3] =
 /// Values as their author meant them.
 #[derive(Clone, Debug, PartialEq)]
 enum Yaml {
-    /// Without quotes, and so maybe a number.
+    /// Without quotes, so it may be a number.
     Plain(String),
     Quoted(String),
     List(Vec<Yaml>),
@@ -61,7 +61,7 @@ impl Yaml {
         }
     }
 
-    /// Every scalar by its path.
+    /// Adds the path of every scalar.
     fn scalars(&self, path: &mut Vec<String>, found: &mut Vec<Vec<String>>) {
         let mut each = |name: String, value: &Yaml| {
             path.push(name);
@@ -94,7 +94,7 @@ impl Yaml {
     }
 }
 
-/// A source of choices.
+/// A source of pseudorandom choices.
 struct Dice(u64);
 
 impl Dice {
@@ -109,7 +109,7 @@ impl Dice {
     }
 }
 
-/// Writes values in a hand of its own.
+/// Writes values in a random style.
 struct Hand {
     dice: Dice,
     out: String,
@@ -130,7 +130,7 @@ impl Hand {
         match self.dice.roll(8) {
             0 => self.out.push('\n'),
             1 => self.out.push_str("# 'a remark: of {no} weight\n"),
-            // After a block it would belong to that.
+            // After a block scalar this would be a part of it.
             2 if !self.after_block => self.out.push_str("      # - indented\n"),
             _ => {}
         }
@@ -141,7 +141,7 @@ impl Hand {
         self.out.push_str(["\n", "\n", "  \n", " # why\n"][self.dice.roll(4)]);
     }
 
-    /// The rest of a line and all that belongs to it, after a key or a dash.
+    /// Writes the rest of a line and everything that belongs to it, after a key or a dash.
     fn inner(&mut self, value: &Yaml, indent: usize) {
         let by = 1 + self.dice.roll(5);
         match value {
@@ -217,7 +217,7 @@ impl Hand {
         }
     }
 
-    /// A scalar that may take many lines.
+    /// Writes a scalar that may take many lines.
     fn long(&mut self, scalar: &Yaml, indent: usize) {
         let text = scalar.text();
         let fits = text.lines().all(|line| !line.starts_with(' ') || !text.starts_with(' '));
@@ -243,7 +243,7 @@ impl Hand {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@".contains(c))
             && !["true", "false", "null"].contains(&text.to_lowercase().as_str());
         let choice = match scalar {
-            // Quotes would make a text of a number.
+            // Quotes would turn a number into a text.
             Yaml::Plain(_) if !is_word => 0,
             _ => self.dice.roll(3),
         };
@@ -253,7 +253,7 @@ impl Hand {
         };
         let written = match choice {
             0 if is_word || matches!(scalar, Yaml::Plain(_)) => {
-                // In braces and brackets more signs mean something.
+                // In braces and brackets, more characters have a meaning.
                 match text.contains([',', '[', ']', '{', '}']) {
                     true => escaped(),
                     false => text.to_owned(),
@@ -266,7 +266,7 @@ impl Hand {
     }
 }
 
-/// Files that are nowhere else.
+/// Files in memory.
 struct Files(BTreeMap<PathBuf, Vec<u8>>);
 
 impl Tree for Files {
@@ -319,7 +319,7 @@ fn corpus(index: usize) -> (Yaml, &'static str) {
     (Yaml::parse(&fs::read_to_string(source().join(name)).unwrap()), job)
 }
 
-/// Whether what stands at a path can reach the store, said in other words than the program's own.
+/// Returns whether the value at a path can reach the store, determined independently of the program.
 fn counts(root: &mut Yaml, path: &[String], job: &str) -> bool {
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let no_part = ["name", "timeout-minutes", "permissions", "concurrency"];
@@ -399,7 +399,7 @@ proptest! {
         let Yaml::Map(map) = workflow.at(above) else { panic!("{path:?}") };
         let key = &mut map.iter_mut().find(|(key, _)| key == last).unwrap().0;
         key.push('_');
-        // Under another name nobody knows that an input is of no weight.
+        // With another name, an input is not known to be irrelevant.
         let renamed = [above, std::slice::from_ref(key)].concat();
         let expected = expected || counts(&mut workflow, &renamed, job);
         let written = Hand::write(&workflow, seed);

@@ -1,4 +1,4 @@
-//! The scaffolding itself: that worlds are what the other tests take them for.
+//! Tests of the worlds themselves: they have the properties that other tests rely on.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! What changed, and no more: a restore onto a store that has most of it, and a save of what is new.
+//! Incremental work: a restore onto a store that has most of the items, and a save of new items.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,7 +13,7 @@ use super::{Bench, US};
 
 const ALL: &str = "storecache, all of it";
 
-/// 90 % of the items, by number and by size, are there and valid.
+/// Measures a restore if 90 % of the items, by number and by size, are present and valid.
 pub fn partial(bench: &Bench) -> Result<Work> {
     let corpus = bench.small()?;
     let (gone, present) = corpus.split(10);
@@ -43,8 +43,8 @@ pub fn partial(bench: &Bench) -> Result<Work> {
     })
 }
 
-/// 3 % of the items are new since the snapshot that is there. Peers have theirs of the same state, and
-/// see what was there then as it was, down to its inodes.
+/// Measures a save if 3 % of the items are new since the last snapshot. Each peer has its own snapshot of the same
+/// state, and sees the old files unchanged, with the same inodes.
 pub fn delta(bench: &Bench) -> Result<Work> {
     let corpus = bench.small()?;
     let (new, old) = corpus.split(33);
@@ -57,7 +57,7 @@ pub fn delta(bench: &Bench) -> Result<Work> {
     }
     fs::write(base.join("excluded"), excluded)?;
 
-    // What is there already has the same inodes in each run, and is never written.
+    // The existing snapshot is copied as hard links, so it has the same inodes in each run, and is never written to.
     let of = |name: &str, script: String, there: &str| -> Result<Contender> {
         let there = base.join(there);
         let copy = format!("cp -al {}/. {into}", there.display());

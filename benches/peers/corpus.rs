@@ -1,9 +1,9 @@
-//! The stores that are packed and unpacked: Nix stores made of Debian packages, once, and kept in `bench/`
-//! below the cache directory of `scripts/roots`.
+//! The stores that are packed and unpacked: Nix stores made from Debian packages, once, and kept in `bench/` below
+//! the cache directory of `scripts/roots`.
 //!
-//! A package is an item. One with many files is cut into items of [`CUT`] files, so that there are as many
-//! items for as many files as stores have in general. Nix itself registers them, and makes modes and times
-//! what they are in a store. One more item refers to all others.
+//! A package becomes an item. A package with many files is split into items of [`CUT`] files, so that the ratio of
+//! items to files is that of typical stores. Nix itself registers the items, and sets their modes and times as in any
+//! store. One more item refers to all others.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,10 +17,10 @@ use sha2::{Digest, Sha256};
 use super::shell::sh;
 use crate::support::{Role, World, cache};
 
-/// Most files of an item that does not hold a whole package.
+/// Maximum number of files of an item.
 const CUT: usize = 100;
 
-/// Of this a name is made; stores that were made of something else are made again.
+/// Version of the procedure, for the stamp. A store with another stamp is made again.
 const RECIPE: &str = "1";
 
 const SMALL: [&str; 41] = [
@@ -82,11 +82,11 @@ const BIG: [&str; 9] = [
 /// A Nix store on the disk.
 #[derive(Clone, Debug)]
 pub struct Corpus {
-    /// What has `nix/store` and `nix/var/nix` below it, as `--root` takes it.
+    /// The directory that contains `nix/store` and `nix/var/nix`, as for `--root`.
     pub root: PathBuf,
-    /// For people: numbers of items, files and bytes.
+    /// A description: numbers of items, files and bytes.
     pub about: String,
-    /// Names of all items but the one that refers to all others; the largest first.
+    /// Names of all items except the one that refers to all others, largest first.
     pub items: Vec<String>,
     /// The item that refers to all others.
     pub top: String,
@@ -95,15 +95,15 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Many small files.
+    /// Returns a store of many small files.
     ///
     /// # Errors
-    /// If apt has none of the packages, or Nix does not take them.
+    /// If apt has none of the packages, or Nix does not accept them.
     pub fn small() -> Result<Corpus> {
         made_of_packages("small", &SMALL)
     }
 
-    /// Few big files.
+    /// Returns a store of few big files.
     ///
     /// # Errors
     /// As for [`Corpus::small`].
@@ -111,10 +111,10 @@ impl Corpus {
         made_of_packages("big", &BIG)
     }
 
-    /// A store below `root`, of the directories in `trees`, which are moved there.
+    /// Makes a store below `root` from the directories in `trees`, which are moved there.
     ///
     /// # Errors
-    /// If Nix does not take them.
+    /// If Nix does not accept them.
     pub fn of_trees(root: &Path, trees: &Path) -> Result<Corpus> {
         let world = World::new(Role::New);
         let store = world.host("/nix/store");
@@ -137,7 +137,7 @@ impl Corpus {
         world.wait_until_idle();
         fs::create_dir_all(root)?;
         sh(&format!("cp -a {} {}/nix", world.host("/nix").display(), root.display()))?;
-        // Room that Nix keeps for when the disk is full, and makes anew: nothing to carry around.
+        // Space that Nix reserves for a full disk. Nix creates the file again, so it need not be copied.
         let _ = fs::remove_file(root.join("nix/var/nix/db/reserved"));
         Corpus::open(root)
     }
@@ -166,13 +166,13 @@ impl Corpus {
         Ok(Corpus { root: root.to_owned(), about, items, top, bytes })
     }
 
-    /// The directory of the items.
+    /// Returns the directory of the items.
     pub fn store(&self) -> PathBuf {
         self.root.join("nix/store")
     }
 
-    /// One of every `nth` items, in order of size, so that they are as large as they are many; and all
-    /// others, without the one that refers to all.
+    /// Returns one of every `nth` items in order of size, so that their part of the size is about their part of the
+    /// number, and all other items, without the one that refers to all.
     pub fn split(&self, nth: usize) -> (Vec<&str>, Vec<&str>) {
         let numbered = self.items.iter().map(String::as_str).enumerate();
         let (some, rest): (Vec<_>, Vec<_>) =
@@ -182,7 +182,7 @@ impl Corpus {
     }
 }
 
-/// Where corpora and packages are kept.
+/// Returns the directory in which corpora and packages are kept.
 fn shelf() -> PathBuf {
     cache::directory().join("bench")
 }
@@ -221,7 +221,7 @@ fn made_of_packages(name: &str, packages: &[&str]) -> Result<Corpus> {
     Ok(corpus)
 }
 
-/// The file of a package, fetched once. Nothing if there is no such package any more.
+/// Returns the file of a package, which is downloaded once, or `None` if there is no such package any more.
 fn fetched(package: &str) -> Result<Option<PathBuf>> {
     let directory = shelf().join("debs");
     fs::create_dir_all(&directory)?;
@@ -230,7 +230,7 @@ fn fetched(package: &str) -> Result<Option<PathBuf>> {
         Ok(listed(&directory)?.into_iter().find(|path| file_name(path).starts_with(&prefix)))
     };
     if here()?.is_none() {
-        // As root: apt's own user may not write here.
+        // As root, because apt's own user may not write here.
         let get = "apt-get download -q -o APT::Sandbox::User=root";
         if let Err(error) = sh(&format!("cd {} && {get} {package}", directory.display())) {
             println!("bench: {error:#}");
@@ -239,7 +239,7 @@ fn fetched(package: &str) -> Result<Option<PathBuf>> {
     here()
 }
 
-/// Makes items of a package, in `trees`.
+/// Makes items from a package, in `trees`.
 fn unpack(file: &Path, package: &str, trees: &Path) -> Result<()> {
     let whole = trees.join(package);
     sh(&format!("dpkg-deb -x '{}' {}", file.display(), whole.display()))?;
@@ -254,7 +254,7 @@ fn unpack(file: &Path, package: &str, trees: &Path) -> Result<()> {
             let target = item.join(below);
             fs::create_dir_all(target.parent().context("a file has a parent")?)?;
             if fs::symlink_metadata(path)?.nlink() > 1 {
-                // Items do not share files here.
+                // Copy the file, because items must not share files here.
                 fs::copy(path, target)?;
             } else {
                 fs::rename(path, target)?;
@@ -264,7 +264,7 @@ fn unpack(file: &Path, package: &str, trees: &Path) -> Result<()> {
     Ok(fs::remove_dir_all(whole)?)
 }
 
-/// Files and links below a directory, in order, with their sizes.
+/// Returns the files and links below a directory, in order, with their sizes.
 fn files_below(top: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let metadata = fs::symlink_metadata(top)?;
     if !metadata.is_dir() {
@@ -287,7 +287,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A name as Nix makes them, of a hash that says nothing.
+/// Returns a name as Nix makes them, with a hash of the name instead of the content.
 fn item_name(name: &str) -> String {
     const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
     let hash = Sha256::digest(name);
@@ -295,10 +295,10 @@ fn item_name(name: &str) -> String {
     format!("{digits}-{}", name.replace("~", "-"))
 }
 
-/// Refuses to go on where the programs that make corpora are missing.
+/// Checks that the programs that make corpora are installed.
 ///
 /// # Errors
-/// Names the first that is.
+/// Names the first missing program.
 fn check_tools() -> Result<()> {
     for tool in ["apt-get", "dpkg-deb"] {
         if sh(&format!("command -v {tool}")).is_err() {

@@ -1,8 +1,8 @@
-//! The files of a store and nothing else: no archive, no digest, no database. What that takes is taken by
-//! every restore into the same file system.
+//! Creates the files of a store and nothing else: no archive, no digest, no database. Every restore into the same
+//! file system takes at least this time.
 //!
-//! They are made by this program itself, in a process of its own, on all processors: items in parallel,
-//! zeros of the right size from one buffer, then mode and time.
+//! This program itself creates them, in a separate process, on all processors: items in parallel, zeros of the right
+//! size from one buffer, then mode and time.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
@@ -15,15 +15,15 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-/// The option by which this program is told to.
+/// The option that makes this program create files.
 pub const OPTION: &str = "--make-files";
 
-/// An item, directories before what is in them.
+/// An item, with directories before their contents.
 type Item = Vec<Entry>;
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
-    /// Below the store.
+    /// Relative to the store.
     path: PathBuf,
     kind: Kind,
 }
@@ -35,15 +35,15 @@ enum Kind {
     Link(PathBuf),
 }
 
-/// Writes down what is in a store.
+/// Writes a list of the contents of a store.
 ///
 /// # Errors
-/// If it cannot be read, or the list not be written.
+/// If the store cannot be read, or the list cannot be written.
 pub fn list(store: &Path, list: &Path) -> Result<()> {
     let mut items: Vec<Item> = Vec::new();
     for item in fs::read_dir(store)? {
         let item = item?;
-        // What is hidden is the daemon's own, such as `.links`.
+        // Hidden files belong to the daemon, such as `.links`.
         if !item.file_name().as_bytes().starts_with(b".") {
             let mut entries = Vec::new();
             look(store, &item.path(), &mut entries)?;
@@ -69,10 +69,10 @@ fn look(store: &Path, path: &Path, entries: &mut Item) -> Result<()> {
     Ok(())
 }
 
-/// Makes all that is on a list.
+/// Creates everything on a list.
 ///
 /// # Errors
-/// If something of it is there already, or cannot be made.
+/// If a file exists already or cannot be created.
 pub fn make(list: &Path, store: &Path) -> Result<()> {
     let items: Vec<Item> = serde_json::from_slice(&fs::read(list)?)?;
     let largest = items.iter().flatten().map(|entry| entry.size()).max().unwrap_or(0);
@@ -128,16 +128,16 @@ impl Entry {
     }
 }
 
-/// The command line that has this program do so.
+/// Returns the command line that makes this program create the files on a list.
 ///
 /// # Errors
-/// If nobody knows where it is.
+/// If the path of this program is unknown.
 pub fn script(list: &Path, store: &Path) -> Result<String> {
     let program = std::env::current_exe()?;
     Ok(format!("{} {OPTION} {} {}", program.display(), list.display(), store.display()))
 }
 
-/// What a command line of [`script`] asks for.
+/// Runs a command line of [`script`].
 ///
 /// # Errors
 /// As for [`make`].

@@ -1,5 +1,4 @@
-//! Where things are put while something is measured: a directory on the disk that holds the cache
-//! directory, and a file system in memory.
+//! Directories for measurements: on the disk that holds the cache directory, and in a file system in memory.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +7,7 @@ use anyhow::Result;
 use super::shell::sh;
 use crate::support::Scratch;
 
-/// A directory with one for each use; gone with its value.
+/// A temporary directory with a subdirectory for each use. It is removed when this value is dropped.
 pub struct Ground {
     scratch: Scratch,
 }
@@ -18,17 +17,17 @@ impl Ground {
         Ground { scratch: Scratch::new() }
     }
 
-    /// A directory of this name, made when it is asked for first.
+    /// Returns a subdirectory, which is created on first use.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.scratch.path().join(name);
         std::fs::create_dir_all(&path)?;
         Ok(path)
     }
 
-    /// An empty file system in memory.
+    /// Mounts an empty file system in memory.
     ///
     /// # Errors
     /// If it cannot be mounted.
@@ -39,8 +38,8 @@ impl Ground {
     }
 }
 
-/// A mounted tmpfs; unmounted with its value. The bench has a mount namespace of its own, so that it
-/// goes with the process too.
+/// A mounted tmpfs, which is unmounted when this value is dropped. The bench has a mount namespace of its own, so the
+/// mount also ends with the process.
 pub struct Memory {
     mount: PathBuf,
 }

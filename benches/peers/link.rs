@@ -1,8 +1,8 @@
-//! A network between two namespaces, as fast as it is told to be.
+//! A network link between two namespaces, with a given rate.
 //!
-//! Servers are on this side, in a namespace that only the thread that made the link and what it starts are
-//! in; clients are on the other. Nothing leads from there to anywhere else. All of it goes with the thread
-//! and the value, however they end.
+//! Servers are on this side, in a namespace that contains only the thread that made the link and the processes that
+//! it starts. Clients are on the other side, which has no route to any other network. The link and both namespaces
+//! end with the thread and the value, in whatever way these end.
 
 use std::process::{Child, Command, Stdio};
 
@@ -11,14 +11,14 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::shell::sh;
 
-/// Where servers listen.
+/// Address of the servers.
 pub const SERVERS: &str = "10.0.0.1";
 const CLIENTS: &str = "10.0.0.2";
 
-/// How fast the link to the clients is.
+/// The rate of the link to the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// Megabits a second, headers of Ethernet included.
+    /// Megabits per second, including Ethernet headers.
     Megabits(u32),
     Unshaped,
 }
@@ -29,10 +29,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Puts this thread, and whatever it starts from now on, on the servers' side of a new link.
+    /// Moves this thread, and every process that it starts from now on, to the servers' side of a new link.
     ///
     /// # Errors
-    /// Where the kernel or the rights for namespaces and virtual links are missing.
+    /// If the kernel does not support namespaces and virtual links, or does not permit them.
     pub fn enter() -> Result<Link> {
         unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
         let mut keeper = Command::new("unshare")
@@ -41,7 +41,7 @@ impl Link {
             .stdout(Stdio::piped())
             .spawn()
             .context("run unshare")?;
-        // Once it is up it is where it shall be.
+        // The process prints this when it is in its namespace.
         let mut up = [0; 3];
         let said = keeper.stdout.as_mut().context("it has an output")?;
         std::io::Read::read_exact(said, &mut up).context("make the namespace of the clients")?;
@@ -59,20 +59,20 @@ impl Link {
         Ok(link)
     }
 
-    /// Words that run a command on the clients' side.
+    /// Returns the words that run a command on the clients' side.
     pub fn room(&self) -> Vec<String> {
         vec!["nsenter".into(), format!("--net=/proc/{}/ns/net", self.keeper.id()), "--".into()]
     }
 
-    /// Shapes what flows to the clients.
+    /// Limits the rate of traffic to the clients.
     ///
     /// # Errors
-    /// If the kernel does not know how.
+    /// If the kernel does not support it.
     pub fn shape(&self, rate: Rate) -> Result<()> {
-        // There may be none.
+        // Fails if the rate was not limited before.
         let _ = sh("tc qdisc del dev servers root");
         let Rate::Megabits(rate) = rate else { return Ok(()) };
-        // The burst has to hold a packet of 64 KiB as the kernel hands them on, and some milliseconds.
+        // The burst must hold a packet of 64 KiB, as the kernel passes them on, and some milliseconds of traffic.
         let burst = 512 * 1024;
         sh(&format!(
             "tc qdisc add dev servers root tbf rate {rate}mbit burst {burst} latency 100ms"
@@ -83,7 +83,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // It ends with its input.
+        // The process ends when its input is closed.
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }

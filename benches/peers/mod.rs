@@ -1,6 +1,6 @@
-//! storecache and its peers side by side: what is measured, and on what.
+//! Comparison of storecache and its peers: the measured work, and its data.
 
-// The bench and its test each use a part of this.
+// The bench and its test each use only a part of this module.
 #![allow(dead_code)]
 
 mod change;
@@ -32,20 +32,20 @@ use record::Work;
 use shell::sh;
 use unpack::Archives;
 
-/// The program under test, as tables call it.
+/// Name of the program under test in tables.
 pub const US: &str = "storecache";
 
-/// The same where it does not wait for the disk, as on GitHub's own runners.
+/// Name of the program under test if it does not wait for the disk, as on GitHub's own runners.
 pub const UNSYNCED: &str = "storecache --sync never";
 
-/// A piece of work that can be asked for by name.
+/// A piece of work that can be selected by name.
 pub struct Part {
     pub name: &'static str,
     pub about: &'static str,
     run: fn(&Bench) -> Result<Work>,
 }
 
-/// Everything that is measured, in the order in which it is shown.
+/// All pieces of work, in the order in which they are shown.
 pub const PARTS: [Part; 12] = [
     Part { name: "unpack-small", about: "restore many small files on ext4", run: unpack::small },
     Part { name: "unpack-big", about: "restore few big files on ext4", run: unpack::big },
@@ -65,7 +65,7 @@ pub const PARTS: [Part; 12] = [
     Part { name: "nix-debian", about: "the same with Nix 2.26", run: nix::of_debian },
 ];
 
-/// What all parts have in common. Corpora and archives are made when a part asks for them first.
+/// State that all parts share. Corpora and archives are made when a part first needs them.
 pub struct Bench {
     rounds: usize,
     ground: Ground,
@@ -79,7 +79,7 @@ impl Bench {
     /// Moves the process into a mount namespace of its own, so that no mount outlives it.
     ///
     /// # Errors
-    /// If it is not root.
+    /// If the process does not run as root.
     pub fn new(rounds: usize) -> Result<Bench> {
         unshare(CloneFlags::CLONE_NEWNS).context("make a mount namespace; run it as root")?;
         sh("mount --make-rslave /")?;
@@ -93,14 +93,14 @@ impl Bench {
         })
     }
 
-    /// On stores of these directories instead of Debian packages; they are moved away. For tests.
+    /// Creates a bench for tests, with stores of these directories, which are moved, instead of Debian packages.
     ///
     /// # Errors
     /// If there is no Nix to register them.
     pub fn on_trees(rounds: usize, trees: &Path) -> Result<Bench> {
         let bench = Bench::new(rounds)?;
         let corpus = Corpus::of_trees(&bench.ground.directory("store")?, trees)?;
-        // Neither is asked for again.
+        // Both are set only once.
         let _ = (bench.small.set(corpus.clone()), bench.big.set(corpus));
         Ok(bench)
     }
@@ -108,7 +108,7 @@ impl Bench {
     /// Measures one part.
     ///
     /// # Errors
-    /// If something that it needs is missing, or a program fails.
+    /// If a prerequisite is missing, or a program fails.
     pub fn run(&self, part: &Part) -> Result<Work> {
         (part.run)(self).with_context(|| format!("measure {}", part.name))
     }
@@ -141,7 +141,7 @@ fn made_once<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<
     Ok(cell.get_or_init(|| made))
 }
 
-/// What it was measured on and with, by name.
+/// Returns the properties of the machine and the versions of the programs, by name.
 pub fn machine() -> BTreeMap<String, String> {
     let asked = [
         ("processors", "nproc"),
@@ -157,7 +157,7 @@ pub fn machine() -> BTreeMap<String, String> {
         ("restic", "restic version"),
         ("node", "node --version"),
     ];
-    // Who is not there did not take part.
+    // A program that is not installed is left out.
     let answers = asked.into_iter().filter_map(|(name, script)| {
         let answer = sh(&format!("set +o pipefail; {script}")).ok()?;
         Some((name.to_owned(), answer.trim().to_owned()))

@@ -1,8 +1,9 @@
-//! A whole closure between a store and a local cache: ours, and Nix with its cache of files.
+//! Restores of a whole closure from a local cache: storecache, and Nix with its binary cache in files.
 //!
-//! In a world with the newest Nix, or with that of Debian 13, whose daemon runs. We have to stop it and start
-//! it again. `nix copy` goes through it, as it does for all users but root, and past it, as root can, which
-//! is its fastest way. Beside them are the files alone, which is the floor of all of them.
+//! They run in a test world with the newest Nix, or with that of Debian 13, while its daemon runs. storecache has to
+//! stop and start the daemon. `nix copy` runs through the daemon, as it does for all users except root, and past the
+//! daemon, as root can, which is its fastest way. For comparison, another contender only creates the files, which is
+//! the lower bound for all of them.
 
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ const PAST: &str = "nix copy past the daemon";
 const FILES: &str = "the files alone";
 const LONG: Duration = Duration::from_secs(600);
 
-/// Beside Nix 2.34.
+/// Measures against Nix 2.34.
 pub fn newest(bench: &Bench) -> Result<Work> {
     let work = restore(bench, Role::New)?;
     Ok(Work { name: "nix".into(), title: "restore a closure into a running Nix".into(), ..work })
 }
 
-/// Beside Nix 2.26.
+/// Measures against Nix 2.26.
 pub fn of_debian(bench: &Bench) -> Result<Work> {
     let work = restore(bench, Role::Mid)?;
     let title = "restore a closure into a running Nix 2.26".into();

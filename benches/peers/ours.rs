@@ -1,4 +1,4 @@
-//! The program under test, as a user would run it on the Nix store below a root.
+//! The program under test, run as by a user, on the Nix store below a root.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,10 +8,10 @@ use anyhow::Result;
 use super::shell::sh;
 use crate::support::{Role, place};
 
-/// The key of all entries but those that a part says otherwise of.
+/// The key of all entries, unless a part uses another one.
 pub const KEY: &str = "bench";
 
-/// A command line of `storecache VERB`. Its report is on standard output.
+/// Returns a command line of `storecache VERB`, which prints its report to standard output.
 pub fn storecache(verb: &str, root: &Path, entries: &Path, key: &str) -> String {
     let program = place::binary();
     let (program, root, entries) = (program.display(), root.display(), entries.display());
@@ -21,7 +21,7 @@ pub fn storecache(verb: &str, root: &Path, entries: &Path, key: &str) -> String 
     )
 }
 
-/// Makes an empty directory the root of a store as it is after the installation of Nix: nothing in it, and no
+/// Makes an empty directory the root of a store as after the installation of Nix: without items, and without a
 /// database.
 ///
 /// # Errors
@@ -31,10 +31,10 @@ pub fn install(root: &Path) -> Result<()> {
     sh(&format!("cp -a {} {}", pristine.display(), root.display())).map(drop)
 }
 
-/// Saves the closures of these items alone, in full.
+/// Saves a full snapshot of the closures of these items.
 ///
 /// # Errors
-/// If it fails.
+/// If the save fails.
 pub fn save_some(root: &Path, entries: &Path, key: &str, items: &[&str]) -> Result<()> {
     let mut line = format!("{} --full", storecache("save", root, entries, key));
     for item in items {

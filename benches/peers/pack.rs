@@ -1,4 +1,4 @@
-//! Whole saves into a directory, beside whatever else packs, all of it at zstd's level 3.
+//! Whole saves into a directory, compared with other programs that pack, all at level 3 of zstd.
 
 use anyhow::Result;
 
@@ -21,7 +21,8 @@ pub fn big(bench: &Bench) -> Result<Work> {
     Ok(Work { title: "save all, few big files".into(), ..work })
 }
 
-/// casync cuts everything into chunks, which takes minutes; once is enough.
+/// Measures saves of a corpus. casync splits everything into chunks, which takes minutes, so it runs for one corpus
+/// only, if `chunks` is set.
 fn measure(bench: &Bench, name: &str, corpus: &Corpus, chunks: bool) -> Result<Work> {
     let out = bench.ground.directory("out")?;
     let (root, into) = (corpus.root.display(), out.display());

@@ -1,5 +1,5 @@
-//! The plot: bars of median seconds, longer and pale until all is on the disk, with a line from the fastest to
-//! the slowest round, on a scale of its own for each piece of work.
+//! The plot: bars of median seconds, with a pale extension until everything is on the disk, and a line from the
+//! fastest to the slowest round. Each piece of work has a scale of its own.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use super::US;
 use super::record::{Quantity, Record, Series, Work};
 
 const WIDTH: f64 = 760.0;
-/// Where bars begin, and how long the longest is.
+/// Where bars begin, and the length of the longest bar.
 const LEFT: f64 = 190.0;
 const LONGEST: f64 = 440.0;
 const BAR: f64 = 16.0;
@@ -15,7 +15,7 @@ const STEP: f64 = 21.0;
 const TITLE: f64 = 26.0;
 const GAP: f64 = 14.0;
 
-/// An SVG that needs no font and no style from elsewhere, and is read on light and on dark pages.
+/// Returns an SVG that needs no external font or style, and is readable on light and on dark pages.
 pub fn svg(record: &Record) -> String {
     let mut body = String::new();
     let mut y = 10.0;
@@ -37,7 +37,7 @@ pub fn svg(record: &Record) -> String {
     )
 }
 
-/// Draws one piece of work from `y` on, and says where it ends.
+/// Draws one piece of work from `y` on, and returns where it ends.
 fn group(body: &mut String, work: &Work, mut y: f64) -> f64 {
     y += TITLE;
     let _ = writeln!(

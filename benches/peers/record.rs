@@ -1,4 +1,4 @@
-//! What was measured, as it is kept in a file, and the figures that come of it.
+//! Measured results as they are stored in a file, and the figures calculated from them.
 
 use std::collections::BTreeMap;
 
@@ -8,42 +8,42 @@ use serde::{Deserialize, Serialize};
 /// One run of one program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
-    /// Until the program ended.
+    /// Time until the program ended.
     pub seconds: f64,
-    /// Until a `sync -f` of the place that it writes to has ended after it; as `seconds` where it writes
-    /// to no disk.
+    /// Time until a `sync -f` of the file system that it writes to ended after the program; equal to `seconds` if it
+    /// does not write to a disk.
     pub on_disk: f64,
-    /// Seconds of processors that it and its children have used, to the hundredth.
+    /// Processor seconds of the program and its children, to the hundredth.
     pub processor: f64,
-    /// Bytes that it has made or moved, where that is looked at.
+    /// Bytes that the program made or moved, if they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// Seconds of its phases, where it tells them.
+    /// Seconds of its phases, if the program reports them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phases: BTreeMap<String, f64>,
 }
 
-/// All runs of one program at one piece of work, in order of the rounds.
+/// All runs of one program for one piece of work, in order of the rounds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Series {
     pub name: String,
-    /// What was run, in a shell.
+    /// The shell script that was run.
     pub script: String,
     pub samples: Vec<Sample>,
 }
 
-/// One piece of work and all who did it. The first of them is storecache.
+/// One piece of work, with all programs that did it. The first is storecache.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Work {
     pub name: String,
     pub title: String,
-    /// On what: numbers of items, files and bytes.
+    /// Description of the data: numbers of items, files and bytes.
     pub about: String,
     pub series: Vec<Series>,
     pub figures: Vec<Figure>,
 }
 
-/// What is compared.
+/// The quantity to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantity {
@@ -53,19 +53,19 @@ pub enum Quantity {
     Bytes,
 }
 
-/// How large a ratio shall be.
+/// The target for a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Wanted {
     AtLeast(f64),
     AtMost(f64),
-    /// Both ways no further from 1 than this.
+    /// No further from 1 than this, in either direction.
     Within(f64),
-    /// Shown beside the others.
+    /// No target; the ratio is only shown.
     Nothing,
 }
 
-/// A ratio of medians: what `of` took, divided by what `over` took.
+/// A ratio of medians: that of `of`, divided by that of `over`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figure {
     pub of: String,
@@ -74,7 +74,7 @@ pub struct Figure {
     pub wanted: Wanted,
 }
 
-/// Everything that one or more runs have measured.
+/// The results of one or more runs of the bench.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
     /// Processors, memory, kernel, versions of the programs.
@@ -92,7 +92,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one number.
+    /// Returns `None` if there are no numbers.
     fn of(mut numbers: Vec<f64>) -> Option<Spread> {
         numbers.sort_by(f64::total_cmp);
         let (least, most) = (*numbers.first()?, *numbers.last()?);
@@ -102,7 +102,7 @@ impl Spread {
 }
 
 impl Series {
-    /// One number a round.
+    /// Returns one number for each round.
     pub fn numbers(&self, quantity: Quantity) -> Vec<f64> {
         let number = |sample: &Sample| match quantity {
             Quantity::Seconds => Some(sample.seconds),
@@ -118,7 +118,7 @@ impl Series {
         Spread::of(self.numbers(quantity))
     }
 
-    /// Median seconds of each phase.
+    /// Returns the median seconds of each phase.
     pub fn phases(&self) -> BTreeMap<&str, f64> {
         let names = self.samples.iter().flat_map(|sample| sample.phases.keys());
         names
@@ -136,8 +136,8 @@ impl Work {
         self.series.iter().find(|series| series.name == name)
     }
 
-    /// The ratio of the medians, between the smallest and the largest ratio of any round. Nothing where one
-    /// of the two did not take part.
+    /// Returns the ratio of the medians, with the smallest and the largest ratio of any round. Returns `None` if one
+    /// of the two programs did not take part.
     pub fn ratio(&self, figure: &Figure) -> Option<Spread> {
         let [of, over] = [&figure.of, &figure.over].map(|name| self.series(name));
         let (of, over) = (of?, over?);
@@ -149,20 +149,20 @@ impl Work {
 }
 
 impl Figure {
-    /// How many times as long, or as large, another one is as storecache.
+    /// Compares a peer with storecache: how many times as long, or as large.
     pub fn ours_against(peer: &str, quantity: Quantity, wanted: Wanted) -> Figure {
         Figure { of: peer.to_owned(), over: super::US.to_owned(), quantity, wanted }
     }
 
-    /// How long a peer packs or unpacks beside us: both as soon as the kernel has all of it, which is what is
-    /// judged, and both until it is on the disk.
+    /// Compares the times of a peer with storecache: until the kernel has all data, which is compared with the
+    /// target, and until everything is on the disk.
     pub fn runs_against(peer: &str, wanted: Wanted) -> Vec<Figure> {
         let over = super::UNSYNCED.to_owned();
         let judged = Figure { of: peer.to_owned(), over, quantity: Quantity::Seconds, wanted };
         vec![judged, Figure::ours_against(peer, Quantity::OnDisk, Wanted::Nothing)]
     }
 
-    /// Which of the two is ours, and which the other one.
+    /// Returns the name of storecache and the name of the other program.
     pub fn sides(&self) -> (&str, &str) {
         match self.over.starts_with(super::US) {
             true => (&self.over, &self.of),
@@ -172,7 +172,7 @@ impl Figure {
 }
 
 impl Wanted {
-    /// Whether a ratio is as it shall be; nothing if no one asked.
+    /// Returns whether a ratio reaches the target, or `None` if there is no target.
     pub fn reached(self, ratio: f64) -> Option<bool> {
         match self {
             Wanted::AtLeast(limit) => Some(ratio >= limit),
@@ -184,13 +184,15 @@ impl Wanted {
 }
 
 impl Record {
+    /// Parses a record.
+    ///
     /// # Errors
-    /// If the text is no record.
+    /// If the text is not a valid record.
     pub fn parse(text: &str) -> Result<Record> {
         serde_json::from_str(text).context("the kept record")
     }
 
-    /// Puts newer works in the place of those with the same name, and others in order of `names`.
+    /// Replaces works by newer ones with the same name, adds the others, and sorts all in the order of `names`.
     pub fn update(&mut self, newer: Record, names: &[&str]) {
         let done: Vec<String> = newer.works.iter().map(|work| work.name.clone()).collect();
         self.works.retain(|work| !done.contains(&work.name));

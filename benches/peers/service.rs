@@ -1,9 +1,9 @@
 //! Restores through the cache service, over a link of a known rate.
 //!
-//! The peer is the usual recipe: the official client brings an archive back, and `sudo tar` unpacks it. Both
-//! read from the same Azurite, by signed URLs, in the ways that they choose on GitHub: the client, which
-//! goes by the name of the host, sees one of Azure's. Neither waits for the disk, as on GitHub's own runners.
-//! The servers use the processors that are measured; the blobs are in a file system in memory.
+//! The peer is the usual recipe: the official client downloads an archive, and `sudo tar` unpacks it. Both read from
+//! the same Azurite, by signed URLs, in the ways that they choose on GitHub: the client chooses by the host name, and
+//! sees a host name of Azure. Neither waits for the disk, as on GitHub's own runners. The servers share the
+//! processors with the measured programs; the blobs are in a file system in memory.
 
 use std::fs;
 use std::thread;
@@ -55,7 +55,8 @@ fn ours_against_link(wanted: Wanted) -> Figure {
     Figure { of: US.into(), over: ALONE.into(), quantity: Quantity::Seconds, wanted }
 }
 
-/// The namespace of the link is that of a thread, so that nothing else is moved into it.
+/// Measures on a thread of its own: the namespace of the link belongs to a thread, and nothing else must move into
+/// it.
 fn on_a_thread(
     bench: &Bench,
     name: &str,
@@ -82,7 +83,7 @@ fn on_a_thread(
                 ("ACTIONS_CACHE_SERVICE_V2", "True".into()),
                 ("GITHUB_SERVER_URL", "https://github.com".into()),
                 ("RUNNER_ENVIRONMENT", "github-hosted".into()),
-                // The client's.
+                // For the official client.
                 ("AZURE_ADDRESS", SERVERS.into()),
                 ("GITHUB_WORKSPACE", out.display().to_string()),
                 ("RUNNER_TEMP", out.join("temp").display().to_string()),

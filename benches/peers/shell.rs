@@ -1,19 +1,19 @@
-//! Commands of the shell: what is measured is written as a user would write it.
+//! Shell commands: measured work is written as a user would write it.
 
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// Runs a script on this machine and gives back what it printed.
+/// Runs a script on this machine and returns its output.
 ///
 /// # Errors
-/// If it fails, with the end of what it said.
+/// If the script fails, with the end of its error output.
 pub fn sh(script: &str) -> Result<String> {
     run(&mut command(&[], script), script)
 }
 
-/// A script to be run by words in front of it, such as those of `nsenter`. A failure anywhere in a pipe
-/// is one of the script.
+/// Returns a command that runs a script, with words in front of it, such as those of `nsenter`. A failure anywhere in
+/// a pipe makes the script fail.
 pub fn command(room: &[String], script: &str) -> Command {
     let shell = ["bash", "-euo", "pipefail", "-c", script].map(str::to_owned);
     let mut words = room.iter().chain(&shell);
@@ -38,7 +38,7 @@ pub fn run(command: &mut Command, script: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Whether this machine has a program.
+/// Returns whether a program is installed.
 pub fn has(program: &str) -> bool {
     sh(&format!("command -v {program}")).is_ok()
 }

@@ -1,4 +1,4 @@
-//! What was measured, as people read it: on a terminal, and between two marks in the README.
+//! Results for people: on a terminal, and between two marks in the README.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use super::{PARTS, US};
 const BEGIN: &str = "<!-- scripts/bench --write: begin -->\n";
 const END: &str = "<!-- scripts/bench --write: end -->";
 
-/// One piece of work: every program with medians and spreads, then the ratios.
+/// Prints one piece of work into a text: every program with medians and spreads, then the ratios.
 pub fn text(work: &Work) -> String {
     let mut text = format!("{} ({})\n  {}\n", work.title, work.name, work.about);
     let width = work.series.iter().map(|series| series.name.chars().count()).max().unwrap_or(0);
@@ -83,7 +83,7 @@ fn wanted(wanted: Wanted) -> String {
     }
 }
 
-/// The table of the README: one line for each comparison.
+/// Returns the table for the README: one line for each comparison.
 pub fn markdown(record: &Record) -> String {
     let mut rows =
         String::from("| work | storecache | beside | | ratio |\n|---|---|---|---|---|\n");
@@ -92,7 +92,7 @@ pub fn markdown(record: &Record) -> String {
             let _ = row(&mut rows, work, figure);
         }
     }
-    // Parts may have been measured by several runs.
+    // Several runs may have measured the parts.
     let series = record.works.iter().flat_map(|work| &work.series);
     let rounds = series.map(|series| series.samples.len()).min().unwrap_or(0);
     let said = |name: &str| record.machine.get(name).map_or("?", String::as_str);
@@ -131,10 +131,10 @@ fn row(rows: &mut String, work: &Work, figure: &Figure) -> Option<()> {
     .ok()
 }
 
-/// A README with a new table.
+/// Returns the README with a new table.
 ///
 /// # Errors
-/// If it has no marks.
+/// If the README does not contain the marks.
 pub fn in_readme(readme: &str, record: &Record) -> Result<String> {
     let (before, rest) =
         readme.split_once(BEGIN).context("the README has no mark for the table")?;
@@ -142,7 +142,7 @@ pub fn in_readme(readme: &str, record: &Record) -> Result<String> {
     Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", markdown(record)))
 }
 
-/// The names that a run can be asked for.
+/// Returns the names and descriptions of all parts.
 pub fn parts() -> String {
     PARTS.iter().map(|part| format!("{:18}{}\n", part.name, part.about)).collect()
 }

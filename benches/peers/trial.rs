@@ -1,8 +1,8 @@
-//! Programs side by side at one piece of work, round after round.
+//! Runs programs in turn at one piece of work, in several rounds.
 //!
-//! Before each run its output is removed, the file system is put to rest, so that nobody pays for what
-//! another has left, and what it reads is read once, so that it is in the page cache. Rounds begin with
-//! another program each time.
+//! Before each run, its output is removed, the file system is put to rest, so that no program is slowed down by the
+//! files of another one, and the input is read once, so that it is in the page cache. Each round begins with another
+//! program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::record::{Sample, Series};
 use super::shell::{command, run, sh};
 
-/// A program and how it is run.
+/// A program and how to run it.
 pub struct Contender<'a> {
     name: String,
     script: String,
@@ -28,20 +28,20 @@ pub struct Contender<'a> {
     size: Size,
 }
 
-/// What counts as the bytes that a run has made or moved.
+/// How the bytes that a run makes or moves are counted.
 enum Size {
     None,
-    /// All files in the fresh directory, without so many bytes that were put there before.
+    /// All files in the fresh directory, minus the bytes that were put there before.
     Made {
         less: u64,
     },
     Known(u64),
-    /// What the program's own report says.
+    /// As stated in the program's own report.
     Downloaded,
 }
 
 impl<'a> Contender<'a> {
-    /// A shell script under the name that tables show.
+    /// Creates a contender that runs a shell script. `name` is its name in tables.
     pub fn new(name: &str, script: impl Into<String>) -> Contender<'a> {
         Contender {
             name: name.to_owned(),
@@ -56,7 +56,7 @@ impl<'a> Contender<'a> {
         }
     }
 
-    /// Finds this directory empty, and writes nowhere else.
+    /// Runs with this directory empty, and writes nowhere else.
     pub fn into_fresh(mut self, directory: &Path) -> Self {
         self.fresh = Some(directory.to_owned());
         self.lands_on = Some(directory.to_owned());
@@ -69,19 +69,19 @@ impl<'a> Contender<'a> {
         self
     }
 
-    /// Done before each run, and not measured.
+    /// Runs `before` ahead of each run, without measuring it.
     pub fn after(mut self, before: impl Fn() -> Result<()> + 'a) -> Self {
         self.before = Box::new(before);
         self
     }
 
-    /// Files that are read once before each run.
+    /// Adds files that are read once before each run.
     pub fn reads(mut self, path: &Path) -> Self {
         self.reads.push(path.to_owned());
         self
     }
 
-    /// Words in front of the shell that runs it, such as those that lead into a namespace.
+    /// Sets the words in front of the shell, such as those that enter a namespace.
     pub fn in_room(mut self, words: &[String]) -> Self {
         self.room = words.to_vec();
         self
@@ -92,19 +92,19 @@ impl<'a> Contender<'a> {
         self
     }
 
-    /// Counts what is in its directory afterwards, without so many bytes from before.
+    /// Counts the bytes in its directory afterwards, minus `less` bytes from before.
     pub fn makes_bytes(mut self, less: u64) -> Self {
         self.size = Size::Made { less };
         self
     }
 
-    /// Moves so many bytes.
+    /// Sets the number of bytes that it moves.
     pub fn moves_bytes(mut self, bytes: u64) -> Self {
         self.size = Size::Known(bytes);
         self
     }
 
-    /// Tells itself how much it has downloaded.
+    /// Takes the number of downloaded bytes from its report.
     pub fn tells_bytes(mut self) -> Self {
         self.size = Size::Downloaded;
         self
@@ -121,7 +121,7 @@ impl<'a> Contender<'a> {
         }
         let mut shell = command(&self.room, &self.script);
         shell.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        // The bench may run in a job itself.
+        // The bench may itself run in a job.
         shell.env_remove("GITHUB_EVENT_PATH");
         let used = processor_seconds()?;
         let started = Instant::now();
@@ -153,10 +153,10 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Runs all contenders in each of so many rounds.
+/// Runs all contenders in each of `count` rounds.
 ///
 /// # Errors
-/// If one of them fails: a table with a hole in it would be no comparison.
+/// If one of them fails: a table with a gap would not be a comparison.
 pub fn rounds(count: usize, contenders: &[Contender]) -> Result<Vec<Series>> {
     ensure!(count > 0, "no rounds");
     let mut series: Vec<Series> = contenders
@@ -178,14 +178,14 @@ pub fn rounds(count: usize, contenders: &[Contender]) -> Result<Vec<Series>> {
     Ok(series)
 }
 
-/// What all children of this process have used that have ended, and theirs; source: proc_pid_stat(5).
+/// Returns the processor seconds of all ended children of this process, and of theirs; source: proc_pid_stat(5).
 fn processor_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
-    // Behind the name, which may hold anything.
+    // After the name, which may contain anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in /proc/self/stat")?;
     let ticks = fields.split_whitespace().skip(13).take(2).map(str::parse::<u32>);
     let ticks: u32 = ticks.collect::<Result<Vec<_>, _>>()?.into_iter().sum();
-    // A hundred a second on every Linux there is.
+    // Every Linux has a hundred ticks per second.
     Ok(f64::from(ticks) / 100.0)
 }
 
@@ -194,10 +194,10 @@ fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// Has a file system written to its disk, and its tables of inodes leave memory. As long as ext4 has those
-/// there, it does not use inodes again that were deleted within the last minutes, and looks at each of them
-/// whenever it makes a file: after 70,000 deletions that makes any program ten times as slow
-/// (`recently_deleted` in Linux:fs/ext4/ialloc.c).
+/// Flushes a file system to its disk and removes its inode tables from memory. As long as ext4 has them in memory, it
+/// does not reuse inodes that were deleted within the last minutes, and checks each of them whenever it creates a
+/// file: after 70,000 deletions, this makes any program ten times as slow (`recently_deleted` in
+/// Linux:fs/ext4/ialloc.c).
 fn put_to_rest(place: &Path) -> Result<()> {
     let place = place.display();
     sh(&format!(
@@ -213,13 +213,13 @@ fn put_to_rest(place: &Path) -> Result<()> {
 /// Reads all files below a path.
 ///
 /// # Errors
-/// If one cannot be read.
+/// If a file cannot be read.
 fn warm(path: &Path) -> Result<()> {
-    // Not into /dev/null: GNU tar reads nothing then.
+    // Through a pipe, because GNU tar does not read the files if it writes to /dev/null.
     sh(&format!("tar -cf - --absolute-names {} | cat >/dev/null", path.display())).map(drop)
 }
 
-/// Bytes of all files in a directory.
+/// Returns the bytes of all files in a directory.
 fn size_of(directory: Option<&Path>) -> Result<u64> {
     let mut bytes = 0;
     let mut left: Vec<PathBuf> = directory.map(Path::to_owned).into_iter().collect();
@@ -237,7 +237,7 @@ fn size_of(directory: Option<&Path>) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Bytes of all files below a path that is there.
+/// Returns the bytes of all files below an existing path.
 ///
 /// # Errors
 /// If a directory cannot be listed.

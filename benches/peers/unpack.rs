@@ -1,8 +1,8 @@
-//! Whole restores from a directory, beside whatever else unpacks.
+//! Whole restores from a directory, compared with other programs that unpack.
 //!
-//! A restore ends with all of it on the disk, unless it is told otherwise, and its rows in the database; the
-//! peers end when the kernel has taken the last byte. Like is compared with like: a restore that does not
-//! wait with a peer as it is, and one that does with a peer and a sync after it.
+//! A restore ends when everything is on the disk, unless `--sync never` is given, and its rows are in the database.
+//! The peers end when the kernel has taken the last byte. So a restore that does not wait for the disk is compared
+//! with a peer as it is, and one that waits is compared with a peer and a sync after it.
 
 use std::path::{Path, PathBuf};
 
@@ -15,19 +15,19 @@ use super::shell::{has, sh};
 use super::trial::{Contender, rounds};
 use super::{Bench, UNSYNCED, US};
 
-/// What the figures are against.
+/// The peer of the figures.
 pub const TAR: &str = "zstd -dc | tar -x";
 
-/// One store as each of them packs it.
+/// One store as packed by each program.
 pub struct Archives {
     directory: PathBuf,
 }
 
 impl Archives {
-    /// Chunks of casync are made if they are asked for; they take a minute.
+    /// Packs a store with each program. Chunks of casync take a minute and are only made if `chunks` is set.
     ///
     /// # Errors
-    /// If somebody fails to pack.
+    /// If a program fails to pack.
     pub fn of(corpus: &Corpus, directory: PathBuf, chunks: bool) -> Result<Archives> {
         let (root, here) = (corpus.root.display(), directory.display());
         sh(&storecache("save", &corpus.root, &directory.join("entries"), KEY))?;

@@ -1,4 +1,4 @@
-//! Changes to numbers and lists of a JSON text that leave it one.
+//! Mutates numbers and lists of a JSON text so that it remains JSON.
 
 use crate::random::Random;
 use std::ops::Range;
@@ -14,11 +14,11 @@ const NUMBERS: [&str; 8] = [
     "18446744073709551615",
 ];
 
-/// Another text; nothing when there is nothing to change.
+/// Returns a changed text, or `None` if there is nothing to change.
 pub fn mutate(text: &[u8], random: &mut Random) -> Option<Vec<u8>> {
     let (part, new) = match random.below(3) {
         0 => {
-            // An element of a list again, somewhere else, or not at all.
+            // Duplicate an element of a list, replace it by another element, or remove it.
             let elements = elements(text);
             let at = pick(&elements, random)?;
             match random.below(3) {
@@ -53,7 +53,7 @@ fn pick(ranges: &[Range<usize>], random: &mut Random) -> Option<Range<usize>> {
     (!ranges.is_empty()).then(|| ranges[random.below(ranges.len())].clone())
 }
 
-/// Where numbers are that stand as a value.
+/// Returns the positions of numbers that are values.
 fn numbers(text: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
@@ -67,7 +67,7 @@ fn numbers(text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Objects and short lists inside lists.
+/// Returns the positions of objects and lists inside lists.
 fn elements(text: &[u8]) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut open = Vec::new();

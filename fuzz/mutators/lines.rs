@@ -1,9 +1,9 @@
-//! Changes to a text of lines, each of which is words with spaces between them.
+//! Mutates a text of lines that consist of words with spaces between them.
 
 use crate::json;
 use crate::random::Random;
 
-/// Words that mean something in a scene (`src/scene.rs`).
+/// Words with a meaning in a scene (`src/scene.rs`).
 const WORDS: [&str; 28] = [
     "0",
     "1",
@@ -35,7 +35,7 @@ const WORDS: [&str; 28] = [
     "..",
 ];
 
-/// Another text; nothing when there is nothing to change.
+/// Returns a changed text, or `None` if there is nothing to change.
 pub fn mutate(text: &[u8], random: &mut Random) -> Option<Vec<u8>> {
     let mut lines: Vec<Vec<u8>> = text.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
     let at = random.below(lines.len());
@@ -49,7 +49,7 @@ pub fn mutate(text: &[u8], random: &mut Random) -> Option<Vec<u8>> {
         2 => lines.swap(at, other),
         3 => lines[at] = json::mutate(&lines[at], random)?,
         way => {
-            // A word in place of another, from the same text or from the list.
+            // Replace a word by one from this text or from the list.
             let mut words: Vec<&[u8]> = lines[at].split(|&byte| byte == b' ').collect();
             let from: Vec<&[u8]> = lines[other].split(|&byte| byte == b' ').collect();
             let new = match way {

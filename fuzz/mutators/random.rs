@@ -1,4 +1,4 @@
-//! Numbers that look random and follow from a seed.
+//! A pseudo-random number generator.
 
 pub struct Random(u64);
 
@@ -7,7 +7,7 @@ impl Random {
         Random(u64::from(seed) << 1 | 1)
     }
 
-    /// Less than `limit`, which is not 0.
+    /// Returns a number less than `limit`, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         // Xorshift, by Marsaglia.
         self.0 ^= self.0 << 13;

@@ -1,11 +1,11 @@
-//! Changes to SQLite files: through SQLite itself, so that they stay whole, and to bytes of a page.
+//! Mutates SQLite files: through SQLite, so that they remain valid, and bytes of a page.
 
 use crate::random::Random;
 use libfuzzer_sys::fuzzer_mutate;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-/// What somebody could write into a file that a restore reads. `?` is a number.
+/// Statements that an attacker could have run on a file that a restore reads. `?` is replaced by a number.
 const STATEMENTS: &[&str] = &[
     "UPDATE ValidPaths SET path = path || 'x' WHERE id % 3 = ?",
     "UPDATE ValidPaths SET path = '/etc/passwd' WHERE id % 7 = ?",
@@ -99,13 +99,13 @@ const STATEMENTS: &[&str] = &[
     "DELETE FROM sqlite_schema WHERE name LIKE '%autoindex%' AND rowid % 3 = ?",
 ];
 
-/// Changes an input of the target `database`; gives back its new size.
+/// Changes an input of the target `database`, and returns its new size.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     let mut random = Random::new(seed);
     match random.below(4) {
         0 => fuzzer_mutate(data, size, max_size),
         1 => {
-            // Bytes of one page, which does not move the others.
+            // Mutate bytes of one page without moving the others.
             let page = page_size(&data[..size]);
             let pages = (size / page).max(1);
             let at = random.below(pages) * page;
@@ -150,7 +150,8 @@ fn through_sqlite(file: &[u8], random: &mut Random) -> Option<Vec<u8>> {
         for _ in 0..=random.below(3) {
             let number = random.one_of(&["0", "1", "2", "3", "4", "7", "65536", "-1"]);
             let sql = random.one_of(STATEMENTS).replace('?', number);
-            // After a change of the schema nobody looks at it twice.
+            // With `writable_schema`, SQLite accepts changes of the schema table and does not report a
+            // malformed schema.
             let writable = "PRAGMA writable_schema = on";
             changed |= connection.execute_batch(&format!("{writable}; {sql}")).is_ok();
         }

@@ -1,11 +1,11 @@
-//! Changes to frames of tar members that keep them an archive: whole blocks, and fields of headers.
+//! Mutates frames of tar members so that they remain archives: whole blocks, and fields of headers.
 
 use crate::json;
 use crate::random::Random;
 use libfuzzer_sys::fuzzer_mutate;
 use storecache_fuzz::frames::BLOCK;
 
-/// Name, mode, user, group, size, time, type, target, magic, and the rest of a header.
+/// Offset and length of name, mode, user, group, size, time, type, target and magic in a header.
 const FIELDS: [(usize, usize); 9] =
     [(0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8)];
 const TYPES: &[u8] = b"0125LKx0125LKx\x003467ADMNSVXgZ";
@@ -24,7 +24,7 @@ const WAYS_OUT: [&[u8]; 12] = [
     b"outside/secret",
 ];
 
-/// Changes an input of the target `frames`; gives back its new size.
+/// Changes an input of the target `frames`, and returns its new size.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
     let mut random = Random::new(seed);
     let tar_at = data[..size].iter().skip(1).position(|&byte| byte == 0).map(|at| at + 2);
@@ -39,7 +39,7 @@ pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize
             }
             _ => fuzzer_mutate(data, size, max_size),
         },
-        // Flags and index alone, in the room that they have.
+        // Mutate only flags and index, within the free space of the buffer.
         2 => {
             let mut front = data[..tar_at].to_vec();
             front.resize(tar_at + max_size - size, 0);
@@ -77,7 +77,7 @@ fn change(blocks: &mut Vec<[u8; BLOCK]>, random: &mut Random) {
         3 => blocks.push(blocks[header]),
         4 => blocks[header][156] = TYPES[random.below(TYPES.len())],
         5 => {
-            // Below another member, or where it leads.
+            // A path below another member, or out of the target through it.
             let path = [&name(&blocks[other])[..], b"/", random.one_of(&WAYS_OUT)].concat();
             write(&mut blocks[header][..100], &path);
         }
@@ -93,12 +93,12 @@ fn change(blocks: &mut Vec<[u8; BLOCK]>, random: &mut Random) {
             let path = name(&blocks[other]);
             write(&mut blocks[header][..100], &path);
         }
-        // A size in blocks, or none.
+        // A size of zero to three blocks.
         9 => {
             let size = random.below(4) * BLOCK;
             write(&mut blocks[header][124..136], format!("{size:011o}").as_bytes());
         }
-        // A way out, and a member that takes it.
+        // A link that leads out of the target, and a member below the link.
         10 | 11 => {
             blocks[header][124..136].copy_from_slice(b"00000000000\0");
             blocks[header][156] = b'2';
@@ -126,7 +126,7 @@ fn write(field: &mut [u8], value: &[u8]) {
     field[..length].copy_from_slice(&value[..length]);
 }
 
-/// Puts other bytes in the place of a part; what is too long is cut off.
+/// Replaces a range of bytes. Truncates the result to the length of `data`.
 fn splice(data: &mut [u8], size: usize, part: std::ops::Range<usize>, new: &[u8]) -> usize {
     let rest = data[part.end..size].to_vec();
     let all = [&data[..part.start], new, &rest].concat();

@@ -1,5 +1,5 @@
-//! In place of `src/system/run.rs`: executes nothing. It records what would be executed, and answers with what a
-//! fuzz target has prepared.
+//! Replaces `src/system/run.rs` and executes nothing. Records what would be executed, and returns the answers
+//! that a fuzz target has prepared.
 
 use super::Program;
 use crate::pulse::Watch;
@@ -10,24 +10,24 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Executions after this many fail, as where there are too many processes: every loop ends.
+/// Executions after this number fail, as if there were too many processes, so that every loop ends.
 const LIMIT: usize = 200;
 
 /// A program that would have been executed.
 #[derive(Debug, Clone)]
 pub struct Execution {
     pub program: Kind,
-    /// Program and arguments, as the kernel would get them.
+    /// Program and arguments, as the kernel would receive them.
     pub words: Vec<OsString>,
-    /// User and group other than this process's own.
+    /// User and group, if not those of this process.
     pub user: Option<(u32, u32)>,
-    /// How it would have ended: see [`Answer`].
+    /// Exit status: see [`Answer`].
     pub status: i32,
-    /// What it would have printed.
+    /// Its output.
     pub printed: String,
 }
 
-/// What the closed list says of it.
+/// The entry of the closed list that a program belongs to.
 #[derive(Debug, Clone)]
 pub enum Kind {
     Systemctl { verb: &'static str, units: Vec<String> },
@@ -41,10 +41,10 @@ pub enum Kind {
     RootHelper,
 }
 
-/// What a program prints, and how it ends.
+/// The output and exit status of a program.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// A verb, with the properties that are asked for: see [`key`].
+    /// A verb, with the requested properties: see [`key`].
     pub key: String,
     pub status: i32,
     pub printed: String,
@@ -61,18 +61,18 @@ fn script() -> MutexGuard<'static, Script> {
     SCRIPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Forgets what was executed, and answers so from now on. Of several answers with one key each is given once, and
-/// the last one whenever it is asked for again.
+/// Clears the record of executions, and sets the answers. If several answers have one key, each is returned
+/// once, and then the last one repeatedly.
 pub fn answer_with(answers: Vec<Answer>) {
     *script() = Script { answers, executed: Vec::new() };
 }
 
-/// What was executed since [`answer_with`].
+/// Returns the executions since [`answer_with`].
 pub fn executed() -> Vec<Execution> {
     std::mem::take(&mut script().executed)
 }
 
-/// Whether a shepherd would have stopped a service by now, and with it the service's process.
+/// Returns whether a shepherd would have stopped a service by now, and with it the process of the service.
 pub fn has_herd_stopped() -> bool {
     let is_stop = |execution: &Execution| match &execution.program {
         Kind::Herd { words, .. } => words[0] == "stop" && execution.status == 0,
@@ -81,7 +81,7 @@ pub fn has_herd_stopped() -> bool {
     script().executed.iter().any(is_stop)
 }
 
-/// What an answer is found by: `is-active`, `show/Id,Triggers`, `value/KillMode`, `herd/status`, `sh`.
+/// Returns the key of the answer: `is-active`, `show/Id,Triggers`, `value/KillMode`, `herd/status`, `sh`.
 fn key(program: &Kind, words: &[OsString]) -> String {
     match program {
         Kind::Systemctl { verb, .. } => {
@@ -109,7 +109,7 @@ fn execute(program: Program<'_>) -> Result<Output, Error> {
     let command = program.command();
     let arguments = command.get_args().map(|word| word.to_owned());
     let words: Vec<_> = [command.get_program().to_owned()].into_iter().chain(arguments).collect();
-    // As the standard library shows a word that it refuses.
+    // The standard library shows this in place of a word with a NUL byte, which it refuses.
     if words.iter().any(|word| word == "<string-with-nul>") {
         return Err(ErrorKind::InvalidInput.into());
     }
@@ -139,7 +139,7 @@ fn execute(program: Program<'_>) -> Result<Output, Error> {
     Ok(Output { status: exit(status), stdout: stdout.into(), stderr: stderr.into() })
 }
 
-/// The kind of a program, and the user that it is run as.
+/// Returns the kind of a program, and the user that it runs as.
 fn describe(program: &Program<'_>) -> (Kind, Option<(u32, u32)>) {
     match program {
         Program::Systemctl { order, units } => {
@@ -172,7 +172,7 @@ fn describe(program: &Program<'_>) -> (Kind, Option<(u32, u32)>) {
     }
 }
 
-/// A status of less than 256 is an exit code; what is above is a signal.
+/// Converts a status: values below 256 are exit codes, and values above are 256 plus a signal.
 fn exit(status: i32) -> ExitStatus {
     ExitStatus::from_raw(if status < 256 { status << 8 } else { (status - 256).clamp(1, 64) })
 }
@@ -184,7 +184,7 @@ pub fn output(program: Program<'_>) -> Result<Output, Error> {
 pub fn await_output(program: Program<'_>, watch: Watch<'_>) -> Result<Output> {
     (watch.cancelled)()?;
     let output = execute(program)?;
-    // What is waited for may be looked at any time.
+    // The real implementation may call the probe at any time.
     (watch.probe)();
     Ok(output)
 }

@@ -1,8 +1,7 @@
-//! The rooms of storecache that read what others wrote, from the same files as the product.
+//! The modules of storecache that read untrusted data, compiled from the source files of the product.
 //!
-//! Fuzz targets are built with instrumentation and an address sanitizer, together with everything that
-//! they depend on. This leaves out the rooms that talk to networks and people, and with them nine tenths of
-//! the build.
+//! Fuzz targets are built with instrumentation and an address sanitizer, including all dependencies. This
+//! crate leaves out the modules for networks and user interfaces, and with them nine tenths of the build.
 
 #[path = "../../src/budget/mod.rs"]
 pub mod budget;
@@ -27,7 +26,7 @@ pub mod untrusted;
 #[path = "../../src/writeback.rs"]
 pub mod writeback;
 
-/// The programs that may be executed. Here none is: each is recorded, see `fake_run`.
+/// The programs that may be executed. This crate executes none of them, but records each: see `fake_run`.
 #[path = "."]
 pub mod system {
     #[path = "../../src/system/context.rs"]
@@ -45,9 +44,9 @@ pub mod system {
     pub use programs::{HerdOrder, OpenProgram, Program, ROOT_PATH, UnitOrder};
 }
 
-/// Of the privileged room, the messages, the decision on rights, and the guardian.
+/// The parts of the module `privileged` for the messages, the decision on rights, and the guardian.
 #[path = "."]
-// What only the rest of that room uses.
+// Some items are used only by files of that module that are left out here.
 #[allow(dead_code, unused_imports)]
 pub mod privileged {
     #[path = "../../src/privileged/bounds.rs"]

@@ -1,5 +1,6 @@
-//! The database of a snapshot, and its merge into a live one. An input is the file, of a Guix store if
-//! that occurs in it, else of a Nix store. The archive has the items that [`is_packed`].
+//! Fuzzes the database of a snapshot and its merge into a live database. An input is the database file; it is
+//! one of a Guix store if `/gnu/store` occurs in it, and of a Nix store otherwise. [`is_packed`] decides
+//! which items the archive has.
 
 use super::yard::Yard;
 use rusqlite::types::Value;
@@ -21,7 +22,7 @@ pub fn run(input: &[u8]) -> bool {
     if guix { &GUIX } else { &NIX }.with(|live| live.merge(input))
 }
 
-/// Whether the archive has the files of an item; of most it does.
+/// Returns whether the archive has the files of an item: true for most names.
 pub fn is_packed(name: &ItemName) -> bool {
     !name.as_str().starts_with(['0', '1', '2'])
 }
@@ -35,10 +36,10 @@ struct Live {
     before: Dump,
 }
 
-/// Everything in a database.
+/// The complete content of a database.
 #[derive(Debug, PartialEq)]
 struct Dump {
-    /// Types, names and SQL of all that has a name.
+    /// Types, names and SQL of all objects in the schema.
     schema: BTreeSet<String>,
     /// Table and values.
     rows: BTreeSet<(String, Vec<String>)>,
@@ -87,7 +88,7 @@ impl Live {
         true
     }
 
-    /// What a restore does with the file, step by step; gives back what has become valid.
+    /// Performs the steps of a restore with the file. Returns the items that became valid.
     fn try_merge(&self) -> anyhow::Result<HashSet<ItemName>> {
         let layout = &self.layout;
         let snapshot = SnapshotDatabase::open(&self.snapshot(), layout)?;
@@ -109,7 +110,7 @@ impl Live {
         Ok(added)
     }
 
-    /// The live database is one that its daemon could have written.
+    /// Checks that the daemon could have written the live database.
     fn assert_whole(&self, added: &HashSet<ItemName>) {
         let connection = open(&self.layout.database());
         let text = |sql: &str| -> Vec<String> {
@@ -145,7 +146,7 @@ impl Dump {
         };
         let schema = rows("SELECT type, name, tbl_name, sql FROM sqlite_schema");
         let mut all = BTreeSet::new();
-        // AUTOINCREMENT counts in a table of its own.
+        // Other tables, such as the counter of AUTOINCREMENT, are ignored.
         for table in ["ValidPaths", "Refs", "DerivationOutputs"] {
             let of_table = rows(&format!("SELECT * FROM {table}"));
             all.extend(of_table.into_iter().map(|values| (table.to_owned(), values)));

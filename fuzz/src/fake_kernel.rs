@@ -1,12 +1,13 @@
-//! A kernel for the code under test: every system call that names a file, a process, a user or a socket is
-//! answered from a world that the input describes, and recorded.
+//! A simulated kernel for the code under test: every system call that names a file, a process, a user or a
+//! socket is answered from a world that the input describes, and recorded.
 //!
-//! A filter of system calls (`man 2 seccomp`, `SECCOMP_RET_TRAP`) raises a signal in place of such a call, on the
-//! thread that runs the code and on those that it starts. The handler of the signal does the call in the world.
-//! So nothing passes it by, whichever library makes the call, and nothing of this machine is read or changed.
+//! A system call filter (`man 2 seccomp`, `SECCOMP_RET_TRAP`) raises a signal instead of such a call, on the
+//! thread that runs the code and on the threads that it starts. The signal handler performs the call in the
+//! world. So no call bypasses it, whichever library makes it, and nothing on this machine is read or changed.
 //!
-//! The files of the world lie in a directory, and every path is resolved below it (`openat2`, `RESOLVE_IN_ROOT`).
-//! Owners, modes and inode numbers come from a table, so that no right of root's is needed.
+//! The files of the world are in a directory, and every path is resolved below it (`openat2`,
+//! `RESOLVE_IN_ROOT`). Owners, modes and inode numbers come from a table, so that the fuzzer does not need
+//! root's rights.
 #![expect(unsafe_code, reason = "it answers system calls, whose arguments are addresses")]
 
 use nix::libc;
@@ -20,28 +21,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// The device that all files of the world are on.
+/// The device of all files of the world.
 pub const DEVICE: u64 = 1;
 /// The process that started the code under test.
 pub const PARENT: u32 = 7;
-/// Inode numbers of files that the code under test makes begin here.
+/// Inode numbers of files that the code under test creates begin here.
 const FIRST_NEW_INODE: u64 = 1 << 20;
 
-/// Something that the code under test did.
+/// An action of the code under test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A file or directory was opened to be read, and to be written if so. The path is absolute, and was not
-    /// resolved beyond the descriptor that it began at.
+    /// A file or directory was opened for reading, and for writing if `write` is set. The path is absolute;
+    /// the part below the descriptor that it started from was not resolved.
     Open {
         path: String,
         write: bool,
     },
-    /// A program was opened through a descriptor that only named it.
+    /// A program was opened through an `O_PATH` descriptor.
     OpenProgram(String),
-    /// An entry was made, replaced or removed, or its owner or mode changed.
+    /// An entry was created, replaced or removed, or its owner or mode was changed.
     Change(String),
     Connect(String),
-    /// A signal to a process.
+    /// A signal was sent to a process.
     Signal {
         pid: u32,
         signal: i32,
@@ -49,14 +50,14 @@ pub enum Event {
     SetUser(u32),
     SetGroup(u32),
     SetGroups(Vec<u32>),
-    /// The rights on files of one thread.
+    /// The user for file access of one thread was changed.
     SetFileUser(u32),
     Unmount(String),
-    /// A call that the code has no business to make.
+    /// A call that the code must not make.
     Forbidden(String),
 }
 
-/// Who listens on a socket, and what a client reads from it.
+/// The listener of a socket, and the bytes that a client reads from it.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
     pub pid: u32,
@@ -65,41 +66,41 @@ pub struct Peer {
     pub says: Vec<u8>,
 }
 
-/// What the table says of a file.
+/// The simulated metadata of a file.
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     pub inode: u64,
     pub uid: u32,
     pub gid: u32,
-    /// Permissions, and no type.
+    /// Permission bits, without the file type.
     pub mode: u32,
     pub acl: Option<Vec<u8>>,
     pub peer: Option<Peer>,
 }
 
-/// What the code under test finds.
+/// The environment of the code under test.
 #[derive(Default)]
 pub struct World {
     /// The directory of the files.
     pub directory: std::path::PathBuf,
-    /// What they are, by the inode that they really have.
+    /// Metadata of the files, by their real inodes.
     pub entries: HashMap<u64, Entry>,
     pub uid: u32,
-    /// Processes that can be watched and signalled.
+    /// Processes that can be watched and signaled.
     pub processes: Vec<u32>,
-    /// What standard input says, a piece for each read.
+    /// Content of standard input, one piece for each read.
     pub input: Vec<Vec<u8>>,
-    /// Whether input waits though nothing is to be read yet.
+    /// Whether standard input is readable even for a poll with a timeout of zero.
     pub impatient: bool,
 }
 
-/// What the code under test did, and what it left.
+/// The actions and the result of the code under test.
 #[derive(Debug)]
 pub struct Outcome<T> {
     pub done: T,
     pub events: Vec<Event>,
     pub output: Vec<u8>,
-    /// The user that it is at the end.
+    /// The user at the end.
     pub uid: u32,
 }
 
@@ -109,27 +110,27 @@ struct State {
     top_path: Vec<u8>,
     top_device: u64,
     world: World,
-    /// The end of standard input that is read.
+    /// The read end of standard input.
     input: OwnedFd,
-    /// What `input` was duplicated to.
+    /// Duplicates of `input`.
     input_copies: Vec<i32>,
-    /// Processes by the inode of the pipe that stands for a descriptor of them.
+    /// Processes by the inode of the pipe that represents a pidfd.
     handles: HashMap<u64, u32>,
-    /// The other ends of these pipes: with a byte in it a process has ended.
+    /// The write ends of these pipes: a byte in a pipe means that the process has ended.
     lives: Vec<(u32, OwnedFd)>,
     /// Peers by the inode of a socket.
     peers: HashMap<u64, Peer>,
-    /// The other ends of connections.
+    /// The server ends of connections.
     servers: Vec<OwnedFd>,
     next_inode: u64,
-    /// User and group that a thread has for files, where they are not those of the process.
+    /// User and group of a thread for file access, if they are not those of the process.
     file_ids: HashMap<isize, [u32; 2]>,
     events: Vec<Event>,
     output: Vec<u8>,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
-/// Whether calls are answered from a world. Otherwise they are passed on.
+/// Whether calls are answered from a world. Otherwise they are forwarded to the real kernel.
 static INSIDE: AtomicBool = AtomicBool::new(false);
 
 fn state() -> MutexGuard<'static, Option<State>> {
@@ -141,7 +142,7 @@ pub fn run_in<T: Send + 'static>(
     world: World,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Outcome<T> {
-    // One world at a time.
+    // Only one world at a time.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     *state() = Some(State::new(world));
@@ -166,7 +167,7 @@ pub fn run_in<T: Send + 'static>(
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread whose system calls are filtered.
+/// Returns the thread whose system calls are filtered.
 fn thread() -> &'static SyncSender<Job> {
     static THREAD: OnceLock<SyncSender<Job>> = OnceLock::new();
     THREAD.get_or_init(|| {
@@ -181,7 +182,8 @@ fn thread() -> &'static SyncSender<Job> {
     })
 }
 
-/// A panic is reported with files of this machine, such as that of the input which led to it.
+/// Forwards calls to the real kernel after a panic: its report needs files of this machine, such as the input
+/// that caused it.
 fn pass_on_in_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -224,7 +226,7 @@ fn pair(kind: nix::sys::socket::SockType) -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).expect("a pair of sockets")
 }
 
-// Arguments of `syscall(2)`. The filter lets this one call pass, by its address.
+// Takes the arguments of `syscall(2)`. The filter allows this one call, by its address.
 std::arch::global_asm!(
     ".hidden storecache_fuzz_syscall",
     ".globl storecache_fuzz_syscall",
@@ -258,14 +260,15 @@ unsafe extern "C" {
 
 type Arguments = [usize; 6];
 
-/// A system call of this machine; a negative number is an error.
+/// Makes a system call of the real kernel. A negative result is an error.
 fn raw(number: i64, arguments: &[usize]) -> isize {
     let at = |index: usize| arguments.get(index).copied().unwrap_or(0);
-    // SAFETY: arguments are those of the call that was trapped, or made here from values that live as long.
+    // SAFETY: the arguments are those of the trapped call, or were made here from values that live long
+    // enough.
     unsafe { storecache_fuzz_syscall(number, at(0), at(1), at(2), at(3), at(4), at(5)) }
 }
 
-/// The calls that are trapped, with all their arguments.
+/// System calls that are trapped whatever their arguments are.
 const TRAPPED: [i64; 104] = [
     libc::SYS_open,
     libc::SYS_openat,
@@ -395,7 +398,7 @@ fn install_filter() {
     for number in TRAPPED {
         filter.extend([step(EQUAL, 0, 1, number as u32), trap()]);
     }
-    // The C library then calls `clone`, whose flags can be seen.
+    // `clone3` fails, so that the C library falls back to `clone`, whose flags the filter can check.
     let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     filter.extend([step(EQUAL, 0, 1, libc::SYS_clone3 as u32), step(RETURN, 0, 0, missing)]);
     let first_argument = 16;
@@ -415,7 +418,7 @@ fn install_filter() {
             pass(),
         ]);
     }
-    // Sockets of the network.
+    // Trap sockets of the network.
     filter.extend([
         step(EQUAL, 0, 4, libc::SYS_socket as u32),
         load(first_argument),
@@ -425,7 +428,7 @@ fn install_filter() {
         pass(),
     ]);
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the program is one, and lives until the calls return.
+    // SAFETY: the program is valid, and lives until the calls return.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_SET_MODE_FILTER;
@@ -435,7 +438,7 @@ fn install_filter() {
 }
 
 fn install_handler() {
-    // SAFETY: the handler has the form that SA_SIGINFO asks for.
+    // SAFETY: the handler has the signature that SA_SIGINFO requires.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_trap as *const () as usize;
@@ -445,7 +448,7 @@ fn install_handler() {
 }
 
 extern "C" fn on_trap(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel gives the context of the trapped call to a handler with SA_SIGINFO.
+    // SAFETY: with SA_SIGINFO, the kernel passes the context of the trapped call to the handler.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let value = |register: i32| registers[register as usize] as usize;
     let arguments =
@@ -464,14 +467,14 @@ extern "C" fn on_trap(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_voi
     registers[libc::REG_RAX as usize] = result as i64;
 }
 
-/// The result of a call, or the number of an error.
+/// The result of a call, or an error number.
 type Answer = Result<isize, i32>;
 
 fn checked(result: isize) -> Answer {
     if result < 0 { Err(-result as i32) } else { Ok(result) }
 }
 
-/// A descriptor of this module's own, closed when it is dropped; or one of the code under test.
+/// A descriptor of this module, which is closed on drop; or a descriptor of the code under test.
 enum Descriptor {
     Own(i32),
     Theirs(i32),
@@ -493,21 +496,23 @@ impl Drop for Descriptor {
     }
 }
 
-/// What a path of a call leads to.
+/// The target of a path argument.
 enum Place {
-    /// What is open there.
+    /// An open descriptor.
     Descriptor(i32),
     /// An absolute path of the world.
     Path(Vec<u8>),
 }
 
+/// Copies a string of the code under test.
+///
 /// # Safety
-/// `at` is null or leads to a string that ends with zero.
+/// `at` must be null or point to a NUL-terminated string.
 unsafe fn string(at: usize) -> Result<Vec<u8>, i32> {
     if at == 0 {
         return Err(libc::EFAULT);
     }
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees it.
     Ok(unsafe { CStr::from_ptr(at as *const libc::c_char) }.to_bytes().to_vec())
 }
 
@@ -551,7 +556,7 @@ impl State {
             }
             libc::SYS_openat => self.open(at(0), a[1], a[2] as u64, a[3] as u64, 0),
             libc::SYS_openat2 => {
-                // SAFETY: the code under test gives the structure that the call asks for.
+                // SAFETY: the code under test passes the structure that the call requires.
                 let how = unsafe { &*(a[2] as *const OpenHow) };
                 self.open(at(0), a[1], how.flags, how.mode, how.resolve)
             }
@@ -624,7 +629,7 @@ impl State {
                 self.set_group(a[0])
             }
             libc::SYS_setgroups => {
-                // SAFETY: the code under test gives as many groups as it says.
+                // SAFETY: the code under test passes an array of the given length.
                 let groups = (0..a[0]).map(|at| unsafe { *(a[1] as *const u32).add(at) });
                 let groups = groups.collect();
                 self.events.push(Event::SetGroups(groups));
@@ -636,12 +641,12 @@ impl State {
             libc::SYS_pidfd_open => self.handle(a[0] as u32),
             libc::SYS_pidfd_send_signal => self.signal_by_handle(at(0), at(1)),
             libc::SYS_pidfd_getfd => Err(libc::EPERM),
-            // What ends this very thread, as `abort` does.
+            // A signal to the calling thread itself, as in `abort`.
             libc::SYS_tgkill if at(1) as isize == raw(libc::SYS_gettid, &[]) => {
                 checked(raw(number, &a))
             }
-            // The C library has all threads take on another user, which must not happen outside of the world
-            // (`glibc:nptl/nptl_setxid.c`).
+            // The C library sends this signal so that all threads change their user, which must not happen to
+            // threads outside of the world (`glibc:nptl/nptl_setxid.c`).
             libc::SYS_tgkill if at(2) == SIGSETXID => Err(libc::ESRCH),
             libc::SYS_kill => {
                 self.events.push(Event::Signal { pid: a[0] as u32, signal: at(1) });
@@ -649,7 +654,7 @@ impl State {
                 Ok(0)
             }
             libc::SYS_write => {
-                // SAFETY: the code under test gives as many bytes as it says.
+                // SAFETY: the code under test passes a buffer of the given length.
                 let bytes = unsafe { std::slice::from_raw_parts(a[1] as *const u8, a[2]) };
                 self.output.extend_from_slice(bytes);
                 Ok(a[2] as isize)
@@ -665,12 +670,12 @@ impl State {
             // No time passes.
             libc::SYS_nanosleep | libc::SYS_clock_nanosleep => Ok(0),
             libc::SYS_umount2 => {
-                // SAFETY: the code under test gives a string.
+                // SAFETY: the code under test passes a string.
                 let path = unsafe { string(a[0]) }?;
                 self.events.push(Event::Unmount(shown(&path)));
                 Err(libc::EPERM)
             }
-            // Refused as to a user who is not root; the code goes on without.
+            // Refused, as for a user who is not root; the code continues without it.
             libc::SYS_unshare | libc::SYS_open_tree => Err(libc::EPERM),
             other => {
                 self.events.push(Event::Forbidden(format!("system call {other}")));
@@ -679,8 +684,8 @@ impl State {
         }
     }
 
-    /// Sets the user (0) or the group (1) that this thread has for files, unless the id is -1, and says what it had
-    /// (`man 2 setfsuid`).
+    /// Sets the user (0) or the group (1) of this thread for file access, unless the id is -1, and returns
+    /// the previous one (`man 2 setfsuid`).
     fn set_file_id(&mut self, id: u32, which: usize) -> isize {
         let own = [self.world.uid, 0];
         let ids = self.file_ids.entry(raw(libc::SYS_gettid, &[])).or_insert(own);
@@ -694,7 +699,7 @@ impl State {
         before as isize
     }
 
-    /// The absolute path in the world of what is open.
+    /// Returns the absolute path in the world of an open file.
     fn path_of(&self, descriptor: i32) -> Result<Vec<u8>, i32> {
         let link = terminated(format!("/proc/self/fd/{descriptor}").as_bytes());
         let mut path = vec![0u8; 4096];
@@ -708,9 +713,9 @@ impl State {
         }
     }
 
-    /// Where a path leads that a call names.
+    /// Resolves the path argument of a call.
     fn place(&self, directory: i32, path: usize, flags: i32) -> Result<Place, i32> {
-        // SAFETY: the code under test gives a string.
+        // SAFETY: the code under test passes a string.
         let path = unsafe { string(path) }?;
         if path.is_empty() {
             return match (flags & libc::AT_EMPTY_PATH != 0, directory) {
@@ -733,14 +738,14 @@ impl State {
                 below => Ok(Place::Path([&self.path_of(number)?[..], below].concat())),
             };
         }
-        // All of them say the same.
+        // All descriptors share one simulated file.
         if absolute.starts_with(b"/proc/self/fdinfo/") {
             return Ok(Place::Path(b"/proc/self/fdinfo".to_vec()));
         }
         Ok(Place::Path(absolute))
     }
 
-    /// Opens below the top, links leading to where they lead in the world.
+    /// Opens a path below the top. Symbolic links are resolved in the world.
     fn open_inside(
         &self,
         path: &[u8],
@@ -779,14 +784,14 @@ impl State {
         let mode = if creates { mode & 0o7777 } else { 0 };
         let kept = (libc::O_PATH | libc::O_CLOEXEC | libc::O_DIRECTORY | libc::O_NOFOLLOW) as u64;
         let flags = if only_path { flags & kept } else { flags };
-        // The scope of the caller is a directory of the world, so it ends there.
+        // The caller limits resolution to its directory, which is in the world, so the real call is safe.
         if resolve & (IN_ROOT | BENEATH) != 0 && only_path {
             let how = OpenHow { flags, mode, resolve };
             let how = &raw const how as usize;
             let arguments = [directory as usize, path, how, size_of::<OpenHow>()];
             return checked(raw(libc::SYS_openat2, &arguments));
         }
-        // A FIFO without a writer would stop everything.
+        // Opening a FIFO without a writer would block the fuzzer.
         let waits = !only_path && flags & libc::O_NONBLOCK as u64 == 0;
         let flags = if waits { flags | libc::O_NONBLOCK as u64 } else { flags };
         let opened = match self.place(directory, path, 0)? {
@@ -833,13 +838,13 @@ impl State {
     }
 
     fn real_status(&self, descriptor: i32) -> Result<libc::stat, i32> {
-        // SAFETY: all zeroes are a value of this structure, and the call fills it.
+        // SAFETY: all zeros are a valid value of this structure, and the call fills it.
         let mut status: libc::stat = unsafe { std::mem::zeroed() };
         checked(raw(libc::SYS_fstat, &[descriptor as usize, &raw mut status as usize]))?;
         Ok(status)
     }
 
-    /// What the table says of a file; one that the code under test has made belongs to its user.
+    /// Returns the simulated metadata of a file. A file that the code under test created belongs to its user.
     fn entry(&mut self, status: &libc::stat) -> &mut Entry {
         let (uid, next) = (self.world.uid, &mut self.next_inode);
         self.world.entries.entry(status.st_ino).or_insert_with(|| {
@@ -860,13 +865,13 @@ impl State {
             (status.st_dev, status.st_ino) = (DEVICE, inode);
             (status.st_uid, status.st_gid, status.st_mode) = (uid, gid, kind | mode);
         }
-        // SAFETY: the code under test gives room for the structure.
+        // SAFETY: the code under test passes a buffer for the structure.
         unsafe { *(to as *mut libc::stat) = status };
         Ok(0)
     }
 
     fn statx(&mut self, directory: i32, path: usize, flags: i32, mask: usize, to: usize) -> Answer {
-        // The standard library asks once whether the kernel has the call at all.
+        // The standard library probes once whether the kernel supports the call.
         if path == 0 || to == 0 {
             return Err(libc::EFAULT);
         }
@@ -891,12 +896,12 @@ impl State {
 
     fn read_link(&mut self, directory: i32, path: usize, to: usize, length: usize) -> Answer {
         let place = match self.place(directory, path, libc::AT_EMPTY_PATH)? {
-            // A link of `/proc/self/fd`, if the path is not that of the descriptor itself.
-            // SAFETY: the code under test gives a string.
+            // A link in `/proc/self/fd`, unless the path is empty and means the descriptor itself.
+            // SAFETY: the code under test passes a string.
             Place::Descriptor(number) if !unsafe { string(path) }?.is_empty() => {
                 let found = self.path_of(number)?;
                 let length = found.len().min(length);
-                // SAFETY: the code under test gives room for as many bytes as it says.
+                // SAFETY: the code under test passes a buffer of the given length.
                 unsafe { std::ptr::copy_nonoverlapping(found.as_ptr(), to as *mut u8, length) };
                 return Ok(length as isize);
             }
@@ -905,14 +910,14 @@ impl State {
         let found = self.look_up(place, false)?;
         let empty = EMPTY.as_ptr() as usize;
         match checked(raw(libc::SYS_readlinkat, &[found.number() as usize, empty, to, length])) {
-            // What a descriptor says of something else than a link.
+            // The error for a descriptor of something other than a link.
             Err(libc::ENOENT) => Err(libc::EINVAL),
             read => read,
         }
     }
 
     fn get_attribute(&mut self, place: Place, follow: bool, a: &Arguments) -> Answer {
-        // SAFETY: the code under test gives a string.
+        // SAFETY: the code under test passes a string.
         let name = unsafe { string(a[1]) }?;
         let found = self.look_up(place, follow)?;
         let status = self.real_status(found.number())?;
@@ -927,12 +932,12 @@ impl State {
         if a[3] < list.len() {
             return Err(libc::ERANGE);
         }
-        // SAFETY: the code under test gives room for as many bytes as it says.
+        // SAFETY: the code under test passes a buffer of the given length.
         unsafe { std::ptr::copy_nonoverlapping(list.as_ptr(), a[2] as *mut u8, list.len()) };
         Ok(list.len() as isize)
     }
 
-    /// The open directory of an entry that is made or removed, and its name.
+    /// Returns the open parent directory, the name and the path of an entry to create or remove.
     fn parent(&self, place: Place) -> Result<(Descriptor, CString, Vec<u8>), i32> {
         let Place::Path(path) = place else { return Err(libc::EINVAL) };
         let (parent, name) = split(&path);
@@ -943,7 +948,7 @@ impl State {
         Ok((self.open_inside(parent, flags, 0, 0)?, terminated(name), path.clone()))
     }
 
-    /// Does a call that makes or removes an entry.
+    /// Performs a call that creates or removes an entry.
     fn change(&mut self, directory: i32, path: usize, number: i64, rest: &[usize]) -> Answer {
         let (parent, name, path) = self.parent(self.place(directory, path, 0)?)?;
         self.events.push(Event::Change(shown(&path)));
@@ -980,7 +985,7 @@ impl State {
     }
 
     fn connect(&mut self, socket: i32, address: usize, length: usize) -> Answer {
-        // SAFETY: the code under test gives as many bytes as it says.
+        // SAFETY: the code under test passes an address of the given length.
         let address = unsafe { std::slice::from_raw_parts(address as *const u8, length) };
         let is_local = address.first_chunk() == Some(&(libc::AF_UNIX as u16).to_ne_bytes());
         let path: Vec<u8> = address.iter().skip(2).copied().take_while(|&byte| byte != 0).collect();
@@ -1021,19 +1026,19 @@ impl State {
         };
         if a[2] as i32 == SO_PEERPIDFD {
             let handle = self.handle(pid)?;
-            // SAFETY: the code under test gives room for a number.
+            // SAFETY: the code under test passes a buffer for a number.
             unsafe { *(a[3] as *mut i32) = handle as i32 };
         } else {
             let peer = libc::ucred { pid: pid as i32, uid, gid };
-            // SAFETY: the code under test gives room for the structure.
+            // SAFETY: the code under test passes a buffer for the structure.
             unsafe { *(a[3] as *mut libc::ucred) = peer };
         }
         Ok(0)
     }
 
-    /// Writes an id to the three places that a call names.
+    /// Writes an id to the three addresses in the arguments.
     fn write_ids(&self, a: &Arguments, id: u32) -> isize {
-        // SAFETY: the code under test gives room for three numbers.
+        // SAFETY: the code under test passes buffers for three numbers.
         a[..3].iter().for_each(|&at| unsafe { *(at as *mut u32) = id });
         0
     }
@@ -1052,7 +1057,7 @@ impl State {
         Ok(0)
     }
 
-    /// A descriptor of a process: a pipe that can be read once the process has ended.
+    /// Creates a simulated pidfd: a pipe that becomes readable when the process has ended.
     fn handle(&mut self, pid: u32) -> Answer {
         if !self.world.processes.contains(&pid) {
             return Err(libc::ESRCH);
@@ -1061,7 +1066,7 @@ impl State {
         checked(raw(libc::SYS_pipe2, &[ends.as_mut_ptr() as usize, libc::O_CLOEXEC as usize]))?;
         let inode = self.real_status(ends[0])?.st_ino;
         self.handles.insert(inode, pid);
-        // SAFETY: the call has just made this descriptor, and nothing else has it.
+        // SAFETY: the call has just created this descriptor, and nothing else owns it.
         let life = unsafe { std::os::fd::FromRawFd::from_raw_fd(ends[1]) };
         self.lives.push((pid, life));
         Ok(ends[0] as isize)
@@ -1079,18 +1084,19 @@ impl State {
         self.lives.iter().filter(|(of, _)| *of == pid).for_each(|(_, life)| end(life));
     }
 
-    /// Waits for no time. Input waits only for a reader who has time.
+    /// Polls without waiting. Standard input is readable only for a poll with a timeout other than zero,
+    /// unless the world is `impatient`.
     fn poll(&mut self, number: i64, a: &Arguments) -> Answer {
         if rooms::system::has_herd_stopped() {
             self.lives.iter().for_each(|(_, life)| end(life));
         }
-        // SAFETY: the code under test gives as many structures as it says.
+        // SAFETY: the code under test passes an array of the given length.
         let wanted = unsafe { std::slice::from_raw_parts_mut(a[0] as *mut libc::pollfd, a[1]) };
         let has_time = match number {
             libc::SYS_poll => a[2] as i32 != 0,
             _ if a[2] == 0 => true,
             _ => {
-                // SAFETY: as above.
+                // SAFETY: the code under test passes a valid timeout.
                 let timeout = unsafe { &*(a[2] as *const libc::timespec) };
                 (timeout.tv_sec, timeout.tv_nsec) != (0, 0)
             }
@@ -1104,14 +1110,14 @@ impl State {
     }
 }
 
-/// Lets the process end whose other end of a pipe this is.
+/// Ends a process, given the write end of the pipe of its simulated pidfd.
 fn end(life: &OwnedFd) {
     raw(libc::SYS_write, &[life.as_raw_fd() as usize, c"x".as_ptr() as usize, 1]);
 }
 
-/// `linux:include/uapi/asm-generic/socket.h`
+/// Source: `linux:include/uapi/asm-generic/socket.h`.
 const SO_PEERPIDFD: i32 = 77;
-/// `glibc:sysdeps/unix/sysv/linux/internal-signals.h`
+/// Source: `glibc:sysdeps/unix/sysv/linux/internal-signals.h`.
 const SIGSETXID: i32 = 33;
 
 fn pair_inside() -> Result<(OwnedFd, OwnedFd), i32> {
@@ -1119,11 +1125,11 @@ fn pair_inside() -> Result<(OwnedFd, OwnedFd), i32> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     let to = ends.as_mut_ptr() as usize;
     checked(raw(libc::SYS_socketpair, &[libc::AF_UNIX as usize, kind as usize, 0, to]))?;
-    // SAFETY: the call has just made both, and nothing else has them.
+    // SAFETY: the call has just created both descriptors, and nothing else owns them.
     Ok(ends.map(|end| unsafe { std::os::fd::FromRawFd::from_raw_fd(end) }).into())
 }
 
-/// The inode that a file really has.
+/// Returns the real inode of a file.
 pub fn real_inode(path: &Path) -> u64 {
     std::os::unix::fs::MetadataExt::ino(&path.symlink_metadata().expect("it was just made"))
 }

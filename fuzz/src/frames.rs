@@ -1,13 +1,13 @@
-//! Frames of tar members, and the index that says what is in them. An input is
+//! Fuzzes frames of tar members and the index that describes them. An input is
 //!
 //! ```text
 //! 1 byte     bit 0: attributes are kept, as for plain directories; bit 1: frames come last first;
 //!            bit 2: only every other item is wanted; bit 3: two threads
 //! JSON       the index, ended by a zero byte; offsets, sizes and digests of frames do not matter
-//! tar bytes  of all frames, as long as the index says that they are; check sums do not matter
+//! tar bytes  of all frames, with the lengths that the index gives; checksums do not matter
 //! ```
 //!
-//! The run compresses the frames, puts in all digests, and unpacks what it gets.
+//! The target compresses the frames, fills in all digests, and unpacks the result.
 
 use super::yard::Yard;
 use super::{mend_archive_digest, split};
@@ -22,10 +22,10 @@ use storecache::snapshot::{
     Digest, Index, SnapshotError, Target, Unpacked, Unpacker, Verifier, write_database,
 };
 
-/// Size of a block of a tar archive, and where a header has its magic.
+/// Size of a block of a tar archive, and (`MAGIC`) the position of the magic in a header.
 pub const BLOCK: usize = 512;
 const MAGIC: std::ops::Range<usize> = 257..262;
-/// More of either only makes a run slower.
+/// Limits of frames and items: larger inputs only slow down a run.
 const FRAMES: usize = 32;
 const ITEMS: usize = 64;
 
@@ -50,8 +50,8 @@ pub fn run(input: &[u8]) -> bool {
     let has_database = read_database(&index, &frames);
     let index = Arc::new(index);
     let unpacked = YARD.with(|yard| unpack(yard, &index, &frames, flags));
-    // A restore of nothing reads no frames, and one of some items not all of them. Owners that are kept take
-    // rights that the fuzzer may not have.
+    // A restore of no items reads no frames, and a restore of some items does not read all frames. Restoring
+    // owners needs rights that the fuzzer may not have.
     if flags & 5 == 0 && !index.items.is_empty() {
         let restored = has_database && unpacked.is_ok();
         assert_eq!(verified.is_ok(), restored, "{verified:?}, {unpacked:?}");
@@ -59,7 +59,7 @@ pub fn run(input: &[u8]) -> bool {
     unpacked.is_ok()
 }
 
-/// Makes every block right that looks like a header.
+/// Corrects the checksum of every block that looks like a header.
 fn mend_check_sums(tar: &mut [u8]) {
     for block in tar.chunks_exact_mut(BLOCK).filter(|block| block[MAGIC] == *b"ustar") {
         let mut header = tar::Header::new_old();
@@ -69,7 +69,7 @@ fn mend_check_sums(tar: &mut [u8]) {
     }
 }
 
-/// Compresses what each frame has of the tar bytes, and tells the index.
+/// Compresses the tar bytes of each frame, and updates the index.
 fn cut(index: &mut Index, mut tar: &[u8]) -> Vec<Vec<u8>> {
     let mut at = index.head_bytes;
     let mut cut = Vec::new();
@@ -94,7 +94,7 @@ fn verify(index: &Index, frames: &[Vec<u8>]) -> Result<(), SnapshotError> {
     verifier.finish().map(drop)
 }
 
-/// False where the database is not as the index says.
+/// Returns false if the database is not as the index describes it.
 fn read_database(index: &Index, frames: &[Vec<u8>]) -> bool {
     let mut database = Vec::new();
     let next = |number: u32| Ok::<_, SnapshotError>(&frames[number as usize]);
@@ -156,15 +156,15 @@ fn try_unpack(
     unpacker.finish()
 }
 
-/// What an item is called where it is unpacked: its name in a store, and one of ours where it may be any
-/// path.
+/// Returns the name under which an item is unpacked: its own name in a store, or a generated one if its name
+/// may be any path.
 fn name_of(index: &Index, at: usize) -> String {
     let name = &index.items[at].name;
     let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
     if is_plain { name.clone() } else { format!("item-{at}") }
 }
 
-/// Looks at every file that was made.
+/// Checks every file that was created.
 fn look(top: &Path, owner: Option<(u32, u32)>, done: bool) {
     let mut pending = vec![top.to_owned()];
     while let Some(directory) = pending.pop() {
@@ -176,7 +176,7 @@ fn look(top: &Path, owner: Option<(u32, u32)>, done: bool) {
             if let Some(owner) = owner {
                 assert_eq!(metadata.mode() & 0o7000, 0, "{}", path.display());
                 assert_eq!((metadata.uid(), metadata.gid()), owner, "{}", path.display());
-                // Directories above a member that have none themselves are no one's.
+                // Skip directories: one that has no member of its own, but contains members, keeps its mode.
                 let writable = metadata.mode() & 0o222 != 0 && !kind.is_symlink() && !kind.is_dir();
                 assert!(!done || !writable, "{}", path.display());
             }

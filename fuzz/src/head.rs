@@ -1,9 +1,9 @@
-//! Heads: an input is the whole of one, JSON.
+//! Fuzzes heads of snapshots: an input is the JSON of one head.
 
 use storecache::snapshot::{FORMAT, Head, SnapshotError, open_head};
 
 pub fn run(input: &[u8]) -> bool {
-    // As a file that begins with these bytes, and as one in which they are the head.
+    // Open the input as a file, and as the head of a file.
     let _ = open(input);
     let size = (input.len() as u32).to_le_bytes();
     let framed = open(&[&0x184D_2A53_u32.to_le_bytes()[..], &size, input].concat());

@@ -1,13 +1,14 @@
-//! Indexes. The first byte of an input tells what the rest is:
+//! Fuzzes indexes. The first byte of an input determines the format of the rest:
 //!
 //! - `f`: a whole file
 //! - `b`: the compressed body of an index
-//! - `j`: an index as JSON; after a zero byte, that of another one which it may be based on
+//! - `j`: an index as JSON; after a zero byte, the JSON of a possible base
 
 use super::{mend_archive_digest, split};
 use storecache::snapshot::{Digest, Index, Verifier, inherited, open};
 
-/// No real index that an input may hold takes longer to walk.
+/// Indexes with more frames are not walked: that takes too long, and no real index that fits into an input
+/// has as many.
 const FRAMES: u32 = 1 << 16;
 
 pub fn run(input: &[u8]) -> bool {
@@ -31,7 +32,7 @@ fn whole_file(file: &[u8]) -> bool {
     promises(&opened.index);
     let mut verifier = Verifier::new(&opened.index).unwrap();
     for (number, frame) in opened.index.frames.iter().enumerate() {
-        // Frames lie between head and index: that was checked.
+        // The index was checked: frames lie between head and index.
         let bytes = &file[frame.at as usize..][..frame.size as usize];
         if verifier.frame(number as u32, bytes).is_err() {
             return false;
@@ -59,7 +60,7 @@ fn indexes(delta: &[u8], base: &[u8]) -> bool {
     true
 }
 
-/// An index whose numbers agree, or nothing.
+/// Parses an index and corrects its digest. Returns `None` if its numbers are inconsistent.
 fn parse(json: &[u8]) -> Option<Index> {
     let body = zstd::bulk::compress(json, 1).unwrap();
     let mut index = Index::from_bytes(&content(&body)).ok()?;
@@ -71,13 +72,13 @@ fn parse(json: &[u8]) -> Option<Index> {
     Some(index)
 }
 
-/// The content of an index frame around a body.
+/// Returns the content of an index frame with this body.
 fn content(body: &[u8]) -> Vec<u8> {
     let length = (body.len() as u32).to_le_bytes();
     [&length[..], body, Digest::of(body).as_bytes(), &[0; 4]].concat()
 }
 
-/// What nobody looks at twice once an index was checked.
+/// Asserts what other code relies on without checking it, once an index was checked.
 fn promises(index: &Index) {
     let count = index.frames.len() as u32;
     if count > FRAMES {

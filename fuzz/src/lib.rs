@@ -1,13 +1,12 @@
-//! What fuzzers do with their inputs, and what must hold whatever these are.
+//! The fuzz targets, and the properties that must hold for all inputs.
 //!
-//! One module for each target; its `run` panics where a promise is broken, and tells whether the input was
-//! accepted. An input is what a snapshot or
-//! a pipe holds, without the digests that would keep a change from getting anywhere. The targets in
-//! `fuzz_targets` call these functions, and so does `tests/fuzz_corpus.rs`, with the stored inputs and
-//! without a fuzzer.
+//! There is one module for each target; its `run` panics if a property is violated, and returns whether the
+//! input was accepted. An input is the content of a snapshot or a pipe, without the digests that would reject
+//! nearly every mutation. The targets in `fuzz_targets` call these functions, and so does
+//! `tests/fuzz_corpus.rs`, which runs the stored inputs without a fuzzer.
 
-// The rooms by the name that the product has, which `tests/fuzz_corpus.rs` runs the other targets with. The target
-// `orders` needs the rooms themselves, in which nothing is executed.
+// The crate `rooms` under the name of the product, with which `tests/fuzz_corpus.rs` compiles the other
+// targets. The target `orders` needs the crate `rooms` itself, in which no program is executed.
 #[cfg(not(test))]
 extern crate rooms as storecache;
 
@@ -32,7 +31,7 @@ pub fn split(input: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&input[..at], &input[at + 1..]))
 }
 
-/// Gives an index the digest over head and frames that it should have.
+/// Sets the digest over head and frames of an index to the correct value.
 pub fn mend_archive_digest(index: &mut Index) {
     let frames = index.frames.iter().map(|frame| &frame.sha256);
     let digests = std::iter::once(&index.head).chain(frames);

@@ -1,9 +1,9 @@
-//! The root helper's decision on whose rights it uses, and its guardian, in a world where everything that others
-//! control is the input: the request, the files and their owners, processes, sockets, records of a stopped daemon,
-//! and what systemctl and herd print. See `scene` for its form.
+//! Fuzzes the root helper's decision on whose rights it uses, and its guardian, in a world in which the input
+//! determines everything that others control: the request, the files and their owners, processes, sockets,
+//! records of a stopped daemon, and the output of systemctl and herd. See `scene` for the format.
 //!
-//! Whatever these are, nothing outside of the closed list is executed, no path outside of the declared set is
-//! opened, and a confined requester decides about nothing that is done with root's rights.
+//! For all inputs, no program outside of the closed list is executed, no path outside of the declared set is
+//! opened, and a confined requester controls nothing that is done with root's rights.
 
 use super::fake_kernel::{Event, PARENT};
 use super::scene::{Kind, Machine, Scene, Suspects, parent};
@@ -15,18 +15,18 @@ use rooms::system::{Execution, Kind as Program, answer_with, executed};
 use std::path::Path;
 use std::time::Duration;
 
-/// With this variable set, what the guardian answers, does and executes is shown.
+/// If this environment variable is set, the answers, actions and executions of the guardian are printed.
 const SHOW: &str = "STORECACHE_FUZZ_SHOW";
-/// The other of guardian and deputy.
+/// The other process of guardian and backup guardian.
 const OTHER: u32 = 20;
-/// For how long a confined requester may keep others waiting.
+/// Maximum timeout that a confined requester may choose.
 const CONFINED_LIMIT: Duration = Duration::from_secs(60);
-/// Time passes in the world that the code under test runs in, so it must be short.
+/// Timeout of the guardian. Simulated sleeps return at once but the clock is real, so it has to be short.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// Where root's records of a stopped daemon may lie.
+/// Directories of root's records of a stopped daemon.
 const RECORDS: [&str; 2] = ["/run/storecache", "/var/lib/storecache"];
 const SHEPHERDS: [&str; 2] = ["/run/shepherd/socket", "/var/run/shepherd/socket"];
-/// Files in which the C library looks up users and groups.
+/// Files that the C library reads to look up users and groups.
 const ACCOUNTS: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf"];
 const NAME_SERVICE: &str = "/var/run/nscd/socket";
 
@@ -44,14 +44,14 @@ pub fn run(input: &[u8]) -> bool {
     is_done && scene.skipped == 0
 }
 
-/// What the root helper has decided.
+/// The decision of the root helper.
 struct Decided {
     store: StoreRequest,
     mandate: Mandate,
     result: Result<(), String>,
 }
 
-/// Has the root helper decide; nothing where there is no request.
+/// Runs the decision of the root helper. Returns `None` if there is no valid request.
 fn decide(machine: &Machine) -> Option<Decided> {
     let scene = &machine.scene;
     let store = serde_json::from_str(scene.store.as_deref()?).ok()?;
@@ -85,7 +85,7 @@ fn decide(machine: &Machine) -> Option<Decided> {
     Some(Decided { store: store.clone(), mandate, result })
 }
 
-/// A decision, for its judge.
+/// A decision to check.
 struct Decision<'a> {
     scene: &'a Scene,
     asked: &'a StoreRequest,
@@ -94,7 +94,7 @@ struct Decision<'a> {
 }
 
 impl Decision<'_> {
-    /// To decide takes no more than to look.
+    /// Checks that the decision only reads.
     fn judge_calls(&self) {
         let executed = executed();
         assert!(executed.is_empty(), "a decision executes nothing: {executed:?}");
@@ -163,7 +163,7 @@ impl Decision<'_> {
             );
         }
         let Some((uid, gid)) = confined.filter(|_| scene.uid == 0) else { return };
-        // Root's rights are kept.
+        // From here on, root's rights are kept.
         assert_ne!(asked.kind, StoreKind::Plain, "users name the directories");
         assert_eq!(
             root.map(|(root, _)| root).as_deref(),
@@ -181,13 +181,13 @@ impl Decision<'_> {
     }
 }
 
-/// What follows the end of the options.
+/// Returns the words after the end of the options.
 fn operands(words: &[std::ffi::OsString]) -> Vec<String> {
     let after = words.iter().skip_while(|word| *word != "--").skip(1);
     after.map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
-/// The directories that root's rights are used on.
+/// Returns the directories that root's rights are used on.
 fn places(kind: StoreKind) -> [&'static str; 3] {
     match kind {
         StoreKind::Guix => ["/gnu/store", "/var/guix/db", "/var/guix/gcroots/storecache"],
@@ -195,7 +195,7 @@ fn places(kind: StoreKind) -> [&'static str; 3] {
     }
 }
 
-/// The groups of a user, of the first line of `/etc/passwd` that has the number.
+/// Returns the groups of a user, by the first line of `/etc/passwd` with its number.
 fn groups_of(scene: &Scene, uid: u32, gid: u32) -> Vec<u32> {
     let read = |path: &str| match scene.nodes.get(path).map(|node| &node.kind) {
         Some(Kind::File(content)) => String::from_utf8_lossy(content).into_owned(),
@@ -216,7 +216,7 @@ fn groups_of(scene: &Scene, uid: u32, gid: u32) -> Vec<u32> {
     [gid].into_iter().chain(listed).collect()
 }
 
-/// Has a guardian watch over a store. True if it did all that it was told.
+/// Runs a guardian for a store. Returns whether it completed all requests.
 fn guard(machine: &Machine, store: &StoreRequest, mandate: Mandate, ward: (bool, bool)) -> bool {
     let scene = &machine.scene;
     let mut store = store.clone();
@@ -247,19 +247,19 @@ fn guard(machine: &Machine, store: &StoreRequest, mandate: Mandate, ward: (bool,
     outcome.done == 0 && !answers.contains("\"Failed\"")
 }
 
-/// What a guardian has done, for its judge.
+/// The actions of a guardian to check.
 struct Watched<'a> {
     scene: &'a Scene,
     store: &'a StoreRequest,
     mandate: Mandate,
     executed: &'a [Execution],
-    /// Where the store's directories are in the world.
+    /// The resolved directories of the store.
     store_dir: String,
     state_dir: String,
     database_dir: String,
     roots_dir: String,
     socket_dir: String,
-    /// Sockets of shepherds, and whether the requester has named them.
+    /// Sockets of shepherds, and whether the requester named them.
     shepherds: Vec<(String, bool)>,
 }
 
@@ -282,7 +282,7 @@ impl<'a> Watched<'a> {
             .shepherds
             .iter()
             .map(|own| (own.display().to_string(), mandate.confined().is_some()));
-        // The entry itself is not followed.
+        // The last component is not followed.
         let system = SHEPHERDS.map(|socket| {
             (format!("{}/socket", inside(parent(socket)).trim_end_matches('/')), false)
         });
@@ -300,7 +300,7 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// The user who owns the store.
+    /// Returns the user who owns the store.
     fn owner(&self) -> u32 {
         let nodes = &self.scene.nodes;
         let place = nodes.get(&self.database_dir).or_else(|| nodes.get(&self.state_dir));
@@ -327,9 +327,9 @@ impl<'a> Watched<'a> {
             Event::SetFileUser(uid) => {
                 *uid == self.scene.uid || self.mandate.requester.is_some_and(|(own, _)| own == *uid)
             }
-            // Of a thread that reads /proc as the requester does.
+            // A thread that reads /proc with the rights of the requester drops its groups.
             Event::SetGroups(groups) => groups.is_empty() && self.mandate.confined().is_some(),
-            // Of a service manager's program: whether it was replaced.
+            // The program of a service manager is opened to check whether it was replaced.
             Event::OpenProgram(_) => true,
             Event::Unmount(path) => path == self.store_name(),
             _ => false,
@@ -344,14 +344,14 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// Whether two paths are one after the links on their way.
+    /// Returns whether two paths are the same after resolving links in their directories.
     fn is_same(&self, one: &str, other: &str) -> bool {
         let directory = |path: &str| self.scene.resolve("/", parent(path)).map(|(path, _)| path);
         let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
         directory(one) == directory(other) && name(one) == name(other)
     }
 
-    /// Whether a path is that of staging, or below it.
+    /// Returns whether a path is a staging directory, or below one.
     fn is_in_staging(&self, path: &str) -> bool {
         let places = [&self.store_dir[..], parent(&self.store_dir), &self.state_dir];
         places.iter().any(|place| {
@@ -360,7 +360,7 @@ impl<'a> Watched<'a> {
         })
     }
 
-    /// Whether a path is, or is below, a directory that a dead save of this user left.
+    /// Returns whether a path is, or is below, a directory that an aborted save of this user left.
     fn is_copy_of_database(&self, path: &str) -> bool {
         let prefix = std::env::temp_dir().join("storecache-database-").display().to_string();
         let Some(rest) = path.strip_prefix(&prefix) else { return false };
@@ -418,11 +418,12 @@ impl<'a> Watched<'a> {
             || self.is_record(path)
             || path == self.roots_dir
             || path.starts_with(&database)
-            // What a dead run has placed, by its own word.
+            // Items that an aborted run has placed, according to its own record.
             || is_item && self.has_own_plan()
     }
 
-    /// Whether staging of this very user says what was about to be placed.
+    /// Returns whether a staging directory of this user contains a record of the items that were about to be
+    /// placed.
     fn has_own_plan(&self) -> bool {
         self.scene.nodes.iter().any(|(path, _)| {
             let staging = self.scene.nodes.get(parent(path));
@@ -432,7 +433,7 @@ impl<'a> Watched<'a> {
         })
     }
 
-    /// Whether a process may be told to end: only a listener that is the daemon for certain.
+    /// Returns whether the guardian may terminate a process: only a listener that is certainly the daemon.
     fn may_stop(&self, pid: u32) -> bool {
         let by_process = matches!(self.store.daemon, DaemonChoice::Auto | DaemonChoice::Process);
         let socket = format!("{}/socket", self.socket_dir);
@@ -448,7 +449,7 @@ impl<'a> Watched<'a> {
     }
 
     fn judge_executions(&self) {
-        // Names that systemd or a shepherd has told.
+        // Names that systemd or a shepherd has printed.
         let mut told: Vec<&str> = Vec::new();
         for execution in self.executed {
             let Execution { program, words, user, printed, .. } = execution;
@@ -522,7 +523,7 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// Whether herd may speak with a shepherd as that user.
+    /// Returns whether herd may contact a shepherd as that user.
     fn may_ask(&self, socket: &str, user: Option<(u32, u32)>) -> bool {
         let Some((_, is_named)) = self.shepherds.iter().find(|(it, _)| it == socket) else {
             return false;
@@ -531,13 +532,13 @@ impl<'a> Watched<'a> {
             self.scene.resolve("/", socket).and_then(|(path, _)| self.scene.nodes.get(&path));
         let Some(Kind::Socket(peer)) = found.map(|node| &node.kind) else { return false };
         match user {
-            // As this process's own user only with a shepherd of its own.
+            // The process may use its own user only for a shepherd that runs as this user.
             None => !is_named && peer.uid == self.scene.uid,
             Some(user) => Some(user) == self.mandate.requester && peer.uid == user.0,
         }
     }
 
-    /// Whether a bare daemon may be started again.
+    /// Returns whether a bare daemon may be started again.
     fn may_start(
         &self,
         identity: (u64, u64),
@@ -567,7 +568,8 @@ impl<'a> Watched<'a> {
         let only = |name: &str, id: u32| {
             ids(name) == [id.to_string(), id.to_string(), id.to_string(), id.to_string()]
         };
-        // It is the file that ran, and neither it nor a directory on the way is one that others change.
+        // The executable must be the file that the daemon ran, and other users must not be able to change it
+        // or a directory on the way to it.
         let Kind::Link(program) = file("exe") else { return false };
         let Some((program, seen)) = self.scene.resolve("/", &program) else { return false };
         let others = Suspects::EverybodyBut(user.0);

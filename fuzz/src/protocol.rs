@@ -1,4 +1,4 @@
-//! The pipes between the two halves: an input is what comes out of one.
+//! Fuzzes the pipes between the user process and the root helper: an input is the content of a pipe.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,11 +9,11 @@ use storecache::privileged::protocol::{Reply, Request, read_message, write_messa
 const AHEAD: u64 = 1 << 16;
 
 pub fn run(input: &[u8]) -> bool {
-    // Both read it, whoever it is for.
+    // Parse the input as requests and as replies.
     converse::<Request>(input) | converse::<Reply>(input)
 }
 
-/// Reads messages until one is none; true when that is the end.
+/// Reads messages until the input ends or is invalid; true if it ends.
 fn converse<M: Serialize + DeserializeOwned>(input: &[u8]) -> bool {
     let memory = Allowance::of(AHEAD);
     let mut rest = input;
@@ -34,7 +34,7 @@ fn converse<M: Serialize + DeserializeOwned>(input: &[u8]) -> bool {
         assert!(memory.try_take(1).is_none(), "nothing is given back twice");
         drop(all);
     };
-    // An error gives back what it had too.
+    // After an error, all memory is released too.
     assert!(memory.try_take(AHEAD).is_some_and(|_all| memory.try_take(1).is_none()));
     ended
 }

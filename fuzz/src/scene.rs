@@ -1,24 +1,24 @@
-//! A machine as the input of the target `orders` describes it, line by line; lines that are not understood are
-//! skipped.
+//! A machine as an input of the target `orders` describes it, line by line; invalid lines are skipped.
 //!
 //! ```text
 //! uid 0                                  the user that the code runs as
 //! env SUDO_UID=1000                      a variable that the root helper inherits
 //! everywhere                             --everywhere
 //! store {"kind":"nix",…}                 the request that names the store
-//! ward restores deputy                   the guardian watches over that store, or its deputy does
-//! order stop                             a line that the guardian is told
-//! impatient                              the next order comes while the last one is being done
-//! say is-active 0 active                 what a program prints: key, exit code, text
+//! ward restores deputy                   run the guardian for that store, or the backup guardian
+//! order stop                             a line that is sent to the guardian
+//! impatient                              the next line comes while the last one is being handled
+//! say is-active 0 active                 the output of a program: key, exit code, text
 //! dir PATH UID GID MODE
 //! file PATH UID GID MODE TEXT
 //! link PATH UID GID TARGET
 //! fifo PATH UID GID MODE
-//! socket PATH UID GID MODE PID UID GID SAYS   with its listener; `nix` says what a daemon says
+//! socket PATH UID GID MODE PID UID GID SAYS   with its listener; `nix` stands for the reply of a daemon
 //! acl PATH user 1000                     an access list that lets a user or group write
 //! process PID UID GID PROGRAM WORD…
 //! ```
-//! In texts `\n`, `\0` and `\\` are what they are in a string.
+//!
+//! In texts, `\n`, `\t`, `\0` and `\\` are escapes.
 
 use super::fake_kernel::{Entry, Outcome, Peer, World, real_inode, run_in};
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -27,14 +27,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-/// No path of a scene is longer, and no file or answer is.
+/// Maximum length of paths, files and answers of a scene, in bytes.
 const TEXT_LIMIT: usize = 4096;
-/// Entries that a scene may have besides those of [`base`].
+/// Maximum number of entries, including those of [`base`].
 const ENTRIES_LIMIT: usize = 200;
-/// As the kernel has, and more than any path needs that is not a loop.
+/// Maximum number of symbolic links, as in the kernel. Only loops need more.
 const LINKS_LIMIT: usize = 40;
 
-/// What a daemon of Nix 2.3 answers to a client: magic, version, "done"; "done" and a yes to one question.
+/// The reply of a Nix 2.3 daemon to a client: magic, version, "done"; "done" and the answer "yes" to one
+/// query.
 const GREETING: [u64; 5] = [0x6478_696f, 0x115, 0x616c_7473, 0x616c_7473, 1];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct Node {
     pub uid: u32,
     pub gid: u32,
     pub mode: u32,
-    /// Whom an access list lets write: a user or else a group, and its number.
+    /// The user (true) or group (false) that an access list lets write, and its number.
     pub granted: Option<(bool, u32)>,
 }
 
@@ -70,14 +71,14 @@ pub struct Scene {
     pub variables: Vec<(String, String)>,
     pub everywhere: bool,
     pub store: Option<String>,
-    /// What the guardian is told first: whether it is a restore, and whether this is the deputy.
+    /// The setup of the guardian: whether it serves a restore, and whether it is the backup guardian.
     pub ward: Option<(bool, bool)>,
     pub orders: Vec<String>,
     pub impatient: bool,
     pub answers: Vec<Answer>,
     pub nodes: BTreeMap<String, Node>,
     pub processes: Vec<u32>,
-    /// Lines that were not understood.
+    /// Number of invalid lines.
     pub skipped: usize,
 }
 
@@ -160,14 +161,14 @@ impl Scene {
             "socket" => Kind::Socket(peer(text_)?),
             _ => return None,
         };
-        // A process that waits for its parent would wait in the time of this machine.
+        // A process that waits for its parent would wait in real time.
         if path.starts_with("/proc/") && path.ends_with("/stat") || path.starts_with("/proc/1/") {
             return None;
         }
         self.put(&path, Node { kind, uid, gid, mode, granted: None })
     }
 
-    /// Adds an entry, with the directories that lead to it.
+    /// Adds an entry, and the directories that lead to it.
     fn put(&mut self, path: &str, node: Node) -> Option<()> {
         if path == "/" {
             let is_directory = node.kind == Kind::Directory;
@@ -226,7 +227,7 @@ impl Scene {
         Some(())
     }
 
-    /// Adds a process of another parent than init.
+    /// Adds a process whose parent is not init.
     pub fn add_child(&mut self, pid: u32, parent: u32) {
         let stat = format!("{pid} (storecache) S {parent}{}\n", " 0".repeat(48));
         let node = Node { kind: Kind::File(stat.into()), ..directory() };
@@ -234,7 +235,7 @@ impl Scene {
         self.processes.extend([pid, parent]);
     }
 
-    /// Makes the entries in an empty directory. Gives back the table of them.
+    /// Creates the entries in an empty directory. Returns their table.
     fn build(&self, directory: &Path) -> HashMap<u64, Entry> {
         let mut entries = HashMap::new();
         for (path, node) in &self.nodes {
@@ -253,7 +254,8 @@ impl Scene {
         entries
     }
 
-    /// Where a path leads below a root, and each entry that is looked up on the way; `None` for a loop.
+    /// Resolves a path below a root. Returns the result and each entry that is looked up on the way; `None`
+    /// for a loop.
     pub fn resolve(&self, root: &str, path: &str) -> Option<(String, Vec<String>)> {
         let mut ahead: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
         let mut here = root.to_owned();
@@ -289,8 +291,8 @@ impl Scene {
         Some((here, seen))
     }
 
-    /// The directory entry among `entries` that a suspect could replace or make, if there is one: then a path on
-    /// whose way it is leads where they like.
+    /// Returns the first of `entries` that a suspect could replace or create. A suspect controls where a path
+    /// with such an entry leads.
     pub fn replaceable<'e>(&self, suspects: &Suspects, entries: &'e [String]) -> Option<&'e str> {
         let could = |entry: &&String| {
             let Some(directory) = self.nodes.get(parent(entry)) else { return false };
@@ -322,7 +324,7 @@ impl Machine {
         Machine { scene, directory, entries }
     }
 
-    /// Runs `work` on it, with what standard input says.
+    /// Runs `work` on the machine, with this content of standard input.
     pub fn run<T: Send + 'static>(
         &self,
         input: Vec<Vec<u8>>,
@@ -340,14 +342,14 @@ impl Machine {
     }
 }
 
-/// Accounts that must not get to decide what root does.
+/// Accounts that must not control what root does.
 #[derive(Debug)]
 pub enum Suspects {
     User {
         uid: u32,
         groups: Vec<u32>,
     },
-    /// All but root and this one.
+    /// All users except root and this one.
     EverybodyBut(u32),
 }
 
@@ -366,7 +368,7 @@ impl Suspects {
         }
     }
 
-    /// Whether one of them may write to a file or directory, or may allow it to themselves.
+    /// Returns whether a suspect may write to a file or directory, or may grant that right to itself.
     pub fn can_write(&self, node: &Node) -> bool {
         let listed = node.granted.is_some_and(|(is_user, id)| match is_user {
             true => self.include(id),
@@ -405,13 +407,14 @@ fn access_list(is_user: bool, id: u32) -> Vec<u8> {
 
 const NAMESPACES: [&str; 7] = ["ipc", "uts", "net", "cgroup", "mnt", "pid", "user"];
 
-/// Stores have numbers that a record can name; others are numbered by their path.
+/// Returns the simulated inode of a path. Stores have fixed numbers that a record can contain; others are
+/// derived from the path.
 pub fn inode_of(path: &str) -> u64 {
     match path {
         "/nix/store" => 2,
         "/gnu/store" => 3,
         _ => {
-            // FNV-1a: any number that two paths do not share by chance.
+            // FNV-1a: any number works that two paths are unlikely to share.
             let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
             path.bytes().fold(0xcbf2_9ce4_8422_2325, mix) >> 8 | 1 << 32
         }
@@ -463,7 +466,7 @@ fn directory() -> Node {
     Node { kind: Kind::Directory, uid: 0, gid: 0, mode: 0o755, granted: None }
 }
 
-/// The directory that an absolute path lies in.
+/// Returns the parent directory of an absolute path.
 pub fn parent(path: &str) -> &str {
     match path.trim_end_matches('/').rsplit_once('/') {
         Some(("", _)) | None => "/",
@@ -486,7 +489,7 @@ fn peer(text: &str) -> Option<Peer> {
     Some(Peer { pid, uid, gid, says })
 }
 
-/// A text with its escapes.
+/// Decodes the escapes of a text.
 fn text(written: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = written.bytes();

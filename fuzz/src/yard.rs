@@ -1,4 +1,4 @@
-//! A directory to write into, with things beside it that must stay as they are.
+//! A target directory next to files that must not change.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ pub struct Yard {
     before: Picture,
 }
 
-/// Everything about each file that could change, but for the time of the last access.
+/// Everything about each file that could change, except its access time.
 type Picture = BTreeMap<PathBuf, (u32, u32, u32, u64, u64, (i64, i64), Vec<u8>)>;
 
 impl Yard {
@@ -28,7 +28,7 @@ impl Yard {
         Yard { directory, before }
     }
 
-    /// An empty directory; the last one is gone.
+    /// Returns an empty target directory; removes the previous one.
     pub fn target(&self) -> PathBuf {
         let target = self.directory.path().join("target");
         clear(&target);
@@ -73,7 +73,7 @@ fn picture(top: &Path) -> Picture {
     picture
 }
 
-/// Removes a directory whatever its modes; follows no links.
+/// Removes a directory whatever its modes are. Does not follow links.
 fn clear(top: &Path) {
     if fs::remove_dir_all(top).is_ok() {
         return;

@@ -1,12 +1,11 @@
-//! The files of a runner that take `name=value`, in the form that holds any value.
+//! Writes `name=value` pairs to the files of a runner, in the multi-line form that can hold any value.
 
 use super::job::Job;
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::{Read, Write};
 
-/// Appends values to the file that the variable `file` names. Where the runner has given none, there is
-/// nobody to tell.
+/// Appends values to the file that the variable `file` names. Does nothing if the runner has not set the variable.
 pub fn append<N: AsRef<str>>(job: &Job, file: &str, values: &[(N, String)]) -> Result<()> {
     let Some(path) = job.file(file) else {
         return Ok(());
@@ -17,7 +16,7 @@ pub fn append<N: AsRef<str>>(job: &Job, file: &str, values: &[(N, String)]) -> R
         text += &entry(name.as_ref(), value, &end)?;
     }
     let context = || format!("write to {file}, {}", path.display());
-    // In one write, so that nobody reads half of it. The file is the runner's and stays in its place.
+    // In one write, so that no reader sees a partial entry. The file belongs to the runner and is not replaced.
     let mut out = File::options().append(true).create(true).open(&path).with_context(context)?;
     out.write_all(text.as_bytes()).with_context(context)
 }
@@ -29,7 +28,7 @@ fn entry(name: &str, value: &str, end: &str) -> Result<String> {
     Ok(format!("{name}<<{end}\n{value}\n{end}\n"))
 }
 
-/// Nobody can guess it, so no value can end early and go on as another name.
+/// Returns a random delimiter. Because it cannot be guessed, no value can end early and continue as another name.
 fn delimiter() -> Result<String> {
     let mut bytes = [0; 16];
     let mut source = File::open("/dev/urandom").context("open /dev/urandom")?;

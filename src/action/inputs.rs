@@ -1,6 +1,6 @@
-//! The inputs of a step: the one table, and how they become flags.
+//! The table of a step's inputs, and their conversion into flags.
 //!
-//! `tests/action.rs` holds action.yml, the README and the flags of `cli.rs` against it.
+//! `tests/action.rs` compares action.yml, the README and the flags of `cli.rs` with it.
 
 use super::job::Job;
 use super::step::Verb;
@@ -9,11 +9,11 @@ use anyhow::{Result, bail};
 /// One input.
 pub struct Input {
     pub name: &'static str,
-    /// The flag that it becomes; none for what the step itself acts on, and for secrets.
+    /// The flag that it becomes; `None` for inputs that the step itself uses, and for secrets.
     pub flag: Option<&'static str>,
     pub kind: Kind,
-    /// What an empty value means: the default of the flag, or what suits a job better. Empty where the
-    /// program chooses.
+    /// The meaning of an empty value: the default of the flag, or one that suits a job better. Empty if the program
+    /// chooses.
     pub default: &'static str,
     pub used_for: For,
     /// One line without quotes.
@@ -23,28 +23,28 @@ pub struct Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Text,
-    /// One value a line, each a flag of its own.
+    /// One value per line; each becomes a flag.
     Lines,
     /// A flag without a value.
     Boolean,
     Choice(&'static [&'static str]),
-    /// Never a word of a command line: `cli.rs` reads the variable of the input.
+    /// Never part of a command line: `cli.rs` reads the environment variable of the input.
     Secret,
 }
 
-/// Whose flag an input is.
+/// The verbs that an input is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum For {
-    /// Nobody's: the step's own.
+    /// No verb: the step itself uses it.
     Step,
     Both,
-    /// Both, and part of the key: the post part has the key already and leaves these out.
+    /// Both verbs, as part of the key. The post part leaves these out, because it already has the key.
     Key,
     Restore,
     Save,
 }
 
-/// Every input, in the order of the documents. Those of actions/cache have its names.
+/// Every input, in the order of the documentation. Inputs that actions/cache has too have the same names.
 pub const INPUTS: [Input; 51] = [
     Input {
         name: "operation",
@@ -456,11 +456,10 @@ pub const INPUTS: [Input; 51] = [
     },
 ];
 
-/// The flags of a verb. In the post part `key` is the one that the main part has used.
+/// Returns the flags of a verb. In the post part, `key` is the key that the main part used.
 ///
 /// # Errors
-/// When a value is none that its input can have. Numbers and names are looked at by whoever parses the
-/// flags.
+/// If a value is not valid for its input. Numbers and names are checked later, when the flags are parsed.
 pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
     let mut words = Vec::new();
     for input in INPUTS.iter().filter(|input| input.is_for(verb)) {
@@ -488,7 +487,7 @@ pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
 }
 
 impl Input {
-    /// The default, unless it is one that only the runner can tell.
+    /// Returns the default, unless only the runner can evaluate it.
     fn known_default(&self) -> &'static str {
         if self.default.starts_with("${{") { "" } else { self.default }
     }
@@ -503,7 +502,7 @@ impl Input {
     }
 }
 
-/// Source: actions/toolkit `packages/core/src/core.ts`, which follows YAML 1.2.
+/// Parses a boolean. Source: actions/toolkit `packages/core/src/core.ts`, which follows YAML 1.2.
 fn boolean(name: &str, value: &str) -> Result<bool> {
     match value {
         "true" | "True" | "TRUE" => Ok(true),
@@ -567,7 +566,7 @@ mod tests {
             "--restore-key=two three-",
             "--restore-key=--four",
             "--lookup-only",
-            // What is not set has its default.
+            // An input that is not set has its default.
             "--mode=add",
         ] {
             assert!(words.iter().any(|word| word == expected), "{expected}: {words:?}");

@@ -1,4 +1,4 @@
-//! What a job tells of itself: its variables.
+//! The environment variables of a job.
 
 use crate::backend::objects;
 use crate::snapshot::Origin;
@@ -13,15 +13,15 @@ use std::path::PathBuf;
 /// GitHub's events have at most 25 MB (github/docs, webhook events and payloads).
 const LONGEST_EVENT: u64 = 32 << 20;
 
-/// Where a workflow is.
+/// The location of a workflow.
 pub struct WorkflowName {
     /// `owner/name`
     pub repository: String,
-    /// Below the top of the repository.
+    /// Path in the repository.
     pub path: String,
 }
 
-/// The variables of the step that runs.
+/// The environment variables of the running step.
 #[derive(Debug, Default)]
 pub struct Job(HashMap<OsString, OsString>);
 
@@ -30,21 +30,21 @@ impl Job {
         Job(std::env::vars_os().collect())
     }
 
-    /// A file that the runner has given, if it did.
+    /// Returns the path of a file or directory that the runner names in a variable, if it is set.
     pub fn file(&self, name: &str) -> Option<PathBuf> {
         Some(PathBuf::from(self.variable(name)?))
     }
 
-    /// What the main part of this step has left for its post part.
+    /// Returns a value that the main part of this step saved for its post part.
     pub fn state(&self, name: &str) -> Option<String> {
         Some(self.variable(&format!("STATE_{name}"))?.to_string_lossy().into_owned())
     }
 
-    /// The value of an input without blanks around it, or nothing where it is empty: so GitHub hands
-    /// over an input that nobody has set.
+    /// Returns the trimmed value of an input, or `None` if it is empty: GitHub passes an input that is not set as an
+    /// empty value.
     ///
     /// # Errors
-    /// When it is not UTF-8.
+    /// If the value is not UTF-8.
     pub fn input(&self, name: &str) -> Result<Option<String>> {
         // Source: actions/runner `src/Runner.Worker/Handlers/Handler.cs`: dashes stay.
         let variable = format!("INPUT_{}", name.replace(' ', "_").to_uppercase());
@@ -56,20 +56,19 @@ impl Job {
         Ok((!value.is_empty()).then(|| value.to_owned()))
     }
 
-    /// The repository that the job is of, `owner/name`.
+    /// Returns the repository of the job, as `owner/name`.
     pub fn repository(&self) -> Option<&str> {
         self.variable("GITHUB_REPOSITORY")?.to_str()
     }
 
-    /// What the workflow calls this job.
+    /// Returns the id of this job in the workflow.
     pub fn name(&self) -> Option<&str> {
         self.variable("GITHUB_JOB")?.to_str()
     }
 
-    /// The workflow that the job is of: where one calls another, the one that calls.
+    /// Returns the workflow of the job. If one workflow calls another, that is the calling workflow.
     pub fn workflow(&self) -> Option<WorkflowName> {
-        // As in `owner/repository/.github/workflows/ci.yml@refs/heads/main`; names and branches may
-        // have an @ too.
+        // As in `owner/repository/.github/workflows/ci.yml@refs/heads/main`; names and branches may contain an @ too.
         let text = self.variable("GITHUB_WORKFLOW_REF")?.to_str()?;
         let end = text.find("@refs/").or_else(|| text.rfind('@'))?;
         let mut parts = text[..end].splitn(3, '/');
@@ -77,7 +76,7 @@ impl Job {
         Some(WorkflowName { repository: format!("{owner}/{name}"), path: path.to_owned() })
     }
 
-    /// The default branch of the repository, if what started the job tells.
+    /// Returns the default branch of the repository, if the event that started the job states it.
     pub fn default_branch(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Event {
@@ -96,14 +95,14 @@ impl Job {
         told.filter(|name| !name.is_empty()).or_else(|| self.scheduled_on())
     }
 
-    /// What a schedule has started is on the default branch, and its event need not say more.
+    /// Returns the branch of a scheduled job, which is the default branch. Its event need not state it.
     fn scheduled_on(&self) -> Option<String> {
         self.variable("GITHUB_EVENT_NAME").filter(|name| *name == "schedule")?;
         let reference = self.variable("GITHUB_REF")?.to_str()?;
         Some(reference.strip_prefix("refs/heads/")?.to_owned())
     }
 
-    /// Secrets that the runner has given to this step.
+    /// Returns the secrets that the runner passed to this step.
     pub fn secrets(&self) -> impl Iterator<Item = String> {
         const NAMES: [&str; 7] = [
             "ACTIONS_RUNTIME_TOKEN",
@@ -129,8 +128,8 @@ impl<const N: usize> From<[(&str, &str); N]> for Job {
     }
 }
 
-/// Where this run comes from, for the head of a snapshot; empty fields outside a job.
-/// Source: github/docs `content/actions/reference/workflows-and-actions/variables.md`.
+/// Returns the origin of this run, for the head of a snapshot. Its fields are empty outside a job. Source:
+/// github/docs `content/actions/reference/workflows-and-actions/variables.md`.
 pub fn origin() -> Origin {
     let variable = |name| std::env::var(name).unwrap_or_default().into();
     Origin {

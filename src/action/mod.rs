@@ -1,8 +1,8 @@
-//! The GitHub Actions face: a step's inputs become the flags of a verb, and its report becomes outputs,
+//! The interface to GitHub Actions: the inputs of a step become the flags of a verb, and its report becomes outputs,
 //! state and annotations.
 //!
-//! The room knows the variables, files and orders of a runner. It must not know stores, nor how flags
-//! are parsed or verbs run.
+//! This module knows the variables, files and workflow commands of a runner. It must not know stores, how flags are
+//! parsed, or how verbs run.
 
 mod files;
 mod inputs;
@@ -17,20 +17,20 @@ pub use orders::{Annotation, error, mask};
 pub use outputs::{OUTPUTS, OutputField};
 pub use step::{Moment, Step, Verb};
 
-/// A table of the documents: text that a test holds against its file.
+/// A table for the documentation, as text that a test compares with the files.
 pub struct Table {
-    /// As the README has it.
+    /// For the README.
     pub markdown: String,
-    /// As action.yml has it.
+    /// For action.yml.
     pub yaml: String,
 }
 
-/// The table of inputs.
+/// Returns the table of inputs.
 pub fn input_table() -> Table {
     Table { markdown: inputs::markdown(), yaml: inputs::yaml() }
 }
 
-/// The table of outputs.
+/// Returns the table of outputs.
 pub fn output_table() -> Table {
     Table { markdown: outputs::markdown(), yaml: outputs::yaml() }
 }

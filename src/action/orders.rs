@@ -1,46 +1,46 @@
-//! Orders to the runner: lines of the log that it acts on.
+//! Workflow commands: lines in the log that the runner acts on.
 
 use crate::report::{self, RunnerCommand};
 use std::path::Path;
 
-/// What went wrong and made the step fail.
+/// Annotates the job with an error that made the step fail.
 pub fn error(text: &str) {
     annotate("error", text);
 }
 
-/// What the user should know although the step goes on.
+/// Annotates the job with a warning. The step continues.
 pub fn warning(text: &str) {
     annotate("warning", text);
 }
 
-/// The same about a line of a file of the repository.
+/// As [`warning`], for a line of a file in the repository.
 pub fn warning_at(file: &Path, line: usize, text: &str) {
     let command = RunnerCommand::new("warning").property("title", "storecache");
     let command = command.property("file", file.display()).property("line", line);
     report::command(&command.text([text]));
 }
 
-/// Keeps a secret, each line of it, out of the log from here on. The runner does not show this line;
-/// outside a job it would be the leak, so there it is not written.
+/// Hides a secret, each line of it, in the log from here on. The runner does not show this command. Outside a job,
+/// the command itself would reveal the secret, so it is not written there.
 pub fn mask(secret: &str) {
     if std::env::var_os("GITHUB_ACTIONS").is_none_or(|value| value != "true") {
         return;
     }
-    // Of a key in JSON, braces stand alone on a line, and the log shall keep its own.
+    // A key in JSON has lines that contain only a brace. Skip these, so that other braces in the log stay visible.
     for line in secret.lines().filter(|line| line.trim().len() > 2) {
         report::command(&RunnerCommand::new("add-mask").exact(line));
     }
 }
 
-/// An annotation of a line, as a line of its own.
+/// An annotation of a line of a file.
 #[derive(Debug, Clone)]
 pub struct Annotation<'a> {
     /// `error`, `warning` or `notice`.
     pub kind: &'static str,
     pub file: &'a Path,
-    /// From 1.
+    /// Starts at 1.
     pub line: usize,
-    /// From 1.
+    /// Starts at 1.
     pub column: usize,
     pub title: &'a str,
     /// One line each.

@@ -1,4 +1,4 @@
-//! The outputs of a step: the one table, and what a report has for it.
+//! The table of a step's outputs, and their values from a report.
 
 use crate::report::{Hit, Outcome};
 use crate::untrusted::escape;
@@ -11,7 +11,7 @@ pub struct OutputField {
     value: fn(&Outcome) -> String,
 }
 
-/// The first three as in actions/cache.
+/// The first three are those of actions/cache.
 pub const OUTPUTS: [OutputField; 7] = [
     OutputField {
         name: "cache-hit",
@@ -53,12 +53,12 @@ pub const OUTPUTS: [OutputField; 7] = [
     OutputField {
         name: "reason",
         description: "Why something was not done; empty when all was",
-        // For people: a later step may print it.
+        // Escaped, because a later step may print it.
         value: |outcome| escape(outcome.reason.as_deref().unwrap_or_default()).into_owned(),
     },
 ];
 
-/// Names and values for the report of a restore.
+/// Returns names and values of the outputs for the report of a restore.
 pub fn of(outcome: &Outcome) -> Vec<(&'static str, String)> {
     OUTPUTS.iter().map(|field| (field.name, (field.value)(outcome))).collect()
 }
@@ -66,7 +66,7 @@ pub fn of(outcome: &Outcome) -> Vec<(&'static str, String)> {
 fn age(outcome: &Outcome) -> Option<i64> {
     let created: Timestamp = outcome.created.as_ref()?.parse().ok()?;
     let seconds = Timestamp::now().as_second() - created.as_second();
-    // Clocks of two machines may differ.
+    // The clocks of two machines may differ.
     (outcome.hit != Hit::Miss).then_some(seconds.max(0))
 }
 

@@ -1,4 +1,4 @@
-//! One step of a job: what it runs, and what it tells the runner.
+//! One step of a job: what it runs, and what it reports to the runner.
 
 use super::inputs::flags;
 use super::job::{Job, WorkflowName};
@@ -8,12 +8,12 @@ use crate::snapshot::Digest;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
-/// Where in the job this is.
+/// The part of a step that is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// Where the step stands.
+    /// Runs at the position of the step in the job.
     Main,
-    /// After all other steps.
+    /// Runs after all other steps.
     Post,
 }
 
@@ -24,7 +24,7 @@ enum Operation {
     Save,
 }
 
-/// What a step may run.
+/// The verbs that a step may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Restore,
@@ -40,17 +40,17 @@ impl Verb {
     }
 }
 
-/// The name under which the main part leaves its key to the post part. It is there, maybe empty, when
-/// the restore came to an end.
+/// The name of the state in which the main part saves its key for the post part. It exists if the restore was not
+/// canceled and has a key.
 const KEY: &str = "key";
 
-/// Why the workflow of a job cannot go into its key.
+/// Why the workflow of a job cannot be part of its key.
 enum NoWorkflow {
-    /// The runner names none.
+    /// The runner does not name it.
     Unnamed,
-    /// It is not in the work tree, as that of another repository.
+    /// It is not in the work tree, for example because it belongs to another repository.
     Elsewhere(String),
-    /// There is no work tree.
+    /// The work tree is empty or missing.
     NothingThere(String),
 }
 
@@ -62,14 +62,16 @@ pub struct Step {
 }
 
 impl Step {
+    /// Creates a step, and masks the secrets of the job.
+    ///
     /// # Errors
-    /// When the inputs ask for an operation that there is none of.
+    /// If the inputs name an unknown operation.
     pub fn begin(job: Job, moment: Moment) -> Result<Self> {
         let operation = match job.input("operation")?.as_deref() {
             None | Some("restore-and-save") => Operation::RestoreAndSave,
             Some("restore") => Operation::Restore,
             Some("save") => Operation::Save,
-            // The main part has said so, and done nothing that could go on here.
+            // The main part has reported the error and restored nothing, so the post part has nothing to do.
             Some(_) if moment == Moment::Post => Operation::Save,
             Some(other) => bail!(
                 "input operation: there is no {other:?}, only restore-and-save, restore and save"
@@ -79,8 +81,7 @@ impl Step {
         Ok(Step { job, moment, operation })
     }
 
-    /// What to run now, and after it what the other part of this step will run: wrong inputs for that
-    /// are better told now.
+    /// Returns the verb to run now, followed by the verb of the post part, whose inputs are better checked now.
     pub fn verbs(&self) -> &'static [Verb] {
         match (self.moment, self.operation) {
             (Moment::Main, Operation::RestoreAndSave) => &[Verb::Restore, Verb::Save],
@@ -91,7 +92,7 @@ impl Step {
         }
     }
 
-    /// Whether the main part has left a key. Says so when not.
+    /// Returns whether the main part has saved a key. Prints a note if not.
     fn may_save(&self) -> bool {
         let why = match self.job.state(KEY) {
             Some(_) => return true,
@@ -101,11 +102,11 @@ impl Step {
         false
     }
 
-    /// The command line of a verb, made from the inputs.
+    /// Returns the command line of a verb, made from the inputs.
     pub fn words(&self, verb: Verb) -> Result<Vec<String>> {
         let key = match self.moment {
             Moment::Main => None,
-            // The same as then, whatever has become of the files that it was made from.
+            // Use the same key, even if the files that it was made from have changed.
             Moment::Post => self.job.state(KEY),
         };
         let mut words = vec!["storecache".to_owned(), verb.name().to_owned()];
@@ -121,22 +122,22 @@ impl Step {
         Ok(words)
     }
 
-    /// The files that the halves of a job have in common, and the page that the runner shows.
+    /// Returns flags for the file that restore and save share, and for the job summary.
     fn own_files(&self, verb: Verb) -> Result<Vec<String>> {
         let mut words = Vec::new();
         let state = self.state_file()?;
-        // A save without a restore before it has nothing to go by.
+        // Without a restore before it, a save has no state to read.
         let state = state.filter(|path| verb == Verb::Restore || path.exists());
         words.extend(state.map(|path| format!("--state={}", path.display())));
-        // Where both are done, the last one tells of both.
+        // If the step runs both verbs, the save writes the summary of both.
         let last = verb == Verb::Save || self.operation == Operation::Restore;
         let page = self.job.file("GITHUB_STEP_SUMMARY").filter(|_| last);
         words.extend(page.map(|path| format!("--summary={}", path.display())));
         Ok(words)
     }
 
-    /// What a restore leaves for a save: one file for each store of a job, so that it is found where
-    /// the two are steps of their own.
+    /// Returns the path of the file that a restore leaves for a save: one file for each store of a job, so that the
+    /// save finds it even if the two are separate steps.
     fn state_file(&self) -> Result<Option<PathBuf>> {
         let Some(directory) = self.job.file("RUNNER_TEMP") else { return Ok(None) };
         let mut store = String::new();
@@ -147,12 +148,12 @@ impl Step {
         Ok(Some(directory.join(format!("storecache-{}.json", &digest[..16]))))
     }
 
-    /// The workflow that this job is of, if the work tree has it, where the step stands.
+    /// Returns the workflow file of this job, if the work tree has it. Only for the main part.
     pub fn workflow(&self) -> Option<PathBuf> {
         self.own_workflow().ok().filter(|_| self.moment == Moment::Main)
     }
 
-    /// Whether the workflow of this job is to go into the key, as no input says otherwise.
+    /// Returns whether the workflow of this job goes into the key, because no input says otherwise.
     fn wants_workflow(&self) -> Result<bool> {
         let mode = self.job.input("workflow-mode")?;
         let given = self.job.input("workflow")?.or(self.job.input("key")?);
@@ -180,7 +181,7 @@ impl Step {
         }
     }
 
-    /// Says why the workflow is not in the key, where it would be.
+    /// Explains why the workflow is not in the key, if it should be.
     pub fn tell_of_key(&self) {
         if !self.wants_workflow().unwrap_or(false) {
             return;
@@ -199,15 +200,15 @@ impl Step {
         }
     }
 
-    /// Tells of a mistake in the workflow.
+    /// Reports a mistake in the workflow.
     pub fn tell_of_workflow(&self, file: &Path, line: usize, text: &str) {
         let workspace = self.job.file("GITHUB_WORKSPACE").unwrap_or_default();
         let below = file.strip_prefix(workspace).unwrap_or(file);
         orders::warning_at(below, line, text);
     }
 
-    /// Tells the runner how it went: outputs, state, and one annotation for each problem. `fatal` says
-    /// that the step fails for it.
+    /// Reports the result to the runner: outputs, state, and one annotation for each problem. If `fatal` is set, the
+    /// problem makes the step fail.
     pub fn tell(&self, verb: Verb, outcome: &Outcome, error: Option<&str>, fatal: bool) {
         if self.moment == Moment::Main && verb == Verb::Restore {
             self.leave(outcome);
@@ -229,10 +230,10 @@ impl Step {
         outcome.warnings.iter().for_each(|warning| orders::warning(warning));
     }
 
-    /// Outputs for the steps after this one, and what the post part has to know.
+    /// Writes outputs for later steps, and state for the post part.
     fn leave(&self, outcome: &Outcome) {
         let mut told = files::append(&self.job, "GITHUB_OUTPUT", &outputs::of(outcome));
-        // A run that was called off has nothing to add to the store, and the job is at its end.
+        // A canceled run has nothing to add to the store, and the job is at its end.
         if !outcome.cancelled && !outcome.key.is_empty() {
             let key = [(KEY, outcome.key.clone())];
             told = told.and(files::append(&self.job, "GITHUB_STATE", &key));

@@ -1,5 +1,6 @@
-//! A backend whose every call may block for ever, made one that does not: all of its work is done on threads of
-//! its own, in small pieces, and whoever waits for a piece sees whether it is alive.
+//! A wrapper for backends whose calls may block for ever, such as a directory on a disk that hangs. It runs each
+//! blocking call on a worker thread, in small pieces, so that the caller can check that thread for activity, abort
+//! after the stall timeout, and be canceled.
 
 use super::{Backend, Entry, EntryName, EntryWriter, Health, ReadAt, Refused, Skipped, Written};
 use crate::key::Rung;
@@ -10,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes that are read or written at a time: they are copied, and are a sign of life.
+/// Bytes to read or write at a time. Each piece is copied, and counts as activity.
 const PIECE: usize = 1 << 20;
 
-/// The same backend, watched.
+/// A backend whose blocking calls run on worker threads.
 pub struct Patient<B>(Arc<B>);
 
 impl<B: Backend + Send + Sync + 'static> Patient<B> {
@@ -134,7 +135,7 @@ impl ReadAt for Reader {
 }
 
 struct Writer {
-    /// None once it was finished.
+    /// `None` after [`EntryWriter::finish`].
     inner: Aside<Option<Box<dyn EntryWriter>>>,
     written: u64,
 }
@@ -162,7 +163,8 @@ impl Write for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // What is not finished is removed before anybody goes on, or this process ends.
+        // Dropping an unfinished writer removes its file. Wait for that before the caller goes on or the process
+        // ends.
         let _ = self.inner.run(|writer| drop(writer.take()));
     }
 }

@@ -1,4 +1,4 @@
-//! Entries as files in a directory.
+//! A backend that keeps entries as files in a directory.
 
 mod inventory;
 mod quarantine;
@@ -20,26 +20,26 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Ending of every entry's file: what it is to anybody else.
+/// File name extension of every entry. To other programs, the file is an ordinary compressed tar archive.
 const ENDING: &str = ".tar.zst";
 
-/// A directory with the files of entries. Other users may be able to write to it, so everything in it is reached
-/// through [`OpenDir`], and what has the name of an entry and is not a regular file is skipped.
+/// A directory of entry files. Other users may be able to write to it, so everything in it is reached through
+/// [`OpenDir`], and anything with the name of an entry that is not a regular file is skipped.
 pub struct Directory {
     place: DirPath,
     path: PathBuf,
-    /// Whether an entry is on the disk before it is there.
+    /// Whether an entry is flushed to the disk before it becomes visible.
     sync: bool,
-    /// Empty until it is used, and as long as it is not there.
+    /// Empty until the first use, and as long as the directory does not exist.
     opened: OnceLock<Arc<OpenDir>>,
     skipped: Mutex<SkippedNames>,
 }
 
-/// What was skipped in this run.
+/// The files that this run skipped.
 #[derive(Default)]
 struct SkippedNames {
     known: HashSet<EntryName>,
-    /// What was not reported yet.
+    /// Those that [`Backend::skipped`] has not returned yet.
     new: Vec<Skipped>,
 }
 
@@ -50,18 +50,18 @@ impl Directory {
         Directory { path: place.path(), place, sync, opened, skipped }
     }
 
-    /// The directory, opened once; nothing where it is not there.
+    /// Returns the directory, which is opened on first use, or `None` if it does not exist.
     fn open_dir(&self) -> io::Result<Option<&Arc<OpenDir>>> {
         if self.opened.get().is_none()
             && let Some(opened) = self.place.open().map_err(with_hint)?
         {
-            // Another thread may have been faster.
+            // Another thread may have set it first.
             let _ = self.opened.set(Arc::new(opened));
         }
         Ok(self.opened.get())
     }
 
-    /// The same, made where it is not there.
+    /// As [`Directory::open_dir`], but creates the directory if it does not exist.
     fn make_dir(&self) -> io::Result<&Arc<OpenDir>> {
         if self.open_dir()?.is_none() {
             let _ = self.opened.set(Arc::new(self.place.make().map_err(with_hint)?));
@@ -69,7 +69,7 @@ impl Directory {
         self.opened.get().ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// What the name of an entry stands for; nothing where nothing has it.
+    /// Returns the metadata of the file with the name of an entry, or `None` if there is no such file.
     fn facts(&self, name: &EntryName) -> Result<Option<FileFacts>> {
         let Some(directory) = self.open_dir()? else { return Ok(None) };
         match directory.facts(Self::file_name(name)?) {
@@ -85,23 +85,24 @@ impl Directory {
         }
     }
 
-    /// What the file of an entry is called.
+    /// Returns the file name of an entry.
     pub fn file_name(name: &EntryName) -> Result<String> {
         Ok(format!("{}{ENDING}", name.to_file_name()?))
     }
 
-    /// The entry that a file of this name is of.
+    /// Returns the entry that a file name stands for.
     pub fn entry_of(file_name: &str) -> Option<EntryName> {
         file_name.strip_suffix(ENDING).and_then(EntryName::from_file_name)
     }
 
-    /// Where the file of an entry is.
+    /// Returns the path of the file of an entry.
     pub fn file_of(&self, name: &EntryName) -> Result<PathBuf> {
         Ok(self.path.join(Self::file_name(name)?))
     }
 }
 
-/// The place that is taken where none is named may be one that another user decides about.
+/// Adds a hint to [`Foreign`] errors: another user may control the default directory, which is used unless the user
+/// names one.
 fn with_hint(error: io::Error) -> io::Error {
     match Foreign::is(&error) {
         true => {
@@ -141,7 +142,7 @@ impl Backend for Directory {
     fn can_write(&self) -> Result<(), Refused> {
         let writable = self.open_dir().and_then(|opened| match opened {
             Some(directory) => directory.can_write(),
-            // It is made when it is needed.
+            // The first save creates the directory.
             None => Ok(()),
         });
         writable.map_err(|e| Refused::Write(format!("{}: {e}", self.path.display())))
@@ -197,7 +198,7 @@ impl Backend for Directory {
         let context = || format!("write to {}", self.path.display());
         unfinished::sweep(directory);
         let file = unfinished::create(directory).with_context(context)?;
-        // Whatever the umask says.
+        // Set the mode explicitly, regardless of the umask.
         file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
         let disk = file.file().try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("write an entry to the disk");
@@ -269,7 +270,7 @@ struct Writer {
     file: NewFile<Arc<OpenDir>>,
     directory: Arc<OpenDir>,
     name: EntryName,
-    /// For messages.
+    /// For error messages.
     target: PathBuf,
     size: u64,
     writeback: Writeback,
@@ -298,9 +299,9 @@ impl EntryWriter for Writer {
         let file_name = Directory::file_name(&name)?;
         file.name(file_name.as_ref())
             .with_context(|| format!("put the entry at {}", target.display()))?;
-        // Its name too.
+        // Flush the directory, so that the name is on the disk too.
         if wanted && let Err(e) = directory.sync() {
-            // What failed shall not be found.
+            // The save failed, so later runs must not find its entry.
             let _ = insist(|| match directory.remove(&file_name) {
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
                 removed => removed,

@@ -6,26 +6,28 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::fmt;
 
-/// When an entry was begun, so written that names sort by time: `20261122T095523.123456Z`, UTC. Where the clock
-/// went back it is later than that: the generations of a key go forward.
+/// The time when a save began its entry, in a form that sorts by time: `20261122T095523.123456Z`, UTC. If the clock
+/// was set back, the generation is later than the clock, because the generations of a key only go forward.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(String);
 
 impl Generation {
-    /// A clock that was never set tells a time of the last century, in which nobody looks for entries.
+    /// Returns the current time, but never a time before the year 2000. A clock that was never set returns a time in
+    /// the last century, and lookups do not search for entries of that age.
     fn now() -> Self {
         let first = date(2000, 1, 1).at(0, 0, 0, 0);
         let first = TimeZone::UTC.to_timestamp(first).unwrap_or_default();
         Self::at(Timestamp::now().max(first))
     }
 
-    /// The next one of a key that has these already.
+    /// Returns the next generation of a key that has the generations `known`.
     fn after<'a>(known: impl Iterator<Item = &'a Generation>) -> Self {
         let newest = known.max().filter(|newest| **newest >= Self::now());
         newest.map_or_else(Self::now, Self::next)
     }
 
-    /// The one after this, by a microsecond; where the digits are no time, by one.
+    /// Returns the generation that follows this one: one microsecond later, or one higher if the digits are not a
+    /// valid time.
     fn next(&self) -> Self {
         let later = |time: Timestamp| time.checked_add(SignedDuration::from_micros(1)).ok();
         if let Some(next) = self.time().and_then(later).map(Self::at).filter(|next| next > self) {
@@ -46,7 +48,7 @@ impl Generation {
         Generation(time.strftime("%Y%m%dT%H%M%S.%6fZ").to_string())
     }
 
-    /// When that was; `None` for digits that are no time.
+    /// Returns the time, or `None` if the digits are not a valid time.
     pub fn time(&self) -> Option<Timestamp> {
         let time = DateTime::strptime("%Y%m%dT%H%M%S.%fZ", &self.0).ok()?;
         TimeZone::UTC.to_timestamp(time).ok()
@@ -77,7 +79,7 @@ pub struct EntryName {
 }
 
 impl EntryName {
-    /// The next entry of a key of which these are known.
+    /// Returns the name for the next entry of `key`, later than all entries of that key in `known`.
     pub fn after(key: &str, known: &[EntryName]) -> Self {
         let known = known.iter().filter(|name| name.key == key);
         EntryName {
@@ -90,19 +92,19 @@ impl EntryName {
         Self::after(key, &[])
     }
 
-    /// Parses what [`fmt::Display`] writes.
+    /// Parses the output of [`fmt::Display`].
     pub fn parse(text: &str) -> Option<Self> {
-        // The generation has a dot of its own.
+        // The generation contains a dot.
         let (rest, fraction) = text.rsplit_once('.')?;
         let (key, seconds) = rest.rsplit_once('.')?;
         let generation = Generation::parse(&format!("{seconds}.{fraction}"))?;
         (!key.is_empty()).then(|| EntryName { key: key.to_owned(), generation })
     }
 
-    /// As a file name: bytes that a file name cannot hold, and `%`, are written as `%XX`.
+    /// Returns the name as a file name: bytes that a file name cannot hold, and `%`, become `%XX`.
     pub fn to_file_name(&self) -> Result<String> {
         let name = escaped(&self.to_string());
-        // NAME_MAX of Linux, less the ending.
+        // NAME_MAX is 255 on Linux; the rest is left for the extension.
         if name.len() > 240 || name.starts_with('.') {
             bail!("the key {:?} is too long for a file name, or starts with a dot", self.key);
         }
@@ -124,7 +126,8 @@ impl EntryName {
     }
 }
 
-/// A text with what a file name cannot hold written as `%XX`. What begins a text begins this one too.
+/// Escapes the bytes of `text` that a file name cannot hold as `%XX`. A prefix of `text` is escaped to a prefix of
+/// the result.
 pub fn escaped(text: &str) -> String {
     let escape = |byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => (byte as char).to_string(),

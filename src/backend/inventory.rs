@@ -1,81 +1,81 @@
-//! Everything that a backend holds: of every ref, key and layout, ours or another tool's.
+//! Everything that a backend holds: entries of every ref, key and layout, including those of other tools.
 //!
-//! [`super::Backend`] is what a run reads and writes, seen through its key; this is what a maintainer
-//! counts and clears away.
+//! A run uses [`super::Backend`], which it searches by key. A maintainer uses this list to measure and delete.
 
 use super::{EntryName, ReadAt};
 use anyhow::Result;
 use jiff::Timestamp;
 use std::time::Duration;
 
-/// One thing that takes room. What a backend does not say is `None`.
+/// One object that takes up space. Fields that the backend does not report are `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What the backend knows it by, never used for another one.
+    /// Identifier of the object in the backend, never reused for another object.
     pub id: String,
-    /// As the backend has it, with the generation if it has one.
+    /// The key as the backend stores it, including the generation if there is one.
     pub key: String,
-    /// The same in parts, if a storecache has named it.
+    /// Key and generation, if storecache named the object.
     pub name: Option<EntryName>,
-    /// The full ref that it belongs to, as in `refs/heads/main`.
+    /// The full ref that it belongs to, such as `refs/heads/main`.
     pub reference: Option<String>,
-    /// Its layout: what a lookup has to ask for beside the key.
+    /// Its layout, which a lookup has to state in addition to the key.
     pub version: Option<String>,
     /// In bytes.
     pub size: u64,
     pub created: Option<Timestamp>,
     pub used: Option<Timestamp>,
-    /// Why it can be no entry, as far as that shows from outside.
+    /// Why it cannot be a valid entry, as far as the list shows.
     pub damage: Option<String>,
 }
 
-/// What became of a deletion.
+/// Result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
     Now,
-    /// Somebody else was faster.
+    /// It was already gone; another process deleted it first.
     Before,
 }
 
-/// A backend as a list of all that it holds.
+/// A backend as a list of everything that it holds.
 pub trait Inventory {
-    /// For people: what and where this is.
+    /// Returns the kind and location of the backend, for messages.
     fn describe(&self) -> String;
 
-    /// Whether the backend itself deletes what was not used for long, or what exceeds its limit.
+    /// Returns whether the backend itself deletes objects that are unused for a long time or exceed its limit.
     fn evicts(&self) -> bool;
 
-    /// All there is, each once, in no order.
+    /// Returns all objects, each once, in no particular order.
     ///
     /// # Errors
-    /// [`Barred`], or that nobody answers.
+    /// [`Barred`], or an error that says that the backend does not answer.
     fn records(&self) -> Result<Vec<Record>>;
 
-    /// Opens an entry for a look that does not count as a use. `None` where all that can be known of
-    /// entries is in the list.
+    /// Opens an entry in a way that does not count as a use. Returns `None` if opening an entry would show nothing
+    /// that is not in the list.
     fn look(&self, record: &Record) -> Option<Result<Box<dyn ReadAt>>> {
         let _ = record;
         None
     }
 
-    /// The full ref of the branch whose entries every run may read; `None` where all entries are so.
+    /// Returns the full ref of the branch whose entries every run may read, or `None` if every run may read all
+    /// entries.
     fn default_branch(&self) -> Result<Option<String>>;
 
-    /// Whether a pull request is open; `None` where that cannot be known of this one.
+    /// Returns whether a pull request is open, or `None` if the backend cannot know that.
     fn is_open(&self, pull: u64) -> Result<Option<bool>>;
 
-    /// Deletes what [`Inventory::records`] gave.
+    /// Deletes an object that [`Inventory::records`] returned.
     ///
     /// # Errors
-    /// [`Barred`] when there is no sense in going on.
+    /// [`Barred`] if further deletions would fail in the same way.
     fn delete(&self, record: &Record) -> Result<Deleted>;
 }
 
-/// Refused in a way that the next call would be as well.
+/// A refusal that the next call would receive as well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Barred {
     pub text: String,
-    /// How long the backend asks to be left alone, if that is all.
+    /// How long the backend asks the client to wait, if the refusal ends after that.
     pub wait: Option<Duration>,
 }

@@ -1,6 +1,6 @@
-//! Where entries live: found by key, read in ranges, written in one go.
+//! Storage of entries, which are found by key, read in ranges, and written in one pass.
 //!
-//! The room knows bytes and names. It must not know stores, daemons or what is inside a snapshot.
+//! This module knows bytes and names. It must not know stores, daemons, or the contents of a snapshot.
 
 mod aside;
 mod directory;
@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An entry that is there.
+/// An existing entry.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub name: EntryName,
@@ -37,27 +37,27 @@ pub struct Entry {
     pub size: u64,
 }
 
-/// A place for entries. Entries are immutable: a key is saved anew as its next generation.
+/// A storage location for entries. Entries are immutable: saving a key again creates its next generation.
 pub trait Backend: Send + Sync {
-    /// For people: what and where this is.
+    /// Returns the kind and location of the backend, for messages.
     fn describe(&self) -> String;
 
-    /// Whether this run may read entries, as far as that is known beforehand.
+    /// Checks whether this run may read entries, as far as that is known without a request.
     fn can_read(&self) -> Result<(), Refused> {
         Ok(())
     }
 
-    /// Whether this run may write entries, as far as that is known beforehand.
+    /// Checks whether this run may write entries, as far as that is known without a request.
     fn can_write(&self) -> Result<(), Refused> {
         Ok(())
     }
 
-    /// The newest entry of the first rung that has any, and the number of that rung.
+    /// Returns the newest entry of the first rung that has entries, and the index of that rung.
     fn find(&self, rungs: &[Rung]) -> Result<Option<(EntryName, usize)>> {
         self.find_besides(rungs, &[])
     }
 
-    /// The same, as if the entries `passed` were not there.
+    /// As [`Backend::find`], but ignores the entries in `passed`.
     fn find_besides(
         &self,
         rungs: &[Rung],
@@ -72,73 +72,75 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
-    /// Every entry of a rung that this run could delete, newest first. Where entries belong to a ref,
-    /// those of others are left out. One that was just written may not be listed yet.
+    /// Returns every entry of a rung that this run could delete, newest first. Where entries belong to a ref, entries
+    /// of other refs are left out. An entry that was just written may not be listed yet.
     ///
     /// # Errors
-    /// Also when the backend has no list of entries, or none for this run.
+    /// Also if the backend has no list of entries, or does not show it to this run.
     fn entries(&self, rung: &Rung) -> Result<Vec<Entry>>;
 
     /// Opens an entry for reading in ranges.
     ///
     /// # Errors
-    /// [`Gone`] when there is none of that name.
+    /// [`Gone`] if there is no entry of that name.
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>>;
 
-    /// Begins a new entry. It appears, whole, when its writer is finished, and never otherwise. Its
-    /// writer says under which name: where this one is taken by accident, a later generation.
+    /// Begins a new entry. The entry appears, complete, when its writer is finished, and never otherwise. The writer
+    /// returns the final name, which may be a later generation than `name`: a request whose answer was lost may have
+    /// taken `name`.
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>>;
 
-    /// Reads and writes for a try. No entry comes of it.
+    /// Tests reading and writing, without creating an entry.
     ///
     /// # Errors
-    /// When it can not be reached, or not be read.
+    /// If the backend cannot be reached or read.
     fn examine(&self) -> Result<Health>;
 
-    /// Deletes an entry that [`Backend::entries`] gave. One that is gone already is no error.
+    /// Deletes an entry that [`Backend::entries`] returned. An entry that is already gone is not an error.
     fn delete(&self, entry: &Entry) -> Result<()> {
         bail!("{} does not delete entries; {} stays", self.describe(), entry.name)
     }
 
-    /// Whether an entry that was written under `key` may be listed under the key `listed`. Both are equal, except
-    /// where a service changes the case of keys.
+    /// Returns whether an entry that was written under `key` may be listed under the key `listed`. The two are equal,
+    /// except where a service changes the case of keys.
     fn lists_as(&self, key: &str, listed: &str) -> bool {
         key == listed
     }
 
-    /// What tells this backend from any other one, today and later.
+    /// Returns a text that identifies this backend, now and later, and differs for every other backend.
     fn place(&self) -> String;
 
-    /// What tells an entry that is there from another one that takes its name later. Nothing where no name
-    /// is ever used twice.
+    /// Returns a text that distinguishes an existing entry from a later entry of the same name. Empty if the backend
+    /// never uses a name twice.
     fn identity(&self, name: &EntryName) -> String {
         let _ = name;
         String::new()
     }
 
-    /// Moves an entry to where nothing of a backend is looked for, with `note` beside it; says where its
-    /// file is now. `None` where nothing can be moved. One that is gone by now is no error.
+    /// Puts an entry into quarantine, with `note` beside it: lookups and lists do not find it there. Returns the path
+    /// of its file in quarantine, or `None` if this backend has no quarantine. An entry that is already gone is not
+    /// an error.
     fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
         let _ = (name, note);
         Ok(None)
     }
 
-    /// What was set aside and is there still, newest first.
+    /// Returns the entries in quarantine, newest first.
     fn asides(&self) -> Result<Vec<Aside>> {
         Ok(Vec::new())
     }
 
-    /// Deletes what was set aside longer than `keep` ago. Does nothing where somebody has done so within
-    /// the hour.
+    /// Deletes entries that have been in quarantine for longer than `keep`. Does nothing if any run did so within the
+    /// last hour.
     fn sweep(&self, keep: Duration) -> Result<()> {
         let _ = keep;
         Ok(())
     }
 
-    /// Whether it answers and takes entries, as far as that can be found out without one.
+    /// Checks that the backend answers and accepts entries, as far as possible without writing an entry.
     ///
     /// # Errors
-    /// [`Refused`] when it only answers.
+    /// [`Refused`] if the backend answers but does not accept entries.
     fn try_writing(&self) -> Result<()> {
         self.can_write()?;
         match self.find(&[Rung::Exact(TRIAL.into())]) {
@@ -147,31 +149,33 @@ pub trait Backend: Send + Sync {
         }
     }
 
-    /// The backends that this one is made of, as far as they answer; none where it is one.
+    /// Returns the members of a combined backend, without those that are known to be down. Empty for a single
+    /// backend.
     fn members(&self) -> Vec<&dyn Backend> {
         Vec::new()
     }
 
-    /// Which of its members an entry was found in.
+    /// Returns the member of a combined backend in which an entry was found.
     fn holder(&self, name: &EntryName) -> Option<&dyn Backend> {
         let _ = name;
         None
     }
 
-    /// Which of its members is to be written; `None` where it is one.
+    /// Returns the member of a combined backend to write to, or `None` for a single backend.
     ///
     /// # Errors
-    /// When none takes entries: what is wrong with the first.
+    /// If no member accepts entries: the error of the first member.
     fn to_write(&self) -> Result<Option<Arc<dyn Backend>>> {
         Ok(None)
     }
 
-    /// What has the name of an entry, is not one, and was left out of lists since this was asked last.
+    /// Returns the files that have the name of an entry but are not snapshots, as far as lists skipped them since the
+    /// last call.
     fn skipped(&self) -> Vec<Skipped> {
         Vec::new()
     }
 
-    /// What people should know of members that did not answer since this was asked last, one line each.
+    /// Returns warnings about members that did not answer since the last call, one line each.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
@@ -180,18 +184,18 @@ pub trait Backend: Send + Sync {
 /// A key that no entry has.
 const TRIAL: &str = "storecache-doctor";
 
-/// The one that has an entry, or is asked for it.
+/// Returns the member in which an entry was found, or `backend` itself.
 pub fn holder<'a>(backend: &'a dyn Backend, name: &EntryName) -> &'a dyn Backend {
     backend.holder(name).unwrap_or(backend)
 }
 
-/// Each of those that it is made of, or itself.
+/// Returns the members of a combined backend, or `backend` itself.
 pub fn members(backend: &dyn Backend) -> Vec<&dyn Backend> {
     let members = backend.members();
     if members.is_empty() { vec![backend] } else { members }
 }
 
-/// What a backend does not do, though nothing failed.
+/// An operation that a backend does not carry out, although nothing failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("this run can not read: {0}")]
@@ -202,23 +206,23 @@ pub enum Refused {
     Taken(String),
 }
 
-/// How a backend was found that could be reached.
+/// Result of testing a backend that could be reached.
 #[derive(Debug)]
 pub struct Health {
-    /// For people: what was tried.
+    /// Description of the test, for messages.
     pub found: String,
-    /// Why it can not be written.
+    /// Why it cannot be written.
     pub unwritable: Option<anyhow::Error>,
-    /// Seconds by which this machine's clock is ahead of the server's.
+    /// Seconds by which the clock of this machine is ahead of the clock of the server.
     pub ahead: Option<i64>,
 }
 
-/// There is no entry of this name, or not any more.
+/// There is no entry of this name, or it is no longer there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no entry {name} (any more){}", self.instead())]
 pub struct Gone {
     pub name: String,
-    /// What has its name in a directory instead.
+    /// The kind of the file that has the name of the entry in a directory instead.
     pub found: Option<FileKind>,
 }
 
@@ -232,7 +236,7 @@ impl Gone {
     }
 }
 
-/// What has the name of an entry in a directory, and is not a regular file.
+/// A file in a directory that has the name of an entry and is not a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     pub name: EntryName,
@@ -240,7 +244,7 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    /// Why it is skipped, as a sentence without its end.
+    /// Returns the reason for skipping it, as a sentence without a full stop.
     pub fn why(&self) -> String {
         format!("it is {}, not a snapshot", self.found)
     }
@@ -251,32 +255,33 @@ pub trait ReadAt: Send {
     /// Size of the entry in bytes.
     fn size(&self) -> u64;
 
-    /// Whether somebody has said that this is the size. Otherwise it is what came, and more may be missing.
+    /// Returns whether the size is certain. Otherwise it is the number of bytes received before the connection ended,
+    /// and more may be missing.
     fn size_is_stated(&self) -> bool {
         true
     }
 
-    /// Says what will be read next, in this order: a remote backend fetches ahead. Everything else can
-    /// still be read.
+    /// Announces the ranges that will be read next, in this order, so that a remote backend can fetch ahead. Other
+    /// ranges can still be read.
     fn expect(&mut self, ranges: &[Range<u64>]) {
         let _ = ranges;
     }
 
-    /// Fills the buffer from an offset.
+    /// Fills the buffer with the bytes from `offset` on.
     ///
     /// # Errors
-    /// Also when the entry ends before the buffer is full.
+    /// Also if the entry ends before the buffer is full.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()>;
 }
 
-/// An entry on its way in. Dropped before [`EntryWriter::finish`], it leaves nothing behind.
+/// A new entry that is being written. It leaves nothing behind if it is dropped before [`EntryWriter::finish`].
 pub trait EntryWriter: Write + Send {
     fn finish(self: Box<Self>) -> Result<Written>;
 }
 
-/// An entry that is in now.
+/// An entry that was written.
 pub struct Written {
     pub entry: Entry,
-    /// How long the disk was waited for, after the last byte.
+    /// How long the writer waited for the disk after the last byte.
     pub sync: Duration,
 }

@@ -1,40 +1,41 @@
-//! What is kept aside, and for how long: the rules that hold wherever it is kept.
+//! How long entries stay in quarantine: the rules that all backends share.
 
 use super::EntryName;
 use jiff::{SignedDuration, Timestamp};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// An entry that was set aside.
+/// An entry in quarantine.
 #[derive(Debug, Clone)]
 pub struct Aside {
     pub name: EntryName,
     pub file: PathBuf,
     /// In bytes.
     pub size: u64,
-    /// What whoever set it aside had to say; empty when that was lost.
+    /// The note that was stored with it; empty if the note was lost.
     pub note: Vec<u8>,
 }
 
-/// Least time between two sweeps.
+/// Minimum time between two sweeps.
 const BETWEEN_SWEEPS: SignedDuration = SignedDuration::from_hours(1);
 
-/// Clocks of machines that share a directory differ; what is further ahead was written by one that was
-/// wrong.
+/// Tolerated difference between the clocks of machines that share a directory. A time that is further ahead comes
+/// from a machine whose clock was wrong.
 const AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
-/// Whether a sweep is due after the one at `last`. A time that is still to come is none.
+/// Returns whether a sweep is due if the last one was at `last`. A time that [is ahead](is_ahead) does not count.
 pub fn is_due(last: Option<Timestamp>, now: Timestamp) -> bool {
     last.is_none_or(|last| is_ahead(last, now) || now.duration_since(last) >= BETWEEN_SWEEPS)
 }
 
-/// Whether a time is of a clock that was wrong.
+/// Returns whether a time was written by a clock that was wrong.
 pub fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
     time.duration_since(now) > AHEAD
 }
 
-/// Whether what was noted at `noted` has been kept long enough. A clock that was behind may have noted a time
-/// from before the entry was made, as its name says: then the days count from there.
+/// Returns whether an entry that was put into quarantine at `noted` has been kept for `keep`. If the clock of that
+/// machine was behind, `noted` may be before the generation of the entry; then the time is counted from the
+/// generation.
 pub fn is_over(name: &EntryName, noted: Timestamp, keep: Duration, now: Timestamp) -> bool {
     let made = name.generation.time().filter(|made| *made <= now);
     let since = made.map_or(noted, |made| made.max(noted));
@@ -56,7 +57,7 @@ mod tests {
         assert!(is_due(None, now));
         assert!(!is_due(Some(at("2026-11-22T11:00:01Z")), now));
         assert!(is_due(Some(at("2026-11-22T11:00:00Z")), now));
-        // Another machine is a little ahead, and one was by years.
+        // One machine is a little ahead, and another one by years.
         assert!(!is_due(Some(at("2026-11-22T12:30:00Z")), now));
         assert!(is_due(Some(at("2031-01-01T00:00:00Z")), now));
     }
@@ -71,7 +72,7 @@ mod tests {
         // A machine without a battery noted the year 1970.
         let new = EntryName::parse("k.20261120T000000.000000Z").unwrap();
         assert!(!is_over(&new, at("1970-01-01T00:00:05Z"), keep, now));
-        // The clock of whoever saved it was ahead.
+        // The clock of the machine that saved the entry was ahead.
         let ahead = EntryName::parse("k.20991120T000000.000000Z").unwrap();
         assert!(is_over(&ahead, at("2026-11-01T00:00:00Z"), keep, now));
         assert!(!is_over(&old, at("2031-01-01T00:00:00Z"), keep, now));

@@ -1,4 +1,4 @@
-//! The way out: what a restore reads of an entry, fetched ahead in parallel ranges.
+//! Downloads of an entry for a restore, which are fetched ahead in parallel ranges.
 
 use super::ReadAt;
 use super::network::Wire;
@@ -14,56 +14,55 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// The same where nobody planned: this is for indexes, and they go into one buffer.
+/// Parallel ranges of a read that was not announced. Such reads are for indexes, which go into one buffer.
 const DIRECT: usize = 4;
 
-/// What is fetched of the end of an entry when a part of it is read: its index is there.
+/// Bytes to fetch from the end of an entry when any part of them is read: the index is there.
 const TAIL: u64 = 256 << 10;
 
-/// The first ranges of what was planned: all that are on their way share the link, and nothing can be
-/// unpacked before the first one is whole. Two have this size, in bytes, and the next two twice as much,
-/// until they are as large as any.
+/// Size of the first announced ranges, in bytes. All ranges on their way share the link, and unpacking cannot begin
+/// before the first range is complete. Two ranges have this size, the next two have twice the size, and so on up to
+/// the maximum.
 const FIRST: u64 = 1 << 20;
 
-/// Ranges on their way at a time, as long as memory is left for them.
+/// Maximum number of ranges on their way, as long as there is memory for them.
 const PARALLEL: usize = 32;
 
-/// The largest stretch between two wanted ranges that is fetched along with them. A request that is one
-/// of eight costs an eighth of the 30 ms that a blob server takes to answer one; at 1 Gbit/s that is
-/// 0.5 MB.
+/// The largest gap between two wanted ranges that is fetched along with them. A request that is one of eight costs an
+/// eighth of the 30 ms that a blob server takes to answer a request; at 1 Gbit/s that is 0.5 MB.
 const GAP: u64 = 512 << 10;
 
-/// The part of the wanted bytes that such stretches may add, the shortest first: 1/10. What is counted
-/// and paid for is bytes, and on a slower link than that they are dear.
+/// The bytes of such gaps may add this fraction of the wanted bytes, shortest gaps first: 1/10. Bytes are counted and
+/// paid for, and on a slower link they cost more time.
 const WASTE: u64 = 10;
 
-/// One entry at the other end of a network.
+/// One entry on a remote server.
 pub trait Source: Send + Sync + 'static {
     fn wire(&self) -> &Wire;
 
-    /// For what readers fetch ahead, all those of a backend together.
+    /// The bytes that all readers of a backend may fetch ahead together.
     fn ahead(&self) -> &Allowance;
 
     /// Size in bytes.
     fn size(&self) -> u64;
 
-    /// All bytes of a range.
+    /// Downloads all bytes of a range.
     fn range(&self, range: Range<u64>) -> impl Future<Output = Result<Vec<u8>, Lost>> + Send;
 
-    /// All of it, as one stream into a file without a name.
+    /// Downloads the whole entry, as one stream, into an unnamed file.
     fn spool(&self) -> impl Future<Output = Result<Spooled>> + Send;
 }
 
-/// An entry that came as one stream.
+/// An entry that was downloaded as one stream.
 pub struct Spooled {
     pub file: File,
     /// In bytes.
     pub size: u64,
-    /// Whether somebody has said so, and not only the connection ended there.
+    /// Whether the server marked the end of the entry. Otherwise the connection ended there.
     pub stated: bool,
 }
 
-/// Why a range did not come.
+/// Why a range could not be downloaded.
 pub enum Lost {
     NoRanges,
     Failed(anyhow::Error),
@@ -72,20 +71,20 @@ pub enum Lost {
 pub struct Reader<S> {
     source: Arc<S>,
     size: u64,
-    /// Largest range in one request, in bytes.
+    /// Maximum size of one request, in bytes.
     range: u64,
-    /// Parts that are kept: the head, and the tail once it was read.
+    /// Parts that stay in memory: the head, and the tail after it was read.
     kept: Vec<(u64, Vec<u8>)>,
-    /// What is not asked for yet, in the order of reading.
+    /// Ranges that were not requested yet, in the order of reading.
     planned: VecDeque<Range<u64>>,
     coming: VecDeque<Coming>,
-    /// All of it, where the server knows no ranges.
+    /// The whole entry, if the server does not support ranges.
     whole: Option<File>,
-    /// Whether somebody has said how much that is.
+    /// Whether the size is certain; see [`ReadAt::size_is_stated`].
     stated: bool,
 }
 
-/// A range that was asked for.
+/// A requested range.
 struct Coming {
     range: Range<u64>,
     bytes: State,
@@ -97,7 +96,7 @@ enum State {
     Here(Vec<u8>),
 }
 
-/// Ends with its value.
+/// A download that is aborted when this value is dropped.
 struct Task(JoinHandle<Result<Vec<u8>, Lost>>);
 
 impl Drop for Task {
@@ -107,7 +106,7 @@ impl Drop for Task {
 }
 
 impl<S: Source> Reader<S> {
-    /// `head` is its beginning, which is here already.
+    /// Creates a reader of ranges. `head` is the beginning of the entry, which was already downloaded.
     pub fn ranges(source: S, head: Vec<u8>, range: u64) -> Self {
         let size = source.size();
         let kept = vec![(0, head)];
@@ -123,8 +122,8 @@ impl<S: Source> Reader<S> {
         Reader { source, size, range, kept, planned, coming, whole: Some(file), stated }
     }
 
-    /// Asks for planned ranges until enough are on their way. Another reader may have asked for much
-    /// already; at least one is always asked for.
+    /// Requests planned ranges until enough of them are on their way. Other readers may have used up the bytes that
+    /// may be fetched ahead, so at least one range is always requested.
     fn ask_ahead(&mut self) {
         if self.whole.is_some() {
             return;
@@ -142,9 +141,10 @@ impl<S: Source> Reader<S> {
         }
     }
 
-    /// The rest of `range` that is not in the buffer yet, from what was planned; how much it was.
+    /// Copies the bytes from `at` on out of the next planned range. Returns how many bytes it copied: 0 if `at` is
+    /// not in that range.
     fn take_planned(&mut self, at: u64, buffer: &mut [u8]) -> Result<usize, Lost> {
-        // What lies before is not read any more.
+        // Drop ranges before `at`: they will not be read.
         while self.coming.front().is_some_and(|coming| coming.range.end <= at) {
             self.coming.pop_front();
         }
@@ -176,7 +176,7 @@ impl<S: Source> Reader<S> {
             buffer.copy_from_slice(&bytes[inside..inside + buffer.len()]);
             return Ok(());
         }
-        // The rest may be there already: the end of an index that is longer than the tail.
+        // The end of the range may be in memory already, as with an index that is longer than the tail.
         let mut buffer = buffer;
         if let Some((from, bytes)) = self.kept_end_of(&(at..end)) {
             let (before, behind) = buffer.split_at_mut((from - at) as usize);
@@ -193,21 +193,21 @@ impl<S: Source> Reader<S> {
         Ok(())
     }
 
-    /// The part that holds all of a range, if there is one, and where it begins.
+    /// Returns the part in memory that contains all of a range, with its offset.
     fn kept_from(&self, range: &Range<u64>) -> Option<&(u64, Vec<u8>)> {
         self.kept
             .iter()
             .find(|(from, bytes)| *from <= range.start && range.end <= from + bytes.len() as u64)
     }
 
-    /// The part that holds the end of a range and not its beginning.
+    /// Returns the part in memory that contains the end of a range, but not its beginning.
     fn kept_end_of(&self, range: &Range<u64>) -> Option<&(u64, Vec<u8>)> {
         self.kept
             .iter()
             .find(|(from, bytes)| range.contains(from) && range.end <= from + bytes.len() as u64)
     }
 
-    /// What nobody planned: at once, in parallel ranges.
+    /// Downloads a range that was not planned, at once and in parallel requests.
     fn directly(&mut self, at: u64, buffer: &mut [u8]) -> Result<(), Lost> {
         let source = &self.source;
         let end = at + buffer.len() as u64;
@@ -284,7 +284,7 @@ impl<S: Source> ReadAt for Reader<S> {
 }
 
 impl<S: Source> Reader<S> {
-    /// The server gives no ranges any more: one stream for all of it.
+    /// Downloads the whole entry as one stream, after the server stopped serving ranges.
     fn take_whole(&mut self) -> Result<()> {
         self.coming.clear();
         self.planned.clear();
@@ -305,7 +305,8 @@ fn wait(wire: &Wire, task: &mut Task) -> Result<Vec<u8>, Lost> {
     done.map_err(|e| Lost::Failed(e.into()))?
 }
 
-/// Ranges in the order of reading, those joined that are cheaper as one; see [`GAP`] and [`WASTE`].
+/// Joins ranges, which stay in the order of reading, where one request is cheaper than two; see [`GAP`] and
+/// [`WASTE`].
 fn join(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let ranges: Vec<Range<u64>> = ranges.collect();
     let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
@@ -336,7 +337,8 @@ fn join(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     joined
 }
 
-/// In pieces that grow from `first` bytes to at most so many, twice as large after each second one.
+/// Splits ranges into pieces. The first pieces have `first` bytes; the size doubles after every second piece, up to
+/// `most`.
 fn cut(
     ranges: impl IntoIterator<Item = Range<u64>>,
     first: u64,
@@ -371,7 +373,7 @@ mod tests {
         assert_eq!(joined(&[(0, 1000), (1050, 2000), (2200, 4000)]), [(0, 4000)]);
         let far = 100 * GAP;
         assert_eq!(joined(&[(0, far), (far + GAP + 1, 2 * far)]).len(), 2, "a request is cheaper");
-        // What is read backwards is read as it is asked for.
+        // Ranges in descending order are read as they are.
         assert_eq!(joined(&[(50, 60), (10, 20)]), [(50, 60), (10, 20)]);
         assert!(joined(&[]).is_empty());
     }

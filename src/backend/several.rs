@@ -1,9 +1,10 @@
-//! Backends in an order, as if they were one.
+//! Several backends in an order, combined into one.
 //!
-//! The ladder goes before the order: an entry of a better rung in a later backend beats one of a worse rung in an
-//! earlier, and of the same rung the earlier backend's is taken. So the next one is asked only for what would be
-//! better than what is found, and none after an exact hit. Where another one can be asked, a backend has one
-//! stall clock to answer a lookup; without an answer it is told once, and not asked again in this run.
+//! The ladder takes precedence over the order: an entry of a better rung in a later backend beats an entry of a worse
+//! rung in an earlier backend. For the same rung, the earlier backend wins. So each backend is only asked for entries
+//! that are better than the best one found so far, and no further backend is asked after an exact hit. If there is
+//! another backend to ask, a backend has one stall timeout to answer a lookup. A backend that does not answer in time
+//! causes one warning and is not asked again in this run.
 
 use super::{
     Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Skipped,
@@ -16,31 +17,31 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// More than one backend.
+/// Several backends, combined.
 pub struct Several {
-    /// In their order.
+    /// In order of preference.
     members: Vec<Arc<dyn Backend>>,
-    /// For how long one is asked where there is another.
+    /// How long to wait for one member if there is another.
     limit: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Members, by their places, that did not answer.
+    /// Indexes of members that did not answer.
     down: Vec<usize>,
-    /// What was found where.
+    /// Index of the member in which each entry was found.
     holders: HashMap<EntryName, usize>,
-    /// Who gave the last entry that was found.
+    /// Index of the member that returned the last entry found.
     last: Option<usize>,
     warnings: Vec<String>,
 }
 
-/// What one of them is asked.
+/// A request to one member.
 type Question<T> = Box<dyn FnOnce(&dyn Backend) -> Result<T> + Send>;
 
 impl Several {
-    /// `members` is what could be opened; of the others `warnings` tell.
+    /// Combines the backends that could be opened. `warnings` describe the others.
     pub fn new(members: Vec<Arc<dyn Backend>>, limit: Duration, warnings: Vec<String>) -> Self {
         let state = State { warnings, ..State::default() };
         Several { members, limit, state: Mutex::new(state) }
@@ -50,13 +51,13 @@ impl Several {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those that are not known to be down.
+    /// Returns the members that are not known to be down, with their indexes.
     fn live(&self) -> Vec<(usize, &Arc<dyn Backend>)> {
         let down = self.state().down.clone();
         self.members.iter().enumerate().filter(|(at, _)| !down.contains(at)).collect()
     }
 
-    /// Asks one member, with a limit where `others` could be asked too.
+    /// Sends a request to one member, with a time limit if `others` could answer too.
     fn ask<T: Send + 'static>(
         &self,
         at: usize,
@@ -70,8 +71,9 @@ impl Several {
         aside_within(&member.describe(), self.limit, move || question(member.as_ref()))
     }
 
-    /// Asks each until `enough` is content with what it said, or there is no question any more. A refusal is
-    /// passed over in silence: it was known beforehand. When nobody answers, the error is that of the first.
+    /// Sends requests to the members in order, until `enough` accepts an answer or `question` returns `None`. A
+    /// refusal is skipped without a warning, because it was known beforehand. If no member answers, returns the error
+    /// of the first.
     fn each<T: Send + 'static>(
         &self,
         question: impl Fn() -> Option<Question<T>>,
@@ -121,7 +123,7 @@ impl Several {
 }
 
 impl Backend for Several {
-    /// Who gave the last entry, or all of them.
+    /// Returns the description of the member that returned the last entry, or of all members.
     fn describe(&self) -> String {
         if let Some(last) = self.state().last {
             return self.members[last].describe();
@@ -170,7 +172,7 @@ impl Backend for Several {
         }))
     }
 
-    /// Of all that answer, each once, newest first.
+    /// Returns the entries of all members that answer, each entry once, newest first.
     fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
         let mut all: Vec<(usize, Entry)> = Vec::new();
         let question = || {
@@ -194,7 +196,8 @@ impl Backend for Several {
         Ok(all.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    /// From whoever it was found in, and from any other that has it. That one counts as its holder from then on.
+    /// Opens an entry in the member in which it was found, or else in any other member that has it. That member
+    /// counts as its holder from then on.
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
         let holder = self.state().holders.get(name).copied();
         let others = self.live().into_iter().map(|(at, _)| at).filter(|at| Some(*at) != holder);
@@ -262,7 +265,7 @@ impl Backend for Several {
         Some(self.members[at].as_ref())
     }
 
-    /// The first that answers and takes entries.
+    /// Returns the first member that answers and accepts entries.
     fn to_write(&self) -> Result<Option<Arc<dyn Backend>>> {
         let mut chosen = None;
         let question = || {
@@ -286,7 +289,7 @@ impl Backend for Several {
     }
 }
 
-/// Ok where one of them is, else what the first says.
+/// Returns `Ok` if any of the results is `Ok`, and otherwise the first refusal.
 fn any(all: impl Iterator<Item = Result<(), Refused>>) -> Result<(), Refused> {
     let mut first = Ok(());
     for one in all {

@@ -1,9 +1,9 @@
-//! Counting bytes that are in memory, so that whoever makes more of them waits.
+//! Accounting for bytes in memory, with back-pressure: a thread that needs more waits until others are done.
 
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A number of bytes that several threads may have between them.
+/// A number of bytes that several threads share.
 #[derive(Clone)]
 pub struct Allowance(Arc<Account>);
 
@@ -24,8 +24,8 @@ impl Allowance {
         Allowance(Arc::new(Account { state, changed: Condvar::new() }))
     }
 
-    /// Waits until so many bytes may be taken, and takes them. Whoever is the only one gets any number,
-    /// so that nobody waits for ever. Nothing once the allowance is closed.
+    /// Waits until `bytes` are available, and claims them. A lone request is always granted, even above the
+    /// limit, so this cannot deadlock. Returns `None` once the allowance is closed.
     pub fn take(&self, bytes: u64) -> Option<Claim> {
         let mut state = self.0.state();
         while !state.closed && state.used > 0 && state.used.saturating_add(bytes) > state.limit {
@@ -38,7 +38,7 @@ impl Allowance {
         Some(Claim { account: Arc::clone(&self.0), bytes })
     }
 
-    /// The same, where waiting would be of no use: nothing when the bytes cannot be had now.
+    /// As [`Allowance::take`], but returns `None` instead of waiting.
     pub fn try_take(&self, bytes: u64) -> Option<Claim> {
         let mut state = self.0.state();
         if state.closed || (state.used > 0 && state.used.saturating_add(bytes) > state.limit) {
@@ -48,13 +48,13 @@ impl Allowance {
         Some(Claim { account: Arc::clone(&self.0), bytes })
     }
 
-    /// From now on it is another number.
+    /// Changes the limit.
     pub fn becomes(&self, bytes: u64) {
         self.0.state().limit = bytes;
         self.0.changed.notify_all();
     }
 
-    /// Nobody gets or waits for anything any more.
+    /// Closes the allowance: from now on, no request is granted and no request waits.
     pub fn close(&self) {
         self.0.state().closed = true;
         self.0.changed.notify_all();
@@ -67,14 +67,14 @@ impl Account {
     }
 }
 
-/// Bytes that were taken; dropped, it gives them back.
+/// A claim on bytes. Dropping it releases them.
 pub struct Claim {
     account: Arc<Account>,
     bytes: u64,
 }
 
 impl Claim {
-    /// Gives back what is over `bytes`.
+    /// Releases all bytes above `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         if let Some(over) = self.bytes.checked_sub(bytes) {
             self.bytes = bytes;
@@ -90,19 +90,19 @@ impl Drop for Claim {
     }
 }
 
-/// Bytes that count as long as they are there.
+/// Bytes in memory, together with their claim.
 pub struct Held {
     bytes: Vec<u8>,
     claim: Option<Claim>,
 }
 
 impl Held {
-    /// With a claim on as many bytes.
+    /// `claim` covers as many bytes.
     pub fn new(bytes: Vec<u8>, claim: Option<Claim>) -> Self {
         Held { bytes, claim }
     }
 
-    /// The bytes and their claim.
+    /// Returns the bytes and their claim.
     pub fn into_parts(self) -> (Vec<u8>, Option<Claim>) {
         (self.bytes, self.claim)
     }

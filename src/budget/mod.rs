@@ -1,9 +1,8 @@
-//! How much memory a run may take, and what each part of it gets.
+//! How much memory a run may take, and how it is divided.
 //!
-//! Everything that is held in numbers, such as threads, frames on their way, blocks and ranges, is
-//! reckoned here from one size, the `--memory` of a run. It is for all its processes together: the
-//! user's half, the root half and the guardian. The room knows numbers and nothing else, and all others
-//! may ask it.
+//! All limits on what is held in memory, such as threads, frames in flight, blocks and ranges, are calculated
+//! here from one size, the `--memory` of a run. It covers all processes of the run together: the user process,
+//! the root helper and the guardian. This module imports no other module, and every module may use it.
 
 mod allowance;
 
@@ -13,31 +12,31 @@ use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1 << 20;
 
-/// What the processes take before they hold any frame: the programs, the connections, and lists of items
-/// and frames. Those lists grow with the store; with 2,000 items and 10 GB it is enough (`benches/memory.rs`).
+/// Memory that the processes take before they hold any frame: the programs, the connections, and lists of items
+/// and frames. Those lists grow with the store; for 2,000 items and 10 GB this is enough (`benches/memory.rs`).
 const BASE: u64 = 48 * MIB;
 
-/// Without `--memory`, with up to two threads.
+/// Memory of a run without `--memory`, with up to two threads.
 const SMALL: u64 = 256 * MIB;
-/// The same with sixteen and more.
+/// Memory of a run without `--memory`, with sixteen threads or more.
 const LARGE: u64 = 512 * MIB;
 
 /// Tar bytes of a full frame.
 pub const FRAME: u64 = 4 * MIB;
-/// The same with `--long`.
+/// Tar bytes of a full frame with `--long`.
 pub const LONG_FRAME: u64 = 16 * MIB;
-/// Tar bytes of the largest frame: one of files that many items share.
+/// Tar bytes of the largest frame, which holds files that several items share.
 pub const LARGEST_FRAME: u64 = 64 * MIB;
 
-/// Largest range in one request, and how many of those are fetched at a time where memory allows it.
+/// Largest range in one request, and how many of those are downloaded at a time if memory allows it.
 const RANGE: u64 = 8 * MIB;
 const RANGES: u64 = 8;
 
-/// Blocks that are sent at a time; one more is being filled.
+/// Blocks that are uploaded at a time, while one more is filled.
 const BLOCKS: u64 = 4;
 const BLOCK: u64 = 16 * MIB;
 
-/// The given size is less than a run can do with.
+/// Error: the given size is too small for the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("--memory {}M is too little: this takes at least {}M", .given.div_ceil(MIB), .least.div_ceil(MIB))]
 pub struct TooLittle {
@@ -45,36 +44,36 @@ pub struct TooLittle {
     pub least: u64,
 }
 
-/// What a run may take, in bytes, and on how many threads.
+/// Memory that a run may take, in bytes, and its number of threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     bytes: u64,
     threads: u64,
 }
 
-/// What a backend may hold.
+/// Memory limits of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
-    /// Size of a block on its way up, in bytes.
+    /// Size of an uploaded block, in bytes.
     pub block: usize,
-    /// Blocks on their way at a time, besides the one that is being filled.
+    /// Blocks that are uploaded at a time, besides the one that is being filled.
     pub blocks: usize,
     /// Largest range in one request, in bytes.
     pub range: u64,
-    /// Bytes of ranges that are fetched ahead.
+    /// Bytes of ranges that are downloaded ahead.
     pub ahead: u64,
 }
 
-/// A save: its parts.
+/// Memory limits of a save.
 #[derive(Debug, Clone, Copy)]
 pub struct Saving {
     pub traffic: Traffic,
-    /// Bytes of frames that the user's half may hold.
+    /// Bytes of frames that the user process may hold.
     pub frames: u64,
     pub packing: Packing,
 }
 
-/// What the root half may take to pack.
+/// Memory limits of the root helper while it packs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packing {
     pub threads: usize,
@@ -84,43 +83,43 @@ pub struct Packing {
     pub largest: u64,
 }
 
-/// A restore: its parts.
+/// Memory limits of a restore.
 #[derive(Debug, Clone, Copy)]
 pub struct Restoring {
     pub traffic: Traffic,
     pub unpacking: Unpacking,
-    /// Bytes that a single frame may take on its way.
+    /// Bytes that a single frame may take, from the download until it is unpacked.
     frame: u64,
-    /// Bytes that more threads would take first, if there were more.
+    /// Bytes that further threads would take first, if the budget were larger.
     first: u64,
     given: u64,
 }
 
-/// What the root half may take to unpack.
+/// Memory limits of the root helper while it unpacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unpacking {
     pub threads: usize,
-    /// Bytes of frames that came and are not unpacked.
+    /// Bytes of frames that were received and are not unpacked yet.
     pub compressed: u64,
     /// Tar bytes of frames larger than usual that are unpacked at a time.
     pub large: u64,
 }
 
 impl Budget {
-    /// With `memory` bytes, or with as many as suit the number of threads.
+    /// A budget of `memory` bytes, or of a default that depends on the number of threads.
     pub fn new(memory: Option<u64>, threads: usize) -> Self {
         let threads = threads.max(1) as u64;
         let more = (LARGE - SMALL) * threads.clamp(2, 16).saturating_sub(2) / 14;
         Budget { bytes: memory.unwrap_or(SMALL + more), threads }
     }
 
-    /// The parts of a save at a level of zstd.
+    /// Divides the budget for a save at a compression level of zstd.
     ///
     /// # Errors
-    /// When there is not enough for one thread.
+    /// If the budget is too small for one thread.
     pub fn saving(&self, level: i32, long: bool) -> Result<Saving, TooLittle> {
         let frame = if long { LONG_FRAME } else { FRAME };
-        // A long frame is handed on in the memory that it was compressed into.
+        // A long frame is passed on in the buffer that it was compressed into.
         let kept = if long { frame } else { 2 * frame } + compressor(level, long);
         let block = (self.bytes / 32).min(BLOCK);
         let upload = (BLOCKS + 1) * block;
@@ -128,11 +127,12 @@ impl Budget {
         let packing = self.bytes.saturating_sub(BASE + upload + frames);
         let threads = (packing / (kept + frame)).min(self.threads);
         if threads == 0 {
-            // 5/32 are blocks, 4/32 are frames.
+            // 5/32 are for blocks, 4/32 for frames.
             return Err(self.too_little((BASE + kept + frame) * 32 / 23));
         }
         let rest = packing - threads * kept;
-        // It takes its own size, and at most half as much compressed: it has content twice.
+        // Such a frame takes its own size, and at most half of that compressed: its content appears at least
+        // twice.
         let mut largest = LARGEST_FRAME;
         while largest > frame && largest * 3 / 2 > rest {
             largest /= 2;
@@ -148,14 +148,14 @@ impl Budget {
         })
     }
 
-    /// The parts of a restore.
+    /// Divides the budget for a restore.
     ///
     /// # Errors
-    /// When there is not enough for one thread.
+    /// If the budget is too small for one thread.
     pub fn restoring(&self) -> Result<Restoring, TooLittle> {
         let traffic = self.traffic();
         let unpacking = self.bytes.saturating_sub(BASE + traffic.ahead);
-        // One decoded, one compressed, and one more of that on its way.
+        // For each thread one decoded frame, one compressed frame, and one more compressed frame in flight.
         let threads = (unpacking.saturating_sub(FRAME) / (3 * FRAME)).min(self.threads);
         if threads == 0 {
             return Err(self.too_little((BASE + 4 * FRAME) * 5 / 4));
@@ -175,7 +175,7 @@ impl Budget {
         })
     }
 
-    /// For what only reads indexes.
+    /// Returns the limits of the backend. Commands that only read indexes need no others.
     pub fn traffic(&self) -> Traffic {
         let ahead = (self.bytes / 5).min(RANGE * RANGES);
         let range = RANGE.min(ahead / 4);
@@ -188,13 +188,15 @@ impl Budget {
 }
 
 impl Restoring {
+    /// Checks that a frame fits into the budget.
+    ///
     /// # Errors
-    /// When a frame of this size, and of so many tar bytes, would take more than there is.
+    /// If a frame of `compressed` bytes and `raw` tar bytes would take more memory than is available.
     pub fn check(&self, compressed: u64, raw: u64) -> Result<(), TooLittle> {
-        // Here, in the root half, and decoded.
+        // Compressed in the user process and in the root helper, and decoded.
         let frame = compressed.saturating_mul(2).saturating_add(raw);
         let over = frame.saturating_sub(self.frame);
-        // The ranges grow too, where they are not as many as can be.
+        // The part for ranges (a fifth) grows with the budget too, unless it is at its maximum.
         let more = over.saturating_add(self.first).saturating_mul(5).div_ceil(4);
         let least = self.given.saturating_add(more);
         if over > 0 && raw > FRAME {
@@ -211,7 +213,7 @@ impl Default for Traffic {
 }
 
 impl Unpacking {
-    /// For so many threads, as they have it by default.
+    /// Returns the default limits for `threads`.
     pub fn on(threads: usize) -> Self {
         let compressed = (2 * threads.max(1) as u64 + 1) * FRAME;
         Unpacking { threads: threads.max(1), compressed, large: LARGEST_FRAME }
@@ -219,15 +221,15 @@ impl Unpacking {
 }
 
 impl Packing {
-    /// The same for packing.
+    /// Returns the default limits for `threads`.
     pub fn on(threads: usize) -> Self {
         let in_flight = 3 * threads.max(1) as u64 * FRAME;
         Packing { threads: threads.max(1), in_flight, largest: LARGEST_FRAME }
     }
 }
 
-/// Bytes that zstd takes to compress a frame, measured with zstd 1.5.7 (`snapshot/compress.rs` has a
-/// test that it is no more).
+/// Returns how many bytes zstd takes to compress a frame, measured with zstd 1.5.7. A test in
+/// `snapshot/compress.rs` checks that it does not take more.
 pub fn compressor(level: i32, long: bool) -> u64 {
     let frame = match level {
         ..=2 => 1,

@@ -1,16 +1,17 @@
-//! `action`: one step of a job. It goes on whatever happens to the cache, unless it was told not to.
+//! `action`: one step of a job. The job continues whatever happens to the cache, unless an option says
+//! otherwise.
 
 use super::{Ending, lint, restore, save};
 use crate::action::{Step, Verb};
 use crate::options::{Restore, Save};
 
-/// What a step runs, with its options.
+/// The command that a step runs, with its options.
 pub enum Task {
     Restore(Restore),
     Save(Save),
 }
 
-/// Runs the task and tells the runner of the job about it.
+/// Runs the task and reports its result to the runner of the job.
 pub fn step(step: &Step, task: Task) -> Ending {
     match task {
         Task::Restore(mut options) => {
@@ -36,7 +37,8 @@ pub fn step(step: &Step, task: Task) -> Ending {
     }
 }
 
-/// Advice, and no more: where the workflow cannot be read, there is none.
+/// Prints the lint findings of the workflow as warnings. They are advice only: nothing is printed if the
+/// workflow cannot be read.
 fn look_at_workflow(step: &Step) {
     let Some(file) = step.workflow() else { return };
     for finding in lint::findings(&file).unwrap_or_default() {

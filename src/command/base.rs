@@ -1,4 +1,4 @@
-//! What a save builds on: whether it is a delta, and why not when it is none.
+//! Chooses the base of a save: decides whether the save is a delta, and reports the reason if it is not.
 
 use super::entry::{OpenEntry, same_store};
 use super::state::State;
@@ -13,16 +13,17 @@ use anyhow::{Context, Result, anyhow, ensure};
 pub struct Foundation {
     name: String,
     head: Head,
-    /// Of its index.
+    /// Identity of its index.
     identity: Digest,
     pub items: Vec<BaseItem>,
-    /// Sum of the NAR sizes in bytes, where they are known.
+    /// Sum of the NAR sizes in bytes, if they are known.
     nar_bytes: Option<u64>,
 }
 
 impl Foundation {
-    /// The one behind the newest entry of the key; without one, behind what this job has restored.
-    /// Books on the report why there is none. None of those that are known to be `bad` is one.
+    /// Returns the full snapshot behind the newest entry of the key, or, if the key has no entry, behind the
+    /// entry that this job has restored. Entries in `bad` are never used. If there is no such snapshot,
+    /// records the reason in the report.
     pub fn find(
         backend: &dyn Backend,
         newest: Option<(EntryName, Result<OpenEntry>)>,
@@ -72,7 +73,8 @@ impl Foundation {
         Ok(Foundation { name, head: opened.head, identity, items, nar_bytes })
     }
 
-    /// Whether a save becomes a delta, which would hold `own` itself; books that on the report.
+    /// Returns whether the save becomes a delta, which would contain `own` itself. Records the decision in
+    /// the report.
     pub fn carries(
         &self,
         delta: &Delta,
@@ -97,7 +99,7 @@ impl Foundation {
         carries
     }
 
-    /// What a delta says of it.
+    /// The reference to this base that a delta contains.
     pub fn named(&self, inherited: Vec<BaseItem>) -> Base {
         Base { entry: self.name.clone(), index: self.identity, items: inherited }
     }

@@ -1,4 +1,4 @@
-//! Which entries others are deltas on, or may be: whoever keeps a delta keeps its base.
+//! Entries that are, or may be, bases of deltas: a base has to stay as long as a delta on it stays.
 
 use super::choice::{Cause, Scene};
 use super::inventory::{Held, Use};
@@ -8,10 +8,10 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Numbers of entries with the reason why they have to stay.
+/// Numbers of entries, each with the reason why it has to stay.
 type Needed = Vec<(usize, String)>;
 
-/// Entries that one which stays is a delta on, as far as the heads say.
+/// Returns the bases of all deltas that stay, as far as the heads can be read.
 pub fn bases(all: &[Held], going: &HashMap<usize, Cause>) -> Needed {
     let numbers: HashMap<&EntryName, usize> = all
         .iter()
@@ -26,14 +26,15 @@ pub fn bases(all: &[Held], going: &HashMap<usize, Cause>) -> Needed {
     bases.collect()
 }
 
-/// Entries that one which stays may be a delta on, where its head cannot be read: a base is older and, as
-/// a rule, larger. Sizes do not tell more, so rather too many are taken for one.
+/// Returns entries that may be the base of an entry that stays and whose head cannot be read. A base is older
+/// and usually larger. Sizes do not allow a better answer, so this function errs on the side of keeping too
+/// many entries.
 ///
-/// A delta is on the last full snapshot of its key, see `base`, of its own ref or of one that it can read.
-/// The largest of them stays in any case. Where the delta is small beside them, so do all that are nearly
-/// as large. The first generation of a key may be on an entry of another one, from which its job had
-/// started: so the same holds for all keys of a stem, unless the own key has a base as it should be; then it
-/// is the largest that stays.
+/// A delta is on the last full snapshot of its key, see `base`, either of its own ref or of a ref that it can
+/// read. The largest candidate always stays. If the delta is small compared to it, all candidates that are
+/// nearly as large stay too. The first generation of a key may be a delta on an entry of another key, from
+/// which its job started. So the rule also applies to all keys with the same stem; but if the delta's own key
+/// has a likely base, only the largest candidate of the stem stays.
 pub fn likely_bases(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) -> Needed {
     if going.is_empty() {
         return Vec::new();
@@ -66,18 +67,18 @@ pub fn likely_bases(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) 
     needed
 }
 
-/// Entries with something in common.
+/// Entries grouped by something that they have in common.
 struct Groups<K>(HashMap<K, Group>);
 
-/// Numbers of entries, the largest first.
+/// Numbers of entries, the largest entry first.
 #[derive(Default)]
 struct Group {
     all: Vec<usize>,
-    /// Those of them that go, and that no delta was found for yet.
+    /// The entries of the group that go and for which no delta was found yet.
     going: Vec<usize>,
 }
 
-/// An entry that may be a delta, among all.
+/// An entry that may be a delta, and all entries.
 #[derive(Clone, Copy)]
 struct Look<'a> {
     all: &'a [Held],
@@ -85,11 +86,11 @@ struct Look<'a> {
     delta: &'a Held,
 }
 
-/// What an entry may be a delta on.
+/// Possible bases of one entry.
 #[derive(Default)]
 struct Bases {
     largest: Option<usize>,
-    /// What goes of it.
+    /// The possible bases that would be deleted.
     going: Vec<usize>,
 }
 
@@ -108,7 +109,8 @@ impl<K: Hash + Eq> Groups<K> {
 }
 
 impl Group {
-    /// Takes out what `look.delta` may be on: the largest, and, unless that will do, what is about as large.
+    /// Takes the possible bases of `look.delta` out of the group: the largest one and, unless
+    /// `largest_alone`, those that are about as large.
     fn bases(&mut self, look: Look<'_>, largest_alone: bool) -> Bases {
         let Look { all, delta, .. } = look;
         let larger = |at: &usize| all[*at].record.size > delta.record.size;
@@ -120,7 +122,7 @@ impl Group {
         let most = size(largest);
         let enough = match largest_alone {
             true => most,
-            // At least half as large, and the delta small beside it.
+            // At least half as large as the largest, and at least twice as large as the delta.
             false => most.min((most / 2).max(delta.record.size.saturating_mul(2))),
         };
         let large = self.going.partition_point(|at| size(*at) >= enough);
@@ -133,7 +135,7 @@ impl Group {
 }
 
 impl Look<'_> {
-    /// Whether the base may be the entry of this number, as far as age, layout and ref tell.
+    /// Whether the entry with this number may be the base, as far as age, layout and ref show.
     fn may_be_on(&self, at: usize) -> bool {
         let (base, own) = (&self.all[at], &self.delta.record);
         base.record.created <= own.created
@@ -142,12 +144,12 @@ impl Look<'_> {
     }
 }
 
-/// Whether one is so small that it can hardly be anything but a delta on the other.
+/// Whether `delta` is so small compared to `base` that it can hardly be anything but a delta on it.
 fn is_small_beside(delta: &Held, base: &Held) -> bool {
     delta.record.size <= base.record.size / 2
 }
 
-/// Whether there are deltas of its kind.
+/// Whether the entry is of a kind that has deltas.
 fn may_be_delta(held: &Held) -> bool {
     let plain = held.store.as_ref().is_some_and(|(kind, _)| *kind == StoreKind::Plain);
     held.is_ours() && !plain && !matches!(held.use_of_it, Use::None(_))

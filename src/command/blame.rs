@@ -1,7 +1,7 @@
-//! Which item of a snapshot brings which megabytes, and what was restored and never read.
+//! Which item of a snapshot brings how many megabytes, and which items were restored and never read.
 //!
-//! References come from the frozen database, sizes and last use from the index, the moment from which a use
-//! shows from the head. The result is for `--json` as it is, and for a page of people.
+//! References come from the frozen database, sizes and the time of last use from the index, and the time from
+//! which reads were observed from the head. The result is printed with `--json`, or shown on a page.
 
 use super::entry::OpenEntry;
 use crate::report::page::{Group, Section, Table, Tile, Treemap};
@@ -13,56 +13,57 @@ use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-/// Items that are listed.
+/// Number of items that are listed.
 const LISTED: usize = 30;
-/// Groups of the map, before small ones become one.
+/// Number of groups of the map before small items are merged into one.
 const GROUPS: usize = 12;
 
-/// Sizes are those of NARs, and in a plain store those on the disk, in bytes.
+/// Sizes are NAR sizes, and in a plain store sizes on disk, in bytes.
 #[derive(Debug, Serialize)]
 pub struct Blame {
     pub items: usize,
     pub bytes: u64,
-    /// Items that the snapshot refers to and does not hold: they were there before the restore.
+    /// Items that the snapshot refers to and does not contain: they were valid before the restore.
     pub outside: usize,
-    /// Those that bring most, most first.
+    /// The items that bring the most, largest first.
     pub largest: Vec<Brings>,
-    /// What was restored and not read; nothing where the snapshot does not tell.
+    /// Items that were restored and not read; `None` if the snapshot does not record that.
     pub unread: Option<Unread>,
     #[serde(skip)]
     map: Vec<Group>,
-    /// Size of the file, and of its base.
+    /// Size of the file and of its base.
     #[serde(skip)]
     packed: u64,
 }
 
-/// What one item brings.
+/// The sizes that one item accounts for.
 #[derive(Debug, Serialize)]
 pub struct Brings {
     pub name: String,
     pub own: u64,
-    /// Itself and all that it refers to, however indirectly.
+    /// Size of the item and of everything that it refers to, directly or indirectly.
     pub closure: u64,
-    /// Itself and all that would go with it, since nothing else refers to that.
+    /// Size of the item and of everything that would be removed with it, because nothing else refers to it.
     pub retained: u64,
-    /// Whose `retained` it is a part of, and of no smaller one.
+    /// The closest item whose `retained` includes this one.
     pub dominator: Option<String>,
-    /// When it was used last as far as the save knew, RFC 3339 in UTC.
+    /// Last known use when the snapshot was saved, RFC 3339 in UTC.
     pub used: Option<String>,
 }
 
-/// What the job that saved the snapshot had restored and did not read.
+/// Items that the job which saved the snapshot had restored and did not read.
 ///
-/// Its save looked at the times of access of all that had been restored. So what was used last before the
-/// restore ended is that, and all else was read or made by the job. It says nothing of other jobs.
+/// The save checked the access times of all restored items. So an item whose last use is before the end of
+/// the restore was restored and not read; the job read or made all other items. This says nothing about other
+/// jobs.
 #[derive(Debug, Serialize)]
 pub struct Unread {
-    /// When the restore had ended, RFC 3339 in UTC, and when it was saved.
+    /// End of the restore, RFC 3339 in UTC; `until` is the time of the save.
     pub since: String,
     pub until: String,
     pub items: usize,
     pub bytes: u64,
-    /// The largest, largest first.
+    /// The largest items, largest first.
     pub largest: Vec<UnreadItem>,
 }
 
@@ -70,11 +71,11 @@ pub struct Unread {
 pub struct UnreadItem {
     pub name: String,
     pub bytes: u64,
-    /// When it was used last before that, RFC 3339 in UTC: read, as far as a save saw it, or else made.
+    /// Last use before that, RFC 3339 in UTC: a read that a save observed, or else the creation of the item.
     pub used: Option<String>,
 }
 
-/// An item as the index and the database have it.
+/// An item, with data from the index and the database.
 struct Item {
     name: String,
     size: u64,
@@ -82,10 +83,11 @@ struct Item {
     used: Option<u64>,
 }
 
-/// Reads the database of an entry and says who brings what. Downloads no more than that.
+/// Reads the database of an entry and computes which item brings how much. Downloads nothing besides the
+/// database.
 ///
 /// # Errors
-/// When the database is damaged, or cannot be read.
+/// If the database is damaged or cannot be read.
 pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
     let database = entry.database()?;
     let (rows, references) = match &database {
@@ -150,7 +152,7 @@ fn moment(seconds: u64) -> Option<String> {
     Some(time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// The date of a moment alone.
+/// The date part of a time.
 fn day(moment: Option<&str>) -> String {
     moment.and_then(|text| text.get(..10)).unwrap_or("unknown").to_owned()
 }
@@ -190,8 +192,8 @@ impl Unread {
     }
 }
 
-/// The items in groups, each that of one which brings all others in it. One that brings most of everything
-/// is no group that tells anything: what is right below it are groups then.
+/// Groups the items. The first item of each group brings all others in the group. An item that brings most of
+/// the total would make a meaningless group, so the items directly below it become groups instead.
 fn map(items: &[Item], graph: &store::Blame, is_unread: &dyn Fn(&Item) -> bool) -> Vec<Group> {
     let mut below = vec![Vec::new(); items.len()];
     let mut tops = BinaryHeap::new();
@@ -231,7 +233,7 @@ fn map(items: &[Item], graph: &store::Blame, is_unread: &dyn Fn(&Item) -> bool) 
     groups
 }
 
-/// What to call items in a list: the part of a name that people know, with the hash where two share it.
+/// Display names of items: the name without the hash; the hash is added if two items have the same name.
 fn called<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let mut count: HashMap<&str, usize> = HashMap::new();
     names.clone().for_each(|name| *count.entry(without_hash(name)).or_default() += 1);
@@ -245,7 +247,7 @@ fn called<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     names.map(call).collect()
 }
 
-/// The part of a name that people know; the whole of what is no name of an item.
+/// The name of an item without its hash; any other text is returned unchanged.
 fn without_hash(name: &str) -> &str {
     match ItemName::parse(name) {
         Some(_) => name.get(33..).unwrap_or(name),
@@ -254,7 +256,7 @@ fn without_hash(name: &str) -> &str {
 }
 
 impl Blame {
-    /// What the map and the lists say, for a page.
+    /// The sections of a page: the map and the tables.
     pub fn sections(&self) -> Vec<Section> {
         let mut figures = vec![
             ("Items", self.items.to_string()),
@@ -322,7 +324,7 @@ impl Blame {
         section.paragraph(USE).table(table)
     }
 
-    /// The same in lines, for a terminal.
+    /// The blame as lines for a terminal.
     pub fn lines(&self) -> Vec<String> {
         let mut lines =
             vec![String::new(), format!("{:>9} {:>9} {:>9}", "retained", "closure", "own")];
@@ -359,7 +361,7 @@ impl Unread {
     }
 }
 
-/// A moment for people.
+/// A time for people.
 fn short(moment: &str) -> String {
     match moment.parse::<Timestamp>() {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),

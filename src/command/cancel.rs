@@ -1,4 +1,4 @@
-//! What calls a run off: signals, its deadline, and in a job the end of standard input.
+//! Cancellation of a run: by signals, by its deadline and, in a job, by the end of standard input.
 
 use crate::options::Clocks;
 use crate::pulse;
@@ -11,21 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-/// Signals are those of the process, and so is what they set.
+/// Global, because signals are sent to the whole process.
 static CALLED_OFF: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// The flag of this process.
+/// The cancellation flag of this process.
 pub fn flag() -> &'static Arc<AtomicBool> {
     &CALLED_OFF
 }
 
-/// Whether somebody has called the run off.
+/// Whether the run has been canceled.
 pub fn called_off() -> bool {
     CALLED_OFF.load(Ordering::Relaxed)
 }
 
-/// A flag that SIGINT, SIGTERM and SIGHUP set. The run then tells the root half to abort, waits
-/// until it has undone what it began, and fails.
+/// Returns the flag, which SIGINT, SIGTERM and SIGHUP set. A canceled run asks the root helper to abort,
+/// waits until the root helper has undone its changes, and fails.
 pub fn on_signals() -> Result<Arc<AtomicBool>> {
     let cancelled = Arc::clone(flag());
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -34,19 +34,19 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
     Ok(cancelled)
 }
 
-/// Starts the clocks of a run. When its deadline passes, the run is called off as by a signal.
+/// Starts the timeouts of a run. When its deadline passes, the run is canceled as if by a signal.
 pub fn start_clocks(clocks: &Clocks) -> Result<()> {
     pulse::set_clock(clocks.stall);
     pulse::call_off_by(flag());
     let Some(deadline) = clocks.deadline else { return Ok(()) };
     let end = Instant::now() + deadline;
     threads::start("that looks at the deadline", move || {
-        // A thread may be woken before its time.
+        // A sleeping thread may wake up early.
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|it| !it.is_zero())
         {
             std::thread::sleep(left);
         }
-        // Whoever has called it off already is the cause.
+        // If the run has been canceled already, that is the cause.
         if !called_off() {
             pulse::cut(
                 "deadline",
@@ -58,8 +58,8 @@ pub fn start_clocks(clocks: &Clocks) -> Result<()> {
     Ok(())
 }
 
-/// Sets the flag when whoever holds the other end of standard input closes it or dies. Only a pipe or
-/// a socket has another end; a file or `/dev/null` calls nothing off.
+/// Sets the flag when the process at the other end of standard input closes it or dies. Only a pipe or a
+/// socket has another end; a file or `/dev/null` never cancels the run.
 pub fn when_input_closes(cancelled: &Arc<AtomicBool>) -> Result<()> {
     let kind = fstat(stdin()).map(|stat| FileType::from_raw_mode(stat.st_mode));
     if !matches!(kind, Ok(FileType::Fifo | FileType::Socket)) {
@@ -80,14 +80,16 @@ pub fn when_input_closes(cancelled: &Arc<AtomicBool>) -> Result<()> {
     Ok(())
 }
 
+/// Checks that the run has not been canceled.
+///
 /// # Errors
-/// When somebody has called the run off.
+/// If the run has been canceled.
 pub fn check() -> Result<()> {
     anyhow::ensure!(!called_off(), pulse::why_called_off());
     Ok(())
 }
 
-/// Waits, unless somebody calls the run off.
+/// Sleeps, and returns an error if the run is canceled meanwhile.
 pub fn sleep(time: Duration) -> Result<()> {
     let end = Instant::now() + time;
     loop {

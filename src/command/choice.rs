@@ -1,7 +1,8 @@
-//! Which entries can go, and why; which of them stay all the same. It reads nothing and deletes nothing.
+//! Chooses the entries that can be deleted, with the reason for each, and the entries that must stay anyway.
+//! Reads nothing and deletes nothing.
 //!
-//! Whatever the reasons are, three kinds of entries stay: the newest of a key on the default branch; a
-//! base of a delta that stays; and, where no entry can be read, what may be such a base.
+//! Three kinds of entries always stay: the newest entry of a key on the default branch; the base of a delta
+//! that stays; and, if entries cannot be read, any entry that may be such a base.
 
 use super::bases::{bases, likely_bases};
 use super::inventory::{Held, Use};
@@ -11,16 +12,16 @@ use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What is known of the repository beside its entries.
+/// Facts about the repository that its entries do not contain.
 #[derive(Debug, Clone, Default)]
 pub struct Scene {
-    /// Full ref of the default branch; `None` where every run can read every entry.
+    /// Full ref of the default branch; `None` if every run can read every entry.
     pub default_branch: Option<String>,
-    /// Pull requests that are closed.
+    /// Closed pull requests.
     pub closed: HashSet<u64>,
 }
 
-/// Why an entry can go.
+/// Why an entry can be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
     pub reason: PruneReason,
@@ -31,7 +32,7 @@ pub struct Cause {
 #[derive(Debug)]
 pub struct Choice {
     pub going: Vec<(usize, Cause)>,
-    /// What stays though there was a reason; and why.
+    /// Entries that stay although there was a reason to delete them, and why they stay.
     pub staying: Vec<(usize, String)>,
 }
 
@@ -44,8 +45,8 @@ impl Scene {
         }
     }
 
-    /// Whether a run on the ref of `from` can read `held`. A pull request can read its base branch,
-    /// which nobody says here: it may be any.
+    /// Whether a run on the ref of `from` can read `held`. A pull request can read the entries of its base
+    /// branch, which is not known here, so any branch counts as its base branch.
     pub fn sees(&self, from: &Held, held: &Held) -> bool {
         let branch = |name: &str| name.starts_with("refs/heads/");
         self.is_shared(held)
@@ -54,7 +55,7 @@ impl Scene {
     }
 }
 
-/// Chooses what goes.
+/// Chooses the entries to delete.
 pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Choice {
     let mut going = HashMap::new();
     let mut staying = BTreeMap::new();
@@ -63,7 +64,7 @@ pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
     }
     hold_back(all, scene, &mut going, &mut staying);
     if wishes.wants(PruneReason::Duplicate) {
-        // One of those that hold the same has to stay, so it is chosen when all else is known.
+        // One entry of each set of duplicates has to stay, so duplicates are chosen last.
         let copies = copies(all, scene, &going).into_iter();
         let copies: Vec<_> = copies.filter(|(at, _)| is_eligible(&all[*at], wishes)).collect();
         if !copies.is_empty() {
@@ -77,7 +78,7 @@ pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
     Choice { going, staying: staying.into_iter().collect() }
 }
 
-/// Takes what has to stay out of what goes.
+/// Removes entries that have to stay from `going`.
 fn hold_back(
     all: &[Held],
     scene: &Scene,
@@ -100,14 +101,14 @@ fn hold_back(
                 staying.insert(at, by);
             }
         }
-        // What stays now may need something itself.
+        // An entry that stays now may need a base itself.
         if going.len() == before {
             break;
         }
     }
 }
 
-/// Why each entry could go by itself, if nothing spoke against it: the first reason that there is.
+/// Returns for each entry the first reason to delete it, without regard to rules that keep it.
 pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Vec<Option<Cause>> {
     let superseded = superseded(all, wishes.keep.get());
     let mut usable: HashMap<&str, Vec<&Held>> = HashMap::new();
@@ -128,7 +129,7 @@ pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
                 PruneReason::Unreadable => unreadable(scene, held, &usable),
                 PruneReason::Superseded => superseded.get(&at).cloned(),
                 PruneReason::Unused => unused(held, wishes.unused_for, now),
-                // That is a matter of several.
+                // This reason depends on several entries.
                 PruneReason::Duplicate => None,
             };
             detail.map(|detail| Cause { reason, detail })
@@ -137,9 +138,9 @@ pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
     all.iter().enumerate().map(cause).collect()
 }
 
-/// Whether it may go at all: ours, or what was named.
+/// Whether the entry may be deleted at all: storecache wrote it, or its key has the requested prefix.
 fn is_eligible(held: &Held, wishes: &Pruning) -> bool {
-    // A file of somebody else in a directory is nobody's cache.
+    // A foreign file in a directory is not a cache entry.
     let foreign_file = !held.is_ours() && held.record.damage.is_some();
     match &wishes.prefix {
         Some(prefix) => held.record.key.starts_with(prefix) && !foreign_file,
@@ -147,9 +148,9 @@ fn is_eligible(held: &Held, wishes: &Pruning) -> bool {
     }
 }
 
-/// Of each key the newest that every run can read, in every sense of the word: by the time that the
-/// backend says, which lookups on GitHub go by, and by its generation, which we go by; among all, among
-/// those that can be used, and among those of one layout.
+/// Returns the newest entries of each key that every run can read, by every definition of "newest": by the
+/// backend's creation time, which lookups on GitHub use, and by generation, which storecache uses; among all
+/// entries, among usable ones, and among those of one layout.
 fn newest_of_keys(all: &[Held], scene: &Scene) -> HashSet<usize> {
     let mut by_time = HashMap::new();
     let mut by_generation = HashMap::new();
@@ -191,7 +192,8 @@ fn generation(held: &Held) -> Option<&Generation> {
     held.record.name.as_ref().map(|name| &name.generation)
 }
 
-/// Generations beyond the newest `keep` of their key, ref and layout. What nobody can use supersedes nothing.
+/// Returns the generations older than the newest `keep` of their key, ref and layout. An unusable entry does
+/// not supersede anything.
 fn superseded(all: &[Held], keep: usize) -> HashMap<usize, String> {
     let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
     for (at, held) in all.iter().enumerate().filter(|(_, held)| held.is_ours()) {
@@ -213,9 +215,9 @@ fn superseded(all: &[Held], keep: usize) -> HashMap<usize, String> {
     found
 }
 
-/// What nobody can use goes. What another storecache may use goes only when runs have written the same
-/// key for us since: otherwise that storecache may be a newer one, and in use. `usable` are the others by
-/// their keys.
+/// An entry that cannot be used at all is deleted. An entry that another version of storecache may be able to
+/// use is deleted only if this version can read a later entry with the same key: otherwise the other version
+/// may be a newer one that is in use. `usable` has the usable entries by key.
 fn unreadable(scene: &Scene, held: &Held, usable: &HashMap<&str, Vec<&Held>>) -> Option<String> {
     match &held.use_of_it {
         Use::None(why) => Some(why.clone()),
@@ -230,8 +232,8 @@ fn unreadable(scene: &Scene, held: &Held, usable: &HashMap<&str, Vec<&Held>>) ->
     }
 }
 
-/// Entries that hold what another one holds which stays, and which all readers of the first can read.
-/// Where they cannot be opened, those of one key, layout and size.
+/// Returns entries with the same content as another entry that stays and that all readers of the first entry
+/// can read. If entries cannot be opened, compares key, layout and size instead.
 fn copies(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) -> HashMap<usize, String> {
     let mut found = HashMap::new();
     for Alike { mut entries, guess } in alike(all, Held::key) {
@@ -257,15 +259,15 @@ fn copies(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) -> HashMap
     found
 }
 
-/// Numbers of entries that hold the same.
+/// Numbers of entries with the same content.
 pub struct Alike {
     pub entries: Vec<usize>,
     /// Only sizes and keys were compared.
     pub guess: bool,
 }
 
-/// Finds entries that hold the same: by their content, or, where that cannot be read, by size and layout
-/// among those with the same `mark`.
+/// Finds entries with the same content. If the content cannot be read, compares size and layout among entries
+/// with the same `mark`.
 pub fn alike(all: &[Held], mark: fn(&Held) -> &str) -> Vec<Alike> {
     let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
     for (at, held) in all.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! `key diff`: what moved in the key between two commits, the work tree, or two snapshots.
+//! `key diff`: shows which ingredients of the key differ between two commits, the work tree, or two
+//! snapshots.
 
 use super::entry::OpenEntry;
 use super::{Ending, inspect, lookup, or_json};
@@ -17,23 +18,23 @@ use serde_json::json;
 use std::path::Path;
 use std::rc::Rc;
 
-/// What people call the work tree.
+/// Names of the work tree on the command line.
 const WORK_TREE: [&str; 2] = [".", "worktree"];
 
-/// Lines of a changed value that are shown.
+/// Number of lines of a changed value that are shown.
 const SHOWN: usize = 8;
 
-/// Prints each ingredient that moved, in which file, and whether the key moves with it.
+/// Prints each ingredient that differs, with its files, and whether the key changes.
 pub fn diff(options: &DiffKeys) -> Result<Ending> {
     or_json(&options.look.output, run(options))
 }
 
-/// One of the two states, before anything of it is hashed.
+/// One of the two states, before any of it is hashed.
 struct Named {
     name: String,
-    /// What a snapshot remembers.
+    /// The head, if the state is a snapshot.
     head: Option<Head>,
-    /// Where files can be read.
+    /// The files of the state, if they can be read.
     tree: Option<Box<dyn Tree>>,
 }
 
@@ -90,7 +91,7 @@ fn verdict(same: bool, moved: &[Moved], hashes: &[Option<String>; 2], names: [&s
     report::note(format!("storecache: {line}"));
 }
 
-/// A snapshot by its file or its entry, the work tree, or a commit.
+/// Finds a snapshot by its file or its entry, the work tree, or a commit.
 fn find(
     text: &str,
     options: &DiffKeys,
@@ -132,13 +133,14 @@ fn tree_of(repository: &Repository, name: &str) -> Result<Box<dyn Tree>> {
 }
 
 fn open_entry(options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
-    // Where entries are files the kind of store does not matter.
+    // In a directory backend the kind of store does not matter.
     let kind = lookup::kind(&options.look.store).unwrap_or(StoreKind::Plain);
     let backend = lookup::backend(&options.look.backends, kind, Traffic::default())?;
     OpenEntry::read(name.to_string(), backend.open(name)?, &mut 0)
 }
 
-/// What is compared: what flags say; else what the snapshots say; else the workflow that keeps a store.
+/// Returns the ingredients to compare: from the flags, or else from the snapshots, or else the workflow that
+/// uses storecache.
 fn ingredients(options: &DiffKeys, a: &Named, b: &Named) -> Result<(KeyOptions, Vec<String>)> {
     let mut key = options.look.key.clone();
     let mut notes = Vec::new();
@@ -180,7 +182,8 @@ fn ingredients(options: &DiffKeys, a: &Named, b: &Named) -> Result<(KeyOptions, 
     Ok((key, notes))
 }
 
-/// What a state is made of. What a snapshot remembers counts; its commit only tells the files.
+/// The ingredients of a state. For a snapshot, the recorded digests count, and its commit only provides the
+/// files.
 fn side<'a>(named: &'a Named, key: &KeyOptions, notes: &mut Vec<String>) -> Side<'a> {
     let mut side = Side::default();
     if let Some(tree) = named.tree.as_deref() {
@@ -191,7 +194,7 @@ fn side<'a>(named: &'a Named, key: &KeyOptions, notes: &mut Vec<String>) -> Side
         }
     }
     if let Some(head) = &named.head {
-        // Files that do not lead to what is remembered are other ones.
+        // If a file's digest differs from the recorded one, the snapshot was made from other contents.
         side.ingredients.retain(|it| head.ingredients.get(&it.name) == Some(&it.digest));
         side.digests.clone_from(&head.ingredients);
     }

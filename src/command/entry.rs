@@ -1,4 +1,4 @@
-//! An entry that is open, with its base if it is a delta.
+//! An open entry, with its base if it is a delta.
 
 use super::{lookup, trust};
 use crate::backend::{Backend, EntryName, Gone, ReadAt};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// The base of a delta is gone, or as good as gone: nobody can restore that delta any more.
+/// The base of a delta does not exist or cannot be used any more, so the delta cannot be restored.
 #[derive(Debug, thiserror::Error)]
 #[error("its base {0} is {1}")]
 pub struct BaseGone(String, String);
@@ -33,29 +33,29 @@ pub struct Unusable {
     pub size: u64,
 }
 
-/// What is wrong is wrong with the base of a delta.
+/// Error context: the problem is in the base of a delta.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("its base")]
 pub struct BadBase(pub EntryName);
 
 pub struct OpenEntry {
-    /// As the backend or the user calls it.
+    /// The name that the backend or the user gave.
     pub name: String,
     pub opened: Opened,
-    /// Trusted keys that have signed it, where that was asked for.
+    /// Trusted keys that have signed the entry, if signatures were checked.
     pub signed_by: Vec<String>,
     reader: Box<dyn ReadAt>,
-    /// That of a delta. It has none itself.
+    /// The base, if this entry is a delta. A base never has a base itself.
     pub base: Option<Box<OpenEntry>>,
 }
 
 impl OpenEntry {
-    /// Opens an entry, and its base if it has one; counts what is read into `downloaded`.
+    /// Opens an entry and, for a delta, its base. Adds the bytes read to `downloaded`.
     ///
     /// # Errors
-    /// [`BaseGone`] when it is a delta and its base is not there, or among those that are known to be
-    /// `bad`; [`BadBase`] when that is what cannot be used; [`trust::Untrusted`] when it, or its base, is
-    /// not to be used.
+    /// If the entry cannot be opened. [`BaseGone`] if it is a delta and its base is missing or is one of the
+    /// known `bad` entries; [`BadBase`] if the base cannot be used; [`trust::Untrusted`] if the entry or its
+    /// base is not trusted.
     pub fn open(
         backend: &dyn Backend,
         name: &EntryName,
@@ -87,21 +87,21 @@ impl OpenEntry {
         Ok(entry)
     }
 
-    /// Opens what `reader` reads, without its base.
+    /// Opens the snapshot that `reader` reads, without its base.
     pub fn read(name: String, mut reader: Box<dyn ReadAt>, downloaded: &mut u64) -> Result<Self> {
         let (stated, size) = (reader.size_is_stated(), reader.size());
         let opened = lookup::open(reader.as_mut(), downloaded);
         let opened = opened.map_err(|error| match stated {
             true => error.into(),
-            // What came may have been cut short on its way, so it is not known to be damaged.
+            // The transfer may have been truncated, so this does not prove that the entry is damaged.
             false => anyhow!("{error}, and nobody said how long it is"),
         });
         let opened = opened.with_context(|| Unusable { name: name.clone(), size })?;
         Ok(OpenEntry { name, opened, signed_by: Vec::new(), reader, base: None })
     }
 
-    /// Checks that an index for a store of this kind has the parts which that takes, before anything else is
-    /// fetched. What is for another kind of store is not damaged.
+    /// Checks that the index has the parts that a store of this kind requires, before anything else is
+    /// downloaded. A snapshot for another kind of store is not damaged.
     pub fn check_parts(&self, kind: StoreKind) -> Result<()> {
         let Opened { head, index, length, .. } = &self.opened;
         let what = match kind {
@@ -118,15 +118,15 @@ impl OpenEntry {
         Err(anyhow!(SnapshotError::Damaged(what.into())).context(unusable))
     }
 
-    /// Name of the entry that this one is a delta on.
+    /// Name of the entry that this entry is a delta on.
     pub fn base_name(&self) -> Result<Option<EntryName>> {
         self.opened.head.base.as_ref().map(|base| parse(base.raw())).transpose()
     }
 
-    /// Takes `base` for what this one names as its base.
+    /// Sets `base` as the base that this entry names.
     ///
     /// # Errors
-    /// When they do not go together.
+    /// If `base` does not match the reference in this entry.
     pub fn put_on(&mut self, base: OpenEntry) -> Result<()> {
         inherited(&self.opened.index, &base.opened.index, &base.opened.index_bytes)?;
         if !same_store(&self.opened.head, &base.opened.head) {
@@ -137,13 +137,13 @@ impl OpenEntry {
         Ok(())
     }
 
-    /// Sizes of its files in bytes.
+    /// Total size of the files of this entry in bytes.
     pub fn size(&self) -> u64 {
         let base = self.base.as_ref().map_or(0, |base| base.opened.length);
         self.opened.length + base
     }
 
-    /// Says which frames are read next.
+    /// Announces which frames will be read next.
     pub fn expect(&mut self, frames: &[FrameId]) {
         let of = |which| frames.iter().filter(move |frame| frame.which == which);
         if let Some(base) = &mut self.base {
@@ -161,7 +161,7 @@ impl OpenEntry {
         }
     }
 
-    /// What the index says of a frame.
+    /// The data of a frame in the index.
     pub fn facts(&self, which: Which, number: u32) -> Option<&FrameEntry> {
         let file = match which {
             Which::Entry => self,
@@ -170,7 +170,7 @@ impl OpenEntry {
         file.opened.index.frames.get(number as usize)
     }
 
-    /// The compressed bytes of a frame.
+    /// Reads the compressed bytes of a frame.
     pub fn frame(&mut self, FrameId { which, number }: FrameId) -> Result<Vec<u8>> {
         let file = match which {
             Which::Entry => self,
@@ -185,10 +185,10 @@ impl OpenEntry {
         Ok(bytes)
     }
 
-    /// Whether a frame is as the index says when it is asked for anew.
+    /// Reads a frame again and returns whether it matches the index now.
     ///
     /// # Errors
-    /// When it does not come.
+    /// If the frame cannot be read.
     pub fn comes_whole(&self, backend: &dyn Backend, frame: FrameId) -> Result<bool> {
         let file = match frame.which {
             Which::Entry => self,
@@ -201,10 +201,11 @@ impl OpenEntry {
         Ok(Digest::of(&bytes) == facts.sha256)
     }
 
-    /// Its frozen database, and the file that has it until that is dropped; none of a plain store.
+    /// Returns the frozen database and the temporary file that contains it, which is deleted when it is
+    /// dropped; `None` for a plain store.
     ///
     /// # Errors
-    /// When it is damaged, or cannot be read.
+    /// If the database is damaged or cannot be read.
     pub fn database(&mut self) -> Result<Option<(NamedTempFile, SnapshotDatabase)>> {
         let Opened { head, index, .. } = &self.opened;
         let Some(database) = &index.database else { return Ok(None) };
@@ -223,25 +224,25 @@ impl OpenEntry {
     }
 }
 
-/// Whether what one holds can become valid in the store of the other.
+/// Whether items from one snapshot can become valid in the store of the other.
 pub fn same_store(a: &Head, b: &Head) -> bool {
     let identity = |head: &Head| head.cache_version();
     identity(a) == identity(b)
 }
 
-/// What an entry is to others.
+/// The role of an entry with respect to deltas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// There may be deltas on it.
+    /// A full snapshot; other entries may be deltas on it.
     Full,
-    /// It is a delta on the entry of this name.
+    /// A delta on the entry with this name.
     DeltaOn(EntryName),
-    /// Neither: directories, and what nobody can restore.
+    /// Neither full nor a delta: plain directories, and entries that cannot be restored.
     Alone,
 }
 
 impl Standing {
-    /// Reads the head of an entry, and nothing else.
+    /// Reads only the head of an entry.
     pub fn of(backend: &dyn Backend, name: &EntryName) -> Result<Self> {
         let mut reader = match backend.open(name) {
             Err(e) if e.is::<Gone>() => return Ok(Standing::Alone),
@@ -263,7 +264,7 @@ impl Standing {
         }
     }
 
-    /// Its base, if it is a delta: whoever keeps the one keeps the other.
+    /// The base, if this is a delta. The base has to be kept as long as the delta.
     pub fn base(&self) -> Option<&EntryName> {
         match self {
             Standing::DeltaOn(base) => Some(base),

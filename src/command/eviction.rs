@@ -1,23 +1,24 @@
-//! What GitHub deletes by itself, and what it costs to have it delete less.
+//! Forecast of GitHub's evictions, and the cost of avoiding them.
 //!
-//! Once an hour it deletes what nobody used for a week, and, while there is more than the limit, what was
-//! used least recently. Source: github/docs `content/actions/reference/workflows-and-actions/dependency-caching.md`,
-//! and GitHub's changelog of 2025-09-29 and 2025-11-20.
+//! Once an hour, GitHub deletes entries that were not used for a week, and then, while the total is above the
+//! limit, the least recently used ones. Source: github/docs
+//! `content/actions/reference/workflows-and-actions/dependency-caching.md`, and GitHub's changelog of
+//! 2025-09-29 and 2025-11-20.
 
 use super::inventory::Held;
 use crate::report::{Cost, Eviction};
 use jiff::Timestamp;
 
-/// Days without a use, unless the repository has set others.
+/// Days without a use, unless the repository has another setting.
 const IDLE_DAYS: u32 = 7;
 
-/// Bytes that a repository has free of charge.
+/// Size in bytes that is free of charge for a repository.
 pub const INCLUDED: u64 = 10 << 30;
 
-/// For what is above that, by the hourly peak.
+/// Price of storage above that, by the hourly peak.
 const USD_PER_GIB_MONTH: f64 = 0.07;
 
-/// What goes at the next eviction when `more` bytes have been saved.
+/// Predicts the next eviction after `more` bytes have been saved.
 pub fn forecast(all: &[Held], more: u64, limit: u64, happens: bool, now: Timestamp) -> Eviction {
     let mut eviction = Eviction { more, happens, idle_days: IDLE_DAYS, ..Eviction::default() };
     let limit_of_age = i64::from(IDLE_DAYS) * 24 * 60 * 60;
@@ -45,14 +46,14 @@ pub fn forecast(all: &[Held], more: u64, limit: u64, happens: bool, now: Timesta
     eviction
 }
 
-/// What it costs to keep all there is and `more` bytes.
+/// Cost of keeping everything and `more` bytes.
 pub fn cost(all: &[Held], more: u64) -> Cost {
     let above = sum(all.iter()).saturating_add(more).saturating_sub(INCLUDED);
     let usd_per_month = above as f64 / (1u64 << 30) as f64 * USD_PER_GIB_MONTH;
     Cost { included: INCLUDED, above, usd_per_gib_month: USD_PER_GIB_MONTH, usd_per_month }
 }
 
-/// Sizes in bytes, all together.
+/// Total size in bytes.
 pub fn sum<'a>(held: impl Iterator<Item = &'a Held>) -> u64 {
     held.fold(0, |sum, held| sum.saturating_add(held.record.size))
 }

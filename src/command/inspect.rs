@@ -1,4 +1,4 @@
-//! `inspect`: what a snapshot is and holds, from its two ends alone.
+//! `inspect`: shows what a snapshot is and contains, from its head and index alone.
 
 use super::blame::Blame;
 use super::entry::OpenEntry;
@@ -107,7 +107,7 @@ fn run(options: &Look) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// A page on what the snapshot holds.
+/// A page about the contents of the snapshot.
 fn page_of(entry: &OpenEntry, blame: &Blame) -> Page {
     let head = &entry.opened.head;
     let origin = &head.origin;
@@ -121,7 +121,7 @@ fn page_of(entry: &OpenEntry, blame: &Blame) -> Page {
     }
 }
 
-/// What is to be said of the base besides its name.
+/// The text about the base, besides its name.
 fn inherited(entry: &OpenEntry) -> String {
     let Some(base) = &entry.opened.index.base else { return String::new() };
     let items = report::plural(base.items.len() as u64, "item");
@@ -135,13 +135,13 @@ fn disk(opened: &Opened) -> u64 {
     opened.index.items.iter().map(|item| item.disk).sum()
 }
 
-/// Opens the snapshot that is meant: a file, or what the ladder finds. Its base too, where that is found:
-/// beside the file, or where the entry is.
+/// Opens the snapshot that the options name: a file, or the entry that the ladder finds. Also opens its base
+/// if that is found next to the file or in the backend of the entry.
 pub fn open(options: &Look) -> Result<OpenEntry> {
     open_found(options).map(|(entry, _)| entry)
 }
 
-/// The same, with the backend that an entry was found in.
+/// As [`open`], also with the backend that has the entry.
 pub fn open_found(options: &Look) -> Result<(OpenEntry, Option<Arc<dyn Backend>>)> {
     let Some(path) = &options.file else {
         let kind = lookup::kind(&options.store)?;
@@ -170,8 +170,8 @@ pub fn open_found(options: &Look) -> Result<(OpenEntry, Option<Arc<dyn Backend>>
     Ok((entry, None))
 }
 
-/// The file of this name in the directory of a snapshot; nothing where there is none. Other users may have put
-/// something else there.
+/// Opens the file with this name in the directory of a snapshot. Returns `None` if it does not exist, or is
+/// not a regular file: other users may have put something else there.
 fn beside(path: &Path, name: &str) -> Result<Option<(String, Box<dyn ReadAt>)>> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -202,7 +202,8 @@ impl OpenFile {
     /// Opens a file that the user has named.
     ///
     /// # Errors
-    /// Also when it is a directory, a FIFO or anything else that is not a regular file: at once.
+    /// If it cannot be opened, or is a directory, a FIFO or anything else that is not a regular file. Does
+    /// not block on such files.
     pub fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
         match open_named(path) {
             Ok(file) => Self::of(file),

@@ -1,5 +1,5 @@
-//! All that a backend holds, with what can be known of each entry: what `list`, `usage` and `prune`
-//! begin with.
+//! Everything that a backend holds, with the known facts about each entry. `list`, `usage` and `prune` start
+//! with this.
 
 use super::cancel;
 use super::entry::Standing;
@@ -17,12 +17,12 @@ use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// Opens the backend that is meant.
+/// Opens the backend that the options name.
 pub fn open_inventory(options: &InventoryOptions) -> Result<Box<dyn Inventory>> {
     Ok(match options {
         InventoryOptions::Directory { path } => Box::new(Directory::new(path.clone(), true)),
         InventoryOptions::Objects(store) => {
-            // Of every layout: that of the entries that would be saved here says nothing.
+            // List entries of every layout, not only of the one that a save from here would use.
             Box::new(Objects::new(store, "")?.called_off_by(cancel::flag()))
         }
         InventoryOptions::Repository(repository) => {
@@ -31,15 +31,14 @@ pub fn open_inventory(options: &InventoryOptions) -> Result<Box<dyn Inventory>> 
     })
 }
 
-/// One thing that takes room, and what is known of it.
+/// A file or cache entry in the backend, with the known facts about it.
 #[derive(Debug, Clone)]
 pub struct Held {
     pub record: Record,
-    /// Whether a restore can use it.
     pub use_of_it: Use,
-    /// What it is to others; `None` where it cannot be read here.
+    /// How it relates to deltas; `None` if it cannot be read here.
     pub standing: Option<Standing>,
-    /// Equal for entries that hold the same; `None` where it cannot be read here.
+    /// A digest that is equal for entries with the same content; `None` if the content cannot be read here.
     pub content: Option<Digest>,
     /// Kind and system of its store.
     pub store: Option<(StoreKind, String)>,
@@ -49,16 +48,16 @@ pub struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Use {
     Some,
-    /// No storecache can, any more; and why.
+    /// No version of storecache can use it any more; with the reason.
     None(String),
-    /// This one cannot, but another one may; and why.
+    /// This version cannot use it, but another version may; with the reason.
     Elsewhere(String),
-    /// Another tool's, or not to be read just now.
+    /// Another tool wrote it, or it cannot be read at the moment.
     Unknown,
 }
 
 impl Held {
-    /// Whether a storecache has named it.
+    /// Whether storecache wrote this entry, judging by its name.
     pub fn is_ours(&self) -> bool {
         self.record.name.is_some()
     }
@@ -68,12 +67,12 @@ impl Held {
         self.record.name.as_ref().map_or(&self.record.key, |name| &name.key)
     }
 
-    /// What its key has in common with those of other runs.
+    /// The part that its key has in common with keys of other runs.
     pub fn stem(&self) -> &str {
         stem(self.key())
     }
 
-    /// When it was last of use: saved, if not read since.
+    /// Time of the last use: the last read, or the save if it was not read since.
     pub fn used(&self) -> Option<Timestamp> {
         self.record.used.max(self.record.created)
     }
@@ -84,7 +83,7 @@ impl Held {
         rest.split('/').next()?.parse().ok()
     }
 
-    /// Why nobody here can use it.
+    /// Why this version of storecache cannot use it.
     pub fn unreadable(&self) -> Option<&str> {
         match &self.use_of_it {
             Use::None(why) | Use::Elsewhere(why) => Some(why),
@@ -92,7 +91,7 @@ impl Held {
         }
     }
 
-    /// The same for people and programs.
+    /// The entry as a row of the report.
     pub fn row(&self, limit: u64, now: Timestamp) -> EntryRow {
         let Record { id, key, name, reference, version, size, created, .. } = &self.record;
         let seconds = |time: Timestamp| now.as_second().saturating_sub(time.as_second());
@@ -118,17 +117,17 @@ impl Held {
     }
 }
 
-/// A size as a part of the budget.
+/// A size as a fraction of the limit.
 pub fn share(size: u64, limit: u64) -> f64 {
     if limit == 0 { 0.0 } else { size as f64 / limit as f64 }
 }
 
-/// Everything that the backend holds. What is wrong with the reading of one entry becomes a warning.
+/// Returns everything that the backend holds. A failure to read one entry becomes a warning.
 pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec<Held>> {
     let layouts = layouts();
     let mut all = Vec::new();
     let records = inventory.records()?;
-    // All that shows from outside of what has the name of an entry is that it is not a file.
+    // The only damage that a listing shows for an object with the name of an entry is that it is not a file.
     let skipped = records.iter().filter_map(|record| {
         Some((Directory::entry_of(&record.id)?.to_string(), record.damage.clone()?))
     });
@@ -166,7 +165,7 @@ fn held(record: Record, use_of_it: Use) -> Held {
     Held { record, use_of_it, standing: None, content: None, store: None }
 }
 
-/// What the layout tells of an entry that cannot be read from here.
+/// Facts that follow from the layout, for an entry that cannot be read from here.
 fn unopened(record: Record, layouts: &HashMap<String, (StoreKind, String, u64)>) -> Held {
     if let Some(damage) = &record.damage {
         let why = damage.clone();
@@ -192,7 +191,7 @@ fn unopened(record: Record, layouts: &HashMap<String, (StoreKind, String, u64)>)
 
 type ReadAt<'a> = dyn FnMut(u64, &mut [u8]) -> std::io::Result<()> + 'a;
 
-/// What the entry itself tells.
+/// Facts that the entry itself contains.
 fn looked_at(
     mut record: Record,
     size: u64,
@@ -226,7 +225,7 @@ fn looked_at(
     Held { record, use_of_it: Use::Some, standing, content: Some(index.content()), store }
 }
 
-/// Kind, system and newest format of every layout that there is or was.
+/// Kind, system and newest format of every layout that exists or existed.
 fn layouts() -> HashMap<String, (StoreKind, String, u64)> {
     let mut known = HashMap::new();
     for kind in StoreKind::ALL {

@@ -1,4 +1,4 @@
-//! `key`: what the key is, what it is made of, and what is suspicious about it.
+//! `key`: prints the key, its ingredients, and warnings about them.
 
 use super::{Ending, lookup, or_json};
 use crate::action;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use jiff::Zoned;
 use serde_json::{Value, json};
 
-/// Digits of an ingredient's digest that people are shown.
+/// Number of digits of an ingredient's digest that are shown to people.
 const DIGITS: usize = 16;
 
 /// Values of a workflow are shown up to this length, in characters.
@@ -80,7 +80,7 @@ fn named(store: Option<&str>) -> Result<Option<StoreKind>> {
     name.map(StoreKind::parse).transpose().context("the step's input store")
 }
 
-/// What is suspicious: of the key itself, and of each of its ingredients.
+/// Warnings about the key itself and about each of its ingredients.
 #[derive(Default)]
 struct Looked {
     key: Vec<Warning>,
@@ -97,7 +97,7 @@ fn look(key: &Key, given: Option<&str>) -> Result<Looked> {
         .chain([origin.commit.raw().to_owned()]);
     let today = Zoned::now().date().to_string();
     let volatiles = Volatiles::new(commits.filter(|it| !it.is_empty()), origin.run.raw(), &today);
-    // All files are counted for patterns alone: a work tree may be large.
+    // Count all files only if there are patterns: a work tree may be large.
     let files = match key.ingredients.iter().any(|it| it.name.starts_with(FILES)) {
         true => WorkTree.matching(&Pattern::parse("**")?)?.len(),
         false => 0,
@@ -117,7 +117,7 @@ fn as_json(ingredient: &Ingredient, warnings: &[Warning], whole: bool) -> Value 
         "warnings": warnings,
     });
     if whole {
-        // The bytes that are hashed, with the digest in digits.
+        // The bytes that are hashed, with the digest in hexadecimal digits.
         object["contribution"] = json!(format!("{}\0{}", ingredient.name, ingredient.digest));
         match &ingredient.part {
             Part::Whole(facts) => {

@@ -1,4 +1,4 @@
-//! `lint`: mistakes in workflows, named by file and line.
+//! `lint`: reports mistakes in workflows, with file and line.
 
 mod sarif;
 mod text;
@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// A workflow larger than this is none.
+/// A larger file is not a workflow.
 const LIMIT: u64 = 16 << 20;
 
-/// Tells what is wrong with workflows. Fails when anything is, or any error is, as it was asked for.
+/// Reports mistakes in workflows. Fails if there are any findings or, with `errors_only`, any errors.
 pub fn lint(options: &Lint) -> Result<Ending> {
     or_json(&options.output, run(options))
 }
@@ -48,18 +48,18 @@ fn run(options: &Lint) -> Result<Ending> {
     Ok(if failed { Ending::Failed } else { Ending::Done })
 }
 
-/// What is wrong with one workflow, seen beside the others of its directory.
+/// The findings in one workflow, checked together with the other workflows of its directory.
 pub(super) fn findings(file: &Path) -> Result<Vec<Finding>> {
     let mut sources = vec![read(file.to_owned())?];
     let beside = file.parent().map(listed).transpose()?.unwrap_or_default();
     let others = beside.into_iter().filter(|other| other != file);
-    // One that cannot be read is told of where it runs.
+    // An unreadable workflow is reported in its own runs.
     sources.extend(others.filter_map(|other| read(other).ok()));
     let found = look(&sources, &knowledge());
     Ok(found.into_iter().filter(|finding| finding.file == file).collect())
 }
 
-/// The default branch is known in a job, and nowhere else.
+/// The default branch is known only in a job.
 fn knowledge() -> Knowledge {
     let default_branch = Job::of_environment().default_branch();
     Knowledge { default_branch, inputs: INPUTS.iter().map(|input| input.name).collect() }
@@ -81,13 +81,13 @@ fn annotate(sources: &[Source], findings: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-/// The text of the file that a finding is in.
+/// The text of the file that contains a finding.
 fn source<'s>(sources: &'s [Source], finding: &Finding) -> &'s str {
     let source = sources.iter().find(|source| source.file == finding.file);
     source.map(|source| source.text.as_str()).unwrap_or_default()
 }
 
-/// The workflows of the work tree below the current directory.
+/// The workflows of the work tree at the current directory.
 fn workflows() -> Result<Vec<PathBuf>> {
     let directory = Path::new(".github/workflows");
     let files = listed(directory)?;
@@ -124,7 +124,7 @@ fn read(file: PathBuf) -> Result<Source> {
     let bytes = std::fs::read(&file).with_context(context)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let full = std::path::absolute(&file).with_context(context)?;
-    // The work tree is what has the directory `.github` that the file is in.
+    // The work tree is the directory that contains the `.github` directory of the file.
     let tree = full.ancestors().find(|path| path.file_name().is_some_and(|name| name == ".github"));
     let tree = match tree.and_then(Path::parent) {
         Some(tree) => tree.to_owned(),

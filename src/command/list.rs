@@ -1,4 +1,4 @@
-//! `list`: every entry that a backend holds.
+//! `list`: prints every entry that a backend holds.
 
 use super::inventory::{Held, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json, quarantine};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
 
-/// Bad ones that people are told of one by one.
+/// Number of bad entries that are printed one by one.
 const SHOWN: usize = 10;
 
 /// Prints one line for each entry.
@@ -67,7 +67,7 @@ fn run(options: &List) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// What failed its checks: kept aside there, or remembered of it.
+/// Entries that failed their checks: quarantined in the backend, or remembered.
 fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
     let memory = options.memory.as_ref();
     let listed = match &options.inventory {
@@ -87,7 +87,7 @@ fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
     })
 }
 
-/// The same of an object store, of every layout.
+/// Bad entries of an object store, of every layout.
 fn objects_aside(store: &ObjectStore, memory: Option<&DirPath>) -> Result<Vec<Quarantined>> {
     let objects = Objects::new(store, "")?.called_off_by(cancel::flag());
     let of_it = format!("{}:", Backend::describe(&objects));
@@ -104,7 +104,7 @@ fn is_wanted(held: &Held, options: &List) -> bool {
 }
 
 fn sort(all: &mut [Held], order: Order) {
-    // Equal ones always in one order.
+    // Entries that compare as equal are always in the same order.
     all.sort_by(|a, b| (&a.record.key, &a.record.id).cmp(&(&b.record.key, &b.record.id)));
     match order {
         Order::Age => all.sort_by_key(|held| Reverse(held.record.created)),
@@ -114,7 +114,7 @@ fn sort(all: &mut [Held], order: Order) {
     }
 }
 
-/// The rows go where they were asked for, and the names of the columns beside them.
+/// Prints the rows on standard output, and the column names on standard error.
 fn tell(rows: &[EntryRow], quiet: bool) -> Result<()> {
     let names = ["AGE", "USED", "SIZE", "SHARE", "REF", "KEY"].map(str::to_owned);
     let lines = std::iter::once(names).chain(rows.iter().map(cells)).collect::<Vec<_>>();

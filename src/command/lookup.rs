@@ -1,4 +1,4 @@
-//! From flags to a store, a key, an entry: what several verbs begin with.
+//! From flags to a store, a key and an entry: common first steps of several commands.
 
 use super::cancel;
 use crate::backend::github::GitHub;
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-/// The kind of store that is meant.
+/// The kind of store that the options name, or the kind that is found.
 pub fn kind(options: &StoreOptions) -> Result<StoreKind> {
     options.kind.map_or_else(|| Layout::detect(&options.root), Ok)
 }
@@ -38,7 +38,7 @@ pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
     }
 }
 
-/// The key; `surveyed` is the version that the root half found, if it was asked.
+/// Makes the key; `surveyed` is the version that the root helper found, if it was asked.
 pub fn key(
     store: &StoreOptions,
     key: &KeyOptions,
@@ -46,7 +46,7 @@ pub fn key(
     surveyed: Option<&str>,
 ) -> Result<Key> {
     let version = || {
-        // A plain store has no version; the word keeps the shape of the key.
+        // A plain store has no version; this word keeps the format of the key.
         if kind == StoreKind::Plain {
             return Ok("any".to_owned());
         }
@@ -66,7 +66,7 @@ pub fn key(
     Ok(made)
 }
 
-/// Asks the package manager on the user's search path.
+/// Runs the package manager on the user's search path with `--version`.
 fn program_version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -74,10 +74,10 @@ fn program_version(program: &str) -> Option<String> {
     text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }
 
-/// The backend for snapshots of a kind of store: the one, or all of several in their order.
+/// Opens the backend for snapshots of a kind of store; several backends are combined in the given order.
 ///
 /// # Errors
-/// When it cannot be opened, or none of several can: what is wrong with the first.
+/// If the backend cannot be opened. Of several backends, if none can be opened: the error of the first.
 pub fn backend(
     options: &[BackendOptions],
     kind: StoreKind,
@@ -113,7 +113,7 @@ fn several(
     }
 }
 
-/// One backend by itself.
+/// Opens a single backend.
 pub fn one_backend(
     options: &BackendOptions,
     kind: StoreKind,
@@ -141,8 +141,7 @@ pub fn one_backend(
     }
 }
 
-/// Climbs down the ladder; gives back the newest entry of the first rung that has any besides those that
-/// were `passed`.
+/// Returns the newest entry of the first rung of the ladder that has any entry not in `passed`.
 pub fn find(
     backend: &dyn Backend,
     ladder: &Ladder,
@@ -158,7 +157,7 @@ pub fn find(
     }))
 }
 
-/// Prints what backends did not answer and what was skipped, where no report has it.
+/// Prints the warnings of a backend and the entries that it skipped, for commands without a report.
 pub fn tell_warnings(backend: &dyn Backend) {
     let warnings = backend.warnings();
     let skipped = skipped_in_words(&skipped(backend));
@@ -166,12 +165,13 @@ pub fn tell_warnings(backend: &dyn Backend) {
     warnings.for_each(|line| report::note(format!("storecache: warning: {line}")));
 }
 
-/// Names of entries that stand for something else, each with the reason; those that were not reported yet.
+/// Entries that the backend skipped since the last call because they are not regular files, each with the
+/// reason.
 pub fn skipped(backend: &dyn Backend) -> Vec<(String, String)> {
     backend.skipped().into_iter().map(|it| (it.name.to_string(), it.why())).collect()
 }
 
-/// The same in one line; nothing without any.
+/// The skipped entries as one line; `None` if the list is empty.
 pub fn skipped_in_words(skipped: &[(String, String)]) -> Option<String> {
     const SHOWN: usize = 3;
     let shown = skipped.iter().take(SHOWN).map(|(name, why)| format!("{name}: {why}"));
@@ -183,14 +183,14 @@ pub fn skipped_in_words(skipped: &[(String, String)]) -> Option<String> {
     (!skipped.is_empty()).then(|| format!("skipped {shown}{more}"))
 }
 
-/// Books the same on a report.
+/// Records the skipped entries in a report.
 pub fn book_skipped(backend: &dyn Backend, outcome: &mut Outcome) {
     let skipped = skipped(backend);
     outcome.warnings.extend(skipped_in_words(&skipped));
     outcome.passed_over.extend(skipped);
 }
 
-/// Reads head and index of an entry; counts what it reads into `downloaded`.
+/// Reads head and index of an entry. Adds the bytes read to `downloaded`.
 pub fn open(reader: &mut dyn ReadAt, downloaded: &mut u64) -> Result<Opened, SnapshotError> {
     crate::snapshot::open(reader.size(), &mut |at, buffer| {
         *downloaded += buffer.len() as u64;

@@ -1,4 +1,4 @@
-//! One file for each verb; each reads as the story of what it does.
+//! The commands, one file for each. Each file reads as the sequence of steps of its command.
 
 mod action;
 mod base;
@@ -57,7 +57,7 @@ use crate::options::OutputOptions;
 use crate::report;
 use anyhow::Result;
 
-/// With `--json` an error is one object too, beside the line for people.
+/// With `--json`, prints an error as one JSON object too, in addition to the message for people.
 fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
     if let (true, Err(e)) = (output.json, &ending) {
         report::answer_json(&serde_json::json!({ "ok": false, "reason": format!("{e:#}") }))?;
@@ -65,17 +65,17 @@ fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
     ending
 }
 
-/// How a command ended, as far as the exit code tells.
+/// How a command ended, as far as the exit code shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Done,
     Failed,
-    /// Nothing was found, and that was to be told.
+    /// Nothing was found, and the options ask for an exit code of its own for that.
     Miss,
 }
 
 impl Ending {
-    /// The exit codes that scripts may rely on. Wrong usage is 2 and never gets this far.
+    /// The exit codes that scripts may rely on. Wrong usage exits with 2 before a command runs.
     pub fn code(self) -> u8 {
         match self {
             Ending::Done => 0,

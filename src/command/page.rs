@@ -1,4 +1,4 @@
-//! Pages of HTML for people, as files.
+//! Writing HTML pages to files.
 
 use crate::report::page::Page;
 use anyhow::{Context, Result};
@@ -7,8 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes a page to a file, which is there whole or not at all. What is no file, such as a pipe, is
-/// written to as it is.
+/// Writes a page to a file, atomically. Writes directly to a path that is not a regular file, such as a pipe.
 pub fn write(page: &Page, path: &Path) -> Result<()> {
     let context = || format!("write the page {}", path.display());
     let html = page.render();
@@ -21,7 +20,7 @@ pub fn write(page: &Page, path: &Path) -> Result<()> {
     };
     let mut file = tempfile::Builder::new()
         .prefix(".storecache-")
-        // For everybody, as far as the mask of the process allows.
+        // Readable and writable for everyone, subject to the umask.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory)
         .with_context(context)?;

@@ -1,4 +1,4 @@
-//! Entries that a restore passes over on its way to one that it can use.
+//! Entries that a restore skips while it looks for one that it can use.
 
 use super::cancel;
 use super::entry::{BadBase, BaseGone, OpenEntry, Unusable};
@@ -16,25 +16,25 @@ use crate::store::StoreKind;
 use anyhow::{Context, Error, Result};
 use std::time::{Duration, Instant};
 
-/// For how long other entries are tried once one was found damaged, where the run has no deadline. Damage in head or
-/// index costs two small reads, damage in a frame may cost a download.
+/// Time limit for trying other entries after the first damaged one, if the run has no deadline. Damage in
+/// head or index costs two small reads, but damage in a frame may cost a download.
 const SEARCH: Duration = Duration::from_secs(120);
 
-/// Counts damaged entries, and how long they have been skipped for.
+/// Counts damaged entries, and measures how long they have been skipped for.
 struct Search {
     limit: Duration,
-    /// When the first one was found damaged.
+    /// When the first damaged entry was found.
     since: Option<Instant>,
     damaged: u64,
 }
 
 impl Search {
-    /// A deadline ends the run by itself, and is the only limit where there is one.
+    /// A deadline ends the run anyway, and is the only limit if there is one.
     fn new(deadline: Option<Duration>) -> Self {
         Search { limit: deadline.unwrap_or(SEARCH), since: None, damaged: 0 }
     }
 
-    /// Counts one that was found damaged by `now`; says whether there is time for another.
+    /// Counts an entry that was found damaged at `now`. Returns whether there is time for another one.
     fn count(&mut self, now: Instant) -> bool {
         self.damaged += 1;
         let since = *self.since.get_or_insert(now);
@@ -42,21 +42,22 @@ impl Search {
     }
 }
 
-/// Why an entry is passed over, though nothing is wrong with the run.
+/// Why an entry is skipped although nothing is wrong with the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfit {
-    /// What it needs is gone: it is as good as absent.
+    /// Its base is missing or known to be bad, so the entry counts as absent.
     Incomplete,
-    /// It went after it was found.
+    /// It was deleted after it was found.
     Gone,
-    /// It may be whole, and is not to be used.
+    /// It may be intact, but is not trusted.
     Untrusted,
-    /// Its bytes failed their checks, or those of its base, which is named then.
+    /// Its bytes failed their checks, or the bytes of its base did; then `base` is the name of the base.
     Damaged { base: Option<EntryName>, frame: Option<FrameId> },
 }
 
 impl Unfit {
-    /// Nothing for an error that is no fault of the entry; `base` is what it is a delta on.
+    /// Returns `None` for an error that the entry did not cause. `base` is the base of the entry, if it is a
+    /// delta.
     pub fn of(error: &Error, base: Option<&EntryName>) -> Option<Self> {
         if error.is::<BaseGone>() {
             return Some(Unfit::Incomplete);
@@ -64,7 +65,7 @@ impl Unfit {
         if error.is::<Gone>() {
             return Some(Unfit::Gone);
         }
-        // Before anything else that may be wrong with what others can have put there.
+        // Check trust before damage: others may have written an untrusted entry.
         if error.is::<Untrusted>() {
             return Some(Unfit::Untrusted);
         }
@@ -78,35 +79,35 @@ impl Unfit {
     }
 }
 
-/// What to do about an error.
+/// The reaction to an error.
 pub enum Verdict {
-    /// The way here had damaged it: the same entry once more.
+    /// The transfer had damaged the entry: try the same entry once more.
     Again,
-    /// The next older entry.
+    /// Skip to the next older entry.
     Over(Unfit),
 }
 
-/// What a run does not take, and why.
+/// The entries that a run does not use, with the reasons.
 pub struct Passed<'a> {
     backend: &'a dyn Backend,
     options: &'a Restore,
-    /// Of the store.
+    /// Kind of the store.
     kind: StoreKind,
-    /// Not to be found again.
+    /// Entries that a lookup must not find again.
     names: Vec<EntryName>,
-    /// Not to be taken for a base either.
+    /// Entries that must not be used as a base either.
     bad: Vec<EntryName>,
     search: Search,
-    /// The entry that came damaged and was whole when it came anew.
+    /// The entry that was received damaged and was intact when it was read again.
     again: Option<EntryName>,
-    /// What is told if nothing can be used; with its phase, and the key and name of the entry.
+    /// The error to report if no entry can be used, with its phase and the name of the entry.
     first: Option<(Error, &'static str, EntryName)>,
-    /// The newest entry that is not trusted, and why.
+    /// The newest entry that is not trusted, and the reason.
     untrusted: Option<String>,
 }
 
 impl<'a> Passed<'a> {
-    /// Knows what was found bad before, and sweeps where what was kept long enough is.
+    /// Reads the known bad entries, and sweeps the quarantine.
     pub fn begin(
         backend: &'a dyn Backend,
         options: &'a Restore,
@@ -130,7 +131,7 @@ impl<'a> Passed<'a> {
         &self.names
     }
 
-    /// Opens an entry, and once more if what came of it is damaged: that may have been the way.
+    /// Opens an entry. Tries once more if it is damaged, because the transfer may have damaged it.
     pub fn open(
         &self,
         ladder: &Ladder,
@@ -150,8 +151,10 @@ impl<'a> Passed<'a> {
         }
     }
 
+    /// Decides what to do about an error.
+    ///
     /// # Errors
-    /// The error itself where it is no fault of the entry. So is one that the way here may have caused.
+    /// If the entry did not cause `error`, or the transfer may have caused it: `error` itself.
     pub fn judge(
         &mut self,
         name: &EntryName,
@@ -160,7 +163,7 @@ impl<'a> Passed<'a> {
     ) -> Result<(Verdict, Error)> {
         let base = entry.and_then(|entry| EntryName::parse(&entry.base.as_ref()?.name));
         let unfit = match Unfit::of(&error, base.as_ref()) {
-            // Whatever fails then may have done so for that.
+            // After a cancellation, any error may be a consequence of it.
             Some(unfit) if !cancel::called_off() => unfit,
             _ => return Err(error),
         };
@@ -171,19 +174,20 @@ impl<'a> Passed<'a> {
                     return Ok((Verdict::Again, error));
                 }
                 Ok(false) => {}
-                // Another run has found out the same, and was faster.
+                // Another run has found the damage too and has moved the entry aside first.
                 Err(e) if e.is::<Gone>() => {}
-                // It comes and goes, or does not come any more: nothing is known of the entry.
+                // The damage is intermittent, or the frame cannot be read any more: nothing is known about
+                // the entry.
                 _ => return Err(error),
             }
         }
         Ok((Verdict::Over(unfit), error))
     }
 
-    /// Books an entry as passed over, and what is bad of it as quarantined.
+    /// Records an entry as skipped, and quarantines its damaged file.
     ///
     /// # Errors
-    /// The first one, when there is no time to try others.
+    /// If there is no time to try other entries: the first error.
     pub fn over(
         &mut self,
         name: &EntryName,
@@ -229,10 +233,10 @@ impl<'a> Passed<'a> {
         })
     }
 
-    /// There is nothing else to try.
+    /// Reports that there is no other entry to try.
     ///
     /// # Errors
-    /// What was wrong with the first entry that was there and could not be used.
+    /// If an entry exists but could not be used: the error of the first such entry.
     pub fn nothing(&mut self, outcome: &mut Outcome) -> Result<()> {
         let Some((error, phase, name)) = self.first.take() else { return Ok(()) };
         outcome.phase = phase;
@@ -241,12 +245,12 @@ impl<'a> Passed<'a> {
         Err(error)
     }
 
-    /// Why nothing that is there can be used, where that is for want of trust.
+    /// Why no existing entry can be used, if they are not trusted.
     pub fn untrusted(&self) -> Option<&str> {
         self.untrusted.as_deref()
     }
 
-    /// Warns once of what was bad, when another entry served, and says what to do.
+    /// Adds one warning about bad entries when another entry could be used, with advice.
     pub fn tell(&self, outcome: &mut Outcome) {
         let Some(kept) = quarantine::told(outcome) else { return };
         let Some((error, phase, name)) = &self.first else { return };
@@ -257,7 +261,7 @@ impl<'a> Passed<'a> {
     }
 }
 
-/// Whether a run leaves everything where it is.
+/// Whether the run must not change anything.
 fn is_dry(options: &Restore) -> bool {
     options.dry_run || options.lookup_only
 }
@@ -271,7 +275,7 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut search = Search::new(None);
-        // The clock starts when the first one is found damaged, however long that took.
+        // The time starts when the first damaged entry is found, however long that took.
         assert!(search.count(after(1000)));
         assert!((0..10_000).all(|_| search.count(after(1119))));
         assert!(!search.count(after(1120)));

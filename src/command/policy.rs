@@ -1,4 +1,4 @@
-//! Whether a save is worth doing. Whatever the answer, the reason is told.
+//! Decides whether a save is worthwhile. Always reports the reason.
 
 use super::entry::OpenEntry;
 use super::state::State;
@@ -10,7 +10,7 @@ use crate::privileged::protocol::{Growth, KnownItem};
 use crate::report::{self, Outcome};
 use anyhow::Result;
 
-/// Why nothing is to be saved, as far as that is known before anything is looked at.
+/// Returns why nothing is to be saved, as far as that is known before anything is read.
 pub fn before_all(policy: &SavePolicy) -> Option<String> {
     let reason = match (policy.policy, policy.job_status) {
         (Policy::Never, _) => "the policy is never to save",
@@ -24,7 +24,7 @@ pub fn before_all(policy: &SavePolicy) -> Option<String> {
     Some(reason.into())
 }
 
-/// What the newest entry of the key holds already, if a save is to be compared with that.
+/// Contents of the newest entry of the key, if the save is to be compared with it.
 pub struct Newest {
     name: String,
     pub holds: Vec<KnownItem>,
@@ -33,9 +33,9 @@ pub struct Newest {
 }
 
 impl Newest {
-    /// An entry that this job could not restore, or that cannot be read, is as good as none: it is to
-    /// be superseded. So is one that is known to be `bad` and newer than this: whoever does not know would
-    /// try it first.
+    /// Returns `None` if the entry is to be superseded: if this job could not restore it, if it cannot be
+    /// read, or if one of the `bad` entries is newer, because a run that does not know the bad entry would
+    /// try that one first.
     pub fn read(
         policy: &SavePolicy,
         entry: Option<(&EntryName, &Result<OpenEntry>)>,
@@ -56,7 +56,7 @@ impl Newest {
         let fell_short = tried.is_some_and(|state| state.restore.items.skipped > 0);
         match opened {
             Ok(opened) => Some(Newest { name, holds: held(opened), fell_short }),
-            // The save ends at once for the same.
+            // The save ends at once because of the cancellation.
             Err(_) if cancel::called_off() => None,
             Err(e) => {
                 let warning = format!("{name} cannot be read, and is superseded: {e:#}");
@@ -67,7 +67,7 @@ impl Newest {
     }
 }
 
-/// What is in an entry and in its base.
+/// The items in an entry and in its base.
 fn held(entry: &OpenEntry) -> Vec<KnownItem> {
     let index = &entry.opened.index;
     let own = index.items.iter();
@@ -77,9 +77,9 @@ fn held(entry: &OpenEntry) -> Vec<KnownItem> {
         .collect()
 }
 
-/// The entry that another job with the same key has saved since `before` were all there was, if it has as
-/// many items as this save would have and is trusted: then a second one would only take room. What cannot be
-/// found out is no reason to throw a snapshot away.
+/// Returns the entry that another job with the same key has saved since only the entries `before` existed, if
+/// it is trusted and has at least as many items as this save: then a second entry would only take up space.
+/// Errors are not a reason to discard a finished snapshot.
 pub fn overtaken(
     policy: &SavePolicy,
     backend: &dyn Backend,
@@ -101,7 +101,7 @@ pub fn overtaken(
     (opened.head.items >= items).then_some(name)
 }
 
-/// Why the frozen store is not worth saving: `items` of it would be packed.
+/// Returns why the frozen store is not worth saving; `items` of it would be packed.
 pub fn after_freeze(
     policy: &SavePolicy,
     newest: Option<&Newest>,

@@ -1,7 +1,7 @@
-//! `--profiles`: the Guix profiles of whoever runs this come along, and back as new generations.
+//! `--profiles`: saves the Guix profiles of the current user and restores them as new generations.
 //!
-//! A person's profiles are that person's own, so all of this is done by the user's half. What fails
-//! here is a warning: the items are there whether or not a profile leads to them.
+//! Profiles belong to their user, so the user process does all of this. Failures become warnings: the items
+//! are restored whether or not a profile leads to them.
 
 use super::lookup;
 use crate::daemon::Client;
@@ -17,7 +17,7 @@ use rustix::process::getuid;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Refuses a store that has none.
+/// Refuses stores that have no profiles.
 pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {
     if !wanted {
         return Ok(());
@@ -31,8 +31,8 @@ pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {
     }
 }
 
-/// Finds out where the profiles lead. Call it before the database is frozen: what they lead to is in
-/// that then.
+/// Finds the items that the profiles lead to. Must be called before the database is frozen, so that the
+/// frozen database contains these items.
 pub fn find(options: &Save, outcome: &mut Outcome) -> Vec<ProfileFacts> {
     if !options.profiles {
         return Vec::new();
@@ -63,7 +63,7 @@ pub fn find(options: &Save, outcome: &mut Outcome) -> Vec<ProfileFacts> {
     })
 }
 
-/// Books the profiles of a snapshot on the report, once it is known what was packed.
+/// Records the profiles of a snapshot in the report, when the packed items are known.
 pub fn packed(
     profiles: &[ProfileFacts],
     items: &[ItemEntry],
@@ -83,7 +83,7 @@ pub fn packed(
     }
 }
 
-/// Brings back the profiles of a snapshot whose items are restored, if that is wanted.
+/// Restores the profiles of a snapshot whose items are restored, if the options ask for it.
 pub fn restore(options: &Restore, opened: &Opened, outcome: &mut Outcome) {
     if !options.profiles {
         return;
@@ -99,14 +99,15 @@ pub fn restore(options: &Restore, opened: &Opened, outcome: &mut Outcome) {
     }
 }
 
-/// Profiles on their way back.
+/// The restore of the profiles of a snapshot.
 struct Return<'a> {
     options: &'a Restore,
     opened: &'a Opened,
     layout: Layout,
     person: Person,
-    /// Keeps items from collectors until their generations do. A daemon makes the directory of
-    /// whoever connects, too. Source: Guix `nix/nix-daemon/nix-daemon.cc`, `createUser`.
+    /// Connection that protects the items from collectors until their generations do. A daemon also creates
+    /// the profile directory of each user who connects. Source: Guix `nix/nix-daemon/nix-daemon.cc`,
+    /// `createUser`.
     daemon: Result<Client>,
 }
 
@@ -141,7 +142,8 @@ impl<'a> Return<'a> {
         }
     }
 
-    /// Gives back the generation that was made, or would be; nothing where there is one already.
+    /// Returns the generation that was made, or would be made in a dry run; `None` if a generation leads to
+    /// the item already.
     fn one(&mut self, name: &str, item: &str, outcome: &Outcome) -> Result<Option<u64>> {
         let item = ItemName::parse(item)
             .with_context(|| format!("the snapshot says that it leads to {item:?}"))?;
@@ -162,11 +164,11 @@ impl<'a> Return<'a> {
         if self.options.dry_run { profiles.plan(name, &item) } else { profiles.add(name, &item) }
     }
 
-    /// Makes the link that leads to a profile from its person's home, where nothing is there.
+    /// Creates the link from the user's home to a profile, if nothing exists there.
     fn lead_from_home(&self, profile: &str) -> Result<()> {
         let root = &self.options.store.root;
         let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        // They are about this machine; and through sudo they may be somebody else's.
+        // These variables apply to this machine's root only, and under sudo they may belong to another user.
         let ours = root == Path::new("/") && std::env::var_os("SUDO_UID").is_none();
         let home = variable("HOME").filter(|_| ours).unwrap_or_else(|| self.person.home.clone());
         let Ok(below) = home.strip_prefix("/") else { return Ok(()) };
@@ -181,7 +183,7 @@ impl<'a> Return<'a> {
         make_shortcut(root, &link, &profile_path(&self.layout, &self.person.name, profile))
     }
 
-    /// Whether an item is valid, or would be.
+    /// Whether an item is valid or, without a daemon, present.
     fn is_there(&mut self, item: &ItemName, outcome: &Outcome) -> Result<bool> {
         if outcome.skipped.iter().any(|(name, _)| name == item.as_str()) {
             return Ok(false);
@@ -199,7 +201,8 @@ impl<'a> Return<'a> {
     }
 }
 
-/// Whoever runs this. Guix itself goes by their name, which the daemon takes from the same table.
+/// The user who runs this process. Guix itself uses the user's name, which the daemon reads from the same
+/// table.
 fn person(root: &Path) -> Result<Person> {
     let uid = getuid().as_raw();
     if let Some(person) = Person::find(root, uid)? {
@@ -212,7 +215,7 @@ fn person(root: &Path) -> Result<Person> {
     Ok(Person { name, home: PathBuf::new() })
 }
 
-/// Says for people what was done.
+/// Prints what was done.
 pub fn tell(outcome: &Outcome) {
     for Profile { name, generation, item } in &outcome.profiles {
         report::note(match generation {

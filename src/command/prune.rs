@@ -1,4 +1,4 @@
-//! `prune`: which entries can go, and their deletion once that is wanted.
+//! `prune`: prints which entries can be deleted, and deletes them on request.
 
 use super::choice::{Cause, Choice, Scene, choose};
 use super::inventory::{Held, open_inventory, read};
@@ -12,16 +12,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// How often a deletion is tried that the backend wants to have later.
+/// How often a deletion is attempted if the backend asks to retry later.
 const TRIES: u32 = 3;
 
-/// The longest time that a backend is waited for.
+/// The longest time to wait for a backend.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
-/// Failures in a row after which the next one would fail as well.
+/// Number of consecutive failures after which deletion stops, because the next one would fail too.
 const FAILURES: usize = 3;
 
-/// Prints the plan, and carries it out if that is wanted.
+/// Prints the plan, and carries it out if the options ask for it.
 pub fn prune(options: &Prune) -> Result<Ending> {
     or_json(&options.output, run(options))
 }
@@ -53,7 +53,7 @@ fn run(options: &Prune) -> Result<Ending> {
     finish(inventory.as_ref(), &all, &choice, options, &done, ended, &warnings)
 }
 
-/// What has to be known beside the entries. Without the default branch nothing can be chosen.
+/// Reads facts that are not in the entries. Without the default branch, no entry can be chosen.
 fn look_around(
     inventory: &dyn Inventory,
     all: &[Held],
@@ -71,20 +71,20 @@ fn look_around(
     Ok(Scene { default_branch, closed })
 }
 
-/// What was done of the plan.
+/// The part of the plan that was carried out.
 #[derive(Debug, Default, Serialize)]
 struct Done {
     deleted: Vec<String>,
     bytes: u64,
-    /// What others had deleted before.
+    /// Entries that had been deleted by others before.
     gone: Vec<String>,
     failed: Vec<(String, String)>,
 }
 
-/// Deletes what was chosen.
+/// Deletes the chosen entries.
 ///
 /// # Errors
-/// That it ended early, and why.
+/// If it stopped early, with the reason.
 fn carry_out(
     inventory: &dyn Inventory,
     all: &[Held],
@@ -135,7 +135,7 @@ fn carry_out(
     Ok(())
 }
 
-/// Deletes one entry; comes back when the backend says when.
+/// Deletes one entry. Retries if the backend states how long to wait.
 fn delete(inventory: &dyn Inventory, held: &Held) -> Result<Deleted> {
     let mut tries = 1;
     loop {
@@ -155,7 +155,7 @@ fn delete(inventory: &dyn Inventory, held: &Held) -> Result<Deleted> {
     }
 }
 
-/// The plan, one line for each entry, and beside it what stays.
+/// Prints the plan, one line for each entry, and the entries that stay.
 fn tell(all: &[Held], choice: &Choice, quiet: bool) -> Result<()> {
     let line = |at: usize, reason: &str, detail: &str| {
         let record = &all[at].record;
@@ -177,7 +177,7 @@ fn tell(all: &[Held], choice: &Choice, quiet: bool) -> Result<()> {
     Ok(())
 }
 
-/// The end of the report, as one object or as a line.
+/// Prints the end of the report, as one object or as a line.
 fn finish(
     inventory: &dyn Inventory,
     all: &[Held],

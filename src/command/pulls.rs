@@ -1,4 +1,4 @@
-//! Which pull requests are closed: nobody reads their entries any more.
+//! Finds which pull requests are closed: their entries are not read any more.
 
 use super::cancel;
 use super::inventory::Held;
@@ -7,12 +7,12 @@ use crate::report;
 use anyhow::Result;
 use std::collections::{BTreeMap, HashSet};
 
-/// Pull requests that are asked for at most. A job's token has 1,000 requests an hour.
-/// Source: github/docs `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
+/// Maximum number of pull requests that are queried. A job's token has 1,000 requests an hour. Source:
+/// github/docs `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
 const MOST: usize = 300;
 
-/// Asks for each pull request with entries once, those with the largest first. What cannot be known
-/// becomes a warning: its entries count as those of an open one.
+/// Queries each pull request with entries once, those with the largest total size first. If the state is not
+/// known, adds a warning and treats the pull request as open.
 pub fn closed(
     inventory: &dyn Inventory,
     all: &[Held],
@@ -25,7 +25,7 @@ pub fn closed(
     }
     let mut closed = HashSet::new();
     if !inventory.evicts() {
-        // A directory knows no pull requests.
+        // A directory does not know pull requests.
         return Ok(closed);
     }
     let mut numbers: Vec<_> = sizes.into_iter().collect();
@@ -43,7 +43,7 @@ pub fn closed(
             Err(e) => {
                 cancel::check()?;
                 warnings.push(format!("which pull requests are closed is not known: {e:#}"));
-                // The next one would meet the same, as a rule.
+                // The next query would most likely fail too.
                 break;
             }
         }

@@ -1,4 +1,5 @@
-//! Entries that failed their checks: kept aside with the reason, or remembered where they cannot be moved.
+//! Quarantine of entries that failed their checks: they are moved aside with the reason or, if that is not
+//! possible, remembered.
 
 mod memory;
 
@@ -10,7 +11,7 @@ use crate::options::Quarantine;
 use crate::report::{Outcome, Quarantined};
 use jiff::Timestamp;
 
-/// Moves an entry out of the way, or else remembers it, and books it on the report.
+/// Moves an entry aside or else remembers it, and records it in the report.
 pub fn condemn(
     backend: &dyn Backend,
     options: &Quarantine,
@@ -45,13 +46,14 @@ pub fn condemn(
     outcome.quarantined.push(bad);
 }
 
-/// Entries that are there and shall not be tried again, and what was wrong with them.
+/// Returns the existing entries that must not be tried again, with the reasons.
 pub fn known(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
     let members = backend::members(backend).into_iter();
     members.flat_map(|member| memory::of(member, options)).collect()
 }
 
-/// Entries that no save takes for there: those that are known, and those that the restore of the job found.
+/// Returns entries that a save must treat as absent: known bad entries, and those that the restore of this
+/// job found to be bad.
 pub fn bad(backend: &dyn Backend, options: &Quarantine, state: Option<&State>) -> Vec<EntryName> {
     let known = known(backend, options).into_iter().map(|(name, _)| name);
     let found = state.into_iter().flat_map(|state| &state.restore.quarantined);
@@ -59,7 +61,7 @@ pub fn bad(backend: &dyn Backend, options: &Quarantine, state: Option<&State>) -
     known.chain(found.filter_map(|bad| EntryName::parse(&bad.entry))).collect()
 }
 
-/// The same among what a ladder leads to, as they are told.
+/// Returns the known bad entries under the ladder, as they are reported.
 pub fn met(known: &[(EntryName, Quarantined)], ladder: &Ladder) -> Vec<(String, String)> {
     let leads = |key: &str| ladder.rungs.iter().any(|rung| rung.holds(key));
     let met = known.iter().filter(|(name, _)| leads(&name.key));
@@ -69,7 +71,8 @@ pub fn met(known: &[(EntryName, Quarantined)], ladder: &Ladder) -> Vec<(String, 
     .collect()
 }
 
-/// Deletes and forgets what was kept long enough, at most once an hour. What fails is tried again then.
+/// Deletes quarantined entries after their retention time, at most once an hour. Failures are retried the
+/// next time.
 pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
     if let Some(keep) = options.keep {
         let _ = backend.sweep(keep);
@@ -79,10 +82,10 @@ pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
     }
 }
 
-/// All that is kept aside in a backend, and all that is remembered of it.
+/// Returns the quarantined files of a backend, and the remembered bad entries of it.
 ///
 /// # Errors
-/// When its files cannot be listed.
+/// If the files cannot be listed.
 pub fn list(backend: &dyn Backend, memory: Option<&DirPath>) -> anyhow::Result<Vec<Quarantined>> {
     let place = backend.place();
     let mut all: Vec<_> = backend.asides()?.into_iter().map(noted).collect();
@@ -90,13 +93,13 @@ pub fn list(backend: &dyn Backend, memory: Option<&DirPath>) -> anyhow::Result<V
     Ok(all)
 }
 
-/// What is remembered of some backends.
+/// Returns the remembered bad entries of some backends.
 pub fn remembered(memory: Option<&DirPath>, of: &dyn Fn(&str) -> bool) -> Vec<Quarantined> {
     let all = memory::all(memory).into_iter().filter(|it| of(&it.place));
     all.map(|it| it.what).collect()
 }
 
-/// What is told of a file: its name and size as they are, the rest as its note has it.
+/// The report of a quarantined file: name and size are those of the file, everything else is from its note.
 fn noted(aside: Aside) -> Quarantined {
     let note: Option<Quarantined> = serde_json::from_slice(&aside.note).ok();
     let lost = || Quarantined { reason: "its note was lost".into(), ..Quarantined::default() };
@@ -109,7 +112,8 @@ fn noted(aside: Aside) -> Quarantined {
     }
 }
 
-/// What became of the bad ones of a run and what to do, for people; nothing without any.
+/// A sentence for people about what happened to the bad entries of a run and what to do; `None` if there are no
+/// bad entries.
 pub fn told(outcome: &Outcome) -> Option<String> {
     let first = outcome.quarantined.first()?;
     let kept = match &first.file {

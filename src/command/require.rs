@@ -1,4 +1,4 @@
-//! `--require`: whether the store has all that a job is going to need, whatever was restored.
+//! `--require`: checks whether the store has everything that a job is going to need, whatever was restored.
 
 use crate::privileged::client::RootHalf;
 use crate::privileged::protocol::{self, Reply, Request};
@@ -6,7 +6,7 @@ use crate::report::{self, Outcome, Required};
 use anyhow::{Result, bail};
 use std::time::Instant;
 
-/// Has the closures looked at, and books what is found on the report.
+/// Has the root helper check the closures, and records the results in the report.
 pub fn check(root: &mut RootHalf, patterns: &[String], outcome: &mut Outcome) -> Result<()> {
     if patterns.is_empty() {
         return Ok(());
@@ -26,7 +26,7 @@ fn reported(required: protocol::Required) -> Required {
     Required { pattern, complete, items, closure, missing }
 }
 
-/// Whether everything is there that was asked for.
+/// Whether all required items are complete.
 pub fn met(outcome: &Outcome) -> bool {
     outcome.required.iter().all(|required| required.complete)
 }

@@ -1,4 +1,4 @@
-//! `restore`: look up, plan, fetch, have it staged and committed, report.
+//! `restore`: look up, plan, download, have the root helper stage and commit, report.
 
 use super::entry::OpenEntry;
 use super::lookup::{book_skipped, find};
@@ -22,19 +22,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Instant;
 
-/// Restores what the store lacks from the best entry that the ladder finds.
+/// Restores items that are missing from the store from the best entry that the ladder finds.
 pub fn restore(options: &Restore) -> Result<Ending> {
     let (outcome, done) = attempt(options);
     done.map(|()| ending(&outcome, options.fail_on_miss))
 }
 
-/// How a restore ended that did not fail.
+/// The ending of a restore that did not fail.
 pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Ending {
     let missed = outcome.hit == Hit::Miss || !require::met(outcome);
     if missed && fail_on_miss { Ending::Miss } else { Ending::Done }
 }
 
-/// The same as [`restore`], with the report of it however it ended.
+/// As [`restore`], with the report in any case.
 pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
     let clocks = cancel::start_clocks(&options.clocks);
     let empty = Outcome { command: "restore", dry_run: options.dry_run, ..Outcome::default() };
@@ -73,7 +73,7 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
     reported(&options.output, empty, run, leave, tell)
 }
 
-/// Whether the root half failed only after the items had become valid.
+/// Whether the root helper failed only after the items had become valid.
 fn committed(error: &anyhow::Error) -> bool {
     let failure = error.downcast_ref::<RootFailure>();
     failure.is_some_and(|failure| failure.phase.is_after_commit())
@@ -93,7 +93,7 @@ fn run(options: &Restore, begun: &mut Begun, outcome: &mut Outcome) -> Result<()
     require::check(&mut session.root, &options.require, outcome)
 }
 
-/// What of the key is another one than that of a snapshot. Nothing where it is the version that differs.
+/// Names of the ingredients whose digests differ from those of a snapshot. Empty if only the version differs.
 fn moved(ours: &BTreeMap<String, Digest>, theirs: &BTreeMap<String, Digest>) -> Vec<String> {
     let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     let names = names.into_iter().filter(|name| ours.get(*name) != theirs.get(*name));
@@ -107,7 +107,7 @@ fn moved_in_words(moved: &[String]) -> String {
     }
 }
 
-/// What is valid now: the baseline of this job.
+/// The items that are valid now: the baseline of this job.
 fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
     root.send(&Request::Valid, &[])?;
     match root.receive()?.0 {
@@ -116,10 +116,10 @@ fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
     }
 }
 
-/// The items that a restore brought, and when each was used last, if the snapshot says so.
+/// The items that a restore made valid, with their last use in seconds since 1970 if the snapshot records it.
 type Brought = BTreeMap<String, Option<u64>>;
 
-/// Restores from the best entry; from the next older one where that turns out to be bad.
+/// Restores from the best entry, or from the next older one if an entry turns out to be bad.
 fn restore_items(
     session: &mut Session,
     options: &Restore,
@@ -133,7 +133,7 @@ fn restore_items(
         progress.fold("restore: look for an entry");
         let looking = Instant::now();
         let found = look(backend, &key.ladder, &mut passed, outcome);
-        // The cache service may have turned out to speak another version than was thought.
+        // The cache service may have turned out to use another version of the protocol than expected.
         outcome.backend = backend.describe();
         outcome.warnings.extend(backend.warnings());
         book_skipped(backend, outcome);
@@ -150,7 +150,7 @@ fn restore_items(
         };
         let (verdict, error) = passed.judge(&name, Some(&entry), error)?;
         progress.detail(|| format!("{name} cannot be used: {error:#}"));
-        // Nothing came of it; what it cost stays in the report.
+        // This entry restored nothing, but its costs stay in the report.
         let (phase, downloaded) = (outcome.phase, outcome.bytes.downloaded);
         let seconds = Seconds { download: outcome.seconds.download, ..before.seconds };
         *outcome = Outcome { phase, seconds, ..before };
@@ -158,7 +158,7 @@ fn restore_items(
         if let Verdict::Over(unfit) = verdict {
             passed.over(&name, (unfit, error), outcome)?;
         }
-        // What was begun is undone before anything else is tried.
+        // The root helper undoes its changes before the next attempt.
         root.again(request)?;
     }
 }
@@ -274,7 +274,7 @@ fn restore_entry(
     Ok(items.map(|(name, used)| (name.clone(), used)).collect())
 }
 
-/// The best entry that can be opened and was not passed over. Without any, the reason is booked.
+/// Returns the best entry that can be opened and was not skipped. Otherwise records the reason.
 fn look(
     backend: &dyn Backend,
     ladder: &Ladder,
@@ -313,7 +313,7 @@ fn look(
     }
 }
 
-/// Gives the root half index and database; gets back what it wants of the rest.
+/// Sends index and database to the root helper, which returns the frames that it needs.
 fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result<Plan> {
     let opened = &fetch.entry.opened;
     let database = opened.index.database.as_ref().map(|database| database.frames);
@@ -345,7 +345,7 @@ fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result
     }
 }
 
-/// Sends the frames of the plan, then the order to commit.
+/// Sends the frames of the plan, then requests the commit.
 fn stage_and_commit(
     root: &mut RootHalf,
     plan: &Plan,
@@ -378,7 +378,7 @@ fn stage_and_commit(
     }
 }
 
-/// Frames of an entry, counted and timed.
+/// Reads frames of an entry, with counts of bytes and time.
 struct Fetch<'a> {
     entry: &'a mut OpenEntry,
     downloaded: &'a mut u64,

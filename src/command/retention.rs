@@ -1,5 +1,5 @@
-//! Which entries go after a save: older generations of the same key that no entry needs, and nothing
-//! else.
+//! Chooses the entries to delete after a save: older generations of the same key that no other entry needs,
+//! and nothing else.
 
 use super::cancel;
 use super::entry::Standing;
@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 
-/// Deletes what is older than the newest `keep` generations of the key that was just saved. The entry
-/// is there by now, so what fails here is a warning, and what is left goes after the next save. Those that
-/// are known to be `bad` are no generations.
+/// Deletes generations older than the newest `keep` of the key that was just saved. The new entry has been
+/// written by now, so failures become warnings, and the next save deletes the rest. Known `bad` entries do
+/// not count as generations.
 pub fn retain(
     backend: &dyn Backend,
     written: &Entry,
@@ -25,7 +25,7 @@ pub fn retain(
         let standing = |name: &EntryName| {
             Standing::of(backend, name).with_context(|| format!("find out what {name} needs"))
         };
-        // Deltas of other keys may need an entry of this one.
+        // Deltas of other keys may need an entry of this key.
         let all = || backend.entries(&Rung::Prefix(String::new()));
         unneeded(superseded(entries, written, keep, bad), written, &all, &standing)
     });
@@ -46,26 +46,26 @@ pub fn retain(
     }
 }
 
-/// The choice, first half: what of `entries` is old, newest first; and what is `bad`.
+/// First step of the choice: the old entries, newest first, and the `bad` ones.
 fn superseded(
     mut entries: Vec<Entry>,
     written: &Entry,
     keep: NonZeroUsize,
     bad: &[EntryName],
 ) -> Vec<Entry> {
-    // A backend may tell fewer keys apart than we do, or not show yet what was just written.
+    // A backend may treat different keys as equal, or not list yet the entry that was just written.
     entries.retain(|entry| entry.name.key == written.name.key && entry.name != written.name);
     entries.push(written.clone());
     entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
-    // They take no place of a good one.
+    // Bad entries do not count towards `keep`.
     let (bad, good): (Vec<_>, _) = entries.into_iter().partition(|it| bad.contains(&it.name));
     let old = bad.into_iter().chain(good.into_iter().skip(keep.get()));
-    // A clock that was set back may make the newest entry look old.
+    // If the clock was set back, the entry that was just written may look old.
     old.filter(|entry| entry.name != written.name).collect()
 }
 
-/// The choice, second half: those of `old` that no entry is a delta on which stays, of whichever key.
-/// `all` lists every entry, and `standing` tells what one is to others.
+/// Second step of the choice: removes entries from `old` that are the base of a delta that stays, whatever
+/// the key of the delta. `all` lists every entry; `standing` returns the role of an entry.
 fn unneeded(
     mut old: Vec<Entry>,
     written: &Entry,
@@ -134,14 +134,14 @@ mod tests {
     fn the_newest_stay_and_so_does_what_was_just_written() {
         assert_eq!(chosen(&[4, 3, 2, 1], 4, 2), [2, 1]);
         assert_eq!(chosen(&[1, 4], 4, 2), [0; 0]);
-        // Not listed yet.
+        // The new entry is not listed yet.
         assert_eq!(chosen(&[3, 2, 1], 4, 2), [2, 1]);
         assert_eq!(chosen(&[], 4, 1), [0; 0]);
-        // Somebody else was later: that is theirs, and one more stays.
+        // Another run saved a later entry; that entry stays as well.
         assert_eq!(chosen(&[5, 4, 3], 4, 1), [3]);
         // The clock was set back.
         assert_eq!(chosen(&[9, 8, 7, 1], 1, 2), [7]);
-        // A key in other letters is another key.
+        // Keys that differ in case are different keys.
         let entries = vec![named("K", 1), entry(2)];
         let gone = superseded(entries, &entry(3), NonZeroUsize::MIN, &[]);
         assert_eq!(gone.len(), 1);

@@ -1,6 +1,6 @@
-//! The last saves and restores of this user: a file with a line for each, for `doctor`.
+//! The record of the last saves and restores of this user: a file with one line for each run, for `doctor`.
 //!
-//! It is a help and never a condition: a run goes on as well without it.
+//! It is only an aid: a run works without it.
 
 use crate::files::{DirPath, Foreign, OpenDir};
 use crate::report::{Hit, Outcome};
@@ -10,16 +10,16 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Read};
 
-/// Its name in the directory for the state of this user.
+/// Name of the file in the user's state directory.
 const FILE: &str = "runs.jsonl";
-/// For its owner alone.
+/// Only its owner has access.
 const MODE: u32 = 0o600;
 
-/// How many runs are kept.
+/// Number of runs that are kept.
 const KEPT: usize = 20;
-/// How much of a reason is kept, in characters.
+/// Number of characters of a reason that are kept.
 const REASON: usize = 300;
-/// A file larger than this is not ours, in bytes.
+/// A larger file is not a record of runs, in bytes.
 const LIMIT: u64 = 1 << 20;
 
 /// One run. Unknown fields are ignored, so that a later program may add some.
@@ -70,8 +70,8 @@ impl Run {
     }
 }
 
-/// Puts a run on record. A failure is reported where another user decides about the place: this user should know
-/// that, and any other failure is none of the run.
+/// Records a run. Returns a warning if another user controls the directory, which this user should know.
+/// Other failures are ignored, because they are not failures of the run.
 pub fn record(outcome: &Outcome) -> Option<String> {
     if outcome.dry_run {
         return None;
@@ -92,15 +92,15 @@ fn add(run: Run) -> Result<()> {
         text += &serde_json::to_string(run)?;
         text.push('\n');
     }
-    // Of two runs that end at once the record of one may be lost, but the file stays whole.
+    // If two runs end at the same time, the record of one may be lost, but the file stays intact.
     directory.replace(FILE, text.as_bytes(), MODE)?;
     Ok(())
 }
 
-/// The runs on record, the newest last. What can not be read is left out.
+/// Returns the recorded runs, the newest last. Lines that cannot be parsed are left out.
 ///
 /// # Errors
-/// When another user decides about the place.
+/// If another user controls the directory.
 pub fn read() -> io::Result<Vec<Run>> {
     let Some(place) = DirPath::state() else { return Ok(Vec::new()) };
     match place.open().and_then(|opened| opened.map(OpenDir::check_own).transpose()) {

@@ -1,4 +1,4 @@
-//! `save`: decide, freeze, pack, write, drop what is superseded, report.
+//! `save`: decide, freeze, pack, write, delete superseded entries, report.
 
 use super::base::Foundation;
 use super::entry::{BaseGone, OpenEntry};
@@ -24,15 +24,15 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Instant;
 
-/// Why an item stays behind for `--max-size`.
+/// Why an item is left out with `--max-size`.
 const BEHIND: &str = "of what was used least recently, and there is no room for all";
 
-/// Saves the store that `options` name, if that is worth it.
+/// Saves the store that the options name, if the policy finds it worthwhile.
 pub fn save(options: &Save) -> Result<Ending> {
     attempt(options).1.map(|()| Ending::Done)
 }
 
-/// The same, with the report of it however it ended.
+/// As [`save`], with the report in any case.
 pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
     let clocks = cancel::start_clocks(&options.clocks);
     let empty = Outcome {
@@ -59,7 +59,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     profiles::check(options.profiles, store)?;
     outcome.seconds.job = state.and_then(State::job_seconds);
     outcome.job_status = policy.job_status.map(|status| status.name().to_owned());
-    // A job that ended early tells nothing about how long it takes.
+    // A job that ended early does not show how long a whole job takes.
     let whole = matches!(policy.job_status, None | Some(JobStatus::Success));
     outcome.seconds.cold = state.filter(|_| whole).and_then(State::cold_seconds);
     let origin = action::origin();
@@ -75,7 +75,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let key = state.map_or_else(|| key.clone(), |state| state.key(key));
     let Session { mut root, key, backend, mut progress, .. } =
         Session::begin(store, &key, backends, output, options.memory.traffic, outcome)?;
-    // All of a save is about one backend: a delta has its base beside it.
+    // A save uses a single backend, so that a delta is stored beside its base.
     let chosen = backend.to_write();
     outcome.warnings.extend(backend.warnings());
     let backend = match chosen {
@@ -90,7 +90,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     progress.fold("save: look for what is there");
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
-    // A plain directory may change under its name.
+    // The contents of a plain directory may change while its name stays the same.
     let delta = options.delta.filter(|_| outcome.store != StoreKind::Plain.name());
     let needed = delta.is_some() || policy.policy == Policy::Auto;
     let bad = quarantine::bad(backend.as_ref(), &options.quarantine, state);
@@ -99,7 +99,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     }
     let mut seen = bad.clone();
     let found = look(backend.as_ref(), &exact, needed, (&bad, trust), &mut seen, outcome)?;
-    // The cache service may have turned out to speak another version than was thought.
+    // The cache service may have turned out to use another version of the protocol than expected.
     outcome.backend = backend.describe();
     book_skipped(backend.as_ref(), outcome);
     let newest = found.as_ref().map(|(name, opened)| (name, opened));
@@ -178,7 +178,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         pack(&mut root, out, &head, foundation.as_ref(), &mut progress, outcome)?;
         return Ok(());
     }
-    // The root half has said where it is; from here on it waits for us.
+    // The root helper has reported its phase; from here on it waits for this process.
     pulse::enter(outcome.phase);
     let writer = match backend.create(&entry) {
         Ok(writer) => writer,
@@ -205,9 +205,9 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     Ok(())
 }
 
-/// The newest entry of the key, opened, if that is `needed`. A delta without its base is as good as none, and
-/// so is what is not trusted. Whatever is found is noted in `seen`, where those are already that are known
-/// to be `bad`.
+/// Returns the newest entry of the key, opened, if it is `needed`. A delta without its base counts as absent,
+/// and so does an untrusted entry. Adds every entry that is found to `seen`, which contains the `bad` entries
+/// already.
 fn look(
     backend: &dyn Backend,
     exact: &Ladder,
@@ -218,7 +218,7 @@ fn look(
 ) -> Result<Option<(EntryName, Result<OpenEntry>)>> {
     loop {
         let found = match find(backend, exact, seen) {
-            // A run may write without being allowed to read.
+            // A run may be allowed to write but not to read.
             Err(e) if e.is::<Refused>() => return Ok(None),
             found => found?,
         };
@@ -238,8 +238,8 @@ fn look(
     }
 }
 
-/// Books why the backend takes no entry. Whoever asked for a save in any case is told by an error,
-/// unless somebody else does the same.
+/// Records why the backend does not accept an entry. This is an error if the policy requires a save, unless
+/// another run writes the same entry.
 fn not_saved(refused: Refused, policy: Policy, outcome: &mut Outcome) -> Result<()> {
     if policy != Policy::Auto && !matches!(refused, Refused::Taken(_)) {
         return Err(refused.into());
@@ -248,8 +248,8 @@ fn not_saved(refused: Refused, policy: Policy, outcome: &mut Outcome) -> Result<
     Ok(())
 }
 
-/// What was there before the restore, if that is to be left out. Plain directories never are: a
-/// restore may have changed them.
+/// Names of the items from before the restore, if they are to be left out. The list is empty for plain
+/// directories, which are never left out because a restore may have changed them.
 fn baseline(options: &Save, state: Option<&State>) -> Vec<String> {
     match options.baseline {
         Baseline::Include => Vec::new(),
@@ -257,16 +257,16 @@ fn baseline(options: &Save, state: Option<&State>) -> Vec<String> {
     }
 }
 
-/// When the restore ended, if all that was there by then and is saved came with it: of nothing else is it
-/// known whether somebody has read it.
+/// End of the restore, if all saved items from before that time were restored. For any other item it is not
+/// known whether it was read.
 fn watched_since(options: &Save, state: &State) -> Option<String> {
     let nothing_before = || state.baseline.as_ref().is_some_and(Vec::is_empty);
     let alone = options.baseline == Baseline::Exclude || nothing_before();
     alone.then(|| state.when.clone())
 }
 
-/// Takes the frames from the root half and lays out a snapshot of them, a delta where it has a
-/// foundation.
+/// Receives the frames from the root helper and writes a snapshot of them, which is a delta if there is a
+/// `foundation`.
 fn pack<W: Write>(
     root: &mut RootHalf,
     mut snapshot: SnapshotWriter<W>,

@@ -1,4 +1,4 @@
-//! What save and restore have in common: how they begin, and how they report.
+//! Common parts of save and restore: the start, and the report.
 
 use super::{cancel, lookup, runs};
 use crate::backend::Backend;
@@ -13,18 +13,18 @@ use anyhow::{Result, anyhow};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A run with its root half and its key.
+/// A run with its root helper and its key.
 pub struct Session {
     pub root: RootHalf,
     pub key: Key,
     pub backend: Arc<dyn Backend>,
     pub progress: Progress,
-    /// Which store it is about.
+    /// The store of this run.
     pub request: StoreRequest,
 }
 
 impl Session {
-    /// Finds out store and key, with the root half started for it.
+    /// Determines store and key, and starts the root helper for the store.
     pub fn begin(
         store: &StoreOptions,
         key: &KeyOptions,
@@ -62,15 +62,15 @@ impl Session {
     }
 }
 
-/// Books that a phase begins.
+/// Records that a phase begins.
 pub fn enter(booked: &mut &'static str, phase: Phase) {
     *booked = phase.name();
     pulse::enter(phase.name());
 }
 
-/// Runs a command that fills in a report, and prints that: as JSON, or by `tell` when all went well.
-/// Before that, `leave` may put the report elsewhere too, and add warnings. Gives the report back with
-/// the error, if there was one.
+/// Runs a command that fills in a report. Prints the report as JSON, or with `tell` if the command succeeded.
+/// Before that, `leave` may write the report elsewhere and add warnings. Returns the report, and the error if
+/// there was one.
 pub fn reported(
     output: &OutputOptions,
     mut outcome: Outcome,
@@ -97,14 +97,15 @@ pub fn reported(
     (outcome, done)
 }
 
-/// Books a failure on the report; gives back the one line that names phase and cause. The phase is
-/// where the root half was, if it is the one that failed.
+/// Records a failure in the report. Returns an error of one line with phase and cause. If the root helper
+/// failed, the phase is the phase of the root helper.
 pub fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
     if let Some(failure) = error.downcast_ref::<RootFailure>() {
         outcome.phase = failure.phase.name();
     }
     let line = match pulse::was_cut() {
-        // What failed after that only follows from it; what the root half says it has seen itself.
+        // Failures after a timeout are consequences of it. An error that the root helper reports is
+        // independent of it.
         Some(cut) if !error.is::<RootFailure>() => {
             outcome.cut = Some(cut.into());
             format!("{}: {}: {cut}", outcome.command, cut.seen.phase)
@@ -119,7 +120,7 @@ pub fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
     anyhow!(line)
 }
 
-/// Names what was passed over, for people; all of it is in the report as JSON.
+/// Prints the items that were left out; the JSON report names all of them.
 pub fn tell_skipped(outcome: &Outcome) {
     const SHOWN: usize = 10;
     for (name, reason) in outcome.skipped.iter().take(SHOWN) {

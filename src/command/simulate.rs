@@ -1,4 +1,4 @@
-//! `key simulate`: which keys would have served the past best.
+//! `key simulate`: finds which key policy would have worked best for the past runs.
 
 mod page;
 mod past;
@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 const DAY: i64 = 86_400;
 
-/// Prints what each policy comes to, and names the best.
+/// Prints the result of each policy, and names the best one.
 pub fn simulate(options: &Simulate) -> Result<Ending> {
     or_json(&options.output, run(options))
 }
@@ -45,7 +45,7 @@ fn run(options: &Simulate) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// The whole simulation.
+/// Runs the whole simulation.
 fn simulated(options: &Simulate) -> Result<Simulation> {
     let repository = Repository::here()?;
     let graph = Graph::read(&repository, options.default_branch.as_deref())?;
@@ -70,7 +70,7 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     drop(bar);
     let state_of = |run: &Run| states.of.get(&run.commit).copied().unwrap_or_default();
     let fate = |run: &&Run| meaning.workflow[state_of(run)];
-    // What is not there does not run.
+    // Commits without the workflow have no run.
     let there = |run: &&Run| workflow.is_none() || fate(run) != Read::Absent;
     let window: Vec<Run> = asked.iter().filter(there).cloned().collect();
 
@@ -103,7 +103,7 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     Ok(simulation)
 }
 
-/// The workflow that is meant, as flags name it; none where it is to be left out of keys.
+/// The workflow that the flags name; `None` if keys do not include a workflow.
 fn named(
     options: &Simulate,
     repository: &Repository,
@@ -126,12 +126,13 @@ fn workflow<'o>(
     Ok(Workflow { file, path, options: &options.key })
 }
 
-/// The triggers that a workflow has today.
+/// The triggers that the workflow has today.
 fn triggers(workflow: &Workflow, repository: &Repository, files: &Files) -> Option<Triggers> {
     Triggers::of(&repository.content(&files.get(&workflow.path)?.id).ok()?)
 }
 
-/// The built-in policies, then those that were asked for. Without a workflow two of them are none.
+/// The built-in policies, then the requested ones. Without a workflow, policies that depend on one are left
+/// out.
 fn policies(options: &Simulate, with_workflow: bool) -> Vec<KeyPolicy> {
     let of_a_workflow = |part: &KeyPart| matches!(part, KeyPart::Bytes | KeyPart::Semantic);
     let mut policies = KeyPolicy::built_in();
@@ -140,7 +141,7 @@ fn policies(options: &Simulate, with_workflow: bool) -> Vec<KeyPolicy> {
     policies
 }
 
-/// The runs that are asked for.
+/// The runs in the requested period.
 fn window<'r>(runs: &'r [Run], options: &Simulate) -> Result<&'r [Run]> {
     let Some(newest) = runs.last().map(|run| run.time) else {
         bail!("the workflow of today has no trigger for any commit; leave out --as-triggered");
@@ -163,14 +164,13 @@ fn window<'r>(runs: &'r [Run], options: &Simulate) -> Result<&'r [Run]> {
 
 fn states(watch: &Watch, graph: &Graph, window: &[Run], quiet: bool) -> Result<States> {
     let mut commits: Vec<usize> = window.iter().map(|run| run.commit).collect();
-    // Parents first: whatever the clocks said.
+    // Parents come first, whatever the commit times are.
     commits.sort_unstable();
     let bar = Counting::new(quiet, "commits", commits.len() as u64);
     States::read(watch, graph, &commits, &mut || bar.advance())
 }
 
-/// The length of a point of the series in seconds: a day, or as many weeks as make a plot that can be
-/// looked at.
+/// The width of a point of the series in seconds: a day, or enough weeks to keep the plot readable.
 fn width(window: &[Run]) -> i64 {
     const POINTS: i64 = 160;
     let (Some(first), Some(last)) = (window.first(), window.last()) else { return DAY };
@@ -182,7 +182,7 @@ fn width(window: &[Run]) -> i64 {
 }
 
 fn costs(options: &Simulate, past: &Past) -> Costs {
-    /// Where nobody knows better.
+    /// Used if neither the options nor past snapshots give a value.
     const ENTRY: u64 = 1 << 30;
     const COLD_MINUTES: f64 = 10.0;
     let cold = options.cold_minutes.or(past.cold_minutes).unwrap_or(COLD_MINUTES);
@@ -195,7 +195,7 @@ fn costs(options: &Simulate, past: &Past) -> Costs {
     }
 }
 
-/// A day, as people write it.
+/// A date for people.
 fn date(seconds: i64) -> String {
     let time = Timestamp::from_second(seconds).unwrap_or_default();
     time.strftime("%Y-%m-%d").to_string()

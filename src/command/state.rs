@@ -1,7 +1,7 @@
-//! What a restore leaves for the save of the same job: a small file.
+//! The state file that a restore leaves for the save of the same job.
 //!
-//! It is a help and never a condition: whatever is wrong with it is a warning, and the save goes on as
-//! if there had been no restore.
+//! It is only an aid: any problem with it becomes a warning, and the save continues as if there had been no
+//! restore.
 
 use super::lookup;
 use crate::files::OpenDir;
@@ -16,10 +16,10 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The newest version of the file that this program reads, and the one that it writes.
+/// The version that this program writes, and the only one that it reads.
 const VERSION: u64 = 1;
 
-/// A file larger than this is not ours: the names of a million items fit.
+/// A larger file cannot be a state file: the names of a million items fit into this size.
 const LIMIT: u64 = 256 << 20;
 
 /// Unknown fields are ignored, so that a later program may add some.
@@ -31,19 +31,20 @@ pub struct State {
     pub when: String,
     /// File-system root of the store.
     root: PathBuf,
-    /// What went into the hash of the key.
+    /// The ingredients of the key's hash.
     pub ingredients: BTreeMap<String, Digest>,
-    /// Names of the items that were valid before the restore; unknown when it failed before that.
+    /// Names of the items that were valid before the restore; `None` if the restore failed before that was
+    /// known.
     pub baseline: Option<Vec<String>>,
-    /// The items that the restore brought, and when each was used last, in seconds since 1970, if the
-    /// snapshot said so.
+    /// The items that the restore made valid, with their last use in seconds since 1970 if the snapshot
+    /// records it.
     #[serde(default)]
     pub restored: BTreeMap<String, Option<u64>>,
     /// The report of the restore.
     pub restore: Outcome,
 }
 
-/// What a restore finds out for its state on the way.
+/// Data for the state file that a restore collects while it runs.
 #[derive(Default)]
 pub struct Begun {
     pub ingredients: BTreeMap<String, Digest>,
@@ -52,7 +53,8 @@ pub struct Begun {
 }
 
 impl State {
-    /// Writes the state of a restore that has ended, if that is wanted. A failure is a warning.
+    /// Writes the state of a restore that has ended, if the options name a file for it. A failure becomes a
+    /// warning.
     pub fn leave(options: &Restore, begun: Begun, outcome: &mut Outcome) {
         let Some(path) = &options.state else { return };
         let state = State {
@@ -75,13 +77,13 @@ impl State {
     fn write(&self, path: &Path) -> Result<()> {
         let bytes = serde_json::to_vec(self)?;
         let replaced = place(path).and_then(|(directory, name)| {
-            // Readable by its owner alone.
+            // Only its owner can read it.
             Ok(directory.replace(name, &bytes, 0o600)?)
         });
         replaced.with_context(|| format!("write {}", path.display()))
     }
 
-    /// Reads what the restore of this job has left, if that is said to be there.
+    /// Reads the state that the restore of this job has left, if the options name it.
     pub fn find(options: &Save, outcome: &mut Outcome) -> Option<Self> {
         let path = options.state.as_ref()?;
         match Self::read(path).and_then(|state| state.of(&options.store)) {
@@ -97,14 +99,16 @@ impl State {
         }
     }
 
+    /// Checks that the state is of the store that the options name.
+    ///
     /// # Errors
-    /// When it is of another store than these options name.
+    /// If it is of another store.
     fn of(self, store: &StoreOptions) -> Result<Self> {
         let (kind, theirs) = (lookup::kind(store)?.to_string(), &self.restore.store);
         if self.root != store.root {
             bail!("it is of the store below {}", self.root.display());
         }
-        // A restore that failed early knew no kind.
+        // A restore that failed early does not know the kind.
         if !theirs.is_empty() && *theirs != kind {
             bail!("it is of a {theirs} store, and this is a {kind} store");
         }
@@ -128,8 +132,8 @@ impl State {
         serde_json::from_slice(&bytes).context("it is damaged")
     }
 
-    /// The key that the restore looked for, unless another one is asked for by name: what the job did
-    /// to its files since does not count.
+    /// The key that the restore looked for, unless the options contain an explicit key. Changes that the job
+    /// made to its files since then do not count.
     pub fn key(&self, options: &KeyOptions) -> KeyOptions {
         if options.key.is_some() || self.restore.key.is_empty() {
             return options.clone();
@@ -142,24 +146,26 @@ impl State {
         }
     }
 
-    /// Seconds since the restore ended; unknown where the clock was set back.
+    /// Seconds since the restore ended; `None` if the clock was set back.
     pub fn job_seconds(&self) -> Option<f64> {
         let when: Timestamp = self.when.parse().ok()?;
         let seconds = Timestamp::now().duration_since(when).as_secs_f64();
         (seconds >= 0.0).then_some(seconds)
     }
 
-    /// What the job takes when it begins with a miss: this one, or the one that is remembered.
+    /// Duration of the job when it begins with a miss: the duration of this job, or the one that the snapshot
+    /// recorded.
     pub fn cold_seconds(&self) -> Option<f64> {
         let Outcome { hit, dry_run, items, .. } = &self.restore;
-        // A lookup alone brings nothing either.
+        // A lookup alone does not restore anything either.
         let looked_only = items.restored + items.present == 0;
         let nothing_came = *hit == Hit::Miss || *dry_run || looked_only;
         if nothing_came { self.job_seconds() } else { self.restore.seconds.cold }
     }
 }
 
-/// The directory of the file, and its name there: a restore makes a regular file, so that nothing else is read.
+/// Opens the directory of the state file and returns the file's name in it. A restore writes a regular file,
+/// so only a regular file is read.
 fn place(path: &Path) -> Result<(OpenDir, &OsStr)> {
     let name = path.file_name().context("it is not the name of a file")?;
     let directory = match path.parent() {

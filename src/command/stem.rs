@@ -1,17 +1,17 @@
-//! What keys have in common: a key without the parts that change from save to save.
+//! The stem of a key: the key without the parts that change from save to save.
 
 use crate::store::{StoreKind, systems};
 use std::sync::LazyLock;
 
-/// Digits of the hash in a key of ours, see `key`.
+/// Digits of the hash in a key that storecache made, see `key`.
 const HASH_DIGITS: usize = 32;
 
-/// Hexadecimal digits that are a hash, and no word.
+/// The fewest hexadecimal digits that count as a hash and not as a word.
 const FEWEST_DIGITS: usize = 7;
 
 static SYSTEMS: LazyLock<Vec<String>> = LazyLock::new(systems);
 
-/// Whether a key has the middle of those that storecache makes, as in `-nix-x86_64-linux-`.
+/// Whether a key has the middle part of the keys that storecache makes, as in `-nix-x86_64-linux-`.
 fn is_made(key: &str) -> bool {
     StoreKind::ALL.iter().any(|kind| {
         let kind = format!("-{kind}-");
@@ -23,8 +23,8 @@ fn is_made(key: &str) -> bool {
     })
 }
 
-/// `PREFIX-STORE-SYSTEM-VERSION` of a key that storecache has made; of any other one what comes before
-/// the hashes and numbers at its end.
+/// Returns `PREFIX-STORE-SYSTEM-VERSION` of a key that storecache made. Of any other key, returns the part
+/// before the hashes and numbers at its end.
 pub fn stem(key: &str) -> &str {
     if is_made(key) {
         let hash = |text: &str| text.len() == HASH_DIGITS && text.chars().all(is_digit);

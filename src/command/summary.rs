@@ -1,4 +1,4 @@
-//! `--summary`: where the story of a job goes.
+//! `--summary`: appends the summary of a job to a file.
 
 use crate::report::{Job, Outcome, render};
 use anyhow::{Context, Result};
@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Appends the summary, if one is wanted. A failure is a warning.
+/// Appends the summary, if the options name a file for it. A failure becomes a warning.
 pub fn append(
     path: Option<&Path>,
     restore: Option<&Outcome>,

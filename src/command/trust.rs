@@ -1,6 +1,6 @@
-//! Whether a snapshot is to be trusted: who has signed it, and where it says that it comes from.
+//! Whether a snapshot is trusted: who has signed it, and its recorded origin.
 //!
-//! All of it is checked in the user's half, before the root half sees anything of the snapshot.
+//! The user process checks all of this before the root helper sees any part of the snapshot.
 
 use crate::backend::{Backend, EntryName, holder};
 use crate::key::{Ladder, Rung};
@@ -11,23 +11,23 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Events that only somebody who may write to the repository can cause, as far as they run on a branch.
-/// With others, such as `pull_request_target` or `issue_comment`, strangers can begin a job on the default
-/// branch. Source: github/docs `content/actions/reference/workflows-and-actions/events-that-trigger-workflows.md`.
+/// Events that only users with write access to the repository can cause, if they run on a branch. With other
+/// events, such as `pull_request_target` or `issue_comment`, anyone can start a job on the default branch.
+/// Source: github/docs `content/actions/reference/workflows-and-actions/events-that-trigger-workflows.md`.
 const OWN_EVENTS: [&str; 4] = ["push", "schedule", "workflow_dispatch", "repository_dispatch"];
 
-/// A snapshot that may be whole, and is not to be used.
+/// A snapshot that may be intact, but is not trusted.
 #[derive(Debug, thiserror::Error)]
 #[error("not trusted: {0}")]
 pub struct Untrusted(String);
 
-/// Where an entry was found; a file was found nowhere.
+/// The backend and name of an entry; `None` for a file.
 pub type Place<'a> = Option<(&'a dyn Backend, &'a EntryName)>;
 
-/// Checks a snapshot that was found in `place`. Gives back the trusted keys that have signed it.
+/// Checks a snapshot that was found in `place`. Returns the trusted keys that have signed it.
 ///
 /// # Errors
-/// [`Untrusted`]
+/// If the snapshot is not trusted: [`Untrusted`].
 pub fn check(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String>, Untrusted> {
     let signed_by = if trust.keys.is_empty() { Vec::new() } else { signed(trust, place, opened)? };
     match distrust(&trust.origin, &opened.head.origin) {
@@ -36,11 +36,11 @@ pub fn check(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<Str
     }
 }
 
-/// Checks that an entry that a lookup found is what was asked for. Lookups ignore the case of keys, as the cache
-/// service of GitHub does; a signature is for one key, with its case.
+/// Checks that an entry that a lookup found has the requested key. Lookups ignore the case of keys, as
+/// GitHub's cache service does, but a signature is for one key, with its case.
 ///
 /// # Errors
-/// [`Untrusted`]
+/// If the entry has another key: [`Untrusted`].
 pub fn check_key(
     trust: &Trust,
     backend: &dyn Backend,
@@ -61,21 +61,21 @@ pub fn check_key(
     Err(Untrusted(format!("its key {key} differs from the one asked for in upper and lower case")))
 }
 
-/// Each signature of a snapshot, with the name of its key, held against `keys`.
+/// Checks each signature of a snapshot against `keys`. Returns the results with the names of the keys.
 ///
 /// # Errors
-/// When there is a signature block that does not parse.
+/// If there is a signature block that cannot be parsed.
 fn verdicts(opened: &Opened, keys: &[PublicKey]) -> Result<Vec<(String, Verdict)>> {
     let body = Index::identity(&opened.index_bytes)?;
     let signatures = Index::signatures(&opened.index_bytes)?;
     Ok(signatures.into_iter().map(|it| (it.key.clone(), it.judge(&body, keys))).collect())
 }
 
-/// The signatures of a snapshot for people and programs: names of keys, and what becomes of each. Without keys
-/// to hold them against nobody knows.
+/// The signatures of a snapshot for people and programs: the name of each key, and the result of the check.
+/// Without `keys`, signatures are not checked.
 ///
 /// # Errors
-/// When there is a signature block that does not parse.
+/// If there is a signature block that cannot be parsed.
 pub fn shown(opened: &Opened, keys: &[PublicKey]) -> Result<Vec<(String, &'static str)>> {
     let named = verdicts(opened, keys)?.into_iter().map(|(name, verdict)| {
         let verdict = match verdict {
@@ -89,12 +89,12 @@ pub fn shown(opened: &Opened, keys: &[PublicKey]) -> Result<Vec<(String, &'stati
     Ok(named.collect())
 }
 
-/// The same in one object for each.
+/// The signatures as JSON objects.
 pub fn as_json(signatures: &[(String, &'static str)]) -> Value {
     signatures.iter().map(|(key, verdict)| json!({ "key": key, "verdict": verdict })).collect()
 }
 
-/// The same in words; nothing where it is not signed.
+/// The signatures as text; empty if the snapshot is not signed.
 pub fn in_words(signatures: &[(String, &'static str)]) -> String {
     let words =
         signatures.iter().map(|(key, verdict)| format!("{key} ({})", verdict.replace('-', " ")));
@@ -129,7 +129,7 @@ fn signed(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String
     }
 }
 
-/// Why an origin is not trusted.
+/// Returns why an origin is not trusted.
 fn distrust(trust: &OriginTrust, origin: &Origin) -> Option<String> {
     let (wanted, branch) = match trust {
         OriginTrust::Any => return None,
@@ -151,7 +151,7 @@ fn distrust(trust: &OriginTrust, origin: &Origin) -> Option<String> {
         .then(|| format!("strangers can cause the event that it comes from, {trigger:?}"))
 }
 
-/// Why no restore that trusts what this save trusts would use what it saves, where that is to be asked.
+/// Returns why no restore with the same trust options would use the snapshot, if the policy is `auto`.
 pub fn before_all(policy: Policy, signing: &Signing, origin: &Origin) -> Option<String> {
     if policy != Policy::Auto {
         return None;

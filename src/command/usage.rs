@@ -1,4 +1,4 @@
-//! `usage`: what takes how much room, what of it could go, and what goes by itself.
+//! `usage`: reports how much space entries take, what could be deleted, and what will be evicted.
 
 use super::blame::{self, Blame};
 use super::choice::{Alike, Scene, alike, causes, choose};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// Prints tables.
+/// Prints the tables.
 pub fn usage(options: &Asked) -> Result<Ending> {
     or_json(&options.output, run(options))
 }
@@ -39,7 +39,7 @@ fn run(options: &Asked) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// What takes room, and below that what the newest snapshot is made of, where it can be read.
+/// The page: the usage, and below it the contents of the newest snapshot if it can be read.
 fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
     let mut sections = usage.sections();
     let blamed = newest.map(|name| (blame_of(&options.inventory, &name), name));
@@ -53,7 +53,7 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
             let about = format!("What fills {name} cannot be told: {e:#}.");
             sections.push(Section::new("What fills a snapshot").paragraph(about));
         }
-        // GitHub's API has no contents; whoever has the file can look into it.
+        // GitHub's API does not provide the contents of entries; a user with the file can inspect it.
         _ if !usage.entries.is_empty() => {
             sections.push(Section::new("What fills a snapshot").paragraph(
                 "No snapshot can be read from here. For one that is a file, storecache inspect --html \
@@ -69,7 +69,7 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
     }
 }
 
-/// `None` where only a list can be had.
+/// Returns `None` if the backend can only list entries.
 fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame>> {
     let InventoryOptions::Directory { path } = options else { return Ok(None) };
     let backend = Directory::new(path.clone(), false);
@@ -77,8 +77,7 @@ fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame
     blame::of(&mut entry).map(Some)
 }
 
-/// Counts everything; what is printed, and what a page is drawn from. Beside it the newest entry that
-/// can be restored.
+/// Counts everything that is printed or drawn. Also returns the newest entry that can be restored.
 fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<EntryName>)> {
     let mut warnings = Vec::new();
     let mut all = read(inventory, &mut warnings)?;
@@ -95,7 +94,7 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<En
     let closed = pulls::closed(inventory, &all, &mut warnings)?;
     let scene = Scene { default_branch, closed };
     let (limit, now) = (options.limit, Timestamp::now());
-    // Of all tools, whether they may go or not.
+    // Entries of all tools, whether they may be deleted or not.
     let any_tool = Pruning { prefix: Some(String::new()), ..Pruning::default() };
     let amount = |held: Vec<&Held>| amount(&held, limit);
     let because = |reason| {
@@ -149,7 +148,7 @@ fn part(name: String, held: &[&Held], limit: u64, now: Timestamp) -> Part {
     Part { name, amount: amount(held, limit), unused_for }
 }
 
-/// The largest first.
+/// The largest part first.
 fn parts(all: &[Held], limit: u64, now: Timestamp, name: impl Fn(&Held) -> String) -> Vec<Part> {
     let mut groups: BTreeMap<String, Vec<&Held>> = BTreeMap::new();
     for held in all {
@@ -161,7 +160,7 @@ fn parts(all: &[Held], limit: u64, now: Timestamp, name: impl Fn(&Held) -> Strin
     parts
 }
 
-/// By how long ago something was, the latest first.
+/// Parts by age, the most recent first.
 fn by_time(
     all: &[Held],
     limit: u64,
@@ -189,7 +188,7 @@ fn by_time(
     parts
 }
 
-/// Entries that hold the same, what takes most first.
+/// Entries with the same content, the set that takes the most space first.
 fn duplicates(all: &[Held]) -> Vec<Copies> {
     let told = |Alike { mut entries, guess }| {
         entries.sort();

@@ -1,4 +1,4 @@
-//! `verify`: a snapshot to the last byte, without touching a store.
+//! `verify`: checks every byte of a snapshot, without access to a store.
 
 use super::entry::OpenEntry;
 use super::inspect::open_found;
@@ -29,7 +29,7 @@ fn run(options: &Look) -> Result<Ending> {
     for file in [&entry].into_iter().chain(entry.base.as_deref()) {
         let shown = trust::shown(&file.opened, &options.trust.keys);
         signatures.push(shown.with_context(|| file.name.clone())?);
-        // A file may lie anywhere, an entry under its key alone.
+        // A file may be anywhere, but an entry has to be under its own key.
         let entry = EntryName::parse(&file.name);
         let place = backend.as_deref().zip(entry.as_ref());
         trust::check(&options.trust, place, &file.opened).with_context(|| file.name.clone())?;
@@ -52,7 +52,7 @@ fn run(options: &Look) -> Result<Ending> {
     let base = entry.base.as_deref_mut().map(|base| frames(base, &mut advance)).transpose()?;
     let verified = frames(&mut entry, &mut advance)?;
     let rows = database_rows(&mut entry).map_err(|error| match error.is::<SnapshotError>() {
-        // It says itself what is damaged.
+        // The error itself states what is damaged.
         true => error.context(name.clone()),
         false => error.context(format!("{name} is damaged: its database")),
     })?;
@@ -119,8 +119,8 @@ fn frames(file: &mut OpenEntry, advance: &mut dyn FnMut(u64) -> Result<()>) -> R
     verifier.finish().with_context(|| name)
 }
 
-/// Checks the database of a store's snapshot against the index. Gives back how many rows it has; none where
-/// the store has no database.
+/// Checks the database of a snapshot against the index. Returns its number of rows; `None` if the store has
+/// no database.
 fn database_rows(entry: &mut OpenEntry) -> Result<Option<usize>> {
     let Some((_file, database)) = entry.database()? else { return Ok(None) };
     let base = entry.base.as_ref().map(|base| &base.opened.index);

@@ -1,4 +1,4 @@
-//! What may be asked for, and what there is to stop and to start.
+//! The daemon choices of a user, and the daemons that can be stopped and started.
 
 use super::executable::{Executable, Program, Replaced};
 use super::shepherd::Shepherd;
@@ -6,7 +6,7 @@ use super::systemd;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// What the user asked for.
+/// The `--daemon` choice of the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DaemonChoice {
@@ -30,7 +30,7 @@ pub enum Daemon {
     Systemd {
         units: Vec<String>,
     },
-    /// A service, and the process that it runs, where that is known.
+    /// A service, and its main process if it is known.
     Shepherd {
         shepherd: Shepherd,
         service: String,
@@ -40,7 +40,7 @@ pub enum Daemon {
     Process {
         pid: u32,
     },
-    /// Run as the user and group given, or as we are.
+    /// Run as the given user and group, or as the user of this process.
     Command {
         stop: String,
         start: String,
@@ -50,10 +50,10 @@ pub enum Daemon {
 }
 
 impl Daemon {
-    /// Whether a start would run another file than the one that runs now.
+    /// Returns a report if a start would run a different file from the one that runs now.
     ///
     /// # Errors
-    /// When there is nothing any more that a start could run.
+    /// If the program does not exist any more, so that the daemon could not be started again.
     pub fn replaced(&self) -> Result<Option<Replaced>> {
         match self {
             Daemon::Systemd { units } => systemd::replaced(units),

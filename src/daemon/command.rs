@@ -1,14 +1,15 @@
-//! Daemons that the user stops and starts with commands of their own.
+//! Daemons that the user stops and starts with their own commands.
 
 use crate::pulse::Watch;
 use crate::system::{Program, await_status};
 use anyhow::{Result, bail};
 use std::time::Duration;
 
-/// Runs a shell command, as the user who asked for it: it must not get more rights than they have.
+/// Runs a shell command as the user who asked for it, so that it does not get more rights than that user has.
 ///
 /// # Errors
-/// When it gives no sign of life for the time of `patience`; whatever `cancelled` returns. Then it is killed.
+/// If the command shows no activity for the time of `patience`; any error of `cancelled`. The command is killed
+/// in both cases. Also if it fails.
 pub fn run(
     text: &str,
     run_as: Option<(u32, u32)>,

@@ -1,6 +1,7 @@
-//! The executable of a daemon: the file that it runs, held open, and whether that is still what lies on the disk.
+//! The executable of a daemon: the file that it runs, held open, and whether this is still the file on the
+//! disk.
 //!
-//! They differ once a package manager was upgraded under a daemon that was not restarted.
+//! They differ if a package manager was upgraded and its daemon was not restarted.
 
 use super::procfs;
 use crate::disclosure;
@@ -16,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What the kernel adds to the name of a file that was removed or replaced.
+/// The suffix that the kernel adds to the name of a file that was removed or replaced.
 const DELETED: &[u8] = b" (deleted)";
 const ELF: &[u8; 4] = b"\x7fELF";
 
@@ -24,9 +25,9 @@ const ELF: &[u8; 4] = b"\x7fELF";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced {
     pub pid: u32,
-    /// What lies on the disk now, or was there.
+    /// The file on the disk now, or the path that it had.
     pub file: PathBuf,
-    /// Whether a start by us runs the old program again.
+    /// Whether a start by storecache runs the old program again.
     pub old_runs_again: bool,
 }
 
@@ -44,15 +45,15 @@ impl fmt::Display for Replaced {
     }
 }
 
-/// The file that a process runs, held open, so that a start runs that very file whatever lies in its place by
+/// The file that a process runs, held open, so that a start runs this very file, whatever file has its path by
 /// then.
 #[derive(Debug, Clone)]
 pub struct Executable {
-    /// Where it is or was, as the process itself would name it.
+    /// The current or former path of the file, as the process itself would name it.
     pub path: PathBuf,
     file: Arc<OwnedFd>,
     identity: (u64, u64),
-    /// Where it still has a name.
+    /// A directory and name that still lead to the file.
     place: Option<Place>,
 }
 
@@ -64,10 +65,10 @@ struct Place {
 }
 
 impl Executable {
-    /// The file that `pid` runs, which is to be started as `uid`.
+    /// Opens the file that `pid` runs, which is to be started as `uid`.
     ///
     /// # Errors
-    /// If others than root and that user can write to the file, or to a directory on the way to it.
+    /// If users other than root and `uid` can write to the file, or to a directory on the way to it.
     pub fn of(pid: u32, uid: u32) -> Result<Self> {
         let about = || format!("look at the program of the daemon, process {pid}");
         let disk = Disk::of(pid)?;
@@ -96,10 +97,10 @@ impl Executable {
         Ok(Executable { path: disk.known, file: Arc::new(file), identity, place })
     }
 
-    /// The file that `pid` runs, without a question of who could have written it.
+    /// Opens the file that `pid` runs, without checking who could have written it.
     ///
     /// # Errors
-    /// If the process cannot be looked at.
+    /// If the process cannot be examined.
     pub fn look(pid: u32) -> Result<Self> {
         let disk = Disk::of(pid)?;
         let file = procfs::open_link(pid, "exe", OFlags::PATH)?;
@@ -107,16 +108,16 @@ impl Executable {
         Ok(Executable { identity: disk.running, path: disk.known, file: Arc::new(file), place })
     }
 
-    /// Says that another file lies in its place by now.
+    /// Returns a report if the file does not have its path any more.
     pub fn replaced(&self, pid: u32) -> Option<Replaced> {
         let file = self.path.clone();
         self.place.is_none().then_some(Replaced { pid, file, old_runs_again: true })
     }
 
-    /// This file as what a program executes, with the words that it gets.
+    /// Prepares the execution of this file with these arguments and this environment.
     ///
     /// # Errors
-    /// If a word has a zero byte in it, which no word of a process has.
+    /// If an argument or a variable contains a zero byte, which no process has.
     pub fn exec(
         self,
         arguments: &[OsString],
@@ -139,20 +140,20 @@ impl Executable {
     }
 }
 
-/// What a service manager starts a daemon from.
+/// The file from which a service manager starts a daemon.
 pub struct Program {
     path: PathBuf,
-    /// Whether it is another file than the one that runs.
+    /// Whether it differs from the file that runs.
     replaced: bool,
 }
 
 impl Program {
-    /// Of a process that a service manager starts from a file that is not known here: the file that its first
-    /// argument names, or else the path that the kernel knows.
+    /// Finds the file for a process whose service manager does not show the file that it starts: the file that
+    /// its first argument names, or else the path that the kernel knows.
     ///
     /// # Errors
-    /// When no program is there any more: then the process must not be stopped, since it could not
-    /// be started again.
+    /// If no such program exists any more. The process must not be stopped then, since it could not be started
+    /// again.
     pub fn of(pid: u32) -> Result<Self> {
         let disk = Disk::of(pid)?;
         let arguments = procfs::words(pid, "cmdline")?;
@@ -160,7 +161,8 @@ impl Program {
         let named = named(&arguments, &environment);
         let runs = |path: &PathBuf| disk.is_running(path);
         let is_program = |path: &PathBuf| disk.look(path).is_some();
-        // A script may have become the running program; a program that it is not is a newer one.
+        // A script may have executed the running program, but an ELF file that is not running is a newer
+        // version.
         let is_newer = |path: &PathBuf| disk.look(path).is_some_and(|found| found.is_elf);
         let same = |path: &PathBuf| Program { path: path.clone(), replaced: false };
         let other = |path: &PathBuf| Program { path: path.clone(), replaced: true };
@@ -178,10 +180,10 @@ impl Program {
         })
     }
 
-    /// Of a process that a service manager starts from the file `path`.
+    /// Finds the file for a process that a service manager starts from the file `path`.
     ///
     /// # Errors
-    /// When nothing is there any more.
+    /// If there is no program at `path` any more.
     pub fn of_service(pid: u32, path: &Path) -> Result<Self> {
         let disk = Disk::of(pid)?;
         let Some(found) = disk.look(path) else {
@@ -191,7 +193,7 @@ impl Program {
                 path.display()
             );
         };
-        // Where the file is a script, the running program is what that came to.
+        // If the file is a script, compare the program that the script has executed.
         let replaced = match found.is_elf {
             true => !disk.is_running(path),
             false => !disk.is_running(&disk.known),
@@ -199,14 +201,14 @@ impl Program {
         Ok(Program { path: path.to_owned(), replaced })
     }
 
-    /// Says that the file is another one than the one that runs.
+    /// Returns a report if the file differs from the one that runs.
     pub fn report(self, pid: u32) -> Option<Replaced> {
         let Program { path: file, replaced } = self;
         replaced.then_some(Replaced { pid, file, old_runs_again: false })
     }
 }
 
-/// The absolute paths that the first argument may stand for.
+/// Returns the absolute paths that the first argument may stand for.
 fn named(arguments: &[OsString], environment: &[(OsString, OsString)]) -> Vec<PathBuf> {
     let name = arguments.first().map(Path::new).filter(|name| !name.as_os_str().is_empty());
     let search = environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
@@ -221,9 +223,9 @@ fn named(arguments: &[OsString], environment: &[(OsString, OsString)]) -> Vec<Pa
     paths.into_iter().filter(|path| path.is_absolute()).collect()
 }
 
-/// Where the program of a process has the name that it was started by, which may be a symbolic link such as
-/// `nix-daemon`: run by it, the process is called by it again. Only where no suspect could change what that
-/// leads to.
+/// Returns the name that the process was started by, if it leads to the program. It may be a symbolic link such
+/// as `nix-daemon`: run by this name, the process has the same name again. Names are used only if no suspect
+/// could change where they lead.
 fn named_safely(pid: u32, others: &Suspects, identity: (u64, u64)) -> Result<Option<Place>> {
     let (arguments, environment) = (procfs::words(pid, "cmdline")?, procfs::environment(pid)?);
     for path in named(&arguments, &environment) {
@@ -239,13 +241,13 @@ fn named_safely(pid: u32, others: &Suspects, identity: (u64, u64)) -> Result<Opt
     Ok(None)
 }
 
-/// The file system as a process sees it, and what it runs of that.
+/// The file system as a process sees it, and the program that it runs.
 struct Disk {
     root: OwnedFd,
     /// Whether its root is that of this process too. The mounts may differ: a Nix daemon has some of its own.
     is_ours: bool,
     running: (u64, u64),
-    /// Where its program is or was, as the kernel knows it.
+    /// The current or former path of its program, as the kernel knows it.
     known: PathBuf,
 }
 
@@ -273,7 +275,7 @@ impl Disk {
         })
     }
 
-    /// Why others could put another file in the place of the program; `None` if they cannot.
+    /// Returns the reason why other users could replace the program; `None` if they cannot.
     fn swappable(&self, others: &Suspects) -> Result<Option<String>> {
         if !self.known.is_absolute() {
             bail!("{} is not in the root directory of the process", self.known.display());
@@ -281,7 +283,7 @@ impl Disk {
         others.walk(&self.root, &self.known)
     }
 
-    /// Where the program lies, if it is still there under the name that the kernel knows.
+    /// Returns the location of the program, if it still has the path that the kernel knows.
     fn place_of(&self, identity: (u64, u64)) -> Option<Place> {
         let (parent, name) = (self.known.parent()?, self.known.file_name()?);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -294,11 +296,11 @@ impl Disk {
         is_it.then(|| Place { directory: Arc::new(directory), name: name.to_owned() })
     }
 
-    /// Looks at what the process would find, links leading to where they lead in its own root;
-    /// nothing when that is no program.
+    /// Examines the file that the process would find at a path, with links resolved inside its own root. `None`
+    /// if it is not a program.
     fn look(&self, path: &Path) -> Option<Found> {
         let below = path.strip_prefix("/").unwrap_or(path);
-        // Opening a device can do something: only what is known to be a file is opened for reading.
+        // Opening a device can have side effects, so only a regular file is opened for reading.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let found = openat2(&self.root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
         let status = fstat(&found).ok()?;
@@ -324,7 +326,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::process::{Command, Stdio};
 
-    /// A copy of `sleep` that root alone can write to, and a name that leads to it.
+    /// A copy of `sleep` that only root can write to, and a link to it.
     fn program() -> (tempfile::TempDir, PathBuf) {
         let place = tempfile::tempdir_in("/root").unwrap();
         std::fs::copy("/bin/sleep", place.path().join("sleep")).unwrap();
@@ -345,7 +347,7 @@ mod tests {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().trim().to_owned()
     }
 
-    /// Waits until a process sleeps: the kernel lets its parent go on before the program has its name, its
+    /// Waits until a process sleeps: the kernel lets its parent continue before the process has its name, its
     /// arguments and its environment.
     fn until_it_sleeps(child: std::process::Child) -> std::process::Child {
         while !procfs::words(child.id(), "cmdline").is_ok_and(|words| words.len() == 2)
@@ -370,7 +372,7 @@ mod tests {
         let variables = procfs::environment(second.id()).unwrap();
         assert_eq!(variables, [("KEPT".into(), "x".into())]);
 
-        // What lies in its place by now is not followed.
+        // A start does not run the file that has the path by now.
         std::fs::copy("/bin/cat", place.path().join("new")).unwrap();
         std::fs::rename(place.path().join("new"), place.path().join("sleep")).unwrap();
         let mut third = until_it_sleeps(start(executable));

@@ -1,7 +1,7 @@
-//! Finding the daemon in charge.
+//! Finds the service manager, or the bare process, that is in charge of the daemon.
 //!
-//! The fact to go by is the process that listens on the store's socket: whoever runs that one is in
-//! charge of the daemon, and nobody else's means can stop it or start it again.
+//! This depends on the process that listens on the store's socket: only the service manager that runs this
+//! process can stop the daemon and start it again.
 
 use super::choice::{Daemon, DaemonChoice};
 use super::listener::{Listener, untrusted};
@@ -12,45 +12,45 @@ use anyhow::{Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the daemon of a store may be found.
+/// Where to look for the daemon of a store.
 #[derive(Debug, Clone)]
 pub struct Whereabouts<'a> {
     /// The store's root.
     pub root: &'a Path,
     pub socket: PathBuf,
-    /// The socket as programs inside the root name it.
+    /// The socket, as programs inside the root name it.
     pub socket_inside: PathBuf,
-    /// Names that systemd may know it by, sockets first.
+    /// Names of units that the daemon may be in systemd, sockets first.
     pub units: &'a [&'a str],
     /// The name of its program, and of its service in a shepherd.
     pub name: &'a str,
-    /// Where shepherds may listen, in the order in which they are asked. Those of the requester's own
+    /// Sockets of shepherds, in the order in which they are asked. Those that the requester has named come
     /// first.
     pub shepherds: Vec<PathBuf>,
-    /// How many of them the requester has named, who is not to reach through us what they could not
-    /// reach themselves.
+    /// How many of the sockets the requester has named. They are accessed with the requester's rights, so that
+    /// the requester does not reach other sockets through the root helper.
     pub named: usize,
-    /// User and group of whoever asked for all this, if that is not root.
+    /// User and group of the user who started the run, if that is not root.
     pub requester: Option<(u32, u32)>,
     /// The user who owns the store.
     pub owner: u32,
-    /// How long a shepherd may take for an answer.
+    /// How long a shepherd may take to answer.
     pub patience: Duration,
 }
 
-/// A daemon, and why it is taken to be the one in charge.
+/// A daemon, and why it is considered to be the one in charge.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub daemon: Daemon,
     pub why: String,
-    /// What is wrong although the daemon does as it is told.
+    /// Problems that do not prevent stopping and starting the daemon.
     pub warnings: Vec<String>,
 }
 
 /// Finds the daemon.
 ///
 /// # Errors
-/// When the one that the user named is not there, or does not run the process that listens.
+/// If the daemon that the user named does not exist, or does not run the process that listens.
 pub fn find(choice: &DaemonChoice, at: &Whereabouts<'_>) -> Result<Found> {
     let untouched = |daemon, why: &str| Found { daemon, why: why.into(), warnings: Vec::new() };
     // Units of this machine say nothing about a store below another root.
@@ -62,14 +62,15 @@ pub fn find(choice: &DaemonChoice, at: &Whereabouts<'_>) -> Result<Found> {
             Ok(untouched(Daemon::Command { stop, start, run_as }, "commands were given"))
         }
         DaemonChoice::Auto => Facts::gather(at, on_this_machine)?.auto(),
-        // Whoever names it means the systemd of this machine, wherever the store is.
+        // An explicit choice means the systemd of this machine, wherever the store is.
         DaemonChoice::Systemd => Facts::gather(at, true)?.systemd(),
         DaemonChoice::Shepherd => Facts::gather(at, on_this_machine)?.shepherd(),
         DaemonChoice::Process => Facts::gather(at, on_this_machine)?.process(),
     }
 }
 
-/// A service of a shepherd that can be started, though it does not run now: of one that root or the requester owns.
+/// Returns a service that a shepherd could start, whether it runs now or not. The shepherd belongs to root or
+/// to the requester.
 pub fn service_to_start(at: &Whereabouts<'_>) -> Result<Option<Daemon>> {
     let facts = Facts::gather(at, false)?;
     let stopped = facts.services.into_iter().next().map(|asked| Daemon::Shepherd {
@@ -80,22 +81,22 @@ pub fn service_to_start(at: &Whereabouts<'_>) -> Result<Option<Daemon>> {
     Ok(stopped)
 }
 
-/// Who listens, and who may be in charge of that.
+/// The process that listens, and the service managers that may be in charge of it.
 struct Facts<'a> {
     at: &'a Whereabouts<'a>,
     /// The process that listens, if root or the store's owner started it.
     listener: Option<u32>,
-    /// The process that listens, if another user started it: it is never stopped.
+    /// The process that listens, if another user started it. It is never stopped.
     stranger: Option<Listener>,
     units: Option<Active>,
     services: Vec<Asked>,
-    /// Shepherds that have no such service.
+    /// Shepherds that do not have such a service.
     unaware: Vec<String>,
-    /// Why others could not be asked.
+    /// Why other shepherds could not be asked.
     silent: Vec<String>,
 }
 
-/// The service of a shepherd, and how the listener belongs to it.
+/// The service of a shepherd, and its relation to the listener.
 struct Asked {
     service: Service,
     tie: Tie,
@@ -116,7 +117,7 @@ impl<'a> Facts<'a> {
         let mut seen = Vec::new();
         for (number, socket) in at.shepherds.iter().enumerate() {
             let of = at.requester.filter(|_| number < at.named);
-            // One directory may have two names.
+            // A directory may be listed under two names.
             let Ok(real) = shepherd::with_rights_of(of, || socket.canonicalize()) else { continue };
             if !seen.contains(&real) {
                 facts.ask(socket, of)?;
@@ -126,7 +127,7 @@ impl<'a> Facts<'a> {
         Ok(facts)
     }
 
-    /// Asks a shepherd; with the rights of a user where it is theirs.
+    /// Asks a shepherd, with the rights of a user if the socket belongs to that user.
     fn ask(&mut self, socket: &Path, of: Option<(u32, u32)>) -> Result<()> {
         let shown = socket.display();
         let behind = shepherd::behind(socket, self.at.requester, of, self.at.patience)?;
@@ -144,7 +145,7 @@ impl<'a> Facts<'a> {
                 let name = self.at.name;
                 self.unaware.push(format!("the shepherd behind {shown} has no service {name}"));
             }
-            // Init is above everything, and need not be in charge of it.
+            // Every process descends from init, which need not be in charge of the daemon.
             Err(e) if pid != 1 && self.listener.is_some_and(|it| procfs::descends(it, pid)) => {
                 return Err(e.context(format!(
                     "process {pid} runs the daemon and would start it again, but cannot be told to stop it"
@@ -175,7 +176,7 @@ impl<'a> Facts<'a> {
         Ok(Found { daemon: Daemon::None, why, warnings: self.lost() })
     }
 
-    /// What is wrong with the process that listens, if another user than root and the store's owner started it.
+    /// Describes the problem if neither root nor the store's owner started the process that listens.
     fn stranger(&self) -> Option<String> {
         self.stranger.map(|listener| untrusted(&listener, &self.at.socket, self.at.owner))
     }
@@ -265,13 +266,13 @@ impl<'a> Facts<'a> {
         Ok(Found { daemon: Daemon::Process { pid }, why, warnings })
     }
 
-    /// Whether it is systemd who runs what listens.
+    /// Whether systemd runs the process that listens.
     fn systemd_listens(&self) -> bool {
         let both = self.units.as_ref().zip(self.listener);
         both.is_some_and(|(units, listener)| units.run(listener))
     }
 
-    /// The service that runs what listens, or that would if anything did.
+    /// Returns the running service that runs the listener. Without a listener, returns any running service.
     fn service(&self) -> Option<&Asked> {
         let tied = |asked: &&Asked| self.listener.is_none() || asked.tie != Tie::None;
         self.running().find(tied)
@@ -316,14 +317,14 @@ impl<'a> Facts<'a> {
         )
     }
 
-    /// Says that systemd has a daemon up that is not the one which listens.
+    /// Warns if systemd runs a daemon that is not the one which listens.
     fn units_beside(&self) -> Option<String> {
         let units = self.units.as_ref()?;
         let names = units.units.join(" ");
         self.beside(&units.describe(), &format!("systemctl restart {names}"))
     }
 
-    /// The same of a shepherd.
+    /// Warns that a shepherd runs a daemon that is not the one which listens.
     fn service_beside(&self, service: &Service) -> Option<String> {
         let socket = service.shepherd.socket.display();
         let restart = format!("herd --socket={socket} restart {}", service.name);
@@ -338,7 +339,7 @@ impl<'a> Facts<'a> {
         ))
     }
 
-    /// Names daemons that nobody runs and nobody can reach.
+    /// Warns about daemons that no service manager runs and that clients cannot reach.
     fn lost(&self) -> Vec<String> {
         let Whereabouts { name, root, socket_inside, .. } = self.at;
         let mut lost = rivals::of(name, root, socket_inside, self.listener);

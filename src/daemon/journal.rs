@@ -1,24 +1,24 @@
-//! What the journal of systemd has of a daemon: its last lines, put into classes.
+//! The recent lines of a daemon in the journal of systemd, sorted into classes.
 
 use crate::system::{Program, output};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// How far back the journal is read, as journalctl takes it.
+/// How far back the journal is read, in the format of journalctl.
 const SINCE: &str = "-10min";
-/// For people.
+/// The period of `SINCE`, for messages.
 pub const SPAN: &str = "ten minutes";
-/// More lines than this of a daemon are not read: the newest ones count.
+/// At most this many lines of a daemon are read, the newest ones.
 const LINES: &str = "5000";
-/// Lines of this priority and worse count though no class has them (`man 3 syslog`: errors).
+/// Lines of this priority and worse are reported even if they belong to no class (`man 3 syslog`: errors).
 const ERROR: u64 = 3;
 
-/// How bad it is that a daemon says something.
+/// How serious a message of a daemon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// It happens in a healthy store too.
+    /// It also occurs in a healthy store.
     Usual,
-    /// Jobs suffer.
+    /// Jobs are affected.
     Worrying,
     /// The store or its daemon does not work.
     Grave,
@@ -29,14 +29,15 @@ pub enum Weight {
 pub struct Class {
     pub name: &'static str,
     pub weight: Weight,
-    /// Parts of such lines, in lower case.
+    /// Substrings that identify such lines, in lower case.
     parts: &'static [&'static str],
 }
 
-/// From the most to the least telling: a line is of the first class that has a part of it.
+/// The classes, from the most to the least specific: a line belongs to the first class that has a substring of
+/// it.
 ///
-/// Sources of the texts: `NixOS/nix:src/libstore` and `guix-mirror/guix:nix` for what daemons say,
-/// `systemd/systemd:src/core` for what systemd says of them, `sqlite.org/rescode.html`.
+/// Sources of the texts: `NixOS/nix:src/libstore` and `guix-mirror/guix:nix` for messages of daemons,
+/// `systemd/systemd:src/core` for messages of systemd about them, `sqlite.org/rescode.html`.
 const CLASSES: [Class; 12] = [
     class(
         "damaged database",
@@ -123,7 +124,7 @@ const CLASSES: [Class; 12] = [
     ),
 ];
 
-/// What no class has, though its priority is that of an error.
+/// Lines that belong to no class, but have the priority of an error.
 static OTHER: Class = class("other error", Weight::Worrying, &[]);
 
 const fn class(name: &'static str, weight: Weight, parts: &'static [&'static str]) -> Class {
@@ -135,14 +136,14 @@ const fn class(name: &'static str, weight: Weight, parts: &'static [&'static str
 pub struct Heap {
     pub class: &'static Class,
     pub lines: usize,
-    /// The newest of them.
+    /// The newest of these lines.
     pub last: String,
 }
 
-/// What the journal has of units, the worst class first.
+/// Reads the recent journal of units and sorts it into classes, the worst class first.
 ///
 /// # Errors
-/// When there is no journalctl, or it does not answer.
+/// If journalctl is missing, or fails.
 pub fn classes_of(units: &[&str]) -> Result<Vec<Heap>> {
     let journal = Program::Journalctl { units, since: SINCE, lines: LINES };
     let output = output(journal).context("run journalctl")?;
@@ -153,7 +154,7 @@ pub fn classes_of(units: &[&str]) -> Result<Vec<Heap>> {
     Ok(sorted(String::from_utf8_lossy(&output.stdout).lines()))
 }
 
-/// Puts lines of JSON into classes, as journalctl writes them; what is none of these is passed over.
+/// Sorts journalctl's lines of JSON into classes. Lines without a message or a class are skipped.
 fn sorted<'l>(lines: impl Iterator<Item = &'l str>) -> Vec<Heap> {
     let mut heaps: Vec<Heap> = Vec::new();
     for line in lines {
@@ -171,7 +172,8 @@ fn sorted<'l>(lines: impl Iterator<Item = &'l str>) -> Vec<Heap> {
     heaps
 }
 
-/// Text and priority. A message that is no UTF-8 is an array of bytes (`man 1 journalctl`, json).
+/// Returns text and priority. A message that is not valid UTF-8 is an array of bytes (`man 1 journalctl`,
+/// json).
 fn message_of(line: &str) -> Option<(String, u64)> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let message = match &entry["MESSAGE"] {

@@ -1,8 +1,8 @@
-//! The process behind a daemon's socket, as the kernel recorded it when it called `listen`.
+//! The process behind a daemon's socket, as the kernel recorded it when the process called `listen`.
 //!
-//! What `/proc` says about a process later proves nothing about who started it: a user can bind a socket, leave
-//! it to a child and become a setuid program. So the user to go by is the one that the kernel noted at
-//! `listen` (`man 7 unix`, `SO_PEERCRED`; `linux:net/unix/af_unix.c`, `unix_listen`).
+//! The later state of a process in `/proc` does not prove which user started it: a user can bind a socket,
+//! leave it to a child, and become a setuid program. So storecache relies on the user that the kernel recorded
+//! at `listen` (`man 7 unix`, `SO_PEERCRED`; `linux:net/unix/af_unix.c`, `unix_listen`).
 
 use super::process::has_ended;
 use super::procfs;
@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A daemon of which this process sees nothing but the socket.
+/// The error that this process can see the daemon's socket, but not its process.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the daemon behind {0} runs in another container, so that it can not be stopped from here; restore \
@@ -33,12 +33,12 @@ pub struct Elsewhere(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
     pub pid: u32,
-    /// The user that it was when it began to listen.
+    /// The user of the process when it called `listen`.
     pub uid: u32,
 }
 
 impl Listener {
-    /// The listener of `socket`; `None` if nothing listens there.
+    /// Finds the listener of `socket`; `None` if no process listens there.
     ///
     /// # Errors
     /// [`Elsewhere`] if it is in another pid namespace; also if the socket cannot be reached.
@@ -50,7 +50,8 @@ impl Listener {
     }
 
     fn of(stream: &UnixStream, socket: &Path) -> Result<Self> {
-        // Not through rustix: its type of a pid cannot be the 0 of a process that we cannot see.
+        // Not through rustix: its type for process IDs cannot represent 0, which stands for a process that this
+        // one cannot see.
         let peer = getsockopt(stream, PeerCredentials)?;
         match u32::try_from(peer.pid()) {
             Ok(pid @ 1..) => Ok(Listener { pid, uid: peer.uid() }),
@@ -58,14 +59,14 @@ impl Listener {
         }
     }
 
-    /// Whether this may be the daemon of a store that `owner` owns: only root and the owner may run that.
-    /// A process without root's rights may also manage a daemon of its own user.
+    /// Whether this may be the daemon of a store that `owner` owns: only root and the owner may run it. A
+    /// process without root's rights may also manage a daemon of its own user.
     pub fn is_trusted(&self, owner: u32) -> bool {
         [0, owner, geteuid().as_raw()].contains(&self.uid)
     }
 }
 
-/// A stream to a socket; `None` if nothing listens there.
+/// Connects to a socket; `None` if no process listens there.
 fn reach(socket: &Path) -> Result<Option<UnixStream>> {
     match connect(socket) {
         Ok(stream) => Ok(Some(stream)),
@@ -76,8 +77,8 @@ fn reach(socket: &Path) -> Result<Option<UnixStream>> {
     }
 }
 
-/// Why a socket must not be used without a supervisor in charge: it is a symbolic link, or others than root and
-/// the store's owner can put another one in its place. `None` if there is no such reason.
+/// Returns the reason why a socket must not be used without a service manager in charge: it is a symbolic link,
+/// or users other than root and the store's owner can replace it. `None` if there is no such reason.
 pub fn socket_exposure(socket: &Path, owner: u32) -> Result<Option<SocketExposure>> {
     if socket.is_symlink() {
         return Ok(Some(SocketExposure::SymbolicLink));
@@ -89,16 +90,16 @@ pub fn socket_exposure(socket: &Path, owner: u32) -> Result<Option<SocketExposur
     }
 }
 
-/// How a socket could be another process's than the daemon's.
+/// Why a process other than the daemon could be behind a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketExposure {
     SymbolicLink,
-    /// Others may replace it; why that is so.
+    /// Other users may replace it, for this reason.
     Writable(String),
 }
 
 impl SocketExposure {
-    /// What is wrong with the socket.
+    /// Describes the problem with the socket.
     pub fn describe(&self, socket: &Path) -> String {
         let shown = socket.display();
         match self {
@@ -109,7 +110,8 @@ impl SocketExposure {
         }
     }
 
-    /// A command for root that mends it, but for the start of the daemon where its socket is removed.
+    /// Returns a command that repairs the socket when run as root. After the removal of a socket, the daemon
+    /// has to be started again too.
     pub fn fix(&self, socket: &Path, owner: u32) -> String {
         match self {
             SocketExposure::SymbolicLink => format!("rm {}", socket.display()),
@@ -125,16 +127,17 @@ impl SocketExposure {
 #[derive(Debug, Clone)]
 pub struct VerifiedListener {
     pub listener: Listener,
-    /// The process itself: its number may become another's.
+    /// A descriptor of the process, because its ID may be reused.
     pub process: Arc<OwnedFd>,
 }
 
 impl VerifiedListener {
     /// Verifies the listener of `socket` for a store that `owner` owns: the socket is not exposed, root or the
-    /// owner began to listen, and it completes the handshake of the worker protocol within `patience`.
+    /// owner called `listen`, and the listener completes the handshake of the worker protocol within
+    /// `patience`.
     ///
     /// # Errors
-    /// If any of that is not so, or nothing listens.
+    /// If one of these checks fails, or no process listens.
     pub fn verify(socket: &Path, owner: u32, patience: Duration) -> Result<Self> {
         if let Some(exposure) = socket_exposure(socket, owner)? {
             bail!(
@@ -167,7 +170,7 @@ impl VerifiedListener {
     }
 }
 
-/// The cause why a listener is left alone.
+/// Explains why a listener is left alone.
 pub fn untrusted(listener: &Listener, socket: &Path, owner: u32) -> String {
     let or_owner =
         if owner == 0 { String::new() } else { format!(" nor user {owner}, who owns the store") };
@@ -180,7 +183,7 @@ pub fn untrusted(listener: &Listener, socket: &Path, owner: u32) -> String {
     )
 }
 
-/// A descriptor of the process that called `listen`: from the socket itself since Linux 6.5.
+/// Returns a descriptor of the process that called `listen`, obtained from the socket itself since Linux 6.5.
 fn process_of(stream: &UnixStream, listener: &Listener, socket: &Path) -> Result<OwnedFd> {
     let gone = || {
         format!(
@@ -190,7 +193,7 @@ fn process_of(stream: &UnixStream, listener: &Listener, socket: &Path) -> Result
         )
     };
     match getsockopt(stream, PeerPidfd) {
-        // Newer kernels give the descriptor of a process that has ended, too.
+        // Newer kernels also return a descriptor of a process that has ended.
         Ok(process) if has_ended(&process, Duration::ZERO)? => bail!(gone()),
         Ok(process) => return Ok(process),
         Err(Errno::ENOPROTOOPT) => {}
@@ -199,7 +202,7 @@ fn process_of(stream: &UnixStream, listener: &Listener, socket: &Path) -> Result
     }
     let pid = i32::try_from(listener.pid).ok().and_then(Pid::from_raw).with_context(gone)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).with_context(gone)?;
-    // The number may have been another's by the time of the call: the daemon has the socket open.
+    // The process ID may have been reused before the call, but only the daemon has the socket open.
     if !rivals::has_open(listener.pid, socket) {
         bail!(gone());
     }

@@ -1,7 +1,7 @@
-//! The daemon that has the store open: who runs it, how it stops and starts, whether it answers.
+//! The daemon of a store: what runs it, how it is stopped and started, and whether it answers.
 //!
-//! The room knows units, services, processes and the worker protocol. It must not know what a store
-//! holds.
+//! This module knows units, services, processes and the worker protocol. It must not know the content of a
+//! store.
 
 mod choice;
 mod command;
@@ -35,8 +35,8 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Duration;
 
-/// Everything that stopping the daemon takes, gathered while it still runs: later another process may have its
-/// number.
+/// Everything that stopping the daemon requires, collected while it still runs: later, another process may have
+/// its process ID.
 pub enum Stopper<'a> {
     Systemd(systemd::Stop),
     Shepherd { shepherd: &'a Shepherd, service: &'a str, process: Option<Watched> },
@@ -46,7 +46,8 @@ pub enum Stopper<'a> {
 }
 
 impl<'a> Stopper<'a> {
-    /// Gathers what [`Stopper::stop`] needs. A bare process is stopped only where its `listener` was verified.
+    /// Collects the requirements of [`Stopper::stop`]. A bare process is stopped only if its `listener` was
+    /// verified.
     pub fn prepare(daemon: &'a Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
         Ok(match daemon {
             Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
@@ -60,12 +61,13 @@ impl<'a> Stopper<'a> {
         })
     }
 
-    /// Stops it and waits until its main process has ended. Its workers may live on.
+    /// Stops the daemon and waits until its main process has ended. Its workers may live on.
     ///
-    /// `patience` counts since the last sign of life of what stops.
+    /// `patience` counts from the last activity of the stopping processes.
     ///
     /// # Errors
-    /// Also whatever `cancelled` returns, where the start can wait for the end: not for a bare process.
+    /// Also any error of `cancelled`, for units of systemd and for commands only: there, the next start can wait
+    /// for the end of the daemon.
     pub fn stop(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         match self {
             Stopper::Systemd(stop) => stop.now(patience, cancelled),
@@ -79,14 +81,14 @@ impl<'a> Stopper<'a> {
     }
 }
 
-/// The listener that was verified to be the process `pid`.
+/// Returns `listener` if it is the process `pid`.
 fn verified(pid: u32, listener: Option<&VerifiedListener>) -> Result<&VerifiedListener> {
     listener
         .filter(|verified| verified.listener.pid == pid)
         .with_context(|| format!("process {pid} is not known to be the daemon"))
 }
 
-/// Everything that starting the daemon takes, gathered while it still runs.
+/// Everything that starting the daemon requires, collected while it still runs.
 pub enum Starter {
     Systemd { units: Vec<String> },
     Shepherd(shepherd::Recipe),
@@ -96,8 +98,8 @@ pub enum Starter {
 }
 
 impl Starter {
-    /// Gathers what [`Starter::start`] needs. Call it before the daemon stops. A bare process can be started again
-    /// only where its `listener` was verified.
+    /// Collects the requirements of [`Starter::start`]. Call it before the daemon stops. A bare process can be
+    /// started again only if its `listener` was verified.
     pub fn prepare(daemon: &Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
         Ok(match daemon {
             Daemon::Systemd { units } => {
@@ -116,10 +118,10 @@ impl Starter {
         })
     }
 
-    /// Whether a start would run another file than the one that runs now.
+    /// Returns a report if a start would run a different file from the one that runs now.
     ///
     /// # Errors
-    /// When there is nothing any more that a start could run.
+    /// If the program does not exist any more, so that the daemon could not be started again.
     pub fn replaced(&self, daemon: &Daemon) -> Result<Option<Replaced>> {
         match (self, daemon) {
             (Starter::Process(recipe), Daemon::Process { .. }) => Ok(recipe.replaced()),
@@ -127,14 +129,14 @@ impl Starter {
         }
     }
 
-    /// Starts the daemon unless it runs. Says nothing about whether it answers on `socket`, see
-    /// [`await_ready`]. A call that fails is made again: without its daemon nobody can use a store.
+    /// Starts the daemon unless it runs. Does not check whether it answers on `socket`, see [`await_ready`].
+    /// Failed calls are retried, because a store cannot be used without its daemon.
     pub fn start(&self, socket: &Path, patience: Duration) -> Result<()> {
         match self {
             Starter::Systemd { units } => systemd::start(units, patience),
             Starter::Shepherd(recipe) => recipe.start(),
             Starter::Process(recipe) => insist(|| recipe.start(socket)),
-            // Only the user knows what it means to run theirs twice.
+            // Only the user knows whether their command can be run twice.
             Starter::Command { start, run_as } => {
                 command::run(start, *run_as, patience, &|| Ok(()))
             }

@@ -1,9 +1,9 @@
-//! The unit of systemd that mounts a store read-only, such as `gnu-store.mount`
-//! (guix-mirror/guix `etc/gnu-store.mount.in`).
+//! The systemd unit that mounts a store read-only, such as `gnu-store.mount` (guix-mirror/guix
+//! `etc/gnu-store.mount.in`).
 //!
-//! The service of Guix 1.5 takes this mount away before it starts and brings it back afterwards. It
-//! does not look whether that works: while somebody has a file of the store open, it does not, and the
-//! daemon comes up with a store that it can not write to, and answers nobody.
+//! The service of Guix 1.5 removes this mount before it starts and restores it afterwards. It does not check
+//! whether the removal works: it fails while any process has a file of the store open. Then the daemon starts
+//! with a store that it cannot write to, and does not answer.
 
 use super::{Daemon, systemd};
 use crate::pulse;
@@ -14,7 +14,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// How long systemd may take to see that a mount is gone.
+/// How long systemd may take to notice that a mount is gone.
 const NOTICE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -26,26 +26,25 @@ pub struct MountUnit {
 }
 
 impl MountUnit {
-    /// The unit that is in charge of the mount on `path`; nothing when systemd does not run, or could
-    /// not mount it again.
+    /// Returns the unit of the mount on `path`; `None` if systemd does not run, or could not mount it again.
     pub fn of(path: &str) -> Result<Option<Self>> {
         if !systemd::is_running() {
             return Ok(None);
         }
         let unit = Self::named_after(path);
-        // A mount that somebody else made is a unit too, but without a file that says what to mount.
+        // A mount that another program made is a unit too, but does not have a file with its definition.
         let known = unit.is_active()? && !systemd::property(&unit.name, "FragmentPath")?.is_empty();
         Ok(known.then_some(unit))
     }
 
-    /// The unit that would mount `path`, by systemd's rule for names.
+    /// Returns the unit that would mount `path`, by systemd's rule for names.
     pub fn named_after(path: &str) -> Self {
         // As systemd-escape(1) does it for paths of letters.
         let name = format!("{}.mount", path.trim_matches('/').replace('/', "-"));
         MountUnit { name, path: path.to_owned() }
     }
 
-    /// The same, if the daemon's own unit takes that mount away whenever it starts.
+    /// Returns the unit of the mount on `path` if the daemon's own unit removes this mount whenever it starts.
     pub fn taken_away_by(daemon: &Daemon, path: &str) -> Result<Option<Self>> {
         let Daemon::Systemd { units } = daemon else {
             return Ok(None);
@@ -61,19 +60,19 @@ impl MountUnit {
         Ok(None)
     }
 
-    /// Takes the mount away, also from under whoever uses it: they keep what they have open.
+    /// Removes the mount, even while processes use it: their open files stay usable.
     pub fn stop(&self) -> Result<()> {
         let stop = systemd::Stop::of(std::slice::from_ref(&self.name));
         let Err(busy) = stop.and_then(|it| it.now(pulse::clock(), &|| Ok(()))) else {
             return Ok(());
         };
         match unmount(self.path.as_str(), UnmountFlags::DETACH) {
-            // Gone meanwhile.
+            // The mount is gone already.
             Ok(()) | Err(Errno::INVAL) => {}
             Err(Errno::PERM) => detach_through_systemd(&self.path).context(busy)?,
             Err(e) => return Err(busy.context(e)),
         }
-        // Or it would find nothing to do when it is told to mount it again.
+        // Otherwise systemd would have nothing to do when it is asked to mount it again.
         let deadline = Instant::now() + NOTICE;
         while self.is_active()? {
             if Instant::now() > deadline {
@@ -84,7 +83,7 @@ impl MountUnit {
         Ok(())
     }
 
-    /// Brings the mount back, or leaves it where it is.
+    /// Restores the mount, if it is not there.
     pub fn start(&self) -> Result<()> {
         systemd::start(std::slice::from_ref(&self.name), pulse::clock())
     }
@@ -94,7 +93,7 @@ impl MountUnit {
     }
 }
 
-/// Has systemd do what this process may not.
+/// Makes systemd unmount `path`, which this process is not permitted to do.
 fn detach_through_systemd(path: &str) -> Result<()> {
     let output = output(Program::DetachMount { path }).context("run systemd-run")?;
     if !output.status.success() {

@@ -1,4 +1,4 @@
-//! Daemons that are a bare process, found as the listener of their socket.
+//! Daemons that run as a bare process, found as the listener of their socket.
 
 use super::executable::{Executable, Replaced};
 use super::listener::{Elsewhere, Listener, VerifiedListener};
@@ -23,25 +23,26 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a daemon in a container may have of its own. The mounts come last: they take away our /proc.
+/// Namespaces that a daemon in a container may have of its own. The mount namespace is last: after joining it,
+/// this process does not have its own /proc any more.
 const NAMESPACES: [&str; 5] = ["ipc", "uts", "net", "cgroup", "mnt"];
 
-/// How long a daemon may take to end before it is told to again.
+/// How long a daemon may take to end before SIGTERM is sent again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Whether a daemon listens on a socket that is not the one that was `stopped`.
+/// Whether a daemon listens on a socket, other than the `stopped` one.
 pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
     match Listener::find(socket) {
-        // A child that it forked for a client has its socket too, until it closes that: whoever connects
-        // then is let in by the kernel, and answered by nobody.
+        // A child that the stopped daemon forked for a client keeps the listening socket until it closes it.
+        // Until then the kernel accepts connections that no process answers.
         Ok(found) => Ok(found.is_some_and(|found| Some(found.pid) != stopped)),
-        // It listens all the same.
+        // A process in another pid namespace listens too.
         Err(e) if e.is::<Elsewhere>() => Ok(true),
         Err(e) => Err(e),
     }
 }
 
-/// A process whose end is awaited, whoever brings it about.
+/// A process whose end is awaited, whatever ends it.
 pub struct Watched {
     pid: u32,
     handle: Arc<OwnedFd>,
@@ -54,7 +55,7 @@ impl From<&VerifiedListener> for Watched {
 }
 
 impl Watched {
-    /// Nothing when it has ended already.
+    /// Finds a process; `None` if it has ended already.
     pub fn find(pid: u32) -> Result<Option<Self>> {
         match handle(pid) {
             Ok(handle) => Ok(Some(Watched { pid, handle: Arc::new(handle) })),
@@ -63,10 +64,10 @@ impl Watched {
         }
     }
 
-    /// Sends SIGTERM until it has ended, zombie or not.
+    /// Sends SIGTERM until the process has ended. A zombie counts as ended.
     ///
-    /// One is not enough: a nix-daemon that takes in a client when the signal comes looks for signals after the
-    /// next client only (`nix:src/nix/unix/daemon.cc`, `daemonLoop`).
+    /// One signal is not enough: a nix-daemon that is accepting a client when the signal arrives only checks
+    /// for signals after the next client (`nix:src/nix/unix/daemon.cc`, `daemonLoop`).
     pub fn stop(&self, patience: Duration) -> Result<()> {
         self.terminate()?;
         self.await_end_asking(patience, Some(ASK_AGAIN))
@@ -79,18 +80,21 @@ impl Watched {
         }
     }
 
-    /// Whether it ends in time, zombie or not.
+    /// Waits for up to `patience` and returns whether the process has ended. A zombie counts as ended.
     pub fn ends_within(&self, patience: Duration) -> Result<bool> {
         has_ended(&self.handle, patience)
     }
 
-    /// The same, where it must. What works, or waits for a disk, gets as much time as that takes: `patience`
-    /// counts since its last sign of life.
+    /// Waits until the process has ended. `patience` counts from its last activity, so a process that works or
+    /// waits for a disk gets more time.
+    ///
+    /// # Errors
+    /// If the process shows no activity for the time of `patience`.
     pub fn await_end(&self, patience: Duration) -> Result<()> {
         self.await_end_asking(patience, None)
     }
 
-    /// The same, with a SIGTERM each time that `again` has passed.
+    /// As [`Watched::await_end`], with a SIGTERM whenever the time of `again` has passed.
     fn await_end_asking(&self, patience: Duration, again: Option<Duration>) -> Result<()> {
         let mut asked = Instant::now();
         let name = format!("the daemon, process {},", self.pid);
@@ -133,14 +137,14 @@ pub(super) fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
     };
     loop {
         match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&timeout)) {
-            // A signal that is caught calls nothing off by itself.
+            // A caught signal does not cancel anything by itself.
             Err(Errno::INTR) => {}
             other => return Ok(other? > 0),
         }
     }
 }
 
-/// What it takes to start a bare daemon again: its program, and how that was started.
+/// Everything that is required to start a bare daemon again: its program, and how it was started.
 pub struct Recipe {
     pid: u32,
     process: Arc<OwnedFd>,
@@ -149,17 +153,18 @@ pub struct Recipe {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     context: ProcessContext,
-    /// Where it differs from ours.
+    /// Its pid namespace, if it differs from the one of this process.
     pid_namespace: Option<Arc<OwnedFd>>,
     output: [Option<OwnedFd>; 2],
 }
 
 impl Recipe {
-    /// Reads it off the running process.
+    /// Collects the requirements from the running process.
     ///
     /// # Errors
-    /// When the process is gone, is another user's than the one that began to listen, or runs a program that
-    /// others could have written: then it must not be stopped, since it must not be started again.
+    /// If the process is gone, runs as a different user from the one that called `listen`, or runs a program that
+    /// other users could have written. The process must not be stopped then, since it must not be started
+    /// again. Also if it has its own user namespace, or a library of it was removed from the disk.
     pub fn of(verified: &VerifiedListener) -> Result<Self> {
         let Listener { pid, uid } = verified.listener;
         let about = || format!("look at the daemon, process {pid}");
@@ -173,8 +178,8 @@ impl Recipe {
             Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
         };
         if !same_users().with_context(about)? {
-            // There anybody is root, mounts what they like and calls that capabilities. To start it with
-            // our rights as it was would give them ours.
+            // In a user namespace, an ordinary user can be root, mount anything and have all capabilities. A
+            // start from here with the same settings would turn them into the rights of this process.
             bail!(
                 "the daemon, {}, runs in a user namespace of its own, and could not be started again \
                  from here; restore there, or name commands that reach it with --daemon command",
@@ -225,21 +230,21 @@ impl Recipe {
             output,
             process,
         };
-        // All of that was read by its number: it still was the same process.
+        // Everything above was read by process ID. The process has not ended yet, so the ID was not reused.
         if has_ended(&recipe.process, Duration::ZERO)? {
             bail!("the daemon, process {pid}, has just ended; start it, and try again");
         }
         Ok(recipe)
     }
 
-    /// What a start would run, if the file on disk is another one by now.
+    /// Returns a report if the file on disk differs from the one that a start would run.
     pub fn replaced(&self) -> Option<Replaced> {
         self.executable.replaced(self.pid)
     }
 
-    /// Starts the same program with the same arguments, directory, environment and output, unless the
-    /// process still runs, or another one listens on its socket by now: its supervisor has started it already.
-    /// One that is about to is waited for.
+    /// Starts the same program with the same arguments, directory, environment and output, unless the process
+    /// still runs, or another one listens on its socket: then a supervisor has started the daemon already.
+    /// Waits for a supervisor that is about to start it.
     pub fn start(&self, socket: &Path) -> Result<()> {
         if !has_ended(&self.process, Duration::ZERO)? {
             return Ok(());
@@ -262,14 +267,14 @@ impl Recipe {
             output: [output(stdout)?, output(stderr)?],
         };
         if let Some(namespace) = &self.pid_namespace {
-            // This process stays where it is; its next children are born there.
+            // This process stays in its pid namespace; its next children are created in the other one.
             move_into_link_name_space(namespace.as_fd(), None).with_context(about)?;
         }
         system::start(Program::Daemon(daemon)).with_context(about)
     }
 }
 
-/// Variables that the dynamic loader drops for setuid programs, as they change what a program does
+/// Variables that the dynamic loader drops for setuid programs, because they change the behavior of a program
 /// (`glibc:sysdeps/generic/unsecvars.h`), besides all that begin with `LD_` and `MALLOC_`.
 const LOADER_VARIABLES: [&str; 13] = [
     "GCONV_PATH",
@@ -287,7 +292,7 @@ const LOADER_VARIABLES: [&str; 13] = [
     "TZDIR",
 ];
 
-/// An environment without the variables that a loader drops for setuid programs.
+/// Removes the variables that a loader drops for setuid programs.
 fn harmless(environment: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let is_harmless = |(name, _): &(OsString, OsString)| {
         let bytes = name.as_bytes();
@@ -315,8 +320,11 @@ impl Status {
         self.fields(name).filter_map(|id| id.parse().ok()).collect()
     }
 
-    /// The group of a process whose real, effective, saved and file-system users are all `uid`, and whose
-    /// groups are all one too. Another process has become a setuid or setgid program.
+    /// Returns the group of a process whose real, effective, saved and file-system users are all `uid`, and
+    /// whose groups are all the same.
+    ///
+    /// # Errors
+    /// For any other process, which has become a setuid or setgid program.
     fn only_user(&self, uid: u32) -> Result<u32> {
         let users = self.ids("Uid:");
         let groups = self.ids("Gid:");

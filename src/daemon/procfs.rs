@@ -1,4 +1,4 @@
-//! What `/proc` tells of a process.
+//! Information about processes from `/proc`.
 
 use crate::disclosure;
 use anyhow::{Context, Result};
@@ -11,16 +11,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// Where a line that names a process is cut: some carry a whole script.
+/// Number of characters after which a command line is truncated in messages: some contain a whole script.
 const COMMAND_LIMIT: usize = 120;
 
-/// Fields of `stat`, from the state on: what precedes it is the name, which may hold anything
-/// (`man 5 proc_pid_stat`).
+/// Fields of `stat`, counted from the state: the name before it may contain anything (`man 5 proc_pid_stat`).
 const STATE: usize = 0;
 const PARENT: usize = 1;
 const START_TIME: usize = 19;
 
-/// `SS_CONNECTED`, as the kernel's table of sockets has it.
+/// `SS_CONNECTED`, as in the kernel's table of sockets.
 const CONNECTED: &str = "03";
 
 pub fn directory(pid: u32) -> PathBuf {
@@ -31,14 +30,14 @@ fn about(pid: u32) -> String {
     format!("look at the daemon, process {pid}")
 }
 
-/// The words of `cmdline` or `environ`.
+/// Returns the zero-terminated strings in `cmdline` or `environ`.
 pub fn words(pid: u32, file: &str) -> Result<Vec<OsString>> {
     let bytes = std::fs::read(directory(pid).join(file)).with_context(|| about(pid))?;
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     Ok(bytes.split(|&b| b == 0).map(|w| OsString::from_vec(w.to_vec())).collect())
 }
 
-/// The variables that it was started with.
+/// Returns the environment that the process was started with.
 pub fn environment(pid: u32) -> Result<Vec<(OsString, OsString)>> {
     let variables = words(pid, "environ")?.into_iter().filter_map(|variable| {
         let bytes = variable.into_vec();
@@ -49,11 +48,11 @@ pub fn environment(pid: u32) -> Result<Vec<(OsString, OsString)>> {
     Ok(variables.collect())
 }
 
-/// A library that a process runs and that was removed or replaced on disk since; its program itself does not
-/// count (`man 5 proc_pid_maps`).
+/// Returns a library that a process runs and that was removed or replaced on disk since; its program itself
+/// does not count (`man 5 proc_pid_maps`).
 ///
 /// # Errors
-/// When the process cannot be looked at.
+/// If the process cannot be examined.
 pub fn replaced_library(pid: u32) -> io::Result<Option<String>> {
     let program = std::fs::read_link(directory(pid).join("exe"))?;
     let maps = std::fs::read(directory(pid).join("maps"))?;
@@ -70,34 +69,34 @@ pub fn replaced_library(pid: u32) -> io::Result<Option<String>> {
     }))
 }
 
-/// Opens what a link of its leads to, such as `root` or `cwd`.
+/// Opens the target of a link of the process, such as `root` or `cwd`.
 pub fn open_link(pid: u32, file: &str, flags: OFlags) -> Result<OwnedFd> {
     let fd = open(directory(pid).join(file), flags | OFlags::CLOEXEC, Mode::empty());
     fd.with_context(|| about(pid))
 }
 
-/// Whether `pid` is `ancestor`, or was started by it or below it.
+/// Whether `pid` is `ancestor` or a descendant of it.
 pub fn descends(pid: u32, ancestor: u32) -> bool {
     let mut line = std::iter::successors(Some(pid), |&pid| parent(pid));
     line.any(|pid| pid == ancestor)
 }
 
-/// The process that started it, or that took it over from one that has ended. None for the first of all, and
-/// for one that cannot be looked at.
+/// Returns the parent of a process: the process that started it, or that adopted it when its parent ended.
+/// `None` for the first process, and for a process that cannot be examined.
 pub fn parent(pid: u32) -> Option<u32> {
     parent_of(pid).ok().filter(|&pid| pid != 0)
 }
 
-/// The same; 0 when there is none that can be seen from here.
+/// As [`parent`], but returns 0 for a process without a visible parent.
 ///
 /// # Errors
-/// When it cannot be looked at.
+/// If the process cannot be examined.
 pub fn parent_of(pid: u32) -> io::Result<u32> {
     let parent = try_stat(pid, PARENT)?;
     parent.try_into().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// It and those that it has started itself.
+/// Returns the process and its direct children.
 pub fn family(pid: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.unwrap_or_default();
@@ -105,8 +104,9 @@ pub fn family(pid: u32) -> Vec<u32> {
     [pid].into_iter().chain(children).collect()
 }
 
-/// Whether it has a connection that came in through a socket with a name: such a connection has the name of
-/// the socket that accepted it, that of a client has none (`linux:net/unix/af_unix.c`, `unix_stream_connect`).
+/// Whether the process has accepted a connection on a named socket: such a connection has the name of the
+/// listening socket, while the client's end does not have a name (`linux:net/unix/af_unix.c`,
+/// `unix_stream_connect`).
 pub fn serves(pid: u32) -> bool {
     let files = std::fs::read_dir(directory(pid).join("fd")).into_iter().flatten().flatten();
     let targets = files.filter_map(|file| std::fs::read_link(file.path()).ok());
@@ -122,22 +122,22 @@ pub fn serves(pid: u32) -> bool {
     })
 }
 
-/// That of a socket, of what the link of a descriptor says (`man 5 proc_pid_fd`).
+/// Returns the inode of a socket from the link of a descriptor (`man 5 proc_pid_fd`).
 fn inode(target: &str) -> Option<String> {
     Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
 }
 
-/// Whether it runs, wants to, or waits for a disk: not for anything else to happen.
+/// Whether the process is running, runnable, or waiting for a disk. Other waits do not count.
 pub fn is_at_work(pid: u32) -> bool {
     try_field(pid, STATE).is_ok_and(|state| ["R", "D"].contains(&state.as_str()))
 }
 
-/// When it was forked, in ticks of the kernel since boot.
+/// Returns when the process was forked, in clock ticks since boot.
 pub fn started_at(pid: u32) -> Option<u64> {
     stat(pid, START_TIME)
 }
 
-/// Now, as [`started_at`] tells it.
+/// Returns the current time, in the unit of [`started_at`].
 pub fn ticks_now() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let of_second =
@@ -145,7 +145,7 @@ pub fn ticks_now() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * clock_ticks_per_second() + of_second
 }
 
-/// Those that can be seen from here.
+/// Returns all processes that are visible from here.
 pub fn all() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -166,7 +166,8 @@ fn try_field(pid: u32, field: usize) -> io::Result<String> {
     value.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The process for people: `process 7 (nix-daemon --daemon)`, as far as the reader may know ([`disclosure`]).
+/// Describes the process for messages: `process 7 (nix-daemon --daemon)`, as far as the reader may know
+/// ([`disclosure`]).
 pub fn describe(pid: u32) -> String {
     let words = match disclosure::command_line(pid) {
         None if disclosure::is_limited() => return "another process".into(),

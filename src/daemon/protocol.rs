@@ -1,8 +1,8 @@
-//! The worker protocol, as far as it takes to know that a daemon answers.
+//! The part of the worker protocol that is needed to check that a daemon answers.
 //!
-//! Everything is a little-endian u64; strings and lists are counted, strings padded to eight bytes.
-//! We announce version 1.21 to both Nix and Guix: below the versions where they differ.
-//! Source: `NixOS/nix:src/libstore/worker-protocol-connection.cc`, `daemon.cc`; Guix
+//! Everything is a little-endian u64. Strings and lists are preceded by their length, and strings are padded to
+//! eight bytes. storecache announces version 1.21 to both Nix and Guix, which is older than the versions in
+//! which they differ. Source: `NixOS/nix:src/libstore/worker-protocol-connection.cc`, `daemon.cc`; Guix
 //! `guix/store.scm`.
 
 use crate::pulse;
@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
 const SERVER_MAGIC: u64 = 0x6478_696f;
 const OUR_VERSION: u64 = 0x115;
-/// From 1.33 on Nix tells its version, and below 1.35 nothing else is new in a handshake.
+/// Protocol version 1.33, with which Nix began to send its program version. Below 1.35, nothing else is new in
+/// a handshake.
 const VERSION_TELLING: u64 = 0x121;
 const STDERR_LAST: u64 = 0x616c_7473;
 const STDERR_ERROR: u64 = 0x6378_7470;
@@ -28,20 +29,23 @@ const STDERR_NEXT: u64 = 0x6f6c_6d67;
 const OP_IS_VALID_PATH: u64 = 1;
 const OP_ADD_TEMP_ROOT: u64 = 11;
 const OP_QUERY_VALID_PATHS: u64 = 31;
-/// Longest string that we accept from a daemon.
+/// Longest string that is accepted from a daemon.
 const STRING_LIMIT: u64 = 1 << 20;
-/// Pause between two tries to reach a daemon that is starting.
+/// Pause between two attempts to reach a daemon that is starting.
 const TRY_AGAIN: Duration = Duration::from_millis(5);
-/// How long the daemon may let those wait who want to be let in.
+/// How long a daemon with a full backlog may refuse new connections.
 const ROOM: Duration = Duration::from_secs(2);
 
-/// A connection on which the daemon said that the store is open.
+/// A connection on which the daemon has reported that the store is open.
 pub struct Client {
     stream: UnixStream,
     deadline: Instant,
 }
 
-/// The version of the Nix that answers on `socket`.
+/// Returns the version of the Nix that answers on `socket`.
+///
+/// # Errors
+/// If the daemon does not answer within `patience`, or is too old to send its version.
 pub fn nix_version(socket: &Path, patience: Duration) -> Result<String> {
     let (mut client, server) = Client::greet(socket, Instant::now() + patience, VERSION_TELLING)?;
     if server < VERSION_TELLING {
@@ -55,13 +59,13 @@ pub fn nix_version(socket: &Path, patience: Duration) -> Result<String> {
 /// Connects to a socket whose path may be longer than the 107 bytes of an address.
 ///
 /// # Errors
-/// [`ErrorKind::WouldBlock`] when nobody is taken in for [`ROOM`]: the daemon hangs, or has ended and a child
-/// of it still has the socket. A connect that blocks would do so for ever (`man 2 connect`, `EAGAIN`).
+/// [`ErrorKind::WouldBlock`] if the backlog is full for [`ROOM`]: the daemon hangs, or has ended and a child of
+/// it still has the socket. A blocking connect would wait forever (`man 2 connect`, `EAGAIN`).
 pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
         return Err(ErrorKind::NotFound.into());
     };
-    // Not opened to be read: a FIFO of a user would wait for a writer.
+    // Not opened for reading: a FIFO that a user has put there would wait for a writer.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = open(parent, flags, Mode::empty())?;
     let path = Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
@@ -82,10 +86,10 @@ pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     }
 }
 
-/// Tries until the daemon answers a whole handshake and one `IsValidPath`.
+/// Retries until the daemon completes a handshake and answers one `IsValidPath`.
 ///
 /// # Errors
-/// After `patience`, with the step that the last try reached and why it ended there.
+/// After `patience`, with the step that the last attempt reached and its error.
 pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Client> {
     let deadline = Instant::now() + patience;
     loop {
@@ -109,14 +113,14 @@ pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Cli
 }
 
 impl Client {
-    /// Shakes hands.
+    /// Connects, completes a handshake, and waits until the daemon has opened the store.
     pub fn open(socket: &Path, deadline: Instant) -> Result<Self> {
         let (mut client, _) = Self::greet(socket, deadline, OUR_VERSION)?;
         client.drain().context("it stopped at: wait until the store is open")?;
         Ok(client)
     }
 
-    /// The first half of a handshake; gives back the server's version too.
+    /// Performs the first half of a handshake. Returns the server's version too.
     fn greet(socket: &Path, deadline: Instant, version: u64) -> Result<(Self, u64)> {
         let step = |name: &'static str| move || format!("it stopped at: {name}");
         let stream = connect(socket).with_context(step("connect"))?;
@@ -137,12 +141,12 @@ impl Client {
         Ok(self.ask_about(path, OP_IS_VALID_PATH)? != 0)
     }
 
-    /// Keeps an item from collectors as long as this connection lives. Waits for one that is at work.
+    /// Protects an item from collectors while this connection is open. Waits for a running collector.
     pub fn keep(&mut self, path: &str) -> Result<()> {
         self.ask_about(path, OP_ADD_TEMP_ROOT).map(drop)
     }
 
-    /// An operation that takes a path and answers with a number.
+    /// Performs an operation that takes a path and answers with a number.
     fn ask_about(&mut self, path: &str, operation: u64) -> Result<u64> {
         let mut request = operation.to_le_bytes().to_vec();
         push_string(&mut request, path);
@@ -152,7 +156,7 @@ impl Client {
         self.word()
     }
 
-    /// Those of `paths` that the daemon calls valid.
+    /// Returns those of `paths` that the daemon reports as valid.
     pub fn valid(&mut self, paths: &[String]) -> Result<Vec<String>> {
         let mut request = OP_QUERY_VALID_PATHS.to_le_bytes().to_vec();
         request.extend_from_slice(&(paths.len() as u64).to_le_bytes());
@@ -196,7 +200,7 @@ impl Client {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Reads that many bytes before the deadline, in however many pieces they come.
+    /// Reads this number of bytes before the deadline, in however many pieces they arrive.
     fn fill(&mut self, mut bytes: &mut [u8]) -> Result<()> {
         while !bytes.is_empty() {
             self.arm()?;
@@ -224,10 +228,10 @@ impl Client {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Limits the next read and write to what is left of the deadline.
+    /// Limits the next read and write to the time that is left until the deadline.
     ///
     /// # Errors
-    /// If nothing is left: a daemon that never stops sending is not silent.
+    /// If the deadline has passed. A read timeout alone would not stop a daemon that keeps sending.
     fn arm(&self) -> Result<()> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -253,14 +257,14 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    /// A listener that greets as a daemon does, and then sends `rest` again and again.
+    /// A listener that greets like a daemon, and then sends `rest` again and again.
     fn endless(socket: &Path, rest: Vec<u8>, pause: Duration) {
         let listener = UnixListener::bind(socket).unwrap();
         thread::spawn(move || {
             let (mut client, _) = listener.accept().unwrap();
             client.write_all(&SERVER_MAGIC.to_le_bytes()).unwrap();
             client.write_all(&OUR_VERSION.to_le_bytes()).unwrap();
-            // Until the client hangs up.
+            // Until the client closes the connection.
             while client.write_all(&rest).is_ok() {
                 thread::sleep(pause);
             }
@@ -289,7 +293,7 @@ mod tests {
                 let deadline = Instant::now() + Duration::from_millis(300);
                 let _ = send.send(Client::open(&socket, deadline).is_err());
             });
-            // Only against a hang.
+            // A long timeout that only prevents a hang of the test.
             assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "{name}");
         }
     }

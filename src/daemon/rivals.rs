@@ -1,5 +1,5 @@
-//! Other daemons of the same store. A daemon that starts takes the socket's path away from one that
-//! has it: the first one lives on and nobody can reach it.
+//! Other daemons of the same store. A daemon that starts replaces the socket of a running one, which continues
+//! to run but cannot be reached any more.
 
 use super::procfs;
 use std::collections::HashSet;
@@ -8,11 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// In `/proc/net/unix`: the flag of a socket that listens.
+/// The flag of a listening socket in `/proc/net/unix`.
 const LISTENS: &str = "00010000";
 
-/// The processes called `name` that listen on a socket bound at `socket` which is not the one that
-/// `listener` has. `socket` is as programs inside `root` name it.
+/// Returns the processes called `name` that listen on a socket bound at `socket` other than the socket of
+/// `listener`. `socket` is the path as programs inside `root` name it.
 pub fn of(name: &str, root: &Path, socket: &Path, listener: Option<u32>) -> Vec<u32> {
     let live = listener.map(|pid| held(pid).collect::<HashSet<_>>()).unwrap_or_default();
     let mut lost = bound_at(socket);
@@ -26,8 +26,8 @@ pub fn of(name: &str, root: &Path, socket: &Path, listener: Option<u32>) -> Vec<
     rivals.collect()
 }
 
-/// Whether a process has a listening socket open that has the name of `socket`, in whichever directory: paths
-/// are noted as they were when it was bound.
+/// Whether a process has a listening socket open that has the file name of `socket`, in any directory: the
+/// kernel keeps the path as it was given to bind, which may be relative.
 pub fn has_open(pid: u32, socket: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -38,8 +38,8 @@ pub fn has_open(pid: u32, socket: &Path) -> bool {
     held(pid).any(|open| named.contains(&open))
 }
 
-/// The sockets that listen at a path, as `/proc/PID/fd` calls them. The daemon of Guix changes to the
-/// directory first, so that `./socket` is all that the kernel knows.
+/// Returns the sockets that listen at a path, in the notation of `/proc/PID/fd`. Guix's daemon changes to the
+/// directory first, so that the kernel only knows `./socket`.
 fn bound_at(socket: &Path) -> HashSet<String> {
     let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let relative = Path::new(".").join(socket.file_name().unwrap_or_default());
@@ -55,14 +55,14 @@ fn is_called(pid: u32, name: &str) -> bool {
     comm.trim_end() == name
 }
 
-/// Whether it sees the same root directory, so that its paths mean the same.
+/// Whether the process has the same root directory, so that its paths have the same meaning.
 fn is_below(pid: u32, root: &Path) -> bool {
     let identity = |path: &Path| std::fs::metadata(path).map(|root| (root.dev(), root.ino())).ok();
     let theirs = identity(&procfs::directory(pid).join("root"));
     theirs.is_some() && theirs == identity(root)
 }
 
-/// Whether its command line sends it to other sockets than this one.
+/// Whether the command line of the process makes it listen on other sockets, and not on this one.
 fn listens_elsewhere(pid: u32, socket: &Path) -> bool {
     let words = procfs::words(pid, "cmdline").unwrap_or_default();
     let option = OsStr::new("--listen");
@@ -72,7 +72,7 @@ fn listens_elsewhere(pid: u32, socket: &Path) -> bool {
     asked && !words.iter().any(|word| word.as_bytes().ends_with(this))
 }
 
-/// What a process has open, by the names that the kernel gives it.
+/// Returns the open files of a process, in the kernel's notation.
 fn held(pid: u32) -> impl Iterator<Item = String> {
     let descriptors = std::fs::read_dir(procfs::directory(pid).join("fd"));
     let descriptors = descriptors.into_iter().flatten().flatten();

@@ -1,8 +1,7 @@
-//! Daemons that are a service of a shepherd: of the system's, or of a user's own.
+//! Daemons that are a service of a shepherd, either the system's or a user's own.
 //!
-//! `herd` speaks for us, as whoever the shepherd belongs to: root must not talk to a socket behind
-//! which a stranger sits. What it says is read as shepherd 0.9 to 1.0 write it
-//! (`shepherd/scripts/herd.scm`).
+//! storecache runs `herd` as the owner of the shepherd: root must not talk to a socket on which another user
+//! listens. The output of `herd` is parsed in the formats of shepherd 0.9 to 1.0 (`shepherd/scripts/herd.scm`).
 
 use super::process::Watched;
 use super::procfs;
@@ -18,35 +17,35 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A shepherd that may be told what to do.
+/// A shepherd that storecache may control.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shepherd {
     pub socket: PathBuf,
-    /// User and group that it belongs to, where that is not root.
+    /// User and group of the shepherd, if that is not root.
     pub owner: Option<(u32, u32)>,
-    /// How long it may take for an answer.
+    /// How long it may take to answer.
     pub patience: Duration,
 }
 
-/// Who answers behind a socket.
+/// The process behind a socket.
 pub enum Behind {
     Nobody,
-    /// With its pid when it began to listen.
+    /// A shepherd, with its process ID when it began to listen.
     Shepherd(Shepherd, u32),
-    /// Somebody who is neither root nor whoever asked for all this.
+    /// A process of a user who is neither root nor the requester.
     Stranger {
         uid: u32,
         pid: u32,
     },
 }
 
-/// What a shepherd says of a service.
+/// The state of a service, as its shepherd reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     pub shepherd: Shepherd,
     pub name: String,
     pub is_running: bool,
-    /// Its main process, where it has one.
+    /// Its main process, if it has one.
     pub pid: Option<u32>,
 }
 
@@ -54,15 +53,15 @@ pub struct Service {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tie {
     None,
-    /// It is the service's own.
+    /// The listener is a process of the service.
     Process,
-    /// It is the shepherd itself, which starts the service with its first client.
+    /// The listener is the shepherd itself, which starts the service with its first client.
     Activation,
 }
 
-/// Looks who is behind `socket`. `requester` is the user and group of whoever asked for all this, if
-/// that is not root. A socket that is `of` a user is reached with their rights, and nobody else may be
-/// behind it.
+/// Finds out which process listens on `socket`. `requester` is the user and group of the user who started the
+/// run, if that is not root. A socket that is `of` a user is accessed with the rights of that user, and only a
+/// process of that user is accepted behind it.
 pub fn behind(
     socket: &Path,
     requester: Option<(u32, u32)>,
@@ -71,7 +70,7 @@ pub fn behind(
 ) -> Result<Behind> {
     let stream = match with_rights_of(of, || connect(socket)) {
         Ok(stream) => stream,
-        // Nothing there, or nothing that listens.
+        // The socket does not exist, or no process listens on it.
         Err(_) => return Ok(Behind::Nobody),
     };
     let peer = nix::sys::socket::getsockopt(&stream, PeerCredentials)?;
@@ -85,10 +84,10 @@ pub fn behind(
     })
 }
 
-/// Does `work` with the rights that a user has on files, if one is given.
+/// Calls `work` with the rights that a user has on files, if a user is given.
 pub fn with_rights_of<T>(user: Option<(u32, u32)>, work: impl FnOnce() -> T) -> T {
     let Some((uid, gid)) = user else { return work() };
-    // Of this thread alone. Capabilities for files are away meanwhile (`man 7 capabilities`).
+    // This changes the current thread only, and removes its capabilities for files (`man 7 capabilities`).
     let gid = setfsgid(Gid::from_raw(gid));
     let uid = setfsuid(Uid::from_raw(uid));
     let done = work();
@@ -98,7 +97,7 @@ pub fn with_rights_of<T>(user: Option<(u32, u32)>, work: impl FnOnce() -> T) -> 
 }
 
 impl Shepherd {
-    /// What it says of a service; nothing when it does not know it.
+    /// Returns the state of a service; `None` if the shepherd does not know it.
     pub fn service(&self, name: &str) -> Result<Option<Service>> {
         let shepherd = self.clone();
         let Some(status) = self.status(name)? else { return Ok(None) };
@@ -106,8 +105,8 @@ impl Shepherd {
         Ok(Some(Service { shepherd, name: name.to_owned(), is_running, pid }))
     }
 
-    /// The pid of the shepherd itself. Not that of the socket's peer: a shepherd that went into the
-    /// background has another one by now.
+    /// Returns the process ID of the shepherd itself. The peer of its socket may have another one: that of the
+    /// process before it went into the background.
     fn pid(&self) -> Result<Option<u32>> {
         Ok(self.status("root")?.and_then(|status| read_status(&status).1))
     }
@@ -119,7 +118,7 @@ impl Shepherd {
         }
     }
 
-    /// All services that run.
+    /// Returns the names of all running services.
     fn running(&self) -> Result<Vec<String>> {
         let status = self.herd(HerdOrder::List)?;
         let running = status.lines().filter_map(|line| line.trim().strip_prefix("+ "));
@@ -155,7 +154,7 @@ impl Shepherd {
 }
 
 impl Service {
-    /// How the process that listens belongs to this service.
+    /// Determines how the process that listens belongs to this service.
     pub fn tie(&self, listener: u32) -> Result<Tie> {
         if self.pid.is_some_and(|pid| procfs::descends(listener, pid)) {
             return Ok(Tie::Process);
@@ -163,13 +162,14 @@ impl Service {
         let Some(shepherd) = self.shepherd.pid()? else { return Ok(Tie::None) };
         Ok(match self.pid {
             _ if listener == shepherd => Tie::Activation,
-            // Started by commands of its own: all that is known is where its processes come from.
+            // The service was started by custom commands, so the only evidence is the ancestry of its
+            // processes.
             None if procfs::descends(listener, shepherd) => Tie::Process,
             _ => Tie::None,
         })
     }
 
-    /// The service for people, with the process that it runs.
+    /// Describes the service for messages, with its main process.
     pub fn describe(&self) -> String {
         let process = self.pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
         let (socket, name) = (self.shepherd.socket.display(), &self.name);
@@ -177,11 +177,11 @@ impl Service {
     }
 }
 
-/// Whether the service runs, and its main process, from what `herd status` prints.
+/// Parses the output of `herd status`: whether the service runs, and its main process.
 fn read_status(status: &str) -> (bool, Option<u32>) {
     let mut is_running = false;
     let mut pid = None;
-    // What the service itself said comes last, after an empty line.
+    // The service's own messages come last, after an empty line.
     for line in status.lines().map(str::trim).take_while(|line| !line.is_empty()) {
         let runs = ["It is running", "It is started", "It is transient", "It is starting"];
         is_running |= runs.iter().any(|text| line.starts_with(text));
@@ -191,7 +191,8 @@ fn read_status(status: &str) -> (bool, Option<u32>) {
     (is_running, pid)
 }
 
-/// Stops a service and waits until its process has ended too: its own way to stop may not wait.
+/// Stops a service and waits until its process has ended too, because the service's own stop action may not
+/// wait.
 pub fn stop(
     shepherd: &Shepherd,
     service: &str,
@@ -202,11 +203,11 @@ pub fn stop(
     process.map_or(Ok(()), |process| process.await_end(patience))
 }
 
-/// What a start of a service takes.
+/// Everything that is required to start a service.
 pub struct Recipe {
     shepherd: Shepherd,
     service: String,
-    /// All that ran beside it: what requires it is stopped along with it.
+    /// All services that ran beside it: those that require it are stopped along with it.
     running: Vec<String>,
 }
 
@@ -220,7 +221,7 @@ impl Recipe {
         self.shepherd.herd(HerdOrder::Start(&self.service))?;
         let now = self.shepherd.running()?;
         for service in self.running.iter().filter(|service| !now.contains(service)) {
-            // Transient ones are forgotten when they end.
+            // A shepherd forgets transient services when they end.
             if self.shepherd.service(service)?.is_some() {
                 self.shepherd.herd(HerdOrder::Start(service))?;
             }

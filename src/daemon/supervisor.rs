@@ -1,6 +1,6 @@
-//! Whoever started a bare daemon, and may start it again as soon as it has ended: a loop in a shell,
-//! a supervisor that we know nothing of. A second daemon beside theirs would take the socket away
-//! from the first.
+//! The process that started a bare daemon, and may start it again as soon as it has ended: a loop in a shell,
+//! or a supervisor of an unknown kind. A second daemon beside the supervisor's would take the socket away from
+//! the first.
 
 use super::procfs;
 use std::ffi::OsString;
@@ -8,39 +8,39 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// How long a daemon may take from its fork to its socket before another one is started. Reached
-/// only where the parent of the daemon forks for a purpose of its own.
+/// How long a daemon may take from its fork to its socket before storecache starts one itself. This limit is
+/// reached only if the parent of the daemon forks for another purpose.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the parent may take from the end of the daemon to the fork of the next one. Reached where it never looks
-/// after its children, or is busy with something else.
+/// How long the parent may take from the end of the daemon to the fork of the next one. This limit is reached
+/// if it never reaps its children, or is busy with something else.
 const REACTION: Duration = Duration::from_millis(500);
 const STEP: Duration = Duration::from_millis(2);
 
-/// The parent of a daemon, at a time when the daemon still ran.
+/// The parent of a daemon, seen while the daemon still ran.
 pub struct Supervisor {
     pid: u32,
-    /// What it runs; a child that has not called `exec` yet runs the same.
+    /// The program of the parent; a child that has not called `exec` yet runs the same.
     program: PathBuf,
-    /// In ticks of the kernel since boot.
+    /// In clock ticks since boot.
     seen_at: u64,
-    /// The daemon, and when that began.
+    /// The daemon, and when it was started.
     daemon: (u32, Option<u64>),
 }
 
 impl Supervisor {
-    /// Nothing where the parent cannot be seen from here.
+    /// Finds the parent of `daemon`; `None` if it is not visible from here.
     pub fn of(daemon: u32) -> Option<Self> {
         let pid = procfs::parent(daemon)?;
         let daemon = (daemon, procfs::started_at(daemon));
         Some(Supervisor { pid, program: program(pid)?, seen_at: procfs::ticks_now(), daemon })
     }
 
-    /// Waits while a daemon of these arguments that it has started since is not up, or it may be about to start
-    /// one, until `is_up`. The other has ended by now.
+    /// Waits until `is_up`, as long as the supervisor may still start a daemon with these arguments, or has
+    /// forked one that is not up yet. The old daemon has ended by now.
     pub fn await_start(&self, arguments: &[OsString], is_up: impl Fn() -> bool) {
         let begun = Instant::now();
         loop {
-            // First of all: what it starts then it has started by the time of the look for that.
+            // Check this before `is_starting`, otherwise a fork between the two checks is missed.
             let waits = self.has_reacted() || begun.elapsed() >= REACTION;
             let is_starting = self.is_starting(arguments) && begun.elapsed() < PATIENCE;
             if (waits && !is_starting) || is_up() {
@@ -50,8 +50,8 @@ impl Supervisor {
         }
     }
 
-    /// Whether it has taken note of the end of the daemon, and does nothing about it any more. Init may be one that
-    /// never does.
+    /// Whether the supervisor has reaped the daemon and is not at work any more, so that it will not start
+    /// another one. Always true for init, which may never reap it.
     fn has_reacted(&self) -> bool {
         let (daemon, started_at) = self.daemon;
         let is_its_zombie =
@@ -63,26 +63,27 @@ impl Supervisor {
         procfs::all().any(|pid| self.has_started(pid, arguments))
     }
 
-    /// Whether a process is a daemon that it has started since.
+    /// Whether a process is a daemon that the supervisor has started since.
     fn has_started(&self, pid: u32, arguments: &[OsString]) -> bool {
         procfs::parent(pid) == Some(self.pid)
-            // A daemon may end, and the next one begin, within one tick.
+            // A daemon may end, and the next one start, within one tick.
             && procfs::started_at(pid).is_some_and(|ticks| ticks >= self.seen_at)
             && (self.has_forked(pid) || runs(pid, arguments))
-            // What the daemon forked for a client has its arguments too. Once the daemon has ended it belongs to
-            // another parent, which may be that of the daemon, and it lives as long as its client.
+            // A child that the daemon forked for a client has the same arguments. When the daemon has ended,
+            // another process adopts the child, possibly the parent of the daemon, and the child lives as long
+            // as its client.
             && !procfs::serves(pid)
     }
 
-    /// Whether a child has not called `exec` yet. Those of init do so at once, and what else runs its
-    /// program below it, such as the manager of a user's session, stays.
+    /// Whether a child has not called `exec` yet. False for children of init: they call `exec` at once, and the
+    /// others that run the program of init, such as the manager of a user's session, keep running it.
     fn has_forked(&self, child: u32) -> bool {
         self.pid != 1 && program(child).as_ref() == Some(&self.program)
     }
 }
 
-/// Whether a process has these arguments, or none yet: those of a program come a moment after it. What
-/// has ended and was not waited for has neither program nor arguments.
+/// Whether a process has these arguments, or a program without arguments yet, since the kernel sets the
+/// arguments a moment after the program. A zombie has neither a program nor arguments.
 fn runs(pid: u32, arguments: &[OsString]) -> bool {
     let Ok(words) = procfs::words(pid, "cmdline") else { return false };
     words == arguments || (words.iter().all(|word| word.is_empty()) && program(pid).is_some())
@@ -101,11 +102,11 @@ mod tests {
 
     const WORDS: [&str; 2] = ["sleep", "60"];
 
-    /// A process that runs for long, and is one when this returns.
+    /// Starts a process that runs for long, and waits until it runs its program.
     fn begin(input: Stdio) -> Child {
         let mut command = Command::new(WORDS[0]);
         let child = command.arg(WORDS[1]).stdin(input).spawn().unwrap();
-        // The kernel lets us go on before it has the arguments in place.
+        // The kernel lets the parent continue before the arguments are in place.
         while procfs::words(child.id(), "cmdline").is_ok_and(|words| words != WORDS) {
             sleep(STEP);
         }
@@ -124,7 +125,7 @@ mod tests {
         child.kill().unwrap();
         assert!(!supervisor.has_reacted());
         child.wait().unwrap();
-        // The first thread of a test program waits for the others.
+        // The main thread of a test program sleeps while it waits for the others.
         while procfs::is_at_work(supervisor.pid) {
             sleep(STEP);
         }
@@ -147,7 +148,7 @@ mod tests {
         let is_starting = |input: OwnedFd| {
             let child = begin(input.into());
             let arguments = WORDS.map(OsString::from);
-            // Other tests have children as well.
+            // Other tests have children as well, so check only this one.
             let seen = supervisor.has_started(child.id(), &arguments);
             end(child);
             seen

@@ -16,9 +16,9 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
-/// How long a service may take to stop before what is left of it is asked again.
+/// How long a service may take to stop before its remaining processes get another signal.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How often a systemctl that was killed is run again.
+/// How often to run a killed systemctl again.
 const KILLED: usize = 3;
 
 /// Whether systemd is this machine's init (`man 3 sd_booted`).
@@ -37,12 +37,12 @@ struct Service {
     name: String,
     /// Its main process, if it runs.
     pid: Option<u32>,
-    /// What it is started from.
+    /// The file that it is started from.
     program: Option<PathBuf>,
 }
 
 impl Active {
-    /// Those of `units` that are active, in the same order; nothing when none is.
+    /// Finds those of `units` that are active, in the same order; `None` if all are inactive.
     pub fn of(units: &[&str]) -> Result<Option<Self>> {
         let units = active(units)?;
         if units.is_empty() {
@@ -52,14 +52,14 @@ impl Active {
         Ok(Some(Active { units, services }))
     }
 
-    /// Whether it is they who run the process that listens: systemd itself does so for a socket.
+    /// Whether these units run the process that listens: for a socket, this is systemd itself.
     pub fn run(&self, listener: u32) -> bool {
         let sockets = self.units.iter().any(|unit| unit.ends_with(".socket"));
         let mut pids = self.services.iter().filter_map(|service| service.pid);
         (listener == 1 && sockets) || pids.any(|pid| procfs::descends(listener, pid))
     }
 
-    /// The units for people, with the process that they run.
+    /// Describes the units for messages, with their main process.
     pub fn describe(&self) -> String {
         let pid = self.services.iter().find_map(|service| service.pid);
         let process = pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
@@ -67,10 +67,10 @@ impl Active {
     }
 }
 
-/// What a start of `units` would run, if that is not what runs now.
+/// Returns a report if a start of `units` would run a different file from the one that runs now.
 ///
 /// # Errors
-/// When they could not be started again.
+/// If they could not be started again.
 pub fn replaced(units: &[String]) -> Result<Option<Replaced>> {
     for service in services(units)? {
         let (Some(pid), Some(program)) = (service.pid, service.program) else { continue };
@@ -82,32 +82,33 @@ pub fn replaced(units: &[String]) -> Result<Option<Replaced>> {
     Ok(None)
 }
 
-/// Units that stop in one transaction, so that no socket revives its service.
+/// Units that stop in one transaction, so that no socket starts its service again.
 pub struct Stop {
     all: Vec<String>,
     services: Vec<String>,
 }
 
 impl Stop {
-    /// Asks systemd all that the stop has to know.
+    /// Queries systemd for everything that the stop requires.
     pub fn of(units: &[String]) -> Result<Self> {
-        // A socket that is left alone starts its service for the next client, whether the service was
-        // active before or not; so the services of sockets stop too.
+        // A socket that keeps listening starts its service for the next client, whether the service was active
+        // before or not. So stop the services of sockets too.
         let services: Vec<String> = services(units)?.into_iter().map(|it| it.name).collect();
         let mut all: Vec<String> = units.to_vec();
         all.extend(services.iter().filter(|service| !units.contains(service)).cloned());
-        // systemd refuses to start what was started five times in ten seconds, by whomever: it shall
-        // count anew (`man 1 systemctl`, reset-failed). Where it does not, the start tells.
+        // systemd refuses to start a unit that was started five times in ten seconds, whatever program asked
+        // for it. Reset this count (`man 1 systemctl`, reset-failed). If that fails, the start reports the
+        // error.
         let _ = systemctl(UnitOrder::ResetFailed, &all);
         Ok(Stop { all, services })
     }
 
-    /// `patience` counts since the last sign of life of what stops. While systemd itself has a clock for it that
-    /// runs (`TimeoutStopSec`), it is alive.
+    /// Stops the units. `patience` counts from the last activity of the stopping processes. A running timeout
+    /// of systemd itself (`TimeoutStopSec`) counts as activity.
     pub fn now(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         std::thread::scope(|scope| {
             let (stopped, is_stopped) = bounded::<()>(0);
-            // Without it the stop takes longer, and nothing else.
+            // Without this thread the stop only takes longer.
             let _ = threads::start_in(scope, "that asks again", move || {
                 while is_stopped.recv_timeout(ASK_AGAIN) == Err(RecvTimeoutError::Timeout) {
                     self.services.iter().for_each(|service| ask_again(service));
@@ -120,31 +121,33 @@ impl Stop {
     }
 }
 
-/// Sends SIGTERM once more to what is left of a service that systemd has sent it to already. Otherwise systemd
-/// would wait for a minute and a half before it kills it.
+/// Sends SIGTERM again to the remaining processes of a service that systemd has sent it to already. Otherwise
+/// systemd would wait for a minute and a half before it kills them.
 ///
-/// A nix-daemon misses a signal that comes as it takes in a client, see [`Watched::stop`](super::process::Watched::stop).
-/// A worker of Guix 1.5 with an idle client takes two signals to end. systemd sends two, one of them when the main
-/// process has ended; where that is quick they become one for the worker.
+/// A nix-daemon misses a signal that arrives while it accepts a client, see
+/// [`Watched::stop`](super::process::Watched::stop). A worker of Guix 1.5 with an idle client needs two signals
+/// to end. systemd sends two, the second one when the main process has ended; if that happens quickly, the
+/// worker receives them as one.
 fn ask_again(service: &str) {
     let is = |name: &str, values: &[&str]| {
         property(service, name).is_ok_and(|value| values.contains(&value.as_str()))
     };
     if is("SubState", &["stop-sigterm", "final-sigterm"]) {
-        // Of other kinds of services the workers are to live on.
+        // With other kill modes, the workers must live on.
         let takes_workers = is("KillMode", &["control-group"]);
         let order = if takes_workers { UnitOrder::Kill } else { UnitOrder::KillMain };
-        // If it is gone by now, all the better.
+        // An error is harmless: the service may have ended by now.
         let _ = systemctl(order, &[service.to_owned()]);
     }
 }
 
-/// The same for a start.
+/// Starts units and waits until they have started. `patience` counts from their last activity.
 pub fn start(units: &[String], patience: Duration) -> Result<()> {
     change(UnitOrder::Start, units, patience, &|| Ok(()))
 }
 
-/// Has systemd stop or start units, and waits until it has. Given up, the job stays with systemd.
+/// Makes systemd stop or start units, and waits until it has. If this gives up, systemd still continues its
+/// job.
 fn change(
     order: UnitOrder<'_>,
     units: &[String],
@@ -168,8 +171,8 @@ fn change(
     succeeded(&what, &output).map(drop)
 }
 
-/// What systemd waits for, if that is alive: units that change with a clock of systemd's own, or whose processes
-/// work.
+/// Describes what systemd is waiting for, if that counts as activity: a unit that changes its state under a
+/// timeout of systemd's own, or a unit whose processes work.
 fn at_work(units: &[String], vigil: &mut Vigil) -> Option<String> {
     let wanted = "Id,ActiveState,SubState,TimeoutStopUSec,TimeoutStartUSec,ControlGroup";
     for unit in show(units, wanted).ok()? {
@@ -190,7 +193,7 @@ fn at_work(units: &[String], vigil: &mut Vigil) -> Option<String> {
     None
 }
 
-/// Processes of a control group; none if its path does not lead down.
+/// Returns the processes of a control group; empty if its path is not absolute, or contains `..`.
 fn processes(group: &str) -> Vec<u32> {
     let leads_down = Path::new(group).components().all(|part| part != Component::ParentDir);
     if !leads_down || !group.starts_with('/') {
@@ -201,7 +204,7 @@ fn processes(group: &str) -> Vec<u32> {
     listed.lines().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// What is in a state between, for people.
+/// Describes the units that have not finished starting or stopping, for messages.
 fn stuck(units: &[String]) -> String {
     let shown = show(units, "Id,ActiveState,SubState,ControlGroup").unwrap_or_default();
     let stuck = shown.iter().filter_map(|unit| {
@@ -219,7 +222,8 @@ fn stuck(units: &[String]) -> String {
     if stuck.is_empty() { "systemd is not done".into() } else { stuck.join("; ") }
 }
 
-/// All that a stop of `units` takes along and a start of them alone does not bring back, and they.
+/// Returns `units`, and all active units that stop together with them and are not started by a start of `units`
+/// alone.
 pub fn to_start_again(units: &[String]) -> Result<Vec<String>> {
     let mut all: Vec<String> = units.to_vec();
     let mut added = all.clone();
@@ -237,17 +241,17 @@ pub fn to_start_again(units: &[String]) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// How a unit is that systemd has a file for.
+/// The state of a unit that systemd has loaded from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitState {
     pub name: String,
-    /// As in `systemctl is-active`.
+    /// As printed by `systemctl is-active`.
     pub active: String,
-    /// What that means for this kind of unit, as `running` or `listening`.
+    /// The state in the terms of this kind of unit, such as `running` or `listening`.
     sub: String,
-    /// How it ended last; `success` if it did not fail.
+    /// The result of its last run; `success` if it did not fail.
     result: String,
-    /// How often systemd started it again unasked.
+    /// How often systemd has restarted it automatically.
     pub restarts: u64,
 }
 
@@ -264,7 +268,7 @@ impl fmt::Display for UnitState {
     }
 }
 
-/// The states of those of `units` that systemd knows; nothing when it does not run.
+/// Returns the states of those of `units` that systemd knows; `None` if systemd does not run.
 pub fn states(units: &[&str]) -> Result<Option<Vec<UnitState>>> {
     if !is_running() {
         return Ok(None);
@@ -284,12 +288,12 @@ pub fn states(units: &[&str]) -> Result<Option<Vec<UnitState>>> {
     Ok(Some(known.collect()))
 }
 
-/// Those of `units` that are active, in the same order.
+/// Returns those of `units` that are active, in the same order.
 pub fn active(units: &[&str]) -> Result<Vec<String>> {
     let all: Vec<String> = units.iter().map(|&unit| unit.to_owned()).collect();
     let asked = system::Program::Systemctl { order: UnitOrder::IsActive, units: &all };
     let output = system::output(asked).context("run systemctl is-active")?;
-    // One line for each unit; the exit code only says whether any is active.
+    // One line for each unit; the exit code only shows whether any is active.
     let states = String::from_utf8_lossy(&output.stdout);
     let states: Vec<&str> = states.lines().map(str::trim).collect();
     if states.len() != units.len() {
@@ -301,13 +305,13 @@ pub fn active(units: &[&str]) -> Result<Vec<String>> {
     Ok(active.map(|(unit, _)| (*unit).to_owned()).collect())
 }
 
-/// A property of a unit, as `systemctl show` prints it, with a line for each value of a list; empty
-/// where the unit has none.
+/// Returns a property of a unit as `systemctl show` prints it, with a line for each value of a list; empty if
+/// the unit does not have the property.
 pub fn property(unit: &str, name: &str) -> Result<String> {
     Ok(systemctl(UnitOrder::Value(name), &[unit.to_owned()])?.trim().to_owned())
 }
 
-/// The services among `units`, and those that sockets among them start, which may have another name.
+/// Returns the services among `units`, and those that sockets among them start, which may have other names.
 fn services(units: &[String]) -> Result<Vec<Service>> {
     let mut names: Vec<String> = Vec::new();
     for unit in show(units, "Id,Triggers")? {
@@ -333,20 +337,20 @@ fn services(units: &[String]) -> Result<Vec<Service>> {
     Ok(services.collect())
 }
 
-/// Whether systemd can have a unit of that name (`man 5 systemd.unit`).
+/// Whether `name` is a valid name of a unit (`man 5 systemd.unit`).
 fn is_unit_name(name: &str) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     (1..256).contains(&name.len()) && name.chars().all(is_allowed)
 }
 
-/// The file of a command as systemd shows it: `{ path=FILE ; argv[]=WORDS ; … }`.
+/// Parses the file of a command as systemd prints it: `{ path=FILE ; argv[]=WORDS ; … }`.
 fn program(command: &str) -> Option<PathBuf> {
     let (_, rest) = command.split_once("path=")?;
     let (path, _) = rest.split_once(" ; argv[]=")?;
     Some(path.into()).filter(|path: &PathBuf| path.is_absolute())
 }
 
-/// Properties of each unit.
+/// Returns properties of each unit.
 fn show(units: &[String], properties: &str) -> Result<Vec<BTreeMap<String, String>>> {
     let shown = systemctl(UnitOrder::Show(properties), units)?;
     let units = shown.split("\n\n").map(|unit| {
@@ -359,14 +363,15 @@ fn show(units: &[String], properties: &str) -> Result<Vec<BTreeMap<String, Strin
 fn systemctl(order: UnitOrder<'_>, units: &[String]) -> Result<String> {
     let verb = order.verb();
     let output = once_more_if_killed(|| {
-        // Whatever is asked can be asked twice, and a stopped daemon depends on it.
+        // Retry: every request can be repeated, and a stopped daemon depends on it.
         insist(|| system::output(system::Program::Systemctl { order, units }))
             .with_context(|| format!("run systemctl {verb}"))
     })?;
     succeeded(&format!("systemctl {verb} {}", units.join(" ")), &output)
 }
 
-/// Runs a systemctl that somebody killed again. What was asked may be done or not, and can be asked twice.
+/// Runs systemctl again if another process killed it. The request may have been carried out or not, and can be
+/// repeated.
 fn once_more_if_killed(mut ask: impl FnMut() -> Result<Output>) -> Result<Output> {
     let mut output = ask()?;
     for _ in 0..KILLED {
@@ -378,7 +383,10 @@ fn once_more_if_killed(mut ask: impl FnMut() -> Result<Output>) -> Result<Output
     Ok(output)
 }
 
-/// What a program said that has succeeded.
+/// Returns the standard output of a program that has succeeded.
+///
+/// # Errors
+/// If it has failed.
 fn succeeded(what: &str, output: &Output) -> Result<String> {
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
@@ -403,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_control_group_leads_down() {
-        // This process is in some group, below which nothing is asked for.
+        // The root group contains processes, if control groups are mounted.
         assert!(!processes("/").is_empty() || !Path::new("/sys/fs/cgroup/cgroup.procs").exists());
         for group in ["/../cgroup", "../cgroup", "/../../sys/fs/cgroup", ""] {
             assert_eq!(processes(group), [0u32; 0], "{group}");

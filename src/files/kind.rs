@@ -1,4 +1,4 @@
-//! What a name in a directory may be instead of a file.
+//! The kinds of files that a name in a directory may stand for.
 
 use rustix::fs::{FileType, RawMode, fstat};
 use std::fmt;
@@ -13,7 +13,7 @@ pub enum FileKind {
     SymbolicLink,
     Fifo,
     Socket,
-    /// Of blocks or characters.
+    /// A block or character device.
     Device,
     /// A kind that this program does not know.
     Other,
@@ -47,7 +47,7 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// Something has the name that is not what was to be opened.
+/// The error that a name stands for a file of another kind than the caller wanted to open.
 #[derive(Debug, thiserror::Error)]
 #[error("it is {found}, not {wanted}")]
 struct WrongKind {
@@ -63,12 +63,12 @@ pub(super) fn not_regular(found: FileKind) -> Error {
     wrong_kind(found, FileKind::Regular)
 }
 
-/// What was found where something of another kind was to be opened; nothing for any other error.
+/// Returns the kind of file that was found instead of the wanted one, or `None` for any other error.
 pub fn kind_in(error: &Error) -> Option<FileKind> {
     error.get_ref()?.downcast_ref::<WrongKind>().map(|wrong| wrong.found)
 }
 
-/// The file behind a descriptor, if it is a regular one.
+/// Returns the file behind a descriptor, if it is a regular file.
 pub(super) fn check_regular(file: OwnedFd) -> Result<File> {
     match FileKind::of_mode(fstat(&file)?.st_mode) {
         FileKind::Regular => Ok(file.into()),

@@ -1,9 +1,9 @@
 //! Files in directories that other users may write to.
 //!
-//! A name in such a directory may be a symbolic link to a file of root's, a FIFO that keeps its reader waiting, or
-//! change from one into the other between two calls. So a directory is opened once, and everything in it is reached
-//! through that descriptor: no link is followed at the last component, no file that is there is truncated, and what
-//! is not a regular file is refused before a byte is read.
+//! A name in such a directory may be a symbolic link to a file of root, a FIFO that blocks its reader, or may be
+//! swapped from one into the other between two calls. So a directory is opened once, and everything in it is reached
+//! through that descriptor: no link is followed at the last component, no existing file is truncated, and anything
+//! but a regular file is refused before a byte is read.
 
 mod kind;
 mod open_dir;
@@ -20,11 +20,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Opens a file that a user names by its path, for reading. They may name a link; what it leads to has to be a
+/// Opens a file for reading whose path was named by a user. The path may be a symbolic link, but must lead to a
 /// regular file.
 ///
 /// # Errors
-/// At once when it is anything else: see [`kind_in`].
+/// If it is not a regular file: see [`kind_in`]. The call never blocks on a FIFO or device.
 pub fn open_named(path: &Path) -> io::Result<File> {
     let kind = FileKind::of_mode(std::fs::metadata(path)?.mode());
     if kind != FileKind::Regular {

@@ -1,4 +1,4 @@
-//! A directory that is open, and the only way to what is in it.
+//! An open directory, and the only access to the files in it.
 
 use super::FileKind;
 use super::kind::{check_regular, not_regular, wrong_kind};
@@ -16,20 +16,20 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// How a file is called until it is whole. No entry begins so.
+/// The prefix of the name of a file until it is complete. No name of an entry begins with it.
 pub const TEMPORARY: &str = ".storecache-";
 
-/// Names that are tried for a temporary file.
+/// The number of names that are tried for a temporary file.
 const TRIES: u32 = 100;
 
 #[derive(Debug)]
 pub struct OpenDir {
-    /// `O_PATH`: a directory that can be entered need not be readable.
+    /// Opened with `O_PATH`, because a directory can be searchable without being readable.
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// What a name stands for, without following a link.
+/// The metadata of a directory entry. Links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileFacts {
     pub kind: FileKind,
@@ -39,7 +39,7 @@ pub struct FileFacts {
     pub uid: u32,
     /// Seconds since 1970, and nanoseconds.
     pub modified: (i64, i32),
-    /// The same for the last reading.
+    /// Time of the last access, in the same form.
     pub accessed: (i64, i32),
 }
 
@@ -58,31 +58,31 @@ impl FileFacts {
 }
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-/// For every file: no link is followed, and nothing is waited for.
+/// The flags for every file: links are not followed, and the call does not block.
 const FILE: OFlags =
     OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 impl OpenDir {
-    /// Opens a directory by a path that a user has named: links in it are theirs, and are followed.
+    /// Opens a directory by a path that a user has named. Links in the path are the user's own, and are followed.
     pub fn open(path: &Path) -> Result<Self> {
         let fd = openat(CWD, path, DIRECTORY, Mode::empty())?;
         Ok(OpenDir { fd, path: path.to_owned() })
     }
 
-    /// For messages: how it was reached.
+    /// Returns the path by which the directory was opened, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The user that it belongs to.
+    /// Returns the user ID of the owner.
     pub fn owner(&self) -> Result<u32> {
         Ok(fstat(&self.fd)?.st_uid)
     }
 
-    /// Opens a directory in it.
+    /// Opens a subdirectory.
     ///
     /// # Errors
-    /// Also when that is a symbolic link.
+    /// If there is no directory of that name, also if the name is a symbolic link.
     pub fn subdirectory(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = plain(name.as_ref())?;
         match openat(&self.fd, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {
@@ -95,13 +95,13 @@ impl OpenDir {
         }
     }
 
-    /// The same where a link in it is followed: for a directory that the user alone decides about.
+    /// As [`OpenDir::subdirectory`], but follows a symbolic link: for a directory that belongs to the user.
     pub(super) fn subdirectory_or_link(&self, name: &str) -> Result<Self> {
         let fd = openat(&self.fd, plain(name.as_ref())?, DIRECTORY, Mode::empty())?;
         Ok(OpenDir { fd, path: self.path.join(name) })
     }
 
-    /// Makes a directory in it, unless something has that name.
+    /// Creates a subdirectory, unless the name exists.
     pub fn make_directory(&self, name: impl AsRef<OsStr>, mode: Mode) -> Result<()> {
         match mkdirat(&self.fd, plain(name.as_ref())?, mode) {
             Err(e) if e != Errno::EXIST => Err(e.into()),
@@ -109,7 +109,7 @@ impl OpenDir {
         }
     }
 
-    /// Names of all that is in it, in no order.
+    /// Returns the names of all entries, in arbitrary order.
     pub fn names(&self) -> Result<Vec<OsString>> {
         use std::os::unix::ffi::OsStrExt;
         let mut names = Vec::new();
@@ -128,7 +128,7 @@ impl OpenDir {
         Ok(FileFacts::of(&stat))
     }
 
-    /// Whether this process may make and remove files in it.
+    /// Checks that this process may create and remove files in the directory.
     pub fn can_write(&self) -> Result<()> {
         let wanted = Access::WRITE_OK | Access::EXEC_OK;
         Ok(accessat(&self.fd, ".", wanted, AtFlags::empty())?)
@@ -137,12 +137,13 @@ impl OpenDir {
     /// Opens a regular file for reading.
     ///
     /// # Errors
-    /// At once when it is anything else: see [`super::kind_in`].
+    /// If it is not a regular file: see [`super::kind_in`]. The call never blocks on a FIFO or device.
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
         self.existing(name.as_ref(), OFlags::RDONLY)
     }
 
-    /// The same without a trace in its time of access, where that is allowed to us: to its owner.
+    /// As [`OpenDir::open_file`], but does not change the access time if the kernel allows that, which it does for
+    /// the owner of the file.
     pub fn open_unnoticed(&self, name: impl AsRef<OsStr>) -> Result<File> {
         let name = name.as_ref();
         match self.existing(name, OFlags::RDONLY | OFlags::NOATIME) {
@@ -153,14 +154,15 @@ impl OpenDir {
         }
     }
 
-    /// Opens a regular file for a lock on it; nothing is read or written.
+    /// Opens a regular file in order to lock it; nothing is read or written.
     pub fn open_for_lock(&self, name: impl AsRef<OsStr>) -> Result<File> {
         self.existing(name.as_ref(), OFlags::RDWR)
     }
 
     fn existing(&self, name: &OsStr, access: OFlags) -> Result<File> {
         let name = plain(name)?;
-        // Opening a device may already do something, so it is looked at first; it may be another one by then.
+        // Opening a device may already have an effect, so the kind is checked before. The file may be replaced
+        // between that check and the open, so the kind is checked again afterwards.
         let kind = self.facts(name)?.kind;
         if kind != FileKind::Regular {
             return Err(not_regular(kind));
@@ -175,23 +177,23 @@ impl OpenDir {
         }
     }
 
-    /// Makes a file for writing.
+    /// Creates a file for writing.
     ///
     /// # Errors
-    /// When anything has that name.
+    /// If the name exists.
     pub fn create(&self, name: impl AsRef<OsStr>, mode: Mode) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | FILE;
         Ok(openat(&self.fd, plain(name.as_ref())?, flags, mode)?.into())
     }
 
-    /// Puts a file with these bytes at a name, seen whole or not at all. What has the name, be it a link, is
-    /// replaced and otherwise left as it is.
+    /// Atomically creates a file with these bytes. If the name exists, also as a link, it is replaced; the file that
+    /// it stood for is not changed.
     pub fn replace(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> Result<()> {
         let name = plain(name.as_ref())?;
         let (temporary, mut file) = self.create_temporary()?;
         let written = file
             .write_all(bytes)
-            // Whatever the umask says.
+            // Sets the mode regardless of the umask.
             .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
             .and_then(|()| Ok(renameat(&self.fd, &temporary, &self.fd, name)?));
         if written.is_err() {
@@ -202,7 +204,7 @@ impl OpenDir {
 
     fn create_temporary(&self) -> Result<(String, File)> {
         for _ in 0..TRIES {
-            // Each state is drawn anew.
+            // Each `RandomState` has new random keys.
             let name =
                 format!("{TEMPORARY}{:016x}", RandomState::new().hash_one(std::process::id()));
             match self.create(&name, Mode::RUSR | Mode::WUSR) {
@@ -213,33 +215,33 @@ impl OpenDir {
         Err(Error::new(ErrorKind::AlreadyExists, "no name for a temporary file is free"))
     }
 
-    /// Removes a name that is not a directory's.
+    /// Removes an entry that is not a directory.
     pub fn remove(&self, name: impl AsRef<OsStr>) -> Result<()> {
         Ok(unlinkat(&self.fd, plain(name.as_ref())?, AtFlags::empty())?)
     }
 
-    /// Moves what has a name into another directory of the file system.
+    /// Moves an entry into another directory of the same file system.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] when something has the new name.
+    /// [`ErrorKind::AlreadyExists`] if the new name exists.
     pub fn move_to(&self, name: &OsStr, other: &OpenDir, new: &OsStr) -> Result<()> {
         let (name, new) = (plain(name)?, plain(new)?);
         Ok(renameat_with(&self.fd, name, &other.fd, new, RenameFlags::NOREPLACE)?)
     }
 
-    /// Writes its names to the disk.
+    /// Flushes the names of the entries to the disk.
     pub fn sync(&self) -> Result<()> {
         self.readable()?.sync_all()
     }
 
-    /// The directory itself, as what a lock is on.
+    /// Opens the directory itself for reading, for example in order to lock it.
     pub fn readable(&self) -> Result<File> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(openat(&self.fd, ".", flags, Mode::empty())?.into())
     }
 }
 
-/// A name in a directory, and none that leads out of it.
+/// Returns the name if it is the name of a directory entry and does not lead out of the directory.
 fn plain(name: &OsStr) -> Result<&OsStr> {
     let bytes = name.as_encoded_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
@@ -249,22 +251,23 @@ fn plain(name: &OsStr) -> Result<&OsStr> {
     Ok(name)
 }
 
-/// A file on its way into a directory. It gets its name when it is whole; dropped before, it leaves nothing.
+/// A new file of a directory. It gets its name when it is complete; if it is dropped before, no file remains.
 #[derive(Debug)]
 pub struct NewFile<D: AsRef<OpenDir>> {
     directory: D,
     file: File,
-    /// Where the file system has no files without a name; empty once that is given up.
+    /// The temporary name, if the file system does not support files without a name; `None` after a rename to the
+    /// final name.
     temporary: Option<String>,
 }
 
 impl<D: AsRef<OpenDir>> NewFile<D> {
-    /// A file without a name, or else with a temporary one.
+    /// Creates a file without a name or, if that is not possible, with a temporary name.
     pub fn create(directory: D) -> Result<Self> {
         let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
         match openat(&directory.as_ref().fd, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) => Ok(NewFile { directory, file: file.into(), temporary: None }),
-            // What is wrong with the directory, if anything is, the other way tells too.
+            // If the cause lies in the directory, creating a named file fails in the same way.
             Err(_) => Self::with_temporary_name(directory),
         }
     }
@@ -282,23 +285,23 @@ impl<D: AsRef<OpenDir>> NewFile<D> {
         self.temporary.is_some()
     }
 
-    /// Gives it a name.
+    /// Links the file into the directory under `name`.
     ///
     /// # Errors
-    /// When anything has that name.
+    /// If the name exists.
     pub fn name(mut self, name: &OsStr) -> Result<()> {
         let directory = self.directory.as_ref();
         let name = plain(name)?;
         match &self.temporary {
             None => {
-                // The way for a process that is not root (`man 2 open`, O_TMPFILE).
+                // This way does not need root (`man 2 open`, O_TMPFILE).
                 let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
                 linkat(CWD, link, &directory.fd, name, AtFlags::SYMLINK_FOLLOW)?;
             }
             Some(temporary) => match directory.move_to(temporary.as_ref(), directory, name) {
                 Ok(()) => self.temporary = None,
                 Err(e) if unsupported(&e) => {
-                    // The temporary name goes with the value.
+                    // The temporary name is removed when the value is dropped.
                     linkat(&directory.fd, temporary, &directory.fd, name, AtFlags::empty())?;
                 }
                 Err(e) => return Err(e),
@@ -316,7 +319,7 @@ impl<D: AsRef<OpenDir>> Drop for NewFile<D> {
     }
 }
 
-/// Whether a file system cannot rename without replacing.
+/// Returns whether the file system does not support renaming without replacing.
 fn unsupported(error: &Error) -> bool {
     let known = [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP].map(|it| Some(it.raw_os_error()));
     known.contains(&error.raw_os_error())

@@ -1,4 +1,4 @@
-//! Where a directory is: named by a user, or chosen by this program below their home.
+//! Paths of directories that are named by a user, or chosen by this program below the user's home.
 
 use super::{FileKind, OpenDir, kind_in};
 use rustix::fs::Mode;
@@ -6,16 +6,17 @@ use rustix::process::geteuid;
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
 
-/// The path of a directory. Links in the part that a user has named are followed. Of the part that this program
-/// has chosen, those alone whose directories belong to the user who runs it: in the home of another user, a link
-/// may lead to where only this one can write.
+/// The path of a directory. Symbolic links in the part that a user has named are followed. In the part that this
+/// program has chosen, a symbolic link is followed only if the directory that contains it belongs to the user who
+/// runs the program: in the home of another user, a link may lead to a directory that only the running user can write
+/// to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirPath {
     named: PathBuf,
     chosen: &'static [&'static str],
 }
 
-/// A directory of this program that another user decides about.
+/// The error that another user controls a directory of this program.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", .path.display())]
 pub struct Foreign {
@@ -28,7 +29,7 @@ impl Foreign {
         Error::new(ErrorKind::PermissionDenied, Foreign { path, why })
     }
 
-    /// Whether that is what an error is about.
+    /// Returns whether an I/O error is a [`Foreign`].
     pub fn is(error: &Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<Foreign>())
     }
@@ -41,17 +42,19 @@ impl From<PathBuf> for DirPath {
 }
 
 impl DirPath {
-    /// State of this user that is no cache. Source of both places: XDG Base Directory Specification.
+    /// Returns the directory for state of this user that is not a cache. Source for this and [`DirPath::cache`]: XDG
+    /// Base Directory Specification.
     pub fn state() -> Option<Self> {
         Self::of_user("XDG_STATE_HOME", &[".local", "state", "storecache"])
     }
 
-    /// The user's cache.
+    /// Returns the directory for the user's cache.
     pub fn cache() -> Option<Self> {
         Self::of_user("XDG_CACHE_HOME", &[".cache", "storecache"])
     }
 
-    /// The last of `below` in the directory that a variable names, or all of it in the home.
+    /// Returns the last component of `below` in the directory that the variable names, or else all of `below` in the
+    /// home.
     fn of_user(variable: &str, below: &'static [&'static str]) -> Option<Self> {
         let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|it| it.is_absolute());
         let last = &below[below.len().saturating_sub(1)..];
@@ -59,15 +62,15 @@ impl DirPath {
         named.or_else(|| Some(DirPath { named: set("HOME")?, chosen: below }))
     }
 
-    /// All of it.
+    /// Returns the whole path.
     pub fn path(&self) -> PathBuf {
         self.chosen.iter().fold(self.named.clone(), |path, part| path.join(part))
     }
 
-    /// Opens it; nothing where it is not there.
+    /// Opens the directory. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Foreign`] when it is reached through a link that another user may have made.
+    /// [`Foreign`] if the path contains a link that another user may have created.
     pub fn open(&self) -> Result<Option<OpenDir>> {
         match self.walk(false) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -75,7 +78,7 @@ impl DirPath {
         }
     }
 
-    /// Opens it, and makes it and what is missing on the way first.
+    /// Opens the directory, after creating it and its missing parents.
     pub fn make(&self) -> Result<OpenDir> {
         self.walk(true)
     }
@@ -98,7 +101,7 @@ impl DirPath {
     }
 }
 
-/// Opens a directory in another one, through a link only where that is the user's own.
+/// Opens a subdirectory. Follows a symbolic link only if the parent belongs to the user.
 fn enter(directory: &OpenDir, part: &str) -> Result<OpenDir> {
     match directory.subdirectory(part) {
         Err(e) if kind_in(&e) == Some(FileKind::SymbolicLink) => {
@@ -115,8 +118,10 @@ fn enter(directory: &OpenDir, part: &str) -> Result<OpenDir> {
 }
 
 impl OpenDir {
+    /// Returns the directory if it belongs to the user who runs this program.
+    ///
     /// # Errors
-    /// [`Foreign`] when it belongs to another user than the one who runs this.
+    /// [`Foreign`] if it belongs to another user.
     pub fn check_own(self) -> Result<Self> {
         let owner = self.owner()?;
         if owner == geteuid().as_raw() {

@@ -1,4 +1,5 @@
-//! What of a key moved between two states, in which file, and whether it can reach the store.
+//! Compares the ingredients of a key in two states: which ones changed, in which files, and whether the key
+//! changes.
 
 use super::ingredients::{Ingredient, Part, WORKFLOW};
 use super::semantic::Line;
@@ -12,16 +13,16 @@ use similar::algorithms::{Capture, Compact, Replace, myers};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// One ingredient in two states.
+/// An ingredient in two states.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Moved {
     pub name: String,
     pub state: State,
     pub files: Vec<MovedFile>,
-    /// What of a workflow counts and changed.
+    /// Lines of a workflow that count and changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<MovedLine>,
-    /// Why it is not known better, or what would have helped.
+    /// Why details are missing, or what would have avoided the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
@@ -30,13 +31,13 @@ pub struct Moved {
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     Same,
-    /// Its files changed in what does not count: the key stays.
+    /// Its files changed only in parts that do not count: the key stays.
     Cosmetic,
-    /// The key is another one.
+    /// The key changes.
     Real,
-    /// It is in the second state alone.
+    /// Only the second state has it.
     Added,
-    /// It is in the first state alone.
+    /// Only the first state has it.
     Removed,
 }
 
@@ -51,7 +52,7 @@ impl State {
         }
     }
 
-    /// Whether the key is the same for all of it.
+    /// Returns whether the ingredient leaves the key unchanged.
     pub fn keeps_key(self) -> bool {
         matches!(self, State::Same | State::Cosmetic)
     }
@@ -72,7 +73,7 @@ pub enum FileChange {
     Removed,
 }
 
-/// A line that counts, gone or new.
+/// A line that counts and was removed or added.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct MovedLine {
     pub added: bool,
@@ -83,17 +84,17 @@ pub struct MovedLine {
     pub line: usize,
 }
 
-/// A state that keys are made from: one of files, or what a snapshot remembers.
+/// A state that keys are made from: a tree of files, or the digests that a snapshot recorded.
 #[derive(Default)]
 pub struct Side<'a> {
     pub digests: BTreeMap<String, Digest>,
-    /// Each with its files, where these are known.
+    /// The ingredients with their files, if known.
     pub ingredients: Vec<Ingredient>,
     pub tree: Option<&'a dyn Tree>,
 }
 
 impl<'a> Side<'a> {
-    /// The ingredients of a tree, one by one: those that it does not have are left out.
+    /// Computes each ingredient of a tree. Returns also the errors of those that cannot be computed.
     pub fn of_tree(options: &KeyOptions, tree: &'a dyn Tree) -> (Self, Vec<String>) {
         let mut side = Side { digests: BTreeMap::new(), ingredients: vec![], tree: Some(tree) };
         let mut missing = Vec::new();
@@ -113,7 +114,7 @@ impl<'a> Side<'a> {
         self.ingredients.iter().find(|ingredient| ingredient.name == name)
     }
 
-    /// Digests of the files of an ingredient.
+    /// Returns the digests of the files of an ingredient.
     fn files(&self, ingredient: Option<&Ingredient>) -> Result<BTreeMap<PathBuf, Digest>> {
         let mut files = BTreeMap::new();
         let (Some(ingredient), Some(tree)) = (ingredient, self.tree) else { return Ok(files) };
@@ -128,7 +129,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Each ingredient that any of the two has, by name.
+/// Compares all ingredients that either side has, by name.
 pub fn diff(options: &KeyOptions, before: &Side, after: &Side) -> Result<Vec<Moved>> {
     let mut names: Vec<&String> = before.digests.keys().chain(after.digests.keys()).collect();
     names.sort_unstable();
@@ -166,7 +167,7 @@ fn moved(name: &str, options: &KeyOptions, before: &Side, after: &Side) -> Resul
     Ok(Moved { name: name.to_owned(), state, files, lines, note })
 }
 
-/// Whether a workflow that is hashed by its bytes changed in what does not count.
+/// Checks whether a workflow that is hashed by its bytes changed only in parts that do not count.
 fn would_stay(options: &KeyOptions, before: &Side, after: &Side) -> Option<String> {
     let options = KeyOptions {
         workflow_mode: WorkflowMode::Semantic,
@@ -195,13 +196,14 @@ fn file_changes(
     all.into_iter().filter_map(moved).collect()
 }
 
-/// Lines that are in one of the two alone. A step that moves is no other one for the number it has.
+/// Returns the lines that only one side has. Indices of steps are ignored, so that inserting a step does not
+/// change those after it.
 fn line_changes(before: &[Line], after: &[Line]) -> Vec<MovedLine> {
     let shown = |lines: &[Line]| -> Vec<String> {
         lines.iter().map(|line| format!("{}\0{}", without_numbers(&line.path), line.text)).collect()
     };
     let (old, new) = (shown(before), shown(after));
-    // One algorithm alone: a choice among all that there are is 200 kB of program.
+    // Use one algorithm only: selecting among all of them would add 200 kB to the program.
     let mut diff = Compact::new(Replace::new(Capture::new()), &old[..], &new[..]);
     let Ok(()) = myers::diff(&mut diff, &old[..], 0..old.len(), &new[..], 0..new.len());
     let operations = diff.into_inner().into_inner().into_ops();

@@ -1,6 +1,7 @@
-//! Commits of the git repository that the program runs in, read through git itself.
+//! Reads commits of the git repository that contains the current directory, by running git.
 //!
-//! One `git cat-file --batch` answers for all contents. Nothing is written, and nothing is fetched.
+//! One `git cat-file --batch` process serves all reads of blobs. This module writes nothing and fetches
+//! nothing.
 
 use super::tree::{Pattern, Tree};
 use crate::threads;
@@ -14,33 +15,35 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
-/// Links that are followed one after the other, as the kernel does.
+/// Maximum number of symbolic links to follow in a row, as in the kernel.
 const LINKS: usize = 40;
 
-/// A file larger than this is not read out of a commit, in bytes.
+/// Largest blob that is read out of a commit, in bytes.
 const LARGEST: u64 = 256 << 20;
 
-/// Where the program runs is no work tree of git, or git is not there.
+/// The error if the current directory is not in a git work tree, or if git cannot be run.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NoRepository(String);
 
-/// A repository, seen from a directory of its work tree.
+/// A git repository, seen from a directory of its work tree.
 pub struct Repository {
     /// Top of the work tree, absolute.
     top: PathBuf,
-    /// Where the program runs, below the top.
+    /// The current directory, relative to the top.
     prefix: PathBuf,
     objects: Rc<RefCell<Objects>>,
 }
 
-/// What a commit, a tree or a blob is called: its hash in hex digits.
+/// The hash of a commit, a tree or a blob, in hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectId(String);
 
 impl ObjectId {
+    /// Parses an object id.
+    ///
     /// # Errors
-    /// When it has other than hex digits: git would take it for something else.
+    /// If it is shorter than 40 digits or not hexadecimal: git would take it for another kind of name.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() < 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             bail!("{text:?} is no name of a git object");
@@ -57,15 +60,15 @@ impl ObjectId {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Blob {
     pub id: ObjectId,
-    /// Its content is where a symbolic link leads.
+    /// Whether this is a symbolic link, so that its content is the target.
     pub is_link: bool,
 }
 
-/// Files of a commit by their paths below the top.
+/// Files of a commit by their paths below the top of the work tree.
 pub type Files = BTreeMap<PathBuf, Blob>;
 
 impl Repository {
-    /// The repository of the directory where the program runs.
+    /// Opens the repository that contains the current directory.
     ///
     /// # Errors
     /// [`NoRepository`]
@@ -79,7 +82,7 @@ impl Repository {
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.lines().next().unwrap_or_default().trim_start_matches("fatal: ");
-            // Else it is there, and git does not trust it, for example.
+            // Report other errors in full, such as a repository with an owner that git does not trust.
             let why = match said.starts_with("not a git repository") {
                 true => String::new(),
                 false => format!(": {said}"),
@@ -99,20 +102,21 @@ impl Repository {
         &self.top
     }
 
-    /// The path below the top of what flags call `path`; nothing outside of the work tree.
+    /// Converts `path`, as given in a flag, to a path below the top. Returns `None` if it is outside the work
+    /// tree.
     pub fn below_top(&self, path: &Path) -> Option<PathBuf> {
         below_top(&self.top, &self.prefix, path)
     }
 
-    /// Whether history ends before its beginning, as after `actions/checkout` without `fetch-depth: 0`.
+    /// Returns whether the clone is shallow, as after `actions/checkout` without `fetch-depth: 0`.
     pub fn is_shallow(&self) -> Result<bool> {
         Ok(self.ask(["rev-parse", "--is-shallow-repository"])?.starts_with(b"true"))
     }
 
-    /// The commit that a name stands for.
+    /// Resolves a name to a commit.
     ///
     /// # Errors
-    /// When there is none.
+    /// If there is no such commit.
     pub fn commit(&self, name: &str) -> Result<ObjectId> {
         let wanted = format!("{name}^{{commit}}");
         let said = self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]);
@@ -129,7 +133,7 @@ impl Repository {
         ObjectId::parse(String::from_utf8_lossy(&said).trim())
     }
 
-    /// All files of a commit.
+    /// Returns all files of a commit.
     pub fn files(&self, commit: &ObjectId) -> Result<Files> {
         let listed = self.ask(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()])?;
         let rows = listed.split(|byte| *byte == 0).filter(|row| !row.is_empty());
@@ -140,7 +144,7 @@ impl Repository {
                 (String::from_utf8_lossy(&row[..tab]).into_owned(), &row[tab + 1..]);
             let mut facts = facts.split(' ');
             let (mode, kind) = (facts.next().unwrap_or_default(), facts.next());
-            // Other repositories are commits here.
+            // Submodules are listed as commits; skip them.
             if kind == Some("blob") {
                 let id = ObjectId::parse(facts.next().unwrap_or_default())?;
                 let blob = Blob { id, is_link: mode == "120000" };
@@ -150,7 +154,7 @@ impl Repository {
         Ok(files)
     }
 
-    /// The tree of these files; `name` is what people call it.
+    /// Returns a tree of these files; `name` identifies it in messages.
     pub fn tree(&self, name: &str, files: Rc<Files>) -> CommitTree {
         CommitTree {
             name: name.to_owned(),
@@ -161,10 +165,10 @@ impl Repository {
         }
     }
 
-    /// What git prints to a question.
+    /// Runs git and returns its standard output.
     ///
     /// # Errors
-    /// With what git says, when it fails.
+    /// If git fails; the message contains its standard error.
     pub fn ask<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Result<Vec<u8>> {
         let mut command = command(&self.top);
         let output = command.args(words).output().context("run git")?;
@@ -175,13 +179,13 @@ impl Repository {
         Ok(output.stdout)
     }
 
-    /// A git that runs beside us, for long answers. Its standard output is piped.
+    /// Starts git with a piped standard output, for long outputs.
     pub fn start<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Result<Child> {
         let mut command = command(&self.top);
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("run git")
     }
 
-    /// The same, with something to read on its standard input.
+    /// As [`Repository::start`], but writes `input` to the standard input of git.
     pub fn start_with<'a>(
         &self,
         words: impl IntoIterator<Item = &'a str>,
@@ -191,19 +195,21 @@ impl Repository {
         command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().context("run git")?;
         let pipe = child.stdin.take();
-        // Whoever wrote all of it before reading would wait for a git that waits to be read. It ends
-        // with git; that git did not read everything shows in its exit code.
+        // Write on a thread: if we wrote everything before reading, git could block on its output while we
+        // block on its input. The thread ends with git, and if git did not read all of its input, its exit
+        // code shows that.
         let write = move || pipe.map(|mut pipe| pipe.write_all(&input));
         threads::start("that asks git", write)?;
         Ok(child)
     }
 
-    /// What a pattern calls the file at `path` below the top, if it reaches there.
+    /// Returns the file at `path` below the top as a name of the kind that `pattern` matches. Returns `None`
+    /// if the pattern cannot reach the file.
     pub fn called(&self, path: &Path, pattern: &Pattern) -> Option<PathBuf> {
         called(&self.top, &self.prefix, path, pattern)
     }
 
-    /// The content of a blob.
+    /// Returns the content of a blob.
     pub fn content(&self, id: &ObjectId) -> Result<Vec<u8>> {
         self.objects.borrow_mut().read(id)
     }
@@ -225,14 +231,14 @@ fn called(top: &Path, prefix: &Path, path: &Path, pattern: &Pattern) -> Option<P
 fn command(directory: &Path) -> Command {
     let mut command = Command::new("git");
     command.arg("-C").arg(directory).stdin(Stdio::null());
-    // Nothing is refreshed in the index, nobody is asked, and messages are in English.
+    // Do not refresh the index, do not prompt, and print messages in English.
     command.envs([("GIT_OPTIONAL_LOCKS", "0"), ("GIT_TERMINAL_PROMPT", "0"), ("LC_ALL", "C")]);
-    // What a partial clone lacks stays where it is.
+    // Do not fetch objects that are missing in a partial clone.
     command.env("GIT_NO_LAZY_FETCH", "1");
     command
 }
 
-/// `git cat-file --batch`
+/// A running `git cat-file --batch`.
 struct Objects {
     child: Child,
     orders: Option<ChildStdin>,
@@ -255,7 +261,7 @@ impl Objects {
         orders.write_all(format!("{}\n", id.as_str()).as_bytes()).with_context(context)?;
         let mut head = String::new();
         self.answers.read_line(&mut head).with_context(context)?;
-        // `ID blob SIZE`, or `ID missing` where only a part was cloned.
+        // The header is `ID blob SIZE`, or `ID missing` for an object that a partial clone does not have.
         let size = head.trim_end().rsplit(' ').next().and_then(|size| size.parse::<u64>().ok());
         let Some(size) = size else {
             bail!("the git object {} is not here: {}", id.as_str(), head.trim_end());
@@ -272,13 +278,13 @@ impl Objects {
 
 impl Drop for Objects {
     fn drop(&mut self) {
-        // It ends when its input does.
+        // The process exits when its input is closed.
         self.orders = None;
         let _ = self.child.wait();
     }
 }
 
-/// The files of a commit, or of any list of blobs.
+/// The files of a commit, or any other set of blobs.
 pub struct CommitTree {
     name: String,
     files: Rc<Files>,
@@ -288,7 +294,7 @@ pub struct CommitTree {
 }
 
 impl CommitTree {
-    /// The file itself, where links lead to one.
+    /// Follows symbolic links from `path` to a regular file.
     fn resolved(&self, mut path: PathBuf) -> Result<Option<&Blob>> {
         for _ in 0..LINKS {
             match self.files.get(&path) {
@@ -343,7 +349,7 @@ fn below_top(top: &Path, prefix: &Path, path: &Path) -> Option<PathBuf> {
     normal(&path)
 }
 
-/// Without dots; nothing where it leads above its start.
+/// Resolves `.` and `..` lexically. Returns `None` if the path is absolute or leads above its start.
 pub(super) fn normal(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for component in path.components() {

@@ -7,48 +7,48 @@ use crate::snapshot::Digest;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// One ingredient and what it matched.
+/// An ingredient and the files that it matched.
 #[derive(Debug)]
 pub struct Ingredient {
-    /// `workflow` by its bytes, `workflow:semantic`, or `files:` and a pattern.
+    /// `workflow` (by its bytes), `workflow:semantic`, or `files:` and a pattern.
     pub name: String,
-    /// Sorted; of a workflow, itself and then those that it calls by path.
+    /// Sorted; for a workflow, the workflow and then the files that it calls by path.
     pub files: Vec<PathBuf>,
-    /// Over names and contents of files; of a workflow over what counts of it.
+    /// Digest of names and contents of the files; for `workflow:semantic`, of the lines that count.
     pub digest: Digest,
     pub part: Part,
-    /// What somebody should know who relies on it.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What of the files counts.
+/// The parts of the files that count.
 #[derive(Debug)]
 pub enum Part {
-    /// All of each: size in bytes and digest, in the order of the files.
+    /// Whole files: size in bytes and digest, in the order of the files.
     Whole(Vec<(u64, Digest)>),
     /// Some lines of a workflow.
     Lines(Canonical),
 }
 
-/// The name of a workflow by its bytes.
+/// The name of a workflow that is hashed by its bytes.
 pub const WORKFLOW: &str = "workflow";
 
-/// The name of what counts of a workflow.
+/// The name of a workflow of which only the relevant lines are hashed.
 pub const SEMANTIC: &str = "workflow:semantic";
 
-/// What the name of files begins with.
+/// The prefix of the name of an ingredient of `--hash-files`.
 pub const FILES: &str = "files:";
 
-/// Reads all ingredients that were asked for.
+/// Reads all requested ingredients.
 ///
 /// # Errors
-/// When a pattern matches no file: an empty hash would be the same for ever. [`Unreadable`] when the
-/// workflow is not understood; in a job that is a note, and the file counts by its bytes.
+/// If a pattern matches no file: an empty hash would never change. [`Unreadable`] if the workflow cannot be
+/// interpreted; in a job that is only a note, and the file is hashed by its bytes.
 pub fn gather(options: &KeyOptions, tree: &dyn Tree) -> Result<Vec<Ingredient>> {
     gather_each(options, tree).collect()
 }
 
-/// The same one by one, each with its own error.
+/// As [`gather`], but returns each ingredient with its own error.
 pub fn gather_each(
     options: &KeyOptions,
     tree: &dyn Tree,
@@ -121,7 +121,7 @@ fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
         let content = tree.read(file)?.with_context(|| format!("{} is gone", file.display()))?;
         let digest = Digest::of(&content);
         let name = file.as_os_str().as_encoded_bytes();
-        // Lengths keep two files from looking like one.
+        // Lengths make the encoding unambiguous.
         hashed.extend_from_slice(&(name.len() as u64).to_be_bytes());
         hashed.extend_from_slice(name);
         hashed.extend_from_slice(digest.as_bytes());

@@ -1,13 +1,13 @@
-//! The ladder: the exact key, then prefixes in order.
+//! The ladder of a lookup: the exact key, then prefixes in order.
 
-/// One thing to look for.
+/// One step of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rung {
     Exact(String),
     Prefix(String),
 }
 
-/// What to look for, best first.
+/// The rungs of a lookup, best first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ladder {
     pub rungs: Vec<Rung>,
@@ -28,8 +28,8 @@ impl Ladder {
 }
 
 impl Rung {
-    /// Whether an entry of `key` stands on this rung. Case does not count: the cache service of
-    /// GitHub does not tell cases apart.
+    /// Returns whether an entry with `key` matches this rung. Ignores case, as the cache service of GitHub
+    /// does.
     pub fn holds(&self, key: &str) -> bool {
         let key = key.to_lowercase();
         match self {

@@ -1,8 +1,7 @@
-//! Keys: what they are made of, and in which order entries are looked for.
+//! Keys: their ingredients, and the order in which entries are looked up.
 //!
-//! A key is `PREFIX-STORE-SYSTEM-VERSION-HASH`. The hash covers the ingredients; without any
-//! ingredient there is none. The room knows text and files of the work tree. It must not know
-//! stores or backends.
+//! A key is `PREFIX-STORE-SYSTEM-VERSION-HASH`. The hash covers the ingredients; a key without ingredients
+//! has no hash. This module reads files of the work tree. It must not depend on stores or backends.
 
 mod diff;
 mod git;
@@ -35,13 +34,13 @@ use crate::snapshot::Digest;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
-/// A key with all that it came from.
+/// A key and everything that it was made from.
 #[derive(Debug)]
 pub struct Key {
     pub text: String,
-    /// Of the package manager; nothing when the key was given whole.
+    /// Version of the package manager; `None` if the whole key was given.
     pub version: Option<String>,
-    /// What it has of the hash over its ingredients.
+    /// The part of the key that is the hash of its ingredients.
     pub hash: Option<String>,
     pub ladder: Ladder,
     pub ingredients: Vec<Ingredient>,
@@ -51,10 +50,10 @@ pub struct Key {
 const HASH_DIGITS: usize = 32;
 
 impl Key {
-    /// Makes the key for a store of `kind` on `system`. `version` is asked only when it is needed.
+    /// Makes the key for a store of `kind` on `system`. Calls `version` only if the version is needed.
     ///
     /// # Errors
-    /// When an ingredient cannot be read or matches nothing, or when there is no version.
+    /// If an ingredient cannot be read or matches nothing, or if `version` fails.
     pub fn make(
         options: &KeyOptions,
         kind: &str,
@@ -81,12 +80,12 @@ impl Key {
         Ok(Key { text, version: Some(version), hash, ladder, ingredients })
     }
 
-    /// What somebody should know who relies on this key.
+    /// Returns the notes for the user of all ingredients.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         self.ingredients.iter().flat_map(|ingredient| &ingredient.notes).map(String::as_str)
     }
 
-    /// Digest of each ingredient by name, for the head of a snapshot.
+    /// Returns the digest of each ingredient by name, for the head of a snapshot.
     pub fn digests(&self) -> BTreeMap<String, Digest> {
         digests(&self.ingredients)
     }
@@ -96,7 +95,7 @@ fn digests(ingredients: &[Ingredient]) -> BTreeMap<String, Digest> {
     ingredients.iter().map(|i| (i.name.clone(), i.digest)).collect()
 }
 
-/// The hash in a key over ingredients, by their names; nothing when there are none.
+/// Returns the hash of ingredients that goes into a key; `None` without ingredients.
 pub fn hash_of(digests: &BTreeMap<String, Digest>) -> Option<String> {
     if digests.is_empty() {
         return None;
@@ -105,7 +104,7 @@ pub fn hash_of(digests: &BTreeMap<String, Digest>) -> Option<String> {
         [name.as_bytes(), b"\0", digest.as_bytes().as_slice()].concat()
     };
     let mut parts: Vec<Vec<u8>> = digests.iter().map(part).collect();
-    // The order of flags does not count.
+    // Sort again, by the encoded bytes: the order of flags must not matter.
     parts.sort_unstable();
     let hash = Digest::of_parts(parts.iter().map(Vec::as_slice));
     Some(hash.to_string()[..HASH_DIGITS].to_owned())

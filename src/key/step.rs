@@ -1,5 +1,5 @@
-//! What the step of a workflow says of its key, for whoever asks at a terminal: the same key without
-//! typing it all again.
+//! Reads the key options of a storecache step in a workflow, so that a user can compute the same key at a
+//! terminal without repeating them as flags.
 
 use super::lint::is_ours;
 use super::tree::Tree;
@@ -10,20 +10,20 @@ use crate::options::{KeyOptions, WorkflowMode};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
 
-/// Options as a step has them.
+/// Options as the step gives them.
 #[derive(Debug)]
 pub struct OfStep {
     pub key: KeyOptions,
     /// Its input `store`.
     pub store: Option<String>,
-    /// For people: which step it is.
+    /// File, line and job of the step, to display.
     pub place: String,
 }
 
-/// Fills in what the step that uses this action says; what was given on the command line stays.
+/// Adds the options of the storecache step to those given on the command line, which take precedence.
 ///
 /// # Errors
-/// When there is no such step, or several, or when what it says is only known in a job.
+/// If there is no such step or more than one, or if an input depends on values that are only known in a job.
 pub fn of_step(given: &KeyOptions, tree: &dyn Tree) -> Result<OfStep> {
     let file = match &given.workflow {
         Some(file) => file.clone(),
@@ -110,14 +110,14 @@ impl Inputs {
         let other = self.text("workflow", "--workflow")?;
         key.workflow = match other {
             Some(other) => Some(other.into()),
-            // As a step does it.
+            // As the step itself does.
             None => key.key.is_none().then(|| file.to_owned()),
         };
         key.workflow_job = Some(job.to_owned());
         Ok((key, self.text("store", "--store")?))
     }
 
-    /// The value of an input, with the values of `env` in their places.
+    /// Returns the value of an input, with references to literal variables of `env` replaced.
     fn text(&self, name: &str, flag: &str) -> Result<Option<String>> {
         let Some(text) = self.step.fields.get(&format!("with.{name}")) else { return Ok(None) };
         let mut text = text.text.trim().to_owned();

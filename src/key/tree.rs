@@ -1,23 +1,23 @@
-//! The files that keys are made of: those of a work tree, or of a commit (`git.rs`).
+//! The files that keys are made from: those of a work tree, or those of a commit (`git.rs`).
 
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};
 use serde::Serializer;
 use std::path::{Component, Path, PathBuf};
 
-/// Files by the names that flags give them: relative to where the program runs, or absolute.
+/// Files by the names that flags use: absolute, or relative to the current directory.
 pub trait Tree {
-    /// For people: what and where this is.
+    /// Returns a description to display.
     fn describe(&self) -> String;
 
-    /// The content of a file; nothing where there is none of this name.
+    /// Returns the content of a file, or `None` if there is no such file.
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>>;
 
-    /// The files that match, sorted, by names that are relative when the pattern is.
+    /// Returns the matching files, sorted. Names are relative if the pattern is.
     fn matching(&self, pattern: &Pattern) -> Result<Vec<PathBuf>>;
 }
 
-/// Writes a path as people read it; not all of them are UTF-8, as JSON has to be.
+/// Serializes a path as text; a path that is not UTF-8 is written lossily, because JSON has to be UTF-8.
 pub fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
@@ -26,13 +26,15 @@ pub fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Erro
 #[derive(Debug, Clone)]
 pub struct Pattern {
     glob: GlobMatcher,
-    /// The part before the first wildcard: nothing outside of it matches.
+    /// The part before the first wildcard; all matches are inside of it.
     fixed: PathBuf,
 }
 
 impl Pattern {
+    /// Parses a pattern.
+    ///
     /// # Errors
-    /// When it is no pattern.
+    /// If it is not a valid pattern.
     pub fn parse(text: &str) -> Result<Self> {
         let trimmed = text.strip_prefix("./").unwrap_or(text);
         let glob = GlobBuilder::new(trimmed)
@@ -47,7 +49,7 @@ impl Pattern {
         Ok(Pattern { glob, fixed })
     }
 
-    /// Whether a file matches: by the pattern, or as the very file that it names.
+    /// Returns whether the pattern matches a file, or is literally its path.
     pub fn fits(&self, path: &Path) -> bool {
         self.glob.is_match(path) || path == self.fixed
     }
@@ -56,13 +58,13 @@ impl Pattern {
         self.fixed.is_absolute()
     }
 
-    /// How many directories above the current one it starts.
+    /// Returns how many directories above the current one the pattern starts.
     pub fn levels_up(&self) -> usize {
         self.fixed.components().take_while(|it| *it == Component::ParentDir).count()
     }
 }
 
-/// The files on the disk.
+/// The files on the disk, as seen from the current directory.
 pub struct WorkTree;
 
 impl Tree for WorkTree {
@@ -100,7 +102,7 @@ fn collect(directory: &Path, pattern: &Pattern, files: &mut Vec<PathBuf>) -> Res
     for entry in entries {
         let path = entry?.path();
         let path = path.strip_prefix(".").map(Path::to_owned).unwrap_or(path);
-        // Links to directories are not followed: they may lead round in circles.
+        // Do not follow links to directories: there may be cycles.
         if path.symlink_metadata()?.is_dir() {
             if path.file_name().is_none_or(|name| name != ".git") {
                 collect(&path, pattern, files)?;

@@ -1,5 +1,5 @@
-//! What is suspicious about a key, before it has cost anybody a run: parts that are the same for ever, that
-//! are new in every run, or that change for what cannot reach the store.
+//! Warnings about a key before it causes useless runs: parts that never change, that change in every run, or
+//! that change for reasons that cannot affect the store.
 
 use super::git::Repository;
 use super::ingredients::{FILES, Ingredient, Part};
@@ -8,22 +8,22 @@ use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
 
-/// Files of one pattern from which on it is over-broad.
+/// A pattern that matches more files than this is over-broad.
 const MANY_FILES: usize = 1_000;
 
-/// A pattern that matches this part of all files of the tree is over-broad, in percent.
+/// A pattern that matches more than this percentage of all files of the tree is over-broad.
 const BROAD: usize = 50;
 
-/// Trees with fewer files than this are too small to be told so.
+/// Trees with fewer files than this get no warning about the percentage.
 const FEW_FILES: usize = 10;
 
-/// Commits that are looked back.
+/// Number of commits to examine.
 const LOOK_BACK: usize = 100;
 
-/// Fewer commits tell nothing.
+/// With fewer commits, no conclusion is drawn.
 const FEW_COMMITS: usize = 20;
 
-/// An ingredient that changes in this part of all commits is volatile, in percent.
+/// An ingredient that changes in more than this percentage of all commits is volatile.
 const OFTEN: usize = 50;
 
 /// Files larger than this are not searched, in bytes.
@@ -38,11 +38,11 @@ pub struct Warning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// There is nothing in it, so it never changes.
+    /// It is empty, so it never changes.
     Empty,
     /// It changes in every run, or nearly.
     Volatile,
-    /// It changes for what cannot reach the store.
+    /// It changes for reasons that cannot affect the store.
     OverBroad,
 }
 
@@ -56,21 +56,22 @@ impl Kind {
     }
 }
 
-/// What differs from run to run.
+/// Values that differ from run to run.
 pub struct Volatiles {
-    /// What it is, and how it is written now.
+    /// A description, and the current value as text.
     known: Vec<(&'static str, String)>,
 }
 
 impl Volatiles {
-    /// Commit and number of a run, as far as they are known, and its date as in `2026-11-26`.
+    /// Collects the volatile values: commits, the number of the run if it is known, and its date as in
+    /// `2026-11-26`.
     pub fn new(commits: impl IntoIterator<Item = String>, run: &str, date: &str) -> Self {
         let mut known = Vec::new();
         for commit in commits {
-            // As people shorten it.
+            // The first seven digits, so that abbreviated hashes are found too.
             known.extend(commit.get(..7).map(|short| ("the commit", short.to_owned())));
         }
-        // A shorter number may be anything.
+        // A shorter number could be anything.
         if run.len() > 5 {
             known.push(("the number of the run", run.to_owned()));
         }
@@ -95,7 +96,7 @@ impl Volatiles {
         found.map(|(what, _)| *what)
     }
 
-    /// What is wrong with a key that somebody has written.
+    /// Returns the warning about a key that was given as a whole, if any.
     pub fn of_key(&self, key: &str) -> Option<Warning> {
         let what = self.in_text(key)?;
         let why = format!(
@@ -105,7 +106,7 @@ impl Volatiles {
     }
 }
 
-/// What is suspicious about an ingredient. History is asked where there is one.
+/// Returns the warnings about an ingredient. Examines the history if there is a repository.
 pub fn of(
     ingredient: &Ingredient,
     tree: &dyn Tree,
@@ -154,8 +155,8 @@ pub fn of(
     Ok(warnings)
 }
 
-/// In how many of the last commits any of the files changed, and how many these are; nothing where there
-/// are too few.
+/// Returns in how many of the last commits any of the files changed, and the number of commits examined.
+/// Returns `None` if there are too few commits.
 fn changes(repository: &Repository, files: &[impl AsRef<Path>]) -> Result<Option<(usize, usize)>> {
     let limit = format!("--max-count={LOOK_BACK}");
     let log = |more: &[&str]| -> Result<Vec<Vec<u8>>> {
@@ -167,7 +168,7 @@ fn changes(repository: &Repository, files: &[impl AsRef<Path>]) -> Result<Option
             .map(<[u8]>::to_vec)
             .collect())
     };
-    // Without a commit there is no HEAD.
+    // HEAD does not exist before the first commit.
     let Ok(all) = log(&["HEAD"]) else { return Ok(None) };
     if all.len() < FEW_COMMITS {
         return Ok(None);

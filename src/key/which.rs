@@ -1,4 +1,4 @@
-//! Which workflow keeps a store, where nobody has named one.
+//! Finds the workflow that caches a store if none is given.
 
 use super::lint::of_a_store;
 use super::tree::{Pattern, Tree};
@@ -6,13 +6,13 @@ use super::workflow::{NotAWorkflow, Workflow};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// Where GitHub looks for workflows, below the top of the work tree.
+/// The directory of workflows, below the top of the work tree.
 const DIRECTORY: &str = ".github/workflows";
 
-/// The one workflow of a tree with a step that keeps a store in a cache.
+/// Returns the only workflow of a tree with a step that caches a store.
 ///
 /// # Errors
-/// When there is none, or more than one: their names are told, so that one can be chosen.
+/// If there is none, or more than one; the message lists them, so that the user can choose.
 pub fn store_workflow(tree: &dyn Tree) -> Result<PathBuf> {
     let files = workflows(tree)?;
     let mut keepers = Vec::new();
@@ -60,7 +60,7 @@ pub fn store_workflow(tree: &dyn Tree) -> Result<PathBuf> {
     }
 }
 
-/// All workflow files: of the directory where the program runs, or else of the top of its work tree.
+/// Returns all workflow files: those below the current directory, or else those at the top of its work tree.
 fn workflows(tree: &dyn Tree) -> Result<Vec<PathBuf>> {
     let in_directory = |start: &str| -> Result<Vec<PathBuf>> {
         tree.matching(&Pattern::parse(&format!("{start}{DIRECTORY}/*.{{yml,yaml}}"))?)
@@ -75,7 +75,7 @@ fn workflows(tree: &dyn Tree) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The directory above the current one that is a work tree of git.
+/// Returns the nearest parent of the current directory that is the top of a git work tree.
 fn top() -> Result<Option<PathBuf>> {
     let here = std::env::current_dir().context("find the current directory")?;
     Ok(here.ancestors().skip(1).find(|path| path.join(".git").exists()).map(Path::to_owned))

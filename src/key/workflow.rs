@@ -1,22 +1,22 @@
-//! A workflow file of GitHub Actions, as far as somebody asks: triggers, jobs, steps, and the line of
-//! each text.
+//! The parts of a GitHub Actions workflow that this program uses: triggers, jobs, steps, and the line of each
+//! text.
 
 use super::yaml::{Data, Fault, Node};
 use anyhow::{Result, bail};
 use globset::GlobBuilder;
 use std::rc::Rc;
 
-/// A scalar and where it stands.
+/// A scalar and its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub text: String,
-    /// Of its first character, from 1.
+    /// Line of its first character, from 1.
     pub line: usize,
 }
 
 impl Text {
-    /// The line of the character at a byte offset. Only a literal block (`|`) keeps its lines; in other
-    /// scalars this may be too early.
+    /// Returns the line of the character at a byte offset. Exact only for literal blocks (`|`), which keep
+    /// their lines; for other scalars the result may be too small.
     pub fn line_at(&self, offset: usize) -> usize {
         let before = self.text.get(..offset).unwrap_or_default();
         self.line + before.matches('\n').count()
@@ -25,7 +25,7 @@ impl Text {
 
 #[derive(Debug)]
 pub struct Workflow {
-    /// All of it, for whoever asks for more than the rest here.
+    /// The whole document, for details that the other fields do not have.
     pub node: Rc<Node>,
     /// Line of `on`.
     pub on: usize,
@@ -46,14 +46,14 @@ pub struct Trigger {
 /// The branches that a trigger is limited to.
 #[derive(Debug, Default)]
 pub struct Branches {
-    /// In their order; one that begins with `!` takes away. All branches where there is none.
+    /// Patterns in order; a pattern that begins with `!` excludes. All branches if empty.
     only: Vec<String>,
     ignored: Vec<String>,
 }
 
 impl Branches {
-    /// Whether a branch is among them, or may be.
-    /// Source: github/docs, workflow syntax, filter pattern cheat sheet.
+    /// Returns whether a branch matches, or may match. Source: github/docs, workflow syntax, filter pattern
+    /// cheat sheet.
     pub fn hold(&self, branch: &str) -> bool {
         let mut held = self.only.is_empty();
         for pattern in &self.only {
@@ -67,7 +67,8 @@ impl Branches {
     }
 }
 
-/// Whether a pattern for branches fits; unknown where it has signs that mean something else in globs.
+/// Returns whether a pattern matches a branch; `None` if it contains characters with another meaning in
+/// globs.
 fn fits(pattern: &str, branch: &str) -> Option<bool> {
     if pattern.contains(['?', '+', '[', ']', '{', '}', '\\']) {
         return None;
@@ -104,7 +105,7 @@ impl Fields {
 }
 
 impl Job {
-    /// The labels of its runner, as they are written.
+    /// Returns the labels of its runner, as written.
     pub fn runs_on(&self) -> Vec<String> {
         let on = self.node.get("runs-on");
         // `{group, labels}` is the long form.
@@ -113,7 +114,7 @@ impl Job {
     }
 }
 
-/// A text with a variable of `env` in its place, where the value is literal.
+/// Replaces references to the variable `name` of `env` in a text, if its value is literal.
 pub fn with_variable(text: &str, name: &str, value: &Text) -> String {
     if value.text.contains("${{") {
         return text.to_owned();
@@ -123,19 +124,19 @@ pub fn with_variable(text: &str, name: &str, value: &Text) -> String {
 }
 
 impl Step {
-    /// The text of a field; empty where there is none.
+    /// Returns the text of a field; empty if the field does not exist.
     pub fn text(&self, path: &str) -> &str {
         self.fields.get(path).map(|text| text.text.as_str()).unwrap_or_default()
     }
 
-    /// What it uses, without the version: `actions/cache/restore`.
+    /// Returns the action of `uses` without its version: `actions/cache/restore`.
     pub fn action(&self) -> Option<&str> {
         let uses = self.fields.get("uses")?.text.trim();
         Some(uses.split_once('@').map_or(uses, |(action, _)| action))
     }
 }
 
-/// Why a file is no workflow, and where.
+/// The reason why a file is not a valid workflow, and the position.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct NotAWorkflow {
@@ -152,6 +153,8 @@ impl From<Fault> for NotAWorkflow {
 }
 
 impl Workflow {
+    /// Parses a workflow.
+    ///
     /// # Errors
     /// [`NotAWorkflow`]
     pub fn parse(source: &str) -> Result<Self> {
@@ -201,13 +204,13 @@ fn read_triggers(node: &Node) -> Vec<Trigger> {
     }
 }
 
-/// One text, or a list of them.
+/// Returns a single text, or all texts of a list.
 pub fn texts(node: &Node) -> Vec<String> {
     let all = node.elements().iter().filter_map(|element| element.text());
     all.chain(node.text()).map(str::to_owned).collect()
 }
 
-/// A job as it stands in a workflow.
+/// Reads a job from its node in a workflow.
 pub fn read_job(node: &Rc<Node>) -> Job {
     let steps = node.get("steps").map(|steps| steps.elements()).unwrap_or_default();
     Job {
@@ -220,7 +223,7 @@ pub fn read_job(node: &Rc<Node>) -> Job {
     }
 }
 
-/// All scalars below a node. Those of a list are one text, a line for each.
+/// Returns all scalars below a node. A list becomes one text with one line for each element.
 pub fn fields(node: &Node) -> Fields {
     let mut found = Fields::default();
     collect(node, "", &mut found);

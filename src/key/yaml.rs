@@ -1,8 +1,9 @@
-//! YAML as trees of values that know where they stand, of files that nobody has looked at yet.
+//! A parser of untrusted YAML that yields trees of values with their positions.
 //!
-//! An alias shares what its anchor holds, so that a document takes no more memory than its text. Whoever
-//! walks a tree walks what the aliases expand to, and makes paths of all the keys on the way: that is
-//! weighed, and so is depth. Merge keys are resolved here. The room's other files know workflows; this one does not.
+//! An alias shares the node of its anchor, so that a document takes no more memory than its text. But code
+//! that walks the tree visits everything that the aliases expand to, and builds paths from all keys on the
+//! way: the parser limits this expanded size, and the depth. It also resolves merge keys. Other files of
+//! `key` interpret workflows; this one does not.
 
 mod scalar;
 
@@ -11,20 +12,20 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What a document may weigh, and what all its aliases may stand for, together; in bytes. A bomb stands
-/// for gigabytes.
+/// Limit of the expanded size of a document, and of the sum of what its aliases expand to, in bytes. An alias
+/// bomb expands to gigabytes.
 const HEAVIEST: u64 = 64 << 20;
 
-/// What a value weighs besides its text and its path, in bytes.
+/// Size that is counted for a value besides its text and its path, in bytes.
 const VALUE: u64 = 64;
 
-/// What the place in a sequence adds to a path, in bytes.
+/// Length that an index of a sequence adds to a path, in bytes.
 const INDEX: u64 = 8;
 
-/// Levels of nesting, aliases followed.
+/// Maximum depth, with aliases expanded.
 const DEPTH: usize = 200;
 
-/// Why a text is no YAML, or none that is read here.
+/// The reason why a text is not valid YAML, or not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct Fault {
@@ -39,14 +40,14 @@ pub struct Fault {
 pub struct Node {
     pub place: Place,
     pub data: Data,
-    /// Of all values from here on, aliases followed, each with its path from here; in bytes.
+    /// Expanded size of this node and everything below, including the path of each value from here; in bytes.
     weight: u64,
-    /// How many they are.
+    /// Expanded number of values.
     values: u64,
     depth: usize,
 }
 
-/// Where something begins, from 1.
+/// A position in a file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub line: usize,
@@ -56,33 +57,35 @@ pub struct Place {
 
 #[derive(Debug)]
 pub enum Data {
-    /// `null`, or nothing at all.
+    /// `null` or empty.
     Null,
     /// A text, or another scalar as its canonical text: `0x10` is `16`.
     Text(String),
     Sequence(Vec<Rc<Node>>),
-    /// In the order of the file; no key is there twice.
+    /// In the order of the file; keys are unique.
     Mapping(Vec<Pair>),
 }
 
 #[derive(Debug, Clone)]
 pub struct Pair {
     pub key: String,
-    /// Of the key.
+    /// Position of the key.
     pub place: Place,
     pub value: Rc<Node>,
 }
 
 impl Node {
-    /// The first document of a text; null when there is none.
+    /// Parses the first document of a text. Returns a null node if there is none.
     ///
     /// # Errors
-    /// When it is no YAML, has a key twice or one that is no text, or is nested or expanded beyond reason.
+    /// If the text is not valid YAML, has a duplicate key or a key that is not a text, or exceeds the limits
+    /// of nesting or expansion.
     pub fn parse(source: &str) -> Result<Rc<Node>, Fault> {
         Reader { source, anchors: HashMap::new(), expanded: 0 }.read()
     }
 
-    /// What somebody takes who writes out all values from here on below a path of so many bytes, in bytes.
+    /// Returns the size of all values from here on, if each is written out with a path below a prefix of
+    /// `path` bytes. In bytes.
     pub fn weight_below(&self, path: usize) -> u64 {
         self.values.saturating_mul(path as u64).saturating_add(self.weight)
     }
@@ -94,7 +97,7 @@ impl Node {
         }
     }
 
-    /// The entries of a mapping; none of anything else.
+    /// Returns the entries of a mapping; empty for other nodes.
     pub fn pairs(&self) -> &[Pair] {
         match &self.data {
             Data::Mapping(pairs) => pairs,
@@ -102,7 +105,7 @@ impl Node {
         }
     }
 
-    /// The elements of a sequence; none of anything else.
+    /// Returns the elements of a sequence; empty for other nodes.
     pub fn elements(&self) -> &[Rc<Node>] {
         match &self.data {
             Data::Sequence(elements) => elements,
@@ -131,7 +134,7 @@ struct Reader<'s> {
     expanded: u64,
 }
 
-/// A collection that is not at its end yet.
+/// A collection whose end was not reached yet.
 struct Open {
     place: Place,
     anchor: usize,
@@ -144,9 +147,9 @@ enum Kind {
         pairs: Vec<Pair>,
         /// The line of each key.
         lines: HashMap<String, usize>,
-        /// A key that waits for its value.
+        /// A key without its value so far.
         key: Option<(String, Place)>,
-        /// What `<<` stands for.
+        /// The mappings that `<<` merges.
         merged: Vec<Rc<Node>>,
     },
 }
@@ -157,7 +160,7 @@ impl Kind {
     }
 }
 
-/// The key under which a mapping takes in others.
+/// The key that merges other mappings.
 const MERGE: &str = "<<";
 
 impl Reader<'_> {
@@ -214,7 +217,7 @@ impl Reader<'_> {
         let data = match kind {
             Kind::Sequence(elements) => Data::Sequence(elements),
             Kind::Mapping { mut pairs, mut lines, merged, .. } => {
-                // What stands in the mapping itself counts, then the first one that was merged.
+                // Entries of the mapping itself win, then those of the first merged mapping.
                 for pair in merged.iter().flat_map(|node| node.pairs()) {
                     if lines.insert(pair.key.clone(), pair.place.line).is_none() {
                         pairs.push(pair.clone());
@@ -258,7 +261,7 @@ impl Reader<'_> {
 }
 
 impl Open {
-    /// Adds what has just ended and began at `place`.
+    /// Adds a finished node that began at `place`.
     fn add(&mut self, node: Rc<Node>, place: Place) -> Result<(), Fault> {
         match &mut self.kind {
             Kind::Sequence(elements) => elements.push(node),
@@ -330,7 +333,7 @@ fn fault(Place { line, column }: Place, what: String) -> Fault {
 mod tests {
     use super::*;
 
-    /// On one line, with keys in their order.
+    /// Renders a node on one line, with keys in the order of the file.
     fn shown(node: &Node) -> String {
         match &node.data {
             Data::Null => "~".into(),
@@ -399,7 +402,7 @@ mod tests {
         assert!(refused(&chain).contains("deeper than 200 levels"), "{}", refused(&chain));
         for deep in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000)] {
             let said = refused(&deep);
-            // The scanner has a limit of its own for brackets.
+            // The scanner has its own limit for brackets.
             assert!(said.contains("deeper than 200") || said.contains("recursion"), "{said}");
         }
     }

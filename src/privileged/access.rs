@@ -1,4 +1,4 @@
-//! How a restore gets to write to a store that may be mounted read-only.
+//! Write access to a store that may be mounted read-only.
 
 use crate::daemon::MountUnit;
 use crate::store::{Layout, StaysReadOnly, aside, clean_up, make_writable};
@@ -6,25 +6,24 @@ use anyhow::Result;
 use std::path::{Path, PathBuf};
 
 pub enum Access {
-    /// From now on, perhaps through a mount namespace of our own.
+    /// The store can be written from now on, perhaps through a mount namespace of this thread.
     Now,
-    /// Only while the unit that mounts it read-only is stopped, together with the daemon.
+    /// The store can be written only while the unit that mounts it read-only is stopped, together with the daemon.
     WhileStopped { unit: MountUnit },
 }
 
 impl Access {
-    /// Makes the store writable for this thread. Where that is refused, finds the unit whose mount
-    /// is in the way.
+    /// Makes the store writable for this thread. If that is refused, finds the unit of the read-only mount.
     ///
     /// # Errors
-    /// When the store must stay read-only. Nothing was changed then.
+    /// If the store must stay read-only. Nothing was changed then.
     pub fn to(layout: &Layout) -> Result<Self> {
         let refused = match make_writable(&layout.store()) {
             Ok(_) => return Ok(Access::Now),
             Err(e) if e.is::<StaysReadOnly>() => e,
             Err(e) => return Err(e),
         };
-        // Units of this machine say nothing about a store below another root.
+        // Units of this machine do not describe the mounts of a store below another root.
         if layout.root != Path::new("/") {
             return Err(refused);
         }
@@ -34,7 +33,7 @@ impl Access {
         }
     }
 
-    /// Where staging can be made now.
+    /// Returns the directory in which staging can be created now.
     pub fn staging_parent(&self, layout: &Layout) -> PathBuf {
         match self {
             Access::Now => layout.store(),
@@ -42,7 +41,7 @@ impl Access {
         }
     }
 
-    /// Undoes and removes what dead runs left, as far as that is possible now.
+    /// Undoes and removes what killed runs left behind, as far as that is possible now.
     pub fn clean_up(&self, layout: &Layout) -> Result<()> {
         if let Access::Now = self {
             clean_up(layout, &layout.store())?;
@@ -50,7 +49,7 @@ impl Access {
         aside(layout).iter().try_for_each(|place| clean_up(layout, place))
     }
 
-    /// The unit that has to be stopped for the commit.
+    /// Returns the unit that has to be stopped for the commit.
     pub fn mount_unit(&self) -> Option<&MountUnit> {
         match self {
             Access::Now => None,

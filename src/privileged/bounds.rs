@@ -1,4 +1,4 @@
-//! What a message may ask for. Whoever sends it may be anybody, and not our other half.
+//! Limits on what a message may request. The sender may be any program, not only our user process.
 
 use super::protocol::{Request, RestoreRequest, SaveRequest, StoreRequest};
 use crate::daemon::DaemonChoice;
@@ -7,21 +7,21 @@ use anyhow::{Result, bail};
 use std::path::{Component, Path};
 use std::time::Duration;
 
-/// Longer than any path that the kernel takes.
+/// Longer than any path that the kernel accepts.
 const PATH_LIMIT: usize = 4096;
 const PATHS_LIMIT: usize = 4096;
 const SHEPHERDS_LIMIT: usize = 16;
 const COMMAND_LIMIT: usize = 64 << 10;
 const THREADS_LIMIT: usize = 1024;
 const LEVELS: std::ops::RangeInclusive<i32> = 1..=22;
-/// Looking for signs of life takes time.
+/// Checking for activity takes time, so a shorter timeout would abort working processes.
 const STALL_LEAST: Duration = Duration::from_secs(1);
 const PATIENCE_LIMIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// A whole file system of memory: sums of a few of these do not overflow.
+/// More memory than any machine has; sums of a few such values do not overflow.
 const MEMORY_LIMIT: u64 = 1 << 50;
 
 impl Request {
-    /// For errors.
+    /// Returns the name of the message, for errors.
     pub fn name(&self) -> &'static str {
         match self {
             Request::Hello { .. } => "Hello",
@@ -38,7 +38,7 @@ impl Request {
         }
     }
 
-    /// Refuses what no other half of ours sends.
+    /// Refuses messages that our user process never sends.
     pub fn check(&self, payload: &[u8]) -> Result<()> {
         let carries = matches!(self, Request::Restore(_) | Request::Base(_) | Request::Frame(_));
         if !carries && !payload.is_empty() {
@@ -57,7 +57,7 @@ impl StoreRequest {
     fn check(&self) -> Result<()> {
         limit("directories", self.paths.len(), PATHS_LIMIT)?;
         limit("sockets of shepherds", self.shepherds.len(), SHEPHERDS_LIMIT)?;
-        // They come from the user: they must be absolute and lead down.
+        // These paths come from the user: they must be absolute and must not contain dots.
         self.paths.iter().chain([&self.root]).try_for_each(|path| leads_down(path))?;
         self.shepherds.iter().try_for_each(|path| short(path))?;
         if self.kind == StoreKind::Plain && self.paths.is_empty() {

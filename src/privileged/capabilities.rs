@@ -1,8 +1,8 @@
-//! What the root half may do of all that root may, and from when on.
+//! Which capabilities the root helper keeps, and in which stages it gives up the others.
 //!
-//! It has read two short messages and started its guardian, which needs whatever a daemon may need, when
-//! it gives up all that no order takes. What it then reads of a snapshot, it reads with less still.
-//! Children of it cannot get more than it has: `no_new_privs` is set.
+//! After it has read two short messages and started its guardian, which needs every capability that a daemon may
+//! need, the root helper gives up all capabilities that no request needs. It gives up more before it reads a
+//! snapshot. Its children cannot gain more capabilities, because `no_new_privs` is set.
 
 use anyhow::{Context, Result};
 use rustix::thread::{
@@ -10,10 +10,10 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-/// A part of a conversation.
+/// A stage of a conversation, with its own set of capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Until it is clear what is to be done; for looking at a store and its daemon.
+    /// Until the kind of request is known; also for examining a store and its daemon.
     Asked,
     /// Reading items.
     Packing,
@@ -24,10 +24,10 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All of them.
+    /// All stages.
     pub const ALL: [Stage; 4] = [Stage::Asked, Stage::Packing, Stage::Restoring, Stage::Listening];
 
-    /// What is kept, and what for.
+    /// Returns the capabilities that the stage keeps, each with its purpose.
     pub fn keeps(self) -> &'static [(CapabilitySet, &'static str)] {
         match self {
             Stage::Asked => &[
@@ -72,17 +72,17 @@ impl Stage {
         }
     }
 
-    /// Gives up all else, in this thread and those that it starts. There is no way back.
+    /// Gives up all other capabilities, permanently, in this thread and the threads that it starts.
     pub fn enter(self) -> Result<()> {
         let keeps = self.keeps().iter().fold(CapabilitySet::empty(), |all, (one, _)| all | *one);
         let has = capabilities(None).context("ask for capabilities")?;
         set_no_new_privs(true).context("renounce new privileges")?;
         clear_ambient_capability_set().context("give up ambient capabilities")?;
         if has.effective.contains(CapabilitySet::SETPCAP) {
-            // What there is that this program does not know of goes too.
+            // This also drops capabilities that this program does not know.
             for number in 0..u64::BITS {
                 let one = CapabilitySet::from_bits_retain(1 << number);
-                // Those that the kernel does not know of are refused.
+                // The kernel refuses numbers of capabilities that it does not know.
                 let _ = (!keeps.contains(one)).then(|| remove_capability_from_bounding_set(one));
             }
         }

@@ -1,4 +1,4 @@
-//! What the store has of what a job is going to need.
+//! Answers whether the store contains the items that a job needs.
 
 use super::conversation::Conversation;
 use super::protocol::{Reply, Required, StoreRequest};
@@ -6,8 +6,8 @@ use super::target::{StoreTarget, is_there};
 use crate::store::{Contents, ItemPattern, LiveDatabase, Rows, StoreKind};
 use anyhow::Result;
 
-/// Looks at the closures of the items that match each of `patterns`; with `coming`, as they would be
-/// with these rows.
+/// Checks the closures of the items that match each of `patterns`. With `coming`, checks them as they would be after
+/// these rows are added.
 pub fn check(
     talk: &Conversation,
     store: &StoreRequest,
@@ -30,7 +30,7 @@ pub fn check(
     talk.reply(&Reply::Checked(patterns.iter().map(look).collect::<Result<_>>()?))
 }
 
-/// Names the valid items. A store without a database has none.
+/// Lists the valid items. A plain store, and a store without a database, have no valid items.
 pub fn valid(talk: &Conversation, store: &StoreRequest) -> Result<()> {
     if store.kind == StoreKind::Plain {
         return talk.reply(&Reply::Valid(Vec::new()));

@@ -1,4 +1,4 @@
-//! Starting the root half and talking to it.
+//! Starts the root helper and talks to it.
 
 use super::fault::Fault;
 use super::mandate::CONFINED_LIMIT;
@@ -31,11 +31,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// How the root half begins what it says where it cannot reply.
+/// The prefix of messages that the root helper writes to standard error because it cannot reply.
 pub const ROOT_SPEAKS: &str = "storecache privileged: ";
-/// Bytes that a pipe between the halves holds: as many as an ordinary user may ask for (`pipe.7`).
+/// The size of a pipe between the two processes in bytes: the most that an unprivileged user may request (`pipe.7`).
 const PIPE: usize = 1 << 20;
-/// The root half failed and undid what it had begun.
+/// The root helper failed. Before the commit ([`Phase::is_after_commit`]), it undid its changes.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .causes.join(": "))]
 pub struct RootFailure {
@@ -45,11 +45,11 @@ pub struct RootFailure {
     pub fault: Fault,
 }
 
-/// The root half, or the sudo in front of it, ended without a reply.
+/// The root helper, or the sudo in front of it, ended without a reply.
 #[derive(Debug, thiserror::Error)]
 struct Ended {
     status: ExitStatus,
-    /// What it wrote to its error output.
+    /// Its standard error output.
     text: String,
 }
 
@@ -69,35 +69,36 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Somebody called the run off.
+/// The run was canceled.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", pulse::why_called_off())]
 pub struct Cancelled;
 
-/// A root half of this process was left alone before it had ended.
+/// Set when this process stopped waiting for a root helper that had not ended.
 static LEFT_ALONE: AtomicBool = AtomicBool::new(false);
 
-/// Whether a root half goes on undoing what it began, as it could not be waited for.
+/// Returns whether a root helper is still undoing its changes, because it could not be waited for.
 pub fn is_still_undoing() -> bool {
     LEFT_ALONE.load(Ordering::Relaxed)
 }
 
-/// Whether the root half is to use root's rights in a place that the user names, as far as they may.
+/// Returns whether the root helper should be started with `--everywhere`, if the user may do that: without it, the
+/// root helper could not use root's rights on this store, or not within the requested time.
 fn wants_all_of_root(store: &StoreRequest) -> bool {
     let not_ours = |socket: &PathBuf| match socket.metadata() {
         Ok(found) => found.uid() != rustix::process::getuid().as_raw(),
         Err(e) => e.kind() == ErrorKind::PermissionDenied,
     };
-    // Others wait for a confined user no longer than that.
+    // Other processes never wait for a confined user longer than this.
     let patience = store.lock_patience.max(store.daemon_patience).max(store.stall);
-    // What is theirs, the root half leaves to their rights.
+    // On a store of the user's own, a confined root helper uses only the user's rights.
     store.root != Path::new("/")
         || is_theirs(store)
         || store.shepherds.iter().any(not_ours)
         || patience > CONFINED_LIMIT
 }
 
-/// Whether it is a place of the user's own, or may be: directories they name, or a store they own.
+/// Returns whether the store belongs or may belong to the user: directories that they name, or a store that they own.
 fn is_theirs(store: &StoreRequest) -> bool {
     let ours = |layout: Layout| {
         let found = layout.database_dir().metadata().or_else(|_| layout.state().metadata());
@@ -106,36 +107,37 @@ fn is_theirs(store: &StoreRequest) -> bool {
     store.kind == StoreKind::Plain || Layout::of(store.kind, &store.root).is_ok_and(ours)
 }
 
-/// The root half, running. Dropped, it is told to abort and waited for.
+/// The running root helper. When dropped, it is asked to abort, and waited for.
 pub struct RootHalf {
     child: Child,
-    /// Its own pid, as far as it has told it: the child may be sudo.
+    /// The process ID of the root helper, once it has reported it: the child may be sudo.
     pid: Option<u32>,
     requests: Option<Pipe>,
     replies: Receiver<Result<(Reply, Held)>>,
-    /// Replies that came while a request was on its way.
+    /// Replies that arrived while a request was being sent.
     early: VecDeque<Result<(Reply, Held)>>,
-    /// When something was heard of it last.
+    /// When the root helper last sent anything.
     heard: Arc<Mutex<Instant>>,
-    /// For what comes with replies.
+    /// The memory for payloads of replies.
     memory: Allowance,
     errors: Option<JoinHandle<String>>,
     cancelled: Arc<AtomicBool>,
 }
 
 impl RootHalf {
-    /// Starts the root half for a store, through sudo unless this process is root already, and greets
-    /// it. Where there is no sudo for this user, what is theirs is reached with their own rights.
-    /// When `cancelled` is set, every call fails and the root half aborts.
+    /// Starts the root helper for a store, through sudo unless this process is root already, and greets it. If this
+    /// user cannot use sudo, a store of their own is accessed with their own rights. Once `cancelled` is set, every
+    /// call fails and the root helper aborts.
     ///
     /// # Errors
-    /// When the store is not theirs, and sudo is missing or refuses; nothing was done then.
+    /// If the store does not belong to the user, and sudo is missing or refuses. Nothing was changed then.
     pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
         Self::start_with_rights(cancelled, store, wants_all_of_root(store))
     }
 
-    /// The same with all rights of root where the user may become root: then the helper also reports what only root
-    /// can read, such as the journal. Other users get what [`RootHalf::start`] gives them.
+    /// As [`RootHalf::start`], but with all rights of root if the user may become root: then the root helper also
+    /// reports what only root can read, such as the journal. Other users get the rights that [`RootHalf::start`]
+    /// gives them.
     ///
     /// # Errors
     /// As [`RootHalf::start`].
@@ -152,8 +154,8 @@ impl RootHalf {
             return Self::start_with(cancelled, false, &["privileged"]);
         }
         if all_of_root {
-            // Who may run more than the bare root half may become root anyway. To others it does with
-            // their own rights what it can.
+            // A user who is allowed more than the plain `privileged` command may become root anyway. For other users,
+            // the plain root helper does what it can with their own rights.
             let started = Self::start_with(cancelled, true, &["privileged", "--everywhere"]);
             match started {
                 Err(e) if !(e.is::<Cancelled>() || e.is::<Cut>()) => {}
@@ -167,7 +169,7 @@ impl RootHalf {
         if is_theirs(store) {
             return Self::start_with(cancelled, false, &["privileged"]);
         }
-        // What is not there belongs to nobody.
+        // If the store does not exist, report that instead.
         StoreTarget::new(store)?;
         bail!(NoRoot::new(refusal))
     }
@@ -181,7 +183,8 @@ impl RootHalf {
         })?;
         let requests = child.stdin.take().context("the root half has no input")?;
         for pipe in [Some(requests.as_fd()), child.stdout.as_ref().map(AsFd::as_fd)] {
-            // Frames pass in few pieces then. Whoever has many pipes already is refused, and does without.
+            // With larger pipes, frames pass in fewer pieces. The kernel refuses this to a user with many pipes; then
+            // the pipes keep their size.
             let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
         }
         let memory = Allowance::of(Packing::on(1).in_flight);
@@ -190,7 +193,7 @@ impl RootHalf {
         let ((errors, replies, heard), requests) = match started {
             Ok((heard, requests)) => (heard, Some(requests)),
             Err(e) => {
-                // It ends with its input, before it has done anything.
+                // The root helper ends when its input is closed; it has not done anything yet.
                 drop((child.stdout.take(), child.stderr.take()));
                 let _ = child.wait();
                 return Err(e);
@@ -209,7 +212,7 @@ impl RootHalf {
             Err(e) if e.is::<Cancelled>() || e.is::<Cut>() => Err(e),
             Ok(_) => bail!("the root half is another version of storecache"),
             Err(e) => match e.downcast_ref::<Ended>() {
-                // What sudo has against it, it says as a program of its own, with this code (`man 8 sudo`).
+                // sudo reports its own refusals with this exit code (`man 8 sudo`).
                 Some(ended) if by_sudo && ended.is_of_sudo() => {
                     Err(SudoRefusal::parse(&ended.text).into())
                 }
@@ -218,15 +221,15 @@ impl RootHalf {
         }
     }
 
-    /// Lets this one undo what it began and end, and starts another for the same store: after a failure
-    /// nothing can be asked of it any more.
+    /// Lets this root helper undo its changes and end, and starts another one for the same store: after a failure it
+    /// accepts no more requests.
     pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
         self.end();
         *self = RootHalf::start(&self.cancelled, store)?;
         self.survey(store)
     }
 
-    /// Names the store; gives back what the root half found.
+    /// Sends the store request, and returns the facts that the root helper found.
     pub fn survey(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
         self.send(&Request::Store(store.clone()), &[])?;
         match self.receive()? {
@@ -256,16 +259,16 @@ impl RootHalf {
                     Err(inner
                         .map_or_else(|| anyhow!("nobody waits any more"), |it: Box<GaveUp>| it.0))
                 }
-                // It hung up; what it said before that is the cause, or how it ended.
+                // The root helper hung up. The cause is the message that it sent before that, or else how it ended.
                 Ok(_) => Err(self.last_words().unwrap_or_else(|| self.ended())),
             },
         }
     }
 
-    /// Waits a moment for the root half, which may have to say something before it listens.
+    /// Waits a moment for the root helper, which may have to send a reply before it reads.
     ///
     /// # Errors
-    /// When the run is called off, or when there is no sign of life of it for too long.
+    /// If the run was canceled, or if the root helper shows no activity for too long.
     fn wait(&mut self, vigil: &mut Vigil) -> Result<()> {
         self.check()?;
         while let Ok(message) = self.replies.try_recv() {
@@ -274,7 +277,7 @@ impl RootHalf {
         self.watch(vigil)
     }
 
-    /// Looks whether the root half is alive.
+    /// Checks whether the root helper is active.
     fn watch(&self, vigil: &mut Vigil) -> Result<()> {
         vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let pid = self.pid.unwrap_or(self.child.id());
@@ -294,15 +297,15 @@ impl RootHalf {
         }
     }
 
-    /// From now on so many bytes of frames are received ahead of what is done with them.
+    /// Sets how many bytes of frames may be received ahead of their processing.
     pub fn holds(&self, bytes: u64) {
         self.memory.becomes(bytes);
     }
 
-    /// The next reply.
+    /// Returns the next reply.
     ///
     /// # Errors
-    /// [`RootFailure`] when that is what it says; also when it died.
+    /// [`RootFailure`] if that is the reply. Also if the root helper died.
     pub fn receive(&mut self) -> Result<(Reply, Held)> {
         if let Some(message) = self.early.pop_front() {
             return failure_or(message?);
@@ -320,7 +323,7 @@ impl RootHalf {
         }
     }
 
-    /// A reply that has come already; nothing when none has.
+    /// Returns a reply that has already arrived, or `None`.
     pub fn try_receive(&mut self) -> Result<Option<Reply>> {
         match self.early.pop_front().map_or_else(|| self.replies.try_recv(), Ok) {
             Ok(message) => Ok(Some(failure_or(message?)?.0)),
@@ -335,8 +338,8 @@ impl RootHalf {
         })
     }
 
-    /// Ends it after the order to commit, when nobody waits any more: it may have been too late. Gives back
-    /// what became of the commit, unless that is undone.
+    /// Ends the root helper after the commit request, when the caller has stopped waiting: that may have been too
+    /// late to cancel the commit. Returns the outcome of the commit, unless it was undone.
     pub fn settle(&mut self) -> Option<Result<Restored>> {
         report_errors(&self.end());
         self.early.drain(..).find_map(|message| match message {
@@ -355,33 +358,32 @@ impl RootHalf {
         Ok(())
     }
 
-    /// The error that it ended, although nobody told it to.
+    /// Returns the error that the root helper ended without being asked to.
     fn ended(&mut self) -> anyhow::Error {
         let text = self.end();
         match self.child.try_wait().context("wait for the root half") {
             Ok(Some(status)) => Ended { status, text }.into(),
-            // It could not be waited for, which is what the text says.
+            // The root helper could not be waited for; the text explains it.
             Ok(None) => anyhow!(text),
             Err(e) => e,
         }
     }
 
-    /// Closes its input, lets it undo what it began, and gives back what it wrote to its error
-    /// output.
+    /// Closes the root helper's input, lets it undo its changes, and returns what it wrote to standard error.
     fn end(&mut self) -> String {
         self.requests = None;
         let mut vigil = Vigil::new(pulse::clock()).without_bytes();
         let mut means = [Signal::CONT, Signal::KILL].into_iter();
-        // Undoing takes as long as it takes, unless this run has no more time.
+        // Undoing may take as long as it needs, unless this run was already aborted by a timeout.
         let most = pulse::was_cut().map(|_| pulse::clock() * 3);
         let began = Instant::now();
         if pulse::was_cut().is_some() {
-            // It may be that somebody has stopped it. This wakes it, so that it can undo what it began.
+            // Another process may have stopped the root helper. SIGCONT wakes it, so that it can undo its changes.
             self.signal(means.next());
         }
         loop {
             match self.replies.recv_timeout(LOOK) {
-                // Frames that nobody wants any more would only take memory.
+                // Frames that are no longer needed would only use memory.
                 Ok(Ok((Reply::Frame { .. }, _))) => {}
                 Ok(message) => self.early.push_back(message),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -408,20 +410,20 @@ impl RootHalf {
         self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default()
     }
 
-    /// To the root half and to sudo before it. An ordinary user may only wake them, as they are of the same
-    /// session (`man 2 kill`).
+    /// Sends a signal to the root helper and to the sudo in front of it. An unprivileged user may only send SIGCONT,
+    /// and only to a process in the same session (`man 2 kill`), which the root helper may have left.
     fn signal(&self, signal: Option<Signal>) {
         let Some(signal) = signal else { return };
         for pid in [Some(self.child.id()), self.pid].into_iter().flatten() {
             let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            // What has ended, or is another's, stays as it is.
+            // A process that has ended, or that this user may not signal, is left alone.
             let _ = pid.map(|pid| kill_process(pid, signal));
         }
     }
 }
 
-/// What is written to its error output, once it has ended; its replies as they come; and when anything came
-/// last.
+/// The thread that collects standard error until it is closed, the replies as they arrive, and the time of the last
+/// message.
 type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>, Arc<Mutex<Instant>>);
 
 fn hear(child: &mut Child, by_sudo: bool, memory: &Allowance) -> Result<Heard> {
@@ -430,7 +432,7 @@ fn hear(child: &mut Child, by_sudo: bool, memory: &Allowance) -> Result<Heard> {
     let (send, replies) = bounded(4);
     let heard = Arc::new(Mutex::new(Instant::now()));
     let (memory, last_heard) = (memory.clone(), Arc::clone(&heard));
-    // Only a confined user is cut off for not reading, and comes through sudo.
+    // The time limit for unread replies applies only to confined users, who always come through sudo.
     let output: Box<dyn Read + Send> = match by_sudo {
         true => Box::new(ReadAhead::start(output)?),
         false => Box::new(output),
@@ -464,7 +466,7 @@ fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
     }
 }
 
-/// Reports what the root half, or sudo, wrote to its error output.
+/// Prints what the root helper, or sudo, wrote to standard error.
 fn report_errors(text: &str) {
     text.lines().for_each(|line| report::note(format!("storecache: root helper: {line}")));
 }

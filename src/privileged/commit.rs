@@ -1,7 +1,7 @@
-//! The commit: the short moment in which staged items become valid.
+//! The commit: the short time in which staged items become valid.
 //!
-//! Until the transaction commits, nothing is valid that was not valid before; whatever fails before
-//! that is undone by the drop of the guard that stands for it.
+//! Until the transaction commits, no additional item is valid. If a step before that fails, the drop of its guard
+//! undoes it.
 
 use super::access::Access;
 use super::conversation::Conversation;
@@ -22,41 +22,42 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long workers may take to leave before we take it that one waits for us.
+/// How long to wait for the database before assuming that a process that has it open waits for a lock of ours.
 const STEP_ASIDE_AFTER: Duration = Duration::from_millis(100);
 
-/// A restore that is staged and complete.
+/// A restore that is completely staged.
 pub struct Commit<'a> {
     pub talk: &'a Conversation,
     pub target: &'a StoreTarget,
     pub owner: Owner,
     pub staging: Staging,
-    /// Keeps collectors from staging, and from what staged items refer to.
+    /// Keeps collectors from deleting staging and the items that staged items refer to.
     pub gc_lock: Lock,
     pub rows: Rows,
     pub access: Access,
-    /// The disk, as it writes what is staged.
+    /// The final flush of the staged files to the disk.
     pub sync: Ending,
 }
 
 impl Commit<'_> {
-    /// Makes the staged items valid, with the daemon stopped meanwhile.
+    /// Makes the staged items valid. The daemon is stopped meanwhile.
     pub fn run(mut self, guardian: &mut Guardian) -> Result<Restored> {
         self.talk.enter(Phase::Commit);
         let layout = &self.target.layout;
-        // Until their items are valid, collectors pass over roots.
+        // Collectors skip these roots until the items are valid.
         let mut roots = Roots::default();
         let (mut heads, rooted_for) = (self.rows.heads(None), self.rows.len());
         roots.add(layout, &heads, self.owner)?;
         self.talk.cancel.check()?;
 
-        // Guards are dropped in reverse: on a failure the rows go first, the items go back to staging,
-        // the lock is released, the guardian starts the daemon, and last the roots go.
+        // Guards are dropped in reverse order: on a failure the rows are rolled back, the items return to staging,
+        // the lock is released, the guardian starts the daemon, and finally the roots are removed.
         let mut armed = guardian.arm(&Brief { takes_mount: self.access.mount_unit().is_some() })?;
         let durable = self.sync.is_wanted();
         let sync_seconds = std::mem::take(&mut self.sync).wait()?.as_secs_f64();
 
-        // The lock is waited for while the daemon runs: it is away only when nothing else keeps it away.
+        // Wait for the lock while the daemon still runs, so that the daemon is stopped only when no other process
+        // delays the commit.
         let (big_lock, skipped) = self.have_it_alone()?;
         let stopped = Instant::now();
         let cancelled = || self.talk.cancel.check();
@@ -76,9 +77,10 @@ impl Commit<'_> {
                     placement.place(staging, &place, name.as_str())?;
                 }
                 verify_on_disk(&merge.added, &place)?;
-                // What is in the items was on the disk before the daemon stopped. Now their names go
-                // there, and the rows after them: after a power failure nothing is valid that is not
-                // there. It is not all of the file system that is waited for, as others write to it.
+                // The contents of the items were on the disk before the daemon stopped. Now their names are written,
+                // and the rows after them, so that after a power failure no item is valid that is not on the disk.
+                // Only the store directory is synchronized, not the whole file system, because other processes write
+                // to it.
                 let names = if durable { fsync(&place) } else { Ok(()) };
                 names.context("write the names of the placed items to the disk")
             })?;
@@ -123,7 +125,7 @@ impl Commit<'_> {
         })
     }
 
-    /// Who was stopped and why.
+    /// Returns which daemon was stopped, and why.
     fn why(&self, daemon: &str) -> String {
         match self.access.mount_unit() {
             None => daemon.to_owned(),
@@ -133,11 +135,11 @@ impl Commit<'_> {
         }
     }
 
-    /// Waits until nobody else has the database open.
+    /// Waits until no other process has the database open.
     ///
-    /// A collector has it open and waits for the lock that we hold, as we wait for it: then staging
-    /// steps aside, we let it collect, and see what is left. Gives back the lock, and the items that
-    /// can not become valid any more.
+    /// A collector has it open and waits for the lock that this process holds, while this process waits for the
+    /// collector. In that case staging is moved out of the store, the collector is allowed to run, and the choice of
+    /// items is made again. Returns the lock, and the items that can no longer become valid.
     fn have_it_alone(&mut self) -> Result<(Lock, Vec<Skipped>)> {
         let layout = &self.target.layout;
         let cancelled = || self.talk.cancel.check();
@@ -152,18 +154,19 @@ impl Commit<'_> {
             other => return Ok((other?, Vec::new())),
         }
         if self.staging.step_aside(layout).is_err() {
-            // The store has a mount of its own: all that is left is to wait.
+            // The store is on a mount of its own, so the only choice is to wait.
             return Ok((exclusive(patience)?, Vec::new()));
         }
         self.gc_lock.release()?;
         let big_lock = exclusive(patience)?;
-        // Whoever collects has the database open: with the lock on that, nobody does.
+        // A collector keeps the database open, so no collector runs while this process holds the lock on the
+        // database.
         self.gc_lock = self.target.gc_lock(&cancelled)?;
         let live = LiveDatabase::open(layout)?.valid(layout)?;
         Ok((big_lock, self.rows.settle(&live)))
     }
 
-    /// The daemon itself calls every restored item valid.
+    /// Checks that the daemon itself considers every restored item valid.
     fn verify_through_daemon(&self, added: &HashSet<ItemName>) -> Result<()> {
         let StoreTarget { layout, daemon_patience, .. } = self.target;
         let paths: Vec<String> = added.iter().map(|name| layout.path_of(name)).collect();
@@ -177,7 +180,7 @@ impl Commit<'_> {
     }
 }
 
-/// Every row that is about to commit has its item in place.
+/// Checks that the item of every row that is about to be committed is in place.
 fn verify_on_disk(added: &HashSet<ItemName>, place: &OwnedFd) -> Result<()> {
     for name in added {
         statat(place, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)

@@ -1,6 +1,6 @@
-//! `--verify content`: what was unpacked, hashed again and held against the rows that will make it valid.
+//! `--verify content`: hashes the unpacked items again and compares them with the rows that will make them valid.
 //!
-//! It happens in staging, while the daemon is up: what does not match has never been in the store.
+//! This happens in staging, while the daemon runs: an item that does not match is never placed in the store.
 
 use super::conversation::Conversation;
 use super::protocol::Reply;
@@ -14,17 +14,18 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often the other half hears from us meanwhile.
+/// How often the root helper reports to the user process meanwhile.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Items with the hashes of their NARs.
 pub struct Hashes(Vec<(ItemName, [u8; 32])>);
 
 impl Hashes {
-    /// Those of the items that are `wanted`, the largest first, so that no thread is left with one at the end.
+    /// Reads the hashes of the `wanted` items. The largest items come first, so that no thread has to hash a large
+    /// item alone at the end.
     ///
     /// # Errors
-    /// When a hash is none that can be checked.
+    /// If a hash is not a SHA-256.
     pub fn of(database: &SnapshotDatabase, wanted: &[ItemName]) -> Result<Self> {
         let wanted: HashSet<&ItemName> = wanted.iter().collect();
         let mut items = database.items()?;
@@ -40,10 +41,10 @@ impl Hashes {
         Ok(Hashes(hashes.collect::<Result<_>>()?))
     }
 
-    /// Hashes every item in `staging`, on so many threads. Gives back how long it took.
+    /// Hashes every item in `staging` with up to `threads` threads. Returns how long that took, in seconds.
     ///
     /// # Errors
-    /// [`SnapshotError::Damaged`] with the name of an item that is another than its row says.
+    /// [`SnapshotError::Damaged`] with the name of an item whose hash differs from its row.
     pub fn check(
         &self,
         talk: &Conversation,

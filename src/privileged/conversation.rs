@@ -1,4 +1,4 @@
-//! The root half's end of the conversation, and how it is called off.
+//! The root helper's end of the conversation, and its cancellation.
 
 use super::capabilities::Stage;
 use super::output::Output;
@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How soon a signal is noticed while the other half is silent.
+/// How often signals are checked while the user process sends nothing.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
 
-/// Set once somebody calls the run off.
+/// The cancellation flags of a run.
 #[derive(Clone, Default)]
 pub struct Cancel {
     hung_up: Arc<AtomicBool>,
@@ -27,7 +27,7 @@ pub struct Cancel {
 
 impl Cancel {
     /// # Errors
-    /// When the run was called off: the reason.
+    /// If the run was canceled: the reason.
     pub fn check(&self) -> Result<()> {
         if self.signalled.load(Ordering::Relaxed) {
             bail!("cancelled by a signal");
@@ -39,7 +39,7 @@ impl Cancel {
     }
 }
 
-/// A message whose content is as it must be.
+/// Passes a message on after validating its content.
 pub fn checked(message: Result<Option<(Request, Held)>>) -> Result<Option<(Request, Held)>> {
     if let Ok(Some((request, payload))) = &message {
         request.check(payload)?;
@@ -47,28 +47,28 @@ pub fn checked(message: Result<Option<(Request, Held)>>) -> Result<Option<(Reque
     message
 }
 
-/// Requests in, replies out.
+/// The connection of the root helper: requests in, replies out.
 pub struct Conversation {
     requests: Receiver<Result<(Request, Held)>>,
-    /// For what comes with requests.
+    /// The memory for payloads of requests.
     memory: Allowance,
     pub cancel: Cancel,
     output: Arc<Mutex<Output>>,
-    /// When anything came last.
+    /// When input was last received.
     heard: Arc<Mutex<Instant>>,
-    /// For how long a confined requester may keep locks without a sign.
+    /// How long a confined requester may hold locks without sending anything.
     limit: Option<Duration>,
-    /// Whether locks are held, so that the limit counts.
+    /// Whether locks are held, so that the limit applies.
     holds_locks: Cell<bool>,
-    /// The phase that an error would be reported in.
+    /// The phase that an error is reported with.
     phase: Cell<Phase>,
-    /// What a restore reports with its plan.
+    /// Warnings that a restore reports with its plan.
     pub warnings: Vec<String>,
 }
 
 impl Conversation {
-    /// Goes on reading requests, whose parts have at most `largest` bytes, and catches signals. `limit` is how long
-    /// the other side may be silent, and not read, while locks are held.
+    /// Starts to read requests, whose parts have at most `largest` bytes, and to catch signals. `limit` is how long
+    /// the user process may send nothing while locks are held, and how long it may leave replies unread.
     pub fn start(
         input: impl Read + Send + 'static,
         largest: u32,
@@ -87,7 +87,7 @@ impl Conversation {
         let heard = Arc::new(Mutex::new(Instant::now()));
         let mut input = Heard { input, at: Arc::clone(&heard) };
         threads::start("to hear requests", move || {
-            // Whoever finds a way in through here is in nothing.
+            // Drop all capabilities before parsing input, so that exploiting the parser gains nothing.
             if let Err(e) = Stage::Listening.enter() {
                 let _ = send.send(Err(e));
                 return;
@@ -120,18 +120,18 @@ impl Conversation {
         })
     }
 
-    /// From now on locks are held, and the other side may be silent for no longer than the limit.
+    /// From now on locks are held, and the user process may be silent for no longer than the limit.
     pub fn holds_locks(&self) {
         self.holds_locks.set(true);
     }
 
-    /// All locks are free again.
+    /// From now on no locks are held.
     pub fn holds_no_locks(&self) {
         self.holds_locks.set(false);
     }
 
     /// # Errors
-    /// When the other side keeps locks, and has sent nothing since `asked` for longer than it may.
+    /// If locks are held and the user process has sent nothing, since `asked`, for longer than the limit.
     fn check_silence(&self, asked: Instant) -> Result<()> {
         let Some(limit) = self.limit.filter(|_| self.holds_locks.get()) else { return Ok(()) };
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,10 +144,10 @@ impl Conversation {
         Ok(())
     }
 
-    /// The next request.
+    /// Returns the next request.
     ///
     /// # Errors
-    /// When the run was called off.
+    /// If the run was canceled.
     pub fn receive(&self) -> Result<(Request, Held)> {
         match self.receive_or_end()? {
             Some(message) => Ok(message),
@@ -158,7 +158,7 @@ impl Conversation {
         }
     }
 
-    /// The next request, where the conversation may end too.
+    /// Returns the next request, or `None` if the conversation ended in a place where it may.
     pub fn receive_or_end(&self) -> Result<Option<(Request, Held)>> {
         let asked = Instant::now();
         loop {
@@ -173,7 +173,7 @@ impl Conversation {
         }
     }
 
-    /// From now on so many bytes of frames are received ahead of what is done with them.
+    /// Sets how many bytes of frames may be received ahead of their processing.
     pub fn holds(&self, bytes: u64) {
         self.memory.becomes(bytes);
     }
@@ -187,9 +187,9 @@ impl Conversation {
         write_message(&mut *output, reply, payload).context("reply to the other half")
     }
 
-    /// From now on the other half hears of every sign of life, on the thread that gives it: what does not
-    /// move is silent. While a reply is being written, that is the sign; and where the other half does not read,
-    /// a sign is not worth waiting for.
+    /// From now on reports activity to the user process, on the thread that is active: a thread that makes no
+    /// progress reports nothing. A report is skipped while a reply is being written, because the reply itself shows
+    /// activity, and if the user process does not read.
     pub fn tell_signs(&self) {
         let output = Arc::clone(&self.output);
         pulse::listen(move |phase, sign, text| {
@@ -198,7 +198,7 @@ impl Conversation {
                 return;
             }
             let alive = Reply::Alive { phase: phase.to_owned(), sign, text: text.to_owned() };
-            // Whoever has hung up is noticed by those who wait for requests.
+            // If the user process has hung up, the thread that waits for requests notices it.
             let _ = write_message(&mut *output, &alive, &[]);
         });
     }
@@ -213,7 +213,7 @@ impl Conversation {
     }
 }
 
-/// An input that notes when anything came.
+/// An input that records when bytes were last received.
 struct Heard<R> {
     input: R,
     at: Arc<Mutex<Instant>>,

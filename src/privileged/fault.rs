@@ -1,11 +1,11 @@
-//! Whose fault a failure is: read off typed errors, and told to the other half.
+//! Whether the snapshot is at fault in a failure: derived from typed errors, and reported to the user process.
 
 use super::protocol::Which;
 use crate::snapshot::SnapshotError;
 use crate::store::BadDatabase;
 use serde::{Deserialize, Serialize};
 
-/// Whether what failed is the snapshot's own fault.
+/// Whether a failure is the fault of the snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fault {
@@ -15,7 +15,7 @@ pub enum Fault {
     /// The bytes of this file are at fault.
     Damaged {
         which: Which,
-        /// The frame that was not the one which the index was made for, if that is all.
+        /// The frame whose bytes differ from those that the index describes, if that is the only damage.
         frame: Option<u32>,
     },
 }

@@ -1,4 +1,4 @@
-//! The files of a snapshot that is restored into a store: the entry, and the base if it is a delta.
+//! The files of a snapshot that is restored into a store: the entry and, if it is a delta, its base.
 
 use super::fault::OfBase;
 use super::protocol::{FrameId, Which};
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Both indexes, and where each item is.
+/// The indexes of both files, and the position of each item.
 pub struct Files {
     entry: Arc<Index>,
     base: Option<Arc<Index>>,
@@ -18,10 +18,10 @@ pub struct Files {
 }
 
 impl Files {
-    /// `base` is the index of the base, parsed and as it came.
+    /// Combines the index of the entry with that of its base, which is passed both parsed and as raw bytes.
     ///
     /// # Errors
-    /// When they do not go together, or list an item twice.
+    /// If the two indexes do not belong together, or an item is listed twice.
     pub fn new(entry: Index, base: Option<(Index, Vec<u8>)>) -> Result<Self> {
         let mut places = HashMap::with_capacity(entry.items.len());
         for (at, item) in entry.items.iter().enumerate() {
@@ -38,7 +38,7 @@ impl Files {
         Ok(Files { entry: Arc::new(entry), base: base.map(|(base, _)| Arc::new(base)), places })
     }
 
-    /// The index of the entry, and that of its base.
+    /// Returns the index of the entry and the index of its base.
     pub fn indexes(&self) -> (&Index, Option<&Index>) {
         (&self.entry, self.base.as_deref())
     }
@@ -47,14 +47,14 @@ impl Files {
         self.places.contains_key(name.as_str())
     }
 
-    /// What the indexes say of these items.
+    /// Returns the index entries of these items.
     pub fn items<'a>(&'a self, names: &'a [ItemName]) -> impl Iterator<Item = &'a ItemEntry> {
         self.all().into_iter().flat_map(move |(which, index)| {
             self.positions(which, names).map(move |at| &index.items[at])
         })
     }
 
-    /// The frames that extracting these items takes: those of the base, then those of the entry.
+    /// Returns the frames that are needed to extract these items: first those of the base, then those of the entry.
     pub fn frames(&self, names: &[ItemName]) -> Vec<FrameId> {
         let files = self.all().into_iter();
         let frames = files.flat_map(|(which, index)| {
@@ -64,7 +64,7 @@ impl Files {
         frames.collect()
     }
 
-    /// Begins to extract these items into one directory, with members of the given owner.
+    /// Starts to extract these items into one directory, with members of the given owner.
     pub fn unpack(
         &self,
         names: &[ItemName],
@@ -103,7 +103,7 @@ impl Files {
     }
 }
 
-/// One for each file that anything is wanted of.
+/// The unpackers: one for each file from which anything is extracted.
 pub struct Unpackers(Vec<(Which, Unpacker)>);
 
 impl Unpackers {
@@ -111,7 +111,7 @@ impl Unpackers {
         Unpackers(vec![(Which::Entry, unpacker)])
     }
 
-    /// Hands over a frame, see [`Unpacker::submit`].
+    /// Passes on a frame, see [`Unpacker::submit`].
     pub fn submit(&self, frame: FrameId, compressed: Held) -> Result<()> {
         match self.0.iter().find(|(which, _)| *which == frame.which) {
             Some((which, unpacker)) => of(*which, unpacker.submit(frame.number, compressed)),
@@ -119,19 +119,19 @@ impl Unpackers {
         }
     }
 
-    /// What is written so far.
+    /// Returns how much is written so far.
     pub fn progress(&self) -> Unpacked {
         sum(self.0.iter().map(|(_, unpacker)| unpacker.progress()))
     }
 
-    /// Finishes all, see [`Unpacker::finish`].
+    /// Finishes all unpackers, see [`Unpacker::finish`].
     pub fn finish(self) -> Result<Unpacked> {
         let done = self.0.into_iter().map(|(which, unpacker)| of(which, unpacker.finish()));
         Ok(sum(done.collect::<Result<Vec<_>>>()?.into_iter()))
     }
 }
 
-/// An error of one of the files.
+/// Marks an error as one of the given file.
 fn of<T>(which: Which, result: Result<T>) -> Result<T> {
     match which {
         Which::Entry => result,

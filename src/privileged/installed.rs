@@ -1,28 +1,28 @@
-//! Where this program is, and whether only root can change it there.
+//! The path at which this program is installed, and whether only root can change the file there.
 //!
-//! sudo may start the root helper without a password only from such a place: whoever can write to the file, or to a
+//! sudo may start the root helper without a password only from such a path: a user who can write to the file, or to a
 //! directory above it, can put another program there.
 
 use crate::path_audit::Suspects;
 use std::path::Path;
 
-/// Places that the program is installed to, in order of preference.
+/// Paths that the program is installed to, in order of preference.
 const PLACES: [&str; 2] = ["/usr/local/bin/storecache", "/usr/bin/storecache"];
 
-/// The program as a rule of sudoers has to name it.
+/// The program, as a sudoers rule has to name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// A place that only root can write to, and that needs no quotes in sudoers.
+    /// A path that only root can write to, and that needs no quotes in sudoers.
     pub path: String,
-    /// The command that puts it there, where it is not there yet.
+    /// The command that installs the program there, if it is not installed yet.
     pub install: Option<String>,
 }
 
-/// This program, by its real path.
+/// Returns this program, by its real path.
 pub fn program() -> Program {
     match std::env::current_exe() {
         Ok(path) => program_at(&path, is_closed),
-        // It is not known what to install.
+        // Without its path, the program cannot be installed by a command.
         Err(_) => Program { path: PLACES[0].into(), install: None },
     }
 }
@@ -37,17 +37,17 @@ fn program_at(path: &Path, is_closed: impl Fn(&Path) -> bool) -> Program {
     Program { path: place.into(), install: Some(install) }
 }
 
-/// Whether a path needs no quotes in sudoers or in a shell.
+/// Returns whether a path needs no quotes in sudoers or in a shell.
 fn is_plain(path: &str) -> bool {
     path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_.+-".contains(&b))
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     if is_plain(word) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// Whether only root can change what is at a path.
+/// Returns whether only root can change the file at a path.
 fn is_closed(path: &Path) -> bool {
     matches!(Suspects::everybody().follow(path), Ok(Ok(_)))
 }

@@ -1,5 +1,5 @@
-//! What head, index and database of a snapshot have to say of each other. `verify` and `restore` both ask here; what
-//! frames have to hold is in [`crate::snapshot`], where both read them through one check.
+//! Consistency checks between head, index and database of a snapshot. `verify` and `restore` both use them. The
+//! checks of frames are in [`crate::snapshot`], where both commands read frames through one check.
 
 use crate::snapshot::{Index, SnapshotError};
 use crate::store::{
@@ -9,10 +9,11 @@ use anyhow::Result;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Checks that an index is one of a store of this kind.
+/// Checks that an index belongs to a store of this kind.
 ///
 /// # Errors
-/// [`SnapshotError::Damaged`] when it has what such a store has not, or lacks what it has.
+/// [`SnapshotError::Damaged`] if the index has parts that such a store does not have, or does not have parts that
+/// such a store has.
 pub fn check_kind(kind: StoreKind, index: &Index) -> Result<()> {
     let refuse = |what: String| Err(SnapshotError::Damaged(what).into());
     let database = index.database.as_ref().map(|database| database.path.as_str());
@@ -45,10 +46,10 @@ pub fn check_kind(kind: StoreKind, index: &Index) -> Result<()> {
     }
 }
 
-/// Checks a database against its index. `base` is the index of the base, where there is one and it is known.
+/// Checks a database against its index. `base` is the index of the base, if there is one and it is known.
 ///
 /// # Errors
-/// When they do not agree; the message names the item.
+/// If they do not agree; the message names the item.
 pub fn check_database(
     database: &SnapshotDatabase,
     index: &Index,

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-/// Bytes of memory: those of the machine, or fewer where a control group has a limit. `None` where the kernel does
-/// not say.
+/// Returns the bytes of memory of the machine, or fewer if a control group has a lower limit. Returns `None` if the
+/// kernel does not report it.
 pub fn memory() -> Option<u64> {
     memory_below(Path::new("/"))
 }
 
-/// Processors that the scheduler gives to this process, at least 1.
+/// Returns the number of processors that the scheduler allows this process, at least 1.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -22,16 +22,17 @@ fn memory_below(root: &Path) -> Option<u64> {
     installed.into_iter().chain(limits).min()
 }
 
-/// `MemTotal` (`man 5 proc_meminfo`), in bytes.
+/// Parses `MemTotal` (`man 5 proc_meminfo`). Returns bytes.
 fn installed(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kibibytes.saturating_mul(1024))
 }
 
-/// The files with the memory limits of all control groups of this process, below the root. A limit of a group holds
-/// for the groups below it. `max` in one of them is no number and so no limit. In a container the names may be those
-/// of the host, so that only the top of the hierarchy is there (`man 7 cgroups`).
+/// Returns the paths, relative to the root, of the files with the memory limits of all control groups of this
+/// process. A limit of a group applies to the groups below it too. A file may contain `max`, which is not a number
+/// and so not a limit. In a container the names of groups may be those of the host, so that only the top of the
+/// hierarchy exists (`man 7 cgroups`).
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {
@@ -61,7 +62,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A file system with these files.
+    /// Creates a file system root with these files.
     fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, content) in files {
@@ -94,7 +95,7 @@ mod tests {
                 &[machine, first, ("sys/fs/cgroup/memory/memory.limit_in_bytes", unlimited)],
                 Some(1024 * MIB),
             ),
-            // In a container the hierarchy begins at its own group.
+            // In a container the hierarchy begins at the container's own group.
             (
                 &[machine, first, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "3145728\n")],
                 Some(3 * MIB),

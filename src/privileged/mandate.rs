@@ -1,12 +1,12 @@
 //! On whose behalf the root helper acts, and with which rights.
 //!
-//! A user who may run `storecache privileged` through sudo, and nothing else, must not become root by that. So
-//! the helper keeps root's rights for a confined requester only on the store of this machine: the file-system
-//! root is `/`, the directories are the compiled-in ones, and the requester can change none of the directories
-//! that lead to them. For everything else it gives root's rights up for good and goes on with the requester's.
+//! A user who may run `storecache privileged` through sudo, and nothing else, must not become root by that. So for a
+//! confined requester the root helper keeps root's rights only on the store of this machine: the file-system root is
+//! `/`, the directories are the compiled-in ones, and the requester cannot change any of the directories that lead to
+//! them. For everything else it permanently gives up root's rights and continues with those of the requester.
 //!
-//! That a directory belongs to root is not enough: every item of a store belongs to root and has content that
-//! users chose, and a mounted file system says of its owners what its maker wanted.
+//! It is not enough that a directory belongs to root: every item of a store belongs to root and has content that
+//! users chose, and a mounted file system reports whatever owners its creator wanted.
 
 use super::protocol::StoreRequest;
 use super::surroundings::Environment;
@@ -22,29 +22,30 @@ use std::io::stdin;
 use std::path::Path;
 use std::time::Duration;
 
-/// For how long a confined requester may keep locks and staging without progress, or the daemon away.
+/// How long a confined requester may hold locks and staging without progress, or keep the daemon stopped.
 pub const CONFINED_LIMIT: Duration = Duration::from_secs(60);
 
-/// Who asked, and what they may.
+/// The requester and the requester's rights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mandate {
-    /// User and group, if it is not root.
+    /// The user and group of the requester, or `None` if the requester is root.
     pub requester: Option<(u32, u32)>,
-    /// They may become root anyway, so that nothing has to be kept from them.
+    /// Whether the requester may become root anyway, so that nothing has to be withheld.
     pub everywhere: bool,
 }
 
-/// Variables of programs that run others as root, besides sudo.
+/// Variables set by programs other than sudo that run commands as root.
 const OTHER_WAYS: [&str; 2] = ["DOAS_USER", "PKEXEC_UID"];
 
 impl Mandate {
-    /// Of whoever started this process: sudo names them, and nobody but sudo can have set that.
+    /// Returns the mandate of the user who started this process. sudo names that user in variables that only sudo can
+    /// have set.
     ///
     /// # Errors
-    /// When somebody other than root seems to be behind it, and it is not clear who.
+    /// If a user other than root seems to have started this process, and it is not clear which user.
     pub fn of(environment: &Environment, everywhere: bool) -> Result<Self> {
         if !geteuid().is_root() {
-            // Whoever it is, they have their own rights and no others.
+            // Without root, this process has the rights of its user and no others, so it does not matter who that is.
             return Ok(Mandate { requester: None, everywhere });
         }
         let value = |name: &str| environment.iter().find(|(it, _)| it == name).map(|(_, v)| v);
@@ -72,23 +73,23 @@ impl Mandate {
         Ok(Mandate { requester, everywhere })
     }
 
-    /// Who must not get to act as root wherever they point.
+    /// Returns the user and group of a requester who must not act as root on paths of their own choice.
     pub fn confined(&self) -> Option<(u32, u32)> {
         self.requester.filter(|_| !self.everywhere)
     }
 
-    /// How long a confined requester may keep locks and staging without progress, and the daemon away.
-    /// `None` if there is no such limit.
+    /// Returns how long a confined requester may hold locks and staging without progress, or keep the daemon stopped.
+    /// Returns `None` if there is no such limit.
     pub fn limit(&self) -> Option<Duration> {
         self.confined().map(|_| CONFINED_LIMIT)
     }
 
-    /// Decides whether root's rights may be used on this store, gives them up if not, and limits how long
-    /// the request may keep others waiting. Returns the reason if this runs without root's rights. No
-    /// other thread may run yet.
+    /// Decides whether root's rights may be used on this store, gives them up if not, and limits how long the request
+    /// may make other processes wait. Returns the reason if the process runs without root's rights. No other thread
+    /// may run yet.
     ///
     /// # Errors
-    /// If the file-system root lies in a store: nobody may restore into, or read from, an item.
+    /// If the file-system root lies in a store: restoring into an item, or saving from one, is not allowed.
     pub fn apply(&mut self, store: &mut StoreRequest) -> Result<Option<String>> {
         if let Some(limit) = self.limit() {
             store.lock_patience = store.lock_patience.min(limit);
@@ -133,7 +134,7 @@ fn ran_with_rights_of(uid: u32, why: &str) -> String {
     )
 }
 
-/// The maker of the pipe that requests come from, if that is not root.
+/// Returns the user who created the pipe that requests come from, if that user is not root.
 fn stranger_at_the_pipe() -> Result<Option<u32>> {
     let input = fstat(stdin()).context("look at the input")?;
     let kind = FileType::from_raw_mode(input.st_mode);
@@ -141,7 +142,7 @@ fn stranger_at_the_pipe() -> Result<Option<u32>> {
     Ok(Some(input.st_uid).filter(|&uid| is_pipe && uid != 0))
 }
 
-/// The groups of a user; only the one that sudo names if the user is not listed.
+/// Returns the groups of a user. If the user is not listed, returns only the group that sudo names.
 fn groups(uid: u32, gid: u32) -> Vec<Gid> {
     let gid = Gid::from_raw(gid);
     let name = User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name);
@@ -149,8 +150,8 @@ fn groups(uid: u32, gid: u32) -> Vec<Gid> {
     name.and_then(|name| getgrouplist(&name, gid).ok()).unwrap_or_else(|| vec![gid])
 }
 
-/// Why root's rights must not be used on a store for this user; `None` if they may. The root of the request
-/// becomes `/` then, so that a link which led there cannot lead elsewhere later.
+/// Returns why root's rights must not be used on a store for this user, or `None` if they may be used. Sets the root
+/// of the request to `/` in that case, so that a link that led there cannot lead elsewhere later.
 fn objection(store: &mut StoreRequest, uid: u32, gid: u32) -> Result<Option<String>> {
     let root = Path::new("/");
     if !store.root.canonicalize().is_ok_and(|real| real == root) {
@@ -161,7 +162,7 @@ fn objection(store: &mut StoreRequest, uid: u32, gid: u32) -> Result<Option<Stri
     let groups = groups(uid, gid).into_iter().map(Gid::as_raw).collect();
     let requester = Suspects::User { uid, groups };
     let layout = Layout::of(store.kind, root)?;
-    // The directory of the daemon's socket is audited where the daemon is looked for.
+    // The directory of the daemon's socket is audited where the daemon is searched for.
     for place in [layout.store(), layout.database_dir(), layout.roots()] {
         if let Err(reason) = requester.follow(&place)? {
             return Ok(Some(reason));

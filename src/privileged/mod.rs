@@ -1,20 +1,20 @@
-//! The half that runs as root, and how the other half talks to it.
+//! The root helper, and the client with which the user process talks to it.
 //!
-//! Only this half touches the store, its database and its daemon. It has no network ([`seccomp`]), gets no
-//! secret, and takes orders on its standard input only; when that closes it undoes what it began
-//! and ends. The room must not know backends: what is read or written elsewhere passes through the
-//! other half as frames.
+//! Only the root helper accesses the store, its database and its daemon. It has no network ([`seccomp`]), receives no
+//! secrets, and accepts requests only on its standard input; when that is closed, it undoes its changes and ends.
+//! This module must not depend on backends: data that is read from or written to a backend passes through the user
+//! process as frames.
 //!
-//! - [`client`]: starting the root half and talking to it, for the user's half
+//! - [`client`]: starts the root helper and talks to it, for the user process
 //! - [`protocol`]: the messages
-//! - [`serve`]: the root half's conversation
-//! - [`mandate`]: on whose behalf, and where that is as root
-//! - [`surroundings`], [`capabilities`], [`bounds`]: what it inherits, may do, and can be asked
-//! - [`share`], [`machine`]: how much memory and how many threads it takes for whom
-//! - [`judge`]: what head, index and database of a snapshot have to agree on, for both halves
-//! - [`examine`]: how a store and its daemon are, in part for the user's half too
-//! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root
-//!   half
+//! - [`serve`]: the main function of the root helper
+//! - [`mandate`]: on whose behalf the root helper acts, and where it may use root's rights
+//! - [`surroundings`], [`capabilities`], [`bounds`]: what the root helper inherits, what it may do, and what it can
+//!   be asked
+//! - [`share`], [`machine`]: how much memory and how many threads it uses on behalf of whom
+//! - [`judge`]: consistency checks of head, index and database of a snapshot, for both processes
+//! - [`examine`]: checks of a store and its daemon, partly for the user process too
+//! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root helper
 
 mod access;
 mod bounds;

@@ -1,5 +1,5 @@
-//! What of the frozen items a save takes along when it is not to take all, and which of those that
-//! this job restored were used.
+//! Narrows the frozen items to those that a save should include, and determines which of the items that this job
+//! restored were used.
 
 use super::protocol::{SaveRequest, StoreRequest, Used};
 use super::target::StoreTarget;
@@ -9,19 +9,19 @@ use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::time::SystemTime;
 
-/// What became of the items.
+/// The result of narrowing.
 #[derive(Default)]
 pub struct Narrowed {
-    /// Nothing where reading does not show, or where nothing was restored.
+    /// `None` if access times do not show what was read, or if nothing was restored.
     pub used: Option<Used>,
-    /// Items outside the closures that were asked for.
+    /// The number of items outside the requested closures.
     pub outside: u64,
-    /// Names of those that stay behind because all would be too large.
+    /// Names of the items that are left out to keep the size limit.
     pub behind: Vec<String>,
 }
 
-/// Notes when each input was used last, and takes away what the request does not want or has no room
-/// for, from the frozen database too. Plain directories all stay.
+/// Records when each input was last used, and removes the inputs that the request excludes or that exceed the size
+/// limit, from the frozen database too. Plain directories are never removed.
 pub fn narrow(
     store: &StoreRequest,
     inputs: &mut Vec<PackInput>,
@@ -58,7 +58,7 @@ fn name_of(input: &PackInput) -> Result<ItemName> {
     ItemName::parse(&input.name).with_context(|| format!("{} is no name of an item", input.name))
 }
 
-/// The inputs outside the closures of `roots`; none when nobody asked for closures.
+/// Returns the inputs outside the closures of `roots`, or none if no closures were requested.
 fn outside(
     roots: &[String],
     inputs: &[PackInput],
@@ -74,10 +74,10 @@ fn outside(
     Ok(names.into_iter().filter(|name| !closures.contains(name)).collect())
 }
 
-/// Writes into each input when it was used last, as far as that shows. What this job restored was
-/// used when it was read since, or else when the snapshot says; all else when it became valid, or
-/// when it was read last. To see that takes a look at each file; so all of them are looked at only
-/// where it decides what goes.
+/// Records in each input when it was last used, as far as that is known. An item that this job restored was last used
+/// when it was read since, or else at the time recorded in the snapshot. Any other item was last used when it became
+/// valid, or when it was last read. Determining the last read means checking each file, so other items are checked
+/// only if their use decides what is left out.
 fn note_use(inputs: &mut [PackInput], request: &SaveRequest) -> Result<Option<Used>> {
     let Some(first) = inputs.first() else { return Ok(None) };
     let shows = reading_shows(&first.base)?;
@@ -100,7 +100,8 @@ fn note_use(inputs: &mut [PackInput], request: &SaveRequest) -> Result<Option<Us
     Ok((shows && told != Used::default()).then_some(told))
 }
 
-/// What stays behind. What somebody else keeps from the collector counts as used now.
+/// Returns the items that are left out to keep the size limit. An item that a root of another program keeps counts as
+/// used now.
 fn behind(
     limit: u64,
     inputs: &[PackInput],
@@ -108,7 +109,7 @@ fn behind(
     layout: &Layout,
 ) -> Result<Vec<ItemName>> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs());
-    // Where the clock was set back, what was used last is later than now.
+    // If the clock was set back, the latest use may be later than now.
     let now = inputs.iter().filter_map(|input| input.used).fold(now, u64::max);
     let roots = live_roots(layout)?;
     let candidate = |input: &PackInput| -> Result<Candidate> {

@@ -1,5 +1,5 @@
-//! The root helper's standard output: to a confined requester it never waits for longer than the limit, so that
-//! a reader who stops reading cannot keep it in a place where it holds locks.
+//! The standard output of the root helper. To a confined requester, a write waits no longer than the limit, so that a
+//! user process that stops reading cannot keep the root helper waiting while it holds locks.
 
 use anyhow::{Context, Result, bail};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
@@ -13,18 +13,18 @@ use std::time::Duration;
 
 pub struct Output {
     file: File,
-    /// How long to wait until the reader makes room; `None` is for ever.
+    /// How long to wait until the reader makes room; `None` is without limit.
     limit: Option<Duration>,
 }
 
 impl Output {
-    /// Standard output. If there is a limit, no write to it or to error output blocks from now on.
+    /// Opens standard output. If there is a limit, no write to it or to standard error blocks from now on.
     ///
     /// # Errors
-    /// If there is a limit, and standard output is a file that could block a write all the same.
+    /// If there is a limit, and standard output is a file to which a write could block all the same.
     pub fn new(limit: Option<Duration>) -> Result<Self> {
         if limit.is_some() {
-            // Error output may be lost: replies say what went wrong.
+            // Standard error may be discarded, because errors are reported as replies.
             let errors = without_blocking(stderr().as_fd()).or_else(|_| null_device())?;
             dup2_stderr(errors).context("set up the error output")?;
             let replies = without_blocking(stdout().as_fd()).context("set up the output")?;
@@ -34,7 +34,7 @@ impl Output {
         Ok(Output { file: file.into(), limit })
     }
 
-    /// Whether something short can be written without waiting (`man 7 pipe`, `PIPE_BUF`).
+    /// Returns whether a short message can be written without waiting (`man 7 pipe`, `PIPE_BUF`).
     pub fn has_room(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut ready = [PollFd::new(&self.file, PollFlags::OUT)];
@@ -59,12 +59,13 @@ impl Output {
     }
 }
 
-/// The file behind a standard descriptor, such that a write to it does not block. The requester has the same open
-/// file description, and could take `O_NONBLOCK` back (`man 2 fcntl`), so this is another one.
+/// Returns the file behind a standard descriptor in a form in which a write to it does not block. The requester
+/// shares the original open file description and could clear `O_NONBLOCK` on it (`man 2 fcntl`), so this opens a new
+/// one.
 ///
 /// # Errors
-/// If there is no such file: a socket cannot be opened again, and a write to a FUSE file waits for a server that
-/// may be the requester's.
+/// If that is not possible: a socket cannot be opened again, and a write to a FUSE file waits for a server that the
+/// requester may control.
 fn without_blocking(descriptor: BorrowedFd) -> Result<OwnedFd> {
     let found = fstat(descriptor)?;
     match FileType::from_raw_mode(found.st_mode) {

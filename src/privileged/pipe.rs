@@ -1,4 +1,4 @@
-//! The way to the root half: whoever writes to it is never blocked by it.
+//! The pipe to the root helper. Writes to it never block.
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -8,7 +8,7 @@ use std::process::ChildStdin;
 
 use crate::pulse::LOOK;
 
-/// The standard input of another process. Nobody else writes to it.
+/// The standard input of another process. Nothing else writes to it.
 pub struct Pipe(ChildStdin);
 
 impl Pipe {
@@ -20,7 +20,7 @@ impl Pipe {
     }
 }
 
-/// Why nobody waits any more until there is room in the pipe.
+/// The reason to stop waiting for room in the pipe.
 #[derive(Debug)]
 pub struct GaveUp(pub anyhow::Error);
 
@@ -32,10 +32,10 @@ impl std::fmt::Display for GaveUp {
 
 impl std::error::Error for GaveUp {}
 
-/// Writing to a pipe, with something that is done again and again while it has no room.
+/// A writer to a pipe that calls `wait` repeatedly while the pipe has no room.
 pub struct Sending<'a> {
     pub pipe: &'a mut Pipe,
-    /// Its error ends the waiting, as a [`GaveUp`].
+    /// An error of it ends the wait, as a [`GaveUp`].
     pub wait: &'a mut dyn FnMut() -> Result<()>,
 }
 

@@ -1,7 +1,7 @@
-//! Messages between the two halves.
+//! Messages between the user process and the root helper.
 //!
-//! On the wire: `u32 BE` length of the JSON, `u32 BE` length of the payload, JSON, payload. Frames
-//! travel as payload, so that nothing is encoded twice.
+//! Wire format: `u32 BE` length of the JSON, `u32 BE` length of the payload, JSON, payload. Frames are sent as
+//! payload, so that they are not encoded twice.
 
 use super::fault::Fault;
 use super::mandate::Mandate;
@@ -18,44 +18,45 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Both halves are the same program; a difference means that two versions met.
+/// The version of the protocol. Both processes run the same program, so a difference means that two versions of it
+/// met.
 pub const PROTOCOL: u32 = 6;
 
-/// No message has a larger part: an index of millions of items still fits.
+/// The largest size in bytes of each part of a message: an index of millions of items still fits.
 pub(super) const PART_LIMIT: u32 = 512 << 20;
-/// Those that come before it is clear what the conversation is about are short.
+/// The largest size of each part of the messages that come before the purpose of the conversation is known.
 const FIRST_LIMIT: u32 = 1 << 20;
 
-/// From the user's half to the root half.
+/// A message from the user process to the root helper.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Request {
     Hello {
         protocol: u32,
     },
-    /// Which store the conversation is about. Comes first.
+    /// Names the store of the conversation. Comes right after `Hello`.
     Store(StoreRequest),
     /// Freeze the database and choose items.
     Save(SaveRequest),
     /// Read, compress and send the frames.
     Pack {
-        /// Leave out what the base of the request holds.
+        /// Leave out items that the base of the request holds.
         delta: bool,
     },
     /// Prepare a restore. Payload: content of the index frame.
     Restore(RestoreRequest),
-    /// Follows where the snapshot is a delta. Payload: content of the index frame of its base.
+    /// Follows `Restore` if the snapshot is a delta. Payload: content of the index frame of its base.
     Base(StoreFacts),
     /// One frame of the snapshot. Payload: its bytes.
     Frame(FrameId),
-    /// Every frame that was asked for has been sent: make the items valid.
+    /// All requested frames have been sent: make the items valid.
     Commit,
-    /// Say whether the closures of items are complete. In place of the first frame: as they would be
-    /// after the restore. Patterns, see [`crate::store::ItemPattern`].
+    /// Check whether the closures of items are complete. If sent instead of the first frame: as they would be after
+    /// the restore. For the patterns see [`crate::store::ItemPattern`].
     Check(Vec<String>),
-    /// Name the valid items.
+    /// List the valid items.
     Valid,
-    /// Look at the store and its daemon.
+    /// Examine the store and its daemon.
     Examine,
 }
 
@@ -63,23 +64,23 @@ pub enum Request {
 #[serde(deny_unknown_fields)]
 pub struct StoreRequest {
     pub kind: StoreKind,
-    /// File-system root that the store belongs to.
+    /// The file-system root that the store belongs to.
     pub root: PathBuf,
-    /// Directories of a plain store.
+    /// The directories of a plain store.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
-    /// Whether the version of the package manager is to be found out: that takes as long as its program
-    /// takes to start.
+    /// Whether to determine the version of the package manager, which takes as long as its program takes to start.
     pub asks_version: bool,
-    /// Where shepherds of the requester may listen; the root half has no environment to tell.
+    /// Sockets on which shepherds of the requester may listen; the root helper has no environment to derive them
+    /// from.
     pub shepherds: Vec<PathBuf>,
-    /// How long to wait for locks that somebody else holds.
+    /// How long to wait for locks that other processes hold.
     pub lock_patience: Duration,
     /// How long to wait until the daemon has stopped or answers.
     pub daemon_patience: Duration,
-    /// How long anything else may give no sign of life.
+    /// How long anything else may show no activity.
     pub stall: Duration,
-    /// On whose behalf: what the root half knows of its own, and takes from nobody.
+    /// On whose behalf the root helper acts. The root helper determines it itself and never reads it from a message.
     #[serde(skip)]
     pub mandate: Mandate,
 }
@@ -87,33 +88,33 @@ pub struct StoreRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SaveRequest {
-    /// Of zstd.
+    /// The compression level of zstd.
     pub level: i32,
-    /// Large frames over several items, searched far back.
+    /// Use large frames that hold several items, with long-distance matching.
     pub long: bool,
     pub memory: Packing,
-    /// Names of items that are not packed although they are valid. Their rows come along.
+    /// Names of valid items that are not packed. Their rows are saved.
     pub leave_out: Vec<String>,
-    /// What an entry holds already.
+    /// The items that an existing entry holds.
     pub known: Vec<KnownItem>,
-    /// Items that this job restored, and when each was used last, in seconds since 1970, if the
-    /// snapshot says so.
+    /// Items that this job restored, with the time of their last use in seconds since 1970, if the snapshot records
+    /// it.
     pub restored: BTreeMap<String, Option<u64>>,
-    /// Patterns: only the closures of what matches are saved. All without any.
+    /// Patterns of items: only their closures are saved. If empty, everything is saved.
     pub roots: Vec<String>,
-    /// NAR bytes beyond which what was used least recently stays behind.
+    /// The size in NAR bytes above which the least recently used items are left out.
     pub max_size: Option<u64>,
-    /// What the snapshot holds that this one may become a delta on, if there is one.
+    /// The items of the snapshot that this one may become a delta on, if there is one.
     pub base: Option<Vec<BaseItem>>,
 }
 
-/// Which file of a snapshot.
+/// A file of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
     /// The entry itself.
     Entry,
-    /// What a delta is based on.
+    /// The base of a delta.
     Base,
 }
 
@@ -130,25 +131,25 @@ pub struct FrameId {
 #[serde(deny_unknown_fields)]
 pub struct KnownItem {
     pub name: String,
-    /// What tells a directory of a plain store from another one in the same place.
+    /// Distinguishes a directory of a plain store from another one at the same path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Digest>,
 }
 
-/// What would be packed and is not among the known items.
+/// The items that would be packed and are not among the known items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
     pub items: u64,
-    /// Their NAR size; unknown when that of any of them is.
+    /// Their total NAR size; `None` if the size of any of them is unknown.
     pub nar_bytes: Option<u64>,
 }
 
-/// Which restored items were read.
+/// How many restored items were read since.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
     pub used: u64,
     pub unused: u64,
-    /// NAR size of those that were not.
+    /// NAR size of the items that were not read.
     pub unused_bytes: u64,
 }
 
@@ -157,43 +158,44 @@ pub struct Used {
 pub struct RestoreRequest {
     pub store: StoreFacts,
     pub memory: Unpacking,
-    /// Plain stores: swap a directory that differs instead of leaving it alone.
+    /// Plain stores: replace a directory that differs instead of leaving it unchanged.
     pub replace: bool,
     /// Stores with a database: hash every item again before it becomes valid.
     pub verify_content: bool,
-    /// Whether what is restored shall outlive a power cut.
+    /// Whether the restored items must survive a power failure.
     pub sync: bool,
 }
 
-/// From the root half to the user's half.
+/// A message from the root helper to the user process.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Hello {
         protocol: u32,
         pid: u32,
     },
-    /// Something moved, or what is waited for was seen to be alive. May come before any other reply.
+    /// An activity report: progress, or the activity of a process that the root helper waits for. May come before any
+    /// other reply.
     Alive {
         phase: String,
         sign: Sign,
         text: String,
     },
-    /// What the root half found.
+    /// The facts that the root helper found.
     Store(StoreFacts),
     Frozen {
         items: u64,
         nar_bytes: u64,
         facts: StoreFacts,
-        /// Valid items that are left out because that was asked for.
+        /// The number of valid items that are left out on request.
         left_out: u64,
-        /// Items outside the closures that were asked for.
+        /// The number of items outside the requested closures.
         outside: u64,
-        /// Names of the items that stay behind because all would be too large.
+        /// Names of the items that are left out to keep the size limit.
         behind: Vec<String>,
         growth: Growth,
-        /// Nothing where reading does not show.
+        /// `None` if access times do not show what was read.
         used: Option<Used>,
-        /// What the base does not hold, if there is one.
+        /// The items that the base does not hold, if there is a base.
         own: Option<Growth>,
     },
     /// Payload: the frame.
@@ -207,28 +209,29 @@ pub enum Reply {
     Packed {
         items_under: String,
         items: Vec<ItemEntry>,
-        /// What is left to the base, by name.
+        /// Items that are not packed because the base holds them, by name.
         inherited: Vec<BaseItem>,
         database: Option<DatabaseEntry>,
         missing: Vec<String>,
         left_out: Vec<String>,
-        /// Items that are not packed, and whose rows come along.
+        /// Items that are not packed but whose rows are saved.
         rows_only: Vec<String>,
     },
-    /// The frames of the database are wanted.
+    /// Requests the frames of the database.
     NeedDatabase,
     Plan(Plan),
-    /// Items and content bytes that are staged.
+    /// The items and content bytes that are staged.
     Progress {
         items: u64,
         bytes: u64,
     },
     Restored(Restored),
     Checked(Vec<Required>),
-    /// Sorted names; none for a plain store.
+    /// Sorted names; empty for a plain store.
     Valid(Vec<String>),
     Examined(Vec<Finding>),
-    /// The root half undid what it began and ends. First cause first.
+    /// The root helper failed and ends. Before the commit ([`Phase::is_after_commit`]), it undid its changes. The
+    /// causes are ordered from the outermost inward.
     Failed {
         phase: Phase,
         causes: Vec<String>,
@@ -237,16 +240,16 @@ pub enum Reply {
     },
 }
 
-/// What a restore is going to do.
+/// The plan of a restore.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
-    /// Frames that are needed, in order: those of the base, then those of the entry.
+    /// The required frames in order: first those of the base, then those of the entry.
     pub frames: Vec<FrameId>,
     pub wanted: u64,
     pub present: u64,
     /// Name and reason.
     pub skipped: Vec<(String, String)>,
-    /// Bytes that the wanted items take on the disk.
+    /// Bytes that the wanted items occupy on the disk.
     pub disk_bytes: u64,
     pub warnings: Vec<String>,
 }
@@ -254,59 +257,59 @@ pub struct Plan {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Restored {
     pub items: u64,
-    /// Their names; none for plain directories.
+    /// The names of the items; empty for plain directories.
     pub names: Vec<String>,
-    /// Items that became valid through somebody else meanwhile.
+    /// Items that another process has made valid in the meantime.
     pub overtaken: u64,
-    /// Items that could not become valid any more, and why.
+    /// Items that could no longer become valid, and why.
     pub skipped: Vec<(String, String)>,
     /// Content bytes written.
     pub bytes: u64,
     pub roots: u64,
-    /// Why which daemon was taken to be in charge.
+    /// Which daemon was considered to be in charge, and why.
     pub daemon: String,
-    /// What the user should know although all went well.
+    /// Warnings of a successful restore.
     pub warnings: Vec<String>,
-    /// Waiting for the disk, while the daemon was up.
+    /// The time spent waiting for the disk while the daemon was running.
     pub sync_seconds: f64,
     pub commit_seconds: f64,
     pub downtime_seconds: f64,
     pub verify_seconds: f64,
-    /// Hashing what was unpacked, if that was asked for.
+    /// The time spent hashing the unpacked items, if that was requested.
     pub content_seconds: Option<f64>,
 }
 
-/// What the store has of something that a job is going to need.
+/// Whether the store contains something that a job needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Required {
     pub pattern: String,
-    /// Whether something matches, and all of its closure is there.
+    /// Whether at least one item matches, and all of the closure is present.
     pub complete: bool,
-    /// Valid items that match.
+    /// The number of valid items that match.
     pub items: u64,
-    /// Items in their closures.
+    /// The number of items in their closures.
     pub closure: u64,
-    /// Those of them that are valid, but not on the disk.
+    /// Items of the closures that are valid, but not on the disk.
     pub missing: Vec<String>,
 }
 
-/// One thing that was looked at, and how it is.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     pub check: String,
     pub light: Light,
     pub found: String,
-    /// What mends it: a command where there is one.
+    /// How to fix the problem: a command where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
-/// From good to bad.
+/// The severity of a finding, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Light {
     Green,
-    /// A restore may work, or may not do all that it could.
+    /// A restore may work, or may not do everything that it could.
     Yellow,
     /// A restore fails.
     Red,
@@ -322,7 +325,7 @@ impl Light {
     }
 }
 
-/// Where a run is; also the first word of an error.
+/// The phase of a run; also the first word of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -338,7 +341,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether what was staged is valid by then.
+    /// Returns whether the staged items are already valid in this phase.
     pub fn is_after_commit(self) -> bool {
         matches!(self, Phase::Daemon | Phase::Verify)
     }
@@ -376,11 +379,11 @@ pub fn write_message<M: Serialize>(
     Ok(())
 }
 
-/// Reads one message; nothing at the end of the stream. Its payload counts against an allowance as long as
-/// it is there; there is no reading on while that is used up.
+/// Reads one message. Returns `None` at the end of the stream. The payload counts against the allowance as long as it
+/// exists; the call waits while the allowance is used up.
 ///
 /// # Errors
-/// When the stream ends inside a message, or when it is none.
+/// If the stream ends inside a message, or if the bytes are not a valid message.
 pub fn read_message<M: DeserializeOwned>(
     input: &mut impl Read,
     memory: &Allowance,
@@ -388,7 +391,7 @@ pub fn read_message<M: DeserializeOwned>(
     read_within(PART_LIMIT, input, memory)
 }
 
-/// One of the messages that a conversation begins with.
+/// Reads one of the first messages of a conversation.
 ///
 /// # Errors
 /// As [`read_message`].
@@ -416,7 +419,7 @@ pub(super) fn read_within<M: DeserializeOwned>(
         if length > limit {
             bail!("a message of {length} bytes is too large");
         }
-        // Takes memory as it is filled: a lying length costs none.
+        // The buffer grows as it is filled, so a false length does not use memory.
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(length as usize)?;
         input.by_ref().take(length.into()).read_to_end(&mut bytes)?;

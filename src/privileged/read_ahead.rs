@@ -1,8 +1,8 @@
-//! Reading the root helper's output ahead, slowly, while the user process is busy elsewhere.
+//! Slowly reads the root helper's output ahead while the user process is busy.
 //!
-//! The helper ends a save of a confined user who reads nothing for a minute, since it holds `gc.lock` meanwhile.
-//! An upload over a slow link, or one that is retried, may keep this process from its replies for longer. So a
-//! thread takes a little of what waits in the pipe from time to time.
+//! The root helper ends a save of a confined user who reads nothing for a minute, because it holds `gc.lock`
+//! meanwhile. An upload over a slow link, or a retried upload, may keep the user process from reading replies for
+//! longer. So a thread reads a small piece from the pipe from time to time.
 
 use crate::threads;
 use anyhow::Result;
@@ -13,23 +13,23 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often something is read ahead. The helper waits for four times as long.
+/// How often a piece is read ahead. The root helper waits four times as long.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// Bytes that are read ahead at a time: as many as make room in a pipe (`man 7 pipe`).
 const PIECE: usize = 4 << 10;
-/// Bytes that are read ahead at most: enough for an hour.
+/// The most bytes that are read ahead: enough for an hour.
 const MOST: usize = 1 << 20;
 
 /// The output of a child process.
 pub struct ReadAhead {
     shared: Arc<Mutex<Shared>>,
-    /// Dropped, it ends the thread.
+    /// Ends the thread when it is dropped.
     _ends: Sender<()>,
 }
 
 struct Shared {
     output: ChildStdout,
-    /// What was read ahead and not taken yet.
+    /// Bytes that were read ahead and not taken yet.
     ahead: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ impl ReadAhead {
         threads::start("to read ahead", move || {
             while ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let Some(shared) = weak.upgrade() else { return };
-                // A reader that waits for output has it locked, and needs nobody to read for it.
+                // A reader that waits for output holds the lock, and then nothing needs to be read ahead.
                 if let Ok(mut shared) = shared.try_lock() {
                     shared.read_ahead();
                 }
@@ -56,7 +56,7 @@ impl ReadAhead {
 }
 
 impl Shared {
-    /// Takes a piece of what waits. The end, and errors, are for the reader to find.
+    /// Reads a piece if there is output. The end of the stream, and errors, are left to the reader.
     fn read_ahead(&mut self) {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut ready = [PollFd::new(&self.output, PollFlags::IN)];

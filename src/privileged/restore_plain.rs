@@ -1,6 +1,7 @@
-//! Restoring plain directories, root half: each is staged beside its place and swapped in by rename.
+//! The root helper's part of restoring plain directories: each is staged next to its final path and swapped in by
+//! rename.
 //!
-//! Only directories that the user named are touched, whatever the snapshot holds.
+//! Only directories that the user named are changed, whatever the snapshot contains.
 
 use super::capabilities::Stage;
 use super::conversation::Conversation;
@@ -19,17 +20,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What a restore does with the directories of a snapshot.
+/// The planned changes to the directories of a snapshot.
 #[derive(Default)]
 struct PlainPlan {
-    /// Position in the index, and place.
+    /// Position in the index, and path.
     wanted: Vec<(usize, PathBuf)>,
     present: u64,
     /// Name and reason.
     skipped: Vec<(String, String)>,
 }
 
-/// A directory on the way to its place.
+/// A parent directory with its staging.
 struct Staged {
     place: Arc<OwnedFd>,
     staging: Staging,
@@ -138,7 +139,7 @@ fn plan(store: &StoreRequest, request: &RestoreRequest, index: &Index) -> Result
 }
 
 enum State {
-    /// Not there, or empty.
+    /// Missing or empty.
     Absent,
     Same,
     Other,
@@ -158,13 +159,13 @@ fn state(place: &Path, item: &ItemEntry) -> Result<State> {
     Ok(if found.is_some() && found == item.fingerprint { State::Same } else { State::Other })
 }
 
-/// Directories that were made because the place of another lies in them. Dropped before
-/// [`MadeParents::keep`], it removes them again.
+/// Directories that were created as parents of restored directories. If this is dropped before [`MadeParents::keep`],
+/// it removes them again.
 #[derive(Default)]
 struct MadeParents(Vec<PathBuf>);
 
 impl MadeParents {
-    /// Makes what is missing of `parent`; gives back its real path, which is one for all its names.
+    /// Creates the missing part of `parent`. Returns its real path, which is the same for all names of the directory.
     fn make(&mut self, parent: &Path) -> Result<PathBuf> {
         let mut missing: Vec<&Path> = parent.ancestors().take_while(|p| !p.exists()).collect();
         missing.reverse();
@@ -184,7 +185,7 @@ impl MadeParents {
 impl Drop for MadeParents {
     fn drop(&mut self) {
         for directory in self.0.drain(..).rev() {
-            // Somebody may have put something there meanwhile, and then it stays.
+            // The call fails if another process has put something into the directory; then it stays.
             let _ = std::fs::remove_dir(directory);
         }
     }
@@ -195,7 +196,7 @@ fn stage(parent: &Path) -> Result<Staged> {
     Ok(Staged { place: Arc::new(directory(parent)?), staging: Staging::create(parent)? })
 }
 
-/// Holds what is to be written to each disk against what is free there.
+/// Checks that each disk has enough free space for what will be written to it.
 fn check_disks(plan: &PlainPlan, index: &Index) -> Result<()> {
     let mut disks: BTreeMap<u64, (PathBuf, u64, u64)> = BTreeMap::new();
     for (at, place) in &plan.wanted {
@@ -208,13 +209,13 @@ fn check_disks(plan: &PlainPlan, index: &Index) -> Result<()> {
     disks.values().try_for_each(|(place, bytes, files)| check_space(place, *bytes, *files))
 }
 
-/// The directory that holds `place`, or would if it were there.
+/// Returns the nearest existing directory above `place`.
 fn nearest_directory(place: &Path) -> Result<PathBuf> {
     let existing = place.ancestors().skip(1).find(|path| path.is_dir());
     Ok(existing.context("there is no root directory")?.to_owned())
 }
 
-/// Locks the parents of all places, or what is there of them, each once and in a fixed order.
+/// Locks the parents of all paths, or the nearest directories that exist, each once and in a fixed order.
 fn run_locks(talk: &Conversation, store: &StoreRequest) -> Result<Vec<Lock>> {
     let mut parents: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
     for path in &store.paths {

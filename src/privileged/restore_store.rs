@@ -1,6 +1,6 @@
-//! Restoring a store with a database, root half: plan, stage, then [`Commit`].
+//! The root helper's part of restoring a store with a database: plan, stage, then [`Commit`].
 //!
-//! Everything slow happens here, in a staging directory, while the daemon is up.
+//! All slow work happens here, in a staging directory, while the daemon runs.
 
 use super::access::Access;
 use super::capabilities::Stage;
@@ -40,7 +40,7 @@ pub fn restore(
     let target = StoreTarget::new(store_request)?;
     let layout = &target.layout;
     let cancelled = || talk.cancel.check();
-    // What it takes to write is had before anything of the snapshot is read.
+    // Obtain write access before reading anything of the snapshot.
     let access = Access::to(layout)?;
     Stage::Restoring.enter()?;
     let index = Index::from_bytes(index)?;
@@ -70,7 +70,7 @@ pub fn restore(
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
     let broken = || format!("{} is damaged: repair the store first", layout.database().display());
     live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;
-    // The commit has the database alone: not even we have it open then.
+    // The commit needs the database exclusively: this process must not have it open either.
     drop(live);
     talk.reply(&Reply::Plan(Plan {
         frames: frames.clone(),
@@ -82,7 +82,7 @@ pub fn restore(
     }))?;
 
     talk.holds(request.memory.compressed);
-    // The next request says that this is no dry run.
+    // A dry run ends here; any other restore sends another request.
     let next = match talk.receive_or_end()? {
         None => return Ok(()),
         Some((Request::Check(patterns), _)) => {
@@ -114,11 +114,11 @@ pub fn restore(
     talk.reply(&Reply::Restored(Restored { bytes: unpacked.bytes, content_seconds, ..restored }))
 }
 
-/// Makes a directory of the store's owner where none is.
+/// Creates a directory that belongs to the store's owner, if it does not exist.
 ///
 /// # Errors
-/// When that fails, also when it cannot change hands. Then none is there: the next run would take it as
-/// it is.
+/// If that fails, also if the owner cannot be changed. In that case the directory is removed, because the next run
+/// would use it as it is.
 fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
     if is_there(path)? {
         return Ok(());
@@ -128,7 +128,7 @@ fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
     owner.take(path).inspect_err(|_| drop(insist(|| std::fs::remove_dir(path))))
 }
 
-/// Refuses what was made for another store.
+/// Refuses a snapshot that was made for another kind of store.
 fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
     let differs = |what: &str, theirs: &Untrusted, ours: &str| -> Result<()> {
         if *theirs == *ours {
@@ -156,7 +156,7 @@ fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
     }
 }
 
-/// The index of the base, parsed and as it came.
+/// Receives the index of the base. Returns it both parsed and as raw bytes.
 fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)> {
     let (Request::Base(facts), bytes) = talk.receive()? else {
         bail!("the base of the delta is next");
@@ -169,8 +169,8 @@ fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)
     Ok((index, bytes))
 }
 
-/// Asks for the frames of the database and opens it, under a name that lives as long as the second
-/// value.
+/// Requests the frames of the database and opens it. Its file exists until the second value, a private temporary
+/// directory, is dropped.
 fn receive_database(
     talk: &Conversation,
     layout: &Layout,
@@ -203,7 +203,8 @@ fn plan(
     Ok(choose(&items, &snapshot.references, &live, &|name| files.holds(name)))
 }
 
-/// Makes what an installer that was never used leaves out: the store directory and the database.
+/// Creates the store directory and the database. They do not exist if the package manager was installed but never
+/// used.
 fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     let layout = &target.layout;
     make_directory(&layout.store(), 0o1775, owner)?;
@@ -211,7 +212,7 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
         return Ok(());
     }
     if Listener::find(&layout.socket())?.is_some() {
-        // The daemon makes its own, exactly as it likes it.
+        // Let the daemon create its own database in its own way.
         await_ready(&layout.socket(), &target.layout.probe(), target.daemon_patience)?;
     }
     make_directory(&layout.database_dir(), 0o755, owner)?;

@@ -1,8 +1,8 @@
-//! Saving, root half: freeze the database, then read and compress what it calls valid.
+//! The root helper's part of saving: freezes the database, then reads and compresses the items that it calls valid.
 //!
-//! The daemon is never stopped. `gc.lock` is held shared from before the freeze until the last byte
-//! is read, so whatever the frozen copy calls valid stays on disk; rows are committed only after
-//! their items are whole, so every row has its bytes.
+//! The daemon is never stopped. `gc.lock` is held shared from before the freeze until the last byte is read, so all
+//! items that the frozen copy calls valid stay on disk. Rows are committed only after their items are complete, so
+//! every row has its bytes.
 
 use super::capabilities::Stage;
 use super::conversation::Conversation;
@@ -20,28 +20,28 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// Everything that a save reads, held still.
+/// Everything that a save reads, in a fixed state.
 struct Source {
     facts: StoreFacts,
     frozen: Option<Frozen>,
     database_archive_path: String,
     items_under: String,
     inputs: Vec<PackInput>,
-    /// Keeps collectors away.
+    /// Keeps collectors from running.
     _gc_lock: Option<Lock>,
-    /// Removes the frozen copy if we die.
+    /// Removes the frozen copy if this process dies.
     _guardian: Option<Guardian>,
 }
 
 impl Source {
-    /// Drops the items of these names; gives back those that were there.
+    /// Drops the items of these names. Returns the names that existed.
     fn leave_out(&mut self, names: &[String]) -> Vec<String> {
         let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let left_out = self.inputs.extract_if(.., |input| names.contains(input.name.as_str()));
         left_out.map(|input| input.name).collect()
     }
 
-    /// Drops what a base holds under the same name and hash, and gives that back.
+    /// Drops the items that a base holds under the same name and hash. Returns them.
     fn inherit(&mut self, base: Vec<BaseItem>) -> Vec<BaseItem> {
         let mut inherited = Vec::new();
         let mut base: HashMap<String, BaseItem> =
@@ -57,7 +57,7 @@ impl Source {
     }
 }
 
-/// What of `inputs` a base does not hold.
+/// Returns how much of `inputs` a base does not hold.
 fn own(inputs: &[PackInput], base: &[BaseItem]) -> Growth {
     let base: HashMap<&str, &str> =
         base.iter().map(|item| (item.name.as_str(), item.nar_hash.as_str())).collect();
@@ -72,7 +72,7 @@ fn own(inputs: &[PackInput], base: &[BaseItem]) -> Growth {
     })
 }
 
-/// What of `inputs` an entry does not hold that holds `known`.
+/// Returns how much of `inputs` is not held by an entry with the items `known`.
 fn growth(inputs: &[PackInput], known: &[KnownItem]) -> Result<Growth> {
     let known: HashMap<&str, Option<Digest>> =
         known.iter().map(|item| (item.name.as_str(), item.fingerprint)).collect();
@@ -127,7 +127,7 @@ pub fn save(
     Stage::Packing.enter()?;
     let base = request.base.clone().filter(|_| delta).unwrap_or_default();
     let inherited = source.inherit(base);
-    // The frozen copy lives as long as `source` does.
+    // The frozen copy exists as long as `source` does.
     let database = match &source.frozen {
         None => None,
         Some(frozen) => Some((

@@ -1,20 +1,20 @@
-//! The system-call filter of the root helper: no network sockets.
+//! The system-call filter of the root helper, which refuses network sockets.
 //!
-//! The filter holds for the thread that installs it, for every thread and process that it starts afterwards,
-//! and for every user. The guardian is started before and has no filter: it starts the daemon, which needs the
+//! The filter applies to the thread that installs it, to every thread and process that it starts afterwards, and to
+//! every user. The guardian is started before and has no filter, because it starts the daemon, which needs the
 //! network.
 //!
 //! | call | result |
 //! |---|---|
 //! | `socket` and `socketpair` of a family other than `AF_UNIX` | `EAFNOSUPPORT` |
-//! | `io_uring_setup`, whose rings make sockets without `socket` | `ENOSYS` |
+//! | `io_uring_setup`, whose rings create sockets without `socket` | `ENOSYS` |
 //! | `pidfd_getfd` and `ptrace`, which reach the sockets of another process | `ENOSYS` |
 //! | the same calls under their x32 numbers | the same |
 //! | any call of another architecture (i386, 32-bit Arm) | the kernel kills the process |
 //!
-//! Two ways remain. Another process can pass a descriptor through a Unix socket, so the helper talks to no
-//! process that it does not know. And `CAP_SYS_PTRACE`, which reading `/proc` takes, also opens
-//! `/proc/PID/mem` of a process that has a network.
+//! Two ways remain. Another process can pass a descriptor through a Unix socket, so the root helper connects only to
+//! processes that it knows. And `CAP_SYS_PTRACE`, which reading `/proc` needs, also allows opening `/proc/PID/mem` of
+//! a process that has a network.
 
 use anyhow::{Context, Result};
 use nix::libc;
@@ -24,11 +24,11 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
-/// Set in the number of a call that is made through the x32 ABI of x86_64, which has the architecture of
-/// x86_64 in the eyes of a filter (`man 2 seccomp`, `linux:arch/x86/include/uapi/asm/unistd.h`).
+/// This bit is set in the number of a call that is made through the x32 ABI of x86_64. A filter sees such a call with
+/// the architecture x86_64 (`man 2 seccomp`, `linux:arch/x86/include/uapi/asm/unistd.h`).
 const X32: i64 = 0x4000_0000;
 
-/// Calls that make a socket of the family in their first argument.
+/// Calls that create a socket of the family in their first argument.
 const OF_A_FAMILY: [i64; 2] = [libc::SYS_socket, libc::SYS_socketpair];
 
 const REFUSED: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_pidfd_getfd, libc::SYS_ptrace];
@@ -42,17 +42,17 @@ pub enum Confinement {
 }
 
 impl Confinement {
-    /// For the report of a restore.
+    /// Returns a warning for the report of a restore.
     pub fn warning(self) -> Option<String> {
         let text = "this kernel has no seccomp, so nothing but its own code keeps the root helper from the network";
         (self == Confinement::Unsupported).then(|| text.to_owned())
     }
 }
 
-/// Installs the filter for this thread and those that it starts. Also sets `no_new_privs`.
+/// Installs the filter for this thread and the threads that it starts. Also sets `no_new_privs`.
 ///
 /// # Errors
-/// When the kernel has seccomp and refuses the filter.
+/// If the kernel supports seccomp but refuses the filter.
 pub fn confine() -> Result<Confinement> {
     for filter in filters().context("build the system-call filter")? {
         match apply_filter(&filter) {
@@ -71,7 +71,7 @@ fn is_unsupported(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
 }
 
-/// One filter for each error: where several apply, the kernel takes the strictest result of all.
+/// Returns one filter for each error: if several apply, the kernel takes the strictest result.
 fn filters() -> Result<[BpfProgram; 2], BackendError> {
     let another_family = SeccompRule::new(vec![SeccompCondition::new(
         0,
@@ -86,7 +86,7 @@ fn filters() -> Result<[BpfProgram; 2], BackendError> {
     ])
 }
 
-/// Refuses calls to which any of `rules` applies; all of them without rules.
+/// Returns a filter that refuses calls to which any of `rules` applies, or all of the calls if there are no rules.
 fn filter(calls: &[i64], rules: &[SeccompRule], error: i32) -> Result<BpfProgram, BackendError> {
     let numbers = calls.iter().flat_map(|&call| [call, call | X32]);
     let rules: BTreeMap<_, _> = numbers.map(|number| (number, rules.to_vec())).collect();
@@ -106,7 +106,7 @@ mod tests {
     use std::os::fd::{FromRawFd, OwnedFd};
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
-    /// In a thread of its own, as there is no way back.
+    /// Runs `work` with the filter in a thread of its own, because the filter cannot be removed.
     fn confined<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         let confined = std::thread::spawn(|| {
             assert_eq!(confine().unwrap(), Confinement::Active);
@@ -115,7 +115,7 @@ mod tests {
         confined.join().unwrap()
     }
 
-    /// The error of a system call.
+    /// Makes a system call and returns its error.
     fn error_of(number: i64, arguments: [i64; 4]) -> Option<i32> {
         let [a, b, c, d] = arguments;
         // SAFETY: none of the calls below writes to memory other than what is passed here.
@@ -156,7 +156,7 @@ mod tests {
                 let mut pair = [0_i32; 2];
                 let at = pair.as_mut_ptr().expose_provenance() as i64;
                 let family = i64::from(family);
-                // Its upper half is not part of the family that the kernel sees.
+                // The upper half is not part of the family that the kernel sees.
                 let padded = family | 1 << 32;
                 let unix = i64::from(libc::AF_UNIX) | 1 << 32;
                 [
@@ -187,12 +187,12 @@ mod tests {
             errors.extend(REFUSED.map(|number| error_of(number | X32, [-1, 0, 0, 0])));
             errors
         });
-        // Without x32 in the kernel it is the filter that answers `EAFNOSUPPORT`, all the same.
+        // On a kernel without x32, it is still the filter that returns `EAFNOSUPPORT`.
         assert_eq!(refused[..2], [Some(libc::EAFNOSUPPORT); 2]);
         assert_eq!(refused[2..], [Some(libc::ENOSYS); 3]);
     }
 
-    /// Makes a call of i386 from a 64-bit process. Its arguments are in ebx, ecx and edx.
+    /// Makes an i386 call from a 64-bit process. Its arguments are passed in ebx, ecx and edx.
     #[cfg(target_arch = "x86_64")]
     fn i386_call(number: i32, arguments: [i32; 3]) -> i32 {
         let [first, second, third] = arguments;
@@ -207,7 +207,7 @@ mod tests {
                 inlateout("eax") number => done,
                 in("ecx") second,
                 in("edx") third,
-                // The kernel clears or keeps them, by version.
+                // The kernel clears or keeps these registers, depending on its version.
                 out("r8") _, out("r9") _, out("r10") _, out("r11") _,
             );
         }
@@ -225,7 +225,7 @@ mod tests {
         const SOCKET: i32 = 359;
         const MADE: i32 = 7;
 
-        // The children of this test run it again.
+        // This test starts itself again as a child process.
         if let Ok(role) = std::env::var(ROLE) {
             if role == "confined" {
                 confine().unwrap();
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn confine_reports_a_kernel_without_seccomp() {
         let outcome = std::thread::spawn(|| {
-            // A filter that makes the kernel look like one without filters.
+            // This filter makes the kernel look like one without seccomp.
             let absent = filter(&[libc::SYS_seccomp], &[], libc::ENOSYS).unwrap();
             apply_filter(&absent).unwrap();
             confine().unwrap()
@@ -271,7 +271,7 @@ mod tests {
     fn filter_leaves_other_threads_alone() {
         confined(|| ());
         let number = i64::from(libc::AF_INET);
-        // SAFETY: no pointers; the descriptor that comes back belongs to nobody else.
+        // SAFETY: no pointers are passed, and nothing else owns the returned descriptor.
         let socket = unsafe {
             let fd = libc::syscall(libc::SYS_socket, number, libc::SOCK_STREAM, 0);
             assert!(fd >= 0, "{}", io::Error::last_os_error());

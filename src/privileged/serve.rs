@@ -1,4 +1,4 @@
-//! The root half: one conversation, from greeting to end.
+//! The main function of the root helper: one conversation, from greeting to end.
 
 use super::capabilities::Stage;
 use super::client::ROOT_SPEAKS;
@@ -18,11 +18,11 @@ use crate::{disclosure, pulse};
 use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, stdin, stdout};
 
-/// How much of a cause is told: some of them quote what they found.
+/// The most bytes of a cause that are reported: some causes quote input.
 const CAUSE_LIMIT: usize = 8 << 10;
 
-/// Serves the other half on standard input and output. Gives back the exit code. With `everywhere`, root's
-/// rights are used wherever the other half points.
+/// Serves the user process on standard input and output. Returns the exit code. With `everywhere`, root's rights are
+/// used on any path that the user process names.
 pub fn serve(everywhere: bool) -> u8 {
     let mut phase = Phase::Start;
     let mut rights = None;
@@ -41,7 +41,7 @@ pub fn serve(everywhere: bool) -> u8 {
     let fault = Fault::of(&e);
     let reply = Reply::Failed { phase, causes, fault };
     if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
-        // Nobody may be there to hear it.
+        // The user process may have ended.
         report::note(format!("{ROOT_SPEAKS}{e:#}"));
     }
     1
@@ -55,7 +55,7 @@ fn shortened(mut cause: String) -> String {
     cause
 }
 
-/// Finds out who is there.
+/// Determines the requester and answers the greeting.
 fn greet(everywhere: bool, input: &mut BufReader<Stdin>) -> Result<Mandate> {
     let mandate = Mandate::of(&settle()?, everywhere)?;
     match first(input)? {
@@ -70,7 +70,7 @@ fn greet(everywhere: bool, input: &mut BufReader<Stdin>) -> Result<Mandate> {
     Ok(mandate)
 }
 
-/// What the conversation is about, and what the helper may do and take for it.
+/// The store of the conversation, and the rights and resources of the root helper for it.
 struct Agreed {
     store: StoreRequest,
     share: Share,
@@ -78,8 +78,8 @@ struct Agreed {
     confinement: Confinement,
 }
 
-/// Finds out what it is about, and keeps no more rights than that takes. They are told in `rights` if
-/// they are not those of root.
+/// Receives the store request, and gives up all rights that it does not need. Sets `rights` to the reason if the
+/// process runs without root's rights.
 fn agree(
     input: &mut BufReader<Stdin>,
     mut mandate: Mandate,
@@ -94,7 +94,7 @@ fn agree(
     if mandate.requester.is_some() {
         lift_limits()?;
     }
-    // It may have to start a daemon, which may need all that root has.
+    // The guardian may have to start a daemon, which may need all of root's rights.
     let has_daemon = store.kind != StoreKind::Plain;
     let guardian = has_daemon.then(Guardian::wait).transpose()?;
     Stage::Asked.enter()?;
@@ -120,7 +120,7 @@ fn converse(
     pulse::set_clock(store.stall);
     talk.tell_signs();
     talk.reply(&Reply::Store(survey(store, store.asks_version)?))?;
-    // A save or a restore comes once: what it does not need is given up for good.
+    // Only one save or restore is served, because rights that it does not need are given up permanently.
     let mut guardian = Some(guardian);
     while let Some(message) = talk.receive_or_end()? {
         match message {
@@ -131,7 +131,7 @@ fn converse(
             (Request::Restore(mut request), index) if guardian.is_some() => {
                 request.memory = share.of_unpacking(request.memory);
                 let guardian = guardian.take().flatten();
-                // It stays, and frames shall not wait for that.
+                // The index stays in memory, so it must not count against the memory for frames.
                 let (index, _) = index.into_parts();
                 match guardian {
                     None => restore_plain::restore(talk, store, &request, &index)?,

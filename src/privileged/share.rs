@@ -1,8 +1,9 @@
-//! The share of the machine that the root helper takes on behalf of a requester.
+//! The share of the machine that the root helper uses on behalf of a requester.
 //!
-//! Sizes and numbers of threads come with the request. For a confined requester they are cut to what the machine
-//! has, and the kernel enforces the total: beyond it an allocation fails, the helper ends, and the guardian undoes
-//! what it began. Root gets what it asks for, and so does a helper that was started with `--everywhere`.
+//! Memory sizes and numbers of threads come with the request. For a confined requester they are reduced to what the
+//! machine has, and the kernel enforces the total: above it an allocation fails, the root helper ends, and the
+//! guardian undoes its changes. Root gets what it requests, and so does a root helper that was started with
+//! `--everywhere`.
 
 use super::machine;
 use super::mandate::Mandate;
@@ -11,31 +12,31 @@ use crate::budget::{FRAME, LARGEST_FRAME, Packing, Unpacking};
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// With less than this no snapshot could be restored.
+/// With less memory than this, in bytes, no snapshot could be restored.
 const LEAST: u64 = 256 << 20;
-/// Where the kernel does not say what there is.
+/// The memory in bytes that is assumed if the kernel does not report it.
 const UNKNOWN: u64 = 1 << 30;
-/// Threads for each processor: some wait for the disk.
+/// Threads per processor: some wait for the disk.
 const THREADS: usize = 4;
 
-/// What of the total each part may take. The rest is for lists of items and for the program itself.
+/// Divisors of the total for each part. The rest is for lists of items and for the program itself.
 const FOR_FRAMES: u64 = 4;
 const FOR_THREADS: u64 = 4;
 /// A list in a message takes several times its length once it is parsed.
 const FOR_A_MESSAGE: u64 = 16;
-/// What one thread takes: a frame decoded, a frame compressed, one more on its way, its stack.
+/// Bytes that one thread uses: a decoded frame, a compressed frame, another frame on its way, and its stack.
 const THREAD: u64 = 3 * FRAME + (2 << 20);
 
 /// An upper bound in bytes and threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// `None` without a bound.
+    /// `None` is without a bound.
     bytes: Option<u64>,
     threads: usize,
 }
 
 impl Share {
-    /// What the helper may take on behalf of a requester.
+    /// Returns the share of a requester.
     pub fn new(mandate: &Mandate) -> Self {
         match mandate.confined() {
             None => Share { bytes: None, threads: usize::MAX },
@@ -43,7 +44,7 @@ impl Share {
         }
     }
 
-    /// Half of the memory.
+    /// Returns a share with half of the memory.
     fn of_machine(memory: Option<u64>, processors: usize) -> Self {
         let bytes = (memory.unwrap_or(UNKNOWN) / 2).max(LEAST);
         let by_memory = usize::try_from(bytes / FOR_THREADS / THREAD).unwrap_or(usize::MAX);
@@ -51,14 +52,14 @@ impl Share {
         Share { bytes: Some(bytes), threads }
     }
 
-    /// Has the kernel refuse more memory than that to this process and to those that it starts.
+    /// Makes the kernel refuse more memory than that to this process and to those that it starts.
     pub fn enforce(&self) -> Result<()> {
         let Some(_) = self.bytes else { return Ok(()) };
         let limit = Rlimit { current: self.bytes, maximum: self.bytes };
         setrlimit(Resource::Data, limit).context("limit the memory of the root helper")
     }
 
-    /// The largest part of a message, in bytes.
+    /// Returns the largest size of each part of a message, in bytes.
     pub fn message(&self) -> u32 {
         let part = self.bytes.map(|bytes| bytes / FOR_A_MESSAGE);
         part.and_then(|bytes| u32::try_from(bytes).ok()).map_or(PART_LIMIT, |it| it.min(PART_LIMIT))

@@ -5,7 +5,7 @@ use crate::untrusted::Untrusted;
 use nix::unistd::{Uid, User};
 use std::fs::File;
 
-/// The store belongs to root, and sudo does not start the root helper.
+/// The error that the store belongs to root, and sudo does not start the root helper.
 #[derive(Debug, thiserror::Error)]
 #[error("the store belongs to root, and {refusal}; hint: {}", refusal.hint(situation))]
 pub struct NoRoot {
@@ -18,13 +18,13 @@ impl NoRoot {
         NoRoot { refusal, situation: Situation::here() }
     }
 
-    /// A command for a shell that lets this user start the root helper, where one command does.
+    /// Returns a shell command that lets this user start the root helper, if one command is enough.
     pub fn fix(&self) -> Option<String> {
         self.refusal.fix(&self.situation)
     }
 }
 
-/// Why sudo did not start the root helper.
+/// The reason why sudo did not start the root helper.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SudoRefusal {
     #[error("sudo is not installed")]
@@ -48,7 +48,7 @@ pub enum SudoRefusal {
 }
 
 impl SudoRefusal {
-    /// Reads what sudo wrote to its error output. Its environment is empty, so it writes English.
+    /// Parses what sudo wrote to standard error. Its environment is empty, so it writes English.
     ///
     /// Source of the texts: sudo 1.9 `plugins/sudoers/check.c`, `plugins/sudoers/sudoers.c`,
     /// `plugins/sudoers/logging.c`, `src/sudo.c`; sudo-rs `src/sudo/mod.rs` and `src/common/error.rs`.
@@ -82,7 +82,7 @@ impl SudoRefusal {
         }
     }
 
-    /// What to do next, for people.
+    /// Returns what to do next, for people.
     fn hint(&self, situation: &Situation) -> String {
         let rule = situation.rule();
         match self {
@@ -113,13 +113,13 @@ impl SudoRefusal {
     }
 
     fn fix(&self, situation: &Situation) -> Option<String> {
-        // The rule may be there already, and only lack a terminal: it has a file of its own.
+        // The rule may exist already and only need a terminal, so this line has a file of its own.
         let (line, file) = match self {
             SudoRefusal::NeedsTerminal => (situation.no_terminal(), "storecache-terminal"),
             SudoRefusal::NeedsPassword | SudoRefusal::NotAllowed(_) => {
                 (situation.rule_line(), "storecache")
             }
-            // An administrator has no one command for these.
+            // An administrator cannot solve these with one command.
             SudoRefusal::Missing
             | SudoRefusal::NoNewPrivileges
             | SudoRefusal::NotSetuid(_)
@@ -133,10 +133,10 @@ impl SudoRefusal {
     }
 }
 
-/// What the advice depends on.
+/// The circumstances that the advice depends on.
 #[derive(Debug, Clone)]
 struct Situation {
-    /// As sudoers names them.
+    /// The user, as sudoers names them.
     user: String,
     program: Program,
     /// Whether sudo could ask for a password.
@@ -158,7 +158,7 @@ impl Situation {
         }
     }
 
-    /// The line of sudoers that allows the root helper, and nothing else.
+    /// Returns the line of sudoers that allows the root helper, and nothing else.
     fn rule_line(&self) -> String {
         format!("{} ALL=(root) NOPASSWD: {} privileged", self.user, self.program.path)
     }
@@ -171,8 +171,8 @@ impl Situation {
         format!("{}add `{}` to /etc/sudoers.d/storecache", self.install_first(), self.rule_line())
     }
 
-    /// How the program comes to a place where the user cannot overwrite it: a rule for a file that they can overwrite
-    /// would let everything that runs as them become root.
+    /// Returns the advice to install the program first, at a path where the user cannot overwrite it: a rule for a
+    /// file that they can overwrite would let every program that runs as this user become root.
     fn install_first(&self) -> String {
         match &self.program.install {
             None => String::new(),

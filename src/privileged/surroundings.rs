@@ -1,5 +1,5 @@
-//! What a process inherits from whoever started it, made harmless: the first thing that the root half
-//! does. sudo sees to most of it; its rules may be lax, and it is not the only way here.
+//! Resets the state that a process inherits from the process that started it. The root helper does this first. sudo
+//! resets most of this state, but its rules may be lax, and there are other ways to start the root helper.
 
 use crate::system::ROOT_PATH;
 use anyhow::{Context, Result, bail};
@@ -12,17 +12,17 @@ use signal_hook::consts::SIGCHLD;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-/// Descriptors that are files of everybody: input, output, errors. Where one was closed, the standard
-/// library has opened `/dev/null`.
+/// The number of standard descriptors: input, output and error. If one of them was closed, the standard library has
+/// opened `/dev/null` in its place.
 const STANDARD: libc::c_uint = 3;
 
-/// The environment, as it was before it was cleared.
+/// The environment as it was before it was cleared.
 pub type Environment = Vec<(OsString, OsString)>;
 
-/// Clears and resets what is inherited. No other thread may run yet. Gives back the environment.
+/// Clears and resets inherited state, and returns the previous environment. No other thread may run yet.
 ///
 /// # Errors
-/// When the file of the program is setuid or setgid: then nothing that it inherits can be trusted.
+/// If the file of the program is setuid or setgid: then no inherited state can be trusted.
 pub fn settle() -> Result<Environment> {
     let of_others = rustix::process::getuid() != rustix::process::geteuid()
         || rustix::process::getgid() != rustix::process::getegid();
@@ -32,19 +32,20 @@ pub fn settle() -> Result<Environment> {
     close_all_others();
     let environment = clear_environment();
     chdir("/").context("leave the directory that this was started in")?;
-    // Files get the mode that they are opened with, and no other.
+    // Files are created with exactly the mode that the program passes.
     umask(Mode::empty());
     SigSet::empty().thread_set_mask().context("unblock signals")?;
-    // Where it was ignored, nobody would hear of the end of a child. Nothing looks at the flag.
+    // If SIGCHLD was inherited as ignored, the exit status of children would be lost. The flag is not read.
     signal_hook::flag::register(SIGCHLD, Arc::default()).context("hear of children")?;
-    // Keys of a terminal stop and end the other half, which then hangs up; a root half that they stop
-    // in a commit would keep the daemon away. Whoever leads a group has no terminal of somebody else.
+    // Keys of a terminal stop or end the user process, which then closes the connection; a root helper that is
+    // stopped by them during a commit would keep the daemon stopped. The call fails if this process leads a process
+    // group; then its terminal does not belong to another user.
     let _ = setsid();
     Ok(environment)
 }
 
-/// Lifts limits that whoever asked could set so that a commit dies of them. Where that is not allowed
-/// (`CAP_SYS_RESOURCE`), as far as it is: what they cannot set is the administrator's.
+/// Raises limits that the requester could set in order to make a commit fail. Without `CAP_SYS_RESOURCE`, raises them
+/// only up to the hard limit: limits that the requester cannot set are the administrator's.
 pub fn lift_limits() -> Result<()> {
     for resource in [Resource::Fsize, Resource::Cpu, Resource::Data, Resource::As] {
         lift(resource, None)?;
@@ -53,7 +54,7 @@ pub fn lift_limits() -> Result<()> {
     lift(Resource::Stack, Some(8 << 20))
 }
 
-/// Lifts a limit to `least`, or altogether.
+/// Raises a limit to at least `least`, or removes it.
 fn lift(resource: Resource, least: Option<u64>) -> Result<()> {
     let Rlimit { current, maximum } = getrlimit(resource);
     let lifted = |limit: Option<u64>| limit.zip(least).map(|(limit, least)| limit.max(least));
@@ -68,8 +69,8 @@ fn lift(resource: Resource, least: Option<u64>) -> Result<()> {
 
 #[expect(unsafe_code, reason = "no safe interface closes descriptors that no value owns")]
 fn close_all_others() {
-    // SAFETY: nothing of this process is open yet but the three standard descriptors; what else is
-    // there was inherited, and belongs to no value.
+    // SAFETY: this process has opened nothing but the three standard descriptors yet; all other descriptors were
+    // inherited, and no value owns them.
     unsafe {
         libc::syscall(libc::SYS_close_range, STANDARD, libc::c_uint::MAX, 0);
     }

@@ -1,4 +1,4 @@
-//! What store is there: facts for the key and for the head.
+//! Surveys a store: the facts for the key and for the head of a snapshot.
 
 use super::protocol::StoreRequest;
 use super::target::StoreTarget;
@@ -13,10 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the daemon may take to tell its version.
+/// How long the daemon may take to report its version.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The version is only asked for where it is wanted: that starts another program.
+/// Returns the facts about a store. The version is determined only on request, because that starts another program.
 pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> {
     let empty = StoreFacts {
         kind: request.kind.name().into(),
@@ -44,7 +44,7 @@ pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> 
     Ok(facts)
 }
 
-/// Asks the package manager for its version: its program, else the daemon.
+/// Asks the package manager for its version: its program, or else the daemon.
 fn version(target: &StoreTarget) -> Option<String> {
     let layout = &target.layout;
     let asked = layout.kind.program().and_then(|program| program_version(program, &layout.root));
@@ -54,7 +54,7 @@ fn version(target: &StoreTarget) -> Option<String> {
     }
 }
 
-/// Asks the program below `root`, as an account without any rights.
+/// Runs the program below `root`, as an account without any rights.
 fn program_version(name: &'static str, root: &Path) -> Option<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = Arc::new(open(root, flags, Mode::empty()).ok()?);

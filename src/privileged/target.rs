@@ -22,15 +22,15 @@ use std::time::{Duration, Instant};
 /// Names that systemd may know the Nix daemon by; sockets first.
 /// Source: `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
 const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
-/// The same for Guix. Source: guix 1.5 `etc/guix-daemon.service.in`.
+/// Names that systemd may know the Guix daemon by. Source: guix 1.5 `etc/guix-daemon.service.in`.
 const GUIX_UNITS: [&str; 1] = ["guix-daemon.service"];
-/// How often progress is told. Not with each frame: whoever sends frames may be slow to listen, and
-/// replies that fill their pipe would end up waiting for frames that wait for us.
+/// How often progress is reported. It is not reported with each frame: the user process may read slowly while it
+/// sends frames, and with a full reply pipe each process would wait for the other.
 const TELL_PROGRESS: Duration = Duration::from_millis(100);
-/// Where the system's own shepherd listens.
+/// Sockets of the system's own shepherd.
 const SHEPHERD_SOCKETS: [&str; 2] = ["/run/shepherd/socket", "/var/run/shepherd/socket"];
 
-/// A store with a database, and everything needed to act on it.
+/// A store with a database, and everything that is needed to work on it.
 pub struct StoreTarget {
     pub layout: Layout,
     pub lock_patience: Duration,
@@ -39,8 +39,10 @@ pub struct StoreTarget {
 }
 
 impl StoreTarget {
+    /// Finds the store of a request.
+    ///
     /// # Errors
-    /// When there is no store.
+    /// If there is no store.
     pub fn new(request: &StoreRequest) -> Result<Self> {
         if !is_directory(&request.root)? {
             bail!("there is no directory {}", request.root.display());
@@ -66,7 +68,7 @@ impl StoreTarget {
         })
     }
 
-    /// Names that systemd may know the daemon by; sockets first.
+    /// Returns the names that systemd may know the daemon by; sockets first.
     pub fn units(&self) -> &'static [&'static str] {
         match self.layout.kind {
             StoreKind::Guix => &GUIX_UNITS,
@@ -74,20 +76,20 @@ impl StoreTarget {
         }
     }
 
-    /// The daemon in charge right now.
+    /// Returns the daemon that is in charge now.
     pub fn daemon(&self) -> Result<Found> {
         daemon::find(&self.request.daemon, &self.whereabouts()?)
     }
 
-    /// The stopped service of a shepherd that can be started.
+    /// Returns the stopped service of a shepherd that can be started.
     pub fn service_to_start(&self) -> Result<Option<Daemon>> {
         daemon::service_to_start(&self.whereabouts()?)
     }
 
-    /// The process that listens, proven to be a daemon that may be stopped and started again.
+    /// Returns the process that listens, verified to be a daemon that may be stopped and started again.
     ///
     /// # Errors
-    /// If it is not proven.
+    /// If it cannot be verified.
     pub fn verified_listener(&self) -> Result<VerifiedListener> {
         let owner = Owner::of(&self.layout)?.uid;
         VerifiedListener::verify(&self.layout.socket(), owner, self.daemon_patience)
@@ -101,7 +103,7 @@ impl StoreTarget {
         };
         let systems =
             SHEPHERD_SOCKETS.iter().filter_map(|path| in_root(root, Path::new(path)).ok());
-        // The requester's own shepherds are of this machine, and not of one below another root.
+        // The requester's own shepherds belong to this machine, not to a system below another root.
         let mut systems = systems.collect::<Vec<PathBuf>>();
         systems.dedup();
         let own = shepherds.iter().filter(|own| root == Path::new("/") && !systems.contains(own));
@@ -122,7 +124,7 @@ impl StoreTarget {
         })
     }
 
-    /// Keeps collectors away.
+    /// Takes the shared lock that keeps collectors from running.
     pub fn gc_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         let path = self.layout.gc_lock();
         make_lock_file(&path, Owner::of(&self.layout)?, &self.layout.state())?;
@@ -131,20 +133,24 @@ impl StoreTarget {
             .context("keep garbage collectors away; try again when the collection is done")
     }
 
-    /// Keeps other restores away.
+    /// Takes the lock that keeps other restores from running.
     pub fn run_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         run_lock(&self.layout.state(), self.lock_patience, cancelled)
     }
 }
 
+/// Returns whether a path exists.
+///
 /// # Errors
-/// When nobody knows.
+/// If that cannot be determined.
 pub fn is_there(path: &Path) -> Result<bool> {
     path.try_exists().with_context(|| format!("look for {}", path.display()))
 }
 
+/// Returns whether a path is a directory.
+///
 /// # Errors
-/// When nobody knows.
+/// If that cannot be determined.
 fn is_directory(path: &Path) -> Result<bool> {
     match path.metadata() {
         Ok(metadata) => Ok(metadata.is_dir()),
@@ -153,8 +159,8 @@ fn is_directory(path: &Path) -> Result<bool> {
     }
 }
 
-/// Keeps other restores away from a directory, by a lock on the directory itself: nothing else
-/// locks it, and nothing is left behind.
+/// Keeps other restores out of a directory, by a lock on the directory itself: no other program locks it, and no file
+/// is left behind.
 pub fn run_lock(
     directory: &Path,
     patience: Duration,
@@ -170,8 +176,8 @@ pub fn directory(path: &Path) -> Result<OwnedFd> {
     open(path, flags, Mode::empty()).with_context(|| format!("open {}", path.display()))
 }
 
-/// Refuses to start what would fill the disk of `place`. Two per cent and 16 MiB are left for the
-/// database and for directories larger than a block.
+/// Checks that the disk of `place` has enough free space. Two percent and 16 MiB are reserved for the database and
+/// for directories larger than a block.
 pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
     let disk = statvfs(place)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -195,8 +201,8 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
     Ok(())
 }
 
-/// Has the disk begin while a restore unpacks. `places` are open directories, one at least on each file
-/// system that it writes to.
+/// Starts the thread that flushes staged files to the disk while a restore unpacks, if that is `wanted`. `places` are
+/// open directories, at least one on each file system that the restore writes to.
 pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
     let order = move || {
         let each = |place| syncfs(place).context("write what is staged to the disk");
@@ -205,7 +211,7 @@ pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
     Writeback::start(wanted.then_some(order))
 }
 
-/// Receives the frames of a plan, in order, then the order to commit; `next` is the first request.
+/// Receives the frames of a plan, in order, followed by the commit request. `next` is the first request.
 pub fn receive_frames(
     talk: &Conversation,
     next: (Request, Held),

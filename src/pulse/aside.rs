@@ -1,5 +1,5 @@
-//! Work that may block for ever, such as reading a disk that hangs, on a thread of its own: whoever waits for
-//! it can still be called off, and sees whether it is alive.
+//! Work that may block forever, such as reading a disk that hangs, on a separate thread. The thread that waits
+//! for it can still be canceled, and sees whether the work is active.
 
 use super::vitals::Vigil;
 use super::{LOOK, alive, clock, cut};
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 
 static CALLED_OFF: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on all such work is given up once `flag` is set.
+/// From now on, such work is canceled once `flag` is set.
 pub fn call_off_by(flag: &Arc<AtomicBool>) {
     let _ = CALLED_OFF.set(Arc::clone(flag));
 }
 
 type Work<S> = Box<dyn FnOnce(&mut S) + Send>;
 
-/// A thread that has something, and works on it for others.
+/// A thread that owns a state and works on it for other threads.
 pub struct Aside<S> {
-    /// For people: what does the work.
+    /// Name of the worker, for messages.
     who: String,
     work: Sender<Work<S>>,
     tid: u32,
@@ -41,18 +41,18 @@ impl<S: Send + 'static> Aside<S> {
         Ok(Aside { who: who.into(), work, tid })
     }
 
-    /// Has `work` done and waits for it.
+    /// Runs `work` on the thread and waits for it.
     ///
     /// # Errors
-    /// When the run is called off meanwhile, or when there is no sign of life for the stall clock. The thread
-    /// stays behind then, and with it what it has.
+    /// If the run is canceled meanwhile, or if there is no activity for the stall timeout. The thread is left
+    /// behind then, together with its state. Also if the thread still hangs in earlier work, or panicked.
     pub fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut S) -> T + Send + 'static,
     ) -> Result<T> {
         let (send, done) = bounded(1);
         let work: Work<S> = Box::new(move |state| drop(send.send(work(state))));
-        // Nobody takes it where a thread hangs in what it was given before.
+        // The send times out if the thread hangs in earlier work.
         if self.work.send_timeout(work, LOOK).is_err() {
             bail!("{} does not answer any more", self.who);
         }
@@ -82,7 +82,7 @@ impl<S: Send + 'static> Aside<S> {
     }
 }
 
-/// The same for one piece of work.
+/// As [`Aside::run`], for a single piece of work.
 pub fn aside<T: Send + 'static>(
     who: impl Into<String>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -90,11 +90,12 @@ pub fn aside<T: Send + 'static>(
     Aside::new(who, ())?.run(|()| work())
 }
 
-/// The same for one piece of work that others can do too: it is given up after `limit`, and nothing is called
-/// off for that.
+/// Runs work that has an alternative on a separate thread, and stops waiting after `limit`. That does not
+/// cancel the run.
 ///
 /// # Errors
-/// Those of the work, [`Late`], or when the run is called off meanwhile. The thread stays behind then.
+/// An error of the work, [`Late`] after `limit`, or an error if the run is canceled meanwhile. In the last two
+/// cases the thread is left behind.
 pub fn aside_within<T: Send + 'static>(
     who: &str,
     limit: Duration,
@@ -119,12 +120,12 @@ pub fn aside_within<T: Send + 'static>(
     }
 }
 
-/// Something took longer than anybody waits where there is another way.
+/// Error: the work did not finish within the limit that applies if there is an alternative.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("no answer in {}", super::seconds(*.0))]
 pub struct Late(pub Duration);
 
-/// Whether such work is given up by now.
+/// Whether such work is canceled.
 pub fn is_called_off() -> bool {
     CALLED_OFF.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
 }

@@ -1,4 +1,4 @@
-//! Programs that are run and waited for, with a clock that counts since their last sign of life.
+//! Running programs and waiting for them, with a timeout that counts from their last activity.
 
 use super::vitals::Vigil;
 use super::{LOOK, SILENT, alive, cut, waits};
@@ -13,24 +13,24 @@ use std::io::{Read, Seek};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-/// How long to wait for what, and how it is seen to be alive.
+/// How to wait for a program, and how to see whether it is active.
 pub struct Watch<'a> {
-    /// What is waited for, for people: `systemctl stop nix-daemon.service`.
+    /// The command, for messages: `systemctl stop nix-daemon.service`.
     pub what: &'a str,
-    /// Name of the flag of the clock, without dashes.
+    /// Name of the flag that sets the timeout, without dashes.
     pub flag: &'static str,
     pub clock: Duration,
-    /// Fails when the run is called off.
+    /// Fails when the run is canceled.
     pub cancelled: &'a dyn Fn() -> Result<()>,
-    /// Looks now and then at what the program waits for itself; a sign if that is alive. Otherwise it is the
-    /// program that is looked at.
+    /// Checks now and then whether the program itself waits for something that is active, and returns a
+    /// description of that activity. Used only if the program itself shows no activity.
     pub probe: &'a mut dyn FnMut() -> Option<String>,
 }
 
-/// Waits for the end of a program.
+/// Waits for a program to end.
 ///
 /// # Errors
-/// When it gave no sign of life for the time of the clock, or the run was called off: then it is killed.
+/// If the program showed no activity for the timeout, or if the run was canceled. The program is killed then.
 pub fn wait(child: &mut Child, watch: Watch<'_>) -> Result<ExitStatus> {
     let Watch { what, flag, clock, cancelled, probe } = watch;
     let about = || format!("wait for {what}");
@@ -48,7 +48,7 @@ pub fn wait(child: &mut Child, watch: Watch<'_>) -> Result<ExitStatus> {
     let over = loop {
         match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&step)) {
             Ok(1..) => return child.wait().with_context(about),
-            // A signal that is caught calls nothing off by itself.
+            // A caught signal does not cancel the wait by itself; `cancelled` decides.
             Ok(0) | Err(Errno::INTR) => {}
             Err(e) => break anyhow::Error::new(e).context(about()),
         }
@@ -56,7 +56,7 @@ pub fn wait(child: &mut Child, watch: Watch<'_>) -> Result<ExitStatus> {
             break e;
         }
         let sign = vigil.look(&[child.id()]).or_else(|| {
-            // Probes are other programs, as a rule.
+            // Probes usually run other programs, so they are rarer than the other checks.
             let due = looked.silent() >= (clock / 4).min(Duration::from_millis(500));
             due.then(|| {
                 looked.sign();
@@ -82,28 +82,28 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Runs a program to its end, with all that it says.
+/// Runs a program until it ends, and returns its output.
 pub fn output(command: &mut Command, watch: Watch<'_>) -> Result<Output> {
     let about = format!("run {}", watch.what);
-    // Files and not pipes, which somebody would have to empty meanwhile: once the program runs, no thread
-    // that cannot be started and no file that cannot be opened keeps it from its end.
+    // Files in memory, not pipes, which a thread would have to empty meanwhile. So once the program runs, it
+    // cannot block because a thread cannot be started or a file cannot be opened.
     let said = || insist(nowhere).with_context(|| about.clone());
     let (stdout, stderr) = (said()?, said()?);
     let given = |file: &File| insist(|| file.try_clone()).with_context(|| about.clone());
     command.stdin(Stdio::null()).stdout(given(&stdout)?).stderr(given(&stderr)?);
-    // What did not begin can begin again.
+    // A program that did not start can be started again.
     let mut child = insist(|| command.spawn()).with_context(|| about.clone())?;
     let status = wait(&mut child, watch)?;
     let text = |mut file: File| {
         let mut text = Vec::new();
-        // What is cut short is told by the exit status.
+        // Incomplete output is accepted: the exit status shows whether the program failed.
         let _ = file.rewind().and_then(|()| file.read_to_end(&mut text));
         text
     };
     Ok(Output { status, stdout: text(stdout), stderr: text(stderr) })
 }
 
-/// A file that nobody else sees.
+/// A file in memory that no other process can open.
 fn nowhere() -> std::io::Result<File> {
     Ok(memfd_create("output", MemfdFlags::CLOEXEC)?.into())
 }

@@ -1,11 +1,11 @@
-//! Signs of life: which phase this process is in, since when, and what it saw or did last.
+//! Liveness of a run: the phase that this process is in, since when, and its last activity.
 //!
-//! A silence is not an end. Whoever waits says so here whenever something moved, and whenever what it waits for
-//! was seen to be alive though nothing moved; whoever has a clock asks here how long nothing of the kind
-//! happened. So only what gives no sign is ever cut, and what is cut is told with the last sign there was.
+//! Silence does not mean failure. Code that makes progress reports it here, and so does code that waits and
+//! sees that the awaited process or disk is active. Code with a timeout asks here for how long nothing was
+//! reported. So a run is aborted only if there was no activity, and the error names the last activity.
 //!
-//! A process has one pulse, as it has one set of signals. The room knows clocks and `/proc`, and nothing of
-//! what the phases are about.
+//! The state is global, one for each process, as signal handlers are. This module knows timeouts and `/proc`,
+//! and not what the phases are about.
 
 mod aside;
 mod child;
@@ -20,45 +20,45 @@ use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long something may give no sign of life, where nobody says otherwise.
+/// Default of the stall timeout.
 pub const STALL: Duration = Duration::from_secs(60);
 
-/// How soon whoever waits notices that something happened to the run.
+/// How often a waiting thread checks whether the run was canceled or the awaited event happened.
 pub const LOOK: Duration = Duration::from_millis(50);
 
-/// What gave a sign so shortly ago is not called silent.
+/// Activity that is no longer ago than this does not count as silence.
 pub const SILENT: Duration = Duration::from_millis(500);
 
-/// Listeners hear of signs at most so often, but for the first one of each phase.
+/// Minimum time between two reports to the listener, except for the first report of each phase.
 const TELL: Duration = Duration::from_millis(100);
 
-/// What is known of this process at some moment.
+/// Liveness of this process at some moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub phase: String,
-    /// Since the phase began.
+    /// Time since the phase began.
     pub in_phase: Duration,
-    /// The last sign of life.
+    /// The last activity.
     pub sign: String,
-    /// Since that sign.
+    /// Time since that activity.
     pub silent: Duration,
-    /// What is waited for since, as far as somebody has said so.
+    /// The wait that the process is in since then, if one was reported.
     pub waits: Option<String>,
 }
 
-/// What is said of a run.
+/// Kind of a progress report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sign {
-    /// Bytes, items, a process that has ended.
+    /// Progress: bytes, items, a process that has ended.
     Moved,
-    /// Nothing moved, but what is waited for was seen to be alive.
+    /// No progress, but the awaited process or device was seen to be active.
     Alive,
-    /// Somebody waits, with a clock of its own that runs. No sign of what is waited for.
+    /// A wait that has a timeout of its own. This is not evidence of activity.
     Waits,
 }
 
 impl Seen {
-    /// "last sign of life 61 s ago: 13 of 40 frames"
+    /// Describes the last activity, how long ago it was, and what the process has waited for since.
     pub fn last_sign(&self) -> String {
         let last = format!("last sign of life {} ago: {}", seconds(self.silent), self.sign);
         match &self.waits {
@@ -68,12 +68,12 @@ impl Seen {
     }
 }
 
-/// A run, or a part of it, that was cut because a clock ran out.
+/// Error: a run, or a part of it, was aborted by a timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
-    /// Which clock: the name of its flag without dashes.
+    /// The timeout: the name of its flag without dashes.
     pub clock: &'static str,
-    /// What happened, as a sentence without its end.
+    /// Description of the event, as a sentence without its period.
     pub what: String,
     pub seen: Seen,
 }
@@ -88,7 +88,7 @@ impl fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// Hears of the phase, and of what is said.
+/// Receives the phase, the kind of the report and its text.
 type Listener = Arc<dyn Fn(&str, Sign, &str) + Send + Sync>;
 
 struct Pulse {
@@ -116,14 +116,14 @@ static PULSE: LazyLock<Mutex<Pulse>> = LazyLock::new(|| {
     })
 });
 
-/// What was cut first: everything that failed afterwards may have done so for that.
+/// The first timeout that expired. Everything that failed afterwards may be a consequence of it.
 static CUT: OnceLock<Cut> = OnceLock::new();
 
 fn pulse() -> MutexGuard<'static, Pulse> {
     PULSE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The stall clock of all phases that have none of their own.
+/// Returns the stall timeout, which applies to all phases that have no timeout of their own.
 pub fn clock() -> Duration {
     pulse().stall
 }
@@ -132,42 +132,42 @@ pub fn set_clock(stall: Duration) {
     pulse().stall = stall;
 }
 
-/// Has `listener` hear of signs of life, on the thread that saw them.
+/// Sets the listener, which is called on the thread that reports.
 pub fn listen(listener: impl Fn(&str, Sign, &str) + Send + Sync + 'static) {
     pulse().listener = Some(Arc::new(listener));
 }
 
-/// Nobody listens any more.
+/// Removes the listener.
 pub fn hush() {
     pulse().listener = None;
 }
 
-/// A phase begins, which is a sign of life.
+/// Begins a phase, which counts as progress.
 pub fn enter(phase: &str) {
     note(Some(phase), Sign::Moved, "it began".into());
 }
 
-/// Something moved: bytes, items, a process that has ended.
+/// Reports progress: bytes, items, a process that has ended.
 pub fn moved(sign: impl Into<String>) {
     note(None, Sign::Moved, sign.into());
 }
 
-/// Nothing moved, but what is waited for was seen to be alive.
+/// Reports that nothing progressed, but that the awaited process or device was seen to be active.
 pub fn alive(sign: impl Into<String>) {
     note(None, Sign::Alive, sign.into());
 }
 
-/// Somebody waits, and looks at a clock of its own.
+/// Reports a wait that has a timeout of its own.
 pub fn waits(what: impl Into<String>) {
     note(None, Sign::Waits, what.into());
 }
 
-/// A sign of life of another process, with the phase that it is in.
+/// Records a report of another process, with the phase that the other process is in.
 pub fn heard(phase: &str, sign: Sign, text: String) {
     note(Some(phase), sign, text);
 }
 
-/// The same of one that works for the phase that we are in.
+/// Records a report of another process that works on the current phase of this process.
 pub fn heard_here(sign: Sign, text: String) {
     note(None, sign, text);
 }
@@ -192,7 +192,7 @@ fn note(phase: Option<&str>, sign: Sign, text: String) {
         pulse.told = Some(now);
         (pulse.listener.clone(), pulse.phase.clone())
     };
-    // Not with the pulse in hand: a listener may take its time.
+    // The lock is not held here: a listener may take some time.
     if let Some(listener) = listener {
         listener(&phase, sign, &text);
     }
@@ -210,28 +210,29 @@ impl Pulse {
     }
 }
 
-/// Phase and last sign as of now.
+/// Returns the phase and the last activity as of now.
 pub fn now() -> Seen {
     pulse().seen(Instant::now())
 }
 
-/// Books that a clock ran out. Only the first one is the cause of anything.
+/// Records that a timeout expired. Returns the first timeout that expired in this process, because only that
+/// one is a cause.
 pub fn cut(clock: &'static str, what: impl Into<String>) -> Cut {
     let cut = Cut { clock, what: what.into(), seen: now() };
     CUT.get_or_init(|| cut).clone()
 }
 
-/// What was cut first, if anything was.
+/// Returns the first timeout that expired, if any did.
 pub fn was_cut() -> Option<&'static Cut> {
     CUT.get()
 }
 
-/// Why the run was called off, for whoever noticed that it was.
+/// Returns why the run was canceled.
 pub fn why_called_off() -> String {
     was_cut().map_or_else(|| "cancelled by a signal".into(), ToString::to_string)
 }
 
-/// A time for people: `61 s`, `2.5 s`.
+/// Formats a time for people: `61 s`, `2.5 s`.
 pub fn seconds(time: Duration) -> String {
     let tenths = (time.as_secs_f64() * 10.0).round() / 10.0;
     if tenths < 10.0 && tenths.fract() != 0.0 {

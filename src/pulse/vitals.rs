@@ -1,60 +1,62 @@
-//! What `/proc` tells of a process that says nothing: whether it works, waits for a disk, or was stopped.
+//! Reads from `/proc` whether a silent process works, waits for a disk, or was stopped.
 
 use super::seconds;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Fields of `stat`, from the state on (`man 5 proc_pid_stat`).
+/// Positions of fields in `stat`, counted from the state (`man 5 proc_pid_stat`).
 const STATE: usize = 0;
 const USER_TIME: usize = 11;
 const SYSTEM_TIME: usize = 12;
 
-/// Looking costs a little, and what looks into its queue all the time uses a little too.
+/// Minimum time between two samples. Sampling costs a little processor time, and so does a process that keeps
+/// polling its queue.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The part of a processor that counts as work, in per cent.
+/// Share of a processor that counts as work, in percent.
 const WORK: u128 = 10;
-/// The part of the time that a thread has to work or to wait for a processor, in per cent, to count as kept from work.
-/// One that only asks again and again waits for much less, however many others work.
+/// Share of the time that one thread has to wait for a processor, in percent, for its process to count as kept
+/// from work. A thread that only polls waits much less, however many other processes work.
 const KEPT_FROM_WORK: u128 = 50;
 
-/// All threads of a process at some moment.
+/// State of all threads of a process at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vitals {
-    /// Processor time that it has used, in ticks of the kernel.
+    /// Processor time used so far, in clock ticks.
     ticks: u64,
-    /// For how long each of its threads was ready and had to wait for a processor, in nanoseconds
+    /// For each thread, how long it was runnable and had to wait for a processor, in nanoseconds
     /// (`linux:Documentation/scheduler/sched-stats.rst`).
     queued: BTreeMap<u32, u64>,
-    /// Bytes that it has moved, and calls that moved any; unknown to other users.
+    /// Sum of the counters in `/proc/PID/io`: bytes that the process read and wrote, and the system calls for
+    /// that. `None` if this user may not read the file.
     moved: Option<u64>,
-    /// A thread is in a wait of the kernel that nothing interrupts: that of a disk.
+    /// Whether a thread is in an uninterruptible wait of the kernel, as for a disk.
     pub waits_for_disk: bool,
-    /// Somebody has stopped it: SIGSTOP, or a debugger.
+    /// Whether the process was stopped, by SIGSTOP or a debugger.
     pub stopped: bool,
 }
 
 impl Vitals {
-    /// Nothing when there is no such process, or when it cannot be seen.
+    /// Returns `None` if there is no such process, or if it is not visible.
     pub fn of(pid: u32) -> Option<Self> {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
         let threads = Self::together(tasks.filter_map(|task| Self::in_directory(&task.path())))?;
-        // Of the process as a whole: threads that have ended count too.
+        // For the process as a whole, so that threads that have ended count too.
         Some(Vitals { moved: bytes_moved(Path::new(&format!("/proc/{pid}"))), ..threads })
     }
 
-    /// The same for all of `pids` together.
+    /// Returns the combined state of `pids`.
     pub fn of_all(pids: &[u32]) -> Option<Self> {
         Self::together(pids.iter().filter_map(|&pid| Self::of(pid)))
     }
 
-    /// A thread of this process.
+    /// Returns the state of a thread of this process.
     pub fn of_thread(tid: u32) -> Option<Self> {
         Self::in_directory(Path::new(&format!("/proc/self/task/{tid}")))
     }
 
-    /// Nothing also for what has ended and was not waited for.
+    /// Returns `None` for a zombie too.
     fn in_directory(task: &Path) -> Option<Self> {
         let stat = std::fs::read_to_string(task.join("stat")).ok()?;
         let (_, rest) = stat.rsplit_once(')')?;
@@ -81,7 +83,7 @@ impl Vitals {
     }
 }
 
-/// A thread, and how long it was queued for a processor. `None` where the kernel does not count that.
+/// Returns the thread and how long it waited for a processor. `None` if the kernel does not count that.
 fn queued(task: &Path) -> Option<(u32, u64)> {
     let tid = task.file_name()?.to_str()?.parse().ok()?;
     let counts = std::fs::read_to_string(task.join("schedstat")).ok()?;
@@ -94,17 +96,18 @@ fn bytes_moved(of: &Path) -> Option<u64> {
     Some(values.filter_map(|(_, value)| value.parse::<u64>().ok()).fold(0, u64::wrapping_add))
 }
 
-/// Watches something that may be silent and alive all the same, with a clock that counts since its last sign
-/// of life.
+/// Watches processes, or a thread, that may be silent although they work, with a timeout that counts from their
+/// last activity.
 pub struct Vigil {
     clock: Duration,
     last: Instant,
     looked: Instant,
     known: Option<Vitals>,
     stopped: bool,
-    /// What showed last that it was alive.
+    /// The last activity that was seen.
     sign: Option<&'static str>,
-    /// Whether bytes that it moves count; those of a process that asks all the time mean nothing.
+    /// Whether bytes read and written count as activity. Those of a process that polls all the time mean
+    /// nothing.
     bytes: bool,
 }
 
@@ -122,22 +125,22 @@ impl Vigil {
         }
     }
 
-    /// Only work and waits for a disk count.
+    /// Counts only processor time and waits for a processor or a disk as activity.
     pub fn without_bytes(self) -> Self {
         Vigil { bytes: false, ..self }
     }
 
-    /// It gave a sign of life itself.
+    /// Records that the process reported activity itself.
     pub fn sign(&mut self) {
         self.last = Instant::now();
     }
 
-    /// It was heard of at that time.
+    /// Records that the process was active at that time.
     pub fn sign_at(&mut self, at: Instant) {
         self.last = self.last.max(at);
     }
 
-    /// How long it gave no sign.
+    /// Returns how long there was no activity.
     pub fn silent(&self) -> Duration {
         self.last.elapsed()
     }
@@ -146,15 +149,16 @@ impl Vigil {
         self.clock
     }
 
-    /// Looks at the processes now and then. Gives back what shows that they are alive, if anything does.
+    /// Samples the processes now and then. Returns a description of their activity, if there was any since the
+    /// last sample.
     pub fn look(&mut self, pids: &[u32]) -> Option<String> {
         self.look_by(|| Vitals::of_all(pids))
     }
 
-    /// The same for a thread of this process.
+    /// As [`Vigil::look`], for a thread of this process.
     pub fn look_at_thread(&mut self, tid: u32) -> Option<String> {
         self.look_by(|| {
-            // It may wait for another one of ours that waits for the disk.
+            // The thread may wait for another thread of this process that waits for the disk.
             let all = Vitals::of(std::process::id())?;
             Some(Vitals { waits_for_disk: all.waits_for_disk, ..Vitals::of_thread(tid)? })
         })
@@ -197,12 +201,12 @@ impl Vigil {
         Some(sign.to_owned())
     }
 
-    /// Whether its clock has run out.
+    /// Whether the timeout has expired.
     pub fn is_over(&self) -> bool {
         self.silent() >= self.clock
     }
 
-    /// For people: for how long it is silent, and whether somebody has stopped it.
+    /// Describes, for people, how long there was no activity, and whether the process was stopped.
     pub fn tell(&self) -> String {
         let stopped = if self.stopped { ", and is stopped (SIGSTOP?)" } else { "" };
         let before = self.sign.map(|sign| format!(" (before that, {sign})")).unwrap_or_default();
@@ -210,7 +214,7 @@ impl Vigil {
     }
 }
 
-/// The state of a process for people: `stopped`, `waiting for a disk`, `asleep`.
+/// Returns the state of a process for people: `stopped`, `waiting for a disk`, `asleep`.
 pub fn describe(pid: u32) -> &'static str {
     match Vitals::of(pid) {
         None => "gone",
@@ -231,7 +235,7 @@ mod tests {
         command.spawn().unwrap()
     }
 
-    /// The first sign that is seen in some seconds, or that the clock ran out.
+    /// Returns the first activity that is seen, or `None` if there is none within the timeout.
     fn first(pid: u32) -> Option<String> {
         let mut vigil = Vigil::new(Duration::from_secs(1));
         while !vigil.is_over() {

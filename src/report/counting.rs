@@ -1,17 +1,17 @@
-//! A bar for work that is counted and done soon: on a terminal, and nowhere else.
+//! A progress bar for short work that is counted. It is shown on a terminal only.
 
 use super::output::progress_bar;
 use crate::untrusted::escape;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Says on a terminal how much of something is done.
+/// The progress bar; it is hidden without a terminal.
 pub struct Counting(Option<ProgressBar>);
 
 impl Counting {
-    /// `what` is counted, and there are `total`.
+    /// Counts `what`, up to `total`.
     pub fn new(quiet: bool, what: &str, total: u64) -> Self {
         let Some(bar) = progress_bar().filter(|_| !quiet) else { return Counting(None) };
-        // A template that does not parse would be a bug of ours; progress is not worth dying for.
+        // A template that cannot be parsed would be a bug, but progress is not important enough to fail.
         let style = ProgressStyle::with_template("{prefix:>9} [{bar:30}] {pos}/{len} {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_prefix(escape(what).into_owned());
@@ -19,7 +19,7 @@ impl Counting {
         Counting(Some(bar))
     }
 
-    /// One more is done.
+    /// Counts one more.
     pub fn advance(&self) {
         if let Some(bar) = &self.0 {
             bar.inc(1);

@@ -1,26 +1,26 @@
-//! What a backend holds, in numbers: the data that `list` and `usage` print, and that a page is drawn
-//! from. Fields may be added, never renamed: other programs read this.
+//! The contents of a backend in numbers: the data that `list` and `usage` print, and that pages are drawn
+//! from. Fields may be added but never renamed: other programs read them.
 
 use serde::Serialize;
 
 /// One entry. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryRow {
-    /// What the backend knows it by: GitHub's number, or the name of a file.
+    /// The backend's identifier: GitHub's number, or the name of a file.
     pub id: String,
-    /// With the generation, if it has one.
+    /// The key, with the generation if it has one.
     pub key: String,
     pub generation: Option<String>,
     #[serde(rename = "ref")]
     pub reference: Option<String>,
-    /// Its layout.
+    /// The layout of the entry.
     pub version: Option<String>,
-    /// Kind of store, where the layout tells.
+    /// Kind of store, if it follows from the layout.
     pub store: Option<String>,
     pub system: Option<String>,
     /// In bytes.
     pub size: u64,
-    /// Of the budget, 1 being all of it.
+    /// Size as a fraction of the limit.
     pub share: f64,
     pub created: Option<String>,
     pub last_used: Option<String>,
@@ -28,101 +28,101 @@ pub struct EntryRow {
     pub age: Option<i64>,
     /// Seconds since it was last used.
     pub unused_for: Option<i64>,
-    /// Whether a storecache has named it.
+    /// Whether storecache wrote it, judging by its name.
     pub ours: bool,
-    /// The entry that it is a delta on, where that can be read.
+    /// The entry that it is a delta on, if that can be read.
     pub base: Option<String>,
-    /// Digest of what it holds, where that can be read.
+    /// Digest of the contents, if they can be read.
     pub content: Option<String>,
-    /// Why this storecache cannot use it.
+    /// Why this version of storecache cannot use it.
     pub unreadable: Option<String>,
 }
 
-/// So many entries, and their size.
+/// A number of entries, and their total size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Amount {
     pub entries: u64,
     pub bytes: u64,
-    /// Of the budget.
+    /// Size as a fraction of the limit.
     pub share: f64,
 }
 
-/// What entries with something in common take.
+/// Size of a group of entries.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
     pub name: String,
     #[serde(flatten)]
     pub amount: Amount,
-    /// Seconds since the last use of any.
+    /// Seconds since the last use of any of them.
     pub unused_for: Option<i64>,
 }
 
-/// Entries that hold the same.
+/// Entries with the same content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Copies {
     /// The newest first.
     pub keys: Vec<String>,
     pub ids: Vec<String>,
-    /// Of all but the first.
+    /// Size in bytes of all but the first.
     pub bytes: u64,
-    /// Only key and size were compared: what they hold cannot be read from here.
+    /// Only key and size were compared, because the contents cannot be read from here.
     pub guess: bool,
 }
 
-/// What goes at the next eviction.
+/// Forecast of the next eviction.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Eviction {
-    /// Bytes that are saved before.
+    /// Bytes that are assumed to be saved before.
     pub more: u64,
-    /// Whether the backend evicts anything; else this is what GitHub would do.
+    /// Whether the backend evicts anything; if not, this is what GitHub would do.
     pub happens: bool,
-    /// Days without a use after which an entry goes.
+    /// Days without a use after which an entry is evicted.
     pub idle_days: u32,
     pub idle: Vec<String>,
     pub idle_bytes: u64,
-    /// What is pushed out, the least recently used first.
+    /// Entries that are evicted because of the limit, the least recently used first.
     pub pushed_out: Vec<String>,
     pub pushed_out_bytes: u64,
-    /// Bytes above the limit that are left even so: what is saved is larger than that itself.
+    /// Bytes above the limit even after all evictions, because more than the limit is saved.
     pub above: u64,
 }
 
-/// What it costs to keep everything.
+/// Cost of keeping everything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cost {
     /// Bytes that are free of charge.
     pub included: u64,
     /// Bytes above that.
     pub above: u64,
-    /// For a GiB and month, by the hourly peak.
+    /// Price of a GiB per month, by the hourly peak.
     pub usd_per_gib_month: f64,
     pub usd_per_month: f64,
 }
 
-/// What takes how much room, and what of it could go.
+/// The use of space in a backend, and the entries that could be deleted.
 #[derive(Debug, Clone, Serialize)]
 pub struct Usage {
     pub backend: String,
-    /// When this was counted.
+    /// The time of this count.
     pub at: String,
-    /// The budget in bytes.
+    /// The limit in bytes.
     pub limit: u64,
     pub total: Amount,
-    /// What a storecache has named.
+    /// Entries that storecache wrote, judging by their names.
     pub ours: Amount,
-    /// By what keys have in common, the largest first.
+    /// Groups by the stem of the key, the largest first.
     pub by_prefix: Vec<Part>,
     pub by_ref: Vec<Part>,
-    /// The youngest first.
+    /// The most recent first.
     pub by_age: Vec<Part>,
     pub by_last_use: Vec<Part>,
     pub duplicates: Vec<Copies>,
-    /// Older generations of a key and ref than the newest.
+    /// Generations of a key and ref that are older than the newest.
     pub superseded: Amount,
-    /// Entries of closed pull requests, of any tool.
+    /// Entries of closed pull requests, written by any tool.
     pub closed: Amount,
     pub unreadable: Amount,
-    /// What `prune` would delete.
+    /// Entries that `prune` would delete.
     pub prunable: Amount,
     pub eviction: Eviction,
     pub cost: Cost,

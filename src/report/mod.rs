@@ -1,6 +1,6 @@
-//! What people and programs are told: progress while it runs, a report at the end.
+//! Output for people and programs: progress during a run, and a report at its end.
 //!
-//! The room knows numbers and texts. It must not know how they come about.
+//! This module formats numbers and texts. It must not depend on how they are computed.
 
 mod counting;
 mod inventory;

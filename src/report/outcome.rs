@@ -4,47 +4,48 @@ use crate::pulse;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Fields may be added, never renamed: other programs read this.
+/// Fields may be added but never renamed: other programs read them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outcome {
     #[serde(skip_deserializing)]
     pub command: &'static str,
     pub store: String,
-    /// Restore: what was found. Save: whether the key had an entry before.
+    /// Restore: kind of the match. Save: whether the key had an entry before.
     pub hit: Hit,
     pub key: String,
     pub matched_key: Option<String>,
     /// Full name of the entry that was read or written.
     pub entry: Option<String>,
-    /// What that entry is a delta on. Save: with a reason when it is none.
+    /// The base of that entry. Save: with a reason if the entry is not a delta.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseUse>,
-    /// Entries that count as absent, as they cannot be used, are not trusted, or what they need is gone; and the reason.
+    /// Entries that count as absent because they cannot be used, are not trusted, or are deltas whose base is
+    /// missing; with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<(String, String)>,
-    /// Restore: those of them that failed their checks, and that nobody shall try again.
+    /// Restore: entries that failed their checks and must not be tried again.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<Quarantined>,
-    /// Save: names of the keys that the entry is signed with. Restore: of the trusted keys that have signed it.
+    /// Save: names of the keys that signed the entry. Restore: names of the trusted keys that signed it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub signed_by: Vec<String>,
-    /// Restore, prefix hit: what of the key is another one than that of the snapshot.
+    /// Restore, prefix hit: ingredients of the key that differ from those of the snapshot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<String>,
     /// Restore: when the snapshot was made, RFC 3339 in UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// Save: whether an entry was written. With a reason when not.
+    /// Save: whether an entry was written; if not, `reason` says why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saved: Option<bool>,
-    /// Save: what is new since the newest entry of the key.
+    /// Save: new items since the newest entry of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth: Option<Growth>,
     /// Save: superseded entries that were deleted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deleted: Vec<String>,
-    /// Save: how the job ended, as it was told.
+    /// Save: status of the job, as given in the options.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_status: Option<String>,
     /// Whether the run failed.
@@ -55,7 +56,7 @@ pub struct Outcome {
     pub items: Items,
     pub bytes: Bytes,
     pub seconds: Seconds,
-    /// The phase in which it failed; otherwise the last one.
+    /// The phase in which the run failed, or else the last phase.
     #[serde(skip_deserializing)]
     pub phase: &'static str,
     /// Why something was not done.
@@ -64,30 +65,31 @@ pub struct Outcome {
     /// Items that were not restored or not saved, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<(String, String)>,
-    /// What the store has of what was asked for with `--require`.
+    /// State of the items that `--require` names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub required: Vec<Required>,
-    /// What the user should know although all went well.
+    /// Warnings of a run, which may have succeeded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Save: profiles that came along. Restore: generations that were added.
+    /// Save: profiles in the snapshot. Restore: generations that were added.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<Profile>,
-    /// Why which daemon was taken to be in charge.
+    /// Which daemon was taken to be in charge, and why.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub daemon: String,
-    /// What was cut because a clock ran out, if that is the reason.
+    /// The timeout that ended the run, if that is the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
-    /// Whether it ended because somebody called it off.
+    /// Whether the run was canceled.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,
-    /// Restore: it failed, and what it began is not undone yet: the root half still waits, for a disk as a rule.
+    /// Restore: it failed and its changes are not undone yet, because the root helper still waits, usually
+    /// for a disk.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub undoing: bool,
 }
 
-/// An entry that failed its checks. Also the note that is kept beside its file.
+/// An entry that failed its checks. Also the note that is kept next to its file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Quarantined {
@@ -95,32 +97,32 @@ pub struct Quarantined {
     pub entry: String,
     pub key: String,
     pub reason: String,
-    /// In which a restore found it bad.
+    /// The phase of the restore that found it to be bad.
     pub phase: String,
     /// RFC 3339 in UTC.
     pub when: String,
-    /// Which program found it bad.
+    /// The program that found it to be bad.
     pub tool: String,
-    /// In bytes, where that is known.
+    /// In bytes, if known.
     pub size: Option<u64>,
-    /// Where its file is now. Nothing where it could not be moved: then it is remembered.
+    /// Current location of its file; `None` if it could not be moved and is remembered instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
-    /// Why it could be neither moved nor remembered, or not moved where others can be.
+    /// Why it could not be moved where that is possible, or could neither be moved nor remembered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// A clock that ran out, and what was known then.
+/// A timeout that expired, and the state at that time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cut {
     /// Name of its flag, without dashes.
     pub clock: String,
     pub phase: String,
-    /// Since the phase began.
+    /// Time since the phase began.
     pub phase_seconds: f64,
-    /// Since the last sign of life.
+    /// Time since the last activity.
     pub silent_seconds: f64,
     pub last_sign: String,
 }
@@ -137,31 +139,31 @@ impl From<&pulse::Cut> for Cut {
     }
 }
 
-/// What an entry would hold that the newest one of its key does not.
+/// Items that the save would add to those in the newest entry of the key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
     pub items: u64,
-    /// NAR size in bytes, where it is known.
+    /// NAR size in bytes, if known.
     pub bytes: Option<u64>,
 }
 
-/// The base of a delta, or why a snapshot is none.
+/// The base of a delta, or the reason why a snapshot is not a delta.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BaseUse {
     /// Full name of the base's entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
-    /// Save: NAR size of the items that it does not hold, as a part of its own.
+    /// Save: NAR size of the items that are not in the base, as a fraction of the NAR size of the base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
-    /// Save: why the snapshot is full all the same.
+    /// Save: why the snapshot is full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl BaseUse {
-    /// The base, where there is one and it is used.
+    /// The base, if there is one and it is used.
     pub fn used(&self) -> Option<&str> {
         self.entry.as_deref().filter(|_| self.reason.is_none())
     }
@@ -171,20 +173,20 @@ impl BaseUse {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Required {
     pub pattern: String,
-    /// Whether something matches, and all of its closure is there.
+    /// Whether any item matches and its whole closure is present.
     pub complete: bool,
-    /// Valid items that match.
+    /// Number of valid items that match.
     pub items: u64,
-    /// Valid items in their closures.
+    /// Number of valid items in their closures.
     pub closure: u64,
-    /// Those of them that are not on the disk.
+    /// Items of the closures that are not on the disk.
     pub missing: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
     pub name: String,
-    /// The number that a restore gave it.
+    /// The number of the generation that a restore added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
     pub item: String,
@@ -213,24 +215,24 @@ impl Hit {
 #[serde(default)]
 pub struct Items {
     pub restored: u64,
-    /// Valid before, and left alone.
+    /// Valid before, and unchanged.
     pub present: u64,
     pub skipped: u64,
-    /// Save: those that the new entry stands for, with those of its base.
+    /// Save: items in the new entry, including those in its base.
     pub saved: u64,
-    /// Save: those of them that the base holds.
+    /// Save: items of those that are in the base.
     pub inherited: u64,
-    /// Save: valid before the restore already, and so not saved.
+    /// Save: items that were valid before the restore, and so were not saved.
     pub baseline: u64,
-    /// Save: outside the closures of `--roots`, and so not saved.
+    /// Save: items outside the closures of `--roots`, which were not saved.
     #[serde(skip_serializing_if = "is_zero")]
     pub outside: u64,
-    /// Roots that were added.
+    /// GC roots that were added.
     pub rooted: u64,
-    /// Save: of what this job restored, what was read since; unknown where reading does not show.
+    /// Save: restored items that were read since; `None` if reads cannot be observed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
-    /// Save: of what this job restored, what nobody has read.
+    /// Save: restored items that were not read since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unused: Option<u64>,
 }
@@ -244,7 +246,7 @@ fn is_zero(number: &u64) -> bool {
 pub struct Bytes {
     pub downloaded: u64,
     pub uploaded: u64,
-    /// Tar bytes that went into the snapshot.
+    /// Tar bytes in the snapshot.
     pub packed: u64,
     /// Content bytes that were written to the disk.
     pub unpacked: u64,
@@ -261,24 +263,24 @@ pub struct Seconds {
     pub lookup: f64,
     pub download: f64,
     pub unpack: f64,
-    /// Waiting for the disk: before the commit, or before the entry is there. 0 where that is not wanted.
+    /// Waiting for the disk before the commit, or before the entry appears. 0 if that is disabled.
     pub sync: f64,
     pub commit: f64,
     /// From daemon stop to daemon ready.
     pub downtime: f64,
     pub verify: f64,
-    /// Hashing what was unpacked, with `--verify content`.
+    /// Hashing the unpacked items, with `--verify content`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<f64>,
-    /// Looking at what `--require` asked for.
+    /// Checking the items that `--require` names.
     pub check: f64,
     pub pack: f64,
     pub upload: f64,
     pub total: f64,
-    /// Save: what the job did between its restore and now.
+    /// Save: time from the end of the job's restore until now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<f64>,
-    /// What a job did there that began with a miss, as the snapshot or this job knows.
+    /// Like `job`, for a job that began with a miss, as recorded by the snapshot or measured in this job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cold: Option<f64>,
 }

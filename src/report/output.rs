@@ -1,10 +1,10 @@
-//! Everything that the program writes to standard output and standard error for people, and for programs that read
-//! what people read.
+//! Everything that the program writes to standard output and standard error, for people and for programs that
+//! parse this output.
 //!
-//! All other modules write through these functions: the lints `disallowed_methods` and `disallowed_macros` refuse
-//! `println!` and the like anywhere else (`clippy.toml`). Text can come from a snapshot, a server or another process
-//! wherever it is part of a message, so each function escapes what it writes ([`escape`]), and one call writes one
-//! line: a line break in a message is shown as `\n`, and cannot forge a second message.
+//! All other modules write through these functions: the lints `disallowed_methods` and `disallowed_macros`
+//! refuse `println!` and the like anywhere else (`clippy.toml`). Any part of a message may come from a
+//! snapshot, a server or another process, so each function escapes the text that it writes ([`escape`]). One
+//! call writes one line: a line break in a message is shown as `\n`, and cannot forge a second message.
 
 use super::RunnerCommand;
 use crate::untrusted::{escape, escape_json};
@@ -15,10 +15,10 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
 
-/// Writes a line for people to standard output: the answer to what was asked.
+/// Writes a line for people to standard output: the result that the user asked for.
 ///
 /// # Errors
-/// When it cannot be written. A closed pipe is not an error: the reader has read enough.
+/// If it cannot be written. A closed pipe is not an error: the reader does not want more.
 pub fn answer(line: impl Display) -> Result<()> {
     write_answer(&format!("{}\n", escape(&line.to_string())))
 }
@@ -40,8 +40,8 @@ pub fn answer_command(command: &RunnerCommand) -> Result<()> {
     write_answer(&format!("{command}\n"))
 }
 
-/// Writes a text of this program to standard output as it is: help, manual pages, completions. Nothing in it may
-/// come from anywhere else.
+/// Writes a text of this program to standard output unchanged: help, manual pages, completions. The text must
+/// not contain anything from other sources.
 ///
 /// # Errors
 /// As [`answer`].
@@ -58,30 +58,31 @@ fn write_answer(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line for people to standard error: what they should know beside the answer.
+/// Writes a line for people to standard error: information besides the result.
 pub fn note(line: impl Display) {
     write_note(&format!("{}\n", escape(&line.to_string())));
 }
 
-/// Writes a command for the runner of a job to standard error. [`note`] writes there too, so the two keep their order.
+/// Writes a command for the runner of a job to standard error. [`note`] writes there too, so the order is
+/// kept.
 pub fn command(command: &RunnerCommand) {
     write_note(&format!("{command}\n"));
 }
 
 #[expect(clippy::disallowed_methods, reason = "all text is escaped by the callers above")]
 fn write_note(text: &str) {
-    // A standard error that is closed is no reason to stop.
+    // A closed standard error is not a reason to stop.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// A progress bar on standard error, or none where that is not a terminal. Its texts are the caller's to escape.
+/// A progress bar on standard error, or `None` if that is not a terminal. The caller must escape its texts.
 #[expect(clippy::disallowed_methods, reason = "indicatif draws the bar itself")]
 pub(super) fn progress_bar() -> Option<ProgressBar> {
     let target = || ProgressDrawTarget::stderr_with_hz(10);
     std::io::stderr().is_terminal().then(|| ProgressBar::with_draw_target(None, target()))
 }
 
-/// Reports panics as [`note`] does: their messages can quote text from elsewhere.
+/// Reports panics as [`note`] does: their messages can quote text from other sources.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();

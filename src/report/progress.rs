@@ -1,4 +1,4 @@
-//! Progress: bars on a terminal, a plain line now and then elsewhere, nothing when quiet.
+//! Progress: bars on a terminal, a line of text from time to time elsewhere, nothing if quiet.
 
 use super::output::progress_bar;
 use super::{RunnerCommand, command, note, text};
@@ -6,10 +6,10 @@ use crate::untrusted::escape;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
-/// Plain lines come at most this often.
+/// Minimum time between lines of text.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Says on standard error how far a run is.
+/// Shows the progress of a run on standard error.
 pub struct Progress {
     face: Face,
     phase: String,
@@ -20,17 +20,17 @@ pub struct Progress {
     folds: Folds,
 }
 
-/// Whether a job's log folds what belongs together.
+/// Whether the log of a job has collapsible groups.
 #[derive(PartialEq)]
 enum Folds {
     No,
-    /// Now, with one begun or not.
+    /// It has; `open` is whether a group has begun.
     Yes {
         open: bool,
     },
 }
 
-/// Says lines for people: nobody hears them, or they come between bars, or they come as they are.
+/// Prints lines for people: not at all, between progress bars, or directly.
 pub struct Voice(Option<Option<ProgressBar>>);
 
 impl Voice {
@@ -67,8 +67,9 @@ impl Progress {
         }
     }
 
-    /// In the log of a job, which folds what lies between two [`Progress::fold`]. Some runners give
-    /// their steps a terminal, but nobody sits at it, and a bar would swallow the orders.
+    /// Adapts the output to the log of a job, in which [`Progress::fold`] begins a collapsible group. Some
+    /// runners give their steps a terminal, but it is not interactive, and a progress bar would hide commands
+    /// for the runner.
     pub fn in_job(mut self) -> Self {
         self.folds = Folds::Yes { open: false };
         if let Face::Bars(_) = self.face {
@@ -77,7 +78,7 @@ impl Progress {
         self
     }
 
-    /// For those who say something between the bars, on whichever thread.
+    /// Returns a handle for printing lines between the bars, on any thread.
     pub fn voice(&self) -> Voice {
         Voice(match &self.face {
             Face::Quiet => None,
@@ -86,7 +87,7 @@ impl Progress {
         })
     }
 
-    /// Begins a fold of a job's log; elsewhere nothing.
+    /// Begins a group in the log of a job; does nothing elsewhere.
     pub fn fold(&mut self, title: &str) {
         self.unfold();
         if let Folds::Yes { open } = &mut self.folds {
@@ -95,7 +96,7 @@ impl Progress {
         }
     }
 
-    /// Says what only a log that folds has the room for.
+    /// Prints a detail if the log has groups.
     pub fn detail(&self, text: impl FnOnce() -> String) {
         if self.folds != Folds::No {
             note(format!("storecache: {}", text()));
@@ -109,7 +110,7 @@ impl Progress {
         }
     }
 
-    /// Begins a phase. `total` bytes are expected, and `items` items; 0 and none where nobody knows.
+    /// Begins a phase. `total` bytes and `items` items are expected; 0 or `None` if that is not known.
     pub fn phase(&mut self, name: &str, total: u64, items: Option<u64>) {
         self.phase = name.to_owned();
         (self.bytes, self.total) = (0, total);
@@ -126,7 +127,7 @@ impl Progress {
         }
     }
 
-    /// So much of the phase is done.
+    /// Updates the progress of the phase.
     pub fn at(&mut self, bytes: u64, items: Option<u64>) {
         self.bytes = bytes;
         if let (Some((done, _)), Some(now)) = (&mut self.items, items) {
@@ -191,7 +192,7 @@ fn style(total_known: bool) -> ProgressStyle {
     } else {
         "{prefix:>9} {spinner} {bytes} {bytes_per_sec} {msg}"
     };
-    // A template that does not parse would be a bug of ours; progress is not worth dying for.
+    // A template that cannot be parsed would be a bug, but progress is not important enough to fail.
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")

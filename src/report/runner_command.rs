@@ -1,14 +1,14 @@
-//! Commands to the runner of a job: lines of the log that it acts on.
+//! Commands for the runner of a job: lines of the log that the runner acts on.
 
 use crate::untrusted::escape;
 use std::fmt;
 
-/// The longest text of an annotation, in characters; the runner cuts what is longer.
+/// Maximum length of an annotation's text in characters; the runner truncates longer texts.
 const LONGEST: usize = 4000;
 
-/// A command, with all its parts encoded, as one line.
+/// A command with all its parts encoded, as one line.
 ///
-/// Source: actions/runner `src/Runner.Common/ActionCommand.cs` for what has to be encoded.
+/// Source: actions/runner `src/Runner.Common/ActionCommand.cs` for the characters that have to be encoded.
 #[derive(Debug, Clone)]
 pub struct RunnerCommand {
     name: &'static str,
@@ -28,7 +28,7 @@ impl RunnerCommand {
         self
     }
 
-    /// Lines for people. Each is escaped, so that none of them becomes two.
+    /// Sets the text for people. Each line is escaped, so that it stays a single line.
     pub fn text<T: AsRef<str>>(mut self, lines: impl IntoIterator<Item = T>) -> Self {
         let lines: Vec<_> =
             lines.into_iter().map(|line| escape(line.as_ref()).into_owned()).collect();
@@ -37,7 +37,7 @@ impl RunnerCommand {
         self
     }
 
-    /// A value for the runner alone, exactly as it is.
+    /// Sets a value for the runner only, without escaping.
     pub fn exact(mut self, value: &str) -> Self {
         self.data = encode(value);
         self

@@ -1,8 +1,8 @@
-//! Signs of life, told to those who look after a run: people, and systemd where it started us.
+//! Reports activity to the supervisors of a run: to people and, if systemd started the program, to systemd.
 //!
-//! systemd hears of a sign only when there was one. So a run that hangs is killed and started again by its
-//! `WatchdogSec`, and one that is slow is not. Only the process that systemd started speaks to it; the root half
-//! has no environment that would tell it how.
+//! systemd is notified only when there was activity. So its `WatchdogSec` kills and restarts a run that
+//! hangs, but not one that is slow. Only the process that systemd started notifies it; the root helper does
+//! not have the environment variable that this requires.
 
 use super::progress::Progress;
 use crate::pulse::{self, Sign};
@@ -11,10 +11,10 @@ use sd_notify::NotifyState;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// People hear of what is alive and does not move at most so often.
+/// Minimum time between messages for people while a run is active without progress.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// From now on signs of life are told.
+/// Starts reporting activity.
 pub fn tell_signs(command: &'static str, progress: &Progress) {
     let voice = progress.voice();
     let every = ALIVE_EVERY.min(pulse::clock() / 3);
@@ -27,7 +27,7 @@ pub fn tell_signs(command: &'static str, progress: &Progress) {
         ]);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if sign == Sign::Moved {
-            // What moves shows as progress.
+            // Progress is shown by the progress bar or lines.
             *last = Instant::now();
         } else if last.elapsed() >= every {
             *last = Instant::now();
@@ -36,18 +36,18 @@ pub fn tell_signs(command: &'static str, progress: &Progress) {
     });
 }
 
-/// The run has all that it takes, and its work begins.
+/// Reports that the run has everything it needs and begins its work.
 pub fn ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// All is done but to tell.
+/// Reports that only the final report remains to be printed.
 pub fn stopping() {
     pulse::hush();
     notify(&[NotifyState::Stopping]);
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    // Nobody is there, as a rule. Should systemd not hear us, it does what it does when it hears nothing.
+    // Usually systemd is not there. If it does not receive the message, it acts as if there was no activity.
     let _ = sd_notify::notify(state);
 }

@@ -1,30 +1,30 @@
-//! The story of a job, in Markdown for people.
+//! The summary of a job, in Markdown.
 //!
-//! Names, keys and reasons come from stores, entries and workflows, so none of them is trusted to be
-//! harmless: each is cut to a length, and what Markdown or HTML could mistake for their own is written
-//! as a numeric character reference, which means nothing to either. Lists are cut too, so that the
-//! whole stays far below the 1 MiB that GitHub takes for a step.
+//! Names, keys and reasons come from stores, entries and workflows, so all of them are untrusted: each is
+//! truncated to a maximum length, and characters that may be Markdown or HTML syntax are written as numeric
+//! character references. Lists are truncated too, so that the summary stays far below GitHub's limit of 1 MiB
+//! for a step.
 
 use super::{BaseUse, Hit, Outcome, Seconds, text};
 use crate::untrusted;
 use jiff::Timestamp;
 use std::fmt::Write;
 
-/// Longest name or key, in characters. A store allows names of 243.
+/// Maximum length of a name or key in characters. A store allows names of 243.
 const NAME: usize = 250;
-/// Longest reason or warning, in characters.
+/// Maximum length of a reason or warning in characters.
 const SENTENCE: usize = 1000;
-/// Longest list.
+/// Maximum length of a list.
 const LISTED: usize = 40;
 
-/// What is known of a job by the time of its summary.
+/// Reports of the steps of a job that have run by the time of its summary.
 pub struct Job<'a> {
     pub restore: Option<&'a Outcome>,
     pub save: Option<&'a Outcome>,
     pub now: Timestamp,
 }
 
-/// Renders the summary; it ends with an empty line.
+/// Renders the summary, which ends with an empty line.
 pub fn render(job: &Job) -> String {
     let mut out = format!("### {}\n\n", headline(job));
     let rows = [job.restore.map(|restore| restore_rows(restore, job.now)), job.save.map(save_rows)];
@@ -125,7 +125,7 @@ fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
     rows
 }
 
-/// What was found, and why it is no exact hit.
+/// The entry that was found, and why it is not an exact hit.
 fn found(restore: &Outcome, now: Timestamp) -> String {
     let entry = restore.entry.as_deref().map(code);
     let reason = || restore.reason.as_deref().map_or_else(|| "no entry".to_owned(), sentence);
@@ -202,7 +202,7 @@ fn entries(count: u64) -> &'static str {
     if count == 1 { "entry" } else { "entries" }
 }
 
-/// Seconds by phase, those that took any.
+/// Seconds of each phase that took any time.
 fn phases(seconds: &Seconds) -> String {
     let all = [
         ("lookup", seconds.lookup),
@@ -221,7 +221,7 @@ fn phases(seconds: &Seconds) -> String {
     if parts.is_empty() { total } else { format!("{total}: {}", parts.join(", ")) }
 }
 
-/// The seconds of this job against those of one without a snapshot, where both are known.
+/// Compares the duration of this job with that of a job without a snapshot, if both are known.
 fn verdict(job: &Job) -> Option<String> {
     let (restore, save) = (job.restore?, job.save?);
     let Seconds { job: rest, cold, .. } = save.seconds;
@@ -318,7 +318,7 @@ fn next(job: &Job) -> Vec<String> {
     lines
 }
 
-/// A list that unfolds, or nothing.
+/// A collapsible list; empty if there are no items.
 fn skipped(skipped: &[(String, String)], what: &str) -> String {
     if skipped.is_empty() {
         return String::new();
@@ -335,7 +335,7 @@ fn skipped(skipped: &[(String, String)], what: &str) -> String {
     out
 }
 
-/// How old something is, in its largest unit.
+/// An age in its largest unit.
 fn age(created: &str, now: Timestamp) -> Option<String> {
     let created: Timestamp = created.parse().ok()?;
     let seconds = now.duration_since(created).as_secs();
@@ -357,7 +357,7 @@ fn sentence(text: &str) -> String {
     escape(text, SENTENCE)
 }
 
-/// Text of anybody's making, so that it shows as what it is.
+/// Escapes untrusted text, so that it is shown literally.
 fn escape(text: &str, limit: usize) -> String {
     let mut out = String::new();
     let text = untrusted::escape(text);

@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Formatting of numbers for people.
 
 use crate::untrusted::escape;
 
@@ -18,7 +18,7 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// A size in bytes with a unit of steps of 1024, as in `1.4 GiB`: GitHub counts so.
+/// A size in bytes with a unit in steps of 1024, as in `1.4 GiB`, which GitHub uses.
 pub fn binary(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count as f64;
@@ -34,7 +34,7 @@ pub fn binary(count: u64) -> String {
     }
 }
 
-/// How long ago something was, in seconds, as in `5 h` or `12 d`.
+/// An age in seconds, as in `5 h` or `12 d`.
 pub fn age(seconds: i64) -> String {
     match seconds.max(0) {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -44,8 +44,8 @@ pub fn age(seconds: i64) -> String {
     }
 }
 
-/// Rows of columns, one line each: the first `right` columns flush right, the last one as long as it is. Every cell
-/// is escaped, so none of them makes a second row.
+/// Aligned columns, one line for each row. The first `right` columns are right-aligned, and the last one is
+/// not padded. Every cell is escaped, so a cell cannot start a new line.
 pub fn columns<const N: usize>(rows: &[[String; N]], right: usize) -> Vec<String> {
     let escaped = |row: &[String; N]| row.each_ref().map(|cell| escape(cell).into_owned());
     let rows: Vec<[String; N]> = rows.iter().map(escaped).collect();
@@ -62,7 +62,7 @@ pub fn columns<const N: usize>(rows: &[[String; N]], right: usize) -> Vec<String
     rows.iter().map(line).collect()
 }
 
-/// A size as people write it: `500K`, `10M`, `1.5GiB` in steps of 1024, `10MB` in steps of 1000.
+/// Parses a size as people write it: `500K`, `10M`, `1.5GiB` in steps of 1024, `10MB` in steps of 1000.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
@@ -103,7 +103,7 @@ pub fn plural(count: u64, noun: &str) -> String {
     }
 }
 
-/// Two columns, one line each: names, padded, and values, escaped.
+/// Two columns, one line for each row: padded names, and escaped values.
 pub fn table(rows: &[(&str, String)]) -> Vec<String> {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:<width$}  {}", escape(value))).collect()

@@ -1,13 +1,13 @@
-//! What takes room in a backend, as people read it.
+//! The use of space in a backend as text for people.
 
 use super::inventory::{Amount, Cost, Eviction, Part, Usage};
 use super::text::{age, binary, columns, plural};
 
-/// Rows of a table that people are shown.
+/// Maximum number of rows of a table.
 const ROWS: usize = 20;
 
 impl Usage {
-    /// The report, line by line. `forecasts`: somebody wants to know what goes next, even if nothing does.
+    /// The report as lines. With `forecasts`, the next eviction is included even if nothing would be evicted.
     pub fn lines(&self, forecasts: bool) -> Vec<String> {
         if self.entries.is_empty() {
             let mut lines = vec![format!("{}: no entries", self.backend)];

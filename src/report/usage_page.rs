@@ -1,4 +1,4 @@
-//! What takes room in a backend, as sections of a page.
+//! The use of space in a backend as sections of a page.
 
 use super::inventory::{Amount, EntryRow, Part, Usage};
 use super::page::{Chart, Group, Scale, Section, Series, Shape, Table, Tile, Treemap};
@@ -6,14 +6,14 @@ use super::text::{age, binary, plural};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-/// Keys that a list names.
+/// Maximum number of keys in a list.
 const LISTED: usize = 40;
 
-/// Characters of a key in a table; the map has all of them.
+/// Maximum length of a key in a table; the treemap has whole keys.
 const KEY: usize = 40;
 
 impl Usage {
-    /// The sections, most looked at first.
+    /// The sections, most important first.
     pub fn sections(&self) -> Vec<Section> {
         if self.entries.is_empty() {
             let section = Section::new("What fills the cache");
@@ -51,7 +51,7 @@ impl Usage {
         })
     }
 
-    /// What an entry is counted with.
+    /// The group that an entry is counted in.
     fn group_of(&self, entry: &EntryRow) -> &str {
         let names = self.by_prefix.iter().map(|part| part.name.as_str());
         names
@@ -177,7 +177,7 @@ impl Usage {
     }
 }
 
-/// A key without its middle, where it is long: both its ends tell it from others.
+/// A long key without its middle: both ends distinguish it from other keys.
 fn middle_cut(key: &str) -> String {
     let letters: Vec<char> = key.chars().collect();
     if letters.len() <= KEY {

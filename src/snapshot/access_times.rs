@@ -1,9 +1,9 @@
-//! Whether a tree was read since it was unpacked.
+//! Detecting whether a tree was read since it was unpacked.
 //!
-//! Unpacking gives every file, link and directory of a store item one time for both its last change
-//! and its last access. The kernel moves the second one on with the first read, also where it is
-//! mounted with `relatime`, as the last access is not after the last change (`mount.8`). So a tree is
-//! unread as long as the two are equal everywhere. What we read ourselves is to leave no mark.
+//! Unpacking sets the times of last change and of last access of every file, link and directory of a store item
+//! to the same value. The first read updates the access time, even on a mount with `relatime`, because the last
+//! access is not after the last change (`mount.8`). So a tree is unread as long as the two times are equal
+//! everywhere. Reads by storecache itself must not update the access time.
 
 use anyhow::{Context, Result};
 use rustix::fs::{
@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Opens a file or directory without moving its time of last access on, where that is allowed: only
-/// its owner and root may (`open.2`, `O_NOATIME`).
+/// Opens a file or directory without updating its access time, if that is permitted: only its owner and root
+/// may do that (`open.2`, `O_NOATIME`).
 pub fn unnoticed<T>(flags: OFlags, open: impl Fn(OFlags) -> Result<T, Errno>) -> Result<T, Errno> {
     match open(flags | OFlags::NOATIME) {
         Err(Errno::PERM) => open(flags),
@@ -23,8 +23,8 @@ pub fn unnoticed<T>(flags: OFlags, open: impl Fn(OFlags) -> Result<T, Errno>) ->
     }
 }
 
-/// Takes the mark off a symbolic link that `stat` shows as unread and that we have read: there is no
-/// way to read one without. Where that is not allowed, it stays.
+/// Restores the access time of a symbolic link that `stat` shows as unread and that storecache has read since,
+/// because links cannot be read with `O_NOATIME`. If that is not permitted, the link counts as read.
 pub fn stays_unread(parent: impl AsFd, name: &CStr, stat: &Stat) {
     if is_unread(stat) {
         let last_access = Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ };
@@ -38,20 +38,20 @@ fn is_unread(stat: &Stat) -> bool {
     (stat.st_atime, stat.st_atime_nsec) == (stat.st_mtime, stat.st_mtime_nsec)
 }
 
-/// Whether reading below this directory shows at all.
+/// Whether reads below this directory update access times.
 ///
 /// # Errors
-/// When its mount cannot be asked.
+/// If the mount options cannot be read.
 pub fn reading_shows(directory: impl AsFd) -> Result<bool> {
     let hidden = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOATIME;
     Ok(!fstatvfs(directory).context("ask for the options of a mount")?.f_flag.intersects(hidden))
 }
 
-/// When anything of the item `name` in `base` was read last since it was unpacked, in seconds since
-/// 1970; nothing if it never was, or is not there.
+/// Returns when any part of the item `name` in `base` was last read after it was unpacked, in seconds since
+/// 1970, or `None` if it was never read or does not exist.
 ///
 /// # Errors
-/// When it cannot be looked at.
+/// If the item cannot be examined.
 pub fn last_read(base: impl AsFd, name: &str) -> Result<Option<u64>> {
     let shown = || format!("look at the times of {name}");
     let c_name = CString::new(name).with_context(shown)?;

@@ -1,24 +1,27 @@
-//! Whether the sizes in an index account for each other, so that nothing that a reader does with them is
-//! without bound: what an extraction decodes follows from what it may write, and that is held against
-//! the disk before it begins.
+//! Consistency checks of the sizes, names and frames in an index, so that everything that a reader does with
+//! them is bounded. The amount of decoded data follows from what an extraction may write, and that is compared
+//! with the free space before the extraction begins.
 
 use super::frames::RAW_LIMIT;
 use super::member::{BLOCK, components};
 use super::{Index, ItemEntry, SnapshotError};
 use std::collections::HashSet;
 
-/// A larger database is not taken out of a snapshot. One with 100,000 items has 150 MiB.
+/// Largest database that is extracted from a snapshot. One with 100,000 items has 150 MiB.
 const DATABASE_LIMIT: u64 = 2 << 30;
-/// Tar bytes that a member takes beside its content, at most: its header, a name and a target of 4 KiB,
-/// a precise time, and padding.
+/// Maximum number of tar bytes of a member besides its content: its header, a name and a target of 4 KiB, a
+/// precise time, and padding.
 const MEMBER: u64 = 12 << 10;
-/// Tar bytes beside all items: headers of the database, the end of the archive.
+/// Tar bytes besides all items: headers of the database, the end of the archive.
 const BESIDE: u64 = 16 << 10;
-/// What a frame may have beyond what zstd says that it takes at most.
+/// Bytes that a frame may have beyond the maximum that zstd states.
 const FRAME_SLACK: u64 = 64;
 
+/// Checks the sizes of frames and items against each other.
+///
 /// # Errors
-/// When frames are larger than their content, or all of them hold more than items and files do.
+/// If a frame is larger than its content allows, or if all frames together hold more than items and files
+/// account for.
 pub fn check(index: &Index) -> Result<(), SnapshotError> {
     let mut raw = 0u64;
     for (number, frame) in index.frames.iter().enumerate() {
@@ -32,7 +35,7 @@ pub fn check(index: &Index) -> Result<(), SnapshotError> {
         if frame.size > zstd::compress_bound(frame.raw as usize) as u64 + FRAME_SLACK {
             return refused("is larger than what it holds");
         }
-        // At most a million of 64 MiB.
+        // Cannot overflow: there are at most a million frames of at most 64 MiB.
         raw += frame.raw;
     }
     let overflow = || SnapshotError::damaged("the sizes of its items overflow");
@@ -56,8 +59,11 @@ pub fn check(index: &Index) -> Result<(), SnapshotError> {
     Ok(())
 }
 
+/// Checks the names of items and of the database.
+///
 /// # Errors
-/// When two items have one name or one lies in another, or a name leads anywhere but down.
+/// If two items have the same name, if an item lies in another one or overlaps with the database, if a name is
+/// not a plain path downwards, if an item has no members, or if it is both listed and left out.
 pub fn check_names(index: &Index) -> Result<(), SnapshotError> {
     if !index.items_under.is_empty() {
         components(index.items_under.as_bytes())?;
@@ -111,21 +117,21 @@ pub fn check_names(index: &Index) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// Whether a path is another one, or lies below it.
+/// Whether `path` is `directory`, or lies below it.
 fn lies_in(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Checks that every frame belongs to something, so that whatever takes all items sees all frames. The last one
-/// has the end of the archive.
+/// Checks that every frame belongs to an item or to the database, so that a reader of all items reads all
+/// frames. The last frame has the end of the archive.
 ///
 /// # Errors
-/// When a frame does not.
+/// If a frame belongs to no item.
 pub fn check_coverage(index: &Index) -> Result<(), SnapshotError> {
     let mut used = vec![false; index.frames.len()];
     let own = index.items.iter().map(|item| item.frames);
     let database = index.database.iter().map(|database| database.frames);
-    // Items follow each other, so this is no more than all frames, and one for each item.
+    // Items follow each other, so these are at most as many numbers as there are frames and items.
     for number in own.chain(database).flat_map(|(first, last)| first..=last) {
         if let Some(used) = used.get_mut(number as usize) {
             *used = true;

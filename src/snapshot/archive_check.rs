@@ -1,22 +1,23 @@
-//! The check of an archive against its index, which every reader of a snapshot makes.
+//! The check of an archive against its index, which every reader of a snapshot performs.
 //!
-//! `verify` and `restore` must come to the same verdict, so both read frames through [`ArchiveCheck`]. It accepts
-//! an archive only if `zstd -dc | tar -x` unpacks the members that it hands out, and nothing else:
+//! `verify` and `restore` must come to the same verdict, so both read frames through [`ArchiveCheck`]. It
+//! accepts an archive only if `zstd -dc | tar -x` unpacks the members that it returns, and nothing else:
 //!
 //! - A file that a frame leaves open continues at the start of the next frame of the index, at that offset.
-//! - Blocks of zeros, where tar stops reading, stand only at the end of the last frame.
-//! - No path appears twice, and whatever has members below it is a directory and a member itself.
+//! - Blocks of zeros, where tar stops reading, appear only at the end of the last frame.
+//! - No path appears twice, and every path with members below it is a directory and a member itself.
 //! - Members come depth first. GNU tar sets mode and time of a directory when it leaves that directory, so a
-//!   member that comes later would change the time, or could not be created. Files that items share come
-//!   before all of that.
+//!   member that comes later would change the time, or could not be created. Files that items share come before
+//!   all other members.
 //! - A hard link comes after its target, which is a file or a symbolic link of the same item.
 //! - Members of a store have the attributes that a restore gives them.
 //!
-//! Frames may be checked in any order and in parallel. Each frame is checked against its own entry of the index and
-//! against the `continues` of the next entry, so two neighbors that pass also fit together. A restore that fetches
-//! only some frames trusts the index about the others, as it trusts it about their digests: whether they
-//! are what the index says cannot be known without fetching all of them. What it installs of the fetched frames is
-//! what a restore of all frames installs, unless that one refuses the snapshot.
+//! Frames may be checked in any order and in parallel. Each frame is checked against its own entry of the index
+//! and against the `continues` of the next entry, so two neighbors that pass also fit together. A restore that
+//! downloads only some frames trusts the index about the others, as it trusts the index about their digests:
+//! whether they match the index cannot be known without downloading all of them. From the frames that it
+//! downloads, a restore installs what a restore of all frames would install, unless the latter refuses the
+//! snapshot.
 
 use super::index::{escape_path, unescape_path};
 use super::kept::Kept;
@@ -28,9 +29,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Memory for what is kept of the members of items that are not complete yet, in bytes.
+/// Memory limit for the records of members of incomplete items, in bytes.
 const MEMBERS_LIMIT: u64 = 512 << 20;
-/// What one member takes of it: a hash, and once more while hashes are sorted.
+/// Memory that one member takes: a hash, and another one while hashes are sorted.
 const MEMBER: u64 = 32;
 
 /// Checks the frames of one file.
@@ -40,14 +41,14 @@ pub struct ArchiveCheck<I> {
 }
 
 impl<I: Borrow<Index>> ArchiveCheck<I> {
-    /// `complete` are the positions of the items that have to be complete in the end. Their frames are all
-    /// going to be checked.
+    /// `complete` are the positions of the items that have to be complete in the end. The caller will check all
+    /// of their frames.
     pub fn new(index: I, complete: impl IntoIterator<Item = usize>) -> Self {
         let tracker = Tracker::new(index.borrow(), complete);
         ArchiveCheck { index, tracker }
     }
 
-    /// Reads the tar bytes of a frame. The frame is checked once the reader has come to its end.
+    /// Returns a reader of the tar bytes of a frame. The frame is checked once the reader has reached its end.
     pub fn frame<'a>(
         &'a self,
         number: u32,
@@ -70,14 +71,16 @@ impl<I: Borrow<Index>> ArchiveCheck<I> {
         })
     }
 
+    /// Checks that all items are complete, after all frames were read.
+    ///
     /// # Errors
-    /// When an item is not complete, or when its frames do not follow each other.
+    /// If an item is not complete, or if its frames do not follow each other.
     pub fn finish(&self) -> Result<(), SnapshotError> {
         self.tracker.finish(self.index.borrow())
     }
 }
 
-/// Something that a frame holds.
+/// A part of a frame.
 pub enum Piece<'r> {
     /// The next part of the database.
     Database(&'r [u8]),
@@ -87,14 +90,14 @@ pub enum Piece<'r> {
         item: usize,
         member: Member,
         content: &'r [u8],
-        /// Whether all members of the item were seen with this one.
+        /// Whether this was the last missing member of the item.
         completes: bool,
     },
     /// The continuation of a file of an item.
     Part { item: usize, path: Vec<u8>, offset: u64, content: &'r [u8] },
 }
 
-/// What a path belongs to.
+/// The owner of a path: the database or an item.
 enum Home {
     Database,
     Item {
@@ -104,7 +107,7 @@ enum Home {
     },
 }
 
-/// A file whose content goes on in the next frame.
+/// A file whose content continues in the next frame.
 #[derive(PartialEq, Eq)]
 struct OpenFile {
     path: Vec<u8>,
@@ -112,7 +115,7 @@ struct OpenFile {
     size: u64,
 }
 
-/// The member before, which decides where the next one may lie.
+/// The previous member, which decides where the next one may lie.
 struct Last {
     path: Vec<u8>,
     is_directory: bool,
@@ -120,7 +123,7 @@ struct Last {
 }
 
 impl Last {
-    /// Whether tar is still in this directory.
+    /// Whether tar has not left this directory yet.
     fn is_in(&self, directory: &[u8]) -> bool {
         is_in(&self.path, self.is_directory, directory)
     }
@@ -138,24 +141,24 @@ fn parent(path: &[u8]) -> &[u8] {
     path.iter().rposition(|&b| b == b'/').map_or(b"", |slash| &path[..slash])
 }
 
-/// The members of one frame.
+/// A reader of the members of one frame.
 pub struct FrameReader<'a> {
     index: &'a Index,
     tracker: &'a Tracker,
     number: u32,
     entry: &'a FrameEntry,
     rest: &'a [u8],
-    /// How many pieces were read.
+    /// Number of pieces that were read.
     pieces: u32,
     open: Option<OpenFile>,
     last: Option<Last>,
 }
 
 impl<'a> FrameReader<'a> {
-    /// The next piece; nothing at the end of the frame.
+    /// Returns the next piece, or `None` at the end of the frame.
     ///
     /// # Errors
-    /// When the frame is not what the index says. The message names the frame and the member.
+    /// If the frame does not match the index. The message names the frame and the member.
     pub fn next_piece(&mut self) -> Result<Option<Piece<'a>>, SnapshotError> {
         self.read().map_err(|error| match error {
             SnapshotError::Damaged(what) => {
@@ -190,7 +193,7 @@ impl<'a> FrameReader<'a> {
         self.index.database.as_ref().is_some_and(|database| database.frames.0 == self.number)
     }
 
-    /// The rest of the file that the frame before left open.
+    /// Reads the rest of the file that the previous frame left open.
     fn part(&mut self, continues: &Continuation) -> Result<Piece<'a>, SnapshotError> {
         let path = unescape_path(&continues.path)
             .ok_or_else(|| SnapshotError::damaged("the path that it continues does not parse"))?;
@@ -273,7 +276,7 @@ impl<'a> FrameReader<'a> {
         self.open = (offset < size).then(open);
     }
 
-    /// `marked` tells whether blocks of zeros end the frame.
+    /// Checks the end of the frame. `marked` is true if blocks of zeros end it.
     fn end(&mut self, marked: bool) -> Result<(), SnapshotError> {
         if marked && !self.is_last() {
             return Err(SnapshotError::damaged(
@@ -324,7 +327,7 @@ impl OpenFile {
     }
 }
 
-/// Whether a path lies in the item with the archive path `item`, and is not the item itself.
+/// Whether a path lies below the archive path `item`, and is not the item itself.
 fn is_below(item: &[u8], path: &[u8]) -> bool {
     let below = path.strip_prefix(item).and_then(|rest| rest.strip_prefix(b"/"));
     below.is_some_and(|below| !below.is_empty()) && components(path).is_ok()
@@ -339,15 +342,15 @@ fn named(error: SnapshotError, path: &[u8]) -> SnapshotError {
     }
 }
 
-/// What the frames that were read so far have of each item.
+/// Records, for each item, the members in the frames that were read so far.
 struct Tracker {
     /// Position of each item, by archive path.
     items: HashMap<Vec<u8>, usize>,
     complete: HashMap<usize, Mutex<ItemState>>,
-    /// Keys of the hashes of paths: no snapshot can have paths that were chosen for equal hashes.
+    /// Random keys of the path hashes, so that no snapshot can contain paths that were chosen to collide.
     keys: [RandomState; 2],
     borders: Mutex<Borders>,
-    /// Directories, links, files in several frames, and the ends of frames.
+    /// Memory for directories, links, files in several frames, and the ends of frames.
     kept: Kept,
     members: Kept,
 }
@@ -356,14 +359,14 @@ struct Tracker {
 struct ItemState {
     seen: u64,
     bytes: u64,
-    /// Its members by frame, in order, until all of them were seen.
+    /// Members of the item by frame, in order, until all of them were seen.
     members: BTreeMap<u32, Vec<Seen>>,
-    /// Directories of files that it shares.
+    /// Directories of files that the item shares.
     needed: HashSet<Box<[u8]>>,
     links: Vec<Link>,
 }
 
-/// The hash of a path, and in the two lowest bits what was seen there.
+/// The hash of a path, with the type of its member in the two lowest bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Seen(u128);
 
@@ -390,7 +393,7 @@ enum Tag {
     HardLink,
 }
 
-/// Number of a frame, and how many members of the item come before in it.
+/// Number of a frame, and how many members of the item precede this one in that frame.
 type Position = (u32, usize);
 
 struct Link {
@@ -402,9 +405,9 @@ struct Link {
 /// Frames that begin or end inside an item, by number.
 #[derive(Default)]
 struct Borders {
-    /// Their first members.
+    /// First members of the frames.
     begins: Vec<(u32, Box<[u8]>)>,
-    /// Their last members, and whether these are directories.
+    /// Last members of the frames, and whether they are directories.
     ends: HashMap<u32, (Box<[u8]>, bool)>,
 }
 
@@ -441,7 +444,7 @@ impl Tracker {
         Some(state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the index says that a path in this frame belongs to.
+    /// Returns what a path in this frame belongs to, according to the index.
     fn home(&self, index: &Index, frame: u32, path: &[u8]) -> Result<Home, SnapshotError> {
         components(path)?;
         let database = index.database.as_ref();
@@ -465,7 +468,7 @@ impl Tracker {
         self.borders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes the first member of a frame that begins inside an item.
+    /// Records the first member of a frame that begins inside an item.
     fn begin(&self, position: usize, frame: u32, path: &[u8]) -> Result<(), SnapshotError> {
         if self.complete.contains_key(&position) {
             self.kept.book(path.len())?;
@@ -474,7 +477,7 @@ impl Tracker {
         Ok(())
     }
 
-    /// Notes the last member of a frame, if its item goes on in the next one.
+    /// Records the last member of a frame, if its item continues in the next frame.
     fn end(&self, index: &Index, frame: u32, last: Last) -> Result<(), SnapshotError> {
         let Some(position) = last.item else { return Ok(()) };
         if frame < index.items[position].frames.1 && self.complete.contains_key(&position) {
@@ -494,8 +497,8 @@ impl Tracker {
         state.count_bytes(index, position, content)
     }
 
-    /// Books a member on its item, whose archive path has `top` bytes; true when it is the last one that was
-    /// missing.
+    /// Records a member of an item, whose archive path has `top` bytes. Returns true if that was the last
+    /// missing member.
     fn book(
         &self,
         index: &Index,
@@ -521,7 +524,7 @@ impl Tracker {
         match &member.kind {
             Kind::Directory => self.kept.book(path.len())?,
             Kind::HardLink(target) => {
-                // Once for here, and once for whoever makes it.
+                // Once for `links` here, and once for the unpacker, which makes the link.
                 self.kept.book(path.len() + target.len())?;
                 self.kept.book(path.len() + target.len())?;
                 let (path, target) = (path.into(), target[..].into());
@@ -546,7 +549,7 @@ impl Tracker {
         Ok(completes)
     }
 
-    /// Checks an item of which all members were seen.
+    /// Checks an item after all of its members were seen.
     fn complete(&self, name: &str, state: &mut ItemState) -> Result<(), SnapshotError> {
         self.check_paths(state)?;
         let count = state.members.values().map(Vec::len).sum();
@@ -562,7 +565,7 @@ impl Tracker {
         Ok(())
     }
 
-    /// Checks what hard links lead to, and the directories of shared files.
+    /// Checks the targets of hard links, and the directories of shared files.
     fn check_paths(&self, state: &mut ItemState) -> Result<(), SnapshotError> {
         let (links, needed) = (std::mem::take(&mut state.links), std::mem::take(&mut state.needed));
         let targets = links.iter().map(|link| &link.target);
@@ -598,7 +601,7 @@ impl Tracker {
             let Some(mut state) = self.state(position) else { continue };
             let item = &index.items[position];
             if state.seen != item.files {
-                // That may say better what is wrong.
+                // This check may return a more precise error.
                 self.complete(&item.name, &mut state)?;
                 return Err(SnapshotError::damaged(format!(
                     "{} has {} of {} members",
@@ -642,12 +645,13 @@ impl ItemState {
 }
 
 impl Link {
-    /// Checks it against what was found of its target.
+    /// Checks the link against the member that was found at its target.
     fn check(&self, found: Option<&(Position, Tag)>) -> Result<(), SnapshotError> {
         let target = escape_path(&self.target);
         let what = match found {
             None => "a hard link to nothing".to_owned(),
-            // A save never writes that, and what comes of it would depend on the order of links.
+            // A save never writes a link to a link, and the result would depend on the order in which links are
+            // made.
             Some((_, Tag::HardLink)) => format!("links to the link {target}"),
             Some((_, Tag::Directory)) => format!("a hard link to the directory {target}"),
             Some((at, Tag::File | Tag::Symlink)) if *at > self.at => {

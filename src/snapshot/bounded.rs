@@ -1,10 +1,11 @@
-//! Lists of an index, which are refused while they are read if they are longer than any real one.
+//! Deserializing the lists of an index. A list that is longer than any real one is refused while it is read.
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Frames of a snapshot at most, and items. A million items of a store take over 300 MiB in an index.
+/// Maximum number of frames of a snapshot, and of items. In an index, a million items of a store take over 300
+/// MiB.
 pub const LIST_LIMIT: usize = 1 << 20;
 
 /// Reads a list of at most [`LIST_LIMIT`] values.
@@ -16,7 +17,7 @@ where
     deserializer.deserialize_seq(List(PhantomData))
 }
 
-/// The same for a list that is optional; called where there is one.
+/// As [`list`], for an optional list. Called only if the list is present.
 pub fn some_list<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,12 +1,14 @@
-//! Whose fault it is that the kernel refuses a member.
+//! Classifying errors of the kernel during an extraction: whether the snapshot caused them.
 //!
-//! A staging directory is ours alone and empty at first: names that clash there, and ways that lead through
-//! links or out of it, are the snapshot's doing. A full disk is not.
+//! A staging directory is private to storecache and empty at first. So only the snapshot can cause name clashes
+//! there, or paths that lead through links or out of the directory. A full disk is not the fault of the
+//! snapshot.
 
 use super::SnapshotError;
 use rustix::io::Errno;
 
-/// The error as damage of the snapshot where only its members can have caused it; else as it was.
+/// Converts the error to damage of the snapshot if only its members can have caused it; returns it unchanged
+/// otherwise.
 pub fn blamed(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<Errno>() {
         Some(&Errno::EXIST) => SnapshotError::damaged("it appears twice").into(),
@@ -17,7 +19,7 @@ pub fn blamed(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// The same of a hard link, whose target has to be among the members.
+/// As [`blamed`], for a hard link, whose target has to be a member too.
 pub fn blamed_link(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<Errno>() {
         Some(&Errno::NOENT) => SnapshotError::damaged("a hard link to nothing").into(),

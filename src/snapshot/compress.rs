@@ -1,46 +1,47 @@
-//! Compressing one frame: how hard, how far back, and what is not worth it.
+//! Compressing one frame: choosing the level and the search distance, and detecting data that does not
+//! compress.
 
 use crate::budget::FRAME;
 use anyhow::{Context, Result};
 use zstd::bulk;
 use zstd::zstd_safe::{CParameter, compress_bound};
 
-/// How far back the compressor looks where content repeats at a distance, 64 MiB: over the largest
-/// frame. Every zstd decodes it without being asked to (`zstd.1`: from 27 on there may be limits).
+/// Window of the compressor for content that repeats at a distance: 64 MiB, as large as the largest frame.
+/// Every zstd decodes that without further options (`zstd.1`: from 27 on, decoders may have limits).
 const WINDOW_LOG: u32 = 26;
 
-/// From this level on the tables of a far search would take hundreds of MiB. They are kept at what a
-/// frame of 4 MiB takes.
+/// From this level on, the tables of a search at long distance would take hundreds of MiB. They are limited to
+/// the size that they have for a frame of 4 MiB.
 const DEEP: i32 = 13;
 const DEEP_CHAIN_LOG: u32 = 22;
 const DEEP_HASH_LOG: u32 = 22;
 const DEEP_LDM_HASH_LOG: u32 = 20;
 
-/// At the usual level zstd keeps tables of 768 KiB for a frame of over 256 KiB, which is more than a processor
-/// has close by. With smaller ones it is up to a sixth faster, and frames are 0.7 % larger.
+/// At the usual level, zstd uses tables of 768 KiB for a frame of over 256 KiB, which do not fit into the
+/// caches close to a processor. With smaller tables it is up to a sixth faster, and frames are 0.7 % larger.
 const USUAL: i32 = 3;
 const USUAL_FROM: usize = 256 << 10;
 const USUAL_HASH_LOG: u32 = 16;
 
-/// The level for what does not compress: next to no search, and still less than its input where something
-/// was overlooked.
+/// Level for data that does not compress: almost no search, and the output is still smaller than the input if
+/// the samples missed compressible data.
 const DENSE_LEVEL: i32 = -50;
 
-/// A frame with fewer tar bytes is compressed in any case: there is little to gain.
+/// A frame with fewer tar bytes is always compressed, because skipping it would save little time.
 const LEAST_DENSE: usize = 256 << 10;
-/// What is looked at of a frame: so many samples of this size, evenly spread.
+/// Number and size of the evenly spaced samples that are taken of a frame.
 const SAMPLES: usize = 16;
 const SAMPLE: usize = 4 << 10;
-/// The samples of a dense frame that may look like text. One in sixteen, so that a directory of
-/// archives with its headers counts as dense.
+/// Number of samples of a dense frame that may look like text. One in sixteen, so that a directory of archives
+/// with its headers counts as dense.
 const LIGHT: usize = 1;
 
-/// Compresses frames, one after the other, in the same memory.
+/// Compresses frames one after the other, and reuses its memory.
 pub struct Compressor {
     context: bulk::Compressor<'static>,
     sampler: bulk::Compressor<'static>,
     level: i32,
-    /// Whether all frames are searched far back.
+    /// Whether all frames are searched at long distance.
     long: bool,
     out: Vec<u8>,
 }
@@ -53,11 +54,11 @@ impl Compressor {
         Ok(Compressor { context: start(level)?, sampler: start(1)?, level, long, out: Vec::new() })
     }
 
-    /// One zstd frame of `raw`, which depends on nothing but that. In a frame that `repeats`, content
-    /// stands several times.
+    /// Compresses `raw` to one zstd frame, which depends on nothing else. `repeats` means that the frame has
+    /// content several times.
     pub fn frame(&mut self, raw: &[u8], repeats: bool) -> Result<Vec<u8>> {
         let dense = !repeats && self.is_dense(raw)?;
-        // Only where it pays: a search that far back takes memory, and time.
+        // A search at long distance takes memory and time, so it is enabled only if it is worth that.
         let far = !dense && (repeats || self.long);
         let quick = !dense && !far && self.level == USUAL && raw.len() > USUAL_FROM;
         self.set(if dense { DENSE_LEVEL } else { self.level }, far, quick)?;
@@ -66,7 +67,7 @@ impl Compressor {
         self.out.reserve_exact(bound);
         self.context.compress_to_buffer(raw, &mut self.out).context("compress a frame")?;
         if bound > compress_bound(FRAME as usize) {
-            // A large one shall not cost its memory until the end, nor twice.
+            // Return the buffer of a large frame instead of a copy, and do not keep it for the next frame.
             let mut bytes = std::mem::take(&mut self.out);
             bytes.shrink_to_fit();
             return Ok(bytes);
@@ -91,7 +92,7 @@ impl Compressor {
         Ok(())
     }
 
-    /// Whether nothing is to be gained by compressing: archives, images, what is compressed already.
+    /// Whether compression would gain nothing, as for archives, images and compressed data.
     fn is_dense(&mut self, raw: &[u8]) -> Result<bool> {
         if raw.len() < LEAST_DENSE {
             return Ok(false);
@@ -101,7 +102,7 @@ impl Compressor {
         if samples().filter(|sample| !looks_random(sample)).count() > LIGHT {
             return Ok(false);
         }
-        // All bytes may be as frequent and come in the same order again and again.
+        // Bytes may be equally frequent although their sequence repeats.
         let all: Vec<u8> = samples().flatten().copied().collect();
         self.out.clear();
         self.out.reserve_exact(compress_bound(all.len()));
@@ -109,15 +110,15 @@ impl Compressor {
         Ok(size >= all.len() / 100 * 94)
     }
 
-    /// Bytes that zstd has for it.
+    /// Returns the memory that zstd has allocated, in bytes.
     #[cfg(test)]
     fn memory(&mut self) -> usize {
         self.context.context_mut().sizeof() + self.sampler.context_mut().sizeof()
     }
 }
 
-/// Whether all bytes are about as frequent in a sample, by the sum of the squares of their numbers: for
-/// random bytes that is 1.06 times the least that it can be, and up to 1.25 is let pass.
+/// Whether all bytes of a sample are about equally frequent, measured by the sum of the squares of their
+/// counts. Random bytes give 1.06 times the possible minimum, and up to 1.25 times is accepted.
 fn looks_random(sample: &[u8]) -> bool {
     let mut counts = [0u64; 256];
     for &byte in sample {
@@ -139,7 +140,7 @@ mod tests {
         (0..).flat_map(|n| number(n).into_bytes()).take(length).collect()
     }
 
-    /// Twice as many bytes of sixteen kinds.
+    /// Returns twice as many bytes, of sixteen different values.
     fn digits(bytes: &[u8]) -> Vec<u8> {
         let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| b'a' + digit);
         bytes.iter().flat_map(digits).collect()
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn zstd_takes_no_more_memory_than_the_budget_says() {
-        // It depends on the length alone, and of this even level 19 is done at once.
+        // The memory depends on the length alone, and even level 19 compresses zeros quickly.
         let text = vec![0; LONG_FRAME as usize];
         for level in 1..=19 {
             let mut short = Compressor::new(level, false).unwrap();
@@ -180,13 +181,13 @@ mod tests {
         assert!(archive.len() > LEAST_DENSE);
         assert!(compressor.is_dense(&archive).unwrap());
         assert!(!compressor.is_dense(&digits(&noise)).unwrap());
-        // Every byte as often as any other, and still nothing new.
+        // All bytes are equally frequent, but the sequence repeats.
         let cycle: Vec<u8> = (0..1u32 << 20).map(|n| n as u8).collect();
         assert!(!compressor.is_dense(&cycle).unwrap());
         let again = [&noise[..4096]; 100].concat();
         assert!(!compressor.is_dense(&again).unwrap());
         assert!(!compressor.is_dense(&noise[..LEAST_DENSE - 1]).unwrap(), "not worth a look");
-        // A fifth of text is worth the effort.
+        // A fifth of text is worth compressing.
         let mixed = [&noise[..800 << 10], &text(200 << 10)].concat();
         assert!(!compressor.is_dense(&mixed).unwrap());
     }

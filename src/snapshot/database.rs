@@ -1,14 +1,14 @@
-//! Taking the frozen database out of a snapshot, alone.
+//! Extracting only the frozen database from a snapshot.
 
 use super::archive_check::{ArchiveCheck, Piece};
 use super::{Index, SnapshotError, read_frame};
 use std::io::Write;
 
-/// Writes the database in `index` to `out`. `next_frame` gives the compressed bytes of the frame
-/// with a number; frames are asked for in order, and checked whole.
+/// Writes the database in `index` to `out`. `next_frame` returns the compressed bytes of the frame with a given
+/// number; it is called in order of the numbers. Frames are checked as a whole.
 ///
 /// # Errors
-/// When there is no database, when a frame is not what the index says, or when `next_frame` fails.
+/// If there is no database, if a frame does not match the index, or if `next_frame` fails.
 pub fn write_database<E: From<SnapshotError>, B: AsRef<[u8]>>(
     index: &Index,
     out: &mut impl Write,

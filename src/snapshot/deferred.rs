@@ -1,4 +1,4 @@
-//! What has to wait until every file of an extraction is there.
+//! Steps that have to wait until every file of an extraction is written.
 
 use super::SnapshotError;
 use super::clash::blamed_link;
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Hard links, and files in several frames. By archive path.
+/// Hard links, and files in several frames, by archive path.
 #[derive(Default)]
 pub struct Deferred {
     links: Vec<Link>,
@@ -24,14 +24,14 @@ pub struct Deferred {
 /// Archive paths of a hard link and of its target.
 type Link = (Box<[u8]>, Box<[u8]>);
 
-/// A file in several frames: it is whole when its header was seen and every byte written once.
+/// A file in several frames. It is complete when its header was seen and every byte was written once.
 #[derive(Default)]
 pub struct LongFile {
-    /// Size in bytes.
+    /// Size in bytes, and attributes.
     pub header: Option<(u64, Attributes)>,
     /// Offset and length of each part.
     pub parts: Vec<(u64, u64)>,
-    /// Once it is there.
+    /// Set once the file was created.
     pub made: Option<Identity>,
 }
 
@@ -54,7 +54,7 @@ impl Deferred {
         self.long_files.entry(path.to_vec()).or_default()
     }
 
-    /// Does all of it.
+    /// Completes files in several frames, and makes hard links.
     pub fn finish(self, targets: &Targets) -> Result<()> {
         for (path, mut long) in self.long_files {
             let damaged = |what| bail!(SnapshotError::damaged(format!("{}: {what}", shown(&path))));
@@ -84,7 +84,7 @@ impl Deferred {
     }
 }
 
-/// Gives directories their attributes, once all is in them; on so many threads.
+/// Sets the attributes of directories once their contents are complete, on up to `wanted` threads.
 pub fn finish_directories(targets: &Targets, wanted: usize) -> Result<()> {
     let items: Vec<&Wanted> = targets.all().collect();
     let next = AtomicUsize::new(0);
@@ -103,12 +103,12 @@ pub fn finish_directories(targets: &Targets, wanted: usize) -> Result<()> {
 }
 
 fn finish_directories_of(item: &Wanted) -> Result<()> {
-    // Deepest first: a directory that lost its bits may refuse what is below it.
+    // Deepest first: a directory whose permission bits are removed may deny access to directories below it.
     let directories = item.take_directories()?;
     let mut opened: Option<(&[u8], OwnedFd)> = None;
     for (path, attributes) in &directories {
         let parent = match opened.take() {
-            // Neighbours mostly have the same one.
+            // Neighbors mostly have the same parent.
             Some((known, parent)) if known == parent_of(path) => parent,
             _ => open_parent(item.target.directory.as_fd(), path)?,
         };

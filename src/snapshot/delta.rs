@@ -1,19 +1,19 @@
-//! A delta: a snapshot that holds what is new, and names what another one holds, its base.
+//! Deltas: snapshots that hold only new items, and list the items that another snapshot, their base, holds.
 //!
-//! Head and index of a delta are of format 2, so that a reader that does not know of bases refuses it
-//! by number, instead of restoring the part that it sees. A base is a full snapshot: chains are one deep.
+//! Head and index of a delta are of format 2, so that a reader that does not know bases refuses the delta by
+//! its format, instead of restoring only a part of the items. A base is a full snapshot: chains are one deep.
 
 use super::bounded;
 use super::{Digest, Index, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
-/// What a delta takes from its base.
+/// The base of a delta, and the items that the delta takes from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
-    /// Name of the base's entry, as the head has it too.
+    /// Name of the base's entry. The head has it too.
     pub entry: String,
-    /// Digest of the body of its index, see [`Index::identity`].
+    /// Digest of the body of the base's index, see [`Index::identity`].
     pub index: Digest,
     #[serde(deserialize_with = "bounded::list")]
     pub items: Vec<BaseItem>,
@@ -23,18 +23,19 @@ pub struct Base {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseItem {
     pub name: String,
-    /// As the databases of both have it.
+    /// NAR hash in the databases of both snapshots.
     pub nar_hash: String,
     /// See [`super::ItemEntry::used`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
 }
 
-/// Where in `base.items` the items are that `delta` takes from there. `base_bytes` is the content of
-/// the base's index frame.
+/// Returns, for each item that `delta` takes from its base, the position in `base.items`. `base_bytes` is the
+/// content of the base's index frame.
 ///
 /// # Errors
-/// When `delta` is none, when that is not its base, or when the base holds less than the delta says.
+/// If `delta` is not a delta, if `base` is not its base or not a full snapshot, or if the base holds less than
+/// the delta lists.
 pub fn inherited<'d>(
     delta: &'d Index,
     base: &Index,
@@ -71,7 +72,7 @@ pub fn inherited<'d>(
     Ok(found)
 }
 
-/// What an index has to fulfil because of its base, or of having none.
+/// Checks the parts of an index that depend on whether it has a base.
 pub(super) fn check(index: &Index) -> Result<(), SnapshotError> {
     let Some(base) = &index.base else {
         return match index.format {

@@ -1,20 +1,20 @@
-//! SHA-256 digests as a value that is parsed once.
+//! SHA-256 digests, as a type that is parsed once.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
-/// A SHA-256 digest; written as 64 lower-case hexadecimal digits.
+/// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Returns the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Digest(Sha256::digest(bytes).into())
     }
 
-    /// The digest of several parts, one after the other.
+    /// Returns the digest of several parts, one after the other.
     pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hasher = Sha256::new();
         for part in parts {
@@ -41,7 +41,7 @@ impl Digest {
     }
 }
 
-/// A digest of parts that come one after the other.
+/// Calculates the digest of parts that arrive one after the other.
 #[derive(Default)]
 pub struct Digester(Sha256);
 

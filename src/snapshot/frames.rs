@@ -1,18 +1,19 @@
 //! Cutting the tar stream into frames.
 //!
-//! Every item starts on a known frame. A large item has frames of its own, so that fetching it
-//! fetches nothing else; small neighbours may share one. A frame holds whole members; only a member
-//! larger than a frame runs over.
+//! Every item starts in a known frame. A large item has frames of its own, so that downloading it downloads
+//! nothing else; small neighbors may share a frame. A frame holds whole members; only a member larger than a
+//! frame continues in the next one.
 //!
-//! Content that several items share has frames too, before those of the items. There every item has
-//! a member of its own for it, next to each other, so that no item needs another one to be
-//! extracted; the compressor sees that the second and all others repeat the first.
+//! Content that several items share has frames too, before those of the items. In them, every item has a member
+//! of its own for that content. These members are next to each other, so that no item needs another one to be
+//! extracted; the compressor sees that all but the first repeat the first.
 //!
-//! The sizes bind no reader. They come from measurements: 4 MiB costs 0.6 % of size against
-//! 16 MiB and keeps every core busy. Frames for each item cost 0.5 % of a snapshot of 431 packages
-//! against shared ones of 1 MiB, and 0.2 % of one of 106; against that, a restore that lacks a tenth
-//! of the items, here and there, reads 15 % less. In between there is little: shared frames of 64 KiB are
-//! as large as frames for each. At worst, 2,000 derivations and nothing else, it is 2.3 MB for 0.8 MB.
+//! Readers do not depend on these sizes. They come from measurements. Frames of 4 MiB make a snapshot 0.6 %
+//! larger than frames of 16 MiB, and keep every core busy. Compared with shared frames of 1 MiB, frames for
+//! each item cost 0.5 % of a snapshot of 431 packages, and 0.2 % of one of 106 packages. In return, a restore
+//! that is missing a tenth of the items, here and there, reads 15 % less. Sizes in between gain little: with
+//! shared frames of 64 KiB, snapshots are as large as with frames for each item. In the worst case, 2,000
+//! derivations and nothing else, a snapshot has 2.3 MB instead of 0.8 MB.
 
 use super::Continuation;
 use super::index::escape_path;
@@ -22,12 +23,13 @@ use crate::budget::{FRAME, LARGEST_FRAME, LONG_FRAME};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-/// Tar bytes of a frame with several contents that items share, at least. Whoever wants one fetches all;
-/// against 1 MiB it costs 0.013 % of a store of 764 packages.
+/// Several shared contents are combined in one frame up to this many tar bytes, or up to `together` bytes if that
+/// is more. A restore that needs one of them downloads all of them. Compared with 1 MiB, this costs 0.013 % of a
+/// store of 764 packages.
 const SHARED: u64 = 16 << 10;
-/// An item of this many tar bytes gets frames of its own.
+/// An item of at least this many tar bytes gets frames of its own.
 const OWN: u64 = 128 << 10;
-/// No reader accepts a frame that decodes to more than this.
+/// Readers refuse a frame that decodes to more than this.
 pub const RAW_LIMIT: usize = LARGEST_FRAME as usize;
 
 /// A frame that is planned but not yet read.
@@ -38,16 +40,16 @@ pub struct Job {
     /// Tar bytes.
     pub raw: u64,
     pub continues: Option<Continuation>,
-    /// Whether content stands in it several times.
+    /// Whether the frame has content several times.
     pub repeats: bool,
-    /// Items that are whole once this frame is written.
+    /// Number of items that are complete once this frame is written.
     pub items_done: u64,
 }
 
-/// A stretch of tar bytes.
+/// A part of the tar bytes of a frame.
 pub enum Piece {
     Bytes(Vec<u8>),
-    /// Part of a file; `padding` zero bytes follow.
+    /// Part of a file, followed by `padding` zero bytes.
     File {
         base: Arc<OwnedFd>,
         path: Vec<u8>,
@@ -56,44 +58,44 @@ pub enum Piece {
         whole: u64,
         padding: usize,
     },
-    /// The last file once more, with its padding; it is at this path too.
+    /// The last file and its padding once more; the file at this path is equal to it.
     Again(Vec<u8>),
-    /// Nothing; the last file is at this path too.
+    /// No bytes; the last file is at this path too.
     Alias(Vec<u8>),
 }
 
 /// A file that several items have.
 pub struct Content {
     pub base: Arc<OwnedFd>,
-    /// For each item a file, and then hard links to it.
+    /// For each item, a file and then hard links to it.
     pub copies: Vec<Vec<Found>>,
 }
 
 impl Content {
-    /// Whether it is small enough to be shared: that takes two copies in one frame, of `largest` tar
+    /// Whether the content is small enough to be shared: two copies must fit into one frame of `largest` tar
     /// bytes.
     pub fn fits(&self, largest: u64) -> bool {
         self.copies.iter().all(|copy| copy_bytes(copy) <= largest / 2)
     }
 }
 
-/// How large frames become, in tar bytes.
+/// Sizes of frames, in tar bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// A full one.
+    /// A full frame.
     frame: u64,
-    /// One that small items share; with 0 each has its own.
+    /// A frame that small items share; with 0 each item has its own.
     together: u64,
-    /// One of several contents that items share.
+    /// A frame of several contents that items share.
     shared: u64,
-    /// An item of this many gets frames of its own.
+    /// An item of this size gets frames of its own.
     own: u64,
-    /// One of files that items have in common.
+    /// Maximum for a frame of files that items share.
     largest: u64,
 }
 
 impl Sizes {
-    /// Frames that hold one item each, but for small ones where `together` is not 0.
+    /// Frames that hold one item each, except for small items if `together` is not 0.
     pub fn short(together: u64, largest: u64) -> Self {
         Sizes { frame: FRAME, together, shared: SHARED.max(together), own: OWN, largest }
     }
@@ -105,7 +107,7 @@ impl Sizes {
     }
 }
 
-/// Collects members into jobs and hands each full one to `emit`.
+/// Collects members into jobs and passes each full one to `emit`.
 pub struct Planner<F> {
     emit: F,
     sizes: Sizes,
@@ -117,10 +119,10 @@ pub struct Planner<F> {
 /// The item that is being added.
 #[derive(Default)]
 struct Item {
-    /// Members whose frame is not chosen yet, with their headers, and their tar bytes.
+    /// Members whose frame is not chosen yet, with their headers. `bytes` is their size in the archive.
     held: Vec<(Vec<u8>, Found)>,
     bytes: u64,
-    /// Its first frame, once that is chosen.
+    /// First frame of the item, once that is chosen.
     first: Option<u32>,
 }
 
@@ -129,8 +131,8 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         Planner { emit, sizes, job: Job::default(), items_done: 0, item: Item::default() }
     }
 
-    /// Adds a content that several items share, and that [fits](Content::fits), before all items;
-    /// gives back the frame of each copy.
+    /// Adds a content that several items share, and that [fits](Content::fits). All contents precede all items.
+    /// Returns the frame of each copy.
     pub fn content(&mut self, content: Content) -> Result<Vec<u32>, E> {
         let total: u64 = content.copies.iter().map(|copy| copy_bytes(copy)).sum();
         if self.job.raw + total > self.sizes.shared {
@@ -168,7 +170,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         self.item = Item::default();
     }
 
-    /// Adds a member of the item. What comes first is held back until it is known whether the item gets
+    /// Adds a member of the item. The first members are held back until it is known whether the item gets
     /// frames of its own; a large item is never in memory as a whole.
     pub fn member_of_item(&mut self, base: &Arc<OwnedFd>, found: Found) -> Result<(), E> {
         let header = found.member.encode();
@@ -183,7 +185,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         Ok(())
     }
 
-    /// Gives back the first and last frame of the item.
+    /// Ends the item. Returns its first and last frame.
     pub fn end_item(&mut self, base: &Arc<OwnedFd>) -> Result<(u32, u32), E> {
         let first = match self.item.first {
             Some(first) => first,
@@ -198,7 +200,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         Ok((first, last))
     }
 
-    /// Chooses the frame that the item begins in, and puts there what was held back.
+    /// Chooses the frame that the item begins in, and adds the members that were held back.
     fn place_item(&mut self, base: &Arc<OwnedFd>) -> Result<u32, E> {
         let own = self.item.bytes >= self.sizes.own;
         let full = self.job.raw + self.item.bytes > self.sizes.together;
@@ -213,7 +215,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         Ok(first)
     }
 
-    /// Adds one file that is no item, in frames of its own; gives back its first and last frame.
+    /// Adds a file that does not belong to an item, in frames of its own. Returns its first and last frame.
     pub fn file(&mut self, base: &Arc<OwnedFd>, found: Found) -> Result<(u32, u32), E> {
         self.flush()?;
         let first = self.job.number;
@@ -277,7 +279,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     }
 }
 
-/// What a header and this much content take in the archive.
+/// Returns the size of a header and this much content in the archive.
 fn tar_bytes(header: &[u8], content: u64) -> u64 {
     header.len() as u64 + content + padding(content) as u64
 }

@@ -1,4 +1,4 @@
-//! The index: which item lives in which frames, and the digest of everything.
+//! The index: which item lies in which frames, and the digest of everything.
 //!
 //! Content of the skippable frame:
 //!
@@ -19,13 +19,13 @@ use super::{Digest, SecretKey, Signature, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// An index whose JSON is longer is refused. One of 100,000 items has 30 MiB; parsed, this takes 500 MiB at
-/// most, whatever it says.
+/// An index whose JSON is longer is refused. The JSON of 100,000 items has 30 MiB; parsing this limit takes 500
+/// MiB at most, whatever its content.
 const BODY_LIMIT: usize = 128 << 20;
-/// Real ones become a third or a fourth when they are compressed, since hashes do not. So a small file
-/// cannot take much memory: JSON that is longer than so many times what came is refused, ...
+/// JSON that is longer than this many times its compressed size is refused, so that a small file cannot take
+/// much memory. Compression makes a real index three or four times smaller, because hashes do not compress.
 const RATIO_LIMIT: usize = 64;
-/// ... beyond this many bytes.
+/// `RATIO_LIMIT` applies only to JSON that is longer than this many bytes.
 const RATIO_FREE: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,16 +40,16 @@ pub struct Index {
     pub frames: Vec<FrameEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseEntry>,
-    /// Archive path of the directory that holds the items (`nix/store`); empty when item names are
-    /// archive paths themselves.
+    /// Archive path of the directory that holds the items (`nix/store`); empty if item names are archive paths
+    /// themselves.
     pub items_under: String,
     #[serde(deserialize_with = "bounded::list")]
     pub items: Vec<ItemEntry>,
-    /// What is not here, but in another snapshot.
+    /// Items that are not in this snapshot, but in its base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
-    /// Names of the items that were left out on purpose, and have a row in the database all the same. Any other
-    /// row has an item. Snapshots of older versions do not say; there, rows without an item are not checked.
+    /// Names of the items that were left out, but have a row in the database. Every other row has an item.
+    /// Snapshots of older versions do not have this list; rows without an item are not checked in those.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -67,17 +67,17 @@ pub struct FrameEntry {
     pub size: u64,
     /// Size of the tar bytes inside.
     pub raw: u64,
-    /// Of the compressed bytes.
+    /// Digest of the compressed bytes.
     pub sha256: Digest,
-    /// Set when the frame begins inside the content of a member that started in an earlier one.
+    /// Set if the frame begins inside the content of a member that started in an earlier frame.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continues: Option<Continuation>,
 }
 
-/// The member that runs over into a frame.
+/// The member that continues in a frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Continuation {
-    /// Archive path, with the bytes that are not printable ASCII written as `%XX`.
+    /// Archive path. Bytes that are not printable ASCII are written as `%XX`.
     pub path: String,
     /// Content bytes in earlier frames.
     pub offset: u64,
@@ -101,20 +101,20 @@ pub struct ItemEntry {
     pub name: String,
     /// First and last frame that hold its members.
     pub frames: (u32, u32),
-    /// Frames, in order and before those, with its copies of files that other items have too. An item
-    /// that is such a file itself, and nothing else, names the frame in both places.
+    /// Frames with its copies of files that other items have too, in ascending order. They precede its own
+    /// frames. An item that consists of a single shared file names that frame both here and in `frames`.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list")]
     pub shared: Vec<u32>,
-    /// Members: files, directories, symbolic links and hard links.
+    /// Number of members: files, directories, symbolic links and hard links.
     pub files: u64,
-    /// Bytes it takes on a disk with blocks of 4 KiB.
+    /// Bytes that it takes on a disk with blocks of 4 KiB.
     pub disk: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nar_size: Option<u64>,
-    /// Hash of the item's NAR as the database has it.
+    /// Hash of the item's NAR, as the database has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nar_hash: Option<String>,
-    /// When it was used last as far as the save knew, in seconds since 1970.
+    /// When the item was last used as far as the save knew, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<u64>,
     /// Digest over names, types, modes, owners, times and sizes, for items without a NAR hash.
@@ -123,24 +123,24 @@ pub struct ItemEntry {
 }
 
 impl ItemEntry {
-    /// Whether it has members in this frame.
+    /// Whether the item has members in this frame.
     pub fn is_in(&self, frame: u32) -> bool {
         (self.frames.0..=self.frames.1).contains(&frame) || self.shares(frame)
     }
 
-    /// Whether this frame holds files that it has in common with other items.
+    /// Whether this frame holds files that the item shares with other items.
     pub fn shares(&self, frame: u32) -> bool {
         self.shared.binary_search(&frame).is_ok()
     }
 
-    /// Whether it has no frame but one that it shares.
+    /// Whether the item consists of a single shared file.
     fn is_shared_file(&self) -> bool {
         self.frames.0 == self.frames.1 && self.shared == [self.frames.0]
     }
 }
 
 impl Index {
-    /// Archive path of an item.
+    /// Returns the archive path of an item.
     pub fn archive_path(&self, item: &ItemEntry) -> String {
         if self.items_under.is_empty() {
             item.name.clone()
@@ -149,8 +149,8 @@ impl Index {
         }
     }
 
-    /// The frames that extracting the items at `positions` takes, in order. The end of the archive
-    /// is among them, so that a whole extraction leaves no byte of the file unread.
+    /// Returns the frames that an extraction of the items at `positions` needs, in order. They include the end
+    /// of the archive, so that an extraction of all items reads every byte of the file.
     pub fn frames_of(&self, positions: impl IntoIterator<Item = usize>) -> Vec<u32> {
         let mut needed = BTreeSet::new();
         for item in positions.into_iter().filter_map(|at| self.items.get(at)) {
@@ -163,12 +163,12 @@ impl Index {
         needed.into_iter().collect()
     }
 
-    /// Content of the skippable frame, unsigned.
+    /// Returns the content of the skippable frame, unsigned.
     pub fn to_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
         self.to_signed_bytes(&[])
     }
 
-    /// The same with a signature by each of `keys`.
+    /// As [`Index::to_bytes`], with a signature by each of `keys`.
     pub fn to_signed_bytes(&self, keys: &[SecretKey]) -> Result<Vec<u8>, SnapshotError> {
         let json =
             serde_json::to_vec(self).map_err(|e| SnapshotError::damaged(format!("index: {e}")))?;
@@ -189,15 +189,17 @@ impl Index {
         Ok(bytes)
     }
 
-    /// Digest over data frames and base: equal where two snapshots hold the same, whenever and under
-    /// whichever key they were saved. [`Index::archive`] covers the head too, which tells them apart.
+    /// Digest over data frames and base. It is equal for two snapshots with the same content, whenever and
+    /// under whichever key they were saved. [`Index::archive`] also covers the head, so it differs between
+    /// them.
     pub fn content(&self) -> Digest {
         let base = self.base.iter().map(|base| &base.index);
         let frames = self.frames.iter().map(|frame| &frame.sha256);
         Digest::of_parts(base.chain(frames).map(|digest| digest.as_bytes().as_slice()))
     }
 
-    /// Digest of the body of an index, by which a delta knows its base. Signatures do not count.
+    /// Returns the digest of the body of an index, by which a delta identifies its base. Signatures are not
+    /// part of it.
     pub fn identity(bytes: &[u8]) -> Result<Digest, SnapshotError> {
         let mut rest = bytes;
         let length = take(&mut rest, 4).map(le_u32);
@@ -205,11 +207,11 @@ impl Index {
         body.map(Digest::of).ok_or_else(|| SnapshotError::damaged("the index is cut short"))
     }
 
-    /// The signatures behind the body. Who wants to know whether they are right asks [`Signature::judge`],
-    /// with [`Index::identity`].
+    /// Returns the signatures behind the body. They are not checked here; use [`Signature::judge`] with
+    /// [`Index::identity`] for that.
     ///
     /// # Errors
-    /// When they do not parse.
+    /// If they do not parse.
     pub fn signatures(bytes: &[u8]) -> Result<Vec<Signature>, SnapshotError> {
         let mut rest = bytes;
         let length = take(&mut rest, 4).map(le_u32);
@@ -218,13 +220,13 @@ impl Index {
         signature::read_block(rest)
     }
 
-    /// Names of the items that are in the base.
+    /// Returns the names of the items that are in the base.
     pub fn inherited(&self) -> impl Iterator<Item = &str> {
         let base = self.base.iter().flat_map(|base| &base.items);
         base.map(|item| item.name.as_str())
     }
 
-    /// Whether an item is here or in the base.
+    /// Whether an item is in this snapshot or in its base.
     pub fn holds(&self, name: &str) -> bool {
         let mut own = self.items.iter().map(|item| item.name.as_str());
         own.any(|own| own == name) || self.inherited().any(|theirs| theirs == name)
@@ -252,7 +254,7 @@ impl Index {
             .map_err(|e| SnapshotError::damaged(format!("the index does not parse: {e}")))
     }
 
-    /// Checks that the numbers of the index agree with each other, so that no reader has to.
+    /// Checks that the numbers of the index agree with each other, so that readers can rely on them.
     pub fn check(&self) -> Result<(), SnapshotError> {
         let mut at = self.head_bytes;
         for (number, frame) in self.frames.iter().enumerate() {
@@ -279,7 +281,7 @@ impl Index {
                 )));
             }
         }
-        // Items follow each other, so that all their spans together are no longer than the file.
+        // Items follow each other, so that the spans of all items together are no longer than the file.
         let mut last: Option<&ItemEntry> = None;
         for item in self.items.iter().filter(|item| !item.is_shared_file()) {
             if let Some(last) = last.filter(|last| item.frames.0 < last.frames.1) {
@@ -301,7 +303,7 @@ impl Index {
     }
 }
 
-/// Digest over the digests of head and data frames.
+/// Returns the digest over the digests of head and data frames.
 pub(super) fn archive_digest<'a>(
     head: &'a Digest,
     frames: impl Iterator<Item = &'a Digest>,
@@ -319,7 +321,7 @@ fn le_u32(bytes: &[u8]) -> usize {
     bytes.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b))
 }
 
-/// Writes a path of any bytes as printable ASCII.
+/// Writes a path of arbitrary bytes as printable ASCII.
 pub(super) fn escape_path(path: &[u8]) -> String {
     path.iter().fold(String::with_capacity(path.len()), |mut text, &byte| {
         match byte {
@@ -330,7 +332,7 @@ pub(super) fn escape_path(path: &[u8]) -> String {
     })
 }
 
-/// The bytes that [`escape_path`] was given, or nothing when the text is not its work.
+/// Returns the bytes that [`escape_path`] was given, or `None` if an escape in the text is not valid.
 pub(super) fn unescape_path(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut path = Vec::with_capacity(text.len());

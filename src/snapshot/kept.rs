@@ -1,14 +1,14 @@
-//! What an extraction remembers until its end, and how much of that there may be.
+//! Limiting the memory that a check or an extraction keeps until its end.
 
 use super::SnapshotError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes in all. A directory with a name of 40 bytes takes 170: 1,500,000 of them fit.
+/// Limit in bytes. A directory with a name of 40 bytes takes 170, so 1,500,000 of them fit.
 const LIMIT: u64 = 256 << 20;
-/// What an entry takes beside its names.
+/// Bytes that an entry takes besides its names.
 const ENTRY: u64 = 128;
 
-/// Counts what is kept of directories, hard links and files in several frames.
+/// Counts the memory for directories, hard links and files in several frames.
 pub struct Kept {
     limit: u64,
     taken: AtomicU64,
@@ -21,23 +21,23 @@ impl Default for Kept {
 }
 
 impl Kept {
-    /// With room for so many bytes.
+    /// Allows up to `limit` bytes.
     pub fn up_to(limit: u64) -> Self {
         Kept { limit, taken: AtomicU64::new(0) }
     }
 
-    /// Books one entry with names of so many bytes.
+    /// Reserves memory for one entry with names of this many bytes.
     ///
     /// # Errors
-    /// When that is more than an extraction may keep.
+    /// If that exceeds the limit.
     pub fn book(&self, names: usize) -> Result<(), SnapshotError> {
         self.take(ENTRY + names as u64)
     }
 
-    /// Books so many bytes.
+    /// Reserves this many bytes.
     ///
     /// # Errors
-    /// When that is more than an extraction may keep.
+    /// If that exceeds the limit.
     pub fn take(&self, bytes: u64) -> Result<(), SnapshotError> {
         if self.taken.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limit {
             return Err(SnapshotError::damaged(
@@ -47,7 +47,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Gives back what was booked and is not kept any more.
+    /// Releases bytes that were reserved.
     pub fn give_back(&self, bytes: u64) {
         self.taken.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -1,10 +1,10 @@
-//! Tar members: the header blocks that stand before content, written in one way and read strictly: what
-//! would be written otherwise is refused, so that no other reader can see other names or sizes in it.
+//! Tar members: the header blocks before the content. There is one way to write a header, and the reader
+//! refuses every other one, so that no other reader can see other names or sizes in it.
 //!
-//! The dialect is GNU's: long names and link targets as `L` and `K` members, numbers beyond octal
-//! in base 256, empty owner names. A pax header appears only to carry a time that whole seconds
-//! cannot, and holds nothing but `mtime`; sizes therefore come from one place only. Everything else
-//! that tar knows (sparse files, devices, global headers) is refused.
+//! The dialect is GNU's: long names and link targets as `L` and `K` members, numbers beyond octal in base 256,
+//! empty owner names. A pax header appears only to carry a time that whole seconds cannot, and holds nothing
+//! but `mtime`; sizes therefore come from one place only. All other features of tar (sparse files, devices,
+//! global headers) are refused.
 
 use super::SnapshotError;
 use tar::{EntryType, Header};
@@ -13,15 +13,15 @@ use tar::{EntryType, Header};
 pub const BLOCK: usize = 512;
 /// The two zero blocks that end an archive.
 pub const END_OF_ARCHIVE: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
-/// Bytes of a path or of the target of a link: `PATH_MAX` of Linux without the zero byte. What is longer
-/// could not be created.
+/// Maximum length of a path or of the target of a link, in bytes: `PATH_MAX` of Linux without the zero byte.
+/// Longer ones could not be created.
 pub const PATH_LIMIT: usize = 4095;
-/// Bytes of a component of a path: `NAME_MAX` of Linux.
+/// Maximum length of a path component, in bytes: `NAME_MAX` of Linux.
 const NAME_LIMIT: usize = 255;
-/// Components of a path at most. Whoever walks or removes a tree has a directory open for each, and a process
-/// may have 1,024 of them; what is deeper could be unpacked and never removed again.
+/// Maximum number of path components. A program that walks or removes a tree has a directory open for each, and
+/// a process may have 1,024 open files. A deeper tree could be unpacked and never removed again.
 const DEPTH_LIMIT: usize = 512;
-/// What an extension holds at most: a path and the zero behind it.
+/// Maximum size of an extension: a path and the zero byte behind it.
 const EXTENSION_LIMIT: u64 = PATH_LIMIT as u64 + 1;
 
 /// One file, directory or link, without its content.
@@ -38,7 +38,7 @@ pub enum Kind {
     Directory,
     /// Size in bytes.
     File(u64),
-    /// Target as it is.
+    /// The target, unchanged.
     Symlink(Vec<u8>),
     /// Archive path of an earlier member.
     HardLink(Vec<u8>),
@@ -56,8 +56,8 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// What Nix and Guix give to every file in a store: owner root, time 1, no write bits.
-    /// Source: `NixOS/nix:src/libstore/posix-fs-canonicalise.cc`.
+    /// Returns the attributes that Nix and Guix give to every file in a store: owner root, time 1, no write
+    /// bits. Source: `NixOS/nix:src/libstore/posix-fs-canonicalise.cc`.
     pub fn canonical(kind: &Kind, executable: bool) -> Self {
         let mode = match kind {
             Kind::Symlink(_) => 0o777,
@@ -69,13 +69,13 @@ impl Attributes {
     }
 }
 
-/// Bytes of padding after `size` bytes of content.
+/// Returns the number of padding bytes after `size` bytes of content.
 pub fn padding(size: u64) -> usize {
     (BLOCK - (size % BLOCK as u64) as usize) % BLOCK
 }
 
 impl Member {
-    /// Content bytes that follow the header.
+    /// Returns the number of content bytes that follow the header.
     pub fn content(&self) -> u64 {
         match self.kind {
             Kind::File(size) => size,
@@ -83,7 +83,7 @@ impl Member {
         }
     }
 
-    /// The header blocks, extensions first.
+    /// Returns the header blocks, extensions first.
     pub fn encode(&self) -> Vec<u8> {
         let mut blocks = Vec::with_capacity(BLOCK);
         let mut header = Header::new_gnu();
@@ -124,11 +124,11 @@ impl Member {
     }
 }
 
-/// Reads the header blocks at the start of `rest` and moves past them; nothing at the end of the
+/// Reads the header blocks at the start of `rest` and advances past them. Returns `None` at the end of the
 /// frame or of the archive.
 ///
 /// # Errors
-/// When the blocks are not what [`Member::encode`] writes.
+/// If the blocks differ from those that [`Member::encode`] writes.
 pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     let bad = |what: &str| SnapshotError::damaged(format!("tar member: {what}"));
     let mut long_name = None;
@@ -206,7 +206,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             Kind::Directory => name.strip_suffix(b"/").unwrap_or(&name).to_vec(),
             _ => name,
         };
-        // To `chown`, the largest number means that the owner stays as it is.
+        // `chown` leaves the owner unchanged if it gets the largest number.
         let id = |n| match number(n).map(u32::try_from)? {
             Ok(id) if id != u32::MAX => Ok(id),
             _ => Err(bad("an owner overflows")),
@@ -219,8 +219,8 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             mtime: precise_mtime.unwrap_or((seconds, 0)),
         };
         let member = Member { path, kind, attributes };
-        // Readers of tar differ in which of several names, sizes and number formats they believe. Where
-        // there is only one way to write a member, there is nothing to differ in.
+        // Readers of tar differ in which of several names, sizes and number formats they believe. They cannot
+        // differ about a member that can be written in one way only.
         if member.encode() != all[..all.len() - rest.len()] {
             return Err(bad("its header is not as this format has it"));
         }
@@ -228,7 +228,8 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     }
 }
 
-/// Takes what lies in this frame of a content of `size` bytes from `offset` on, with its padding.
+/// Takes the content of a member from `offset` on, as far as it lies in this frame, and the padding. The whole
+/// content has `size` bytes.
 pub fn take_content<'a>(
     rest: &mut &'a [u8],
     offset: u64,
@@ -241,7 +242,7 @@ pub fn take_content<'a>(
         return Err(bad());
     }
     if (rest.len() as u64) < padded {
-        // It runs over: all that is left of the frame is content.
+        // The content continues in the next frame, so the rest of this one is content.
         if rest.len() as u64 > left {
             return Err(bad());
         }
@@ -252,7 +253,7 @@ pub fn take_content<'a>(
     Ok(&content[..left as usize])
 }
 
-/// Splits an archive path into components; refuses what could lead anywhere but down.
+/// Splits an archive path into components. Refuses paths that could lead anywhere but down.
 pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
     let refused = |why: &str| {
         let shown = String::from_utf8_lossy(path);
@@ -277,12 +278,12 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, SnapshotError> {
         .collect()
 }
 
-/// Whether a path has more components than any reader takes.
+/// Whether a path has more components than readers accept.
 pub fn is_too_deep(path: &[u8]) -> bool {
     path.iter().filter(|&&b| b == b'/').count() >= DEPTH_LIMIT
 }
 
-/// An archive path and the directories above it, from the top.
+/// Returns the directories above an archive path, from the top, and then the path itself.
 pub fn prefixes(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     let ends = (0..=path.len()).filter(|&end| end == path.len() || path[end] == b'/');
     ends.map(|end| &path[..end])
@@ -328,7 +329,7 @@ fn extension(blocks: &mut Vec<u8>, entry_type: EntryType, content: &[u8]) {
     blocks.resize(blocks.len() + padding(content.len() as u64), 0);
 }
 
-/// A pax record counts its own length, digits included.
+/// Formats a time as a pax record. A record begins with its own length, including the digits of the length.
 fn pax_mtime(seconds: i64, nanos: u32) -> Vec<u8> {
     // A time before 1970 is a negative decimal number: -1 s + 0.75 s is written -0.25.
     let (sign, seconds, nanos) = match (seconds, nanos) {
@@ -360,7 +361,7 @@ fn parse_pax_mtime(content: &[u8]) -> Result<(i64, u32), SnapshotError> {
         if fraction.len() != 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        // A second sign would be one to `parse`.
+        // `parse` would accept a second sign.
         let digits = seconds.bytes().all(|b| b.is_ascii_digit());
         let seconds: i64 = seconds.parse().ok().filter(|_| digits)?;
         let nanos: u32 = fraction.parse().ok()?;

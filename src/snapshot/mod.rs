@@ -1,4 +1,4 @@
-//! The snapshot file, formats 1 and 2: its bytes, and how trees of files become them and come back.
+//! The snapshot file, formats 1 and 2: its bytes, and the conversion of trees of files to them and back.
 //!
 //! A snapshot is a sequence of zstd frames that any zstd and tar can read:
 //!
@@ -10,17 +10,18 @@
 //! skippable  seek table  of the zstd seekable format
 //! ```
 //!
-//! A file that items of a store share through hard links, of 8 KiB to 32 MiB, has a whole member for
-//! each of them. These stand in one zstd frame next to each other, so that the content takes space
-//! once; a frame is full at 64 MiB, and the next one has the content again. No link leads from item to
-//! item: an item is whole with its own frames and the shared ones that the index names.
+//! If items of a store share a file of 8 KiB to 32 MiB through hard links, each of them has a whole member for
+//! it. These members are next to each other in one zstd frame, so that the content takes space once. A frame is
+//! full at 64 MiB, and the next one has the content again. No link leads from one item to another: an item is
+//! complete with its own frames and the shared frames that the index lists for it.
 //!
-//! A file of format 2 is a delta: it holds what another snapshot, its base, does not, and its index
-//! lists the rest by name and hash (`delta.rs`). Its database is whole. A full snapshot is of format 1.
+//! A file of format 2 is a delta: it holds the items that another snapshot, its base, does not hold, and its
+//! index lists the other items by name and hash (`delta.rs`). The database of a delta is complete. A full
+//! snapshot is of format 1.
 //!
-//! The room owns the layout of the file, the canonical form of members and the confinement of an
-//! extraction. It knows bytes and paths. It must not know what a store is, how a daemon is
-//! stopped, or where entries are kept.
+//! This module owns the layout of the file, the canonical form of members and the confinement of an extraction.
+//! It knows bytes and paths. It must not know what a store is, how a daemon is stopped, or where entries are
+//! kept.
 
 mod access_times;
 mod accounting;
@@ -85,7 +86,7 @@ pub enum SnapshotError {
     NewerFormat { what: &'static str, found: u64 },
     #[error("damaged: {0}")]
     Damaged(String),
-    /// Alone among all damage it may be that of the way here: the bytes can be had again.
+    /// The only damage that may come from the transfer: the caller may download the frame again.
     #[error("damaged: frame {0} does not match its digest")]
     WrongFrame(u32),
     #[error("it does not go with its base: {0}")]
@@ -95,7 +96,7 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    /// Whether the file itself is to blame, and would be as bad for anybody else.
+    /// Whether the file itself is at fault, so that every other reader would fail too.
     pub fn is_damage(&self) -> bool {
         match self {
             SnapshotError::NotASnapshot(_)

@@ -1,7 +1,8 @@
-//! The NAR of a tree on disk: what Nix and Guix hash an item by.
+//! The NAR of a tree on disk, which is the serialization that Nix and Guix hash an item by.
 //!
-//! Written again from the tree, it shows whether that holds what its row says, whoever made the snapshot.
-//! Source: `NixOS/nix:doc/manual/source/protocols/nix-archive`, `guix/serialization.scm`.
+//! Calculated again from the tree, the hash shows whether the item matches its row in the database,
+//! independently of who made the snapshot. Sources: `NixOS/nix:doc/manual/source/protocols/nix-archive`,
+//! `guix/serialization.scm`.
 
 use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
@@ -16,14 +17,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// How much of a file is in memory at a time.
+/// Bytes of a file that are in memory at a time.
 const PIECE: usize = 1 << 17;
 
-/// SHA-256 of the NAR of `name` in `base`. `read` is told how many bytes of content were read since, and may
-/// call it off. Reading leaves no mark on what is unread.
+/// Returns the SHA-256 of the NAR of `name` in `base`. `read` is called with the number of content bytes that
+/// were read since its last call, and cancels the calculation by returning an error. Unread files stay marked
+/// as unread.
 ///
 /// # Errors
-/// When something cannot be read, or is neither file, directory nor link.
+/// If a file cannot be read, or is not a regular file, directory or symbolic link.
 pub fn nar_digest(
     base: impl AsFd,
     name: &str,
@@ -42,7 +44,7 @@ struct Nar<'a> {
 }
 
 impl Nar<'_> {
-    /// `path` is for errors, and is the same afterwards.
+    /// Hashes a file, directory or link. `path` is for errors, and is unchanged afterwards.
     fn node(&mut self, parent: BorrowedFd, name: &[u8], path: &mut Vec<u8>) -> Result<()> {
         let shown = |path: &[u8]| Path::new(OsStr::from_bytes(path)).display().to_string();
         let c_name = CString::new(name)?;
@@ -56,7 +58,7 @@ impl Nar<'_> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 self.text(b"regular");
-                // The same bit that Nix looks at.
+                // Nix checks this bit too.
                 if stat.st_mode & 0o100 != 0 {
                     self.texts(&[b"executable", b""]);
                 }
@@ -118,7 +120,7 @@ impl Nar<'_> {
         self.pad(text.len() as u64);
     }
 
-    /// Zeros up to the next multiple of eight.
+    /// Appends zeros up to the next multiple of eight.
     fn pad(&mut self, length: u64) {
         self.digest.add(&[0; 8][..(length.wrapping_neg() % 8) as usize]);
     }

@@ -5,23 +5,23 @@ use super::{Digest, FrameEntry, Head, Index, SnapshotError, seek_table};
 use crate::untrusted::Untrusted;
 use std::io;
 
-/// Both ends of a snapshot.
+/// Head and index of a snapshot.
 #[derive(Debug, Clone)]
 pub struct Opened {
     pub head: Head,
     pub index: Index,
-    /// Content of the index frame, to be handed on to another process as it is.
+    /// Content of the index frame, which can be passed to another process unchanged.
     pub index_bytes: Vec<u8>,
     /// Size of the file in bytes.
     pub length: u64,
 }
 
-/// Reads head and index of the snapshot of `length` bytes that `read_at` gives access to:
-/// it fills the whole buffer from an offset, or fails.
+/// Reads head and index of a snapshot of `length` bytes. `read_at` reads from it: it fills the whole buffer
+/// from an offset, or fails.
 ///
 /// # Errors
-/// Every byte outside the data frames is checked here: a file that is cut off or changed in
-/// one of them is refused. The data frames themselves are checked by [`read_frame`].
+/// If the file is truncated, or if any byte outside the data frames is changed, except in the content of the
+/// signature block. The data frames are checked by [`read_frame`].
 pub fn open(
     length: u64,
     read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
@@ -72,7 +72,7 @@ pub fn open(
     Ok(Opened { head, index, index_bytes, length })
 }
 
-/// Reads the head alone, see [`open`]; nothing is held against it.
+/// Reads only the head, see [`open`]. It is not compared with the index.
 pub fn open_head(
     length: u64,
     read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
@@ -81,7 +81,7 @@ pub fn open_head(
     Head::from_bytes(skippable::unwrap(HEAD_MAGIC, "head", &frame)?)
 }
 
-/// The whole frame of the head.
+/// Reads the whole frame of the head.
 fn read_head(
     length: u64,
     read_at: &mut dyn FnMut(u64, &mut [u8]) -> io::Result<()>,
@@ -114,7 +114,7 @@ fn read_part(
 /// Decodes one frame into `raw` after checking it against its digest.
 ///
 /// # Errors
-/// When the bytes are not the ones that the index was made for.
+/// If the bytes do not match the index.
 pub fn read_frame(
     decompressor: &mut zstd::bulk::Decompressor<'_>,
     number: u32,
@@ -129,7 +129,7 @@ pub fn read_frame(
         .ok()
         .filter(|&size| size <= super::frames::RAW_LIMIT)
         .ok_or_else(|| SnapshotError::damaged(format!("frame {number} is too large")))?;
-    // A frame of our own and nothing beside it: no further ones, no skippable ones, no bytes after it.
+    // The bytes must be exactly one zstd frame, without further frames, skippable frames or bytes after it.
     if !matches!(zstd::zstd_safe::find_frame_compressed_size(compressed), Ok(n) if n == compressed.len())
     {
         return Err(SnapshotError::damaged(format!("frame {number} is not one frame of zstd")));

@@ -1,8 +1,8 @@
 //! Packing: trees on disk to frames, in parallel, in a fixed order and in bounded memory.
 //!
-//! One thread walks and plans, each worker reads and compresses whole frames, and the caller's
-//! thread gets them in order. A frame on its way has a claim on memory; there is only so much, so a slow
-//! reader of frames slows everything down instead of filling it.
+//! One thread walks the trees and plans frames, each worker reads and compresses whole frames, and the caller's
+//! thread receives them in order. A frame in flight has a claim on a limited amount of memory, so if the caller
+//! is slow, all threads slow down instead of filling the memory.
 
 use super::access_times::unnoticed;
 use super::compress::Compressor;
@@ -39,19 +39,20 @@ pub struct PackInput {
     pub file_name: Vec<u8>,
     pub nar_size: Option<u64>,
     pub nar_hash: Option<String>,
-    /// When it was used last, in seconds since 1970.
+    /// When the item was last used, in seconds since 1970.
     pub used: Option<u64>,
 }
 
 pub struct PackOptions {
     /// Compression level of zstd.
     pub level: i32,
-    /// Large frames over several items, searched far back. No reader depends on it.
+    /// Use large frames over several items, with a search at long distance. Readers do not depend on it.
     pub long: bool,
     /// Whether members get a store's canonical attributes or keep their own.
     pub canonical: bool,
-    /// Tar bytes of a frame that small items share, or contents that several have; with 0 each item has its
-    /// own, and contents share as little as pays. No reader depends on it.
+    /// Tar bytes of a frame that several small items, or several shared contents, are combined in. With 0, each
+    /// item has its own frame, and shared contents are combined only up to a small size. Readers do not depend
+    /// on it.
     pub together: u64,
     pub memory: Packing,
 }
@@ -75,7 +76,7 @@ pub struct Frame {
     pub progress: Progress,
 }
 
-/// How much is done once a frame is written.
+/// Progress of a save once a frame is written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {
     pub items: u64,
@@ -83,21 +84,21 @@ pub struct Progress {
     pub raw: u64,
 }
 
-/// What was packed, apart from the frames.
+/// The result of packing, apart from the frames.
 pub struct Packed {
     pub items: Vec<ItemEntry>,
     pub database: Option<DatabaseEntry>,
-    /// Names of items that were not there.
+    /// Names of items that do not exist.
     pub missing: Vec<String>,
-    /// Sockets, fifos and devices that were passed over.
+    /// Sockets, fifos and devices, which were skipped.
     pub left_out: Vec<String>,
 }
 
-/// Packs a database file, given by archive path, directory and name, and then `inputs` in the
-/// order given. Each frame goes to `sink`, in order, on the calling thread.
+/// Packs a database file, given by archive path, directory and name, and then `inputs` in the given order. Each
+/// frame goes to `sink`, in order, on the calling thread.
 ///
 /// # Errors
-/// The first error of reading, compressing or of `sink`; then no more frames follow.
+/// The first error of reading, compressing or `sink`. No frame follows after it.
 pub fn pack(
     database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
     inputs: Vec<PackInput>,
@@ -106,7 +107,7 @@ pub fn pack(
 ) -> Result<Packed> {
     let threads = options.memory.threads.max(1);
     let memory = Allowance::of(options.memory.in_flight);
-    // How many there are depends on the memory that each takes, and not on these numbers.
+    // The claims on memory limit the number of frames in flight, not these capacities.
     let (jobs_in, jobs) = bounded::<Planned>(4 * threads);
     let (frames_in, frames) = bounded::<Result<Made>>(threads);
 
@@ -119,14 +120,14 @@ pub fn pack(
             let (jobs, frames) = (jobs.clone(), frames_in.clone());
             threads::start_in(scope, "to pack", move || work(options, &jobs, &frames))
         });
-        // Only the workers hold these now, so that each side notices when the other has gone.
+        // Only the workers hold these now, so that each side notices when the other has ended.
         drop((jobs, frames_in));
 
         let written = workers.and_then(|_| deliver(&frames, sink));
         drop(frames);
         memory.close();
         let planned = planner.join().map_err(|_| anyhow!("the planning thread panicked"))?;
-        // A failure downstream closes the channels; the planner's own error only follows from it.
+        // If a later stage fails, it closes the channels, and the planner's own error is only a consequence.
         written?;
         planned
     })
@@ -138,7 +139,7 @@ struct Planned {
     claim: Claim,
 }
 
-/// A frame that is made, and may have to wait for those before it.
+/// A finished frame, which may have to wait for earlier ones.
 struct Made {
     number: u32,
     frame: Frame,
@@ -146,7 +147,7 @@ struct Made {
     claim: Claim,
 }
 
-/// Frames arrive in any order and leave in theirs.
+/// Passes the frames, which arrive in any order, to `sink` in the order of their numbers.
 fn deliver(
     frames: &Receiver<Result<Made>>,
     sink: &mut dyn FnMut(Frame) -> Result<()>,
@@ -181,7 +182,8 @@ fn plan(
         Packed { items: Vec::new(), database: None, missing: Vec::new(), left_out: Vec::new() };
     let usual = if options.long { LONG_FRAME } else { FRAME };
     let mut planner = Planner::new(options.sizes(), |job: Job| {
-        // What it was read into is kept for the next one, unless it is larger than usual.
+        // A worker keeps its read buffer for the next frame, unless the frame is larger than usual. So only a
+        // larger frame claims memory for this buffer too.
         let bytes = if job.raw > usual { 2 * job.raw } else { job.raw };
         let claim = memory.take(bytes).ok_or(Stopped)?;
         jobs.send(Planned { job, claim }).map_err(|_| Stopped)
@@ -193,7 +195,7 @@ fn plan(
         let member = Member {
             path: archive_path.clone().into_bytes(),
             kind: Kind::File(size),
-            // The daemon writes to its database, so this one keeps a write bit.
+            // The daemon writes to its database, so this file keeps a write bit.
             attributes: Attributes { mode: 0o644, uid: 0, gid: 0, mtime: (1, 0) },
         };
         let frames = planner.file(&base, Found { member, path: file_name }).map_err(stopped)?;
@@ -228,7 +230,7 @@ fn plan(
         let fingerprint = (fidelity == Fidelity::AsFound).then_some(walked.fingerprint);
         let mut frames = planner.end_item(&input.base).map_err(stopped)?;
         if own == 0 {
-            // A file that is an item, as other items are.
+            // The item is a single file that other items share.
             frames = (share.frames[0], share.frames[0]);
         }
         packed.items.push(ItemEntry {
@@ -247,7 +249,7 @@ fn plan(
     Ok(packed)
 }
 
-/// Nobody takes frames any more.
+/// Error: frames are no longer received.
 struct Stopped;
 
 fn work(options: &PackOptions, jobs: &Receiver<Planned>, frames: &Sender<Result<Made>>) {
@@ -260,7 +262,7 @@ fn work(options: &PackOptions, jobs: &Receiver<Planned>, frames: &Sender<Result<
             Ok(compressor) => make(compressor, &mut buffer, job),
             Err(e) => Err(anyhow!("{e:#}")),
         };
-        // One large frame shall not cost its memory until the end.
+        // Release the memory of a large frame now instead of at the end.
         buffer.clear();
         buffer.shrink_to(usual as usize + 1);
         let failed = made.is_err();
@@ -275,7 +277,7 @@ fn work(options: &PackOptions, jobs: &Receiver<Planned>, frames: &Sender<Result<
 }
 
 fn make(compressor: &mut Compressor, buffer: &mut Vec<u8>, job: Job) -> Result<Frame> {
-    // At once, and not by doubling; and see below.
+    // Reserves the exact size, because a growing buffer would double. The extra byte is explained below.
     buffer.reserve_exact(job.raw as usize + 1);
     let mut last = None;
     for piece in job.pieces {
@@ -284,7 +286,7 @@ fn make(compressor: &mut Compressor, buffer: &mut Vec<u8>, job: Job) -> Result<F
             Piece::File { base, path, offset, length, whole, padding } => {
                 let start = buffer.len();
                 let end = start + length as usize;
-                // A byte more, in which a file that has grown shows.
+                // One more byte, to detect a file that has grown.
                 buffer.resize(end + padding.max(1), 0);
                 let file = read_part(&base, &path, offset, whole, &mut buffer[start..=end])
                     .with_context(|| shown(&path))?;
@@ -313,17 +315,17 @@ fn make(compressor: &mut Compressor, buffer: &mut Vec<u8>, job: Job) -> Result<F
     })
 }
 
-/// The file that was read last. As long as it is open, no other file gets its inode.
+/// The last file that was read. While it is open, its inode number cannot be reused.
 struct Last {
     base: Arc<OwnedFd>,
     file: File,
-    /// Where in the buffer it is.
+    /// Position in the buffer.
     content: Range<usize>,
     padded: Range<usize>,
 }
 
 impl Last {
-    /// Checks that `path` is this file, or one that is equal to it.
+    /// Checks that `path` is this file, or an equal one.
     fn check(&self, path: &[u8], buffer: &[u8]) -> Result<()> {
         let mut other = File::from(open_below(&self.base, path)?);
         let (mine, its) = (self.file.metadata()?, other.metadata()?);
@@ -342,8 +344,8 @@ impl Last {
     }
 }
 
-/// Reads all but the last byte of `into`, which is there for what may follow; it stays zero. Gives back the
-/// file, still open.
+/// Fills `into` except for its last byte, which is there to detect a file that has grown, and stays zero.
+/// Returns the file, still open.
 fn read_part(
     base: &OwnedFd,
     path: &[u8],
@@ -363,7 +365,7 @@ fn read_part(
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => return Err(e.into()),
         }
-        // A regular file gives less than was asked for at its end alone: no second call has to say so.
+        // A short read of a regular file means its end, so no further call is needed to detect that.
         if read == part {
             break;
         }

@@ -1,8 +1,7 @@
-//! Creating files, directories and their attributes below open directories.
+//! Creating files and directories, and setting their attributes, below open directories.
 //!
-//! Names are resolved by the kernel, beneath a directory that the caller opened, never through a link of
-//! any kind and never onto another mount. What is made is new: nothing that is there already is taken
-//! for it, whatever it is.
+//! The kernel resolves names below a directory that the caller opened, never through a link of any kind and
+//! never onto another mount. Everything is newly created: an existing file is never used in place of a new one.
 
 use super::SnapshotError;
 use super::member::Attributes;
@@ -18,14 +17,14 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
-/// How a path below the directory of an extraction is resolved. We have made all that is there, so
-/// no mount can be among it.
+/// How paths below the directory of an extraction are resolved. Everything there was created by the extraction,
+/// so it contains no mounts.
 const WITHIN: ResolveFlags = CONFINED.union(ResolveFlags::NO_XDEV);
-/// A directory to make entries in.
+/// Flags to open a directory in which entries are created.
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// The last component of a path. It has no slash, so that system calls that know no confinement, those
-/// that make directories and links, cannot be led anywhere by it: what `.` and `..` name is there already.
+/// The last component of a path. It has no slash, so it cannot lead the system calls that create directories
+/// and links, which do not support confinement, to another directory. `.` and `..` already exist.
 #[derive(Clone, Copy)]
 pub struct Name<'p>(&'p OsStr);
 
@@ -35,7 +34,7 @@ impl<'p> Name<'p> {
     }
 }
 
-/// Path of the directory that a path lies in.
+/// Returns the path of the directory that a path lies in.
 pub fn parent_of(path: &[u8]) -> &[u8] {
     path.iter().rposition(|&b| b == b'/').map_or(b".", |slash| &path[..slash])
 }
@@ -55,7 +54,7 @@ pub fn enter(parent: BorrowedFd<'_>, name: Name<'_>) -> Result<OwnedFd, Errno> {
     openat2(parent, name.0, DIRECTORY, Mode::empty(), WITHIN)
 }
 
-/// Makes a directory that only we may enter until it is complete.
+/// Creates a directory that only its owner may enter until it is complete.
 pub fn make_directory(parent: BorrowedFd<'_>, name: Name<'_>) -> Result<()> {
     match fs::mkdirat(parent, name.0, Mode::RWXU) {
         Err(Errno::EXIST) => {
@@ -65,7 +64,7 @@ pub fn make_directory(parent: BorrowedFd<'_>, name: Name<'_>) -> Result<()> {
     }
 }
 
-/// Makes a file, for writing.
+/// Creates a file, for writing.
 pub fn create(parent: BorrowedFd<'_>, name: Name<'_>, mode: u32) -> Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(mode & 0o777);
@@ -80,12 +79,12 @@ pub fn identity(file: &File) -> Result<Identity> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Opens a file that [`create`] has made once more, for writing.
+/// Opens a file that [`create`] has made again, for writing.
 ///
 /// # Errors
-/// When another file has its name now.
+/// If another file has its name now.
 pub fn reopen(parent: BorrowedFd<'_>, name: Name<'_>, made: Identity) -> Result<File> {
-    // A pipe would be waited for.
+    // `NONBLOCK`, because opening a pipe would wait.
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat2(parent, name.0, flags, Mode::empty(), WITHIN)?);
     if identity(&file)? != made {
@@ -94,7 +93,7 @@ pub fn reopen(parent: BorrowedFd<'_>, name: Name<'_>, made: Identity) -> Result<
     Ok(file)
 }
 
-/// Makes a symbolic link, wherever it leads: nothing of ours follows it.
+/// Creates a symbolic link with any target. storecache never follows it.
 pub fn make_symlink(
     parent: BorrowedFd<'_>,
     name: Name<'_>,
@@ -111,7 +110,7 @@ pub fn make_symlink(
     Ok(())
 }
 
-/// Gives a file a further name.
+/// Gives a file another name.
 pub fn link(
     from: BorrowedFd<'_>,
     name: Name<'_>,
@@ -121,8 +120,9 @@ pub fn link(
     fs::linkat(from, name.0, to, new.0, AtFlags::empty())
 }
 
-/// What a file has that was just made: a mount option, the directory or its access list may have changed
-/// what was asked for. The next file in that directory of which the same is asked has the same.
+/// The attributes that a file had right after its creation. A mount option, the directory or its access list
+/// may have changed the requested ones. The next file in the same directory that is created with the same
+/// request gets the same attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Born {
     uid: u32,
@@ -130,9 +130,9 @@ pub struct Born {
     mode: u32,
 }
 
-/// Owner, mode and time of a file that [`create`] has made. The mode comes after the owner, since a
-/// change of owner clears setuid and setgid. `neighbour` is what the last one in its directory was born
-/// with, and then this one.
+/// Sets owner, mode and time of a file that [`create`] has made. The mode is set after the owner, because a
+/// change of owner clears setuid and setgid. `neighbour` has the attributes at creation of the previous file in
+/// the same directory; they are replaced by those of this file.
 pub fn finish_file(
     file: &File,
     attributes: Attributes,
@@ -154,7 +154,7 @@ pub fn finish_file(
     Ok(())
 }
 
-/// Owner, mode and time of a directory that [`make_directory`] has made.
+/// Sets owner, mode and time of a directory that [`make_directory`] has made.
 pub fn finish_directory(
     parent: BorrowedFd<'_>,
     name: Name<'_>,
@@ -187,7 +187,7 @@ mod tests {
     use std::os::fd::AsFd;
     use std::path::{Path, PathBuf};
 
-    /// Mode, time and content of everything below `top` but what is in `target`.
+    /// Returns mode, time and content of everything below `top`, except for the contents of `target`.
     fn outside(top: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, Vec<u8>)> {
         let mut found = BTreeMap::new();
         let mut pending = vec![top.to_owned()];
@@ -206,11 +206,11 @@ mod tests {
         found
     }
 
-    /// Everything that can be done to a name, with nobody looking at it first.
+    /// Does everything that this module can do to a name, without checking the name first.
     fn do_all(base: BorrowedFd<'_>, path: &[u8], attributes: Attributes) {
         let name = Name::of(path);
         let opened = open_parent(base, path);
-        // Even where another directory is taken for the one that it lies in.
+        // Even if a wrong directory is used as its parent.
         for parent in [opened.as_ref().map_or(base, AsFd::as_fd), base] {
             if let Ok(file) = create(parent, name, 0o666) {
                 let _ = finish_file(&file, attributes, &mut None);
@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(outside(top), before, "{:?}", String::from_utf8_lossy(path));
         }
         assert!(!Path::new("/tmp/storecache-canary").exists());
-        // And what is meant to work does.
+        // Valid names work.
         do_all(base.as_fd(), b"it/good", attributes);
         assert!(top.join("target/it/good").is_file());
     }

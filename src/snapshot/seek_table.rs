@@ -1,8 +1,8 @@
 //! The seek table of the zstd seekable format, so that other readers can seek in a snapshot.
 //!
-//! Source: zstd `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0. Every
-//! frame of the file has an entry, the skippable head and index too (with nothing decompressed),
-//! since readers find offsets by adding up the compressed sizes.
+//! Source: zstd `contrib/seekable_format/zstd_seekable_compression_format.md`, version 0.1.0. Every frame of
+//! the file has an entry, including the skippable head and index (with a decompressed size of 0), because
+//! readers find offsets by adding up the compressed sizes.
 
 use super::SnapshotError;
 use super::bounded::LIST_LIMIT;
@@ -12,7 +12,7 @@ use super::skippable::{self, HEADER_BYTES, SEEK_TABLE_MAGIC};
 const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
 /// Frame count (4), descriptor (1), magic (4).
 pub const FOOTER_BYTES: usize = 9;
-/// Compressed and decompressed size; we write no checksums, the index has SHA-256.
+/// Compressed and decompressed size. storecache writes no checksums, because the index has SHA-256 digests.
 const ENTRY_BYTES: usize = 8;
 
 /// Sizes of one frame in bytes.
@@ -22,7 +22,7 @@ pub struct Entry {
     pub decompressed: u32,
 }
 
-/// The whole skippable frame that ends a snapshot.
+/// Returns the skippable frame that ends a snapshot.
 pub fn encode(entries: &[Entry]) -> Result<Vec<u8>, SnapshotError> {
     let count = u32::try_from(entries.len())
         .map_err(|_| SnapshotError::damaged("too many frames for a seek table"))?;
@@ -37,10 +37,10 @@ pub fn encode(entries: &[Entry]) -> Result<Vec<u8>, SnapshotError> {
     skippable::wrap(SEEK_TABLE_MAGIC, &content)
 }
 
-/// Size in bytes of the whole table frame, from the last bytes of the file.
+/// Returns the size in bytes of the whole table frame, from the last bytes of the file.
 ///
 /// # Errors
-/// When these bytes do not end a seekable file: it is cut off, or something else.
+/// If these bytes do not end a seekable file, because it is truncated or of another type.
 pub fn size_from_footer(footer: [u8; FOOTER_BYTES]) -> Result<u64, SnapshotError> {
     let [c0, c1, c2, c3, descriptor, m0, m1, m2, m3] = footer;
     if u32::from_le_bytes([m0, m1, m2, m3]) != FOOTER_MAGIC {
@@ -61,7 +61,7 @@ pub fn size_from_footer(footer: [u8; FOOTER_BYTES]) -> Result<u64, SnapshotError
     Ok((HEADER_BYTES + FOOTER_BYTES) as u64 + count * ENTRY_BYTES as u64)
 }
 
-/// The entries of a whole table frame.
+/// Returns the entries of a whole table frame.
 pub fn decode(frame: &[u8]) -> Result<Vec<Entry>, SnapshotError> {
     let content = skippable::unwrap(SEEK_TABLE_MAGIC, "seek table", frame)?;
     let entries = content

@@ -1,9 +1,8 @@
-//! Finding what items share: files that have names in several of them, because a store links equal
-//! files to each other.
+//! Finding files that several items share, because a store makes hard links of equal files.
 //!
-//! It happens in a pass of its own over all items, since what is shared is packed first. A daemon may
-//! link files meanwhile, and the number of an inode may come to be another file's. So from then on the
-//! path of a file counts, and whoever packs it sees to it that the names still have one content.
+//! This is a separate pass over all items, because shared files are packed first. A daemon may link files
+//! meanwhile, and an inode number may be reused for another file. So after this pass, files are identified by
+//! their paths, and the packer checks that all paths of a shared file still have the same content.
 
 use super::access_times::unnoticed;
 use super::frames::Content;
@@ -23,19 +22,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// A smaller file is packed in each item. To share all of them would make a snapshot 0.3 % smaller, and
-/// items would need twice as many shared frames (measured on 33,000 files, optimised by Nix). Guix 1.5
-/// does not link what is smaller (`guix/store/deduplication.scm`).
+/// A smaller file is packed in each item. Sharing all of them would make a snapshot 0.3 % smaller, and items
+/// would need twice as many shared frames (measured on 33,000 files, optimized by Nix). Guix 1.5 does not link
+/// smaller files (`guix/store/deduplication.scm`).
 pub const LEAST: u64 = 8192;
 
 /// A file that has names in several items.
 pub struct SharedFile {
     pub stamp: Stamp,
-    /// By item, then by path.
+    /// Sorted by item, then by path.
     names: Vec<Name>,
 }
 
-/// By what a file is known to be what it was.
+/// Properties of a file that reveal whether it has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
     /// Size in bytes.
@@ -50,11 +49,11 @@ struct Name {
     path: Vec<u8>,
 }
 
-/// Finds all shared files in items of a store. Those that the same items have stand together, so that
-/// an item is in few frames; the order depends on names alone.
+/// Finds all shared files in items of a store. Files that are shared by the same items are adjacent, so that an
+/// item is in few frames. The order depends only on names.
 ///
 /// # Errors
-/// When a directory or file cannot be read. An item that is not there shares nothing.
+/// If a directory or file cannot be read. A missing item shares nothing.
 pub fn shared_files(inputs: &[PackInput], threads: usize) -> Result<Vec<SharedFile>> {
     let mut found = linked_files(inputs, threads)?;
     found.sort_unstable_by_key(|&(inode, stamp, _)| (inode, stamp));
@@ -82,7 +81,7 @@ impl SharedFile {
         self.names.chunk_by(|a, b| a.item == b.item)
     }
 
-    /// What is to be packed: in each item the first name is a file, and the others are links to it.
+    /// Returns the members to pack: in each item the first name is a file, and the others are links to it.
     pub fn content(&self, inputs: &[PackInput]) -> Content {
         let copies = self.by_item().map(|names| {
             let input = &inputs[names[0].item];
@@ -105,23 +104,23 @@ impl SharedFile {
     }
 }
 
-/// What items have in common with others, by position.
+/// For each item, by position, what it shares with others.
 #[derive(Default)]
 pub struct Shares(HashMap<usize, Share>);
 
-/// What one item has in common with others.
+/// The files that one item shares with others.
 #[derive(Default)]
 pub struct Share {
-    /// By path below the base.
+    /// Files by path below the base.
     pub files: HashMap<Vec<u8>, Stamp>,
-    /// Numbers of frames, in order.
+    /// Numbers of frames, in ascending order.
     pub frames: Vec<u32>,
     /// Bytes on a disk with blocks of 4 KiB.
     pub disk: u64,
 }
 
 impl Shares {
-    /// Books a file of which each item has its copy in one of `frames`.
+    /// Records a file. Each item has its copy in one of `frames`.
     pub fn book(&mut self, file: SharedFile, frames: &[u32]) {
         for (names, &frame) in file.by_item().zip(frames) {
             let share = self.0.entry(names[0].item).or_default();
@@ -141,13 +140,13 @@ impl Shares {
     }
 }
 
-/// A file that has names besides this one, wherever those are.
+/// A file that also has other names, in this item or elsewhere.
 type Linked = (Inode, Stamp, Name);
 
 /// Device and inode.
 type Inode = (u64, u64);
 
-/// Looks at all files of all items.
+/// Finds all files of all items that have several names, except for small ones.
 fn linked_files(inputs: &[PackInput], wanted: usize) -> Result<Vec<Linked>> {
     let next = AtomicUsize::new(0);
     let search = || -> Result<Vec<Linked>> {

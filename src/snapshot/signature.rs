@@ -1,21 +1,21 @@
-//! Signatures: by whose key a snapshot was signed.
+//! Signatures of snapshots: by which key a snapshot was signed.
 //!
-//! What is signed is one line of text that nothing else signs, with the digest of the index's body:
+//! The signed text is one line that no other program signs, with the digest of the index's body:
 //!
 //! ```text
 //! storecache-snapshot;1;<SHA-256 of the body of the index, 64 hexadecimal digits>
 //! ```
 //!
-//! The body has the digest of the head and of every frame, and of the index of a base, so nothing of a
-//! snapshot can be changed under its signature. The signature block of the index is JSON:
+//! The body has the digest of the head and of every frame, and of the index of a base, so no part of a snapshot
+//! can be changed without invalidating its signature. The signature block of the index is JSON:
 //!
 //! ```text
 //! {"signatures": [{"key": "NAME", "ed25519": "<64 bytes in base64>"}]}
 //! ```
 //!
-//! Readers that know no signatures pass over it. Keys are written as Nix writes those of its binary caches:
-//! `NAME:` and in base64 the 32 bytes of a public key, or the seed and after it the public key of a secret
-//! one. Whom to trust is not decided here.
+//! Readers that do not know signatures ignore the block. Keys are written like those of Nix's binary caches:
+//! `NAME:`, and then in base64 the 32 bytes of a public key, or the seed of a secret key followed by its public
+//! key. This module does not decide which keys to trust.
 
 use super::{Digest, SnapshotError};
 use base64::Engine;
@@ -24,13 +24,14 @@ use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Begins everything that is signed here. What Nix signs with the same keys begins with `1;/`.
+/// Prefix of every text that is signed here. Texts that Nix signs with the same keys begin with `1;/`.
 const DOMAIN: &str = "storecache-snapshot;1;";
-/// Bytes of a block that is read at all, and signatures in it: checking one takes time.
+/// Limits on the size of a block, in bytes, and on the number of signatures in it, because checking one takes
+/// time.
 const BLOCK_LIMIT: usize = 1 << 16;
 const SIGNATURE_LIMIT: usize = 64;
 
-/// Why a text is no key. It never says the text, which may be a secret.
+/// Why a text is not a valid key. The error never contains the text, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
     #[error(
@@ -54,25 +55,25 @@ pub struct SecretKey {
     key: SigningKey,
 }
 
-/// A key that signatures are checked with.
+/// A key to check signatures with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicKey {
     name: String,
     key: VerifyingKey,
 }
 
-/// A signature as the block has it, with the name of the key that it claims to be by.
+/// A signature in the block, with the name of the key that it claims to be made with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     pub key: String,
     ed25519: String,
 }
 
-/// What becomes of a signature when it is held against keys.
+/// The result of checking a signature with a list of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Valid,
-    /// There is a key of that name, and the signature is not by it, or not over this snapshot.
+    /// There is a key of that name, but the signature was not made with it, or is for another snapshot.
     Invalid,
     /// There is no key of that name.
     UnknownKey,
@@ -84,8 +85,10 @@ struct Block {
 }
 
 impl SecretKey {
+    /// Parses a secret key.
+    ///
     /// # Errors
-    /// When it is none.
+    /// If the text is not a valid secret key.
     pub fn parse(text: &str) -> Result<Self, BadKey> {
         let (name, bytes) = split(text)?;
         let bytes = match bytes.len() {
@@ -118,8 +121,10 @@ impl fmt::Debug for SecretKey {
 }
 
 impl PublicKey {
+    /// Parses a public key.
+    ///
     /// # Errors
-    /// When it is none.
+    /// If the text is not a valid public key.
     pub fn parse(text: &str) -> Result<Self, BadKey> {
         let (name, bytes) = split(text)?;
         let bytes = match bytes.len() {
@@ -145,7 +150,7 @@ impl fmt::Display for PublicKey {
 }
 
 impl Signature {
-    /// Holds it against keys, for the snapshot whose index has a body of this digest.
+    /// Checks the signature with `keys`, for the snapshot whose index has a body of this digest.
     pub fn judge(&self, body: &Digest, keys: &[PublicKey]) -> Verdict {
         let mut named = keys.iter().filter(|key| key.name == self.key).peekable();
         if named.peek().is_none() {
@@ -161,7 +166,7 @@ impl Signature {
     }
 }
 
-/// The content of a signature block: nothing without keys.
+/// Returns the content of a signature block. It is empty if there are no keys.
 pub(super) fn block(body: &Digest, keys: &[SecretKey]) -> Result<Vec<u8>, SnapshotError> {
     if keys.is_empty() {
         return Ok(Vec::new());
@@ -174,7 +179,7 @@ pub(super) fn block(body: &Digest, keys: &[SecretKey]) -> Result<Vec<u8>, Snapsh
 /// Reads a signature block.
 ///
 /// # Errors
-/// When it is not empty and none: then nobody can say who has signed.
+/// If the block is not empty and does not parse: the signers are unknown then.
 pub(super) fn read_block(bytes: &[u8]) -> Result<Vec<Signature>, SnapshotError> {
     if bytes.is_empty() {
         return Ok(Vec::new());
@@ -206,7 +211,7 @@ fn split(text: &str) -> Result<(String, Vec<u8>), BadKey> {
     }
 }
 
-/// Fit to be printed, and to stand in a list of keys.
+/// Whether a key name can be printed, and be part of a list of keys.
 fn is_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
@@ -234,7 +239,7 @@ mod tests {
         assert_eq!(signature.judge(&body, &[]), Verdict::UnknownKey);
         let renamed = PublicKey { name: "test-2".into(), ..public.clone() };
         assert_eq!(signature.judge(&body, &[renamed]), Verdict::UnknownKey);
-        // Two keys of one name, as while one replaces the other.
+        // Two keys of the same name, as while one replaces the other.
         let other =
             PublicKey { key: SigningKey::from_bytes(&[7; 32]).verifying_key(), ..public.clone() };
         assert_eq!(signature.judge(&body, std::slice::from_ref(&other)), Verdict::Invalid);
@@ -259,7 +264,7 @@ mod tests {
             assert_eq!(SecretKey::parse(&text).unwrap_err(), expected, "{text}");
         }
         assert_eq!(PublicKey::parse(SECRET).unwrap_err(), BadKey::Secret);
-        // The neutral element: any signature could be made to fit it.
+        // The neutral element: for this key, a signature can be constructed for any text.
         let weak = format!("k:{}", BASE64_STANDARD.encode([&[1][..], &[0; 31]].concat()));
         assert_eq!(PublicKey::parse(&weak).unwrap_err(), BadKey::Weak);
         let shown = format!("{:?}", SecretKey::parse(SECRET).unwrap());

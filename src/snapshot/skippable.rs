@@ -1,7 +1,7 @@
-//! Skippable frames of zstd: four bytes of magic, four of length, then anything.
+//! Skippable frames of zstd: four bytes of magic, four bytes of length, and arbitrary content.
 //!
-//! Source: RFC 8878, section 3.1.2. Sixteen magic numbers are reserved for users; decoders skip
-//! the frame whatever its content.
+//! Source: RFC 8878, section 3.1.2. Sixteen magic numbers are reserved for users; decoders skip such a frame
+//! whatever its content.
 
 use super::SnapshotError;
 
@@ -15,15 +15,15 @@ pub const SEEK_TABLE_MAGIC: u32 = 0x184D_2A5E;
 /// Bytes before the content.
 pub const HEADER_BYTES: usize = 8;
 
-/// A head beyond this many bytes is refused before it is read; real ones have some KiB.
+/// A head of more bytes than this is refused before it is read. Real ones have some KiB.
 pub const HEAD_LIMIT: u64 = 16 << 20;
-/// The same for an index. One of 100,000 items has 10 MiB.
+/// An index of more bytes than this is refused before it is read. One of 100,000 items has 10 MiB.
 pub const INDEX_LIMIT: u64 = 64 << 20;
 
-/// The whole frame around `content`.
+/// Returns the whole frame around `content`.
 ///
 /// # Errors
-/// When the content does not fit the 32-bit length.
+/// If the length of the content does not fit into 32 bits.
 pub fn wrap(magic: u32, content: &[u8]) -> Result<Vec<u8>, SnapshotError> {
     let length = u32::try_from(content.len())
         .map_err(|_| SnapshotError::damaged("a skippable frame cannot hold over 4 GiB"))?;
@@ -34,7 +34,7 @@ pub fn wrap(magic: u32, content: &[u8]) -> Result<Vec<u8>, SnapshotError> {
     Ok(frame)
 }
 
-/// Magic and content length of the frame that begins with these bytes.
+/// Returns magic and content length of the frame that begins with these bytes.
 pub fn parse_header(header: [u8; HEADER_BYTES]) -> (u32, u32) {
     let word = |at: usize| {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
@@ -42,7 +42,7 @@ pub fn parse_header(header: [u8; HEADER_BYTES]) -> (u32, u32) {
     (word(0), word(4))
 }
 
-/// The content of `frame`, which must be one whole frame of the kind `magic`.
+/// Returns the content of `frame`, which must be one whole frame of the kind `magic`.
 pub fn unwrap<'a>(
     magic: u32,
     what: &'static str,

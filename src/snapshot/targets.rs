@@ -1,4 +1,4 @@
-//! Where the items of an extraction go, what was made of them, and whether they are complete.
+//! Where the items of an extraction are written, and the directories that were created for them.
 
 use super::member::{Attributes, components, prefixes};
 use super::place::{Name, enter, make_directory, open_directory, open_parent, parent_of};
@@ -8,44 +8,44 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where an item goes.
+/// Where an item is written.
 #[derive(Clone)]
 pub struct Target {
-    /// Directory below which it is written.
+    /// Directory below which the item is written.
     pub directory: Arc<OwnedFd>,
-    /// Its name there, one component.
+    /// Its name in that directory, one component.
     pub name: String,
 }
 
-/// An item on its way.
+/// An item that is being extracted.
 pub struct Wanted {
     pub target: Target,
     /// Length of its archive path.
     top: usize,
-    /// Members that the index promises.
+    /// Number of members according to the index.
     expected: u64,
     directories: Mutex<Directories>,
 }
 
-/// The directories that we have made, by their path below the target directory, and what they get once
-/// all is in them; nothing as long as no member has said so.
+/// The directories that the extraction has created, by their path below the target directory, with the
+/// attributes that they get once their contents are complete. `None` until the directory's own member was read.
 ///
-/// A directory is one of ours if it is here, under exactly this name, and not because something is found
-/// there: a file system that takes two names for one would lead us into another one.
+/// Only a directory that is in this map, under exactly this name, was created by the extraction. Its existence
+/// on disk is not enough: on a file system that takes two names for the same, it could be another directory.
 type Directories = HashMap<Box<[u8]>, Option<Attributes>>;
 
-/// Path of a directory below the target directory, and what it gets.
+/// Path of a directory below the target directory, and its attributes.
 pub type Directory = (Box<[u8]>, Attributes);
 
 impl Wanted {
-    /// Path below the target directory of a member.
+    /// Returns the path of a member below the target directory.
     pub fn path(&self, archive_path: &[u8]) -> Vec<u8> {
         let below = archive_path.get(self.top..).unwrap_or_default();
         [self.target.name.as_bytes(), below].concat()
     }
 
-    /// Opens the directory that `path` lies in. What is missing of it is made: the frame with the
-    /// directory's own member may not have come yet.
+    /// Opens the directory that `path` lies in. Missing directories are created: the frame with the directory's
+    /// own member may not have arrived yet.
     pub fn open_parent(&self, path: &[u8]) -> Result<OwnedFd> {
         let base = self.target.directory.as_fd();
         let parent = parent_of(path);
@@ -65,7 +65,7 @@ impl Wanted {
         Ok(directory)
     }
 
-    /// Makes the directory `path` in `parent`, if it is not there yet; it gets its attributes in the end.
+    /// Creates the directory `path` in `parent` if it does not exist yet. Its attributes are set at the end.
     pub fn make_directory(
         &self,
         parent: &OwnedFd,
@@ -90,7 +90,7 @@ impl Wanted {
         path: &[u8],
         attributes: Option<Attributes>,
     ) -> Result<(), SnapshotError> {
-        // Each is a member sooner or later.
+        // Each directory is also a member of the item.
         if directories.len() as u64 >= self.expected {
             return Err(SnapshotError::damaged(format!(
                 "{} has more directories than the {} members of the index",
@@ -101,10 +101,10 @@ impl Wanted {
         Ok(())
     }
 
-    /// All directories, the deepest first.
+    /// Returns all directories, the deepest first.
     ///
     /// # Errors
-    /// When one was made and is no member: it would stay as nobody has described it.
+    /// If a directory was created and is not a member itself: its attributes are unknown.
     pub fn take_directories(&self) -> Result<Vec<Directory>, SnapshotError> {
         let taken = std::mem::take(&mut *self.directories());
         let described = taken.into_iter().map(|(path, attributes)| match attributes {
@@ -127,12 +127,12 @@ impl Wanted {
 /// The wanted items, by their position in the index.
 pub struct Targets {
     wanted: HashMap<usize, Wanted>,
-    /// Their positions, by archive path.
+    /// Positions of the items, by archive path.
     positions: HashMap<Vec<u8>, usize>,
 }
 
 impl Targets {
-    /// `wanted` maps positions in `index.items` to their places.
+    /// `wanted` maps positions in `index.items` to targets.
     pub fn new(index: &Index, wanted: impl IntoIterator<Item = (usize, Target)>) -> Result<Self> {
         let mut all = HashMap::new();
         let mut positions = HashMap::new();
@@ -165,7 +165,7 @@ impl Targets {
         self.wanted.values()
     }
 
-    /// Positions in the index.
+    /// Returns the positions in the index.
     pub fn positions(&self) -> impl Iterator<Item = usize> {
         self.wanted.keys().copied()
     }
@@ -174,7 +174,7 @@ impl Targets {
         self.wanted.get(&position)
     }
 
-    /// Parent directory and path below the target of a member that is on disk already.
+    /// Returns the parent directory, and the path below the target, of a member that is already on disk.
     pub fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let wanted = prefixes(archive_path)
             .find_map(|item| self.wanted.get(self.positions.get(item)?))

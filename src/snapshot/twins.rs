@@ -1,5 +1,5 @@
-//! Equal files that stand next to each other in a shared frame: written once, and linked to by all
-//! others, as they were in the store that was saved.
+//! Restoring the hard links between items. Equal files that are next to each other in a shared frame are
+//! written once, and the others become links to the first, as in the store that was saved.
 
 use super::place::{Name, link};
 use super::sharing::LEAST;
@@ -14,13 +14,13 @@ pub struct Twin<'a> {
     pub path: Vec<u8>,
 }
 
-/// The file of a frame that was written last.
+/// The last file of a frame that was written.
 #[derive(Default)]
 pub struct Twins<'a>(Option<Twin<'a>>);
 
 impl<'a> Twins<'a> {
-    /// Makes `new` a link to the last file, if that is equal; false when it has to be written after
-    /// all, for whatever reason.
+    /// Makes `new` a link to the last file, if that is equal. Returns false if the caller has to write the
+    /// file, for any reason.
     pub fn link(&self, new: &Twin<'_>) -> bool {
         let equals = |known: &&Twin<'_>| known.mode == new.mode && known.content == new.content;
         let Some(known) = self.0.as_ref().filter(equals) else {
@@ -31,7 +31,7 @@ impl<'a> Twins<'a> {
             && link(from, Name::of(&known.path), to, Name::of(&new.path)).is_ok()
     }
 
-    /// A file is written and complete.
+    /// Records a file that was written completely.
     pub fn wrote(&mut self, file: Twin<'a>) {
         self.0 = Some(file);
     }

@@ -1,9 +1,9 @@
-//! Unpacking: frames to files below open directories, in parallel, trusting nothing.
+//! Unpacking: frames to files below open directories, in parallel, without trusting the snapshot.
 //!
-//! Each worker takes a frame from start to finish: check its digest, decode, create its files.
-//! Frames come in any order. Every member is one that [`ArchiveCheck`] has accepted, and none leaves the
-//! directory of its target (see [`super::place`]). Hard links inside an
-//! item and the attributes of directories come last. Nothing is linked but what was just written.
+//! Each worker processes a whole frame: it checks its digest, decodes it and creates its files. Frames may
+//! arrive in any order. [`ArchiveCheck`] has accepted every member, and no member leaves the directory of its
+//! target (see [`super::place`]). Hard links inside an item and the attributes of directories are made last.
+//! Links lead only to files that this extraction has written.
 
 use super::archive_check::{ArchiveCheck, Piece};
 use super::clash::blamed;
@@ -25,15 +25,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// What was written.
+/// Amount of data that was written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unpacked {
     pub items: u64,
-    /// Bytes of file content; those of several links once.
+    /// Bytes of file content. A file with several links counts once.
     pub bytes: u64,
 }
 
-/// A pool of threads that writes the items it was told to, from frames in any order.
+/// A pool of threads that writes the wanted items, from frames in any order.
 pub struct Unpacker {
     shared: Arc<Shared>,
     frames: Option<Sender<Submitted>>,
@@ -47,9 +47,9 @@ struct Shared {
     index: Arc<Index>,
     check: ArchiveCheck<Arc<Index>>,
     targets: Targets,
-    /// The attributes that every member gets; its own where there are none.
+    /// Owner and group of all members. With `None`, members keep their own attributes.
     owner: Option<(u32, u32)>,
-    /// For frames that are larger than usual, decoded.
+    /// Memory for decoded frames that are larger than usual.
     large: Allowance,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
@@ -59,9 +59,9 @@ struct Shared {
 }
 
 impl Unpacker {
-    /// Starts workers. `wanted` maps positions in `index.items` to their places. With an
-    /// `owner`, members get canonical attributes and that user and group; without, they get what
-    /// the snapshot recorded.
+    /// Starts the workers. `wanted` maps positions in `index.items` to targets. With an `owner`, members get
+    /// canonical attributes and that user and group. Without, they get the attributes that the snapshot
+    /// recorded.
     pub fn new(
         index: &Arc<Index>,
         wanted: impl IntoIterator<Item = (usize, Target)>,
@@ -82,7 +82,7 @@ impl Unpacker {
             items_done: AtomicU64::new(0),
         });
         let wanted = memory.threads.max(1);
-        // Whoever hands them over knows how much they may take.
+        // The caller limits the memory of submitted frames.
         let (frames, queue) = bounded::<Submitted>(wanted + 1);
         let workers = threads::some(wanted, || {
             let (shared, queue) = (Arc::clone(&shared), queue.clone());
@@ -91,7 +91,7 @@ impl Unpacker {
         Ok(Unpacker { shared, frames: Some(frames), workers })
     }
 
-    /// Hands over a frame; waits while all workers are busy. The bytes are dropped when it is unpacked.
+    /// Submits a frame. Waits while all workers are busy. The bytes are dropped when the frame is unpacked.
     ///
     /// # Errors
     /// The first error of any worker.
@@ -104,7 +104,7 @@ impl Unpacker {
         }
     }
 
-    /// What is written so far.
+    /// Returns how much is written so far.
     pub fn progress(&self) -> Unpacked {
         Unpacked {
             items: self.shared.items_done.load(Ordering::Relaxed),
@@ -115,7 +115,7 @@ impl Unpacker {
     /// Waits for the workers, then makes hard links and finishes directories.
     ///
     /// # Errors
-    /// When any frame failed, or when an item is not complete.
+    /// If any frame failed, or if an item is not complete.
     pub fn finish(mut self) -> Result<Unpacked> {
         drop(self.frames.take());
         let threads = self.workers.len();
@@ -133,8 +133,8 @@ impl Unpacker {
 
 impl Drop for Unpacker {
     fn drop(&mut self) {
-        // Whoever drops an unfinished unpacker removes the directory next: no worker may be
-        // writing into it then.
+        // The owner of an unfinished unpacker removes the directory next. No worker may still be writing into
+        // it then.
         self.shared.failed.store(true, Ordering::Relaxed);
         drop(self.frames.take());
         for worker in self.workers.drain(..) {
@@ -143,23 +143,23 @@ impl Drop for Unpacker {
     }
 }
 
-/// What a worker keeps from frame to frame.
+/// State that a worker keeps from frame to frame.
 struct Worker {
     decompressor: zstd::bulk::Decompressor<'static>,
     raw: Vec<u8>,
-    /// The directory of the last file: neighbours in a frame mostly share it.
+    /// The directory of the last file. Neighbors in a frame mostly share it.
     last_parent: Option<Parent>,
 }
 
-/// A directory that files are made in.
+/// A directory in which files are created.
 struct Parent {
     key: Vec<u8>,
     directory: Arc<OwnedFd>,
-    /// What the last file in it was made with.
+    /// Attributes of the last file in it at its creation.
     born: Option<Born>,
 }
 
-/// What a member belongs to.
+/// The item that a member belongs to.
 struct Home<'a> {
     wanted: &'a Wanted,
     /// Whether the item has copies of other items' files in this frame.
@@ -173,7 +173,7 @@ impl Shared {
             Err(e) => return self.fail(anyhow!(e).context("start a zstd decoder")),
         };
         for (number, compressed) in queue {
-            // After a failure the queue is drained, so that nobody waits for room in it.
+            // After a failure the queue is drained, so that `submit` does not wait for a free slot.
             if self.failed.load(Ordering::Relaxed) {
                 continue;
             }
@@ -218,7 +218,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Nothing for an item that is not wanted.
+    /// Returns `None` for an item that is not wanted.
     fn home_of(&self, frame: u32, item: usize) -> Option<Home<'_>> {
         let shares = self.index.items.get(item)?.shares(frame);
         Some(Home { wanted: self.targets.get(item)?, shares })
@@ -269,7 +269,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes one frame's part of a file that runs over several.
+    /// Writes one frame's part of a file in several frames.
     fn long_part(
         &self,
         worker: &mut Worker,
@@ -332,7 +332,7 @@ impl Shared {
 }
 
 impl Worker {
-    /// The directory that `path` lies in.
+    /// Opens the directory that `path` lies in.
     fn parent(&mut self, wanted: &Wanted, path: &[u8]) -> Result<&mut Parent> {
         let target = wanted.target.directory.as_raw_fd();
         let key = [&target.to_ne_bytes(), parent_of(path)].concat();

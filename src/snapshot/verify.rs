@@ -1,9 +1,9 @@
-//! Checking a whole snapshot without writing it anywhere.
+//! Checking a whole snapshot without extracting it.
 
 use super::archive_check::{ArchiveCheck, Piece};
 use super::{Index, SnapshotError, read_frame};
 
-/// What a verified snapshot holds.
+/// Contents of a verified snapshot.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Verified {
     pub items: u64,
@@ -12,7 +12,7 @@ pub struct Verified {
     pub bytes: u64,
 }
 
-/// Takes all frames and checks them against the index.
+/// Checks all frames against the index.
 pub struct Verifier<'a> {
     index: &'a Index,
     check: ArchiveCheck<&'a Index>,
@@ -53,7 +53,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Checks that nothing is missing.
+    /// Checks that no member is missing.
     pub fn finish(self) -> Result<Verified, SnapshotError> {
         self.check.finish()?;
         Ok(Verified { items: self.index.items.len() as u64, ..self.verified })

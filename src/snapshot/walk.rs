@@ -1,4 +1,4 @@
-//! Walking one item on disk: its members in the order in which they are packed.
+//! Walking one item on disk, in the order in which its members are packed.
 
 use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
@@ -18,15 +18,15 @@ use std::path::Path;
 pub const CONFINED: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
-/// What one item turned out to be, apart from its members.
+/// Summary of an item, apart from its members.
 pub struct Walked {
-    /// How many there were.
+    /// Number of members.
     pub members: u64,
     /// Bytes on a disk with blocks of 4 KiB.
     pub disk: u64,
-    /// Digest over everything but the content; of no meaning for canonical members.
+    /// Digest over everything but the content. Meaningless for canonical members.
     pub fingerprint: Digest,
-    /// Sockets, fifos and devices, which no snapshot holds.
+    /// Sockets, fifos and devices, which snapshots do not hold.
     pub left_out: Vec<String>,
 }
 
@@ -44,13 +44,13 @@ pub enum Fidelity {
     AsFound,
 }
 
-/// Walks `path`, one component below `base`, whose members are to be called `archive_path`; nothing
-/// if it does not exist. `each` gets them sorted: a directory before its entries, entries by their
-/// bytes. Passes over the files at the paths `shared`, which are packed already.
+/// Walks `path`, one component below `base`. Its members get the archive path `archive_path`. Returns `None` if
+/// it does not exist. `each` receives the members sorted: a directory before its entries, entries by their
+/// bytes. The files at the paths in `shared` are skipped, because they are packed already.
 ///
 /// # Errors
-/// When something cannot be read, when a canonical item holds what a store cannot, or when a shared
-/// file is not what it was.
+/// If an entry cannot be read, if a canonical item holds a file type that a store cannot hold, or if a shared
+/// file has changed.
 pub fn walk(
     base: &OwnedFd,
     path: &[u8],
@@ -89,7 +89,7 @@ pub fn walk(
     }))
 }
 
-/// The fingerprint that the directory `file_name` in `base` would have in an index; nothing if it
+/// Returns the fingerprint that the directory `file_name` in `base` would have in an index, or `None` if it
 /// does not exist.
 pub fn fingerprint(base: &OwnedFd, file_name: &[u8], archive_path: &str) -> Result<Option<Digest>> {
     let walked =
@@ -104,12 +104,12 @@ struct TopIsMissing;
 struct Walk<'a> {
     fidelity: Fidelity,
     shared: &'a HashMap<Vec<u8>, Stamp>,
-    /// Shared files that were passed.
+    /// Number of shared files that were skipped.
     passed: usize,
-    /// Takes the members.
+    /// Receives the members.
     each: &'a mut dyn FnMut(Found) -> Result<()>,
     members: u64,
-    /// Over everything but the content.
+    /// Digest over everything but the content.
     shape: Digester,
     disk: u64,
     /// Archive path of the first name of each file with several names, by device and inode.
@@ -209,7 +209,7 @@ impl Walk<'_> {
     }
 }
 
-/// Names in a directory, by their bytes, without `.` and `..`.
+/// Returns the names in a directory, sorted by their bytes, without `.` and `..`.
 pub fn sorted_names(directory: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {

@@ -1,4 +1,4 @@
-//! Writing a snapshot: the head, frames as they come, then index and seek table.
+//! Writing a snapshot: the head, frames as they arrive, then index and seek table.
 
 use super::index::archive_digest;
 use super::skippable::{self, HEAD_LIMIT, HEAD_MAGIC, INDEX_MAGIC};
@@ -8,7 +8,7 @@ use super::{
 };
 use std::io::Write;
 
-/// Lays out a snapshot on any writer, in order, without seeking.
+/// Writes a snapshot to any writer, in order, without seeking.
 pub struct SnapshotWriter<W> {
     out: W,
     head: Digest,
@@ -38,7 +38,7 @@ impl<W: Write> SnapshotWriter<W> {
         })
     }
 
-    /// Has it signed with each of `keys` when it is finished.
+    /// Sets the keys that sign the snapshot when it is finished.
     pub fn signed_with(mut self, keys: &[SecretKey]) -> Self {
         self.keys = keys.to_vec();
         self
@@ -59,8 +59,9 @@ impl<W: Write> SnapshotWriter<W> {
         Ok(())
     }
 
-    /// Writes index and seek table; gives back the writer and the index. With a `base` it is a delta,
-    /// as the head has to say too. `rows_only`: see [`Index::rows_only`].
+    /// Writes index and seek table. Returns the writer, the index and the length of the snapshot in bytes. With
+    /// a `base` the snapshot is a delta; the head must name the same base. For `rows_only`, see
+    /// [`Index::rows_only`].
     pub fn finish(
         mut self,
         items_under: &str,

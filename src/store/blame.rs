@@ -1,15 +1,17 @@
-//! What an item brings: itself, its closure, and of that what nothing else brings.
+//! The size that each item is responsible for: its own, that of its closure, and that of the items which no
+//! other item needs.
 //!
-//! Items and their references are a graph. It is entered at those that nothing refers to, and where items
-//! refer to each other in a circle that nothing else refers to, at each of them. An item dominates another
-//! if every way to that leads through it; so if it went, all that it dominates would go too. The items right
-//! below it in the tree of dominators are those that it alone brings.
+//! Items and their references are a graph. Its entry points are the items that no other item refers to and,
+//! where items refer to each other in a circle that no item outside refers to, all items of this circle. An
+//! item dominates another one if every path from an entry point to the other leads through it; without the
+//! item, everything that it dominates would disappear too. The children of an item in the dominator tree are
+//! the items that it alone brings.
 //!
-//! The tree is made as in Lengauer and Tarjan, "A Fast Algorithm for Finding Dominators in a Flowgraph"
-//! (1979), in its simple form: with n items and m references the time is of the order of m log n, whatever the
-//! graph.
+//! The dominator tree is computed as in Lengauer and Tarjan, "A Fast Algorithm for Finding Dominators in a
+//! Flowgraph" (1979), in the simple form: for n items and m references it takes time in the order of m log n,
+//! whatever the graph.
 
-/// Items by number, with their sizes in bytes.
+/// The graph of items, by number, with their sizes in bytes.
 #[derive(Debug)]
 pub struct Blame {
     sizes: Vec<u64>,
@@ -21,8 +23,8 @@ pub struct Blame {
 }
 
 impl Blame {
-    /// `references` has the numbers of the items that each item refers to, itself perhaps. What is no number
-    /// of an item is left out.
+    /// Builds the dominator tree. `references` has the numbers of the items that each item refers to, which may
+    /// include itself. Numbers that do not belong to an item are ignored.
     pub fn new(sizes: Vec<u64>, references: &[Vec<usize>]) -> Self {
         let references = Edges::new(sizes.len(), references);
         let circles = Circles::new(&references);
@@ -38,27 +40,27 @@ impl Blame {
         Blame { sizes, references, circles, entered, dominators: tree.dominators, retained }
     }
 
-    /// Sizes of an item and of all that it alone brings.
+    /// Returns the size of an item and of everything that it alone brings.
     pub fn retained(&self, item: usize) -> u64 {
         self.retained[item]
     }
 
-    /// The next item that every way to this one leads through. None for where the graph is entered, and for
-    /// what several of those bring.
+    /// Returns the immediate dominator: the nearest other item that every path to this one leads through.
+    /// `None` for an entry point, and for an item without a common dominator of all paths to it.
     pub fn dominator(&self, item: usize) -> Option<usize> {
         self.dominators[item]
     }
 
-    /// Whether the graph is entered here: nothing else refers to the item.
+    /// Whether the item is an entry point of the graph.
     pub fn is_entered(&self, item: usize) -> bool {
         self.entered[item]
     }
 
-    /// For each of some items its size and those of all that it refers to, however indirectly. Takes a walk
-    /// through everything for each 64 of them.
+    /// Returns, for each of `items`, the size of its closure: its own and that of all items that it refers to,
+    /// directly or indirectly. Takes one pass over the graph for each 64 items.
     pub fn closures(&self, items: &[usize]) -> Vec<u64> {
         let of_chunk = |items: &[usize]| {
-            // A bit for each of the items: whose closure a circle is in.
+            // One bit for each of `items`: whether a circle is in its closure.
             let mut within = vec![0u64; self.circles.count];
             for (bit, &item) in items.iter().enumerate() {
                 within[self.circles.of[item]] |= 1 << bit;
@@ -84,10 +86,10 @@ impl Blame {
     }
 }
 
-/// Who leads to whom, all in one piece of memory.
+/// Edges of the graph, in one allocation.
 #[derive(Debug)]
 struct Edges {
-    /// Where the edges of each item begin, and where those of the last one end.
+    /// Where the edges of each item begin in `ends`; the last number is where those of the last item end.
     starts: Vec<usize>,
     ends: Vec<u32>,
 }
@@ -112,13 +114,13 @@ impl Edges {
         self.ends[self.starts[item]..self.starts[item + 1]].iter().map(|&other| other as usize)
     }
 
-    /// The edge of an item with this number among its own.
+    /// Returns the edge of `item` with this number among the edges of `item`.
     fn nth(&self, item: usize, number: usize) -> Option<usize> {
         let at = self.starts[item] + number;
         (at < self.starts[item + 1]).then(|| self.ends[at] as usize)
     }
 
-    /// The same the other way round.
+    /// Returns the graph with all edges reversed.
     fn turned(&self) -> Self {
         let mut starts = vec![0; self.count() + 1];
         self.ends.iter().for_each(|&other| starts[other as usize + 1] += 1);
@@ -136,14 +138,14 @@ impl Edges {
     }
 }
 
-/// Items that refer to each other, however indirectly, are on one circle; most are on one of their own.
-/// The method is that of Tarjan, "Depth-First Search and Linear Graph Algorithms" (1972).
+/// Strongly connected components: items that refer to each other, directly or indirectly, are on one circle.
+/// Most circles have one item. Computed as in Tarjan, "Depth-First Search and Linear Graph Algorithms" (1972).
 #[derive(Debug)]
 struct Circles {
     count: usize,
-    /// Number of the circle that an item is on.
+    /// The number of the circle that each item is on.
     of: Vec<usize>,
-    /// All items, each after those that it refers to, but for those on its own circle.
+    /// All items, each one after the items that it refers to, except for those on its own circle.
     order: Vec<usize>,
 }
 
@@ -152,7 +154,7 @@ impl Circles {
         const NONE: usize = usize::MAX;
         let items = references.count();
         let mut circles = Circles { count: 0, of: vec![NONE; items], order: Vec::new() };
-        // When an item was met, and the earliest that is known to be on its circle.
+        // When the search reached an item, and the earliest item that is known to be on its circle.
         let (mut met, mut earliest) = (vec![NONE; items], vec![NONE; items]);
         let (mut now, mut path, mut open) = (0, Vec::new(), Vec::new());
         for start in 0..items {
@@ -189,7 +191,7 @@ impl Circles {
         circles
     }
 
-    /// Takes what was met since `first` for one circle.
+    /// Makes one circle of all open items that the search reached since `first`.
     fn close(&mut self, first: usize, open: &mut Vec<usize>) {
         while let Some(item) = open.pop() {
             self.of[item] = self.count;
@@ -201,7 +203,7 @@ impl Circles {
         self.count += 1;
     }
 
-    /// Which items are on circles that nothing else leads to.
+    /// Returns, for each item, whether it is on a circle that no item outside refers to.
     fn entered(&self, references: &Edges) -> Vec<bool> {
         let mut led_to = vec![false; self.count];
         for (item, &circle) in self.of.iter().enumerate() {
@@ -213,20 +215,20 @@ impl Circles {
     }
 }
 
-/// The tree of dominators below a root that leads to wherever the graph is entered.
+/// The dominator tree, below an artificial root that leads to all entry points.
 struct Tree {
     dominators: Vec<Option<usize>>,
-    /// All items, each after its dominator.
+    /// All items, each one after its dominator.
     order: Vec<usize>,
 }
 
-/// The number of the root in the order of the walk.
+/// The number of the root in the order of the depth-first search.
 const ROOT: usize = 0;
 
 impl Tree {
     fn new(references: &Edges, referrers: &Edges, entered: &[bool]) -> Self {
         let (order, number, parents) = walk(references, entered);
-        // From here on, items are called by their numbers in the walk; 0 is the root.
+        // From here on, an item is identified by its number in the depth-first search; 0 is the root.
         let count = order.len() + 1;
         let mut forest = Forest::new(count);
         let mut dominators = vec![ROOT; count];
@@ -262,8 +264,9 @@ impl Tree {
     }
 }
 
-/// A walk as deep as it can from the root: the items in the order in which they are met, the number of each
-/// in that order, counted from 1, and by number who it was met from.
+/// Walks the graph from the root in depth-first order. Returns the items in the order in which it reaches them,
+/// the number of each item in this order, counted from 1, and, by number, the parent from which it reached the
+/// item.
 fn walk(references: &Edges, entered: &[bool]) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
     let count = references.count();
     let (mut order, mut number) = (Vec::with_capacity(count), vec![0; count]);
@@ -284,11 +287,11 @@ fn walk(references: &Edges, entered: &[bool]) -> (Vec<usize>, Vec<usize>, Vec<us
     (order, number, parents)
 }
 
-/// The part of the walk's tree that was dealt with, with short cuts.
+/// The processed part of the depth-first tree, with compressed paths.
 struct Forest {
     semi: Vec<usize>,
     above: Vec<Option<usize>>,
-    /// Of the way up that a short cut leaves out, the one with the least `semi`.
+    /// The node with the least `semi` among those that path compression skips.
     least: Vec<usize>,
 }
 
@@ -297,7 +300,7 @@ impl Forest {
         Forest { semi: (0..count).collect(), above: vec![None; count], least: (0..count).collect() }
     }
 
-    /// Of the way from `at` up to the top of its tree, without that, the one with the least `semi`.
+    /// Returns the node with the least `semi` on the path from `at` up to the top of its tree, without the top.
     fn best(&mut self, at: usize) -> usize {
         let mut way = Vec::new();
         let mut here = at;
@@ -305,7 +308,7 @@ impl Forest {
             way.push(here);
             here = above;
         }
-        // From the top down, each takes what is best above it, and goes right below the top.
+        // From the top down: each node takes over the best one above it, and becomes a child of the top.
         let top = here;
         let Some(mut upper) = way.pop() else { return self.least[at] };
         while let Some(lower) = way.pop() {
@@ -324,7 +327,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// All that a walk from these meets, but for one that is not there.
+    /// All items that a walk from `starts` reaches if it does not enter `without`.
     fn reached(references: &[Vec<usize>], starts: &[usize], without: Option<usize>) -> Vec<bool> {
         let mut seen = vec![false; references.len()];
         let mut pending = starts.to_vec();
@@ -336,7 +339,7 @@ mod tests {
         seen
     }
 
-    /// Where the graph is entered, by the letter: an item is on a circle with all that lead to it.
+    /// Entry points by their definition: an item that is on a circle with every item that leads to it.
     fn entered(references: &[Vec<usize>]) -> Vec<usize> {
         let count = references.len();
         let below: Vec<_> = (0..count).map(|item| reached(references, &[item], None)).collect();
@@ -352,7 +355,7 @@ mod tests {
     fn graphs() -> impl Strategy<Value = (Vec<u64>, Vec<Vec<usize>>)> {
         (1usize..14).prop_flat_map(|count| {
             let sizes = proptest::collection::vec(0u64..1000, count);
-            // Some have circles, and some are mostly trees.
+            // Some graphs have circles, and some are mostly trees.
             let edges =
                 proptest::collection::vec((0..count, 0..count, any::<bool>()), 0..3 * count);
             (sizes, edges).prop_map(move |(sizes, edges)| {
@@ -385,7 +388,7 @@ mod tests {
             for item in 0..sizes.len() {
                 prop_assert_eq!(blame.retained(item), sum(&sizes, &gone[item]));
                 prop_assert_eq!(closures[item], sum(&sizes, &reached(&references, &[item], None)));
-                // Of all that it goes with, the dominator goes with all others.
+                // The immediate dominator is the dominator of this item that all its other dominators dominate.
                 let with: Vec<_> = (0..sizes.len()).filter(|&o| o != item && gone[o][item]).collect();
                 let nearest = with.iter().copied().find(|&o| with.iter().all(|&p| p == o || gone[p][o]));
                 prop_assert_eq!(blame.dominator(item), nearest);
@@ -395,8 +398,8 @@ mod tests {
 
     #[test]
     fn deep_and_wide_graphs_take_no_longer() {
-        // A chain that all of as many others lead to, at both of its ends: slow for whoever climbs it anew
-        // each time, and deeper than any stack.
+        // A chain of items whose first and whose last item both refer to as many further items. An algorithm
+        // that climbs the chain again for each of them is slow, and a recursive one overflows the stack.
         let half = 100_000;
         let mut references: Vec<Vec<usize>> = (0..half).map(|item| vec![item + 1]).collect();
         references[half - 1] = (half..2 * half).collect();
@@ -408,7 +411,7 @@ mod tests {
         assert_eq!(blame.dominator(2 * half - 1), Some(0));
         assert_eq!(blame.closures(&[0, 1]), [2 * half as u64, 2 * half as u64 - 1]);
 
-        // As many circles as there can be, and one of all.
+        // As many circles of several items as possible, and one circle of all items.
         let pairs: Vec<_> = (0..2 * half).map(|item| vec![item ^ 1]).collect();
         let blame = Blame::new(vec![1; 2 * half], &pairs);
         assert!((0..2 * half).all(|item| blame.retained(item) == 1 && blame.is_entered(item)));

@@ -3,10 +3,10 @@
 use super::ItemName;
 use std::collections::{HashMap, HashSet};
 
-/// What each item refers to.
+/// The items that each item refers to.
 pub type References = HashMap<ItemName, Vec<ItemName>>;
 
-/// `items` and all that they refer to, however indirectly.
+/// Returns `items` and everything that they refer to, directly or indirectly.
 pub(super) fn closure<'a>(
     items: impl IntoIterator<Item = &'a ItemName>,
     references: &'a References,
@@ -20,26 +20,25 @@ pub(super) fn closure<'a>(
     closure
 }
 
-/// An item that is not restored, and why.
+/// An item that is not restored, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     pub name: ItemName,
     pub reason: String,
 }
 
-/// What a restore does with each item of a snapshot.
+/// The decision for each item of a snapshot: restore it, leave it untouched, or skip it.
 #[derive(Debug, Default)]
 pub struct Choice {
-    /// To be restored.
+    /// Items to restore.
     pub wanted: Vec<ItemName>,
-    /// Valid already, left untouched.
+    /// Items that are valid already and stay untouched.
     pub present: Vec<ItemName>,
     pub skipped: Vec<Skipped>,
 }
 
-/// Chooses among `items`, whose references are `references`. An item is wanted when it is not in
-/// `live` and when everything it refers to is wanted or in `live`. `packed` tells whether the
-/// archive has its bytes.
+/// Decides which of `items` a restore takes. An item is wanted if it is not in `live`, its files are in the
+/// archive (`packed`), and each of its `references` is wanted or in `live`.
 pub fn choose(
     items: &[ItemName],
     references: &HashMap<ItemName, Vec<ItemName>>,
@@ -58,7 +57,7 @@ pub fn choose(
             skipped.insert(item, "the snapshot does not hold its files".into());
         }
     }
-    // Whoever refers to a skipped item is skipped too, until nothing moves any more.
+    // Skip every item that refers to a skipped item, until nothing changes.
     let mut referrers: HashMap<&ItemName, Vec<&ItemName>> = HashMap::new();
     for item in items {
         for reference in references.get(item).into_iter().flatten() {

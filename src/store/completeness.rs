@@ -1,4 +1,4 @@
-//! Whether what a job is going to need is there: the closures of some items, row by row and on the disk.
+//! Checks whether the closures that a job will need are complete: valid in the database, and on the disk.
 
 use super::closure::closure;
 use super::{ItemName, Layout, LiveDatabase};
@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use globset::{Glob, GlobMatcher};
 use std::collections::{HashMap, HashSet};
 
-/// A pattern for items: the path of an item, its name, or its name without the hash, each with
-/// wildcards.
+/// A glob pattern that matches the path of an item, its name, or its name without the hash.
 pub struct ItemPattern(GlobMatcher);
 
 impl ItemPattern {
+    /// Parses a pattern.
+    ///
     /// # Errors
-    /// When it is no pattern.
+    /// If `text` is not a valid glob pattern.
     pub fn parse(text: &str) -> Result<Self> {
         let glob = Glob::new(text).with_context(|| format!("{text:?} is no pattern for items"))?;
         Ok(ItemPattern(glob.compile_matcher()))
@@ -27,21 +28,21 @@ impl ItemPattern {
     }
 }
 
-/// How complete the closures of the items are that a pattern matches.
+/// How complete the closures of all items that match a pattern are.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Completeness {
-    /// Valid items that match. Without any, what is needed is not there.
+    /// Number of valid items that match. If it is 0, the required items are not in the store.
     pub items: u64,
-    /// Valid items in their closures, themselves included.
+    /// Number of valid items in their closures, including themselves.
     pub closure: u64,
-    /// Those of them that are not on the disk, sorted.
+    /// Items of the closures that are not on the disk, sorted.
     pub missing: Vec<ItemName>,
 }
 
-/// The items of a store: what each refers to, and which are on the disk.
+/// The items of a store: the references of each, and which are on the disk.
 pub struct Contents<'a> {
     layout: &'a Layout,
-    /// Of every valid item.
+    /// References of every valid item.
     references: HashMap<ItemName, Vec<ItemName>>,
     on_disk: HashSet<ItemName>,
 }
@@ -67,7 +68,7 @@ impl<'a> Contents<'a> {
         Ok(Contents { layout, references, on_disk })
     }
 
-    /// Takes items for valid and on the disk that are going to be.
+    /// Adds items that will become valid, as if they were valid and on the disk already.
     pub fn add(&mut self, items: impl IntoIterator<Item = (ItemName, Vec<ItemName>)>) {
         for (name, references) in items {
             self.on_disk.insert(name.clone());
@@ -75,12 +76,12 @@ impl<'a> Contents<'a> {
         }
     }
 
-    /// How many items are valid.
+    /// Returns the number of valid items.
     pub fn valid(&self) -> usize {
         self.references.len()
     }
 
-    /// Valid items that are not on the disk, sorted.
+    /// Returns the valid items that are not on the disk, sorted.
     pub fn missing(&self) -> Vec<ItemName> {
         let gone = self.references.keys().filter(|item| !self.on_disk.contains(*item));
         let mut missing: Vec<ItemName> = gone.cloned().collect();
@@ -88,7 +89,7 @@ impl<'a> Contents<'a> {
         missing
     }
 
-    /// Looks at the closures of all items that match.
+    /// Checks the closures of all items that match `pattern`.
     pub fn completeness(&self, pattern: &ItemPattern) -> Completeness {
         let matching = self.references.keys().filter(|item| pattern.matches(item, self.layout));
         let matching: Vec<&ItemName> = matching.collect();

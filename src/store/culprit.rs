@@ -1,15 +1,15 @@
-//! Whose fault it is that a snapshot's database cannot be used.
+//! Decides whether an error is the fault of the snapshot's database or of this machine.
 
 use anyhow::Error;
 use rusqlite::ErrorCode;
 use rustix::io::Errno;
 
-/// The snapshot's database is at fault, and not the machine that reads it.
+/// The error context for a failure that the snapshot's database caused, and not the machine that reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the snapshot's database")]
 pub struct BadDatabase;
 
-/// Says of an error from reading a snapshot's database that it is the database, unless it was the machine.
+/// Adds [`BadDatabase`] to an error from reading a snapshot's database, unless the machine caused the error.
 pub fn of_snapshot(error: Error) -> Error {
     let machine = error.chain().any(|cause| {
         let code = cause.downcast_ref::<rusqlite::Error>().and_then(|e| e.sqlite_error_code());
@@ -21,8 +21,8 @@ pub fn of_snapshot(error: Error) -> Error {
     }
 }
 
-/// Says of an error from merging rows into the live database that it is the rows, where that is certain:
-/// the live database may be damaged too, or its disk full.
+/// Adds [`BadDatabase`] to an error from merging rows into the live database if the rows are certainly at
+/// fault. Otherwise the live database may be damaged, or its disk full.
 pub(super) fn of_rows(error: Error) -> Error {
     let rows = error.chain().any(|cause| {
         let code = cause.downcast_ref::<rusqlite::Error>().and_then(|e| e.sqlite_error_code());
@@ -31,8 +31,8 @@ pub(super) fn of_rows(error: Error) -> Error {
     if rows { error.context(BadDatabase) } else { error }
 }
 
-/// Whether SQLite failed for something that the next attempt or another machine may not meet. An interruption is
-/// none of that: it is ours, for a database that takes more steps than one of its size can need.
+/// Whether SQLite failed for a reason that a retry or another machine may not meet. An interruption does not
+/// count: storecache itself interrupts SQLite when a database takes more steps than its size can need.
 fn of_machine(code: ErrorCode) -> bool {
     matches!(
         code,

@@ -1,6 +1,7 @@
-//! Reading the store's database: a consistent copy of the live one, and a snapshot's own.
+//! Reading the store's database: a consistent copy of the live one, and the database of a snapshot.
 //!
-//! A live database is never copied as a file: its newest rows may lie in the write-ahead log alone.
+//! storecache never copies a live database as a file, because its newest rows may be in the write-ahead log
+//! only.
 
 use super::foreign::{self, told};
 use super::integrity::check_pages;
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// How long SQLite waits for another writer.
 pub(super) const BUSY: Duration = Duration::from_secs(60);
 
-/// A consistent copy of a live database, in a place that goes with this value.
+/// A consistent copy of a live database, in a temporary directory that is removed when this is dropped.
 pub struct Frozen {
     place: Refuge,
     pub directory: OwnedFd,
@@ -29,12 +30,12 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// What each item refers to.
+    /// Returns the references of each item.
     pub fn references(&self, layout: &Layout) -> Result<References> {
         SnapshotDatabase::open(&self.place.path().join(&self.file_name), layout)?.references()
     }
 
-    /// Drops items from the copy, as if they had never been valid. Nothing that stays may refer to
+    /// Deletes items from the copy, as if they had never been valid. None of the remaining items may refer to
     /// them.
     pub fn forget(&mut self, names: &HashSet<ItemName>, layout: &Layout) -> Result<()> {
         let copy = self.place.path().join(&self.file_name);
@@ -53,17 +54,17 @@ impl Frozen {
             }
         }
         transaction.commit()?;
-        // What was dropped shall not travel in free pages.
+        // Deleted rows must not remain in free pages of the copy.
         connection.execute_batch("VACUUM")?;
         self.items.retain(|item| !names.contains(&item.name));
         Ok(())
     }
 }
 
-/// Copies the live database with `VACUUM INTO`: one read transaction that no writer waits for.
+/// Copies the live database with `VACUUM INTO`, in one read transaction, which does not block writers.
 ///
 /// # Errors
-/// When it cannot be read, or when the copy is not whole.
+/// If the live database cannot be read, or the copy is damaged.
 pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let live = layout.database();
     let LiveDatabase(connection) = LiveDatabase::open(layout)?;
@@ -78,7 +79,7 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
 
     let frozen = SnapshotDatabase::open(&copy, layout)
         .with_context(|| format!("the copy of {} is not whole", live.display()))?;
-    // Nobody could restore it; whoever can mend it is here.
+    // Fail now: such a snapshot could not be restored, and only this machine can repair the source.
     frozen.check_references().with_context(|| {
         format!("{} is damaged: let the package manager repair the store", live.display())
     })?;
@@ -88,7 +89,10 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     Ok(Frozen { place, directory, file_name, items, migrations })
 }
 
-/// Checks the live database page by page and reference by reference.
+/// Checks the pages and the references of the live database.
+///
+/// # Errors
+/// If it is damaged, or cannot be read.
 pub fn check_database(layout: &Layout) -> Result<()> {
     let live = LiveDatabase::open(layout)?;
     check_pages(&live.0, "integrity_check")?;
@@ -103,15 +107,16 @@ fn refers_nowhere(referrer: &ItemName) -> anyhow::Error {
 pub struct LiveDatabase(pub(super) Connection);
 
 impl LiveDatabase {
-    /// Makes an empty database where a store has none yet, as its daemon would at its first start.
-    /// The caller holds `big-lock` exclusively.
+    /// Creates an empty database if the store does not have one, as its daemon would at its first start. The
+    /// caller holds `big-lock` exclusively.
     pub fn create_if_missing(layout: &Layout, owner: Owner) -> Result<()> {
         let path = layout.database();
         let context = || format!("make {}", path.display());
         if path.try_exists().with_context(context)? {
             return Ok(());
         }
-        // Nobody shall find one that is half made, or that its owner cannot write to.
+        // Build the database elsewhere, so that other processes see neither an incomplete one nor one that its
+        // owner cannot write to.
         let directory = layout.database_dir();
         let place = Workshop::create(&layout.state()).with_context(context)?;
         super::merge::create_empty(layout, place.path()).with_context(context)?;
@@ -120,14 +125,14 @@ impl LiveDatabase {
             owner.take(&file)?;
         }
         for name in ["schema", "db.sqlite"] {
-            // The database last: without one, the number is of nothing, and as it will be.
+            // Move `schema` first: a schema file without a database is ignored by the daemon.
             std::fs::rename(place.path().join(name), directory.join(name)).with_context(context)?;
         }
         Ok(())
     }
 
-    /// Where somebody who wrote to it was killed, or lost the power, this rolls back what that one began, as
-    /// whoever opens it would.
+    /// Opens the database. If a writer was killed, or lost power, this rolls back its transaction, as every
+    /// program does that opens the database.
     pub fn open(layout: &Layout) -> Result<Self> {
         let path = layout.database();
         match open_read_only(&path) {
@@ -145,8 +150,10 @@ impl LiveDatabase {
         .map(LiveDatabase)
     }
 
+    /// Checks that all foreign keys lead to rows.
+    ///
     /// # Errors
-    /// When a row refers to one that is not there.
+    /// If a row refers to a missing row.
     pub fn check_references(&self) -> Result<()> {
         let mut statement = self.0.prepare("PRAGMA foreign_key_check")?;
         if let Some(row) = statement.query([])?.next()? {
@@ -156,16 +163,16 @@ impl LiveDatabase {
         Ok(())
     }
 
-    /// Names of all valid items.
+    /// Returns the names of all valid items.
     pub fn valid(&self, layout: &Layout) -> Result<HashSet<ItemName>> {
         let mut statement = self.0.prepare("SELECT path FROM ValidPaths")?;
         let paths = statement.query_map([], |row| row.get::<_, String>(0))?;
-        // Whatever is not an item's path cannot be in a snapshot either.
+        // A path that is not an item's path cannot be in a snapshot either.
         let names = paths.map(|path| path.map(|p| ItemName::from_path(&p, layout.store_dir)));
         names.filter_map(Result::transpose).collect::<Result<_, _>>().context("read ValidPaths")
     }
 
-    /// What each valid item refers to.
+    /// Returns the references of each valid item.
     pub fn references(&self, layout: &Layout) -> Result<HashMap<ItemName, Vec<ItemName>>> {
         let mut references: HashMap<ItemName, Vec<ItemName>> =
             self.valid(layout)?.into_iter().map(|item| (item, Vec::new())).collect();
@@ -186,13 +193,13 @@ impl LiveDatabase {
     }
 }
 
-/// References beyond this many are not read. A store of 100,000 items has a million.
+/// More references than this are refused. A store of 100,000 items has a million.
 const REFERENCES_LIMIT: usize = 1 << 24;
-/// The same for items.
+/// More items than this are refused.
 const ITEMS_LIMIT: usize = 1 << 20;
 
-/// The frozen database of a snapshot: not trusted. Only known tables and columns are read, each from one
-/// end to the other (see [`super::foreign`]).
+/// The frozen database of a snapshot, which is not trusted. storecache reads only known tables and columns,
+/// each with a full scan (see [`super::foreign`]).
 pub struct SnapshotDatabase {
     pub(super) connection: Connection,
     pub(super) kind: StoreKind,
@@ -200,13 +207,13 @@ pub struct SnapshotDatabase {
 }
 
 impl SnapshotDatabase {
-    /// Opens a copy and checks it page by page.
+    /// Opens a copy of the database and checks its pages.
     pub fn open(path: &Path, layout: &Layout) -> Result<Self> {
         let connection = foreign::open(path)?;
         Ok(SnapshotDatabase { connection, kind: layout.kind, store_dir: layout.store_dir })
     }
 
-    /// All valid items, sorted by name.
+    /// Returns all valid items, sorted by name.
     pub fn items(&self) -> Result<Vec<ValidItem>> {
         let mut items = Vec::new();
         self.each(
@@ -229,7 +236,7 @@ impl SnapshotDatabase {
         Ok(items)
     }
 
-    /// Names of the valid items, by their id.
+    /// Returns the names of the valid items, by row ID.
     pub(super) fn ids(&self) -> Result<HashMap<i64, ItemName>> {
         let mut names = HashMap::new();
         self.each("SELECT id, path FROM ValidPaths NOT INDEXED", |row| {
@@ -242,14 +249,18 @@ impl SnapshotDatabase {
         Ok(names)
     }
 
+    /// Checks that all references lead to rows.
+    ///
     /// # Errors
-    /// When an item refers to a row that is not there.
+    /// If an item refers to a missing row.
     fn check_references(&self) -> Result<()> {
         self.each_reference(|_, _| ())
     }
 
-    /// What each item refers to. A reference to a row that is not there has no name, and makes its
-    /// referrer unusable.
+    /// Returns the references of each item.
+    ///
+    /// # Errors
+    /// If an item refers to a missing row, since such a reference has no name and makes its referrer unusable.
     pub fn references(&self) -> Result<References> {
         let mut references: HashMap<ItemName, Vec<ItemName>> = HashMap::new();
         self.each_reference(|referrer, reference| match references.get_mut(referrer) {
@@ -273,7 +284,7 @@ impl SnapshotDatabase {
         self.each("SELECT referrer, reference FROM Refs NOT INDEXED", |row| {
             rows += 1;
             bounded(rows, REFERENCES_LIMIT, "references")?;
-            // What refers from nowhere is nobody's.
+            // Rows without a referrer belong to no item and are ignored.
             if let Some(referrer) = ids.get(&row.get(0)?) {
                 take(referrer, ids.get(&row.get(1)?).ok_or_else(|| refers_nowhere(referrer))?);
             }
@@ -281,7 +292,7 @@ impl SnapshotDatabase {
         })
     }
 
-    /// Hands over all rows of a statement.
+    /// Calls `take` with each row of a statement.
     pub(super) fn each(
         &self,
         sql: &str,
@@ -295,7 +306,7 @@ impl SnapshotDatabase {
         Ok(())
     }
 
-    /// Names in `SchemaMigrations`; none where the table does not exist (Nix before 2.26).
+    /// Returns the names in `SchemaMigrations`; empty if the table does not exist (Nix before 2.26).
     pub fn migrations(&self) -> Result<Vec<String>> {
         if !is_table(&self.connection, "SchemaMigrations")? {
             return Ok(Vec::new());
@@ -322,7 +333,7 @@ fn bounded(count: usize, limit: usize, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether all that is in the way of reading is a journal that has to be rolled back first
+/// Whether reading failed only because a journal has to be rolled back first
 /// (`https://sqlite.org/rescode.html#readonly_rollback`).
 fn is_half_written(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<rusqlite::Error>().and_then(|e| e.sqlite_error());
@@ -332,7 +343,7 @@ fn is_half_written(error: &anyhow::Error) -> bool {
 fn open_read_only(path: &Path) -> Result<Connection> {
     let context = || format!("open {}", path.display());
     if !path.symlink_metadata().with_context(context)?.is_file() {
-        // A link could lead out of the store, and a fifo would keep us waiting.
+        // A link could lead out of the store, and opening a FIFO would block.
         bail!("{} is no file", path.display());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
@@ -340,7 +351,7 @@ fn open_read_only(path: &Path) -> Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags).with_context(context)?;
     connection.busy_timeout(BUSY)?;
-    // SQLite opens lazily; this is the first look into the file.
+    // SQLite opens files lazily; this is the first access to the file.
     connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
         .with_context(context)?;
@@ -362,7 +373,7 @@ fn is_table(connection: &Connection, name: &str) -> Result<bool> {
     Ok(connection.query_row(sql, [name], |row| row.get::<_, i64>(0))? == 1)
 }
 
-/// Names of a table's columns.
+/// Returns the column names of a table.
 pub(super) fn columns(connection: &Connection, table: &str) -> Result<HashSet<String>> {
     let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
     let names = statement.query_map([table], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -374,7 +385,7 @@ mod tests {
     use super::*;
     use crate::store::merge::create_empty;
 
-    /// As a run leaves it that is killed in its commit, in a database that no daemon has ever used.
+    /// A database that no daemon has used yet, as a run leaves it that is killed during its commit.
     #[test]
     fn what_was_half_written_is_rolled_back_by_whoever_looks() {
         let root = tempfile::tempdir().unwrap();

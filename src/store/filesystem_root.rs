@@ -1,7 +1,7 @@
-//! Paths below a file-system root that may not be this machine's own.
+//! Paths below a file-system root that may not be the root of this machine.
 //!
-//! A root such as a chroot may belong to somebody with other interests than the user of this program. So
-//! symbolic links in it lead to where they lead inside that root, never out of it.
+//! A root such as a chroot may belong to a user who does not trust the user of this program, and the other way
+//! round. So symbolic links are resolved inside that root and never lead out of it.
 
 use super::StoreKind;
 use anyhow::{Context, Result, bail};
@@ -13,12 +13,11 @@ use std::path::{Path, PathBuf};
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Where the directory entry `inside` a root is for this process. Links on the way lead to where they lead
-/// inside that root; the entry itself is not followed. Directories that do not exist yet are taken as they are
-/// written.
+/// Returns the path, for this process, of the directory entry `inside` a root. Symbolic links on the way are
+/// resolved inside that root; the entry itself is not followed. Missing directories are kept as written.
 ///
 /// # Errors
-/// If `inside` is the root itself, or leads through a link to nothing.
+/// If `inside` is the root itself, or a link on the way is dangling.
 pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
     let inside = inside.strip_prefix("/").unwrap_or(inside);
     let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
@@ -32,7 +31,7 @@ pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
             Ok(found) => {
                 let found = path_of(&found)?;
                 let rest = parent.strip_prefix(existing)?;
-                // What is there although it could not be opened is a link to nothing in that root.
+                // An entry that exists although it could not be opened is a dangling link in that root.
                 let next = rest.components().next().map(|first| found.join(first));
                 if let Some(link) = next.filter(|next| next.symlink_metadata().is_ok()) {
                     bail!("{} leads to what is not there", link.display());
@@ -46,7 +45,7 @@ pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
     bail!("the root directory is gone")
 }
 
-/// Where the directory `inside` a root is for this process, a link at its end followed too.
+/// Returns the path, for this process, of the directory `inside` a root. A link at its end is followed too.
 ///
 /// # Errors
 /// As for [`in_root`].
@@ -56,7 +55,7 @@ pub(super) fn directory_in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
         open(root, DIRECTORY, Mode::empty()).with_context(|| format!("open {}", root.display()))?;
     match openat2(&opened, below, DIRECTORY, Mode::empty(), ResolveFlags::IN_ROOT) {
         Ok(found) => path_of(&found),
-        // It does not exist, is not a directory, or is not for us: whoever opens it reports that.
+        // It does not exist, is not a directory, or is not accessible: the code that opens it reports that.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {
             let entry = in_root(root, inside)?;
             if entry.is_symlink() {
@@ -74,13 +73,13 @@ fn path_of(directory: &OwnedFd) -> Result<PathBuf> {
     Ok(std::fs::read_link(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()))?)
 }
 
-/// Refuses a file-system root that lies in the store directory of this machine or of any other root: what is in
-/// an item, users have chosen, though it all belongs to root.
+/// Refuses a file-system root inside the store directory of this machine or of any other root: users choose the
+/// content of an item, although all of it belongs to root.
 ///
 /// # Errors
-/// If it lies there, under whatever name.
+/// If the root is inside a store directory, under whatever name.
 pub fn refuse_root_in_store(root: &Path) -> Result<()> {
-    // A root that does not exist is reported where it is used.
+    // A missing root is reported where it is used.
     let Ok(real) = root.canonicalize() else { return Ok(()) };
     let in_file_system = path_in_file_system(&real);
     let known = StoreKind::STORE_DIRS.iter().any(|store| {
@@ -96,7 +95,7 @@ pub fn refuse_root_in_store(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a path has the components of `store_dir` somewhere in it, with at least one more behind.
+/// Whether a path contains the components of `store_dir`, with at least one more component after them.
 fn is_below_store_dir(path: &Path, store_dir: &Path) -> bool {
     let names = |path: &Path| -> Vec<_> {
         path.components().skip(1).map(|it| it.as_os_str().to_owned()).collect()
@@ -105,7 +104,8 @@ fn is_below_store_dir(path: &Path, store_dir: &Path) -> bool {
     path.windows(store_dir.len() + 1).any(|window| window.starts_with(&store_dir))
 }
 
-/// The same where the store directory has another name, as behind a bind mount.
+/// Whether a path is inside a store directory of this machine that has another name there, as behind a bind
+/// mount.
 fn is_below_a_store_of_this_machine(real: &Path) -> bool {
     let identity = |path: &Path| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
     let stores: Vec<_> =
@@ -113,8 +113,8 @@ fn is_below_a_store_of_this_machine(real: &Path) -> bool {
     real.ancestors().filter_map(identity).any(|found| stores.contains(&found))
 }
 
-/// Where a path is in the file system that is mounted there: behind a bind mount of an item this still has
-/// the item's name (`man 5 proc_pid_mountinfo`, fields 4 and 5).
+/// Returns where a path is in its mounted file system. Behind a bind mount of an item, this still has the
+/// item's name (`man 5 proc_pid_mountinfo`, fields 4 and 5).
 fn path_in_file_system(real: &Path) -> Option<PathBuf> {
     let opened = open(real, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let about =
@@ -127,7 +127,7 @@ fn path_in_file_system(real: &Path) -> Option<PathBuf> {
     Some(Path::new(&source).join(real.strip_prefix(point).ok()?))
 }
 
-/// A path of mountinfo, in which white space and backslashes are written in octal.
+/// Decodes a path of mountinfo, in which white space and backslashes are written in octal.
 fn unescaped(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()

@@ -1,11 +1,11 @@
-//! Opening a database that somebody else has made: nothing in it runs, and reading it takes no more than its
-//! size allows.
+//! Opens an untrusted database: nothing in it is executed, and reading it takes no more time and memory than
+//! its size allows.
 //!
-//! What is in a database runs when SQLite has to evaluate it: views, triggers, generated columns, CHECK
-//! constraints, indexes on expressions, virtual tables. None of that is asked for here: a few plain tables
-//! are read from one end to the other, past all indexes, and joined by us; constraints are not even parsed
-//! where nothing can be written. Whatever has to be looked at
-//! before that is known runs under limits, and is counted.
+//! SQLite executes parts of a database when it has to evaluate them: views, triggers, generated columns, CHECK
+//! constraints, indexes on expressions, virtual tables. storecache uses none of these. It reads a few plain
+//! tables with full scans, without indexes, and joins them itself; SQLite ignores CHECK constraints of a
+//! database that it cannot write to. Everything that has to be read before the shape of the database is known
+//! runs under limits and a count of steps.
 
 use super::integrity::check_pages;
 use anyhow::{Context, Result, bail};
@@ -15,29 +15,29 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::path::Path;
 
-/// The tables that are read, and of each the columns. Of the first one these are all that the live database
-/// has too: whoever reads it names them.
+/// The tables that storecache reads, and their columns. The empty list of `ValidPaths` allows all columns: its
+/// readers name those that the live database has too.
 const READ: [(&str, &[&str]); 4] = [
     ("ValidPaths", &[]),
     ("Refs", &["referrer", "reference"]),
     ("DerivationOutputs", &["drv", "id", "path"]),
     ("SchemaMigrations", &["migration"]),
 ];
-/// What SQLite keeps of itself, as it calls that.
+/// SQLite's own tables, by the names that it passes to the authorizer.
 const OWN: [&str; 3] = ["sqlite_master", "pragma_table_xinfo", "pragma_table_info"];
 
-/// A larger file is not opened.
+/// Larger files are not opened.
 const SIZE_LIMIT: u64 = 2 << 30;
-/// Bytes that SQLite may take in this process.
+/// Bytes of heap that SQLite may use in this process.
 const HEAP_LIMIT: u64 = 256 << 20;
-/// Steps of SQLite's machine that any database may take, and besides that for each byte of it. A row takes
-/// some ten in each pass, and twenty bytes.
+/// Steps of SQLite's virtual machine that reading any database may take, plus [`STEPS_PER_BYTE`] for each byte
+/// of the file. A row takes about ten steps in each pass, and about twenty bytes.
 const STEPS: u64 = 10_000_000;
 const STEPS_PER_BYTE: u64 = 20;
-/// How many steps lie between two looks.
+/// Number of steps between two calls of the progress handler.
 const LOOK: u64 = 10_000;
 
-/// Far from what any package manager needs.
+/// Limits far beyond the needs of any package manager.
 const LIMITS: [(Limit, i32); 12] = [
     (Limit::SQLITE_LIMIT_LENGTH, 1 << 20),
     (Limit::SQLITE_LIMIT_SQL_LENGTH, 64 << 10),
@@ -47,17 +47,18 @@ const LIMITS: [(Limit, i32); 12] = [
     (Limit::SQLITE_LIMIT_VDBE_OP, 100_000),
     (Limit::SQLITE_LIMIT_FUNCTION_ARG, 8),
     (Limit::SQLITE_LIMIT_ATTACHED, 0),
-    // A long pattern takes time without end, in one step.
+    // Matching a long pattern can take arbitrarily long in a single step, which the progress handler does not
+    // see.
     (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1),
     (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
     (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
     (Limit::SQLITE_LIMIT_SCHEMA, 256),
 ];
 
-/// Opens a database for reading the known tables, after checking it page by page.
+/// Opens a database for reading the known tables, after checking its pages.
 ///
 /// # Errors
-/// When it is damaged, or holds what no package manager makes.
+/// If it is damaged, or has content that no package manager creates.
 pub fn open(path: &Path) -> Result<Connection> {
     let mut connection = locked_down(path)?;
     check_shape(&connection).map_err(told)?;
@@ -66,14 +67,15 @@ pub fn open(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// A connection on which nothing was asked yet.
+/// Opens a connection with all limits set, before the first statement.
 fn locked_down(path: &Path) -> Result<Connection> {
     let context = || format!("open {}", path.display());
     let size = path.metadata().with_context(context)?.len();
     if size > SIZE_LIMIT {
         bail!("a database of {} MiB is too large", size >> 20);
     }
-    // No log and no journal belongs to it, whatever its header says, and nobody else writes to it.
+    // `immutable`: no log and no journal belongs to it, whatever its header claims, and no other process writes
+    // to it.
     let uri = format!("file:{}?immutable=1", escaped(path.to_str().with_context(context)?));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -101,7 +103,7 @@ fn locked_down(path: &Path) -> Result<Connection> {
         left == 0
     };
     connection.progress_handler(LOOK as i32, Some(look))?;
-    // The limit of the heap is one for all connections, and never becomes larger by this.
+    // The heap limit applies to all connections of the process, and this pragma can only lower it.
     connection.execute_batch(&format!(
         "PRAGMA hard_heap_limit = {HEAP_LIMIT}; \
          PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY;"
@@ -109,7 +111,7 @@ fn locked_down(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Refuses what would be evaluated where plain values should be read.
+/// Refuses a database in which SQLite would have to evaluate code instead of reading plain values.
 fn check_shape(connection: &Connection) -> Result<()> {
     let mut statement =
         connection.prepare("SELECT type, name, rootpage, sql FROM sqlite_schema")?;
@@ -140,7 +142,7 @@ fn check_shape(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// What a statement of ours may touch; whatever else a schema would have it do is denied.
+/// Allows what storecache's own statements need. Everything else that a schema could make SQLite do is denied.
 fn allow(context: AuthContext<'_>) -> Authorization {
     let known = match context.action {
         AuthAction::Select => true,
@@ -160,7 +162,7 @@ fn allow(context: AuthContext<'_>) -> Authorization {
     if known { Authorization::Allow } else { Authorization::Deny }
 }
 
-/// The error in words of ours, where SQLite's say little.
+/// Adds an explanation to an error where SQLite's text says little.
 pub fn told(error: anyhow::Error) -> anyhow::Error {
     let code = error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
     match code {
@@ -174,7 +176,7 @@ pub fn told(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// A path in a URI.
+/// Escapes a path for use in a URI.
 fn escaped(path: &str) -> String {
     path.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }

@@ -1,13 +1,13 @@
-//! What SQLite says of the pages of a database, and whether the bytes are at fault or the disk.
+//! SQLite's checks of the pages of a database: they find damage, or an unreadable disk.
 
 use anyhow::{Result, bail};
 use rusqlite::Connection;
 use rusqlite::ffi;
 
-/// Looks at each page; `check` is one of SQLite's pragmas that do.
+/// Checks each page with the pragma `check`, such as `quick_check`.
 ///
 /// # Errors
-/// When the database is damaged, or could not be read: then as SQLite's own error of the disk.
+/// If the database is damaged. If the disk cannot be read, the error is SQLite's own I/O error instead.
 pub(super) fn check_pages(connection: &Connection, check: &str) -> Result<()> {
     let sql = format!("PRAGMA {check}(1)");
     let verdict: String = connection.query_row(&sql, [], |row| row.get(0))?;
@@ -25,7 +25,7 @@ fn judge(verdict: &str) -> Result<()> {
     bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
 }
 
-/// The code of an error of the disk in what a check has found: that is no damage.
+/// Returns the I/O error code in the result of a check, if there is one: an unreadable page is not damage.
 /// Source: SQLite `src/btree.c`, `checkTreePage`.
 fn unread(verdict: &str) -> Option<i32> {
     let (_, code) = verdict.split_once("unable to get the page. error code=")?;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 /// Name of an item in its store directory: `<32 characters of hash>-<name>`.
 ///
-/// Rules: `NixOS/nix:src/libstore/path.cc`; Guix has the same. Clones share the text: a store has ten times
-/// as many references as items.
+/// Rules: `NixOS/nix:src/libstore/path.cc`; Guix has the same. Clones share the text, because a store has ten
+/// times as many references as items.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ItemName(Arc<str>);
 
-/// One row of `ValidPaths`, as far as a snapshot needs it.
+/// The columns of one row of `ValidPaths` that a snapshot needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidItem {
     pub name: ItemName,
-    /// As the database has it, with the algorithm in front.
+    /// As in the database, with the algorithm as prefix.
     pub nar_hash: String,
     /// In bytes; unknown in very old databases.
     pub nar_size: Option<u64>,
-    /// When it became valid, in seconds since 1970.
+    /// When the item became valid, in seconds since 1970.
     pub registered: u64,
 }
 
@@ -26,7 +26,7 @@ const HASH_LENGTH: usize = 32;
 const NAME_LENGTH: usize = 211;
 
 impl ItemName {
-    /// Parses a name; nothing if no item can be called that.
+    /// Parses a name; `None` if it is not a valid name of an item.
     pub fn parse(text: &str) -> Option<Self> {
         let (hash, name) = text.split_at_checked(HASH_LENGTH)?;
         let name = name.strip_prefix('-')?;
@@ -37,12 +37,12 @@ impl ItemName {
         (hash_ok && name_ok && length_ok && !dots).then(|| ItemName(text.into()))
     }
 
-    /// Parses a full path below `store_dir`.
+    /// Parses the full path of an item directly below `store_dir`.
     pub fn from_path(path: &str, store_dir: &str) -> Option<Self> {
         Self::parse(path.strip_prefix(store_dir)?.strip_prefix('/')?)
     }
 
-    /// What follows the hash.
+    /// Returns the part of the name after the hash.
     pub fn without_hash(&self) -> &str {
         self.0.get(HASH_LENGTH + 1..).unwrap_or_default()
     }

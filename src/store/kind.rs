@@ -1,10 +1,10 @@
-//! The kinds of store, and the system they are for.
+//! The kinds of store, and the systems they are for.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A package store with a database, or any directories at all.
+/// A package store with a database, or plain directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
@@ -16,7 +16,7 @@ pub enum StoreKind {
 impl StoreKind {
     pub const ALL: [StoreKind; 3] = [StoreKind::Guix, StoreKind::Nix, StoreKind::Plain];
 
-    /// Where stores with a database keep their items.
+    /// The item directories of stores that have a database.
     pub const STORE_DIRS: [&str; 2] = ["/gnu/store", "/nix/store"];
 
     pub fn name(self) -> &'static str {
@@ -29,8 +29,8 @@ impl StoreKind {
 }
 
 impl StoreKind {
-    /// The program that tells the version of the package manager, in the last word of the first line
-    /// of `--version`; a plain store has none.
+    /// The program that prints the version of the package manager, as the last word of the first line of
+    /// `--version`. A plain store does not have one.
     pub fn program(self) -> Option<&'static str> {
         match self {
             StoreKind::Guix => Some("guix"),
@@ -39,7 +39,7 @@ impl StoreKind {
         }
     }
 
-    /// Parses what [`StoreKind::name`] gives.
+    /// Parses a name as returned by [`StoreKind::name`].
     pub fn parse(name: &str) -> Result<Self> {
         StoreKind::ALL
             .into_iter()
@@ -54,12 +54,12 @@ impl fmt::Display for StoreKind {
     }
 }
 
-/// This machine in the words of Nix and Guix, such as `x86_64-linux`.
+/// Returns the system of this machine as Nix and Guix name it, such as `x86_64-linux`.
 pub fn system() -> String {
     system_of(std::env::consts::ARCH, std::env::consts::OS)
 }
 
-/// Every system that a storecache may run on.
+/// Returns every system that storecache may run on.
 pub fn systems() -> Vec<String> {
     // As the standard library names them.
     const CPUS: [&str; 8] =

@@ -1,4 +1,4 @@
-//! Where a store lies.
+//! The directories and files of a store.
 
 use super::filesystem_root::directory_in_root;
 use super::{ItemName, LockKind, StoreKind};
@@ -10,8 +10,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The directories of a Nix or Guix store. Strings are paths as programs inside the store's own
-/// root see them; methods give paths as this process sees them.
+/// The directories of a Nix or Guix store. Strings are paths as programs inside the store's own root see them;
+/// methods return paths as this process sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub kind: StoreKind,
@@ -19,12 +19,12 @@ pub struct Layout {
     pub root: PathBuf,
     pub store_dir: &'static str,
     pub state_dir: &'static str,
-    /// The schema of the database that every present version has; Guix has never changed its own.
-    /// Source: `NixOS/nix:src/libstore/local-store.cc`, guix 1.5 `guix/store/schema.sql`.
+    /// The schema version of the database. It is the same for every current version of Nix, and Guix has never
+    /// changed its own. Source: `NixOS/nix:src/libstore/local-store.cc`, guix 1.5 `guix/store/schema.sql`.
     pub schema: u64,
-    /// The kind of lock that its programs take.
+    /// The kind of lock that the programs of this store use.
     pub lock_kind: LockKind,
-    /// Where the directories really are, see [`Layout::resolved`].
+    /// Real paths of the directories, see [`Layout::resolved`].
     resolved: Option<Directories>,
 }
 
@@ -39,8 +39,8 @@ struct Directories {
 }
 
 impl Directories {
-    /// Refuses links that the owner of the state directory could have made to have this process write elsewhere.
-    /// Nothing is written to the directory of the socket.
+    /// Refuses links by which the owner of the state directory could make this process write elsewhere. The
+    /// directory of the socket is not checked, because nothing is written there.
     fn check_links(&self) -> Result<()> {
         // Without a state directory there is no store, which is reported where it is used.
         let Ok(owner) = self.state.metadata().map(|state| state.uid()) else { return Ok(()) };
@@ -60,7 +60,10 @@ impl Directories {
 }
 
 impl Layout {
-    /// The layout of a kind of store below `root`. `plain` has none.
+    /// Returns the layout of a kind of store below `root`.
+    ///
+    /// # Errors
+    /// If `kind` is `plain`, which does not have one.
     pub fn of(kind: StoreKind, root: &Path) -> Result<Self> {
         let root = root.to_owned();
         match kind {
@@ -86,12 +89,12 @@ impl Layout {
         }
     }
 
-    /// The same layout with the real paths of its directories. Symbolic links are followed inside the root,
-    /// so that none leads out of it, and only once.
+    /// Resolves the real paths of the directories. Symbolic links are followed inside the root, so that none
+    /// leads out of it, and only once.
     ///
     /// # Errors
-    /// If a link leads to nothing inside the root, or out of a state directory that belongs to another user than
-    /// root and the one of this process.
+    /// If a link is dangling inside the root, or leads out of a state directory whose owner is neither root nor
+    /// the user of this process.
     pub fn resolved(mut self) -> Result<Self> {
         let find = |path: PathBuf| directory_in_root(&self.root, &path);
         let state = Path::new(self.state_dir);
@@ -111,10 +114,10 @@ impl Layout {
         self.resolved.as_ref().map_or_else(|| self.on_disk(written), |found| choose(found).clone())
     }
 
-    /// The store that is there when nobody says which.
+    /// Finds the kind of the store below `root`, for a user who did not choose one.
     ///
     /// # Errors
-    /// When there is none, or more than one.
+    /// If there is no store, or more than one.
     pub fn detect(root: &Path) -> Result<StoreKind> {
         let there = |path: &str| root.join(path).is_dir();
         match (there("nix/var/nix"), there("gnu/store") && there("var/guix")) {
@@ -132,7 +135,7 @@ impl Layout {
         }
     }
 
-    /// A path inside the store's root, as this process sees it.
+    /// Converts a path inside the store's root to the path as this process sees it.
     pub fn on_disk(&self, inside: &str) -> PathBuf {
         self.root.join(inside.trim_start_matches('/'))
     }
@@ -158,62 +161,63 @@ impl Layout {
         format!("{}/db/db.sqlite", self.state_dir.trim_start_matches('/'))
     }
 
-    /// Archive path of the directory that holds the items.
+    /// Archive path of the directory that contains the items.
     pub fn items_under(&self) -> &str {
         self.store_dir.trim_start_matches('/')
     }
 
-    /// The collector holds this one exclusively; held shared it keeps collectors away while
-    /// builds go on (`NixOS/nix:src/libstore/gc.cc`).
+    /// Path of the lock that a collector holds exclusively. Held shared, it keeps collectors away while builds
+    /// go on (`NixOS/nix:src/libstore/gc.cc`).
     pub fn gc_lock(&self) -> PathBuf {
         self.state().join("gc.lock")
     }
 
-    /// Whoever has the store open holds this one shared (`NixOS/nix:src/libstore/local-store.cc`).
+    /// Path of the lock that every process which has the store open holds shared
+    /// (`NixOS/nix:src/libstore/local-store.cc`).
     pub fn big_lock(&self) -> PathBuf {
         self.database_dir().join("big-lock")
     }
 
-    /// The daemon's socket.
+    /// Path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         let directory = format!("{}/daemon-socket", self.state_dir);
         self.place(|found| &found.socket, &directory).join("socket")
     }
 
-    /// The same, as programs inside the store's root see it.
+    /// Path of the daemon's socket, as programs inside the store's root see it.
     pub fn socket_inside(&self) -> PathBuf {
         Path::new(self.state_dir).join("daemon-socket/socket")
     }
 
-    /// The path of an item, as the database and the daemon have it.
+    /// Path of an item, as the database and the daemon have it.
     pub fn path_of(&self, item: &ItemName) -> String {
         format!("{}/{item}", self.store_dir)
     }
 
-    /// A path that a daemon can be asked about when there is nothing better: no item's.
+    /// A path to ask a daemon about where no real item is known. It does not belong to any item.
     pub fn probe(&self) -> String {
         format!("{}/{}-storecache-probe", self.store_dir, "0".repeat(32))
     }
 
-    /// Our own direct roots.
+    /// The directory of storecache's own direct GC roots.
     pub fn roots(&self) -> PathBuf {
         let directory = format!("{}/gcroots/storecache", self.state_dir);
         self.place(|found| &found.gc_roots, &directory)
     }
 
-    /// Number in the database's `schema` file; nothing when there is no file.
+    /// Reads the number in the database's `schema` file; `None` if the file does not exist.
     ///
     /// # Errors
-    /// When the file holds something else than digits.
+    /// If the file contains something other than a number.
     pub fn live_schema(&self) -> Result<Option<u64>> {
         let path = self.database_dir().join("schema");
-        // Neither through a link nor from a FIFO.
+        // Do not follow a link, and do not block on a FIFO.
         let read = || -> std::io::Result<String> {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = File::from(open(&path, flags, Mode::empty())?);
             let mut text = String::new();
             if file.metadata()?.is_file() {
-                // A number has no more digits.
+                // Long enough for any number.
                 file.take(64).read_to_string(&mut text)?;
             }
             Ok(text)
@@ -221,7 +225,7 @@ impl Layout {
         match read() {
             Ok(text) => match text.trim_end().parse() {
                 Ok(number) => Ok(Some(number)),
-                // What it holds instead is nobody's business.
+                // Do not quote the content: the user of this program may not be allowed to read the file.
                 Err(_) => bail!("{} holds no number", path.display()),
             },
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),

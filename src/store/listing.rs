@@ -1,4 +1,4 @@
-//! The check of a snapshot's database against what the index of the snapshot lists.
+//! Checks a snapshot's database against the index of the snapshot.
 
 use super::database::columns;
 use super::merge::{outputs, quoted};
@@ -8,31 +8,32 @@ use anyhow::{Result, bail};
 use rusqlite::types::Value;
 use std::collections::{HashMap, HashSet};
 
-/// What an index lists.
+/// The items that an index lists.
 pub struct Listing<'a> {
     /// Items whose files are in the snapshot or in its base.
     pub items: Vec<ListedItem<'a>>,
-    /// Items that were left out on purpose and have a row; not known of snapshots of older versions.
+    /// Items that have a row and were left out on purpose. `None` for snapshots of older versions, which do not
+    /// list them.
     pub rows_only: Option<&'a [String]>,
 }
 
-/// One item as an index has it.
+/// One item as an index lists it.
 pub struct ListedItem<'a> {
     pub name: &'a str,
     pub nar_hash: Option<&'a str>,
     pub nar_size: NarSize,
 }
 
-/// The NAR size that an index has.
+/// The NAR size that an index lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NarSize {
-    /// As the row has it, in bytes.
+    /// As in the row, in bytes.
     Listed(Option<u64>),
-    /// Only the base could tell, and it is not there.
+    /// Listed only by the base, which is missing.
     NotListed,
 }
 
-/// Rows that go with their index.
+/// Rows that agree with their index.
 pub struct SnapshotRows {
     /// Sorted by name.
     pub items: Vec<ValidItem>,
@@ -40,12 +41,12 @@ pub struct SnapshotRows {
 }
 
 impl SnapshotDatabase {
-    /// Reads all rows and checks them: by themselves, against each other, and against what the index lists.
+    /// Reads all rows and checks them: each on its own, against each other, and against the index.
     ///
-    /// Whether references to items without files are satisfied depends on the store, and is not checked.
+    /// This does not check whether references to items without files are satisfied, which depends on the store.
     ///
     /// # Errors
-    /// When a row is not one that a store has, refers to a row that is not there, or is not what the index lists.
+    /// If a row is not valid, refers to a missing row, or disagrees with the index.
     pub fn check(&self, listing: &Listing<'_>) -> Result<SnapshotRows> {
         let rows = SnapshotRows { items: self.items()?, references: self.references()? };
         outputs(self)?;

@@ -1,9 +1,9 @@
-//! The store's locks, and who holds them.
+//! The store's locks, and the processes that hold them.
 //!
-//! Nix has used `flock` since 2.3 (`NixOS/nix:src/libstore/unix/pathlocks.cc`), Guix uses POSIX record
-//! locks (`guix-mirror/guix:nix/libstore/pathlocks.cc`). The two do not see each other. Record locks of
-//! the usual kind are lost when any descriptor of the file is closed anywhere in the process; those of
-//! an open file description are not, and conflict with them all the same (`man 2 fcntl`).
+//! Nix has used `flock` since 2.3 (`NixOS/nix:src/libstore/unix/pathlocks.cc`), Guix uses POSIX record locks
+//! (`guix-mirror/guix:nix/libstore/pathlocks.cc`). The two do not see each other. A process loses its ordinary
+//! record locks on a file when it closes any descriptor of this file. Locks of an open file description do not
+//! have this problem, and still conflict with ordinary record locks (`man 2 fcntl`).
 
 use super::Owner;
 use super::staging::Workshop;
@@ -20,11 +20,11 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often a lock that somebody else holds is asked for again. `flock` has no deadline of its
-/// own, and a thread blocked in it could not be called off.
+/// Pause before the next attempt to take a lock that another process holds. `flock` has no deadline, and a
+/// thread that blocks in it could not be canceled.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// How often it is told that a lock is waited for.
+/// Interval between two reports that a lock is waited for.
 const TELL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +33,12 @@ pub enum LockMode {
     Exclusive,
 }
 
-/// Which programs a lock keeps away.
+/// The kind of lock, which decides which programs it excludes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockKind {
-    /// Those that use `flock`.
+    /// Excludes programs that use `flock`.
     Flock,
-    /// Those that use record locks.
+    /// Excludes programs that use record locks.
     OpenFileDescription,
 }
 
@@ -50,13 +50,13 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Lets go of the lock before the value is dropped.
+    /// Releases the lock before the value is dropped.
     pub fn release(&self) -> Result<()> {
         ask(&self.file, self.kind, None).context("release a lock")
     }
 }
 
-/// Somebody else kept a lock beyond the deadline.
+/// The error that another process held a lock beyond the deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("{path} is still held after {seconds} s by {holders}")]
 pub struct Held {
@@ -65,10 +65,10 @@ pub struct Held {
     pub holders: String,
 }
 
-/// Locks a file, which is made if it is not there, or a directory.
+/// Locks a directory or a file. A missing file is created.
 ///
 /// # Errors
-/// [`Held`] after `patience`; whatever `cancelled` returns as soon as it fails.
+/// [`Held`] after `patience`; any error of `cancelled`, as soon as it fails.
 pub fn lock(
     path: &Path,
     kind: LockKind,
@@ -80,7 +80,7 @@ pub fn lock(
     lock_open(file, path, kind, mode, patience, cancelled)
 }
 
-/// The same for a file or directory that is open; `path` is for messages.
+/// As [`lock`], for a file or directory that is already open; `path` is for messages.
 pub fn lock_open(
     file: File,
     path: &Path,
@@ -97,7 +97,7 @@ pub fn lock_open(
         match ask(&file, kind, Some(mode)) {
             Ok(()) => return Ok(Lock { file, kind }),
             Err(Errno::WOULDBLOCK | Errno::ACCESS) if started.elapsed() < patience => {
-                // Finding out who holds it looks at every process there is.
+                // Do this rarely: finding the holders examines every process.
                 if told.is_none_or(|told| told.elapsed() >= TELL) {
                     told = Some(Instant::now());
                     let (held, time) = (path.display(), pulse::seconds(started.elapsed()));
@@ -119,7 +119,7 @@ pub fn lock_open(
     }
 }
 
-/// Asks for a lock once, or lets go of it.
+/// Tries once to take a lock, or releases it.
 fn ask(file: &File, kind: LockKind, mode: Option<LockMode>) -> Result<(), Errno> {
     match kind {
         LockKind::Flock => flock(
@@ -136,7 +136,7 @@ fn ask(file: &File, kind: LockKind, mode: Option<LockMode>) -> Result<(), Errno>
                 Some(LockMode::Exclusive) => libc::F_WRLCK,
                 None => libc::F_UNLCK,
             };
-            // The whole file; a process id of 0 is what the kernel asks for.
+            // The whole file. The kernel requires a process ID of 0.
             let whole = libc::flock {
                 l_type: l_type as libc::c_short,
                 l_whence: libc::SEEK_SET as libc::c_short,
@@ -151,11 +151,11 @@ fn ask(file: &File, kind: LockKind, mode: Option<LockMode>) -> Result<(), Errno>
     }
 }
 
-/// Who keeps a lock from being taken exclusively; nothing when nobody does, or when there is no such file.
-/// The holders may be nobody that this process can see.
+/// Returns the processes that prevent an exclusive lock; `None` if the lock is free, or the file does not
+/// exist. The list is empty if this process cannot see the holders.
 ///
 /// # Errors
-/// When it cannot be asked for.
+/// If the lock cannot be queried.
 pub fn held_by(path: &Path, kind: LockKind) -> Result<Option<Vec<Holder>>> {
     let context = || format!("ask who holds {}", path.display());
     if !path.exists() {
@@ -163,19 +163,19 @@ pub fn held_by(path: &Path, kind: LockKind) -> Result<Option<Vec<Holder>>> {
     }
     let file = open(path).with_context(context)?;
     match ask(&file, kind, Some(LockMode::Exclusive)) {
-        // Let go of when the file is closed, which is now.
+        // Closing the file, on return, releases the lock.
         Ok(()) => Ok(None),
         Err(Errno::WOULDBLOCK | Errno::ACCESS) => Ok(Some(holders(&file)?)),
         Err(e) => Err(e).with_context(context),
     }
 }
 
-/// Makes the lock file of a store that was never collected, as its owner would: made by root for
-/// root, it would lock a store's own user out.
+/// Creates the lock file of a store that was never collected, with the owner of the store: a file that belongs
+/// to root would lock out the store's own user.
 ///
 /// # Errors
-/// When it cannot be made. It is there with its owner or not at all: what the owner cannot open would keep
-/// everybody from collecting from then on.
+/// If it cannot be created. The file appears with its owner or not at all: a file that the owner cannot open
+/// would prevent every later collection.
 pub fn make_lock_file(path: &Path, owner: Owner, state: &Path) -> Result<()> {
     let context = || format!("make {}", path.display());
     if path.try_exists().with_context(context)? {
@@ -186,7 +186,7 @@ pub fn make_lock_file(path: &Path, owner: Owner, state: &Path) -> Result<()> {
     open(&new).with_context(context)?;
     owner.take(&new)?;
     match renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE) {
-        // Somebody else was faster.
+        // Another process created it first.
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(e) => Err(e).with_context(context),
     }
@@ -196,7 +196,8 @@ fn open(path: &Path) -> std::io::Result<File> {
     if path.is_dir() {
         return File::open(path);
     }
-    // As the daemon makes its locks: empty, for the owner only. A link could lead out of the store.
+    // As the daemon creates its locks: empty, and accessible to the owner only. A link could lead out of the
+    // store.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
@@ -208,11 +209,12 @@ fn open(path: &Path) -> std::io::Result<File> {
 pub struct Holder {
     pub pid: u32,
     pub command: String,
-    /// Whether a signal has stopped it, so that it lets go of nothing before another one wakes it.
+    /// Whether a signal has stopped the process, so that it cannot release anything before it is continued.
     pub stopped: bool,
 }
 
-/// The other processes that have the same file open, as far as the reader may know of them ([`disclosure`]).
+/// Returns the other processes that have the same file open, as far as the reader may know of them
+/// ([`disclosure`]).
 pub fn holders(file: &File) -> Result<Vec<Holder>> {
     let ours = file.metadata()?;
     let own_pid = std::process::id();
@@ -225,7 +227,7 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
         if pid == own_pid {
             continue;
         }
-        // A process may end while we look at it: then it holds nothing.
+        // A process may end during the scan: then it holds nothing.
         let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else {
             continue;
         };
@@ -239,7 +241,8 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
             let words = words.unwrap_or_default().into_iter().filter(|word| !word.is_empty());
             let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
             let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-            // `State:	T (stopped)`, and `t` for one that a debugger has stopped (`man 5 proc_pid_status`).
+            // `State: T (stopped)`, and `t` for a process that a debugger has stopped (`man 5
+            // proc_pid_status`).
             let state = status.lines().find_map(|line| line.strip_prefix("State:"));
             let stopped = state.is_some_and(|state| state.trim_start().starts_with(['T', 't']));
             found.push(Holder { pid, command: words.join(" "), stopped });
@@ -248,21 +251,21 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
     Ok(found)
 }
 
-/// Device and inode of what a process has open, as far as the kernel knows them without asking a file system: one
-/// that answers nothing would keep the reader for ever.
+/// Returns device and inode of a file that a process has open, as far as the kernel knows them without asking
+/// the file system: a file system that does not answer would block this process forever.
 fn known_identity(link: &Path) -> Option<(u64, u64)> {
     let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
     Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
-/// The processes that `/proc/locks` calls owners of a lock on a file: everybody may read that. Locks of an open
-/// file description have no owner there (`man 5 proc_locks`).
+/// Returns the processes that `/proc/locks`, which every user may read, lists as owners of a lock on a file.
+/// Locks of an open file description do not have an owner there (`man 5 proc_locks`).
 fn listed(file: &Metadata) -> Vec<u32> {
     let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
     let name = format!("{major:02x}:{minor:02x}:{}", file.ino());
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
     let owner = |line: &str| -> Option<u32> {
-        // 1: FLOCK ADVISORY WRITE 7 08:01:42 0 EOF; `->` is before the kind of one that waits.
+        // 1: FLOCK ADVISORY WRITE 7 08:01:42 0 EOF; a waiting process has `->` before the kind of lock.
         let fields: Vec<&str> = line.split_whitespace().collect();
         let at = fields.iter().position(|field| *field == name)?;
         let waits = fields.contains(&"->");
@@ -271,7 +274,7 @@ fn listed(file: &Metadata) -> Vec<u32> {
     locks.lines().filter_map(owner).collect()
 }
 
-/// Holders for people.
+/// Describes holders for messages.
 pub fn describe(holders: &[Holder]) -> String {
     if holders.is_empty() && disclosure::is_limited() {
         return "another process".into();

@@ -1,7 +1,7 @@
-//! Merging: rows of a snapshot become rows of the live database, in one transaction.
+//! Adds rows of a snapshot to the live database, in one transaction.
 //!
-//! Only rows for items that are not valid yet are added, so whatever was there stays as it was.
-//! Ids differ between databases; items are joined by path.
+//! Only rows of items that are not valid yet are added, so existing rows do not change. Row IDs differ between
+//! databases, so items are matched by path.
 
 use super::culprit::{of_rows, of_snapshot};
 use super::database::{BUSY, columns, open_read_write};
@@ -15,12 +15,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often a cancelled run is noticed while somebody else writes.
+/// How often to check for cancellation while another process writes to the database.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What schema 10 of Nix has beyond schema 7 of Guix.
+/// Columns that schema 10 of Nix has beyond schema 7 of Guix.
 const NIX_COLUMNS: &str = ", ultimate INTEGER, sigs TEXT, ca TEXT";
-/// The tables that hold rows; a newer program adds its own at the first start.
+/// The tables that contain rows; newer package managers add further tables at their first start.
 const VALID_PATHS: &str = "
     CREATE TABLE IF NOT EXISTS ValidPaths (
         id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, path TEXT UNIQUE NOT NULL,
@@ -39,19 +39,19 @@ const OTHER_TABLES: &str = ");
         FOREIGN KEY (drv) REFERENCES ValidPaths(id) ON DELETE CASCADE);
     CREATE INDEX IF NOT EXISTS IndexDerivationOutputs ON DerivationOutputs(path);
 ";
-/// Without this one guix-daemon does not open a database. Source: guix 1.5 `guix/store/schema.sql`.
+/// Without this table, guix-daemon does not open a database. Source: guix 1.5 `guix/store/schema.sql`.
 const GUIX_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS FailedPaths (path TEXT PRIMARY KEY NOT NULL, time INTEGER NOT NULL);
 ";
 
-/// The rows of a snapshot that are to be added, read into memory before anything is stopped.
+/// The rows of a snapshot that are to be added, read into memory before the daemon is stopped.
 pub struct Rows {
     items: Vec<Row>,
 }
 
 struct Row {
     name: ItemName,
-    /// By column name; nothing but what both sides have.
+    /// Values by column name, for columns that both databases have.
     values: BTreeMap<String, Value>,
     references: Vec<ItemName>,
     /// Output name and path.
@@ -59,8 +59,12 @@ struct Row {
 }
 
 impl Rows {
-    /// Reads the rows of `wanted`, as far as `live` has a place for them. Without a live database
-    /// that is the one of [`create_empty`].
+    /// Reads the rows of `wanted`, with the columns that `live` has. Without a live database, these are the
+    /// columns of [`create_empty`].
+    ///
+    /// # Errors
+    /// If the rows cannot be read or are not valid; [`BadDatabase`](super::BadDatabase) if that is the fault of
+    /// the snapshot.
     pub fn read(
         snapshot: &SnapshotDatabase,
         wanted: &[ItemName],
@@ -77,7 +81,7 @@ impl Rows {
         Self::of(snapshot, wanted, &live).map_err(of_snapshot)
     }
 
-    /// The same, with the columns of the live database.
+    /// Reads the rows of `wanted`, with the columns of the live database.
     fn of(
         snapshot: &SnapshotDatabase,
         wanted: &[ItemName],
@@ -114,13 +118,13 @@ impl Rows {
             bail!("the snapshot's database does not have one row for each of its items");
         }
         drop(names);
-        // As they became valid.
+        // In the order in which they became valid.
         items.sort_unstable_by_key(|(id, _)| *id);
         let items = items.into_iter().map(|(_, row)| row).collect();
         Ok(Rows { items })
     }
 
-    /// Each item with what it refers to.
+    /// Returns each item with its references.
     pub fn references(&self) -> impl Iterator<Item = (ItemName, Vec<ItemName>)> {
         self.items.iter().map(|row| (row.name.clone(), row.references.clone()))
     }
@@ -133,7 +137,7 @@ impl Rows {
         self.items.is_empty()
     }
 
-    /// Leaves out the rows that can not become valid beside `live`; gives back which these are.
+    /// Removes the rows that cannot become valid beside `live`, and returns their items.
     pub fn settle(&mut self, live: &HashSet<ItemName>) -> Vec<Skipped> {
         let names: Vec<ItemName> = self.items.iter().map(|row| row.name.clone()).collect();
         let references = self.references().collect();
@@ -143,8 +147,8 @@ impl Rows {
         skipped
     }
 
-    /// Those of `among`, if that is not all, that no other row of these refers to: rooting them keeps
-    /// all of these.
+    /// Returns the items that no other of these rows refers to, so that GC roots for them keep all of these
+    /// items. With `among`, only its items are considered.
     pub fn heads(&self, among: Option<&HashSet<ItemName>>) -> Vec<ItemName> {
         let is_chosen = |row: &&Row| among.is_none_or(|among| among.contains(&row.name));
         let chosen = || self.items.iter().filter(is_chosen);
@@ -155,15 +159,15 @@ impl Rows {
     }
 }
 
-/// A name as an identifier of SQL.
+/// Quotes a column name as an SQL identifier.
 pub(super) fn quoted(column: &str) -> String {
     format!("\"{}\"", column.replace('"', "\"\""))
 }
 
-/// The outputs of each derivation.
+/// Returns the outputs of each derivation.
 ///
 /// # Errors
-/// When one cannot be, or is there twice.
+/// If an output is not valid, or listed twice.
 pub(super) fn outputs(
     snapshot: &SnapshotDatabase,
 ) -> Result<HashMap<ItemName, Vec<(String, String)>>> {
@@ -185,7 +189,7 @@ pub(super) fn outputs(
     Ok(outputs)
 }
 
-/// An open transaction on the live database. Dropped without [`Merge::commit`], it leaves no trace.
+/// An open transaction on the live database. Dropped without [`Merge::commit`], it is rolled back.
 pub struct Merge {
     connection: Connection,
     /// Items that this transaction makes valid.
@@ -193,12 +197,13 @@ pub struct Merge {
 }
 
 impl Merge {
-    /// Opens the live database, which must be locked by the caller, and looks which of `rows` it is to
-    /// get: all but those of items that became valid since they were chosen. What is `durable` is on the
-    /// disk once it is committed.
+    /// Opens the live database, which the caller must have locked, and begins a transaction. It will add those
+    /// of `rows` whose items have not become valid since they were chosen. With `durable`, the commit waits
+    /// until the rows are on the disk.
     ///
     /// # Errors
-    /// Whatever `cancelled` returns, as long as somebody else writes to the database.
+    /// If the database cannot be opened, or another process keeps writing to it; any error of `cancelled`,
+    /// while another process writes.
     pub fn begin(
         layout: &Layout,
         rows: &Rows,
@@ -206,8 +211,8 @@ impl Merge {
         cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Self> {
         let connection = open_read_write(&layout.database())?;
-        // Every reference that goes in leads to the id of a row that was just inserted or looked up, so
-        // SQLite need not look it up twice more.
+        // Every inserted reference leads to the ID of a row that was just inserted or looked up, so SQLite need
+        // not look up both ends again.
         connection.execute_batch(
             "PRAGMA foreign_keys = OFF; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;",
         )?;
@@ -226,10 +231,10 @@ impl Merge {
         Ok(Merge { connection, added })
     }
 
-    /// Inserts the rows of what is to be added.
+    /// Inserts the rows of [`Merge::added`].
     ///
     /// # Errors
-    /// When any row or reference does not go in.
+    /// If a row or a reference cannot be inserted.
     pub fn insert(&self, layout: &Layout, rows: &Rows) -> Result<()> {
         let inserted = self.insert_rows(layout, rows).map_err(of_rows);
         inserted.context("merge rows into the live database")
@@ -279,14 +284,14 @@ impl Merge {
     /// Makes the added items valid.
     ///
     /// # Errors
-    /// Only when they are not: the database is closed by the drop that follows, since a failure to
-    /// close must not look like a failure to commit, after which items are moved out again.
+    /// Only if the items did not become valid. The drop afterwards closes the database: a failure to close must
+    /// not look like a failure to commit, after which the caller moves the items out of the store again.
     pub fn commit(self, layout: &Layout) -> Result<()> {
         let Merge { connection, added } = self;
         let Err(error) = connection.execute_batch("COMMIT") else { return Ok(()) };
-        // What failed may be the last step of a commit or the first after it. Whoever opens the database
-        // next finds out, and rolls back what is to be rolled back: that shall be us, while the items are
-        // in their places.
+        // COMMIT may have failed in its last step, or in the cleanup after it. The next program that opens the
+        // database finds out, and rolls back if necessary. Do this here, while the items are still in the
+        // store.
         drop(connection);
         let valid = insist(|| LiveDatabase::open(layout)?.valid(layout));
         match valid {
@@ -296,7 +301,8 @@ impl Merge {
     }
 }
 
-/// Waits for whoever writes to the database although the lock says that nobody has it open.
+/// Begins a write transaction. Waits for up to [`BUSY`] while another process writes to the database, although
+/// the lock says that no process has it open.
 fn begin_transaction(connection: &Connection, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
     let started = Instant::now();
     connection.busy_timeout(ASK_AGAIN)?;
@@ -323,12 +329,12 @@ fn empty_database(kind: StoreKind) -> String {
     [VALID_PATHS, columns, OTHER_TABLES, tables].concat()
 }
 
-/// Makes an empty database with the `schema` file that goes with it, in `directory`.
+/// Creates an empty database in `directory`, with the `schema` file that belongs to it.
 pub(super) fn create_empty(layout: &Layout, directory: &Path) -> Result<()> {
     let connection = Connection::open(directory.join("db.sqlite"))?;
     connection.execute_batch(&empty_database(layout.kind))?;
     connection.close().map_err(|(_, e)| e)?;
-    // Without a newline: the daemon takes "10\n" for damage.
+    // Without a newline: the daemon refuses "10\n" as damaged.
     std::fs::write(directory.join("schema"), layout.schema.to_string())?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! What a store is: where it lies, what its database says, how it is locked, what belongs together.
+//! Package stores on disk: directories, database, locks, closures, GC roots, staging.
 //!
-//! The room owns every fact about Nix and Guix on disk. It must not know backends or keys, and it
-//! never starts or stops a daemon.
+//! This module contains everything that storecache knows about the files of Nix and Guix. It must not know
+//! backends or keys, and it never starts or stops a daemon.
 
 mod blame;
 mod closure;

@@ -3,11 +3,11 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-/// The digits that Nix and Guix write hashes with, see `NixOS/nix:src/libutil/base-nix-32.cc`.
+/// The digits of Nix's and Guix's base 32, see `NixOS/nix:src/libutil/base-nix-32.cc`.
 const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
-/// The 32 bytes of a SHA-256 as `sha256:` in base 16, 32 or 64, or as `sha256-` in base 64. Nothing for what is
-/// none of these.
+/// Parses a SHA-256, written as `sha256:` in base 16, 32 or 64, or as `sha256-` in base 64. Returns its 32
+/// bytes, or `None` for any other text.
 pub fn parse_sha256(text: &str) -> Option<[u8; 32]> {
     if let Some(encoded) = text.strip_prefix("sha256-") {
         return BASE64_STANDARD.decode(encoded).ok()?.try_into().ok();
@@ -29,7 +29,7 @@ fn base16(text: &[u8]) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// The last digit is the lowest five bits of the first byte.
+/// Decodes base 32. The last digit is the lowest five bits of the first byte.
 fn base32(text: &[u8]) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     for (number, c) in text.iter().rev().enumerate() {
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn every_form_of_a_hash_means_the_same() {
-        // SHA-256 of nothing.
+        // SHA-256 of the empty input.
         let forms = [
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             "sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73",

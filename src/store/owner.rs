@@ -1,11 +1,11 @@
-//! Who owns a store.
+//! The owner of a store.
 
 use super::{ItemName, Layout};
 use anyhow::{Context, Result};
 use std::os::unix::fs::MetadataExt;
 
-/// User and group that the daemon runs as, and that every restored file must therefore belong to:
-/// a daemon cannot collect what belongs to somebody else.
+/// User and group that the daemon runs as. Every restored file must belong to them, because a daemon cannot
+/// collect files of another user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     pub uid: u32,
@@ -13,8 +13,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The owner of the live store: of its database directory, or of the state directory while
-    /// there is no database yet.
+    /// Returns the owner of the live store: of its database directory, or of the state directory while there is
+    /// no database directory.
     pub fn of(layout: &Layout) -> Result<Self> {
         let database = layout.database_dir();
         let there = database.try_exists().with_context(|| database.display().to_string())?;
@@ -23,19 +23,19 @@ impl Owner {
         Ok(Owner { uid: metadata.uid(), gid: metadata.gid() })
     }
 
-    /// `root` or `user`: all that a snapshot says of it, since numbers differ between machines.
+    /// Returns `root` or `user`. A snapshot records only this, because numbers differ between machines.
     pub fn model(self) -> &'static str {
         if self.uid == 0 { "root" } else { "user" }
     }
 
-    /// Gives a path to the owner, without following a link.
+    /// Changes the owner of a path to this one, without following a link.
     pub fn take(self, path: &std::path::Path) -> Result<()> {
         std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))
             .with_context(|| path.display().to_string())
     }
 }
 
-/// Items that do not belong to the owner of the store, sorted.
+/// Returns the items that do not belong to the owner of the store, sorted.
 pub fn strangers(layout: &Layout, owner: Owner) -> Result<Vec<ItemName>> {
     let store = layout.store();
     if !store.exists() {
@@ -45,7 +45,7 @@ pub fn strangers(layout: &Layout, owner: Owner) -> Result<Vec<ItemName>> {
     for entry in std::fs::read_dir(&store).with_context(|| store.display().to_string())? {
         let entry = entry?;
         let Some(item) = entry.file_name().to_str().and_then(ItemName::parse) else { continue };
-        // An item that a collector deletes meanwhile belongs to nobody.
+        // Ignore an item that a collector deletes meanwhile.
         if entry.metadata().is_ok_and(|metadata| metadata.uid() != owner.uid) {
             found.push(item);
         }

@@ -1,4 +1,4 @@
-//! Whoever runs this, as the root of a store knows them, and their home.
+//! The user who runs this program, as the root of a store knows them, and their home directory.
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{
@@ -13,14 +13,14 @@ use std::path::{Component, Path, PathBuf};
 /// An account in `etc/passwd`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// A plain name: it can be that of a directory.
+    /// A plain name, which can be the name of a directory (see [`is_plain_name`]).
     pub name: String,
     /// Absolute, as programs inside the root see it.
     pub home: PathBuf,
 }
 
 impl Person {
-    /// The account of that number below `root`; nothing where it is not listed.
+    /// Finds the account with this number below `root`; `None` if it is not listed.
     pub fn find(root: &Path, uid: u32) -> Result<Option<Self>> {
         let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -45,16 +45,18 @@ impl Person {
     }
 }
 
-/// Whether a directory can have that name and no other be meant.
+/// Whether `name`, used as a file name, stays in its directory: it is not empty, does not begin with a dot, and
+/// contains no slash or zero byte.
 pub fn is_plain_name(name: &str) -> bool {
     !name.starts_with('.') && !name.is_empty() && !name.contains(['/', '\0'])
 }
 
-/// Makes the symbolic link `at` below `root`, with directories on the way, unless something has that
-/// name. Links on the way lead to where they lead inside that root.
+/// Creates the symbolic link `at` below `root`, with its parent directories, unless the name is taken. Links on
+/// the way are resolved inside that root.
 ///
 /// # Errors
-/// Also for a link in a directory of another user: it may lead to where only this one can write.
+/// Also if a link on the way is in a directory of another user: it may lead to a directory that only the user
+/// of this process can write to.
 pub fn make_shortcut(root: &Path, at: &Path, target: &str) -> Result<()> {
     let about = || format!("make {}", at.display());
     let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
@@ -70,7 +72,7 @@ pub fn make_shortcut(root: &Path, at: &Path, target: &str) -> Result<()> {
         let part = part.as_os_str();
         match mkdirat(&directory, part, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
             Ok(()) | Err(Errno::EXIST) => {}
-            // Nothing can be made there, so it has to be there.
+            // The directory cannot be created, but may exist already.
             Err(_) if statat(&directory, part, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {}
             Err(e) => return Err(e).with_context(about),
         }

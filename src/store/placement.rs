@@ -1,4 +1,4 @@
-//! Placing staged items by rename, and taking them back.
+//! Moves staged items into the store by rename, and back.
 
 use crate::undo::insist;
 use anyhow::{Context, Result};
@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Items that were moved from staging to their places. Dropped before [`Placement::keep`], it moves
-/// every one of them back, and what was in their places too.
+/// Items that were moved from staging into the store. Dropped before [`Placement::keep`], it moves all of them
+/// back, and the files that they replaced too.
 #[derive(Default)]
 pub struct Placement {
     moved: Vec<Moved>,
@@ -23,8 +23,8 @@ struct Moved {
 }
 
 impl Placement {
-    /// Moves `name` from the directory `staging` into the directory `place`. What has that name
-    /// there goes to `staging` in the same instant.
+    /// Moves `name` from the directory `staging` into the directory `place`. A file with this name in `place`
+    /// moves to `staging` in the same atomic exchange.
     pub fn place(
         &mut self,
         staging: &Arc<OwnedFd>,
@@ -53,13 +53,13 @@ impl Drop for Placement {
             let flags =
                 if moved.exchanged { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
             let name = moved.name.as_str();
-            // Nothing is valid yet: an item that cannot be moved back is garbage to the daemon.
+            // None of these items is valid yet: the daemon treats an item that cannot be moved back as garbage.
             let _ = insist(|| rename(&moved.place, &moved.staging, name, flags));
         }
     }
 }
 
-/// Renames `name` into place; true when something was there and is now in `staging` instead.
+/// Renames `name` into `place`. Returns true if a file with this name was there and is now in `staging`.
 fn swap(staging: &OwnedFd, place: &OwnedFd, name: &str) -> Result<bool> {
     match rename(staging, place, name, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(false),
@@ -68,7 +68,7 @@ fn swap(staging: &OwnedFd, place: &OwnedFd, name: &str) -> Result<bool> {
     }
     match renameat_with(staging, name, place, name, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(true),
-        // Some layered file systems cannot rename what lies in a lower layer, but can remove it.
+        // Some layered file systems cannot rename a file of a lower layer, but can remove it.
         Err(Errno::XDEV | Errno::INVAL) => {
             remove(place, name)?;
             renameat_with(staging, name, place, name, RenameFlags::NOREPLACE)?;
@@ -78,8 +78,8 @@ fn swap(staging: &OwnedFd, place: &OwnedFd, name: &str) -> Result<bool> {
     }
 }
 
-/// Renames `name` from one directory into another. Who is not root may do that with a directory only if
-/// they may write to it, and items are read-only.
+/// Renames `name` from one directory into another. Without root's rights, this requires write permission on a
+/// directory that is moved, and items are read-only.
 pub(super) fn rename(
     from: impl AsFd,
     to: impl AsFd,

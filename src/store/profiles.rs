@@ -1,8 +1,8 @@
-//! The Guix profiles of one person: each a link to a generation, which is a link to an item.
+//! The Guix profiles of one user. A profile is a link to a generation, which is a link to an item.
 //!
-//! They lie in `profiles/per-user/NAME` of the state directory, which belongs to that person, and so
-//! does all that is written here. Both kinds of link are roots: the collector keeps where they lead.
-//! Source: guix 1.5 `guix/profiles.scm`, `guix/scripts/pull.scm`.
+//! They are in `profiles/per-user/NAME` of the state directory, which belongs to that user, and so does
+//! everything that this module writes. Both kinds of link are GC roots: the collector keeps the items that they
+//! lead to. Source: guix 1.5 `guix/profiles.scm`, `guix/scripts/pull.scm`.
 
 use super::{ItemName, Layout};
 use anyhow::{Context, Result, bail};
@@ -14,19 +14,19 @@ use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-/// The profiles that can come along: what `guix pull` and what `guix install` make.
+/// The profiles that a snapshot can contain: those of `guix pull` and `guix install`.
 pub const PROFILES: [&str; 2] = ["current-guix", "guix-profile"];
 
 /// More links than this are a loop.
 const LINKS: usize = 8;
-/// How often somebody else may make a generation while we are about to.
+/// How often to retry when another process creates a generation at the same time.
 const TRIES: usize = 16;
 
-/// The item that a profile leads to, through links in the state directory alone; nothing where there
-/// is no such profile.
+/// Returns the item that a profile leads to, following links inside the state directory only; `None` if the
+/// profile does not exist.
 ///
 /// # Errors
-/// When it leads anywhere else.
+/// If the profile leads anywhere else.
 pub fn profile_item(layout: &Layout, person: &str, profile: &str) -> Result<Option<ItemName>> {
     let first = PathBuf::from(profile_path(layout, person, profile));
     let mut at = first.clone();
@@ -48,17 +48,17 @@ pub fn profile_item(layout: &Layout, person: &str, profile: &str) -> Result<Opti
     bail!("{} leads round in circles", first.display())
 }
 
-/// A profile, as programs inside the store's root see it.
+/// Returns the path of a profile, as programs inside the store's root see it.
 pub fn profile_path(layout: &Layout, person: &str, profile: &str) -> String {
     format!("{}/{profile}", directory_of(layout, person))
 }
 
-/// The directory of one person's profiles, as programs inside the store's root see it.
+/// Returns the directory of one user's profiles, as programs inside the store's root see it.
 fn directory_of(layout: &Layout, person: &str) -> String {
     format!("{}/profiles/per-user/{person}", layout.state_dir)
 }
 
-/// The directory of one's own profiles, open.
+/// The open profile directory of the current user.
 pub struct Profiles {
     directory: OwnedFd,
     /// As programs inside the store's root see it.
@@ -66,22 +66,21 @@ pub struct Profiles {
     store_dir: &'static str,
 }
 
-/// What bringing a profile to an item takes.
+/// The change that makes a profile lead to an item.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Nothing,
-    /// There is such a generation, and no profile.
+    /// Such a generation exists, and the profile does not.
     Switch(u64),
-    /// A new generation of this number.
+    /// Create a generation with this number.
     Make(u64),
 }
 
 impl Profiles {
-    /// Opens the directory of whoever runs this, by name; nothing where it is missing.
+    /// Opens the directory of the user `person`, who runs this program; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it belongs to somebody else, or is reached through a symbolic link: what is written there
-    /// would go somewhere else.
+    /// If it belongs to another user, or is reached through a symbolic link: writes would go somewhere else.
     pub fn open(layout: &Layout, person: &str) -> Result<Option<Self>> {
         let path = directory_of(layout, person);
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -102,7 +101,7 @@ impl Profiles {
         Ok(Some(Profiles { directory, path, store_dir: layout.store_dir }))
     }
 
-    /// The generation that [`Profiles::add`] would switch to; nothing where nothing is to be done.
+    /// Returns the generation that [`Profiles::add`] would switch to; `None` if there is nothing to do.
     pub fn plan(&self, profile: &str, item: &ItemName) -> Result<Option<u64>> {
         Ok(match self.step(profile, item)? {
             Step::Nothing => None,
@@ -110,13 +109,13 @@ impl Profiles {
         })
     }
 
-    /// Makes the next generation of a profile and switches to it. Gives back its number; nothing when
-    /// some generation leads to `item` already. No link that was there is changed but the profile's
-    /// own.
+    /// Creates the next generation of a profile and switches to it. Returns its number, or `None` if a
+    /// generation of the profile leads to `item` already. Of the existing links, only that of the profile
+    /// changes.
     ///
     /// # Errors
-    /// Also when the profile is there and leads to no generation: then it is somebody else's. Nothing
-    /// was changed then.
+    /// Also if the profile exists and does not lead to a generation, because then another program manages it.
+    /// Nothing was changed in this case.
     pub fn add(&self, profile: &str, item: &ItemName) -> Result<Option<u64>> {
         for _ in 0..TRIES {
             match self.step(profile, item)? {
@@ -127,7 +126,7 @@ impl Profiles {
                     let target = format!("{}/{item}", self.store_dir);
                     match symlinkat(target, &self.directory, &link) {
                         Ok(()) => {}
-                        // Made by somebody else just now: look again.
+                        // Another process has just created it: look for a free number again.
                         Err(Errno::EXIST) => continue,
                         Err(e) => return Err(e).context(format!("make {}/{link}", self.path)),
                     }
@@ -161,7 +160,7 @@ impl Profiles {
         Ok(Step::Make(last.max(number) + 1))
     }
 
-    /// The generations of a profile by number, with what each leads to.
+    /// Returns the generations of a profile by number, with the targets of their links.
     fn generations(&self, profile: &str) -> Result<Vec<(u64, String)>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.directory).with_context(|| self.path.clone())? {
@@ -175,7 +174,7 @@ impl Profiles {
         Ok(found)
     }
 
-    /// Where a link leads; nothing where nothing has that name.
+    /// Returns the target of a link; `None` if the name does not exist.
     fn link(&self, name: &str) -> Result<Option<String>> {
         match readlinkat(&self.directory, name, Vec::new()) {
             Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
@@ -185,10 +184,10 @@ impl Profiles {
         }
     }
 
-    /// Makes the profile lead to one of its generations, in an instant.
+    /// Makes the profile lead to one of its generations, atomically.
     fn switch(&self, profile: &str, number: u64) -> Result<u64> {
         let pivot = format!(".storecache-{}-{profile}", std::process::id());
-        // Of a run with our number that was killed here.
+        // Left by a killed run with the same process ID.
         let _ = unlinkat(&self.directory, &pivot, AtFlags::empty());
         let switched = symlinkat(generation(profile, number), &self.directory, &pivot)
             .and_then(|()| renameat(&self.directory, &pivot, &self.directory, profile));
@@ -204,14 +203,15 @@ fn generation(profile: &str, number: u64) -> String {
     format!("{profile}-{number}-link")
 }
 
-/// The number in the name of a generation. The largest of all is none, because none could follow it.
+/// Returns the number in the name of a generation. `u64::MAX` is not accepted, because no generation could
+/// follow it.
 fn number(profile: &str, name: &str) -> Option<u64> {
     let digits = name.strip_prefix(profile)?.strip_prefix('-')?.strip_suffix("-link")?;
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     digits.parse().ok().filter(|&number| plain && number < u64::MAX)
 }
 
-/// A path without dots.
+/// Removes `.` and `..` components from a path.
 fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::new();
     for part in path.components() {
@@ -235,7 +235,7 @@ mod tests {
 
     const PERSON: &str = "var/guix/profiles/per-user/me";
 
-    /// A root with the state directory of somebody called me.
+    /// A root that has the state directory of a user called "me".
     fn root() -> (TempDir, Layout) {
         let root = tempfile::tempdir().unwrap();
         create_dir_all(root.path().join(PERSON)).unwrap();

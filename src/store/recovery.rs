@@ -1,7 +1,7 @@
-//! Undoing what runs have left that were killed.
+//! Undoes the commits of killed runs.
 //!
-//! Their staging has the list of what they were about to place, so whoever finds it knows what lies in the
-//! store without a row, and which roots lead nowhere.
+//! The staging directory of a run contains a list of the items that it was about to place. From this list, a
+//! later run finds the items that are in the store without a row, and the roots that lead nowhere.
 
 use super::placement::rename;
 use super::roots::remove_roots;
@@ -15,11 +15,11 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-/// List of the items that a commit is about to root and place, in its staging directory. No item can be
-/// called that.
+/// The list of items that a commit is about to root and place, a file in its staging directory. It is not a
+/// valid name of an item.
 const PLAN: &str = ".placing";
-/// How long users of the database are waited for. Whoever has it open longer may be making an item that a
-/// dead run has placed.
+/// How long to wait for processes that use the database. A process that has it open for longer may be building
+/// an item that a killed run has placed.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Writes the list. Call it before the first item is rooted or placed.
@@ -28,10 +28,10 @@ pub fn record_plan(staging: &Staging, items: &[ItemName]) -> Result<()> {
     staging.write_file(PLAN, names.as_bytes()).context("record what is about to be placed")
 }
 
-/// Undoes what dead runs left in `parent`, and removes it. The caller holds the lock that every run holds,
-/// and may write to the store.
+/// Undoes the commits of killed runs whose staging is in `parent`, and removes the staging. The caller holds
+/// the lock that every run holds, and may write to the store.
 ///
-/// What cannot be undone now, as somebody uses the database, is left for the next run.
+/// Changes that cannot be undone now, because another process uses the database, are left for the next run.
 pub fn clean_up(layout: &Layout, parent: &Path) -> Result<()> {
     for staging in AbandonedStaging::all_in(parent)? {
         if undo_one(layout, &staging)? {
@@ -41,21 +41,21 @@ pub fn clean_up(layout: &Layout, parent: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The same, without the removal of what may be much.
+/// As [`clean_up`], without removing the staging directories, which may be large.
 pub fn undo(layout: &Layout, parent: &Path) -> Result<()> {
     let abandoned = AbandonedStaging::all_in(parent)?;
     abandoned.iter().try_for_each(|staging| undo_one(layout, staging).map(drop))
 }
 
-/// Moves items that were placed but never became valid back into `staging`, and removes their roots; whether
-/// all of them could be moved.
+/// Moves items that were placed but did not become valid back into `staging`, and removes their roots. Returns
+/// false if such items are still in the store because another process uses the database.
 fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
     let names = staging.read_file(PLAN).context("read what a dead run was about to place")?;
     let Some(names) = names else { return Ok(true) };
     if !layout.database().try_exists().context("look for the database")? {
         return Ok(true);
     }
-    // With the lock nobody is making one of these items.
+    // While this process holds the lock, no other process builds one of these items.
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
     let alone = lock(&path, kind, LockMode::Exclusive, PATIENCE, &|| Ok(())).ok();
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
@@ -69,7 +69,7 @@ fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
         if alone.is_some() {
             let _ =
                 insist(|| match rename(&store, staged, name.as_str(), RenameFlags::NOREPLACE) {
-                    // It was never placed, which is as good.
+                    // The item was never placed, so there is nothing to undo.
                     Err(Errno::NOENT) => Ok(()),
                     other => other,
                 });

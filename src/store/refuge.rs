@@ -1,7 +1,8 @@
-//! A private place for the copy of a database, outside of any store.
+//! Private temporary directories for copies of a database, outside of any store.
 //!
-//! SQLite opens files by name, so the copy has one as long as it is read. Its maker holds a lock on the
-//! directory; one that nobody holds is of a run that was killed, and the next run removes it.
+//! SQLite opens files by name, so the copy must have a name while it is read. The process that creates a
+//! directory holds a lock on it. A directory without a lock belongs to a killed run, and the next run removes
+//! it.
 
 use super::staging::remove;
 use anyhow::{Context, Result};
@@ -10,17 +11,17 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use tempfile::TempDir;
 
-/// No other program calls a directory that.
+/// No other program uses this prefix for directories.
 const PREFIX: &str = "storecache-database-";
 
-/// A directory that only its maker can look into, removed when it is dropped.
+/// A directory that only the current user can access, removed when this is dropped.
 pub struct Refuge {
     directory: TempDir,
     handle: OwnedFd,
 }
 
 impl Refuge {
-    /// Makes one, and removes those of dead runs.
+    /// Creates a directory, and removes those of killed runs.
     pub fn create() -> Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
@@ -31,7 +32,7 @@ impl Refuge {
         loop {
             let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
             let handle = open_directory(directory.path())?;
-            // Before it was locked somebody may have taken it for a dead one.
+            // Before it was locked, another run may have mistaken it for that of a killed run, and removed it.
             let locked = flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok();
             if locked && is_there(directory.path(), &handle) {
                 return Ok(Refuge { directory, handle });
@@ -43,7 +44,7 @@ impl Refuge {
         self.directory.path()
     }
 
-    /// The directory itself.
+    /// Returns a descriptor of the directory.
     pub fn handle(&self) -> &OwnedFd {
         &self.handle
     }
@@ -55,19 +56,20 @@ impl Drop for Refuge {
     }
 }
 
-/// Removes what dead runs of this user left where such places are made.
+/// Removes the directories that killed runs of this user left.
 pub fn clean_refuges() {
     sweep(&std::env::temp_dir());
 }
 
-/// What cannot be looked at or removed stays: it harms no run.
+/// Removes abandoned directories in `parent`. Those that cannot be examined or removed stay: they do not affect
+/// any run.
 fn sweep(parent: &Path) {
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
     for entry in
         entries.filter(|it| it.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()))
     {
         let path = entry.path();
-        // A link, or somebody else's, is none of ours.
+        // Ignore links, and directories of other users.
         let Ok(handle) = open_directory(&path) else { continue };
         let ours = fstat(&handle).is_ok_and(|it| it.st_uid == rustix::process::geteuid().as_raw());
         if ours && flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {

@@ -1,7 +1,7 @@
-//! Our roots: direct links that keep restored items from the collector.
+//! storecache's own GC roots: direct links that protect restored items from the collector.
 //!
-//! Both daemons follow every symbolic link below `gcroots` into the store. Links in `gcroots/auto`
-//! would not do: the collector removes those whose target is gone.
+//! Both daemons follow every symbolic link below `gcroots` into the store. Links in `gcroots/auto` do not work
+//! for this purpose: the collector removes those whose target does not exist.
 
 use super::{ItemName, Layout, Owner};
 use crate::undo::insist;
@@ -18,8 +18,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Items that somebody else keeps: links below `gcroots` and `profiles` that lead into the store, at
-/// once or through one more link. Ours do not count.
+/// Returns the items that other roots keep: the targets of links below `gcroots` and `profiles` that lead into
+/// the store directly or through one more link. storecache's own roots do not count.
 ///
 /// Source: `NixOS/nix:src/libstore/gc.cc`, `findRoots`.
 pub fn live_roots(layout: &Layout) -> Result<HashSet<ItemName>> {
@@ -46,7 +46,7 @@ pub fn live_roots(layout: &Layout) -> Result<HashSet<ItemName>> {
     Ok(found)
 }
 
-/// A link that leads nowhere, or elsewhere, is no root.
+/// Returns the item that a link leads to; `None` if the link is dangling, or leads elsewhere.
 fn item_behind(link: &Path, layout: &Layout) -> Option<ItemName> {
     let item = |target: &Path| {
         let inside = target.strip_prefix(layout.store_dir).ok()?;
@@ -65,7 +65,7 @@ pub struct Roots {
     added: Vec<Added>,
 }
 
-/// A link, or a directory that was made for links.
+/// A link, or a directory that was created for links.
 struct Added {
     parent: Arc<OwnedFd>,
     name: OsString,
@@ -73,13 +73,14 @@ struct Added {
 }
 
 impl Roots {
-    /// Roots `items`; a link that is there already stays.
+    /// Adds roots for `items`. Existing links stay.
     pub fn add(&mut self, layout: &Layout, items: &[ItemName], owner: Owner) -> Result<()> {
         let directory = layout.roots();
         if items.is_empty() {
             return Ok(());
         }
-        // Where no daemon has been yet, the one above is missing too, and has to be the daemon's.
+        // Before the first start of a daemon, the parent directory is missing too, and must belong to the owner
+        // of the store.
         let above = directory.parent().map(PathBuf::from);
         for missing in above.iter().chain([&directory]).filter(|path| !path.exists()) {
             self.make_directory(missing, owner)
@@ -112,7 +113,7 @@ impl Roots {
         self.added.push(Added { parent, name, is_directory });
     }
 
-    /// Roots these instead of what was added so far.
+    /// Replaces the roots that were added so far with roots for `items`.
     pub fn change(&mut self, layout: &Layout, items: &[ItemName], owner: Owner) -> Result<()> {
         *self = Roots::default();
         self.add(layout, items, owner)
@@ -142,15 +143,15 @@ pub(super) fn remove_roots<'i>(layout: &Layout, items: impl Iterator<Item = &'i 
             removed => removed,
         });
     }
-    // If it is empty now.
+    // Only succeeds if the directory is empty.
     let parent = directory.parent().and_then(|above| open_directory(above).ok());
     if let Some((parent, name)) = parent.zip(directory.file_name()) {
         let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
     }
 }
 
-/// Opens a directory whose path is resolved already. No link is followed: the owner of the state directory could
-/// have put one there since.
+/// Opens a directory whose path is already resolved, without following links: the owner of the state directory
+/// could have added one since.
 fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)

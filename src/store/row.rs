@@ -1,28 +1,28 @@
-//! What may stand in the columns of a row that comes from somebody else's database.
+//! Checks the columns of a row from an untrusted database.
 //!
-//! SQLite takes any value in any column, and package managers fail later on what they cannot read,
-//! whenever they come across the item. So what does not look like theirs never goes in.
+//! SQLite accepts any value in any column. Package managers fail later on values that they cannot read,
+//! whenever they come across the item. So storecache never inserts values that do not look like theirs.
 
 use super::ItemName;
 use anyhow::{Result, bail};
 use rusqlite::types::Value;
 
-/// Columns of `ValidPaths` that are never carried over, though both sides have them: ids are of one
+/// Columns of `ValidPaths` that are never carried over, although both databases have them: an ID belongs to one
 /// database, and `ultimate` would claim that the item was built here.
 pub const NOT_CARRIED: [&str; 2] = ["id", "ultimate"];
 
-/// Columns whose values we know.
+/// Columns whose values have a known form.
 const KNOWN: [&str; 7] = ["path", "hash", "registrationTime", "deriver", "narSize", "sigs", "ca"];
 
-/// What old versions wrote when they did not know the derivation of an item.
+/// Old versions wrote this when they did not know the derivation of an item.
 const UNKNOWN_DERIVER: &str = "unknown-deriver";
-/// A list of signatures, or an address, is not longer.
+/// Limit for a list of signatures, a content address, and any other text.
 const TEXT_LIMIT: usize = 64 << 10;
 
-/// Checks the value of a carried column. Of one that we do not know, only that it is a plain value.
+/// Checks the value of a carried column. In a column that is not known, any plain value is allowed.
 ///
 /// # Errors
-/// When no package manager writes that there.
+/// If no package manager writes such a value there.
 pub fn check(item: &ItemName, column: &str, value: &Value, store_dir: &str) -> Result<()> {
     let fits = match (column, value) {
         ("path", Value::Text(path)) => ItemName::from_path(path, store_dir).as_ref() == Some(item),
@@ -46,7 +46,7 @@ pub fn check(item: &ItemName, column: &str, value: &Value, store_dir: &str) -> R
 /// Checks an output of a derivation.
 ///
 /// # Errors
-/// When its name or its path cannot be one.
+/// If its name or its path is not valid.
 pub fn check_output(item: &ItemName, output: &str, path: &str, store_dir: &str) -> Result<()> {
     let named = |b: u8| b.is_ascii_alphanumeric() || b"+-._?=".contains(&b);
     let name = (1..=255).contains(&output.len()) && output.bytes().all(named);
@@ -56,7 +56,7 @@ pub fn check_output(item: &ItemName, output: &str, path: &str, store_dir: &str) 
     Ok(())
 }
 
-/// SHA-256 in base 16, as databases have it, or in the base 32 of paths.
+/// Whether `text` is a SHA-256 in base 16, as in databases, or in the base 32 of paths.
 fn is_hash(text: &str) -> bool {
     let Some(digits) = text.strip_prefix("sha256:") else { return false };
     match digits.len() {

@@ -1,6 +1,7 @@
-//! Which valid items a save takes along: the closures of some of them, or those used last.
+//! Selects the valid items that a save includes: the closures of some items, or the items that were used last.
 //!
-//! Whatever is taken, everything that it refers to is taken too, as far as it could be.
+//! Both selections are closed: a save also includes everything that an included item refers to, if it could be
+//! saved.
 
 use super::closure::closure;
 use super::{ItemName, ItemPattern, Layout, References};
@@ -8,10 +9,10 @@ use anyhow::{Result, bail};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// The closures of the items that match any of the patterns.
+/// Returns the closures of all items that match one of the patterns.
 ///
 /// # Errors
-/// When a pattern matches no item, or is none.
+/// If a pattern is not valid, or does not match any item.
 pub fn closures_of(
     patterns: &[String],
     items: &[ItemName],
@@ -30,7 +31,7 @@ pub fn closures_of(
     Ok(closure(wanted, references).into_iter().cloned().collect())
 }
 
-/// An item that may have to stay behind.
+/// An item that a save may have to leave out.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     pub name: ItemName,
@@ -40,9 +41,9 @@ pub struct Candidate {
     pub used: u64,
 }
 
-/// What has to stay behind so that the others take `limit` bytes at most: what was used least
-/// recently, and of that the large before the small. An item counts as used when anything was that
-/// refers to it, however indirectly; so it goes only after all of those.
+/// Returns the items to leave out so that the others have at most `limit` bytes: the least recently used first,
+/// and large items before small ones. Use of an item also counts as use of everything that it refers to,
+/// directly or indirectly, so an item is left out only after all its referrers.
 pub fn beyond(limit: u64, candidates: &[Candidate], references: &References) -> Vec<ItemName> {
     let mut total: u64 = candidates.iter().map(|item| item.size).sum();
     let position: HashMap<&ItemName, usize> =
@@ -52,7 +53,7 @@ pub fn beyond(limit: u64, candidates: &[Candidate], references: &References) -> 
         names.filter_map(|name| position.get(name).copied()).filter(move |&other| other != at)
     };
 
-    // From the one used last downwards, so that each item is reached by its latest user first.
+    // From the most recently used item on, so that each item is reached by its latest user first.
     let mut used = vec![None; candidates.len()];
     let mut by_use: Vec<usize> = (0..candidates.len()).collect();
     by_use.sort_by_key(|&at| Reverse(candidates[at].used));
@@ -143,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// References lead from larger to smaller numbers, as builds do.
+        /// References lead from larger to smaller numbers, so there are no circles.
         #[test]
         fn a_closure_that_stays_is_whole_and_the_limit_is_kept(
             sizes in proptest::collection::vec((0u64..100, 0u64..10), 1..40),

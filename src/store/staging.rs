@@ -1,9 +1,9 @@
-//! Staging: a hidden directory in which a restore is prepared, on the same mount as the items, so that
-//! placing an item is a rename.
+//! Staging: a hidden directory in which a restore is prepared. It is on the same mount as the items, so that an
+//! item is placed by a rename.
 //!
-//! It lies beside the items. To the daemon it is garbage there: only the shared `gc.lock` of its maker
-//! keeps a collector from removing it. While the lock has to be let go, or while nobody may write to
-//! the store, it lies aside, in a directory that no collector reads.
+//! Staging is normally in the store directory. The daemon treats it as garbage there: only the shared `gc.lock`
+//! of the run prevents a collector from removing it. While the lock has to be released, or while the store is
+//! read-only, staging is outside the store, in a directory that no collector reads.
 
 use super::Layout;
 use crate::undo::insist;
@@ -26,7 +26,7 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Makes a staging directory in `parent`.
+    /// Creates a staging directory in `parent`.
     pub fn create(parent: &Path) -> Result<Self> {
         let path = free(parent);
         mkdir(&path, Mode::RWXU)
@@ -44,8 +44,8 @@ impl Staging {
         &self.path
     }
 
-    /// Writes a file into the staging directory itself, which no item is called by. It goes through the
-    /// descriptor: another directory may have the path by now.
+    /// Writes a file into the staging directory itself, under a name that is not valid for an item. It is
+    /// opened through the descriptor, because another directory may have the path by now.
     pub(super) fn write_file(&self, name: &str, content: &[u8]) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
@@ -53,10 +53,10 @@ impl Staging {
         Ok(File::from(file).write_all(content)?)
     }
 
-    /// Leaves the store, if it is there, for a place that no collector reads.
+    /// Moves staging out of the store, if it is there, to a directory that no collector reads.
     ///
     /// # Errors
-    /// When no such place is on the same mount. It stays where it is then.
+    /// If no such directory is on the same mount. Staging stays in the store then.
     pub fn step_aside(&mut self, layout: &Layout) -> Result<()> {
         if self.path.parent() != Some(&layout.store()) {
             return Ok(());
@@ -79,8 +79,8 @@ impl Drop for Staging {
     }
 }
 
-/// A directory for what is made in several steps and moved to its place as a whole. It goes with its value,
-/// or with the next run.
+/// A temporary directory for files that are created in several steps and then moved to their place in one. It
+/// is removed when it is dropped, or by the next run.
 pub(super) struct Workshop(tempfile::TempDir);
 
 impl Workshop {
@@ -99,8 +99,8 @@ impl Drop for Workshop {
     }
 }
 
-/// Removes a directory with all its content, if it is there. Items are read-only, and who is not root has
-/// to change that first.
+/// Removes a directory with all its content, if it exists. Items are read-only, so a user other than root has
+/// to change their modes first.
 pub fn remove(path: &Path) -> Result<(), Error> {
     insist(|| match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
@@ -111,7 +111,7 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     })
 }
 
-/// Lets its owner remove what is in a directory.
+/// Gives the owner write permission on a directory and all directories below it.
 fn open_up(directory: &Path) -> Result<(), Error> {
     std::fs::set_permissions(directory, Permissions::from_mode(0o700))?;
     for entry in std::fs::read_dir(directory)? {
@@ -127,8 +127,8 @@ fn unless_gone(removed: Result<(), Error>) -> Result<(), Error> {
     removed.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
 }
 
-/// A name in `parent` that is not taken: one of a dead run may have to stay for now, and may be of a process
-/// with our number.
+/// Returns a free name in `parent`: staging of a killed run may have to stay for now, and that run may have had
+/// the same process ID.
 fn free(parent: &Path) -> PathBuf {
     let number = std::process::id();
     let first = parent.join(format!("{PREFIX}{number}"));
@@ -136,15 +136,15 @@ fn free(parent: &Path) -> PathBuf {
     [first.clone()].into_iter().chain(more).find(|path| !path.exists()).unwrap_or(first)
 }
 
-/// Where staging may lie that no collector reads; the first is on one mount with a store that has none
-/// of its own.
+/// Directories for staging that no collector reads. The first one is on the mount of the store, unless the
+/// store is a mount of its own.
 pub fn aside(layout: &Layout) -> [PathBuf; 2] {
     let store = layout.store();
     [store.parent().map_or_else(|| layout.root.clone(), Path::to_owned), layout.state()]
 }
 
-/// Staging that is there although no run is at work: the caller has seen that no run holds the lock that every
-/// run holds. Sorted.
+/// Returns the staging directories that exist although no run is active, sorted. The caller has checked that no
+/// process holds the lock that every run holds.
 pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut left = Vec::new();
     for parent in aside(layout).iter().chain([&layout.store()]).filter(|it| it.read_dir().is_ok()) {
@@ -154,7 +154,8 @@ pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
     Ok(left)
 }
 
-/// Removes what dead runs left in `parent`. The caller holds the lock that every run holds.
+/// Removes the staging directories that killed runs left in `parent`. The caller holds the lock that every run
+/// holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
     for staging in AbandonedStaging::all_in(parent)? {
         staging.remove()?;
@@ -162,21 +163,21 @@ pub fn clean_stale(parent: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The staging directory of a run that has ended: one with the rights that this process has.
+/// The staging directory of a run that has ended, owned by the user of this process.
 ///
-/// Other accounts may make what they like in a store, such as the users that build for one. What they left
-/// says nothing about what is to be undone, and stays where it is.
+/// Other users, such as build users, may create files in a store. Their files are not evidence of a commit to
+/// undo, and stay where they are.
 pub struct AbandonedStaging {
     path: PathBuf,
     directory: OwnedFd,
 }
 
 impl AbandonedStaging {
-    /// Those in `parent`. The caller holds the lock that every run holds.
+    /// Opens all abandoned staging directories in `parent`. The caller holds the lock that every run holds.
     pub fn all_in(parent: &Path) -> Result<Vec<Self>> {
         let ours = rustix::process::geteuid().as_raw();
         let opened = staging_paths(parent)?.into_iter().filter_map(|path| {
-            // A link, or a file, is no staging directory.
+            // A link or a file is not a staging directory.
             let directory = open_directory(&path).ok()?;
             let is_ours = fstat(&directory).is_ok_and(|found| found.st_uid == ours);
             is_ours.then_some(AbandonedStaging { path, directory })
@@ -192,10 +193,10 @@ impl AbandonedStaging {
         &self.directory
     }
 
-    /// Reads a file that [`Staging::write_file`] has written; `None` if there is none.
+    /// Reads a file that [`Staging::write_file`] has written; `None` if it does not exist.
     ///
     /// # Errors
-    /// If it is not a file of this user, or cannot be read.
+    /// If it is not a regular file, or cannot be read.
     pub fn read_file(&self, name: &str) -> Result<Option<String>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.directory, name, flags, Mode::empty()) {
@@ -208,7 +209,7 @@ impl AbandonedStaging {
         Ok(Some(std::io::read_to_string(file)?))
     }
 
-    /// Whether a file of that name lies in it.
+    /// Whether it contains a file with this name.
     pub fn has(&self, name: &str) -> bool {
         rustix::fs::statat(&self.directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
@@ -224,7 +225,7 @@ fn open_directory(path: &Path) -> rustix::io::Result<OwnedFd> {
     open(path, flags, Mode::empty())
 }
 
-/// Everything in `parent` that is called like a staging directory.
+/// Returns everything in `parent` that has the name of a staging directory.
 fn staging_paths(parent: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(parent) {
         Ok(entries) => entries,

@@ -1,8 +1,8 @@
-//! Writing to a store that is mounted read-only.
+//! Writes to a store that is mounted read-only.
 //!
-//! Guix mounts its store read-only over itself, and so does NixOS; the daemons write through a mount
-//! namespace of their own, and so do we. For everybody else the store stays as it is.
-//! Source: guix-mirror/guix `etc/gnu-store.mount.in`; `NixOS/nix:src/libstore/local-store.cc`.
+//! Guix mounts its store read-only over itself, and so does NixOS. The daemons write through their own mount
+//! namespace, and so does storecache. For all other processes the store stays read-only. Source:
+//! guix-mirror/guix `etc/gnu-store.mount.in`; `NixOS/nix:src/libstore/local-store.cc`.
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The store is read-only and this process may not change that for itself. Nothing was changed.
+/// The error that the store is read-only and this process may not change this for itself. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{store} is mounted read-only, and this process may not write through it ({cause}); run where \
@@ -28,19 +28,19 @@ pub struct StaysReadOnly {
     cause: nix::Error,
 }
 
-/// Whether nobody may write to `store`, which may not be there yet.
+/// Whether `store` is mounted read-only. False if it does not exist yet.
 pub fn is_read_only(store: &Path) -> Result<bool> {
     let context = || store.display().to_string();
     Ok(store.try_exists().with_context(context)?
         && read_only(&statvfs(store).with_context(context)?))
 }
 
-/// Makes `store` writable for this thread and those that it starts from now on, if it is mounted
-/// read-only. Gives back the mount namespace that the thread left, for processes that are not to
-/// live in the private one.
+/// Makes `store` writable for this thread, and for threads and processes that it starts from now on, if it is
+/// mounted read-only. Returns the mount namespace that the thread left, for processes that must not be in the
+/// private one.
 ///
 /// # Errors
-/// [`StaysReadOnly`] without `CAP_SYS_ADMIN`; also when the whole file system is read-only.
+/// [`StaysReadOnly`] without `CAP_SYS_ADMIN`, or if the whole file system is read-only.
 pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
     if !is_read_only(store)? {
         return Ok(None);
@@ -49,11 +49,11 @@ pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
     let ours = open("/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|cause| StaysReadOnly { store: store.display().to_string(), cause })?;
-    // Or the next lines would be seen outside.
+    // Otherwise the following changes would propagate to other namespaces.
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .with_context(about)?;
     if covers_itself(store) {
-        // Without the cover the store is on one mount with what is beside it, so that a rename from
+        // Without this mount, the store is on the same mount as its parent directory, so that a rename from
         // there into the store is possible.
         unmount(store, UnmountFlags::DETACH).with_context(about)?;
     }
@@ -61,22 +61,22 @@ pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
         mount_remount(store, MountFlags::BIND, c"").with_context(about)?;
     }
     if is_read_only(store)? {
-        // Not only the mount is, but what is mounted.
+        // The file system itself is read-only, not only the mount.
         let store = store.display().to_string();
         return Err(StaysReadOnly { store, cause: nix::Error::EROFS }.into());
     }
     Ok(Some(Arc::new(ours)))
 }
 
-/// Whether what is mounted on `store` is the very directory that it is mounted on, which itself can
-/// be written to. An old kernel can not tell.
+/// Whether the directory mounted on `store` is `store` itself, and the underlying directory is writable. False
+/// on an old kernel without `open_tree`.
 fn covers_itself(store: &Path) -> bool {
     let (Some(parent), Some(name)) = (store.parent(), store.file_name()) else {
         return false;
     };
     let below = || -> rustix::io::Result<bool> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        // Only this one mount is cloned: what is mounted further down stays behind.
+        // This clones only this one mount, without the mounts below it.
         let clone = open_tree(CWD, parent, flags)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let bare = openat(&clone, Path::new(name), flags, Mode::empty())?;

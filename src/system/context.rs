@@ -1,8 +1,8 @@
-//! The context that a child process gets: namespace, root, directory, user; and the file that it runs, where that
-//! is an open one.
+//! The context of a child process: namespaces, root, directory and user; also an open file that it executes instead
+//! of a path.
 //!
-//! The code is unsafe where it runs between fork and exec: the standard library runs a closure there only in an
-//! unsafe method.
+//! Code that runs between fork and exec is unsafe: the standard library runs a closure there only in an unsafe
+//! method.
 
 use nix::libc;
 use rustix::fs::{AtFlags, Mode, statat};
@@ -17,25 +17,25 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
-/// What to enter before exec. Parts that are not there are left as they are.
+/// The context to enter before exec. Fields that are `None` or empty leave that part unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessContext {
-    /// Namespaces to move into, other than that of process ids, which takes a fork.
+    /// Namespaces to enter, except a PID namespace, which needs a fork.
     pub namespaces: Vec<Arc<OwnedFd>>,
     pub root: Option<Arc<OwnedFd>>,
     pub directory: Option<Arc<OwnedFd>>,
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// What another user than root may do all the same, as the daemon of Guix may change owners.
+    /// The capabilities that a user other than root keeps: the daemon of Guix, for example, may change owners.
     pub ambient: Option<CapabilitySet>,
     pub umask: Option<Mode>,
-    /// Leave the session of the parent, so that its terminal's signals do not reach the child.
+    /// Start a new session, so that signals of the parent's terminal do not reach the child.
     pub own_session: bool,
 }
 
 impl ProcessContext {
-    /// Makes `command` enter the context after fork.
+    /// Makes the child process of `command` enter the context after the fork.
     #[expect(unsafe_code, reason = "`pre_exec` is unsafe")]
     pub fn apply(self, command: &mut Command) {
         let groups: Vec<_> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
@@ -56,7 +56,7 @@ impl ProcessContext {
             if let Some(mode) = self.umask {
                 umask(mode);
             }
-            // Groups while still root, the user last.
+            // Set the groups while the process is still root, and the user last.
             if self.uid != 0 || self.gid != 0 {
                 let ambient = self.ambient.filter(|set| self.uid != 0 && !set.is_empty());
                 set_keep_capabilities(ambient.is_some())?;
@@ -81,22 +81,22 @@ impl ProcessContext {
     }
 }
 
-/// An open file to run in place of the program of a command, with words of its own.
+/// An open file to execute instead of the program of a command, with its own arguments and environment.
 pub struct Exec {
     pub file: Arc<OwnedFd>,
-    /// Device and inode of it.
+    /// The device and inode of the file.
     pub identity: (u64, u64),
-    /// A directory, and a name in it that leads to the file: run by it, the process is called by it
-    /// (`man 5 proc_pid_comm`).
+    /// A directory, and a name in it that leads to the file. If it is executed by this name, the process has the name
+    /// too (`man 5 proc_pid_comm`).
     pub place: Option<(Arc<OwnedFd>, CString)>,
     pub arguments: Vec<CString>,
     pub environment: Vec<CString>,
 }
 
-/// The words of a program, with an array of pointers to them that ends with null, as `execveat` takes it.
+/// Arguments or environment of a program, with a null-terminated array of pointers to them as `execveat` expects it.
 struct Words {
     pointers: Vec<*const c_char>,
-    /// What the pointers lead to.
+    /// The strings that the pointers point to.
     _words: Vec<CString>,
 }
 
@@ -122,7 +122,7 @@ impl Words {
 }
 
 impl Exec {
-    /// Makes `command` run the file, once all else that the command is to do before that is done.
+    /// Makes `command` execute the file, after everything else that it does between fork and exec.
     #[expect(
         unsafe_code,
         reason = "code between fork and exec, and a system call that no crate wraps"
@@ -132,11 +132,11 @@ impl Exec {
         let (arguments, environment) = (Words::new(arguments), Words::new(environment));
         let empty = CString::default();
         let exec = move || -> std::io::Result<()> {
-            // Moves the values as a whole into the closure, with what their pointers lead to.
+            // Captures the values as a whole, including the strings that the pointers point to.
             let (arguments, environment): (&Words, &Words) = (&arguments, &environment);
             let run = |at: &OwnedFd, name: &CString, flags: libc::c_int| {
-                // SAFETY: all pointers lead to strings and arrays that end with zero, which this closure
-                // owns. The call only returns if it fails.
+                // SAFETY: all pointers lead to strings and arrays that end with zero, which this closure owns. The
+                // call only returns if it fails.
                 unsafe {
                     libc::syscall(
                         libc::SYS_execveat,
@@ -149,7 +149,7 @@ impl Exec {
                 };
             };
             if let Some((directory, name)) = &place {
-                // Only root could change what the name leads to between this look and the call.
+                // Only root could make the name lead to another file between this check and the call.
                 let found = statat(directory, name.as_c_str(), AtFlags::empty());
                 if found.is_ok_and(|found| (found.st_dev, found.st_ino) == identity) {
                     run(directory, name, 0);

@@ -1,8 +1,8 @@
-//! What the root helper, its guardian and the control of daemons execute.
+//! The execution of programs by the root helper, its guardian and the control of daemons.
 //!
 //! - `programs`: the closed list of programs
-//! - `context`: namespaces, directories and user that a program gets
-//! - `run`: runs them; the fuzzers of `fuzz/` have another file in its place, which runs nothing
+//! - `context`: the namespaces, directories and user of a program
+//! - `run`: runs the programs; the fuzzers of `fuzz/` replace this file with one that runs nothing
 
 mod context;
 mod programs;

@@ -1,8 +1,8 @@
 //! The closed list of programs that the root helper, its guardian and the control of daemons execute.
 //!
-//! Every [`Command`] of `src/privileged` and `src/daemon` is made in this file (`tests/programs.rs`), so this is
-//! all that root's rights can execute. Names of units and services are arguments and never options: systemd has
-//! units such as `-.mount`.
+//! Every [`Command`] of `src/privileged` and `src/daemon` is created in this file (`tests/programs.rs`), so this is
+//! everything that can be executed with root's rights. Names of units and services are passed as arguments and never
+//! as options: systemd has units such as `-.mount`.
 
 use super::{Exec, ProcessContext};
 use std::os::fd::OwnedFd;
@@ -11,33 +11,33 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-/// The only search path that the root helper has.
+/// The only search path of the root helper.
 pub const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:\
      /run/wrappers/bin:/run/current-system/sw/bin:\
      /run/current-system/profile/bin:/run/current-system/profile/sbin";
 
-/// Where package managers are, as seen from the root of a store.
+/// Directories that contain package managers, relative to the root of a store.
 const PACKAGE_MANAGER_PATH: &str = "/nix/var/nix/profiles/default/bin:\
      /var/guix/profiles/per-user/root/current-guix/bin:\
      /usr/local/bin:/usr/bin:/bin:/run/current-system/sw/bin:/run/current-system/profile/bin";
 
-/// The account that programs of a foreign root run as: nobody.
+/// The user and group ID of the account `nobody`, as which a package manager below the root of a store runs.
 const NOBODY: u32 = 65534;
 
-/// A program, with all that decides what it does.
+/// A program, with everything that decides what it does.
 pub enum Program<'a> {
-    /// systemd's own program, which asks and orders systemd.
+    /// The command line tool of systemd, which queries and controls units.
     Systemctl { order: UnitOrder<'a>, units: &'a [String] },
-    /// The newest lines that the journal has of units.
+    /// Prints the latest lines that the journal has of units.
     Journalctl { units: &'a [&'a str], since: &'a str, lines: &'a str },
-    /// The program of a shepherd, run as the owner of the shepherd; `None` is this process's own user.
+    /// The command line tool of a shepherd, run as the owner of the shepherd; `None` is the user of this process.
     Herd { socket: &'a Path, owner: Option<(u32, u32)>, order: HerdOrder<'a> },
-    /// Has systemd detach the mount on the directory of a store.
+    /// Makes systemd detach the mount on the directory of a store.
     DetachMount { path: &'a str },
-    /// The command that a user gave with --daemon command, run as that user and group; `None` is this process's
-    /// own user.
+    /// The command that a user passed with --daemon command, run as that user and group; `None` is the user of this
+    /// process.
     UserCommand { text: &'a str, user: Option<(u32, u32)> },
-    /// The file that a daemon ran until it was stopped.
+    /// The executable file of the daemon before it was stopped.
     Daemon(OpenProgram<'a>),
     /// Asks a package manager for its version, below the root of its store and as an account without rights.
     PackageManager { name: &'static str, root: Arc<OwnedFd> },
@@ -47,20 +47,20 @@ pub enum Program<'a> {
     RootHelper { program: &'a Path, by_sudo: bool, words: &'a [&'a str] },
 }
 
-/// What `systemctl` is to do with units.
+/// An operation of `systemctl` on units.
 #[derive(Debug, Clone, Copy)]
 pub enum UnitOrder<'a> {
     IsActive,
-    /// Properties of each unit, separated by commas.
+    /// Prints properties of each unit, separated by commas.
     Show(&'a str),
-    /// The value of one property alone.
+    /// Prints only the value of one property.
     Value(&'a str),
     Start,
     Stop,
     ResetFailed,
-    /// SIGTERM for all processes of each unit.
+    /// Sends SIGTERM to all processes of each unit.
     Kill,
-    /// SIGTERM for the main process of each unit.
+    /// Sends SIGTERM to the main process of each unit.
     KillMain,
 }
 
@@ -77,7 +77,7 @@ impl UnitOrder<'_> {
     }
 }
 
-/// What a shepherd is to do.
+/// An operation on a shepherd.
 #[derive(Debug, Clone, Copy)]
 pub enum HerdOrder<'a> {
     /// Lists the services.
@@ -98,18 +98,18 @@ impl<'a> HerdOrder<'a> {
     }
 }
 
-/// An open file to execute, and what it gets.
+/// An open file to execute, and its context.
 pub struct OpenProgram<'a> {
-    /// Its name, for errors. It is never looked up.
+    /// The name of the file, for errors. It is never looked up.
     pub path: &'a Path,
     pub exec: Exec,
     pub context: ProcessContext,
-    /// Output and error output; nowhere if there is none.
+    /// Standard output and standard error; `None` is `/dev/null`.
     pub output: [Option<OwnedFd>; 2],
 }
 
 impl Program<'_> {
-    /// The command that runs it.
+    /// Returns the command that runs the program.
     pub(super) fn command(self) -> Command {
         match self {
             Program::Systemctl { order, units } => systemctl(order, units),
@@ -134,7 +134,7 @@ impl Program<'_> {
                 let mut command = Command::new(path);
                 command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
                 context.apply(&mut command);
-                // Behind the context, and in place of the path: the file that is open.
+                // After the context is entered, execute the open file instead of the path.
                 exec.apply(&mut command);
                 command
             }
@@ -149,7 +149,7 @@ impl Program<'_> {
             }
             Program::Guardian { program, name } => {
                 let mut command = Command::new(program);
-                // A person who ends the root helper by its command line must not end its guardian with it.
+                // A person who kills the root helper by its command line must not kill its guardian too.
                 command.arg0(format!("storecache-{name}")).args(["privileged", "--guardian"]);
                 command.env_clear().env("PATH", ROOT_PATH);
                 ProcessContext { own_session: true, ..ProcessContext::default() }
@@ -179,7 +179,7 @@ fn systemctl(order: UnitOrder<'_>, units: &[String]) -> Command {
         UnitOrder::Value(property) => {
             command.args(["--value".to_owned(), format!("--property={property}")]);
         }
-        // Of systemd 252 and later `--kill-whom`, and this one still.
+        // systemd 252 and later name it `--kill-whom`, and still accept this name.
         UnitOrder::KillMain => _ = command.arg("--kill-who=main"),
         _ => {}
     }
@@ -200,7 +200,7 @@ fn journalctl(units: &[&str], since: &str, lines: &str) -> Command {
 fn herd(socket: &Path, owner: Option<(u32, u32)>, order: HerdOrder<'_>) -> Command {
     let mut command = Command::new("herd");
     command.arg("--socket").arg(socket).arg("--").args(order.words());
-    // In English, whatever the locale.
+    // Print English, regardless of the locale.
     command.env_clear().env("LC_ALL", "C");
     command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     command.stdin(Stdio::null());

@@ -1,4 +1,4 @@
-//! Running the programs of the closed list.
+//! Runs the programs of the closed list.
 
 use super::Program;
 use crate::pulse::{self, Watch};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use std::io;
 use std::process::{Child, ExitStatus, Output, Stdio};
 
-/// Runs a program to its end, with all that it prints.
+/// Runs a program to its end and returns all its output.
 ///
 /// # Errors
 /// If it cannot be started.
@@ -15,7 +15,7 @@ pub fn output(program: Program<'_>) -> io::Result<Output> {
     program.command().output()
 }
 
-/// Runs a program to its end, with all that it prints, and watches that it is alive.
+/// Runs a program to its end, watches its activity, and returns all its output.
 ///
 /// # Errors
 /// As for [`pulse::output`].
@@ -23,18 +23,18 @@ pub fn await_output(program: Program<'_>, watch: Watch<'_>) -> Result<Output> {
     pulse::output(&mut program.command(), watch)
 }
 
-/// Runs a program to its end, and watches that it is alive.
+/// Runs a program to its end and watches its activity.
 ///
 /// # Errors
 /// If it cannot be started, and as for [`pulse::wait`].
 pub fn await_status(program: Program<'_>, watch: Watch<'_>) -> Result<ExitStatus> {
     let mut command = program.command();
-    // What did not begin can begin again.
+    // A failed start can be retried.
     let mut child = insist(|| command.spawn()).with_context(|| format!("run {}", watch.what))?;
     pulse::wait(&mut child, watch)
 }
 
-/// Starts a program and speaks with it over its input and output.
+/// Starts a program with pipes for its input and output.
 ///
 /// # Errors
 /// If it cannot be started.
@@ -44,7 +44,7 @@ pub fn spawn(program: Program<'_>) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Starts a program that lives on by itself.
+/// Starts a program and does not wait for it.
 ///
 /// # Errors
 /// If it cannot be started.

@@ -1,8 +1,8 @@
-//! Wall clocks that jump while a save or a restore runs: what comes of it is the same, and what was saved last is
-//! found first.
+//! Wall clocks that jump while a save or a restore runs. The result must be the same, and the next lookup
+//! must find the newest save.
 //!
-//! The kernel has one wall clock for all, so a library that all programs of a world load puts it off (`clock.c`).
-//! Waiting is by another clock, which never jumps.
+//! The kernel has one wall clock for all processes, so a library that all programs of a world load shifts the
+//! time (`clock.c`). Waits use the monotonic clock, which never jumps.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -21,9 +21,9 @@ use crate::support::{Fixture, Role, World, poll};
 const SOON: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3600;
 const YEAR: i64 = 365 * 24 * HOUR;
-/// Where the clock goes, in seconds from where it is; from 1970 on, where it is before that.
+/// Offsets of the clock from the true time, in seconds. The last one leads to a time before 1970.
 const JUMPS: [i64; 6] = [5 * HOUR, -7 * HOUR, 3 * YEAR, -4 * YEAR, 20 * YEAR, -63 * YEAR];
-/// A build against this machine's library: a static one loads nothing.
+/// The dynamically linked build of this machine, because a static one does not load the library.
 const PROGRAM: &str = "/usr/local/bin/storecache-here";
 
 /// A world whose clock can be set.
@@ -57,12 +57,12 @@ impl Clock {
         clock
     }
 
-    /// Puts the clock off by so many seconds, at once and for all programs.
+    /// Shifts the clock by this many seconds, at once and for all programs.
     fn set(&self, seconds: i64) {
         self.file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
     }
 
-    /// A run during which, after a part of the time that one takes, the clock jumps.
+    /// Runs the program, and lets the clock jump after the time `after`.
     fn run(
         &self,
         words: &[&str],
@@ -104,7 +104,7 @@ impl Clock {
     }
 }
 
-/// Saves and restores while the clock jumps, to a directory or through the cache service.
+/// Saves and restores while the clock jumps, with a directory or the cache service as the backend.
 fn clocks_jump(part: &str, through_service: bool, times: usize) {
     let clock = Clock::new();
     let service = through_service.then(CacheService::start);
@@ -127,7 +127,7 @@ fn clocks_jump(part: &str, through_service: bool, times: usize) {
         tally.count("clock jump", "save");
         let found = clock.run(&with(&["restore", "--lookup-only"]), service, Duration::ZERO, jump);
         assert_eq!(found["entry"], saved["entry"], "{what}: what was saved last is found");
-        // Saved by the clock that jumped, too.
+        // A save that starts after the jump, too.
         let again =
             clock.run(&with(&["save", "--full", "--policy", "always"]), service, after, jump);
         let found = clock.run(&with(&["restore", "--lookup-only"]), service, Duration::ZERO, jump);
@@ -139,7 +139,7 @@ fn clocks_jump(part: &str, through_service: bool, times: usize) {
         clock.is_whole(&whole, &what);
     }
     if !through_service {
-        // Those that stay are those that were saved last, whatever the clock said.
+        // `--keep` must keep the newest saves, whatever the clock showed.
         let last = || clock.run(&with(&["restore", "--lookup-only"]), None, Duration::ZERO, 0);
         let before = last()["entry"].clone();
         let kept = ["save", "--full", "--policy", "always", "--keep", "2"];
@@ -182,7 +182,7 @@ fn a_lock_is_waited_for_by_a_clock_that_does_not_jump() {
             Some(pid) => Err(format!("process {pid} listens; {}", run.stderr())),
         });
         clock.set(jump);
-        // It looks again many times meanwhile.
+        // The restore polls the lock many times meanwhile.
         std::thread::sleep(Duration::from_millis(300));
         assert!(run.is_running(), "{}", run.stderr());
         drop(lock);

@@ -12,10 +12,10 @@ use crate::support::record::Tally;
 use crate::support::runs::flags;
 
 const SOON: Duration = Duration::from_secs(60);
-/// So often the store's own program hashes all of it; and at the end.
+/// After this many kills, and at the end, Nix or Guix hashes the whole store.
 const JUDGED: u64 = 20;
 
-/// Kills restores so often, each of them once.
+/// Kills this many restores, each of them once.
 fn restores_are_killed(role: Role, container: bool, kills: usize) {
     let scene = Scene::new(role, container);
     let part = format!("kills-restore-{}{}", role.name(), if container { "-systemd" } else { "" });
@@ -30,7 +30,7 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
     while tally.faults() < kills as u64 {
         attempts += 1;
         assert!(attempts <= 20 * kills, "{}: hardly any kill lands: {tally:?}", scene.what);
-        // Where fewest have landed so far.
+        // The phase with the fewest kills so far; ties are resolved at random.
         let phase = PHASES.into_iter().min_by_key(|phase| (tally.landed_in(phase), dice.number()));
         let moment = Moment::in_phase(phase.unwrap_or_default(), &mut dice, items);
         let victim = dice.choose(&Victim::OF_A_RESTORE);
@@ -41,7 +41,7 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
         let mut run = scene.world.storecache_as("runner", words).spawn();
         let mut came = view.wait(moment, &mut run, begun, whole, &mut dice);
         if matches!(moment, Moment::Part(_)) && !came {
-            // As long as it takes on this machine now.
+            // The run ended earlier than expected: adjusts to the current speed of this machine.
             whole = begun.elapsed();
         }
         let mut landed = ("", 0);
@@ -78,11 +78,12 @@ fn restores_are_killed(role: Role, container: bool, kills: usize) {
         if somebody {
             scene.is_clean(&what);
         } else if !container && !scene.is_greeted() {
-            // Nobody was left to start it, and nobody knows how it was started. A unit is the next run's.
+            // No process is left to start a bare daemon, and how it was started is not recorded. The next run
+            // starts a unit.
             scene.world.start_daemon();
         }
         let judged = hit && tally.faults().is_multiple_of(JUDGED);
-        // Where the daemon is asked for it, and the next run is to start that.
+        // The check uses the daemon, which the next run has to start first.
         let later = container && !somebody;
         if judged && !later {
             scene.judge();

@@ -1,9 +1,9 @@
-//! The fault campaign: what is broken on purpose at random instants of restores and saves, and that no state is
-//! lost by it.
+//! The fault campaign: injects faults at random instants of restores and saves, and asserts that no state is
+//! lost.
 //!
-//! Each part has a fixed seed, which is printed, and `STORECACHE_CAMPAIGN_SEED` is another one.
-//! `STORECACHE_CAMPAIGN=long` makes many more faults. `scripts/campaign` runs that and keeps what came of it in
-//! `record.json`, of which the table in the README is made.
+//! Each part has a fixed seed, which is printed; `STORECACHE_CAMPAIGN_SEED` sets another one.
+//! `STORECACHE_CAMPAIGN=long` injects many more faults. `scripts/campaign` runs the long campaign and keeps
+//! its results in `record.json`, from which the table in the README is made.
 
 #[path = "../support/mod.rs"]
 mod support;

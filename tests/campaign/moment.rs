@@ -1,4 +1,4 @@
-//! Instants of a restore, chosen by what has happened until then, and the phase that it is in.
+//! Instants of a restore, defined by the steps that it has completed, and the phases of a restore.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,34 +11,34 @@ use super::victim::{Kind, processes};
 use crate::support::dice::Dice;
 use crate::support::{Running, procfs};
 
-/// How long after a moment the fault comes at most, by turns.
+/// Upper limits for the random delay between a moment and the fault.
 const AFTER: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(4)];
 
-/// Phases that a fault may land in, in their order.
+/// Phases in which a fault may land, in their order.
 pub const PHASES: [&str; 8] =
     ["start", "plan", "unpack", "prepare", "stopped", "place", "start again", "end"];
 
 #[derive(Clone, Copy, Debug)]
 pub enum Moment {
-    /// A part of the time that a whole run takes, in thousandths.
+    /// A fraction of the duration of a whole run, in thousandths.
     Part(usize),
     User,
     Root,
     Staging,
-    /// So many items are in staging.
+    /// More than this many items are in staging.
     Staged(usize),
-    /// What is to be placed is on record.
+    /// The list of the items to be placed is written.
     Planned,
     Guarded,
     Stopped,
-    /// All is placed: what comes next is that the guardian starts the daemon.
+    /// All items are placed, and the guardian is about to start the daemon.
     Starting,
     Unstaged,
-    /// The root half is about to make a call for so many times.
+    /// The root helper is about to make a call of this kind for this many times.
     Call(Call, usize),
 }
 
-/// Calls that change something.
+/// Kinds of calls that change something.
 #[derive(Clone, Copy, Debug)]
 pub enum Call {
     Link,
@@ -63,7 +63,7 @@ impl Call {
 }
 
 impl Moment {
-    /// One that is likely to be in that phase of a restore of so many items.
+    /// A moment that is likely to be in that phase of a restore of this many items.
     pub fn in_phase(phase: &str, dice: &mut Dice, items: usize) -> Moment {
         let few = 1 + dice.below(4);
         let some = 1 + dice.below(items);
@@ -86,7 +86,7 @@ impl Moment {
     }
 }
 
-/// What can be seen of a restore from outside.
+/// The state of a restore as visible from outside.
 pub struct View {
     daemon: u32,
     places: Vec<PathBuf>,
@@ -126,7 +126,7 @@ impl View {
         match moment {
             Moment::Part(part) => begun.elapsed() >= whole * part as u32 / 1000,
             Moment::User => one(Kind::User).is_some(),
-            // Before a call there is somebody to make it.
+            // The root helper must be running before it can make a call.
             Moment::Root | Moment::Call(..) => one(Kind::Root).is_some(),
             Moment::Staging => self.staging().is_some(),
             Moment::Staged(count) => {
@@ -141,7 +141,7 @@ impl View {
         }
     }
 
-    /// Waits for the moment and a random time more; `false` when the run was over before.
+    /// Waits for the moment and a random time more. Returns `false` if the run ended before.
     pub fn wait(
         &self,
         moment: Moment,

@@ -1,4 +1,4 @@
-//! Kills at instants that have a name: each of them once left something behind.
+//! Kills at specific instants, each of which once left something behind.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::support::runs::{self, flags, report};
 use crate::support::{Role, Running, poll, procfs};
 
 const SOON: Duration = Duration::from_secs(60);
-/// As glibc makes a process.
+/// The calls by which glibc creates a process.
 const FORKS: [c_long; 2] = [SYS_clone, SYS_clone3];
 
 fn restore(scene: &Scene) -> Running<'_> {
@@ -31,7 +31,7 @@ fn find(run: &Running, wanted: Kind) -> u32 {
     })
 }
 
-/// Kills when the root half is about to make one of these calls for the `nth` time.
+/// Kills when the root helper is about to make one of these calls for the `nth` time.
 fn kill_at(scene: &Scene, victim: Victim, call: Call, nth: usize) {
     let run = restore(scene);
     let root = find(&run, Kind::Root);
@@ -62,7 +62,7 @@ fn items_that_were_placed_when_all_died_are_taken_back_by_the_next_restore() {
     kill_at(&scene, Victim::Everybody, Call::Rename, 3);
     let store = scene.world.store_listing();
     assert!(scene.new_items().any(|path| store.contains(path.rsplit('/').next().unwrap())));
-    // One that wants nothing of it.
+    // A dry run does not need the items, but takes them back all the same.
     runs::run(&scene.world, "runner", "restore", &["--dry-run"]);
     scene.world.start_daemon();
     scene.check("after the next restore");
@@ -147,7 +147,7 @@ fn a_daemon_that_is_still_ending_when_root_half_and_guardian_are_killed_is_start
     let lock = scene.world.hold_big_lock();
     let run = restore(&scene);
     until_it_waits_for_the_lock(&run);
-    // Whatever it is told from then on waits.
+    // Signals from now on stay pending.
     signal(Signal::STOP);
     drop(lock);
     poll::until("the daemon to be told to end", SOON, || {
@@ -174,7 +174,7 @@ fn a_client_that_comes_as_the_daemon_stops_is_served_after_the_restore() {
     let run = restore(&scene);
     let guardian = find(&run, Kind::Guardian);
     let mut client = None;
-    // Its worker waits for the lock that the restore has by then.
+    // The client's worker waits for the lock, which the restore holds by then.
     let connect = || client = Some(scene.world.client_that_greets());
     assert!(at_call(guardian, &[SYS_pidfd_send_signal], 1, connect), "{}", run.stderr());
     run.wait(SOON).ok();
@@ -188,9 +188,9 @@ fn a_client_that_comes_as_the_daemon_stops_is_served_after_the_restore() {
     scene.is_clean("with a client");
 }
 
-/// Runs `daemon` until it has forked a worker for a client and is about to close its own end of the connection, says
-/// that it stands there, and lets it go on when a signal waits for it. A nix-daemon looks for signals again only
-/// when the next client has come.
+/// Runs `daemon` until it has forked a worker for a client and is about to close its own end of the
+/// connection. Then sends on `stands`, and lets the daemon continue when a signal is pending for it. A
+/// nix-daemon checks for signals again only when the next client has connected.
 fn misses_a_signal(daemon: u32, stands: &Sender<()>) -> bool {
     at_last_call_of_thread(daemon, &[&FORKS, &[SYS_close]], || {
         stands.send(()).unwrap();
@@ -249,11 +249,11 @@ fn a_service_that_misses_a_signal_as_it_lets_a_client_in_is_stopped() {
         until_it_is_traced(daemon);
         let client = scene.world.client_that_greets();
         is_standing.recv_timeout(SOON).unwrap();
-        // With these gone nothing keeps the restore from stopping the service.
+        // After this, nothing keeps the restore from stopping the service.
         drop((client, lock));
         assert!(missed.join().unwrap(), "{}", run.stderr());
     });
-    // systemd by itself would wait for longer.
+    // systemd by itself would wait for longer than this timeout.
     run.wait(SOON).ok();
     assert!(scene.world.daemon_answers());
     assert!(scene.check("with a client"));
@@ -277,7 +277,7 @@ fn record_in_a_store_starts_nothing_whoever_left_it() {
         let more = ["--dry-run", "--daemon-timeout", "1"];
         let run = runs::attempt(world, "runner", "restore", &more);
         assert!(!world.host("/tmp/begun").exists(), "{owner}: {run}");
-        // What another user has left is theirs.
+        // Leftovers of other users are not removed.
         let left = if owner == "root" { &[][..] } else { &[".storecache-1"] };
         assert_eq!(runs::leftovers(world), left, "{owner}");
         world.sh("rm -rf /nix/store/.storecache-1");

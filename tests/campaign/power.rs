@@ -1,9 +1,10 @@
-//! Power cuts at random instants of a restore: what counts is what the disk had by then.
+//! Power cuts at random instants of a restore, after which only the content of the disk counts.
 //!
-//! The store is on a file system in a file. At some instant all processes of the run are stopped, and the file
-//! is copied: the copy lacks all that was still on its way to the disk. It is mounted in place of the disk, which
-//! replays its journal, as after a reboot. A kernel without device-mapper (`CONFIG_BLK_DEV_DM`) cannot lose single
-//! writes behind the file system's back; the copy has all writes that the file system had begun, in their order.
+//! The store is on a file system in a file. At some instant, all processes of the run are stopped and the
+//! file is copied: the copy is missing all writes that have not reached the disk yet. Mounting the copy in
+//! place of the disk replays its journal, as after a reboot. A kernel without device-mapper
+//! (`CONFIG_BLK_DEV_DM`) cannot drop single writes behind the file system's back; the copy has all writes
+//! that the file system had begun, in their order.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -17,12 +18,12 @@ use crate::support::record::Tally;
 use crate::support::runs::{self, Picture, flags, picture, save};
 use crate::support::{Fixture, Role, Running, World, tree_digest};
 
-/// The disk of a world, by name of the file.
+/// Mounts the file `disk` of a world on `/nix`.
 fn mount(world: &World, disk: &str) {
     world.sh(&format!("mount -o loop {disk} /nix"));
 }
 
-/// Stops all processes of a run, or has them end.
+/// Sends a signal to all processes of a run.
 fn signal(run: &Running, signal: Signal) {
     for (pid, _) in processes(run) {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
@@ -30,7 +31,7 @@ fn signal(run: &Running, signal: Signal) {
     }
 }
 
-/// Every row has its item, as it was saved; gives back how many there are.
+/// Asserts that every row has its item as it was saved. Returns the number of rows.
 fn check(world: &World, whole: &Picture, what: &str) -> usize {
     let valid = world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'select path from ValidPaths'");
     let valid: BTreeSet<String> = valid.lines().into_iter().collect();
@@ -62,7 +63,7 @@ fn a_power_cut_at_any_instant_of_a_restore_loses_nothing() {
     let mut took = Duration::ZERO;
     let (mut none, mut all) = (0, 0);
     let cuts = count(10, 100);
-    // The first is only to know how long it takes.
+    // The first run is not cut; it measures the duration.
     for cut in 0..=cuts {
         world.sh("cp --sparse=always /empty /disk");
         mount(&world, "/disk");
@@ -76,7 +77,7 @@ fn a_power_cut_at_any_instant_of_a_restore_loses_nothing() {
             world.sh("umount /nix");
             continue;
         }
-        // Later ones are more likely, as the commit comes at the end.
+        // Later instants are more likely, because the commit comes at the end.
         let part = dice.below(1000).max(dice.below(1000)) as f64 / 1000.0;
         let end = took.mul_f64(part * 1.1);
         while begun.elapsed() < end {

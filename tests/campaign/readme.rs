@@ -1,7 +1,7 @@
-//! The record of the last long campaign, and the table in the README that is made of it.
+//! The record of the last long campaign, and the table in the README that is made from it.
 //!
-//! `scripts/campaign --write` has STORECACHE_CAMPAIGN_WRITE name the directory where parts left their figures:
-//! then both files are written here, and else they are compared.
+//! `scripts/campaign --write` sets STORECACHE_CAMPAIGN_WRITE to the directory where the parts left their
+//! figures. In this case both files are written here; otherwise they are compared.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn readme() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")
 }
 
-/// Adds what parts left in a directory to the record, in place of what they left before.
+/// Adds the figures of a directory to the record, and replaces earlier figures of the same parts.
 fn collect(directory: &Path, record: &mut Map<String, Value>) {
     for file in fs::read_dir(directory).unwrap().flatten() {
         let mut part: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
@@ -88,7 +88,7 @@ fn table(record: &Map<String, Value>) -> String {
     format!("| what | count |\n|---|---|\n{rows}\nOf {date}, commit {commit}, on {machine}.\n\n")
 }
 
-/// With a comma before each three digits.
+/// Formats a number with a comma before each three digits.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let lead = digits.len() % 3;

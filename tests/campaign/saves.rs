@@ -1,4 +1,4 @@
-//! SIGKILL of any process of a save at random instants: the backend has the whole entry or none.
+//! SIGKILL of any process of a save at random instants: the backend has the whole entry or no entry.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,11 +13,11 @@ use crate::support::runs::{self, flags, leftovers};
 use crate::support::{Role, Running};
 
 const SOON: Duration = Duration::from_secs(60);
-/// So often the store's own program hashes all of it, and what was saved is restored; and at the end.
+/// After this many kills, and at the end, Nix or Guix hashes the whole store, and the entry is restored.
 const JUDGED: u64 = 10;
 const PHASES: [&str; 3] = ["start", "freeze", "pack"];
 
-/// How far a save is: before it froze the database, while it looks at the copy, while it writes.
+/// The phase of a save: before it has frozen the database, while it reads the copy, or while it writes.
 fn phase(scene: &Scene, run: &Running) -> &'static str {
     let processes = processes(run);
     let writes = processes.iter().filter(|(_, kind)| *kind == Kind::User).any(|(pid, _)| {
@@ -66,7 +66,7 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
         let daemon = scene.daemon();
         let before = entries(&scene);
         let mut run = scene.world.storecache_as("runner", words()).spawn();
-        // Into a phase of a run that has begun, and then a random part of it.
+        // Waits for the wanted phase of a run that has begun, and then a random time.
         let there = |run: &Running| {
             let begun = processes(run).iter().any(|(_, kind)| *kind == Kind::User);
             begun && wanted.is_none_or(|wanted| phase(&scene, run) == wanted)
@@ -91,11 +91,11 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
             tally.count(victim.name(), landed);
         }
         assert_eq!(scene.daemon(), daemon, "{what}: a save stops nothing");
-        // The copy of the database is all that may stay, if nobody is left to remove it.
+        // Only the copy of the database may stay, if no process is left to remove it.
         let left = leftovers(&scene.world);
         let nobody = hit && victim.leaves_nobody_to_clean_up();
         assert!(left.is_empty() || (nobody && left == copies(&scene)), "{what}: {left:?}");
-        // What is there is whole, and there is nothing else.
+        // A new entry is whole, and there is no other new file.
         let after = entries(&scene);
         assert!(after.is_superset(&before) && after.len() <= before.len() + 1, "{what}: {after:?}");
         for new in after.difference(&before) {
@@ -106,7 +106,7 @@ fn saves_are_killed(role: Role, container: bool, kills: usize) {
         }
         assert!(ended.status.success() <= (after.len() > before.len()), "{what}: nothing is there");
         assert!(scene.check(&what), "{what}: the store has changed");
-        // The next one goes well, and takes away what this one has left.
+        // The next save succeeds, and removes what the killed one has left.
         scene.world.storecache_as("runner", words()).ok();
         assert_eq!(leftovers(&scene.world), [""; 0], "{what}");
         assert_eq!(entries(&scene).len(), after.len() + 1, "{what}");

@@ -1,4 +1,4 @@
-//! A store that has a part of what a snapshot holds, and what must be true of it after any fault.
+//! A store with a part of a snapshot's items, and the invariants that hold after any fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,29 +12,30 @@ use rusqlite::Connection;
 use crate::support::runs::{self, leftovers};
 use crate::support::{Entry, Fixture, Flavour, Role, World, corpus, poll, procfs};
 
-/// What hangs for so long hangs for ever.
+/// A process that hangs for this long is taken to hang forever.
 const FOREVER: Duration = Duration::from_secs(60);
-/// What is promised for the time from a fault to a running daemon.
+/// The documented limit for the time from a fault to a running daemon.
 const PROMISED: Duration = Duration::from_secs(5);
 /// The greetings of the worker protocol, client's and daemon's.
 const GREETINGS: [u64; 2] = [0x6e69_7863, 0x6478_696f];
 
-/// What each item is, as its store's own program found right.
+/// References and files of each item, from a store that its package manager has verified.
 type Items = BTreeMap<String, (BTreeSet<String>, BTreeMap<PathBuf, Entry>)>;
 
 pub struct Scene {
     pub world: World,
     pub what: String,
-    /// All that the snapshot holds.
+    /// All items of the snapshot.
     pub whole: Items,
-    /// What stays throughout.
+    /// The items that stay in the store throughout.
     pub old: BTreeSet<String>,
-    /// What was put into the store directory by others.
+    /// Names in the store directory that are not valid from the start.
     others: BTreeSet<String>,
 }
 
 impl Scene {
-    /// A world with a snapshot of all of its store, of which then only items stay that refer to none.
+    /// Creates a world with a snapshot of its store, and then removes all items except some without
+    /// references.
     pub fn new(role: Role, container: bool) -> Scene {
         let plan = World::build(role).fixture(Fixture::Small);
         let world = if container { plan.container().start() } else { plan.start() };
@@ -42,7 +43,7 @@ impl Scene {
             world.start_daemon();
         }
         world.verify_store();
-        // Some MB will do: all of it is looked at after each fault.
+        // A few MB are enough, because all of the store is compared after each fault.
         runs::run(&world, "runner", "save", &["--full", "--max-size", "6M"]);
         world.wipe_store();
         runs::restore(&world);
@@ -59,7 +60,7 @@ impl Scene {
         scene
     }
 
-    /// Paths of what a restore brings.
+    /// Paths of the items that a restore adds.
     pub fn new_items(&self) -> impl Iterator<Item = &String> {
         self.whole.keys().filter(|path| !self.old.contains(*path))
     }
@@ -72,7 +73,7 @@ impl Scene {
         self.gcroots().join("storecache")
     }
 
-    /// Takes away what a restore brings, faster than a collector: rows, items, roots.
+    /// Removes what a restore adds, faster than a collector would: rows, items, GC roots.
     pub fn forget_the_new(&self) {
         self.world.wait_until_idle();
         let file = self.world.host(self.world.state()).join("db/db.sqlite");
@@ -107,17 +108,19 @@ impl Scene {
         })
     }
 
-    /// Whether a daemon greets.
+    /// Whether a daemon sends its greeting.
     pub fn is_greeted(&self) -> bool {
         self.greet().is_ok()
     }
 
+    /// Connects to the daemon and waits for its greeting.
+    ///
     /// # Errors
-    /// Why there is no greeting.
+    /// If there is no greeting; the error has the reason.
     fn greet(&self) -> std::io::Result<()> {
         let socket = self.world.host(self.world.state()).join("daemon-socket/socket");
         let mut stream = UnixStream::connect(&socket)?;
-        // That one connection hangs says little: the next client is to be answered in time.
+        // One hanging connection is tolerated: the next client must be served in time.
         stream.set_read_timeout(Some(PROMISED / 3))?;
         stream.write_all(&GREETINGS[0].to_le_bytes())?;
         let mut answer = [0; 8];
@@ -129,8 +132,9 @@ impl Scene {
         }
     }
 
-    /// Waits until nothing of ours runs any more; gives back the longest time from `since` on in which no daemon
-    /// greeted. Where `somebody` is left to see to it, that is at most what is promised.
+    /// Waits until no process of the run is left. Returns the longest time after `since` in which no daemon
+    /// sent a greeting. With `somebody`, a process was left to start the daemon, so this time must not exceed the
+    /// limit.
     pub fn settle(&self, since: Instant, somebody: bool, what: &str) -> Duration {
         let (mut seen, mut longest) = (since, Duration::ZERO);
         poll::until("all processes of ours to end", FOREVER, || {
@@ -157,7 +161,7 @@ impl Scene {
         longest
     }
 
-    /// Who runs and waits for what, who holds locks, and what the daemon said last.
+    /// Diagnostics: all processes and what they wait for, locks, sockets, and the end of the daemon's log.
     fn witnesses(&self) -> String {
         let read = |path: String| fs::read_to_string(path).unwrap_or_default();
         let mut told = String::new();
@@ -174,7 +178,7 @@ impl Scene {
         told + &last.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// Our processes, and what they run.
+    /// The command lines of the processes of the run.
     fn processes(&self) -> Vec<String> {
         let commands = procfs::companions(self.world.init()).into_iter().filter_map(|pid| {
             let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
@@ -191,8 +195,8 @@ impl Scene {
             .collect()
     }
 
-    /// The store has its old content or the whole of the snapshot, to the last byte, and nothing else;
-    /// gives back whether it is whole.
+    /// Asserts that the store has either its old items or all items of the snapshot, identical in every byte,
+    /// and nothing else. Returns whether it has all.
     pub fn check(&self, what: &str) -> bool {
         let now = items(&self.world);
         let valid: BTreeSet<&String> = now.keys().collect();
@@ -206,8 +210,8 @@ impl Scene {
         is_whole
     }
 
-    /// Nothing is left: no staging, no copy of a database, no process, no lock, no item without a row, no
-    /// root without an item.
+    /// Asserts that nothing is left: no staging, no copy of a database, no process, no lock, no item without
+    /// a row, and no root without an item.
     pub fn is_clean(&self, what: &str) {
         assert_eq!(leftovers(&self.world), [""; 0], "{what}");
         assert_eq!(self.debris(), self.others, "{what}: items that are not valid");
@@ -223,7 +227,7 @@ impl Scene {
         }
     }
 
-    /// What lies in the store and is not valid.
+    /// Names in the store that are not valid.
     fn debris(&self) -> BTreeSet<String> {
         let valid = self.world.valid_paths();
         let store = self.world.store();
@@ -232,16 +236,16 @@ impl Scene {
         names
     }
 
-    /// Has Nix or Guix hash all that is valid.
+    /// Lets Nix or Guix hash everything valid.
     pub fn judge(&self) {
         if self.world.flavour() == Flavour::Guix {
-            // Who asks its daemon for it.
+            // Guix uses its daemon for that, so the daemon must run.
             self.daemon();
         }
         self.world.verify_store();
     }
 
-    /// The next restore brings the whole.
+    /// Asserts that the next restore makes the store whole.
     pub fn restores(&self, what: &str) {
         let run = runs::attempt(&self.world, "runner", "restore", &[]);
         assert!(run.status.success(), "{what}: the next restore: {run}");

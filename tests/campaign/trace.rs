@@ -1,4 +1,4 @@
-//! Stops a process at a system call, so that a fault comes exactly there.
+//! Stops a process at a system call, so that a fault happens exactly there.
 #![expect(unsafe_code, reason = "no library waits for any thread that is traced")]
 
 use std::fs;
@@ -9,22 +9,22 @@ use nix::libc::{self, c_long, pid_t};
 
 const OPTIONS: c_long = (libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE) as c_long;
 
-/// Lets a process run until one of its threads is about to make the `nth` of these calls, and does `act` while
-/// that thread stands there. `false` when the process ended before.
+/// Lets a process run until one of its threads is about to make the `nth` of these calls, and runs `act`
+/// while that thread is stopped. Returns `false` if the process ended before.
 pub fn at_call(pid: u32, calls: &[c_long], nth: usize, act: impl FnOnce() + Send) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let threads = threads.filter_map(|it| it.file_name().to_str()?.parse().ok());
     begin(threads.collect(), &vec![calls; nth], act)
 }
 
-/// The same for one thread, which has made one of each of these sets of calls until then, in this order. The other
-/// threads run on while it stands.
+/// As [`at_call`], for one thread: stops it when it is about to make a call of the last set, after one call
+/// of each earlier set, in this order. The other threads continue to run meanwhile.
 pub fn at_last_call_of_thread(tid: u32, calls: &[&[c_long]], act: impl FnOnce() + Send) -> bool {
     begin(vec![tid.try_into().unwrap()], calls, act)
 }
 
 fn begin(threads: Vec<pid_t>, calls: &[&[c_long]], act: impl FnOnce() + Send) -> bool {
-    // Whatever is traced runs on by itself when the thread that traces it ends.
+    // The traced threads resume by themselves when the thread that traces them ends.
     std::thread::scope(|scope| scope.spawn(|| wait(threads, calls, act)).join().unwrap())
 }
 
@@ -37,8 +37,8 @@ fn wait(threads: Vec<pid_t>, calls: &[&[c_long]], act: impl FnOnce()) -> bool {
     let mut seen = 0;
     loop {
         let mut status = 0;
-        // SAFETY: the only pointer is to a variable of this function. Children of other threads, which the
-        // rest of the test waits for, are left alone.
+        // SAFETY: the only pointer is to a variable of this function. Children of other threads, for which
+        // the rest of the test waits, are not affected.
         let thread =
             unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
         if thread < 0 {
@@ -64,9 +64,9 @@ fn wait(threads: Vec<pid_t>, calls: &[&[c_long]], act: impl FnOnce()) -> bool {
     }
 }
 
-/// The call that a thread is about to make, if it stands before one and not behind.
+/// The call that a thread is about to make, if it is stopped before a call and not after one.
 fn call_entered(thread: pid_t) -> Option<c_long> {
-    // SAFETY: the structure is plain numbers, and the kernel is told its size.
+    // SAFETY: the structure consists of plain numbers, and the kernel receives its size.
     let info = unsafe {
         let mut info: libc::ptrace_syscall_info = zeroed();
         let size = size_of::<libc::ptrace_syscall_info>();

@@ -1,4 +1,4 @@
-//! The processes of a run, and which of them are killed.
+//! The processes of a run, and which of them a fault kills.
 
 use std::fs;
 
@@ -12,13 +12,13 @@ pub enum Kind {
     Sudo,
     Root,
     Guardian,
-    /// Whoever stands in for the guardian.
+    /// The backup guardian.
     Deputy,
-    /// What these start to have something done, which is `systemctl`.
+    /// A program that the guardian or another of these processes runs, which is `systemctl`.
     Helper,
 }
 
-/// Whom a fault ends.
+/// The processes that a fault kills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
     User,
@@ -66,12 +66,12 @@ impl Victim {
         }
     }
 
-    /// Whether all go who could put things right by themselves.
+    /// Whether no process is left that could recover.
     pub fn leaves_nobody_to_clean_up(self) -> bool {
         self == Victim::Everybody
     }
 
-    /// For people.
+    /// The name in the record.
     pub fn name(self) -> &'static str {
         match self {
             Victim::User => "SIGKILL of the user's half",
@@ -86,14 +86,14 @@ impl Victim {
     }
 }
 
-/// The processes of a run as of now, whoever started them last first.
+/// The current processes of a run, descendants before their ancestors.
 pub fn processes(run: &Running) -> Vec<(u32, Kind)> {
     let mut found = Vec::new();
     let mut pending: Vec<(u32, Option<Kind>)> =
         run.outer_pid().map(|pid| (pid, None)).into_iter().collect();
     while let Some((pid, parent)) = pending.pop() {
         let kind = match kind(pid) {
-            // Between fork and exec a child looks as its parent.
+            // Between fork and exec, a child looks like its parent.
             Some(Kind::Root) if parent == Some(Kind::Root) => Some(Kind::Guardian),
             Some(Kind::Guardian) if parent == Some(Kind::Guardian) => None,
             kind => kind,
@@ -133,12 +133,12 @@ fn kind(pid: u32) -> Option<Kind> {
     } else if is(0, "systemctl") {
         Some(Kind::Helper)
     } else {
-        // What is on its way to become the program, or the daemon, which is none of ours.
+        // A process that has not executed the program yet, or the daemon, which the guardian has started.
         None
     }
 }
 
-/// Kills those of `processes` that are meant; gives back how many there were.
+/// Kills the processes that `victim` includes. Returns their number.
 pub fn kill(victim: Victim, processes: &[(u32, Kind)]) -> usize {
     let meant = processes.iter().filter(|(_, kind)| victim.includes(*kind));
     let killed = meant.filter(|(pid, _)| {

@@ -1,30 +1,30 @@
-//! Archives that are known to have led other programs astray, made anew by us.
+//! Malicious archives, made after archives that misled other programs.
 
 use super::blocks::directory;
 use super::judges::Judge;
 
-/// What has to become of an archive.
+/// The expected result of unpacking an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is refused with these words.
+    /// It is refused with an error that contains these words.
     Refused(&'static str),
-    /// So many members are unpacked where they belong, and nothing else happens.
+    /// This many members are unpacked inside the item, and nothing else changes.
     Harmless(u64),
 }
 pub use Fate::{Harmless, Refused};
 
 pub struct Archive {
     pub name: &'static str,
-    /// Whose weakness it was, or why it is here.
+    /// The program with this weakness, or another reason for the case.
     pub origin: &'static str,
-    /// Members of the item `it`, or said to be.
+    /// Members that belong to the item `it`, or claim to.
     pub tar: Vec<u8>,
-    /// Words that another program has for it.
+    /// Words that another program prints for the archive.
     pub claim: (Judge, &'static str),
     pub fate: Fate,
 }
 
-/// An archive that begins with the directory of the item.
+/// Returns an archive that begins with the directory of the item.
 pub fn below(
     name: &'static str,
     origin: &'static str,

@@ -1,8 +1,8 @@
-//! Blocks of tar with any byte in any field, and a right checksum unless it shall be wrong.
+//! Builds tar blocks with any bytes in any field, and with a valid checksum unless a test wants a wrong one.
 
 pub const BLOCK: usize = 512;
 
-/// A header, with GNU's magic until told otherwise.
+/// A header, with GNU's magic by default.
 #[derive(Clone)]
 pub struct Header(pub [u8; BLOCK]);
 
@@ -20,7 +20,7 @@ impl Header {
         self
     }
 
-    /// An octal number that fills a field, and a zero behind it.
+    /// Writes an octal number that fills a field, with a NUL behind it.
     fn number(&mut self, at: usize, width: usize, value: u64) -> &mut Header {
         self.put(at, format!("{value:0digits$o}\0", digits = width - 1).as_bytes())
     }
@@ -30,7 +30,7 @@ impl Header {
         self
     }
 
-    /// The twelve bytes of the size, whatever they mean.
+    /// Sets the twelve bytes of the size field, valid or not.
     pub fn size_bytes(mut self, bytes: &[u8; 12]) -> Header {
         self.put(124, bytes);
         self
@@ -51,19 +51,19 @@ impl Header {
         self
     }
 
-    /// POSIX's magic, with the field for the beginning of a name.
+    /// Sets POSIX's magic and its field for a name prefix.
     pub fn posix(mut self, prefix: &[u8]) -> Header {
         self.put(257, b"ustar\x0000").put(345, prefix);
         self
     }
 
-    /// Any bytes at any place.
+    /// Writes any bytes at any offset.
     pub fn with(mut self, at: usize, bytes: &[u8]) -> Header {
         self.put(at, bytes);
         self
     }
 
-    /// The block, and what follows it up to a whole number of blocks.
+    /// Returns the block and its content, padded to a whole number of blocks.
     pub fn bytes(&self, content: &[u8]) -> Vec<u8> {
         let mut block = self.0;
         block[148..156].fill(b' ');
@@ -71,7 +71,7 @@ impl Header {
         self.summed(&format!("{sum:07o}\0"), content)
     }
 
-    /// The same with this checksum.
+    /// As [`Header::bytes`], with this checksum.
     pub fn summed(&self, sum: &str, content: &[u8]) -> Vec<u8> {
         let mut bytes = self.0.to_vec();
         bytes[148..156].copy_from_slice(sum.as_bytes());
@@ -81,7 +81,7 @@ impl Header {
     }
 }
 
-/// A file as the format has it.
+/// Returns a file as the format writes it.
 pub fn file(name: impl AsRef<[u8]>, content: &[u8]) -> Vec<u8> {
     header(name, b'0').size(content.len() as u64).bytes(content)
 }
@@ -98,14 +98,14 @@ pub fn hard_link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Vec<u8> {
     header(name, b'1').target(target).bytes(b"")
 }
 
-/// GNU's extension before a member: `L` for its name, `K` for its target.
+/// Returns GNU's extension before a member: `L` for its name, `K` for its target.
 pub fn long(kind: u8, text: &[u8]) -> Vec<u8> {
     let text = [text, b"\0"].concat();
     let size = text.len() as u64;
     header("././@LongLink", kind).with(136, b"00000000000\0").size(size).bytes(&text)
 }
 
-/// An extended header, `x` for the next member or `g` for all, with records of the right length.
+/// Returns an extended header, `x` for the next member or `g` for all, whose records have the right length.
 pub fn pax(kind: u8, records: &[(&str, &str)]) -> Vec<u8> {
     let records: Vec<String> = records.iter().map(|(key, value)| record(key, value)).collect();
     pax_bytes(kind, records.concat().as_bytes())
@@ -120,13 +120,13 @@ pub fn record(key: &str, value: &str) -> String {
     format!("{length}{rest}")
 }
 
-/// The same with any bytes for records.
+/// As [`pax`], with any bytes as records.
 pub fn pax_bytes(kind: u8, records: &[u8]) -> Vec<u8> {
     let size = records.len() as u64;
     header("././@PaxHeader", kind).with(136, b"00000000000\0").size(size).bytes(records)
 }
 
-/// A member with a name of any length, as the format has it.
+/// Returns a member with a name of any length, as the format writes it.
 pub fn named(kind: u8, name: &[u8]) -> Vec<u8> {
     if name.len() <= 100 {
         return header(name, kind).bytes(b"");
@@ -134,7 +134,7 @@ pub fn named(kind: u8, name: &[u8]) -> Vec<u8> {
     [long(b'L', name), header(&name[..100], kind).bytes(b"")].concat()
 }
 
-/// A number in base 256, in twelve bytes.
+/// Returns a number in base 256, in twelve bytes.
 pub fn base256(value: i128) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes.copy_from_slice(&value.to_be_bytes()[4..]);

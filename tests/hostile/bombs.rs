@@ -1,5 +1,5 @@
-//! Little that becomes much: frames, indexes, heads and tables that say so, and members without end. What
-//! a run takes is measured over all its processes.
+//! Small inputs that expand to much or claim to: frames, indexes, heads, seek tables, and millions of members.
+//! The tests measure the memory of a run over all its processes.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -18,12 +18,12 @@ use super::support::place::{Place, binary};
 use super::support::yard::{Yard, head, parts, try_unpack};
 
 const MIB: u64 = 1 << 20;
-/// What a run may take without `--memory`.
+/// The memory that a run may take without `--memory`.
 const USUAL: u64 = 256 * MIB;
 /// Tar bytes of the largest frame.
 const LARGEST: usize = 64 << 20;
 
-/// A place that has saved the directory `/it` and lost it.
+/// Returns a plain-directory fixture that has saved the directory `/it` and deleted it.
 fn place() -> Place {
     let place = Place::new();
     place.write("/it/file", "content\n");
@@ -32,7 +32,7 @@ fn place() -> Place {
     place
 }
 
-/// Runs a verb on the snapshot of a place; gives back what it took at most, in bytes.
+/// Runs a verb on the fixture's snapshot, and also returns the run's peak memory in bytes.
 fn run(place: &Place, verb: &str) -> (Output, u64) {
     let mut command = Command::new(binary());
     command.args([verb, "--store", "plain", "--key", "test", "--threads=2", "--root"]);
@@ -45,8 +45,8 @@ fn run(place: &Place, verb: &str) -> (Output, u64) {
     (output, memory(&takings))
 }
 
-/// That a restore of what `write` makes is refused with these words, takes no more than that, and leaves
-/// nothing.
+/// Asserts that a restore of the file from `write` fails with these words, takes at most `limit` bytes of
+/// memory, and leaves nothing behind.
 #[track_caller]
 fn refuses_within(what: &str, words: &str, limit: u64, write: impl FnOnce(&Path)) {
     let place = place();
@@ -60,13 +60,13 @@ fn refuses_within(what: &str, words: &str, limit: u64, write: impl FnOnce(&Path)
     assert_eq!(below(&place), [""; 0], "{what}");
 }
 
-/// The names below the root of a place, where nothing was restored.
+/// Returns the names below the fixture's root, into which nothing was restored.
 fn below(place: &Place) -> Vec<String> {
     let names = place.tree("/").into_keys().filter(|path| !path.as_os_str().is_empty());
     names.map(|path| path.display().to_string()).collect()
 }
 
-/// A snapshot of one small file, as the item `it`.
+/// Returns a snapshot of one small file, as the item `it`.
 fn small() -> Vec<u8> {
     let tar = [directory(b"it"), file(b"it/file", b"x")].concat();
     parts(vec![frame(&tar), frame(&[0; 1024])], vec![item("it", (0, 0), 2)]).build()
@@ -82,7 +82,7 @@ fn an_index_that_becomes_much_more_than_it_is_takes_no_memory() {
     });
 }
 
-/// Names that do not compress, so that the ratio says nothing.
+/// Returns JSON with names that do not compress, so that the compression ratio does not give it away.
 fn dense_json(count: usize, entry: impl Fn(&mut String, u64)) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252u64;
     let mut json = String::with_capacity(count * 64);
@@ -143,7 +143,7 @@ fn heads_and_tables_are_not_read_beyond_their_size() {
             sparse(path, &footer(count));
         });
     }
-    // A table that is none, and one whose last frame, the index, is larger than any.
+    // A seek table of zeros, and a seek table whose last frame, the index, is larger than allowed.
     refuses_within("a table of holes", "seek table", 64 * MIB, |path| {
         sparse(path, &footer(1 << 20))
     });
@@ -152,7 +152,7 @@ fn heads_and_tables_are_not_read_beyond_their_size() {
     });
 }
 
-/// JSON that readers have stumbled over, in the place of a value.
+/// Returns JSON that has caused failures in other readers, to be used as a value.
 fn odd_values() -> Vec<(&'static str, String)> {
     vec![
         ("deep", format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000))),
@@ -189,7 +189,7 @@ fn json_that_is_not_ours_is_refused_or_ignored_and_never_a_panic() {
         ] {
             let head = head_json.replacen(from, &to, 1);
             let taken = Head::from_bytes(head.as_bytes());
-            // What nobody knows is passed over where it is JSON.
+            // Readers ignore unknown fields if they are valid JSON.
             assert!(taken.is_err() || from.starts_with('{'), "{what}: {from}");
             let index = index_json.replacen(from, &to, 1);
             let taken = open_bytes(&with_index_json(&good, index.as_bytes()));
@@ -241,7 +241,7 @@ fn an_index_whose_sizes_do_not_add_up_is_not_opened() {
         ("an absolute item", |it| it.items[0].name = "/it".into(), "empty component"),
         ("items above", |it| it.items_under = "nix/../..".into(), "dot component"),
     ];
-    // A frame that does not compress.
+    // The first frame does not compress.
     let tar = [directory(b"it"), file(b"it/file", &noise(2048))].concat();
     let good = parts(vec![frame(&tar), frame(&[0; 1024])], vec![item("it", (0, 0), 2)]).build();
     open_bytes(&good).unwrap();
@@ -269,7 +269,7 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// A frame of these compressed bytes that is said to hold so many.
+/// Returns a frame with these compressed bytes that claims to hold `raw` bytes.
 fn raw_frame(bytes: Vec<u8>, raw: u64) -> Frame {
     Frame { sha256: Digest::of(&bytes), bytes, raw, continues: None, progress: Default::default() }
 }
@@ -284,14 +284,14 @@ fn a_frame_is_one_frame_of_zstd_and_holds_what_the_index_says() {
     let halves = [&tar[..half], &tar[half..]].map(|half| zstd::bulk::compress(half, 3).unwrap());
     let dictionary = b"it/file and some words that come again and again".repeat(40);
     let mut with_dictionary = zstd::bulk::Compressor::with_dictionary(3, &dictionary).unwrap();
-    // A raw dictionary has no number; the frame refers back beyond its beginning.
+    // A raw dictionary has no number; the frame has references to bytes before its beginning.
     let beyond = with_dictionary.compress(&[&tar[..], &dictionary].concat()).unwrap();
     let beyond_size = size + dictionary.len() as u64;
     let mut numbered = good.clone();
     numbered[4] |= 1;
     numbered.insert(5, 9);
     let mut said = good.clone();
-    // The size that the frame says it has.
+    // The content size in the frame's header.
     let at = if said[4] & 0x20 == 0 { 6 } else { 5 };
     said[at] ^= 1;
     let frames: Vec<(&str, Vec<u8>, u64, &str)> = vec![
@@ -345,7 +345,7 @@ fn a_window_of_two_gigabytes_takes_no_memory() {
     encoder.window_log(31).unwrap();
     encoder.include_contentsize(false).unwrap();
     encoder.write_all(&tar[..512]).unwrap();
-    // What was flushed cannot know the whole size any more.
+    // After a flush the frame's header cannot have the whole size.
     encoder.flush().unwrap();
     encoder.write_all(&tar[512..]).unwrap();
     let bytes = encoder.finish().unwrap();
@@ -360,7 +360,7 @@ fn a_window_of_two_gigabytes_takes_no_memory() {
     assert!(taken < 64 * MIB, "{taken}");
 }
 
-/// Frames of the largest size, each the same, with so many members in all.
+/// Returns equal frames of the largest size and the number of their members, over four million.
 fn many(member: impl Fn(u32) -> Vec<u8>) -> (Vec<Frame>, u64) {
     let mut tar = Vec::with_capacity(LARGEST);
     let mut members = 0;

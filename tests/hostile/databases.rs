@@ -1,5 +1,5 @@
-//! Databases with hostile SQL, corrupt pages and values that no store has. What they hold is read or refused;
-//! nothing in them is evaluated, and reading takes no more than their size allows.
+//! Databases with malicious SQL, corrupt pages and values that no store has. They are read or refused; nothing
+//! in them is evaluated, and the cost of reading them is bounded by their size.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,13 +23,13 @@ const SCHEMA: &str = "
         drv INTEGER NOT NULL, id TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (drv, id));
     CREATE TABLE SchemaMigrations (migration TEXT PRIMARY KEY NOT NULL);";
 
-/// The same without anything that keeps rows apart.
+/// As [`SCHEMA`], without any constraints.
 const LOOSE: &str = "
     CREATE TABLE ValidPaths (id, path, hash, registrationTime, deriver, narSize, sigs, ca);
     CREATE TABLE Refs (referrer, reference);
     CREATE TABLE DerivationOutputs (drv, id, path);";
 
-/// How many items a good database has.
+/// The number of items in a good database.
 const ITEMS: usize = 3;
 
 fn name(number: usize) -> String {
@@ -49,7 +49,7 @@ fn fill() -> String {
     rows.collect()
 }
 
-/// A file of SQLite, in a directory of its own.
+/// An SQLite file in a directory of its own.
 struct Base {
     directory: TempDir,
 }
@@ -75,7 +75,7 @@ impl Base {
         self
     }
 
-    /// Writes into the schema what SQLite would not have taken.
+    /// Writes SQL into the schema that SQLite would have refused.
     fn rewrite(&self, name: &str, sql: &str) -> &Base {
         let connection = Connection::open(self.path()).unwrap();
         let script = "PRAGMA writable_schema = ON";
@@ -92,7 +92,7 @@ impl Base {
     }
 }
 
-/// Reads all that a restore reads; gives back the number of items.
+/// Reads all that a restore reads and returns the number of items.
 fn read(path: &Path) -> anyhow::Result<usize> {
     let layout = Layout::of(StoreKind::Nix, Path::new("/"))?;
     let database = SnapshotDatabase::open(path, &layout)?;
@@ -148,7 +148,7 @@ fn triggers_views_and_functions_beside_the_tables_never_run() {
          INSERT INTO more VALUES (1, zeroblob(30000000));"
     ));
     harmless("triggers and views", &base);
-    // Nix keeps realisations, and newer ones may keep more.
+    // Nix has a table of realisations, and newer versions may have more tables.
     base.run("CREATE TABLE Realisations (id INTEGER PRIMARY KEY, outputPath INTEGER NOT NULL)");
     harmless("another table", &base);
 }
@@ -171,7 +171,7 @@ fn checks_indexes_and_defaults_are_not_evaluated() {
         base.rewrite("ValidPaths", &sql);
         harmless(what, &base);
     }
-    // Rows that are shorter than the table have it.
+    // SQLite evaluates the default for rows with fewer columns than the table.
     let base = Base::good();
     base.rewrite("ValidPaths", &table.replace("ca TEXT)", &format!("ca TEXT DEFAULT ({FAILS}))")));
     refused("a default", &base, "not authorized to use function: abs");
@@ -182,7 +182,7 @@ fn checks_indexes_and_defaults_are_not_evaluated() {
     let partial = format!("CREATE INDEX IndexReferrer ON Refs(referrer) WHERE {FAILS} IS NOT NULL");
     base.rewrite("IndexReferrer", &partial);
     harmless("an index on some rows", &base);
-    // What is in an index and not in the table is nowhere.
+    // Rows of an index that are not in the table are ignored.
     let base = Base::good();
     base.run("CREATE INDEX wrong ON ValidPaths(path, id)");
     base.rewrite("wrong", "CREATE INDEX wrong ON ValidPaths(hash, narSize)");
@@ -404,7 +404,7 @@ fn any_page_size_and_encoding_is_read() {
 
 #[test]
 fn what_lies_beside_a_database_is_not_taken_for_a_part_of_it() {
-    // A row that is in the log alone.
+    // The log alone has the deletion of all rows.
     let live = Base::good();
     live.run("PRAGMA journal_mode = WAL");
     let keeps_open = Connection::open(live.path()).unwrap();
@@ -433,7 +433,7 @@ fn what_lies_beside_a_database_is_not_taken_for_a_part_of_it() {
     let journal = "db.sqlite-journal";
     fs::copy(live.directory.path().join(journal), base.directory.path().join(journal)).unwrap();
     harmless("a journal", &base);
-    // A header that speaks of a log which is not there.
+    // A header that refers to a log which does not exist.
     let base = Base::good();
     let mut bytes = base.bytes();
     (bytes[18], bytes[19]) = (2, 2);
@@ -445,7 +445,7 @@ fn what_lies_beside_a_database_is_not_taken_for_a_part_of_it() {
     assert!(read(&link.path()).is_err(), "a link in its place");
 }
 
-/// An inner page of a table with these children.
+/// Returns an inner page of a table with these children.
 fn inner_page(size: usize, at: usize, children: &[u32]) -> Vec<u8> {
     let mut page = vec![0; size];
     page[at] = 5;
@@ -466,7 +466,7 @@ fn inner_page(size: usize, at: usize, children: &[u32]) -> Vec<u8> {
 
 #[test]
 fn pages_that_lead_in_rings_are_refused_in_bounded_time() {
-    // The list of free pages goes round.
+    // The list of free pages is a cycle.
     let base = Base::new("PRAGMA page_size = 512", SCHEMA);
     base.run(
         "CREATE TABLE large (x); INSERT INTO large VALUES (zeroblob(300000)); DROP TABLE large",
@@ -490,8 +490,8 @@ fn pages_that_lead_in_rings_are_refused_in_bounded_time() {
     }
 }
 
-/// A page of the schema with one row more than once: an index that SQLite has made itself, which may be named
-/// again.
+/// Returns a page of the schema with one row, which may occur more than once: an index that SQLite creates
+/// itself.
 fn leaf_of_schema(size: usize, root: u32) -> Vec<u8> {
     let texts = ["index", "sqlite_autoindex_ValidPaths_1", "ValidPaths"];
     let types = texts.map(|text| 13 + 2 * text.len() as u8);
@@ -507,8 +507,8 @@ fn leaf_of_schema(size: usize, root: u32) -> Vec<u8> {
     page
 }
 
-/// Sixteen levels of pages, each with a hundred times the next one: 100^16 paths through seventy kilobytes. The
-/// schema is read before anything can be checked, so that only a count of steps ends it.
+/// Sixteen levels of pages with a hundred links each to the next level: 100^16 paths through seventy kilobytes.
+/// SQLite reads the schema before anything can be checked, so only a count of steps can end it.
 #[test]
 fn a_schema_of_more_paths_than_can_be_walked_is_refused_in_bounded_time() {
     const SIZE: usize = 4096;
@@ -516,7 +516,7 @@ fn a_schema_of_more_paths_than_can_be_walked_is_refused_in_bounded_time() {
     let root = root_of(&base, "sqlite_autoindex_ValidPaths_1");
     let mut bytes = base.bytes();
     let pages = (bytes.len() / SIZE) as u32;
-    // The real schema goes to a page of its own, with its header where other pages have it.
+    // The real schema moves to a page of its own, with its header at the offset that other pages use.
     let mut real = bytes[..SIZE].to_vec();
     let rows = u16::from_be_bytes([real[103], real[104]]) as usize;
     real.copy_within(100..108 + 2 * rows, 0);

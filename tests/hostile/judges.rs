@@ -1,4 +1,4 @@
-//! What other programs see in an archive: it is what it claims to be.
+//! Lists the archives with other programs, to check that they are what they claim to be.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ pub enum Judge {
 }
 pub use Judge::{BsdTar, GnuTar, Python};
 
-/// Lists types, modes, sizes, names and targets of archives, one member a line, and a line between archives;
-/// errors as Python tells them.
+/// Lists types, modes, sizes, names and targets of archives, one member per line, with a line between archives;
+/// errors as Python reports them.
 const LISTING: &str = r"
 import sys, tarfile
 for path in sys.argv[1:]:
@@ -26,7 +26,7 @@ for path in sys.argv[1:]:
     print('-' * 40)
 ";
 
-/// What a judge prints for each of these archives. Nothing is unpacked.
+/// Returns what a program prints for each of these archives. It does not unpack them.
 pub fn listings(judge: Judge, tars: &[&[u8]]) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let write = |(number, tar): (usize, &&[u8])| {

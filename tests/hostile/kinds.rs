@@ -1,4 +1,4 @@
-//! Members of kinds that no snapshot has, and members that contradict each other.
+//! Members of types that snapshots never have, and members that contradict each other.
 
 use super::archive::{Archive, Harmless, Refused, below};
 use super::blocks::{directory, file, header, long, pax, record};
@@ -262,7 +262,7 @@ pub fn archives() -> Vec<Archive> {
     archives
 }
 
-/// What is content for one reader is a member for another.
+/// Returns archives in which some readers see a member where others see content.
 fn smuggled() -> Vec<Archive> {
     let inner = || [file("it/../../bystander", b"x"), vec![0; 512]].concat();
     let size = inner().len().to_string();

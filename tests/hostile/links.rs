@@ -1,4 +1,4 @@
-//! Links, and what goes through them.
+//! Links, and members below links.
 
 use super::archive::{Archive, Harmless, Refused, below};
 use super::blocks::{directory, file, hard_link, header, long, pax, symlink};
@@ -273,8 +273,8 @@ fn hard_links() -> Vec<Archive> {
     ]
 }
 
-/// Directories with long names and short links to them, until the whole is longer than a path may be, and
-/// a link behind that which leads out.
+/// Directories with long names and short links to them, until the resolved path is longer than a path may be,
+/// followed by a link that leads out.
 fn beyond_path_max() -> Vec<Vec<u8>> {
     let component = "d".repeat(247);
     let mut members = Vec::new();

@@ -1,8 +1,8 @@
-//! Archives that were made to do harm: each is refused or unpacked where it belongs, nothing else is
-//! touched, nothing panics, and memory stays bounded.
+//! Malicious archives: each is refused or unpacked inside its item, nothing else is changed, nothing panics,
+//! and memory stays bounded.
 //!
-//! The archives are in tables: [`names`], [`links`], [`kinds`], [`numbers`]. Each says whose weakness it is
-//! made after, and what another program sees in it.
+//! The archives are in tables: [`names`], [`links`], [`kinds`], [`numbers`]. Each row names the program with
+//! the weakness, and what another program sees in the archive.
 
 mod archive;
 mod blocks;
@@ -27,7 +27,7 @@ use storecache::snapshot::Opened;
 use support::forge::{Parts, check, frame, item, open_bytes};
 use support::yard::{Yard, parts};
 
-/// How many members are said to be there, where that is not what an archive is refused for.
+/// The claimed number of members of archives that must be refused for another reason.
 const MANY: u64 = 1000;
 
 fn archives() -> Vec<Archive> {
@@ -38,7 +38,7 @@ fn archives() -> Vec<Archive> {
 }
 
 impl Archive {
-    /// A snapshot with every digest right that has this archive in one frame.
+    /// Returns a snapshot with this archive in one frame, in which every digest is right.
     fn snapshot(&self) -> Vec<u8> {
         let members = match self.fate {
             Refused(_) => MANY,
@@ -68,7 +68,7 @@ fn becomes_what_it_should(archive: &Archive) -> Result<(), String> {
     let bytes = archive.snapshot();
     let Opened { index, .. } = open_bytes(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
     let frames = Parts::of(&bytes).frames;
-    // Whoever verifies a file without unpacking it sees no link and no name twice, and must not panic.
+    // `check` does not unpack, so it does not detect links or repeated names; but it must not panic.
     let _ = check(&bytes);
     for owner in [Some((0, 0)), None] {
         let yard = Yard::new();
@@ -82,7 +82,7 @@ fn becomes_what_it_should(archive: &Archive) -> Result<(), String> {
             Refused(words) => unpacked.is_err() && text.contains(&words.to_lowercase()),
             Harmless(_) => unpacked.is_ok(),
         };
-        // Too few members are a reason of their own, and not the one that is wanted.
+        // A refusal because of too few members is not the expected one.
         let counted = text.contains(&format!("of {MANY} members"));
         if !right || counted || text.contains("panicked") {
             return Err(format!("{name} ({origin}): {text}, not {:?}", archive.fate));
@@ -111,7 +111,7 @@ fn every_archive_is_what_it_is_said_to_be() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Tells how many archives were refused, where somebody keeps a record.
+/// Writes the number of refused archives, if the campaign keeps a record.
 fn record(refused: u64) {
     let Some(directory) = std::env::var_os("STORECACHE_CAMPAIGN_RECORD") else { return };
     let text = format!("{{\"part\": \"archives\", \"refused\": {refused}}}\n");

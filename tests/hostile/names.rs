@@ -1,4 +1,4 @@
-//! Names that lead elsewhere, or that are two for one reader and one for another.
+//! Names that lead elsewhere, and names that readers interpret differently.
 
 use super::archive::{Archive, Harmless, Refused, below};
 use super::blocks::{directory, file, header, long, named, pax, symlink};
@@ -280,7 +280,7 @@ pub fn archives() -> Vec<Archive> {
     ]
 }
 
-/// A directory in a directory, and so on.
+/// Returns directories, each inside the previous one.
 fn deep(depth: usize) -> Vec<Vec<u8>> {
     (1..=depth)
         .map(|depth| {

@@ -1,4 +1,4 @@
-//! Numbers that are too large, negative, or no numbers, and extensions without a bound.
+//! Numbers that are too large, negative or invalid, and extensions without a bound.
 
 use super::archive::{Archive, Harmless, Refused, below};
 use super::blocks::{base256, file, header, long, pax, pax_bytes, record};
@@ -291,7 +291,7 @@ fn precise(time: &str) -> Vec<u8> {
     pax(b'x', &[("mtime", time)])
 }
 
-/// A name with a byte over 127, and a checksum that takes it for a negative number.
+/// Returns a name with a byte over 127, and a checksum that counts this byte as negative.
 fn signed_sum() -> Vec<u8> {
     let header = header(&b"it/\xE9"[..], b'0');
     let mut block = header.0;

@@ -1,4 +1,4 @@
-//! Directories that are not what they were when a member was looked at, and those that were there before.
+//! Directories that are replaced while an item is unpacked, and directories that existed before.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use storecache::snapshot::{Index, Target, Unpacker};
 use super::support::forge::{Parts, directory, file, frame, hard_link, item, open_bytes};
 use super::support::yard::{Yard, continuation, parts};
 
-/// An unpacker of the item `it` into a yard.
+/// Returns an unpacker of the item `it` into a test directory.
 fn unpacker(yard: &Yard, index: &Index) -> Unpacker {
     let target = Arc::new(OwnedFd::from(fs::File::open(yard.target()).unwrap()));
     let target = Target { directory: target, name: "it".into() };
@@ -22,7 +22,7 @@ fn unpacker(yard: &Yard, index: &Index) -> Unpacker {
     Unpacker::new(&Arc::new(index.clone()), [(0, target)], Some((0, 0)), &memory).unwrap()
 }
 
-/// Puts a symbolic link to what is outside in the place of a directory or file, and keeps that aside.
+/// Replaces a directory or file by a symbolic link to the outside, and keeps the original.
 fn swap(yard: &Yard, path: &str, target: &str) {
     let place = yard.target().join(path);
     let aside = yard.target().join("aside");
@@ -34,7 +34,7 @@ fn exchange(one: &Path, other: &Path) {
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
 }
 
-/// Waits until all members were seen.
+/// Waits until all members were processed.
 fn wait_for(unpacker: &Unpacker, bytes: u64) {
     while unpacker.progress().bytes < bytes {
         thread::yield_now();
@@ -70,7 +70,7 @@ fn a_directory_that_became_a_link_takes_no_more_files() {
         let bytes = parts(vec![frame(&first), frame(&second)], vec![entry]).build();
         let yard = Yard::new();
         let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
-        // One thread: the one that knows the directory already may put files into it.
+        // With one thread: a thread that has opened the directory before may still put files into it.
         unpacker.submit(0, frame(&first).bytes).unwrap();
         wait_for(&unpacker, 1);
         swap(&yard, "it/d", "../../outside");
@@ -96,7 +96,7 @@ fn a_file_in_several_frames_that_became_another_takes_no_more_of_it() {
         ("a fifo", put_fifo),
         ("nothing", |place, _| fs::remove_file(place).unwrap()),
     ] {
-        // Before the next part comes, and before all is finished.
+        // Replace the file before the next part is submitted, or before the unpacker finishes.
         for early in [true, false] {
             let yard = Yard::new();
             let unpacker = unpacker(&yard, &open_bytes(&bytes).unwrap().index);
@@ -151,8 +151,8 @@ fn a_hard_link_whose_directory_became_a_link_is_not_made_through_it() {
     yard.assert_untouched_outside();
 }
 
-/// Somebody exchanges a directory and a link to the outside again and again, while thousands of members go
-/// below it.
+/// Another thread keeps exchanging a directory with a link to the outside, while thousands of members are
+/// unpacked below it.
 #[test]
 fn a_directory_that_comes_and_goes_leads_nowhere_else() {
     let mut frames = vec![[directory(b"it"), directory(b"it/d"), file(b"it/d/x", b"x")].concat()];
@@ -197,7 +197,7 @@ fn a_directory_that_comes_and_goes_leads_nowhere_else() {
     assert!(refused > 0, "nobody was ever in the way");
 }
 
-/// What a file system that takes two names for one leads to: a name is there that no member has made.
+/// As on a file system that treats two names as one: a name exists that no member has created.
 #[test]
 fn what_is_there_already_is_not_taken_for_what_a_member_makes() {
     let tar = [directory(b"it"), directory(b"it/d"), file(b"it/d/x", b"x")].concat();
@@ -212,7 +212,7 @@ fn what_is_there_already_is_not_taken_for_what_a_member_makes() {
         assert!(format!("{refused:#}").contains("one name"), "{refused:#}");
         yard.assert_untouched_outside();
     }
-    // The directory of a file that comes before its own.
+    // The directory's member comes after a file in the directory.
     let tar = [directory(b"it"), file(b"it/d/x", b"x"), directory(b"it/d")].concat();
     let bytes = parts(vec![frame(&tar)], vec![item("it", (0, 0), 3)]).build();
     let yard = Yard::new();

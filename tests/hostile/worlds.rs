@@ -1,5 +1,5 @@
-//! Hostile archives and databases through the whole program, into a real Nix: the store is as it was, and the
-//! daemon answers.
+//! Malicious archives and databases through the whole program, into a real Nix: the store is unchanged, and the
+//! daemon still works.
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -13,7 +13,7 @@ use super::support::runs::{restore, save};
 use super::support::yard::parts;
 use super::support::{Fixture, Role, World};
 
-/// Archives with names that are short enough to be those of a store's item.
+/// Archives with names that stay short enough below a store item.
 const CHOSEN: [&str; 18] = [
     "dots",
     "dots at the end",
@@ -35,7 +35,7 @@ const CHOSEN: [&str; 18] = [
     "time with two signs",
 ];
 
-/// The archive with `item` in the place of `it`, in names and targets.
+/// Returns the archive with `item` in the place of `it`, in names and targets.
 fn moved(tar: &[u8], item: &str) -> Vec<u8> {
     let mut tar = tar.to_vec();
     for block in tar.chunks_mut(BLOCK).filter(|block| block[257..262] == *b"ustar") {
@@ -46,7 +46,7 @@ fn moved(tar: &[u8], item: &str) -> Vec<u8> {
                 block[field].copy_from_slice(&moved[..100]);
             }
         }
-        // As a store has it, or that is what it would be refused for.
+        // With the modes of a store; otherwise the archive would be refused for them.
         let mode: Option<&[u8]> = match block[156] {
             b'0' | b'1' => Some(b"0000444\0"),
             b'2' => Some(b"0000777\0"),
@@ -92,14 +92,14 @@ fn plain_directories_are_as_they_were_after_each_of_them() {
     place.remove("/it");
     let listed = |place: &Place| {
         let mut tree = place.tree("/");
-        // Staging comes and goes in it.
+        // Its times change, because staging is created and deleted in it.
         tree.remove(std::path::Path::new(""));
         tree
     };
     let before = listed(&place);
-    // What is refused is kept aside.
+    // A refused snapshot is moved to the quarantine, so each run needs a new file.
     let snapshot = place.snapshot();
-    // One in three: each is a run of the whole program.
+    // Every third one, because each is a run of the whole program.
     for Archive { name, tar, fate, .. } in archives().iter().step_by(3) {
         let members = match fate {
             Refused(_) => 1000,
@@ -120,7 +120,7 @@ fn plain_directories_are_as_they_were_after_each_of_them() {
     }
 }
 
-/// What SQL there is in the database of a world.
+/// Returns the SQL of the schema of a world's database.
 fn schema(world: &World) -> Vec<String> {
     let path = world.host("/nix/var/nix/db/db.sqlite");
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();

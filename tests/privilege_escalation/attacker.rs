@@ -1,4 +1,4 @@
-//! What an attacker has, and what shows that they ran something as root.
+//! The attacker's rights and programs, and how the tests detect that an attacker's program ran as root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,20 +10,20 @@ use super::support::requests::RULE;
 use super::support::{Fixture, Flavour, Plan, Role, World, runs};
 
 pub const SOON: Duration = Duration::from_secs(60);
-/// Where the programs of an attacker leave a file that belongs to the user they run as.
+/// Where the attacker's programs leave a file, which belongs to the user they run as.
 const MARKS: &str = "/marks";
 /// A shell command that leaves such a file too.
 pub const LEAVE_MARK: &str = "touch /marks/shell-$(id -u)";
-/// Where an attacker keeps their programs.
+/// The directory with the attacker's programs.
 pub const HOME: &str = "/tmp/attacker";
 
-/// A bare world with a daemon, in which `runner` may run the root helper through sudo and nothing else as
-/// root. Only root may write to the directory of the daemon's socket.
+/// Returns a world without systemd but with a daemon, in which `runner` may run the root helper through sudo
+/// and nothing else as root. Only root may write to the directory of the daemon's socket.
 pub fn confined(role: Role) -> World {
     start(World::build(role).fixture(Fixture::Small))
 }
 
-/// The same with systemd in charge of the daemon.
+/// As [`confined`], with a daemon that systemd runs.
 pub fn confined_container(role: Role) -> World {
     start(World::build(role).fixture(Fixture::Small).container())
 }
@@ -51,8 +51,8 @@ pub fn socket_directory(world: &World, mode: u32) {
     ));
 }
 
-/// Adds an item that refers to nothing, saves, and removes the item again, so that a restore has something
-/// to do. Returns the item's path.
+/// Adds an item that refers to nothing, saves, and removes the item again, so that a restore has something to
+/// do. Returns the item's path.
 pub fn save_and_lose_an_item(world: &World) -> String {
     let item = world.add_text("lost");
     runs::save(world);
@@ -86,7 +86,7 @@ pub fn add_as(world: &World, user: &str, directory: &str) -> String {
 }
 
 /// Gives a user the payload as a program and as a library for `LD_PRELOAD`: `HOME/program` and
-/// `HOME/library.so`. Both are seen to work.
+/// `HOME/library.so`. Asserts that both work.
 pub fn give_payload(world: &World, user: &str) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/privilege_escalation/payload.c");
     let built = tempfile::tempdir().unwrap();
@@ -111,7 +111,7 @@ pub fn give_payload(world: &World, user: &str) {
     }
 }
 
-/// The owners of all marks.
+/// Returns the owners of all marks.
 fn marks(world: &World) -> Vec<u32> {
     let files = fs::read_dir(world.host(MARKS)).unwrap();
     files.map(|file| file.unwrap().metadata().unwrap().uid()).collect()

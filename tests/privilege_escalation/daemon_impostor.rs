@@ -1,6 +1,6 @@
 //! A process that is not the store's daemon listens on the daemon's socket. Packages let a group write to the
 //! directory of the socket, so each member can unlink the socket, bind another one, and then become a setuid
-//! program: by its ids in `/proc` the listener is a process of root.
+//! program: by its IDs in `/proc` the listener is a process of root.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use super::support::{Flavour, Role, Running, World, poll, procfs, runs};
 
 const IMPOSTOR: &str = include_str!("impostor.py");
 
-/// What the listener becomes.
+/// The program that the listener becomes.
 #[derive(Clone, Copy, Debug)]
 enum Disguise {
     /// Exploit D: `su`, under the name of a program of the attacker.
@@ -37,14 +37,14 @@ impl Disguise {
             Disguise::Helper => json!({
                 "program": "/usr/bin/sudo",
                 "arguments": [program, "-n", "/usr/local/bin/storecache", "privileged"],
-                // Without any variable sudo crashes.
+                // sudo crashes in an empty environment.
                 "environment": { "PATH": "/usr/bin" },
             }),
         }
     }
 
-    /// Has `user` take the place of the daemon, and waits until the kernel names a process with the
-    /// effective user 0 as the listener.
+    /// Starts the impostor as `user`, and waits until the kernel reports a process with the effective user 0 as
+    /// the listener.
     fn listen<'w>(self, world: &'w World, user: &str) -> Running<'w> {
         let socket = format!("{}/daemon-socket/socket", world.state());
         let mut order = self.program();
@@ -64,7 +64,8 @@ impl Disguise {
     }
 }
 
-/// A restore by `restorer`, while a process that `attacker` started listens on the socket.
+/// Restores as `restorer` while a process that `attacker` started listens on the socket, and asserts that the
+/// restore leaves the listener alone.
 fn assert_left_alone(world: &World, disguise: Disguise, attacker: &str, restorer: &str) {
     let lost = save_and_lose_an_item(world);
     give_payload(world, attacker);
@@ -75,7 +76,7 @@ fn assert_left_alone(world: &World, disguise: Disguise, attacker: &str, restorer
     assert!(impostor.is_running(), "the restore ended the listener: {restored}");
     let is_valid = world.valid_paths().contains(&lost);
     if world.is_container() {
-        // The units may be used all the same.
+        // A restore through the systemd units may succeed nevertheless.
         assert_eq!(is_valid, restored.status.success(), "{restored}");
     } else {
         let restored = restored.fails();
@@ -144,8 +145,8 @@ fn guix_listener_beside_systemd_is_left_alone() {
     assert_left_alone(&confined_container(Role::Guix), Disguise::OwnName, "nosudo", "root");
 }
 
-/// The account that owns the store may listen on its socket: it is the daemon's. It exists so that a daemon
-/// that an attacker took over is not root.
+/// The account that owns the store may listen on its socket: it is the account of the daemon. It exists so that
+/// a daemon that an attacker took over is not root.
 fn store_owner_does_not_become_root(disguise: Disguise) {
     let world = confined(Role::Guix);
     save_and_lose_an_item(&world);
@@ -167,7 +168,7 @@ fn store_owner_as_preloaded_su_does_not_become_root() {
     store_owner_does_not_become_root(Disguise::OwnLibrary);
 }
 
-/// A socket that was taken over is also what a save and `doctor` may look at.
+/// A save and `doctor` meet a socket that an attacker took over, too.
 #[test]
 fn doctor_and_save_leave_an_impostor_alone() {
     let world = confined(Role::Mid);

@@ -1,4 +1,4 @@
-//! Other directories for store, state and log, as a requester could name them.
+//! A requester names other directories for store, state and log.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn variables(flavour: Flavour) -> &'static [&'static str] {
     }
 }
 
-/// The environment of a requester does not decide where the helper reads and writes, whatever sudo lets through.
+/// The requester's environment does not decide where the helper reads and writes, even if sudo passes it on.
 fn environment_names_no_directory(role: Role) {
     let world = confined(role);
     let lost = save_and_lose_an_item(&world);

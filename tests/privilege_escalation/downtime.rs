@@ -1,4 +1,4 @@
-//! How long a user with the rule can keep the daemon away from others, and locks from everybody.
+//! How long a user with the sudo rule can keep the daemon stopped, and how long this user can hold locks.
 
 use std::fs;
 use std::thread;
@@ -11,11 +11,11 @@ use super::attacker::{confined, socket_directory};
 use super::support::requests::{ROOT_HALF, Snapshot, Talk, entry, save, store};
 use super::support::{Role, Running, World, poll, runs};
 
-/// Far more than the 60 seconds after which the helper gives up.
+/// Far more than the 60 seconds after which the helper aborts.
 const LIMIT: Duration = Duration::from_secs(200);
 
-/// Answers the plan with frames and `Commit`, and then takes no replies: the pipe for them is full. With the first
-/// argument `blocking` it also takes back that writes to its end of the pipe do not block.
+/// Responds to the plan with frames and `Commit`, and then reads no replies, while the pipe for them is full.
+/// With the first argument `blocking` it also makes the helper's end of the pipe blocking again.
 const DEAF: &str = "import fcntl, os, signal, subprocess, sys
 replies, theirs = os.pipe()
 helper = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, stdout=theirs)
@@ -43,8 +43,8 @@ except BrokenPipeError:
 signal.pause()
 ";
 
-/// Orders a restore whose daemon stops by a command that fails, and starts by one too. The pipe for error output
-/// is full.
+/// Requests a restore with commands that fail to stop and to start the daemon. The pipe for error output is
+/// full.
 const MUTE: &str = "import fcntl, os, signal, subprocess, sys
 errors, theirs = os.pipe()
 fill = os.open(f'/proc/self/fd/{theirs}', os.O_WRONLY | os.O_NONBLOCK)
@@ -60,7 +60,7 @@ helper.stdin.flush()
 signal.pause()
 ";
 
-/// A `Store` request that wants to wait for a year, for whatever there is.
+/// Returns a `Store` request with timeouts of a year.
 fn patient(kind: &str) -> Talk {
     let year = json!({ "secs": 366 * 24 * 60 * 60, "nanos": 0 });
     Talk::hello().say(store(json!({
@@ -68,7 +68,7 @@ fn patient(kind: &str) -> Talk {
     })))
 }
 
-/// A world whose store has nothing of its one snapshot.
+/// Returns a world with one snapshot and an empty store.
 fn emptied(role: Role) -> (World, Snapshot) {
     let world = confined(role);
     runs::save(&world);
@@ -78,7 +78,7 @@ fn emptied(role: Role) -> (World, Snapshot) {
     (world, snapshot)
 }
 
-/// Panics unless the helper ends by itself, and leaves nothing; as long as it runs, the daemon has to answer.
+/// Panics unless the helper ends by itself and leaves nothing behind, while the daemon always answers.
 #[track_caller]
 fn assert_cut_off(world: &World, attacker: &Running) {
     poll::until("the helper to give up", LIMIT, || {
@@ -91,7 +91,7 @@ fn assert_cut_off(world: &World, attacker: &Running) {
     assert!(world.valid_paths().is_empty(), "it was restored: {}", replies(attacker));
 }
 
-/// The last of what the helper replied, without the lengths.
+/// Returns the last replies of the helper, without their lengths.
 fn replies(attacker: &Running) -> String {
     let all: Vec<char> = attacker.stdout().chars().filter(|it| !it.is_control()).collect();
     all[all.len().saturating_sub(500)..].iter().collect()
@@ -129,7 +129,7 @@ fn own_client_holds_the_database(role: Role) {
     assert_restores(&world);
 }
 
-/// A helper that hangs in its commit, with the daemon stopped, is ended by its guardian.
+/// The guardian ends a helper that hangs in its commit while the daemon is stopped.
 #[test]
 fn hanging_helper_keeps_the_daemon_away_for_a_minute_slow() {
     let (world, snapshot) = emptied(Role::Mid);
@@ -161,7 +161,7 @@ fn guix_daemon_answers_while_a_lock_is_held_slow() {
     own_client_holds_the_database(Role::GuixRoot);
 }
 
-/// The helper itself makes no progress, whatever the reason: here a signal has stopped it in the commit.
+/// The helper itself makes no progress, for whatever reason: here a signal stops it in the commit.
 #[test]
 fn stopped_helper_does_not_keep_the_daemon_away_slow() {
     let (world, snapshot) = emptied(Role::Mid);
@@ -177,7 +177,7 @@ fn stopped_helper_does_not_keep_the_daemon_away_slow() {
         if world.daemon_answers() { Ok(()) } else { Err("it is away") }
     });
     drop(database);
-    // sudo stops itself with its command, and is left out here.
+    // sudo stops itself along with its command, and is not checked here.
     poll::until("the commit to be undone", LIMIT, || {
         let left = [runs::staging(&world), world.try_lock("gc.lock").err().into_iter().collect()];
         if left.concat().is_empty() { Ok(()) } else { Err(left.concat().join("; ")) }
@@ -198,7 +198,7 @@ fn silent_after_the_plan() {
     assert_restores(&world);
 }
 
-/// The requester sends one frame, so that there is staging, and then nothing.
+/// The requester sends one frame, so that staging exists, and then nothing.
 fn silent_after_a_frame() {
     let (world, snapshot) = emptied(Role::Mid);
     let (message, bytes) = snapshot.frame(snapshot.wanted()[0]);
@@ -213,7 +213,7 @@ fn silent_after_a_frame() {
     assert_restores(&world);
 }
 
-/// The requester orders a save, and takes no frames. The helper holds `gc.lock` meanwhile.
+/// The requester requests a save and reads no frames. The helper holds `gc.lock` meanwhile.
 fn deaf_for_frames() {
     let (world, _) = emptied(Role::Mid);
     runs::restore(&world);
@@ -229,12 +229,12 @@ fn deaf_for_frames() {
     });
 }
 
-/// The requester takes no replies while the helper commits.
+/// The requester reads no replies while the helper commits.
 fn deaf_for_replies() {
     deaf_in_the_commit("polite");
 }
 
-/// The requester has the pipe for replies open too, and decides whether a write to it blocks.
+/// The requester also has the pipe for replies open, and decides whether a write to it blocks.
 fn deaf_with_a_blocking_pipe() {
     deaf_in_the_commit("blocking");
 }
@@ -253,14 +253,14 @@ fn deaf_in_the_commit(pipe: &str) {
         left.retain(|what| what != "storecache");
         if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
     });
-    // It may have committed: then all of it is there, else nothing is.
+    // The helper may have committed: then all items are there, otherwise none of them.
     assert!(world.daemon_answers());
     world.verify_store();
     drop(attacker);
     runs::restore(&world);
 }
 
-/// The requester takes no error output, and has a start of the daemon fail.
+/// The requester reads no error output, and the daemon's start command fails.
 fn deaf_for_errors() {
     let (world, snapshot) = emptied(Role::Mid);
     let command = json!({ "command": { "stop": "false", "start": "false" } });
@@ -275,7 +275,7 @@ fn deaf_for_errors() {
     assert_restores(&world);
 }
 
-/// Each case waits for the helper's 60 seconds, so they run at once.
+/// Each case waits for the helper's 60 seconds, so they run at the same time.
 #[test]
 fn stalled_requester_is_cut_off_slow() {
     let cases: [(&str, fn()); 6] = [

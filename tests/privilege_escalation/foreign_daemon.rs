@@ -5,8 +5,8 @@ use std::fs;
 use super::attacker::{SOON, confined, save_and_lose_an_item, socket_directory};
 use super::support::{Role, Running, World, poll, procfs, runs};
 
-/// A daemon of root with a socket of its own. It does not speak the protocol of a store's daemon. Each start
-/// adds a line to `/run/victim/starts`.
+/// A daemon of root with a socket of its own. It does not use the protocol of a store's daemon. Each start adds
+/// a line to `/run/victim/starts`.
 const VICTIM: &str = "import os, socket
 with open('/run/victim/starts', 'a') as starts:
     starts.write(f'{os.getpid()}\\n')
@@ -23,7 +23,7 @@ while True:
     client.close()
 ";
 
-/// Listens on the socket of the daemon, gives the listening socket to a child, and ends.
+/// Listens on the socket of the daemon, passes the listening socket to a child, and ends.
 const PASSING: &str = "import os, signal, socket, sys
 if os.path.lexists(sys.argv[1]):
     os.unlink(sys.argv[1])
@@ -41,11 +41,11 @@ fn socket(world: &World) -> String {
     format!("{}/daemon-socket/socket", world.state())
 }
 
-/// Starts the victim; with this process id, if one is given.
+/// Starts the victim, with this process ID if one is given.
 fn start_victim(world: &World, pid: Option<u32>) -> Running<'_> {
     world.sh("mkdir -p /run/victim; chmod 755 /run/victim; echo -n >/run/victim/starts");
     fs::write(world.host("/run/victim/victim.py"), VICTIM).unwrap();
-    // Other processes of the world may take the number first.
+    // Other processes of the world may get the process ID first, so the script retries.
     let script = match pid {
         None => "exec python3 /run/victim/victim.py".to_owned(),
         Some(pid) => format!(
@@ -64,7 +64,7 @@ fn start_victim(world: &World, pid: Option<u32>) -> Running<'_> {
     victim
 }
 
-/// Panics unless the victim was started once, and runs.
+/// Panics unless the victim was started once and is still running.
 #[track_caller]
 fn assert_untouched(world: &World, during: &str) {
     let starts = fs::read_to_string(world.host("/run/victim/starts")).unwrap();
@@ -106,7 +106,7 @@ fn other_daemon_behind_a_guix_link_is_not_stopped() {
     linked_socket_of_another_daemon(Role::GuixRoot, "root");
 }
 
-/// The listener has ended, a child of it has the socket, and its number is now that of another process.
+/// The listener has ended, its child has the socket, and another process now has its process ID.
 fn process_with_the_number_of_a_listener(listener: &str, restorer: &str) {
     let world = confined(Role::Mid);
     save_and_lose_an_item(&world);

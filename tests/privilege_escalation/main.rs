@@ -1,6 +1,5 @@
-//! Ways to become root through the root helper. Each test is an attack that an independent review made
-//! succeed, or one that is close to it; each shows first that its set-up is right, and then that the attack
-//! fails.
+//! Ways to become root through the root helper. Each test is an attack that succeeded in an independent review,
+//! or a variant of one. Each first checks that its setup is right, and then that the attack fails.
 
 mod attacker;
 mod daemon_impostor;

@@ -1,11 +1,11 @@
-//! Records of stopped daemons that lie in a store, as storecache used to leave them there.
+//! Records of stopped daemons in a store, where older versions of storecache left them.
 
 use std::fs;
 
 use super::attacker::{LEAVE_MARK, assert_nothing_ran_as_root, confined, save_and_lose_an_item};
 use super::support::{Role, runs};
 
-/// It belongs to root, as one that an older storecache left: it is ignored all the same, and the user is told.
+/// Such a record is ignored and reported, although it belongs to root as those of older versions do.
 fn record_in_the_store_is_ignored(role: Role, place: &str) {
     let world = confined(role);
     let lost = save_and_lose_an_item(&world);

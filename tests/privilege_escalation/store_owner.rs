@@ -1,5 +1,5 @@
 //! The account that owns a store and runs its daemon, such as `guix-daemon`. It exists so that a daemon that an
-//! attacker took over is not root. Everything in the store and in its state directory is in its hands.
+//! attacker took over is not root. This account can change everything in the store and in its state directory.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ fn as_owner(world: &World, script: &str) {
     world.command(["bash", "-euc", script]).user("guix-daemon").ok();
 }
 
-/// A directory of the state directory is a link to a directory of root. `restorer` restores.
+/// Replaces a directory of the state directory by a link to a directory of root, restores as `restorer`, and
+/// asserts that the restore fails and creates nothing there.
 fn link_is_not_followed(link: &str, target: &str, restorer: &str) {
     let world = confined(Role::Guix);
     save_and_lose_an_item(&world);
@@ -24,7 +25,7 @@ fn link_is_not_followed(link: &str, target: &str, restorer: &str) {
             "mkdir -p {parent}; if [ -e {link} ]; then mv {link} {link}.old; fi; ln -s {target} {link}"
         ),
     );
-    // A database that is missing is made by the helper where no daemon runs.
+    // If no daemon runs, the helper creates a missing database.
     world.stop_daemon();
     world.wait_until_idle();
     let before = tree_digest(world.host("/etc"));

@@ -1,5 +1,5 @@
-//! A file-system root that root owns and a user filled. An item of a store is one: it belongs to root, no
-//! user can write to it, and users decide what is in it.
+//! A file-system root that root owns and whose content a user chose. An item of a store is such a root: it
+//! belongs to root, users cannot write to it, and users decide what it contains.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use super::attacker::{LEAVE_MARK, add_as, assert_nothing_ran_as_root, confined, socket_directory};
 use super::support::{Entry, Flavour, Output, Role, World, runs, tree_digest};
 
-/// A record as storecache used to leave it in staging, which names a command.
+/// Returns a record as older versions of storecache left it in staging. It names a command.
 fn record() -> String {
     let command = serde_json::json!({ "stop": "true", "start": LEAVE_MARK, "run_as": null });
     serde_json::json!({ "daemon": { "command": command }, "mount": null }).to_string()
 }
 
-/// A script that makes a directory that looks like a root with a store of this kind, in which a restore
+/// Returns a script that makes a directory that looks like a root with a store of this kind, in which a restore
 /// was killed.
 fn fill(directory: &str, flavour: Flavour) -> String {
     let (store, state, record) = (flavour.store(), flavour.state(), record());
@@ -28,7 +28,7 @@ fn as_runner(world: &World, script: &str) -> Output {
     world.command(["bash", "-euc", script]).user("runner").cd("/home/runner").ok()
 }
 
-/// An item that looks like such a root.
+/// Adds an item that looks like such a root.
 fn item_like_a_root(world: &World) -> String {
     as_runner(world, &fill("evil", world.flavour()));
     let item = add_as(world, "runner", "/home/runner/evil");
@@ -36,7 +36,7 @@ fn item_like_a_root(world: &World) -> String {
     item
 }
 
-/// Panics unless `directory` has what the attack takes, and `runner` cannot write there.
+/// Panics unless `directory` has what the attack needs, and `runner` cannot write there.
 #[track_caller]
 fn assert_is_a_root(world: &World, directory: &str) {
     let stopped = format!("{directory}{}/.storecache-1/.stopped", world.store());
@@ -45,8 +45,7 @@ fn assert_is_a_root(world: &World, directory: &str) {
     assert_eq!(writable.stdout, "", "{writable}");
 }
 
-/// Runs a restore with this `--root`, and panics unless it is refused, and neither `directory` nor the store
-/// has changed.
+/// Runs a restore with this `--root`, and panics unless it is refused and `directory` is unchanged.
 #[track_caller]
 fn assert_refused(world: &World, user: &str, root: &str, directory: &str) {
     let before = seen(world, directory);
@@ -92,8 +91,8 @@ fn unprivileged_guix_item_as_root_runs_no_record() {
     record_in_item_is_not_run(Role::Guix);
 }
 
-/// Exploit B: the store of that root is a link to a directory of this machine, and another item is a file
-/// for it.
+/// Exploit B: the store of that root is a link to a directory of this machine, and another item is a file for
+/// that directory.
 fn store_link_in_item_is_not_followed(role: Role) {
     let world = confined(role);
     let (store, state) = (world.store(), world.state());
@@ -136,11 +135,12 @@ fn unprivileged_guix_item_as_root_leads_nowhere() {
     store_link_in_item_is_not_followed(Role::Guix);
 }
 
-/// Exploit C: the user may not talk to the daemon. One restore brings the item, a second one names it.
+/// Exploit C: the user may not talk to the daemon. One restore brings the item, a second one names it as the
+/// root.
 #[test]
 fn restored_item_as_root_runs_no_record() {
     let world = confined(Role::Mid);
-    // As on a machine of the attacker's own.
+    // As on a machine that the attacker controls.
     let item = item_like_a_root(&world);
     runs::save(&world);
     world.wipe_store();
@@ -168,7 +168,7 @@ fn removable_disk_as_root_runs_no_record() {
     assert_refused(&world, "runner", disk, disk);
 }
 
-/// The same for Guix.
+/// As [`removable_disk_as_root_runs_no_record`], for Guix.
 #[test]
 fn removable_disk_as_guix_root_runs_no_record() {
     let world = confined(Role::GuixRoot);
@@ -190,7 +190,7 @@ fn item_mounted_elsewhere_as_root_runs_no_record() {
     assert_refused(&world, "runner", "/srv/image", "/srv/image");
 }
 
-/// Root too has no reason to name a root in a store, and would run what users put there.
+/// Root has no reason to name a root inside a store either, and would run commands that users put there.
 fn root_in_store_is_refused_for_root(role: Role) {
     let world = confined(role);
     let item = item_like_a_root(&world);

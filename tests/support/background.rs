@@ -1,4 +1,4 @@
-//! The program under test on this machine, running while a test does something.
+//! Runs the program under test on this machine in the background of a test.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +12,7 @@ use super::{poll, procfs};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// It is killed when the value goes.
+/// A running process of the program, which is killed when this value is dropped.
 pub struct Background {
     words: String,
     child: Child,
@@ -39,7 +39,7 @@ impl Background {
         Pid::from_child(&self.child)
     }
 
-    /// Waits until it has said so.
+    /// Waits until the process has printed this text on standard error.
     #[track_caller]
     pub fn until_says(&mut self, text: &str) {
         poll::until(&format!("{text:?} to be said"), PATIENCE, || {
@@ -53,7 +53,7 @@ impl Background {
         });
     }
 
-    /// Its root half: this machine's tests are root, so there is no sudo before it.
+    /// The pid of the root helper. The tests run as root on this machine, so there is no sudo in between.
     #[track_caller]
     pub fn root_half(&self) -> Pid {
         let pid = poll::until("the root half", PATIENCE, || {

@@ -1,5 +1,5 @@
-//! What people see of a page: Chromium opens it, without scripts and without a network, in light and dark,
-//! on a screen and on a phone, and measures what shows.
+//! Renders a page in Chromium without scripts and without a network, in light and dark colors, at the widths
+//! of a screen and a phone, and checks the result.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,22 +10,23 @@ use tempfile::TempDir;
 use super::azurite::script;
 use super::place::output;
 
-/// A page that was looked at.
+/// The result of rendering a page.
 #[derive(Deserialize)]
 pub struct Seen {
-    /// What a reader would complain about.
+    /// The problems that `browser.mjs` found.
     pub problems: Vec<String>,
-    /// All text that shows.
+    /// All visible text.
     pub text: String,
-    /// Screenshots: light and dark, 1200 and 390 wide; and 700 wide.
+    /// Screenshots: light and dark, 1200 and 390 pixels wide; and one of 700 pixels.
     pub shots: Vec<PathBuf>,
-    /// Least contrast of a text with what is behind it; none without texts.
+    /// The lowest contrast of a text with its background; `None` if the page has no text.
     pub least: Option<f64>,
     #[serde(skip)]
     directory: Option<TempDir>,
 }
 
-/// Opens a page. The screenshots go with the value, unless STORECACHE_TEST_SHOTS names a directory for them.
+/// Renders a page. The screenshots are deleted with the returned value, unless STORECACHE_TEST_SHOTS names a
+/// directory for them.
 #[track_caller]
 pub fn look(name: &str, html: &str) -> Seen {
     let directory = tempfile::tempdir().unwrap();
@@ -34,7 +35,7 @@ pub fn look(name: &str, html: &str) -> Seen {
     look_at(&page, directory)
 }
 
-/// Opens a page that is there already.
+/// Renders a page that is already in a file.
 #[track_caller]
 pub fn look_at_file(page: &Path) -> Seen {
     look_at(page, tempfile::tempdir().unwrap())
@@ -51,7 +52,7 @@ fn look_at(page: &Path, directory: TempDir) -> Seen {
 }
 
 impl Seen {
-    /// Nobody has anything to complain about.
+    /// Panics if the page has a problem or a contrast below 4.5.
     #[track_caller]
     pub fn fine(self) -> Seen {
         assert!(self.problems.is_empty(), "{:#?}", self.problems);

@@ -1,44 +1,44 @@
-//! Where `scripts/roots` keeps the roots and fixtures.
+//! The directory in which `scripts/roots` keeps the roots and fixtures.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use super::flavour::Flavour;
 
-/// The root that a world runs on, by the generation of its Nix or Guix.
+/// The root file system of a world, by the generation of its Nix or Guix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Debian bookworm, Nix 2.8: an idle database is one file, the WAL gone. Builds unsandboxed.
+    /// Debian bookworm, Nix 2.8: an idle database is one file, without a WAL. Builds are not sandboxed.
     Old,
     /// Debian trixie, Nix 2.26: an idle database has an empty WAL beside it.
     Mid,
     /// Debian sid, Nix 2.34: an idle database may lie wholly in the WAL.
     New,
-    /// Debian sid, Guix 1.5 as installed: the daemon is the user `guix-daemon`, who owns the store.
+    /// Debian sid, Guix 1.5 as installed: the daemon runs as the user `guix-daemon`, who owns the store.
     Guix,
-    /// The same root, with a daemon that is root and has build users, who owns the store.
+    /// As [`Role::Guix`], but the daemon runs as root, which owns the store, and has build users.
     GuixRoot,
-    /// Debian bullseye, Guix 1.2: the daemon is root and deduplicates files of any size.
+    /// Debian bullseye, Guix 1.2: the daemon runs as root and deduplicates files of any size.
     GuixOld,
 }
 
-/// What the store of a world holds when it starts.
+/// The content of a world's store when the world starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fixture {
-    /// The closure of `t.nix` beside 60 packages, or 400 (33,000 files) for [`Role::Old`].
-    /// [`Role::Guix`] has that of `build.scm` beside 60 packages and Guile with its libraries.
+    /// The closure of `t.nix` and 60 packages, or 400 packages (33,000 files) for [`Role::Old`]. For
+    /// [`Role::Guix`]: the closure of `build.scm`, 60 packages, and Guile with its libraries.
     Full,
-    /// The closure of `t.nix` or `build.scm` beside a dozen packages.
+    /// The closure of `t.nix` or `build.scm` and a dozen packages.
     Small,
     /// `Full` after `nix-store --optimise`: hard links across items. Only for [`Role::Old`].
     Optimised,
 }
 
 impl Role {
-    /// Those with a Nix.
+    /// The roles with Nix.
     pub const ALL: [Role; 3] = [Role::Old, Role::Mid, Role::New];
 
-    /// Those with a Guix.
+    /// The roles with Guix.
     pub const GUIX: [Role; 3] = [Role::Guix, Role::GuixRoot, Role::GuixOld];
 
     pub fn flavour(self) -> Flavour {
@@ -48,7 +48,7 @@ impl Role {
         }
     }
 
-    /// The user who owns the store and is the daemon.
+    /// The user who owns the store and runs the daemon.
     pub fn owner(self) -> &'static str {
         if self == Role::Guix { "guix-daemon" } else { "root" }
     }
@@ -64,13 +64,13 @@ impl Role {
         }
     }
 
-    /// The root directory; shared by all worlds, never to be written.
+    /// The root directory. All worlds share it, so it must not be written to.
     pub fn root(self) -> PathBuf {
         let name = if self == Role::GuixRoot { Role::Guix.name() } else { self.name() };
         found(directory().join("roots").join(name))
     }
 
-    /// What has to be changed in the service of its daemon.
+    /// The systemd drop-in for the service of the daemon, if it needs one.
     pub fn drop_in(self) -> Option<PathBuf> {
         let name = match self {
             Role::Old | Role::Mid | Role::New => return None,
@@ -81,8 +81,8 @@ impl Role {
         Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name))
     }
 
-    /// The directory of a fixture: the trees of its flavour beside `t.nix` and `inputs.json`, or
-    /// `build.scm` and `inputs.scm`; never to be written.
+    /// The directory of a fixture: the trees of its [`Flavour`], and `t.nix` and `inputs.json` or `build.scm` and
+    /// `inputs.scm`. It must not be written to.
     pub fn fixture(self, fixture: Fixture) -> PathBuf {
         let exists = match fixture {
             Fixture::Full => !matches!(self, Role::GuixRoot | Role::GuixOld),
@@ -99,7 +99,7 @@ impl Role {
     }
 }
 
-/// The cache directory, by the rule in the head of `scripts/roots`.
+/// The cache directory, by the rule at the top of `scripts/roots`.
 pub fn directory() -> PathBuf {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(chosen) = set("STORECACHE_TEST_CACHE") {

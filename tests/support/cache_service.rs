@@ -1,5 +1,5 @@
-//! A cache service for the tests: versions 2 and 1, with a blob server of its own or Azurite behind
-//! signed URLs, and switches for everything that goes wrong with such services.
+//! A cache service for tests, in versions 2 and 1, with a blob server of its own or with Azurite behind
+//! signed URLs, and with faults of many kinds.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,19 +14,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 
-/// The token that the service takes. Its last part must not be seen anywhere.
+/// The token that the service accepts. Its last part must not appear in any output.
 pub const TOKEN: &str = "e30.e30.runtime-token-of-the-test";
 
-/// A token of a job that people without write access have triggered: the service takes it for lookups.
+/// A token of a job that a user without write access triggered. The service accepts it for lookups only.
 pub fn read_only_token() -> String {
     let scopes = r#"{"ac":"[{\"Scope\":\"refs/heads/main\",\"Permission\":1}]"}"#;
     format!("e30.{}.read-only-token-of-the-test", URL_SAFE_NO_PAD.encode(scopes))
 }
 
-/// In every signed URL; must not be seen anywhere either.
+/// Part of every signed URL. It must not appear in any output either.
 pub const SIGNATURE: &str = "signature-of-the-test";
 
-/// What a request is for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
     Lookup,
@@ -35,62 +35,62 @@ pub enum Place {
     /// A block, a piece of version 1, or a blob in one request.
     Block,
     BlockList,
-    /// Reading a blob.
+    /// Reads a blob.
     Range,
 }
 
-/// What goes wrong with one request.
+/// A fault in one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is reset before anything is done.
+    /// The connection is reset before the request is carried out.
     Reset,
-    /// It is done, and the connection is reset before the answer.
+    /// The request is carried out, and the connection is reset before the response.
     LostAnswer,
-    /// Reset in the middle of the answer's body.
+    /// The connection is reset in the middle of the response's body.
     ResetInBody,
-    /// Half of the body, then nothing.
+    /// Half of the body is sent, then nothing.
     StallInBody,
-    /// Nothing at all.
+    /// No response is sent.
     Stall,
-    /// The body is shorter than its length says, and ends in order.
+    /// The body is shorter than its announced length, and the connection ends in an orderly way.
     Short,
     /// An error with this status and body.
     Status(u16, &'static str),
-    /// The same with `Retry-After`, in seconds.
+    /// As [`Fault::Status`], with `Retry-After` in seconds.
     Later(u16, u64),
-    /// A page of some proxy.
+    /// An HTML page, as a proxy sends it.
     Page,
-    /// The whole blob where a range was asked for.
+    /// The whole blob in response to a range request.
     WholeBody,
-    /// The whole blob, in chunks without a length.
+    /// The whole blob, in chunks and without a length.
     WholeInChunks,
     /// Half of the blob without a length, as if that were all.
     HalfWithoutLength,
-    /// Another range than the one asked for.
+    /// A range other than the requested one.
     OtherRange,
-    /// Another entity tag than before.
+    /// An entity tag other than before.
     OtherTag,
-    /// One bit of the body is another one.
+    /// One bit of the body is flipped.
     Flip,
-    /// Done a little later than what comes after it.
+    /// The request is carried out a little later than the following ones.
     Slow,
-    /// Nothing goes wrong.
+    /// No fault.
     Nothing,
-    /// As if somebody on the way had sent the request twice.
+    /// The request is carried out twice, as if something on the network had repeated it.
     Twice,
-    /// The answer comes a second time, where the next one is expected.
+    /// The response is sent twice, the second time where the client expects the next response.
     AnsweredTwice,
-    /// The body comes in small pieces with pauses: slow, but never silent.
+    /// The body is sent in small pieces with pauses: slow, but never silent.
     Drips,
-    /// A byte of the body is another one.
+    /// One bit of the body is flipped.
     Flipped,
-    /// No URL that was given out so far is valid any more.
+    /// All URLs signed so far become invalid.
     Expire,
     /// All entries are deleted, as when the cache is full.
     Evict,
-    /// Done when the test lets go of it.
+    /// The request is carried out when the test calls [`CacheService::let_go`].
     Hold,
-    /// The service is no more from here on.
+    /// The service ends here.
     Die,
 }
 
@@ -125,18 +125,18 @@ struct State {
     faults: HashMap<Place, VecDeque<Fault>>,
     signatures: HashSet<String>,
     seen: Vec<Seen>,
-    /// Bodies of blocks that are being received.
+    /// Number of blocks whose bodies are being received.
     at_once: usize,
     most_at_once: usize,
-    /// Entries that lookups do not show yet.
+    /// Number of lookups that will not see any entry.
     lag: usize,
-    /// The URL under which others see it.
+    /// The URL under which clients see the service.
     front: Option<String>,
-    /// What it says the time is, as HTTP has it.
+    /// The time that the service reports, in the format of HTTP.
     date: Option<String>,
 }
 
-/// Signs URLs of a blob server: the name of a blob, and whether it may be written.
+/// Signs URLs of a blob server. The arguments are the name of a blob and whether the URL is for writing.
 pub type Signer = dyn Fn(&str, bool) -> String + Send + Sync;
 
 struct Shared {
@@ -149,7 +149,7 @@ struct Shared {
     lets_go: AtomicBool,
 }
 
-/// A service that runs until its value goes.
+/// A service that runs until this value is dropped.
 pub struct CacheService {
     shared: Arc<Shared>,
 }
@@ -174,12 +174,12 @@ impl CacheService {
         Self::with(None)
     }
 
-    /// With blobs on a server of their own.
+    /// Starts a service whose blobs are on another server.
     pub fn with(signer: Option<Box<Signer>>) -> CacheService {
         Self::at("127.0.0.1", signer)
     }
 
-    /// On another address of this machine.
+    /// Starts a service on another address of this machine.
     pub fn at(host: &str, signer: Option<Box<Signer>>) -> CacheService {
         let listener = TcpListener::bind((host, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -206,52 +206,52 @@ impl CacheService {
         CacheService { shared }
     }
 
-    /// With the slash that the runner writes.
+    /// With the slash at the end that the runner writes.
     pub fn url(&self) -> String {
         format!("http://{}/", self.shared.address)
     }
 
-    /// From now on signed URLs lead to somebody who hands requests on to here.
+    /// From now on, signed URLs lead to a proxy that forwards requests to this service.
     pub fn stands_behind(&self, url: String) {
         self.state().front = Some(url);
     }
 
-    /// Lets the next requests for a place go wrong, one after the other.
+    /// Queues faults for the next requests of a kind, one for each request.
     pub fn goes_wrong(&self, place: Place, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.entry(place).or_default().extend(faults);
     }
 
-    /// Forgets what should still go wrong.
+    /// Drops the queued faults.
     pub fn goes_well(&self) {
         self.state().faults.clear();
     }
 
-    /// Goes on with what [`Fault::Hold`] holds up.
+    /// Resumes the requests that [`Fault::Hold`] holds.
     pub fn let_go(&self) {
         self.shared.lets_go.store(true, Ordering::Relaxed);
     }
 
-    /// Faults that nobody has met yet.
+    /// Number of faults that have not been used yet.
     pub fn unmet(&self) -> usize {
         self.state().faults.values().map(VecDeque::len).sum()
     }
 
-    /// From now on nobody speaks version 2 here.
+    /// From now on, the service does not support version 2.
     pub fn speaks_v1_only(&self) {
         self.shared.speaks_v2.store(false, Ordering::Relaxed);
     }
 
-    /// No URL that was given out is valid any more.
+    /// Makes all URLs signed so far invalid.
     pub fn expire_urls(&self) {
         self.state().signatures.clear();
     }
 
-    /// From now on it says that this is the time, as in `Thu, 01 Jan 1970 00:00:00 GMT`.
+    /// From now on, the service reports this time, as in `Thu, 01 Jan 1970 00:00:00 GMT`.
     pub fn says_it_is(&self, date: &str) {
         self.state().date = Some(date.to_owned());
     }
 
-    /// The next lookups do not see any entry.
+    /// Hides all entries from this many lookups.
     pub fn lags(&self, lookups: usize) {
         self.state().lag = lookups;
     }
@@ -260,7 +260,7 @@ impl CacheService {
         self.state().seen.iter().filter(|seen| seen.place == place).cloned().collect()
     }
 
-    /// The most blocks that were on their way at a time.
+    /// The highest number of blocks that were received at the same time.
     pub fn most_at_once(&self) -> usize {
         self.state().most_at_once
     }
@@ -270,7 +270,7 @@ impl CacheService {
         self.state().rows.iter().filter(|row| row.done).map(|row| row.key.clone()).collect()
     }
 
-    /// Puts an entry there, as somebody else would.
+    /// Adds an entry, as another client would.
     pub fn put(&self, key: &str, version: &str, content: &[u8]) {
         let blob = self.shared.number().to_string();
         let mut state = self.state();
@@ -280,14 +280,14 @@ impl CacheService {
         state.rows.push(Row { key, version, blob, done: true });
     }
 
-    /// The bytes of an entry of its own blob server.
+    /// The content of an entry on the service's own blob server.
     pub fn content(&self, key: &str) -> Vec<u8> {
         let state = self.state();
         let row = state.rows.iter().find(|row| row.key == key && row.done).expect(key);
         state.blobs[&row.blob].content.clone().unwrap().to_vec()
     }
 
-    /// Name of the blob of an entry, as the signer knows it.
+    /// The name of an entry's blob, as the signer knows it.
     pub fn blob_of(&self, key: &str) -> String {
         self.state().rows.iter().find(|row| row.key == key && row.done).expect(key).blob.clone()
     }
@@ -322,7 +322,7 @@ impl Shared {
 
     fn serve(&self, connection: TcpStream, number: usize) {
         connection.set_nodelay(true).unwrap();
-        // A client that went away in the middle of a request is no news.
+        // A client that disconnects in the middle of a request is not an error.
         let mut reader = BufReader::new(connection.try_clone().unwrap());
         while let Some(request) = read(&mut reader, self) {
             let Some(place) = place(&request) else {
@@ -348,7 +348,7 @@ impl Shared {
         }
     }
 
-    /// Does what the request says, and answers. Nothing when the connection is no more.
+    /// Carries out a request and responds. Returns `None` when the connection has ended.
     fn handle(
         &self,
         connection: &TcpStream,
@@ -388,7 +388,7 @@ impl Shared {
             }
             Some(Fault::Die) => {
                 self.ends.store(true, Ordering::Relaxed);
-                // So that the listener sees it.
+                // Wakes the listener, so that it ends.
                 let _ = TcpStream::connect(&self.address);
                 return reset(connection);
             }
@@ -411,7 +411,7 @@ impl Shared {
             Some(Fault::ResetInBody) => {
                 write_head(connection, &answer, range.len())?;
                 (&*connection).write_all(half).ok()?;
-                // So that the client has it before the reset throws it away.
+                // Lets the client receive the data before the reset discards it.
                 thread::sleep(Duration::from_millis(20));
                 return reset(connection);
             }
@@ -559,7 +559,7 @@ impl Shared {
                 let keys = request.query["keys"].split(',').map(str::to_owned).collect::<Vec<_>>();
                 match self.lookup(&keys, &request.query["version"]) {
                     Some(row) => answer(json!({
-                        // As act writes it.
+                        // In lower case, as act returns it.
                         "cacheKey": row.key.to_lowercase(),
                         "scope": "refs/heads/main",
                         "archiveLocation": self.sign(&row.blob, false),
@@ -602,8 +602,8 @@ impl Shared {
         }
     }
 
-    /// The newest of the first key that has any: exact, then by prefix; but the first key is only exact,
-    /// as in act, which is the strictest.
+    /// Returns the newest entry of the first key that has one: an exact match first, then a prefix match. The
+    /// first key matches only exactly, as in act, which is the strictest server.
     fn lookup(&self, keys: &[String], version: &str) -> Option<Row> {
         let mut state = self.state.lock().unwrap();
         if state.lag > 0 {
@@ -632,7 +632,7 @@ impl Shared {
         Some(row)
     }
 
-    /// An upload can be finished once, and only with the size that it has.
+    /// Finishes an upload, which is possible once and only with its true size.
     fn finalize(&self, which: impl Fn(&Row) -> bool, size: u64) -> bool {
         let mut state = self.state.lock().unwrap();
         let Some(at) = state.rows.iter().position(|row| which(row) && !row.done) else {
@@ -655,7 +655,7 @@ impl Shared {
         if let Some(signer) = &self.signer {
             return signer(blob, write);
         }
-        // As in real ones, escapes and all.
+        // With escapes, as in real URLs.
         let signature = format!("{SIGNATURE}-{}%2B%2F%3D", self.number());
         self.state.lock().unwrap().signatures.insert(signature.clone());
         let mut state = self.state.lock().unwrap();
@@ -779,7 +779,7 @@ fn read(reader: &mut BufReader<TcpStream>, shared: &Shared) -> Option<Request> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_lowercase(), value.trim().to_owned());
     }
-    // As a proxy is asked.
+    // Requests to a proxy have the whole URL.
     let target = match target.strip_prefix("http://") {
         Some(rest) => rest[rest.find('/').unwrap()..].to_owned(),
         None => target,
@@ -787,7 +787,7 @@ fn read(reader: &mut BufReader<TcpStream>, shared: &Shared) -> Option<Request> {
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = pairs.map(|(name, value)| {
-        // Signatures and ids are compared as they were sent; keys are what they mean.
+        // Signatures and ids are compared as they were sent; keys are unescaped.
         let value = if name == "keys" { unescaped(value) } else { value.to_owned() };
         (name.to_owned(), value)
     });
@@ -869,7 +869,7 @@ fn send(mut connection: &TcpStream, request: &Request, answer: &Answer) -> Optio
     connection.write_all(&answer.body[range]).ok()
 }
 
-/// Lets the client see a reset and not an end.
+/// Closes the connection such that the client sees a reset and not an orderly end.
 pub(super) fn reset(connection: &TcpStream) -> Option<()> {
     let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(connection, sockopt::Linger, &linger).unwrap();

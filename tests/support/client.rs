@@ -10,7 +10,7 @@ use super::world::World;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Shakes hands, and stays connected until it is killed or the daemon's worker is.
+/// Completes a handshake and stays connected until the client or its worker of the daemon is killed.
 const CLIENT: &str = "
 import socket, struct, sys
 s = socket.socket(socket.AF_UNIX)
@@ -48,20 +48,21 @@ const ADD_TEXTS: &str = r#"
 "#;
 
 impl World {
-    /// A client of the daemon that has shaken hands and stays connected: its worker has the database
-    /// open. It says `hung up` when that has gone.
+    /// Starts a client of the daemon that completes a handshake and stays connected, so that its worker has
+    /// the database open. The client prints `hung up` when the worker has ended.
     #[track_caller]
     pub fn connected_client(&self) -> Running<'_> {
         self.connected_client_as("root")
     }
 
-    /// The same, as another user.
+    /// As [`World::connected_client`], as another user.
     #[track_caller]
     pub fn connected_client_as(&self, user: &str) -> Running<'_> {
         self.client_that_says(user, "connected")
     }
 
-    /// One that has greeted the daemon and may wait for its answer, after which it says `connected`.
+    /// Starts a client that has sent its greeting and may wait for the daemon's reply. It prints `connected`
+    /// when the reply has arrived.
     #[track_caller]
     pub fn client_that_greets(&self) -> Running<'_> {
         self.client_that_says("root", "greets")
@@ -77,7 +78,7 @@ impl World {
         client
     }
 
-    /// Starts a collector and waits until it is held off.
+    /// Starts a collector and waits until it is blocked.
     #[track_caller]
     pub fn blocked_collector(&self) -> Running<'_> {
         let words: &[_] = match self.flavour() {
@@ -92,8 +93,7 @@ impl World {
         collector
     }
 
-    /// Adds files or directories to the store, by patterns as the shell has them. Gives back the paths of
-    /// the items.
+    /// Adds files or directories to the store, by shell patterns. Returns the paths of the items.
     #[track_caller]
     pub fn add_files(&self, patterns: &str) -> Vec<String> {
         let add = match self.flavour() {
@@ -106,8 +106,8 @@ impl World {
         self.sh(&format!("{add} {patterns}")).lines()
     }
 
-    /// Adds so many items to a Guix store, through the daemon: `NAME-0` and so on, which are files and
-    /// refer to nothing. Gives back their paths.
+    /// Adds this many items to a Guix store through the daemon: files without references, named `NAME-0` and
+    /// so on. Returns their paths.
     #[track_caller]
     pub fn add_texts(&self, name: &str, count: usize) -> Vec<String> {
         fs::write(self.host("/tmp/add-texts.scm"), ADD_TEXTS).unwrap();
@@ -115,7 +115,7 @@ impl World {
         self.ok(["guix", "repl", "--", "/tmp/add-texts.scm", name, &count]).lines()
     }
 
-    /// Adds a text to the store, through the daemon; gives back its path.
+    /// Adds a text to the store through the daemon. Returns its path.
     #[track_caller]
     pub fn add_text(&self, name: &str) -> String {
         match self.flavour() {

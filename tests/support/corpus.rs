@@ -1,4 +1,4 @@
-//! Things to find in a store.
+//! Content for the stores of worlds.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use super::world::World;
 
 const UNREGISTERED: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-unregistered";
 
-/// Plants in the store of a world what interrupted builds, optimisers and people leave there: nothing of it
-/// valid, all of it for the next collector. Returns the names of the top entries.
+/// Creates files in the store of a world that interrupted builds, optimizers and users leave there. They are
+/// not valid, so the next collector deletes them. Returns the names of the top entries.
 pub fn debris(world: &World) -> Vec<&'static str> {
     let store = world.host(world.store());
     let file = |name: &str| {
@@ -38,8 +38,8 @@ pub fn debris(world: &World) -> Vec<&'static str> {
     ]
 }
 
-/// Adds items to a store, of text that is nowhere alike: most of some KiB, some of hundreds, times
-/// `scale`. Each `seed` has its own.
+/// Adds items of random text to a store: most of a few KiB, some of hundreds of KiB, times `scale`. Each
+/// `seed` makes different items.
 #[track_caller]
 pub fn fill(world: &World, seed: u32, count: usize, scale: u32) {
     let script = format!(
@@ -56,8 +56,8 @@ for n in range({count}):
     world.sh("rm -r /tmp/many");
 }
 
-/// Makes items with a file and up to eight references each, straight in the database. A fifth of them
-/// nobody refers to.
+/// Creates items with a file and up to eight references each, by direct writes to the database. A fifth of
+/// them has no referrer.
 const FILL_ROWS: &str = r#"
 import os, random, sqlite3, sys
 store, state, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -84,25 +84,25 @@ db.commit()
 print(path)
 "#;
 
-/// Adds so many items with references among them to an empty store, faster than through a daemon and with
-/// hashes that are not true. Gives back the path of the last, which nobody refers to.
+/// Adds this many items with references among them to an empty store, faster than through a daemon and with
+/// false hashes. Returns the path of the last item, which has no referrer.
 #[track_caller]
 pub fn fill_rows(world: &World, count: usize) -> String {
-    // The daemon makes the database for the first client.
+    // The daemon creates the database for its first client.
     assert!(world.daemon_answers());
     world.wait_until_idle();
     let script = "/tmp/fill-rows.py";
     fs::write(world.host(script), FILL_ROWS).unwrap();
     let (store, state) = (world.store(), world.state());
-    // Where the store is mounted read-only, in a namespace of its own.
+    // In a mount namespace of its own, because the store may be mounted read-only.
     let filling = format!(
         "mount -o remount,bind,rw {store} 2>/dev/null; exec python3 {script} {store} {state} {count}"
     );
     world.ok(["unshare", "--mount", "bash", "-c", &filling]).stdout.trim().to_owned()
 }
 
-/// Deletes all but `percent` of the items that refer to nothing, chosen by nothing that a snapshot is
-/// sorted by. Gives back the paths that went.
+/// Deletes all but `percent` of the items without references, chosen by an order that snapshots do not use.
+/// Returns the deleted paths.
 #[track_caller]
 pub fn keep(world: &World, percent: usize) -> Vec<String> {
     let mut leaves = leaves(world);
@@ -111,15 +111,15 @@ pub fn keep(world: &World, percent: usize) -> Vec<String> {
     keep_only(world, &leaves)
 }
 
-/// The items that refer to nothing but themselves.
+/// Returns the items that refer at most to themselves.
 #[track_caller]
 pub fn leaves(world: &World) -> Vec<String> {
     let all = world.references_of_all().into_iter();
     all.filter(|(path, to)| to.iter().all(|it| it == path)).map(|(path, _)| path).collect()
 }
 
-/// Has the collector delete what these items do not need, whoever else keeps it. Gives back the paths that
-/// went.
+/// Lets the collector delete everything that these items do not need, whatever other roots there are. Returns
+/// the deleted paths.
 #[track_caller]
 pub fn keep_only(world: &World, items: &[String]) -> Vec<String> {
     let before = world.valid_paths();

@@ -15,7 +15,7 @@ use super::invocation::Running;
 use super::world::{World, close_socket_directory, give_to_owner, pristine};
 use super::{poll, procfs};
 
-/// Becomes the guix-daemon that the store calls for.
+/// A script that replaces itself with the guix-daemon that fits the store.
 const BARE_GUIX_DAEMON: &str = include_str!("bare-guix-daemon");
 const SHEPHERD: &str = include_str!("shepherd.scm");
 const SHEPHERD_SOCKET: &str = "/run/shepherd/socket";
@@ -23,19 +23,20 @@ const MOUNT: &str = "gnu-store.mount";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl World {
-    /// Starts the daemon: as a bare process in a session of its own, or by its unit in a container.
-    /// Returns when a real client has had an answer and, in a container with Guix, the store is
-    /// read-only again, which it is not while the service starts.
+    /// Starts the daemon: as a bare process in a session of its own, or by its unit in a container. Returns
+    /// when a real client has received a reply and, in a container with Guix, when the store is read-only
+    /// again, which it is not while the service starts.
     #[track_caller]
     pub fn start_daemon(&self) {
         if self.is_container() {
-            // A test may do this more often in a few seconds than systemd puts up with.
+            // A test may start the units more often within a few seconds than systemd allows.
             self.ok(["systemctl", "reset-failed"].iter().chain(self.units()));
             self.ok(["systemctl", "start", self.units()[0]]);
         } else if self.has_shepherd() {
             self.ok(["herd", "start", "guix-daemon"]);
         } else {
-            // Not with NIX_REMOTE in its environment: its workers would be clients of itself.
+            // Without NIX_REMOTE in its environment: with it, the daemon's workers would be clients of the
+            // daemon.
             let become_daemon = match self.flavour() {
                 Flavour::Nix => "exec nix-daemon --daemon",
                 Flavour::Guix => BARE_GUIX_DAEMON,
@@ -52,8 +53,8 @@ impl World {
         }
     }
 
-    /// Starts a shepherd in a bare world with Guix, which starts the daemon and keeps it up. From now
-    /// on [`World::start_daemon`] and [`World::stop_daemon`] go through it.
+    /// Starts a shepherd in a bare world with Guix, which starts the daemon and restarts it if it ends. From
+    /// now on [`World::start_daemon`] and [`World::stop_daemon`] use this shepherd.
     #[track_caller]
     pub fn start_shepherd(&self) {
         fs::write(self.host("/etc/shepherd.scm"), SHEPHERD).unwrap();
@@ -76,8 +77,8 @@ impl World {
         });
     }
 
-    /// Stops the daemon, not its workers: each lives on until its client hangs up. Only the service
-    /// of Guix takes them along. The read-only mount of a store stays.
+    /// Stops the daemon but not its workers: each worker runs until its client disconnects. Only the service
+    /// of Guix ends the workers too. The read-only mount of a store stays.
     #[track_caller]
     pub fn stop_daemon(&self) {
         let listeners = self.listeners();
@@ -99,7 +100,7 @@ impl World {
         });
     }
 
-    /// Whether a client gets an answer. In a container with Nix this starts the service.
+    /// Whether a client gets a reply. In a container with Nix, this starts the service.
     pub fn daemon_answers(&self) -> bool {
         let nothing = "/nix/store/00000000000000000000000000000000-nothing";
         let words: &[_] = match self.flavour() {
@@ -109,8 +110,8 @@ impl World {
         self.nix(words).status.success()
     }
 
-    /// The pid, as this world sees it, of the process that listens on the socket. With systemd that
-    /// is the service if it runs, else systemd itself.
+    /// The pid, as this world sees it, of the process that listens on the socket. With systemd, that is the
+    /// service if it runs, and otherwise systemd itself.
     pub fn daemon_pid(&self) -> Option<u32> {
         let mut inner: Vec<u32> =
             self.listeners().into_iter().filter_map(|pid| procfs::pids(pid)?.pop()).collect();
@@ -118,8 +119,8 @@ impl World {
         inner.first().copied()
     }
 
-    /// The pid of the process behind a socket, as the kernel tells whoever connects: of two daemons
-    /// the one that can be reached.
+    /// The pid of the process behind a socket, as the kernel reports it to a client that connects. Of two
+    /// daemons, this is the one that clients can reach.
     pub fn listener(&self, socket: &str) -> Option<u32> {
         let ask = "import socket, struct, sys
 s = socket.socket(socket.AF_UNIX)
@@ -132,7 +133,7 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
         procfs::listeners(self.init(), &Path::new(self.state()).join("daemon-socket/socket"))
     }
 
-    /// What systemd starts, and then what it starts for that.
+    /// The unit to start, then the unit that systemd starts for it.
     fn units(&self) -> &'static [&'static str] {
         match self.flavour() {
             Flavour::Nix => &["nix-daemon.socket", "nix-daemon.service"],
@@ -144,7 +145,7 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
         format!("/var/log/{}.log", self.flavour().daemon())
     }
 
-    /// What bare daemons of this world have said so far.
+    /// Everything that the bare daemons of this world, or the service in a container, have logged so far.
     pub fn daemon_log(&self) -> String {
         if self.is_container() {
             return self
@@ -154,13 +155,16 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
         fs::read_to_string(self.host(self.log())).unwrap_or_default()
     }
 
-    /// Waits until no process has the database open, by the lock that each holds meanwhile.
+    /// Waits until no process has the database open, as shown by the lock that each such process holds.
     #[track_caller]
     pub fn wait_until_idle(&self) {
         poll::until("the database to be closed by all", PATIENCE, || self.try_lock("db/big-lock"));
     }
 
-    /// Takes a lock of the state directory for a moment, unless somebody holds it.
+    /// Takes a lock of the state directory and releases it.
+    ///
+    /// # Errors
+    /// If another process holds the lock.
     pub fn try_lock(&self, name: &str) -> Result<(), String> {
         let path = self.host(self.state()).join(name);
         let Ok(lock) = File::options().read(true).write(true).open(path) else {
@@ -174,8 +178,8 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
         }
     }
 
-    /// Keeps a restore in its commit, with the daemon stopped, until the value is dropped: a process has a
-    /// transaction open in which it has written. The daemon has made the database.
+    /// Keeps a restore in its commit, with the daemon stopped, until the value is dropped: a process holds an
+    /// open write transaction. The daemon must have created the database.
     #[track_caller]
     pub fn hold_database(&self) -> Running<'_> {
         assert!(self.daemon_answers(), "the database is made by the daemon");
@@ -196,12 +200,12 @@ time.sleep(1000)",
         holder
     }
 
-    /// Keeps a restore waiting in its commit, with the daemon up, until the file is dropped.
+    /// Keeps a restore waiting in its commit, with the daemon running, until the file is dropped.
     #[track_caller]
     pub fn hold_big_lock(&self) -> File {
         let path = self.host(self.state()).join("db/big-lock");
         let lock = File::options().read(true).write(true).open(path).unwrap();
-        // Neither sees the locks of the other, see `src/store/locks.rs`.
+        // Nix uses `flock` and Guix record locks, which do not exclude each other; see `src/store/locks.rs`.
         match self.flavour() {
             Flavour::Nix => lock.lock_shared().unwrap(),
             Flavour::Guix => {
@@ -218,8 +222,8 @@ time.sleep(1000)",
         lock
     }
 
-    /// Gives the user `guix-daemon` and its group another number, as on another machine, and what it
-    /// owns along with it. Before any daemon is up.
+    /// Gives the user `guix-daemon` and its group another number, as on another machine, and changes the
+    /// owner of its files accordingly. The daemon must not be running.
     #[track_caller]
     pub fn renumber_owner(&self, number: u32) {
         assert_eq!(self.daemon_pid(), None);
@@ -230,15 +234,15 @@ time.sleep(1000)",
         ));
     }
 
-    /// Makes store and state what they are after an installation: no item, no row, no root. The
-    /// daemon is stopped for it, and started again if it was up.
+    /// Resets store and state to a fresh installation: no items, no rows, no roots. Stops the daemon
+    /// meanwhile, and starts it again if it was running.
     #[track_caller]
     pub fn wipe_store(&self) {
         self.refill_store(|tree| pristine(self.role(), tree));
     }
 
-    /// Makes store and state copies of what `source` has for each of their trees. The daemon is stopped
-    /// for it, and started again if it was up.
+    /// Replaces store and state with copies of what `source` returns for each of their trees. Stops the
+    /// daemon meanwhile, and starts it again if it was running.
     #[track_caller]
     pub fn refill_store(&self, source: impl Fn(Tree) -> PathBuf) {
         let was_up = self.daemon_pid().is_some();
@@ -246,7 +250,7 @@ time.sleep(1000)",
         self.wait_until_idle();
         for &tree in self.flavour().trees() {
             let here = self.host(tree.inside);
-            // A directory that is mounted on, in this namespace or another, has to stay.
+            // A directory that is a mount point, in this namespace or another, must stay.
             let store = self.host(self.store());
             let mut find = Command::new("find");
             find.arg(&here).args(["-mindepth", "1", "-not", "-path"]).arg(&store).arg("-delete");
@@ -262,7 +266,7 @@ time.sleep(1000)",
             close_socket_directory(&self.host(self.state()));
         }
         if self.role() == Role::Guix {
-            // Whose number may have changed since the installation.
+            // The number of the user may have changed since the installation.
             let numbers = self.sh("echo $(id -u guix-daemon):$(id -g guix-daemon)").stdout;
             let mut chown = Command::new("chown");
             chown.args(["-R", numbers.trim()]);

@@ -1,15 +1,15 @@
-//! Chance with a seed, so that a campaign can be had again.
+//! A random number generator with a seed, so that a campaign can be repeated.
 
 use std::env;
 
-/// What is used unless the environment names another one.
+/// The seed, unless the environment names another one.
 const SEED: u64 = 7;
 
-/// SplitMix64: every seed gives a sequence of its own.
+/// A SplitMix64 generator.
 pub struct Dice(pub u64);
 
 impl Dice {
-    /// Those of a part of a campaign, whose seed is printed.
+    /// Returns the generator for a part of a campaign, and prints the seed.
     pub fn of(part: &str) -> Dice {
         let seed = seed();
         println!("{part}: STORECACHE_CAMPAIGN_SEED={seed}");
@@ -25,7 +25,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// One of `0..end`.
+    /// A number in `0..end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.number() % end.max(1) as u64) as usize
     }
@@ -40,12 +40,12 @@ pub fn seed() -> u64 {
     set.map_or(SEED, |seed| seed.parse().expect("STORECACHE_CAMPAIGN_SEED is a number"))
 }
 
-/// Whether the long campaign is wanted, with every fault at every place.
+/// Whether the long campaign is selected, with every fault at every point.
 pub fn is_long() -> bool {
     env::var("STORECACHE_CAMPAIGN").is_ok_and(|value| value == "long")
 }
 
-/// How many faults a part makes: bounded ones in the tests, or those of the long campaign.
+/// The number of faults that a part injects: `bounded` in ordinary test runs, `long` in the long campaign.
 pub fn count(bounded: usize, long: usize) -> usize {
     if is_long() { long } else { bounded }
 }

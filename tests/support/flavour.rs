@@ -1,6 +1,6 @@
-//! What differs between the two kinds of store.
+//! The differences between the two kinds of store.
 
-/// Whose store it is.
+/// The package manager of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
     Nix,
@@ -10,14 +10,14 @@ pub enum Flavour {
 /// A directory that is private to each world.
 #[derive(Clone, Copy, Debug)]
 pub struct Tree {
-    /// Its path inside.
+    /// Its path in the world.
     pub inside: &'static str,
-    /// What it is called in a fixture.
+    /// Its name in a fixture.
     pub name: &'static str,
 }
 
 impl Flavour {
-    /// As the program under test calls it.
+    /// The name that the program under test uses.
     pub fn name(self) -> &'static str {
         match self {
             Flavour::Nix => "nix",
@@ -39,7 +39,7 @@ impl Flavour {
         }
     }
 
-    /// The name of the daemon, also of its service.
+    /// The name of the daemon and of its service.
     pub fn daemon(self) -> &'static str {
         match self {
             Flavour::Nix => "nix-daemon",
@@ -47,7 +47,7 @@ impl Flavour {
         }
     }
 
-    /// What store and state lie in.
+    /// The trees that hold store and state.
     pub fn trees(self) -> &'static [Tree] {
         match self {
             Flavour::Nix => &[Tree { inside: "/nix", name: "nix" }],

@@ -1,4 +1,4 @@
-//! Snapshots taken apart and put together again in ways that `save` never would.
+//! Takes snapshots apart and builds altered ones that `save` never writes.
 
 use sha2::{Digest as _, Sha256};
 use storecache::snapshot::{
@@ -6,7 +6,7 @@ use storecache::snapshot::{
     SnapshotWriter, Verifier, open,
 };
 
-/// Opens a snapshot that lies in memory.
+/// Opens a snapshot that is in memory.
 pub fn open_bytes(bytes: &[u8]) -> Result<Opened, SnapshotError> {
     open(bytes.len() as u64, &mut |at, buffer| {
         let at = at as usize;
@@ -32,10 +32,10 @@ pub fn check(bytes: &[u8]) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// A snapshot in its parts; every part may be changed before it is built again.
+/// The parts of a snapshot, each of which can be changed before the snapshot is built again.
 pub struct Parts {
     pub head: Head,
-    /// Compressed frames with what the index says of them.
+    /// Compressed frames with their fields of the index.
     pub frames: Vec<Frame>,
     pub items_under: String,
     pub items: Vec<ItemEntry>,
@@ -65,12 +65,12 @@ impl Parts {
         }
     }
 
-    /// The whole file, with every digest right.
+    /// Builds the whole file with correct digests.
     pub fn build(self) -> Vec<u8> {
         self.build_signed(&[])
     }
 
-    /// The same with signatures.
+    /// As [`Parts::build`], with signatures.
     pub fn build_signed(self, keys: &[SecretKey]) -> Vec<u8> {
         let writer = SnapshotWriter::new(Vec::new(), &self.head).unwrap();
         let mut writer = writer.signed_with(keys);
@@ -81,7 +81,7 @@ impl Parts {
         writer.finish(&items_under, items, database, base, rows_only).unwrap().0
     }
 
-    /// Position of the last item that has a frame for itself, and no other.
+    /// Position of the last item with a frame that holds only this item, and with no other frame.
     pub fn alone(&self) -> usize {
         let holders = |number| self.items.iter().filter(|item| item.is_in(number)).count();
         let alone = |item: &ItemEntry| {
@@ -91,7 +91,7 @@ impl Parts {
         self.items.iter().rposition(alone).expect("an item in one frame")
     }
 
-    /// Takes the database out, with its frames.
+    /// Removes the database and its frames.
     pub fn remove_database(&mut self) {
         let (first, last) = self.database.take().unwrap().frames;
         self.frames.drain(first as usize..=last as usize);
@@ -101,7 +101,7 @@ impl Parts {
         }
     }
 
-    /// Puts another file in the place of the database.
+    /// Replaces the database with another file.
     pub fn replace_database(&mut self, content: &[u8]) {
         let database = self.database.as_mut().unwrap();
         let (first, last) = database.frames;
@@ -125,7 +125,8 @@ impl Parts {
     }
 }
 
-/// The snapshot with another index, whose own digest and whose seek table are right. It is not signed.
+/// Returns the snapshot with a changed index, with the correct digest of the index and a correct seek table.
+/// It is not signed.
 pub fn with_index(bytes: &[u8], change: impl FnOnce(&mut Index)) -> Vec<u8> {
     let mut index = open_bytes(bytes).unwrap().index;
     change(&mut index);
@@ -133,7 +134,7 @@ pub fn with_index(bytes: &[u8], change: impl FnOnce(&mut Index)) -> Vec<u8> {
     with_index_content(bytes, &index, &content)
 }
 
-/// The same with other signatures, which are a block of JSON.
+/// Returns the snapshot with other signatures. `block` is the JSON of the signatures.
 pub fn with_signatures(bytes: &[u8], block: &[u8]) -> Vec<u8> {
     let Opened { index, index_bytes, .. } = open_bytes(bytes).unwrap();
     let (body, _) = split_index(&index_bytes);
@@ -141,19 +142,20 @@ pub fn with_signatures(bytes: &[u8], block: &[u8]) -> Vec<u8> {
     with_index_content(bytes, &index, &[body, &length, block].concat())
 }
 
-/// The signatures of a snapshot, as they stand there.
+/// The signatures of a snapshot as stored in the file.
 pub fn signatures(bytes: &[u8]) -> Vec<u8> {
     split_index(&open_bytes(bytes).unwrap().index_bytes).1.to_vec()
 }
 
-/// What the index says and its digest; and the signatures without their length.
+/// Splits the content of an index into its body with length and digest, and the signatures without their
+/// length.
 fn split_index(content: &[u8]) -> (&[u8], &[u8]) {
     let length = u32::from_le_bytes(content[..4].try_into().unwrap()) as usize;
     let (body, signatures) = content.split_at(4 + length + 32);
     (body, &signatures[4..])
 }
 
-/// The snapshot with this JSON for an index, compressed and under right digests.
+/// Returns the snapshot with this JSON as its index, compressed and with correct digests.
 pub fn with_index_json(bytes: &[u8], json: &[u8]) -> Vec<u8> {
     let index = open_bytes(bytes).unwrap().index;
     let body = zstd::bulk::compress(json, 3).unwrap();
@@ -172,7 +174,7 @@ fn with_index_content(bytes: &[u8], index: &Index, content: &[u8]) -> Vec<u8> {
     [&bytes[..end as usize], &index, &seek_table(&sizes)].concat()
 }
 
-/// The table that ends a file, of compressed and decompressed sizes.
+/// The seek table at the end of a file, from compressed and decompressed sizes.
 pub fn seek_table(sizes: &[(u64, u64)]) -> Vec<u8> {
     let mut table: Vec<u8> = Vec::new();
     for (compressed, decompressed) in sizes {
@@ -190,12 +192,12 @@ pub fn skippable(magic: u32, content: &[u8]) -> Vec<u8> {
     [&magic.to_le_bytes()[..], &length.to_le_bytes(), content].concat()
 }
 
-/// What a frame decodes to.
+/// The decompressed bytes of a frame.
 pub fn raw_bytes(frame: &Frame) -> Vec<u8> {
     zstd::bulk::decompress(&frame.bytes, frame.raw as usize).unwrap()
 }
 
-/// A frame of these tar bytes.
+/// A frame with this tar data.
 pub fn frame(tar: &[u8]) -> Frame {
     let bytes = zstd::bulk::compress(tar, 3).unwrap();
     Frame {
@@ -207,7 +209,8 @@ pub fn frame(tar: &[u8]) -> Frame {
     }
 }
 
-/// A tar member with any name, type, target and content, and a right checksum. Its mode is that of a store.
+/// A tar member with any name, type, target and content, and a correct checksum. Its mode is that of files in
+/// a store.
 pub fn member(path: &[u8], kind: u8, target: &[u8], content: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::new(kind));
@@ -246,7 +249,7 @@ pub fn hard_link(path: &[u8], target: &[u8]) -> Vec<u8> {
     member(path, b'1', target, b"")
 }
 
-/// An empty file with a name of over 100 bytes, as the format has it.
+/// An empty file whose name is longer than 100 bytes, in the encoding of the format.
 pub fn long_named_file(path: &[u8]) -> Vec<u8> {
     let mut bytes = member(b"././@LongLink", b'L', b"", &[path, b"\0"].concat());
     let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
@@ -272,7 +275,7 @@ pub fn item(name: &str, frames: (u32, u32), files: u64) -> ItemEntry {
     }
 }
 
-/// SHA-256 by another road than the library's own.
+/// SHA-256 without the library's own digest type.
 pub fn sha256(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,5 +1,4 @@
-//! Holding a program up at the moment in which it opens a file, so that something can happen just
-//! then.
+//! Pauses a program when it opens a file, so that a test can act at that point.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -18,8 +17,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// Holds processes of one name up when they open one of some files or directories; everybody else
-/// passes. Dropped, it lets all of them go on.
+/// Pauses processes with one name when they open certain files or directories. Other processes are not
+/// affected. All paused processes continue when this value is dropped.
 pub struct Gate {
     arrivals: mpsc::Receiver<()>,
     passes: mpsc::Sender<()>,
@@ -28,8 +27,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// `program` is the name that the kernel knows, as in `/proc/PID/comm`. The paths are those of
-    /// the test process, and exist.
+    /// `program` is the name that the kernel has in `/proc/PID/comm`. The paths are as the test process sees
+    /// them, and must exist.
     pub fn hold(program: &'static str, paths: &[&Path]) -> Gate {
         let flags = InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC;
         let events = EventFFlags::O_RDONLY | EventFFlags::O_CLOEXEC;
@@ -62,18 +61,18 @@ impl Gate {
                     }
                 }
             }
-            // The end of the group is an answer to all of them.
+            // Closing the group releases all paused processes.
         });
         Gate { arrivals, passes, gone, keeper: Some(keeper) }
     }
 
-    /// Waits until one of them has come.
+    /// Waits until a process is paused.
     #[track_caller]
     pub fn wait(&self) {
         self.arrivals.recv_timeout(PATIENCE).expect("nobody has come to the gate");
     }
 
-    /// Lets those go on that have come.
+    /// Lets the processes that are paused now continue.
     pub fn pass(&self) {
         self.passes.send(()).unwrap();
     }

@@ -1,7 +1,7 @@
 //! Golden files: bytes that are checked in as a hexdump with comments.
 //!
-//! A line is 16 bytes in hexadecimal digits, then `|` and what of it is text. Lines that begin with
-//! `#` are for people.
+//! A line is 16 bytes as hexadecimal digits, then `|` and the printable characters of these bytes. Lines that
+//! begin with `#` are comments.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -27,7 +27,7 @@ pub fn read(name: &str) -> Vec<u8> {
     bytes.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
-/// Writes a snapshot as a golden file; only for a format that was not there before.
+/// Writes a snapshot as a golden file. Use this only for a new format.
 pub fn write(name: &str, bytes: &[u8]) {
     let Opened { head, index, .. } = open_bytes(bytes).unwrap();
     let frames_end = index.frames.last().map_or(0, |frame| frame.at + frame.size) as usize;
@@ -68,7 +68,7 @@ pub fn json(index: &Index) -> String {
 
 fn members(text: &mut String, raw: &[u8]) {
     let mut archive = tar::Archive::new(raw);
-    // The content of the last member may go on in the next frame.
+    // The content of the last member may continue in the next frame.
     for entry in archive.entries().unwrap().map_while(Result::ok) {
         let header = entry.header();
         let kind = header.entry_type().as_byte() as char;

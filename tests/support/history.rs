@@ -1,4 +1,4 @@
-//! Repositories of git with any history, written as one stream for `git fast-import`.
+//! Git repositories with arbitrary histories, written as one stream for `git fast-import`.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -12,16 +12,16 @@ use super::invocation::Output;
 use super::place::{output, storecache_in};
 use super::runs::report;
 
-/// Seconds since 1970 at which histories begin: 2025-01-01.
+/// Start of the histories in seconds since 1970: 2025-01-01.
 pub const BEGIN: i64 = 1_735_689_600;
 
 pub const HOUR: i64 = 3600;
 pub const DAY: i64 = 24 * HOUR;
 
-/// Where the workflow is.
+/// Path of the workflow.
 pub const WORKFLOW: &str = ".github/workflows/ci.yml";
 
-/// A workflow that keeps a store and runs a command; the comment cannot change the store.
+/// A workflow that keeps a store and runs a command. The comment does not affect the store.
 pub fn workflow(command: &str, comment: &str) -> String {
     format!(
         "# {comment}\non: [push, pull_request]\njobs:\n  test:\n    runs-on: ubuntu-24.04\n    steps:\n\
@@ -40,8 +40,8 @@ pub struct History {
 pub type Mark = usize;
 
 impl History {
-    /// A commit on a branch, so many seconds after the begin, with what it changes. Its first parent is
-    /// what the branch had, or `parents[0]`; the others are merged.
+    /// Adds a commit to a branch, this many seconds after the start, with the given changes. Its first parent
+    /// is `parents[0]`, or else the tip of the branch. The other parents are merged.
     pub fn commit(
         &mut self,
         branch: impl AsRef<[u8]>,
@@ -56,7 +56,7 @@ impl History {
         self.commit_bytes(branch.as_ref(), after, parents, changes)
     }
 
-    /// The same with paths as `git fast-import` takes them, in quotes.
+    /// As [`History::commit`], with quoted paths as `git fast-import` reads them.
     pub fn commit_bytes<'a>(
         &mut self,
         branch: &[u8],
@@ -85,17 +85,17 @@ impl History {
         mark
     }
 
-    /// Has a ref show a commit.
+    /// Points a ref to a commit.
     pub fn reset(&mut self, reference: &str, mark: Mark) {
         writeln!(self.stream, "reset {reference}\nfrom :{mark}\n").unwrap();
     }
 
-    /// The repository, with `main` checked out if there is one.
+    /// Writes the repository and checks out `main` if it exists.
     pub fn write(self) -> Repository {
         self.write_as("sha1")
     }
 
-    /// With names of objects that are made in another way.
+    /// As [`History::write`], with another object format.
     pub fn write_as(self, format: &str) -> Repository {
         let directory = tempfile::tempdir().unwrap();
         let repository = Repository { directory };
@@ -109,7 +109,7 @@ impl History {
     }
 }
 
-/// A repository on the disk.
+/// A repository on disk.
 pub struct Repository {
     directory: TempDir,
 }
@@ -131,7 +131,7 @@ impl Repository {
         output(&mut self.command(words)).ok().stdout.trim().to_owned()
     }
 
-    /// A clone over the transport protocol, so that it can be shallow or partial.
+    /// Clones over the transport protocol, so that the clone can be shallow or partial.
     pub fn clone(&self, words: &[&str]) -> Repository {
         self.git(&["config", "uploadpack.allowFilter", "true"]);
         let copy = Repository { directory: tempfile::tempdir().unwrap() };
@@ -140,7 +140,8 @@ impl Repository {
         copy
     }
 
-    /// `key simulate`, whatever the outcome. No snapshot of the past says anything.
+    /// Runs `key simulate`, whatever the outcome. Unless `more` names a backend, there are no snapshots of
+    /// the past.
     pub fn attempt(&self, more: &[&str]) -> Output {
         self.attempt_in(self.directory.path(), more)
     }
@@ -154,16 +155,16 @@ impl Repository {
         storecache_in(directory, words.chain(more))
     }
 
-    /// Its report.
+    /// Runs `key simulate` and returns its report.
     #[track_caller]
     pub fn simulate(&self, more: &[&str]) -> Value {
         report(&self.attempt(&[more, &["--json"]].concat()).ok())
     }
 }
 
-/// 10,000 commits in 200 blocks of 50 hours. Each block begins with an edit of the workflow on `main`,
-/// which the store depends on in every other block, and is a comment else. Then come 29 commits on `main`
-/// and 19 of a pull request, which is merged at last.
+/// A history of 10,000 commits in 200 blocks of 50 hours. Each block begins with an edit of the workflow on
+/// `main`: in every other block it changes a command that the store depends on, in the others only a comment.
+/// Then follow 29 commits on `main`, 19 commits of a pull request, and its merge.
 pub fn ten_thousand() -> History {
     let mut history = History::default();
     let mut hour = 0;

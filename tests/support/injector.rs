@@ -1,9 +1,10 @@
-//! Failing system calls: a supervisor that sees the calls of the program under test, in all of its
-//! processes, and lets one of them fail.
+//! Injects failures of system calls: a supervisor sees the calls of the program under test, in all of its
+//! processes, and lets some of them fail.
 //!
-//! A filter of the kernel (`seccomp_unotify.2`) holds each call up until a thread of the test has said
-//! whether it is done or fails. What the program starts inherits the filter, so it is left alone by what
-//! file a process runs: daemons, sudo and the like always pass. A call that fails is not done at all.
+//! A filter of the kernel (`seccomp_unotify.2`) holds each call until a thread of the test has decided
+//! whether the kernel carries it out or it fails. Programs that the program under test starts inherit the
+//! filter, so the supervisor checks which executable a process runs: daemons, sudo and other programs always
+//! pass. A call that fails is not carried out.
 #![expect(unsafe_code, reason = "no library has notifications of seccomp")]
 
 use std::collections::HashSet;
@@ -24,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::syscalls::{Kind, classify, numbers};
 
-/// Whose call it is.
+/// The process that makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Half {
     User,
@@ -37,34 +38,34 @@ pub enum Half {
 pub struct Call {
     pub kind: Kind,
     pub half: Half,
-    /// The path, or what the descriptor is open for.
+    /// The path, or the file that the descriptor refers to.
     pub what: String,
 }
 
-/// Which call fails, counted from 0.
+/// Selects the call that fails, counted from 0.
 #[derive(Clone, Copy, Debug)]
 pub enum Aim {
     Nth(usize),
-    /// Of those of one kind in one half.
+    /// Counts the calls of one kind in one process.
     NthOf(Kind, Half, usize),
 }
 
 #[derive(Default)]
 struct Log {
     calls: Vec<Call>,
-    /// Which of the aims were met, and by which call.
+    /// The indexes of the aims that were reached, each with its call.
     hits: Vec<(usize, Call)>,
 }
 
-/// What becomes of the call that is aimed at.
+/// The effect on a selected call.
 #[derive(Clone)]
 enum Effect {
     Fails(i32),
-    /// It is done, after something else has happened.
+    /// The call is carried out after an action of the test.
     ComesLater(Arc<Mutex<dyn FnMut() + Send>>),
 }
 
-/// Sees the calls of a command, and lets one of them fail if it is told to. One for each run.
+/// Observes the calls of a command and lets the selected ones fail. Each run needs its own injector.
 #[derive(Clone)]
 pub struct Injector {
     aims: Vec<(Aim, Effect)>,
@@ -72,18 +73,18 @@ pub struct Injector {
 }
 
 impl Injector {
-    /// Only counts.
+    /// Only counts calls.
     pub fn counting() -> Injector {
         Injector { aims: Vec::new(), log: Arc::default() }
     }
 
-    /// Each of these calls fails.
+    /// Lets each of these calls fail.
     pub fn failing(aims: &[(Aim, i32)]) -> Injector {
         let aims = aims.iter().map(|&(aim, errno)| (aim, Effect::Fails(errno)));
         Injector { aims: aims.collect(), log: Arc::default() }
     }
 
-    /// Does something just before a call.
+    /// Runs an action just before a call.
     pub fn before(aim: Aim, action: impl FnMut() + Send + 'static) -> Injector {
         let effect = Effect::ComesLater(Arc::new(Mutex::new(action)));
         Injector { aims: vec![(aim, effect)], log: Arc::default() }
@@ -94,7 +95,7 @@ impl Injector {
         self.log().calls.clone()
     }
 
-    /// The calls that were aimed at, in the order in which they came; nothing unless all of them did.
+    /// The selected calls in the order in which they came; `None` unless all of them came.
     pub fn hits(&self) -> Option<Vec<Call>> {
         let hits: Vec<Call> = self.log().hits.iter().map(|(_, call)| call.clone()).collect();
         (hits.len() == self.aims.len()).then_some(hits)
@@ -104,17 +105,17 @@ impl Injector {
         self.log.lock().unwrap()
     }
 
-    /// Has the command, and all that it starts, report to a thread that lives as long as they do.
+    /// Makes the command, and all that it starts, report to a thread that lives as long as they do.
     pub(super) fn attach(&self, command: &mut Command) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let filter = filter();
-        // SAFETY: between fork and exec there are only system calls on memory that was made before.
+        // SAFETY: between fork and exec, only system calls on memory that was allocated before are made.
         unsafe {
             command.pre_exec(move || hand_over(install(&filter)?, theirs.as_raw_fd()));
         }
         let injector = self.clone();
         thread::spawn(move || {
-            // Nothing comes where the command could not be started.
+            // Nothing arrives if the command could not be started.
             if let Some(listener) = take(&ours) {
                 injector.serve(&listener);
             }
@@ -132,7 +133,7 @@ impl Injector {
                 Err(e) => panic!("wait for calls: {e}"),
             }
             if !events[0].revents().contains(PollFlags::IN) {
-                // Nobody has the filter any more.
+                // No process with the filter is left.
                 return;
             }
             let Some(call) = receive(listener) else { continue };
@@ -141,7 +142,7 @@ impl Injector {
         }
     }
 
-    /// The error that the call shall come back with.
+    /// Returns the error that the call is to fail with, if any.
     fn judge(
         &self,
         call: &libc::seccomp_notif,
@@ -153,8 +154,7 @@ impl Injector {
             return None;
         }
         let (kind, what) = classify(call)?;
-        // What a process does before its `main` is not the program's: the linker's and the runtime's
-        // memory.
+        // Calls before `main` come from the dynamic linker and the runtime, which allocate memory.
         let process = process(call.pid)?;
         if kind == Kind::Mmap && !begun.contains(&process) {
             return None;
@@ -210,11 +210,11 @@ fn half(thread: u32) -> Option<Half> {
     })
 }
 
-/// Holds up the calls of [`numbers`] and lets all others pass.
+/// Holds the calls of [`numbers`] and lets all others pass.
 fn filter() -> Vec<libc::sock_filter> {
     let numbers = numbers();
     let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    // The number is the first field of `seccomp_data`.
+    // The number of the call is the first field of `seccomp_data`.
     let mut program = vec![op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
     for (at, number) in numbers.iter().enumerate() {
         let to_end = u8::try_from(numbers.len() - at).expect("few enough calls for short jumps");
@@ -230,25 +230,25 @@ fn filter() -> Vec<libc::sock_filter> {
     program
 }
 
-/// In the child: from now on its calls are held up.
+/// Runs in the child: its calls are held from now on.
 fn install(filter: &[libc::sock_filter]) -> io::Result<RawFd> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
-    // A signal shall not have a call begin, and be counted, once more.
+    // Keeps a signal from restarting a call that is held, which would count it twice.
     let flags =
         libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-    // SAFETY: the program is whole and lives until the call is back. No library has this call.
+    // SAFETY: the program is complete and lives until the call returns. No library has this call.
     let listener =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &program) };
     if listener < 0 { Err(io::Error::last_os_error()) } else { Ok(listener as RawFd) }
 }
 
-/// In the child: gives the listener to the test process. Nothing may be allocated here.
+/// Runs in the child: sends the listener to the test process. It must not allocate memory.
 fn hand_over(listener: RawFd, socket: RawFd) -> io::Result<()> {
     let mut byte = 0u8;
     let mut data = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     let mut control = [0u64; 4];
-    // SAFETY: all that the message points to lives here until the call is back, and the control buffer
-    // is aligned and has room for one descriptor.
+    // SAFETY: everything that the message points to lives here until the call returns, and the control buffer
+    // is aligned and large enough for one descriptor.
     unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut data;
@@ -275,7 +275,7 @@ fn take(socket: &UnixStream) -> Option<OwnedFd> {
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), flags).ok()?;
     message.cmsgs().ok()?.find_map(|control| match control {
-        // SAFETY: it has just come and is nobody else's.
+        // SAFETY: the descriptor has just been received and has no other owner.
         ControlMessageOwned::ScmRights(fds) => Some(unsafe { OwnedFd::from_raw_fd(fds[0]) }),
         _ => None,
     })
@@ -285,9 +285,9 @@ fn take(socket: &UnixStream) -> Option<OwnedFd> {
 nix::ioctl_readwrite!(notif_recv, b'!', 0, libc::seccomp_notif);
 nix::ioctl_readwrite!(notif_send, b'!', 1, libc::seccomp_notif_resp);
 
-/// The next call; nothing if whoever made it is no more.
+/// Receives the next call; `None` if the process that made it has ended.
 fn receive(listener: &OwnedFd) -> Option<libc::seccomp_notif> {
-    // SAFETY: all zero is what the kernel asks for, and it fills in the whole.
+    // SAFETY: the kernel requires an all-zero value, and fills in all of it.
     unsafe {
         let mut call: libc::seccomp_notif = std::mem::zeroed();
         notif_recv(listener.as_raw_fd(), &raw mut call).ok()?;
@@ -302,11 +302,12 @@ fn answer(listener: &OwnedFd, id: u64, fails: Option<i32>) {
         error: fails.map_or(0, |errno| -errno),
         flags: if fails.is_some() { 0 } else { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 },
     };
-    // SAFETY: it is a whole answer. Whoever was killed meanwhile does not need it.
+    // SAFETY: the response is complete. The result is ignored, because the process may have been killed
+    // meanwhile.
     let _ = unsafe { notif_send(listener.as_raw_fd(), &raw mut answer) };
 }
 
-/// A piece of the memory of a process, as much of `length` as there is.
+/// Reads up to `length` bytes from the memory of a process.
 pub(super) fn memory(thread: u32, at: u64, length: usize) -> Option<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let mut bytes = vec![0; length];

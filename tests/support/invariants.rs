@@ -1,5 +1,5 @@
-//! What holds of a store after any fault: it is just as it was or holds all that was restored, and of the
-//! run nothing is left.
+//! Checks that must hold after any fault: the store is unchanged or has everything that was to be restored,
+//! and nothing of the run is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -14,24 +14,24 @@ use super::judge::Registration;
 use super::runs::{Picture, leftovers, picture};
 use super::world::World;
 
-/// The promise: how soon the daemon answers after a run, however that ended.
+/// The documented limit: the daemon answers within this time after a run, however the run ended.
 const DAEMON_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// What the guardian has left to do after the run takes no longer.
+/// The guardian finishes its remaining work after a run within this time.
 const SETTLED: Duration = Duration::from_secs(30);
 
 type Stamps = BTreeMap<PathBuf, (u64, i64, i64, u32, u64)>;
 
-/// A store at a moment at which all is well with it.
+/// The state of a sound store before a fault.
 pub struct Before {
     rows: BTreeMap<String, Registration>,
     listing: Vec<String>,
-    /// Of every file of every valid item: nobody can change one and leave its time of change.
+    /// The stamp of every file of every valid item: a change of a file always updates its ctime.
     stamps: Stamps,
-    /// What lies in store and state and is not the store's owner's.
+    /// Files in store and state that the store's owner does not own.
     strangers: BTreeSet<PathBuf>,
 }
 
-/// What a store is found to be after a fault.
+/// The state of a store after a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     AsBefore,
@@ -45,10 +45,10 @@ impl Before {
         Before { stamps, listing: listing(world), strangers: strangers(world), rows }
     }
 
-    /// Whether the store is as it was, or has beside that all that is in `whole`.
+    /// Returns whether the store is unchanged or also has everything that is in `whole`.
     ///
     /// # Errors
-    /// When it is neither: what is wrong.
+    /// If it is neither; the error describes the difference.
     pub fn compare(&self, world: &World, whole: &Picture) -> Result<Found, String> {
         let rows = world.registrations();
         for (path, row) in &self.rows {
@@ -67,7 +67,7 @@ impl Before {
         }
         let listing = listing(world);
         if rows.len() == self.rows.len() {
-            // An item that was placed and did not become valid is garbage, and still nothing of ours.
+            // An item that was placed and did not become valid would be garbage, which is an error too.
             differ("what lies in the store and is rooted", &self.listing, &listing)?;
             return Ok(Found::AsBefore);
         }
@@ -88,7 +88,7 @@ fn differ<T: PartialEq + std::fmt::Debug>(what: &str, one: &T, other: &T) -> Res
     Err(format!("{what} differs: {one:?}\nand now {other:?}"))
 }
 
-/// The names in the store, in our directory of roots, and beside the store.
+/// The names in the store and in the program's directory of GC roots.
 fn listing(world: &World) -> Vec<String> {
     let names = |directory: String| {
         let entries = fs::read_dir(world.host(&directory)).into_iter().flatten().flatten();
@@ -137,10 +137,10 @@ fn stamps(world: &World, rows: &BTreeMap<String, Registration>) -> Stamps {
     found
 }
 
-/// How long it took from now until the daemon answered. A whole handshake and a question.
+/// Returns how long the daemon took to complete a handshake and to answer one query.
 ///
 /// # Errors
-/// When that was longer than is promised.
+/// If it took longer than the documented limit.
 pub fn daemon_answers(world: &World) -> Result<Duration, String> {
     let socket = world.host(world.state()).join("daemon-socket/socket");
     let probe = format!("{}/{}-nothing", world.store(), "0".repeat(32));
@@ -151,10 +151,10 @@ pub fn daemon_answers(world: &World) -> Result<Duration, String> {
     }
 }
 
-/// Waits until nothing of a run is left. What was there before does not count.
+/// Waits until nothing of a run is left.
 ///
 /// # Errors
-/// When something stays.
+/// If something stays.
 pub fn nothing_left(world: &World) -> Result<(), String> {
     settled(|| {
         let left = leftovers(world);

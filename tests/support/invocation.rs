@@ -19,8 +19,8 @@ use super::{poll, procfs, world::World};
 const PATIENCE: Duration = Duration::from_secs(120);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A command to be run in a world: as root, in `/`, with a clean environment, an empty input, and two
-/// minutes to end, until told otherwise.
+/// A command to be run in a world. Unless changed, it runs as root, in `/`, with a clean environment, an
+/// empty input, and a timeout of two minutes.
 #[derive(Clone)]
 pub struct Invocation<'w> {
     world: &'w World,
@@ -68,49 +68,49 @@ impl<'w> Invocation<'w> {
         self
     }
 
-    /// Goes through the daemon instead of opening the store itself, as Guix always does.
+    /// Uses the daemon instead of opening the store directly, as Guix always does.
     pub fn through_daemon(self) -> Self {
         self.env("NIX_REMOTE", "daemon")
     }
 
-    /// What it finds on its standard input.
+    /// Sets the content of standard input.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = bytes.into();
         self
     }
 
-    /// The time after which the command counts as hung and the test fails.
+    /// Sets the timeout after which the command counts as hung and the test fails.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Its system calls are seen by `injector`, and fail as that wants.
+    /// Lets `injector` observe the system calls of the command and inject failures.
     pub fn under(mut self, injector: &Injector) -> Self {
         self.injector = Some(injector.clone());
         self
     }
 
-    /// Its calls are written to `trace`, with those of all that it starts.
+    /// Writes the system calls of the command and of all that it starts to `trace`.
     pub fn traced(mut self, trace: &Trace) -> Self {
         self.trace = Some(trace.prefix());
         self
     }
 
-    /// Runs it to its end, however that is.
+    /// Runs the command to its end, whatever the outcome.
     #[track_caller]
     pub fn run(self) -> Output {
         let patience = self.patience;
         self.spawn().wait(patience)
     }
 
-    /// Runs it and panics with all its output unless it succeeds.
+    /// Runs the command, and panics with all its output unless it succeeds.
     #[track_caller]
     pub fn ok(self) -> Output {
         self.run().ok()
     }
 
-    /// Starts it in the background; it is killed when the value goes.
+    /// Starts the command in the background. It is killed when the returned value is dropped.
     #[track_caller]
     pub fn spawn(self) -> Running<'w> {
         let mut stdin = tempfile::tempfile().unwrap();
@@ -163,23 +163,23 @@ impl fmt::Display for Invocation<'_> {
     }
 }
 
-/// A command that may still run.
+/// A command that may still be running.
 pub struct Running<'w> {
     command: String,
     child: Child,
     stdout: File,
     stderr: File,
-    // Enough to keep the world from being dropped before.
+    // This reference only keeps the world from being dropped first.
     world: &'w World,
 }
 
 impl Running<'_> {
-    /// The pid of the command itself as the test process sees it, if it still runs.
+    /// The pid of the command itself as the test process sees it, if it is still running.
     pub fn outer_pid(&self) -> Option<u32> {
         procfs::only_child(self.child.id())
     }
 
-    /// The same as its own world sees it.
+    /// The pid of the command as its world sees it.
     pub fn pid(&self) -> Option<u32> {
         procfs::pids(self.outer_pid()?)?.pop()
     }
@@ -209,8 +209,8 @@ impl Running<'_> {
         }
     }
 
-    /// Waits until it has ended, and panics with its output so far when it does not in time. What
-    /// it has left running in the background may go on.
+    /// Waits until the command has ended, and panics with its output so far if it does not end in time.
+    /// Processes that the command left in the background may continue.
     #[track_caller]
     pub fn wait(mut self, limit: Duration) -> Output {
         let status = poll::until(&format!("`{}` to end", self.command), limit, || {
@@ -228,7 +228,7 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // Once it is reaped its pid may be another's.
+        // Once the process is reaped, its pid may belong to another process.
         if self.is_running() {
             let child = &mut self.child;
             if let Some(pid) = procfs::only_child(child.id()) {
@@ -240,14 +240,14 @@ impl Drop for Running<'_> {
     }
 }
 
-// By position, because a writer in the background shares the offset of the file.
+// Reads at a position, because a writer in the background shares the offset of the file.
 fn content(file: &File) -> String {
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
     let length = file.read_at(&mut bytes, 0).unwrap();
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
-/// How a command ended and what it said.
+/// The status and output of a command that ended.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub command: String,
@@ -257,7 +257,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The exit status as a shell has it: 128 and the number of the signal for a killed command.
+    /// The exit status as a shell reports it: 128 plus the number of the signal for a killed command.
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
@@ -274,7 +274,7 @@ impl Output {
         self
     }
 
-    /// The lines of its standard output.
+    /// The lines of standard output.
     pub fn lines(&self) -> Vec<String> {
         self.stdout.lines().map(str::to_owned).collect()
     }

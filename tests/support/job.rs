@@ -1,5 +1,5 @@
-//! A job of GitHub Actions around one step of ours: the inputs, files and variables that its runner
-//! makes, and node, which it runs the step with.
+//! A job of GitHub Actions with one step that runs this action: the inputs, files and variables that the
+//! runner makes, and node, which runs the step.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,36 +22,36 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A job with a work tree, and one step that uses storecache.
 pub struct Job {
-    /// Where the tests find the files of the runner.
+    /// The directory of the runner's files, as the tests see it.
     directory: PathBuf,
     variables: BTreeMap<String, OsString>,
     _own: Option<TempDir>,
 }
 
 impl Job {
-    /// A job on this machine, of whoever runs the tests.
+    /// A job on this machine that runs as the user who runs the tests.
     pub fn new() -> Job {
         let own = tempfile::tempdir().unwrap();
         let job = Job::prepare(own.path().to_owned(), Some(own));
         job.input("binary", place::binary())
     }
 
-    /// A job that works on the plain directories of a place.
+    /// A job that saves and restores plain directories of a fixture.
     pub fn on(place: &Place, paths: &[&str]) -> Job {
         let job = Job::new().input("store", "plain").input("path", paths.join("\n"));
         let job = job.input("root", place.root());
         job.input("backend", format!("dir:{}", place.entries().display()))
     }
 
-    /// A job in a world, of its user `runner`. A world has no node: that runs outside, and starts the
-    /// program inside, with its standard input and its variables.
+    /// A job in a world that runs as the world's user `runner`. A world has no node, so node runs outside and
+    /// starts the program inside, with its standard input and its variables.
     pub fn inside(world: &World, name: &str) -> Job {
         let directory = world.backend().host_path().join(name);
         let job = Job::prepare(directory.clone(), None);
         world.ok(["chown", "-R", "runner:runner", &format!("/cache/{name}")]);
         let program = directory.join("program");
         let inside = format!("/cache/{name}");
-        // No shell: it would drop variables whose names have a dash.
+        // Not a shell script, because a shell drops variables whose names contain a dash.
         let script = format!(
             r#"#!/usr/bin/env python3
 import os, sys
@@ -76,7 +76,7 @@ os.execvp(words[0], words + sys.argv[1:])
         }
         for name in ["output", "state"] {
             fs::write(directory.join(name), "").unwrap();
-            // As the runner makes them, for the user who runs the step.
+            // Writable for the user who runs the step, as the runner makes them.
             fs::set_permissions(directory.join(name), Permissions::from_mode(0o666)).unwrap();
         }
         let mut job = Job { directory, variables: BTreeMap::new(), _own: own };
@@ -87,11 +87,11 @@ os.execvp(words[0], words + sys.argv[1:])
         job.set("GITHUB_STATE", job.file("state"));
         job.set("GITHUB_WORKSPACE", job.workspace());
         job.set("RUNNER_TEMP", job.file("temp"));
-        // What nobody sets comes with its default.
+        // Inputs that are not set have their defaults.
         for input in &INPUTS {
-            // As the runner fills it in while the job goes well.
+            // As the runner sets it while the job succeeds.
             let default = input.default.replace("${{ job.status }}", "success");
-            // Without a token, whose masking would be a line in every log.
+            // Without a token, because masking it would add a line to every log.
             job = job.input(input.name, default.replace("${{ github.token }}", ""));
         }
         job
@@ -124,7 +124,7 @@ os.execvp(words[0], words + sys.argv[1:])
         names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// What this step has left for its post part.
+    /// The state that this step has left for its post part.
     pub fn state(&self) -> BTreeMap<String, String> {
         parse(&fs::read_to_string(self.file("state")).unwrap())
     }
@@ -153,20 +153,20 @@ os.execvp(words[0], words + sys.argv[1:])
         self.start(part).wait()
     }
 
-    /// The main part, which succeeds.
+    /// Runs the main part, which must succeed.
     #[track_caller]
     pub fn main(&self) -> Ran {
         self.run("main").ok()
     }
 
-    /// The post part, which succeeds.
+    /// Runs the post part, which must succeed.
     #[track_caller]
     pub fn post(&self) -> Ran {
         self.run("post").ok()
     }
 }
 
-/// A part of the step that may still run.
+/// A part of the step that may still be running.
 pub struct Started<'j> {
     job: &'j Job,
     child: Child,
@@ -179,14 +179,14 @@ impl Started<'_> {
         read(&self.stderr)
     }
 
-    /// The directory in `/proc` of the program that node runs: it is there as long as that runs.
+    /// The directory in `/proc` of the program that node runs. It exists as long as the program runs.
     #[track_caller]
     pub fn program(&self) -> PathBuf {
         let pid = procfs::only_child(self.child.id()).expect("node runs the program");
         PathBuf::from(format!("/proc/{pid}"))
     }
 
-    /// As the runner does, to node alone.
+    /// Sends a signal to node only, as the runner does.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -212,7 +212,7 @@ impl Drop for Started<'_> {
     }
 }
 
-/// How a part of the step ended.
+/// The result of a part of the step.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -228,7 +228,7 @@ impl Ran {
         self
     }
 
-    /// Kind and text of each annotation, as people see them.
+    /// Kind and text of each annotation, as GitHub shows them.
     pub fn annotations(&self) -> Vec<(String, String)> {
         let lines = self.said.lines().filter_map(|line| {
             let (kind, text) = line.strip_prefix("::")?.split_once(" title=storecache::")?;
@@ -243,7 +243,7 @@ impl Ran {
         assert_eq!(self.annotations(), [], "{}", self.said);
     }
 
-    /// The folds of the log with what each holds, and the lines outside.
+    /// The groups of the log with the lines of each, and the lines outside of groups.
     #[track_caller]
     pub fn folds(&self) -> (Vec<(String, Vec<String>)>, Vec<String>) {
         let (mut folds, mut outside) = (Vec::<(String, Vec<String>)>::new(), Vec::new());
@@ -272,7 +272,7 @@ impl Ran {
     }
 }
 
-/// What a runner reads from a file of `name<<END` entries.
+/// Parses a file of `name<<END` entries as the runner does.
 #[track_caller]
 fn parse(text: &str) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
@@ -285,7 +285,7 @@ fn parse(text: &str) -> BTreeMap<String, String> {
     values
 }
 
-// By position, because a writer shares the offset of the file.
+// Reads at a position, because a writer shares the offset of the file.
 fn read(file: &File) -> String {
     use std::os::unix::fs::FileExt;
     let mut bytes = vec![0; file.metadata().unwrap().len() as usize];

@@ -1,4 +1,4 @@
-//! What the real Nix or Guix, its database and the file system say of a store.
+//! Checks of a store by independent programs: Nix or Guix itself, its database, and the file system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use super::flavour::Flavour;
 use super::tree::{Entry, tree_digest};
 use super::world::World;
 
-/// What the database holds of one valid path. Guix has no `ultimate`, `sigs` and `ca`.
+/// The database row of one valid path. Guix has no `ultimate`, `sigs` and `ca`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     pub hash: String,
@@ -26,9 +26,9 @@ pub struct Registration {
 }
 
 impl World {
-    /// Lets Nix or Guix hash all that is valid, and panics unless it is content: no complaint, and
-    /// nothing forgotten, which is how it repairs. Nix does it as root on the store itself, beside the
-    /// daemon; that empties the WAL, also in [`Role::New`]. Guix needs the daemon for it.
+    /// Lets Nix or Guix hash everything valid, and panics if it reports a problem or unregisters a path,
+    /// which is how it repairs a store. Nix does this as root on the store directly, beside the daemon; this
+    /// empties the WAL, also in [`Role::New`]. Guix uses the daemon.
     #[track_caller]
     pub fn verify_store(&self) {
         let before = self.valid_paths();
@@ -43,15 +43,15 @@ impl World {
         assert_eq!(before, self.valid_paths(), "verifying has forgotten paths:\n{output}");
     }
 
-    /// The database as of now, WAL included, to be read only. `None` before the first client of a
-    /// fresh store. Leaves no file beside the database that was not there.
+    /// The current database, including the WAL, opened read-only. `None` before the first client of a fresh
+    /// store. Leaves no new file beside the database.
     pub fn database(&self) -> Option<Connection> {
         let file = self.host(self.state()).join("db/db.sqlite");
         if !file.exists() {
             return None;
         }
-        // Without a WAL nobody has it open: SQLite need not look out for writers, and will not
-        // create one to do so.
+        // Without a WAL, no process has the database open: SQLite need not look for writers, and `immutable`
+        // keeps it from creating a WAL.
         let mode =
             if file.with_extension("sqlite-wal").exists() { "mode=ro" } else { "immutable=1" };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
@@ -119,7 +119,7 @@ impl World {
         all.map(|(path, registration)| (path, registration.references)).collect()
     }
 
-    /// The rows that lead from a derivation to its outputs: path of the `.drv`, output, path.
+    /// The rows that map a derivation to its outputs: path of the `.drv`, output name, path.
     #[track_caller]
     pub fn derivation_outputs(&self) -> BTreeSet<(String, String, String)> {
         let Some(database) = self.database() else {
@@ -131,7 +131,7 @@ impl World {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    /// The names of all that lies in the store, hidden or not, valid or not.
+    /// The names of everything in the store, hidden or not, valid or not.
     pub fn store_listing(&self) -> BTreeSet<String> {
         let Ok(entries) = fs::read_dir(self.host(self.store())) else {
             return BTreeSet::new();
@@ -145,7 +145,7 @@ impl World {
         tree_digest(self.host(path))
     }
 
-    /// Panics unless Nix or Guix, through the daemon and forbidden to build, finds the closure of that
+    /// Panics unless Nix or Guix, through the daemon and with builds disabled, finds the closure of this
     /// fixture's `t.nix` or `build.scm` in this store. Returns the path of `top`.
     #[track_caller]
     pub fn builds_nothing_of(&self, role: Role, fixture: Fixture) -> String {

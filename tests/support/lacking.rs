@@ -1,4 +1,4 @@
-//! A store that lacks one item of its snapshot, so that a restore is soon in its commit.
+//! A store that is missing one item of its snapshot, so that a restore reaches its commit quickly.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl Lacking {
         self.world.verify_store();
     }
 
-    /// Has it lack the item again.
+    /// Deletes the item from the store again.
     pub fn again(&self) {
         let top =
             self.whole.references.keys().find(|path| !self.now.references.contains_key(*path));
@@ -71,7 +71,7 @@ impl Lacking {
     }
 }
 
-/// Processes of ours, by their command lines.
+/// The command lines of the program's processes in a world, and of sudo.
 pub fn ours(world: &World) -> Vec<String> {
     let companions = procfs::companions(world.init()).into_iter();
     let commands =

@@ -1,4 +1,4 @@
-//! What a run takes: memory, and what it writes to disks, of all its processes.
+//! Measures the memory of a run and its writes to disks, for all its processes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,28 +11,28 @@ use std::time::Duration;
 
 use super::invocation::Output;
 
-/// What one process has taken, at most.
+/// The peak usage of one process.
 #[derive(Clone, Debug, Default)]
 pub struct Taken {
     pub pid: u32,
-    /// As the kernel keeps it: `VmHWM`, in bytes.
+    /// `VmHWM` of the kernel, in bytes.
     pub memory: u64,
-    /// Bytes that it caused to be written to disks: `write_bytes`.
+    /// Bytes that the process caused to be written to disks: `write_bytes`.
     pub written: u64,
     /// Regular files that were seen open for writing.
     pub files: BTreeSet<PathBuf>,
 }
 
-/// Each process, in the order in which they were seen.
+/// The usage of each process, in the order in which the processes were first seen.
 pub type Takings = Vec<Taken>;
 
-/// The peaks of all processes together, though they need not have come at once.
+/// The sum of the peaks of all processes, which need not have occurred at the same time.
 pub fn memory(takings: &Takings) -> u64 {
     takings.iter().map(|taken| taken.memory).sum()
 }
 
-/// Runs a command to its end, with an eye on it and all processes that it starts. What the kernel counts
-/// only grows, so that nothing is missed but what comes in the last milliseconds.
+/// Runs a command to its end and observes it and all processes that it starts. The kernel's counters only
+/// grow, so only the usage of the last milliseconds can be missed.
 #[track_caller]
 pub fn watched(command: &mut Command) -> (Output, Takings) {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -51,14 +51,14 @@ pub fn watched(command: &mut Command) -> (Output, Takings) {
     (output, watch.end())
 }
 
-/// An eye on processes, until it is told to end.
+/// Observes processes until [`Watch::end`] is called.
 pub struct Watch {
     ended: Arc<AtomicBool>,
     watching: JoinHandle<Takings>,
 }
 
 impl Watch {
-    /// `pids` names the processes, again and again.
+    /// `pids` is called repeatedly and returns the processes to observe.
     pub fn begin(pids: impl Fn() -> Vec<u32> + Send + 'static) -> Watch {
         let ended = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&ended);
@@ -84,7 +84,7 @@ impl Watch {
     }
 }
 
-/// A process and all below it.
+/// A process and all its descendants.
 pub fn descendants(pid: u32) -> Vec<u32> {
     let mut found = vec![pid];
     let mut next = 0;
@@ -107,7 +107,7 @@ fn look(taken: &mut Taken) {
         let value = text.lines().find_map(|line| line.strip_prefix(name))?;
         value.split_whitespace().next()?.parse().ok()
     };
-    // Before it is another program, and when it is no more, there is nothing to see.
+    // The fields are missing when the process has ended.
     taken.memory = taken.memory.max(field("status", "VmHWM:").unwrap_or(0) << 10);
     taken.written = taken.written.max(field("io", "write_bytes:").unwrap_or(0));
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

@@ -1,5 +1,5 @@
-//! Scratch worlds for the tests: small machines with a real Nix or Guix of several generations, each
-//! with a store of its own that the test may ruin.
+//! Worlds for the tests: small isolated machines with a real Nix or Guix of several generations, each with a
+//! store of its own that the test may damage.
 //!
 //! ```ignore
 //! let saver = World::with_fixture(Role::New, Fixture::Small);
@@ -12,8 +12,8 @@
 //! restorer.verify_store();
 //! ```
 //!
-//! A world ends with its value, and also when the test process is killed. All waits have deadlines.
-//! Worlds need root and what `scripts/roots` builds.
+//! A world ends when its value is dropped, and also when the test process is killed. All waits have timeouts.
+//! Worlds need root and the output of `scripts/roots`.
 
 // Each test binary uses a part of this.
 #![allow(dead_code, unused_imports)]

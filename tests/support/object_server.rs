@@ -1,5 +1,5 @@
-//! Other people's object stores: moto for S3 and, behind Google's names of two headers, for Google Cloud Storage;
-//! Azurite for Azure.
+//! Third-party object stores: moto for S3 and, with two headers renamed to Google's, for Google Cloud
+//! Storage; Azurite for Azure.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,13 +18,13 @@ use super::place::output;
 /// Layout of the entries that tests write themselves.
 pub const VERSION: &str = "5f7f8dc1d8dd0a5a0d1d32b1a3a3a95d5ac1d5d1f5c7b60e7a2aa1c1f3bd2b4e";
 
-/// Credentials that must never be seen anywhere.
+/// Credentials that must not appear in any output.
 pub const SECRETS: [&str; 3] = ["AKIDTEST", "secret-of-s3", "ya29.secret-of-google"];
 
-/// Runs until its value goes.
+/// A server that runs until this value is dropped.
 pub struct ObjectServer {
     pub service: Service,
-    /// Keeps it alive.
+    /// Keeps the server running.
     _peer: Peer,
     port: u16,
 }
@@ -34,18 +34,18 @@ enum Peer {
     Azurite(Azurite),
 }
 
-/// What shall go wrong with requests to come.
+/// A fault in later requests.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// Half of the body, and then the connection ends.
+    /// Half of the body is sent, then the connection ends.
     Cut,
-    /// Half of the body, and then nothing.
+    /// Half of the body is sent, then nothing.
     Stall,
-    /// No answer.
+    /// No response is sent.
     Hang,
-    /// The connection ends before an answer.
+    /// The connection ends before the response.
     HangUp,
-    /// It is carried out, and the connection ends before the answer.
+    /// The request is carried out, and the connection ends before the response.
     Lost,
     Status(u16, &'static str),
 }
@@ -72,7 +72,7 @@ impl ObjectServer {
         ObjectServer { service, _peer: Peer::Moto(peer), port }
     }
 
-    /// What `--backend` is given.
+    /// The value of `--backend`.
     pub fn backend(&self) -> &'static str {
         match self.service {
             Service::S3 => "s3://entries/ci/stores",
@@ -85,7 +85,7 @@ impl ObjectServer {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What the environment says of the way to it.
+    /// The environment variables that lead to the server.
     pub fn variables(&self) -> Vec<(String, String)> {
         let url = format!("http://{}", self.host());
         let set: &[(&str, &str)] = match self.service {
@@ -111,7 +111,7 @@ impl ObjectServer {
         set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// Short clocks, as the tests wait for them.
+    /// Options with short timeouts, because the tests wait for them.
     pub fn options(&self) -> ObjectStore {
         let settings = self.variables().into_iter();
         ObjectStore {
@@ -130,8 +130,8 @@ impl ObjectServer {
         Objects::new(&self.options(), VERSION).unwrap()
     }
 
-    /// From now on, `count` requests go wrong whose line, as in `PUT /bucket/key?query`, fits the expression, after
-    /// `skip` of them that do not. It replaces what was ordered before.
+    /// Injects a fault into `count` requests whose request line, as in `PUT /bucket/key?query`, matches the
+    /// expression, after skipping `skip` matching requests. Replaces the previous faults.
     pub fn goes_wrong(&self, expression: &str, fault: Fault, skip: u32, count: u32) {
         let kind = match fault {
             Fault::Cut => "cut",
@@ -154,17 +154,17 @@ impl ObjectServer {
         self.ask("/-/faults", "[]");
     }
 
-    /// What was asked since the last time: line, range and credentials of each request.
+    /// Returns the requests since the last call: line, range and credentials of each.
     pub fn log(&self) -> Vec<[String; 3]> {
         serde_json::from_str(&self.ask("/-/log", "")).unwrap()
     }
 
-    /// Lines of the log that have all of these in them.
+    /// The number of requests in a log whose line contains all of these parts.
     pub fn asked(log: &[[String; 3]], parts: &[&str]) -> usize {
         log.iter().filter(|it| parts.iter().all(|part| it[0].contains(part))).count()
     }
 
-    /// Keys of all objects, and how many uploads are begun and neither completed nor aborted.
+    /// Keys of all objects, and the number of uploads that are neither completed nor aborted.
     pub fn keys_and_uploads(&self) -> (Vec<String>, usize) {
         let listed = self.ask("/entries?list-type=2", "");
         let keys = listed.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
@@ -172,7 +172,7 @@ impl ObjectServer {
         (keys.map(str::to_owned).collect(), uploads.matches("<UploadId>").count())
     }
 
-    /// Puts something at a key, as anybody could, that is no snapshot.
+    /// Writes an object that is not a snapshot, as any user with access could.
     pub fn puts(&self, key: &str) {
         self.request("PUT", &format!("/entries/{key}"), "not a snapshot at all");
     }

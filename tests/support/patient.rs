@@ -1,4 +1,4 @@
-//! A store that is offered bad snapshots, and that has to stay as it was.
+//! A store that is offered bad snapshots and must stay unchanged.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,10 +11,10 @@ use super::forge::Parts;
 use super::runs::{Picture, assert_same, attempt, picture, report, save, staging};
 use super::{Fixture, Role, World};
 
-/// A change to a snapshot, and what the error has to say of it.
+/// A name, a change to a snapshot, and texts that the error must contain.
 pub type Forgery = (&'static str, fn(&mut Parts), &'static [&'static str]);
 
-/// The snapshot with another database, made by this SQL from its own.
+/// Returns the snapshot with its database changed by this SQL.
 pub fn with_database(good: &[u8], sql: &str) -> Vec<u8> {
     let mut parts = Parts::of(good);
     let directory = tempfile::tempdir().unwrap();
@@ -45,7 +45,7 @@ impl Patient {
         let name = format!("{}.tar.zst", saved["entry"].as_str().unwrap());
         let file = world.backend().host_path().join(name);
         let good = fs::read(&file).unwrap();
-        // Nothing older is there to fall back to.
+        // Leaves no older entry to fall back to.
         fs::remove_file(file).unwrap();
         world.wipe_store();
         world.sh("mkdir /tmp/mine && echo mine >/tmp/mine/file");
@@ -65,14 +65,14 @@ impl Patient {
         entries.join("test.29991231T235959.000000Z.tar.zst")
     }
 
-    /// Tries to restore these bytes; gives back the reason of the refusal.
+    /// Asserts that these bytes are refused; see [`Patient::refuses_newest`]. Returns the reason.
     #[track_caller]
     pub fn refuses(&self, what: &str, bytes: &[u8]) -> String {
         fs::write(self.newest(), bytes).unwrap();
         self.refuses_newest(what)
     }
 
-    /// That each change makes a snapshot that is refused with these words.
+    /// Asserts that each change makes a snapshot that is refused with the given texts.
     #[track_caller]
     pub fn refuses_all(&self, forgeries: &[Forgery]) {
         for (what, change, words) in forgeries {
@@ -85,7 +85,7 @@ impl Patient {
         }
     }
 
-    /// That a restore fails with one clear error and leaves everything as it was.
+    /// Asserts that a restore fails with one clear error and leaves everything unchanged. Returns the reason.
     #[track_caller]
     pub fn refuses_newest(&self, what: &str) -> String {
         let failed = attempt(&self.world, "runner", "restore", &[]);
@@ -96,15 +96,15 @@ impl Patient {
         let reason = told["reason"].as_str().unwrap().to_owned();
         assert!(failed.stderr.contains(&reason), "{what}: {failed}");
         assert!(failed.stderr.contains("nothing was restored"), "{what}: {failed}");
-        // A slow machine tells its progress.
+        // Ignores progress lines, which appear on slow machines.
         let told = failed.stderr.lines().filter(|line| !line.starts_with("storecache: restore, "));
         assert_eq!(told.count(), 1, "{what}: {failed}");
         self.assert_untouched(what);
         reason
     }
 
-    /// That a restore counts what has the name of the newest entry as absent, says what it is, and leaves
-    /// everything as it was.
+    /// Asserts that a restore counts the file with the name of the newest entry as absent, warns about it
+    /// with the text `what`, and leaves everything unchanged.
     #[track_caller]
     pub fn skips_newest(&self, what: &str) {
         let told = report(&attempt(&self.world, "runner", "restore", &[]).ok());

@@ -16,7 +16,7 @@ use super::invocation::Output;
 use super::runs::report;
 use super::tree::{Entry, tree_digest};
 
-/// What a plain store keeps of a file, beyond what [`Entry`] has.
+/// The attributes of a file that a plain store keeps, beyond those of [`Entry`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlainEntry {
     pub entry: Entry,
@@ -44,7 +44,7 @@ impl Place {
         Place { directory }
     }
 
-    /// A place with the directories `/opt/tool` and `/var/lib/data`.
+    /// A fixture with the directories `/opt/tool` and `/var/lib/data`.
     pub fn filled() -> Place {
         let place = Place::new();
         fill(&place.host("/opt/tool"));
@@ -57,7 +57,7 @@ impl Place {
         self.directory.path().join("root")
     }
 
-    /// Where the files of entries are.
+    /// The directory of the entries' files.
     pub fn entries(&self) -> PathBuf {
         self.directory.path().join("entries")
     }
@@ -85,7 +85,7 @@ impl Place {
         plain_tree(&self.host(inside))
     }
 
-    /// A save or restore of `paths` under the key `test`, whatever the outcome.
+    /// Saves or restores `paths` under the key `test`, whatever the outcome.
     pub fn attempt(&self, verb: &str, paths: &[&str], more: &[&str]) -> Output {
         let mut words: Vec<OsString> = vec![verb.into(), "--root".into(), self.root().into()];
         words.extend(["--store", "plain", "--key", "test", "--backend"].map(OsString::from));
@@ -97,13 +97,13 @@ impl Place {
         storecache(words)
     }
 
-    /// A save that succeeds, with its report.
+    /// Saves, which must succeed, and returns the report.
     #[track_caller]
     pub fn save(&self, paths: &[&str]) -> Value {
         report(&self.attempt("save", paths, &["--json"]).ok())
     }
 
-    /// A restore that succeeds, with its report.
+    /// Restores, which must succeed, and returns the report.
     #[track_caller]
     pub fn restore(&self, paths: &[&str], more: &[&str]) -> Value {
         let more = [more, &["--json"]].concat();
@@ -119,7 +119,7 @@ impl Place {
         files.pop().expect("nothing was saved")
     }
 
-    /// Everything below the root that a restore may leave behind and must not.
+    /// The names of the program's temporary files below the root and in the backend, which a run must remove.
     pub fn leftovers(&self) -> Vec<String> {
         let names = tree_digest(self.directory.path()).into_keys();
         let names = names.filter_map(|path| Some(path.file_name()?.display().to_string()));
@@ -127,12 +127,12 @@ impl Place {
     }
 }
 
-/// Runs the program under test on this machine, as whoever runs the tests.
+/// Runs the program under test on this machine, as the user who runs the tests.
 pub fn storecache<I: IntoIterator<Item: AsRef<OsStr>>>(words: I) -> Output {
     storecache_in(Path::new("/"), words)
 }
 
-/// The same from another working directory.
+/// As [`storecache`], in another working directory.
 pub fn storecache_in<I>(directory: &Path, words: I) -> Output
 where
     I: IntoIterator<Item: AsRef<OsStr>>,
@@ -143,7 +143,7 @@ where
     output(&mut command)
 }
 
-/// The program under test, by the same rule as in a world.
+/// The program under test, chosen by the same rule as in a world.
 pub fn binary() -> PathBuf {
     std::env::var_os("STORECACHE_TEST_BINARY")
         .map_or(env!("CARGO_BIN_EXE_storecache").into(), PathBuf::from)
@@ -166,7 +166,7 @@ pub fn output(command: &mut Command) -> Output {
     }
 }
 
-/// All that a plain store keeps of the tree at `top`.
+/// All attributes that a plain store keeps of the tree at `top`.
 pub fn plain_tree(top: &Path) -> PlainTree {
     let mut first_names: HashMap<(u64, u64), PathBuf> = HashMap::new();
     tree_digest(top)
@@ -196,7 +196,7 @@ pub fn assert_same_tree(before: &PlainTree, after: &PlainTree) {
     }
 }
 
-/// Makes a directory with every shape that a plain store keeps.
+/// Creates a directory with every kind of file and attribute that a plain store keeps.
 fn fill(top: &Path) {
     let long = "7".repeat(120);
     let files: [(&[u8], &[u8]); 12] = [
@@ -229,7 +229,7 @@ fn fill(top: &Path) {
     symlink(".", top.join("loop")).unwrap();
     symlink(&deep, top.join("to-deep")).unwrap();
 
-    // Owners first: a change of owner clears setuid.
+    // Owners first, because a change of the owner clears setuid.
     for (name, uid, gid) in
         [("one", 12, 34), ("foreign", 3_000_000, 4_000_000), ("shared", 0, 100), ("", 1001, 1002)]
     {
@@ -270,14 +270,14 @@ fn write(top: &Path, name: &OsStr, content: &[u8]) {
     set_mtime(&path, 1_700_000_000, 0);
 }
 
-/// Sets the time of a file, or of a link itself.
+/// Sets the times of a file, or of a symlink itself.
 pub fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// Cuts a file to a length.
+/// Truncates a file to a length.
 pub fn truncate(path: &Path, length: u64) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_len(length).unwrap();

@@ -1,4 +1,4 @@
-//! Waiting for a condition, never for a time.
+//! Waits for conditions instead of fixed times.
 
 use std::fmt::Display;
 use std::thread::sleep;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const STEP: Duration = Duration::from_millis(10);
 
-/// Asks `probe` until it answers `Ok`, and panics with its last `Err` once `limit` has passed.
+/// Calls `probe` until it returns `Ok`, and panics with its last `Err` after `limit`.
 #[track_caller]
 pub fn until<T, E: Display>(
     what: &str,

@@ -1,17 +1,17 @@
-//! What `/proc` tells of the processes of a world, seen from outside. "Outer" pids are those of the
-//! test process, "inner" ones those that the world itself sees.
+//! Reads `/proc` for the processes of a world, from outside. "Outer" pids are those in the namespace of the
+//! test process, "inner" pids those in the namespace of the world.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The one child of a process that has just one.
+/// The first child of a process.
 pub fn only_child(outer: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// What a line of `status` says; nothing once the process has ended.
+/// A field of `/proc/PID/status`; empty once the process has ended.
 pub fn status(outer: u32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{outer}/status")).unwrap_or_default();
     let values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -25,7 +25,7 @@ pub fn pids(outer: u32) -> Option<Vec<u32>> {
     line.split_whitespace().map(|pid| pid.parse().ok()).collect()
 }
 
-/// False also for a zombie, which `kill -0` would find alive.
+/// Whether a process is running. False for a zombie, unlike `kill -0`.
 pub fn is_alive(outer: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{outer}/stat")) else {
         return false;
@@ -34,7 +34,7 @@ pub fn is_alive(outer: u32) -> bool {
     !state.is_some_and(|state| state.starts_with(['Z', 'X']))
 }
 
-/// All processes that this one can see.
+/// All processes that the test process can see.
 pub fn all() -> Vec<u32> {
     let names = fs::read_dir("/proc")
         .unwrap()
@@ -42,15 +42,16 @@ pub fn all() -> Vec<u32> {
     names.filter_map(|name| name.parse().ok()).collect()
 }
 
-/// The processes in the pid namespace of `outer`, itself included.
+/// The processes in the pid namespace of `outer`, including `outer`.
 pub fn companions(outer: u32) -> Vec<u32> {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = namespace(outer);
     all().into_iter().filter(|&pid| own.is_some() && namespace(pid) == own).collect()
 }
 
-/// Whether it has a file open that has no name yet, as an entry is while a save writes it
-/// (`man 2 open`, `O_TMPFILE`), and something in that: an empty one may be there to see whether that can be.
+/// Whether a process has a nonempty file open that has no name yet, as an entry is while a save writes it
+/// (`man 2 open`, `O_TMPFILE`). Empty ones do not count, because the program also creates one to test whether
+/// this is supported.
 pub fn has_unnamed_file(outer: u32) -> bool {
     let files = fs::read_dir(format!("/proc/{outer}/fd")).into_iter().flatten().flatten();
     let mut paths = files.map(|file| file.path());
@@ -61,13 +62,13 @@ pub fn has_unnamed_file(outer: u32) -> bool {
     })
 }
 
-/// The processes of a namespace that hold the listening end of a socket file. guix-daemon binds it
-/// as `./socket`, which then is all that the kernel tells of its path; so a second guix-daemon which
-/// has taken the file over is found along with the first.
+/// The processes of a namespace that hold the listening end of a socket file. guix-daemon binds the socket as
+/// `./socket`, and the kernel reports no more than that; so if a second guix-daemon has replaced the file,
+/// the first one is returned too.
 pub fn listeners(init: u32, socket: &Path) -> Vec<u32> {
     let relative = Path::new(".").join(socket.file_name().unwrap());
     let table = fs::read_to_string(format!("/proc/{init}/net/unix")).unwrap_or_default();
-    // Num RefCount Protocol Flags Type St Inode Path; flag 0x10000 marks a listener.
+    // Columns: Num RefCount Protocol Flags Type St Inode Path. Flag 0x10000 marks a listener.
     let inodes: Vec<PathBuf> = table
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())

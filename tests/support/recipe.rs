@@ -1,5 +1,5 @@
-//! The usual way to keep a Guix store from one job to the next: a cache action, and two steps in the
-//! shell. This is what storecache is to replace, so it is kept here as it is, faults and all.
+//! The usual way to keep a Guix store between jobs: a cache action and two shell steps. storecache is meant
+//! to replace this recipe, so it is kept here unchanged, with its faults.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ const SAVE: &str = "
 sudo tar --create --zstd --file=/cache/recipe.tzst -C / gnu/store var/guix/db
 ";
 
-/// Unpacks the archive over what the installer has made.
+/// Unpacks the archive over the files of the installer.
 const RESTORE: &str = "
 sudo systemctl stop guix-daemon.service
 sudo tar --extract --zstd --file=/cache/recipe.tzst --no-overwrite-dir -C /
@@ -23,12 +23,12 @@ sudo systemctl start guix-daemon.service
 const SHELL: [&str; 7] = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c"];
 
 impl World {
-    /// The step that saves, in a world with Guix.
+    /// Runs the save step, in a world with Guix.
     pub fn recipe_save(&self) -> Output {
         self.step(SAVE)
     }
 
-    /// The step that restores what was saved in a world with the same backend.
+    /// Runs the restore step, with the archive of a world that has the same backend.
     pub fn recipe_restore(&self) -> Output {
         self.step(RESTORE)
     }
@@ -40,7 +40,7 @@ impl World {
         self.command(SHELL.into_iter().chain([script])).user("runner").run()
     }
 
-    /// Gives a bare world what the recipe calls to stop and start the daemon.
+    /// Installs a replacement for the `systemctl` that the recipe calls, in a bare world.
     pub fn pretend_systemctl(&self) {
         let place = self.host("/usr/sbin/systemctl");
         fs::write(&place, include_str!("systemctl")).unwrap();

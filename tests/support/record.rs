@@ -1,4 +1,4 @@
-//! The record of a fault campaign: what was done how often, and what came of it.
+//! The record of a fault campaign: the faults that were injected, and their results.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use std::{env, fs};
 
 use serde_json::json;
 
-/// Faults that were made so far by a part, and what was seen after them.
+/// The faults that a part has injected so far, and their results.
 #[derive(Debug)]
 pub struct Tally {
     part: String,
     begun: Instant,
     faults: BTreeMap<String, u64>,
-    /// In which phase each of them landed, where that is known.
+    /// The number of faults in each phase, where the phase is known.
     phases: BTreeMap<&'static str, u64>,
     states_lost: u64,
     longest_to_daemon: Duration,
@@ -45,18 +45,18 @@ impl Tally {
         self.faults.values().sum()
     }
 
-    /// How many landed in a phase.
+    /// The number of faults that landed in a phase.
     pub fn landed_in(&self, phase: &str) -> u64 {
         self.phases.get(phase).copied().unwrap_or(0)
     }
 
-    /// Tells what was done, and leaves it for the record.
+    /// Prints the tally and saves it for the record.
     pub fn finish(&self) {
         println!("{self:?}");
         self.keep();
     }
 
-    /// Leaves it where `STORECACHE_CAMPAIGN_RECORD` says.
+    /// Writes the tally to the directory that `STORECACHE_CAMPAIGN_RECORD` names.
     fn keep(&self) {
         let Some(directory) = env::var_os("STORECACHE_CAMPAIGN_RECORD").map(PathBuf::from) else {
             return;
@@ -74,7 +74,7 @@ impl Tally {
     }
 }
 
-/// One part of a campaign that is several tests of one process.
+/// One part of a campaign that consists of several tests in one process.
 pub struct Record {
     part: &'static str,
     sum: Mutex<Option<Tally>>,
@@ -85,17 +85,17 @@ impl Record {
         Record { part, sum: Mutex::new(None) }
     }
 
-    /// A fault of this kind happened.
+    /// Counts a fault of this kind.
     pub fn fault(&self, kind: &str) {
         self.change(|sum| *sum.faults.entry(kind.to_owned()).or_default() += 1);
     }
 
-    /// After a fault a store was neither as before nor whole.
+    /// Counts a store that was neither unchanged nor whole after a fault.
     pub fn state_lost(&self) {
         self.change(|sum| sum.states_lost += 1);
     }
 
-    /// After a fault the daemon took so long to answer.
+    /// Records how long the daemon took to answer after a fault.
     pub fn daemon_took(&self, time: Duration) {
         self.change(|sum| sum.daemon_was_back_after(time));
     }

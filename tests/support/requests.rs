@@ -1,4 +1,4 @@
-//! Raw requests to the root helper, as an attacker would send them who has no use for our own client.
+//! Raw requests to the root helper, as an attacker would send them without the real client.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -13,13 +13,14 @@ use super::forge::open_bytes;
 use super::invocation::{Output, Running};
 use super::world::World;
 
-/// The one line for sudo that the documentation asks for.
+/// The line for sudoers from the documentation.
 pub const RULE: &str = "runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged\n";
 
-/// Starts the root helper in the way that the rule allows.
+/// Starts the root helper as the rule allows.
 pub const ROOT_HALF: &str = "sudo -n -- /usr/local/bin/storecache privileged";
 
-/// Runs one root helper for each conversation in `/tmp/talks`, and keeps each pipe open until the helper ends.
+/// Runs one root helper for each conversation in `/tmp/talks`, and keeps each pipe open until the helper
+/// ends.
 const CLIENT: &str = "import json, subprocess, sys
 ended = []
 for number in range(int(sys.argv[1])):
@@ -47,7 +48,7 @@ pub struct Ended {
     pub said: String,
 }
 
-/// Requests as bytes on the wire.
+/// Requests as bytes of the protocol.
 #[derive(Clone, Default)]
 pub struct Talk(pub Vec<u8>);
 
@@ -57,7 +58,7 @@ impl Talk {
         Talk::default().say(json!({ "Hello": { "protocol": PROTOCOL } }))
     }
 
-    /// The first two messages, about the Nix store below `/`.
+    /// The first two messages, for the Nix store below `/`.
     pub fn about_nix() -> Talk {
         Talk::hello().say(store(json!({})))
     }
@@ -82,7 +83,7 @@ impl Talk {
         world.command(words).user("runner").input(self.0.clone()).run()
     }
 
-    /// Sends everything, waits until each helper has ended, and closes the pipe only then.
+    /// Sends everything, waits until each helper has ended, and only then closes the pipe.
     pub fn until_it_ends(talks: &[Talk], world: &World) -> Vec<Ended> {
         fs::create_dir(world.host("/tmp/talks")).unwrap();
         for (number, talk) in talks.iter().enumerate() {
@@ -126,7 +127,7 @@ pub fn save(differs: Value) -> Value {
     json!({ "Save": request })
 }
 
-/// A snapshot, in the requests that restore it.
+/// A snapshot and the requests that restore it.
 pub struct Snapshot {
     content: Vec<u8>,
     pub opened: Opened,
@@ -159,12 +160,12 @@ impl Snapshot {
         first..=last
     }
 
-    /// Everything up to the plan.
+    /// All requests up to the plan.
     pub fn planned(&self) -> Talk {
         self.planned_after(Talk::about_nix())
     }
 
-    /// The same after other first messages.
+    /// As [`Snapshot::planned`], after other first messages.
     pub fn planned_after(&self, about: Talk) -> Talk {
         let talk = about.with(self.restore(), &self.opened.index_bytes);
         self.database().fold(talk, |talk, number| {
@@ -178,12 +179,12 @@ impl Snapshot {
         self.opened.index.frames_of(0..self.opened.index.items.len())
     }
 
-    /// Everything up to, but without, the commit.
+    /// All requests up to, but without, the commit.
     pub fn staged(&self) -> Talk {
         self.staged_after(Talk::about_nix())
     }
 
-    /// The same after other first messages.
+    /// As [`Snapshot::staged`], after other first messages.
     pub fn staged_after(&self, about: Talk) -> Talk {
         self.wanted().into_iter().fold(self.planned_after(about), |talk, number| {
             let (message, bytes) = self.frame(number);

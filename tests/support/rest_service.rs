@@ -1,6 +1,6 @@
-//! GitHub's REST API for the tests, as far as it is about cache entries: those of a [`CacheService`]
-//! beside those of other refs, and about the branches and pull requests that these belong to. Every exchange that is not meant to go wrong is judged by GitHub's own
-//! description of the API.
+//! GitHub's REST API for the tests, limited to cache entries and the branches and pull requests that they
+//! belong to. The entries are those of a [`CacheService`] and others of other refs. Every exchange without an
+//! injected fault is validated against GitHub's own description of the API.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
@@ -16,49 +16,49 @@ use serde_json::{Value, json};
 use super::azurite;
 use super::cache_service::{CacheService, reset, unescaped};
 
-/// The token that it takes; must not be seen anywhere.
+/// The token that the service accepts. It must not appear in any output.
 pub const TOKEN: &str = "ghs_rest-token-of-the-test";
 
-/// The repository that it knows.
+/// The only repository of the service.
 pub const REPOSITORY: &str = "some-owner/some.repo";
 
-/// What the API's paths begin with, as on GHES.
+/// The prefix of the API's paths, as on GHES.
 const BASE: &str = "/api/v3";
 
-/// The ref of what the cache service has, unless told otherwise.
+/// The ref of the cache service's entries by default.
 pub const MAIN: &str = "refs/heads/main";
 
-/// What a request is for.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     List,
     Delete,
-    /// What the repository is.
+    /// Asks for the repository.
     Repository,
-    /// What a pull request is.
+    /// Asks for a pull request.
     Pull,
 }
 
-/// What goes wrong with one request.
+/// A fault in one request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// The connection is reset before anything is done.
+    /// The connection is reset before the request is carried out.
     Reset,
-    /// Nothing at all.
+    /// No response is sent.
     Stall,
-    /// The head of an answer, then nothing.
+    /// The head of a response and one byte are sent, then nothing.
     StallInBody,
     /// An error with this status and message.
     Status(u16, &'static str),
-    /// The same with a header.
+    /// As [`Fault::Status`], with a header.
     With(u16, &'static str, &'static str, &'static str),
-    /// Somebody else has deleted the entry a moment ago.
+    /// The response is 404, as if another client had deleted the entry just before.
     Gone,
-    /// A page of some proxy.
+    /// An HTML page, as a proxy sends it.
     Page,
-    /// An answer of 200 with this text.
+    /// A response with status 200 and this text.
     Text(&'static str),
-    /// An answer without end.
+    /// A response without end.
     Endless,
 }
 
@@ -85,7 +85,7 @@ pub struct Row {
     pub used: String,
 }
 
-/// When everything happens that nobody says the time of.
+/// The time of every event whose time is not given.
 pub const TIME: &str = "2026-11-22T09:55:23.123456Z";
 
 impl Default for Row {
@@ -103,21 +103,21 @@ impl Default for Row {
 }
 
 struct State {
-    /// What the cache service does not have.
+    /// Entries that the cache service does not have.
     others: Vec<Row>,
     reference: String,
     hides_newest: bool,
-    /// Runs of jobs ask for their own ref.
+    /// Whether lists of all refs are allowed. Runs in jobs list their own ref only.
     shows_all_refs: bool,
     default_branch: String,
     closed: Vec<u64>,
-    /// Pull requests that this token sees; all without any.
+    /// The pull requests that the token can see; all if the list is empty.
     numbers: Vec<u64>,
-    /// Entries that are written by others, one before each page.
+    /// Entries that other clients write, one before each page.
     arriving: VecDeque<Row>,
-    /// Rows of a page, at most.
+    /// The highest number of rows of a page.
     page: usize,
-    /// Number of the next entry that the cache service does not know.
+    /// The ID of the last entry that was added here.
     next: i64,
     faults: HashMap<Call, VecDeque<Fault>>,
     seen: Vec<Seen>,
@@ -132,7 +132,7 @@ struct Shared {
     ends: AtomicBool,
 }
 
-/// The API, until its value goes.
+/// The API, which runs until this value is dropped.
 pub struct RestService {
     shared: Arc<Shared>,
 }
@@ -145,7 +145,7 @@ struct Request {
 }
 
 impl RestService {
-    /// The API of the repository whose entries are in `service`.
+    /// Starts the API of the repository whose entries are in `service`.
     pub fn over(service: &Arc<CacheService>) -> RestService {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -185,7 +185,7 @@ impl RestService {
         format!("http://{}{BASE}", self.shared.address)
     }
 
-    /// What the runner and the step give a job of this repository.
+    /// The variables that the runner and the step set in a job of this repository.
     pub fn variables(&self) -> [(&'static str, String); 4] {
         [
             ("GITHUB_API_URL", self.url()),
@@ -195,18 +195,18 @@ impl RestService {
         ]
     }
 
-    /// The entries of the cache service belong to another ref from now on.
+    /// Assigns the entries of the cache service to another ref from now on.
     pub fn is_on(&self, reference: &str) {
         self.state().reference = reference.into();
     }
 
-    /// Puts an entry there that the cache service does not know in this run.
+    /// Adds an entry that the cache service does not have.
     pub fn put(&self, reference: &str, key: &str, version: &str) {
         let (reference, key, version) = (reference.into(), key.into(), version.into());
         self.holds(Row { reference, key, version, ..Row::default() });
     }
 
-    /// The same with size and times, for people at a terminal; gives back its number.
+    /// As [`RestService::put`], with size and times. Returns the ID of the entry.
     pub fn holds(&self, row: Row) -> i64 {
         let mut state = self.state();
         state.next += 1;
@@ -215,7 +215,7 @@ impl RestService {
         id
     }
 
-    /// From now on it may be asked for the entries of all refs.
+    /// Allows lists of all refs from now on.
     pub fn shows_all_refs(&self) {
         self.state().shows_all_refs = true;
     }
@@ -224,37 +224,37 @@ impl RestService {
         self.state().default_branch = name.into();
     }
 
-    /// A pull request is closed; all others are open.
+    /// Closes a pull request. All others are open.
     pub fn closes(&self, number: u64) {
         self.state().closed.push(number);
     }
 
-    /// It knows no other pull requests than these.
+    /// Hides all pull requests except these.
     pub fn knows_pulls(&self, numbers: &[u64]) {
         self.state().numbers = numbers.to_vec();
     }
 
-    /// Others write these, one before each page that is asked for.
+    /// Adds these entries, one before each page that is requested, as if other clients wrote them.
     pub fn receives(&self, rows: impl IntoIterator<Item = Row>) {
         self.state().arriving.extend(rows);
     }
 
-    /// Gives no larger pages, whatever it is asked for.
+    /// Limits pages to this many rows, whatever the request asks for.
     pub fn has_pages_of(&self, rows: usize) {
         self.state().page = rows;
     }
 
-    /// Numbers of what the cache service does not know.
+    /// IDs of the entries that the cache service does not have.
     pub fn numbers(&self) -> Vec<i64> {
         self.state().others.iter().map(|row| row.id).collect()
     }
 
-    /// Lists do not show the newest entry yet.
+    /// Hides the newest entry from lists.
     pub fn lags(&self) {
         self.state().hides_newest = true;
     }
 
-    /// Lets the next requests go wrong, one after the other.
+    /// Queues faults for the next requests of a kind, one for each request.
     pub fn goes_wrong(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.entry(call).or_default().extend(faults);
     }
@@ -263,7 +263,7 @@ impl RestService {
         self.state().seen.iter().filter(|seen| seen.call == call).cloned().collect()
     }
 
-    /// Ref and key of what the cache service does not know.
+    /// Ref and key of the entries that the cache service does not have.
     pub fn others(&self) -> Vec<(String, String)> {
         let others = self.state().others.clone();
         others.into_iter().map(|row| (row.reference, row.key)).collect()
@@ -358,7 +358,7 @@ impl Shared {
                 (status, String::new(), body)
             }
         };
-        // Another API than GitHub's, below another path, is nobody's business.
+        // Requests below another path are not for GitHub's API, so they are not validated.
         if let Some(path) = request.path.strip_prefix(BASE) {
             let Request { method, query, .. } = request;
             let exchange = json!({
@@ -416,7 +416,7 @@ impl Shared {
         }
     }
 
-    /// An answer of GitHub's description, with one field changed.
+    /// An example response of GitHub's description, with one field changed.
     fn example(&self, name: &str, field: &str, value: &str) -> Value {
         let told = self.judge.lock().unwrap().of(&json!({ "example": name }));
         let mut example: Value = serde_json::from_str(&told).unwrap();
@@ -443,14 +443,14 @@ impl Shared {
         state.others.iter().cloned().chain(here).collect()
     }
 
-    /// One page, with what GitHub takes for the default of each parameter.
+    /// One page of the list, with GitHub's default for each parameter.
     fn list(&self, mut rows: Vec<Row>, query: &HashMap<String, String>) -> Value {
         if self.state.lock().unwrap().hides_newest {
             rows.pop();
         }
         let given = |name: &str| query.get(name).map(String::as_str);
         rows.retain(|row| given("key").is_none_or(|prefix| row.key.starts_with(prefix)));
-        // More than what was asked for, as servers that do not know the parameter.
+        // The list is not filtered by ref, as on a server that does not know the parameter.
         if given("ref").is_none() {
             let mut state = self.state.lock().unwrap();
             if !state.shows_all_refs {
@@ -480,7 +480,7 @@ impl Shared {
 }
 
 impl Request {
-    /// As GitHub words its errors. A careless server would repeat the token.
+    /// An error in GitHub's format. It repeats the token, as a careless server would.
     fn message(&self, said: &str) -> Value {
         let token = self.headers.get("authorization").map_or("", |value| &value[7..]);
         let url = "https://docs.github.com/rest";
@@ -524,7 +524,7 @@ fn send(
     connection.write_all(format!("{head}{body}").as_bytes()).ok()
 }
 
-/// GitHub's description, read by a validator in node.
+/// A validator in node that reads GitHub's description of the API.
 struct Judge {
     child: Child,
     exchanges: ChildStdin,
@@ -539,12 +539,13 @@ impl Judge {
         let exchanges = child.stdin.take().unwrap();
         let verdicts = BufReader::new(child.stdout.take().unwrap());
         let mut judge = Judge { child, exchanges, verdicts };
-        // It has read the description by then, and nobody waits for it with a clock.
+        // After this exchange, the validator has read the description, so no request with a timeout waits for
+        // that.
         judge.of(&json!({ "method": "GET", "path": "/", "query": {}, "status": 404, "body": {} }));
         judge
     }
 
-    /// What is wrong with an exchange; empty when nothing is.
+    /// Returns the problems of an exchange, or an empty string.
     fn of(&mut self, exchange: &Value) -> String {
         writeln!(self.exchanges, "{exchange}").unwrap();
         let mut verdict = String::new();

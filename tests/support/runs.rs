@@ -1,4 +1,4 @@
-//! Runs of the program under test on the store of a world, and pictures of that store.
+//! Runs of the program under test on the store of a world, and recorded states of that store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,14 +16,14 @@ use super::world::World;
 /// The flags of every run: all tests save under one key of a world's backend.
 pub const NIX: [&str; 6] = ["--store", "nix", "--backend", "dir:/cache", "--key", "test"];
 
-/// The same for the store of this world, of whichever kind.
+/// As [`NIX`], for the kind of store of this world.
 pub fn flags(world: &World) -> [&'static str; 6] {
     let mut flags = NIX;
     flags[1] = world.flavour().name();
     flags
 }
 
-/// A save or restore of the world's store under the key `test`, with its report.
+/// Saves or restores the world's store under the key `test`, and returns the report.
 pub fn run(world: &World, user: &str, verb: &str, more: &[&str]) -> Value {
     let output = attempt(world, user, verb, more).ok();
     report(&output)
@@ -48,8 +48,8 @@ pub fn restore(world: &World) -> Value {
     run(world, "runner", "restore", &[])
 }
 
-/// A save or restore through the cache service of GitHub Actions, whatever the outcome, with its report.
-/// The world shares our network.
+/// Saves or restores through the cache service of GitHub Actions, whatever the outcome, and returns the
+/// report. The world must share the network of the test process.
 pub fn through(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
     let words = [verb, "--store", world.flavour().name(), "--key", "test", "--json"];
     let run = world
@@ -61,7 +61,7 @@ pub fn through(world: &World, service: &CacheService, verb: &str, more: &[&str])
     report(&run.run())
 }
 
-/// All that Nix, the database and the disk know of the valid items.
+/// The state of the valid items according to Nix, the database and the disk.
 #[derive(Default, PartialEq, Eq)]
 pub struct Picture {
     pub references: BTreeMap<String, BTreeSet<String>>,
@@ -85,7 +85,7 @@ pub fn assert_same(before: &Picture, after: &Picture) {
     }
 }
 
-/// Staging directories, wherever they may lie.
+/// The staging directories in all places where they can be.
 pub fn staging(world: &World) -> Vec<String> {
     let store = Path::new(world.store());
     let places = [store, store.parent().unwrap(), Path::new(world.state())];
@@ -94,8 +94,8 @@ pub fn staging(world: &World) -> Vec<String> {
     names.filter(|name| name.starts_with(".storecache")).collect()
 }
 
-/// What is there of runs that have ended: staging, copies of the database, processes, the lock that keeps
-/// collectors away.
+/// Leftovers of runs that have ended: staging, copies of the database, processes, and the lock that blocks
+/// collectors.
 pub fn leftovers(world: &World) -> Vec<String> {
     let mut found = staging(world);
     let temporary = fs::read_dir(world.host("/tmp")).unwrap().flatten();
@@ -113,7 +113,7 @@ pub fn leftovers(world: &World) -> Vec<String> {
     found
 }
 
-/// The root half of a run in a world, as the test process sees it.
+/// The pid of the root helper of a run in a world, as the test process sees it.
 #[track_caller]
 pub fn root_half(world: &World) -> Pid {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
@@ -122,7 +122,7 @@ pub fn root_half(world: &World) -> Pid {
     let mut pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
     let found = pids.find(|pid| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        // Not the sudo in front of it, and not the guardians behind it.
+        // Skips the sudo that started the root helper, and the guardians that it started.
         namespace(pid) == ours && command == b"/usr/local/bin/storecache\0privileged\0"
     });
     Pid::from_raw(found.expect("the root half runs").parse().unwrap()).unwrap()

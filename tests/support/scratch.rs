@@ -1,4 +1,4 @@
-//! Directories that live as long as a value, on the file system of the cache.
+//! Temporary directories on the file system of the cache, which are removed when their value is dropped.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::cache;
 
-/// A private directory, removed with all its content on drop. `scripts/roots` removes those that a
-/// killed test has left: they are the unlocked ones.
+/// A private directory, which is removed with its content on drop. `scripts/roots` removes the unlocked ones,
+/// which killed tests have left.
 #[derive(Debug)]
 pub struct Scratch {
     directory: TempDir,
@@ -35,12 +35,12 @@ impl Scratch {
         self.directory.path()
     }
 
-    /// The last part of its path, unique on this machine and fit for a machine name.
+    /// The last component of its path, which is unique on this machine and a valid machine name.
     pub fn name(&self) -> &str {
         self.path().file_name().unwrap().to_str().unwrap()
     }
 
-    /// A copy of `source` in here, with owners, times and hard links.
+    /// Copies `source` into this directory, with owners, times and hard links.
     pub fn copy(&self, source: &Path, name: &str) -> PathBuf {
         let target = self.path().join(name);
         let status = Command::new("cp").arg("-a").args([source, &target]).status().unwrap();
@@ -49,8 +49,8 @@ impl Scratch {
     }
 }
 
-/// A directory that worlds see as `/cache`, and any user of theirs may write to. Clones are the same
-/// directory; it goes with the last of them.
+/// A directory that worlds see as `/cache` and that all their users may write to. Clones share the directory,
+/// which is removed with the last of them.
 #[derive(Clone, Debug)]
 pub struct Backend {
     scratch: Arc<Scratch>,
@@ -64,7 +64,7 @@ impl Backend {
         Backend { scratch: Arc::new(scratch) }
     }
 
-    /// Where the tests find it.
+    /// The path of the directory outside of worlds.
     pub fn host_path(&self) -> PathBuf {
         self.scratch.path().join("cache")
     }

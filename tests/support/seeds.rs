@@ -1,4 +1,5 @@
-//! What fuzzers begin with: parts of snapshots of real stores, and of forged ones with every shape.
+//! Writes the seed inputs of the fuzzers: parts of snapshots of real stores, and forged ones with every kind
+//! of member.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,13 +18,13 @@ use super::golden;
 use super::runs::{self, report};
 use super::world::World;
 
-/// Items of a real store that go into a seed, and how large their frame may be at most.
+/// Number of items of a real store in a seed, and the highest size of their frames.
 const ITEMS: usize = 6;
 const FRAME: u64 = 4096;
-/// Messages of a real conversation that are longer in either part are left out.
+/// Messages of a recorded conversation whose JSON is longer are left out.
 const PART: usize = 1500;
 
-/// Writes them anew, but for those of `orders`, which people write.
+/// Writes the seeds again, except those of the target `orders`, which are written by hand.
 pub fn write(seeds: &Path) {
     for target in ["head", "index", "frames", "database", "protocol"] {
         let _ = fs::remove_dir_all(seeds.join(target));
@@ -66,7 +67,7 @@ fn head(snapshot: &[u8]) -> Vec<u8> {
     open_bytes(snapshot).unwrap().head.to_bytes().unwrap()
 }
 
-/// A head with everything that most have not.
+/// A head with fields that are not set in most heads.
 fn full_head(snapshot: &[u8]) -> Vec<u8> {
     let mut head = open_bytes(snapshot).unwrap().head;
     head.cold_seconds = Some(12.5);
@@ -85,7 +86,7 @@ fn body(snapshot: &[u8]) -> Vec<u8> {
     bytes[4..bytes.len() - 36].to_vec()
 }
 
-/// An index that leaves all of its items to the one after it.
+/// The index of a delta that has all of its items in its base, followed by the index of the base.
 fn delta(base: &[u8]) -> Vec<u8> {
     let base = open_bytes(base).unwrap().index;
     let items = base.items.iter().map(|item| BaseItem {
@@ -101,7 +102,7 @@ fn delta(base: &[u8]) -> Vec<u8> {
     [b"j", &text(&delta)[..], b"\0", &text(&base)].concat()
 }
 
-/// The smallest items of a snapshot that have a frame for themselves, with these frames.
+/// The first items of a snapshot that have a small frame for themselves, with these frames.
 fn excerpt(snapshot: &[u8]) -> Vec<u8> {
     let mut index = open_bytes(snapshot).unwrap().index;
     let raw = |index: &Index, number: usize| {
@@ -135,13 +136,13 @@ fn input(flags: u8, index: &Index, tar: &[u8]) -> Vec<u8> {
     [&[flags][..], &serde_json::to_vec(index).unwrap(), b"\0", tar].concat()
 }
 
-/// A database, a file in two frames, links of both kinds, a long name, a file that two items share.
+/// A database, a file in two frames, links of both kinds, a long name, and a file that two items share.
 fn forged(flags: u8) -> Vec<u8> {
     let one = format!("{}-one", "a".repeat(32));
     let two = format!("{}-two", "b".repeat(32));
     let at = |path: &str| format!("nix/store/{path}").into_bytes();
     let long_name = long_named_file(&at(&format!("{one}/{}", "n".repeat(120))));
-    // Equal files are linked where attributes are canonical, from 8 KiB on.
+    // Equal files are linked if attributes are canonical and the size is at least 8 KiB.
     let twin = vec![b't'; if flags & 1 == 0 { 8192 } else { 600 }];
     let large = file(&at(&format!("{one}/large")), &[b'l'; 1536]);
     let frames = [
@@ -200,7 +201,7 @@ fn small_database(content: &[u8]) -> Vec<u8> {
     let path = directory.path().join("db.sqlite");
     fs::write(&path, content).unwrap();
     let connection = Connection::open(&path).unwrap();
-    // The first derivation that has outputs here, and what a few others are.
+    // Keeps two derivations that have outputs, two of the outputs, and a few other rows.
     connection
         .execute_batch(
             "PRAGMA foreign_keys = OFF;
@@ -219,7 +220,8 @@ fn small_database(content: &[u8]) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// What the two halves say to each other in a save and a restore of nothing.
+/// Records the messages of the user process and the root helper in a save and a restore that has nothing to
+/// do.
 fn conversation(world: &World) -> (Vec<u8>, Vec<u8>) {
     let listener = world.host("/usr/local/bin/sudo");
     let script = "#!/bin/bash\n\
@@ -234,7 +236,7 @@ fn conversation(world: &World) -> (Vec<u8>, Vec<u8>) {
     (said("requests"), said("replies"))
 }
 
-/// The first of each kind of message, with no more of its payload than fits.
+/// Keeps the first message of each kind, with at most 64 bytes of its payload.
 fn short_messages(mut stream: &[u8]) -> Vec<u8> {
     let mut kinds = std::collections::BTreeSet::new();
     let mut kept = Vec::new();

@@ -1,4 +1,4 @@
-//! Where a fault campaign happens: a small store that has a part of what an entry has.
+//! The store of a fault campaign: a small store with a part of the items of an entry.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,9 @@ use super::runs::{Picture, assert_same, picture};
 use super::scratch::Scratch;
 use super::world::{Plan, World};
 
-/// A world whose store has a part of what its one entry has.
+/// A world whose store has a part of the items of its only entry.
 pub struct Site {
-    /// Whether a daemon is up.
+    /// Whether a daemon runs.
     daemon: bool,
     pub world: World,
     pub whole: Picture,
@@ -21,14 +21,14 @@ pub struct Site {
 }
 
 impl Site {
-    /// `save` makes the entry.
+    /// Creates a world whose entry is made by `save`.
     pub fn new(plan: Plan, save: impl FnOnce(&World)) -> Site {
         let (world, whole, leaves) = Self::filled(plan, save);
         corpus::keep_only(&world, &leaves);
         Self::with(world, whole, true)
     }
 
-    /// With a store in which nobody has ever been, and no daemon.
+    /// As [`Site::new`], with a store that has never been used, and without a daemon.
     pub fn fresh(plan: Plan, save: impl FnOnce(&World)) -> Site {
         let (world, whole, _) = Self::filled(plan, save);
         world.stop_daemon();
@@ -36,7 +36,7 @@ impl Site {
         Self::with(world, whole, false)
     }
 
-    /// Gives back the leaves too that are in the store beside what shall be restored.
+    /// Also returns the leaves that are in the store besides the items that are to be restored.
     fn filled(plan: Plan, save: impl FnOnce(&World)) -> (World, Picture, Vec<String>) {
         let world = plan.fixture(Fixture::Small).start();
         world.start_daemon();
@@ -63,7 +63,7 @@ impl Site {
         (world, whole, leaves)
     }
 
-    /// The store is as it shall be before each fault.
+    /// Records the state that the store is to have before each fault.
     fn with(world: World, whole: Picture, daemon: bool) -> Site {
         world.stop_daemon();
         world.wait_until_idle();
@@ -78,7 +78,7 @@ impl Site {
         Site { daemon, world, whole, kept, before }
     }
 
-    /// The store has the part again.
+    /// Resets the store to the recorded state.
     pub fn reset(&mut self) {
         self.world.refill_store(|tree| self.kept.path().join(tree.name));
         if self.daemon && self.world.daemon_pid().is_none() {
@@ -87,7 +87,7 @@ impl Site {
         self.before = Before::now(&self.world);
     }
 
-    /// Whether it has a daemon that has to answer.
+    /// Whether a daemon runs, which then must answer after each fault.
     pub fn has_daemon(&self) -> bool {
         self.daemon
     }
@@ -103,22 +103,22 @@ impl Site {
         }
     }
 
-    /// The store is taken to be whole, and to stay so.
+    /// Asserts that the store is whole, and expects it to stay so from now on.
     pub fn is_whole(&mut self) {
         assert_same(&self.whole, &picture(&self.world));
         self.before = Before::now(&self.world);
     }
 
-    /// Whether the store is as it was or whole.
+    /// Returns whether the store is unchanged or whole.
     ///
     /// # Errors
-    /// When it is neither: what is wrong.
+    /// If it is neither; the error describes the difference.
     pub fn compare(&self) -> Result<Found, String> {
         self.before.compare(&self.world, &self.whole)
     }
 }
 
-/// An item that needs some others, the smallest.
+/// The item with the smallest closure of at least three items.
 fn needy(world: &World) -> String {
     let references = world.references_of_all();
     let sizes = world.registrations();

@@ -1,5 +1,5 @@
-//! What the root helper and its guardians open, connect to, execute and take from other processes, as strace sees
-//! it.
+//! Uses strace to record what the root helper and its guardians open, connect to, execute and take from other
+//! processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,16 +10,17 @@ use super::poll;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// The calls by which something is read that was not passed along. A question mark allows for architectures
-/// that lack the call.
+/// The calls by which a process gets input that was not passed to it. A question mark allows for
+/// architectures without the call.
 const CALLS: &str = "trace=?open,openat,openat2,connect,execve,execveat,?readlink,readlinkat,\
     clone,clone3,?fork,?vfork,close_range,getsockopt,pidfd_open,pidfd_getfd";
 
-/// `SO_PEERPIDFD` as a strace shows it that is older than the option (`linux:include/uapi/asm-generic/socket.h`).
+/// `SO_PEERPIDFD` as printed by a strace that is older than the option
+/// (`linux:include/uapi/asm-generic/socket.h`).
 const PEER_PIDFD: &str = "0x4d";
 
-/// The arguments for a strace that does not stand between a command and its parent, and goes on as long
-/// as anything that the command has started.
+/// The arguments for a strace that is not the parent of the command, and that runs until everything that the
+/// command started has ended.
 pub(super) fn arguments(trace: &Path) -> Vec<String> {
     let fixed = ["-D", "-ff", "-y", "-qq", "-s", "8192", "--pidns-translation"];
     let fixed = fixed.into_iter().map(str::to_owned);
@@ -27,25 +28,25 @@ pub(super) fn arguments(trace: &Path) -> Vec<String> {
     fixed.chain(rest).chain([trace.to_str().unwrap().to_owned()]).collect()
 }
 
-/// A process of ours.
+/// A process of storecache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Process {
     Helper,
-    /// The guardian or its backup.
+    /// The guardian or the backup guardian.
     Guardian,
 }
 
-/// What a call names.
+/// The object that a call names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Input {
-    /// A path that is opened, or a link that is read.
+    /// A path that is opened, or a symlink that is read.
     File(String),
     /// The path of a socket.
     Socket(String),
     /// The path of a program, and its arguments.
     Program(Vec<String>),
-    /// The call or socket option that gives a descriptor, or says whose it is, and the number of the descriptor
-    /// where that is fixed.
+    /// The call or socket option that returns a descriptor or identifies the process at its other end, and
+    /// the number of the descriptor if it is fixed.
     Descriptor(String),
 }
 
@@ -77,7 +78,7 @@ impl Trace {
     /// Everything that the helper and its guardians have named so far.
     #[track_caller]
     pub fn inputs(&self) -> BTreeSet<(Process, Input)> {
-        // A thread is seen before the call that started it is back.
+        // The trace of a thread may appear before the call that started the thread has returned.
         let (mut threads, first) = poll::until("a whole trace", SOON, || {
             let threads = self.threads();
             let started: BTreeSet<u32> = threads.values().flat_map(|text| children(text)).collect();
@@ -130,7 +131,7 @@ impl<'a> Call<'a> {
         !self.result.starts_with('-') && !self.result.starts_with('?')
     }
 
-    /// The thread that it started, by its number outside of the world.
+    /// The thread that the call started, by its number outside of the world.
     fn child(&self) -> Option<u32> {
         let starts = ["clone", "clone3", "fork", "vfork"].contains(&self.name);
         if !starts || !self.succeeded() {
@@ -140,7 +141,7 @@ impl<'a> Call<'a> {
         outer.split_whitespace().next()?.parse().ok()
     }
 
-    /// The quoted words of its arguments.
+    /// The quoted words of the arguments.
     fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let mut rest = self.arguments;
@@ -161,7 +162,7 @@ impl<'a> Call<'a> {
         words
     }
 
-    /// The path, below the directory that a descriptor stands for.
+    /// The path, resolved against the directory of the descriptor.
     fn path(&self) -> Option<String> {
         let path = self.words().into_iter().next()?;
         let below = self.arguments.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
@@ -190,12 +191,12 @@ impl<'a> Call<'a> {
 
     /// The call and the number of the descriptor that an argument names.
     fn number(&self, argument: usize) -> Option<Input> {
-        // With what this process has open under the same number behind it.
+        // strace appends the file that this process has open under that number.
         let number = self.arguments.split(", ").nth(argument)?.split('<').next()?;
         Some(Input::Descriptor(format!("{} {number}", self.name)))
     }
 
-    /// The socket option that is asked for, if it says which process is at the other end.
+    /// The socket option that is read, if it identifies the process at the other end.
     fn option(&self) -> Option<&'static str> {
         let option = self.arguments.split(", ").nth(2)?.split(' ').next()?;
         match option {
@@ -205,7 +206,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The process of ours that a thread is after this call.
+    /// The process of storecache that a thread runs as after this call.
     fn becomes(&self) -> Option<Process> {
         let words = self.words();
         let has = |word: &str| words.iter().any(|it| it == word);

@@ -1,5 +1,5 @@
-//! The system calls that can fail for want of space, memory or descriptors, or for a broken disk, sorted
-//! into kinds, and the errors of each.
+//! The system calls that can fail for lack of space, memory or descriptors or because of a broken disk,
+//! sorted into kinds, and the errors of each kind.
 
 use std::fs;
 
@@ -9,9 +9,9 @@ use super::injector::memory;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Of what is there, for reading.
+    /// Opens an existing file for reading.
     Open,
-    /// Of what is made by that, or may be written through it.
+    /// Creates a file, or opens one for writing.
     Create,
     Read,
     Write,
@@ -36,12 +36,12 @@ pub enum Kind {
     PipeSize,
     Dup,
     Socket,
-    /// Other things that take a descriptor.
+    /// Other calls that return a descriptor.
     Event,
 }
 
 impl Kind {
-    /// What such a call may come back with, of the errors that the campaign is about.
+    /// The errors that the campaign injects into such a call.
     pub fn errors(self) -> &'static [i32] {
         match self {
             Kind::Open => &[libc::EIO, libc::EMFILE, libc::ENOMEM],
@@ -62,11 +62,11 @@ impl Kind {
     }
 }
 
-/// Less is only asked for by the runtime, for the signal stack of a new thread; refused, it aborts, which
-/// no program can help. An allocator asks for more, and so do threads.
+/// Only the runtime requests less memory, for the signal stack of a new thread. It aborts if that fails,
+/// which a program cannot prevent. Allocators and thread stacks request more.
 const LEAST_MEMORY: u64 = 64 << 10;
 
-/// The calls that are looked at.
+/// The numbers of the observed calls.
 pub(super) fn numbers() -> Vec<i64> {
     let mut numbers = vec![
         libc::SYS_openat,
@@ -124,7 +124,7 @@ pub(super) fn numbers() -> Vec<i64> {
         libc::SYS_memfd_create,
         libc::SYS_pidfd_open,
     ];
-    // Those that a younger architecture has only in their newer forms.
+    // Calls that newer architectures have only in their newer forms.
     #[cfg(target_arch = "x86_64")]
     numbers.extend([
         libc::SYS_open,
@@ -149,7 +149,7 @@ pub(super) fn numbers() -> Vec<i64> {
     numbers
 }
 
-/// The kind of a call and what it is about; nothing where it is none that is to fail.
+/// The kind of a call and the object that it is about; `None` if the call must not fail.
 pub(super) fn classify(call: &libc::seccomp_notif) -> Option<(Kind, String)> {
     let arguments = call.data.args;
     let path = |at: usize| text(call.pid, arguments[at]);
@@ -180,7 +180,7 @@ pub(super) fn classify(call: &libc::seccomp_notif) -> Option<(Kind, String)> {
         libc::SYS_unlinkat => (Kind::Unlink, path(1)?),
         libc::SYS_fchmod | libc::SYS_fchown => (Kind::Mode, open(0)?),
         libc::SYS_fchmodat | libc::SYS_fchownat => (Kind::Mode, path(1)?),
-        // Without a path it is about the descriptor.
+        // Without a path, the call is about the descriptor.
         libc::SYS_utimensat => (Kind::Mode, path(1).or_else(|| open(0))?),
         libc::SYS_ftruncate | libc::SYS_fallocate => (Kind::Size, open(0)?),
         libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_syncfs => (Kind::Sync, open(0)?),
@@ -223,7 +223,7 @@ pub(super) fn classify(call: &libc::seccomp_notif) -> Option<(Kind, String)> {
         #[cfg(not(target_arch = "x86_64"))]
         _ => return None,
     };
-    // The dynamic linker's, and the runtime's look at its own stack.
+    // Skips calls of the dynamic linker, and the runtime's check of its own stack.
     let foreign = [
         "/lib",
         "/usr/lib",
@@ -240,7 +240,7 @@ fn opening(flags: u64) -> Kind {
     if flags as i32 & writes == 0 { Kind::Open } else { Kind::Create }
 }
 
-/// What of `fcntl` can fail: locks, unless they are let go, copies, and sizes of pipes.
+/// Kinds of `fcntl` calls that can fail: locking, but not unlocking; copies of descriptors; sizes of pipes.
 fn control(thread: u32, arguments: [u64; 6]) -> Option<Kind> {
     match arguments[1] as i32 {
         libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
@@ -272,7 +272,7 @@ fn descriptor(thread: u32, number: u64) -> Option<String> {
     Some(link.to_string_lossy().into_owned())
 }
 
-/// Whether a descriptor leads to a file on some disk.
+/// Whether a descriptor refers to a file on a disk.
 fn is_file(target: &str) -> bool {
     let odd = ["/dev/", "/proc/", "/sys/"];
     target.starts_with('/') && !odd.iter().any(|prefix| target.starts_with(prefix))

@@ -1,6 +1,6 @@
-//! What a terminal and the runner of a job make of the text that a program writes.
+//! The effect of a program's output on a terminal and on the runner of a job.
 
-/// Commands that the runner acts on.
+/// Commands that the runner executes.
 /// Source: actions/runner `src/Runner.Worker/ActionCommandManager.cs`.
 const COMMANDS: [&str; 16] = [
     "add-mask",
@@ -21,11 +21,11 @@ const COMMANDS: [&str; 16] = [
     "warning",
 ];
 
-/// The names of the commands that the runner of a job sees in an output of one of its steps.
+/// Returns the names of the commands that the runner finds in the output of a step.
 ///
 /// Source: actions/runner `src/Runner.Common/ActionCommand.cs`: `::NAME …::` at the start of a line after
-/// white space, or `##[NAME …]` anywhere in a line. .NET compares texts by the rules of the language, which
-/// skip characters without a shape.
+/// white space, or `##[NAME …]` anywhere in a line. .NET compares texts by linguistic rules, which ignore
+/// characters without a glyph.
 pub fn runner_commands(text: &str) -> Vec<String> {
     let shown = |c: &char| *c == '\t' || !is_control(*c) || matches!(c, '\n' | '\r');
     let text: String = text.chars().filter(shown).collect();
@@ -42,21 +42,21 @@ fn runner_command(line: &str) -> Option<String> {
     second.and_then(|(words, _)| named(words)).or_else(|| first.and_then(|(words, _)| named(words)))
 }
 
-/// Characters that a terminal obeys, that have no shape, or that turn the direction of text or end a line.
+/// Characters that control a terminal, have no glyph, change the direction of text, or end a line.
 fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}'
             | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
 }
 
-/// That a text, as the bytes that were written, cannot do more than be read.
+/// Asserts that an output is harmless text: without control characters and without commands to the runner.
 #[track_caller]
 pub fn assert_harmless(what: &str, written: &[u8]) {
     let text = assert_readable(what, written);
     assert_eq!(runner_commands(text), [""; 0], "{what}:\n{text}");
 }
 
-/// The same, but for commands to the runner. Gives back the text.
+/// As [`assert_harmless`], but allows commands to the runner. Returns the text.
 #[track_caller]
 pub fn assert_readable<'a>(what: &str, written: &'a [u8]) -> &'a str {
     let text = std::str::from_utf8(written).unwrap_or_else(|e| panic!("{what}: {e}"));

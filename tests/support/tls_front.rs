@@ -1,4 +1,4 @@
-//! TLS in front of a service of the tests, with a certificate of an authority of their own.
+//! A TLS proxy in front of a service of the tests, with a certificate of its own authority.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::azurite::NodePeer;
 use super::cache_service::CacheService;
 
-/// Runs until its value goes, or the test process.
+/// A proxy that runs until this value is dropped or the test process ends.
 pub struct TlsFront {
     port: u16,
     directory: TempDir,
@@ -18,7 +18,8 @@ pub struct TlsFront {
 }
 
 impl TlsFront {
-    /// For the service's calls and its blobs. `ca.pem` is the authority, `other.pem` another one.
+    /// Starts a proxy for the service's calls and blobs. `ca.pem` is the authority, `other.pem` an unrelated
+    /// one.
     pub fn before(service: &CacheService) -> TlsFront {
         let directory = tempfile::tempdir().unwrap();
         let write =
@@ -51,7 +52,7 @@ impl TlsFront {
         format!("https://127.0.0.1:{}/", self.port)
     }
 
-    /// One of its certificates.
+    /// The path of one of its certificates.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

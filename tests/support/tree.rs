@@ -1,4 +1,4 @@
-//! All that can be seen of a tree of files, for comparison.
+//! The attributes and contents of a tree of files, for comparison.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// One file as it can be compared between two worlds; the count of its links is left out.
+/// One file, with the attributes that are comparable between two worlds. The link count is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Type and permissions, as in `st_mode`.
@@ -16,13 +16,13 @@ pub struct Entry {
     pub uid: u32,
     /// Seconds and nanoseconds.
     pub mtime: (i64, i64),
-    /// Of a file in bytes; 0 for a directory.
+    /// Size in bytes; 0 for a directory.
     pub size: u64,
-    /// Of a file its SHA-256 in hex, of a link its target with odd bytes escaped.
+    /// The SHA-256 of a file in hex, or the target of a symlink with special bytes escaped.
     pub content: String,
 }
 
-/// The entries of a tree by their path below `top`, which itself is the empty path.
+/// The entries of a tree by their path relative to `top`. The path of `top` is empty.
 pub fn tree_digest(top: impl AsRef<Path>) -> BTreeMap<PathBuf, Entry> {
     let mut found = BTreeMap::new();
     collect(top.as_ref(), Path::new(""), &mut found);

@@ -1,4 +1,4 @@
-//! Work trees with workflows, and what `lint` finds in them.
+//! Work trees with workflows, and the findings of `lint` in them.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::invocation::Output;
 use super::place::storecache_in;
 use super::runs::report;
 
-/// A workflow without a mistake.
+/// A workflow without mistakes.
 pub const GOOD: &str = "\
 name: interop
 on:
@@ -49,7 +49,7 @@ pub fn lint(tree: &TempDir, more: &[&str]) -> Output {
     storecache_in(tree.path(), ["lint"].iter().chain(more))
 }
 
-/// The findings in a tree as the report has them.
+/// The findings in a tree, from the JSON report.
 pub fn reported(tree: &TempDir) -> Vec<Value> {
     let output = lint(tree, &["--json"]);
     let report = report(&output);
@@ -70,7 +70,7 @@ pub fn line(finding: &Value) -> String {
     ["file", "line", "level", "rule"].map(field).join(" ")
 }
 
-/// The lines of a finding put into a source, independently of the program.
+/// Applies the correction of a finding to a source, independently of the program.
 pub fn corrected(source: &str, finding: &Value) -> Option<String> {
     let lines = finding["lines"].as_object()?;
     let number = |name: &str| lines[name].as_u64().unwrap() as usize;

@@ -1,4 +1,4 @@
-//! The life of a world.
+//! Starts and ends worlds.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,13 +14,13 @@ use super::invocation::{Invocation, Output, Running};
 use super::scratch::{Backend, Scratch};
 use super::{poll, procfs};
 
-/// Where a container finds what [`Role::drop_in`] adds to the service.
+/// The path in a container of the drop-in [`Role::drop_in`] for the daemon's service.
 const DROP_IN: &str = "/etc/systemd/system/guix-daemon.service.d/test.conf";
 const START: Duration = Duration::from_secs(20);
 const BOOT: Duration = Duration::from_secs(90);
 const END: Duration = Duration::from_secs(20);
 
-/// What a world shall be, before it starts.
+/// The settings of a world before its start.
 #[derive(Clone, Debug)]
 pub struct Plan {
     role: Role,
@@ -32,34 +32,34 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Starts with a copy of that fixture in place of a fresh installation's store.
+    /// Starts with a copy of that fixture instead of a fresh installation's store.
     pub fn fixture(mut self, fixture: Fixture) -> Plan {
         self.fixture = Some(fixture);
         self
     }
 
-    /// Sees at `/cache` what other worlds with that backend see there.
+    /// Shares `/cache` with other worlds that have this backend.
     pub fn backend(mut self, backend: &Backend) -> Plan {
         self.backend = Some(backend.clone());
         self
     }
 
-    /// Boots systemd, with the socket unit of nix-daemon or the service of guix-daemon and the
-    /// read-only mount of its store, instead of running bare processes. The Guix daemon is told not to
-    /// look for substitutes, and in [`Role::GuixRoot`] to be root.
+    /// Boots systemd, with the socket unit of nix-daemon, or the service of guix-daemon and the read-only
+    /// mount of its store, instead of running bare processes. A drop-in keeps the Guix daemon from using
+    /// substitutes, and makes it run as root in [`Role::GuixRoot`].
     pub fn container(mut self) -> Plan {
         self.container = true;
         self
     }
 
-    /// Shares the network of the test process, so that a service which the test runs on a port of
-    /// its own can be reached. Otherwise there is a loopback device and nothing else.
+    /// Shares the network of the test process, so that the world can reach a service that the test runs on a
+    /// port. Otherwise the world has only a loopback device.
     pub fn network(mut self) -> Plan {
         self.network = true;
         self
     }
 
-    /// Sees a file or directory of this machine at another path.
+    /// Makes a file or directory of this machine visible at a path of the world.
     pub fn sees(mut self, here: impl Into<PathBuf>, inside: impl Into<String>) -> Plan {
         self.sees.push((here.into(), inside.into()));
         self
@@ -71,11 +71,11 @@ impl Plan {
     }
 }
 
-/// A machine of its own pids, mounts, network and host name, whose root is the [`Role`]'s and whose
-/// store and state are private, on a plain file system. The storecache under test is in its `PATH`.
+/// An isolated machine with its own pids, mounts, network and host name. Its root is that of the [`Role`],
+/// and its store and state are private, on a plain file system. The storecache under test is in its `PATH`.
 ///
-/// No daemon runs at first in a bare world; a container has the socket unit of nix-daemon up once it
-/// is booted, or guix-daemon answering and its store read-only.
+/// A bare world starts without a daemon. A container starts with the socket unit of nix-daemon active, or
+/// with guix-daemon answering and its store read-only.
 #[derive(Debug)]
 pub struct World {
     role: Role,
@@ -98,7 +98,7 @@ impl World {
         }
     }
 
-    /// A bare world as it is after the installation of Nix or Guix: no item, no database.
+    /// A bare world after the installation of Nix or Guix: no item, no database.
     #[track_caller]
     pub fn new(role: Role) -> World {
         World::build(role).start()
@@ -110,7 +110,7 @@ impl World {
         World::build(role).fixture(fixture).start()
     }
 
-    /// A world that has booted systemd, with nothing in its store.
+    /// A world that has booted systemd, with an empty store.
     #[track_caller]
     pub fn container(role: Role) -> World {
         World::build(role).container().start()
@@ -246,9 +246,9 @@ impl World {
         self.init
     }
 
-    /// Where the test process finds a file of this world. Absolute links in it point to the
-    /// outside; below `/nix` and `/gnu` there are none on the way to an item. A read-only mount inside
-    /// does not concern the test process.
+    /// The path of a file of this world for the test process. Absolute symlinks on the way would lead outside
+    /// of the world; below `/nix` and `/gnu`, no path to an item has one. A read-only mount in the world does
+    /// not affect the test process.
     pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         let below_root = path.strip_prefix("/").expect("paths inside a world are absolute");
@@ -306,7 +306,7 @@ impl World {
         self.command(words)
     }
 
-    /// The same as an ordinary user.
+    /// As [`World::storecache`], as an ordinary user.
     pub fn storecache_as<I: IntoIterator<Item: AsRef<OsStr>>>(
         &self,
         user: &str,
@@ -318,7 +318,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // The end of its input ends PID 1, and the kernel with it all that is inside.
+        // PID 1 exits at the end of its input, and the kernel then kills all processes of the world.
         drop(self.keeper.stdin.take());
         let deadline = std::time::Instant::now() + END;
         while matches!(self.keeper.try_wait(), Ok(None)) {
@@ -335,12 +335,12 @@ impl Drop for World {
     }
 }
 
-/// What a tree is after the installation.
+/// The source of a tree as it is after the installation.
 pub(super) fn pristine(role: Role, tree: Tree) -> PathBuf {
     role.root().join(tree.inside.trim_start_matches('/'))
 }
 
-/// In [`Role::GuixRoot`] the installed trees have to change hands.
+/// Changes the owner of an installed tree to root, for [`Role::GuixRoot`].
 pub(super) fn give_to_owner(role: Role, tree: &Path) {
     if role == Role::GuixRoot {
         let status = Command::new("chown").args(["-R", "0:0"]).arg(tree).status().unwrap();
@@ -348,8 +348,9 @@ pub(super) fn give_to_owner(role: Role, tree: &Path) {
     }
 }
 
-/// Lets only the owner of the store put a socket into `daemon-socket`, as the installers of Nix and Guix leave it.
-/// Debian lets a group do so: it has systemd in charge of the socket, which a bare world does not have.
+/// Lets only the owner of the store put a socket into `daemon-socket`, as the installers of Nix and Guix
+/// leave it. Debian lets a group do so, because systemd manages the socket there; a bare world has no
+/// systemd.
 pub(super) fn close_socket_directory(state: &Path) {
     let directory = state.join("daemon-socket");
     if directory.is_dir() {
@@ -357,15 +358,14 @@ pub(super) fn close_socket_directory(state: &Path) {
     }
 }
 
-/// The program under test. STORECACHE_TEST_BINARY puts another build in its place, such as the
-/// one to be released.
+/// The program under test. STORECACHE_TEST_BINARY selects another build, such as the one to be released.
 pub(super) fn binary() -> PathBuf {
     env::var_os("STORECACHE_TEST_BINARY")
         .map_or(env!("CARGO_BIN_EXE_storecache").into(), PathBuf::from)
 }
 
-// The groups that tests/support/init has made are in the top directory of a hierarchy, which is
-// either `top` or one below it.
+// Removes the groups that tests/support/init has made. They are in the top directory of a hierarchy, which is
+// either `top` or a directory in it.
 fn remove_control_groups(top: &Path, name: &str) {
     let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
     for group in hierarchies.map(|it| it.join(name)).chain([top.join(name)]) {

@@ -1,4 +1,4 @@
-//! A directory to unpack into, with things beside it that must stay as they are.
+//! A directory to unpack into, surrounded by files that must stay unchanged.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -41,7 +41,7 @@ pub fn head() -> Head {
     }
 }
 
-/// A directory to unpack into, with things beside it that must stay as they are.
+/// A directory to unpack into, surrounded by files that must stay unchanged.
 pub struct Yard {
     directory: tempfile::TempDir,
     before: PlainTree,
@@ -105,7 +105,7 @@ pub fn parts(frames: Vec<Frame>, items: Vec<ItemEntry>) -> Parts {
     Parts { head: head(), frames, items_under, items, database, base, rows_only }
 }
 
-/// Unpacks a forged snapshot whose digests are all right.
+/// Unpacks a forged snapshot with correct digests.
 pub fn try_unpack(parts: Parts) -> (Yard, anyhow::Result<Unpacked>) {
     let yard = Yard::new();
     let frames = parts.frames.clone();
@@ -117,7 +117,8 @@ pub fn try_unpack(parts: Parts) -> (Yard, anyhow::Result<Unpacked>) {
 }
 
 impl Yard {
-    /// That all of the item `it` is as a store has it: of root, not writable, without further bits, at time 1.
+    /// Asserts that everything in the item `it` is as in a store: owned by root, not writable, without
+    /// special bits, at time 1.
     #[track_caller]
     pub fn assert_canonical(&self) {
         for (path, found) in plain_tree(&self.target().join("it")) {
@@ -131,7 +132,7 @@ impl Yard {
     }
 }
 
-/// What an index says of a frame that goes on with a file.
+/// The index entry for a frame that continues a file.
 pub fn continuation(path: &str, offset: u64, size: u64) -> Option<Continuation> {
     let path = path.to_owned();
     Some(Continuation { path, offset, size })

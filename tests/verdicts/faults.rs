@@ -1,4 +1,4 @@
-//! The faults that a snapshot can have under digests that are all right, each in an otherwise good one.
+//! The faults that a snapshot with valid digests can have, each in an otherwise good snapshot.
 
 use storecache::snapshot::{Frame, ItemEntry};
 
@@ -11,8 +11,8 @@ use super::support::yard::continuation;
 
 type Fault = fn(&[u8]) -> Vec<u8>;
 
-/// A name, words of what is said of it, and what makes it. No words where it depends on which frame a restore comes
-/// to first.
+/// A name, words of the error, and a function that makes the fault. The words are empty if the error depends on
+/// which frame a restore reads first.
 pub const FAULTS: &[(&str, &str, Fault)] = &[
     // Frames.
     ("a member between the parts of a file", "the next frame", |bytes| {
@@ -56,7 +56,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             let gone = parts.items.split_off(at + 1).into_iter().map(|item| item.name);
             let rows_only = parts.rows_only.get_or_insert_default();
             rows_only.extend(gone);
-            // What shares the frame behind the database is gone, and so is that frame.
+            // The items that share the frame behind the database are gone, so remove that frame too.
             parts.frames.remove(1);
             for item in &mut parts.items {
                 item.shared.clear();
@@ -208,7 +208,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
     ("a hard link to another item", "leaves its item", |bytes| {
         appended(bytes, APP, &hard_link(&below(APP, "y"), &below(LIB, "lib/a.so")), 1)
     }),
-    // What no system call takes.
+    // Values that no system call accepts.
     ("an empty link target", "an empty target", |bytes| {
         appended(bytes, APP, &symlink(&below(APP, "y"), b""), 1)
     }),
@@ -236,7 +236,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
         other.truncate(100);
         appended(bytes, APP, &[long(b'L', &name), file(&other, b"x")].concat(), 1)
     }),
-    // Headers that readers of tar take differently.
+    // Headers that tar readers interpret differently.
     ("a checksum in another form", "not as this format has it", |bytes| {
         changed(bytes, |parts| {
             edit(parts, APP, |raw| {
@@ -412,7 +412,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
     }),
 ];
 
-/// What older versions may have written.
+/// Snapshots that older versions may have written.
 pub const OLD: &[(&str, Fault)] = &[("a row more", |bytes| {
     let path = format!("/nix/store/{}-more", "9".repeat(32));
     let hash = format!("sha256:{}", "0".repeat(64));
@@ -437,24 +437,24 @@ pub fn position(parts: &Parts, name: &str) -> usize {
     parts.items.iter().position(|item| item.name == name).unwrap()
 }
 
-/// The first frame that begins in a file.
+/// Returns the number of the first frame that begins inside a file.
 fn part(parts: &Parts) -> usize {
     parts.frames.iter().position(|frame| frame.continues.is_some()).unwrap()
 }
 
-/// Archive path of an item, or of what is below it.
+/// Returns the archive path of an item, or of a path below it.
 fn below(item: &str, path: &str) -> Vec<u8> {
     format!("nix/store/{item}/{path}").trim_end_matches(|c| c == '/' && path.is_empty()).into()
 }
 
-/// The index promises more members, and room for them.
+/// Makes the index announce more members of an item, and space for them.
 fn more(parts: &mut Parts, name: &str, members: u64) {
     let at = position(parts, name);
     parts.items[at].files += members;
     parts.items[at].disk += 1 << 20;
 }
 
-/// Puts a frame in; items that lie around it get it.
+/// Inserts a frame; items whose frames surround it get it.
 pub fn insert(parts: &mut Parts, at: u32, frame: Frame) {
     let moved = |number: &mut u32| *number += u32::from(*number >= at);
     for ItemEntry { frames, shared, .. } in &mut parts.items {
@@ -482,7 +482,7 @@ fn edited(bytes: &[u8], name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8
     changed(bytes, |parts| edit(parts, name, change))
 }
 
-/// Adds members to an item, and to its count.
+/// Adds members to an item, and to its number of members.
 fn appended(bytes: &[u8], name: &str, members: &[u8], count: u64) -> Vec<u8> {
     changed(bytes, |parts| {
         edit(parts, name, |raw| raw.extend(members));
@@ -500,7 +500,7 @@ fn remove(raw: &mut Vec<u8>, name: &[u8]) {
     raw.drain(at..at + 512);
 }
 
-/// A long name or target.
+/// Returns GNU's extension for a long name or target.
 pub fn long(kind: u8, text: &[u8]) -> Vec<u8> {
     let mut bytes = forge::member(b"././@LongLink", kind, b"", &[text, b"\0"].concat());
     bytes[100..108].copy_from_slice(b"0000644\0");
@@ -508,7 +508,7 @@ pub fn long(kind: u8, text: &[u8]) -> Vec<u8> {
     summed(bytes)
 }
 
-/// With a right checksum of the first header.
+/// Corrects the checksum of the first header.
 pub fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
     let mut header = tar::Header::from_byte_slice(&bytes[..512]).clone();
     header.set_cksum();

@@ -1,7 +1,9 @@
-//! `verify` and `restore` come to one verdict on any snapshot, and what they accept is what tar unpacks.
+//! Tests that `verify` and `restore` agree on any snapshot, and that accepted snapshots have the content that
+//! tar unpacks.
 //!
-//! [`faults`] names each fault that a snapshot can have; the programs must refuse each of them. [`mutations`] are
-//! random: there the functions that both programs call are compared. No world is needed, but root.
+//! [`faults`] lists each fault that a snapshot can have; the programs must refuse each of them. [`mutations`]
+//! makes random changes, for which the tests compare the functions that both programs call. The tests need
+//! root, but no world.
 
 mod faults;
 mod mutations;
@@ -22,7 +24,7 @@ use support::forge::{self, Parts, check, directory, frame, item, open_bytes, wit
 use support::place::plain_tree;
 use support::yard::{Yard, parts};
 
-/// What the two programs say, run as a user would run them.
+/// Runs the two programs as users do.
 #[test]
 fn verify_and_restore_refuse_every_named_fault() {
     let saved = Saved::get();
@@ -49,7 +51,7 @@ fn verify_and_restore_refuse_every_named_fault() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The functions of the library, which the random mutations are tried on, say what the programs say.
+/// The random mutations only run through the library's functions, so these must agree with the programs.
 #[test]
 fn library_verdicts_are_those_of_the_programs() {
     let saved = Saved::get();
@@ -102,7 +104,8 @@ fn tar_unpacks_what_restore_installs() {
     }
 }
 
-/// A restore of some items refuses only what `verify` refuses, and installs what a restore of all does.
+/// A restore of some items refuses only snapshots that `verify` refuses, and installs the same files as a
+/// restore of all.
 #[test]
 fn partial_restores_install_what_full_ones_do() {
     let saved = Saved::get();
@@ -117,14 +120,14 @@ fn partial_restores_install_what_full_ones_do() {
 /// A member of a plain directory: kind, path, target, size, mode, owner, time.
 type Plain = (u8, usize, usize, u16, u32, u16, u32);
 
-/// Paths below the item `it`, the last one with a long name.
+/// Returns one of the paths below the item `it`, the last of which has a long name.
 fn path(number: usize) -> String {
     let long = format!("it/{}", "n".repeat(150));
     let paths = ["it", "it/a", "it/a/b", "it/a/c", "it/a/c/d", "it/e", "it/f", &long];
     paths[number % paths.len()].to_owned()
 }
 
-/// The tar bytes of a member as the format has it.
+/// Returns the tar bytes of a member in the form of the format.
 fn plain_member((kind, at, to, size, mode, owner, time): Plain) -> Vec<u8> {
     let (path, target) = (path(at), path(to));
     let (kind, name, target, size) = match kind % 6 {
@@ -171,7 +174,7 @@ proptest! {
                 for program in ["tar", "bsdtar"] {
                     if let Some(unpacked) = tar(program, &bytes) {
                         let mut unpacked = unpacked.map_err(TestCaseError::fail)?;
-                        // What refers to an item that was left out is not restored.
+                        // Items that refer to an item that was left out are not restored.
                         let item = |path: &Path| path.iter().next().map(PathBuf::from);
                         unpacked.retain(|path, _| {
                             item(path).is_some_and(|item| restored.contains_key(&item))

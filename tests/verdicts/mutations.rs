@@ -1,4 +1,4 @@
-//! Random changes to a snapshot, under digests that are all right.
+//! Random changes to a snapshot, with valid digests.
 
 use storecache::snapshot::{Frame, ItemEntry};
 
@@ -7,7 +7,7 @@ use super::store::try_with_sql;
 use super::support::forge::{Parts, frame, raw_bytes};
 use super::support::yard::continuation;
 
-/// What to do, where, where else, and with what.
+/// The kind of the change, two positions, and a value.
 pub type Mutation = (u8, u16, u16, u32);
 
 const BLOCK: usize = 512;
@@ -32,13 +32,13 @@ const SCRIPTS: [&str; 14] = [
      WHERE id = 1",
 ];
 
-/// How many cases are tried.
+/// Returns the number of cases.
 pub fn cases() -> u32 {
     let set = std::env::var("STORECACHE_TEST_CASES").ok();
     set.and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
-/// The snapshot with all of these changes; nothing where it has nothing that could be changed so.
+/// Returns the snapshot with all of these changes, or `None` if one of them is impossible.
 pub fn apply(bytes: &[u8], mutations: &[Mutation]) -> Option<Vec<u8>> {
     let mut parts = Parts::of(bytes);
     for mutation in mutations {
@@ -138,7 +138,7 @@ fn change(parts: &mut Parts, (kind, here, there, value): Mutation) -> Option<()>
     Some(())
 }
 
-/// The content of the database, if it is still where the index has it.
+/// Returns the content of the database, if it is still where the index has it.
 fn database(parts: &Parts) -> Option<Vec<u8>> {
     let database = parts.database.as_ref()?;
     let frames = parts.frames.get(database.frames.0 as usize..=database.frames.1 as usize)?;
@@ -152,7 +152,7 @@ fn replace(parts: &mut Parts, number: usize, raw: &[u8]) {
     parts.frames[number] = Frame { continues, ..frame(raw) };
 }
 
-/// Whole blocks of a frame.
+/// Changes whole blocks of a frame.
 fn blocks(parts: &mut Parts, number: usize, kind: u8, there: usize, value: u32) {
     let raw = raw_bytes(&parts.frames[number]);
     let mut blocks: Vec<Vec<u8>> = raw.chunks(BLOCK).map(<[u8]>::to_vec).collect();
@@ -177,7 +177,7 @@ fn is_header(block: &[u8]) -> bool {
     block.get(257..262) == Some(b"ustar")
 }
 
-/// A field of a header, under a right checksum.
+/// Changes a field of a header, mostly with a valid checksum.
 fn header(parts: &mut Parts, number: usize, there: usize, value: u32) {
     let raw = raw_bytes(&parts.frames[number]);
     let mut blocks: Vec<Vec<u8>> = raw.chunks(BLOCK).map(<[u8]>::to_vec).collect();
@@ -227,7 +227,7 @@ fn header(parts: &mut Parts, number: usize, there: usize, value: u32) {
     replace(parts, number, &blocks.concat());
 }
 
-/// Cuts a frame in two, and says in the index what goes on, as far as the headers tell.
+/// Splits a frame, and sets in the index which file the second part continues, as far as the headers tell.
 fn split(parts: &mut Parts, number: usize, there: usize) -> Option<()> {
     let raw = raw_bytes(&parts.frames[number]);
     let count = raw.len() / BLOCK;
@@ -259,7 +259,8 @@ fn split(parts: &mut Parts, number: usize, there: usize) -> Option<()> {
 
 type Open<'a> = Option<(u64, &'a storecache::snapshot::Continuation)>;
 
-/// What is open at an offset of a frame; nothing where the offset lies between the headers of a member.
+/// Returns the file that continues at an offset of a frame, or `None` if the offset is between the headers of a
+/// member.
 #[allow(clippy::option_option)]
 fn open_at(
     raw: &[u8],

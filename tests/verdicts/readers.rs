@@ -1,4 +1,4 @@
-//! Those who read a snapshot: `verify` and `restore` by the functions that the programs call, and tar.
+//! The readers of a snapshot: `verify` and `restore`, through the functions that the programs call, and tar.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use super::support::{Entry, tree_digest};
 
 pub type Tree = BTreeMap<PathBuf, Entry>;
 
-/// What `storecache verify` checks.
+/// Checks a snapshot as `storecache verify` does.
 pub fn verify(bytes: &[u8]) -> Result<()> {
     let Opened { head, index, .. } = open_bytes(bytes)?;
     check_kind(StoreKind::parse(head.store.kind.raw())?, &index)?;
@@ -35,7 +35,7 @@ pub fn verify(bytes: &[u8]) -> Result<()> {
     read_database(bytes, place.path()).map(drop)
 }
 
-/// The database of a snapshot and its rows, which are checked.
+/// Returns the database of a snapshot and its checked rows.
 fn read_database(bytes: &[u8], place: &Path) -> Result<(SnapshotDatabase, SnapshotRows)> {
     let Opened { head, index, .. } = open_bytes(bytes)?;
     let layout = Layout::of(StoreKind::parse(head.store.kind.raw())?, Path::new("/"))?;
@@ -49,7 +49,7 @@ fn read_database(bytes: &[u8], place: &Path) -> Result<(SnapshotDatabase, Snapsh
     Ok((database, rows))
 }
 
-/// Restores all items into an empty store; gives back what lies there then.
+/// Restores all items into an empty store, and returns its files.
 pub fn restore(bytes: &[u8]) -> Result<Tree> {
     restore_some(bytes, &|_| true)
 }
@@ -99,13 +99,13 @@ fn tree(store: &Path) -> Tree {
     tree
 }
 
-/// What is in the store that `zstd -dc | PROGRAM -x` makes; nothing where there is no such program.
+/// Returns the store that `zstd -dc | PROGRAM -x` makes, or `None` if there is no such program.
 pub fn tar(program: &str, bytes: &[u8]) -> Option<Result<Tree, String>> {
     tar_tree(program, bytes, |top| comparable(program, tree(&top.join("nix/store"))))
 }
 
-/// A tree as far as the program makes it. bsdtar leaves the time of a directory that it had to make for a
-/// shared file, before the directory's own member.
+/// Returns the tree as far as the program restores it. bsdtar does not set the time of a directory that it had
+/// to create for a shared file, before the directory's own member.
 pub fn comparable(program: &str, mut tree: Tree) -> Tree {
     if program == "bsdtar" {
         let directories = tree.values_mut().filter(|entry| entry.mode & 0o170000 == 0o040000);
@@ -114,7 +114,7 @@ pub fn comparable(program: &str, mut tree: Tree) -> Tree {
     tree
 }
 
-/// What is in one tree and not as it is in the other.
+/// Returns the first difference between two trees.
 pub fn difference<T: PartialEq + std::fmt::Debug>(
     one: &BTreeMap<PathBuf, T>,
     other: &BTreeMap<PathBuf, T>,
@@ -125,13 +125,13 @@ pub fn difference<T: PartialEq + std::fmt::Debug>(
     Some(format!("{path:?}: {:?} and {:?}", one.get(path), other.get(path)))
 }
 
-/// The same of a snapshot that it unpacks.
+/// As [`tar`], for a snapshot that the program must accept.
 #[track_caller]
 pub fn unpack(program: &str, bytes: &[u8]) -> Option<Tree> {
     tar(program, bytes).map(Result::unwrap)
 }
 
-/// What `look` sees in what a program unpacks.
+/// Unpacks a snapshot with a program, and returns the result of `look` at the files.
 pub fn tar_tree<T>(
     program: &str,
     bytes: &[u8],
@@ -154,7 +154,7 @@ fn try_tar<T>(program: &str, bytes: &[u8], look: impl FnOnce(&Path) -> T) -> Res
         .stderr(Stdio::piped())
         .spawn()?;
     let mut input = tar.stdin.take().context("no pipe")?;
-    // What it does not read is behind the end of the archive.
+    // The program does not read what is behind the end of the archive.
     let _ = input.write_all(&tar_bytes);
     drop(input);
     let done = tar.wait_with_output()?;

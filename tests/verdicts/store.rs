@@ -1,4 +1,4 @@
-//! A small Nix store, and the snapshot of it that the program makes.
+//! A small Nix store, and the program's snapshot of it.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -17,20 +17,20 @@ pub struct Saved {
     pub bytes: Vec<u8>,
     /// Names of the items with files.
     pub names: Vec<String>,
-    /// The item that has a row and no files.
+    /// The item with a row and no files.
     pub missing: String,
-    /// Name of the file that the save made.
+    /// Name of the saved file.
     file: String,
 }
 
-/// Verdicts of the two programs, and what the restore has left.
+/// Results of the two programs, and the state after the restore.
 pub struct Run {
-    /// What was printed where it was refused.
+    /// The output if the program refused the snapshot.
     pub verify: Result<String, String>,
     pub restore: Result<String, String>,
-    /// Whether the snapshot was set aside as damaged.
+    /// Whether the snapshot was quarantined as damaged.
     pub set_aside: bool,
-    /// Items in the store afterwards.
+    /// The number of items in the store afterwards.
     pub items: usize,
 }
 
@@ -75,7 +75,7 @@ impl Saved {
         }
     }
 
-    /// Has a file verified and restored by the programs, into a store that has nothing.
+    /// Verifies and restores a file with the programs, into an empty store.
     pub fn run(&self, bytes: &[u8]) -> Run {
         let place = tempfile::tempdir().unwrap();
         let (root, entries) = (place.path().join("root"), place.path().join("entries"));
@@ -136,7 +136,7 @@ fn fill(store: &Path) {
     symlink(format!("/nix/store/{LIB}/lib"), at(APP).join("out")).unwrap();
     symlink("t".repeat(150), at(APP).join("to-long")).unwrap();
     fs::create_dir(at(APP).join("empty")).unwrap();
-    // Of three frames, and next to nothing once it is compressed.
+    // Takes three frames, but compresses to almost nothing.
     write(at(LONG).join("file"), &[7; (9 << 20) + 100]);
     write(at(LONG).join("last"), b"last\n");
     // Shared through a hard link.
@@ -148,7 +148,7 @@ fn fill(store: &Path) {
     symlink(format!("/nix/store/{APP}"), at(LINK)).unwrap();
 }
 
-/// Makes items valid as a daemon would, and one more that is not on the disk.
+/// Registers items as a daemon does, and one more that is not on the disk.
 fn register(layout: &Layout, names: &[&str]) {
     let connection = Connection::open(layout.database()).unwrap();
     let store = fs::File::open(layout.store()).unwrap();
@@ -172,7 +172,7 @@ fn register(layout: &Layout, names: &[&str]) {
     assert_eq!(connection.execute(sql, (DERIVATION, APP)).unwrap(), 1);
 }
 
-/// Runs SQL on a database that is given as bytes.
+/// Runs SQL on a database and returns the changed database.
 pub fn with_sql(database: &[u8], sql: &str) -> Vec<u8> {
     try_with_sql(database, sql).unwrap_or_else(|e| panic!("{e}: {sql}"))
 }

@@ -1,4 +1,4 @@
-//! All files of the directory, entries or not.
+//! The list of all files in the directory, whether they are entries or not.
 
 use super::{Directory, FileReader};
 use crate::backend::{Deleted, EntryName, Gone, Inventory, ReadAt, Record};
@@ -49,7 +49,7 @@ impl Inventory for Directory {
     fn delete(&self, record: &Record) -> Result<Deleted> {
         let path = self.path.join(&record.id);
         if record.name.is_none() {
-            // Whose it is, and what for, nobody here knows.
+            // Its owner and purpose are unknown.
             bail!("{} is no file of ours; delete it by hand", path.display());
         }
         let context = || format!("delete {}", path.display());
@@ -64,7 +64,8 @@ impl Inventory for Directory {
     }
 }
 
-/// What a file is; nothing for one that went meanwhile, and for a directory that has not the name of an entry.
+/// Describes a file. Returns `None` for a file that was deleted in the meantime, and for a directory without the name
+/// of an entry.
 fn record(directory: &OpenDir, file_name: &OsStr) -> std::io::Result<Option<Record>> {
     let facts = match directory.facts(file_name) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -82,11 +83,11 @@ fn record(directory: &OpenDir, file_name: &OsStr) -> std::io::Result<Option<Reco
         (FileKind::Regular, None) => Some("its name is not that of an entry".to_owned()),
         (kind, _) => Some(format!("it is {kind}, not a snapshot")),
     };
-    // Whatever its name says, a directory is not deleted as an entry.
+    // A directory is not deleted as an entry, even if it has the name of one.
     let name = name.filter(|_| facts.kind != FileKind::Directory);
     let generation = name.as_ref().and_then(|name: &EntryName| name.generation.time());
     Ok(Some(Record {
-        // A name that is not UTF-8 finds no file again; nothing is done with it either.
+        // If the name is not UTF-8, this id does not lead back to the file. Such a file is never opened or deleted.
         id: file_name.to_string_lossy().into_owned(),
         key: name.as_ref().map_or_else(|| file_name.to_string_lossy().into(), ToString::to_string),
         name,
@@ -99,7 +100,7 @@ fn record(directory: &OpenDir, file_name: &OsStr) -> std::io::Result<Option<Reco
     }))
 }
 
-/// When a file was last read or written. File systems that note no reading tell the latter.
+/// Returns when a file was last read or written. If the file system does not record reads, that is the last write.
 fn used(facts: &FileFacts) -> Option<Timestamp> {
     time(facts.accessed).max(time(facts.modified))
 }

@@ -1,12 +1,11 @@
-//! Entries that were set aside: moved by rename into a directory of the backend's own, where nothing looks for
-//! entries.
+//! Quarantine in a directory: bad entries are renamed into a subdirectory, in which lookups do not search.
 //!
-//! The file of an entry keeps its name there, with a number behind it where that is taken. Its note is beside
-//! it, with `.json` behind; the days count from the time of the note, so that a user who wants to keep a file
-//! longer can touch that.
+//! The file of an entry keeps its name there, followed by a number if the name is taken. The note has the same name
+//! with `.json` appended. The time in quarantine counts from the modification time of the note, so a user who wants
+//! to keep a file longer can touch its note.
 //!
-//! Any user who can write to the backend may have made the directory and what is in it. It is opened without
-//! following a link, and so is each note; notes and the stamp are replaced and never written to.
+//! Any user who can write to the backend may have created the subdirectory and its contents. It is opened without
+//! following links, and so is each note. Notes and the stamp are replaced, and existing files are never written to.
 
 use super::Directory;
 use crate::backend::EntryName;
@@ -20,19 +19,19 @@ use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where they are, below the directory of the backend.
+/// Name of the subdirectory.
 const PLACE: &str = ".quarantine";
 
-/// Its time is that of the last sweep.
+/// A file whose time is the time of the last sweep.
 const STAMP: &str = ".swept";
 
-/// More files of one name are not kept.
+/// Maximum number of files of one name.
 const SAME_NAME: u32 = 1000;
 
-/// Notes are short.
+/// How much of a note is read, in bytes. Notes are short.
 const NOTE_LIMIT: u64 = 64 << 10;
 
-/// For everybody to read, whatever the umask says.
+/// Readable by everyone, regardless of the umask.
 const NOTE_MODE: u32 = 0o644;
 
 impl Directory {
@@ -49,12 +48,13 @@ impl Directory {
             let new = format!("{file_name}{number}");
             match directory.move_to(file_name.as_ref(), &quarantine, new.as_ref()) {
                 Ok(()) => {
-                    // On a full disk it is out of the way all the same, and a sweep makes the note.
+                    // On a full disk the note cannot be written. The entry is out of the way nevertheless, and a
+                    // sweep creates the note.
                     let _ = quarantine.replace(note_of(new.as_ref()), note, NOTE_MODE);
                     return Ok(Some(shown.join(new)));
                 }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                // Another run was faster.
+                // Another run has moved it.
                 Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Some(shown.join(new))),
                 Err(e) => return Err(e).with_context(context),
             }
@@ -87,7 +87,7 @@ impl Directory {
         quarantine.map_or(Ok(()), |quarantine| sweep(&quarantine, keep)).with_context(context)
     }
 
-    /// The directory of what was set aside; nothing where there is none.
+    /// Opens the subdirectory; `None` if it does not exist.
     fn quarantine(&self) -> io::Result<Option<OpenDir>> {
         let Some(directory) = self.open_dir()? else { return Ok(None) };
         match directory.subdirectory(PLACE) {
@@ -102,13 +102,13 @@ fn sweep(quarantine: &OpenDir, keep: Duration) -> io::Result<()> {
     if !is_due(changed(quarantine, STAMP.as_ref()), now) {
         return Ok(());
     }
-    // First the stamp: a run that comes now leaves the sweep to this one, and where it cannot be written nothing
-    // can be deleted either.
+    // Write the stamp first: other runs leave the sweep to this one. If it cannot be written, no file can be deleted
+    // either.
     quarantine.replace(STAMP, b"", NOTE_MODE)?;
     for Kept { name, file, .. } in kept(quarantine)? {
         let note = note_of(&file);
         let Some(noted) = changed(quarantine, &note) else {
-            // It was lost, or the run that moved the file is about to write it.
+            // The note was lost, or the run that moved the file is about to write it.
             let made = quarantine.create(&note, Mode::from_raw_mode(NOTE_MODE));
             made.map(drop).or_else(unless(ErrorKind::AlreadyExists))?;
             continue;
@@ -116,7 +116,7 @@ fn sweep(quarantine: &OpenDir, keep: Duration) -> io::Result<()> {
         if is_ahead(noted, now) {
             renew_note(quarantine, &note)?;
         } else if is_over(&name, noted, keep, now) {
-            // The note last: a file without one would begin its days anew.
+            // Delete the note last: the time of a file without a note would start again.
             quarantine.remove(&file).or_else(unless(ErrorKind::NotFound))?;
             remove_note(quarantine, &note)?;
         }
@@ -124,20 +124,20 @@ fn sweep(quarantine: &OpenDir, keep: Duration) -> io::Result<()> {
     forget_notes_of_nothing(quarantine)
 }
 
-/// Gives a note the time of now: in another file with the same content, as the one that is there may have names
-/// elsewhere too.
+/// Sets the time of a note to the current time, by replacing it with a new file of the same content. The existing
+/// file may have hard links elsewhere.
 fn renew_note(quarantine: &OpenDir, note: &OsStr) -> io::Result<()> {
     let mut content = Vec::new();
     match quarantine.open_file(note) {
         Ok(file) => file.take(NOTE_LIMIT).read_to_end(&mut content)?,
-        // It is not a note, and says no time.
+        // It is not a regular file, so its time does not count.
         Err(e) if kind_in(&e).is_some() => return Ok(()),
         Err(e) => return Err(e),
     };
     quarantine.replace(note, &content, NOTE_MODE)
 }
 
-/// Removes notes whose files were deleted by hand. A note comes after its file.
+/// Removes notes whose files were deleted by hand. A note is written after its file was moved.
 fn forget_notes_of_nothing(quarantine: &OpenDir) -> io::Result<()> {
     for note in quarantine.names()? {
         let file = note.to_str().and_then(|name| name.strip_suffix(".json"));
@@ -149,7 +149,7 @@ fn forget_notes_of_nothing(quarantine: &OpenDir) -> io::Result<()> {
     Ok(())
 }
 
-/// A directory of that name stays: this program makes none.
+/// Removes a note. A directory of that name stays, because this program does not create one.
 fn remove_note(quarantine: &OpenDir, note: &OsStr) -> io::Result<()> {
     quarantine
         .remove(note)
@@ -157,14 +157,14 @@ fn remove_note(quarantine: &OpenDir, note: &OsStr) -> io::Result<()> {
         .or_else(unless(ErrorKind::IsADirectory))
 }
 
-/// A file that was set aside.
+/// A file in quarantine.
 struct Kept {
     name: EntryName,
     file: OsString,
     facts: FileFacts,
 }
 
-/// What has the name of an entry in quarantine, and is no directory.
+/// Returns the files in quarantine that have the name of an entry, without directories.
 fn kept(quarantine: &OpenDir) -> io::Result<Vec<Kept>> {
     let mut found = Vec::new();
     for file in quarantine.names()? {
@@ -177,7 +177,7 @@ fn kept(quarantine: &OpenDir) -> io::Result<Vec<Kept>> {
     Ok(found)
 }
 
-/// The entry that a file in quarantine is of.
+/// Returns the entry that a file in quarantine holds.
 fn entry_of(file_name: &str) -> Option<EntryName> {
     Directory::entry_of(file_name).or_else(|| {
         let (name, number) = file_name.rsplit_once('.')?;
@@ -191,13 +191,13 @@ fn note_of(file: &OsStr) -> OsString {
     name
 }
 
-/// When a file was written last; nothing where there is none.
+/// Returns when a file was last written, or `None` if it does not exist.
 fn changed(directory: &OpenDir, name: &OsStr) -> Option<Timestamp> {
     let (seconds, nanos) = directory.facts(name).ok()?.modified;
     Timestamp::new(seconds, nanos).ok()
 }
 
-/// Lets one kind of error pass.
+/// Ignores one kind of error.
 fn unless(kind: ErrorKind) -> impl Fn(io::Error) -> io::Result<()> {
     move |error| if error.kind() == kind { Ok(()) } else { Err(error) }
 }

@@ -1,8 +1,7 @@
-//! A file on its way into a directory: it has no name until it is whole, so that a run that is killed leaves
-//! none.
+//! New files in a directory. A file has no name until it is complete, so that a killed run leaves nothing behind.
 //!
-//! Where the file system has no files without a name, it has one that no entry has, and a lock that ends with
-//! its maker: the next run removes it.
+//! If the file system does not support files without names, the file has a temporary name that no entry can have, and
+//! a lock that ends with the process that created it. The next run removes such a file if it is not locked.
 
 use crate::files::{FileKind, NewFile, OpenDir, TEMPORARY};
 use rustix::fs::{FlockOperation, flock};
@@ -17,12 +16,12 @@ pub fn create(directory: &Arc<OpenDir>) -> Result<NewFile<Arc<OpenDir>>> {
     Ok(file)
 }
 
-/// Some network file systems have no locks, and there the next run removes nothing either.
+/// Locks a file. Some network file systems have no locks; there, the next run does not remove the file either.
 fn lock(file: &NewFile<Arc<OpenDir>>) {
     let _ = flock(file.file(), FlockOperation::NonBlockingLockExclusive);
 }
 
-/// Removes what dead runs of this user left. What cannot be opened stays.
+/// Removes the temporary files that dead runs of this user left behind. Files that cannot be opened stay.
 pub fn sweep(directory: &OpenDir) {
     let names = directory.names().unwrap_or_default();
     for name in names.iter().filter(|it| it.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())) {

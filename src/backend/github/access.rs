@@ -1,11 +1,11 @@
-//! What this run may do with the cache, known before any request.
+//! Permissions of this run on the cache, known before any request.
 
 use crate::backend::network::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-/// Reading and writing, each with the reason where it is not allowed.
+/// Permissions to read and to write; a field holds the reason if the permission is missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
     pub no_read: Option<String>,
@@ -13,9 +13,9 @@ pub struct Access {
 }
 
 impl Access {
-    /// From `ACTIONS_CACHE_MODE` and the scopes in the token. Both are read leniently: what is not
-    /// understood forbids nothing, because the service has the last word anyway.
-    /// Source: actions/toolkit `packages/cache/src/internal/config.ts`, actions/runner #4538.
+    /// Reads permissions from `ACTIONS_CACHE_MODE` and from the scopes in the token. Both are read leniently: a value
+    /// that is not understood forbids nothing, because the service decides in the end. Source: actions/toolkit
+    /// `packages/cache/src/internal/config.ts`, actions/runner #4538.
     pub fn of(mode: &str, token: &Secret) -> Self {
         let mode = mode.trim().to_lowercase();
         let by_mode = |allowed: [&str; 2]| {
@@ -41,13 +41,13 @@ impl Access {
     }
 }
 
-/// Bits of a permission. Tokens of act and Gitea have the second alone, and both read with them
+/// Bits of a permission. Tokens of act and Gitea have only the second bit, and both services allow reads with it
 /// (nektos/act `pkg/common/auth.go`, go-gitea/gitea `services/actions/auth.go`).
 const READ: i64 = 1;
 const WRITE: i64 = 2;
 
-/// The permission of every scope in the claim `ac` of the token. The claim is a JSON array inside a
-/// string (tonistiigi/go-actions-cache `cache.go`).
+/// Returns the permission of every scope in the claim `ac` of the token. The claim is a JSON array inside a string
+/// (tonistiigi/go-actions-cache `cache.go`).
 fn permissions(token: &Secret) -> Option<Vec<i64>> {
     #[derive(Deserialize)]
     struct Claims {

@@ -1,5 +1,4 @@
-//! What the cache service is asked and answers, and what its blob server does: what is tried again, and what
-//! is not.
+//! Requests to the cache service and responses of its blob server: which failures are retried.
 
 use crate::backend::network::{Fault, LONGEST_WAIT, TRIES, Whole, Wire, redacted, retry_after};
 use anyhow::{Result, anyhow, bail};
@@ -7,27 +6,27 @@ use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
 use std::time::Duration;
 
-/// What the service says when the storage of the repository is used up.
+/// Part of the error message of the service when the storage quota of the repository is used up.
 pub const USED_UP: &str = "insufficient usage";
 
-/// What a server without an error said.
+/// A response of the service, unless the server failed.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Null when the body is no JSON.
+    /// Null if the body is not JSON.
     pub json: Value,
-    /// An earlier try may have been carried out, though its answer never came.
+    /// An earlier try may have been carried out although its response never came.
     pub repeated: bool,
-    /// The server's words, fit to be printed.
+    /// The message of the server, in a form that may be printed.
     pub said: String,
 }
 
 impl Wire {
-    /// Asks the cache service; makes the request again on lost connections, overload and errors of the
-    /// server. `expects_json`: success comes with a body.
+    /// Makes a request to the cache service. Retries after lost connections, overload and errors of the server.
+    /// `expects_json`: a successful response has a body.
     ///
     /// # Errors
-    /// When no answer came, or when the server asks to wait long. Refusals are answers.
+    /// If no response came, or if the server asks for a long wait. A refusal is an answer, not an error.
     pub async fn ask(
         &self,
         what: &str,
@@ -52,7 +51,7 @@ impl Wire {
             if failures == TRIES {
                 bail!("{what}: {why} ({TRIES} tries)");
             }
-            // A server that is too busy has not done it; of any other nobody knows.
+            // A server that is too busy has not carried out the request. After any other failure that is unknown.
             repeated |= wait.is_none();
             tokio::time::sleep(self.pause(failures, wait)).await;
         }
@@ -66,12 +65,12 @@ impl Wire {
         let text = String::from_utf8_lossy(&body);
         let text = text.trim_start_matches('\u{feff}');
         let json: Value = serde_json::from_str(text).unwrap_or_default();
-        // `msg` in Twirp, `message` in v1 and in answers that are no errors.
+        // `msg` in Twirp, `message` in v1 and in responses that are not errors.
         let said = ["msg", "message"].iter().find_map(|name| json[name].as_str());
         let said = said.unwrap_or(if json.is_null() { text } else { "" });
         let said = redacted(said, &self.token);
         match status {
-            // Nothing that waiting mends (actions/toolkit `cacheTwirpClient.ts`).
+            // Waiting does not help here (actions/toolkit `cacheTwirpClient.ts`).
             _ if said.contains(USED_UP) => Ok(Answer { status, json, repeated: false, said }),
             429 => Err(Fault::Passing {
                 what: with(format!("it is asked too much (HTTP {status})"), &said),
@@ -81,7 +80,7 @@ impl Wire {
                 what: with(format!("the server failed (HTTP {status})"), &said),
                 wait,
             }),
-            // With nothing in it, or from somebody in between: a page to log in, say.
+            // An empty body, or a response from a server in between, such as a login page.
             200..300 if json.is_null() && (expects_json || !text.trim().is_empty()) => {
                 Err(Fault::passing(format!("the answer is no JSON (HTTP {status})")))
             }
@@ -90,10 +89,10 @@ impl Wire {
     }
 }
 
-/// What a blob server without success means for the request.
+/// Classifies an unsuccessful response of a blob server.
 pub fn blob_fault(response: &Response) -> Fault {
     let status = response.status().as_u16();
-    // The body is not shown: Azure writes the signed text into it.
+    // The body is not shown, because Azure includes the text that it signs.
     let code = response.headers().get("x-ms-error-code").and_then(|code| code.to_str().ok());
     let code: String = code.unwrap_or_default().chars().filter(|c| c.is_alphanumeric()).collect();
     let what = with(format!("the blob server answered HTTP {status}"), &code);

@@ -1,5 +1,5 @@
-//! Carries octocrab's requests over the connections of `wire.rs`, so that there is one TLS stack, with the
-//! same clocks and limits, and one place that makes requests again.
+//! Transport for octocrab: sends its requests over the connections of `wire.rs`, so that there is one TLS stack, one
+//! set of timeouts and limits, and one place that retries.
 
 use crate::backend::network::{Fault, Whole, Wire};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use tower_service::Service;
 
-/// How often a request is made. Fewer times than one of the cache service: a job waits for it that has
-/// done all its work.
+/// How often a request is made. Requests to the cache service are tried more often, but a job that waits for this one
+/// has done all its work.
 pub const TRIES: u32 = 3;
 
 pub const NO_ANSWER: &str = "the answer is none of GitHub's REST API";
 
-/// The way to one API, with the token that it takes.
+/// The transport for one API, with its token.
 #[derive(Clone)]
 pub struct Line {
     pub wire: Arc<Wire>,
@@ -27,7 +27,7 @@ pub struct Line {
     pub bearer: HeaderValue,
 }
 
-/// No usable answer came.
+/// No usable response came.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} ({TRIES} tries)")]
 pub struct Lost(String);
@@ -69,12 +69,12 @@ impl Line {
     }
 }
 
-/// Whether the same request may go better in a moment.
+/// Returns whether a retry of the request may succeed.
 fn passes(status: u16) -> bool {
     matches!(status, 408 | 500..)
 }
 
-/// Success has a form. Anything else comes from somebody in between: a page to log in, say.
+/// Checks the form of a successful response. Any other form comes from a server in between, such as a login page.
 fn checked(method: &Method, answer: Whole) -> Result<Whole, Fault> {
     let fits = match answer.status {
         204 => method == Method::DELETE,
@@ -95,7 +95,7 @@ impl Service<Request<OctoBody>> for Line {
         Poll::Ready(Ok(()))
     }
 
-    /// None of the calls in use has a body.
+    /// The body of the request is ignored: none of the calls in use has one.
     fn call(&mut self, request: Request<OctoBody>) -> Self::Future {
         let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
         Box::pin(self.clone().carry(request.method().clone(), path))

@@ -1,10 +1,10 @@
-//! Entries in the cache service of GitHub Actions, version 2 and 1.
+//! Entries in the cache service of GitHub Actions, versions 2 and 1.
 //!
-//! The service knows keys and versions; the bytes are a blob elsewhere, behind signed URLs. An entry's
-//! key there is its name here, key and generation, so that every save is a new entry and a lookup by
-//! prefix finds the newest. The rest of the room is synchronous: this part has threads of its own.
+//! The service knows keys and versions; the bytes are in a blob on another server, behind signed URLs. The key of an
+//! entry in the service is its name here, key and generation, so that every save is a new entry and a lookup by
+//! prefix finds the newest one. The rest of the backend module is synchronous; this part has threads of its own.
 //!
-//! No error and no description holds the token or a URL.
+//! No error and no description contains the token or a URL.
 
 mod access;
 mod ask;
@@ -38,42 +38,42 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What the first request for an entry asks for: its head, as a rule.
+/// Bytes of the first request for an entry, which usually contain its head.
 const HEAD: u64 = 64 << 10;
 
-/// Every generation begins with it, until the year 2100. Longer than a dot, so that the prefix of an
-/// exact key holds few others: `nix-2.8` is also how `nix-2.8.0-abc` begins.
+/// Every generation begins with this until the year 2100. It is longer than a dot, so that the prefix of an exact key
+/// matches few other keys: `nix-2.8` is also a prefix of `nix-2.8.0-abc`.
 const CENTURY: &str = ".20";
 
 pub struct GitHub {
     hub: Arc<Hub>,
     access: Access,
-    /// URLs of entries that were found and not opened yet.
+    /// URLs of entries that were found and are not opened yet.
     found: Mutex<HashMap<EntryName, Secret>>,
-    /// The generation before another one of its key, as far as this run has looked: to skip one more entry takes
-    /// the same few lookups however many were skipped before.
+    /// The previous generation of each entry, as far as this run has searched. So skipping one more entry takes the
+    /// same few lookups, no matter how many were skipped before.
     before: Mutex<HashMap<EntryName, EntryName>>,
     rest: Rest,
     listed: Mutex<Listed>,
     traffic: Traffic,
 }
 
-/// What REST is known to have.
+/// Entries that the REST API is known to have.
 #[derive(Default)]
 struct Listed {
     /// Names that this run has reserved.
     ours: HashSet<EntryName>,
-    /// Numbers of the entries that were listed.
+    /// Numbers of the listed entries.
     numbers: HashMap<EntryName, i64>,
-    /// Whether its entries are those of the cache service that is in use. A runner may have another
-    /// one than GitHub's, and still the URL of GitHub's API.
+    /// Whether they belong to the cache service in use. A runner may have a cache service other than GitHub's, and
+    /// nevertheless the URL of GitHub's API.
     of_this_service: bool,
 }
 
-/// What readers and writers have in common.
+/// State that readers and writers share.
 struct Hub {
     service: Service,
-    /// For what readers fetch ahead, all of them together.
+    /// The bytes that all readers may fetch ahead together.
     ahead: Allowance,
 }
 
@@ -84,10 +84,11 @@ impl Hub {
 }
 
 impl GitHub {
-    /// `version` is the layout of the entries, 64 hex digits: those of another one are never seen.
+    /// Opens the cache service. `version` is the layout of the entries, 64 hex digits; entries of other layouts are
+    /// never seen.
     ///
     /// # Errors
-    /// When the environment names no service.
+    /// If the environment names no service.
     pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
         let wire =
             Arc::new(Wire::new("the cache service", options.token.clone(), options.patience)?);
@@ -105,39 +106,40 @@ impl GitHub {
         })
     }
 
-    /// With blocks of another size.
+    /// Sets the size of upload blocks.
     pub fn with_blocks_of(mut self, bytes: usize) -> Self {
         self.traffic.block = bytes.max(1);
         self
     }
 
-    /// With no more memory than this for what comes and goes.
+    /// Limits the memory for uploads and downloads.
     pub fn within(mut self, traffic: Traffic) -> Self {
         self.traffic = traffic;
         self.hub.ahead.becomes(traffic.ahead);
         self
     }
 
-    /// Waits for no answer any more once the flag is set.
+    /// Stops waiting for answers when the flag is set.
     pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
         let _ = self.hub.wire().called_off.set(Arc::clone(flag));
         self
     }
 
-    /// One lookup.
+    /// Makes one lookup.
     fn look(&self, rungs: &[Rung]) -> Result<Option<Match>> {
         self.ask(rungs.iter().map(asked).collect())
     }
 
-    /// The newest entry of the first prefix that has one.
+    /// Returns the newest entry of the first prefix that has an entry.
     fn ask(&self, mut prefixes: Vec<String>) -> Result<Option<Match>> {
-        // Some servers take the first key for exact and only the others for prefixes.
+        // Some servers treat the first key as exact, and only the others as prefixes.
         prefixes.insert(0, prefixes[0].clone());
         self.hub.wire().wait(self.hub.service.lookup(&prefixes))?
     }
 
-    /// The newest entry of the same key that is older than `name` and was not passed. Without a list it
-    /// takes some lookups: generations that share ever less of their digits, and go on with a smaller one.
+    /// Returns the newest entry of the same key that is older than `name` and not in `passed`. The service has no
+    /// list, so this takes several lookups, of prefixes that share ever fewer digits of the generation and continue
+    /// with a smaller digit.
     fn older(
         &self,
         mut name: EntryName,
@@ -174,7 +176,7 @@ impl GitHub {
         }
     }
 
-    /// Whether the cache service has this very entry.
+    /// Returns whether the cache service has exactly this entry.
     fn has(&self, name: &EntryName) -> Result<bool> {
         self.can_read()?;
         let key = name.to_string();
@@ -188,14 +190,14 @@ impl GitHub {
     }
 }
 
-/// The name in a key of the service. Some servers write keys in lower case.
+/// Returns the entry name in a key of the service. Some servers write keys in lower case.
 fn named(key: &str) -> Option<EntryName> {
     let dot = key.rmatch_indices('.').nth(1)?.0;
     let (key, generation) = key.split_at(dot);
     EntryName::parse(&format!("{key}{}", generation.to_ascii_uppercase()))
 }
 
-/// Prefixes of all names that have the key of this one and an older generation of the same century, the
+/// Returns the prefixes of all names that have the key of this name and an older generation of the same century,
 /// nearest first.
 fn before(name: &EntryName) -> Vec<String> {
     let generation = name.generation.to_string();
@@ -208,12 +210,12 @@ fn before(name: &EntryName) -> Vec<String> {
     prefixes
 }
 
-/// Case does not count in keys of the service.
+/// Compares two keys of the service, which ignores case.
 fn same(a: &str, b: &str) -> bool {
     a.to_lowercase() == b.to_lowercase()
 }
 
-/// What to ask for so that the rung's entries are among those found.
+/// Returns the prefix to look up for the entries of a rung. The results may include others.
 fn asked(rung: &Rung) -> String {
     match rung {
         Rung::Exact(key) => format!("{key}{CENTURY}"),
@@ -224,7 +226,7 @@ fn asked(rung: &Rung) -> String {
 impl Backend for GitHub {
     fn examine(&self) -> Result<Health> {
         self.can_read()?;
-        // What is reserved is never uploaded, so that no entry comes of it.
+        // A reservation without an upload never becomes an entry.
         self.look(&[Rung::Exact(TRIAL.into())])?;
         let reserve = || -> Result<()> {
             self.can_write()?;
@@ -259,7 +261,7 @@ impl Backend for GitHub {
         self.can_read()?;
         let mut first = 0;
         while first < rungs.len() {
-            // The first key counts twice.
+            // The first key is sent twice.
             let end = rungs.len().min(first + KEYS - 1);
             let Some(found) = self.look(&rungs[first..end])? else {
                 first = end;
@@ -279,7 +281,7 @@ impl Backend for GitHub {
                     names.extend(url.map(|url| (name.clone(), url)));
                     return Ok(Some((name, number)));
                 }
-                // A longer key, or one that was passed, hides what there is for the next rungs.
+                // A longer key, or an entry in `passed`, hides the entries of the next rungs.
                 None => first = number + 1,
             }
         }
@@ -293,13 +295,13 @@ impl Backend for GitHub {
         key == listed || key.to_lowercase() == listed
     }
 
-    /// The cache service itself has no list; this is that of GitHub's REST API.
+    /// Uses the list of GitHub's REST API, because the cache service itself has no list.
     fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
         let caches = self.hub.wire().wait(self.rest.list(&asked(rung)))??;
         let mut listed = self.listed();
         let mut entries = Vec::new();
         for cache in caches {
-            // It lists entries of any layout, ours or not.
+            // The API lists entries of any layout, including those of other tools.
             let name = named(&cache.key).filter(|name| rung.holds(&name.key));
             let Some(name) = name.filter(|_| cache.version == self.hub.service.version) else {
                 continue;
@@ -340,7 +342,7 @@ impl Backend for GitHub {
         let mut reserved = reserve(&name)?;
         let mut lost = 0;
         while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {
-            // By ourselves, it seems, and the URL went with the answer that was lost.
+            // An earlier try of this run seems to have reserved it, and the URL was in the answer that was lost.
             lost += 1;
             name = EntryName::after(&name.key, &[name.clone()]);
             reserved = reserve(&name)?;
@@ -355,7 +357,7 @@ impl Backend for GitHub {
         }
     }
 
-    /// Without the host: that of a runner's own service changes with its port. No name is used twice.
+    /// Does not contain the host: the URL of a runner's own service changes with its port. No name is used twice.
     fn place(&self) -> String {
         let repository = self.rest.repository().unwrap_or_default();
         format!("github:{repository}:{}", self.hub.service.version)
@@ -369,7 +371,7 @@ impl Backend for GitHub {
         };
         let number = number.with_context(|| format!("delete {name}: it was not listed before"))?;
         if !proven {
-            // A name is never used twice.
+            // A name is never used twice, so an entry in both proves that they belong together.
             if !self.has(name)? {
                 bail!(
                     "{} lists {name}, which {} does not have: they belong to different services",

@@ -1,4 +1,4 @@
-//! What GitHub's REST API says no with, as people should read it: what failed, why, and what to do.
+//! Error messages for refusals of GitHub's REST API: what failed, why, and what to do.
 
 use super::line::{Lost, NO_ANSWER, TRIES};
 use crate::backend::Barred;
@@ -9,28 +9,28 @@ use octocrab::{Error, GitHubError};
 
 /// A call of the API.
 pub struct Call {
-    /// For people.
+    /// A description for messages.
     pub what: &'static str,
-    /// What the token has to be allowed, as GitHub names it in `permissions:`.
+    /// The permission that the token needs, as GitHub names it in `permissions:`.
     pub right: &'static str,
 }
 
-/// Who has to mend what is wrong with the token.
+/// Who has to correct the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// A save of a job: the token is that of its step, and older entries are to go.
+    /// The author of the workflow: a save of a job uses the token of its step to delete older entries.
     Step,
-    /// Somebody who has set a token in the environment.
+    /// The user, who has set a token in the environment.
     Person,
 }
 
-/// An error of octocrab as people should read it; [`Barred`] where the next call will fare no better.
+/// Converts an error of octocrab into one for people; [`Barred`] if the next call would fail as well.
 pub fn told(call: &Call, error: Error, asker: Asker, api: &RestApi) -> anyhow::Error {
     let what = call.what;
     match error {
         Error::GitHub { source, .. } => refused(call, &source, asker, api),
         Error::Service { source, .. } if source.is::<Lost>() => anyhow!("{what}: {source}"),
-        // What it could not read may be anything.
+        // It may quote a response that it could not parse, which may contain anything.
         _ => anyhow!("{what}: {NO_ANSWER}"),
     }
 }

@@ -1,5 +1,4 @@
-//! The entries of a whole repository, through REST alone: for people at a terminal, where there is no
-//! cache service.
+//! The entries of a whole repository, through REST alone: for people at a terminal, where there is no cache service.
 
 use super::named;
 use super::refusal::Asker;
@@ -21,17 +20,19 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// Prepares access to a repository.
+    ///
     /// # Errors
-    /// When the network cannot be set up.
+    /// If the network cannot be set up.
     pub fn new(options: &RepositoryOptions) -> Result<Self> {
-        // The token of REST goes with its requests alone.
+        // The token of the REST API is sent with REST requests alone.
         let wire = Arc::new(Wire::new("GitHub", Secret::new(""), options.patience)?);
         let rest = Rest::new(Arc::clone(&wire), options.api.clone(), Asker::Person);
         let name = options.api.repository.clone().unwrap_or_default();
         Ok(Repository { wire, rest, name })
     }
 
-    /// Waits for no answer any more once the flag is set.
+    /// Stops waiting for answers when the flag is set.
     pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
         let _ = self.wire.called_off.set(Arc::clone(flag));
         self

@@ -1,8 +1,8 @@
-//! GitHub's REST API, through octocrab: the list of cache entries and their deletion, which the cache
-//! service has no calls for, and what the repository says of its branches and pull requests.
+//! GitHub's REST API, through octocrab: the list of cache entries and their deletion, for which the cache service has
+//! no calls, and the branches and pull requests of the repository.
 //!
-//! It has a token of its own, which goes to this API alone, and knows entries of all refs, keys and
-//! layouts. Source: github/rest-api-description `descriptions/api.github.com`, and github/docs
+//! The API has a token of its own, which is sent to it alone, and knows entries of all refs, keys and layouts.
+//! Source: github/rest-api-description `descriptions/api.github.com`, and github/docs
 //! `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
 
 use super::line::Line;
@@ -19,13 +19,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Entries in one page, the most that GitHub gives.
+/// Entries on one page; GitHub returns no more.
 const PAGE: u8 = 100;
 
-/// Pages that are read at most. A repository has room for fewer entries.
+/// Maximum number of pages to read. A repository has room for fewer entries.
 const PAGES: u32 = 200;
 
-/// How often a list is read, where it has not shown as many entries as it says there are.
+/// Maximum number of times to read a list that shows fewer entries than it states.
 const READINGS: u32 = 2;
 
 const LIST: Call = Call { what: "list the cache entries", right: "actions: read" };
@@ -41,14 +41,14 @@ pub struct Rest {
     deleted: Mutex<Option<Instant>>,
 }
 
-/// What every call needs.
+/// Data that every call needs.
 struct Known<'a> {
     crab: Octocrab,
     owner: &'a str,
     repository: &'a str,
 }
 
-/// Owner and name, if that is how the name of a repository looks.
+/// Returns owner and name, if `text` is a valid name of a repository.
 pub fn repository_name(text: &str) -> Option<(&str, &str)> {
     let plain = |name: &str| {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -62,17 +62,17 @@ impl Rest {
         Rest { wire, options, asker, deleted: Mutex::default() }
     }
 
-    /// `owner/name`, where that is known.
+    /// Returns `owner/name`, if that is known.
     pub fn repository(&self) -> Option<&str> {
         self.options.repository.as_deref()
     }
 
-    /// For people: its host.
+    /// Returns the host, for messages.
     pub fn describe(&self) -> &str {
         host(self.options.url.as_deref().unwrap_or_default())
     }
 
-    /// Every entry of this run's ref whose key begins so, of any layout.
+    /// Returns every entry of this run's ref whose key begins with `prefix`, of any layout.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ActionsCacheItem>> {
         let unset = "GITHUB_REF is not set, as it is in a job, so GitHub cannot be asked";
         let reference = self.options.reference.as_deref().context(unset)?;
@@ -81,13 +81,13 @@ impl Rest {
         Ok(caches)
     }
 
-    /// Every entry that there is.
+    /// Returns every entry of the repository.
     pub async fn list_all(&self) -> Result<Vec<ActionsCacheItem>> {
         self.read(None).await
     }
 
-    /// Reads all pages. Entries move from one to another while others are written and deleted, so one
-    /// may be seen twice, or not at all: then there are fewer than the list says, and it is read again.
+    /// Reads all pages. Entries move between pages while others are written and deleted, so an entry may appear twice
+    /// or not at all. If there are fewer entries than the list states, it is read again.
     async fn read(&self, only: Option<(&str, &str)>) -> Result<Vec<ActionsCacheItem>> {
         let Known { crab, owner, repository } = self.known()?;
         let actions = crab.actions();
@@ -105,7 +105,7 @@ impl Rest {
                 shown += i64::try_from(count)?;
                 total = got.total_count;
                 caches.extend(got.actions_caches.into_iter().map(|cache| (cache.id, cache)));
-                // Some servers give smaller pages than they are asked for.
+                // Some servers return smaller pages than requested.
                 if count == 0 || (count < PAGE.into() && shown >= total) {
                     break;
                 }
@@ -117,7 +117,7 @@ impl Rest {
         Ok(caches.into_values().collect())
     }
 
-    /// Deletes an entry by its number, in due distance to the deletion before.
+    /// Deletes an entry by its number, after the minimum pause since the last deletion.
     pub async fn delete(&self, number: i64) -> Result<Deleted> {
         let Known { crab, owner, repository } = self.known()?;
         let last = *self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,7 +135,7 @@ impl Rest {
         }
     }
 
-    /// Name of the default branch.
+    /// Returns the name of the default branch.
     pub async fn default_branch(&self) -> Result<String> {
         #[derive(Deserialize)]
         struct Repository {
@@ -147,7 +147,7 @@ impl Rest {
         Ok(default_branch)
     }
 
-    /// Whether a pull request is open; `None` where there is none of this number for this token.
+    /// Returns whether a pull request is open, or `None` if this token cannot see one with this number.
     pub async fn is_open(&self, number: u64) -> Result<Option<bool>> {
         #[derive(Deserialize)]
         struct Pull {
@@ -164,8 +164,10 @@ impl Rest {
         }
     }
 
+    /// Returns the data that every call needs.
+    ///
     /// # Errors
-    /// When something is missing.
+    /// If any of it is missing.
     fn known(&self) -> Result<Known<'_>> {
         let RestApi { url, repository, token, .. } = &self.options;
         let token = token.as_ref().context(

@@ -1,6 +1,6 @@
-//! The cache service: which version of it is spoken, and what it is asked.
+//! The cache service: choice of its version, and its requests.
 //!
-//! Sources: actions/toolkit `packages/cache/src/internal`, and what servers were seen to answer.
+//! Sources: actions/toolkit `packages/cache/src/internal`, and observed responses of servers.
 
 use super::ask::{Answer, USED_UP};
 use super::{v1, v2};
@@ -11,10 +11,10 @@ use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Keys in one lookup.
+/// Maximum number of keys in one lookup.
 pub const KEYS: usize = 10;
 
-/// Length of a key in UTF-16 units.
+/// Maximum length of a key, in UTF-16 units.
 const KEY_LENGTH: usize = 512;
 
 pub struct Service {
@@ -22,7 +22,7 @@ pub struct Service {
     v1: Option<String>,
     v2: Option<String>,
     speaks_v2: AtomicBool,
-    /// Layout of the entries, 64 hex digits: entries of another one are never seen.
+    /// Layout of the entries, 64 hex digits. Entries of other layouts are never seen.
     pub version: String,
 }
 
@@ -32,27 +32,27 @@ pub struct Match {
     pub url: Secret,
 }
 
-/// Where the bytes of a new entry go.
+/// Where to upload a new entry.
 #[derive(Debug)]
 pub enum Upload {
     /// A signed URL of a block blob.
     Blob(Secret),
-    /// The number of a cache at the service itself.
+    /// The number of a cache in the service itself.
     Cache(i64),
 }
 
-/// What the attempt to reserve a name came to.
+/// Result of a request to reserve a name.
 pub enum Reserved {
     Here(Upload),
-    /// Taken, maybe by an earlier try of ours whose answer was lost.
+    /// The name is taken, maybe by an earlier try of this run whose answer was lost.
     Taken {
         repeated: bool,
     },
 }
 
 impl Service {
-    /// Chooses the version: what the user says, else 2 where the runner or the host says so, else 1.
-    /// The official client takes any other host than GitHub's for version 1; Gitea's runner speaks 2.
+    /// Chooses the version: the one that the user names, otherwise 2 if the runner or the host indicates it,
+    /// otherwise 1. The official client uses version 1 for every host other than GitHub's; Gitea's runner supports 2.
     pub fn new(options: &GitHubService, wire: Arc<Wire>, version: &str) -> Result<Self> {
         let base = |url: &Option<String>| {
             url.as_deref().filter(|url| !url.is_empty()).map(|url| url.trim_end_matches('/').into())
@@ -77,7 +77,7 @@ impl Service {
         Ok(Service { wire, v1, v2, speaks_v2, version: version.to_owned() })
     }
 
-    /// For people: version and host.
+    /// Returns version and host, for messages.
     pub fn describe(&self) -> String {
         let (version, url) = match self.v2() {
             Some(url) => ("v2", url),
@@ -96,7 +96,7 @@ impl Service {
         })
     }
 
-    /// Whether an answer says that nobody speaks version 2 there: then version 1 is tried.
+    /// Returns whether a response shows that the server does not support version 2, so that version 1 can be tried.
     fn falls_back(&self, answer: &Answer) -> bool {
         let no_route = match answer.json["code"].as_str() {
             Some(code) => code == "bad_route",
@@ -108,8 +108,8 @@ impl Service {
         no_route && self.v1.is_some()
     }
 
-    /// The newest entry of the first key that has one. Each key but the first also stands for all that
-    /// begin with it; servers disagree whether the first does.
+    /// Returns the newest entry of the first key that has an entry. Each key but the first is also a prefix; servers
+    /// disagree whether the first key is.
     pub async fn lookup(&self, keys: &[String]) -> Result<Option<Match>> {
         for key in keys {
             check(key)?;
@@ -135,13 +135,13 @@ impl Service {
         v1::reserve(&self.wire, self.v1()?, &self.version, &key).await
     }
 
-    /// The request for one piece of a [`Upload::Cache`].
+    /// Returns the URL for a piece of an [`Upload::Cache`].
     pub fn piece(&self, id: i64) -> Result<String> {
         Ok(v1::address(self.v1()?, id))
     }
 
-    /// Makes an entry of what was uploaded. A server may have done it though it says that it did not:
-    /// its answer was lost, or it had not seen the blob yet. So a failure is looked at again.
+    /// Turns the uploaded bytes into an entry. A server may have done so although it reports a failure: its answer to
+    /// an earlier try was lost, or it had not seen the blob yet. So this checks with a lookup after a failure.
     pub async fn finalize(&self, name: &EntryName, upload: &Upload, size: u64) -> Result<()> {
         let key = name.to_string();
         let mut failures = 0;
@@ -160,7 +160,7 @@ impl Service {
             if problem.downcast_ref::<Refused>().is_some() {
                 return Err(problem);
             }
-            // A run that may write and not read gets no answer to this one.
+            // The lookup fails if the run has permission to write but not to read.
             if let Ok(Some(found)) = self.lookup(&[key.clone(), key.clone()]).await
                 && super::same(&found.key, &key)
             {
@@ -175,7 +175,7 @@ impl Service {
     }
 }
 
-/// The service has not seen the upload. That may be a matter of seconds.
+/// The service has not seen the upload yet, which may take some seconds.
 #[derive(Debug, thiserror::Error)]
 #[error("finish the entry: the cache service did not take it (HTTP {status}): {said}")]
 pub struct NotYet {
@@ -193,7 +193,7 @@ fn said(answer: &Answer) -> &str {
     if answer.said.is_empty() { "it said no more" } else { &answer.said }
 }
 
-/// What the service allows in a key; the official client checks the same.
+/// Checks the limits of the service for keys, as the official client does.
 fn check(key: &str) -> Result<()> {
     let length = key.encode_utf16().count();
     if length > KEY_LENGTH {
@@ -208,7 +208,7 @@ fn check(key: &str) -> Result<()> {
     Ok(())
 }
 
-/// The refusal in an answer, if it is one that is no failure.
+/// Returns the refusal in an answer, if it is a [`Refused`] and not a failure.
 pub fn refusal(said: &str) -> Option<Refused> {
     let after = |start: &str| said.strip_prefix(start).map(|rest| rest.trim().to_owned());
     if let Some(why) = after("cache write denied:") {
@@ -217,7 +217,7 @@ pub fn refusal(said: &str) -> Option<Refused> {
     after("cache read denied:").map(Refused::Read)
 }
 
-/// An answer that nothing better is known about.
+/// Creates the error for an answer that has no special meaning.
 pub fn unexpected(what: &str, answer: &Answer) -> anyhow::Error {
     let status = answer.status;
     let code = answer.json["code"].as_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One blob at the other end: ranges of it, with a URL that is renewed when it expires.
+//! Ranges of one blob, whose URL is renewed when it expires.
 
 use super::Hub;
 use super::ask::blob_fault;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Mutex;
 
-/// How often a URL is renewed because the server refuses it, in one range.
+/// How often one range renews the URL because the server refuses it.
 const RENEWALS: u32 = 2;
 
 pub struct Source {
@@ -35,25 +35,25 @@ struct Dated {
     number: u32,
 }
 
-/// How one range went so far.
+/// The tries for one range so far.
 #[derive(Default)]
 struct Tries {
     failures: u32,
     renewals: u32,
-    /// Which URL was used last.
+    /// Number of the URL that was used last.
     url: u32,
 }
 
-/// What a first request tells.
+/// Result of the first request.
 pub enum Probed {
     /// The source, and its first bytes.
     Ranges(Source, Vec<u8>),
-    /// The server knows no ranges: the whole blob.
+    /// The whole blob, because the server does not support ranges.
     Whole(Source, Spooled),
 }
 
 impl Source {
-    /// Asks for the first `count` bytes, and learns size and entity tag from the answer.
+    /// Requests the first `count` bytes, and takes size and entity tag from the response.
     pub async fn probe(hub: Arc<Hub>, name: EntryName, url: Secret, count: u64) -> Result<Probed> {
         let dated = Dated { url, since: Instant::now(), number: 0 };
         let mut source = Source { hub, name, url: Mutex::new(dated), size: 0, etag: None };
@@ -91,7 +91,7 @@ impl Source {
         }
     }
 
-    /// Reads the body of an answer; asks again for what is missing of the range when it breaks off.
+    /// Reads the body of a response. If the body breaks off, requests the missing rest of the range.
     async fn fill(
         &self,
         response: Response,
@@ -143,14 +143,14 @@ impl Source {
         Ok(())
     }
 
-    /// The head of an answer that holds the range, or its beginning.
+    /// Requests a range. The response contains the range, or its beginning.
     async fn ask(&self, range: Range<u64>, tries: &mut Tries) -> Result<Response, Fault> {
         let url = self.url(tries).await?;
         let wire = self.hub.wire();
         let last = range.end - 1;
         let mut request = wire.blobs(tries.failures).get(url.reveal());
         request = request.header("range", format!("bytes={}-{last}", range.start));
-        // A weak tag tells no bytes apart, and no server takes one here.
+        // A weak entity tag does not identify bytes, and no server accepts one in this request.
         if let Some(etag) = self.etag.as_ref().filter(|etag| !etag.starts_with("W/")) {
             request = request.header("if-match", etag);
         }
@@ -178,7 +178,7 @@ impl Source {
         Ok(response)
     }
 
-    /// Pauses or renews the URL, so that the request can be made again; or gives up.
+    /// Pauses or renews the URL, so that the request can be repeated, or returns the final error.
     async fn recover(&self, fault: Fault, got: u64, length: u64, tries: &mut Tries) -> Result<()> {
         match fault {
             Fault::Passing { what, wait } => {
@@ -215,14 +215,14 @@ impl Source {
         Ok(dated.url)
     }
 
-    /// A new URL for the same entry, unless another range has got one since `number`.
+    /// Gets a new URL for the same entry, unless another range has done so since `number`.
     async fn renew(&self, number: u32) -> Result<()> {
         let mut dated = self.url.lock().await;
         if dated.number != number {
             return Ok(());
         }
         let key = self.name.to_string();
-        // Twice, as every key: see `Service::lookup`.
+        // Every key is sent twice: see `Service::lookup`.
         match self.hub.service.lookup(&[key.clone(), key.clone()]).await? {
             Some(found) if super::same(&found.key, &key) => {
                 let number = number + 1;
@@ -235,13 +235,13 @@ impl Source {
         }
     }
 
-    /// The whole blob as one stream, into a file without a name.
+    /// Downloads the whole blob as one stream into an unnamed file.
     async fn whole(self) -> Result<Probed> {
         let all = self.stream_all().await?;
         Ok(Probed::Whole(self, all))
     }
 
-    /// The same, without a word on ranges.
+    /// As [`Source::whole`], without changing the source.
     async fn stream_all(&self) -> Result<Spooled> {
         let mut tries = Tries::default();
         loop {
@@ -255,7 +255,7 @@ impl Source {
         }
     }
 
-    /// The file, and whether its end was told.
+    /// Returns the file, and whether the server marked its end.
     async fn stream(&self, tries: &mut Tries, got: &mut u64) -> Result<(File, bool), (Fault, u64)> {
         let url = self.url(tries).await.map_err(|fault| (fault, self.size))?;
         let wire = self.hub.wire();
@@ -317,13 +317,13 @@ impl reader::Source for Source {
     }
 }
 
-/// Whether a body without a length says where it ends: in chunks, or in frames of HTTP/2.
+/// Returns whether a body without a length marks its end: in chunks, or in frames of HTTP/2.
 fn ends_by_itself(response: &Response) -> bool {
     response.version() >= http::Version::HTTP_2
         || response.headers().contains_key("transfer-encoding")
 }
 
-/// Somebody between here and the blob server may have answered: a page to log in, say.
+/// Detects a response from a server in between, such as a login page.
 fn no_page(response: &Response) -> Result<(), Fault> {
     let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
     match kind.is_some_and(|kind| kind.starts_with("text/html")) && response.status().is_success() {
@@ -340,7 +340,7 @@ fn etag(response: &Response) -> Option<String> {
     Some(response.headers().get("etag")?.to_str().ok()?.to_owned())
 }
 
-/// The range that an answer holds, and the size of the blob.
+/// Returns the range in a response, and the size of the blob.
 fn content_range(response: &Response) -> Option<(Range<u64>, u64)> {
     parse_range(response.headers().get("content-range")?.to_str().ok()?)
 }

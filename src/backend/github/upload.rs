@@ -1,7 +1,7 @@
-//! The way in: blocks of bounded size, several at a time, never more in memory than those.
+//! Upload of an entry in blocks of bounded size, several at a time. Only those blocks are in memory.
 //!
-//! Sources: Azure's Put Blob, Put Block and Put Block List as the official client uses them
-//! (`@azure/storage-blob` 12.31).
+//! Sources: Azure's Put Blob, Put Block and Put Block List as the official client uses them (`@azure/storage-blob`
+//! 12.31).
 
 use super::Hub;
 use super::ask::blob_fault;
@@ -20,10 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Blocks in one blob (Azure); at 8 MiB that is 390 GiB.
+/// Maximum number of blocks in one blob (Azure); at 8 MiB that is 390 GiB.
 const BLOCKS: usize = 50_000;
 
-/// First service version of Azure that takes blocks of over 100 MiB; any later one would do.
+/// First version of the Azure service with blocks of over 100 MiB; any later version would do.
 const AZURE_VERSION: &str = "2020-10-02";
 
 pub struct Writer {
@@ -31,12 +31,12 @@ pub struct Writer {
     name: EntryName,
     upload: Arc<Upload>,
     block: Block,
-    /// Blocks on their way at a time. One more is being filled.
+    /// Number of blocks on their way at a time. One more is being filled.
     parallel: usize,
     sent: JoinSet<Result<()>>,
     /// Base64 of the ids of the blocks sent so far.
     ids: Vec<String>,
-    /// 36 characters that begin the ids of this upload.
+    /// The 36 characters at the beginning of all block ids of this upload.
     unique: String,
     /// Bytes of the blocks sent so far.
     size: u64,
@@ -57,7 +57,7 @@ impl Writer {
         }
     }
 
-    /// Sends the block that is full, when one of those on their way has arrived.
+    /// Sends the current block, after waiting until fewer than `parallel` blocks are on their way.
     fn ship(&mut self) -> Result<()> {
         while self.sent.len() >= self.parallel {
             self.arrived()?;
@@ -134,7 +134,7 @@ impl EntryWriter for Writer {
     }
 }
 
-/// 16 random bytes as a UUID of version 4.
+/// Returns 16 random bytes as a UUID of version 4.
 fn uuid() -> String {
     let random = || u128::from(RandomState::new().hash_one(0));
     let bits = random() << 64 | random();
@@ -150,8 +150,8 @@ fn uuid() -> String {
     )
 }
 
-/// 48 bytes before base64, as the official client makes them: some servers take the number of the
-/// block from its last 12.
+/// Returns the id of a block: 48 bytes before base64, as in the official client. Some servers read the number of the
+/// block from the last 12 bytes.
 fn block_id(unique: &str, number: usize) -> String {
     STANDARD.encode(format!("{unique}{number:012}"))
 }
@@ -165,7 +165,7 @@ async fn put_blob(wire: &Wire, url: &Secret, bytes: Bytes) -> Result<()> {
 
 async fn put_block(wire: &Wire, url: &Secret, id: &str, bytes: Bytes) -> Result<()> {
     let id = id.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-    // By hand: the signature is only valid as it came.
+    // Edited as text: the signature in the URL is only valid if the URL is not encoded again.
     let url = Secret::new(format!("{}&comp=block&blockid={id}", url.reveal()));
     persist(wire, "upload a block", &bytes, |client| Ok(azure(client.put(url.reveal())))).await
 }
@@ -188,7 +188,7 @@ fn azure(request: RequestBuilder) -> RequestBuilder {
     request.header("x-ms-version", AZURE_VERSION)
 }
 
-/// A piece for version 1 of the service.
+/// Uploads a piece to version 1 of the service.
 async fn patch(hub: &Hub, number: i64, at: u64, bytes: Bytes) -> Result<()> {
     let url = hub.service.piece(number)?;
     let range = format!("bytes {at}-{}/*", at + bytes.len() as u64 - 1);
@@ -201,7 +201,7 @@ async fn patch(hub: &Hub, number: i64, at: u64, bytes: Bytes) -> Result<()> {
     .await
 }
 
-/// Sends the bytes until they have arrived. Each of these requests may be carried out twice.
+/// Sends bytes until they have arrived. Each of these requests may be carried out twice.
 async fn persist(
     wire: &Wire,
     what: &'static str,
@@ -224,7 +224,7 @@ async fn persist(
                 }
                 tokio::time::sleep(wire.pause(failures, wait)).await;
             }
-            // There is no call that renews it.
+            // No call renews an upload URL.
             Fault::Expired(why) => bail!("{what}: the URL for it is not valid (any more): {why}"),
             Fault::NoRanges => return Err(anyhow!("{what}: no answer that fits")),
             Fault::Lasting(error) => return Err(error.context(what)),

@@ -1,4 +1,4 @@
-//! Version 1 of the cache service, as GHES, `act`, Forgejo and older runners of Gitea speak it.
+//! Version 1 of the cache service, which GHES, `act`, Forgejo and older runners of Gitea support.
 
 use super::service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
 use crate::backend::network::{Secret, Wire};
@@ -15,7 +15,7 @@ fn api(base: &str) -> String {
     format!("{base}/_apis/artifactcache")
 }
 
-/// Where the pieces of a reserved cache go, and the order to finish it.
+/// Returns the URL of a reserved cache, for its pieces and for the request to finish it.
 pub fn address(base: &str, id: i64) -> String {
     format!("{}/caches/{id}", api(base))
 }
@@ -49,7 +49,7 @@ pub async fn lookup(
 }
 
 pub async fn reserve(wire: &Wire, base: &str, version: &str, key: &str) -> Result<Reserved> {
-    // Without `cacheSize`, which is not known yet; clients of actions/cache@v2 sent none either.
+    // Without `cacheSize`, which is not known yet; clients of actions/cache@v2 omitted it too.
     let body = json!({ "key": key, "version": version }).to_string();
     let url = format!("{}/caches", api(base));
     let answer = wire
@@ -83,13 +83,13 @@ pub async fn finalize(wire: &Wire, base: &str, id: i64, size: u64) -> Result<()>
         .await?;
     match answer.status {
         200..300 => Ok(()),
-        // So is a second order to finish the same answered.
+        // The service also answers this to a second request to finish the same cache.
         400 | 404 | 409 => Err(NotYet::of(&answer).into()),
         _ => Err(unexpected(FINISH, &answer)),
     }
 }
 
-/// As a value in a query.
+/// Escapes a text as a value in a query.
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     let one = |byte: u8| match plain(byte) {

@@ -1,4 +1,4 @@
-//! Version 2 of the cache service: three calls of Twirp, as JSON with the names of its proto file.
+//! Version 2 of the cache service: three Twirp calls, as JSON with the names of its proto file.
 
 use super::ask::Answer;
 use super::service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
@@ -16,7 +16,7 @@ async fn call(wire: &Wire, base: &str, method: &str, what: &str, body: Value) ->
     .await
 }
 
-/// A text field; servers may write its name in either manner.
+/// Returns a text field. Servers may write its name in snake case or camel case.
 fn field<'a>(answer: &'a Answer, snake: &str, camel: &str) -> Option<&'a str> {
     let value = answer.json[snake].as_str().or_else(|| answer.json[camel].as_str());
     value.filter(|text| !text.is_empty())
@@ -69,7 +69,7 @@ pub fn reserved(answer: Answer) -> Result<Reserved> {
                 None => bail!("{RESERVE}: the answer of the cache service has no URL"),
             }
         }
-        // Servers other than GitHub's say so without a message.
+        // Servers other than GitHub's report a taken name without a message.
         200 if answer.said.is_empty() => Ok(Reserved::Taken { repeated }),
         409 => Ok(Reserved::Taken { repeated }),
         _ => Err(unexpected(RESERVE, &answer)),
@@ -77,7 +77,7 @@ pub fn reserved(answer: Answer) -> Result<Reserved> {
 }
 
 pub async fn finalize(wire: &Wire, base: &str, version: &str, key: &str, size: u64) -> Result<()> {
-    // 64-bit numbers are texts in the JSON of proto files.
+    // The JSON mapping of proto files writes 64-bit numbers as strings.
     let body = json!({ "key": key, "size_bytes": size.to_string(), "version": version });
     let answer = call(wire, base, "FinalizeCacheEntryUpload", FINISH, body).await?;
     if let Some(refused) = refusal(&answer.said) {

@@ -1,20 +1,20 @@
-//! A block that is being filled, of those that an entry is sent in.
+//! A block that is being filled. Entries are uploaded in blocks.
 
 use bytes::Bytes;
 
 pub struct Block {
     bytes: Vec<u8>,
-    /// Bytes that it holds when it is full.
+    /// Bytes of a full block.
     size: usize,
 }
 
 impl Block {
-    /// An empty one, of a size in bytes. Memory is taken with the first byte.
+    /// Creates an empty block of `size` bytes. Its memory is allocated with the first byte.
     pub fn of(size: usize) -> Self {
         Block { bytes: Vec::new(), size }
     }
 
-    /// Takes as many bytes as there is room for, and says how many.
+    /// Takes as many bytes as there is room for, and returns how many.
     pub fn fill(&mut self, bytes: &[u8]) -> usize {
         if self.bytes.capacity() == 0 {
             self.bytes.reserve_exact(self.size);
@@ -32,7 +32,7 @@ impl Block {
         self.bytes.is_empty()
     }
 
-    /// What is in it, and leaves it empty.
+    /// Returns the bytes, and leaves the block empty.
     pub fn take(&mut self) -> Bytes {
         Bytes::from(std::mem::take(&mut self.bytes))
     }

@@ -1,7 +1,7 @@
-//! What the network runs on: one thread, on which all requests of a backend are made.
+//! The network runtime: one thread, which runs all requests of a backend.
 //!
-//! A runtime with threads of its own would panic where the machine refuses one of them, and then wait for
-//! ever. So does whoever looks up names of hosts on such threads.
+//! A runtime with a thread pool would panic where the machine refuses it a thread, and then wait for ever. So would a
+//! resolver that looks up host names on such a pool.
 
 use crate::threads;
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
 
-/// Runs until it is dropped. Who waits for something on it may be any thread.
+/// A runtime that runs until this value is dropped. Any thread may wait for its tasks.
 pub struct Engine {
     runtime: Option<Arc<Runtime>>,
     ends: Arc<Notify>,
@@ -34,13 +34,14 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // This may be a task of the runtime itself, which must not be the one to end it: its thread is.
+        // This may run in a task of the runtime, which must not drop the runtime itself. The thread of the runtime
+        // drops it.
         drop(self.runtime.take());
         self.ends.notify_one();
     }
 }
 
-/// Looks up names of hosts, each on a thread of its own: the C library has no other way.
+/// A resolver that looks up each host name on a thread of its own, because the function of the C library blocks.
 pub struct Names;
 
 impl Resolve for Names {
@@ -48,7 +49,7 @@ impl Resolve for Names {
         Box::pin(async move {
             let (send, found) = oneshot::channel();
             threads::start("to look up a host", move || {
-                // Nobody may wait for it any more.
+                // The receiver may be gone.
                 let _ = send.send((name.as_str(), 0).to_socket_addrs());
             })?;
             let addresses: Addrs = Box::new(found.await??);

@@ -1,4 +1,4 @@
-//! What all backends at the other end of a network have in common: connections, clocks, and secrets.
+//! Code that all network backends share: connections, timeouts, and secrets.
 
 mod block;
 mod engine;

@@ -1,8 +1,8 @@
-//! What must never be printed, and texts of servers with it taken out.
+//! Values that must never be printed, and their removal from texts of servers.
 
 use std::fmt;
 
-/// A token or a signed URL: readable by code that means it, never by a format string.
+/// A token or a signed URL. Code has to ask for it explicitly, and no format string shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -11,7 +11,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The secret itself, for a request and nothing else.
+    /// Returns the secret itself, for use in a request only.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -23,11 +23,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Longest text of a server that is handed on, in characters.
+/// Maximum length of a server's text that is shown, in characters.
 const SAID: usize = 300;
 
-/// What a server said, fit to be printed: one line of bounded length, without `token`, without the
-/// paths and queries of URLs, and without signatures. `act` has its token in a path.
+/// Makes a text of a server printable: one line of bounded length, without `token`, without the paths and queries of
+/// URLs, and without signatures. Paths are removed because `act` has its token in a path.
 pub fn redacted(text: &str, token: &Secret) -> String {
     let text = match token.reveal() {
         "" => text.to_owned(),
@@ -50,11 +50,11 @@ pub fn redacted(text: &str, token: &Secret) -> String {
     text.chars().filter(|c| !c.is_control()).take(SAID).collect()
 }
 
-/// The host of a URL, which may be printed.
+/// Returns the host of a URL, which may be printed.
 pub fn host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    // Without a user and a password.
+    // Without user name and password.
     rest[..end].rsplit('@').next().unwrap_or_default()
 }
 

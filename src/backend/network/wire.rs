@@ -1,4 +1,4 @@
-//! Requests: connections, stall clocks, and how long to wait before a request is made again.
+//! HTTP requests: connections, timeouts, and pauses before retries.
 
 use super::engine::{Engine, Names};
 use super::secret::{Secret, redacted};
@@ -22,41 +22,42 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-/// How long to wait for what.
+/// Timeouts and pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// Time without a byte after which a connection counts as dead.
     pub stall: Duration,
-    /// Time that a server may think before the first byte of its answer, while its connection stands.
+    /// Time that a server may take before the first byte of its response, while its connection stands.
     pub answer: Duration,
     /// Pause before the second try; it doubles with each further one.
     pub pause: Duration,
-    /// Age at which a signed URL is renewed unasked.
+    /// Age at which a signed URL is renewed, even if the server still accepts it.
     pub old: Duration,
 }
 
-/// Signed URLs are said to be valid for 10 minutes (tonistiigi/go-actions-cache#40).
+/// Default for [`Patience::old`]. Signed URLs are reported to be valid for 10 minutes
+/// (tonistiigi/go-actions-cache#40).
 pub const OLD: Duration = Duration::from_secs(8 * 60);
 
-/// How often a request is made before its failure counts.
+/// How often a request is made before its failure is final.
 pub const TRIES: u32 = 5;
 
-/// The longest `Retry-After` that is waited for: a job should rather run without its cache.
+/// The longest `Retry-After` to wait for: a job should rather run without its cache.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The longest answer that is read, unless it is that of a blob server, in bytes.
+/// The longest response body that is read, except from a blob server, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
 
-/// Why a try did not succeed.
+/// Why a try failed.
 #[derive(Debug)]
 pub enum Fault {
-    /// May go better next time, and not before the time that the server named.
+    /// A temporary failure. A retry may succeed, but not before the time that the server named.
     Passing { what: String, wait: Option<Duration> },
     /// The URL is not valid any more.
     Expired(String),
-    /// The server sends the whole blob where a range was asked for.
+    /// The server sends the whole blob although a range was requested.
     NoRanges,
-    /// Will not go better.
+    /// A permanent failure.
     Lasting(anyhow::Error),
 }
 
@@ -66,18 +67,18 @@ impl Fault {
     }
 }
 
-/// Somebody called the run off while it waited for the network.
+/// The run was canceled while it waited for the network.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", pulse::why_called_off())]
 pub struct CalledOff;
 
-/// How soon that is noticed.
+/// How often to check for cancellation.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often it is told that a server still thinks.
+/// How often to report that a server has not answered yet.
 const THINKING: Duration = Duration::from_secs(1);
 
-/// The answer to one try, of any status, read to its end.
+/// The response to one try, of any status, with its whole body.
 #[derive(Debug)]
 pub struct Whole {
     pub status: u16,
@@ -94,9 +95,9 @@ pub struct Wire {
     fresh: Client,
     pub patience: Patience,
     pub token: Secret,
-    /// For people: whom it asks.
+    /// Name of the server, for messages.
     who: &'static str,
-    /// Set when nobody waits for an answer any more.
+    /// Set when the run is canceled.
     pub called_off: OnceLock<Arc<AtomicBool>>,
     /// Seconds by which our clock was ahead of the server's at its first answer.
     ahead: OnceLock<i64>,
@@ -104,7 +105,7 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(who: &'static str, token: Secret, patience: Patience) -> Result<Self> {
-        // Somebody else in this process may have chosen one before.
+        // Fails if another part of this process has installed one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let engine = Engine::start()?;
         let client = |change: fn(ClientBuilder) -> ClientBuilder| {
@@ -113,14 +114,14 @@ impl Wire {
                     .user_agent(concat!("storecache/", env!("CARGO_PKG_VERSION")))
                     .connect_timeout(patience.stall)
                     .dns_resolver(Names)
-                    // So that the kernel finds out whether a connection stands on which nothing comes.
+                    // Lets the kernel check that an idle connection still stands.
                     .tcp_keepalive(patience.stall / 2)
                     .tcp_keepalive_interval((patience.stall / 6).max(Duration::from_secs(1)))
                     .tcp_keepalive_retries(3)
                     .http1_only();
                 change(builder)
             };
-            // Without any certificates, servers without TLS can still be talked to.
+            // If no certificates are installed, servers without TLS still work.
             let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
             client.map_err(|e| anyhow!("set up the network: {}", told(&e)))
         };
@@ -139,7 +140,7 @@ impl Wire {
         })
     }
 
-    /// Seconds by which our clock is ahead of that of whoever is asked, as far as an answer told its time.
+    /// Returns the seconds by which our clock is ahead of the server's, if a response stated its time.
     pub fn ahead(&self) -> Option<i64> {
         self.ahead.get().copied()
     }
@@ -148,7 +149,7 @@ impl Wire {
         self.engine.runtime()
     }
 
-    /// Waits for something of the network, unless the run is called off meanwhile.
+    /// Waits for network I/O, unless the run is canceled.
     pub fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, CalledOff> {
         let called_off = || self.called_off.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
         self.runtime().block_on(async {
@@ -162,25 +163,25 @@ impl Wire {
         })
     }
 
-    /// The client for a blob request; a repeated one gets a connection of its own.
+    /// Returns the client for a blob request. A retry gets a new connection.
     pub fn blobs(&self, failures: u32) -> &Client {
         if failures == 0 { &self.blobs } else { &self.fresh }
     }
 
-    /// What to sleep before the next try: doubling, with a random part, so that the jobs of a matrix do
-    /// not come all at once.
+    /// Returns how long to sleep before the next try. The time doubles with each failure and has a random part, so
+    /// that the jobs of a matrix do not retry at the same time.
     pub fn pause(&self, failures: u32, wait: Option<Duration>) -> Duration {
         let doubled = self.patience.pause * (1 << failures.saturating_sub(1).min(6));
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
         doubled.mul_f64(0.75 + random / 2.0).max(wait.unwrap_or_default())
     }
 
-    /// The client for requests that no redirect may lead elsewhere.
+    /// Returns the client for requests that must not follow redirects.
     pub fn service(&self) -> &Client {
         &self.service
     }
 
-    /// Learns from an answer how far our clock is ahead.
+    /// Records how far our clock is ahead, from the time in a response.
     pub fn note_time(&self, headers: &HeaderMap) {
         if let Some(theirs) = time_of(headers) {
             self.ahead.get_or_init(|| Timestamp::now().as_second() - theirs.as_second());
@@ -192,10 +193,10 @@ impl Wire {
         format!("{} did not answer for {time}, while the connection stands", self.who)
     }
 
-    /// One try at another server than the cache service, by a client that follows no redirects.
+    /// Makes one request to a server other than the cache service, without following redirects.
     ///
     /// # Errors
-    /// [`Fault::Passing`] when no answer came in `limit`, or one of undue length.
+    /// [`Fault::Passing`] if no response came within `limit`, or if it is too long.
     pub async fn once(
         &self,
         limit: Duration,
@@ -204,8 +205,8 @@ impl Wire {
         self.whole(request(&self.service), limit).await
     }
 
-    /// Sends a request and reads all of its answer: the first byte of that may take until `limit`, each further
-    /// one as long as a stall.
+    /// Sends a request and reads its whole response. The first byte may take until `limit`, each further one as long
+    /// as the stall timeout.
     pub async fn whole(&self, request: RequestBuilder, limit: Duration) -> Result<Whole, Fault> {
         let mut response = self.first_byte(limit, request.send()).await?;
         let mut body = Vec::new();
@@ -219,7 +220,8 @@ impl Wire {
         Ok(Whole { status, headers: std::mem::take(response.headers_mut()), body })
     }
 
-    /// Waits for an answer to begin. A server that thinks is not silent as long as its connection stands.
+    /// Waits for a response to begin. A server that has not answered yet counts as active while its connection
+    /// stands.
     pub async fn first_byte<T>(
         &self,
         limit: Duration,
@@ -242,15 +244,15 @@ impl Wire {
         }
     }
 
-    /// Sends bytes; gives up when none moves for the time of a stall.
+    /// Sends a body. Fails if no byte moves for as long as the answer timeout.
     ///
     /// # Errors
-    /// [`Fault::Passing`] when there is no answer.
+    /// [`Fault::Passing`] if there is no response.
     pub async fn send(&self, request: RequestBuilder, bytes: Bytes) -> Result<Response, Fault> {
         let moved = Arc::new(Mutex::new(Instant::now()));
         let body = Watched { rest: bytes, moved: Arc::clone(&moved), who: self.who };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
-        // What was taken last may still be on its way, and the server has to store it.
+        // Not the stall timeout: the last bytes may still be on their way, and the server has to store them.
         let limit = self.patience.answer;
         loop {
             let last = *moved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -266,7 +268,7 @@ impl Wire {
         }
     }
 
-    /// The same clock for one step of a download.
+    /// Waits for one step of a download, up to the stall timeout.
     pub async fn within<T>(
         &self,
         step: impl Future<Output = Result<T, reqwest::Error>>,
@@ -285,19 +287,19 @@ impl Wire {
     }
 }
 
-/// When an answer was made, to the second (RFC 9110, section 6.6.1).
+/// Returns when a response was made, to the second (RFC 9110, section 6.6.1).
 fn time_of(headers: &HeaderMap) -> Option<Timestamp> {
     let date = headers.get(reqwest::header::DATE)?.to_str().ok()?;
     jiff::fmt::rfc2822::parse(date).ok().map(|time| time.timestamp())
 }
 
-/// How long the server asks to be left alone.
+/// Returns how long the server asks the client to wait.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-/// A failure of the network, without its URL, down to the first cause.
+/// Describes a network failure by its first cause, without its URL.
 pub fn told(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(below) = cause.source() {
@@ -307,14 +309,14 @@ pub fn told(error: &reqwest::Error) -> String {
         return "no answer in time".into();
     }
     if cause.source().is_none() && std::ptr::addr_eq(cause, error) {
-        // The error's own text has the URL in it.
+        // The text of the error itself contains the URL.
         return "the request failed".into();
     }
     let text = redacted(&cause.to_string(), &Secret::new(""));
     if error.is_connect() { format!("no connection: {text}") } else { text }
 }
 
-/// A body that tells when its bytes are taken.
+/// A request body that records when its bytes are taken.
 struct Watched {
     rest: Bytes,
     moved: Arc<Mutex<Instant>>,

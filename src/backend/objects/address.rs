@@ -1,12 +1,12 @@
-//! Which bucket, and what in it.
+//! Addresses of object stores: service, bucket, and prefix.
 
 use anyhow::{Result, bail};
 use std::fmt;
 
-/// Whose object store it is.
+/// The kind of object store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// Amazon S3, and whoever speaks its protocol
+    /// Amazon S3, and other servers with its protocol
     S3,
     /// Google Cloud Storage
     Google,
@@ -17,7 +17,7 @@ pub enum Service {
 impl Service {
     const ALL: [Service; 3] = [Service::S3, Service::Google, Service::Azure];
 
-    /// What its addresses begin with.
+    /// Returns the scheme of its addresses.
     pub fn scheme(self) -> &'static str {
         match self {
             Service::S3 => "s3",
@@ -26,7 +26,7 @@ impl Service {
         }
     }
 
-    /// How the variables of the environment begin that are for it.
+    /// Returns the prefix of its environment variables.
     pub fn variables(self) -> &'static str {
         match self {
             Service::S3 => "AWS_",
@@ -36,7 +36,7 @@ impl Service {
     }
 }
 
-/// A bucket or container, and where in it the entries are.
+/// A bucket or container, and the prefix of the entries in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     pub service: Service,
@@ -46,10 +46,11 @@ pub struct Address {
 }
 
 impl Address {
-    /// Parses `s3://BUCKET/PREFIX`, and so with gs and az. `None` for what begins otherwise.
+    /// Parses `s3://BUCKET/PREFIX`, or the same with `gs` or `az`. Returns `None` if `text` begins with something
+    /// else.
     ///
     /// # Errors
-    /// When there is no bucket, or the prefix is none that all of the services take.
+    /// If there is no bucket, or the prefix is not valid for all three services.
     pub fn parse(text: &str) -> Result<Option<Self>> {
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
         let Some(service) = Service::ALL.into_iter().find(|it| it.scheme() == scheme) else {
@@ -69,14 +70,14 @@ impl Address {
                 "the prefix of {scheme}://{bucket}/ is made of letters, digits and - . _ between slashes"
             );
         }
-        // Less is left for the names of entries otherwise; S3 takes 1024 bytes.
+        // S3 limits keys to 1024 bytes, and the names of entries need the rest.
         if prefix.len() > 512 {
             bail!("the prefix of {scheme}://{bucket}/ is longer than 512 characters");
         }
         Ok(Some(Address { service, bucket: bucket.into(), prefix: prefix.into() }))
     }
 
-    /// What the keys of all objects here begin with.
+    /// Returns the prefix of the keys of all objects at this address.
     pub fn base(&self) -> String {
         if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) }
     }

@@ -1,7 +1,9 @@
-//! Entries that failed their checks: a note beside them says so, and who sees it takes them for gone.
+//! Quarantine in an object store: a note beside an entry marks it as bad, and every run that sees the note treats the
+//! entry as gone.
 //!
-//! They are not moved: an object store has no rename, a copy of one over 5 GB takes many requests, and whoever
-//! only reads may find an entry bad. The note is small, and is for all machines that share the store.
+//! Entries are not moved: an object store has no rename, copying an entry of over 5 GB takes many requests, and a run
+//! that finds a bad entry may only have permission to read it. The note is small, and every machine that shares the
+//! store sees it.
 
 use super::Objects;
 use super::claim::{CLAIMS, LEFT};
@@ -17,12 +19,12 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where notes are, below the base.
+/// Prefix of notes, below the base.
 pub const NOTES: &str = ".quarantine/";
 
 const ENDING: &str = ".json";
 
-/// Its time is that of the last sweep.
+/// An object whose time is the time of the last sweep.
 const STAMP: &str = ".quarantine/.swept";
 
 impl Objects {
@@ -33,12 +35,12 @@ impl Objects {
         Ok(self.shown(&self.path_of(name)?))
     }
 
-    /// Whether an entry is as good as gone.
+    /// Returns whether a note marks an entry as bad.
     pub(super) async fn is_aside(hub: &Hub, name: &EntryName) -> Result<bool> {
         Ok(hub.head(&hub.path(&note_of(name)?)?).await?.is_some())
     }
 
-    /// Those among the entries whose file names begin so.
+    /// Returns the entries with a note whose file names begin with `start`.
     pub(super) async fn aside(hub: &Hub, start: &str) -> Result<HashSet<EntryName>, Trouble> {
         let notes = hub.list(&format!("{NOTES}{start}"), false).await?;
         Ok(notes.iter().filter_map(noted).collect())
@@ -47,7 +49,7 @@ impl Objects {
     pub(super) fn notes(&self) -> Result<Vec<Aside>> {
         let hub = &self.hub;
         let mut asides = Vec::new();
-        // Those of one layout, or of all.
+        // The notes of one layout, or of all layouts.
         let start = if hub.base == self.address.base() { "" } else { NOTES };
         for found in hub.wait(hub.list(start, true))? {
             let Some((name, path)) = noted(&found).zip(of_note(&found)) else { continue };
@@ -60,7 +62,7 @@ impl Objects {
         Ok(asides)
     }
 
-    /// Deletes entries and notes that were kept long enough, and claims that somebody has left who died.
+    /// Deletes entries and notes that were kept long enough, and claims whose writers are no longer alive.
     pub(super) fn sweep_notes(&self, keep: Duration) -> Result<()> {
         let hub = &self.hub;
         let now = Timestamp::now();
@@ -69,14 +71,14 @@ impl Objects {
         if !is_due(last.as_ref().and_then(changed), now) {
             return Ok(());
         }
-        // First the stamp: whoever comes now leaves it to us.
+        // Write the stamp first, so that other runs leave the sweep to this one.
         hub.wait(hub.put(&stamp, Vec::new()))?;
         for note in hub.wait(hub.list(NOTES, false))? {
             let due = |name: &EntryName| {
                 changed(&note).is_some_and(|noted| is_over(name, noted, keep, now))
             };
             if let Some(name) = noted(&note).filter(due) {
-                // The note last: without it the entry would be taken for good.
+                // Delete the note last: without it, the entry would count as good.
                 hub.wait(hub.delete(&self.path_of(&name)?))?;
                 hub.wait(hub.delete(&note.location))?;
             }
@@ -95,19 +97,19 @@ fn note_of(name: &EntryName) -> Result<String> {
     Ok(format!("{NOTES}{}{ENDING}", Directory::file_name(name)?))
 }
 
-/// The object that a note lies beside.
+/// Returns the path of the object that a note is about.
 fn of_note(note: &ObjectMeta) -> Option<Path> {
     let (place, file) = note.location.as_ref().rsplit_once(NOTES)?;
     Path::parse(format!("{place}{}", file.strip_suffix(ENDING)?)).ok()
 }
 
-/// The entry that a note is of.
+/// Returns the entry that a note is about.
 fn noted(note: &ObjectMeta) -> Option<EntryName> {
     note.location.as_ref().rsplit_once(NOTES)?;
     note.location.filename()?.strip_suffix(ENDING).and_then(Directory::entry_of)
 }
 
-/// When an object was written, by the clock of the service.
+/// Returns when an object was written, by the clock of the service.
 fn changed(object: &ObjectMeta) -> Option<Timestamp> {
     Timestamp::from_second(object.last_modified.timestamp()).ok()
 }

@@ -1,10 +1,10 @@
-//! Who may write an entry: whoever has made the small object that stands for its name.
+//! Claims on names of entries: a run may write an entry after it has created the small object that claims its name.
 //!
-//! A multipart upload replaces what has its name when it is completed, and not every service has a condition
-//! against that. All of them have one for an object that is written in a single request. So a writer first
-//! makes `.claims/NAME`, on the condition that there is none, with a random word in it that only it knows; then
-//! it looks that there is no entry of the name; and it looks once more for its word before it completes. The
-//! claim goes after the entry has appeared.
+//! Completing a multipart upload replaces any existing object, and not every service offers a condition against that.
+//! All services offer one for an object that is written in a single request. So a writer first creates
+//! `.claims/NAME`, on the condition that it does not exist, with a random token that only this writer knows. Then it
+//! checks that no entry has the name. Before it completes the upload, it checks that the claim still contains its
+//! token. It deletes the claim after the entry has appeared.
 //!
 //! Sources: S3 `PutObject` with `If-None-Match: *` (docs.aws.amazon.com, "Conditional writes"), Google
 //! `x-goog-if-generation-match: 0` (cloud.google.com, "Request preconditions"), Azure `If-None-Match: *` (Microsoft
@@ -17,10 +17,10 @@ use object_store::path::Path;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// Where claims are, below the base.
+/// Prefix of claims, below the base.
 pub const CLAIMS: &str = ".claims/";
 
-/// After so long whoever made one is dead.
+/// Age at which a claim is abandoned: its writer is no longer alive.
 pub const LEFT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 pub struct Claim {
@@ -29,7 +29,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Claims the file of an entry that is at `entry`; `None` where somebody else has, or it is there already.
+    /// Claims the name of an entry whose file is named `file` and whose path is `entry`. Returns `None` if another
+    /// run holds the claim, or if the entry exists.
     pub async fn take(hub: &Hub, file: &str, entry: &Path) -> Result<Option<Claim>, Trouble> {
         let path = hub.path(&format!("{CLAIMS}{file}"));
         let path = path.map_err(|e| Trouble::Lasting(format!("{e:#}")))?;
@@ -41,14 +42,14 @@ impl Claim {
                 Err(trouble @ (Trouble::Denied(_) | Trouble::Lasting(_))) => return Err(trouble),
                 Err(trouble) => trouble,
             };
-            // It may be ours, with an answer that got lost.
+            // An earlier try may have created the claim although its answer was lost.
             match hub.get(&claim.path).await {
                 Ok(bytes) if bytes == claim.word.as_bytes() => break,
                 Ok(_) => return Ok(None),
                 Err(Trouble::Missing) => {}
                 Err(other) => return Err(other),
             }
-            // It was there and is gone, or two came at the same time and none was served.
+            // The claim existed and is gone now, or the service refused two requests that came at the same time.
             let again = match trouble {
                 Trouble::Exists | Trouble::Changed => Trouble::Passing {
                     what: "somebody else claims and unclaims the name".into(),
@@ -67,8 +68,10 @@ impl Claim {
         }
     }
 
+    /// Checks that this run still holds the claim.
+    ///
     /// # Errors
-    /// When it is not ours any more: it was swept away, and somebody else may write by now.
+    /// If the claim is gone or has another owner: after a sweep, another run may be writing the entry.
     pub async fn holds(&self, hub: &Hub) -> Result<(), Trouble> {
         match hub.get(&self.path).await {
             Ok(bytes) if bytes == self.word.as_bytes() => Ok(()),
@@ -79,13 +82,13 @@ impl Claim {
         }
     }
 
-    /// Where that is not allowed it stays, and is in nobody's way: no name is used twice.
+    /// Deletes the claim. If that is not permitted, the claim stays and does no harm, because no name is used twice.
     pub async fn release(&self, hub: &Hub) {
         let _ = hub.delete(&self.path).await;
     }
 }
 
-/// 32 hex digits that nobody else has.
+/// Returns 32 random hex digits.
 fn word() -> String {
     let random = || RandomState::new().hash_one(std::process::id());
     format!("{:016x}{:016x}", random(), random())

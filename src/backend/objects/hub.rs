@@ -1,4 +1,4 @@
-//! One place in an object store: what its parts have in common, and how often a request is made.
+//! The client of an object store: what readers, writers and lists share, and the retries of requests.
 
 use super::service::Store;
 use super::trouble::Trouble;
@@ -15,33 +15,32 @@ use tokio::time::timeout;
 pub struct Hub {
     pub store: Arc<dyn Store>,
     pub wire: Arc<Wire>,
-    /// For what readers fetch ahead, all of them together.
+    /// The bytes that all readers may fetch ahead together.
     pub ahead: Allowance,
-    /// What the keys of all objects of this layout begin with, with a slash at the end.
+    /// Prefix of the keys of all objects of this layout, with a slash at the end.
     pub base: String,
 }
 
 impl Hub {
-    /// The path of an object below the base. What it is made of was checked when it was parsed.
+    /// Returns the path of an object below the base. Its parts were validated when they were parsed.
     pub fn path(&self, below: &str) -> Result<Path> {
         let key = format!("{}{below}", self.base);
         Path::parse(&key).with_context(|| format!("{key} is no name of an object"))
     }
 
-    /// Waits for something of the network, unless the run is called off meanwhile.
+    /// Waits for a request, unless the run is canceled.
     pub fn wait<T>(&self, future: impl Future<Output = Result<T, Trouble>>) -> Result<T> {
         Ok(self.wire.wait(future)??)
     }
 
-    /// The same for what puts things right: also when the run was called off, and no longer than a stall.
+    /// As [`Hub::wait`], for clean-up: also after the run was canceled, and for the stall timeout at most.
     pub fn tidy(&self, future: impl Future<Output = Result<(), Trouble>>) {
         let limit = self.wire.patience.stall;
-        // What is left says nothing to anybody; see docs/object-stores.md.
+        // Objects that stay behind do no harm; see docs/object-stores.md.
         let _ = self.wire.runtime().block_on(async { timeout(limit, future).await });
     }
 
-    /// Makes a request until it has an answer that is no passing failure. It must be one that may be carried
-    /// out twice.
+    /// Makes a request, and retries it after temporary failures. The request must be idempotent.
     pub async fn insist<T, F>(&self, request: impl Fn() -> F) -> Result<T, Trouble>
     where
         F: Future<Output = object_store::Result<T>>,
@@ -56,10 +55,10 @@ impl Hub {
         }
     }
 
-    /// Waits until there is sense in another try.
+    /// Waits until a retry makes sense.
     ///
     /// # Errors
-    /// The trouble, with the number of tries, when there is none.
+    /// If no retry makes sense: `trouble`, with the number of tries.
     pub async fn pause(&self, trouble: Trouble, failures: &mut u32) -> Result<(), Trouble> {
         let Trouble::Passing { what, wait } = trouble else { return Err(trouble) };
         *failures += 1;
@@ -74,12 +73,13 @@ impl Hub {
         Ok(())
     }
 
-    /// Every object whose key begins with the base and `prefix`; those below further slashes if it is `deep`.
+    /// Returns every object whose key begins with the base and `prefix`. Objects behind further slashes are included
+    /// if `deep` is set.
     pub async fn list(&self, prefix: &str, deep: bool) -> Result<Vec<ObjectMeta>, Trouble> {
         self.list_all(&format!("{}{prefix}", self.base), deep).await
     }
 
-    /// The same for keys that begin with `start`.
+    /// As [`Hub::list`], for keys that begin with `start`.
     pub async fn list_all(&self, start: &str, deep: bool) -> Result<Vec<ObjectMeta>, Trouble> {
         let mut found = Vec::new();
         let mut page = None;
@@ -98,14 +98,14 @@ impl Hub {
         }
     }
 
-    /// A small object, and what is known of it.
+    /// Downloads a small object.
     pub async fn get(&self, path: &Path) -> Result<Vec<u8>, Trouble> {
         let get =
             || async { self.store.get_opts(path, GetOptions::default()).await?.bytes().await };
         Ok(self.insist(get).await?.to_vec())
     }
 
-    /// What is known of an object, without its bytes; nothing where there is none.
+    /// Returns the metadata of an object, or `None` if it does not exist.
     pub async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, Trouble> {
         let options = || GetOptions { head: true, ..GetOptions::default() };
         let head = || async { Ok(self.store.get_opts(path, options()).await?.meta) };
@@ -115,14 +115,15 @@ impl Hub {
         }
     }
 
-    /// Writes a small object, whatever is there.
+    /// Writes a small object, and replaces any existing one.
     pub async fn put(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<(), Trouble> {
         let bytes: PutPayload = bytes.into();
         let put = || self.store.put_opts(path, bytes.clone(), PutOptions::default());
         self.insist(put).await.map(drop)
     }
 
-    /// Writes a small object if there is none, in one try: what an answer that got lost said, nobody knows.
+    /// Writes a small object if it does not exist. It is not retried, because after a lost answer it is unknown
+    /// whether the object was written.
     pub async fn put_new(&self, path: &Path, bytes: &str) -> Result<(), Trouble> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let payload = PutPayload::from(bytes.as_bytes().to_vec());
@@ -130,8 +131,8 @@ impl Hub {
         put.map(drop).map_err(|e| Trouble::of(&e))
     }
 
-    /// Deletes an object. One that is gone already is no error; whether it was there is said where the service
-    /// says so.
+    /// Deletes an object. An object that is already gone is not an error. Returns whether it existed, if the service
+    /// reports that.
     pub async fn delete(&self, path: &Path) -> Result<bool, Trouble> {
         let delete = || object_store::ObjectStoreExt::delete(&self.store, path);
         match self.insist(delete).await {
@@ -140,7 +141,7 @@ impl Hub {
         }
     }
 
-    /// What to ask for so that a range comes, and of no other object than that with the tag.
+    /// Returns the options that request a range, and only of the object with this entity tag.
     pub fn range(start: u64, end: u64, etag: Option<&String>) -> GetOptions {
         GetOptions {
             range: Some(GetRange::Bounded(start..end)),

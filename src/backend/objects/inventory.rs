@@ -1,4 +1,4 @@
-//! All that is below a prefix, of every layout.
+//! The list of all objects below a prefix, of every layout.
 
 use super::Objects;
 use super::aside::NOTES;
@@ -13,7 +13,7 @@ use object_store::path::Path;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// What is read of the beginning of an entry that is only looked at.
+/// Bytes to read from the beginning of an entry that is only inspected.
 const HEAD: u64 = 64 << 10;
 
 impl Inventory for Objects {
@@ -68,7 +68,7 @@ impl Inventory for Objects {
 
     fn delete(&self, record: &Record) -> Result<Deleted> {
         if record.name.is_none() {
-            // Whose it is, and what for, nobody here knows.
+            // Its owner and purpose are unknown.
             bail!("{}/{} is no object of ours; delete it by hand", self.address, record.id);
         }
         let path = self.of_record(record)?;
@@ -87,7 +87,7 @@ impl Objects {
     }
 }
 
-/// What an object is; `key` is its own below the prefix.
+/// Describes an object. `key` is its key below the prefix.
 fn record(key: String, object: &ObjectMeta) -> Record {
     let (layout, file) = key.split_once('/').unwrap_or(("", &key));
     let digits = |c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase();

@@ -1,5 +1,5 @@
-//! Carries the library's requests over the connections of the house, with their clocks, and makes errors of
-//! the answers that are none. Nothing is made again here: see `hub.rs`.
+//! HTTP connector for the `object_store` library. It sends the requests of the library over our own connections, with
+//! their timeouts, and turns unsuccessful responses into [`Trouble`]. It does not retry; `hub.rs` does.
 
 use super::trouble::{Trouble, code};
 use crate::backend::network::{Wire, told};
@@ -21,16 +21,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The longest answer that is read, in bytes: ranges are far shorter, and so are pages of lists.
+/// The longest response body that is read, in bytes. Ranges and pages of lists are much shorter.
 const LONGEST: u64 = 256 << 20;
 
-/// What is read of an answer that is an error, in bytes.
+/// How much of the body of an unsuccessful response is read, in bytes.
 const LONGEST_ERROR: usize = 64 << 10;
 
-/// Makes the library's clients.
+/// Creates the HTTP clients of the library.
 pub struct Connector {
     pub wire: Arc<Wire>,
-    /// That servers without TLS are never meant, whatever the library thinks: for Google it does without asking.
+    /// Refuses servers without TLS even if the options of the library allow them: for Google, the library allows them
+    /// without being asked.
     pub strict: bool,
 }
 
@@ -48,10 +49,10 @@ impl HttpConnector for Connector {
     }
 }
 
-/// The way to one server.
+/// The HTTP client for one server.
 struct Line {
     wire: Arc<Wire>,
-    /// Whether it may be one without TLS.
+    /// Whether a server without TLS is allowed.
     plain: bool,
 }
 
@@ -106,12 +107,12 @@ fn without_body(head: http::response::Parts) -> HttpResponse {
     answer
 }
 
-/// In a form that the library hands on and does not try again.
+/// Wraps an error in a kind that the library passes on and does not retry.
 fn failed(trouble: Trouble) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, trouble)
 }
 
-/// All of a request's body. Blocks are in one piece, and are not copied.
+/// Returns the whole body of a request. Blocks of an upload are in one piece and are not copied.
 async fn gathered(mut body: HttpRequestBody) -> Result<Bytes, HttpError> {
     let mut all: Vec<Bytes> = Vec::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
@@ -129,7 +130,7 @@ async fn gathered(mut body: HttpRequestBody) -> Result<Bytes, HttpError> {
     })
 }
 
-/// The body of an answer that may stall no longer than the clock says.
+/// A response body with a stall timeout.
 struct Clocked {
     body: reqwest::Body,
     stall: Duration,
@@ -142,8 +143,8 @@ impl Clocked {
         Clocked { body, stall, alarm: Box::pin(sleep(stall)), got: 0 }
     }
 
-    /// What there is of it, up to some length. It says why something failed: what goes wrong with it does not
-    /// count.
+    /// Returns the beginning of the body, up to [`LONGEST_ERROR`]. The body only explains an error, so failures to
+    /// read it are ignored.
     async fn beginning(mut self) -> Vec<u8> {
         let mut said = Vec::new();
         while said.len() < LONGEST_ERROR

@@ -1,11 +1,11 @@
 //! Entries as objects of S3, Google Cloud Storage or Azure Blob Storage.
 //!
 //! `PREFIX/LAYOUT/KEY.GENERATION.tar.zst` is an entry: the plain archive. LAYOUT is the version of the cache, 64 hex
-//! digits, so that what other systems and kinds of stores have saved is never seen. An object appears when it is
-//! complete, and never before; who may complete one says `claim.rs`. The rest of the room is synchronous: this
-//! part has a thread of its own.
+//! digits, so that entries of other systems and kinds of stores are never seen. An object appears when it is
+//! complete, and never before; `claim.rs` decides which run may complete it. The rest of the backend module is
+//! synchronous; this part has a thread of its own.
 //!
-//! No error and no description holds a credential, or what a server says beside a code.
+//! No error and no description contains a credential, or any text of a server except its error code.
 
 mod address;
 mod aside;
@@ -41,28 +41,28 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use trouble::Trouble;
 
-/// What the first request for an entry asks for: its head, as a rule.
+/// Bytes of the first request for an entry, which usually contain its head.
 const HEAD: u64 = 64 << 10;
 
-/// What is written for a try, beside the layouts.
+/// Name of the object that a test writes and deletes, beside the layouts.
 const TRIAL: &str = ".storecache-doctor";
 
 pub struct Objects {
     hub: Arc<Hub>,
     address: Address,
-    /// For people: what and where this is.
+    /// Kind and location, for messages.
     told: String,
-    /// Requests are not signed: nothing can be written.
+    /// Requests are not signed, so nothing can be written.
     unsigned: bool,
     traffic: Traffic,
 }
 
 impl Objects {
-    /// `version` is the layout of the entries, 64 hex digits: those of another one are never seen. Without one
-    /// this is no backend, but the list of all layouts.
+    /// Opens the object store. `version` is the layout of the entries, 64 hex digits; entries of other layouts are
+    /// never seen. If it is empty, the result is not usable as a backend, but lists all layouts.
     ///
     /// # Errors
-    /// When the environment has no credentials.
+    /// If the environment has no credentials.
     pub fn new(options: &Options, version: &str) -> Result<Self> {
         let wire = Wire::new("the object store", Secret::new(""), options.patience)?;
         let wire = Arc::new(wire);
@@ -87,14 +87,14 @@ impl Objects {
         })
     }
 
-    /// With no more memory than this for what comes and goes.
+    /// Limits the memory for uploads and downloads.
     pub fn within(mut self, traffic: Traffic) -> Self {
         self.traffic = traffic;
         self.hub.ahead.becomes(traffic.ahead);
         self
     }
 
-    /// Waits for no answer any more once the flag is set.
+    /// Stops waiting for answers when the flag is set.
     pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
         let _ = self.hub.wire.called_off.set(Arc::clone(flag));
         self
@@ -104,26 +104,26 @@ impl Objects {
         self.hub.path(&Directory::file_name(name)?)
     }
 
-    /// Where an object is, for people and other tools.
+    /// Returns the URL of an object, for messages and other tools.
     fn shown(&self, path: &Path) -> PathBuf {
         let Address { service, bucket, .. } = &self.address;
         format!("{}://{bucket}/{path}", service.scheme()).into()
     }
 
-    /// Writes and deletes an object for a try.
+    /// Tests writing, by creating and deleting an object.
     fn try_to_write(&self) -> Result<()> {
         self.can_write()?;
         let hub = &self.hub;
         let key = format!("{}{TRIAL}", self.address.base());
         let path = Path::parse(&key).context(key)?;
         hub.wait(hub.put(&path, Vec::new())).map_err(refused_to_write)?;
-        // Who may only write leaves it, and finds it there the next time.
+        // If deleting is not permitted, the object stays, and the next test writes it again.
         let _ = hub.wait(hub.delete(&path));
         Ok(())
     }
 }
 
-/// Who has no right to write is no failure where that is expected.
+/// Turns a missing permission to write into [`Refused`]: where it is expected, it is not a failure.
 fn refused_to_write(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<Trouble>() {
         Some(Trouble::Denied(why)) => Refused::Write(why.clone()).into(),

@@ -1,5 +1,4 @@
-//! From an address and the environment to a client of the service. All that is known of credentials is known
-//! here.
+//! Creates the client of a service from an address and the environment. Credentials are handled only here.
 
 use super::address::Service;
 use super::line::Connector;
@@ -16,12 +15,12 @@ use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// All that is asked of a service.
+/// The operations that a service must support.
 pub trait Store: ObjectStore + MultipartStore + PaginatedListStore {}
 
 impl<S: ObjectStore + MultipartStore + PaginatedListStore> Store for S {}
 
-/// Variables of the environment whose values nobody may see.
+/// Environment variables whose values must never be shown.
 pub const SECRETS: [&str; 19] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -44,15 +43,17 @@ pub const SECRETS: [&str; 19] = [
     "AWS_TOKEN",
 ];
 
-/// Names that the tools of the services know too, and the library does not.
+/// Names that the tools of the services know, and the library does not.
 const ALIASES: [(&str, &str); 3] = [
     ("azure_storage_account", "azure_storage_account_name"),
     ("azure_storage_key", "azure_storage_account_key"),
     ("google_oauth_access_token", "google_bearer_token"),
 ];
 
+/// Creates the client of the service at an address.
+///
 /// # Errors
-/// When the environment has no credentials for it, or some that make no sense. They are not in the error.
+/// If the environment has no credentials for the service, or inconsistent ones. The error does not contain them.
 pub fn open(options: &Options, wire: &Arc<Wire>) -> Result<Arc<dyn Store>> {
     let address = &options.address;
     if !has_credentials(options) {
@@ -90,7 +91,7 @@ pub fn open(options: &Options, wire: &Arc<Wire>) -> Result<Arc<dyn Store>> {
     built.map_err(|e| {
         let prefix = address.service.variables();
         match Trouble::of(&e) {
-            // It quotes what it does not understand.
+            // The error of the library quotes values that it does not understand.
             Trouble::Lasting(_) => anyhow!(
                 "the variables {prefix}… of the environment make no sense together; set {}",
                 wanted(address.service)
@@ -100,7 +101,7 @@ pub fn open(options: &Options, wire: &Arc<Wire>) -> Result<Arc<dyn Store>> {
     })
 }
 
-/// What the library knows of the settings, in its terms. Which bucket it is says the address alone.
+/// Returns the settings that the library knows, as its own keys. The bucket comes from the address alone.
 fn settings<K: std::str::FromStr>(options: &Options) -> Vec<(K, String)> {
     let known = options.settings.iter().filter_map(|(name, value)| {
         let name = name.to_ascii_lowercase();
@@ -110,14 +111,14 @@ fn settings<K: std::str::FromStr>(options: &Options) -> Vec<(K, String)> {
     known.collect()
 }
 
-/// No request is made again by the library: it knows no clocks of ours, and nobody could call it off.
+/// Disables retries in the library: they would ignore our timeouts and could not be canceled.
 fn once() -> RetryConfig {
     let backoff = BackoffConfig::default();
     RetryConfig { backoff, max_retries: 0, retry_timeout: Duration::from_secs(60) }
 }
 
-/// Whether the environment has something of each of the ways to credentials. Without any the library would ask
-/// the machine that this may run on, where nobody answers as a rule.
+/// Returns whether the environment has all variables of at least one way to authenticate. Without credentials, the
+/// library would query the metadata service of the machine, which usually does not exist.
 fn has_credentials(options: &Options) -> bool {
     let all = |names: &[&str]| names.iter().all(|name| options.has(name));
     let ways: &[&[&str]] = match options.address.service {

@@ -1,4 +1,4 @@
-//! One object at the other end: ranges of it, of this object and no other that takes its name.
+//! Ranges of one object, and never of another object that takes its name.
 
 use super::hub::Hub;
 use super::trouble::Trouble;
@@ -20,14 +20,14 @@ pub struct Object {
 }
 
 impl Object {
-    /// Asks for the first `count` bytes, and learns size and entity tag from the answer.
+    /// Requests size and entity tag of an object, and its first `count` bytes.
     ///
     /// # Errors
-    /// [`Trouble::Missing`] when there is no such object.
+    /// [`Trouble::Missing`] if there is no such object.
     pub async fn probe(hub: Arc<Hub>, path: Path, count: u64) -> Result<(Object, Vec<u8>)> {
         let meta = hub.head(&path).await?.ok_or(Trouble::Missing)?;
         let ObjectMeta { size, e_tag, .. } = meta;
-        // A weak tag tells no bytes apart, and no server takes one here.
+        // A weak entity tag does not identify bytes, and no server accepts one in this request.
         let etag = e_tag.filter(|etag| !etag.starts_with("W/"));
         let object = Object { hub, path, size, etag };
         let head = match size {
@@ -37,7 +37,7 @@ impl Object {
         Ok((object, head))
     }
 
-    /// All bytes of a range; asks again for what is missing of it when the body of an answer breaks off.
+    /// Downloads all bytes of a range. If the body of a response breaks off, requests the missing rest.
     async fn all(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let length = range.end - range.start;
         let mut bytes = Vec::with_capacity(usize::try_from(length)?);
@@ -62,7 +62,7 @@ impl Object {
         }
     }
 
-    /// What one answer brings of a range.
+    /// Makes one request for a range, and appends the bytes of the response.
     async fn some(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), Trouble> {
         let options = Hub::range(range.start, range.end, self.etag.as_ref());
         let answer = self.hub.store.get_opts(&self.path, options).await;
@@ -103,7 +103,7 @@ impl reader::Source for Object {
         self.all(range).await.map_err(Lost::Failed)
     }
 
-    /// Every object store knows ranges.
+    /// Always fails: every object store supports ranges.
     async fn spool(&self) -> Result<Spooled> {
         Err(anyhow!("the server knows no ranges"))
     }

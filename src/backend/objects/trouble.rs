@@ -1,12 +1,12 @@
-//! What goes wrong with an object, as callers tell it apart and people read it. Nothing that a server says but
-//! its code is handed on: such texts have keys and signed requests in them.
+//! Errors of requests for objects, classified for callers and readable for people. Of the response of a server, only
+//! the error code is used: the text contains keys and signed requests.
 
 use crate::backend::network::Fault;
 use http::{HeaderMap, StatusCode};
 use std::error::Error;
 use std::time::Duration;
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Trouble {
     #[error("there is no such object")]
@@ -15,18 +15,18 @@ pub enum Trouble {
     Exists,
     #[error("the object was changed meanwhile")]
     Changed,
-    /// The credentials are not allowed to.
+    /// The credentials do not permit it.
     #[error("{0}")]
     Denied(String),
     #[error("{0}")]
     Lasting(String),
-    /// May go better next time, and not before the time that the server named.
+    /// A temporary failure. A retry may succeed, but not before the time that the server named.
     #[error("{what}")]
     Passing { what: String, wait: Option<Duration> },
 }
 
 impl Trouble {
-    /// What an error of the library comes to. What this program has seen itself is somewhere below it.
+    /// Converts an error of the library. If this program raised it, the original is among its sources.
     pub fn of(error: &object_store::Error) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
@@ -54,7 +54,7 @@ impl Trouble {
         }
     }
 
-    /// What an answer without success means; nothing where the library knows what to make of it.
+    /// Returns the meaning of an unsuccessful response, or `None` if the library handles it.
     pub fn of_answer(status: StatusCode, code: &str, headers: &HeaderMap) -> Option<Self> {
         let answered = match code {
             "" => format!("HTTP {}", status.as_u16()),
@@ -64,7 +64,7 @@ impl Trouble {
             404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => Trouble::Lasting(
                 format!("there is no such bucket ({answered}); make it, or name another"),
             ),
-            // The clock is far off, or the key is unknown: no try goes better.
+            // The clock is wrong, or the key is unknown: a retry does not help.
             401 | 403 => Trouble::Denied(format!(
                 "the server does not allow it ({answered}); look at the credentials in the environment and \
                  what they may do"
@@ -85,7 +85,7 @@ impl Trouble {
     }
 }
 
-/// The kind of an error that the library found by itself, without what it quotes.
+/// Returns the kind of an error that the library detected itself, without the text that it quotes.
 fn kind(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
@@ -97,7 +97,7 @@ fn kind(error: &object_store::Error) -> &'static str {
     }
 }
 
-/// The code in an error's body or head: `<Code>AccessDenied</Code>` with S3 and Google, a header with Azure.
+/// Returns the error code in a body or a header: `<Code>AccessDenied</Code>` from S3 and Google, a header from Azure.
 pub fn code(headers: &HeaderMap, body: &[u8]) -> String {
     let named = headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
     let text = String::from_utf8_lossy(body);

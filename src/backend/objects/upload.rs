@@ -1,4 +1,4 @@
-//! The way in: parts of bounded size, several at a time, never more in memory than those.
+//! Upload of an entry in parts of bounded size, several at a time. Only those parts are in memory.
 
 use super::claim::Claim;
 use super::hub::Hub;
@@ -15,25 +15,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Least size of every part but the last (S3 and Google), in bytes.
+/// Minimum size of every part but the last (S3 and Google), in bytes.
 const LEAST: usize = 5 << 20;
 
-/// Parts in one upload (S3 and Google); at 8 MiB that is 78 GiB.
+/// Maximum number of parts in one upload (S3 and Google); at 8 MiB that is 78 GiB.
 const PARTS: usize = 10_000;
 
 pub struct Writer {
     hub: Arc<Hub>,
     name: EntryName,
     path: Path,
-    /// None once nothing is left to be undone.
+    /// `None` when there is nothing left to clean up.
     claim: Option<Claim>,
-    /// Number of the upload, once there is one.
+    /// Id of the upload, after it has begun.
     upload: Option<Arc<String>>,
     part: Block,
-    /// Parts on their way at a time. One more is being filled.
+    /// Number of parts on their way at a time. One more is being filled.
     parallel: usize,
     sent: JoinSet<Result<(usize, PartId), Trouble>>,
-    /// What the service calls the parts, as far as they have arrived.
+    /// The ids that the service gave to the parts, for those that have arrived.
     parts: Vec<Option<PartId>>,
     /// Bytes of the parts sent so far.
     size: u64,
@@ -42,7 +42,7 @@ pub struct Writer {
 impl Writer {
     pub fn new(hub: Arc<Hub>, name: EntryName, path: Path, claim: Claim, traffic: Traffic) -> Self {
         let part_size = traffic.block.max(LEAST);
-        // As much memory as there is for blocks of any size.
+        // As many parts as fit into the memory for blocks of the configured size, but at least one on its way.
         let all = (traffic.blocks + 1) * traffic.block / part_size;
         Writer {
             hub,
@@ -58,7 +58,7 @@ impl Writer {
         }
     }
 
-    /// The upload, begun with the first part.
+    /// Returns the id of the upload, which begins with the first part.
     fn upload(&mut self) -> Result<Arc<String>> {
         if let Some(upload) = &self.upload {
             return Ok(Arc::clone(upload));
@@ -69,7 +69,7 @@ impl Writer {
         Ok(upload)
     }
 
-    /// Sends the part that is full, when one of those on their way has arrived.
+    /// Sends the current part, after waiting until fewer than `parallel` parts are on their way.
     fn ship(&mut self) -> Result<()> {
         let upload = self.upload()?;
         while self.sent.len() >= self.parallel {
@@ -127,7 +127,7 @@ impl Writer {
             claim.holds(&hub).await?;
             let complete = || hub.store.complete_multipart(&self.path, &upload, parts.clone());
             match hub.insist(complete).await {
-                // It is done, and the answer that said so got lost.
+                // The upload was completed, but the answer to an earlier try was lost.
                 Err(Trouble::Missing) => match hub.head(&self.path).await? {
                     Some(there) if there.size == self.size => Ok(()),
                     _ => Err(Trouble::Lasting("the upload is gone before it was complete".into())),
@@ -169,14 +169,14 @@ impl EntryWriter for Writer {
 }
 
 impl Drop for Writer {
-    /// What was not finished leaves nothing: no parts, which are stored and paid for, and no claim.
+    /// Cleans up an unfinished upload: its parts, which are stored and paid for, and its claim.
     fn drop(&mut self) {
         let Some(claim) = self.claim.take() else { return };
         let hub = Arc::clone(&self.hub);
         let mut sent = std::mem::take(&mut self.sent);
         let upload = self.upload.take();
         hub.tidy(async {
-            // A part that arrives after the upload was aborted would stay.
+            // Stop the parts first: one that arrives after the abort would stay.
             sent.shutdown().await;
             if let Some(upload) = upload {
                 let _ = hub.insist(|| hub.store.abort_multipart(&self.path, &upload)).await;

@@ -10,7 +10,7 @@ const MAIN: &str = "refs/heads/main";
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 24 * 60 * 60;
 
-/// An entry of ours on the default branch, of `hours` ago, which cannot be read.
+/// An entry of storecache on the default branch, made `hours` ago, whose content cannot be read.
 fn entry(key: &str, hours: i64, size: u64) -> Held {
     let created = Timestamp::from_second(NOW - hours * 3600).unwrap();
     let generation = created.strftime("%Y%m%dT%H%M%S.000000Z");
@@ -35,14 +35,14 @@ fn on(reference: &str, mut held: Held) -> Held {
     held
 }
 
-/// With a head that was read.
+/// The entry with a head that can be read.
 fn read(mut held: Held, standing: Standing) -> Held {
     held.standing = Some(standing);
     held.content = Some(Digest::of(held.record.key.as_bytes()));
     held
 }
 
-/// Of another tool.
+/// The entry as if another tool had written it.
 fn foreign(key: &str, mut held: Held) -> Held {
     held.record.key = key.into();
     held.record.name = None;
@@ -63,7 +63,7 @@ fn all_reasons() -> Pruning {
     Pruning { unused_for: Some(0), ..Pruning::default() }
 }
 
-/// Numbers and reasons of what goes, by number.
+/// Numbers and reasons of the entries to delete, by number.
 fn goes(all: &[Held], scene: &Scene, wishes: &Pruning) -> Vec<(usize, &'static str)> {
     let choice = choose(all, scene, wishes, now());
     let mut going: Vec<_> =
@@ -96,10 +96,10 @@ fn the_newest_of_a_key_on_the_default_branch_stays_whatever_the_reason() {
     all[0].use_of_it = Use::None("damaged".into());
     let wishes = all_reasons();
     assert_eq!(goes(&all, &scene(&[]), &wishes), [(1, "unused"), (2, "superseded")]);
-    // Another branch is the default one.
+    // With another branch as the default branch.
     let side = Scene { default_branch: Some("refs/heads/side".into()), ..Scene::default() };
     assert_eq!(goes(&all, &side, &wishes), [(0, "unreadable"), (2, "superseded")]);
-    // Everybody reads everything.
+    // Every run can read every entry.
     assert_eq!(goes(&all, &Scene::default(), &wishes), [(0, "unreadable"), (2, "superseded")]);
 }
 
@@ -150,10 +150,10 @@ fn a_copy_goes_where_everybody_who_reads_it_can_read_the_other_one() {
     ];
     let going = goes(&all, &scene(&[]), &Pruning::default());
     assert_eq!(going, [(1, "duplicate"), (2, "duplicate"), (3, "duplicate")]);
-    // Nobody on one branch can read another one.
+    // Runs on one branch cannot read the entries of another branch.
     let apart = vec![same("refs/heads/a", "k", 1), same("refs/heads/b", "k", 2)];
     assert_eq!(goes(&apart, &scene(&[]), &Pruning::default()), []);
-    // Where nobody can look inside, key and size have to do.
+    // If the content cannot be read, key and size are compared.
     let guess = vec![
         entry("k", 9, 5),
         on("refs/pull/7/merge", entry("k", 1, 5)),
@@ -198,14 +198,14 @@ fn a_base_stays_as_long_as_a_delta_on_it_does() {
         let on = base.record.name.clone().unwrap();
         read(entry(key, hours, 5), Standing::DeltaOn(on))
     };
-    // It is of another key, as where a job began with a prefix hit.
+    // The base has another key, as after a prefix hit.
     let all = vec![base.clone(), other, delta("k", 3), delta("k", 2), delta("l", 1)];
     let choice = choose(&all, &scene(&[]), &Pruning::default(), now());
     let going: Vec<_> = choice.going.iter().map(|(at, _)| *at).collect();
     assert_eq!(going, [2, 1], "the other full one, and the older delta");
     assert_eq!(choice.staying[0].0, 0);
     assert!(choice.staying[0].1.ends_with("is a delta on it"), "{:?}", choice.staying);
-    // Where the deltas go, it goes too.
+    // The base is deleted together with its deltas.
     let pull = |held| on("refs/pull/7/merge", held);
     let all = vec![pull(base.clone()), pull(delta("k", 3))];
     assert_eq!(goes(&all, &scene(&[7]), &Pruning::default()), [(0, "closed"), (1, "closed")]);
@@ -218,16 +218,16 @@ fn what_may_be_a_base_stays_where_nobody_can_tell() {
         let going: Vec<_> = going.into_iter().map(|(at, _)| at).collect();
         (0..all.len()).filter(|at| !going.contains(at)).collect::<Vec<_>>()
     };
-    // A small one after a large one is a delta on it, or on what that was one on.
+    // The newest entry is small, so it may be a delta on the large one.
     let all = [entry("k", 1, 10), entry("k", 2, 12), entry("k", 3, 100), entry("k", 4, 11)];
     assert_eq!(kept(&all), [0, 2]);
-    // Two full ones, the newer of which is smaller.
+    // Two full entries, the newer of which is smaller.
     let all = [entry("k", 1, 10), entry("k", 2, 80), entry("k", 3, 30), entry("k", 4, 100)];
     assert_eq!(kept(&all), [0, 1, 3]);
-    // All full: then the largest may be needed, and no other.
+    // All entries are full: only the largest may be needed.
     let all = [entry("k", 1, 98), entry("k", 2, 99), entry("k", 3, 100), entry("k", 4, 97)];
     assert_eq!(kept(&all), [0, 2]);
-    // It has grown since: nothing older is a base.
+    // The newest entry is the largest, so no older entry can be its base.
     let all = [entry("k", 1, 101), entry("k", 2, 99), entry("k", 3, 100)];
     assert_eq!(kept(&all), [0]);
     // Plain directories have no deltas.
@@ -236,8 +236,7 @@ fn what_may_be_a_base_stays_where_nobody_can_tell() {
         held.store = Some((StoreKind::Plain, "x86_64-linux".into()));
     }
     assert_eq!(kept(&all), [0]);
-    // Two of one key, one of which it must be: then those of other keys are not in question, but for the
-    // largest.
+    // The key has a likely base of its own, so only the largest entry of the other keys must stay.
     let all = [
         entry("k", 1, 10),
         entry("k", 2, 100),
@@ -246,7 +245,7 @@ fn what_may_be_a_base_stays_where_nobody_can_tell() {
         entry("k-1", 5, 120),
     ];
     assert_eq!(kept(&all), [0, 1, 2, 4]);
-    // The first generation of a key, after a prefix hit, is a delta on one of another key.
+    // After a prefix hit, the first generation of a key is a delta on an entry of another key.
     let key = |end: char| format!("p-nix-x86_64-linux-2-{}", end.to_string().repeat(32));
     let all = [
         on("refs/pull/7/merge", entry(&key('a'), 1, 10)),
@@ -256,7 +255,7 @@ fn what_may_be_a_base_stays_where_nobody_can_tell() {
     assert_eq!(kept(&all), [0, 1, 2]);
 }
 
-/// Any entries there may be: few keys, refs and times, so that they meet.
+/// Arbitrary entries with few keys, refs and times, so that they interact.
 fn any_entry() -> impl Strategy<Value = Held> {
     let key = prop_oneof![Just("k"), Just("l"), Just("l-1234567")];
     let reference = prop_oneof![
@@ -289,7 +288,7 @@ fn any_entry() -> impl Strategy<Value = Held> {
     )
 }
 
-/// Entries that cannot be read, or those that can, with deltas among them.
+/// Entries that cannot be read, or entries that can, with deltas among them.
 fn any_entries() -> impl Strategy<Value = Vec<Held>> {
     let bases =
         prop::collection::vec(prop::option::weighted(0.5, any::<prop::sample::Index>()), 30);
@@ -346,7 +345,7 @@ proptest! {
         };
 
         for key in ["k", "l", "l-1234567"] {
-            // The newest of its key on the default branch, by either clock.
+            // The newest entry of each key on the default branch stays, by creation time and by generation.
             let shared = || (0..all.len()).filter(|at| all[*at].key() == key && everybody_reads(&all[*at]));
             if let Some(newest) = shared().map(|at| all[at].record.created).max() {
                 prop_assert!(shared().any(|at| stays(at) && all[at].record.created == newest));
@@ -357,12 +356,12 @@ proptest! {
         }
 
         for (at, held) in all.iter().enumerate().filter(|(at, _)| stays(*at)) {
-            // A base that is needed.
+            // A base that a delta needs stays.
             if let Some(base) = held.standing.as_ref().and_then(Standing::base) {
                 let mut bases = (0..all.len()).filter(|at| all[*at].record.name.as_ref() == Some(base));
                 prop_assert!(bases.any(stays), "{:?} needs {}", held.record.id, base);
             }
-            // What may be one: the largest older one of the same key, ref and layout.
+            // A likely base stays: the largest older entry of the same key, ref and layout.
             if held.standing.is_none() && held.is_ours() && held.use_of_it == Use::Some
                 && held.store.as_ref().is_some_and(|(kind, _)| *kind == StoreKind::Nix)
             {
@@ -396,7 +395,7 @@ proptest! {
                 }
                 PruneReason::Unreadable => prop_assert!(held.unreadable().is_some()),
                 PruneReason::Superseded => {
-                    // As many as were to be kept are there, of this very key, ref and layout.
+                    // The wanted number of entries with the same key, ref and layout stays.
                     let newer = (0..all.len()).filter(|one| {
                         let (a, b) = (&all[*one].record, &held.record);
                         stays(*one) && all[*one].key() == held.key()
@@ -404,7 +403,7 @@ proptest! {
                             && a.created >= b.created
                     });
                     let other = choice.going.iter().filter(|(_, cause)| cause.reason != PruneReason::Superseded);
-                    // Others of them may go for reasons of their own.
+                    // Others of these entries may be deleted for other reasons.
                     prop_assert!(newer.count() + other.count() >= wishes.keep.get());
                 }
                 PruneReason::Duplicate => {

@@ -1,4 +1,4 @@
-//! `doctor`: whether what a save or restore relies on is as it should be, and what to do where not.
+//! `doctor`: checks the prerequisites of saves and restores, and suggests fixes.
 
 mod outside;
 
@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use rustix::process::geteuid;
 use serde_json::json;
 
-/// Prints one row for each check. Fails when any is red.
+/// Prints one row for each check. Fails if any of them is red.
 pub fn doctor(options: &Doctor) -> Result<Ending> {
     or_json(&options.output, run(options))
 }
@@ -70,7 +70,7 @@ fn store(layout: &Layout) -> Finding {
     Finding::green(found).named("store")
 }
 
-/// How the last saves and restores of this user ended.
+/// Shows how the last saves and restores of this user ended.
 fn last_runs() -> Finding {
     let runs = match runs::read() {
         Ok(runs) => runs,

@@ -1,4 +1,4 @@
-//! What a save or restore needs beside the store: the backend with what it keeps aside, and the clock.
+//! Checks of what a save or restore needs besides the store: the backend with its quarantine, and the clock.
 
 use super::super::{lookup, quarantine};
 use crate::backend::{Backend, Health};
@@ -10,12 +10,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use std::sync::Arc;
 
-/// Seconds that clocks may differ by: what an answer is on its way, and what nobody minds.
+/// Tolerated difference between clocks in seconds. It covers the latency of a response and harmless deviations.
 const APART: i64 = 60;
-/// From here on certificates and tokens are not valid, in seconds.
+/// From this difference on, certificates and tokens are not valid, in seconds.
 const FAR_APART: i64 = 24 * 3600;
 
-/// Rows for the backend, what is kept aside there, and the clock.
+/// Returns rows for the backends, the quarantine and the clock.
 pub fn look(options: &Doctor, kind: StoreKind, layout: &Layout) -> Vec<Finding> {
     let places = options.backends.iter();
     let opened: Vec<_> =
@@ -28,7 +28,7 @@ pub fn look(options: &Doctor, kind: StoreKind, layout: &Layout) -> Vec<Finding> 
         rows.push(row.named("backend"));
     }
     if rows.iter().any(|row| row.light != Light::Red) {
-        // A run goes on with another one, and only says so.
+        // A run continues with another backend and only prints a warning.
         let silent = rows.iter_mut().filter(|row| row.light == Light::Red);
         silent.for_each(|row| row.light = Light::Yellow);
     }
@@ -39,7 +39,7 @@ pub fn look(options: &Doctor, kind: StoreKind, layout: &Layout) -> Vec<Finding> 
 
 type Opened<'a> = (&'a BackendOptions, Result<Arc<dyn Backend>>);
 
-/// Snapshots that failed their checks.
+/// Checks for snapshots that failed their verification.
 fn kept_aside(options: &Doctor, opened: &[Opened<'_>]) -> Finding {
     let mut kept = Vec::new();
     for (place, backend) in opened {
@@ -65,7 +65,7 @@ fn kept_aside(options: &Doctor, opened: &[Opened<'_>]) -> Finding {
     Finding::yellow(told, Some(fix))
 }
 
-/// The backend, and how far ahead of it this machine's clock is.
+/// Checks a backend. Also returns how far the clock of this machine is ahead of the backend's clock.
 fn backend(options: &BackendOptions, opened: &Result<Arc<dyn Backend>>) -> (Finding, Option<i64>) {
     let backend = match opened {
         Ok(backend) => backend,
@@ -77,7 +77,7 @@ fn backend(options: &BackendOptions, opened: &Result<Arc<dyn Backend>>) -> (Find
             (Finding::green(format!("{place}: {found}")), ahead)
         }
         Ok(Health { found, unwritable: Some(why), ahead }) => {
-            // A restore works all the same.
+            // A restore still works.
             let found = format!("{place}: {found}, but nothing can be saved: {why:#}");
             (Finding::yellow(found, mend(options)), ahead)
         }
@@ -85,7 +85,7 @@ fn backend(options: &BackendOptions, opened: &Result<Arc<dyn Backend>>) -> (Find
     }
 }
 
-/// A command that shows or mends what stands between here and a backend.
+/// A command that shows or fixes connection problems with a backend.
 fn mend(options: &BackendOptions) -> Option<String> {
     match options {
         BackendOptions::Objects(store) => {
@@ -100,7 +100,7 @@ fn mend(options: &BackendOptions) -> Option<String> {
     }
 }
 
-/// Whose clock a backend tells.
+/// The server whose clock a backend reports.
 fn server(options: &BackendOptions) -> &'static str {
     match options {
         BackendOptions::Objects(_) => "the object store",
@@ -133,7 +133,7 @@ fn clock(layout: &Layout, ahead: Option<(i64, &str)>) -> Finding {
     }
 }
 
-/// When the database of a store was written last.
+/// When the database of a store was last written.
 fn written(layout: &Layout) -> Result<Option<Timestamp>> {
     let database = layout.database();
     if !database.exists() {

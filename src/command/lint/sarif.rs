@@ -1,5 +1,5 @@
-//! Findings as SARIF 2.1.0, the format that code scanning reads.
-//! Source: <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>.
+//! Findings as SARIF 2.1.0, the format that code scanning reads. Source:
+//! <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>.
 
 use crate::key::lint::{Finding, Level, Lines, RULES, Rule, Source};
 use crate::snapshot::Digest;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
-/// What paths are relative to; code scanning knows it as the top of the repository.
+/// Base of relative paths; code scanning interprets it as the top of the repository.
 const TOP: &str = "%SRCROOT%";
 
 pub fn log(sources: &[Source], findings: &[Finding]) -> Value {
@@ -50,7 +50,8 @@ fn rule(rule: &Rule) -> Value {
 fn result(source: &Source, finding: &Finding, twins: &mut HashMap<String, usize>) -> Value {
     let place = artifact(source);
     let line = source.text.split('\n').nth(finding.line.saturating_sub(1)).unwrap_or_default();
-    // The text of the line and not its number, so that a finding that has moved is the same one.
+    // Uses the text of the line instead of its number, so that a finding that has moved keeps its
+    // fingerprint.
     let parts = [finding.rule, &place.to_string(), line.trim()].join("\0");
     let hash = Digest::of(parts.as_bytes()).to_string();
     let twin = twins.entry(hash.clone()).or_default();
@@ -80,7 +81,7 @@ fn result(source: &Source, finding: &Finding, twins: &mut HashMap<String, usize>
     result
 }
 
-/// The file below its work tree, or wherever it is.
+/// The file relative to its work tree, or else as an absolute URI.
 fn artifact(source: &Source) -> Value {
     let full = std::path::absolute(&source.file).unwrap_or_else(|_| source.file.clone());
     match full.strip_prefix(&source.tree) {
@@ -89,7 +90,7 @@ fn artifact(source: &Source) -> Value {
     }
 }
 
-/// A path in a URI: what is no plain character is written as its bytes (RFC 3986, section 2).
+/// A path in a URI: bytes other than unreserved characters and `/` are percent-encoded (RFC 3986, section 2).
 fn uri(path: &Path) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
     let bytes = path.as_os_str().as_encoded_bytes().iter();

@@ -1,8 +1,8 @@
-//! Findings for people: what is wrong, and the corrected lines beside those that are there.
+//! Findings for people: the mistake, and the corrected lines next to the current ones.
 
 use crate::key::lint::Finding;
 
-/// A finding with its place, one text for each line.
+/// A finding with its location, one string for each line.
 pub fn of(finding: &Finding, source: &str) -> Vec<String> {
     let Finding { file, line, column, level, rule, message, fix, .. } = finding;
     let (file, level) = (file.display(), level.name());
@@ -11,13 +11,13 @@ pub fn of(finding: &Finding, source: &str) -> Vec<String> {
     [found, format!("    to do: {fix}")].into_iter().chain(correction).collect()
 }
 
-/// The same without its place.
+/// A finding without its location.
 pub fn advice(finding: &Finding, source: &str) -> Vec<String> {
     let lines = [finding.message.clone(), format!("to do: {}", finding.fix)];
     lines.into_iter().chain(correction(finding, source)).collect()
 }
 
-/// The lines that go and those that come, or what to write like.
+/// A diff of the lines to correct, or else the example.
 fn correction(finding: &Finding, source: &str) -> Vec<String> {
     let Some(lines) = &finding.lines else {
         let example = finding.example.iter().flat_map(|example| example.lines());

@@ -1,7 +1,8 @@
-//! Entries that failed their checks and cannot be moved: remembered in a small file of the user, and skipped.
+//! Memory of entries that failed their checks and cannot be moved: a small file of the user lists them, and
+//! they are skipped.
 //!
-//! It is a help and never a condition: whatever is wrong with the file, nothing is remembered then, and each
-//! restore finds out anew what is bad.
+//! It is only an aid: if there is any problem with the file, nothing is remembered, and each restore detects
+//! bad entries again.
 
 use crate::backend::{Backend, EntryName, is_ahead, is_due, is_over};
 use crate::files::{DirPath, OpenDir};
@@ -14,25 +15,25 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::time::Duration;
 
-/// Its name in the directory for the state of this user.
+/// Name of the file in the user's state directory.
 const FILE: &str = "quarantine.json";
 
-/// For its owner alone.
+/// Only its owner has access.
 const MODE: u32 = 0o600;
 
-/// A file larger than this is not ours.
+/// A larger file was not written by storecache.
 const LIMIT: u64 = 1 << 20;
 
-/// Entries in it; the oldest go first.
+/// Maximum number of remembered entries; the oldest are dropped first.
 const ENTRIES: usize = 200;
 
-/// Characters of a reason: parts of it come from the snapshot.
+/// Maximum length of a reason in characters: parts of it come from the snapshot.
 const REASON: usize = 1000;
 
-/// Others hold the lock for as long as it takes to write the file.
+/// Timeout for the lock. Other processes hold it only while they write the file.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One that is remembered.
+/// An entry that is remembered as bad.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Remembered {
     /// See [`Backend::place`].
@@ -47,18 +48,18 @@ pub struct Remembered {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Memory {
-    /// When what is over was forgotten last, RFC 3339.
+    /// When expired entries were last removed, RFC 3339.
     swept: String,
     entries: Vec<Remembered>,
 }
 
-/// All that is remembered, in the order in which it was found.
+/// Everything that is remembered, in the order in which it was found.
 pub fn all(place: Option<&DirPath>) -> Vec<Remembered> {
     let directory = place.and_then(|place| open(place).ok()?);
     directory.map(|directory| read(&directory).entries).unwrap_or_default()
 }
 
-/// What is remembered of entries that are in a backend still, as far as that can be seen.
+/// The remembered entries that are still in a backend, as far as that can be determined.
 pub fn of(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
     let place = backend.place();
     let now = Timestamp::now();
@@ -70,8 +71,10 @@ pub fn of(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quaran
     same.map(|(name, it)| (name, it.what)).collect()
 }
 
+/// Remembers an entry as bad.
+///
 /// # Errors
-/// When there is no place for it, or the disk is full.
+/// If there is no home directory, or the file cannot be written.
 pub fn remember(
     backend: &dyn Backend,
     name: &EntryName,
@@ -91,7 +94,7 @@ pub fn remember(
     })
 }
 
-/// Forgets what is over, at most once an hour.
+/// Removes expired entries, at most once an hour.
 pub fn sweep(place: &DirPath, keep: Option<Duration>) -> Result<()> {
     let now = Timestamp::now();
     let Some(directory) = open(place)? else { return Ok(()) };
@@ -120,7 +123,7 @@ impl Remembered {
     }
 }
 
-/// The directory; nothing where it is not there.
+/// The directory; `None` if it does not exist.
 fn open(place: &DirPath) -> io::Result<Option<OpenDir>> {
     place.open()?.map(OpenDir::check_own).transpose()
 }
@@ -131,7 +134,7 @@ fn read(directory: &OpenDir) -> Memory {
     read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// Writes the file anew, seen whole or not at all; runs at the same time wait for each other.
+/// Rewrites the file atomically. Concurrent runs wait for each other.
 fn change(place: &DirPath, change: impl FnOnce(&mut Memory)) -> Result<()> {
     let path = place.path();
     let context = || format!("write {}", path.join(FILE).display());

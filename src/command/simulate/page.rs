@@ -1,4 +1,4 @@
-//! A simulation as a page: what people would rather look at than read.
+//! The result of a simulation as an HTML page.
 
 use super::date;
 use super::tell::{NAMES, cells};
@@ -6,7 +6,7 @@ use crate::key::simulate::{Outcome, Point, Simulation};
 use crate::report::page::{Chart, Events, Page, Scale, Section, Series, Shape, Table};
 use crate::report::plural;
 
-/// The whole page; `limit` is what a repository may keep, in bytes.
+/// The whole page; `limit` is the size limit of the repository's cache in bytes.
 pub fn page(simulation: &Simulation, limit: u64) -> Page {
     let workflow = simulation.workflow.as_deref().unwrap_or("no workflow");
     Page {

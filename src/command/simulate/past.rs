@@ -1,27 +1,27 @@
-//! What snapshots of the past say of sizes and times.
+//! Sizes and times that snapshots of the past have recorded.
 
 use super::super::lookup;
 use crate::backend::{Backend, Directory};
 use crate::key::Rung;
 use crate::options::BackendOptions;
 
-/// So many of the newest are opened.
+/// Number of snapshots that are opened, newest first.
 const OPENED: usize = 50;
 
 #[derive(Debug, Default)]
 pub struct Past {
-    /// For people: where they are.
+    /// Location of the snapshots, for people.
     pub place: String,
     pub snapshots: usize,
     /// Mean size in bytes.
     pub entry: Option<u64>,
-    /// Mean minutes of jobs that began with a miss.
+    /// Mean duration in minutes of jobs that began with a miss.
     pub cold_minutes: Option<f64>,
 }
 
 impl Past {
-    /// Reads what there is under a prefix. Nothing there is no error, and what cannot be read says
-    /// nothing. A cache service is not asked: a simulation needs no network.
+    /// Reads the snapshots under a prefix. A directory that is missing or cannot be listed counts as empty, and
+    /// unreadable snapshots are ignored. A cache service is not queried: a simulation must not need a network.
     pub fn read(backend: Option<&BackendOptions>, prefix: &str) -> Self {
         let Some(BackendOptions::Directory { path, .. }) = backend else { return Past::default() };
         let directory = Directory::new(path.clone(), false);
@@ -30,7 +30,7 @@ impl Past {
         let opened = entries.iter().take(OPENED).filter_map(|entry| {
             let mut reader = directory.open(&entry.name).ok()?;
             let head = lookup::open(reader.as_mut(), &mut 0).ok()?.head;
-            // The size of a delta says little of a store.
+            // The size of a delta says little about the size of a store.
             head.base.is_none().then_some((entry.size, head.cold_seconds))
         });
         let opened: Vec<_> = opened.collect();

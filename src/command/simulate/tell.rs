@@ -1,4 +1,4 @@
-//! A simulation in words and columns.
+//! The result of a simulation as text and columns.
 
 use super::{Past, date};
 use crate::key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
@@ -6,7 +6,7 @@ use crate::options::{Simulate, WorkflowMode};
 use crate::report::{binary, bytes, plural};
 use crate::untrusted::escape;
 
-/// What was simulated, a line for each policy, and the best.
+/// The summary, one line for each policy, and the best policy.
 pub fn results(simulation: &Simulation) -> Vec<String> {
     let Simulation { runs, .. } = simulation;
     let headline = format!(
@@ -33,7 +33,7 @@ pub fn results(simulation: &Simulation) -> Vec<String> {
     lines
 }
 
-/// What has to be known to believe it.
+/// Warnings and assumptions that qualify the result.
 pub fn notes(simulation: &Simulation) -> Vec<String> {
     let warnings = simulation.warnings.iter().map(|it| format!("storecache: warning: {it}"));
     let mut notes: Vec<String> = warnings.collect();
@@ -42,7 +42,7 @@ pub fn notes(simulation: &Simulation) -> Vec<String> {
     notes
 }
 
-/// What is told of a policy.
+/// Column names of the table of policies.
 pub const NAMES: [&str; 11] = [
     "policy",
     "exact",
@@ -57,11 +57,11 @@ pub const NAMES: [&str; 11] = [
     "min saved",
 ];
 
-/// What stands below [`NAMES`].
+/// The cells below [`NAMES`].
 pub fn cells(it: &Outcome) -> [String; NAMES.len()] {
     let rate = |count: f64| format!("{:.1}%", count * 100.0);
     [
-        // It may come from the command line, and a line is a policy.
+        // The name may come from the command line, so `columns` escapes it.
         it.policy.clone(),
         rate(it.rates.exact),
         rate(it.rates.stale),
@@ -97,7 +97,7 @@ fn columns(outcomes: &[Outcome]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// All that is taken for granted.
+/// All assumptions of the simulation.
 pub fn assumptions(options: &Simulate, costs: &Costs, past: &Past) -> Vec<String> {
     let of_past =
         format!("the mean of {} in {}", plural(past.snapshots as u64, "snapshot"), past.place);

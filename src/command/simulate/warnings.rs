@@ -1,4 +1,4 @@
-//! What the result of a simulation has to be read with.
+//! Warnings that qualify the result of a simulation.
 
 use crate::key::history::{Graph, Kind, Run};
 use crate::key::simulate::Read;
@@ -6,7 +6,7 @@ use crate::report::plural;
 use anyhow::{Result, bail};
 use std::path::Path;
 
-/// What of the history is not here.
+/// Reports which part of the history is missing from this clone.
 pub fn of_history(graph: &Graph) -> Vec<String> {
     let mut warnings = Vec::new();
     if graph.shallow {
@@ -32,10 +32,10 @@ pub fn of_history(graph: &Graph) -> Vec<String> {
     warnings
 }
 
-/// How well the workflow could be read in all commits.
+/// Reports in how many of the commits the workflow could be read.
 ///
 /// # Errors
-/// When none of them has it.
+/// If no commit has the workflow.
 pub fn of_workflow(path: &Path, fates: &[Read]) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let name = path.display();
@@ -64,7 +64,7 @@ pub fn of_workflow(path: &Path, fates: &[Read]) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// The runs that the workflow of today would not have had.
+/// Reports runs that today's workflow would not have had.
 pub fn untriggered<'r>(runs: impl Iterator<Item = &'r Run>) -> Option<String> {
     let (seeds, others): (Vec<&Run>, Vec<&Run>) =
         runs.partition(|run| run.kind == Kind::DefaultBranch);

@@ -1,4 +1,4 @@
-//! The commits that snapshots were made from, as far as the repository here has them.
+//! The commits that snapshots were made from, as far as this repository has them.
 
 use super::past::Past;
 use crate::key::{NoRepository, ObjectId, Repository};
@@ -7,25 +7,25 @@ use std::collections::HashMap;
 
 pub struct Commits {
     pub repository: Repository,
-    /// That of each snapshot, if it is here.
+    /// The commit of each snapshot, if this repository has it.
     pub known: Vec<Option<ObjectId>>,
-    /// Why some are not; empty where all are.
+    /// Why some commits are unknown; empty if all are known.
     pub why_unknown: String,
 }
 
-/// Why no commits were looked at.
+/// Why the commits were not used.
 pub enum NotUsed {
     /// There is no repository.
     Nowhere(String),
-    /// Too few of them are here; why.
+    /// This repository has too few of the commits; with the reason.
     TooFew(String),
 }
 
 impl Commits {
-    /// Looks for the commits of snapshots, whatever those call them.
+    /// Looks up the commits of snapshots. Names that are not hashes count as unknown.
     ///
     /// # Errors
-    /// When git fails. That there is no repository is no failure.
+    /// If git fails. A missing repository is not an error.
     pub fn of(past: &[Past]) -> Result<Result<Self, NotUsed>> {
         let repository = match Repository::here() {
             Ok(repository) => repository,
@@ -35,7 +35,7 @@ impl Commits {
         let mut seen: HashMap<&str, Option<ObjectId>> = HashMap::new();
         for one in past {
             let name = one.head.origin.commit.raw();
-            // A name that is no hash may stand for another commit by now.
+            // A name that is not a hash may refer to another commit by now.
             seen.entry(name).or_insert_with(|| {
                 ObjectId::parse(name).and_then(|id| repository.commit(id.as_str())).ok()
             });

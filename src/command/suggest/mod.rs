@@ -1,7 +1,7 @@
-//! `key suggest`: which ingredients would have changed exactly when the store did.
+//! `key suggest`: finds ingredients that would have changed exactly when the store did.
 //!
-//! From the two ends of past snapshots alone, and from the repository that they were made from where
-//! the program runs in it.
+//! Uses head and index of past snapshots and, if the program runs in the repository that they were made from,
+//! the commits of that repository.
 
 mod commits;
 mod past;
@@ -16,10 +16,10 @@ use crate::key::suggest::{
 use crate::options::Suggest;
 use anyhow::Result;
 
-/// With fewer snapshots anything explains anything.
+/// With fewer snapshots, almost any ingredient would explain the changes.
 const FEWEST: usize = 3;
 
-/// Prints the candidates and the suggestion. That there is none is no failure.
+/// Prints the candidates and the suggestion. Having no suggestion is not a failure.
 pub fn suggest(options: &Suggest) -> Result<Ending> {
     or_json(&options.output, run(options))
 }
@@ -36,7 +36,7 @@ fn run(options: &Suggest) -> Result<Ending> {
         }
         Err(why) => (Err(why), past.len()),
     };
-    // Where too few have their commits here, all of them by their heads alone say more.
+    // If this repository has too few of the commits, comparing all snapshots by their heads is more useful.
     let with_commit = |commits: &Commits| -> Vec<&Past> {
         past.iter().zip(&commits.known).filter(|(_, c)| c.is_some()).map(|(past, _)| past).collect()
     };
@@ -81,20 +81,20 @@ fn run(options: &Suggest) -> Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// All that is to be told.
+/// Everything that is reported.
 struct Looked<'a> {
     kin: Option<Kin>,
-    /// Stores that were not looked at, with the number of their snapshots.
+    /// Stores that were left out, with the number of their snapshots.
     others: Vec<(Kin, usize)>,
     left_out: Vec<LeftOut>,
     older: usize,
-    /// In the order of time.
+    /// Sorted by time.
     used: &'a [&'a Past],
-    /// Snapshots whose commits are not known here.
+    /// Number of snapshots whose commits are not in this repository.
     without_commit: usize,
     repository: &'a Result<Commits, NotUsed>,
     candidates: &'a [Candidate],
-    /// Files that would be candidates, were they still there.
+    /// Files that would be candidates if they still existed.
     gone: &'a [Candidate],
     suggestion: &'a Suggestion,
 }
@@ -107,14 +107,14 @@ fn observations(past: &[&Past]) -> Vec<Observation> {
     past.iter().map(of).collect()
 }
 
-/// Whether the store ever did, when nothing that is in every key did.
+/// Whether the store ever changed while the parts that are in every key stayed the same.
 fn has_changed(observations: &[Observation]) -> bool {
     observations
         .windows(2)
         .any(|pair| pair[0].store != pair[1].store && pair[0].given == pair[1].given)
 }
 
-/// Whether what a head names is one of the files of the commits, which say more of it.
+/// Whether a candidate of the heads is one of the files of the commits, which give more information about it.
 fn is_among(candidate: &Candidate, files: &[Candidate]) -> bool {
     let Ingredient::Pattern(pattern) = &candidate.ingredient else { return false };
     let same = |file: &Candidate| match &file.ingredient {

@@ -1,4 +1,4 @@
-//! Past snapshots: what their two ends tell, and which of them are of one store.
+//! Past snapshots: facts from their heads and indexes, and which of them are of the same store.
 
 use crate::backend::{Backend, Directory, EntryName, Gone};
 use crate::budget::Traffic;
@@ -13,40 +13,40 @@ use anyhow::{Context, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// What is known of a snapshot.
+/// The facts about one snapshot.
 pub struct Past {
-    /// As the backend or the user calls it.
+    /// The name that the backend or the user gave.
     pub name: String,
     pub head: Head,
-    /// Identity of what the store held, see [`Items`].
+    /// Identity of the contents of the store, see [`Items`].
     pub store: Digest,
     /// Numbers of its items, sorted.
     items: Vec<u32>,
-    /// Of the whole content: the same snapshot may be named twice.
+    /// Digest of the whole content, to find snapshots that were named twice.
     archive: Digest,
-    /// When it was begun, as far as its name tells: more exact than the head.
+    /// Start of the save according to its name, which is more precise than the time in the head.
     generation: String,
 }
 
-/// One that cannot be looked at, and why.
+/// A snapshot that cannot be used, and the reason.
 pub struct LeftOut {
     pub name: String,
     pub reason: String,
 }
 
-/// All that was found.
+/// The result of [`read`].
 pub struct Found {
     pub past: Vec<Past>,
     pub left_out: Vec<LeftOut>,
-    /// Older ones, beyond the number that was asked for.
+    /// Number of older snapshots beyond the requested maximum.
     pub older: usize,
 }
 
-/// Reads both ends of every snapshot that is meant.
+/// Reads head and index of every snapshot that the options name.
 ///
 /// # Errors
-/// When there is no list of them, or one that is there cannot be read. One that is no snapshot, or not one
-/// that this version knows, is left out.
+/// If the snapshots cannot be listed, or if a listed snapshot cannot be read. A file that is not a snapshot,
+/// or has a format that this version does not know, is left out.
 pub fn read(options: &Suggest) -> Result<Found> {
     let mut found = Found { past: Vec::new(), left_out: Vec::new(), older: 0 };
     let mut items = Items::default();
@@ -61,7 +61,7 @@ pub fn read(options: &Suggest) -> Result<Found> {
         }
         Snapshots::Entries(place) => {
             let kind = match (options.kind, place) {
-                // Only a directory does not keep the layouts apart.
+                // Only in a directory, entries of all layouts are kept together.
                 (None, places) if !places.iter().all(is_directory) => {
                     Layout::detect(Path::new("/")).context("say which kind with --store")?
                 }
@@ -86,7 +86,7 @@ pub fn read(options: &Suggest) -> Result<Found> {
     });
     let mut seen = HashSet::new();
     found.past.retain(|past| seen.insert(past.archive));
-    // To the second, and within it by what their names tell.
+    // By the second and, within a second, by the time in the name.
     found
         .past
         .sort_by(|a, b| (&a.head.created, &a.generation).cmp(&(&b.head.created, &b.generation)));
@@ -100,7 +100,7 @@ fn is_directory(place: &BackendOptions) -> bool {
     matches!(place, BackendOptions::Directory { .. })
 }
 
-/// One that is gone since the list was made is nothing.
+/// Opens an entry. Returns `None` if it was deleted after it was listed.
 fn open(backend: &dyn Backend, name: &EntryName) -> Result<Option<Result<OpenEntry>>> {
     match backend.open(name) {
         Err(e) if e.is::<Gone>() => Ok(None),
@@ -108,7 +108,7 @@ fn open(backend: &dyn Backend, name: &EntryName) -> Result<Option<Result<OpenEnt
     }
 }
 
-/// That of an entry whose file it is.
+/// The generation of the entry that the file contains, if it has the name of an entry.
 fn generation(path: &Path) -> String {
     let name = path.file_name().and_then(|name| Directory::entry_of(name.to_str()?));
     name.map(|name| name.generation.to_string()).unwrap_or_default()
@@ -137,19 +137,19 @@ impl Found {
     }
 }
 
-/// Whether the snapshot is to blame, and not the way to it.
+/// Whether the snapshot itself is bad, and not the access to it.
 fn is_its_own_fault(error: &anyhow::Error) -> bool {
     error.downcast_ref::<SnapshotError>().is_some_and(|e| !matches!(e, SnapshotError::Io(_)))
 }
 
-/// Every item that was seen so far, each with a number: snapshots have most of them in common.
+/// Every item seen so far, each with a number: snapshots have most items in common.
 #[derive(Default)]
 struct Items(HashMap<Digest, u32>);
 
 impl Items {
-    /// What a snapshot holds, with what its base holds for it, and the identity of all that. Names of
-    /// store items say what they were made from. Those of directories never change, so what can be seen
-    /// of them without reading their files counts too.
+    /// Returns the identity of the contents of a snapshot, including items in its base, and the numbers of
+    /// its items. The name of a store item identifies what it was made from. The names of plain directories
+    /// never change, so their fingerprints, which are computed without reading the files, count too.
     fn take(&mut self, index: &Index) -> (Digest, Vec<u32>) {
         let own = index.items.iter().map(|item| (item.name.as_str(), item.fingerprint));
         let inherited = index.inherited().map(|name| (name, None));
@@ -173,7 +173,7 @@ impl Items {
 }
 
 impl Past {
-    /// How many items of `other` are not here.
+    /// Number of items of `other` that this snapshot does not have.
     pub fn lacks(&self, other: &Past) -> usize {
         let here = |item: &&u32| self.items.binary_search(item).is_err();
         other.items.iter().filter(here).count()
@@ -187,7 +187,7 @@ impl Past {
         }
     }
 
-    /// What it has to have in common with others to be compared with them.
+    /// The properties that have to be equal for a comparison with other snapshots.
     pub fn kin(&self) -> Kin {
         let store = &self.head.store;
         let middle = format!("-{}-{}-", store.kind.raw(), store.system.raw());
@@ -201,17 +201,18 @@ impl Past {
     }
 }
 
-/// What snapshots have in common that can be compared with each other.
+/// The properties that snapshots share if they can be compared with each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Kin {
     pub kind: String,
     pub system: String,
     pub store_dir: String,
-    /// First part of a made key; nothing where the whole key was given.
+    /// First part of a generated key; `None` if the user gave the whole key.
     pub prefix: Option<String>,
 }
 
-/// Those of the store that most are of, or else the newest is of; and how many there are of each other.
+/// Returns the snapshots of the store with the most snapshots, and the number of snapshots of each other
+/// store. Between stores with equal numbers, the one with the newest snapshot wins.
 pub fn largest_kin(past: Vec<Past>) -> (Option<Kin>, Vec<Past>, Vec<(Kin, usize)>) {
     let mut counts: HashMap<Kin, (usize, usize)> = HashMap::new();
     for (at, one) in past.iter().enumerate() {

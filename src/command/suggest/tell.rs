@@ -1,4 +1,4 @@
-//! What people and programs are told of a suggestion.
+//! Output of a suggestion for people and programs.
 
 use super::commits::NotUsed;
 use super::past::Kin;
@@ -10,10 +10,10 @@ use crate::store::StoreKind;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-/// Rows of the table for people; programs get all.
+/// Rows of the table for people; JSON has all rows.
 const ROWS: usize = 12;
 
-/// Changes, alternatives and left out snapshots that people are told by name.
+/// Number of changes, alternatives and left-out snapshots that are named in the output for people.
 const NAMED: usize = 5;
 
 impl Looked<'_> {
@@ -27,7 +27,7 @@ impl Looked<'_> {
         }
     }
 
-    /// What was not looked at, and why.
+    /// Prints what was left out, and why.
     fn warn(&self) {
         for one in self.left_out.iter().take(NAMED) {
             note(format!("storecache: left out {}: {}", one.name, one.reason));
@@ -50,7 +50,7 @@ impl Looked<'_> {
         }
     }
 
-    /// What is to be said of commits.
+    /// The note about commits that were not used.
     fn of_commits(&self) -> Option<String> {
         let snapshots = |count: usize| plural(count as u64, "snapshot");
         match self.repository {
@@ -71,7 +71,7 @@ impl Looked<'_> {
         }
     }
 
-    /// Why nothing is suggested.
+    /// Why there is no suggestion.
     fn reason(&self) -> Option<String> {
         let suggestion = self.suggestion;
         let snapshots = plural(self.used.len() as u64, "snapshot");
@@ -161,7 +161,7 @@ impl Looked<'_> {
         [first, second].into_iter().chain(given).collect()
     }
 
-    /// The candidates, the best first.
+    /// Prints the candidates, best first.
     fn table(&self) -> Result<()> {
         let mut rows: Vec<_> = self.candidates.iter().zip(&self.suggestion.tallies).collect();
         let chosen: Vec<usize> = self.suggestion.set.members.iter().flatten().copied().collect();
@@ -240,7 +240,7 @@ impl Looked<'_> {
         alone <= 1 && first.is_some_and(Ingredient::is_any_file)
     }
 
-    /// The first of the times at which something went wrong.
+    /// Prints the first times at which the set was wrong.
     fn times(&self, what: &str, times: &[usize]) -> Result<()> {
         for &at in times.iter().take(NAMED) {
             let (before, after) = (self.used[at], self.used[at + 1]);
@@ -259,7 +259,7 @@ impl Looked<'_> {
         }
     }
 
-    /// The files that changed then and are gone now.
+    /// The files that changed at that time and do not exist any more.
     fn gone(&self, at: usize) -> Vec<String> {
         let changed = self.gone.iter().filter(|candidate| candidate.trace.changed_at(at));
         changed.map(|candidate| candidate.ingredient.name()).collect()
@@ -278,7 +278,7 @@ impl Looked<'_> {
         }
     }
 
-    /// How the preferred of each member are asked for.
+    /// The flags for the preferred ingredient of each member.
     fn flags(&self, set: &Set) -> Flags {
         let preferred = set.members.iter().filter_map(|member| member.first());
         Flags::of(preferred.map(|&at| &self.candidates[at].ingredient))
@@ -367,7 +367,7 @@ impl Looked<'_> {
 }
 
 impl Kin {
-    /// For people.
+    /// The store, for people.
     fn text(&self) -> String {
         let prefix = match &self.prefix {
             Some(prefix) => format!(" with the prefix {prefix}"),

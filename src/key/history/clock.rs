@@ -1,11 +1,12 @@
-//! Times of commits, made to go forward.
+//! Makes commit times monotonic.
 
-/// Makes the times of successive commits never go back. Clocks are wrong at times, and a rebase keeps
-/// some of them; so the most times that are in order are believed, and every other commit is taken to
-/// be of the moment of the one before it. One clock that is years ahead moves nobody else.
+/// Adjusts the times of successive commits so that they never decrease. Clocks are sometimes wrong, and a
+/// rebase keeps some of the old times. So a longest non-decreasing subsequence is trusted, and every other
+/// commit gets the time of the commit before it. A single clock that is years ahead does not affect other
+/// commits.
 pub fn straighten(times: &mut [i64]) {
     let Some(believed) = longest_in_order(times) else { return };
-    // What comes before the first time that is believed is of that moment.
+    // Commits before the first trusted time get that time.
     let mut now = times[believed[0]];
     let mut believed = believed.into_iter().peekable();
     for (at, time) in times.iter_mut().enumerate() {
@@ -16,9 +17,10 @@ pub fn straighten(times: &mut [i64]) {
     }
 }
 
-/// Positions of a longest run of times, not all next to each other, that never goes back.
+/// Returns the positions of a longest non-decreasing subsequence.
 fn longest_in_order(times: &[i64]) -> Option<Vec<usize>> {
-    // Patience sorting: of all runs of one length, the position of the smallest last time.
+    // Patience sorting: for each length, the position of the smallest last time of a subsequence of that
+    // length.
     let mut ends: Vec<usize> = Vec::new();
     let mut before: Vec<Option<usize>> = Vec::with_capacity(times.len());
     for (at, time) in times.iter().enumerate() {
@@ -50,7 +52,7 @@ mod tests {
     fn one_wrong_clock_moves_nobody_else() {
         assert_eq!(straight(&[]), [0; 0]);
         assert_eq!(straight(&[10, 20, 30]), [10, 20, 30]);
-        // Years ahead, at the epoch, at the very start, and a rebase of two.
+        // Years ahead, at the epoch, at the very start, and a rebase of two commits.
         assert_eq!(straight(&[10, 9_999, 20, 30]), [10, 10, 20, 30]);
         assert_eq!(straight(&[10, 20, 0, 30]), [10, 20, 20, 30]);
         assert_eq!(straight(&[9_999, 10, 20]), [10, 10, 20]);

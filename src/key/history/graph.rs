@@ -1,4 +1,4 @@
-//! All commits that a ref leads to, with the branches that they are on.
+//! All commits that are reachable from branches, and these branches.
 
 use super::super::git::{ObjectId, Repository};
 use anyhow::{Context, Result, bail};
@@ -9,9 +9,9 @@ use std::io::{BufRead, BufReader};
 pub struct Commit {
     pub id: ObjectId,
     pub tree: ObjectId,
-    /// When it was committed, in seconds since 1970, as far as that clock was right.
+    /// Committer time in seconds since 1970, clamped to a plausible range; the clock may have been wrong.
     pub time: i64,
-    /// Numbers of those of its parents that are here, the first one first.
+    /// Indices of the parents that this clone has, first parent first.
     pub parents: Vec<usize>,
 }
 
@@ -19,32 +19,32 @@ pub struct Commit {
 pub struct Graph {
     /// Parents come before their children.
     pub commits: Vec<Commit>,
-    /// The newest commits of each branch: the remote's and the local one, where they differ.
+    /// Tips of each branch: the remote one and the local one, if they differ.
     pub branches: BTreeMap<String, Vec<usize>>,
-    /// Branches that lead to no commit that is here.
+    /// Branches whose tip is not in this clone.
     pub dangling: Vec<String>,
     pub default_branch: String,
-    /// What is checked out.
+    /// The commit that is checked out.
     pub head: Option<usize>,
-    /// Commits have parents that are not here.
+    /// Whether the clone is shallow, so that parents of some commits are missing.
     pub shallow: bool,
 }
 
 const LOCAL: &str = "refs/heads/";
-/// A remote of another name is somebody else's repository, or the same one again.
+/// Only `origin`: a remote of another name is another repository, or the same one a second time.
 const REMOTE: &str = "refs/remotes/origin/";
 
-/// Clocks that are further ahead show this time: the year 2200.
+/// Upper limit of commit times, for clocks that are far ahead: the year 2200.
 const LATEST: i64 = 7_258_118_400;
 
-/// Names of the default branch where nothing tells it.
+/// Usual names of the default branch, for repositories that do not record it.
 const USUAL: [&str; 3] = ["main", "master", "trunk"];
 
 impl Graph {
-    /// Reads every commit of every branch, of this repository and of its `origin`.
+    /// Reads all commits of all branches, of this repository and of its `origin`.
     ///
     /// # Errors
-    /// When there is no commit, or when it is not known which branch is the default one.
+    /// If there is no commit, or if the default branch cannot be determined.
     pub fn read(repository: &Repository, default_branch: Option<&str>) -> Result<Self> {
         let refs = repository.ask([
             "for-each-ref",
@@ -96,7 +96,8 @@ impl Graph {
 }
 
 impl Graph {
-    /// The commit whose files are those of today: what is checked out, or else the default branch.
+    /// Returns the commit with the current files: the one that is checked out, or else the tip of the default
+    /// branch.
     pub fn newest(&self) -> Option<usize> {
         let default = || self.branches.get(&self.default_branch)?.first().copied();
         self.head.or_else(default).or_else(|| self.commits.len().checked_sub(1))
@@ -112,7 +113,7 @@ fn read_commits<'n>(
     let newest = newest.flat_map(|id| [id, "\n"]).collect::<String>();
     let mut git = repository.start_with(words.into_iter().chain(more), newest.into_bytes())?;
     let output = BufReader::new(git.stdout.take().context("git log has no output")?);
-    // Children come first here.
+    // git lists children first.
     let mut rows = output.lines().collect::<Result<Vec<_>, _>>().context("read git log")?;
     if !git.wait().context("read git log")?.success() {
         bail!("git log failed; see what `git fsck` says of this repository");
@@ -124,7 +125,7 @@ fn read_commits<'n>(
         let mut words = row.split(' ').filter(|word| !word.is_empty());
         let mut next = || words.next().with_context(|| format!("git log: {row:?}"));
         let (id, tree, time) = (next()?, next()?, next()?);
-        // Nobody ever committed at a time that is no number, or one that no calendar has.
+        // A time that is not a number, or not in the range of a calendar, cannot be a real commit time.
         let time = time.parse::<i64>().unwrap_or_default().clamp(0, LATEST);
         let parents = words.filter_map(|parent| numbers.get(parent).copied()).collect();
         numbers.insert(id, commits.len());
@@ -134,7 +135,8 @@ fn read_commits<'n>(
     Ok(commits)
 }
 
-/// What the remote calls its default branch, or what is usual, or the only one.
+/// Determines the default branch: as recorded for the remote, as configured, by a usual name, or as the only
+/// branch.
 fn default_of(repository: &Repository, branches: &BTreeMap<String, Vec<usize>>) -> Result<String> {
     let told = |words: &[&str]| {
         let said = repository.ask(words.iter().copied()).ok()?;
@@ -149,7 +151,7 @@ fn default_of(repository: &Repository, branches: &BTreeMap<String, Vec<usize>>) 
         return Ok(name);
     }
     match branches.len() {
-        // Only something detached is there.
+        // Only a detached HEAD.
         0 => Ok("main".to_owned()),
         1 => Ok(branches.keys().next().cloned().unwrap_or_default()),
         _ => bail!(

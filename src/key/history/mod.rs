@@ -1,11 +1,11 @@
-//! What git remembers of the runs of a workflow: commits, the refs that they were pushed to, and what
-//! the files were then that keys may be made of.
+//! The past runs of a workflow, reconstructed from git: the commits, the refs that they were pushed to, and
+//! the files at that time that keys may be made from.
 //!
-//! Git knows no pushes and no pull requests. So every commit counts as a run, at the time of its commit:
-//! the first-parent chain of the default branch as pushes to that, what came into a branch through the
-//! second parent of a merge as runs of one pull request before the merge, and all else as pushes to the
-//! branch that it is on. What was squashed or rebased on merging left no trace, and neither did
-//! schedules. It must not know what a cache is.
+//! Git does not record pushes and pull requests. So every commit counts as one run, at its commit time: the
+//! first-parent chain of the default branch as pushes to it, commits that a merge brought in through its
+//! second parent as runs of one pull request before the merge, and all other commits as pushes to their
+//! branch. Squashed or rebased pull requests left no trace, and neither did scheduled runs. This module must
+//! not depend on how caches work.
 
 mod clock;
 mod graph;

@@ -1,15 +1,15 @@
-//! Which run each commit was: on which ref, when, and the entries of which refs it could read.
+//! Maps each commit to a run: its ref, its time, and the refs whose entries it could read.
 
 use super::clock::straighten;
 use super::graph::Graph;
 use serde::Serialize;
 
-/// A ref that entries belong to, by its number.
+/// A ref that entries belong to, as an index into [`Runs::refs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scope(pub u32);
 
 impl Scope {
-    /// Of the default branch.
+    /// The scope of the default branch.
     pub const DEFAULT: Scope = Scope(0);
 }
 
@@ -23,21 +23,22 @@ pub enum Kind {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// Number of the commit in the graph.
+    /// Index of the commit in the graph.
     pub commit: usize,
     /// Seconds since 1970.
     pub time: i64,
     pub kind: Kind,
-    /// Where it saves.
+    /// The ref that it saves entries under.
     pub scope: Scope,
-    /// The branch that a pull request was for.
+    /// The base branch, for a pull request.
     pub base: Option<Scope>,
 }
 
 impl Run {
-    /// Whose entries it reads, in this order: its own ref, the base of its pull request, the default
-    /// branch. Source: github/docs `content/actions/reference/workflows-and-actions/dependency-caching.md`,
-    /// "Restrictions for accessing a cache".
+    /// Returns the scopes whose entries the run can read, in the order of lookup: its own ref, the base of
+    /// its pull request, the default branch. Source: github/docs
+    /// `content/actions/reference/workflows-and-actions/dependency-caching.md`, "Restrictions for accessing a
+    /// cache".
     pub fn readable(&self) -> impl Iterator<Item = Scope> {
         let base = self.base.filter(|base| *base != self.scope && *base != Scope::DEFAULT);
         let default = (self.scope != Scope::DEFAULT).then_some(Scope::DEFAULT);
@@ -47,14 +48,14 @@ impl Run {
 
 #[derive(Debug, Default)]
 pub struct Runs {
-    /// One after the other.
+    /// In chronological order.
     pub runs: Vec<Run>,
-    /// The ref of each scope.
+    /// The name of the ref of each scope.
     pub refs: Vec<String>,
 }
 
 impl Runs {
-    /// Every commit as one run.
+    /// Makes one run of every commit.
     pub fn of(graph: &Graph) -> Self {
         let mut sorter =
             Sorter { graph, taken: vec![false; graph.commits.len()], made: Runs::default() };
@@ -62,7 +63,7 @@ impl Runs {
         sorter.branch(&graph.default_branch, default.map(Vec::as_slice).unwrap_or_default());
         let others = graph.branches.iter().filter(|(name, _)| **name != graph.default_branch);
         let mut others: Vec<_> = others.collect();
-        // What two branches share was pushed to the older one.
+        // Commits that two branches share count as pushed to the older branch.
         let newest = |tips: &[usize]| tips.iter().map(|tip| graph.commits[*tip].time).max();
         others.sort_by_key(|(name, tips)| (newest(tips), *name));
         for (name, tips) in others {
@@ -78,7 +79,7 @@ impl Runs {
 }
 
 impl Runs {
-    /// Without those that there were not.
+    /// Keeps the runs for which `was` returns true.
     pub fn only(mut self, was: impl Fn(&Run, &Runs) -> bool) -> Self {
         let runs = std::mem::take(&mut self.runs);
         self.runs = runs.into_iter().filter(|run| was(run, &self)).collect();
@@ -88,13 +89,13 @@ impl Runs {
 
 struct Sorter<'g> {
     graph: &'g Graph,
-    /// Which commits are some run already.
+    /// For each commit, whether a run of it was made already.
     taken: Vec<bool>,
     made: Runs,
 }
 
 impl Sorter<'_> {
-    /// The pushes to a branch, and the pull requests that were merged into it.
+    /// Adds the pushes to a branch, and the pull requests that were merged into it.
     fn branch(&mut self, name: &str, tips: &[usize]) {
         let scope = self.scope(format!("refs/heads/{name}"));
         let default = scope == Scope::DEFAULT;
@@ -116,7 +117,7 @@ impl Sorter<'_> {
         Scope(self.made.refs.len() as u32 - 1)
     }
 
-    /// First parents, as far as nobody has taken them, oldest first.
+    /// Takes the first-parent chain from `tip` down to the first commit that is taken already. Oldest first.
     fn chain(&mut self, tip: usize) -> Vec<usize> {
         let mut chain = Vec::new();
         let mut next = Some(tip);
@@ -129,7 +130,7 @@ impl Sorter<'_> {
         chain
     }
 
-    /// What came in through the other parents of a merge, parents before children.
+    /// Takes the commits that a merge brought in through its other parents, parents before children.
     fn side(&mut self, merge: usize) -> Vec<usize> {
         let mut side = Vec::new();
         let mut next: Vec<usize> =
@@ -144,12 +145,12 @@ impl Sorter<'_> {
         side
     }
 
-    /// The runs of a pull request, none of them later than its merge.
+    /// Adds the runs of a pull request, at times no later than its merge.
     fn pull_request(&mut self, commits: &[usize], base: Scope, merged: i64) {
         if commits.is_empty() {
             return;
         }
-        // Its true number is nowhere in the graph, and nobody is told this one.
+        // The graph does not contain the real number. This one is only an internal identifier.
         let scope = self.scope(format!("refs/pull/{}/merge", self.made.refs.len()));
         let time_of = |commit: &usize| self.graph.commits[*commit].time.min(merged);
         let mut times: Vec<i64> = commits.iter().map(time_of).collect();
@@ -167,7 +168,7 @@ mod tests {
     use super::super::graph::Commit;
     use super::*;
 
-    /// A graph of commits with their times and parents.
+    /// Builds a graph of commits, given as time and parents.
     fn graph(commits: &[(i64, &[usize])], branches: &[(&str, &[usize])]) -> Graph {
         let id = ObjectId::parse(&"0".repeat(40)).unwrap();
         let commit = |(time, parents): &(i64, &[usize])| Commit {
@@ -189,7 +190,7 @@ mod tests {
         }
     }
 
-    /// `TIME COMMIT REF <- REFS THAT IT READS`
+    /// Renders each run as `TIME COMMIT REF <- REFS THAT IT READS`.
     fn told(graph: &Graph) -> Vec<String> {
         let made = Runs::of(graph);
         let name = |scope: Scope| made.refs[scope.0 as usize].trim_start_matches("refs/");
@@ -255,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_a_force_push_left_on_one_side_is_of_the_same_ref() {
-        // The remote's `main` has 1, the local one still has 2.
+        // `origin/main` is at commit 1, the local `main` still at commit 2.
         let pushed = graph(&[(10, &[]), (30, &[0]), (20, &[0])], &[("main", &[1, 2])]);
         assert_eq!(
             told(&pushed),

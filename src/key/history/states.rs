@@ -1,8 +1,9 @@
-//! What the files that matter were at each commit: one state for all commits at which they were the same.
+//! The relevant files at each commit. Commits with identical files share one state.
 //!
-//! Git tells what changed between two trees, and a state costs what has changed: the files of a pattern
-//! are a sum over the hashes of each path with its blob, from which a file that goes is taken away. Only
-//! of files that workflows are made of is there a list, because somebody will read them.
+//! States are computed from `git diff-tree`, so that the cost of a state is that of its changes. The files of
+//! a pattern are represented by a sum of hashes, one hash for each path with its blob; a removed file is
+//! subtracted from the sum. Only workflows and the files that they may call are kept as lists, because they
+//! are read later.
 
 use super::super::git::{Blob, Files, ObjectId, Repository, normal};
 use super::super::tree::Pattern;
@@ -17,36 +18,37 @@ use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
 use std::rc::Rc;
 
-/// The files that matter.
+/// The set of relevant files.
 pub struct Watch<'r> {
     repository: &'r Repository,
-    /// Each has a sum in every state.
+    /// Every state has one sum for each of these.
     patterns: &'r [Watched],
-    /// The workflow, below the top of the work tree.
+    /// Path of the workflow below the top of the work tree.
     workflow: Option<PathBuf>,
-    /// Where symbolic links lead that are among the files: their targets matter as they do.
+    /// Relevant symbolic links by their targets: a change of the target counts as a change of the link.
     links: HashMap<PathBuf, Vec<PathBuf>>,
 }
 
-/// Files that matter together.
+/// A pattern of relevant files.
 #[derive(Debug)]
 pub struct Watched {
     pattern: Pattern,
     text: String,
-    /// Names are those below the top of the work tree, and not those below where the program runs.
+    /// Whether the pattern matches paths below the top of the work tree, instead of the names that flags use,
+    /// which are relative to the current directory.
     everywhere: bool,
 }
 
 impl Watched {
-    /// Files as flags name them.
+    /// Returns a pattern of file names as flags give them.
     ///
     /// # Errors
-    /// When it is no pattern.
+    /// If it is not a valid pattern.
     pub fn here(text: &str) -> Result<Self> {
         Ok(Watched { pattern: Pattern::parse(text)?, text: text.to_owned(), everywhere: false })
     }
 
-    /// Files of the whole work tree.
+    /// Returns a pattern of paths in the whole work tree.
     pub fn everywhere(text: &str) -> Result<Self> {
         Ok(Watched { everywhere: true, ..Self::here(text)? })
     }
@@ -55,7 +57,7 @@ impl Watched {
         (&self.text, self.everywhere) == (&other.text, other.everywhere)
     }
 
-    /// Whether the file at `path` below the top is one of them.
+    /// Returns whether the pattern matches the file at `path` below the top.
     fn holds(&self, path: &Path, repository: &Repository) -> bool {
         if self.everywhere {
             return self.pattern.fits(path);
@@ -65,43 +67,43 @@ impl Watched {
     }
 }
 
-/// What it means that git cannot compare two trees of commits that it has listed.
+/// The message if git cannot compare two trees although it listed their commits.
 const MISSING: &str = "git diff-tree failed: directories of some commits are not here; fetch them with \
                        `git fetch --refetch --filter=blob:none`";
 
-/// The number of a state.
+/// The index of a state.
 pub type StateId = usize;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
-    /// For each pattern; 0 where it matches no file.
+    /// The sum for each pattern; 0 if it matches no file.
     pub sums: Vec<u128>,
-    /// The workflow and all that it may call by path, by their number.
+    /// Index into [`States::workflows`].
     pub workflow: usize,
 }
 
 #[derive(Debug, Default)]
 pub struct States {
     pub distinct: Vec<State>,
-    /// The files of each [`State::workflow`].
+    /// The workflow and all files that it may call by path, for each [`State::workflow`].
     pub workflows: Vec<Rc<Files>>,
-    /// The state of each commit that was asked for, by its number in the graph.
+    /// The state of each requested commit, by the index of the commit in the graph.
     pub of: HashMap<usize, StateId>,
 }
 
-/// What a file is looked at for.
+/// The reasons why a file is relevant.
 #[derive(Debug, Clone, Default)]
 struct Interest {
-    /// Numbers of patterns.
+    /// Indices of patterns that match it.
     patterns: Vec<usize>,
     workflow: bool,
 }
 
 impl States {
-    /// Reads the states of these commits, parents before children. `done` hears of each.
+    /// Reads the states of these commits, parents before children. Calls `done` after each commit.
     ///
     /// # Errors
-    /// When trees of files are not here, as in some partial clones.
+    /// If trees are missing, as in some partial clones.
     pub fn read(
         watch: &Watch,
         graph: &Graph,
@@ -120,7 +122,7 @@ impl States {
             orders.extend_from_slice(tree(commit).as_str().as_bytes());
             orders.push(b'\n');
         }
-        // Names of files are nobody's options, and renames would be said in another form.
+        // The ids of trees go through standard input. With renames, the output would have another format.
         let words = ["diff-tree", "--stdin", "-r", "--raw", "-z", "--no-renames", "--no-abbrev"];
         let mut git = watch.repository.start_with(words, orders)?;
         let mut changes = Changes {
@@ -145,8 +147,8 @@ impl States {
     }
 }
 
-/// Each commit with the one whose state it is read against: its first parent, or else whichever was read
-/// last, because most trees differ little.
+/// Pairs each commit with the commit that it is compared with: its first parent, or else the commit that was
+/// read last, because most trees differ little.
 fn plan(graph: &Graph, commits: &[usize]) -> Vec<(Option<usize>, usize)> {
     let mut known = vec![false; graph.commits.len()];
     let mut last = None;
@@ -167,10 +169,10 @@ struct Making<'w> {
     ids: HashMap<State, StateId>,
     workflows: HashMap<Rc<Files>, usize>,
     made: States,
-    /// Where the commit that is being read begins.
+    /// The sums of the commit that is being read, starting from those of the commit that it is compared with.
     sums: Vec<u128>,
     workflow: usize,
-    /// The files of workflows, once they differ.
+    /// The files of workflows, if they differ from those of the commit that it is compared with.
     changed: Option<Files>,
 }
 
@@ -244,7 +246,7 @@ impl<'w> Making<'w> {
 }
 
 impl<'r> Watch<'r> {
-    /// Watches these files, and what they lead to where they are links in `newest`.
+    /// Watches these files, and the targets of those that are symbolic links in `newest`.
     pub fn new(
         repository: &'r Repository,
         patterns: &'r [Watched],
@@ -254,7 +256,7 @@ impl<'r> Watch<'r> {
         let mut watch = Watch { repository, patterns, workflow, links: HashMap::new() };
         for (path, blob) in newest.iter().filter(|(_, blob)| blob.is_link) {
             let interest = watch.own_interest(path);
-            // One that is not here leads nowhere, and a link to a link is rarer than rare.
+            // Links with a missing blob are ignored. Links to links are not followed; they are very rare.
             let target = match interest.workflow || !interest.patterns.is_empty() {
                 true => repository.content(&blob.id).ok(),
                 false => None,
@@ -285,7 +287,7 @@ impl<'r> Watch<'r> {
     fn own_interest(&self, path: &Path) -> Interest {
         let holds = |at: &usize| self.patterns[*at].holds(path, self.repository);
         let patterns = (0..self.patterns.len()).filter(holds).collect();
-        // Composite actions are called by the directory that they are in.
+        // A composite action is called by its directory, which may be anywhere.
         let action = path.file_name().is_some_and(|it| it == "action.yml" || it == "action.yaml");
         let workflow =
             action || path.starts_with(".github") || self.workflow.as_deref() == Some(path);
@@ -300,21 +302,22 @@ fn hash_of(path: &[u8], blob: &Blob) -> u128 {
     u128::from_be_bytes(digest.as_bytes()[..16].try_into().unwrap_or_default())
 }
 
-/// One file of `git diff-tree --raw`; nothing where it was not, or is no file.
+/// One changed file of `git diff-tree --raw`. A side is `None` if the file does not exist there or is not a
+/// file.
 struct Change {
     path: Vec<u8>,
     old: Option<Blob>,
     new: Option<Blob>,
 }
 
-/// The output of `git diff-tree --stdin --raw -z`: for each two trees a line with their names, then
-/// `:MODE MODE ID ID STATUS`, NUL, path, NUL for each file that differs.
+/// Parser of the output of `git diff-tree --stdin --raw -z`: for each pair of trees one line with their ids,
+/// then `:MODE MODE ID ID STATUS`, NUL, path, NUL for each file that differs.
 struct Changes {
     output: BufReader<ChildStdout>,
 }
 
 impl Changes {
-    /// Goes to the next two trees; false when there are none.
+    /// Goes to the next pair of trees. Returns false at the end.
     fn begin(&mut self) -> Result<bool> {
         let mut line = Vec::new();
         Ok(self.output.read_until(b'\n', &mut line)? > 0)
@@ -334,7 +337,7 @@ impl Changes {
         let words: Vec<&str> = facts.split(' ').collect();
         let [old_mode, new_mode, old, new, _] = words[..] else { bail!("it says {facts:?}") };
         let blob = |mode: &str, id: &str| -> Result<Option<Blob>> {
-            // `000000` is none, and `160000` a commit of another repository.
+            // `000000` means absent, and `160000` is a submodule.
             match mode {
                 "100644" | "100755" | "100664" => {
                     Ok(Some(Blob { id: ObjectId::parse(id)?, is_link: false }))

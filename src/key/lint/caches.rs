@@ -1,8 +1,8 @@
-//! Which steps keep a store in a cache, and with which keys and paths.
+//! Detects steps that cache a store, and reads their keys and paths.
 
 use super::super::workflow::{Job, Step, Text};
 
-/// Whether a step keeps a Nix or Guix store.
+/// Returns whether a step caches a Nix or Guix store.
 pub fn of_a_store(step: &Step) -> bool {
     let Some(action) = step.action() else { return false };
     if is_ours(action) || is_cache_nix(action) {
@@ -11,7 +11,7 @@ pub fn of_a_store(step: &Step) -> bool {
     is_official(action) && (!stores(step).is_empty() || is_named(step))
 }
 
-/// The parts of a store among the paths of a step.
+/// Returns the paths of a step that are parts of a store.
 pub fn stores(step: &Step) -> Vec<String> {
     let of_a_store = |path: &String| {
         ["nix/store", "gnu/store", "var/guix", "nix/var"].iter().any(|part| path.contains(part))
@@ -20,7 +20,8 @@ pub fn stores(step: &Step) -> Vec<String> {
     paths(step).into_iter().filter(of_a_store).collect()
 }
 
-/// Whether its name, key or path speaks of the store of Nix or Guix: it may hold a tarball of one.
+/// Returns whether the name, key or path mentions the store of Nix or Guix: the step may cache a tarball of
+/// it.
 fn is_named(step: &Step) -> bool {
     ["with.path", "with.key", "name", "id"].iter().any(|field| {
         let text = step.text(field).to_lowercase();
@@ -29,12 +30,12 @@ fn is_named(step: &Step) -> bool {
     })
 }
 
-/// Steps of a job that keep a store.
+/// Returns the steps of a job that cache a store.
 pub fn in_job(job: &Job) -> impl Iterator<Item = &Step> {
     job.steps.iter().filter(|step| of_a_store(step))
 }
 
-/// Whether it also saves, at the end of the job or at once.
+/// Returns whether the step also saves, immediately or at the end of the job.
 pub fn saves(step: &Step) -> bool {
     let operation = step.fields.get("with.operation").map(|text| text.text.trim());
     let restores_only = step.action().is_some_and(|action| action.ends_with("/restore"));
@@ -44,18 +45,18 @@ pub fn saves(step: &Step) -> bool {
     of_a_store(step) && !restores_only && !refused && !looks_only
 }
 
-/// Whether it also restores.
+/// Returns whether the step also restores.
 pub fn restores(step: &Step) -> bool {
     let saves_only = step.action().is_some_and(|action| action.ends_with("/save"));
     of_a_store(step) && !saves_only && step.text("with.operation").trim() != "save"
 }
 
-/// The key that a step is given.
+/// Returns the key that a step is given.
 pub fn key(step: &Step) -> Option<&Text> {
     step.fields.get("with.key").or_else(|| step.fields.get("with.primary-key"))
 }
 
-/// The prefixes that it tries after its key, with their lines.
+/// Returns the prefixes that the step tries after its key, with their lines.
 pub fn restore_keys(step: &Step) -> Vec<(usize, &str)> {
     let names = ["with.restore-keys", "with.restore-prefixes-first-match"];
     let Some(text) = names.iter().find_map(|name| step.fields.get(name)) else { return vec![] };
@@ -64,7 +65,7 @@ pub fn restore_keys(step: &Step) -> Vec<(usize, &str)> {
     lines.filter(|(_, line)| !line.is_empty()).collect()
 }
 
-/// What a step of actions/cache keeps, in its order.
+/// Returns the paths that a step of actions/cache caches, in order.
 pub fn paths(step: &Step) -> Vec<String> {
     let names = ["with.path", "with.paths"];
     let text = names.iter().map(|name| step.text(name)).find(|text| !text.is_empty());
@@ -72,7 +73,7 @@ pub fn paths(step: &Step) -> Vec<String> {
     lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
-/// `actions/cache` and the two below it.
+/// Returns whether this is `actions/cache` or one of its two sub-actions.
 pub fn is_official(action: &str) -> bool {
     matches!(action, "actions/cache" | "actions/cache/restore" | "actions/cache/save")
 }
@@ -85,17 +86,17 @@ pub fn is_ours(action: &str) -> bool {
     action.split('/').nth(1) == Some("storecache")
 }
 
-/// Whether the step is ours, for a store of Nix or Guix.
+/// Returns whether the step uses storecache.
 pub fn ours(step: &Step) -> bool {
     step.action().is_some_and(is_ours)
 }
 
-/// Plain directories know no version.
+/// Returns whether the step caches a plain directory with storecache. Plain directories have no version.
 pub fn is_plain(step: &Step) -> bool {
     ours(step) && step.text("with.store").trim() == "plain"
 }
 
-/// Whether the store is that of Guix, by whatever the step says.
+/// Returns whether the step mentions Guix, so that its store is that of Guix.
 pub fn is_of_guix(step: &Step) -> bool {
     step.fields.iter().any(|(_, text)| {
         let text = text.text.to_lowercase();

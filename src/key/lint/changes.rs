@@ -1,17 +1,17 @@
-//! Keys that never change, and keys that always do.
+//! Keys that never change, and keys that change in every run.
 
 use super::super::workflow::{Job, Step, Text};
 use super::found::Found;
 use super::{Level, Scene, caches, keys, rules, shell};
 
-/// Files that say what a store of Nix has to hold, the best first.
+/// Files that determine the content of a Nix store, best first.
 const NIX: [&str; 6] =
     ["flake.lock", "devbox.lock", "devenv.lock", "flake.nix", "shell.nix", "default.nix"];
 
-/// The same for Guix.
+/// Files that determine the content of a Guix store, best first.
 const GUIX: [&str; 3] = ["channels.scm", "manifest.scm", "guix.scm"];
 
-/// What is another one in each run, or with each commit.
+/// Expressions with a new value in each run or for each commit.
 const VOLATILE: [&str; 7] = [
     "github.sha",
     "github.run_id",
@@ -22,7 +22,7 @@ const VOLATILE: [&str; 7] = [
     "head.sha",
 ];
 
-/// What one workflow always has the same.
+/// Expressions that always have the same value in one workflow.
 const CONSTANT: [&str; 6] = [
     "runner.os",
     "runner.arch",
@@ -48,17 +48,18 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-/// Whether a key has nothing that could ever change: no version, no hash, no variable.
+/// Returns whether a key has no part that could change: no version, no hash, no variable.
 pub fn is_fixed(text: &str) -> bool {
     !keys::has_version(text) && keys::expressions(text).all(|it| CONSTANT.contains(&it.trim()))
 }
 
-/// Ours saves a store that grew under the same key once more, and cache-nix-action when it purges.
+/// Returns whether an entry of a step is never replaced. storecache saves a store that grew again under the
+/// same key, and so does cache-nix-action if it purges.
 fn is_kept_for_ever(step: &Step) -> bool {
     !caches::ours(step) && caches::saves(step) && step.text("with.purge").trim() != "true"
 }
 
-/// What the work tree has of such files.
+/// Returns the best file of the work tree that determines the content of the store.
 fn lock(scene: &Scene, step: &Step) -> Option<String> {
     let names: &[&str] = if caches::is_of_guix(step) { &GUIX } else { &NIX };
     scene.files.first(names)
@@ -79,7 +80,7 @@ fn fixed(scene: &Scene, step: &Step, key: &Text) -> Found {
     .example(format!("key: {new}\nrestore-keys: {old}-"))
 }
 
-/// The part of a key that each run has another one of.
+/// Returns the expression of a key that has a new value in each run.
 fn volatile(text: &str, job: &Job) -> Option<String> {
     keys::expressions(text).map(str::trim).find_map(|expression| {
         let named = VOLATILE.iter().any(|name| {
@@ -91,8 +92,8 @@ fn volatile(text: &str, job: &Job) -> Option<String> {
     })
 }
 
-/// Whether an output of a step is the time to the minute or better. A day or a week is a key that some
-/// mean.
+/// Returns whether an output of a step is a time with minutes or finer. A key with the day or the week is
+/// often intended.
 fn is_time(expression: &str, job: &Job) -> bool {
     let Some(id) = expression.strip_prefix("steps.").and_then(|it| it.split('.').next()) else {
         return false;
@@ -107,7 +108,7 @@ fn is_time(expression: &str, job: &Job) -> bool {
 fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> Option<Found> {
     let same = |other: &Step| caches::key(other).is_some_and(|it| it.text == key.text);
     let others = || scene.workflow.jobs.iter().flat_map(|job| &job.steps).filter(|it| same(it));
-    // One job of a run hands its store to another one.
+    // One job of a run passes its store to another job.
     let handed = step.action() != Some("actions/cache")
         && others().any(caches::saves)
         && others().any(|other| caches::restores(other) && caches::restore_keys(other).is_empty());

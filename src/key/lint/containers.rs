@@ -1,4 +1,4 @@
-//! Stores that are cached on the host while the daemon is in a container that has another one.
+//! Stores that are cached on the host although the daemon runs in a container with its own store.
 
 use super::super::workflow::{Job, Step};
 use super::found::Found;
@@ -8,7 +8,7 @@ use super::{Scene, caches, rules};
 pub fn check(scene: &Scene) -> Vec<Found> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
-        // All steps of a job with a container run in it, those that restore and save too.
+        // All steps of a job with a container run in it, including those that restore and save.
         if job.node.get("container").is_some() || uses_the_host(job) {
             continue;
         }
@@ -19,7 +19,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-/// The top of the store that a step keeps on the host.
+/// Returns the top of the store that a step caches on the host.
 fn store(step: &Step) -> Option<&'static str> {
     let ours = caches::ours(step).then(|| step.text("with.store").trim());
     if ours.is_some() && !step.text("with.root").is_empty() {
@@ -36,7 +36,7 @@ fn store(step: &Step) -> Option<&'static str> {
     }
 }
 
-/// Whether Nix or Guix is on the host too: then that one's store may well be meant.
+/// Returns whether the job also uses Nix or Guix on the host: then the step may be meant to cache that store.
 fn uses_the_host(job: &Job) -> bool {
     job.steps.iter().any(|step| {
         let action = step.action().is_some_and(|action| {

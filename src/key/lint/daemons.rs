@@ -1,5 +1,5 @@
-//! Daemons that a failed command leaves stopped: the shell of a step ends at the first one.
-//! Source: github/docs, workflow syntax, `jobs.<job_id>.steps[*].shell`.
+//! Daemons that stay stopped after a failed command: the shell of a step exits at the first failure. Source:
+//! github/docs, workflow syntax, `jobs.<job_id>.steps[*].shell`.
 
 use super::super::workflow::{Job, Step};
 use super::found::Found;
@@ -69,7 +69,7 @@ fn trap(
         .example(trap)
 }
 
-/// The step with a condition that is always true.
+/// Returns lines that make the condition of the step always true.
 fn condition(scene: &Scene, step: &Step) -> Option<super::Lines> {
     match step.fields.get("if") {
         None => scene.page.add(&step.node, &["if: always()"]),
@@ -84,7 +84,7 @@ fn condition(scene: &Scene, step: &Step) -> Option<super::Lines> {
 const STOP: [&str; 4] = ["stop", "kill", "unload", "bootout"];
 const START: [&str; 4] = ["start", "restart", "load", "bootstrap"];
 
-/// The daemon that a command stops or starts.
+/// Returns the daemon that a command stops or starts.
 fn unit(command: &Command, verbs: &[&str]) -> Option<String> {
     let managers = ["systemctl", "herd", "service", "launchctl"];
     let arguments = managers.iter().find_map(|manager| command.arguments(manager))?;
@@ -93,7 +93,7 @@ fn unit(command: &Command, verbs: &[&str]) -> Option<String> {
     arguments.iter().find(daemon).map(|word| (*word).to_owned())
 }
 
-/// Whether the script goes on after a failed command, or minds its end.
+/// Returns whether the script continues after a failed command, or sets a trap.
 fn goes_on(step: &Step, commands: &[Command]) -> bool {
     let shell = step.text("shell").trim();
     let own_shell = shell.contains("{0}") && !shell.contains("-e");

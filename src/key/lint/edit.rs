@@ -1,21 +1,21 @@
-//! Corrections of a workflow as lines of its own text: what is not corrected stays as it was written,
-//! comments, quotes and line ends too.
+//! Corrections of a workflow as replaced lines of its text: all other text stays as written, including
+//! comments, quotes and line ends.
 
 use super::super::yaml::Node;
 use serde::Serialize;
 
-/// Lines that stand in the place of others.
+/// A replacement of a range of lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lines {
-    /// The first and the last line that go, from 1.
+    /// The first and the last line to replace, from 1.
     pub from: usize,
     pub to: usize,
-    /// With the line ends of the file, but none after its last line.
+    /// The new text, with the line ends of the file, but without one at the end.
     pub text: String,
 }
 
 impl Lines {
-    /// The corrected source; nothing where it has no such lines.
+    /// Returns the corrected source, or `None` if it does not have these lines.
     pub fn apply(&self, source: &str) -> Option<String> {
         let before = start_of(source, self.from)?;
         let last = start_of(source, self.to)?;
@@ -30,7 +30,7 @@ impl Lines {
     }
 }
 
-/// Where a line begins.
+/// Returns the offset at which a line begins.
 fn start_of(source: &str, line: usize) -> Option<usize> {
     match line {
         0 => None,
@@ -39,7 +39,7 @@ fn start_of(source: &str, line: usize) -> Option<usize> {
     }
 }
 
-/// The text of a workflow by its lines.
+/// The text of a workflow, by lines.
 pub struct Page<'s> {
     lines: Vec<&'s str>,
     end: &'static str,
@@ -52,12 +52,13 @@ impl<'s> Page<'s> {
         Page { lines: lines.collect(), end }
     }
 
-    /// A line without its end; nothing where there is none.
+    /// Returns a line without its line end, or `None` if it does not exist.
     pub fn line(&self, line: usize) -> Option<&'s str> {
         self.lines.get(line.checked_sub(1)?).copied()
     }
 
-    /// Where a text stands in a line, from 1 and in characters; else where the line's own text begins.
+    /// Returns the column of a text in a line, from 1 and in characters. If the text is empty or not found,
+    /// returns where the content of the line begins.
     pub fn column(&self, line: usize, text: &str) -> usize {
         let Some(found) = self.line(line) else { return 1 };
         let blank = || found.len() - found.trim_start_matches(['\u{feff}', ' ', '\t', '-']).len();
@@ -66,7 +67,7 @@ impl<'s> Page<'s> {
         before.trim_start_matches('\u{feff}').chars().count() + 1
     }
 
-    /// Swaps texts in lines. Nothing where one is not there, or where it is not clear which is meant.
+    /// Replaces texts in lines. Returns `None` if a text is not found or is ambiguous.
     pub fn swap(&self, swaps: &[(usize, &str, &str)]) -> Option<Lines> {
         let from = swaps.iter().map(|(line, ..)| *line).min()?;
         let to = swaps.iter().map(|(line, ..)| *line).max()?;
@@ -82,20 +83,21 @@ impl<'s> Page<'s> {
         Some(Lines { from, to, text: lines.join(self.end) })
     }
 
-    /// Puts lines in the place of others.
+    /// Replaces a range of lines.
     pub fn put(&self, from: usize, to: usize, lines: &[String]) -> Option<Lines> {
         self.line(to)?;
         Some(Lines { from, to, text: lines.join(self.end) })
     }
 
-    /// Puts lines before one.
+    /// Inserts lines before a line.
     pub fn before(&self, line: usize, new: &[String]) -> Option<Lines> {
         let old = self.line(line)?.to_owned();
         let lines: Vec<_> = new.iter().cloned().chain([old]).collect();
         self.put(line, line, &lines)
     }
 
-    /// Adds lines to a mapping in block style, after its first key where that is on one line.
+    /// Adds lines to a mapping in block style, after its first key. Returns `None` if the second key is on
+    /// the line of the first.
     pub fn add(&self, mapping: &Node, new: &[&str]) -> Option<Lines> {
         let [first, rest @ ..] = mapping.pairs() else { return None };
         let indent = " ".repeat(first.place.column - 1);
@@ -112,7 +114,8 @@ impl<'s> Page<'s> {
         }
     }
 
-    /// The last line of a block that begins in a line, and whose other lines are at a column or beyond.
+    /// Returns the last line of a block that begins in `line`; its other lines are indented to `column` or
+    /// deeper.
     pub fn end_of(&self, line: usize, column: usize) -> usize {
         let mut end = line;
         for (at, text) in self.lines.iter().enumerate().skip(line) {
@@ -128,20 +131,21 @@ impl<'s> Page<'s> {
         end
     }
 
-    /// The lines of a step in block style with its dash.
+    /// Returns the lines of a step in block style, including its dash.
     pub fn block(&self, step: &Node) -> Option<(usize, usize)> {
         let line = self.line(step.place.line)?;
         line.trim_start().starts_with("- ").then_some(())?;
         Some((step.place.line, self.end_of(step.place.line, step.place.column)))
     }
 
-    /// All lines from one to another.
+    /// Returns all lines of a range.
     pub fn lines(&self, from: usize, to: usize) -> Vec<String> {
         (from..=to).filter_map(|line| self.line(line)).map(str::to_owned).collect()
     }
 }
 
-/// Where a text is in a line: the only place, or its end but for what quotes and closes it.
+/// Returns the offset of a text in a line: its only occurrence, or else the one at the end of the line, not
+/// counting closing quotes and brackets.
 fn place(line: &str, text: &str) -> Option<usize> {
     if text.is_empty() {
         return None;

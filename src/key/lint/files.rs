@@ -1,12 +1,12 @@
-//! The files of a work tree, listed when a rule first asks.
+//! The files of a work tree, listed when a rule first needs them.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
-/// More files than this are not looked through: whoever asks is told nothing.
+/// A work tree with more files than this is not listed, so that rules about files report nothing.
 const MOST_FILES: usize = 200_000;
 
-/// Directories deeper than this are those of others.
+/// Maximum number of path components in [`Files::first`]: deeper files often belong to other projects.
 const NEAR: usize = 2;
 
 pub struct Files {
@@ -19,8 +19,8 @@ impl Files {
         Files { tree: tree.to_owned(), list: OnceCell::new() }
     }
 
-    /// Paths below the work tree, but those of git; nothing when there are too many or when one cannot be
-    /// read.
+    /// Returns the paths below the work tree, without `.git`. Returns `None` if there are too many, or if a
+    /// directory cannot be read.
     pub fn list(&self) -> Option<&[PathBuf]> {
         let list = self.list.get_or_init(|| {
             let mut files = Vec::new();
@@ -29,7 +29,8 @@ impl Files {
         list.as_deref()
     }
 
-    /// The first of these names that the top of the work tree, or a directory in it, has.
+    /// Returns the path of the first of these names that exists at the top of the work tree or in one of its
+    /// directories.
     pub fn first(&self, names: &[&str]) -> Option<String> {
         let files = self.list()?;
         let depth = |path: &Path| path.components().count();

@@ -1,4 +1,4 @@
-//! A mistake as a rule finds it: before it has a file, and before its correction was tried.
+//! A mistake as a rule reports it: without a file name, and with a correction that was not tried yet.
 
 use super::super::workflow::Text;
 use super::edit::{Lines, Page};
@@ -8,7 +8,7 @@ pub struct Found {
     pub rule: &'static str,
     pub level: Level,
     line: usize,
-    /// What it is about, as it is written in its line.
+    /// The text in its line that the mistake is about.
     word: String,
     message: String,
     fix: String,
@@ -27,31 +27,31 @@ impl Found {
         Found { level: Level::Warning, ..Found::error(rule, line, message) }
     }
 
-    /// The word in its line that it is about.
+    /// Sets the text in its line that the mistake is about.
     pub fn at(mut self, word: impl Into<String>) -> Self {
         self.word = word.into();
         self
     }
 
-    /// It is about the whole of a text.
+    /// Sets the first line of `text` as the text that the mistake is about.
     pub fn of(self, text: &Text) -> Self {
         let first = text.text.lines().next().unwrap_or_default();
         self.at(first)
     }
 
-    /// What mends it, in words.
+    /// Sets the description of the correction.
     pub fn fix(mut self, words: impl Into<String>) -> Self {
         self.fix = words.into();
         self
     }
 
-    /// The corrected lines, if they could be made.
+    /// Sets the corrected lines, if the rule could produce them.
     pub fn lines(mut self, lines: Option<Lines>) -> Self {
         self.lines = lines;
         self
     }
 
-    /// What to write like, where there are no corrected lines.
+    /// Sets an example, which is shown if there are no corrected lines.
     pub fn example(mut self, text: impl Into<String>) -> Self {
         self.example = Some(text.into());
         self

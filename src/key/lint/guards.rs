@@ -1,5 +1,5 @@
-//! Conditions on an output that is never set, so that what they guard never happens, or always does.
-//! Source: actions/cache `action.yml`, whose only output is `cache-hit`, and `restore/action.yml`.
+//! Conditions on an output that is never set, so that the guarded step never runs, or always does. Source:
+//! actions/cache `action.yml`, whose only output is `cache-hit`, and `restore/action.yml`.
 
 use super::super::workflow::{Job, Text};
 use super::edit::Lines;
@@ -42,14 +42,14 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
     found
 }
 
-/// The same question asked of `cache-hit`, which is empty when nothing was found, and else tells whether
-/// it was the exact key. Source: actions/cache `action.yml` and `src/restoreImpl.ts`.
+/// Rewrites the condition to use `cache-hit`, which is empty if nothing was found, and otherwise shows
+/// whether the exact key matched. Source: actions/cache `action.yml` and `src/restoreImpl.ts`.
 fn asked_anew(scene: &Scene, text: &Text, line: usize, output: &str) -> Option<Lines> {
     let asks = output == "cache-matched-key" && text.text.replace('"', "'").contains("!= ''");
     asks.then(|| scene.page.swap(&[(line, output, "cache-hit")])).flatten()
 }
 
-/// Where a text names an output of a step: offset, id and output.
+/// Returns where a text refers to outputs of steps: offset, id and output.
 fn outputs(text: &str) -> impl Iterator<Item = (usize, &str, &str)> {
     let name = |rest: &str| {
         rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_')

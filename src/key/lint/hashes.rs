@@ -1,5 +1,5 @@
-//! Hashes over no file: `hashFiles` then is empty, the key is the same for ever, and a store is saved
-//! once and never again.
+//! Uses of `hashFiles` that match no file: the hash is empty, the key never changes, and the store is saved
+//! only once.
 
 use super::super::workflow::{Job, Step};
 use super::found::Found;
@@ -18,7 +18,7 @@ fn check_job(scene: &Scene, job: &Job, files: &[PathBuf]) -> Vec<Found> {
     let mut found = Vec::new();
     for (at, step) in job.steps.iter().enumerate() {
         let before = &job.steps[..at];
-        // A condition may well ask whether there is such a file.
+        // A condition may deliberately check whether a file exists.
         let given = |name: &str| name.starts_with("with.") || name.starts_with("env.");
         for (_, text) in step.fields.iter().filter(|(name, _)| given(name)) {
             for Call { offset, patterns } in calls(&text.text) {
@@ -31,7 +31,7 @@ fn check_job(scene: &Scene, job: &Job, files: &[PathBuf]) -> Vec<Found> {
     found
 }
 
-/// What is wrong with the patterns of a call after the steps `before`, if anything is.
+/// Checks the patterns of a call that follows the steps `before`.
 fn judge(
     scene: &Scene,
     line: usize,
@@ -46,7 +46,7 @@ fn judge(
     };
     let checkouts: Vec<&Step> =
         before.iter().filter(|step| step.action() == Some("actions/checkout")).collect();
-    // Files of other repositories, or of a place that an expression names, are not known here.
+    // Files of other repositories, or in a directory that an expression names, are unknown.
     let unknown = |step: &&Step| {
         step.fields.get("with.repository").is_some()
             || checkout_path(step).is_some_and(|path| path.contains("${{"))
@@ -55,7 +55,7 @@ fn judge(
         return None;
     }
     let made_before = before.iter().any(|step| step.fields.get("run").is_some());
-    // A step may have made the file.
+    // A step may have created the file.
     let level = if made_before { Level::Warning } else { Level::Error };
     if checkouts.is_empty() {
         let message =
@@ -96,7 +96,7 @@ fn judge(
     )
 }
 
-/// A pattern in its quotes, and the same for a checkout in `place`.
+/// Returns a pattern in quotes, and the corresponding pattern for a checkout in `place`.
 fn below(place: &str, pattern: &str) -> (String, String) {
     let (sign, bare) = match pattern.strip_prefix('!') {
         Some(bare) => ("!", bare),
@@ -105,15 +105,15 @@ fn below(place: &str, pattern: &str) -> (String, String) {
     (format!("'{pattern}'"), format!("'{sign}{place}/{}'", bare.trim_start_matches("./")))
 }
 
-/// Where a checkout goes below the workspace, without dots at its ends.
+/// Returns the directory of a checkout relative to the workspace, without a leading `./` or a trailing slash.
 fn checkout_path(step: &Step) -> Option<&str> {
     let path = step.fields.get("with.path")?.text.trim();
     let path = path.strip_prefix("./").unwrap_or(path).trim_end_matches('/');
     Some(if path == "." { "" } else { path })
 }
 
-/// Whether any of `files` is matched, as actions/toolkit `packages/glob` does it: later patterns with an
-/// exclamation mark take away, and a directory stands for all below it.
+/// Returns whether any of `files` matches, as in actions/toolkit `packages/glob`: a pattern with an
+/// exclamation mark excludes what earlier patterns matched, and a directory matches everything below it.
 fn some_match(patterns: &[String], files: impl Iterator<Item = PathBuf> + Clone) -> bool {
     let mut compiled = Vec::new();
     for pattern in patterns {
@@ -125,7 +125,7 @@ fn some_match(patterns: &[String], files: impl Iterator<Item = PathBuf> + Clone)
         for glob in [pattern.to_owned(), format!("{pattern}/**")] {
             match GlobBuilder::new(&glob).literal_separator(true).build() {
                 Ok(glob) => compiled.push((take, glob.compile_matcher())),
-                // Not for us to judge.
+                // Not a pattern that this code can evaluate.
                 Err(_) => return true,
             }
         }
@@ -147,7 +147,7 @@ fn calls(text: &str) -> Vec<Call> {
     let lower = text.to_ascii_lowercase();
     let found = lower.match_indices("hashfiles(").filter_map(|(offset, word)| {
         let patterns = literals(text.get(offset + word.len()..)?)?;
-        // An absolute path is outside of what we see.
+        // Absolute paths are outside of the work tree.
         let known =
             patterns.iter().all(|pattern| !pattern.trim_start_matches('!').starts_with('/'));
         known.then_some(Call { offset, patterns })
@@ -155,8 +155,8 @@ fn calls(text: &str) -> Vec<Call> {
     found.collect()
 }
 
-/// Literal arguments up to the closing parenthesis; nothing when one is an expression. A quote is
-/// written twice inside. A pattern may hold several, one on each line.
+/// Returns the literal arguments up to the closing parenthesis, or `None` if an argument is an expression. A
+/// quote inside a literal is doubled. A literal may hold several patterns, one on each line.
 fn literals(mut rest: &str) -> Option<Vec<String>> {
     let mut patterns = Vec::new();
     loop {

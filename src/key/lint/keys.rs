@@ -1,5 +1,5 @@
-//! Keys of one's own without what a store depends on. A cache entry is not told apart by architecture,
-//! and a database of a newer version is of no use to an older one.
+//! Keys given in the workflow that lack properties that a store depends on. The cache service does not
+//! separate entries by architecture, and an older version cannot use the database of a newer one.
 
 use super::super::workflow::{Job, Step, Text, with_variable};
 use super::edit::{Lines, Page};
@@ -7,7 +7,7 @@ use super::found::Found;
 use super::matrix::{self, System};
 use super::{Scene, caches, changes, rules};
 
-/// What names an architecture, in lower case.
+/// Texts that name an architecture, in lower case.
 const ARCHITECTURES: [&str; 11] = [
     "runner.arch",
     "x86_64",
@@ -22,7 +22,7 @@ const ARCHITECTURES: [&str; 11] = [
     "system",
 ];
 
-/// Contexts whose values the file does not tell.
+/// Contexts whose values are not in the file.
 const UNKNOWN: [&str; 7] = ["env.", "vars.", "inputs.", "steps.", "needs.", "matrix.", "fromjson("];
 
 pub fn check(scene: &Scene) -> Vec<Found> {
@@ -100,14 +100,14 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
 }
 
 enum Systems {
-    /// Two of them have one key.
+    /// Two systems share one key.
     Mixed(System, System),
-    /// Jobs of several systems have keys of their own.
+    /// Jobs of several systems have different keys.
     Apart,
     Unknown,
 }
 
-/// Whether the jobs of a matrix that run on several systems have keys of their own.
+/// Determines whether the jobs of a matrix that run on several systems have different keys.
 fn systems(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Systems {
     let Some(jobs) = matrix::jobs(job) else { return Systems::Unknown };
     let environments = matrix::environments(scene.workflow, job, step);
@@ -129,7 +129,7 @@ fn systems(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Systems {
     if apart { Systems::Apart } else { Systems::Unknown }
 }
 
-/// A variable of the workflow that holds the version.
+/// Returns a variable of the workflow that holds the version.
 fn version_variable(scene: &Scene, job: &Job) -> Option<String> {
     let all = job.env.iter().chain(scene.workflow.env.iter());
     let named = |name: &str| {
@@ -140,7 +140,7 @@ fn version_variable(scene: &Scene, job: &Job) -> Option<String> {
     named.next().map(|(name, _)| name.to_owned())
 }
 
-/// Puts a text in front of the key and of its prefixes, so that these still are prefixes.
+/// Inserts a text in front of the key and of its prefixes, so that they remain prefixes of the key.
 pub fn in_front(page: &Page, step: &Step, text: &str) -> Option<Lines> {
     let key = caches::key(step)?;
     let first = key.text.trim().to_owned();
@@ -157,7 +157,7 @@ pub fn in_front(page: &Page, step: &Step, text: &str) -> Option<Lines> {
     page.swap(&swaps)
 }
 
-/// A key in lower case with the literal values of `env` in their places.
+/// Returns a key in lower case, with literal values of `env` substituted.
 pub fn resolved(scene: &Scene, job: &Job, step: &Step, key: &str) -> String {
     let mut text = key.to_owned();
     for fields in matrix::environments(scene.workflow, job, step) {
@@ -168,12 +168,12 @@ pub fn resolved(scene: &Scene, job: &Job, step: &Step, key: &str) -> String {
     text.to_lowercase()
 }
 
-/// What is between `${{` and `}}`.
+/// Returns the expressions between `${{` and `}}`.
 pub fn expressions(text: &str) -> impl Iterator<Item = &str> {
     text.split("${{").skip(1).map(|rest| rest.split("}}").next().unwrap_or(rest))
 }
 
-/// What is not.
+/// Returns the text outside of expressions.
 pub fn literal(text: &str) -> String {
     let parts = text.split("${{").enumerate().map(|(at, part)| match at {
         0 => part,
@@ -182,7 +182,8 @@ pub fn literal(text: &str) -> String {
     parts.collect()
 }
 
-/// Two numbers with a dot between them outside of expressions, or the word.
+/// Returns whether a key has a version: two numbers with a dot between them outside of expressions, or the
+/// word `version` anywhere.
 pub fn has_version(text: &str) -> bool {
     let outside = literal(text);
     let dotted = |w: &[u8]| w[0].is_ascii_digit() && w[1] == b'.' && w[2].is_ascii_digit();

@@ -4,10 +4,10 @@ use super::super::workflow::Step;
 use super::found::Found;
 use super::{Scene, caches, keys, rules};
 
-/// Characters of a key.
+/// Maximum length of a key, in characters.
 const LONGEST: usize = 512;
 
-/// Keys of one step: its key and its prefixes.
+/// Maximum number of keys of one step: its key and its prefixes.
 const MOST: usize = 10;
 
 pub fn check(scene: &Scene) -> Vec<Found> {
@@ -62,7 +62,7 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
     found
 }
 
-/// The key with dashes for commas outside of its expressions.
+/// Replaces commas by dashes outside of expressions.
 fn without_commas(key: &str) -> String {
     let parts = key.split("${{").enumerate().map(|(at, part)| match part.split_once("}}") {
         Some((expression, rest)) if at > 0 => format!("{expression}}}}}{}", rest.replace(',', "-")),

@@ -1,5 +1,5 @@
-//! The jobs of a matrix: on which systems they run, and which of them have one key.
-//! Source: github/docs, workflow syntax, `jobs.<job_id>.strategy.matrix`.
+//! The jobs of a matrix: the systems that they run on, and jobs that share a key. Source: github/docs,
+//! workflow syntax, `jobs.<job_id>.strategy.matrix`.
 
 use super::super::workflow::{Fields, Job, Step, Workflow};
 use super::super::yaml::{Data, Node};
@@ -8,13 +8,14 @@ use super::{Scene, caches, rules};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// GitHub makes no more jobs of one matrix.
+/// GitHub's limit of jobs of one matrix.
 const MOST: usize = 256;
 
 /// The values of one job, by their names below `matrix`.
 pub type Values = BTreeMap<String, String>;
 
-/// The jobs of a matrix; one without values where there is none. Nothing where the file does not tell.
+/// Returns the jobs of a matrix; a single job without values if there is no matrix. Returns `None` if the
+/// matrix depends on values that are not in the file.
 pub fn jobs(job: &Job) -> Option<Vec<Values>> {
     let Some(matrix) = job.node.get("strategy").and_then(|it| it.get("matrix")) else {
         return Some(vec![Values::new()]);
@@ -81,7 +82,7 @@ fn values_of(list: &Node) -> Option<Vec<Values>> {
     values.collect()
 }
 
-/// Puts all scalars of a value under its name; nothing where one is an expression.
+/// Stores all scalars of a value under its name. Returns `None` if one of them is an expression.
 fn put(node: &Node, name: &str, values: &mut Values) -> Option<()> {
     match &node.data {
         Data::Text(text) if text.contains("${{") => return None,
@@ -97,7 +98,7 @@ fn put(node: &Node, name: &str, values: &mut Values) -> Option<()> {
     Some(())
 }
 
-/// What a runner is, as the contexts `runner.os` and `runner.arch` say.
+/// The system of a runner, as the contexts `runner.os` and `runner.arch` name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct System {
     pub os: &'static str,
@@ -110,8 +111,7 @@ impl fmt::Display for System {
     }
 }
 
-/// The system of a runner by its label, for those of GitHub.
-/// Source: github/docs, GitHub-hosted runners.
+/// Returns the system of a GitHub-hosted runner by its label. Source: github/docs, GitHub-hosted runners.
 fn system(label: &str) -> Option<System> {
     let label = label.trim().to_lowercase();
     let arm = label.contains("-arm") || label.contains("arm64") || label.contains("aarch64");
@@ -127,15 +127,15 @@ fn system(label: &str) -> Option<System> {
     })
 }
 
-/// The system of one job of a matrix, where its labels tell.
+/// Returns the system of one job of a matrix, if its label shows it.
 pub fn system_of(job: &Job, values: &Values) -> Option<System> {
     let labels = job.runs_on();
     let [label] = labels.as_slice() else { return None };
     system(&resolve(label, values, None, &[])?)
 }
 
-/// A text with the values of one job of a matrix in their places. What is equal for all jobs of a matrix
-/// stays an expression. Nothing where a part may differ in a way that the file does not tell.
+/// Substitutes the values of one job of a matrix in a text. Expressions that are equal for all jobs of a
+/// matrix stay. Returns `None` if an expression may differ between jobs in a way that the file does not show.
 pub fn resolve(
     text: &str,
     values: &Values,
@@ -189,12 +189,12 @@ fn resolve_within(
     Some(resolved)
 }
 
-/// Where the values of `env` in a step come from, the nearest first.
+/// Returns the environments that apply to a step, innermost first.
 pub fn environments<'w>(workflow: &'w Workflow, job: &'w Job, step: &'w Step) -> [&'w Fields; 3] {
     [&step.fields, &job.env, &workflow.env]
 }
 
-/// Jobs of one system that save under one key.
+/// Reports jobs of one system that save under one key.
 pub fn check(scene: &Scene) -> Vec<Found> {
     let jobs = scene.workflow.jobs.iter();
     jobs.flat_map(|job| job.steps.iter().filter_map(|step| shared(scene, job, step))).collect()
@@ -214,7 +214,7 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
         let key = resolve(&text, values, system, &environments)?;
         seen.insert((system, key), values).map(|first| (first, values))
     })?;
-    // Runners that nobody knows may be of several systems, which the key may tell apart.
+    // Runners with unknown labels may be of several systems, which the key may tell apart.
     let by_system = caches::key(step).map_or(caches::ours(step), |_| text.contains("runner."));
     if by_system && system_of(job, first).is_none() {
         return None;
@@ -252,7 +252,7 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     Some(found.lines(lines))
 }
 
-/// What the key of a step is made of, as far as the workflow says.
+/// Returns the text that the key of a step is made from, as far as the workflow contains it.
 fn told(step: &Step) -> Option<String> {
     if let Some(key) = caches::key(step) {
         return Some(key.text.clone());

@@ -1,8 +1,8 @@
-//! Mistakes in workflows that make a cache of a store useless, found before it runs.
+//! Detects mistakes in workflows that make a cache of a store useless, before the workflow runs.
 //!
-//! One file for each kind of mistake; `rules.rs` names them all. What cannot be known from the file is not
-//! held against it. A correction is offered only where it was tried: the corrected file was read again, and
-//! the mistake was gone.
+//! There is one file for each kind of mistake; `rules.rs` lists all rules. Rules do not report anything that
+//! cannot be decided from the file. A correction is offered only if it was tried: the corrected file was
+//! parsed and checked again, and the mistake was gone.
 
 mod caches;
 mod changes;
@@ -40,7 +40,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// A mistake and where it is.
+/// A mistake and its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub file: PathBuf,
@@ -49,21 +49,21 @@ pub struct Finding {
     /// From 1, in characters.
     pub column: usize,
     pub level: Level,
-    /// The [`Rule`] by its name.
+    /// The name of the [`Rule`].
     pub rule: &'static str,
     pub message: String,
-    /// What mends it, in words.
+    /// The correction in words.
     pub fix: String,
-    /// The corrected lines, where they can be told.
+    /// The corrected lines, if known.
     pub lines: Option<Lines>,
-    /// What to write like, where they cannot.
+    /// An example, if there are no corrected lines.
     pub example: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// It may well be meant, or may cost time only.
+    /// It may be intended, or may only cost time.
     Warning,
     /// The cache cannot work like this.
     Error,
@@ -81,35 +81,35 @@ impl Level {
 /// A workflow file with its work tree.
 pub struct Source {
     pub file: PathBuf,
-    /// The top of the work tree that it belongs to.
+    /// The top of the work tree that the file belongs to.
     pub tree: PathBuf,
     pub text: String,
 }
 
-/// What is known besides the files.
+/// Facts that are not in the files.
 #[derive(Debug, Clone, Default)]
 pub struct Knowledge {
-    /// What is on the default branch is told better where its name is known.
+    /// The default branch. If it is known, findings about it are more precise.
     pub default_branch: Option<String>,
-    /// The inputs of our own step.
+    /// The inputs of the storecache step.
     pub inputs: Vec<&'static str>,
 }
 
-/// What a rule may look at.
+/// The data that a rule can use.
 pub(crate) struct Scene<'a> {
     workflow: &'a Workflow,
     page: &'a Page<'a>,
-    /// All workflows, this one too: one may fill the cache that another one reads.
+    /// All workflows, including this one: a workflow may fill the cache that another one reads.
     all: &'a [&'a Workflow],
     files: &'a Files,
     knowledge: &'a Knowledge,
 }
 
-/// Bytes of corrected workflows that are read again at most, so that a large file with a thousand
-/// mistakes does not take its time a thousand times.
+/// Limit of the total size of corrected workflows that are checked again, in bytes, so that a large file with
+/// a thousand mistakes does not take a thousand times as long.
 const TRIED: usize = 4 << 20;
 
-/// Looks at workflows together. Findings are sorted by file and line.
+/// Checks workflows together. Returns findings sorted by file and line.
 pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut workflows = Vec::new();
@@ -141,7 +141,7 @@ pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
     findings
 }
 
-/// All that is wrong with one workflow.
+/// Returns all mistakes of one workflow.
 fn check(scene: &Scene) -> Vec<Found> {
     let rules = [
         hashes::check,
@@ -164,7 +164,7 @@ fn check(scene: &Scene) -> Vec<Found> {
     rules.iter().flat_map(|rule| rule(scene)).collect()
 }
 
-/// Whether the corrected workflow can be read and the mistake is gone, without an error in its place.
+/// Returns whether the corrected workflow can be parsed and the mistake is gone, without a new error.
 fn mends(lines: &Lines, one: &Found, found: &[Found], scene: &Scene, source: &str) -> bool {
     let Some(text) = lines.apply(source) else { return false };
     let Ok(workflow) = Workflow::parse(&text) else { return false };
@@ -202,7 +202,7 @@ mod tests {
     use proptest::prelude::*;
     use std::path::Path;
 
-    /// The workflows of the integration tests.
+    /// Returns the workflows of the integration tests.
     fn shapes() -> Vec<String> {
         let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
         let mut files: Vec<_> =
@@ -211,7 +211,7 @@ mod tests {
         files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect()
     }
 
-    /// A part of a text that is put in the place of another part.
+    /// A replacement of a part of a text.
     #[derive(Debug, Clone)]
     struct Change {
         from: prop::sample::Index,

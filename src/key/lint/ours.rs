@@ -1,4 +1,4 @@
-//! Mistakes in the use of our own step.
+//! Mistakes in the use of the storecache step.
 
 use super::super::workflow::{Job, Step};
 use super::super::yaml::{Data, Node};
@@ -11,7 +11,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
         let mut kept = false;
         for (at, step) in job.steps.iter().enumerate().filter(|(_, step)| caches::ours(step)) {
             found.extend(inputs(scene, step));
-            // The permissions of a job are one cause, however many of its steps lack them.
+            // Report the permissions of a job only once, even if several steps need them.
             if !kept && let Some(one) = keep(scene, job, step) {
                 found.push(one);
                 kept = true;
@@ -48,7 +48,7 @@ fn inputs(scene: &Scene, step: &Step) -> Vec<Found> {
     told.collect()
 }
 
-/// The name that is meant by a misspelt one.
+/// Returns the input that a misspelled name probably means.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let name = name.to_lowercase().replace('_', "-");
     let near = known.iter().map(|it| (distance(&name, it), *it)).min()?;
@@ -63,7 +63,7 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if near.0 <= most { Some(near.1) } else { part() }
 }
 
-/// Letters to put in, leave out or swap: the distance of Levenshtein.
+/// Returns the Levenshtein distance: the number of letters to insert, delete or replace.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
@@ -78,8 +78,8 @@ fn distance(one: &str, other: &str) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// `keep` without the permission to delete. Where nothing is said of permissions, the settings of the
-/// repository decide.
+/// Reports `keep` without the permission to delete. If the workflow does not set permissions, the settings of
+/// the repository decide, and nothing is reported.
 fn keep(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     let keep = step.fields.get("with.keep")?;
     let given = step.fields.get("with.token").is_some();
@@ -124,7 +124,7 @@ fn grant(scene: &Scene, permissions: &Node, line: usize) -> Option<Lines> {
     scene.page.swap(&[(actions.value.place.line, old, "write")])
 }
 
-/// A step before the checkout, with files in its key.
+/// Reports a step that needs files for its key but comes before the checkout.
 fn early(scene: &Scene, job: &Job, at: usize) -> Option<Found> {
     let step = job.steps.get(at)?;
     let hashes = !step.text("with.hash-files").trim().is_empty();
@@ -133,7 +133,7 @@ fn early(scene: &Scene, job: &Job, at: usize) -> Option<Found> {
     if !(hashes || workflow) || job.steps[..at].iter().any(is_checkout) {
         return None;
     }
-    // Some other step may have put the files there.
+    // Another step may have created the files.
     let fetched = job.steps[..at].iter().any(|step| {
         step.fields.get("run").is_some() || step.action().is_some_and(|it| it.contains("download"))
     });
@@ -147,7 +147,7 @@ fn early(scene: &Scene, job: &Job, at: usize) -> Option<Found> {
     let uses = step.fields.get("uses")?;
     let (from, _) = scene.page.block(&step.node)?;
     let lines = match job.steps[at + 1..].iter().find(|step| is_checkout(step)) {
-        // It goes before the step; what was between them stays.
+        // Move the checkout before the step, and keep the steps between them.
         Some(checkout) => scene.page.block(&checkout.node).and_then(|(first, last)| {
             let mut lines = scene.page.lines(first, last);
             lines.extend(scene.page.lines(from, first - 1));

@@ -1,4 +1,5 @@
-//! Owners of a store that are changed so that another program can write it, and copies of a whole store.
+//! Commands that change the owner of a store so that another program can write to it, and copies of a whole
+//! store.
 
 use super::super::workflow::Job;
 use super::found::Found;
@@ -26,7 +27,7 @@ fn check_job(job: &Job) -> Vec<Found> {
     found
 }
 
-/// The program and what it changes with all that is below.
+/// Returns the program and the arguments of a recursive `chown` or `chmod`.
 fn recursive(command: &Command) -> Option<(&'static str, Vec<&str>)> {
     let (program, arguments) =
         ["chown", "chmod"].into_iter().find_map(|it| Some((it, command.arguments(it)?)))?;
@@ -62,7 +63,7 @@ fn owner(job: &Job, command: &Command) -> Option<Found> {
     )
 }
 
-/// A change of owners of a directory through which a store goes.
+/// Reports a recursive change in a directory that a store is copied through.
 fn fix_up(command: &Command, staging: &[String]) -> Option<Found> {
     let (program, words) = recursive(command)?;
     let path = words.iter().skip(1).find(|path| staging.contains(&bare(path)))?;

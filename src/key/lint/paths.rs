@@ -1,5 +1,5 @@
-//! Steps that are meant to share entries and never do: the list of paths, with its order, is hashed into
-//! the version of an entry. Source: actions/toolkit `packages/cache/src/internal/cacheUtils.ts`.
+//! Steps that should share entries but never do: the list of paths, including its order, is hashed into the
+//! version of an entry. Source: actions/toolkit `packages/cache/src/internal/cacheUtils.ts`.
 
 use super::super::workflow::Step;
 use super::super::yaml::Pair;
@@ -7,7 +7,7 @@ use super::edit::Lines;
 use super::found::Found;
 use super::{Scene, caches, rules};
 
-/// What matters here of a step of actions/cache.
+/// The relevant fields of a step of actions/cache.
 struct Cache<'w> {
     step: &'w Step,
     paths: Vec<String>,
@@ -19,7 +19,7 @@ struct Cache<'w> {
 }
 
 impl<'w> Cache<'w> {
-    /// Nothing where the file does not tell the paths.
+    /// Reads a step. Returns `None` if the file does not contain the paths.
     fn of(step: &'w Step) -> Option<Self> {
         let action = step.action().filter(|action| caches::is_official(action))?;
         let paths = caches::paths(step);
@@ -37,7 +37,7 @@ impl<'w> Cache<'w> {
         })
     }
 
-    /// Whether this looks for the key of another one.
+    /// Returns whether this step looks up the key of another step.
     fn reads(&self, other: &Cache) -> bool {
         let prefix = || self.prefixes.iter().any(|prefix| other.key.starts_with(prefix));
         self.restores && other.saves && (self.key == other.key || prefix())
@@ -60,7 +60,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-/// Whether one of them would read what the other saves, but for their paths.
+/// Returns whether only the paths prevent one of the steps from reading the entries of the other.
 fn differ(one: &Cache, other: &Cache) -> bool {
     one.paths != other.paths
         && (one.of_a_store || other.of_a_store)
@@ -87,7 +87,7 @@ fn finding(scene: &Scene, cache: &Cache, other: &Cache) -> Found {
         .lines(path.and_then(|path| put(scene, path, same)))
 }
 
-/// Writes the paths of a step anew.
+/// Writes new paths of a step.
 fn put(scene: &Scene, path: &Pair, paths: &[String]) -> Option<Lines> {
     let line = scene.page.line(path.place.line)?;
     let head = line.get(..line.find("path:")? + "path:".len())?;

@@ -1,12 +1,12 @@
-//! Versions that are not pinned, in jobs that cache a store: what is installed then changes while the key
-//! stays. A key that storecache makes holds the version that is installed, whichever that is.
+//! Versions that are not pinned, in jobs that cache a store: the installed software changes, but the key does
+//! not. A key that storecache generates contains the installed version, so it is not affected.
 
 use super::super::workflow::Step;
 use super::found::Found;
 use super::shell::{self, Command};
 use super::{Scene, caches, rules};
 
-/// Branches by the names that they usually have.
+/// Usual names of branches.
 const BRANCHES: [&str; 8] =
     ["main", "master", "trunk", "develop", "dev", "HEAD", "latest", "nightly"];
 
@@ -30,7 +30,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-/// An action of a store at the tip of a branch.
+/// Reports an action related to a store at the tip of a branch.
 fn branch(step: &Step) -> Option<Found> {
     let uses = step.fields.get("uses")?;
     let (action, reference) = uses.text.trim().split_once('@')?;
@@ -87,12 +87,12 @@ fn installer(step: &Step) -> Option<Found> {
     )
 }
 
-/// A whole version of an action, as `v3.8.4`, installs what it was released with.
+/// Returns whether an action is used at a full version, such as `v3.8.4`, which installs a fixed version.
 fn tagged(uses: &str) -> bool {
     uses.split_once('@').is_some_and(|(_, reference)| reference.matches('.').count() == 2)
 }
 
-/// A channel that moves, among inputs and variables.
+/// Reports a rolling channel in inputs and variables.
 fn channel(step: &Step) -> Option<Found> {
     let named = |name: &str| name.starts_with("with.") || name.starts_with("env.");
     let (_, text) = step.fields.iter().find(|(name, text)| named(name) && moves(&text.text))?;
@@ -166,7 +166,7 @@ fn script(scene: &Scene, command: &Command) -> Option<Found> {
     pulls(scene, command)
 }
 
-/// `guix pull` and `guix time-machine` without a commit.
+/// Reports `guix pull` and `guix time-machine` without a commit.
 fn pulls(scene: &Scene, command: &Command) -> Option<Found> {
     let verb = ["pull", "time-machine"].into_iter().find(|verb| command.has(&["guix", verb]))?;
     let pinned = ["--commit", "--channels", "-C", "--list-generations", "-l", "--news", "--help"];

@@ -1,14 +1,14 @@
-//! The recipe that storecache replaces: two `sudo tar` steps over a store and its database.
+//! The recipe that storecache replaces: two `sudo tar` steps for a store and its database.
 
 use super::super::workflow::Job;
 use super::found::Found;
 use super::shell::{self, Command};
 use super::{Level, Scene, rules};
 
-/// What is part of a store, as archives and shells name it.
+/// Parts of a store, as archives and shells name them.
 const STORES: [&str; 4] = ["gnu/store", "nix/store", "var/guix", "nix/var"];
 
-/// Where databases are.
+/// Directories of databases.
 const DATABASES: [&str; 2] = ["var/guix/db", "nix/var/nix/db"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,16 +17,16 @@ enum Way {
     Extract,
 }
 
-/// What the commands of a job have done before one of them.
+/// The effects of the commands of a job so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Before {
     /// The daemon is stopped.
     stopped: bool,
-    /// The store is mounted so that it can be written.
+    /// The store is mounted read-write.
     writable: bool,
-    /// The log beside the database is gone.
+    /// The write-ahead log of the database was removed.
     no_log: bool,
-    /// There is a copy of the database that is whole.
+    /// There is a consistent copy of the database.
     frozen: bool,
 }
 
@@ -38,8 +38,8 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
     let is_root = job.node.get("container").is_some();
     let commands: Vec<Command> = job.steps.iter().flat_map(shell::commands).collect();
     let runs: Vec<Option<Run>> = commands.iter().map(|it| tar_run(it, is_root)).collect();
-    // The one that unpacks need not name the store, as the archive does: an installer's looks the same,
-    // but that nobody here has packed.
+    // An unpacking command need not name the store, because the archive contains the paths. The command of an
+    // installer looks alike, but no command of the job packs its archive.
     let packed: Vec<&Run> =
         runs.iter().flatten().filter(|run| run.way == Way::Create && run.names_a_store).collect();
     let mut before = Before::default();
@@ -175,7 +175,7 @@ fn extracts(command: &Command, before: Before, database: bool) -> Found {
     .example(EXAMPLE)
 }
 
-/// Copies of a database by other means than tar.
+/// Reports copies of a database by programs other than tar.
 fn copies(command: &Command, before: Before) -> Option<Found> {
     let programs = ["cp", "mv", "install", "rsync"];
     let arguments = programs.iter().find_map(|program| command.arguments(program))?;
@@ -206,13 +206,13 @@ fn copies(command: &Command, before: Before) -> Option<Found> {
 struct Run {
     way: Way,
     names_a_store: bool,
-    /// The database is among what it names.
+    /// The database is among the paths that the command names.
     database: bool,
-    /// Name of the file without its directory; empty for a pipe.
+    /// File name of the archive without its directory; empty for a pipe.
     archive: String,
 }
 
-/// A command that runs tar as root.
+/// Parses a command that runs tar as root.
 fn tar_run(command: &Command, is_root: bool) -> Option<Run> {
     let words: Vec<&str> = command.text.split_whitespace().collect();
     let tar = words.iter().position(|word| *word == "tar" || word.ends_with("/tar"))?;
@@ -231,7 +231,8 @@ fn tar_run(command: &Command, is_root: bool) -> Option<Run> {
     Some(Run { way, names_a_store, database, archive: archive(arguments) })
 }
 
-/// Bundles of one-letter flags: the first word, with or without its dash, and later ones with it.
+/// Returns whether a word is a bundle of one-letter flags: the first word, with or without a dash, and later
+/// words with one.
 fn is_bundle(at: usize, word: &str) -> bool {
     match word.strip_prefix('-') {
         Some(rest) => !rest.starts_with('-'),
@@ -253,7 +254,7 @@ fn way(arguments: &[&str]) -> Option<Way> {
     }
 }
 
-/// The name of an archive without its directory.
+/// Returns the name of an archive without its directory.
 fn archive(arguments: &[&str]) -> String {
     let name = archive_path(arguments);
     let name = name.rsplit('/').next().unwrap_or_default();
@@ -271,7 +272,7 @@ fn archive_path<'w>(arguments: &[&'w str]) -> &'w str {
     file.unwrap_or("-").trim_matches(['"', '\''])
 }
 
-/// The directory of an archive that a job packs or unpacks as root.
+/// Returns the directory of the archive that a command packs or unpacks.
 pub fn directory(command: &Command) -> Option<&str> {
     let words: Vec<&str> = command.text.split_whitespace().collect();
     let tar = words.iter().position(|word| *word == "tar" || word.ends_with("/tar"))?;

@@ -1,13 +1,13 @@
-//! All rules by name: what `--format sarif` and the documents say of them.
+//! All rules by name, with the texts for `--format sarif` and the documentation.
 
 /// A kind of mistake.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// A word or two, which never changes.
+    /// One or two words, which never change.
     pub name: &'static str,
-    /// What is wrong, in a few words.
+    /// Short description of the mistake.
     pub title: &'static str,
-    /// Why that matters, and what to do.
+    /// Why it matters, and what to do.
     pub help: &'static str,
 }
 
@@ -15,7 +15,7 @@ macro_rules! rules {
     ($($constant:ident $name:literal $title:literal $help:literal)*) => {
         $(pub const $constant: &str = $name;)*
 
-        /// In the order of the documents.
+        /// All rules, in the order of the documentation.
         pub const RULES: &[Rule] =
             &[$(Rule { name: $constant, title: $title, help: $help }),*];
     };

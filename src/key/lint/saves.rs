@@ -1,5 +1,5 @@
-//! Stores that are saved only when all went well, or never.
-//! Source: actions/cache `action.yml`, `post-if`; GitHub changelog of 2026-06-26 and 2026-09-10.
+//! Stores that are saved only if the job succeeds, or never. Source: actions/cache `action.yml`, `post-if`;
+//! GitHub changelog of 2026-06-26 and 2026-09-10.
 
 use super::super::workflow::{Job, Step, Workflow};
 use super::found::Found;
@@ -15,7 +15,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
             }
             match never(scene, job, step) {
                 Some(one) => found.push(one),
-                // What it saves is of no use anyway.
+                // The saved entry cannot be restored anyway; `stores` reports that.
                 None if stores::is_out_of_reach(job, step) => {}
                 None => found.extend(on_success_only(scene, step, &job.steps[at + 1..])),
             }
@@ -24,7 +24,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-/// A step whose token may only read.
+/// Reports a step whose token may only read.
 fn never(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     let mode = mode(scene.workflow, job);
     let why = match mode.as_deref() {
@@ -57,7 +57,7 @@ fn never(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     )
 }
 
-/// What the workflow or the job says of the cache's token; nothing where it says nothing.
+/// Returns the `cache-mode` of the job or the workflow, if it is set.
 fn mode(workflow: &Workflow, job: &Job) -> Option<String> {
     let mode = job.node.get("cache-mode").or_else(|| workflow.node.get("cache-mode"))?;
     Some(mode.text()?.trim().to_lowercase())
@@ -97,7 +97,7 @@ fn on_success_only(scene: &Scene, step: &Step, after: &[Step]) -> Option<Found> 
             .example(example.trim_end()),
         );
     }
-    // Whoever saves before the tests has lost nothing when they fail.
+    // A step that saves before the tests loses nothing if the tests fail.
     let condition = step.fields.get("if");
     let text = condition.map(|it| it.text.trim()).unwrap_or_default();
     let always = ["always()", "failure()", "cancelled()"].iter().any(|it| text.contains(it));

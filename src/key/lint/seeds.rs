@@ -1,5 +1,5 @@
-//! Workflows whose entries nobody else can read: an entry belongs to the branch that saved it, and only
-//! those of the default branch are for all. Source: github/docs, restrictions for accessing a cache.
+//! Workflows whose entries other branches cannot read: an entry belongs to the branch that saved it, and only
+//! entries of the default branch are visible to all. Source: github/docs, restrictions for accessing a cache.
 
 use super::super::workflow::{Trigger, Workflow};
 use super::super::yaml::Data;
@@ -7,13 +7,13 @@ use super::edit::Lines;
 use super::found::Found;
 use super::{Scene, caches, rules};
 
-/// Events that anybody can trigger, whose token may only read what is on the default branch.
-/// Source: GitHub changelog, 2026-06-26.
+/// Events that anyone can trigger, whose token may only read the cache of the default branch. Source: GitHub
+/// changelog, 2026-06-26.
 pub const LOW_TRUST: [&str; 4] =
     ["pull_request_target", "issue_comment", "issues", "discussion_comment"];
 
-/// Triggers that never fill the cache of the default branch, beside those. `workflow_dispatch` does when
-/// somebody starts it there by hand, which nobody can rely on.
+/// Other triggers that never fill the cache of the default branch. `workflow_dispatch` does if a user starts
+/// it there by hand, which is not reliable.
 const NEVER: [&str; 6] = [
     "pull_request",
     "pull_request_review",
@@ -45,12 +45,12 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     ]
 }
 
-/// Whether nothing fills the cache that a workflow reads.
+/// Returns whether no workflow fills the cache that this workflow reads.
 pub fn unseeded(scene: &Scene) -> bool {
     unseeded_key(scene).is_some()
 }
 
-/// The key that nothing saves on the default branch, where a step has one.
+/// Returns the key that no workflow saves on the default branch; the inner `None` is a step without a key.
 fn unseeded_key<'s>(scene: &'s Scene) -> Option<Option<&'s str>> {
     let default_branch = scene.knowledge.default_branch.as_deref();
     let may_seed = |workflow: &Workflow| {
@@ -64,7 +64,7 @@ fn unseeded_key<'s>(scene: &'s Scene) -> Option<Option<&'s str>> {
     keys(scene.workflow).find(|key| !seeded(key))
 }
 
-/// The triggers with one that fills the cache.
+/// Adds a trigger that fills the cache.
 fn seeded(scene: &Scene, branch: &str) -> Option<Lines> {
     let on = scene.workflow.node.pair("on")?;
     let line = scene.page.line(on.place.line)?;
@@ -81,7 +81,7 @@ fn seeded(scene: &Scene, branch: &str) -> Option<Lines> {
             let new: Vec<_> = new.iter().map(|line| format!("{indent}{line}")).collect();
             (first.place.line > on.place.line).then(|| scene.page.before(first.place.line, &new))?
         }
-        // Written on the line of `on`, as one name or as a list.
+        // `on` is a name or a list, on one line.
         _ => {
             let head = &line[..line.find(':')? + 1];
             let names = scene.workflow.triggers.iter().map(|it| format!("  {}:", it.name));
@@ -94,7 +94,7 @@ fn seeded(scene: &Scene, branch: &str) -> Option<Lines> {
 }
 
 fn seeds(trigger: &Trigger, default_branch: Option<&str>) -> bool {
-    // Of any other trigger the filter is about where it comes from, and not where it runs.
+    // The branch filters of other triggers do not select the branch that the workflow runs on.
     let of_branch = |branch| trigger.name != "push" || trigger.branches.hold(branch);
     let name = trigger.name.as_str();
     !NEVER.contains(&name)
@@ -115,7 +115,7 @@ fn saves(workflow: &Workflow, wanted: &Option<&str>) -> bool {
     keys(workflow).any(|key| key == *wanted)
 }
 
-/// The key of each step that saves a store, where it is given one.
+/// Returns the key of each step that saves a store; `None` for a step without a key.
 fn keys(workflow: &Workflow) -> impl Iterator<Item = Option<&str>> {
     let steps = workflow.jobs.iter().flat_map(|job| &job.steps).filter(|step| caches::saves(step));
     steps.map(|step| caches::key(step).map(|key| key.text.trim()))

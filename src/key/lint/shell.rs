@@ -1,11 +1,11 @@
-//! The commands of a script, as far as a line tells.
+//! Splits a script into commands, line by line.
 
 use super::super::workflow::{Step, Text};
 
-/// A command that may go over several lines.
+/// A command, which may extend over several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// Of its first line in the file.
+    /// Number of its first line in the file.
     pub line: usize,
     pub text: String,
 }
@@ -15,7 +15,7 @@ impl Command {
         self.text.split_whitespace().map(|word| word.trim_matches(['"', '\'', ';'])).collect()
     }
 
-    /// Whether these words stand one after the other.
+    /// Returns whether these words follow each other in the command.
     pub fn has(&self, words: &[&str]) -> bool {
         let first = words.first().copied().unwrap_or_default();
         if !self.text.contains(first) {
@@ -24,9 +24,9 @@ impl Command {
         self.words().windows(words.len()).any(|these| these == words)
     }
 
-    /// The words after one that runs a program, up to the next command of the line.
+    /// Returns the arguments of a program, up to the next command of the line.
     pub fn arguments(&self, program: &str) -> Option<Vec<&str>> {
-        // Most commands have no such word at all, and there may be many of them.
+        // Check the text first: most commands do not contain the name, and there may be many of them.
         self.text.contains(program).then_some(())?;
         let words = self.words();
         let at = words.iter().position(|word| {
@@ -37,7 +37,7 @@ impl Command {
     }
 }
 
-/// What a step runs, also through an action that tries again.
+/// Returns the scripts that a step runs, including those of actions that retry a command.
 pub fn scripts(step: &Step) -> impl Iterator<Item = &Text> {
     ["run", "with.command"].into_iter().filter_map(|name| step.fields.get(name))
 }
@@ -46,7 +46,7 @@ pub fn commands(step: &Step) -> Vec<Command> {
     scripts(step).flat_map(split).collect()
 }
 
-/// The commands of a script, without comments.
+/// Returns the commands of a script, without comments.
 pub fn split(script: &Text) -> Vec<Command> {
     let mut found = Vec::new();
     let mut lines = script.text.split('\n').enumerate();

@@ -1,5 +1,5 @@
-//! Stores that actions/cache keeps as plain files. It runs as the user of the runner and asks for no more
-//! rights: it can read a store that belongs to root, but not write it. Source: actions/cache#749.
+//! Stores that actions/cache caches as plain files. It runs as the user of the runner, without additional
+//! rights: it can read a store that belongs to root, but cannot write it. Source: actions/cache#749.
 
 use super::super::workflow::{Job, Step};
 use super::found::Found;
@@ -8,7 +8,7 @@ use super::{Scene, caches, rules, shell};
 pub fn check(scene: &Scene) -> Vec<Found> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
-        // Once for a job: steps that restore and save make one mistake together.
+        // Report once for each job: the steps that restore and save share one mistake.
         let Some(step) = job.steps.iter().find(|step| is_out_of_reach(job, step)) else { continue };
         let (Some(store), Some(text)) =
             (caches::stores(step).into_iter().next(), step.fields.get("with.path"))
@@ -31,7 +31,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-/// Whether a step keeps a store as files that it cannot write.
+/// Returns whether a step caches a store as files that it cannot write.
 pub fn is_out_of_reach(job: &Job, step: &Step) -> bool {
     let official = step.action().is_some_and(caches::is_official);
     let stores = caches::stores(step);
@@ -39,7 +39,7 @@ pub fn is_out_of_reach(job: &Job, step: &Step) -> bool {
     !(store.contains("nix") && belongs_to_the_user(job))
 }
 
-/// Whether steps of a job run as root, or tar does.
+/// Returns whether the steps of a job run as root, or a wrapper runs tar as root.
 fn may_write(job: &Job) -> bool {
     let wraps_tar = |step: &Step| {
         shell::scripts(step).any(|script| {
@@ -52,7 +52,7 @@ fn may_write(job: &Job) -> bool {
         || job.steps.iter().any(|step| wraps_tar(step) || action(step))
 }
 
-/// Whether the store of Nix is that of the runner's user, as in an installation without a daemon.
+/// Returns whether the Nix store belongs to the user of the runner, as in an installation without a daemon.
 pub fn belongs_to_the_user(job: &Job) -> bool {
     job.steps.iter().any(|step| {
         let quick =

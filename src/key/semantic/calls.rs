@@ -1,4 +1,4 @@
-//! Workflows and actions that are called by path: what they do is part of who calls them.
+//! Workflows and actions that are called by path: their content is part of the caller.
 
 use super::super::git::normal;
 use super::super::yaml::{Data, Node, Pair};
@@ -9,25 +9,26 @@ use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Files that call each other; GitHub allows ten.
-/// Source: github/docs `content/actions/reference/workflows-and-actions/reusing-workflow-configurations.md`.
+/// Maximum depth of calls; GitHub allows ten. Source: github/docs
+/// `content/actions/reference/workflows-and-actions/reusing-workflow-configurations.md`.
 const DEEPEST: usize = 10;
 
-/// Calls in all. Two actions that call each other twice make a thousand of ten levels.
+/// Maximum number of calls in total. Ten levels of actions that each call the next one twice make a thousand
+/// calls.
 const MOST: usize = 1_000;
 
-/// What all files take together when they are written out, each as often as it is called; in bytes.
+/// Limit of the expanded size of all files, each counted as often as it is called; in bytes.
 const HEAVIEST: u64 = 64 << 20;
 
-/// Parts of an action that people read.
+/// Parts of an action that are only for readers.
 const OF_ACTION: [&str; 4] = ["name", "description", "author", "branding"];
 
-/// Parts of an action that name files of it.
+/// Parts of an action that name its files.
 const FILES: [&str; 7] =
     ["main", "pre", "post", "image", "entrypoint", "pre-entrypoint", "post-entrypoint"];
 
 impl Reader<'_> {
-    /// `uses:` of a job, and the workflow that is there.
+    /// Reads `uses:` of a job and the workflow that it names.
     pub(super) fn call_workflow(&mut self, path: &str, uses: &Pair) -> Result<()> {
         self.all(path, &uses.value);
         let text = uses.value.text().unwrap_or_default();
@@ -40,7 +41,7 @@ impl Reader<'_> {
             self.tell_of_missing(uses);
             return Ok(());
         };
-        // Shells and checkouts are of the workflow that has them.
+        // The default shell belongs to the workflow that sets it.
         let shell = self.workflow_shell.take();
         self.workflow_body(&here, &node)?;
         self.workflow_shell = shell;
@@ -48,7 +49,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `uses:` of a step, and the action that is there.
+    /// Reads `uses:` of a step and the action that it names.
     pub(super) fn call_action(&mut self, path: &str, uses: &Pair) -> Result<()> {
         self.all(path, &uses.value);
         let places = uses.value.text().and_then(|text| self.actions_at(text)).unwrap_or_default();
@@ -61,7 +62,7 @@ impl Reader<'_> {
             for name in ["action.yml", "action.yaml"] {
                 let file = self.top.join(&place).join(name);
                 let Some(node) = self.enter(&file, &here)? else { continue };
-                // Scripts of actions name their shells.
+                // Scripts in actions must name their shells.
                 let shell = self.shell.take();
                 self.actions += 1;
                 self.action(&here, &place, &node)?;
@@ -75,13 +76,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The workflow of this repository that `./like/this` names.
+    /// Returns the path of the workflow of this repository that `./like/this` names.
     pub(super) fn workflow_at(&self, uses: &str) -> Option<PathBuf> {
         Some(self.top.join(inside(Path::new(""), uses.trim().strip_prefix("./")?)?))
     }
 
-    /// The places below the top where the action may be that `./like/this` names: steps start where the
-    /// repository is, or in a directory above it.
+    /// Returns the directories below the top where the action that `./like/this` names may be. Steps start in
+    /// the directory of the repository, or in a directory above it.
     fn actions_at(&self, uses: &str) -> Option<Vec<PathBuf>> {
         let named = inside(Path::new(""), uses.trim().strip_prefix("./")?)?;
         let mut places = vec![named.clone()];
@@ -95,7 +96,8 @@ impl Reader<'_> {
         self.tell(uses, &why);
     }
 
-    /// Only of what is named by path: all else is where its version says.
+    /// Adds a note about a path that leads out of the work tree. Only for calls by path: other actions are
+    /// identified by their version.
     fn tell_of_outside(&mut self, uses: &Pair) {
         if uses.value.text().is_some_and(|text| text.trim().starts_with("./")) {
             self.tell(uses, "leads out of the work tree");
@@ -111,7 +113,7 @@ impl Reader<'_> {
         ));
     }
 
-    /// Begins to read a file that is called from the one before; its values will stand below `path`.
+    /// Starts reading a file that the current one calls. Its values get paths below `path`.
     pub(super) fn enter(&mut self, file: &Path, path: &str) -> Result<Option<Rc<Node>>> {
         let refuse = |reader: &Self, what: String| {
             Err(Unreadable { file: reader.file(), line: 1, column: 1, what }.into())
@@ -149,7 +151,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What a called workflow takes for inputs that nobody sets.
+    /// Adds the default values of the inputs of a called workflow.
     pub(super) fn defaults(&mut self, path: &str, top: &Node) {
         let inputs = top.get("on").and_then(|on| on.get("workflow_call")?.get("inputs")).cloned();
         for pair in sorted(inputs.iter().flat_map(|inputs| inputs.pairs())) {
@@ -160,7 +162,7 @@ impl Reader<'_> {
     }
 
     fn action(&mut self, path: &str, place: &Path, top: &Node) -> Result<()> {
-        // Its outputs refer to its steps too.
+        // The outputs of an action refer to its steps too.
         let ids = std::mem::replace(&mut self.ids, names_of_steps(top));
         for pair in sorted(top.pairs().iter()) {
             let here = below(path, &pair.key);
@@ -205,7 +207,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The content of a file that an action runs, where there is one of this name.
+    /// Adds the content of a file that an action runs, if the file exists.
     fn content(&mut self, path: &str, place: Option<PathBuf>, named: &Node) -> Result<()> {
         let Some(file) = place.map(|place| self.top.join(place)) else { return Ok(()) };
         let digest = match self.contents.get(&file) {
@@ -223,7 +225,7 @@ impl Reader<'_> {
     }
 }
 
-/// Where a name leads from a place below the top; nothing where that is outside.
+/// Resolves a name relative to a place below the top. Returns `None` if the result is outside.
 fn inside(place: &Path, name: &str) -> Option<PathBuf> {
     let name = Path::new(name);
     name.is_relative().then(|| normal(&place.join(name))).flatten()

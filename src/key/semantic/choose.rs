@@ -1,4 +1,4 @@
-//! Which jobs of a workflow are meant.
+//! Selects the jobs of a workflow that count.
 
 use super::super::lint::of_a_store;
 use super::super::workflow::read_job;
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// Jobs that are listed by name.
+/// Maximum number of jobs that a message lists.
 const LISTED: usize = 10;
 
 impl Reader<'_> {
@@ -28,7 +28,7 @@ impl Reader<'_> {
                 self.rest_of_workflow("", top);
                 self.job("job", job)?;
             }
-            // What is around it does not reach a job of a workflow that is called.
+            // The rest of the workflow does not affect a job of a called workflow.
             Some(wanted) => {
                 if !self.called_jobs("caller", "called", jobs, wanted)? {
                     bail!(
@@ -43,7 +43,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The jobs that keep a store, or else all.
+    /// Adds the jobs that cache a store, or all jobs if there are none.
     fn keepers(&mut self, jobs: &Node) -> Result<()> {
         let keeps = |job: &&Pair| read_job(&job.value).steps.iter().any(of_a_store);
         let keepers: Vec<_> = jobs.pairs().iter().filter(keeps).collect();
@@ -73,7 +73,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The jobs of this name in workflows that one of these jobs calls. Says whether there are any.
+    /// Adds the jobs of this name in workflows that one of these jobs calls. Returns whether there are any.
     fn called_jobs(
         &mut self,
         caller: &str,
@@ -110,7 +110,7 @@ impl Reader<'_> {
             match pair.key.as_str() {
                 "with" => self.field(caller, pair),
                 "strategy" => self.strategy(&below(caller, "strategy"), &pair.value),
-                // What else the caller says is about when it runs.
+                // The other fields of the caller only decide when it runs.
                 _ => {}
             }
         }
@@ -129,7 +129,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands for inputs that nobody sets, of those that the lines speak of.
+    /// Adds the default values of those inputs that the lines refer to.
     fn defaults_in_use(&mut self, top: &Node) {
         let texts = self.found.lines.iter().map(|line| line.text.as_str());
         let named: BTreeSet<_> =
@@ -150,7 +150,7 @@ impl Reader<'_> {
     }
 }
 
-/// Some names of jobs.
+/// Returns the names of some jobs, for messages.
 fn listed<'n>(jobs: impl ExactSizeIterator<Item = &'n Pair>) -> String {
     let all = jobs.len();
     let mut names: Vec<_> = jobs.take(LISTED).map(|job| job.key.clone()).collect();

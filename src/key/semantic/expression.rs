@@ -1,6 +1,6 @@
-//! White space in `${{ expressions }}`, which means nothing.
+//! Normalizes white space in `${{ expressions }}`, where it has no meaning.
 
-/// One blank on each side of what is between the braces, and no line ends after the last line.
+/// Normalizes the white space inside the braces to one blank on each side, and removes line ends at the end.
 pub fn tidy(text: &str) -> String {
     let mut tidied = String::with_capacity(text.len());
     let mut rest = text.trim_end_matches(['\n', '\r']);
@@ -17,8 +17,8 @@ pub fn tidy(text: &str) -> String {
     tidied
 }
 
-/// Where the braces are that close an expression, or the end of the text. Those in a string do not;
-/// `''` in a string is two strings here, which comes to the same.
+/// Returns the offset of the braces that close an expression, or the length of the text. Braces in a string
+/// do not count; `''` in a string is treated as two strings, which gives an equal result.
 fn end(expression: &str) -> usize {
     let mut quoted = false;
     for (at, c) in expression.char_indices() {
@@ -31,7 +31,7 @@ fn end(expression: &str) -> usize {
     expression.len()
 }
 
-/// A condition without the braces that it may have, which mean nothing there.
+/// Removes the braces around a condition, which are optional there.
 pub fn bare(condition: &str) -> &str {
     let condition = condition.trim();
     let Some(after) = condition.strip_prefix("${{") else { return condition };
@@ -41,8 +41,8 @@ pub fn bare(condition: &str) -> &str {
     }
 }
 
-/// The names that a text takes from a context, in lower case, as GitHub does not tell cases apart:
-/// `cache` of `steps.cache.outputs.key` or `steps['cache']`.
+/// Returns the names that a text takes from a context, in lower case, because GitHub ignores case: `cache` of
+/// `steps.cache.outputs.key` or `steps['cache']`.
 pub fn names_of(context: &str, text: &str) -> Vec<String> {
     let text = text.to_lowercase();
     let is_of_name = |c: char| c.is_alphanumeric() || "_-".contains(c);

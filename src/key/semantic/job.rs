@@ -8,20 +8,20 @@ use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Parts of a job that cannot change what is in a store.
+/// Parts of a job that cannot change the content of a store.
 const OF_JOB: [&str; 4] = ["name", "timeout-minutes", "permissions", "concurrency"];
 
-/// Parts of a job that say whether and when it runs. What it takes of others is named where it is used.
+/// Parts of a job that decide whether and when it runs. Outputs of other jobs appear where they are used.
 const WHEN: [&str; 2] = ["if", "needs"];
 
-/// Parts of a strategy that say how fast its jobs run, and not what they are.
+/// Parts of a strategy that only affect how fast its jobs run.
 const OF_STRATEGY: [&str; 2] = ["fail-fast", "max-parallel"];
 
-/// Parts of a step that cannot.
+/// Parts of a step that cannot change the content of a store.
 const OF_STEP: [&str; 2] = ["name", "timeout-minutes"];
 
-/// Inputs of actions/checkout that change how it fetches, and not what is in the work tree.
-/// Source: actions/checkout `action.yml`.
+/// Inputs of actions/checkout that change how it fetches, but not the content of the work tree. Source:
+/// actions/checkout `action.yml`.
 const OF_CHECKOUT: [&str; 10] = [
     "fetch-depth",
     "fetch-tags",
@@ -35,7 +35,8 @@ const OF_CHECKOUT: [&str; 10] = [
     "token",
 ];
 
-/// Inputs of this action that change what is in a snapshot. All others tune it, or are in the key anyway.
+/// Inputs of the storecache action that change the content of a snapshot. All others only tune it, or are in
+/// the key anyway.
 const OF_OURS: [&str; 6] = ["store", "path", "root", "roots", "baseline", "profiles"];
 
 impl Reader<'_> {
@@ -63,7 +64,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A list of one label is as good as the label.
+    /// Treats a list of one label like the label itself.
     fn runner(&mut self, path: &str, labels: &Node) {
         match labels.elements() {
             [only] if only.text().is_some_and(|label| !label.contains("${{")) => {
@@ -93,7 +94,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The steps that matter, in their order.
+    /// Adds the selected steps, in order.
     pub(super) fn steps(&mut self, path: &str, steps: &Node) -> Result<()> {
         let mut at = 0;
         for step in steps.elements() {
@@ -106,7 +107,7 @@ impl Reader<'_> {
     }
 
     fn matters(&mut self, step: &Node) -> bool {
-        // Below an action that matters, all does.
+        // All steps of a selected action count.
         if self.steps.is_empty() || self.actions > 0 {
             return true;
         }
@@ -176,20 +177,20 @@ impl Reader<'_> {
     }
 }
 
-/// What a step uses, without the version.
+/// Returns the action of `uses` without its version.
 fn action(uses: &str) -> &str {
     let uses = uses.trim();
     uses.split_once('@').map_or(uses, |(action, _)| action)
 }
 
-/// The steps that a job or an action refers to by their ids.
+/// Returns the ids of steps that a job or an action refers to.
 pub fn names_of_steps(node: &Node) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     each_text(node, &mut |text| names.extend(expression::names_of("steps", text)));
     names
 }
 
-/// Whether a job runs where scripts are not for a shell that we know.
+/// Returns whether a job may run on Windows, where the default shell is not one that `script.rs` supports.
 fn on_windows(job: &Node) -> bool {
     let mut any = false;
     for part in ["runs-on", "strategy"].iter().filter_map(|key| job.get(key)) {
@@ -198,7 +199,7 @@ fn on_windows(job: &Node) -> bool {
     any
 }
 
-/// Directories that a job checks out its own repository into.
+/// Returns the directories that a job checks out its own repository into.
 fn checkouts(job: &Node) -> Vec<PathBuf> {
     let steps = job.get("steps").map(|steps| steps.elements()).unwrap_or_default();
     let path = |step: &Node| {

@@ -1,9 +1,9 @@
-//! What of a workflow can change a store, as lines that are the same for all ways to write it.
+//! Extracts the parts of a workflow that can change a store, as lines that do not depend on formatting.
 //!
-//! Left out is what cannot: comments, order, quotes and white space; names, timeouts, concurrency,
-//! permissions and triggers; versions of actions that have nothing to do with the store (`pins.rs`).
-//! Workflows and actions that are called by path are part of it (`calls.rs`). What is not known to be
-//! cosmetic counts.
+//! Irrelevant parts are left out: comments, order, quotes and white space; names, timeouts, concurrency,
+//! permissions and triggers; versions of actions that do not affect the store (`pins.rs`). Workflows and
+//! actions that are called by path are included (`calls.rs`). Everything that is not known to be cosmetic
+//! counts.
 
 mod calls;
 mod choose;
@@ -25,25 +25,25 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use values::{below, sorted};
 
-/// What of a workflow is meant.
+/// The selected parts of a workflow.
 #[derive(Debug, Clone, Default)]
 pub struct Selection<'a> {
-    /// The job that runs; those that keep a store, or else all, when none is named.
+    /// The job to read. If `None`, the jobs that cache a store, or else all.
     pub job: Option<&'a str>,
-    /// Patterns of the steps that matter, by id, name or action; all without any.
+    /// Patterns of the steps that count, by id, name or action; empty means all.
     pub steps: &'a [String],
     /// Patterns of actions whose versions do not count, besides the usual ones.
     pub ignore_pins: &'a [String],
 }
 
-/// The lines of a workflow, and what was left out on the way.
+/// The lines of a workflow, and the values that were left out.
 #[derive(Debug, Default)]
 pub struct Canonical {
     pub lines: Vec<Line>,
     pub dropped: Vec<Dropped>,
     /// All files that were read, the workflow first.
     pub files: Vec<PathBuf>,
-    /// What somebody should know who relies on it.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ pub struct Dropped {
     pub why: &'static str,
 }
 
-/// A workflow, or an action that it calls, that cannot be read.
+/// The error for a workflow, or an action that it calls, that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}:{line}:{column}: {what}", .file.display())]
 pub struct Unreadable {
@@ -83,7 +83,7 @@ impl Canonical {
     /// Reads a workflow of a tree.
     ///
     /// # Errors
-    /// [`Unreadable`]; also when it is not there, or has no such job or step.
+    /// [`Unreadable`]; also if the file does not exist, or has no such job or step.
     pub fn of(tree: &dyn Tree, file: &Path, selection: &Selection) -> Result<Self> {
         let pins = Pins::new(selection.ignore_pins)?;
         let steps = pins::patterns("--workflow-steps", selection.steps)?;
@@ -124,7 +124,7 @@ impl Canonical {
         Ok(reader.found)
     }
 
-    /// What was left out, by reason.
+    /// Returns the values that were left out, by reason.
     pub fn reasons(&self) -> BTreeMap<&'static str, Vec<&Dropped>> {
         let mut reasons: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for dropped in &self.dropped {
@@ -133,12 +133,12 @@ impl Canonical {
         reasons
     }
 
-    /// Over paths and texts. Where a value stands does not count.
+    /// Returns a digest of paths and texts, but not of positions.
     pub fn digest(&self) -> Digest {
         let mut parts = Vec::new();
         for line in &self.lines {
             for part in [&line.path, &line.text] {
-                // Lengths keep two lines from looking like one.
+                // Lengths make the encoding unambiguous.
                 parts.extend_from_slice(&(part.len() as u64).to_be_bytes());
                 parts.extend_from_slice(part.as_bytes());
             }
@@ -147,7 +147,7 @@ impl Canonical {
     }
 }
 
-/// The directory that paths of calls start from: what has the `.github` that a workflow is in.
+/// Returns the directory that calls by path are relative to: the parent of `.github`.
 fn top(file: &Path) -> PathBuf {
     let github = file.ancestors().find(|path| path.file_name().is_some_and(|it| it == ".github"));
     github.and_then(Path::parent).unwrap_or(Path::new("")).to_owned()
@@ -155,42 +155,42 @@ fn top(file: &Path) -> PathBuf {
 
 struct Reader<'a> {
     tree: &'a dyn Tree,
-    /// Paths of calls start here.
+    /// Calls by path are relative to this directory.
     top: PathBuf,
     pins: Pins,
-    /// Steps that matter; all without any.
+    /// Patterns of the steps that count; empty means all.
     steps: Vec<globset::GlobMatcher>,
-    /// Those of them that were met.
+    /// Indices of the patterns that matched a step.
     used: BTreeSet<usize>,
     /// Files that are being read, each called by the one before.
     stack: Vec<PathBuf>,
-    /// How many of them are actions.
+    /// How many of the files on the stack are actions.
     actions: usize,
-    /// Files that were called, each time counted.
+    /// Number of calls so far.
     calls: usize,
-    /// What they take when they are written out, in bytes.
+    /// Expanded size of all calls so far, in bytes.
     weight: u64,
     parsed: HashMap<PathBuf, Rc<Node>>,
     contents: HashMap<PathBuf, Digest>,
-    /// What a script runs in that names no shell.
+    /// The default shell of scripts in the current job.
     shell: Option<String>,
-    /// The same of the workflow that is being read.
+    /// The default shell of the current workflow.
     workflow_shell: Option<String>,
-    /// Steps that texts refer to by their ids.
+    /// Ids of steps that the current job or action refers to.
     ids: BTreeSet<String>,
-    /// Where the job checks out its repository, below the directory that its steps start in.
+    /// Directories that the current job checks out its own repository into, relative to the workspace.
     checkouts: Vec<PathBuf>,
     found: Canonical,
 }
 
-/// Parts of a workflow that cannot change what is in a store.
+/// Parts of a workflow that cannot change the content of a store.
 const OF_WORKFLOW: [&str; 5] = ["name", "run-name", "on", "permissions", "concurrency"];
 
-/// A file that is larger is no workflow and no action; in bytes.
+/// A larger file is not accepted as a workflow or an action; in bytes.
 const LARGEST: usize = 4 << 20;
 
 impl Reader<'_> {
-    /// Parses a file and takes note of it.
+    /// Parses a file, records it, and pushes it on the stack.
     fn load(&mut self, file: &Path) -> Result<Option<Rc<Node>>> {
         let node = match self.parsed.get(file) {
             Some(node) => Rc::clone(node),
@@ -217,12 +217,12 @@ impl Reader<'_> {
         }
     }
 
-    /// The file that is being read.
+    /// Returns the file that is being read.
     fn file(&self) -> PathBuf {
         self.stack.last().cloned().unwrap_or_default()
     }
 
-    /// What of a workflow is outside of its jobs.
+    /// Adds the parts of a workflow outside of its jobs.
     fn rest_of_workflow(&mut self, path: &str, top: &Node) {
         self.workflow_shell = shell_of(top);
         for pair in sorted(top.pairs().iter()) {
@@ -247,7 +247,7 @@ fn parse(bytes: Vec<u8>) -> Result<Rc<Node>, Fault> {
     Node::parse(&text)
 }
 
-/// The shell that a workflow or a job gives to scripts that name none.
+/// Returns the default shell that a workflow or a job sets.
 fn shell_of(node: &Node) -> Option<String> {
     Some(node.get("defaults")?.get("run")?.get("shell")?.text()?.to_owned())
 }

@@ -1,20 +1,21 @@
-//! Versions of actions that do not count, as the actions do not reach the store.
+//! Versions of actions that do not count, because these actions do not affect the store.
 
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};
 
-/// Those that hardly any workflow is without, and whose new versions come every few weeks.
+/// Actions that nearly all workflows use, and that have new versions every few weeks.
 pub const USUAL: [&str; 3] = ["actions/checkout", "actions/cache", "actions/upload-artifact"];
 
-/// What was said of versions besides that, in its order: the last pattern that fits counts.
+/// Patterns of the user in order, with whether a matching version is ignored: the last match wins.
 #[derive(Debug)]
 pub struct Pins(Vec<(bool, GlobMatcher)>);
 
 impl Pins {
-    /// `more` besides the usual ones; one that begins with `!` takes away.
+    /// Compiles the patterns of `--ignore-pins`, which are added to the usual actions; a pattern that begins
+    /// with `!` makes versions count.
     ///
     /// # Errors
-    /// When one is no pattern.
+    /// If a pattern is not valid.
     pub fn new(more: &[String]) -> Result<Self> {
         let mut pins = Vec::new();
         for pattern in more {
@@ -22,7 +23,7 @@ impl Pins {
                 Some(name) => (false, name),
                 None => (true, pattern.as_str()),
             };
-            // An action stands for those below it too.
+            // A pattern for an action also matches the actions in its subdirectories.
             for name in [name.to_owned(), format!("{name}/**")] {
                 pins.push((ignored, matcher("--ignore-pins", &name)?));
             }
@@ -30,21 +31,22 @@ impl Pins {
         Ok(Pins(pins))
     }
 
-    /// Whether the version of an action does not count; it is named without one.
+    /// Returns whether the version of an action does not count. `action` is given without a version.
     pub fn are_ignored(&self, action: &str) -> bool {
         let last = self.0.iter().rev().find(|(_, pattern)| pattern.is_match(action));
         last.map_or_else(|| is_usual(action), |(ignored, _)| *ignored)
     }
 }
 
-/// No patterns: they would have to be compiled for each workflow of a long history.
+/// Returns whether an action is one of the usual ones. Compares strings, because patterns would have to be
+/// compiled for each workflow of a long history.
 fn is_usual(action: &str) -> bool {
     let mut parts = action.splitn(3, '/');
     let (owner, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     USUAL.iter().any(|usual| usual.eq_ignore_ascii_case(&format!("{owner}/{name}")))
 }
 
-/// Patterns of a flag.
+/// Compiles the patterns of a flag.
 pub(super) fn patterns(flag: &str, texts: &[String]) -> Result<Vec<GlobMatcher>> {
     texts.iter().map(|text| matcher(flag, text)).collect()
 }

@@ -1,12 +1,12 @@
-//! Scripts of steps without their comments.
+//! Removes comments from the scripts of steps.
 //!
-//! Only whole lines that are a comment for certain go. From where a quote spans lines, or nobody but a
-//! shell could say what is quoted, all stays: there, in a here-document, and in other languages, a `#` may
-//! be content.
+//! Only removes whole lines that are certainly comments. From the point where a quote spans lines, or where
+//! only a shell could determine what is quoted, the rest is kept: there, in a here-document, and in other
+//! languages, a `#` may be content.
 
-/// A script without comments, empty lines and blanks at the ends of lines.
+/// Removes comments, empty lines and trailing blanks.
 pub fn tidy(script: &str, shell: Option<&str>) -> String {
-    // A here-document is anything.
+    // A here-document may contain anything.
     if !shell.is_none_or(is_posix) || script.contains("<<") {
         return script.to_owned();
     }
@@ -21,7 +21,7 @@ pub fn tidy(script: &str, shell: Option<&str>) -> String {
         let end = end_of(line);
         continued = end == End::Continued;
         match end {
-            // A blank after a backslash is a word.
+            // An escaped blank is part of a word.
             End::Plain if !bare.ends_with('\\') => kept.push(bare),
             End::Plain | End::Continued => kept.push(line),
             End::Open => {
@@ -33,10 +33,10 @@ pub fn tidy(script: &str, shell: Option<&str>) -> String {
     kept.join("\n")
 }
 
-/// What shells take for blanks; others belong to words.
+/// The characters that shells treat as blanks. Other white space is part of a word.
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// Whether the words of `shell:` run a shell that this file knows, on the script and on nothing else.
+/// Returns whether the words of `shell:` run a POSIX shell directly on the script.
 fn is_posix(shell: &str) -> bool {
     let mut words = shell.split_whitespace();
     let program = words.next().unwrap_or_default();
@@ -49,19 +49,20 @@ fn is_posix(shell: &str) -> bool {
     matches!(program.rsplit('/').next(), Some("bash" | "sh" | "dash")) && words.all(is_harmless)
 }
 
-/// An order to the kernel, at the top, is none. What an expression stands for may have lines of its own.
+/// Returns whether a line is a comment. A shebang is not a comment, and an expression may expand to several
+/// lines.
 fn is_comment(line: &str) -> bool {
     let line = line.trim_start_matches(BLANKS);
     line.starts_with('#') && !line.starts_with("#!") && !line.contains("${{")
 }
 
-/// How a line ends that began outside of all quotes.
+/// The state at the end of a line that began outside of all quotes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Plain,
-    /// The next line goes on with this one.
+    /// The next line continues this one.
     Continued,
-    /// In a quote, or where it is not known.
+    /// Inside a quote, or unknown.
     Open,
 }
 
@@ -70,13 +71,13 @@ enum Quote {
     None,
     Single,
     Double,
-    /// `$'…'`, where a backslash counts.
+    /// `$'…'`, in which a backslash escapes.
     Escaped,
 }
 
 fn end_of(line: &str) -> End {
     let mut quote = Quote::None;
-    // Commands and parameters within double quotes, which have quotes of their own.
+    // Depth of substitutions within double quotes, which have their own quotes.
     let mut nested = 0u32;
     let mut murky = false;
     let mut braces = 0u32;
@@ -87,7 +88,7 @@ fn end_of(line: &str) -> End {
         match (quote, c) {
             (Quote::None, '\\') if chars.peek().is_none() => return End::Continued,
             (Quote::None | Quote::Double | Quote::Escaped, '\\') => {
-                // What is escaped is no sign, and what follows it is in the same word.
+                // An escaped character has no special meaning, and the next one is in the same word.
                 chars.next();
                 here = 'x';
             }
@@ -96,7 +97,7 @@ fn end_of(line: &str) -> End {
             (Quote::None, '\'') => quote = Quote::Single,
             (Quote::None, '"') => quote = Quote::Double,
             (Quote::None, '#') if before.is_whitespace() || ";&|()<>`".contains(before) => {
-                // A comment starts with a word; within a parameter it is none.
+                // A comment starts at the beginning of a word; within a parameter it is not a comment.
                 let plain = !murky && nested == 0 && braces == 0;
                 return if plain { End::Plain } else { End::Open };
             }
@@ -147,7 +148,7 @@ mod tests {
             "echo a \\\n# continued",
             "echo '\n\n'",
             "echo a#'\n# still\n'",
-            // A quote that has an escape in it.
+            // A quote with an escape.
             "echo $'it\\'s'\necho '\n# in quotes\n'",
             "echo $'a\\'\n# in quotes\n'",
             // Quotes within a command within quotes.
@@ -159,9 +160,9 @@ mod tests {
             "x=\"$(\n# in a command\n)\"",
             "echo ${a:-\n# a default\n}",
             "echo ${a:- # '}\n# a default\n'",
-            // It may stand for two lines.
+            // An expression that may expand to two lines.
             "# ${{ inputs.script }}\nmake",
-            // No blanks for a shell.
+            // Not a blank for a shell.
             "\u{a0}# a word\nmake",
             "make\u{a0}",
             "make a\\ ",

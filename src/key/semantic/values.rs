@@ -1,13 +1,13 @@
-//! Values of a workflow as lines: one for each, with its path.
+//! Values of a workflow as lines: one line for each value, with its path.
 //!
-//! Two trees that differ have other lines: keys that look like a part of a path are quoted, and what holds
-//! nothing has a line too.
+//! Different trees yield different lines: keys that look like a part of a path are quoted, and an empty value
+//! has a line too.
 
 use super::super::yaml::{Data, Node, Pair, Place};
 use super::{Dropped, Line, Reader, expression};
 
 impl Reader<'_> {
-    /// A part of a workflow, job or step. It is as good as absent when it is empty.
+    /// Adds a part of a workflow, job or step. An empty part is treated as absent.
     pub(super) fn field(&mut self, path: &str, pair: &Pair) {
         let is_empty = match &pair.value.data {
             Data::Null => true,
@@ -24,10 +24,10 @@ impl Reader<'_> {
         self.all(&below(path, &pair.key), &pair.value);
     }
 
-    /// All below a node counts.
+    /// Adds everything below a node.
     pub(super) fn all(&mut self, path: &str, node: &Node) {
         match &node.data {
-            // As a variable or an input it is an empty text, which hides another one.
+            // A null variable or input is an empty text, which overrides another value.
             Data::Null => self.line(path, "", node.place),
             Data::Text(text) => self.line(path, text, node.place),
             Data::Sequence(elements) if elements.is_empty() => {
@@ -47,7 +47,7 @@ impl Reader<'_> {
         }
     }
 
-    /// All below a node counts, but not the order of a list of texts.
+    /// As [`Reader::all`], but ignores the order of a list of texts.
     pub(super) fn set(&mut self, path: &str, node: &Node) {
         let mut elements: Vec<_> = node.elements().iter().collect();
         if elements.is_empty() || elements.iter().any(|element| element.text().is_none()) {
@@ -70,14 +70,14 @@ impl Reader<'_> {
     }
 }
 
-/// By their keys, whatever order they are in.
+/// Returns the pairs sorted by key.
 pub fn sorted<'n>(pairs: impl Iterator<Item = &'n Pair>) -> Vec<&'n Pair> {
     let mut pairs: Vec<_> = pairs.collect();
     pairs.sort_by(|a, b| a.key.cmp(&b.key));
     pairs
 }
 
-/// The path of a key below another path.
+/// Returns the path of a key below another path.
 pub fn below(path: &str, key: &str) -> String {
     let is_odd = key.is_empty() || key.contains(['.', '[', '{', '"']);
     let quoted = is_odd.then(|| format!("{key:?}"));

@@ -1,4 +1,4 @@
-//! The cache of a repository on GitHub, as its rules say; each rule is one function.
+//! A model of the GitHub Actions cache of one repository; each rule is one function.
 //!
 //! Sources: github/docs `content/actions/reference/workflows-and-actions/dependency-caching.md` (scopes,
 //! order of matching, eviction), GitHub's changelog of 2025-11-20 (limits, eviction every hour).
@@ -6,34 +6,34 @@
 use super::super::history::Scope;
 use std::collections::{BTreeSet, HashMap};
 
-/// The eviction runs this often, in seconds. Source: GitHub's changelog of 2025-11-20.
+/// Interval of evictions, in seconds. Source: GitHub's changelog of 2025-11-20.
 pub const SWEEP: i64 = 3600;
 
-/// How much a repository may keep, and for how long.
+/// Size and age limits of a cache.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub bytes: u64,
-    /// Seconds without a use after which an entry goes.
+    /// Seconds without use after which an entry is deleted.
     pub idle: i64,
 }
 
-/// The number of an entry, in the order in which they were saved.
+/// Index of an entry, in the order of saving.
 pub type EntryId = usize;
 
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub scope: Scope,
     pub key: u128,
-    /// What its store was made for.
+    /// The state of the files that the saved store was built for.
     pub content: usize,
     pub bytes: u64,
-    /// A delta is of no use without it.
+    /// The entry that a delta needs.
     pub base: Option<EntryId>,
     used: i64,
     there: bool,
 }
 
-/// What is to be saved.
+/// An entry to save.
 #[derive(Debug, Clone, Copy)]
 pub struct New {
     pub scope: Scope,
@@ -46,7 +46,7 @@ pub struct New {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
     pub entry: EntryId,
-    /// Its key is the one that was asked for, and not just one with the same beginning.
+    /// Whether the key is the requested one, and not only one with the same prefix.
     pub exact: bool,
 }
 
@@ -54,21 +54,21 @@ pub struct Cache {
     limits: Limits,
     now: i64,
     entries: Vec<Entry>,
-    /// Entries of each ref that are there, oldest first.
+    /// Existing entries of each ref, oldest first.
     scopes: HashMap<Scope, Vec<EntryId>>,
-    /// What is there, by last use.
+    /// Existing entries, by last use.
     uses: BTreeSet<(i64, EntryId)>,
     pub bytes: u64,
-    /// Bytes kept, times seconds.
+    /// Integral of the size over time, in byte-seconds.
     pub byte_seconds: u128,
-    /// Gone because there was too much, the least recently used first.
+    /// Number of entries that were deleted because of the size limit, least recently used first.
     pub evicted: u64,
-    /// Gone because nobody used them.
+    /// Number of entries that were deleted because they were unused for too long.
     pub expired: u64,
 }
 
 impl Cache {
-    /// An empty one.
+    /// Returns an empty cache.
     pub fn new(limits: Limits, now: i64) -> Self {
         Cache {
             limits,
@@ -87,7 +87,7 @@ impl Cache {
         &self.entries[id]
     }
 
-    /// Lets time pass, with a sweep at every full hour at which something goes.
+    /// Advances the time to `now`, with a sweep at every full hour at which an entry is deleted.
     pub fn advance(&mut self, now: i64) {
         while let Some(sweep) = self.next_sweep().filter(|sweep| *sweep <= now) {
             self.pass(sweep);
@@ -103,17 +103,18 @@ impl Cache {
         self.now = self.now.max(now);
     }
 
-    /// The next full hour at which anything would go.
+    /// Returns the next full hour at which a sweep would delete an entry.
     fn next_sweep(&self) -> Option<i64> {
         let following = |time: i64| time.div_euclid(SWEEP).saturating_add(1).saturating_mul(SWEEP);
         let (oldest, _) = self.uses.first()?;
-        // An hour in which nobody used it more than so long ago is the first one after that moment.
+        // The first full hour after the moment at which the oldest entry has been unused for exactly the
+        // limit.
         let expiry = following(oldest.saturating_add(self.limits.idle));
         let next = following(self.now);
         Some(if self.bytes > self.limits.bytes { next } else { expiry.max(next) })
     }
 
-    /// What was not used for longer than the limit goes.
+    /// Deletes entries that were unused for longer than the limit.
     fn expire(&mut self) {
         while let Some(&(used, entry)) = self.uses.first() {
             if self.now - used <= self.limits.idle {
@@ -124,7 +125,7 @@ impl Cache {
         }
     }
 
-    /// While there is too much, what was used least recently goes.
+    /// Deletes the least recently used entries until the size is within the limit.
     fn evict(&mut self) {
         while self.bytes > self.limits.bytes {
             let Some(&(_, entry)) = self.uses.first() else { break };
@@ -143,9 +144,9 @@ impl Cache {
         }
     }
 
-    /// Looks a key up. All of it is tried in the first ref, then in the next: a prefix in one's own ref
-    /// wins over the exact key in the default branch's. Within a ref the exact key comes first, and of
-    /// several entries the newest.
+    /// Looks up a key. The exact key and the prefix are both tried in the first ref before the next ref: a
+    /// prefix match in the own ref wins over the exact key in the default branch. Within a ref, the exact key
+    /// wins, and of several entries the newest.
     pub fn find(&self, readable: impl Iterator<Item = Scope>, key: u128) -> Option<Found> {
         for scope in readable {
             let Some(entries) = self.scopes.get(&scope) else { continue };
@@ -161,12 +162,13 @@ impl Cache {
         None
     }
 
-    /// A delta whose base is gone counts as absent, and the lookup goes on.
+    /// Returns whether the entry can be restored. A delta without its base counts as absent, and the lookup
+    /// continues.
     fn is_usable(&self, entry: EntryId) -> bool {
         self.entries[entry].base.is_none_or(|base| self.entries[base].there)
     }
 
-    /// A restore reads an entry, and its base: both are used now.
+    /// Records a use: a restore reads the entry and its base.
     pub fn touch(&mut self, id: EntryId) {
         for id in [Some(id), self.entries[id].base].into_iter().flatten() {
             let entry = &mut self.entries[id];
@@ -178,8 +180,8 @@ impl Cache {
         }
     }
 
-    /// Saves an entry. It belongs to the ref of the run, and what is there stays: a key that is taken is
-    /// saved as its next generation.
+    /// Saves an entry under the ref of the run. Existing entries stay: if the key exists, the new entry is
+    /// its next generation.
     pub fn save(&mut self, new: New) -> EntryId {
         let New { scope, key, content, bytes, base } = new;
         let id = self.entries.len();
@@ -298,7 +300,7 @@ mod tests {
         assert_eq!(found(&cache, 2), Some((1, true)));
         cache.advance(6 * DAY);
         cache.save(full(Scope::DEFAULT, 1));
-        // Nobody touches the first entry by way of the delta.
+        // Simulate that the first entry was not used through the delta.
         cache.uses.remove(&(0, 1));
         cache.uses.insert((cache.now, 1));
         cache.entries[1].used = cache.now;

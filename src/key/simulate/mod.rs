@@ -1,8 +1,7 @@
-//! What a way to make keys would have come to: the runs that git remembers, replayed against a model of
-//! GitHub's cache.
+//! Evaluates key policies: replays the runs that git records against a model of GitHub's cache.
 //!
-//! `cache.rs` has GitHub's rules, `policy.rs` makes keys of what the files were, `replay.rs` is what a job
-//! does with both, and `outcome.rs` what is told of it. Nothing here reads clocks, stores or backends.
+//! `cache.rs` implements GitHub's rules, `policy.rs` computes keys from the files, `replay.rs` simulates what
+//! a job does with both, and `outcome.rs` holds the results. Nothing here reads clocks, stores or backends.
 
 mod cache;
 mod outcome;

@@ -1,31 +1,31 @@
-//! What a policy comes to, in numbers, and which one is best.
+//! The results of a simulated policy, and the choice of the best policy.
 
 use crate::key::history::{Graph, Kind, Run};
 use serde::Serialize;
 use std::collections::HashSet;
 
-/// What was simulated and what came of it.
+/// The parameters and the results of a simulation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Simulation {
-    /// Below the top of the work tree.
+    /// Path below the top of the work tree.
     pub workflow: Option<String>,
     pub default_branch: String,
-    /// When the first run was, in seconds since 1970.
+    /// Time of the first run, in seconds since 1970.
     pub from: i64,
-    /// When the last one was.
+    /// Time of the last run.
     pub to: i64,
     pub runs: Counts,
-    /// How many different things the files were that matter.
+    /// Number of distinct states of the relevant files.
     pub states: usize,
     pub policies: Vec<Outcome>,
     pub best: Option<Best>,
-    /// The length of a point of each series.
+    /// The length of the interval of each point of a series.
     pub series_seconds: i64,
     pub assumptions: Vec<String>,
     pub warnings: Vec<String>,
 }
 
-/// Where runs were.
+/// Numbers of runs by kind of ref.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     pub total: u64,
@@ -34,12 +34,12 @@ pub struct Counts {
     pub on_other_branches: u64,
     pub pull_requests: u64,
     pub other_branches: u64,
-    /// Commits whose clocks were not believed.
+    /// Commits whose time was adjusted.
     pub moved: u64,
 }
 
 impl Simulation {
-    /// One of these runs, before anything came of it.
+    /// Returns a simulation of these runs without results.
     pub fn of(graph: &Graph, window: &[Run]) -> Self {
         let count = |kind| window.iter().filter(|run| run.kind == kind).count() as u64;
         let scopes = |kind| {
@@ -66,20 +66,20 @@ impl Simulation {
     }
 }
 
-/// What would have happened with one policy.
+/// The results of one policy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Outcome {
     pub policy: String,
-    /// How many things go into the hash.
+    /// Number of ingredients of the hash.
     pub parts: usize,
     pub runs: u64,
-    /// The key was there, with all that the job needs.
+    /// The key existed, and its store had everything that the job needs.
     pub exact: u64,
-    /// The key was there, but its store was not what the job needs.
+    /// The key existed, but its store did not have everything that the job needs.
     pub stale: u64,
-    /// Another key with the same beginning was there.
+    /// Another key with the same prefix existed.
     pub prefix: u64,
-    /// Of those, the ones whose store was what the job needs all the same.
+    /// How many of the prefix matches had a store with everything that the job needs.
     pub prefix_complete: u64,
     pub miss: u64,
     pub rates: Rates,
@@ -87,17 +87,17 @@ pub struct Outcome {
     pub bytes_uploaded: u64,
     /// In units of 10^9 bytes.
     pub gigabyte_hours: f64,
-    /// The most that was kept at one time.
+    /// Maximum size of the cache.
     pub peak_bytes: u64,
-    /// Entries that went because there was too much.
+    /// Number of entries that were deleted because of the size limit.
     pub evictions: u64,
-    /// Entries that went because nobody used them.
+    /// Number of entries that were deleted because they were unused.
     pub expiries: u64,
     pub minutes_saved: f64,
     pub series: Vec<Point>,
 }
 
-/// Parts of all runs.
+/// Fractions of all runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Rates {
     pub exact: f64,
@@ -106,10 +106,10 @@ pub struct Rates {
     pub miss: f64,
 }
 
-/// What happened in a stretch of time.
+/// The counts of one interval of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Point {
-    /// Its begin, in seconds since 1970.
+    /// Start of the interval, in seconds since 1970.
     pub time: i64,
     pub runs: u64,
     pub exact: u64,
@@ -117,13 +117,13 @@ pub struct Point {
     pub prefix: u64,
     pub miss: u64,
     pub bytes_uploaded: u64,
-    /// At its end.
+    /// At the end of the interval.
     pub bytes_kept: u64,
     pub evictions: u64,
     pub expiries: u64,
 }
 
-/// The policy to take, and why.
+/// The recommended policy, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Best {
     pub policy: String,
@@ -131,16 +131,16 @@ pub struct Best {
 }
 
 impl Outcome {
-    /// Runs that found all that they need.
+    /// Returns the number of runs that found everything they need.
     pub fn complete(&self) -> u64 {
         self.exact + self.prefix_complete
     }
 }
 
-/// The policy that saves the most minutes; of several the one that keeps the least, and of those the
-/// simplest. Nothing where nothing ran.
+/// Returns the policy that saves the most minutes; among equals, the one that stores the least, and then the
+/// simplest. Returns `None` if there were no runs.
 pub fn best(outcomes: &[Outcome]) -> Option<Best> {
-    // Less than a minute, or than a hundredth of a gigabyte for an hour, is no difference.
+    // Differences below a minute, or below a hundredth of a gigabyte-hour, do not count.
     let minutes = |it: &Outcome| it.minutes_saved.round() as i64;
     let kept = |it: &Outcome| (it.gigabyte_hours * 100.0).round() as i64;
     let rank = |it: &Outcome| (-minutes(it), kept(it), it.parts);

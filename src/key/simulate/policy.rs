@@ -1,5 +1,5 @@
-//! Keys without their texts: for each state of the files what a policy makes of it, and what the store
-//! of a job has to hold then.
+//! Computes keys as numbers: for each state of the files the key of each policy, and the required content of
+//! the store of a job.
 
 use super::super::git::{ObjectId, Repository};
 use super::super::history::{State, States, Watched};
@@ -11,15 +11,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Files that pin what a store is made from.
+/// Files that pin the inputs of a store.
 pub const LOCKS: &str = "**/{flake.lock,channels.scm,npins/sources.json,nix/sources.json}";
 
-/// Files that say what is to be in a store.
+/// Files that declare the contents of a store.
 pub const MANIFESTS: &str = "**/{manifest.scm,guix.scm,*.nix}";
 
-/// What the keys of all policies are made of, and what stores have to hold.
+/// The ingredients of the keys of all policies, and those that determine the required content of a store.
 pub struct Recipe {
-    /// Each pattern once.
+    /// Each distinct pattern once.
     pub watched: Vec<Watched>,
     policies: Vec<Vec<Part>>,
     truth: Vec<Part>,
@@ -29,45 +29,47 @@ pub struct Recipe {
 enum Part {
     Bytes,
     Semantic,
-    /// The files of a pattern, by its number.
+    /// The files of a pattern, by its index.
     Files(usize),
 }
 
-/// The workflow that keys are made of.
+/// The workflow that keys are made from.
 pub struct Workflow<'o> {
-    /// As flags name it.
+    /// As given in flags.
     pub file: &'o Path,
-    /// Below the top of the work tree.
+    /// Path below the top of the work tree.
     pub path: PathBuf,
-    /// What of it counts.
+    /// Options that select the parts of it that count.
     pub options: &'o KeyOptions,
 }
 
-/// What every state comes to.
+/// The keys and requirements of every state.
 pub struct Meaning {
-    /// For each policy the hash in the key of each state.
+    /// For each policy, the hash in the key of each state.
     pub keys: Vec<Vec<u128>>,
-    /// What the store has to hold in each state: a number for each different thing.
+    /// The required content of the store in each state, as a number; equal numbers mean equal content.
     pub needs: Vec<usize>,
-    /// How the workflow of each state was read.
+    /// The result of reading the workflow of each state.
     pub workflow: Vec<Read>,
 }
 
-/// What became of a workflow in a commit.
+/// The result of reading a workflow in a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
     Well,
-    /// There was none.
+    /// The commit does not have it.
     Absent,
-    /// What of it counts is not known: all of it does.
+    /// It cannot be interpreted, so all of it counts.
     NotUnderstood,
-    /// The clone lacks it: its name counts.
+    /// The clone does not have its blob, so the id of the blob counts.
     NotHere,
 }
 
 impl Recipe {
+    /// Builds the recipe of these policies.
+    ///
     /// # Errors
-    /// When something is no pattern.
+    /// If a pattern is not valid.
     pub fn new(policies: &[KeyPolicy], truth: &[String], workflow: bool) -> Result<Self> {
         let mut recipe = Recipe { watched: Vec::new(), policies: Vec::new(), truth: Vec::new() };
         for policy in policies {
@@ -110,7 +112,7 @@ impl Recipe {
         })))
     }
 
-    /// What each of these states comes to. `done` hears of each workflow that was read.
+    /// Computes the keys and requirements of all states. Calls `done` after each workflow is read.
     pub fn apply(
         &self,
         repository: &Repository,
@@ -131,7 +133,7 @@ impl Recipe {
                 Part::Semantic => digests.semantic,
                 Part::Files(number) => state.sums[*number],
             };
-            // A sum of 0 is no file. The order of parts is that of the policy.
+            // A sum of 0 means that no file matches. The parts are in the order of the policy.
             let parts: Vec<_> = parts.iter().map(|it| part(it).to_be_bytes()).collect();
             first_half(&Digest::of_parts(parts.iter().map(|part| part.as_slice())))
         };
@@ -151,7 +153,7 @@ impl Recipe {
     }
 }
 
-/// What of a workflow goes into keys.
+/// The digests of a workflow that go into keys.
 #[derive(Debug, Clone, Copy)]
 struct Digests {
     bytes: u128,
@@ -165,10 +167,10 @@ impl Default for Digests {
     }
 }
 
-/// The files that a semantic hash was made of, and the hash.
+/// The files that a semantic hash was made from, and the hash.
 type Made = (Vec<(PathBuf, ObjectId)>, u128);
 
-/// Reads workflows, each once.
+/// Reads workflows, each only once.
 struct Reader<'r> {
     repository: &'r Repository,
     /// By the blob of the workflow.
@@ -181,7 +183,7 @@ impl Reader<'_> {
         let same =
             |(path, id): &(PathBuf, ObjectId)| files.get(path).is_some_and(|it| it.id == *id);
         if let Some((digests, made)) = self.known.get(&blob.id) {
-            // What it calls by path may have changed though it did not.
+            // The files that it calls by path may have changed although the workflow did not.
             if let Some((_, semantic)) = made.iter().find(|(files, _)| files.iter().all(same)) {
                 return Digests { semantic: *semantic, ..*digests };
             }
@@ -218,7 +220,8 @@ impl Reader<'_> {
         };
         let read = read.map(blob_of).collect::<Option<Vec<_>>>();
         let known = self.known.entry(blob.id.clone()).or_insert((digests, Vec::new()));
-        // Nothing is known of files that are only reached through links.
+        // Files that are only reached through symbolic links are not in `files`, so the result cannot be
+        // reused.
         known.1.extend(read.map(|read| (read, digests.semantic)));
         digests
     }

@@ -1,35 +1,36 @@
-//! What a job does: look its key up, restore, build what is missing, and save that.
+//! Simulates a job: look up the key, restore, build missing items, and save.
 
 use super::cache::{Cache, EntryId, Limits, New};
 use super::outcome::{Outcome, Point, Rates};
 use crate::key::history::Run;
 
-/// What a run takes and brings.
+/// The costs of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Costs {
-    /// Bytes of an entry that holds all of a store.
+    /// Size of an entry with the whole store, in bytes.
     pub entry: u64,
-    /// How much of that is saved by a job that restored another entry; 1 where all of it is.
+    /// The fraction of that size that a job uploads after it restored an entry; 1 without deltas.
     pub delta_share: f64,
-    /// Minutes of a job that begins with a miss, and of one that found all that it needs.
+    /// Minutes of a job after a miss.
     pub cold_minutes: f64,
+    /// Minutes of a job that found everything it needs.
     pub hit_minutes: f64,
-    /// The part of their difference that something near saves.
+    /// The fraction of the difference that a prefix match or a stale entry saves.
     pub prefix_share: f64,
 }
 
-/// A run and what it is about for one policy.
+/// A run, with its key and its requirements under one policy.
 #[derive(Debug, Clone)]
 pub struct Happening<'r> {
     pub run: &'r Run,
     /// The hash in its key.
     pub key: u128,
-    /// What its store has to hold.
+    /// The required content of its store.
     pub needs: usize,
 }
 
-/// Runs one after the other, in an empty cache at first. A save is there for the next run. `width` is the
-/// length of a stretch of the series, in seconds.
+/// Replays the runs in order, beginning with an empty cache. A saved entry is visible to the next run.
+/// `width` is the length of an interval of the series, in seconds.
 pub fn replay(happenings: &[Happening], limits: Limits, costs: &Costs, width: i64) -> Outcome {
     let Some(first) = happenings.first() else { return Outcome::default() };
     let begin = first.run.time;
@@ -51,7 +52,7 @@ struct Replay<'c> {
     cache: Cache,
     costs: &'c Costs,
     outcome: Outcome,
-    /// The stretch of time that is not over yet.
+    /// The current interval.
     point: Point,
 }
 
@@ -93,8 +94,8 @@ impl Replay<'_> {
         if exact == Some(false) && complete {
             self.outcome.prefix_complete += 1;
         }
-        // What the newest entry of a key holds already is not saved again; what grew is, as its next
-        // generation (`command/policy.rs`).
+        // A complete exact hit is not saved again; new items are, as the next generation of the key
+        // (`command/policy.rs`).
         if !(exact == Some(true) && complete) {
             let base = found.map(|it| it.entry).filter(|_| self.costs.delta_share < 1.0);
             self.save(New {
@@ -120,7 +121,7 @@ impl Replay<'_> {
         self.point.bytes_uploaded += bytes;
     }
 
-    /// Deltas are on a full entry, so chains are one deep.
+    /// Returns the full entry that a delta is based on: a base is always full, so chains are one deep.
     fn full(&self, entry: EntryId) -> EntryId {
         self.cache.entry(entry).base.unwrap_or(entry)
     }
@@ -165,7 +166,7 @@ mod tests {
         prefix_share: 0.5,
     };
 
-    /// A run on `main`, on `pr1`, `pr2` and so on, or on a branch, at an hour.
+    /// Makes a run at `hour`, on `main`, on a pull request (`pr1`, `pr2`, ...), or on a branch.
     fn run(reference: &str, hour: i64) -> Run {
         let (kind, scope, base) = match reference {
             "main" => (Kind::DefaultBranch, Scope::DEFAULT, None),
@@ -179,8 +180,8 @@ mod tests {
         Run { commit: 0, time: hour * HOUR, kind, scope, base }
     }
 
-    /// Exact, stale, prefix and miss; entries, expiries, evictions and minutes of a history of runs:
-    /// ref, hour, key, and what the store has to hold.
+    /// Replays a history of runs, each given as ref, hour, key and required content. Returns exact, stale,
+    /// prefix and miss; entries, expiries and evictions; minutes.
     fn told(history: &[(&str, i64, u128, usize)], limits: Limits) -> ([u64; 4], [u64; 3], f64) {
         let runs: Vec<Run> = history.iter().map(|(name, hour, ..)| run(name, *hour)).collect();
         let happenings = runs.iter().zip(history);
@@ -256,7 +257,7 @@ mod tests {
         ] {
             assert_eq!(told(history, LIMITS), expected, "{case}");
         }
-        // Room for one entry and a half: the older one of two goes when the hour is full.
+        // The limit is one and a half entries: at the full hour the older of two entries is evicted.
         let narrow = Limits { bytes: 1500, ..LIMITS };
         let history = [
             ("pr1", 0, 1, 1),
@@ -278,7 +279,7 @@ mod tests {
         assert_eq!(column(|point| point.runs), [2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(
             column(|point| point.bytes_kept),
-            // Both were read on the third day, the older one by its prefix.
+            // Both were read on the third day, the older one by a prefix match.
             [1000, 1000, 2000, 2000, 2000, 2000, 2000, 2000, 2000, 0, 0, 0, 1000]
         );
         assert_eq!(column(|point| point.expiries).iter().sum::<u64>(), it.expiries);

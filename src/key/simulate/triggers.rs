@@ -1,24 +1,25 @@
-//! Which commits a workflow runs for, as far as its triggers say.
+//! Determines for which commits a workflow runs, as far as its triggers show.
 
 use super::super::history::{Kind, Run, Runs, Scope};
 use super::super::workflow::{Trigger, Workflow};
 
-/// The triggers of a workflow that has any for commits.
+/// The triggers of a workflow.
 pub struct Triggers(Vec<Trigger>);
 
-/// What a branch is called whose name nobody knows any more. It fits where any branch does.
+/// Stands for the name of a branch that was deleted after its merge. Patterns that match any branch match it.
 const FORGOTTEN: &str = "a-branch-that-is-merged-and-gone";
 
 impl Triggers {
-    /// Nothing where the text is no workflow, or other workflows call it: then they have the triggers.
+    /// Reads the triggers. Returns `None` if the text is not a workflow, or if other workflows call it: then
+    /// the callers have the triggers.
     pub fn of(text: &[u8]) -> Option<Self> {
         let workflow = Workflow::parse(&String::from_utf8_lossy(text)).ok()?;
         let called = workflow.triggers.iter().any(|trigger| trigger.name == "workflow_call");
         (!called).then_some(Triggers(workflow.triggers))
     }
 
-    /// Whether there was such a run. What is on a branch that is not merged may be a pull request too.
-    /// Filters of paths are left aside.
+    /// Returns whether a run happened. A commit on an unmerged branch may belong to a pull request too. Path
+    /// filters are ignored.
     pub fn fire_for(&self, run: &Run, runs: &Runs) -> bool {
         let branch = |scope: Scope| {
             let name = runs.refs.get(scope.0 as usize).map(String::as_str).unwrap_or_default();

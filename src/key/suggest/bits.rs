@@ -1,23 +1,23 @@
 //! Sets of small numbers.
 
-/// A set of numbers below a size that all sets of one question share.
+/// A set of numbers below a size. Sets that are combined must have the same size.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bits(Vec<u64>);
 
 impl Bits {
-    /// The empty set of numbers below `size`.
+    /// Returns the empty set of numbers below `size`.
     pub fn none(size: usize) -> Self {
         Bits(vec![0; size.div_ceil(64)])
     }
 
-    /// The numbers below `size` of which `holds` is true.
+    /// Returns the set of the numbers below `size` for which `holds` is true.
     pub fn of(size: usize, holds: impl Fn(usize) -> bool) -> Self {
         let mut bits = Bits::none(size);
         (0..size).filter(|&number| holds(number)).for_each(|number| bits.insert(number));
         bits
     }
 
-    /// Adds a number below the size.
+    /// Adds a number below the size. Larger numbers are ignored.
     pub fn insert(&mut self, number: usize) {
         if let Some(word) = self.0.get_mut(number / 64) {
             *word |= 1 << (number % 64);
@@ -50,7 +50,7 @@ impl Bits {
         self.0.iter().all(|&word| word == 0)
     }
 
-    /// Whether all of these are in `other`.
+    /// Returns whether this is a subset of `other`.
     pub fn is_within(&self, other: &Bits) -> bool {
         self.0.iter().zip(&other.0).all(|(a, b)| a & !b == 0)
     }
@@ -59,12 +59,12 @@ impl Bits {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// How many are in both.
+    /// Returns the size of the intersection.
     pub fn count_shared(&self, other: &Bits) -> usize {
         self.0.iter().zip(&other.0).map(|(a, b)| (a & b).count_ones() as usize).sum()
     }
 
-    /// The numbers, smallest first.
+    /// Returns the numbers in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         let words = self.0.iter().enumerate();
         words.flat_map(|(at, &word)| {

@@ -1,5 +1,5 @@
-//! Where candidates come from: what the heads of snapshots name, and the files of the commits that they
-//! were made from.
+//! Collects candidates: ingredients that the heads of snapshots name, and files of the commits that the
+//! snapshots were made from.
 
 use super::{Candidate, Trace};
 use crate::key::git::{Files, ObjectId, Repository};
@@ -13,27 +13,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Files that become candidates at most; those that look like locks first, then those that change
-/// least.
+/// Maximum number of files that become candidates: first those that look like lock files, then those that
+/// change least.
 const MOST: usize = 4000;
 
-/// Something to put into a key.
+/// Something that can be put into a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ingredient {
     /// A pattern of `--hash-files` that snapshots were made with.
     Pattern(String),
-    /// The workflow that snapshots were made with, and how; which one, no head tells.
+    /// The workflow that snapshots were made with, and the mode. Heads do not record which file it was.
     SomeWorkflow(WorkflowMode),
     /// A file of commits, by its path below the top.
     File(PathBuf),
-    /// What a workflow of commits means.
+    /// The semantic hash of a workflow of commits.
     Workflow(PathBuf),
-    /// A head names it, and this version does not know it.
+    /// An ingredient of a head with a name that this version does not know.
     Unknown(String),
 }
 
 impl Ingredient {
-    /// For people.
+    /// Returns the name to display.
     pub fn name(&self) -> String {
         match self {
             Ingredient::Pattern(pattern) => format!("{FILES}{pattern}"),
@@ -45,7 +45,7 @@ impl Ingredient {
         }
     }
 
-    /// How little it is preferred to others that do as well.
+    /// Returns the rank among ingredients that explain the store equally well; lower is better.
     pub fn rank(&self) -> usize {
         match self {
             Ingredient::File(path) if is_like_a_lock(path) => 0,
@@ -58,19 +58,20 @@ impl Ingredient {
         }
     }
 
-    /// Whether nothing but the times of its changes speaks for it: that may be chance where they are few.
+    /// Returns whether only the times of its changes suggest this file. With few changes that may be a
+    /// coincidence.
     pub fn is_any_file(&self) -> bool {
         matches!(self, Ingredient::File(path) if !is_like_a_lock(path) && !is_workflow(path))
     }
 
-    /// Sorts the preferred before the others: by rank, then the shortest name.
+    /// Returns a sort key that puts preferred ingredients first: by rank, then by the length of the name.
     pub fn preference(&self) -> (usize, usize, String) {
         let name = self.name();
         (self.rank(), name.len(), name)
     }
 }
 
-/// Whether a file by its name says what a store is made of.
+/// Returns whether the name of the file suggests that it determines the content of a store.
 fn is_like_a_lock(path: &Path) -> bool {
     let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
     let endings = [".lock", ".nix", ".scm"];
@@ -80,14 +81,14 @@ fn is_like_a_lock(path: &Path) -> bool {
     endings.iter().any(|ending| name.ends_with(ending)) || names.contains(&&*name) || pins
 }
 
-/// Whether GitHub takes it for a workflow.
+/// Returns whether GitHub treats the file as a workflow.
 pub(super) fn is_workflow(path: &Path) -> bool {
     let ending = path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml");
     path.parent() == Some(Path::new(".github/workflows")) && ending
 }
 
-/// The ingredients that heads name, given in the order of the observations. Where a head has none of a
-/// name, it is not known whether that has changed.
+/// Returns the ingredients that heads name; the heads are in the order of the observations. If a head does
+/// not have an ingredient, it is unknown whether the ingredient changed.
 pub fn of_heads(heads: &[&BTreeMap<String, Digest>]) -> Vec<Candidate> {
     let mut names: Vec<&str> = heads.iter().flat_map(|head| head.keys()).map(|k| &**k).collect();
     names.sort_unstable();
@@ -105,21 +106,21 @@ pub fn of_heads(heads: &[&BTreeMap<String, Digest>]) -> Vec<Candidate> {
     names.into_iter().map(candidate).collect()
 }
 
-/// What was found in commits.
+/// Candidates from commits.
 #[derive(Debug, Default)]
 pub struct InCommits {
     pub candidates: Vec<Candidate>,
-    /// What would be, had the last commit still the file: no key can be made of it.
+    /// Files that the last commit does not have any more, so that no key can be made from them.
     pub gone: Vec<Candidate>,
 }
 
-/// The files of commits, given in the order of the observations, that changed between two of them, and
-/// what the workflows among them mean. Of files that do not look like locks only those which changed at
-/// one of the times that `matters`, and of all only those that the last commit has: no other can go
-/// into a key.
+/// Returns the files that changed between two of the commits, and the semantic hashes of the workflows among
+/// them. The commits are in the order of the observations. Files that do not look like lock files count only
+/// if they changed at a time for which `matters` is true. Only files of the last commit can go into a key;
+/// the others are returned as `gone`.
 ///
 /// # Errors
-/// When git fails.
+/// If git fails.
 pub fn of_commits(
     repository: &Repository,
     commits: &[ObjectId],
@@ -152,7 +153,7 @@ pub fn of_commits(
     let workflows: Vec<_> = traces.keys().filter(|path| is_workflow(path)).cloned().collect();
     let meanings = meanings(repository, commits, &workflows)?;
     let mut candidates: Vec<_> = traces.into_iter().map(file).chain(meanings).collect();
-    // Whatever changes at every turn explains nothing.
+    // Drop the files that change most often: a file that changes every time explains nothing.
     candidates.sort_by_key(|one| (one.ingredient.rank(), one.trace.changes()));
     candidates.truncate(MOST);
     Ok(InCommits { candidates, gone: gone.into_iter().map(file).collect() })
@@ -162,16 +163,16 @@ fn file((path, trace): (PathBuf, Trace)) -> Candidate {
     Candidate { ingredient: Ingredient::File(path), trace }
 }
 
-/// The files that differ between two commits, by their paths below the top.
+/// Returns the files that differ between two commits, as paths below the top.
 fn changed(repository: &Repository, from: &ObjectId, to: &ObjectId) -> Result<Vec<PathBuf>> {
     let words = ["diff-tree", "-r", "-z", "--raw", "--no-renames", from.as_str(), to.as_str()];
     let listed = repository.ask(words)?;
-    // `:MODE MODE ID ID STATUS`, then the path.
+    // Each record is `:MODE MODE ID ID STATUS`, then the path.
     let mut fields = listed.split(|byte| *byte == 0).filter(|field| !field.is_empty());
     let mut paths = Vec::new();
     while let Some(facts) = fields.next() {
         let path = fields.next().context("git diff-tree: a change without a path")?;
-        // Other repositories are commits here, and no files.
+        // Skip submodules.
         if !facts.starts_with(b":160000") && facts.get(8..14) != Some(b"160000") {
             paths.push(PathBuf::from(OsStr::from_bytes(path)));
         }
@@ -179,12 +180,12 @@ fn changed(repository: &Repository, from: &ObjectId, to: &ObjectId) -> Result<Ve
     Ok(paths)
 }
 
-/// Whether a line of an input can be this, without blanks around it.
+/// Returns whether the text can be a line of an input, without surrounding blanks.
 fn is_one_line(text: &str) -> bool {
     text.trim() == text && !text.contains(char::is_control)
 }
 
-/// What workflows mean at each of the commits; not known where one is not understood.
+/// Computes the semantic hash of each workflow at each commit; unknown if the workflow cannot be interpreted.
 fn meanings(
     repository: &Repository,
     commits: &[ObjectId],

@@ -1,36 +1,36 @@
-//! The search: which choices together cover all that can be covered, at the least cost.
+//! Searches for the cheapest set of choices that covers everything that can be covered.
 
 use super::bits::Bits;
 use std::collections::HashSet;
 
-/// One thing to choose.
+/// A choice of the set cover problem.
 #[derive(Debug, Clone)]
 pub struct Choice {
     pub covers: Bits,
-    /// What it does besides that, and should not.
+    /// The false alarms that it causes.
     pub alarms: Bits,
-    /// How little it is preferred where nothing else decides.
+    /// Preference among choices that are otherwise equal; lower is better.
     pub rank: usize,
-    /// How often it changes at all; decides after the rank.
+    /// Number of changes; decides after the rank.
     pub changes: usize,
 }
 
-/// What was chosen.
+/// The chosen set.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cover {
-    /// Positions of the choices, in order.
+    /// Indices of the choices, in ascending order.
     pub members: Vec<usize>,
-    /// Nothing is better. Otherwise the search was ended before it was through.
+    /// Whether the result is known to be optimal. If not, the search was aborted.
     pub is_best: bool,
 }
 
-/// Up to so many choices are searched to the end, however long that takes.
+/// Up to this number of choices, the search always runs to the end.
 const ALWAYS_EXACT: usize = 20;
 
-/// Where there are more: how many columns are looked at before the search is ended. Seconds at most.
+/// With more choices, the number of columns to visit before the search is aborted. Takes seconds at most.
 const LOOKS: usize = 1 << 20;
 
-/// Chooses so that everything is covered that any choice covers: with the fewest alarms, then the fewest
+/// Chooses a set that covers everything that any choice covers: with the fewest alarms, then the fewest
 /// members, then the lowest sum of ranks, then the fewest changes.
 pub fn smallest(choices: &[Choice]) -> Cover {
     let useful = undominated(choices);
@@ -46,7 +46,7 @@ pub fn smallest(choices: &[Choice]) -> Cover {
             (at, Choice { covers, ..choices[at].clone() })
         })
         .collect();
-    // The likely ones first: good sets that are found early cut off the rest.
+    // Try promising choices first: good sets that are found early prune the rest.
     options.sort_by_key(|(at, choice)| {
         (choice.alarms.count(), size - choice.covers.count(), choice.rank, choice.changes, *at)
     });
@@ -74,8 +74,8 @@ pub fn smallest(choices: &[Choice]) -> Cover {
     Cover { members, is_best }
 }
 
-/// Choices that no other one could take the place of: one that covers as much, with no other alarms, and
-/// is no less preferred. Those that cover nothing are left out too.
+/// Returns the choices that are not dominated by another choice: one that covers at least as much, adds no
+/// alarms, and is at least as preferred. Also drops choices that cover nothing.
 fn undominated(choices: &[Choice]) -> Vec<usize> {
     let better = |at: usize, than: usize| {
         let (a, b) = (&choices[at], &choices[than]);
@@ -93,8 +93,8 @@ fn undominated(choices: &[Choice]) -> Vec<usize> {
     covering.iter().copied().filter(stays).collect()
 }
 
-/// For each thing to cover which of the choices cover it, by their position in `useful`; things that are
-/// covered by the same ones count once. Nothing when there is nothing to cover.
+/// Returns for each thing to cover the set of choices that cover it, by their position in `useful`. Things
+/// that are covered by the same choices are merged. Returns `None` if there is nothing to cover.
 fn columns(choices: &[Choice], useful: &[usize]) -> Option<Vec<Bits>> {
     let all = useful.iter().map(|&at| choices[at].covers.clone());
     let all = all.reduce(|all, covers| all.or(&covers))?;
@@ -105,7 +105,7 @@ fn columns(choices: &[Choice], useful: &[usize]) -> Option<Vec<Bits>> {
     Some(columns.filter(|column| seen.insert(column.clone())).collect())
 }
 
-/// Alarms, members, ranks, changes: compared in this order.
+/// Alarms, members, ranks, changes; compared in this order.
 type Cost = (usize, usize, usize, usize);
 
 fn cost(options: &[Choice], members: &[usize]) -> Cost {
@@ -115,7 +115,7 @@ fn cost(options: &[Choice], members: &[usize]) -> Cost {
     (alarms, members.len(), sum(|choice| choice.rank), sum(|choice| choice.changes))
 }
 
-/// A good set, found by taking what adds the fewest alarms for what it covers, again and again.
+/// Returns a good set: repeatedly takes the choice that adds the fewest alarms for what it covers.
 fn greedy(options: &[Choice], size: usize) -> Vec<usize> {
     let mut left = Bits::of(size, |_| true);
     let mut members: Vec<usize> = Vec::new();
@@ -132,7 +132,7 @@ fn greedy(options: &[Choice], size: usize) -> Vec<usize> {
         left = left.without(&options[next].covers);
         members.push(next);
     }
-    // What came early may not be needed beside what came late.
+    // Early members may be redundant now.
     for at in (0..members.len()).rev() {
         let others = members.iter().enumerate().filter(|&(other, _)| other != at);
         let covered = others.fold(Bits::none(size), |all, (_, &m)| all.or(&options[m].covers));
@@ -145,9 +145,9 @@ fn greedy(options: &[Choice], size: usize) -> Vec<usize> {
 
 struct Search<'a> {
     options: &'a [Choice],
-    /// For each column the options that cover it.
+    /// The options that cover each column.
     covered_by: Vec<Bits>,
-    /// Most columns that one option covers.
+    /// Maximum number of columns that one option covers.
     widest: usize,
     best: Vec<usize>,
     best_cost: Cost,
@@ -156,8 +156,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Tries every way to cover `left` with options that are `free`. Branches on the column with the
-    /// fewest of them; an option that was tried is not free in later branches, so no set is met twice.
+    /// Tries all ways to cover `left` with options that are `free`. Branches on the column with the fewest
+    /// free options; an option that was tried is not free in later branches, so that no set is visited twice.
     fn descend(&mut self, chosen: &mut Vec<usize>, left: &Bits, alarms: Bits, mut free: Bits) {
         if self.looks >= self.limit {
             return;
@@ -200,7 +200,7 @@ mod tests {
         Choice { covers, alarms, rank, changes: changes as usize }
     }
 
-    /// Looks at every set.
+    /// Tries all sets.
     fn brute_force(choices: &[Choice]) -> Cost {
         let union = |members: &[usize]| {
             members.iter().fold(Bits::none(THINGS), |all, &at| all.or(&choices[at].covers))
@@ -216,7 +216,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn no_set_is_better_than_the_one_that_is_found(
-            // Few alarms, so that they decide now and then, and not always.
+            // Few alarms, so that they decide only in some cases.
             choices in proptest::collection::vec(
                 (any::<u8>(), prop_oneof![Just(0u8), 0u8..8, any::<u8>()], 0usize..3), 0..9)
         ) {
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn many_choices_are_searched_for_a_bounded_time_and_still_covered() {
-        // Every pair of 40 things: far too many sets, and no choice that is better than others.
+        // All pairs of 40 things: far too many sets, and no dominated choice.
         let pairs = (0..40).flat_map(|a| (0..a).map(move |b| (a, b)));
         let choices: Vec<_> = pairs
             .map(|(a, b)| Choice {

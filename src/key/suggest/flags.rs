@@ -1,4 +1,4 @@
-//! How a set of ingredients is asked for: flags of a command line, and the inputs of a step.
+//! Renders a set of ingredients as flags of a command line and as inputs of a step.
 
 use super::Ingredient;
 use super::candidates::is_workflow;
@@ -10,20 +10,20 @@ use std::path::Path;
 pub struct Flags {
     /// Patterns of `--hash-files`.
     hash_files: Vec<String>,
-    /// The workflow; empty where it is one, but nobody knows which. And how it goes in.
+    /// The workflow and its mode. The path is empty if the workflow is unknown.
     workflow: Option<(String, &'static str)>,
     /// Ingredients that this version has no flag for.
     pub unknown: Vec<String>,
 }
 
-/// Stands for the workflow that nobody has named.
+/// Placeholder for an unknown workflow.
 const SOME_FILE: &str = "FILE";
 
 impl Flags {
     pub fn of<'a>(ingredients: impl IntoIterator<Item = &'a Ingredient>) -> Self {
         let mut flags = Flags::default();
         let mut ingredients: Vec<_> = ingredients.into_iter().collect();
-        // A key has one workflow: of several the one that is preferred; others go in as files.
+        // A key has at most one workflow: the preferred one; others are added as files.
         ingredients.sort_by_key(|ingredient| ingredient.preference());
         for ingredient in ingredients {
             match ingredient {
@@ -49,7 +49,7 @@ impl Flags {
         }
     }
 
-    /// Words of a command line at the top of the work tree.
+    /// Returns the words of a command line that is run at the top of the work tree.
     pub fn words(&self) -> Vec<String> {
         let files = self.hash_files.iter().flat_map(|p| ["--hash-files".to_owned(), p.clone()]);
         let mut words: Vec<_> = files.collect();
@@ -60,7 +60,7 @@ impl Flags {
         words
     }
 
-    /// The same for a shell.
+    /// As [`Flags::words`], quoted for a shell.
     pub fn line(&self) -> String {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=+@:,".contains(c);
         let quoted = self.words().into_iter().map(|word| match word.chars().all(plain) {
@@ -70,7 +70,8 @@ impl Flags {
         quoted.collect::<Vec<_>>().join(" ")
     }
 
-    /// Inputs of the step and their values. The step takes its own workflow unless it is told otherwise.
+    /// Returns the inputs of the step and their values. By default the step uses its own workflow, so that an
+    /// unknown workflow needs no input, and `workflow-mode` is `none` without a workflow.
     pub fn inputs(&self) -> Vec<(&'static str, String)> {
         let mut inputs = Vec::new();
         if !self.hash_files.is_empty() {
@@ -87,7 +88,7 @@ impl Flags {
         inputs
     }
 
-    /// The same as lines of YAML.
+    /// As [`Flags::inputs`], as lines of YAML.
     pub fn yaml(&self) -> String {
         let mut text = "with:\n".to_owned();
         for (name, value) in self.inputs() {
@@ -105,7 +106,7 @@ impl Flags {
     }
 }
 
-/// A pattern that this file alone fits.
+/// Returns a pattern that matches only this file.
 fn pattern_of(path: &Path) -> String {
     globset::escape(&path.display().to_string())
 }

@@ -1,10 +1,10 @@
-//! Which ingredients would have changed exactly when the store did.
+//! Suggests ingredients that would have changed exactly when the store did.
 //!
-//! Past snapshots in the order of time are the observations. Between two of them the store has changed
-//! or not, and so has each candidate. A candidate that changes without the store makes new entries for
-//! nothing (a false alarm); a store that changes without it is found under an old key (missed). The
-//! module owns this comparison and the search for the smallest set. It knows digests and names, and
-//! not where they come from: that is `candidates.rs`.
+//! The observations are past snapshots in chronological order. Between two of them the store has changed or
+//! not, and so has each candidate. A candidate that changes without the store causes new entries without need
+//! (a false alarm); a store that changes without the candidate is found under an old key (missed). This
+//! module compares them and searches for the smallest set. It knows digests and names, but not where they
+//! come from: that is `candidates.rs`.
 
 mod bits;
 mod candidates;
@@ -22,20 +22,21 @@ use std::collections::BTreeMap;
 /// A past snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// Identity of what the store held.
+    /// Digest that identifies the content of the store.
     pub store: Digest,
-    /// What is in every key anyway. Where it changes nothing is asked of other ingredients.
+    /// The part that is in every key anyway. A change of the store together with this part needs no other
+    /// explanation.
     pub given: String,
 }
 
-/// Something that could go into the key.
+/// A candidate for the key.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     pub ingredient: Ingredient,
     pub trace: Trace,
 }
 
-/// Between which observations something changed: number N is from observation N to the next.
+/// The changes of a candidate: number N is the step from observation N to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     changed: Bits,
@@ -43,7 +44,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// From what it was at each observation; nothing where that is not known.
+    /// Builds the trace from the value at each observation; `None` means unknown.
     pub fn of<T: PartialEq>(values: &[Option<T>]) -> Self {
         let size = values.len().saturating_sub(1);
         let unknown = Bits::of(size, |at| values[at].is_none() || values[at + 1].is_none());
@@ -51,13 +52,13 @@ impl Trace {
         Trace { changed, unknown }
     }
 
-    /// Of what is always known, and has not changed yet between any of so many observations.
+    /// Returns the trace of a candidate that is always known and never changes.
     pub fn still(observations: usize) -> Self {
         let none = Bits::none(observations.saturating_sub(1));
         Trace { changed: none.clone(), unknown: none }
     }
 
-    /// How often it changed.
+    /// Returns the number of changes.
     pub fn changes(&self) -> usize {
         self.changed.count()
     }
@@ -66,64 +67,65 @@ impl Trace {
         self.changed.holds(number)
     }
 
-    /// It changed between observation `number` and the next.
+    /// Records a change between observation `number` and the next.
     pub fn change(&mut self, number: usize) {
         self.changed.insert(number);
     }
 }
 
-/// How a candidate did.
+/// How well a candidate matches the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Tally {
-    /// Changed with the store.
+    /// Number of changes together with the store.
     pub with: usize,
-    /// Changed without it: false alarms.
+    /// Number of changes without the store: false alarms.
     pub without: usize,
-    /// The store changed, and it did not.
+    /// Number of changes of the store without the candidate.
     pub missed: usize,
-    /// The store changed, and whether it did is not known.
+    /// Number of changes of the store at which the candidate is unknown.
     pub unknown: usize,
 }
 
-/// A set of candidates and how it would have done.
+/// A set of candidates, and how well it matches the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
-    /// Positions in the list of candidates: each with others that always changed when it did, and
-    /// would do as well. The preferred one comes first.
+    /// Indices into the list of candidates: each member with its alternatives, which always changed at the same
+    /// steps. The preferred candidate comes first.
     pub members: Vec<Vec<usize>>,
-    /// For each member how many changes of the store no other one explains.
+    /// For each member, the number of changes of the store that only this member explains.
     pub alone: Vec<usize>,
-    /// Changes of the store without any change of the set.
+    /// Steps at which the store changed without any change of the set.
     pub missed: Vec<usize>,
     pub false_alarms: Vec<usize>,
-    /// No set is better. Otherwise there were too many to look at all.
+    /// Whether the set is known to be the best. If not, there were too many sets to try them all.
     pub is_best: bool,
 }
 
 impl Set {
-    /// It would have changed exactly when the store did.
+    /// Returns whether the set changed exactly when the store did.
     pub fn is_exact(&self) -> bool {
         self.missed.is_empty() && self.false_alarms.is_empty()
     }
 }
 
-/// What the observations say.
+/// The result of the analysis.
 #[derive(Debug, Clone)]
 pub struct Suggestion {
-    /// How often the store changed, and how often it did not.
+    /// Number of steps at which the store changed.
     pub changes: usize,
+    /// Number of steps at which the store did not change.
     pub unchanged: usize,
-    /// How often what is in every key changed. Those times are in neither of the other two numbers.
+    /// Number of steps at which the part that is in every key changed. The other two numbers do not include them.
     pub given: usize,
-    /// For each candidate.
+    /// The tally of each candidate.
     pub tallies: Vec<Tally>,
     pub set: Set,
-    /// The best set without any false alarm, where the other one has some.
+    /// The best set without false alarms, if the best set has some.
     pub quiet: Option<Set>,
 }
 
-/// Finds the set that misses the fewest changes of the store, then has the fewest false alarms, then
-/// the fewest members; then the one of preferred, then of more stable candidates.
+/// Finds the set that misses the fewest changes of the store, then has the fewest false alarms, then the
+/// fewest members, then the most preferred candidates, then the most stable ones.
 pub fn suggest(observations: &[Observation], candidates: &[Candidate]) -> Suggestion {
     let size = observations.len().saturating_sub(1);
     let differ = |at: usize, of: fn(&Observation, &Observation) -> bool| {
@@ -158,7 +160,7 @@ pub fn suggest(observations: &[Observation], candidates: &[Candidate]) -> Sugges
     }
 }
 
-/// Candidates that did the same every time, the preferred one first.
+/// Candidates that changed at the same steps, the preferred one first.
 struct Group {
     choice: Choice,
     members: Vec<usize>,
@@ -180,7 +182,7 @@ fn groups(candidates: &[Candidate], changed: &Bits, unchanged: &Bits) -> Vec<Gro
         Group { choice: Choice { covers, alarms, rank, changes }, members }
     });
     let mut groups: Vec<_> = groups.collect();
-    // The same question has the same answer, whatever the order of the candidates.
+    // Make the result independent of the order of the candidates.
     groups.sort_by_key(|group| candidates[group.members[0]].ingredient.preference());
     groups
 }

@@ -2,19 +2,19 @@ use super::*;
 use proptest::prelude::*;
 use std::path::PathBuf;
 
-/// Observations from the states of the store, one letter each.
+/// Returns observations from the states of the store, one letter each.
 fn observations(states: &str) -> Vec<Observation> {
     let of = |state: u8| Observation { store: Digest::of(&[state]), given: String::new() };
     states.bytes().map(of).collect()
 }
 
-/// A file from its contents, one letter each; `?` where it is not known.
+/// Returns a file from its contents, one letter each; `?` means unknown.
 fn file(path: &str, contents: &str) -> Candidate {
     let values: Vec<_> = contents.bytes().map(|byte| (byte != b'?').then_some(byte)).collect();
     Candidate { ingredient: Ingredient::File(PathBuf::from(path)), trace: Trace::of(&values) }
 }
 
-/// The first of each member of the set.
+/// Returns the name of the first candidate of each member.
 fn chosen(set: &Set, candidates: &[Candidate]) -> Vec<String> {
     set.members.iter().map(|member| candidates[member[0]].ingredient.name()).collect()
 }
@@ -85,7 +85,7 @@ fn a_new_version_of_the_package_manager_explains_itself() {
     for observation in &mut observations[1..] {
         observation.given = "2.19".into();
     }
-    // Changing along with the version is neither right nor wrong.
+    // Changes at the same step as the version count neither for nor against a candidate.
     let candidates = [file("flake.lock", "abbc"), file("flake.nix", "aaab")];
     let found = suggest(&observations, &candidates);
     assert_eq!((found.changes, found.unchanged, found.given), (1, 1, 1));
@@ -111,7 +111,7 @@ fn without_any_change_nothing_is_suggested() {
     }
 }
 
-/// Misses, false alarms and members of any set, counted one observation after the other.
+/// Counts misses, false alarms and members of any set, one observation after another.
 fn judged(observations: &[Observation], candidates: &[&Vec<Option<u8>>]) -> (usize, usize, usize) {
     let (mut missed, mut alarms) = (0, 0);
     for at in 1..observations.len() {

@@ -1,8 +1,8 @@
-//! What plain scalars stand for.
+//! Canonical values of plain YAML scalars.
 
 use super::Data;
 
-/// A plain scalar by the core schema: <https://yaml.org/spec/1.2.2/#1032-tag-resolution>.
+/// Resolves a plain scalar by the core schema: <https://yaml.org/spec/1.2.2/#1032-tag-resolution>.
 pub(super) fn plain(text: &str) -> Data {
     let radix = |prefix, radix| {
         let digits = text.strip_prefix(prefix)?;
@@ -18,8 +18,8 @@ pub(super) fn plain(text: &str) -> Data {
     })
 }
 
-/// A decimal number as its shortest text. One with more digits than a number holds stays as it is: two of
-/// them would become one.
+/// Returns the shortest text of a decimal number. Returns `None` for numbers with more than 15 significant
+/// digits, which stay as written: two different ones could become equal as floating-point numbers.
 fn number(text: &str) -> Option<String> {
     let significant = text.split(['e', 'E']).next()?.bytes().filter(u8::is_ascii_digit).count();
     if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) || significant > 15 {
@@ -28,7 +28,7 @@ fn number(text: &str) -> Option<String> {
     if let Ok(value) = text.parse::<i64>() {
         return Some(value.to_string());
     }
-    // A name of many digits and an `e`, such as a commit, may be beyond all numbers, or almost nothing.
+    // A string of digits with an `e`, such as a commit hash, could overflow to infinity or underflow to zero.
     let value = text.parse::<f64>().ok()?;
     let is_nothing = value == 0.0 && !text.bytes().any(|byte| matches!(byte, b'1'..=b'9' | b'e'));
     (value.is_normal() || is_nothing).then(|| value.to_string())

@@ -1,5 +1,5 @@
-//! How the daemon of a store is: who runs it, what systemd and its journal say of it, what it runs, and
-//! whether it answers.
+//! Checks of the daemon of a store: what runs it, its units and journal in systemd, its program, and whether it
+//! answers.
 
 use super::super::guardian::place_of_records;
 use super::super::protocol::{Finding, Light};
@@ -22,7 +22,7 @@ const SHOWN: usize = 160;
 pub fn daemon(target: &StoreTarget) -> Result<Finding> {
     let Found { daemon, why, warnings } = target.daemon()?;
     Ok(match (daemon, warnings.is_empty()) {
-        // A store may be used without one: a restore needs its locks alone.
+        // A store can be used without a daemon: a restore then needs only its locks.
         (Daemon::None, _) => Finding::yellow(why, Some(start(target)?)),
         (_, true) => Finding::green(why),
         (daemon, false) => {
@@ -32,7 +32,7 @@ pub fn daemon(target: &StoreTarget) -> Result<Finding> {
     })
 }
 
-/// What systemd says of the units that the daemon may have.
+/// The state of the units that the daemon may have in systemd.
 pub fn unit(target: &StoreTarget) -> Result<Finding> {
     let Some(states) = states(target)? else {
         return Ok(Finding::green("systemd does not run here"));
@@ -63,7 +63,7 @@ pub fn unit(target: &StoreTarget) -> Result<Finding> {
     Ok(Finding::green(said))
 }
 
-/// What the daemon wrote into the journal of late.
+/// Recent complaints of the daemon in the journal.
 pub fn journal(target: &StoreTarget) -> Result<Finding> {
     let states = states(target)?.unwrap_or_default();
     if states.is_empty() {
@@ -71,7 +71,7 @@ pub fn journal(target: &StoreTarget) -> Result<Finding> {
     }
     let units: Vec<&str> = states.iter().map(|unit| unit.name.as_str()).collect();
     if disclosure::is_limited() {
-        // Whether a user may read a journal is for journalctl to decide, run as that user.
+        // Let journalctl, run as that user, decide whether the user may read a journal.
         let found = "not read: storecache may run as root for the store alone";
         return Ok(Finding::yellow(found, Some(read_journal(&units))));
     }
@@ -99,7 +99,7 @@ fn heap_in_words(heap: &Heap) -> String {
     format!("{} {times} ({cut}{more})", heap.class.name)
 }
 
-/// A command for a class of complaints.
+/// Returns a command that helps against a class of complaints.
 fn mend(worst: &Heap, layout: &Layout, units: &[&str]) -> String {
     let guix = layout.kind == StoreKind::Guix;
     let store = |guix_way: &str, nix_way: &str| {
@@ -127,7 +127,7 @@ pub fn program(target: &StoreTarget) -> Result<Finding> {
     })
 }
 
-/// Whether what is stopped can be recorded for the next restore.
+/// Whether a stopped daemon can be recorded for the next restore.
 pub fn record(_: &StoreTarget) -> Result<Finding> {
     Ok(match place_of_records() {
         Ok(place) => Finding::green(format!("a stopped daemon is recorded in {}", place.display())),
@@ -173,7 +173,8 @@ fn answer(target: &StoreTarget) -> Result<Finding> {
     })
 }
 
-/// Nothing where systemd does not run, or is not that of the store.
+/// Returns the states of the daemon's units, or `None` if systemd does not run, or if the store belongs to another
+/// root than systemd does.
 fn states(target: &StoreTarget) -> Result<Option<Vec<UnitState>>> {
     match target.layout.root == Path::new("/") {
         true => unit_states(target.units()),
@@ -181,7 +182,7 @@ fn states(target: &StoreTarget) -> Result<Option<Vec<UnitState>>> {
     }
 }
 
-/// A command that starts a daemon where none runs.
+/// Returns a command that starts a daemon if none runs.
 fn start(target: &StoreTarget) -> Result<String> {
     let known = states(target)?.unwrap_or_default();
     Ok(match (known.first(), target.layout.kind) {
@@ -191,7 +192,7 @@ fn start(target: &StoreTarget) -> Result<String> {
     })
 }
 
-/// A command that replaces a daemon that runs.
+/// Returns a command that restarts a running daemon.
 fn restart(target: &StoreTarget, daemon: &Daemon) -> Result<String> {
     Ok(match daemon {
         Daemon::Systemd { units } => format!("systemctl restart {}", units.join(" ")),

@@ -1,4 +1,4 @@
-//! What a store holds, and what it lies on: database, owners, locks, disk and mount.
+//! Checks of a store's database, owners, locks, disk and mount.
 
 use super::super::protocol::Finding;
 use super::super::target::StoreTarget;
@@ -13,11 +13,11 @@ use rustix::fs::statvfs;
 use rustix::process::geteuid;
 use std::path::Path;
 
-/// Less free space than this is worth a word, in bytes.
+/// Free space below which a warning is shown, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
 const FEW_INODES: u64 = 50_000;
 
-/// A command of the package manager that a store is of.
+/// Returns a command of the store's package manager.
 fn tell_store(layout: &Layout, guix: &str, nix: &str) -> String {
     match layout.kind.program() {
         Some("guix") => guix.into(),
@@ -37,7 +37,7 @@ pub fn schema(target: &StoreTarget) -> Result<Finding> {
         Some(live) if live == known => Finding::green(format!("{live}, which is known")),
         Some(live) if live < known => Finding::red(
             format!("{live}, which is older than the {known} that this storecache knows"),
-            // Opening the database is what brings it up to date.
+            // Opening the database upgrades it.
             Some(tell_store(layout, "guix gc --list-live", "nix-store --init")),
         ),
         Some(live) => Finding::red(
@@ -82,13 +82,13 @@ pub fn owners(target: &StoreTarget) -> Result<Finding> {
     Ok(Finding::red(found, Some(fix)))
 }
 
-/// Locks that somebody holds, and what was left locked or staged by programs that died.
+/// Locks that are held, and locks and staging that killed programs left behind.
 pub fn locks(target: &StoreTarget) -> Result<Finding> {
     let layout = &target.layout;
     let locks = [
         (layout.gc_lock(), layout.lock_kind),
         (layout.big_lock(), layout.lock_kind),
-        // Where restores keep each other away.
+        // The lock with which restores exclude each other.
         (layout.state(), LockKind::Flock),
     ];
     let mut said = Vec::new();
@@ -99,11 +99,11 @@ pub fn locks(target: &StoreTarget) -> Result<Finding> {
         all.extend(holders);
     }
     if let Some(stopped) = all.iter().find(|holder| holder.stopped) {
-        // Nobody gets the lock before that.
+        // No process gets the lock before the holder continues.
         return Ok(Finding::red(said.join("; "), Some(format!("kill -CONT {}", stopped.pid))));
     }
     if !said.is_empty() {
-        // A client at work is no fault; one that stays holds up a commit.
+        // A client that works is not a problem; a client that stays delays a commit.
         let end = all.first().map(|holder| format!("kill {}", holder.pid));
         return Ok(Finding::yellow(said.join("; "), end));
     }
@@ -121,7 +121,7 @@ pub fn locks(target: &StoreTarget) -> Result<Finding> {
     Ok(Finding::green("nobody holds any, and none is stale"))
 }
 
-/// Lock files of items that nobody holds, sorted. A build takes its own away when it ends.
+/// Returns lock files of items that no process holds, sorted. A build removes its own when it ends.
 fn stale(layout: &Layout) -> Result<Vec<String>> {
     let mut stale = Vec::new();
     let Ok(entries) = layout.store().read_dir() else { return Ok(stale) };
@@ -158,11 +158,11 @@ pub fn space(target: &StoreTarget) -> Result<Finding> {
     })
 }
 
-/// What is free on the disk of a directory, and whether that is little.
+/// Returns the free space on the disk of a directory, and whether that is little.
 fn free(place: &Path) -> Result<(String, bool)> {
     let disk = statvfs(place)?;
     let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-    // Some file systems make inodes as they go.
+    // Some file systems create inodes on demand and report none.
     let counted = disk.f_files > 0;
     let inodes = if counted { format!(" and {} inodes", disk.f_favail) } else { String::new() };
     let found = format!("{} MiB{inodes} free for {}", bytes >> 20, place.display());

@@ -1,7 +1,7 @@
-//! How a store and its daemon are, for `doctor`: one finding for each thing that a restore relies on.
+//! The checks of a store and its daemon for `doctor`: one finding for each thing that a restore relies on.
 //!
-//! Nothing here changes anything. What anybody may look at is looked at by the user's half itself where
-//! the root half can not be started ([`without_root`]).
+//! The checks change nothing. If the root helper cannot be started, the user process itself makes the checks that
+//! need no root ([`without_root`]).
 
 mod attendant;
 mod holdings;
@@ -11,10 +11,10 @@ use super::protocol::{Finding, Light, Reply, StoreRequest};
 use super::target::StoreTarget;
 use anyhow::Result;
 
-/// How many names a finding lists.
+/// The number of names that a finding lists.
 const NAMED: usize = 3;
 
-/// One row: what is looked at, whether that takes root, and how.
+/// A check: its name, whether it needs root, and its function.
 type Check = (&'static str, bool, fn(&StoreTarget) -> Result<Finding>);
 
 const CHECKS: [Check; 12] = [
@@ -29,11 +29,11 @@ const CHECKS: [Check; 12] = [
     ("program", true, attendant::program),
     ("socket", false, attendant::socket),
     ("record", true, attendant::record),
-    // Last: it may take this thread into another mount namespace.
+    // The last check, because it may move this thread into another mount namespace.
     ("mount", false, holdings::mount),
 ];
 
-/// Looks at everything and replies with what was found.
+/// Makes all checks and replies with the findings.
 pub fn examine(talk: &Conversation, store: &StoreRequest) -> Result<()> {
     let target = StoreTarget::new(store)?;
     let mut found = Vec::new();
@@ -44,10 +44,10 @@ pub fn examine(talk: &Conversation, store: &StoreRequest) -> Result<()> {
     talk.reply(&Reply::Examined(found))
 }
 
-/// Looks, as whoever runs this, at what does not take root. The last row names what was left out.
+/// Makes the checks that need no root, as the current user. The last finding lists the checks that were left out.
 ///
 /// # Errors
-/// When there is no store.
+/// If there is no store.
 pub fn without_root(store: &StoreRequest) -> Result<Vec<Finding>> {
     let target = StoreTarget::new(store)?;
     let open = CHECKS.iter().filter(|(_, takes_root, _)| !takes_root);
@@ -61,7 +61,7 @@ pub fn without_root(store: &StoreRequest) -> Result<Vec<Finding>> {
 }
 
 fn row((check, _, look): &Check, target: &StoreTarget) -> Finding {
-    // What can not be looked at is itself a finding.
+    // A check that fails is a finding too.
     let finding = look(target).unwrap_or_else(|e| Finding::red(format!("{e:#}"), None));
     Finding { check: (*check).into(), ..finding }
 }
@@ -88,7 +88,7 @@ impl Finding {
         Finding { light: Light::Red, fix, ..Self::green(found) }
     }
 
-    /// With the name of its row.
+    /// Sets the name of the check.
     pub fn named(self, check: &str) -> Self {
         Finding { check: check.into(), ..self }
     }

@@ -1,4 +1,4 @@
-//! What a guardian does, and its deputy: orders, and what is to be done when the root half is dead.
+//! The work of a guardian and a backup guardian: executing orders, and recovery after the death of the root helper.
 
 use super::orders::Orders;
 use super::restart::restart_after_crash;
@@ -27,22 +27,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long somebody may keep a dead run's commit from being undone before the daemon starts in any case. A
-/// process that was killed while the disk writes for it lives on until that is done.
+/// How long another process may delay undoing a killed run's commit before the daemon is started anyway. A process
+/// that was killed while the disk writes for it lives on until the write is done.
 const BEFORE_START: Duration = Duration::from_millis(500);
-/// The same once the daemon has started.
+/// As [`BEFORE_START`], but after the daemon has started.
 const AFTER_START: Duration = Duration::from_secs(30);
-/// How long a start may give no sign of life at least, whatever patience the user has: one that is cut as it
-/// begins would leave everybody without the daemon.
+/// The least stall timeout of a start, even if the user chose a shorter one: aborting a start as it begins would
+/// leave the machine without the daemon.
 const START_LEAST: Duration = Duration::from_secs(5);
-/// How much longer the deputy waits than the guardian, before it ends a root helper that keeps the daemon away.
+/// How much later than the guardian the backup guardian kills a root helper that keeps the daemon stopped.
 const DEPUTY_LATER: Duration = Duration::from_secs(5);
-/// What sudo and its like leave in the environment of what they start.
+/// Variables that sudo and similar programs set in the environment of the programs that they start.
 const STARTED_BY_HAND: [&str; 4] = ["SUDO_COMMAND", "SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
-/// Serves the root half on standard input and output. Gives back the exit code.
+/// Serves the root helper on standard input and output. Returns the exit code.
 pub fn guard() -> u8 {
-    // It takes the root half at its word, and so only one of ours.
+    // The guardian trusts its input, so only our root helper may start it.
     let by_hand = STARTED_BY_HAND.iter().find(|name| std::env::var_os(name).is_some());
     if let Some(name) = by_hand {
         return tell(Err(anyhow!("{name} is set: a guardian is started by the root half alone")));
@@ -50,10 +50,10 @@ pub fn guard() -> u8 {
     if let Err(e) = settle() {
         return tell(Err(e));
     }
-    // What it runs for a user is not to make files for all the world.
+    // Commands that it runs for a user must not create files that every user can write to.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
-    // Whoever ends a run as a whole, as systemd ends a unit, ends it with the daemon started again. Handlers,
-    // because what is ignored stays so for the daemon too.
+    // If a run is terminated as a whole, as systemd terminates a unit, the daemon must still be started again.
+    // Handlers are used because an ignored signal would be ignored in the daemon too.
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGABRT] {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
@@ -61,14 +61,14 @@ pub fn guard() -> u8 {
     serve_orders()
 }
 
-/// Does what standard input orders, in a process that is set up for it. Gives back the exit code.
+/// Executes the orders from standard input, in a process that is already set up. Returns the exit code.
 pub fn serve_orders() -> u8 {
     let mut orders = match Orders::begin() {
         Ok(orders) => orders,
         Err(e) => return tell(Err(e)),
     };
     let duty = match orders.hear(None) {
-        // Nothing was changed, and nobody needs it.
+        // Nothing was changed, so there is nothing to recover.
         None => return 0,
         Some(line) if line == END => return 0,
         Some(line) => Duty::take(&line),
@@ -83,16 +83,16 @@ pub fn serve_orders() -> u8 {
     }
 }
 
-/// What one of the two has been told to watch over.
+/// The setup of a guardian or backup guardian.
 struct Duty {
     target: StoreTarget,
     restores: bool,
     deputy: bool,
-    /// The other of the two, if it lives.
+    /// The other guardian, if it is alive.
     other: Option<OwnedFd>,
 }
 
-/// A daemon, and all that it takes to start it again.
+/// A daemon, with everything that is needed to start it again.
 pub(super) struct StoppableDaemon {
     pub stopped: Stopped,
     pub starter: Starter,
@@ -101,7 +101,7 @@ pub(super) struct StoppableDaemon {
 /// A daemon that may have to be started again.
 struct Away<'a> {
     known: &'a StoppableDaemon,
-    /// What was stopping it, if it is not known that it has.
+    /// The stopper, if it is not known whether it has stopped the daemon.
     half_stopped: Option<&'a Stopper<'a>>,
 }
 
@@ -123,7 +123,7 @@ impl Duty {
         }
     }
 
-    /// Does what it is told, until there is nothing more to do.
+    /// Executes orders until there is nothing left to do.
     fn serve(&self, orders: &mut Orders) -> u8 {
         while let Some(line) = orders.hear(None) {
             if line == END {
@@ -151,14 +151,14 @@ impl Duty {
     fn serve_armed(&self, known: &StoppableDaemon, stopper: &Stopper, orders: &mut Orders) -> u8 {
         let mut started = false;
         let mut stopping = false;
-        // Until when the daemon may be away.
+        // The deadline by which the daemon must be back.
         let mut back_by: Option<Instant> = None;
         while let Some(line) = orders.hear(back_by) {
             match line.as_str() {
                 END => return 0,
                 STOPPING => {
                     stopping = true;
-                    // The guardian acts before its deputy does.
+                    // The guardian acts before the backup guardian does.
                     back_by = self.back_by().map(|by| by + DEPUTY_LATER);
                 }
                 STARTING => (stopping, back_by) = (false, None),
@@ -182,23 +182,23 @@ impl Duty {
         )
     }
 
-    /// When a daemon that stops now has to be back, if the requester is confined.
+    /// Returns the deadline for a daemon that stops now, if the requester is confined.
     fn back_by(&self) -> Option<Instant> {
         self.target.request.mandate.limit().map(|limit| Instant::now() + limit)
     }
 
-    /// Records what is stopped. Without a place for records the restore goes on: `doctor` reports that.
+    /// Records what is stopped. If there is no directory for records, the restore continues: `doctor` reports that.
     fn record(&self, StoppableDaemon { stopped, .. }: &StoppableDaemon) {
         let _ = StopRecord::write(&self.target, &stopped.daemon, stopped.mount.is_some());
     }
 
-    /// Starts the daemon, after which there is nothing to be recorded of it.
+    /// Starts the daemon and removes the record of its stop.
     fn start(&self, known: &StoppableDaemon) -> Result<()> {
         start(&self.target, known)?;
         StopRecord::remove(&self.target)
     }
 
-    /// Finds the daemon, and gathers what a stop and a start take.
+    /// Finds the daemon, and gathers everything for a stop and a start.
     fn find(&self, brief: &str) -> Result<(StoppableDaemon, Option<VerifiedListener>, Charge)> {
         let brief: Brief = serde_json::from_str(brief).context("the brief does not parse")?;
         let Found { daemon, why, mut warnings } = self.target.daemon()?;
@@ -220,8 +220,8 @@ impl Duty {
         Ok((known, listener, Charge { why, warnings, runs }))
     }
 
-    /// The root half is dead: its locks are free, its commit may be half done, and a daemon is `away` that
-    /// it may have stopped.
+    /// Recovers after the death of the root helper: its locks are free, its commit may be incomplete, and it may have
+    /// stopped the daemon in `away`.
     fn put_right(&self, away: Option<Away>) -> u8 {
         if self.deputy {
             self.await_other();
@@ -229,7 +229,7 @@ impl Duty {
         let outcome = if self.restores { self.undo(away) } else { Ok(()) };
         clean_refuges();
         if !self.deputy {
-            // All is done: there is nothing that it could do.
+            // Recovery is complete, so the backup guardian can be killed.
             let _ = self.other.as_ref().map(|other| pidfd_send_signal(other, Signal::KILL));
         }
         u8::from(outcome.is_err())
@@ -238,7 +238,7 @@ impl Duty {
     fn undo(&self, away: Option<Away>) -> Result<()> {
         let layout = &self.target.layout;
         let with_lock = |patience, work: fn(&Layout, &Path) -> Result<()>| -> Result<()> {
-            // Another run that has begun by now does the same first.
+            // Another run that has started by now does this work first.
             let _lock = run_lock(&layout.state(), patience, &|| Ok(()))?;
             insist(|| writing_to_store(layout, work))
         };
@@ -255,10 +255,10 @@ impl Duty {
 
     fn start_what_is(&self, Away { known, half_stopped }: Away) -> Result<()> {
         if let Some(stopper) = half_stopped {
-            // It may still answer, and be about to end: nobody would start it then.
+            // The daemon may still answer although it is about to end; after that, no process would start it.
             let _ = stopper.stop(self.target.daemon_patience, &|| Ok(()));
         }
-        // The guardian may have been killed when it had started it already.
+        // The guardian may have been killed after it had started the daemon.
         let stopped = match known.stopped.daemon {
             Daemon::Process { pid } => Some(pid),
             _ => None,
@@ -267,20 +267,20 @@ impl Duty {
         if self.deputy && is_up() { Ok(()) } else { self.start(known) }
     }
 
-    /// Waits until the other one has ended. It does not end before all is done, unless it is killed.
+    /// Waits until the other guardian has ended. Unless it is killed, it ends only when recovery is complete.
     fn await_other(&self) {
         let Some(other) = &self.other else { return };
         while let Err(Errno::INTR) = poll(&mut [PollFd::new(other, PollFlags::IN)], None) {}
     }
 }
 
-/// Starts the daemon, and has the mount back.
+/// Starts the daemon, and restores the mount of the store.
 pub(super) fn start(
     target: &StoreTarget,
     StoppableDaemon { stopped, starter }: &StoppableDaemon,
 ) -> Result<()> {
     let Stopped { daemon, mount } = stopped;
-    // Should it stay, the daemon does not answer, which is told then.
+    // If the mount stays, the daemon does not answer, and that is reported below.
     let _ = mount.as_ref().map(MountUnit::stop);
     let socket = target.layout.socket();
     let started = starter.start(&socket, target.daemon_patience.max(START_LEAST));
@@ -292,10 +292,10 @@ pub(super) fn start(
     await_ready(&socket, &target.layout.probe(), target.daemon_patience).map(drop)
 }
 
-/// The other of the two; nothing when it has ended.
+/// Returns a handle of the other guardian, or `None` if it has ended.
 ///
 /// # Errors
-/// When it is none that the root half has started too, or cannot be waited for.
+/// If it was not started by the root helper that started this process, or cannot be watched.
 fn find_other(other: u32) -> Result<Option<OwnedFd>> {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
     let pid =
@@ -312,11 +312,11 @@ fn find_other(other: u32) -> Result<Option<OwnedFd>> {
     Ok(Some(handle))
 }
 
-/// Runs `work` wherever staging may lie, on a thread that may write to the store, while this one stays where
-/// the daemon is to be started from.
+/// Runs `work` in each directory that may contain staging, on a thread that may write to the store. The calling
+/// thread stays in the mount namespace in which the daemon has to be started.
 fn writing_to_store(layout: &Layout, work: fn(&Layout, &Path) -> Result<()>) -> Result<()> {
     let working = || {
-        // Where that is refused, the unit of the mount is still stopped, or there is nothing to do.
+        // If this is refused, the mount unit is still stopped, or there is nothing to do.
         let writable = make_writable(&layout.store());
         let places = [layout.store()].into_iter().chain(aside(layout));
         places.map(|place| work(layout, &place)).fold(Ok(()), Result::and).and(writable.map(drop))
@@ -342,6 +342,6 @@ fn tell(outcome: Result<()>) -> u8 {
 
 fn answer(answer: &Answer) {
     let line = serde_json::to_string(answer).unwrap_or_default();
-    // The root half may be dead, which is why we are here.
+    // If the root helper is dead, the answer is lost, which does no harm.
     let _ = writeln!(stdout(), "{line}");
 }

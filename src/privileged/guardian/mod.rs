@@ -1,22 +1,22 @@
-//! The guardian: a process of its own that stops the daemon when it is told to, starts it again, and puts
-//! things right, whatever becomes of the root half.
+//! The guardian: a separate process that stops the daemon on request, starts it again, and recovers the store,
+//! whatever happens to the root helper.
 //!
-//! It is started before the root half gives up what it does not need itself, and is told what it watches
-//! over before the first change. Before the daemon stops it finds that and gathers what a stop and a start
-//! take. It is the one who starts the daemon in every case: on the word of the root half, or when the root
-//! half is gone; then it also undoes the commit and removes what was staged. It leaves the session, so that
-//! a terminal's or a job's signals do not reach it.
+//! The root helper starts the guardian before it gives up rights that it does not need itself, and sends it the
+//! guardian setup ([`Ward`]) before the first change. Before the daemon stops, the guardian finds it and gathers
+//! everything that a stop and a start need. It is always the guardian that starts the daemon: on request of the root
+//! helper, or when the root helper is dead; in that case it also undoes the commit and removes staging. It runs in a
+//! session of its own, so that signals of a terminal or a job do not reach it.
 //!
-//! There is a second one, its deputy, which knows the same. Should the guardian be killed, the root half, which
-//! could not start a daemon with all its rights, turns to the deputy; should both be gone, the deputy does
-//! by itself what the guardian would have done.
+//! A second process, the backup guardian, has the same information. If the guardian is killed, the root helper, which
+//! could not start a daemon with all its rights, sends its requests to the backup guardian. If both are killed, the
+//! backup guardian does by itself what the guardian would have done.
 //!
-//! - `words`: what they are told and answer
-//! - `servant`: one of them, as the root half sees it
-//! - `orders`: those of the root half, as one of them hears them
-//! - `main_loop`: what one of them does
-//! - `stop_record`: what is stopped, for the next restore
-//! - `restart`: starting a daemon again where both were killed, and the root half
+//! - `words`: the messages to and from guardians
+//! - `servant`: the root helper's connection to one of them
+//! - `orders`: a guardian's connection to the root helper
+//! - `main_loop`: the work of a guardian
+//! - `stop_record`: the record of a stopped daemon, for the next restore
+//! - `restart`: starts a daemon again if the root helper and both guardians were killed
 
 mod main_loop;
 mod orders;
@@ -35,30 +35,30 @@ use std::io::{Write, stderr};
 use std::path::Path;
 use words::{Answer, Post, START, STARTING, STOP, STOPPING};
 
-/// The root half's end. Dropped, it lets the guardian go.
+/// The root helper's connection to both guardians. When dropped, it ends them.
 pub struct Guardian {
-    // The deputy goes first: should the root half die in between, the guardian is still there.
+    // The backup guardian ends first: if the root helper dies in between, the guardian is still there.
     deputy: Servant,
     guardian: Servant,
 }
 
 impl Guardian {
-    /// Starts a guardian and its deputy, which are this program again.
+    /// Starts a guardian and a backup guardian, which run this program.
     pub fn wait() -> Result<Self> {
-        // By the link once the file was replaced.
+        // If the file was replaced, use the link to the running program.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
         Self::wait_with(&program.unwrap_or_else(|| "/proc/self/exe".into()))
     }
 
-    /// The same with another file as the program.
+    /// As [`Guardian::wait`], but with another file as the program.
     pub fn wait_with(program: &Path) -> Result<Self> {
         let guardian = Servant::start(program, "guardian")?;
         let deputy = Servant::start(program, "deputy")?;
         Ok(Guardian { deputy, guardian })
     }
 
-    /// From now on it puts things right when the root half is gone. First it starts a daemon that a dead run
-    /// has stopped; gives back what a person has to know of that.
+    /// Sends both their setup: from now on they recover the store if the root helper dies. Before that, the guardian
+    /// starts a daemon that a killed run had stopped. Returns warnings about that.
     pub fn watch(&mut self, ward: &Ward) -> Result<Vec<String>> {
         let post = |deputy, other: &Servant| {
             serde_json::to_string(&Post { ward: ward.clone(), deputy, other: other.pid() })
@@ -72,10 +72,10 @@ impl Guardian {
         }
     }
 
-    /// Has it find the daemon and prepare all that a stop and a start take.
+    /// Makes the guardian find the daemon and prepare everything for a stop and a start.
     ///
     /// # Errors
-    /// When there is no daemon that could be stopped and started again. Nothing was done then.
+    /// If the daemon cannot be stopped and started again. Nothing was changed then.
     pub fn arm(&mut self, brief: &Brief) -> Result<Armed<'_>> {
         let brief = serde_json::to_string(brief)?;
         self.guardian.order(&brief)?;
@@ -88,7 +88,7 @@ impl Guardian {
         }
     }
 
-    /// Has a thing done, by the deputy if it must be.
+    /// Sends an order to the guardian or, if the guardian died, to the backup guardian.
     fn call(&mut self, order: &str, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         let ask = |servant: &mut Servant| {
             servant.order(order)?;
@@ -105,12 +105,12 @@ impl Guardian {
     }
 }
 
-/// What nothing calls off.
+/// A cancellation check for work that is never canceled.
 fn never() -> Result<()> {
     Ok(())
 }
 
-/// A guardian that knows the daemon. Dropped without [`Armed::start`], it has it started too.
+/// A guardian that has found the daemon. If it is dropped without [`Armed::start`], it starts the daemon too.
 pub struct Armed<'a> {
     guardian: &'a mut Guardian,
     pub charge: Charge,
@@ -118,16 +118,16 @@ pub struct Armed<'a> {
 }
 
 impl Armed<'_> {
-    /// Has the daemon stopped.
+    /// Stops the daemon.
     ///
     /// # Errors
-    /// Also whatever `cancelled` returns: the start that follows calls the stop off.
+    /// Also if `cancelled` returns an error: the start that follows cancels the stop.
     pub fn stop(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         self.guardian.deputy.note(STOPPING);
         self.guardian.call(STOP, cancelled)
     }
 
-    /// Has the daemon started and waits until it answers.
+    /// Starts the daemon and waits until it answers.
     pub fn start(mut self) -> Result<()> {
         self.order_start()
     }
@@ -142,8 +142,7 @@ impl Armed<'_> {
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         if !self.started {
-            // Whatever went wrong is being reported already; that nobody starts the daemon is what is left
-            // to tell.
+            // The original error is being reported already. This reports that the daemon was not started.
             if let Err(e) = self.order_start() {
                 let _ = writeln!(stderr(), "storecache: the daemon was not started again: {e:#}");
             }

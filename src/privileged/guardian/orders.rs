@@ -1,4 +1,4 @@
-//! Orders as they come from the root half, and a look at that while none comes.
+//! The orders of the root helper, and checks of the root helper between them.
 
 use crate::pulse::{self, Vitals};
 use anyhow::{Context, Result, bail};
@@ -10,19 +10,19 @@ use std::io::{BufRead, BufReader, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// How often the root half is looked at.
+/// How often the root helper is checked.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) struct Orders {
     input: BufReader<File>,
-    /// The root helper, which has started this process.
+    /// The root helper, which started this process.
     root_helper: OwnedFd,
-    /// Since when the root half is seen to be stopped.
+    /// Since when the root helper has been seen to be stopped by a signal.
     stopped: Option<Instant>,
 }
 
 impl Orders {
-    /// Those on standard input.
+    /// Reads orders from standard input.
     pub fn begin() -> Result<Self> {
         let input = stdin().as_fd().try_clone_to_owned().context("hear the root half")?;
         let parent = getppid().context("the root helper has ended")?;
@@ -34,8 +34,8 @@ impl Orders {
         Ok(Orders { input: BufReader::new(input.into()), root_helper, stopped: None })
     }
 
-    /// The next one; nothing once the root half is dead. A root helper that gives none before `deadline` is
-    /// killed: it keeps the daemon away for longer than it may.
+    /// Returns the next order, or `None` if the root helper is dead. A root helper that sends no order before
+    /// `deadline` is killed, because it keeps the daemon stopped for longer than it may.
     pub fn hear(&mut self, deadline: Option<Instant>) -> Option<String> {
         while !self.is_there(LOOK) {
             self.wake();
@@ -50,8 +50,10 @@ impl Orders {
         }
     }
 
+    /// Checks that no order is waiting.
+    ///
     /// # Errors
-    /// When the next order is there, or nobody who could give one: then what is being done is called off.
+    /// If the next order has arrived, or the root helper is dead. Then the current work is canceled.
     pub fn none_waits(&self) -> Result<()> {
         if self.is_there(Duration::ZERO) {
             bail!("called off by the root half");
@@ -59,7 +61,7 @@ impl Orders {
         Ok(())
     }
 
-    /// Whether there is something to be read, if only the end.
+    /// Returns whether there is input to read, which may be the end of the stream.
     fn is_there(&self, patience: Duration) -> bool {
         if !self.input.buffer().is_empty() {
             return true;
@@ -67,13 +69,14 @@ impl Orders {
         let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
         match poll(&mut [PollFd::new(self.input.get_ref(), PollFlags::IN)], Some(&patience)) {
             Ok(0) | Err(Errno::INTR) => false,
-            // Reading tells what is wrong.
+            // Reading returns the error.
             _ => true,
         }
     }
 
-    /// Wakes the root half if somebody has stopped it: it cannot undo what it began, and its other half may
-    /// not be allowed to, as it is of another session. That one has cut it by then, so it ends.
+    /// Wakes the root helper if another process has stopped it: it cannot undo its changes, and the user process may
+    /// not be allowed to wake it, because it is in another session. By then the user process has aborted the run by a
+    /// timeout, so the root helper ends.
     fn wake(&mut self) {
         let Some(root_half) = getppid() else { return };
         let pid = root_half.as_raw_nonzero().get().cast_unsigned();

@@ -1,8 +1,9 @@
-//! Starting a daemon again that a restore has stopped of which no process is left: the next restore does it.
+//! Starts a daemon again that a restore has stopped, if no process of that restore is left. The next restore does
+//! this.
 //!
-//! What to start comes from the record that the guardian wrote ([`StopRecord`]), from this restore's own flags,
-//! and from the systemd or shepherd that is there now. A bare process is another matter: how it was started was
-//! known only while it ran, so that it is away is reported.
+//! The record that the guardian wrote ([`StopRecord`]), the flags of this restore, and the systemd or shepherd that
+//! runs now determine what to start. A bare process cannot be started again, because how it was started was known
+//! only while it ran; that it is stopped is reported.
 
 use super::main_loop::{StoppableDaemon, start};
 use super::stop_record::{StopRecord, StoppedDaemon};
@@ -12,11 +13,11 @@ use crate::privileged::target::StoreTarget;
 use crate::store::{AbandonedStaging, aside};
 use anyhow::{Context, Result};
 
-/// What older versions called a record, which they left in the store.
+/// The name under which older versions left a record in the store.
 const RECORD_IN_STORE: &str = ".stopped";
 
-/// Starts the daemon that a dead run has stopped, unless one listens by now. Returns warnings. The root helper
-/// holds the lock that every run holds.
+/// Starts the daemon that a killed run has stopped, unless a daemon listens by now. Returns warnings. The root helper
+/// holds the lock that every run takes.
 pub(super) fn restart_after_crash(target: &StoreTarget) -> Result<Vec<String>> {
     let mut warnings = records_in_store(target)?;
     let record = match StopRecord::read(target) {
@@ -40,7 +41,7 @@ pub(super) fn restart_after_crash(target: &StoreTarget) -> Result<Vec<String>> {
     Ok(warnings)
 }
 
-/// Records that lie in the store, which anyone may have put there: they are ignored.
+/// Returns a warning for each record in the store. Any user may have put these there, so they are ignored.
 fn records_in_store(target: &StoreTarget) -> Result<Vec<String>> {
     let layout = &target.layout;
     let mut ignored = Vec::new();
@@ -74,7 +75,7 @@ fn restart(target: &StoreTarget, record: &StopRecord) -> Result<()> {
     start(target, &StoppableDaemon { stopped: Stopped { daemon, mount }, starter })
 }
 
-/// The commands of this restore's own flags; `None` if it has none.
+/// Returns the commands of this restore's own flags, or `None` if it has no such flags.
 fn own_command(target: &StoreTarget) -> Option<Daemon> {
     let request = &target.request;
     match &request.daemon {

@@ -1,4 +1,4 @@
-//! A guardian or its deputy, as the root half sees it.
+//! The root helper's connection to a guardian or a backup guardian.
 
 use super::words::{Answer, END};
 use crate::pulse::{self, LOOK, SILENT, Vigil};
@@ -11,26 +11,26 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout};
 
-/// Dropped, it is told to end, and waited for unless it hangs.
+/// A guardian process. When dropped, it is asked to end, and waited for unless it hangs.
 pub(super) struct Servant {
-    /// For people.
+    /// The name for messages.
     name: &'static str,
     child: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// How many answers are to come.
+    /// The number of answers that are still to come.
     owed: usize,
-    /// It gave no sign of life for too long.
+    /// Whether it showed no activity for too long.
     hangs: bool,
 }
 
-/// It was killed, most likely.
+/// The guardian died, most likely because it was killed.
 #[derive(Debug, thiserror::Error)]
 #[error("the guardian died{0}")]
 pub(super) struct Died(String);
 
 impl Servant {
-    /// Starts one, which waits for its first order.
+    /// Starts a guardian, which waits for its first order.
     pub fn start(program: &Path, name: &'static str) -> Result<Self> {
         let mut child = spawn(Program::Guardian { program, name }).context("start the guardian")?;
         let orders = child.stdin.take().context("the guardian has no input")?;
@@ -42,7 +42,7 @@ impl Servant {
         self.child.id()
     }
 
-    /// Tells it something that it answers.
+    /// Sends an order that the guardian answers.
     pub fn order(&mut self, line: &str) -> Result<()> {
         match writeln!(self.orders, "{line}") {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Err(self.death()),
@@ -52,22 +52,23 @@ impl Servant {
         Ok(())
     }
 
-    /// Tells it something that it only has to know. If it is dead nobody has to.
+    /// Sends an order that the guardian does not answer. If the guardian is dead, the order is lost, which does no
+    /// harm.
     pub fn note(&mut self, line: &str) {
         let _ = writeln!(self.orders, "{line}");
     }
 
-    /// Its answer to the last order.
+    /// Returns the answer to the last order.
     ///
     /// # Errors
-    /// [`Died`] when it is dead; [`pulse::Cut`] when it gives no sign of life; also what it has failed in, and
-    /// whatever `cancelled` returns: then the answer is still to come.
+    /// [`Died`] if the guardian is dead; [`pulse::Cut`] if it shows no activity; its causes if the order failed; and
+    /// any error of `cancelled`. In the last case the answer is still to come.
     pub fn answer(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<Answer> {
         let pid = self.child.id();
-        // It asks around all the time, and that it reads for it means nothing.
+        // The guardian polls all the time, so its read counters are not evidence of progress.
         let mut vigil = Vigil::new(pulse::clock()).without_bytes();
         let mut woken = false;
-        // What it said last of whom it waits for.
+        // The last status text of the guardian about the process that it waits for.
         let mut said_last = String::new();
         while self.owed > 0 {
             cancelled()?;
@@ -82,7 +83,7 @@ impl Servant {
                 Some(Ok(answer)) => {
                     self.owed -= 1;
                     match answer {
-                        // Nobody has waited for it.
+                        // The answer to an earlier order, whose caller stopped waiting.
                         _ if self.owed > 0 => {}
                         Answer::Failed(causes) => return Err(chained(causes)),
                         answer => return Ok(answer),
@@ -92,7 +93,7 @@ impl Servant {
                     Some(line) => bail!("the guardian says what nobody knows: {line}"),
                     None => return Err(self.death()),
                 },
-                // What it says of whom it waits for is worth more than that it waits.
+                // Prefer the guardian's own status text over an observation of its process.
                 None if vigil.silent() < SILENT => {}
                 None => {
                     if let Some(sign) = vigil.look(&[pid]) {
@@ -111,7 +112,7 @@ impl Servant {
                 let what = format!("the {}, process {pid}, {}", self.name, vigil.tell());
                 bail!(pulse::cut("stall-timeout", what));
             }
-            // It may be that somebody has stopped it, and nobody else starts the daemon.
+            // Another process may have stopped the guardian, and no other process would start the daemon.
             woken = true;
             vigil.sign();
             let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
@@ -119,7 +120,7 @@ impl Servant {
         bail!("the guardian was asked nothing")
     }
 
-    /// A line of it, if one comes soon. What is no whole line is its last.
+    /// Returns a line of the guardian, or `None` if none arrives soon. An incomplete line is its last one.
     fn next_line(&mut self) -> Result<Option<String>> {
         let step = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
         if !self.answers.buffer().contains(&b'\n') {
@@ -133,7 +134,7 @@ impl Servant {
         Ok(Some(line))
     }
 
-    /// It is dead: what of, as far as it has said.
+    /// Returns the error that the guardian died, with the cause if it reported one.
     fn death(&mut self) -> Error {
         let answers = self.answers.by_ref().lines().map_while(std::io::Result::ok);
         let mut answers = answers.filter_map(|line| serde_json::from_str(&line).ok());
@@ -141,11 +142,11 @@ impl Servant {
             Answer::Failed(causes) => Some(causes),
             _ => None,
         }) {
-            // It could not even begin.
+            // The guardian could not even start.
             return chained(causes);
         }
         let mut said = String::new();
-        // A daemon that it has started does not have its error output.
+        // This read ends: a daemon that the guardian has started does not hold its standard error open.
         if let Some(mut errors) = self.child.stderr.take() {
             let _ = errors.read_to_string(&mut said);
         }
@@ -156,17 +157,17 @@ impl Servant {
 
 impl Drop for Servant {
     fn drop(&mut self) {
-        // If it is dead there is nothing to end.
+        // If the guardian is dead, the write fails and there is nothing to end.
         let _ = writeln!(self.orders, "{END}");
         if !self.hangs {
-            // It may be that somebody has stopped it.
+            // Another process may have stopped the guardian.
             let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
             let _ = self.child.wait();
         }
     }
 }
 
-/// Puts causes, outermost first, back together.
+/// Joins causes, outermost first, into one error.
 fn chained(causes: Vec<String>) -> Error {
     let mut causes = causes.into_iter().rev();
     let first = anyhow!(causes.next().unwrap_or_default());

@@ -1,8 +1,8 @@
-//! The record of a stopped daemon, for the next restore, should every process of this one be killed while the
-//! daemon is away.
+//! The record of a stopped daemon, for the next restore, in case every process of this restore is killed while the
+//! daemon is stopped.
 //!
-//! It lies where only root ever writes, and never in a store: what is in a store, users have chosen. It can only
-//! name things of a closed list, so whoever could write one still could not have anything else started.
+//! It lies in a directory that only root writes to, and never in a store, because users choose what is in a store. It
+//! can only name things of a closed list, so even an attacker who could write a record could not start anything else.
 
 use super::super::target::StoreTarget;
 use crate::daemon::Daemon;
@@ -18,28 +18,28 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// Where root keeps records: the first place that can be used.
+/// The directories for root's records: the first usable one is used.
 const PLACES: [&str; 2] = ["/run/storecache", "/var/lib/storecache"];
-/// Longer than any record.
+/// Larger than any record, in bytes.
 const SIZE_LIMIT: u64 = 4 << 10;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What was stopped. Only names of a closed list, and no command, user or path.
+/// The stopped daemon. This contains only names of a closed list, and no command, user or path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StoppedDaemon {
-    /// Units out of [`StoreTarget::units`].
+    /// Units of [`StoreTarget::units`].
     Units(Vec<String>),
-    /// The service of the store's daemon in a shepherd, which is looked for again.
+    /// The service of the store's daemon in a shepherd. The shepherd is searched for again.
     ShepherdService,
     /// The bare process that was found. How it was started is known only while it runs.
     BareProcess,
-    /// A daemon that the user stops and starts with commands of their own, which are not recorded.
+    /// A daemon that the user stops and starts with their own commands, which are not recorded.
     UserCommand,
 }
 
 impl StoppedDaemon {
-    /// What is recorded of a daemon; `None` if there is none to stop.
+    /// Returns what is recorded about a daemon, or `None` if there is no daemon to stop.
     fn of(daemon: &Daemon) -> Option<Self> {
         match daemon {
             Daemon::Systemd { units } => Some(StoppedDaemon::Units(units.clone())),
@@ -51,13 +51,13 @@ impl StoppedDaemon {
     }
 }
 
-/// A record, as the file holds it.
+/// A record, as stored in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StopRecord {
-    /// The kernel's id of the boot that it was written in: after another boot nothing of it holds.
+    /// The kernel's ID of the boot in which it was written: after another boot, the record is void.
     boot_id: String,
-    /// Device and inode of the store's directory.
+    /// Device and inode of the store directory.
     store: (u64, u64),
     pub stopped: StoppedDaemon,
     /// Whether the unit that mounts the store read-only was stopped too.
@@ -81,17 +81,17 @@ impl StopRecord {
         Ok(record)
     }
 
-    /// Records that the daemon of a store is stopped. Call it before the daemon stops.
+    /// Records that the daemon of a store is stopped. Call this before the daemon stops.
     ///
     /// # Errors
-    /// If no place for records can be used, or writing fails.
+    /// If no directory for records can be used, or writing fails.
     pub fn write(target: &StoreTarget, daemon: &Daemon, mount: bool) -> Result<()> {
         let Some(stopped) = StoppedDaemon::of(daemon) else { return Ok(()) };
         let record = StopRecord { boot_id: boot_id()?, store: identity(target)?, stopped, mount };
         RecordDirectory::open_or_make()?.write(&file_name(target)?, &serde_json::to_vec(&record)?)
     }
 
-    /// The record of a store's daemon in this boot; `None` if there is none.
+    /// Reads the record of a store's daemon in this boot. Returns `None` if it does not exist.
     ///
     /// # Errors
     /// If there is a file that is not such a record.
@@ -108,17 +108,17 @@ impl StopRecord {
         Ok(None)
     }
 
-    /// Removes the record of a store's daemon: it runs.
+    /// Removes the record of a store's daemon, which is running again.
     pub fn remove(target: &StoreTarget) -> Result<()> {
         let name = file_name(target)?;
         RecordDirectory::all().iter().try_for_each(|directory| directory.remove(&name))
     }
 }
 
-/// Where a record would be written, for people.
+/// Returns the directory that a record would be written to, for messages.
 ///
 /// # Errors
-/// If there is no such place; why.
+/// If there is no such directory: the reason.
 pub fn place_of_records() -> Result<PathBuf> {
     RecordDirectory::open_or_make().map(|directory| directory.path)
 }
@@ -146,7 +146,7 @@ struct RecordDirectory {
 }
 
 impl RecordDirectory {
-    /// The places that this user may have.
+    /// Returns the directories that this user may use for records.
     fn places() -> Vec<PathBuf> {
         match geteuid() {
             root if root.is_root() => PLACES.map(PathBuf::from).into(),
@@ -154,12 +154,12 @@ impl RecordDirectory {
         }
     }
 
-    /// Those that are there.
+    /// Opens the directories that exist and are safe.
     fn all() -> Vec<Self> {
         Self::places().into_iter().filter_map(|path| Self::open(path).ok()).collect()
     }
 
-    /// The first place that can be used, made if it is not there.
+    /// Opens the first directory that can be used. Creates it if it does not exist.
     fn open_or_make() -> Result<Self> {
         let mut causes = Vec::new();
         for path in Self::places() {
@@ -175,8 +175,10 @@ impl RecordDirectory {
         bail!("there is no place for the record of a stopped daemon ({})", causes.join("; "))
     }
 
+    /// Opens a directory for records.
+    ///
     /// # Errors
-    /// If another account could have made or changed it.
+    /// If another account could have created or changed it.
     fn open(path: PathBuf) -> Result<Self> {
         let user = geteuid().as_raw();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! What a guardian is told, and what it answers: a line of JSON, or a word.
+//! The messages to and from guardians: a line of JSON, or a word.
 
 use super::super::mandate::Mandate;
 use super::super::protocol::StoreRequest;
@@ -7,14 +7,14 @@ use crate::daemon::{Daemon, MountUnit};
 use crate::pulse::Sign;
 use serde::{Deserialize, Serialize};
 
-/// What the guardian is told first: what it watches over.
+/// The guardian setup, which is the first message to a guardian.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ward {
-    /// The store, and how its daemon is found.
+    /// The store and how to find its daemon.
     pub store: StoreRequest,
-    /// On whose behalf; it does not go with the request.
+    /// The mandate, which is not serialized with the request.
     pub mandate: Mandate,
-    /// Whether the store is changed. A save has nothing but a copy of its database to be removed.
+    /// Whether the store is changed. After a save, only a copy of its database has to be removed.
     pub restores: bool,
 }
 
@@ -24,47 +24,47 @@ impl Ward {
     }
 }
 
-/// The ward, as it is told to one of two.
+/// The guardian setup, as sent to one of the two guardians.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Post {
     pub ward: Ward,
-    /// Whether it is the other one that acts, as long as it lives.
+    /// Whether this is the backup guardian, which acts only after the other guardian has ended.
     pub deputy: bool,
-    /// The process of the other one.
+    /// The process ID of the other guardian.
     pub other: u32,
 }
 
-/// What it is told before the daemon stops.
+/// The request to find the daemon and prepare its stop.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Brief {
-    /// Whether the commit takes away the unit that mounts the store read-only.
+    /// Whether the commit stops the unit that mounts the store read-only.
     pub takes_mount: bool,
 }
 
-/// What has to be started again.
+/// The daemon and mount unit that have to be started again.
 #[derive(Debug, Clone)]
 pub struct Stopped {
     pub daemon: Daemon,
-    /// The unit that mounts the store read-only, if the daemon or the commit takes it away.
+    /// The unit that mounts the store read-only, if the daemon or the commit stops it.
     pub mount: Option<MountUnit>,
 }
 
-/// The daemon that the guardian has found.
+/// The daemon status: the daemon that the guardian has found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Charge {
-    /// Why it is taken to be the one in charge.
+    /// Why this daemon is considered to be in charge.
     pub why: String,
     pub warnings: Vec<String>,
-    /// Whether there is any daemon.
+    /// Whether a daemon runs at all.
     pub runs: bool,
 }
 
-/// What the guardian answers to whatever it is told, but the end.
+/// An answer of a guardian. Every order gets one, except [`END`], [`STOPPING`] and [`STARTING`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// It is alive, and this is what it does. More follows.
+    /// An activity report. The answer follows.
     Alive(Sign, String),
-    /// What has become of a daemon that a dead run had stopped.
+    /// The guardian is set up. The texts are warnings about a daemon that a killed run had stopped.
     Watching(Vec<String>),
     Ready(Charge),
     Done,
@@ -73,7 +73,7 @@ pub(super) enum Answer {
 
 pub(super) const STOP: &str = "stop";
 pub(super) const START: &str = "start";
-/// For the deputy, which answers nothing: what the guardian is told next.
+/// For the backup guardian, which does not answer it: the order that the guardian gets next.
 pub(super) const STOPPING: &str = "stopping";
 pub(super) const STARTING: &str = "starting";
 pub(super) const END: &str = "end";

@@ -1,7 +1,8 @@
-//! Series over time: lines, areas and steps, events at the foot, a legend with the newest numbers.
+//! Charts of series over time: lines, areas and steps, events at the bottom, and a legend with the newest
+//! values.
 //!
-//! There is no script that could show numbers, so each part of the plot has them in its tooltip, and a table
-//! below has them for those who cannot point. `plot.rs` draws.
+//! Pages have no scripts, so each part of the plot shows its values in a tooltip, and a table below the chart
+//! shows them to users who cannot point. `plot.rs` draws.
 
 use super::escape::escape_name;
 use super::figure::figure;
@@ -11,26 +12,26 @@ use super::scale::{Scale, is_sane};
 use super::table::Table;
 use std::fmt::Write;
 
-/// Numbers of one kind, over time.
+/// A chart of series with values of one kind.
 #[derive(Debug, Clone, Default)]
 pub struct Chart {
     pub title: String,
-    /// What the plot shows, for those who cannot see it; and anything to be said below the title.
+    /// Description of the plot for screen readers, also shown below the title.
     pub text: String,
-    /// What the values of all series are.
+    /// The kind of the values of all series.
     pub y: Scale,
     /// At most [`Chart::SERIES`] are shown.
     pub series: Vec<Series>,
-    /// A height that means something, and its name.
+    /// A horizontal line with its name.
     pub limit: Option<(String, f64)>,
-    /// Things that happened: when, in seconds since 1970, and what.
+    /// Events, each with its time in seconds since 1970 and its description.
     pub events: Option<Events>,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Series {
     pub name: String,
-    /// Seconds since 1970 and a value, in any order. What is no number is left out.
+    /// Pairs of seconds since 1970 and a value, in any order. Values that are not finite are left out.
     pub points: Vec<(f64, f64)>,
     pub shape: Shape,
 }
@@ -39,9 +40,9 @@ pub struct Series {
 pub enum Shape {
     #[default]
     Line,
-    /// A line, and filled below it.
+    /// A line with the area below it filled.
     Area,
-    /// A value that stays until the next one.
+    /// Each value is constant until the next one.
     Steps,
 }
 
@@ -51,13 +52,13 @@ pub struct Events {
     pub at: Vec<(f64, String)>,
 }
 
-/// Ticks of the axis of values, about.
+/// Approximate number of ticks of the value axis.
 pub const Y_TICKS: usize = 5;
-/// Rows of the table.
+/// Number of rows of the table.
 const ROWS: usize = 24;
 
 impl Chart {
-    /// More are not told apart, and are left out with a word.
+    /// Maximum number of series: more would not be distinguishable. A note states how many were left out.
     pub const SERIES: usize = 6;
 
     pub(super) fn html(&self) -> String {
@@ -65,7 +66,7 @@ impl Chart {
     }
 }
 
-/// A chart with its points in order and its axes found.
+/// A chart with sorted points and computed axes.
 pub struct Drawn<'a> {
     pub chart: &'a Chart,
     pub y: Scale,
@@ -77,7 +78,7 @@ pub struct Drawn<'a> {
 }
 
 impl<'a> Drawn<'a> {
-    /// Nothing where no series has a point and nothing happened.
+    /// Returns `None` if no series has a point and there are no events.
     fn of(chart: &'a Chart) -> Option<Self> {
         let y = chart.y;
         let sorted = |series: &'a Series| {
@@ -94,7 +95,7 @@ impl<'a> Drawn<'a> {
         let points = || series.iter().flat_map(|(_, points)| points);
         let places = points().map(|point| point.0).chain(events.iter().map(|event| event.0));
         let x_range = ends(places)?;
-        // A moment alone stands in the middle of two hours.
+        // A single point in time is shown in the middle of two hours.
         let x_range = match x_range.1 - x_range.0 {
             span if span < 1.0 => (x_range.0 - 3600.0, x_range.1 + 3600.0),
             _ => x_range,
@@ -121,7 +122,7 @@ impl<'a> Drawn<'a> {
         out
     }
 
-    /// What is what, with the newest number of each.
+    /// The legend, with the newest value of each series.
     fn legend(&self) -> String {
         let entry = |class: &str, path: &str, name: &str, number: &str| {
             format!(
@@ -146,12 +147,12 @@ impl<'a> Drawn<'a> {
         out + "</ul>\n"
     }
 
-    /// When a part begins.
+    /// Start time of a part.
     pub(super) fn start(&self, number: usize, of: usize) -> f64 {
         self.x_range.0 + (self.x_range.1 - self.x_range.0) * number as f64 / of as f64
     }
 
-    /// What a part holds, in words.
+    /// The values of a part, as text.
     pub(super) fn told(&self, part: Part) -> String {
         let last = self.y.show(part.last);
         if part.least == part.most {
@@ -192,7 +193,7 @@ impl<'a> Drawn<'a> {
     }
 }
 
-/// Least and largest; nothing of nothing.
+/// Least and largest value; `None` if there are no values.
 fn ends(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |ends, value| match ends {
         None => Some((value, value)),

@@ -1,19 +1,20 @@
-//! Text of anybody's making, so that it shows as what it is; and how much room it takes.
+//! Escaping of untrusted text, and estimates of its width.
 
 use crate::untrusted;
 
-/// Longest sentence, in characters.
+/// Maximum length of a sentence in characters.
 const LONGEST: usize = 2000;
-/// Longest name or number. A store allows names of 243.
+/// Maximum length of a name or number in characters. A store allows names of 243.
 const NAME: usize = 250;
 
-/// Marks that stack on the letter before them. One says what it says; a tower of them covers its neighbours.
+/// Whether a character is a combining mark. A stack of them would cover the neighboring lines.
 fn stacks(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36F}' | '\u{483}'..='\u{489}' | '\u{E31}'..='\u{E3A}' | '\u{E47}'..='\u{E4E}'
         | '\u{1AB0}'..='\u{1AFF}' | '\u{1DC0}'..='\u{1DFF}' | '\u{20D0}'..='\u{20FF}' | '\u{FE20}'..='\u{FE2F}')
 }
 
-/// At most so many characters of a text, escaped as everywhere, and without marks that stack.
+/// At most `longest` characters of a text, with unsafe characters escaped and without stacked combining
+/// marks.
 fn harmless(text: &str, longest: usize) -> String {
     let text = untrusted::escape(text);
     let mut stacked = false;
@@ -31,12 +32,12 @@ fn harmless(text: &str, longest: usize) -> String {
     out
 }
 
-/// A sentence for an element, or for an attribute in double quotes.
+/// Escapes a sentence for an element, or for an attribute in double quotes.
 pub fn escape(text: &str) -> String {
     markup(&harmless(text, LONGEST))
 }
 
-/// The same for a name or a number, which is cut earlier.
+/// As [`escape`], for a name or a number, which is truncated earlier.
 pub fn escape_name(text: &str) -> String {
     markup(&harmless(text, NAME))
 }
@@ -56,8 +57,8 @@ fn markup(text: &str) -> String {
     out
 }
 
-/// How wide a text is at most in letters of this size, in the usual sans-serif fonts. Those of DejaVu Sans
-/// are the widest of them, and these numbers are theirs, rounded up.
+/// Maximum width of a text in letters of this size in the usual sans-serif fonts. The widest of them is
+/// DejaVu Sans; these are its widths, rounded up.
 pub fn width(text: &str, size: f64) -> f64 {
     let letters = text.chars().map(|c| match c {
         'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' => 0.34,
@@ -69,16 +70,18 @@ pub fn width(text: &str, size: f64) -> f64 {
         c if c.is_ascii_digit() => 0.64,
         c if c.is_ascii_uppercase() => 0.72,
         c if c.is_ascii() => 0.65,
-        // The widest single shapes there are: ligatures of Arabic and of emoji aside, a square and a half.
+        // The widest single glyphs, apart from ligatures of Arabic and of emoji, are one and a half squares
+        // wide.
         _ => 1.5,
     });
     letters.sum::<f64>() * size
 }
 
-/// Fewest characters of a name that still tell something.
+/// Minimum number of characters of a truncated name that is still useful.
 const SHORTEST: usize = 5;
 
-/// As much of a text as fits, harmless and not yet escaped; nothing where that would tell nothing.
+/// As much of a text as fits, with unsafe characters escaped but not the markup; `None` if too little would
+/// fit.
 pub fn fit(text: &str, size: f64, room: f64) -> Option<String> {
     let text = harmless(text, NAME);
     if width(&text, size) <= room {

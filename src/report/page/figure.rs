@@ -1,10 +1,10 @@
-//! What charts and maps have in common: a title and what is said below it, a drawing for wide and one for
-//! narrow screens, of which the style shows one.
+//! Common parts of charts and treemaps: a title with a text below it, and one drawing each for wide and for
+//! narrow screens. The style shows one of the two.
 
 use super::escape::{escape, escape_name};
 use std::fmt::Write;
 
-/// A figure with this inside, or with a word where there is nothing to show.
+/// A figure with this content, or with a note if there is nothing to show.
 pub fn figure(title: &str, text: &str, inside: Option<String>) -> String {
     let mut out = format!("<figure>\n<figcaption>{}", escape_name(title));
     if !text.is_empty() {
@@ -15,7 +15,7 @@ pub fn figure(title: &str, text: &str, inside: Option<String>) -> String {
     out
 }
 
-/// The beginning of a drawing of this size, which is `wide` or `narrow`.
+/// Start of a drawing of this size; `class` is `wide` or `narrow`.
 pub fn open_svg(
     kind: &str,
     class: &str,
@@ -34,7 +34,7 @@ pub fn open_svg(
     )
 }
 
-/// A coordinate with one digit behind the point at most.
+/// A coordinate with at most one decimal digit.
 pub fn short(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)

@@ -1,8 +1,8 @@
-//! One page of HTML that needs nothing else: no network, no script, no font.
+//! A self-contained HTML page: it needs no network, script or font.
 //!
-//! It is made from numbers and texts. Names, keys and reasons come from stores, entries and workflows, so
+//! A page is made from numbers and texts. Names, keys and reasons come from stores, entries and workflows, so
 //! every text is escaped (`escape.rs`), and a policy in the page forbids the browser to load or run anything.
-//! Whatever is long is bounded: lines are thinned, small tiles and late rows are collected.
+//! The size of a page is bounded: long series are thinned, and small tiles and late rows are merged.
 
 mod chart;
 mod escape;
@@ -22,7 +22,7 @@ pub use treemap::{Group, Tile, Treemap};
 use escape::{escape, escape_name};
 use std::fmt::Write;
 
-/// Colours and sizes for light and dark, wide and narrow, screen and paper.
+/// Colors and sizes for light and dark, wide and narrow, screen and paper.
 const STYLE: &str = include_str!("style.css");
 
 #[derive(Debug, Clone, Default)]
@@ -41,7 +41,7 @@ pub struct Section {
 #[derive(Debug, Clone)]
 pub enum Block {
     Paragraph(String),
-    /// A few numbers, large: what each is, and the number.
+    /// A few large numbers, each with its label.
     Figures(Vec<(String, String)>),
     Table(Table),
     Chart(Chart),
@@ -58,7 +58,7 @@ impl Section {
         self
     }
 
-    /// Adds numbers that stand out: what each is, and the number.
+    /// Adds numbers that stand out, each with its label.
     pub fn figures<N: Into<String>, V: Into<String>>(
         mut self,
         figures: impl IntoIterator<Item = (N, V)>,
@@ -85,7 +85,7 @@ impl Section {
 }
 
 impl Page {
-    /// The whole page, to be written to a file as it is.
+    /// Renders the whole page, to be written to a file unchanged.
     pub fn render(&self) -> String {
         let title = escape_name(&self.title);
         let mut out = format!(

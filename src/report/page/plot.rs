@@ -1,4 +1,4 @@
-//! Drawing a chart: axes, lines, events, and the tooltips over them.
+//! Drawing of charts: axes, lines, events, and tooltips.
 
 use super::chart::{Chart, Drawn, Shape, Y_TICKS};
 use super::escape::{escape_name, width};
@@ -7,13 +7,13 @@ use super::sampling::{part_of, parts, thinned};
 use super::scale::{Scale, Tick};
 use std::fmt::Write;
 
-/// Where the plot is on what it is drawn on, in its own units.
+/// Size and layout of a drawing, in its own units.
 pub struct Form {
     class: &'static str,
     width: f64,
     height: f64,
     letters: f64,
-    /// Of parts that lines and tooltips are made of.
+    /// Number of parts that lines and tooltips consist of.
     parts: usize,
     most_ticks: usize,
 }
@@ -22,11 +22,11 @@ pub const FORMS: [Form; 2] = [
     Form { class: "wide", width: 760.0, height: 280.0, letters: 12.0, parts: 180, most_ticks: 8 },
     Form { class: "narrow", width: 340.0, height: 240.0, letters: 12.0, parts: 60, most_ticks: 4 },
 ];
-/// Events that a tooltip names.
+/// Number of events that a tooltip names.
 const NAMED: usize = 5;
 
 impl Drawn<'_> {
-    /// Draws all of it in one form.
+    /// Draws the chart in one form.
     pub(super) fn draw(&self, form: &Form, out: &mut String) {
         let y_ticks = self.y.ticks(self.y_range.0, self.y_range.1, Y_TICKS);
         let widest =
@@ -107,7 +107,7 @@ impl Drawn<'_> {
         }
     }
 
-    /// A strip over each part of the plot that has something to tell.
+    /// Draws an invisible strip with a tooltip over each part of the plot that has values or events.
     fn draw_tooltips(&self, form: &Form, plot: &Plot, out: &mut String) {
         let step = (plot.right - plot.left) / form.parts as f64;
         let told: Vec<_> =
@@ -150,12 +150,12 @@ impl Drawn<'_> {
     }
 }
 
-/// Ticks of time, as many as have room beside each other.
+/// Returns ticks of time, as many as fit side by side.
 fn fitting(range: (f64, f64), form: &Form, plot: &Plot) -> Vec<Tick> {
     let mut ticks = Vec::new();
     for most in (1..=form.most_ticks).rev() {
         ticks = Scale::Time.ticks(range.0, range.1, most);
-        // Those at the ends would hang out.
+        // Labels at the ends would extend beyond the drawing.
         ticks.retain(|tick| {
             let half = width(&tick.label, form.letters) / 2.0;
             let x = plot.across(tick.at);
@@ -172,14 +172,14 @@ fn fitting(range: (f64, f64), form: &Form, plot: &Plot) -> Vec<Tick> {
     }
     ticks.truncate(1);
     if ticks.is_empty() {
-        // Too short a time for any round moment: say where it is.
+        // The range is too short to contain a round time, so the label is at its middle.
         let middle = (range.0 + range.1) / 2.0;
         ticks.push(Tick { at: middle, label: Scale::Time.show(middle) });
     }
     ticks
 }
 
-/// The rectangle that the series are drawn in, and what its sides stand for.
+/// The rectangle that the series are drawn in, and the ranges of values on its sides.
 struct Plot {
     left: f64,
     right: f64,
@@ -217,7 +217,7 @@ impl Plot {
             let (from, to) = (short(self.across(first.0)), short(self.across(last.0)));
             let _ = writeln!(out, "<path class=\"a{number}\" d=\"{path}L{to} {foot}H{from}Z\"/>");
         }
-        // A single point shows by the round ends of a line of no length.
+        // A line of length zero with round ends makes a single point visible.
         let _ = writeln!(out, "<path class=\"s{number}\" d=\"{path}h0\"/>");
     }
 }

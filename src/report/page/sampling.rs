@@ -1,6 +1,7 @@
-//! Long series, drawn by few points that look the same, and told by few numbers that leave none out.
+//! Reduction of long series: to a few points that look the same when drawn, and to a few ranges that cover
+//! all values.
 
-/// Points of a series in one of the equal parts of an axis.
+/// Values of a series in one of the equal parts of an axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Part {
     pub least: f64,
@@ -8,14 +9,14 @@ pub struct Part {
     pub last: f64,
 }
 
-/// Which of `parts` equal parts of a range a place is in.
+/// Returns in which of `parts` equal parts of a range a position is.
 pub fn part_of(at: f64, (low, high): (f64, f64), parts: usize) -> usize {
     let share = (at - low) / (high - low);
     ((share * parts as f64) as usize).min(parts.saturating_sub(1))
 }
 
-/// The points that a line through all of them needs in each part: the first, the last, and the two
-/// outermost. `points` are in order.
+/// Returns the points of each part that are needed to draw the same line: the first, the last, the least and
+/// the largest. `points` must be sorted.
 pub fn thinned(points: &[(f64, f64)], range: (f64, f64), parts: usize) -> Vec<(f64, f64)> {
     let mut kept = Vec::new();
     for run in points.chunk_by(|a, b| part_of(a.0, range, parts) == part_of(b.0, range, parts)) {
@@ -31,7 +32,7 @@ pub fn thinned(points: &[(f64, f64)], range: (f64, f64), parts: usize) -> Vec<(f
     kept
 }
 
-/// What each part holds of a series; `points` are in order.
+/// Returns the values of a series in each part. `points` must be sorted.
 pub fn parts(points: &[(f64, f64)], range: (f64, f64), count: usize) -> Vec<Option<Part>> {
     let mut parts: Vec<Option<Part>> = vec![None; count];
     for &(at, value) in points {

@@ -1,19 +1,19 @@
-//! What the numbers along an axis are, where its ticks stand, and how they are written.
+//! Scales of axes: the meaning of their numbers, the position of ticks, and the format of labels.
 
 use crate::report::{binary, bytes};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-/// What a number means.
+/// The meaning of a number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Scale {
     /// Seconds since 1970, shown in UTC.
     Time,
     Bytes,
-    /// The same in steps of 1024, as GitHub counts.
+    /// Bytes with units in steps of 1024, as on GitHub.
     Binary,
-    /// A part of a whole, from 0 to 1, shown as per cent.
+    /// A fraction from 0 to 1, shown as a percentage.
     Share,
     #[default]
     Count,
@@ -28,7 +28,7 @@ pub struct Tick {
 const MINUTE: f64 = 60.0;
 const HOUR: f64 = 60.0 * MINUTE;
 const DAY: f64 = 24.0 * HOUR;
-/// Steps between ticks of time, as long as they are of one length.
+/// Distances between ticks of time, in seconds; `MONTHS` has the longer ones.
 const STEPS: [f64; 13] = [
     MINUTE,
     5.0 * MINUTE,
@@ -44,18 +44,19 @@ const STEPS: [f64; 13] = [
     7.0 * DAY,
     14.0 * DAY,
 ];
-/// And in months beyond that.
+/// Longer distances between ticks of time, in months.
 const MONTHS: [i64; 11] = [1, 2, 3, 6, 12, 24, 60, 120, 600, 2400, 24_000];
-/// The first Monday after 1970 began: weeks begin on a Monday.
+/// The first Monday of 1970: weeks begin on Monday.
 const MONDAY: f64 = 4.0 * DAY;
 
-/// The number lies on every axis: what is beyond is the mistake of a clock or a counter.
+/// Whether a number can be shown on an axis. Numbers outside of this range are errors of a clock or a
+/// counter.
 pub fn is_sane(value: f64) -> bool {
     value.is_finite() && value.abs() <= 1e18
 }
 
 impl Scale {
-    /// A value as people read it alone.
+    /// A single value for people.
     pub fn show(self, value: f64) -> String {
         match self {
             Scale::Time => match moment(value) {
@@ -69,7 +70,7 @@ impl Scale {
         }
     }
 
-    /// Where an axis ends that shows everything from 0, or from the least if that is below, to `most`.
+    /// Upper end of an axis that starts at 0, or at the least value if that is negative, and includes `most`.
     pub fn top(self, most: f64, ticks: usize) -> f64 {
         match self {
             Scale::Share if most <= 1.0 => 1.0,
@@ -81,7 +82,7 @@ impl Scale {
         }
     }
 
-    /// At most `most` ticks and one, between `low` and `high`.
+    /// Returns at most `most` + 1 ticks between `low` and `high`.
     pub fn ticks(self, low: f64, high: f64, most: usize) -> Vec<Tick> {
         if !is_sane(low) || !is_sane(high) || high <= low || most == 0 {
             return Vec::new();
@@ -103,11 +104,11 @@ impl Scale {
         let magnitude = 10f64.powf(least.log10().floor());
         let nice = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * magnitude);
         let step = nice.into_iter().find(|step| *step >= least * 0.999).unwrap_or(10.0 * magnitude);
-        // There is no half of a byte or of a run.
+        // There are no fractions of a byte or of a run.
         if self == Scale::Share { step } else { step.max(1.0) }
     }
 
-    /// A number beside its axis, all of which have the unit of the largest.
+    /// A label of the axis; all labels have the unit of the largest.
     fn label(self, value: f64, largest: f64) -> String {
         match self {
             Scale::Bytes => {
@@ -133,7 +134,7 @@ impl Scale {
 
 const BINARY: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
-/// The largest unit that a size has one of.
+/// The largest unit that is not larger than the size.
 fn binary_unit(size: f64) -> usize {
     let unit = (size.max(1.0).log2() / 10.0 + 1e-9).floor() as usize;
     unit.min(BINARY.len() - 1)
@@ -143,7 +144,7 @@ fn moment(seconds: f64) -> Option<Timestamp> {
     Timestamp::from_second(seconds as i64).ok()
 }
 
-/// With at most so many digits behind the point.
+/// A number with at most `digits` decimal digits.
 fn trimmed(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     match text.contains('.') {
@@ -152,7 +153,7 @@ fn trimmed(value: f64, digits: usize) -> String {
     }
 }
 
-/// Whole numbers with commas, others with two digits.
+/// Whole numbers with commas, others with two decimal digits.
 fn grouped(value: f64) -> String {
     let text = trimmed(value, 2);
     let whole = text.split('.').next().unwrap_or_default();
@@ -172,7 +173,7 @@ fn grouped(value: f64) -> String {
 fn multiples(low: f64, high: f64, step: f64, origin: f64) -> impl Iterator<Item = f64> {
     let first = ((low - origin) / step - 1e-9).ceil();
     let last = ((high - origin) / step + 1e-9).floor();
-    // A caller asks for few, so this is no limit but a guard.
+    // Callers ask for few multiples, so this only guards against errors.
     let count = (last - first + 1.0).clamp(0.0, 1000.0) as usize;
     (0..count).map(move |number| origin + (first + number as f64) * step)
 }

@@ -1,6 +1,6 @@
-//! Rectangles in a rectangle, with areas in proportion and sides as equal as can be.
+//! Division of a rectangle into rectangles with given proportions that are as close to squares as possible.
 //!
-//! The method is that of Bruls, Huizing and van Wijk, "Squarified Treemaps" (2000).
+//! The algorithm is from Bruls, Huizing and van Wijk, "Squarified Treemaps" (2000).
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rect {
@@ -15,19 +15,20 @@ impl Rect {
         self.width * self.height
     }
 
-    /// Without a margin of so much on every side.
+    /// Returns the rectangle without a margin of this width on every side.
     pub fn inset(&self, by: f64) -> Rect {
         let (width, height) = ((self.width - 2.0 * by).max(0.0), (self.height - 2.0 * by).max(0.0));
         Rect { x: self.x + by, y: self.y + by, width, height }
     }
 
-    /// Without a strip of so much at the top.
+    /// Returns the rectangle without a strip of this height at the top.
     pub fn below(&self, strip: f64) -> Rect {
         Rect { y: self.y + strip, height: (self.height - strip).max(0.0), ..*self }
     }
 }
 
-/// Cuts `room` into one rectangle for each of `sizes`, which are above 0 and best given from large to small.
+/// Divides `room` into one rectangle for each of `sizes`, which must be positive and should be sorted from
+/// large to small.
 pub fn squarify(sizes: &[f64], room: Rect) -> Vec<Rect> {
     let total: f64 = sizes.iter().sum();
     let scale = if total > 0.0 { room.area() / total } else { 0.0 };
@@ -54,7 +55,7 @@ pub fn squarify(sizes: &[f64], room: Rect) -> Vec<Rect> {
     rects
 }
 
-/// The largest ratio of two sides in a row of these areas along a side.
+/// The largest aspect ratio in a row of these areas along a side.
 fn worst(row: &[f64], sum: f64, side: f64) -> f64 {
     let thick = sum / side;
     let ratio = |area: &f64| {
@@ -62,12 +63,12 @@ fn worst(row: &[f64], sum: f64, side: f64) -> f64 {
         (long / thick).max(thick / long)
     };
     let worst = row.iter().map(ratio).fold(0.0, f64::max);
-    // What has no room at all is no worse with more beside it.
+    // If there is no space at all, adding an area does not make the row worse.
     if worst.is_finite() { worst } else { f64::MAX }
 }
 
-/// Lays a row along the shorter side, and gives back what is left. The last row takes all, whatever
-/// rounding has left.
+/// Places a row along the shorter side, and returns the remaining rectangle. The last row takes all of the
+/// remaining space, to compensate for rounding.
 fn lay(row: &[f64], sum: f64, room: Rect, last: bool, rects: &mut Vec<Rect>) -> Rect {
     let upright = room.width >= room.height;
     let (side, depth) = if upright { (room.height, room.width) } else { (room.width, room.height) };

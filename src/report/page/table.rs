@@ -1,4 +1,4 @@
-//! Tables: texts to the left, numbers to the right; a wide one scrolls in its own box.
+//! Tables: texts are left-aligned, numbers right-aligned; a wide table scrolls in its own box.
 
 use super::escape::escape_name;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::fmt::Write;
 pub struct Table {
     pub caption: String,
     columns: Vec<(String, Kind)>,
-    /// A row may be short. At most [`Table::ROWS`] are shown.
+    /// The rows; a row may have fewer cells than there are columns. At most [`Table::ROWS`] are shown.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -18,7 +18,7 @@ enum Kind {
 }
 
 impl Table {
-    /// More are left out with a word.
+    /// Maximum number of rows; a note states how many more there are.
     pub const ROWS: usize = 200;
 
     pub fn new(caption: impl Into<String>) -> Self {
@@ -43,7 +43,7 @@ impl Table {
 
     pub(super) fn html(&self) -> String {
         let caption = escape_name(&self.caption);
-        // Whoever uses the keyboard alone can scroll only what has the focus.
+        // Keyboard users can scroll only an element that can have the focus.
         let mut out = format!(
             "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">\n\
              <table>\n<caption>{caption}</caption>\n<thead><tr>"

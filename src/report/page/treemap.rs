@@ -1,7 +1,7 @@
-//! Treemaps of two levels: groups, and tiles in them, each as large as what it stands for.
+//! Treemaps of two levels: groups, and tiles in them, with areas in proportion to their sizes.
 //!
-//! Like charts they are drawn for wide and for narrow screens. A label stands only where it has room; the
-//! tooltip has the whole name.
+//! Like charts, they are drawn for wide and for narrow screens. A label is drawn only if it fits; the tooltip
+//! has the whole name.
 
 use super::escape::{escape, escape_name, fit, width};
 use super::figure::{figure, open_svg, short};
@@ -12,12 +12,12 @@ use std::fmt::Write;
 #[derive(Debug, Clone, Default)]
 pub struct Treemap {
     pub title: String,
-    /// What it shows, for those who cannot see it; and anything to be said below the title.
+    /// Description of the treemap for screen readers, also shown below the title.
     pub text: String,
     pub groups: Vec<Group>,
-    /// Sizes are written in steps of 1024, as GitHub counts.
+    /// Whether sizes have units in steps of 1024, as on GitHub.
     pub binary: bool,
-    /// What it means that a tile is [`Tile::dashed`].
+    /// The meaning of [`Tile::dashed`], for the legend.
     pub dashed: Option<String>,
 }
 
@@ -29,21 +29,22 @@ pub struct Group {
 
 #[derive(Debug, Clone, Default)]
 pub struct Tile {
-    /// What stands on it, if there is room.
+    /// The text on the tile, if it fits.
     pub label: String,
-    /// What its tooltip says besides the size.
+    /// The text of the tooltip, besides the size.
     pub name: String,
     /// In bytes.
     pub size: u64,
     pub dashed: bool,
 }
 
-/// More groups than this, but for the largest, become one; so do the tiles of a group.
+/// Maximum number of groups; smaller groups are merged into one. `TILES` is the maximum for the tiles of a
+/// group.
 const GROUPS: usize = 12;
 const TILES: usize = 100;
-/// A tile smaller than this, in square units, joins the others.
+/// A tile smaller than this, in square units, is merged with others.
 const SMALLEST: f64 = 40.0;
-/// Colours of groups that the style has; the last one is for what is collected.
+/// Number of colors for groups in the style; the style has one more, which is for merged groups.
 const COLOURS: usize = 7;
 const COLLECTED: usize = 7;
 
@@ -66,7 +67,7 @@ const FORMS: [Form; 2] = [
     },
 ];
 
-/// A group with what is shown of it.
+/// A group with the tiles that are shown.
 struct Shown {
     name: String,
     tiles: Vec<Tile>,
@@ -107,7 +108,7 @@ impl Treemap {
         out
     }
 
-    /// The groups from large to small, few of them, with few tiles from large to small.
+    /// The groups from large to small, limited in number, with tiles from large to small.
     fn shown(&self) -> Vec<Shown> {
         let mut groups: Vec<Shown> = Vec::new();
         for group in &self.groups {
@@ -168,7 +169,7 @@ impl Treemap {
             );
             inside = room.below(strip);
         }
-        // How many tiles are worth drawing depends on the room.
+        // The number of tiles that are worth drawing depends on the space.
         let share = inside.area() / group.size();
         let large = group.tiles.iter().filter(|tile| tile.size as f64 * share >= SMALLEST).count();
         let tiles = collected(&group.tiles, TILES.min(large + 1));
@@ -208,8 +209,8 @@ impl Treemap {
         out.push_str("</g>\n");
     }
 
-    /// What stands above the tiles of a group. It takes room from them, so a small group goes without, and so
-    /// does one whose only tile has its name.
+    /// The heading above the tiles of a group. It takes space from the tiles, so small groups have no
+    /// heading, and groups with a single tile of the same name do not have one either.
     fn heading(&self, group: &Shown, room: Rect, strip: f64, form: &Form) -> Option<String> {
         let alone = matches!(&group.tiles[..], [tile] if tile.label == group.name);
         if alone || room.height <= 4.0 * strip || room.width <= 60.0 {
@@ -225,7 +226,8 @@ impl Treemap {
     }
 }
 
-/// At most `most` tiles: the largest, and the others as one. `tiles` are from large to small.
+/// Returns at most `most` tiles: the largest, and the others merged into one. `tiles` are sorted from large
+/// to small.
 fn collected(tiles: &[Tile], most: usize) -> Vec<Tile> {
     let most = most.max(1);
     if tiles.len() <= most {

@@ -1,4 +1,5 @@
-//! The same replay, slow and obvious: a list of entries, looked through for everything, hour by hour.
+//! A slow and simple reference implementation of the replay: one list of entries, scanned in full, and one
+//! step for each second.
 
 use super::super::cache::{Limits, SWEEP};
 use super::super::outcome::Outcome;
@@ -16,7 +17,7 @@ struct Entry {
     used: i64,
 }
 
-/// Exact, stale, prefix, complete prefix, miss, written, uploaded, evicted, expired, byte-seconds.
+/// Returns exact, stale, prefix, complete prefix, miss, written, uploaded, evicted, expired, byte-seconds.
 fn naive(happenings: &[Happening], limits: Limits, costs: &Costs) -> [u128; 10] {
     let mut told = [0u128; 10];
     let mut entries: Vec<Entry> = Vec::new();
@@ -139,7 +140,7 @@ proptest! {
         let slow = naive(&happenings, limits, &costs);
         prop_assert_eq!(&numbers(&fast)[..], &slow[..9]);
         prop_assert!((fast.gigabyte_hours * 3600.0 * 1e9 - slow[9] as f64).abs() < 1.0);
-        // A series only cuts into pieces what there is.
+        // The points of a series add up to the totals.
         let sum = |field: fn(&super::Point) -> u64| fast.series.iter().map(field).sum::<u64>();
         prop_assert_eq!(sum(|it| it.runs), fast.runs);
         prop_assert_eq!(sum(|it| it.bytes_uploaded), fast.bytes_uploaded);
