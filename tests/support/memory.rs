@@ -11,11 +11,15 @@ use std::time::Duration;
 
 use super::invocation::Output;
 
+/// Resident code of the released program and glibc, in bytes: a release is under 12 MB, and `--memory` is meant for
+/// it. A debug build has up to 22 MiB, of which only this much counts.
+const RELEASED_CODE: u64 = 14 << 20;
+
 /// The peak usage of one process.
 #[derive(Clone, Debug, Default)]
 pub struct Taken {
     pub pid: u32,
-    /// `VmHWM` of the kernel, in bytes.
+    /// Peak of resident memory, in bytes: `VmHWM`, with at most [`RELEASED_CODE`] of mapped files.
     pub memory: u64,
     /// Bytes that the process caused to be written to disks: `write_bytes`.
     pub written: u64,
@@ -108,7 +112,9 @@ fn look(taken: &mut Taken) {
         value.split_whitespace().next()?.parse().ok()
     };
     // The fields are missing when the process has ended.
-    taken.memory = taken.memory.max(field("status", "VmHWM:").unwrap_or(0) << 10);
+    let peak = field("status", "VmHWM:").unwrap_or(0) << 10;
+    let mapped = field("status", "RssFile:").unwrap_or(0) << 10;
+    taken.memory = taken.memory.max(peak - mapped.saturating_sub(RELEASED_CODE).min(peak));
     taken.written = taken.written.max(field("io", "write_bytes:").unwrap_or(0));
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     for descriptor in descriptors {
