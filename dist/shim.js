@@ -85,7 +85,7 @@ async function step(part) {
   if (cancelled) return code || 1;
   if (error) return goOn(`cannot run ${program}: ${error.message}`, input('binary') !== '');
   if (signal) return goOn(`${program} was ended by ${signal}`);
-  // Done, cancelled, wrong inputs, miss: see Ending in src/command/mod.rs.
+  // Done, cancelled, wrong inputs, miss: see Ending in src/commands/mod.rs.
   return code <= 3 ? code : goOn(`${program} broke off with exit code ${code}`);
 }
 

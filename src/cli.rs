@@ -3,19 +3,19 @@
 mod backend;
 mod common;
 mod doctor;
+mod durability;
 mod examples;
 mod help;
 mod inventory;
 mod key;
 mod lint;
-mod patience;
 mod quarantine;
 mod restore;
 mod save;
 mod simulate;
 mod store;
 mod suggest;
-mod sync;
+mod timeouts;
 mod trust;
 
 pub use backend::TOKENS;
@@ -36,7 +36,7 @@ use key::KeyArgs;
 use store::{Store, StoreArgs, absolute};
 use trust::TrustedKeysArgs;
 
-use crate::options::Look;
+use crate::config::Look;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

@@ -7,9 +7,9 @@ use clap::Parser;
 use std::process::ExitCode;
 use storecache::action::{self, Job, Moment, Step, Table};
 use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs, Verb};
-use storecache::command::{self, Ending, Task};
-use storecache::privileged;
+use storecache::commands::{self, Ending, Task};
 use storecache::report;
+use storecache::root_helper;
 use storecache::untrusted::escape;
 
 fn main() -> ExitCode {
@@ -19,23 +19,23 @@ fn main() -> ExitCode {
         Err(e) => return ExitCode::from(misused(&e)),
     };
     let ending = match verb {
-        Verb::Privileged(args) if args.guardian => return ExitCode::from(privileged::guard()),
-        Verb::Privileged(args) => return ExitCode::from(privileged::serve(args.everywhere)),
-        Verb::Save(args) => run(args.options(), command::save),
-        Verb::Restore(args) => run(args.options(), command::restore),
-        Verb::Key(KeyVerbArgs { part: None, show }) => run(show.options(), command::key),
+        Verb::Privileged(args) if args.guardian => return ExitCode::from(root_helper::guard()),
+        Verb::Privileged(args) => return ExitCode::from(root_helper::serve(args.everywhere)),
+        Verb::Save(args) => run(args.options(), commands::save),
+        Verb::Restore(args) => run(args.options(), commands::restore),
+        Verb::Key(KeyVerbArgs { part: None, show }) => run(show.options(), commands::key),
         Verb::Key(KeyVerbArgs { part: Some(part), .. }) => match part {
-            KeyPart::Diff(args) => run(args.options(), command::diff),
-            KeyPart::Suggest(args) => run(args.options(), command::suggest),
-            KeyPart::Simulate(args) => run(args.options(), command::simulate),
+            KeyPart::Diff(args) => run(args.options(), commands::diff),
+            KeyPart::Suggest(args) => run(args.options(), commands::suggest),
+            KeyPart::Simulate(args) => run(args.options(), commands::simulate),
         },
-        Verb::Inspect(args) => run(args.options(), command::inspect),
-        Verb::Doctor(args) => run(args.options(), command::doctor),
-        Verb::Lint(args) => run(args.options(), command::lint),
-        Verb::List(args) => run(args.options(), command::list),
-        Verb::Usage(args) => run(args.options(), command::usage),
-        Verb::Prune(args) => run(args.options(), command::prune),
-        Verb::Verify(args) => run(args.options(), command::verify),
+        Verb::Inspect(args) => run(args.options(), commands::inspect),
+        Verb::Doctor(args) => run(args.options(), commands::doctor),
+        Verb::Lint(args) => run(args.options(), commands::lint),
+        Verb::List(args) => run(args.options(), commands::list),
+        Verb::Usage(args) => run(args.options(), commands::usage),
+        Verb::Prune(args) => run(args.options(), commands::prune),
+        Verb::Verify(args) => run(args.options(), commands::verify),
         Verb::Help(args) => help(&args),
         Verb::Action(args) => match args.part {
             ActionPart::Main => in_job(Moment::Main),
@@ -97,7 +97,7 @@ fn in_job(moment: Moment) -> u8 {
     });
     match parsed {
         Ok((step, tasks)) => match tasks.into_iter().next() {
-            Some(task) => command::step(&step, task).code(),
+            Some(task) => commands::step(&step, task).code(),
             None => Ending::Done.code(),
         },
         Err(e) => {

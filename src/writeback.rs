@@ -6,7 +6,7 @@
 //! Flushes begin early, so that little is left to wait for at the end. If the disk will not be used after a
 //! power failure, nothing is flushed.
 
-use crate::pulse::{self, LOOK, Vitals};
+use crate::liveness::{self, LOOK, ProcActivity};
 use crate::threads;
 use anyhow::{Result, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -96,9 +96,9 @@ impl Ending {
         let Some((ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();
         while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            if Vitals::of(std::process::id()).is_some_and(|it| it.waits_for_disk) {
-                let time = pulse::seconds(started.elapsed());
-                pulse::alive(format!("the disk writes what it was given, for {time}"));
+            if ProcActivity::of(std::process::id()).is_some_and(|it| it.waits_for_disk) {
+                let time = liveness::seconds(started.elapsed());
+                liveness::alive(format!("the disk writes what it was given, for {time}"));
             }
         }
         thread.join().map_err(|_| anyhow!("the thread that writes to the disk panicked"))??;

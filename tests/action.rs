@@ -514,7 +514,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
             .input("token", "secret-of-the-api")
             .input("sign-key", SIGN_KEY)
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
-        let secrets = storecache::backend::objects::SECRETS;
+        let secrets = storecache::backend::object_store::SECRETS;
         let job = secrets.iter().fold(job, |job, name| {
             job.env(name, format!("{{\nsecret-of-{}\n}}", name.to_lowercase()))
         });

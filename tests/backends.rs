@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use storecache::backend::objects::Service;
-use storecache::backend::{Backend, Several};
+use storecache::backend::object_store::Service;
+use storecache::backend::{Backend, FallbackBackend};
 use storecache::key::Rung;
 use support::Output;
 use support::cache_service::{CacheService, TOKEN};
@@ -149,7 +149,7 @@ fn one_that_is_silent_is_asked_no_second_question() {
     let scene = Scene::new();
     scene.first.goes_wrong("", Fault::Hang, 0, 1000);
     let members = [&scene.first, &scene.second].map(|it| Arc::new(it.open()) as Arc<dyn Backend>);
-    let several = Several::new(members.into(), Duration::from_secs(2), Vec::new());
+    let several = FallbackBackend::new(members.into(), Duration::from_secs(2), Vec::new());
     for times in [1, 0, 0] {
         several.entries(&Rung::Prefix("k-".into())).unwrap();
         // Each stall timeout that was waited for is reported.

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use storecache::budget::{Packing, Unpacking};
-use storecache::privileged::protocol::{PROTOCOL, write_message};
+use storecache::memory::{Packing, Unpacking};
+use storecache::root_helper::protocol::{PROTOCOL, write_message};
 use support::forge::open_bytes;
 use support::runs::{self, report};
 use support::{Fixture, Output, Role, Running, World, poll};

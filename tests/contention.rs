@@ -6,11 +6,11 @@ use std::fs::File;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use storecache::budget::Unpacking;
 use storecache::daemon::DaemonChoice;
-use storecache::privileged::Mandate;
-use storecache::privileged::protocol::{
-    FrameId, PROTOCOL, Request, RestoreRequest, StoreRequest, Which, write_message,
+use storecache::memory::Unpacking;
+use storecache::root_helper::Caller;
+use storecache::root_helper::protocol::{
+    FrameId, PROTOCOL, Request, RestoreRequest, SnapshotRole, StoreRequest, write_message,
 };
 use storecache::snapshot::Opened;
 use storecache::store::StoreKind;
@@ -274,7 +274,7 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
         lock_patience: SOON,
         daemon_patience: SOON,
         stall: SOON,
-        mandate: Mandate::default(),
+        mandate: Caller::default(),
     };
     let database = index.database.as_ref().unwrap().frames;
     let wanted = index.frames_of(0..index.items.len());
@@ -295,7 +295,7 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
     for number in (database.0..=database.1).chain(wanted.iter().copied()) {
         let frame = &index.frames[number as usize];
         let bytes = &content[frame.at as usize..][..frame.size as usize];
-        say(Request::Frame(FrameId { which: Which::Entry, number }), bytes);
+        say(Request::Frame(FrameId { which: SnapshotRole::Entry, number }), bytes);
     }
     say(Request::Commit, &[]);
 

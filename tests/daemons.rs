@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use storecache::daemon::DaemonChoice;
-use storecache::privileged::protocol::StoreRequest;
-use storecache::privileged::{Brief, Guardian, Mandate, Ward};
+use storecache::root_helper::protocol::StoreRequest;
+use storecache::root_helper::{ArmRequest, Caller, Guardian, WatchConfig};
 use storecache::store::StoreKind;
 use support::runs::{
     NIX, assert_same, attempt, picture, report, restore, root_half, run, save, staging,
@@ -587,15 +587,15 @@ fn a_panic_between_stop_and_start_starts_the_daemon() {
         lock_patience: Duration::ZERO,
         daemon_patience: Duration::ZERO,
         stall: Duration::from_secs(60),
-        mandate: Mandate::default(),
+        mandate: Caller::default(),
     };
     let mandate = store.mandate;
-    let ward = Ward { store, mandate, restores: true };
+    let ward = WatchConfig { store, mandate, restores: true };
     let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
     let panicked = std::panic::catch_unwind(|| {
         let mut guardian = Guardian::wait_with(program).unwrap();
         guardian.watch(&ward).unwrap();
-        let _armed = guardian.arm(&Brief { takes_mount: false }).unwrap();
+        let _armed = guardian.arm(&ArmRequest { takes_mount: false }).unwrap();
         assert!(!started.exists());
         panic!("between stop and start");
     });

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use storecache::budget::Packing;
+use storecache::memory::Packing;
 use storecache::snapshot::{
     Digest, Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
     StoreFacts, pack,

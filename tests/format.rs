@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
-use storecache::budget::Packing;
+use storecache::memory::Packing;
 use storecache::snapshot::{
     DatabaseEntry, Digest, Frame, FrameEntry, Head, Index, ItemEntry, Opened, Origin, PackInput,
     PackOptions, SnapshotWriter, StoreFacts, pack,

@@ -254,7 +254,7 @@ fn helper_opens_only_what_the_table_names() {
 
 /// Returns the fields of the messages in the source of the protocol, as `Type.field`.
 fn fields_of_requests() -> BTreeSet<String> {
-    let source = fs::read_to_string(root().join("src/privileged/protocol.rs")).unwrap();
+    let source = fs::read_to_string(root().join("src/root_helper/protocol.rs")).unwrap();
     let body = |start: &str| -> Vec<String> {
         let (_, rest) = source.split_once(start).unwrap_or_else(|| panic!("no {start}"));
         rest.split_once("\n}").unwrap().0.lines().map(str::to_owned).collect()
@@ -297,7 +297,7 @@ fn request_fields_are_those_of_the_table() {
 #[test]
 fn environment_variables_are_those_of_the_table() {
     let mut found = BTreeMap::new();
-    let mut pending = vec![root().join("src/privileged")];
+    let mut pending = vec![root().join("src/root_helper")];
     while let Some(path) = pending.pop() {
         if path.is_dir() {
             pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));

@@ -9,10 +9,10 @@ use std::sync::Barrier;
 use std::thread;
 
 use storecache::backend::github::Secret;
-use storecache::backend::objects::{Objects, Service};
+use storecache::backend::object_store::{Objects, Service};
 use storecache::backend::{Backend, EntryName, EntryWriter, Gone, Inventory, Refused};
-use storecache::budget::Traffic;
 use storecache::key::Rung;
+use storecache::memory::Traffic;
 use support::object_server::{Fault, ObjectServer, SECRETS, VERSION};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use storecache::report::page::{
+use storecache::report::html::{
     Chart, Events, Group, Page, Scale, Section, Series, Shape, Table, Tile, Treemap,
 };
 use support::browser::{look, look_at_file};

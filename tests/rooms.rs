@@ -8,30 +8,30 @@ use std::path::{Path, PathBuf};
 const ROOMS: [&str; 23] = [
     "action",
     "backend",
-    "budget",
     "cli",
-    "command",
+    "commands",
+    "config",
     "daemon",
     "disclosure",
     "files",
     "key",
     "lib",
+    "liveness",
     "main",
-    "options",
+    "memory",
     "path_audit",
-    "privileged",
-    "pulse",
     "report",
+    "retry",
+    "root_helper",
     "snapshot",
     "store",
     "system",
     "threads",
-    "undo",
     "untrusted",
     "writeback",
 ];
 
-/// Importing module and module that it must never import. Only `main` may import `command` or `cli`.
+/// Importing module and module that it must never import. Only `main` may import `commands` or `cli`.
 const NEVER: [(&str, &str); 8] = [
     ("snapshot", "store"),
     ("snapshot", "daemon"),
@@ -40,7 +40,7 @@ const NEVER: [(&str, &str); 8] = [
     ("store", "key"),
     ("backend", "store"),
     ("backend", "daemon"),
-    ("privileged", "backend"),
+    ("root_helper", "backend"),
 ];
 
 /// Importing module and module of which it may only import the top level.
@@ -157,7 +157,7 @@ fn forbidden(file: &Path, source: &str) -> Vec<String> {
             let first = part.chars().next();
             first.is_some_and(|c| c.is_lowercase()) && parts.next().is_some()
         });
-        let upwards = matches!(to, "command" | "cli") && from != "main" && from != to;
+        let upwards = matches!(to, "commands" | "cli") && from != "main" && from != to;
         let never = NEVER.contains(&(&from, to));
         let inside = FACE_ONLY.contains(&(&from, to)) && behind_the_face;
         if upwards || never || inside {
@@ -184,13 +184,13 @@ fn every_folder_and_file_is_a_known_room() {
 }
 
 #[test]
-fn only_the_privileged_room_and_the_commands_know_the_root_half() {
+fn only_the_commands_import_the_root_helper() {
     for (file, source) in files() {
         let from = room_of(&file);
         let knows =
-            imports(&source).iter().any(|import| import.split("::").next() == Some("privileged"));
-        let may = ["privileged", "command", "main"].contains(&from.as_str());
-        assert!(may || !knows, "{} imports privileged", file.display());
+            imports(&source).iter().any(|import| import.split("::").next() == Some("root_helper"));
+        let may = ["root_helper", "commands", "main"].contains(&from.as_str());
+        assert!(may || !knows, "{} imports root_helper", file.display());
     }
 }
 
@@ -205,7 +205,7 @@ fn a_forbidden_import_is_found_in_every_way_to_write_it() {
         ("fn f() { crate::daemon::find() }", "daemon::find"),
         ("let x: crate ::backend:: Entry;", "backend"),
         ("use crate::cli::Cli;", "cli::Cli"),
-        ("use storecache::command;", "command"),
+        ("use storecache::commands;", "commands"),
         ("use super::super::store;", "store"),
         ("const Q: char = '\"'; use crate::store;", "store"),
     ] {
@@ -218,7 +218,7 @@ fn a_forbidden_import_is_found_in_every_way_to_write_it() {
     assert_eq!(forbidden(backend, "use crate::snapshot::index::Index;").len(), 1);
     assert_eq!(forbidden(backend, "use crate::snapshot::Digest;"), [""; 0]);
     assert_eq!(forbidden(Path::new("main.rs"), "use storecache::cli::Cli;"), [""; 0]);
-    let command = Path::new("command/save.rs");
+    let command = Path::new("commands/save.rs");
     assert_eq!(forbidden(command, "use crate::command::Ending;"), [""; 0]);
     assert_eq!(forbidden(Path::new("key/mod.rs"), "use crate::command::x;").len(), 1);
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use saphyr_parser::{Event, Parser, ScalarStyle};
+use storecache::config::{KeyOptions, WorkflowMode};
 use storecache::key::{Pattern, Tree, gather};
-use storecache::options::{KeyOptions, WorkflowMode};
 
 const WORKFLOWS: [(&str, &str); 3] =
     [("guix.yml", "interop"), ("nix.yml", "build"), ("called.yml", "nix")];

@@ -2,7 +2,7 @@
 //! that a fuzz target has prepared.
 
 use super::Program;
-use crate::pulse::Watch;
+use crate::liveness::Watch;
 use anyhow::Result;
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind};

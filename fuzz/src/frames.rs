@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use storecache::budget::Unpacking;
+use storecache::memory::Unpacking;
 use storecache::snapshot::{
     Digest, Index, SnapshotError, Target, Unpacked, Unpacker, Verifier, write_database,
 };

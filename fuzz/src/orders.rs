@@ -8,8 +8,8 @@
 use super::fake_kernel::{Event, PARENT};
 use super::scene::{Kind, Machine, Scene, Suspects, parent};
 use rooms::daemon::DaemonChoice;
-use rooms::privileged::protocol::{Request, StoreRequest};
-use rooms::privileged::{Mandate, serve_orders};
+use rooms::root_helper::protocol::{Request, StoreRequest};
+use rooms::root_helper::{Caller, serve_orders};
 use rooms::store::StoreKind;
 use rooms::system::{Execution, Kind as Program, answer_with, executed};
 use std::path::Path;
@@ -51,7 +51,7 @@ pub fn run(input: &[u8]) -> bool {
 /// The decision of the root helper.
 struct Decided {
     store: StoreRequest,
-    mandate: Mandate,
+    mandate: Caller,
     result: Result<(), String>,
 }
 
@@ -68,7 +68,7 @@ fn decide(machine: &Machine) -> Option<Decided> {
     answer_with(Vec::new());
     let outcome = machine.run(Vec::new(), move || {
         let mut store = store;
-        let mandate = Mandate::of(&environment, everywhere);
+        let mandate = Caller::of(&environment, everywhere);
         let applied = mandate.and_then(|mut mandate| {
             let before = mandate;
             mandate.apply(&mut store).map(|_| (before, mandate))
@@ -83,7 +83,7 @@ fn decide(machine: &Machine) -> Option<Decided> {
             decision.judge(*before, *after, outcome.uid);
             *after
         }
-        Err(_) => Mandate::default(),
+        Err(_) => Caller::default(),
     };
     let result = applied.as_ref().map(drop).map_err(Clone::clone);
     Some(Decided { store: store.clone(), mandate, result })
@@ -115,7 +115,7 @@ impl Decision<'_> {
         }
     }
 
-    fn judge(&self, before: Mandate, after: Mandate, uid_after: u32) {
+    fn judge(&self, before: Caller, after: Caller, uid_after: u32) {
         let Decision { scene, asked, store, outcome } = self;
         let variable = |name: &str| {
             let mut found = scene.variables.iter().filter(|(it, _)| it == name);
@@ -221,7 +221,7 @@ fn groups_of(scene: &Scene, uid: u32, gid: u32) -> Vec<u32> {
 }
 
 /// Runs a guardian for a store. Returns whether it completed all requests.
-fn guard(machine: &Machine, store: &StoreRequest, mandate: Mandate, ward: (bool, bool)) -> bool {
+fn guard(machine: &Machine, store: &StoreRequest, mandate: Caller, ward: (bool, bool)) -> bool {
     let scene = &machine.scene;
     let mut store = store.clone();
     for time in [&mut store.lock_patience, &mut store.daemon_patience] {
@@ -255,7 +255,7 @@ fn guard(machine: &Machine, store: &StoreRequest, mandate: Mandate, ward: (bool,
 struct Watched<'a> {
     scene: &'a Scene,
     store: &'a StoreRequest,
-    mandate: Mandate,
+    mandate: Caller,
     executed: &'a [Execution],
     /// The resolved directories of the store.
     store_dir: String,
@@ -271,7 +271,7 @@ impl<'a> Watched<'a> {
     fn new(
         scene: &'a Scene,
         store: &'a StoreRequest,
-        mandate: Mandate,
+        mandate: Caller,
         executed: &'a [Execution],
     ) -> Self {
         let root = store.root.to_str().unwrap_or("/");

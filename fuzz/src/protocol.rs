@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use storecache::budget::Allowance;
-use storecache::privileged::protocol::{Reply, Request, read_message, write_message};
+use storecache::memory::ByteSemaphore;
+use storecache::root_helper::protocol::{Reply, Request, read_message, write_message};
 
 /// Bytes of frames that may be received ahead.
 const AHEAD: u64 = 1 << 16;
@@ -15,7 +15,7 @@ pub fn run(input: &[u8]) -> bool {
 
 /// Reads messages until the input ends or is invalid; true if it ends.
 fn converse<M: Serialize + DeserializeOwned>(input: &[u8]) -> bool {
-    let memory = Allowance::of(AHEAD);
+    let memory = ByteSemaphore::of(AHEAD);
     let mut rest = input;
     let ended = loop {
         let before = rest.len();
@@ -43,7 +43,7 @@ fn assert_comes_back<M: Serialize + DeserializeOwned>(message: &M, payload: &[u8
     let mut written = Vec::new();
     write_message(&mut written, message, payload).unwrap();
     let mut rest = &written[..];
-    let read = read_message::<M>(&mut rest, &Allowance::of(AHEAD)).unwrap();
+    let read = read_message::<M>(&mut rest, &ByteSemaphore::of(AHEAD)).unwrap();
     let (again, again_payload) = read.expect("a message");
     assert!(rest.is_empty());
     assert_eq!(*again_payload, *payload);

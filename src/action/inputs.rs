@@ -2,7 +2,7 @@
 //!
 //! `tests/action.rs` compares action.yml, the README and the flags of `cli.rs` with it.
 
-use super::job::Job;
+use super::job_environment::Job;
 use super::step::Verb;
 use anyhow::{Result, bail};
 

@@ -4,18 +4,18 @@
 //! This module knows the variables, files and workflow commands of a runner. It must not know stores, how flags are
 //! parsed, or how verbs run.
 
-mod files;
+mod env_files;
 mod inputs;
-mod job;
-mod orders;
+mod job_environment;
 mod outputs;
 mod step;
+mod workflow_commands;
 
 pub use inputs::{For, INPUTS, Input, Kind};
-pub use job::{Job, origin};
-pub use orders::{Annotation, error, mask};
+pub use job_environment::{Job, origin};
 pub use outputs::{OUTPUTS, OutputField};
 pub use step::{Moment, Step, Verb};
+pub use workflow_commands::{Annotation, error, mask};
 
 /// A table for the documentation, as text that a test compares with the files.
 pub struct Table {

@@ -1,8 +1,8 @@
 //! One step of a job: what it runs, and what it reports to the runner.
 
 use super::inputs::flags;
-use super::job::{Job, WorkflowName};
-use super::{files, orders, outputs};
+use super::job_environment::{Job, WorkflowName};
+use super::{env_files, outputs, workflow_commands};
 use crate::report::{self, Hit, Outcome};
 use crate::snapshot::Digest;
 use anyhow::{Result, bail};
@@ -77,7 +77,7 @@ impl Step {
                 "input operation: there is no {other:?}, only restore-and-save, restore and save"
             ),
         };
-        job.secrets().for_each(|secret| orders::mask(&secret));
+        job.secrets().for_each(|secret| workflow_commands::mask(&secret));
         Ok(Step { job, moment, operation })
     }
 
@@ -193,7 +193,7 @@ impl Step {
                 "storecache: the workflow, {file}, is not in the work tree, {missing}; name files \
                  that the store depends on with hash-files"
             )),
-            Err(NoWorkflow::NothingThere(file)) => orders::warning(&format!(
+            Err(NoWorkflow::NothingThere(file)) => workflow_commands::warning(&format!(
                 "nothing is checked out yet, not even the workflow {file}, {missing}; put \
                  actions/checkout before this step, or set workflow-mode: none"
             )),
@@ -204,7 +204,7 @@ impl Step {
     pub fn tell_of_workflow(&self, file: &Path, line: usize, text: &str) {
         let workspace = self.job.file("GITHUB_WORKSPACE").unwrap_or_default();
         let below = file.strip_prefix(workspace).unwrap_or(file);
-        orders::warning_at(below, line, text);
+        workflow_commands::warning_at(below, line, text);
     }
 
     /// Reports the result to the runner: outputs, state, and one annotation for each problem. If `fatal` is set, the
@@ -213,7 +213,7 @@ impl Step {
         if self.moment == Moment::Main && verb == Verb::Restore {
             self.leave(outcome);
         }
-        let annotate = if fatal { orders::error } else { orders::warning };
+        let annotate = if fatal { workflow_commands::error } else { workflow_commands::warning };
         match error {
             Some(error) if outcome.cancelled => report::note(format!("storecache: {error}")),
             Some(error) => annotate(error),
@@ -227,19 +227,19 @@ impl Step {
         if !wanting.is_empty() {
             annotate(&format!("restore: not complete in the store: {}", wanting.join(", ")));
         }
-        outcome.warnings.iter().for_each(|warning| orders::warning(warning));
+        outcome.warnings.iter().for_each(|warning| workflow_commands::warning(warning));
     }
 
     /// Writes outputs for later steps, and state for the post part.
     fn leave(&self, outcome: &Outcome) {
-        let mut told = files::append(&self.job, "GITHUB_OUTPUT", &outputs::of(outcome));
+        let mut told = env_files::append(&self.job, "GITHUB_OUTPUT", &outputs::of(outcome));
         // A canceled run has nothing to add to the store, and the job is at its end.
         if !outcome.cancelled && !outcome.key.is_empty() {
             let key = [(KEY, outcome.key.clone())];
-            told = told.and(files::append(&self.job, "GITHUB_STATE", &key));
+            told = told.and(env_files::append(&self.job, "GITHUB_STATE", &key));
         }
         if let Err(e) = told {
-            orders::warning(&format!("tell the runner: {e:#}"));
+            workflow_commands::warning(&format!("tell the runner: {e:#}"));
         }
     }
 }

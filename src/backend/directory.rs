@@ -1,15 +1,15 @@
 //! A backend that keeps entries as files in a directory.
 
+mod atomic_file;
 mod inventory;
 mod quarantine;
-mod unfinished;
 
 use super::{
     Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Skipped, Written,
 };
 use crate::files::{DirPath, FileFacts, FileKind, Foreign, NewFile, OpenDir, kind_in};
 use crate::key::Rung;
-use crate::undo::insist;
+use crate::retry::insist;
 use crate::writeback::Writeback;
 use anyhow::{Context, Result, bail};
 use std::collections::HashSet;
@@ -196,8 +196,8 @@ impl Backend for Directory {
             bail!("{} is there already, and entries are never overwritten", target.display());
         }
         let context = || format!("write to {}", self.path.display());
-        unfinished::sweep(directory);
-        let file = unfinished::create(directory).with_context(context)?;
+        atomic_file::sweep(directory);
+        let file = atomic_file::create(directory).with_context(context)?;
         // Set the mode explicitly, regardless of the umask.
         file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
         let disk = file.file().try_clone().with_context(context)?;

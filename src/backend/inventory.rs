@@ -47,7 +47,7 @@ pub trait Inventory {
     /// Returns all objects, each once, in no particular order.
     ///
     /// # Errors
-    /// [`Barred`], or an error that says that the backend does not answer.
+    /// [`Forbidden`], or an error that says that the backend does not answer.
     fn records(&self) -> Result<Vec<Record>>;
 
     /// Opens an entry in a way that does not count as a use. Returns `None` if opening an entry would show nothing
@@ -67,14 +67,14 @@ pub trait Inventory {
     /// Deletes an object that [`Inventory::records`] returned.
     ///
     /// # Errors
-    /// [`Barred`] if further deletions would fail in the same way.
+    /// [`Forbidden`] if further deletions would fail in the same way.
     fn delete(&self, record: &Record) -> Result<Deleted>;
 }
 
 /// A refusal that the next call would receive as well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Barred {
+pub struct Forbidden {
     pub text: String,
     /// How long the backend asks the client to wait, if the refusal ends after that.
     pub wait: Option<Duration>,

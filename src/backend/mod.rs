@@ -2,23 +2,23 @@
 //!
 //! This module knows bytes and names. It must not know stores, daemons, or the contents of a snapshot.
 
-mod aside;
 mod directory;
-mod entry;
+mod entry_name;
+mod fallback;
 pub mod github;
+mod http_client;
 mod inventory;
-mod network;
-pub mod objects;
-mod quarantine;
-mod reader;
-mod several;
+pub mod object_store;
+mod prefetch;
+mod quarantine_schedule;
+mod stall_guard;
 
-pub use aside::Patient;
 pub use directory::Directory;
-pub use entry::{EntryName, Generation};
-pub use inventory::{Barred, Deleted, Inventory, Record};
-pub use quarantine::{Aside, is_ahead, is_due, is_over};
-pub use several::Several;
+pub use entry_name::{EntryName, Generation};
+pub use fallback::FallbackBackend;
+pub use inventory::{Deleted, Forbidden, Inventory, Record};
+pub use quarantine_schedule::{Aside, is_ahead, is_due, is_over};
+pub use stall_guard::StallGuard;
 
 use crate::files::FileKind;
 use crate::key::Rung;

@@ -2,9 +2,9 @@
 
 use super::absolute;
 use crate::backend::github::{self, Patience, Secret};
-use crate::backend::objects::Address;
+use crate::backend::object_store::Address;
+use crate::config::{BackendOptions, CacheService, GitHubService, ObjectStore, RestApi};
 use crate::files::DirPath;
-use crate::options::{BackendOptions, CacheService, GitHubService, ObjectStore, RestApi};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::path::Path;

@@ -3,8 +3,8 @@
 use super::backend::BackendArgs;
 use super::key::KeyArgs;
 use super::store::StoreArgs;
-use crate::budget::Budget;
-use crate::options::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
+use crate::config::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
+use crate::memory::Budget;
 use crate::report;
 use crate::store::StoreKind;
 use anyhow::{Result, bail};

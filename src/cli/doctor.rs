@@ -1,8 +1,8 @@
 //! The flags of `doctor`.
 
 use super::{BackendArgs, OutputArgs, StoreArgs};
+use crate::config::Doctor;
 use crate::files::DirPath;
-use crate::options::Doctor;
 use anyhow::Result;
 use clap::Args;
 

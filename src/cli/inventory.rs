@@ -2,11 +2,11 @@
 
 use super::{BETWEEN_CHANGES, Network, OutputArgs, backend, size};
 use crate::backend::github::{self, Patience, Secret, host, repository_name};
-use crate::files::DirPath;
-use crate::options::{
+use crate::config::{
     BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, RepositoryOptions,
     RestApi, Usage,
 };
+use crate::files::DirPath;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::num::NonZeroUsize;

@@ -2,7 +2,7 @@
 
 use super::trust::TrustedKeysArgs;
 use super::{CommonArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
-use crate::options::{DiffKeys, KeyOptions, ShowKey, WorkflowMode};
+use crate::config::{DiffKeys, KeyOptions, ShowKey, WorkflowMode};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! The flags of `lint`.
 
 use super::OutputArgs;
-use crate::options::{Lint, LintFormat};
+use crate::config::{Lint, LintFormat};
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;

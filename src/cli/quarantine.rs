@@ -1,7 +1,7 @@
 //! The flag of the quarantine, and where entries are remembered that cannot be moved.
 
+use crate::config::Quarantine;
 use crate::files::DirPath;
-use crate::options::Quarantine;
 use clap::Args;
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
 //! Flags of `restore`.
 
 use super::common::{CommonArgs, MemoryArgs, check_profiles};
-use super::patience::PatienceArgs;
+use super::durability::Sync;
 use super::quarantine::QuarantineArgs;
-use super::sync::Sync;
+use super::timeouts::PatienceArgs;
 use super::trust::TrustArgs;
-use crate::options::Restore;
+use crate::config::Restore;
 use crate::store::{ItemPattern, StoreKind};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};

@@ -1,11 +1,11 @@
 //! Flags of `save`.
 
 use super::common::{CommonArgs, MemoryArgs, check_profiles, size};
-use super::patience::PatienceArgs;
+use super::durability::Sync;
 use super::quarantine::QuarantineArgs;
-use super::sync::Sync;
+use super::timeouts::PatienceArgs;
 use super::trust::{SignArgs, TrustArgs};
-use crate::options::{BackendOptions, Baseline, Delta, JobStatus, Policy, Save, SavePolicy};
+use crate::config::{BackendOptions, Baseline, Delta, JobStatus, Policy, Save, SavePolicy};
 use crate::store::{ItemPattern, StoreKind};
 use anyhow::{Result, bail};
 use clap::Args;

@@ -1,7 +1,7 @@
 //! The flags of `key simulate`.
 
 use super::{KeyArgs, Network, OutputArgs, backend, size};
-use crate::options::{KeyOptions, KeyPart, KeyPolicy, Simulate, Since, WorkflowMode};
+use crate::config::{KeyOptions, KeyPart, KeyPolicy, Simulate, Since, WorkflowMode};
 use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;

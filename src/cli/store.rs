@@ -1,7 +1,7 @@
 //! Which store a command is about, and who runs its daemon.
 
+use crate::config::StoreOptions;
 use crate::daemon::DaemonChoice;
-use crate::options::StoreOptions;
 use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};

@@ -1,7 +1,7 @@
 //! The flags of `key suggest`.
 
 use super::{BackendArgs, OutputArgs, Store};
-use crate::options::{Snapshots, Suggest};
+use crate::config::{Snapshots, Suggest};
 use crate::store::StoreKind;
 use anyhow::{Result, bail};
 use clap::Args;

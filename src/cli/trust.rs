@@ -2,7 +2,7 @@
 
 use super::inventory::{here, set};
 use crate::action::Job;
-use crate::options::{OriginTrust, Signing, Trust};
+use crate::config::{OriginTrust, Signing, Trust};
 use crate::snapshot::{BadKey, PublicKey, SecretKey};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};

@@ -4,10 +4,10 @@
 //! leave it to a child, and become a setuid program. So storecache relies on the user that the kernel recorded
 //! at `listen` (`man 7 unix`, `SO_PEERCRED`; `linux:net/unix/af_unix.c`, `unix_listen`).
 
-use super::process::has_ended;
+use super::bare_process::has_ended;
+use super::duplicates;
 use super::procfs;
-use super::protocol::{Client, connect};
-use super::rivals;
+use super::worker_protocol::{Client, connect};
 use crate::path_audit::Suspects;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -203,7 +203,7 @@ fn process_of(stream: &UnixStream, listener: &Listener, socket: &Path) -> Result
     let pid = i32::try_from(listener.pid).ok().and_then(Pid::from_raw).with_context(gone)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).with_context(gone)?;
     // The process ID may have been reused before the call, but only the daemon has the socket open.
-    if !rivals::has_open(listener.pid, socket) {
+    if !duplicates::has_open(listener.pid, socket) {
         bail!(gone());
     }
     Ok(process)

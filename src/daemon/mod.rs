@@ -3,34 +3,34 @@
 //! This module knows units, services, processes and the worker protocol. It must not know the content of a
 //! store.
 
-mod choice;
-mod command;
+mod bare_process;
+mod custom_command;
+mod detect;
+mod duplicates;
 mod executable;
-mod in_charge;
 pub mod journal;
+mod kind;
 mod listener;
 mod mount;
-mod process;
 mod procfs;
-mod protocol;
-mod rivals;
 mod shepherd;
-mod supervisor;
 mod systemd;
+mod unknown_supervisor;
+mod worker_protocol;
 
-pub use choice::{Daemon, DaemonChoice};
+use bare_process::Watched;
+pub use bare_process::is_up_besides;
+pub use detect::{DaemonLookup, Found, find, service_to_start};
 pub use executable::Replaced;
-pub use in_charge::{Found, Whereabouts, find, service_to_start};
+pub use kind::{Daemon, DaemonChoice};
 pub use listener::{Listener, SocketExposure, VerifiedListener, socket_exposure};
 pub use mount::MountUnit;
-use process::Watched;
-pub use process::is_up_besides;
 pub use procfs::parent_of;
-pub use protocol::{Client, await_ready, nix_version};
 pub use shepherd::Shepherd;
 pub use systemd::{UnitState, states as unit_states};
+pub use worker_protocol::{Client, await_ready, nix_version};
 
-use crate::undo::insist;
+use crate::retry::insist;
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Duration;
@@ -75,7 +75,9 @@ impl<'a> Stopper<'a> {
                 shepherd::stop(shepherd, service, process.as_ref(), patience)
             }
             Stopper::Process(process) => process.stop(patience),
-            Stopper::Command { stop, run_as } => command::run(stop, *run_as, patience, cancelled),
+            Stopper::Command { stop, run_as } => {
+                custom_command::run(stop, *run_as, patience, cancelled)
+            }
             Stopper::None => Ok(()),
         }
     }
@@ -92,7 +94,7 @@ fn verified(pid: u32, listener: Option<&VerifiedListener>) -> Result<&VerifiedLi
 pub enum Starter {
     Systemd { units: Vec<String> },
     Shepherd(shepherd::Recipe),
-    Process(Box<process::Recipe>),
+    Process(Box<bare_process::Recipe>),
     Command { start: String, run_as: Option<(u32, u32)> },
     None,
 }
@@ -109,7 +111,7 @@ impl Starter {
                 Starter::Shepherd(shepherd::Recipe::of(shepherd, service)?)
             }
             Daemon::Process { pid } => {
-                Starter::Process(Box::new(process::Recipe::of(verified(*pid, listener)?)?))
+                Starter::Process(Box::new(bare_process::Recipe::of(verified(*pid, listener)?)?))
             }
             Daemon::Command { start, run_as, .. } => {
                 Starter::Command { start: start.clone(), run_as: *run_as }
@@ -138,7 +140,7 @@ impl Starter {
             Starter::Process(recipe) => insist(|| recipe.start(socket)),
             // Only the user knows whether their command can be run twice.
             Starter::Command { start, run_as } => {
-                command::run(start, *run_as, patience, &|| Ok(()))
+                custom_command::run(start, *run_as, patience, &|| Ok(()))
             }
             Starter::None => Ok(()),
         }

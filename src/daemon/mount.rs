@@ -6,7 +6,7 @@
 //! with a store that it cannot write to, and does not answer.
 
 use super::{Daemon, systemd};
-use crate::pulse;
+use crate::liveness;
 use crate::system::{Program, output};
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
@@ -63,7 +63,7 @@ impl MountUnit {
     /// Removes the mount, even while processes use it: their open files stay usable.
     pub fn stop(&self) -> Result<()> {
         let stop = systemd::Stop::of(std::slice::from_ref(&self.name));
-        let Err(busy) = stop.and_then(|it| it.now(pulse::clock(), &|| Ok(()))) else {
+        let Err(busy) = stop.and_then(|it| it.now(liveness::stall_timeout(), &|| Ok(()))) else {
             return Ok(());
         };
         match unmount(self.path.as_str(), UnmountFlags::DETACH) {
@@ -85,7 +85,7 @@ impl MountUnit {
 
     /// Restores the mount, if it is not there.
     pub fn start(&self) -> Result<()> {
-        systemd::start(std::slice::from_ref(&self.name), pulse::clock())
+        systemd::start(std::slice::from_ref(&self.name), liveness::stall_timeout())
     }
 
     fn is_active(&self) -> Result<bool> {

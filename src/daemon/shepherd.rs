@@ -3,10 +3,10 @@
 //! storecache runs `herd` as the owner of the shepherd: root must not talk to a socket on which another user
 //! listens. The output of `herd` is parsed in the formats of shepherd 0.9 to 1.0 (`shepherd/scripts/herd.scm`).
 
-use super::process::Watched;
+use super::bare_process::Watched;
 use super::procfs;
-use super::protocol::connect;
-use crate::pulse::Watch;
+use super::worker_protocol::connect;
+use crate::liveness::Watch;
 use crate::system::{HerdOrder, Program, await_output};
 use anyhow::{Result, anyhow, bail};
 use nix::sys::socket::sockopt::PeerCredentials;
@@ -51,7 +51,7 @@ pub struct Service {
 
 /// How the process that listens belongs to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tie {
+pub enum ServiceRelation {
     None,
     /// The listener is a process of the service.
     Process,
@@ -155,17 +155,17 @@ impl Shepherd {
 
 impl Service {
     /// Determines how the process that listens belongs to this service.
-    pub fn tie(&self, listener: u32) -> Result<Tie> {
+    pub fn tie(&self, listener: u32) -> Result<ServiceRelation> {
         if self.pid.is_some_and(|pid| procfs::descends(listener, pid)) {
-            return Ok(Tie::Process);
+            return Ok(ServiceRelation::Process);
         }
-        let Some(shepherd) = self.shepherd.pid()? else { return Ok(Tie::None) };
+        let Some(shepherd) = self.shepherd.pid()? else { return Ok(ServiceRelation::None) };
         Ok(match self.pid {
-            _ if listener == shepherd => Tie::Activation,
+            _ if listener == shepherd => ServiceRelation::Activation,
             // The service was started by custom commands, so the only evidence is the ancestry of its
             // processes.
-            None if procfs::descends(listener, shepherd) => Tie::Process,
-            _ => Tie::None,
+            None if procfs::descends(listener, shepherd) => ServiceRelation::Process,
+            _ => ServiceRelation::None,
         })
     }
 

@@ -3,10 +3,10 @@
 use super::executable::{Program, Replaced};
 use super::procfs;
 use crate::disclosure;
-use crate::pulse::{Vigil, Watch, describe};
+use crate::liveness::{StallTimer, Watch, describe};
+use crate::retry::insist;
 use crate::system::{self, UnitOrder, await_output};
 use crate::threads;
-use crate::undo::insist;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ impl Stop {
 /// systemd would wait for a minute and a half before it kills them.
 ///
 /// A nix-daemon misses a signal that arrives while it accepts a client, see
-/// [`Watched::stop`](super::process::Watched::stop). A worker of Guix 1.5 with an idle client needs two signals
+/// [`Watched::stop`](super::bare_process::Watched::stop). A worker of Guix 1.5 with an idle client needs two signals
 /// to end. systemd sends two, the second one when the main process has ended; if that happens quickly, the
 /// worker receives them as one.
 fn ask_again(service: &str) {
@@ -156,7 +156,7 @@ fn change(
 ) -> Result<()> {
     let what = format!("systemctl {} {}", order.verb(), units.join(" "));
     let output = once_more_if_killed(|| {
-        let mut vigil = Vigil::new(patience);
+        let mut vigil = StallTimer::new(patience);
         let mut probe = || at_work(units, &mut vigil);
         let watch = Watch {
             what: &what,
@@ -173,7 +173,7 @@ fn change(
 
 /// Describes what systemd is waiting for, if that counts as activity: a unit that changes its state under a
 /// timeout of systemd's own, or a unit whose processes work.
-fn at_work(units: &[String], vigil: &mut Vigil) -> Option<String> {
+fn at_work(units: &[String], vigil: &mut StallTimer) -> Option<String> {
     let wanted = "Id,ActiveState,SubState,TimeoutStopUSec,TimeoutStartUSec,ControlGroup";
     for unit in show(units, wanted).ok()? {
         let value = |name: &str| unit.get(name).map_or("", String::as_str);

@@ -1,10 +1,10 @@
 //! Compares the ingredients of a key in two states: which ones changed, in which files, and whether the key
 //! changes.
 
+use super::file_source::{Tree, shown};
 use super::ingredients::{Ingredient, Part, WORKFLOW};
 use super::semantic::Line;
-use super::tree::{Tree, shown};
-use crate::options::{KeyOptions, WorkflowMode};
+use crate::config::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::Result;
 use serde::Serialize;

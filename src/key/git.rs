@@ -3,7 +3,7 @@
 //! One `git cat-file --batch` process serves all reads of blobs. This module writes nothing and fetches
 //! nothing.
 
-use super::tree::{Pattern, Tree};
+use super::file_source::{Pattern, Tree};
 use crate::threads;
 use anyhow::{Context, Result, bail};
 use std::cell::RefCell;

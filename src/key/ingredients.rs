@@ -1,8 +1,8 @@
 //! Ingredients: files whose content goes into a key.
 
+use super::file_source::{Pattern, Tree};
 use super::semantic::{Canonical, Selection, Unreadable};
-use super::tree::{Pattern, Tree};
-use crate::options::{KeyOptions, WorkflowMode};
+use crate::config::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};

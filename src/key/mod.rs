@@ -4,6 +4,9 @@
 //! has no hash. This module reads files of the work tree. It must not depend on stores or backends.
 
 mod diff;
+mod file_source;
+mod find_workflow;
+mod from_step;
 mod git;
 pub mod history;
 mod ingredients;
@@ -11,25 +14,22 @@ mod ladder;
 pub mod lint;
 mod semantic;
 pub mod simulate;
-mod step;
 pub mod suggest;
-mod tree;
 mod warnings;
-mod which;
 mod workflow;
 mod yaml;
 
 pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
+pub use file_source::{Pattern, Tree, WorkTree};
+pub use find_workflow::store_workflow;
+pub use from_step::{OfStep, of_step};
 pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
 pub use ingredients::{FILES, Ingredient, Part, WORKFLOW, gather};
 pub use ladder::{Ladder, Rung};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};
-pub use step::{OfStep, of_step};
-pub use tree::{Pattern, Tree, WorkTree};
 pub use warnings::{Kind, Volatiles, Warning, of as warnings_of};
-pub use which::store_workflow;
 
-use crate::options::KeyOptions;
+use crate::config::KeyOptions;
 use crate::snapshot::Digest;
 use anyhow::Result;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! Warnings about a key before it causes useless runs: parts that never change, that change in every run, or
 //! that change for reasons that cannot affect the store.
 
+use super::file_source::Tree;
 use super::git::Repository;
 use super::ingredients::{FILES, Ingredient, Part};
-use super::tree::Tree;
 use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Progress: bars on a terminal, a line of text from time to time elsewhere, nothing if quiet.
 
 use super::output::progress_bar;
-use super::{RunnerCommand, command, note, text};
+use super::{RunnerCommand, command, format, note};
 use crate::untrusted::escape;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
@@ -164,14 +164,14 @@ impl Progress {
         }
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
         let rate = self.bytes as f64 / seconds;
-        line += &format!(", {}", text::bytes(self.bytes));
+        line += &format!(", {}", format::bytes(self.bytes));
         if self.total > 0 {
-            line += &format!(" of {}", text::bytes(self.total));
+            line += &format!(" of {}", format::bytes(self.total));
         }
-        line += &format!(", {}/s", text::bytes(rate as u64));
+        line += &format!(", {}/s", format::bytes(rate as u64));
         if self.total > self.bytes && rate > 0.0 {
             let left = (self.total - self.bytes) as f64 / rate;
-            line += &format!(", {} left", text::seconds(left));
+            line += &format!(", {} left", format::seconds(left));
         }
         line
     }

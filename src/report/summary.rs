@@ -5,7 +5,7 @@
 //! character references. Lists are truncated too, so that the summary stays far below GitHub's limit of 1 MiB
 //! for a step.
 
-use super::{BaseUse, Hit, Outcome, Seconds, text};
+use super::{BaseUse, Hit, Outcome, Seconds, format};
 use crate::untrusted;
 use jiff::Timestamp;
 use std::fmt::Write;
@@ -67,15 +67,15 @@ fn headline(job: &Job) -> String {
         Outcome { hit, items, seconds, dry_run, .. } => format!(
             "{} hit, {} {} in {}",
             hit.name(),
-            text::plural(items.restored, "item"),
+            format::plural(items.restored, "item"),
             if *dry_run { "to restore" } else { "restored" },
-            text::seconds(seconds.total)
+            format::seconds(seconds.total)
         ),
     });
     let saved = job.save.map(|save| match save {
         Outcome { failed: true, .. } => "the save failed".to_owned(),
         Outcome { saved: Some(true), bytes, .. } => {
-            format!("{} saved", text::bytes(bytes.snapshot))
+            format!("{} saved", format::bytes(bytes.snapshot))
         }
         _ => "nothing saved".into(),
     });
@@ -90,9 +90,9 @@ fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
     let mut rows = vec![("Key", code(&restore.key))];
     rows.push(("Found", found(restore, now)));
     if restore.hit != Hit::Miss {
-        let mut parts = vec![format!("{} restored", text::plural(items.restored, "item"))];
+        let mut parts = vec![format!("{} restored", format::plural(items.restored, "item"))];
         if bytes.unpacked > 0 {
-            parts[0] += &format!(" ({})", text::bytes(bytes.unpacked));
+            parts[0] += &format!(" ({})", format::bytes(bytes.unpacked));
         }
         parts.push(format!("{} there before", items.present));
         if items.skipped > 0 {
@@ -104,13 +104,13 @@ fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
         rows.push(("Delta on", code(base)));
     }
     if bytes.snapshot > 0 {
-        let (read, whole) = (text::bytes(bytes.downloaded), text::bytes(bytes.snapshot));
+        let (read, whole) = (format::bytes(bytes.downloaded), format::bytes(bytes.snapshot));
         rows.push(("Read", format!("{read} of {whole}")));
     }
     for required in &restore.required {
         let state = match (required.complete, required.items) {
             (true, _) => {
-                format!("complete, a closure of {}", text::plural(required.closure, "item"))
+                format!("complete, a closure of {}", format::plural(required.closure, "item"))
             }
             (false, 0) => "**not there**".into(),
             (false, _) => format!("**incomplete**, {} not on the disk", required.missing.len()),
@@ -120,7 +120,7 @@ fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
     rows.truncate(LISTED);
     rows.push(("Restore took", phases(seconds)));
     if seconds.downtime > 0.0 {
-        rows.push(("Daemon away", text::seconds(seconds.downtime)));
+        rows.push(("Daemon away", format::seconds(seconds.downtime)));
     }
     rows
 }
@@ -154,40 +154,40 @@ fn save_rows(save: &Outcome) -> Vec<Row> {
     let Outcome { items, bytes, .. } = save;
     let mut rows = Vec::new();
     let growth = save.growth.map(|growth| {
-        let size = growth.bytes.filter(|_| growth.items > 0).map(text::bytes);
+        let size = growth.bytes.filter(|_| growth.items > 0).map(format::bytes);
         let size = size.map(|size| format!(" ({size})")).unwrap_or_default();
         format!(
             "{}{size} since the newest entry of the key",
-            text::plural(growth.items, "new item")
+            format::plural(growth.items, "new item")
         )
     });
     match (&save.reason, &save.entry) {
         (Some(reason), _) => rows.push(("Not saved", sentence(reason))),
         (None, Some(entry)) => {
-            let size = text::bytes(bytes.snapshot);
-            let from = text::bytes(bytes.packed);
-            let count = text::plural(items.saved.saturating_sub(items.inherited), "item");
+            let size = format::bytes(bytes.snapshot);
+            let from = format::bytes(bytes.packed);
+            let count = format::plural(items.saved.saturating_sub(items.inherited), "item");
             rows.push(("Saved", format!("{}: {count}, {from} packed into {size}", code(entry))));
         }
-        (None, None) => rows.push(("Would save", text::plural(items.saved, "item"))),
+        (None, None) => rows.push(("Would save", format::plural(items.saved, "item"))),
     }
     if let Some(base) = save.base.as_ref().and_then(BaseUse::used) {
-        let there = text::plural(items.inherited, "more item");
+        let there = format::plural(items.inherited, "more item");
         rows.push(("Delta on", format!("{}, which holds {there}", code(base))));
     }
     rows.extend(growth.map(|growth| ("Growth", growth)));
     if let (Some(used), Some(unused)) = (items.used, items.unused) {
-        let of = text::plural(used + unused, "restored item");
-        let size = bytes.unused.filter(|_| unused > 0).map(text::bytes);
+        let of = format::plural(used + unused, "restored item");
+        let size = bytes.unused.filter(|_| unused > 0).map(format::bytes);
         let size = size.map(|size| format!(" ({size})")).unwrap_or_default();
         rows.push(("Used", format!("{used} of {of}; {unused}{size} never read in this job")));
     }
     if items.baseline > 0 {
-        let there = format!("{} from before the restore", text::plural(items.baseline, "item"));
+        let there = format!("{} from before the restore", format::plural(items.baseline, "item"));
         rows.push(("Left out", there));
     }
     if items.outside > 0 {
-        let there = text::plural(items.outside, "item");
+        let there = format::plural(items.outside, "item");
         rows.push(("Left out", format!("{there} outside the closures of <code>roots</code>")));
     }
     if !save.deleted.is_empty() {
@@ -216,8 +216,8 @@ fn phases(seconds: &Seconds) -> String {
     ];
     let parts = all.iter().filter(|(_, value)| *value >= 0.0005);
     let parts: Vec<_> =
-        parts.map(|(name, value)| format!("{name} {}", text::seconds(*value))).collect();
-    let total = format!("**{}**", text::seconds(seconds.total));
+        parts.map(|(name, value)| format!("{name} {}", format::seconds(*value))).collect();
+    let total = format!("**{}**", format::seconds(seconds.total));
     if parts.is_empty() { total } else { format!("{total}: {}", parts.join(", ")) }
 }
 
@@ -231,7 +231,7 @@ fn verdict(job: &Job) -> Option<String> {
     let rest = rest?;
     let spent = restore.seconds.total + save.seconds.total;
     if restore.hit == Hit::Miss {
-        let took = text::seconds(rest);
+        let took = format::seconds(rest);
         let remembered = match save.saved {
             Some(true) => ", which the entry remembers",
             _ => "",
@@ -240,25 +240,25 @@ fn verdict(job: &Job) -> Option<String> {
             "That shows in the next job. Without the cache this one took {took}{remembered}."
         ));
     }
-    let cache = text::seconds(spent);
+    let cache = format::seconds(spent);
     let Some(cold) = cold else {
         return Some(format!(
             "Not known: {cache} went into the cache, and no job without it has been measured."
         ));
     };
     let with = rest + spent;
-    let (took, without) = (text::seconds(with), text::seconds(cold));
+    let (took, without) = (format::seconds(with), format::seconds(cold));
     Some(if with <= cold {
         format!(
             "Yes: this job took {took}, {cache} of it for the cache. Without one it took {without}, \
              so {} were saved.",
-            text::seconds(cold - with)
+            format::seconds(cold - with)
         )
     } else {
         format!(
             "Not this time: this job took {took}, {cache} of it for the cache. Without one it took \
              {without}, which is {} less.",
-            text::seconds(with - cold)
+            format::seconds(with - cold)
         )
     })
 }
@@ -323,7 +323,7 @@ fn skipped(skipped: &[(String, String)], what: &str) -> String {
     if skipped.is_empty() {
         return String::new();
     }
-    let count = text::plural(skipped.len() as u64, "item");
+    let count = format::plural(skipped.len() as u64, "item");
     let mut out = format!("<details><summary>{count} {what}</summary>\n\n");
     for (name, reason) in skipped.iter().take(LISTED) {
         let _ = writeln!(out, "- {}: {}", code(name), sentence(reason));
@@ -346,7 +346,7 @@ fn age(created: &str, now: Timestamp) -> Option<String> {
         3600..172_800 => (seconds / 3600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    Some(text::plural(count, unit))
+    Some(format::plural(count, unit))
 }
 
 fn code(name: &str) -> String {

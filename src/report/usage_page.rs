@@ -1,8 +1,8 @@
 //! The use of space in a backend as sections of a page.
 
+use super::format::{age, binary, plural};
+use super::html::{Chart, Group, Scale, Section, Series, Shape, Table, Tile, Treemap};
 use super::inventory::{Amount, EntryRow, Part, Usage};
-use super::page::{Chart, Group, Scale, Section, Series, Shape, Table, Tile, Treemap};
-use super::text::{age, binary, plural};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 

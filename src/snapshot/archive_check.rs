@@ -20,8 +20,8 @@
 //! snapshot.
 
 use super::index::{escape_path, unescape_path};
-use super::kept::Kept;
-use super::member::{Attributes, Kind, Member, components, decode, prefixes, take_content};
+use super::memory_cap::MemoryCap;
+use super::tar_header::{Attributes, Kind, Member, components, decode, prefixes, take_content};
 use super::{Continuation, FrameEntry, Index, SnapshotError};
 use std::borrow::Borrow;
 use std::collections::hash_map::RandomState;
@@ -351,8 +351,8 @@ struct Tracker {
     keys: [RandomState; 2],
     borders: Mutex<Borders>,
     /// Memory for directories, links, files in several frames, and the ends of frames.
-    kept: Kept,
-    members: Kept,
+    kept: MemoryCap,
+    members: MemoryCap,
 }
 
 #[derive(Default)]
@@ -419,8 +419,8 @@ impl Tracker {
             complete: complete.into_iter().map(|position| (position, Mutex::default())).collect(),
             keys: [RandomState::new(), RandomState::new()],
             borders: Mutex::default(),
-            kept: Kept::default(),
-            members: Kept::up_to(MEMBERS_LIMIT),
+            kept: MemoryCap::default(),
+            members: MemoryCap::up_to(MEMBERS_LIMIT),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Compressing one frame: choosing the level and the search distance, and detecting data that does not
 //! compress.
 
-use crate::budget::FRAME;
+use crate::memory::FRAME;
 use anyhow::{Context, Result};
 use zstd::bulk;
 use zstd::zstd_safe::{CParameter, compress_bound};
@@ -132,7 +132,7 @@ fn looks_random(sample: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::{LONG_FRAME, compressor};
+    use crate::memory::{LONG_FRAME, compressor};
 
     /// Text that takes a compressor some effort.
     fn text(length: usize) -> Vec<u8> {

@@ -3,7 +3,7 @@
 //! Head and index of a delta are of format 2, so that a reader that does not know bases refuses the delta by
 //! its format, instead of restoring only a part of the items. A base is a full snapshot: chains are one deep.
 
-use super::bounded;
+use super::bounded_list;
 use super::{Digest, Index, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
@@ -15,7 +15,7 @@ pub struct Base {
     pub entry: String,
     /// Digest of the body of the base's index, see [`Index::identity`].
     pub index: Digest,
-    #[serde(deserialize_with = "bounded::list")]
+    #[serde(deserialize_with = "bounded_list::list")]
     pub items: Vec<BaseItem>,
 }
 

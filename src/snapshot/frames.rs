@@ -17,9 +17,9 @@
 
 use super::Continuation;
 use super::index::escape_path;
-use super::member::{END_OF_ARCHIVE, Kind, padding};
+use super::tar_header::{END_OF_ARCHIVE, Kind, padding};
 use super::walk::Found;
-use crate::budget::{FRAME, LARGEST_FRAME, LONG_FRAME};
+use crate::memory::{FRAME, LARGEST_FRAME, LONG_FRAME};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 

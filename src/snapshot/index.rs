@@ -10,10 +10,10 @@
 //! signatures   JSON, not covered by the digest, because it signs it (`signature.rs`)
 //! ```
 
-use super::accounting;
-use super::bounded;
+use super::bounded_list;
 use super::delta::{self, Base};
 use super::head::refuse_newer_format;
+use super::index_validation;
 use super::signature;
 use super::{Digest, SecretKey, Signature, SnapshotError};
 use serde::{Deserialize, Serialize};
@@ -36,14 +36,14 @@ pub struct Index {
     pub head_bytes: u64,
     /// Digest over the digests of head and data frames: the identity of the snapshot's content.
     pub archive: Digest,
-    #[serde(deserialize_with = "bounded::list")]
+    #[serde(deserialize_with = "bounded_list::list")]
     pub frames: Vec<FrameEntry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseEntry>,
     /// Archive path of the directory that holds the items (`nix/store`); empty if item names are archive paths
     /// themselves.
     pub items_under: String,
-    #[serde(deserialize_with = "bounded::list")]
+    #[serde(deserialize_with = "bounded_list::list")]
     pub items: Vec<ItemEntry>,
     /// Items that are not in this snapshot, but in its base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ pub struct Index {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "bounded::some_list"
+        deserialize_with = "bounded_list::some_list"
     )]
     pub rows_only: Option<Vec<String>>,
 }
@@ -103,7 +103,11 @@ pub struct ItemEntry {
     pub frames: (u32, u32),
     /// Frames with its copies of files that other items have too, in ascending order. They precede its own
     /// frames. An item that consists of a single shared file names that frame both here and in `frames`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::list")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded_list::list"
+    )]
     pub shared: Vec<u32>,
     /// Number of members: files, directories, symbolic links and hard links.
     pub files: u64,
@@ -292,9 +296,9 @@ impl Index {
             }
             last = Some(item);
         }
-        accounting::check(self)?;
-        accounting::check_names(self)?;
-        accounting::check_coverage(self)?;
+        index_validation::check(self)?;
+        index_validation::check_names(self)?;
+        index_validation::check_coverage(self)?;
         let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
         if archive != self.archive {
             return Err(SnapshotError::damaged("the digest over head and frames is another"));

@@ -24,30 +24,30 @@
 //! kept.
 
 mod access_times;
-mod accounting;
 mod archive_check;
-mod bounded;
-mod clash;
+mod bounded_list;
 mod compress;
+mod confined_fs;
 mod database;
-mod deferred;
 mod delta;
 mod digest;
+mod error_class;
+mod finish;
 mod frames;
+mod hardlink_groups;
 mod head;
 mod index;
-mod kept;
-mod member;
+mod index_validation;
+mod memory_cap;
 mod nar;
 mod open;
 mod pack;
-mod place;
+mod relink;
 mod seek_table;
-mod sharing;
 mod signature;
 mod skippable;
+mod tar_header;
 mod targets;
-mod twins;
 mod unpack;
 mod verify;
 mod walk;
@@ -61,11 +61,11 @@ pub use head::{
     DELTA, FORMAT, FULL, Head, Origin, ProfileFacts, StoreFacts, cache_version, cache_version_of,
 };
 pub use index::{Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry};
-pub use member::Attributes;
 pub use nar::nar_digest;
 pub use open::{Opened, open, open_head, read_frame};
 pub use pack::{Frame, PackInput, PackOptions, Packed, Progress, pack};
 pub use signature::{BadKey, PublicKey, SecretKey, Signature, Verdict};
+pub use tar_header::Attributes;
 pub use targets::Target;
 pub use unpack::{Unpacked, Unpacker};
 pub use verify::{Verified, Verifier};

@@ -7,12 +7,12 @@
 use super::access_times::unnoticed;
 use super::compress::Compressor;
 use super::frames::{Job, Piece, Planner, Sizes};
-use super::member::{Attributes, Kind, Member};
-use super::sharing::{Shares, shared_files};
+use super::hardlink_groups::{Shares, shared_files};
+use super::tar_header::{Attributes, Kind, Member};
 use super::walk::{CONFINED, Fidelity, Found, walk};
 use super::{Continuation, DatabaseEntry, Digest, ItemEntry};
-use crate::budget::{Allowance, Claim, FRAME, LONG_FRAME, Packing};
-use crate::pulse;
+use crate::liveness;
+use crate::memory::{ByteSemaphore, FRAME, LONG_FRAME, Packing, Permit};
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -106,7 +106,7 @@ pub fn pack(
     sink: &mut dyn FnMut(Frame) -> Result<()>,
 ) -> Result<Packed> {
     let threads = options.memory.threads.max(1);
-    let memory = Allowance::of(options.memory.in_flight);
+    let memory = ByteSemaphore::of(options.memory.in_flight);
     // The claims on memory limit the number of frames in flight, not these capacities.
     let (jobs_in, jobs) = bounded::<Planned>(4 * threads);
     let (frames_in, frames) = bounded::<Result<Made>>(threads);
@@ -136,7 +136,7 @@ pub fn pack(
 /// A frame to be made.
 struct Planned {
     job: Job,
-    claim: Claim,
+    claim: Permit,
 }
 
 /// A finished frame, which may have to wait for earlier ones.
@@ -144,7 +144,7 @@ struct Made {
     number: u32,
     frame: Frame,
     /// Held until the frame is written.
-    claim: Claim,
+    claim: Permit,
 }
 
 /// Passes the frames, which arrive in any order, to `sink` in the order of their numbers.
@@ -160,7 +160,7 @@ fn deliver(
         early.insert(made.number, made);
         while let Some(Made { mut frame, claim, .. }) = early.remove(&next) {
             raw += frame.raw;
-            pulse::moved(format!("{next} frames packed, {raw} bytes"));
+            liveness::moved(format!("{next} frames packed, {raw} bytes"));
             frame.progress.raw = raw;
             sink(frame)?;
             drop(claim);
@@ -174,7 +174,7 @@ fn plan(
     database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
     inputs: Vec<PackInput>,
     options: &PackOptions,
-    memory: &Allowance,
+    memory: &ByteSemaphore,
     jobs: &Sender<Planned>,
 ) -> Result<Packed> {
     let fidelity = if options.canonical { Fidelity::Canonical } else { Fidelity::AsFound };

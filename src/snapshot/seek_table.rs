@@ -5,7 +5,7 @@
 //! readers find offsets by adding up the compressed sizes.
 
 use super::SnapshotError;
-use super::bounded::LIST_LIMIT;
+use super::bounded_list::LIST_LIMIT;
 use super::skippable::{self, HEADER_BYTES, SEEK_TABLE_MAGIC};
 
 /// The last four bytes of every seekable file.

@@ -1,7 +1,7 @@
 //! Where the items of an extraction are written, and the directories that were created for them.
 
-use super::member::{Attributes, components, prefixes};
-use super::place::{Name, enter, make_directory, open_directory, open_parent, parent_of};
+use super::confined_fs::{Name, enter, make_directory, open_directory, open_parent, parent_of};
+use super::tar_header::{Attributes, components, prefixes};
 use super::{Index, SnapshotError};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;

@@ -2,20 +2,22 @@
 //!
 //! Each worker processes a whole frame: it checks its digest, decodes it and creates its files. Frames may
 //! arrive in any order. [`ArchiveCheck`] has accepted every member, and no member leaves the directory of its
-//! target (see [`super::place`]). Hard links inside an item and the attributes of directories are made last.
+//! target (see [`super::confined_fs`]). Hard links inside an item and the attributes of directories are made last.
 //! Links lead only to files that this extraction has written.
 
 use super::archive_check::{ArchiveCheck, Piece};
-use super::clash::blamed;
-use super::deferred::{Deferred, finish_directories};
+use super::confined_fs::{
+    CreatedAs, Name, create, finish_file, identity, make_symlink, parent_of, reopen,
+};
+use super::error_class::blamed;
+use super::finish::{Deferred, finish_directories};
 use super::index::escape_path;
-use super::member::{Attributes, Kind, Member};
-use super::place::{Born, Name, create, finish_file, identity, make_symlink, parent_of, reopen};
+use super::relink::{Relinker, Twin};
+use super::tar_header::{Attributes, Kind, Member};
 use super::targets::{Target, Targets, Wanted};
-use super::twins::{Twin, Twins};
 use super::{Index, read_frame};
-use crate::budget::{Allowance, FRAME, Unpacking};
-use crate::pulse;
+use crate::liveness;
+use crate::memory::{ByteSemaphore, FRAME, Unpacking};
 use crate::threads;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -50,7 +52,7 @@ struct Shared {
     /// Owner and group of all members. With `None`, members keep their own attributes.
     owner: Option<(u32, u32)>,
     /// Memory for decoded frames that are larger than usual.
-    large: Allowance,
+    large: ByteSemaphore,
     deferred: Mutex<Deferred>,
     failure: Mutex<Option<anyhow::Error>>,
     failed: AtomicBool,
@@ -74,7 +76,7 @@ impl Unpacker {
             check: ArchiveCheck::new(Arc::clone(index), targets.positions()),
             targets,
             owner,
-            large: Allowance::of(memory.large),
+            large: ByteSemaphore::of(memory.large),
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -156,7 +158,7 @@ struct Parent {
     key: Vec<u8>,
     directory: Arc<OwnedFd>,
     /// Attributes of the last file in it at its creation.
-    born: Option<Born>,
+    born: Option<CreatedAs>,
 }
 
 /// The item that a member belongs to.
@@ -189,7 +191,7 @@ impl Shared {
         let mut raw = std::mem::take(&mut worker.raw);
         read_frame(&mut worker.decompressor, number, entry, compressed, &mut raw)?;
         let mut pieces = self.check.frame(number, &raw)?;
-        let mut twins = Twins::default();
+        let mut twins = Relinker::default();
         while let Some(piece) = pieces.next_piece()? {
             match piece {
                 Piece::Database(_) => {}
@@ -211,7 +213,7 @@ impl Shared {
                 }
             }
         }
-        pulse::moved(format!("frame {number} of {} unpacked", self.index.frames.len()));
+        liveness::moved(format!("frame {number} of {} unpacked", self.index.frames.len()));
         raw.clear();
         raw.shrink_to(FRAME as usize);
         worker.raw = raw;
@@ -227,7 +229,7 @@ impl Shared {
     fn member<'r>(
         &self,
         worker: &mut Worker,
-        twins: &mut Twins<'r>,
+        twins: &mut Relinker<'r>,
         home: &Home<'_>,
         member: &Member,
         content: &'r [u8],

@@ -3,8 +3,8 @@
 use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
 use super::digest::Digester;
-use super::member::{Attributes, Kind, Member, PATH_LIMIT, is_too_deep};
-use super::sharing::Stamp;
+use super::hardlink_groups::Stamp;
+use super::tar_header::{Attributes, Kind, Member, PATH_LIMIT, is_too_deep};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;

@@ -3,10 +3,10 @@
 //! storecache never copies a live database as a file, because its newest rows may be in the write-ahead log
 //! only.
 
-use super::foreign::{self, told};
 use super::integrity::check_pages;
-use super::staging::Workshop;
-use super::{ItemName, Layout, Owner, References, Refuge, StoreKind, ValidItem};
+use super::staging::StagedDir;
+use super::untrusted_db::{self, told};
+use super::{ItemName, Layout, Owner, References, StoreKind, TempDb, ValidItem};
 use anyhow::{Context, Result, anyhow, bail};
 use rusqlite::{Connection, OpenFlags};
 use std::collections::{HashMap, HashSet};
@@ -21,7 +21,7 @@ pub(super) const BUSY: Duration = Duration::from_secs(60);
 
 /// A consistent copy of a live database, in a temporary directory that is removed when this is dropped.
 pub struct Frozen {
-    place: Refuge,
+    place: TempDb,
     pub directory: OwnedFd,
     pub file_name: String,
     /// Rows of `ValidPaths`, sorted by name.
@@ -68,7 +68,7 @@ impl Frozen {
 pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let live = layout.database();
     let LiveDatabase(connection) = LiveDatabase::open(layout)?;
-    let place = Refuge::create()?;
+    let place = TempDb::create()?;
     let file_name = "db.sqlite".to_owned();
     let copy = place.path().join(&file_name);
     let target = copy.to_str().context("the temporary directory is not UTF-8")?;
@@ -118,7 +118,7 @@ impl LiveDatabase {
         // Build the database elsewhere, so that other processes see neither an incomplete one nor one that its
         // owner cannot write to.
         let directory = layout.database_dir();
-        let place = Workshop::create(&layout.state()).with_context(context)?;
+        let place = StagedDir::create(&layout.state()).with_context(context)?;
         super::merge::create_empty(layout, place.path()).with_context(context)?;
         for file in ["db.sqlite", "schema"].map(|name| place.path().join(name)) {
             std::fs::set_permissions(&file, Permissions::from_mode(0o644)).with_context(context)?;
@@ -199,7 +199,7 @@ const REFERENCES_LIMIT: usize = 1 << 24;
 const ITEMS_LIMIT: usize = 1 << 20;
 
 /// The frozen database of a snapshot, which is not trusted. storecache reads only known tables and columns,
-/// each with a full scan (see [`super::foreign`]).
+/// each with a full scan (see [`super::untrusted_db`]).
 pub struct SnapshotDatabase {
     pub(super) connection: Connection,
     pub(super) kind: StoreKind,
@@ -209,7 +209,7 @@ pub struct SnapshotDatabase {
 impl SnapshotDatabase {
     /// Opens a copy of the database and checks its pages.
     pub fn open(path: &Path, layout: &Layout) -> Result<Self> {
-        let connection = foreign::open(path)?;
+        let connection = untrusted_db::open(path)?;
         Ok(SnapshotDatabase { connection, kind: layout.kind, store_dir: layout.store_dir })
     }
 

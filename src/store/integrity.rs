@@ -37,7 +37,7 @@ fn unread(verdict: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{BadDatabase, culprit::of_snapshot};
+    use crate::store::{BadDatabase, db_error::of_snapshot};
 
     #[test]
     fn a_page_that_the_disk_did_not_give_is_no_damage() {

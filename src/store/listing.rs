@@ -2,7 +2,7 @@
 
 use super::database::columns;
 use super::merge::{outputs, quoted};
-use super::row::{NOT_CARRIED, check};
+use super::row_validation::{NOT_CARRIED, check};
 use super::{ItemName, References, SnapshotDatabase, ValidItem};
 use anyhow::{Result, bail};
 use rusqlite::types::Value;

@@ -6,8 +6,8 @@
 //! have this problem, and still conflict with ordinary record locks (`man 2 fcntl`).
 
 use super::Owner;
-use super::staging::Workshop;
-use crate::{disclosure, pulse};
+use super::staging::StagedDir;
+use crate::{disclosure, liveness};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -100,9 +100,9 @@ pub fn lock_open(
                 // Do this rarely: finding the holders examines every process.
                 if told.is_none_or(|told| told.elapsed() >= TELL) {
                     told = Some(Instant::now());
-                    let (held, time) = (path.display(), pulse::seconds(started.elapsed()));
+                    let (held, time) = (path.display(), liveness::seconds(started.elapsed()));
                     let holders = describe(&holders(&file)?);
-                    pulse::waits(format!(
+                    liveness::waiting(format!(
                         "{held} was held by {holders}, and waited for for {time}"
                     ));
                 }
@@ -181,7 +181,7 @@ pub fn make_lock_file(path: &Path, owner: Owner, state: &Path) -> Result<()> {
     if path.try_exists().with_context(context)? {
         return Ok(());
     }
-    let workshop = Workshop::create(state).with_context(context)?;
+    let workshop = StagedDir::create(state).with_context(context)?;
     let new = workshop.path().join("lock");
     open(&new).with_context(context)?;
     owner.take(&new)?;

@@ -3,11 +3,11 @@
 //! Only rows of items that are not valid yet are added, so existing rows do not change. Row IDs differ between
 //! databases, so items are matched by path.
 
-use super::culprit::{of_rows, of_snapshot};
 use super::database::{BUSY, columns, open_read_write};
-use super::row::{NOT_CARRIED, check, check_output};
+use super::db_error::{of_rows, of_snapshot};
+use super::row_validation::{NOT_CARRIED, check, check_output};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
-use crate::undo::insist;
+use crate::retry::insist;
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, params_from_iter};

@@ -3,11 +3,11 @@
 //! The staging directory of a run contains a list of the items that it was about to place. From this list, a
 //! later run finds the items that are in the store without a row, and the roots that lead nowhere.
 
-use super::placement::rename;
-use super::roots::remove_roots;
+use super::gc_roots::remove_roots;
+use super::install::rename;
 use super::staging::{AbandonedStaging, Staging};
 use super::{ItemName, Layout, LiveDatabase, LockMode, lock};
-use crate::undo::insist;
+use crate::retry::insist;
 use anyhow::{Context, Result};
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;

@@ -6,7 +6,7 @@
 //! read-only, staging is outside the store, in a directory that no collector reads.
 
 use super::Layout;
-use crate::undo::insist;
+use crate::retry::insist;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{Mode, OFlags, fstat, mkdir, open, openat};
 use std::fs::File;
@@ -81,11 +81,11 @@ impl Drop for Staging {
 
 /// A temporary directory for files that are created in several steps and then moved to their place in one. It
 /// is removed when it is dropped, or by the next run.
-pub(super) struct Workshop(tempfile::TempDir);
+pub(super) struct StagedDir(tempfile::TempDir);
 
-impl Workshop {
+impl StagedDir {
     pub fn create(state: &Path) -> Result<Self, Error> {
-        tempfile::Builder::new().prefix(PREFIX).tempdir_in(state).map(Workshop)
+        tempfile::Builder::new().prefix(PREFIX).tempdir_in(state).map(StagedDir)
     }
 
     pub fn path(&self) -> &Path {
@@ -93,7 +93,7 @@ impl Workshop {
     }
 }
 
-impl Drop for Workshop {
+impl Drop for StagedDir {
     fn drop(&mut self) {
         let _ = remove(self.0.path());
     }

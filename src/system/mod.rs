@@ -4,10 +4,10 @@
 //! - `context`: the namespaces, directories and user of a program
 //! - `run`: runs the programs; the fuzzers of `fuzz/` replace this file with one that runs nothing
 
-mod context;
+mod child_context;
 mod programs;
 mod run;
 
-pub use context::{Exec, ProcessContext};
+pub use child_context::{Exec, ProcessContext};
 pub use programs::{HerdOrder, OpenProgram, Program, ROOT_PATH, UnitOrder};
 pub use run::{await_output, await_status, output, spawn, start};

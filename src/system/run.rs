@@ -1,8 +1,8 @@
 //! Runs the programs of the closed list.
 
 use super::Program;
-use crate::pulse::{self, Watch};
-use crate::undo::insist;
+use crate::liveness::{self, Watch};
+use crate::retry::insist;
 use anyhow::{Context, Result};
 use std::io;
 use std::process::{Child, ExitStatus, Output, Stdio};
@@ -18,20 +18,20 @@ pub fn output(program: Program<'_>) -> io::Result<Output> {
 /// Runs a program to its end, watches its activity, and returns all its output.
 ///
 /// # Errors
-/// As for [`pulse::output`].
+/// As for [`liveness::output`].
 pub fn await_output(program: Program<'_>, watch: Watch<'_>) -> Result<Output> {
-    pulse::output(&mut program.command(), watch)
+    liveness::output(&mut program.command(), watch)
 }
 
 /// Runs a program to its end and watches its activity.
 ///
 /// # Errors
-/// If it cannot be started, and as for [`pulse::wait`].
+/// If it cannot be started, and as for [`liveness::wait`].
 pub fn await_status(program: Program<'_>, watch: Watch<'_>) -> Result<ExitStatus> {
     let mut command = program.command();
     // A failed start can be retried.
     let mut child = insist(|| command.spawn()).with_context(|| format!("run {}", watch.what))?;
-    pulse::wait(&mut child, watch)
+    liveness::wait(&mut child, watch)
 }
 
 /// Starts a program with pipes for its input and output.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use storecache::budget::Unpacking;
+use storecache::memory::Unpacking;
 use storecache::snapshot::{Index, Target, Unpacker};
 
 use super::support::forge::{Parts, directory, file, frame, hard_link, item, open_bytes};

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use storecache::budget::{Packing, Unpacking};
-use storecache::privileged::protocol::{PROTOCOL, write_message};
+use storecache::memory::{Packing, Unpacking};
+use storecache::root_helper::protocol::{PROTOCOL, write_message};
 use storecache::snapshot::Opened;
 
 use super::forge::open_bytes;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use storecache::budget::Unpacking;
+use storecache::memory::Unpacking;
 use storecache::snapshot::{
     Continuation, Frame, Head, Index, ItemEntry, Origin, StoreFacts, Target, Unpacked, Unpacker,
 };

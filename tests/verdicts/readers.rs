@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use storecache::budget::Unpacking;
-use storecache::privileged::judge::{check_database, check_kind};
+use storecache::memory::Unpacking;
+use storecache::root_helper::judge::{check_database, check_kind};
 use storecache::snapshot::{Opened, Target, Unpacker, Verifier, write_database};
 use storecache::store::{
     ItemName, Layout, LiveDatabase, Merge, Owner, Rows, SnapshotDatabase, SnapshotRows, StoreKind,

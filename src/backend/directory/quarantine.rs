@@ -9,7 +9,7 @@
 
 use super::Directory;
 use crate::backend::EntryName;
-use crate::backend::quarantine::{Aside, is_ahead, is_due, is_over};
+use crate::backend::quarantine_schedule::{Aside, is_ahead, is_due, is_over};
 use crate::files::{FileFacts, FileKind, OpenDir, kind_in};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;

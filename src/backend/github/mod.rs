@@ -6,37 +6,37 @@
 //!
 //! No error and no description contains the token or a URL.
 
-mod access;
-mod ask;
-mod line;
-mod refusal;
-mod repository;
+mod blob_reader;
+mod cache_api;
 mod rest;
-mod service;
-mod source;
+mod rest_backend;
+mod rest_error;
+mod retry_policy;
+mod token_scopes;
+mod transport;
 mod upload;
 mod v1;
 mod v2;
 
-pub use crate::backend::network::{OLD, Patience, Secret, host};
-pub use repository::Repository;
+pub use crate::backend::http_client::{OLD, Patience, Secret, host};
 pub use rest::repository_name;
+pub use rest_backend::Repository;
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, TRIAL};
-use crate::backend::network::{TRIES, Wire};
-use crate::backend::reader::Reader;
-use crate::budget::{Allowance, Traffic};
+use crate::backend::http_client::{RetryingClient, TRIES};
+use crate::backend::prefetch::Reader;
+use crate::config::GitHubService;
 use crate::key::Rung;
-use crate::options::GitHubService;
-use access::Access;
+use crate::memory::{ByteSemaphore, Traffic};
 use anyhow::{Context, Result, bail};
-use refusal::Asker;
+use blob_reader::{Probed, Source};
+use cache_api::{KEYS, Match, Reserved, Service};
 use rest::Rest;
-use service::{KEYS, Match, Reserved, Service};
-use source::{Probed, Source};
+use rest_error::Asker;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use token_scopes::Access;
 
 /// Bytes of the first request for an entry, which usually contain its head.
 const HEAD: u64 = 64 << 10;
@@ -74,11 +74,11 @@ struct Listed {
 struct Hub {
     service: Service,
     /// The bytes that all readers may fetch ahead together.
-    ahead: Allowance,
+    ahead: ByteSemaphore,
 }
 
 impl Hub {
-    fn wire(&self) -> &Wire {
+    fn wire(&self) -> &RetryingClient {
         &self.service.wire
     }
 }
@@ -90,11 +90,14 @@ impl GitHub {
     /// # Errors
     /// If the environment names no service.
     pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
-        let wire =
-            Arc::new(Wire::new("the cache service", options.token.clone(), options.patience)?);
+        let wire = Arc::new(RetryingClient::new(
+            "the cache service",
+            options.token.clone(),
+            options.patience,
+        )?);
         let rest = Rest::new(Arc::clone(&wire), options.rest.clone(), Asker::Step);
         let service = Service::new(options, wire, version)?;
-        let hub = Arc::new(Hub { service, ahead: Allowance::of(Traffic::default().ahead) });
+        let hub = Arc::new(Hub { service, ahead: ByteSemaphore::of(Traffic::default().ahead) });
         Ok(GitHub {
             rest,
             hub,

@@ -5,11 +5,11 @@
 //! Source: github/rest-api-description `descriptions/api.github.com`, and github/docs
 //! `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
 
-use super::line::Line;
-use super::refusal::{Asker, Call, told};
+use super::rest_error::{Asker, Call, told};
+use super::transport::HttpTransport;
 use crate::backend::Deleted;
-use crate::backend::network::{Wire, host};
-use crate::options::RestApi;
+use crate::backend::http_client::{RetryingClient, host};
+use crate::config::RestApi;
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderValue, StatusCode};
 use octocrab::models::actions::ActionsCacheItem;
@@ -34,7 +34,7 @@ const BRANCH: Call = Call { what: "ask for the default branch", right: "metadata
 const PULL: Call = Call { what: "ask for a pull request", right: "pull-requests: read" };
 
 pub struct Rest {
-    wire: Arc<Wire>,
+    wire: Arc<RetryingClient>,
     options: RestApi,
     asker: Asker,
     /// When the last deletion was answered.
@@ -58,7 +58,7 @@ pub fn repository_name(text: &str) -> Option<(&str, &str)> {
 }
 
 impl Rest {
-    pub fn new(wire: Arc<Wire>, options: RestApi, asker: Asker) -> Self {
+    pub fn new(wire: Arc<RetryingClient>, options: RestApi, asker: Asker) -> Self {
         Rest { wire, options, asker, deleted: Mutex::default() }
     }
 
@@ -185,7 +185,7 @@ impl Rest {
             .map_err(|_| anyhow!("the token for GitHub's REST API has characters that none has"))?;
         bearer.set_sensitive(true);
         let base = url.trim_end_matches('/').to_owned();
-        let line = Line { wire: Arc::clone(&self.wire), base, bearer };
+        let line = HttpTransport { wire: Arc::clone(&self.wire), base, bearer };
         Ok(Known { crab: line.octocrab(), owner, repository: name })
     }
 

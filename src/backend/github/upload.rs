@@ -4,11 +4,11 @@
 //! 12.31).
 
 use super::Hub;
-use super::ask::blob_fault;
-use super::service::Upload;
-use crate::backend::network::{Block, Fault, Secret, TRIES, Wire};
+use super::cache_api::Upload;
+use super::retry_policy::blob_fault;
+use crate::backend::http_client::{Block, Fault, RetryingClient, Secret, TRIES};
 use crate::backend::{Entry, EntryName, EntryWriter, Written};
-use crate::budget::Traffic;
+use crate::memory::Traffic;
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -156,21 +156,21 @@ fn block_id(unique: &str, number: usize) -> String {
     STANDARD.encode(format!("{unique}{number:012}"))
 }
 
-async fn put_blob(wire: &Wire, url: &Secret, bytes: Bytes) -> Result<()> {
+async fn put_blob(wire: &RetryingClient, url: &Secret, bytes: Bytes) -> Result<()> {
     persist(wire, "upload the snapshot", &bytes, |client| {
         Ok(azure(client.put(url.reveal())).header("x-ms-blob-type", "BlockBlob"))
     })
     .await
 }
 
-async fn put_block(wire: &Wire, url: &Secret, id: &str, bytes: Bytes) -> Result<()> {
+async fn put_block(wire: &RetryingClient, url: &Secret, id: &str, bytes: Bytes) -> Result<()> {
     let id = id.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     // Edited as text: the signature in the URL is only valid if the URL is not encoded again.
     let url = Secret::new(format!("{}&comp=block&blockid={id}", url.reveal()));
     persist(wire, "upload a block", &bytes, |client| Ok(azure(client.put(url.reveal())))).await
 }
 
-async fn put_list(wire: &Wire, url: &Secret, ids: &[String]) -> Result<()> {
+async fn put_list(wire: &RetryingClient, url: &Secret, ids: &[String]) -> Result<()> {
     let url = Secret::new(format!("{}&comp=blocklist", url.reveal()));
     let latest: String = ids.iter().map(|id| format!("<Latest>{id}</Latest>")).collect();
     let list = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>{latest}</BlockList>");
@@ -203,7 +203,7 @@ async fn patch(hub: &Hub, number: i64, at: u64, bytes: Bytes) -> Result<()> {
 
 /// Sends bytes until they have arrived. Each of these requests may be carried out twice.
 async fn persist(
-    wire: &Wire,
+    wire: &RetryingClient,
     what: &'static str,
     bytes: &Bytes,
     request: impl Fn(&Client) -> Result<RequestBuilder>,

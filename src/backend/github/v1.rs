@@ -1,7 +1,7 @@
 //! Version 1 of the cache service, which GHES, `act`, Forgejo and older runners of Gitea support.
 
-use super::service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
-use crate::backend::network::{Secret, Wire};
+use super::cache_api::{Match, NotYet, Reserved, Upload, refusal, unexpected};
+use crate::backend::http_client::{RetryingClient, Secret};
 use anyhow::{Result, bail};
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pub fn address(base: &str, id: i64) -> String {
 }
 
 pub async fn lookup(
-    wire: &Wire,
+    wire: &RetryingClient,
     base: &str,
     version: &str,
     keys: &[String],
@@ -48,7 +48,12 @@ pub async fn lookup(
     }
 }
 
-pub async fn reserve(wire: &Wire, base: &str, version: &str, key: &str) -> Result<Reserved> {
+pub async fn reserve(
+    wire: &RetryingClient,
+    base: &str,
+    version: &str,
+    key: &str,
+) -> Result<Reserved> {
     // Without `cacheSize`, which is not known yet; clients of actions/cache@v2 omitted it too.
     let body = json!({ "key": key, "version": version }).to_string();
     let url = format!("{}/caches", api(base));
@@ -72,7 +77,7 @@ pub async fn reserve(wire: &Wire, base: &str, version: &str, key: &str) -> Resul
     }
 }
 
-pub async fn finalize(wire: &Wire, base: &str, id: i64, size: u64) -> Result<()> {
+pub async fn finalize(wire: &RetryingClient, base: &str, id: i64, size: u64) -> Result<()> {
     let url = address(base, id);
     let body = json!({ "size": size }).to_string();
     let answer = wire

@@ -1,13 +1,19 @@
 //! Version 2 of the cache service: three Twirp calls, as JSON with the names of its proto file.
 
-use super::ask::Answer;
-use super::service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
+use super::cache_api::{Match, NotYet, Reserved, Upload, refusal, unexpected};
+use super::retry_policy::Answer;
 use crate::backend::Refused;
-use crate::backend::network::{Secret, Wire};
+use crate::backend::http_client::{RetryingClient, Secret};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
-async fn call(wire: &Wire, base: &str, method: &str, what: &str, body: Value) -> Result<Answer> {
+async fn call(
+    wire: &RetryingClient,
+    base: &str,
+    method: &str,
+    what: &str,
+    body: Value,
+) -> Result<Answer> {
     let url = format!("{base}/twirp/github.actions.results.api.v1.CacheService/{method}");
     wire.ask(what, true, |client| {
         let request = client.post(&url).header("content-type", "application/json");
@@ -26,7 +32,12 @@ const LOOKUP: &str = "look up the entry";
 const RESERVE: &str = "reserve the entry";
 const FINISH: &str = "finish the entry";
 
-pub async fn lookup(wire: &Wire, base: &str, version: &str, keys: &[String]) -> Result<Answer> {
+pub async fn lookup(
+    wire: &RetryingClient,
+    base: &str,
+    version: &str,
+    keys: &[String],
+) -> Result<Answer> {
     let body = json!({ "key": keys[0], "restore_keys": keys[1..], "version": version });
     call(wire, base, "GetCacheEntryDownloadURL", LOOKUP, body).await
 }
@@ -52,7 +63,12 @@ pub fn found(answer: Answer) -> Result<Option<Match>> {
     }
 }
 
-pub async fn reserve(wire: &Wire, base: &str, version: &str, key: &str) -> Result<Answer> {
+pub async fn reserve(
+    wire: &RetryingClient,
+    base: &str,
+    version: &str,
+    key: &str,
+) -> Result<Answer> {
     let body = json!({ "key": key, "version": version });
     call(wire, base, "CreateCacheEntry", RESERVE, body).await
 }
@@ -76,7 +92,13 @@ pub fn reserved(answer: Answer) -> Result<Reserved> {
     }
 }
 
-pub async fn finalize(wire: &Wire, base: &str, version: &str, key: &str, size: u64) -> Result<()> {
+pub async fn finalize(
+    wire: &RetryingClient,
+    base: &str,
+    version: &str,
+    key: &str,
+    size: u64,
+) -> Result<()> {
     // The JSON mapping of proto files writes 64-bit numbers as strings.
     let body = json!({ "key": key, "size_bytes": size.to_string(), "version": version });
     let answer = call(wire, base, "FinalizeCacheEntryUpload", FINISH, body).await?;

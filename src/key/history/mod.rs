@@ -7,11 +7,11 @@
 //! branch. Squashed or rebased pull requests left no trace, and neither did scheduled runs. This module must
 //! not depend on how caches work.
 
-mod clock;
+mod commit_times;
+mod file_states;
 mod graph;
 mod runs;
-mod states;
 
+pub use file_states::{State, StateId, States, Watch, Watched};
 pub use graph::{Commit, Graph};
 pub use runs::{Kind, Run, Runs, Scope};
-pub use states::{State, StateId, States, Watch, Watched};

@@ -1,6 +1,6 @@
 //! Maps each commit to a run: its ref, its time, and the refs whose entries it could read.
 
-use super::clock::straighten;
+use super::commit_times::straighten;
 use super::graph::Graph;
 use serde::Serialize;
 

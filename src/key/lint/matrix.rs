@@ -3,8 +3,8 @@
 
 use super::super::workflow::{Fields, Job, Step, Workflow};
 use super::super::yaml::{Data, Node};
-use super::found::Found;
-use super::{Scene, caches, rules};
+use super::diagnostic::Found;
+use super::{Scene, cache_steps, rules};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -202,7 +202,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
 
 fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     let chosen = [step.text("if"), job.node.get("if").and_then(|it| it.text()).unwrap_or_default()];
-    if !caches::saves(step) || chosen.iter().any(|text| text.contains("matrix.")) {
+    if !cache_steps::saves(step) || chosen.iter().any(|text| text.contains("matrix.")) {
         return None;
     }
     let jobs = jobs(job)?;
@@ -215,13 +215,14 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
         seen.insert((system, key), values).map(|first| (first, values))
     })?;
     // Runners with unknown labels may be of several systems, which the key may tell apart.
-    let by_system = caches::key(step).map_or(caches::ours(step), |_| text.contains("runner."));
+    let by_system =
+        cache_steps::key(step).map_or(cache_steps::ours(step), |_| text.contains("runner."));
     if by_system && system_of(job, first).is_none() {
         return None;
     }
     let name = first.iter().find(|(key, value)| second.get(*key) != Some(value))?.0;
-    let line = caches::key(step).map_or(step.node.place.line, |key| key.line);
-    let word = caches::key(step).map_or_else(|| step.text("uses"), |key| key.text.trim());
+    let line = cache_steps::key(step).map_or(step.node.place.line, |key| key.line);
+    let word = cache_steps::key(step).map_or_else(|| step.text("uses"), |key| key.text.trim());
     let found = Found::warning(
         rules::MATRIX_KEY,
         line,
@@ -233,8 +234,10 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     let found = found
         .at(word)
         .fix(format!("put ${{{{ matrix.{name} }}}} into the key, or save in one of the jobs only"));
-    let lines = match caches::key(step) {
-        Some(_) => super::keys::in_front(scene.page, step, &format!("${{{{ matrix.{name} }}}}-")),
+    let lines = match cache_steps::key(step) {
+        Some(_) => {
+            super::key_system::in_front(scene.page, step, &format!("${{{{ matrix.{name} }}}}-"))
+        }
         None => {
             let prefix = step.fields.get("with.key-prefix").map(|it| (it.line, it.text.clone()));
             let value = format!("storecache-${{{{ matrix.{name} }}}}");
@@ -254,11 +257,11 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
 
 /// Returns the text that the key of a step is made from, as far as the workflow contains it.
 fn told(step: &Step) -> Option<String> {
-    if let Some(key) = caches::key(step) {
+    if let Some(key) = cache_steps::key(step) {
         return Some(key.text.clone());
     }
     let parts = ["key-prefix", "version", "hash-files", "path", "store"];
-    caches::ours(step)
+    cache_steps::ours(step)
         .then(|| parts.map(|part| step.text(&format!("with.{part}")).to_owned()).join("\n"))
 }
 

@@ -4,41 +4,41 @@
 //! cannot be decided from the file. A correction is offered only if it was tried: the corrected file was
 //! parsed and checked again, and the mistake was gone.
 
-mod caches;
-mod changes;
-mod containers;
-mod daemons;
-mod edit;
-mod files;
-mod found;
-mod guards;
-mod hashes;
-mod keys;
-mod limits;
+mod cache_steps;
+mod container_store;
+mod daemon_stopped;
+mod diagnostic;
+mod empty_hash;
+mod fix;
+mod guard;
+mod key_limits;
+mod key_system;
 mod matrix;
-mod ours;
+mod own_step;
 mod owners;
-mod paths;
-mod pins;
-mod recipe;
+mod path_version;
 mod rules;
-mod saves;
-mod seeds;
 mod shell;
-mod stores;
+mod store_path;
+mod success_only;
+mod tar;
+mod unpinned;
+mod unseeded;
+mod volatile_key;
+mod worktree;
 
-pub use edit::Lines;
+pub use fix::Lines;
 pub use rules::{RULES, Rule};
 
-pub(super) use caches::{is_ours, of_a_store};
+pub(super) use cache_steps::{is_ours, of_a_store};
 
 use super::workflow::{NotAWorkflow, Workflow};
-use edit::Page;
-use files::Files;
-use found::Found;
+use diagnostic::Found;
+use fix::Page;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use worktree::Files;
 
 /// A mistake and its position.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -144,22 +144,22 @@ pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
 /// Returns all mistakes of one workflow.
 fn check(scene: &Scene) -> Vec<Found> {
     let rules = [
-        hashes::check,
-        seeds::check,
-        keys::check,
-        changes::check,
-        limits::check,
+        empty_hash::check,
+        unseeded::check,
+        key_system::check,
+        volatile_key::check,
+        key_limits::check,
         matrix::check,
-        paths::check,
-        stores::check,
-        saves::check,
-        guards::check,
-        recipe::check,
-        daemons::check,
+        path_version::check,
+        store_path::check,
+        success_only::check,
+        guard::check,
+        tar::check,
+        daemon_stopped::check,
         owners::check,
-        containers::check,
-        pins::check,
-        ours::check,
+        container_store::check,
+        unpinned::check,
+        own_step::check,
     ];
     rules.iter().flat_map(|rule| rule(scene)).collect()
 }

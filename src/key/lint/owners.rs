@@ -2,20 +2,19 @@
 //! store.
 
 use super::super::workflow::Job;
-use super::found::Found;
+use super::diagnostic::Found;
 use super::shell::{self, Command};
-use super::{Scene, caches, recipe, rules, stores};
+use super::{Scene, cache_steps, rules, store_path, tar};
 
 pub fn check(scene: &Scene) -> Vec<Found> {
-    let jobs = scene.workflow.jobs.iter().filter(|job| caches::in_job(job).next().is_some());
+    let jobs = scene.workflow.jobs.iter().filter(|job| cache_steps::in_job(job).next().is_some());
     jobs.flat_map(check_job).collect()
 }
 
 fn check_job(job: &Job) -> Vec<Found> {
     let commands: Vec<Command> = job.steps.iter().flat_map(shell::commands).collect();
-    let mut staging: Vec<String> =
-        commands.iter().filter_map(recipe::directory).map(bare).collect();
-    staging.extend(caches::in_job(job).flat_map(caches::paths).map(|path| bare(&path)));
+    let mut staging: Vec<String> = commands.iter().filter_map(tar::directory).map(bare).collect();
+    staging.extend(cache_steps::in_job(job).flat_map(cache_steps::paths).map(|path| bare(&path)));
     let mut found = Vec::new();
     for command in &commands {
         if let Some(one) = owner(job, command).or_else(|| fix_up(command, &staging)) {
@@ -44,7 +43,8 @@ fn owner(job: &Job, command: &Command) -> Option<Found> {
     let (to, paths) = words.split_first()?;
     let path = paths.iter().find(|path| is_store(path))?;
     let to_root = ["root", "0", "guix-daemon", "nixbld"].iter().any(|name| to.starts_with(name));
-    if (program == "chown" && to_root) || (path.contains("nix") && stores::belongs_to_the_user(job))
+    if (program == "chown" && to_root)
+        || (path.contains("nix") && store_path::belongs_to_the_user(job))
     {
         return None;
     }

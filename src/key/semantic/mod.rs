@@ -5,25 +5,25 @@
 //! actions that are called by path are included (`calls.rs`). Everything that is not known to be cosmetic
 //! counts.
 
-mod calls;
-mod choose;
 mod expression;
+mod flatten;
+mod ignored_pins;
 mod job;
-mod pins;
+mod reusable;
 mod script;
-mod values;
+mod select_jobs;
 
-pub use pins::Pins;
+pub use ignored_pins::Pins;
 
-use super::tree::{Tree, shown};
+use super::file_source::{Tree, shown};
 use super::yaml::{Fault, Node};
 use crate::snapshot::Digest;
 use anyhow::{Result, bail};
+use flatten::{below, sorted};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use values::{below, sorted};
 
 /// The selected parts of a workflow.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +86,7 @@ impl Canonical {
     /// [`Unreadable`]; also if the file does not exist, or has no such job or step.
     pub fn of(tree: &dyn Tree, file: &Path, selection: &Selection) -> Result<Self> {
         let pins = Pins::new(selection.ignore_pins)?;
-        let steps = pins::patterns("--workflow-steps", selection.steps)?;
+        let steps = ignored_pins::patterns("--workflow-steps", selection.steps)?;
         let mut reader = Reader {
             tree,
             top: top(file),

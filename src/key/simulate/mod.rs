@@ -4,13 +4,13 @@
 //! a job does with both, and `outcome.rs` holds the results. Nothing here reads clocks, stores or backends.
 
 mod cache;
-mod outcome;
+mod metrics;
 mod policy;
 mod replay;
 mod triggers;
 
 pub use cache::Limits;
-pub use outcome::{Best, Counts, Outcome, Point, Rates, Simulation, best};
+pub use metrics::{Best, Counts, Outcome, Point, Rates, Simulation, best};
 pub use policy::{LOCKS, MANIFESTS, Meaning, Read, Recipe, Workflow};
 pub use replay::{Costs, Happening, replay};
 pub use triggers::Triggers;

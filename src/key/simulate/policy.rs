@@ -4,7 +4,7 @@
 use super::super::git::{ObjectId, Repository};
 use super::super::history::{State, States, Watched};
 use super::super::ingredients::gather;
-use crate::options::{KeyOptions, KeyPart, KeyPolicy, WorkflowMode};
+use crate::config::{KeyOptions, KeyPart, KeyPolicy, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::Result;
 use std::collections::HashMap;

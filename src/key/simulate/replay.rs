@@ -1,7 +1,7 @@
 //! Simulates a job: look up the key, restore, build missing items, and save.
 
 use super::cache::{Cache, EntryId, Limits, New};
-use super::outcome::{Outcome, Point, Rates};
+use super::metrics::{Outcome, Point, Rates};
 use crate::key::history::Run;
 
 /// The costs of a run.
@@ -95,7 +95,7 @@ impl Replay<'_> {
             self.outcome.prefix_complete += 1;
         }
         // A complete exact hit is not saved again; new items are, as the next generation of the key
-        // (`command/policy.rs`).
+        // (`commands/policy.rs`).
         if !(exact == Some(true) && complete) {
             let base = found.map(|it| it.entry).filter(|_| self.costs.delta_share < 1.0);
             self.save(New {

@@ -6,16 +6,16 @@
 //! module compares them and searches for the smallest set. It knows digests and names, but not where they
 //! come from: that is `candidates.rs`.
 
-mod bits;
+mod bit_set;
 mod candidates;
-mod cover;
-mod flags;
+mod render;
+mod set_cover;
 
 pub use candidates::{InCommits, Ingredient, of_commits, of_heads};
-pub use flags::Flags;
+pub use render::Flags;
 
-use self::bits::Bits;
-use self::cover::{Choice, smallest};
+use self::bit_set::Bits;
+use self::set_cover::{Choice, smallest};
 use crate::snapshot::Digest;
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 //! step for each second.
 
 use super::super::cache::{Limits, SWEEP};
-use super::super::outcome::Outcome;
+use super::super::metrics::Outcome;
 use super::{Costs, Happening, replay};
 use crate::key::history::{Kind, Run, Scope};
 use proptest::prelude::*;

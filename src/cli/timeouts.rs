@@ -1,0 +1,28 @@
+//! The clocks of a run: how long what may be silent, and how long all of it may take.
+
+use crate::config::Clocks;
+use clap::Args;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(super) struct PatienceArgs {
+    /// Seconds that the whole run may take before it is called off and undone; 0 means
+    /// any time [default: 0]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
+    deadline: u64,
+    /// Seconds without a sign of life from the half that runs as root, or from a disk, after which the run is
+    /// called off; what computes, moves bytes or waits for a disk is alive
+    #[arg(long, value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    stall_timeout: u64,
+}
+
+impl PatienceArgs {
+    pub(super) fn clocks(&self) -> Clocks {
+        let deadline = Some(self.deadline).filter(|&seconds| seconds != 0);
+        Clocks {
+            deadline: deadline.map(Duration::from_secs),
+            stall: Duration::from_secs(self.stall_timeout),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `action`: one step of a job. The job continues whatever happens to the cache, unless an option says
+//! otherwise.
+
+use super::{Ending, lint, restore, save};
+use crate::action::{Step, Verb};
+use crate::config::{Restore, Save};
+
+/// The command that a step runs, with its options.
+pub enum Task {
+    Restore(Restore),
+    Save(Save),
+}
+
+/// Runs the task and reports its result to the runner of the job.
+pub fn step(step: &Step, task: Task) -> Ending {
+    match task {
+        Task::Restore(mut options) => {
+            look_at_workflow(step);
+            step.tell_of_key();
+            options.output.in_job = true;
+            options.key.in_job = true;
+            let (outcome, done) = restore::attempt(&options);
+            let ending = restore::ending(&outcome, options.fail_on_miss);
+            let error = done.err().map(|e| e.to_string());
+            step.tell(Verb::Restore, &outcome, error.as_deref(), ending == Ending::Miss);
+            if outcome.cancelled { Ending::Failed } else { ending }
+        }
+        Task::Save(mut options) => {
+            step.tell_of_key();
+            options.output.in_job = true;
+            options.key.in_job = true;
+            let (outcome, done) = save::attempt(&options);
+            let error = done.err().map(|e| e.to_string());
+            step.tell(Verb::Save, &outcome, error.as_deref(), false);
+            if outcome.cancelled { Ending::Failed } else { Ending::Done }
+        }
+    }
+}
+
+/// Prints the lint findings of the workflow as warnings. They are advice only: nothing is printed if the
+/// workflow cannot be read.
+fn look_at_workflow(step: &Step) {
+    let Some(file) = step.workflow() else { return };
+    for finding in lint::findings(&file).unwrap_or_default() {
+        let text = format!("{}; to do: {}", finding.message, finding.fix);
+        step.tell_of_workflow(&file, finding.line, &text);
+    }
+}

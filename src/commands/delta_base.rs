@@ -1,0 +1,110 @@
+//! Chooses the base of a save: decides whether the save is a delta, and reports the reason if it is not.
+
+use super::job_state::State;
+use super::open_entry::{OpenEntry, same_store};
+use crate::backend::{Backend, EntryName};
+use crate::config::{Delta, Trust};
+use crate::report::{BaseUse, Outcome};
+use crate::root_helper::protocol::Growth;
+use crate::snapshot::{Base, BaseItem, Digest, Head, Index};
+use anyhow::{Context, Result, anyhow, ensure};
+
+/// The full snapshot that a save may become a delta on.
+pub struct DeltaBase {
+    name: String,
+    head: Head,
+    /// Identity of its index.
+    identity: Digest,
+    pub items: Vec<BaseItem>,
+    /// Sum of the NAR sizes in bytes, if they are known.
+    nar_bytes: Option<u64>,
+}
+
+impl DeltaBase {
+    /// Returns the full snapshot behind the newest entry of the key, or, if the key has no entry, behind the
+    /// entry that this job has restored. Entries in `bad` are never used. If there is no such snapshot,
+    /// records the reason in the report.
+    pub fn find(
+        backend: &dyn Backend,
+        newest: Option<(EntryName, Result<OpenEntry>)>,
+        (bad, trust): (&[EntryName], &Trust),
+        state: Option<&State>,
+        outcome: &mut Outcome,
+    ) -> Option<Self> {
+        let restored = state.map(|state| &state.restore).filter(|restore| restore.entry.is_some());
+        let failed = restored.filter(|restore| restore.failed).and_then(|r| r.entry.as_deref());
+        let found = match newest {
+            Some((name, _)) if failed.is_some_and(|failed| failed == name.to_string()) => {
+                Err(anyhow!("{name} could not be restored"))
+            }
+            Some((name, opened)) => opened.with_context(|| format!("{name} cannot be read")),
+            None => match restored.filter(|restore| !restore.failed) {
+                None => Err(anyhow!("there is no snapshot to build on")),
+                Some(restore) => {
+                    let name = restore.entry.as_deref().unwrap_or_default();
+                    EntryName::parse(name)
+                        .context("the state names no entry")
+                        .and_then(|name| OpenEntry::open(backend, &name, (bad, trust), &mut 0))
+                        .with_context(|| format!("{name} cannot be used"))
+                }
+            },
+        };
+        match found.and_then(Self::behind) {
+            Ok(foundation) => Some(foundation),
+            Err(e) => {
+                outcome.base =
+                    Some(BaseUse { reason: Some(format!("{e:#}")), ..BaseUse::default() });
+                None
+            }
+        }
+    }
+
+    fn behind(entry: OpenEntry) -> Result<Self> {
+        let OpenEntry { name, opened, base, .. } = entry;
+        let (name, opened) = base.map_or((name, opened), |base| (base.name, base.opened));
+        let identity = Index::identity(&opened.index_bytes)?;
+        let items = opened.index.items;
+        let nar_bytes = items.iter().map(|item| item.nar_size).sum();
+        let known = items.into_iter().filter_map(|item| {
+            Some(BaseItem { name: item.name, nar_hash: item.nar_hash?, used: item.used })
+        });
+        let items: Vec<BaseItem> = known.collect();
+        ensure!(!items.is_empty(), "{name} says no hash of any item");
+        Ok(DeltaBase { name, head: opened.head, identity, items, nar_bytes })
+    }
+
+    /// Returns whether the save becomes a delta, which would contain `own` itself. Records the decision in
+    /// the report.
+    pub fn carries(
+        &self,
+        delta: &Delta,
+        own: Option<Growth>,
+        head: &Head,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let bytes = own.and_then(|own| own.nar_bytes).zip(self.nar_bytes);
+        let share = bytes.filter(|(_, base)| *base > 0).map(|(own, base)| own as f64 / base as f64);
+        let reason = match share {
+            _ if !same_store(&self.head, head) => Some("it is of another store".to_owned()),
+            None => Some("it is not known how large its items are".to_owned()),
+            Some(share) if share > delta.rebase_at => Some(format!(
+                "what is new is {:.0} % of it, more than {:.0} %",
+                share * 100.0,
+                delta.rebase_at * 100.0
+            )),
+            Some(_) => None,
+        };
+        let carries = reason.is_none();
+        outcome.base = Some(BaseUse { entry: Some(self.name.clone()), share, reason });
+        carries
+    }
+
+    /// The reference to this base that a delta contains.
+    pub fn named(&self, inherited: Vec<BaseItem>) -> Base {
+        Base { entry: self.name.clone(), index: self.identity, items: inherited }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}

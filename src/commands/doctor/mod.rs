@@ -1,0 +1,98 @@
+//! `doctor`: checks the prerequisites of saves and restores, and suggests fixes.
+
+mod environment_checks;
+
+use super::{Ending, cancel, or_json, resolve, run_history};
+use crate::config::Doctor;
+use crate::report;
+use crate::root_helper::client::RootHalf;
+use crate::root_helper::doctor::without_root;
+use crate::root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
+use crate::root_helper::sudo::NoRoot;
+use crate::store::{Layout, StoreKind};
+use anyhow::{Result, bail};
+use rustix::process::geteuid;
+use serde_json::json;
+
+/// Prints one row for each check. Fails if any of them is red.
+pub fn doctor(options: &Doctor) -> Result<Ending> {
+    or_json(&options.output, run(options))
+}
+
+fn run(options: &Doctor) -> Result<Ending> {
+    let kind = resolve::kind(&options.store)?;
+    if kind == StoreKind::Plain {
+        bail!("a plain store has nothing to examine; see `storecache verify` for snapshots");
+    }
+    let layout = Layout::of(kind, &options.store.root)?;
+    let request = resolve::store_request(&options.store, kind);
+    let mut rows = match examine(&request) {
+        Ok(found) => [vec![sudo_works(), store(&layout)], found].concat(),
+        Err(e) => {
+            let open = without_root(&request)?;
+            [vec![sudo_fails(&e), store(&layout)], open].concat()
+        }
+    };
+    rows.extend(environment_checks::look(options, kind, &layout));
+    rows.push(last_runs());
+    let worst = rows.iter().map(|row| row.light).max().unwrap_or(Light::Green);
+    if options.output.json {
+        report::answer_json(&json!({ "store": kind, "worst": worst, "checks": rows }))?;
+    } else {
+        tell(&rows)?;
+    }
+    Ok(if worst == Light::Red { Ending::Failed } else { Ending::Done })
+}
+
+fn examine(request: &StoreRequest) -> Result<Vec<Finding>> {
+    let mut root = RootHalf::start_to_examine(&cancel::on_signals()?, request)?;
+    root.survey(request)?;
+    root.send(&Request::Examine, &[])?;
+    match root.receive()?.0 {
+        Reply::Examined(found) => Ok(found),
+        _ => bail!("the root half did not say what it found"),
+    }
+}
+
+fn sudo_works() -> Finding {
+    let how = if geteuid().is_root() { "this is root" } else { "root without a password, by sudo" };
+    Finding::green(how).named("sudo")
+}
+
+fn sudo_fails(error: &anyhow::Error) -> Finding {
+    let fix = error.downcast_ref::<NoRoot>().and_then(NoRoot::fix);
+    Finding::red(format!("{error:#}"), fix).named("sudo")
+}
+
+fn store(layout: &Layout) -> Finding {
+    let (store, state) = (layout.store(), layout.state());
+    let found = format!("{}: {}, {}", layout.kind, store.display(), state.display());
+    Finding::green(found).named("store")
+}
+
+/// Shows how the last saves and restores of this user ended.
+fn last_runs() -> Finding {
+    let runs = match run_history::read() {
+        Ok(runs) => runs,
+        Err(e) => return Finding::green(format!("none on record: {e}")).named("runs"),
+    };
+    let Some(last) = runs.last() else { return Finding::green("none on record").named("runs") };
+    const SHOWN: usize = 3;
+    let told: Vec<String> = runs.iter().rev().take(SHOWN).map(ToString::to_string).collect();
+    let told = told.join("; ");
+    let finding = match last.failed {
+        false => Finding::green(told),
+        true => Finding::yellow(told, Some(format!("storecache {} --dry-run", last.command))),
+    };
+    finding.named("runs")
+}
+
+fn tell(rows: &[Finding]) -> Result<()> {
+    for Finding { check, light, found, fix } in rows {
+        report::answer(format!("{:<7} {check:<10} {found}", light.name()))?;
+        if let Some(fix) = fix {
+            report::answer(format!("{:<18} to do: {fix}", ""))?;
+        }
+    }
+    Ok(())
+}

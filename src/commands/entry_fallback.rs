@@ -1,0 +1,288 @@
+//! Entries that a restore skips while it looks for one that it can use.
+
+use super::cancel;
+use super::open_entry::{BadBase, BaseGone, OpenEntry, Unusable};
+use super::quarantine;
+use super::trust::{self, Untrusted};
+use crate::backend::{Backend, EntryName, Gone};
+use crate::config::Restore;
+use crate::key::Ladder;
+use crate::liveness;
+use crate::report::{self, Hit, Outcome};
+use crate::root_helper::Fault;
+use crate::root_helper::client::RootFailure;
+use crate::root_helper::protocol::{FrameId, SnapshotRole};
+use crate::store::StoreKind;
+use anyhow::{Context, Error, Result};
+use std::time::{Duration, Instant};
+
+/// Time limit for trying other entries after the first damaged one, if the run has no deadline. Damage in
+/// head or index costs two small reads, but damage in a frame may cost a download.
+const SEARCH: Duration = Duration::from_secs(120);
+
+/// Counts damaged entries, and measures how long they have been skipped for.
+struct Search {
+    limit: Duration,
+    /// When the first damaged entry was found.
+    since: Option<Instant>,
+    damaged: u64,
+}
+
+impl Search {
+    /// A deadline ends the run anyway, and is the only limit if there is one.
+    fn new(deadline: Option<Duration>) -> Self {
+        Search { limit: deadline.unwrap_or(SEARCH), since: None, damaged: 0 }
+    }
+
+    /// Counts an entry that was found damaged at `now`. Returns whether there is time for another one.
+    fn count(&mut self, now: Instant) -> bool {
+        self.damaged += 1;
+        let since = *self.since.get_or_insert(now);
+        now.saturating_duration_since(since) < self.limit
+    }
+}
+
+/// Why an entry is skipped although nothing is wrong with the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RejectReason {
+    /// Its base is missing or known to be bad, so the entry counts as absent.
+    Incomplete,
+    /// It was deleted after it was found.
+    Gone,
+    /// It may be intact, but is not trusted.
+    Untrusted,
+    /// Its bytes failed their checks, or the bytes of its base did; then `base` is the name of the base.
+    Damaged { base: Option<EntryName>, frame: Option<FrameId> },
+}
+
+impl RejectReason {
+    /// Returns `None` for an error that the entry did not cause. `base` is the base of the entry, if it is a
+    /// delta.
+    pub fn of(error: &Error, base: Option<&EntryName>) -> Option<Self> {
+        if error.is::<BaseGone>() {
+            return Some(RejectReason::Incomplete);
+        }
+        if error.is::<Gone>() {
+            return Some(RejectReason::Gone);
+        }
+        // Check trust before damage: others may have written an untrusted entry.
+        if error.is::<Untrusted>() {
+            return Some(RejectReason::Untrusted);
+        }
+        let told = error.downcast_ref::<RootFailure>();
+        let fault = told.map_or_else(|| Fault::of(error), |failure| failure.fault);
+        let Fault::Damaged { which, frame } = fault else { return None };
+        let frame = frame.map(|number| FrameId { which, number });
+        let named = error.downcast_ref::<BadBase>().map(|BadBase(base)| base);
+        let base = named.or(base.filter(|_| which == SnapshotRole::Base)).cloned();
+        Some(RejectReason::Damaged { base, frame })
+    }
+}
+
+/// The reaction to an error.
+pub enum Verdict {
+    /// The transfer had damaged the entry: try the same entry once more.
+    Again,
+    /// Skip to the next older entry.
+    Over(RejectReason),
+}
+
+/// The entries that a run does not use, with the reasons.
+pub struct EntryFallback<'a> {
+    backend: &'a dyn Backend,
+    options: &'a Restore,
+    /// Kind of the store.
+    kind: StoreKind,
+    /// Entries that a lookup must not find again.
+    names: Vec<EntryName>,
+    /// Entries that must not be used as a base either.
+    bad: Vec<EntryName>,
+    search: Search,
+    /// The entry that was received damaged and was intact when it was read again.
+    again: Option<EntryName>,
+    /// The error to report if no entry can be used, with its phase and the name of the entry.
+    first: Option<(Error, &'static str, EntryName)>,
+    /// The newest entry that is not trusted, and the reason.
+    untrusted: Option<String>,
+}
+
+impl<'a> EntryFallback<'a> {
+    /// Reads the known bad entries, and sweeps the quarantine.
+    pub fn begin(
+        backend: &'a dyn Backend,
+        options: &'a Restore,
+        kind: StoreKind,
+        ladder: &Ladder,
+        outcome: &mut Outcome,
+    ) -> Self {
+        if !is_dry(options) {
+            quarantine::sweep(backend, &options.quarantine);
+        }
+        let known = quarantine::known(backend, &options.quarantine);
+        outcome.passed_over = quarantine::met(&known, ladder);
+        let bad: Vec<EntryName> = known.into_iter().map(|(name, _)| name).collect();
+        let names = bad.clone();
+        let search = Search::new(options.clocks.deadline);
+        let (again, first, untrusted) = Default::default();
+        EntryFallback { backend, options, kind, names, bad, search, again, first, untrusted }
+    }
+
+    pub fn names(&self) -> &[EntryName] {
+        &self.names
+    }
+
+    /// Opens an entry. Tries once more if it is damaged, because the transfer may have damaged it.
+    pub fn open(
+        &self,
+        ladder: &Ladder,
+        (name, hit): (&EntryName, Hit),
+        downloaded: &mut u64,
+    ) -> Result<OpenEntry> {
+        trust::check_key(&self.options.trust, self.backend, ladder, (name, hit))?;
+        let mut open = || {
+            let checks = (&*self.bad, &self.options.trust);
+            let entry = OpenEntry::open(self.backend, name, checks, downloaded)?;
+            entry.check_parts(self.kind)?;
+            Ok(entry)
+        };
+        match open() {
+            Err(e) if matches!(RejectReason::of(&e, None), Some(RejectReason::Damaged { .. })) => {
+                open()
+            }
+            opened => opened,
+        }
+    }
+
+    /// Decides what to do about an error.
+    ///
+    /// # Errors
+    /// If the entry did not cause `error`, or the transfer may have caused it: `error` itself.
+    pub fn judge(
+        &mut self,
+        name: &EntryName,
+        entry: Option<&OpenEntry>,
+        error: Error,
+    ) -> Result<(Verdict, Error)> {
+        let base = entry.and_then(|entry| EntryName::parse(&entry.base.as_ref()?.name));
+        let unfit = match RejectReason::of(&error, base.as_ref()) {
+            // After a cancellation, any error may be a consequence of it.
+            Some(unfit) if !cancel::called_off() => unfit,
+            _ => return Err(error),
+        };
+        if let (RejectReason::Damaged { frame: Some(frame), .. }, Some(entry)) = (&unfit, entry) {
+            match entry.comes_whole(self.backend, *frame) {
+                Ok(true) if self.again.as_ref() != Some(name) => {
+                    self.again = Some(name.clone());
+                    return Ok((Verdict::Again, error));
+                }
+                Ok(false) => {}
+                // Another run has found the damage too and has moved the entry aside first.
+                Err(e) if e.is::<Gone>() => {}
+                // The damage is intermittent, or the frame cannot be read any more: nothing is known about
+                // the entry.
+                _ => return Err(error),
+            }
+        }
+        Ok((Verdict::Over(unfit), error))
+    }
+
+    /// Records an entry as skipped, and quarantines its damaged file.
+    ///
+    /// # Errors
+    /// If there is no time to try other entries: the first error.
+    pub fn over(
+        &mut self,
+        name: &EntryName,
+        (unfit, error): (RejectReason, Error),
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let failure = error.downcast_ref::<RootFailure>();
+        let phase = failure.map_or(outcome.phase, |failure| failure.phase.name());
+        let reason = format!("{error:#}");
+        let mut has_time = true;
+        if let RejectReason::Damaged { base, .. } = &unfit {
+            let bad = base.as_ref().unwrap_or(name);
+            if !is_dry(self.options) {
+                let size = error.downcast_ref::<Unusable>();
+                let size = size.filter(|it| it.name == bad.to_string()).map(|it| it.size);
+                let found = (phase, &*reason, size);
+                quarantine::condemn(self.backend, &self.options.quarantine, bad, found, outcome);
+            }
+            if bad != name {
+                self.names.push(bad.clone());
+            }
+            self.bad.push(bad.clone());
+            has_time = self.search.count(Instant::now());
+        }
+        self.names.push(name.clone());
+        match unfit {
+            RejectReason::Incomplete => {}
+            RejectReason::Untrusted => {
+                self.untrusted.get_or_insert_with(|| format!("{name}: {reason}"));
+            }
+            RejectReason::Gone | RejectReason::Damaged { .. } => {
+                self.first.get_or_insert((error, phase, name.clone()));
+            }
+        }
+        outcome.passed_over.push((name.to_string(), reason));
+        if has_time {
+            return Ok(());
+        }
+        let count = report::plural(self.search.damaged, "damaged entry");
+        let limit = liveness::seconds(self.search.limit);
+        self.nothing(outcome).with_context(|| {
+            format!("{count} were skipped in {limit}, and no older one was tried; the newest")
+        })
+    }
+
+    /// Reports that there is no other entry to try.
+    ///
+    /// # Errors
+    /// If an entry exists but could not be used: the error of the first such entry.
+    pub fn nothing(&mut self, outcome: &mut Outcome) -> Result<()> {
+        let Some((error, phase, name)) = self.first.take() else { return Ok(()) };
+        outcome.phase = phase;
+        outcome.matched_key = Some(name.key.clone());
+        outcome.entry = Some(name.to_string());
+        Err(error)
+    }
+
+    /// Why no existing entry can be used, if they are not trusted.
+    pub fn untrusted(&self) -> Option<&str> {
+        self.untrusted.as_deref()
+    }
+
+    /// Adds one warning about bad entries when another entry could be used, with advice.
+    pub fn tell(&self, outcome: &mut Outcome) {
+        let Some(kept) = quarantine::told(outcome) else { return };
+        let Some((error, phase, name)) = &self.first else { return };
+        let instead = outcome.entry.as_deref().unwrap_or_default();
+        outcome.warnings.push(format!(
+            "{phase}: {name} cannot be used, and {instead} was taken instead: {error:#}; {kept}"
+        ));
+    }
+}
+
+/// Whether the run must not change anything.
+fn is_dry(options: &Restore) -> bool {
+    options.dry_run || options.lookup_only
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn search_for_a_usable_entry_ends_by_time_and_not_by_count() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut search = Search::new(None);
+        // The time starts when the first damaged entry is found, however long that took.
+        assert!(search.count(after(1000)));
+        assert!((0..10_000).all(|_| search.count(after(1119))));
+        assert!(!search.count(after(1120)));
+        assert_eq!(search.damaged, 10_002);
+        let mut longer = Search::new(Some(Duration::from_secs(600)));
+        assert!(longer.count(after(0)) && longer.count(after(599)) && !longer.count(after(600)));
+    }
+}

@@ -1,0 +1,142 @@
+//! `list`: prints every entry that a backend holds.
+
+use super::inventory::{Held, open_inventory, read, share};
+use super::{Ending, cancel, eviction, or_json, quarantine};
+use crate::backend::object_store::Objects;
+use crate::backend::{Backend, Directory};
+use crate::config::{InventoryOptions, List, ObjectStore, Order};
+use crate::files::DirPath;
+use crate::report::{self, EntryRow, Quarantined};
+use anyhow::Result;
+use jiff::Timestamp;
+use serde_json::json;
+use std::cmp::Reverse;
+
+/// Number of bad entries that are printed one by one.
+const SHOWN: usize = 10;
+
+/// Prints one line for each entry.
+pub fn list(options: &List) -> Result<Ending> {
+    or_json(&options.output, run(options))
+}
+
+fn run(options: &List) -> Result<Ending> {
+    cancel::on_signals()?;
+    let inventory = open_inventory(&options.inventory)?;
+    let mut warnings = Vec::new();
+    let mut all = read(inventory.as_ref(), &mut warnings)?;
+    let bytes = eviction::sum(all.iter());
+    let everything = json!({
+        "entries": all.len(), "bytes": bytes, "share": share(bytes, options.limit),
+    });
+    all.retain(|held| is_wanted(held, options));
+    sort(&mut all, options.order);
+    let now = Timestamp::now();
+    let rows: Vec<EntryRow> = all.iter().map(|held| held.row(options.limit, now)).collect();
+    let quarantined = quarantined(options, &mut warnings);
+    if options.output.json {
+        report::answer_json(&json!({
+            "ok": true,
+            "backend": inventory.describe(),
+            "at": now.to_string(),
+            "limit": options.limit,
+            "total": everything,
+            "entries": rows,
+            "quarantined": quarantined,
+            "warnings": warnings,
+        }))?;
+        return Ok(Ending::Done);
+    }
+    tell(&rows, options.output.quiet)?;
+    warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
+    if !options.output.quiet {
+        let shown = report::plural(rows.len() as u64, "entry");
+        let size = report::binary(eviction::sum(all.iter()));
+        let limit = report::binary(options.limit);
+        let place = inventory.describe();
+        report::note(format!("storecache: {shown} with {size} of {limit} in {place}"));
+        for bad in quarantined.iter().take(SHOWN) {
+            let (entry, reason) = (&bad.entry, &bad.reason);
+            let kept = if bad.file.is_some() { "kept aside" } else { "remembered as bad" };
+            report::note(format!("storecache: {kept}: {entry}: {reason}"));
+        }
+        if let Some(more @ 1..) = quarantined.len().checked_sub(SHOWN) {
+            report::note(format!("storecache: {more} more are bad; --json names them"));
+        }
+    }
+    Ok(Ending::Done)
+}
+
+/// Entries that failed their checks: quarantined in the backend, or remembered.
+fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
+    let memory = options.memory.as_ref();
+    let listed = match &options.inventory {
+        InventoryOptions::Directory { path } => {
+            quarantine::list(&Directory::new(path.clone(), false), memory)
+        }
+        InventoryOptions::Objects(store) => objects_aside(store, memory),
+        InventoryOptions::Repository(repository) => {
+            let name = repository.api.repository.as_deref().unwrap_or_default();
+            let of_it = format!("github:{name}:");
+            Ok(quarantine::remembered(memory, &|place| place.starts_with(&of_it)))
+        }
+    };
+    listed.unwrap_or_else(|e| {
+        warnings.push(format!("what is kept aside cannot be listed: {e:#}"));
+        Vec::new()
+    })
+}
+
+/// Bad entries of an object store, of every layout.
+fn objects_aside(store: &ObjectStore, memory: Option<&DirPath>) -> Result<Vec<Quarantined>> {
+    let objects = Objects::new(store, "")?.called_off_by(cancel::flag());
+    let of_it = format!("{}:", Backend::describe(&objects));
+    let mut all = quarantine::list(&objects, None)?;
+    all.extend(quarantine::remembered(memory, &|place| place.starts_with(&of_it)));
+    Ok(all)
+}
+
+fn is_wanted(held: &Held, options: &List) -> bool {
+    let begins = |prefix: &String| held.record.key.starts_with(prefix.as_str());
+    options.prefix.as_ref().is_none_or(begins)
+        && (options.reference.is_none() || options.reference == held.record.reference)
+        && (held.is_ours() || !options.ours)
+}
+
+fn sort(all: &mut [Held], order: Order) {
+    // Entries that compare as equal are always in the same order.
+    all.sort_by(|a, b| (&a.record.key, &a.record.id).cmp(&(&b.record.key, &b.record.id)));
+    match order {
+        Order::Age => all.sort_by_key(|held| Reverse(held.record.created)),
+        Order::Used => all.sort_by_key(|held| Reverse(held.used())),
+        Order::Size => all.sort_by_key(|held| Reverse(held.record.size)),
+        Order::Key => {}
+    }
+}
+
+/// Prints the rows on standard output, and the column names on standard error.
+fn tell(rows: &[EntryRow], quiet: bool) -> Result<()> {
+    let names = ["AGE", "USED", "SIZE", "SHARE", "REF", "KEY"].map(str::to_owned);
+    let lines = std::iter::once(names).chain(rows.iter().map(cells)).collect::<Vec<_>>();
+    for (number, line) in report::columns(&lines, 4).into_iter().enumerate() {
+        match number {
+            0 if quiet || rows.is_empty() => {}
+            0 => report::note(line),
+            _ => report::answer(line)?,
+        }
+    }
+    Ok(())
+}
+
+fn cells(row: &EntryRow) -> [String; 6] {
+    let ago = |seconds: Option<i64>| seconds.map_or_else(|| "-".into(), report::age);
+    let why = row.unreadable.as_ref().map(|why| format!("  (unreadable: {why})"));
+    [
+        ago(row.age),
+        ago(row.unused_for),
+        report::binary(row.size),
+        format!("{:.1} %", row.share * 100.0),
+        row.reference.clone().unwrap_or_else(|| "-".into()),
+        format!("{}{}", row.key, why.unwrap_or_default()),
+    ]
+}

@@ -1,0 +1,86 @@
+//! The commands, one file for each. Each file reads as the sequence of steps of its command.
+
+mod action;
+mod cancel;
+mod closed_pull_requests;
+mod delta_base;
+mod delta_dependents;
+mod diff;
+mod doctor;
+mod entry_fallback;
+mod eviction;
+mod html_file;
+mod inspect;
+mod inventory;
+mod job_state;
+mod key;
+mod key_family;
+mod lint;
+mod list;
+mod open_entry;
+mod policy;
+mod profiles;
+mod prune;
+mod prune_plan;
+mod quarantine;
+mod require;
+mod resolve;
+mod restore;
+mod retention;
+mod run_history;
+mod save;
+mod session;
+mod simulate;
+mod size_report;
+mod suggest;
+mod summary_file;
+mod trust;
+mod usage;
+mod verify;
+
+pub use action::{Task, step};
+pub use diff::diff;
+pub use doctor::doctor;
+pub use inspect::inspect;
+pub use key::key;
+pub use lint::lint;
+pub use list::list;
+pub use prune::prune;
+pub use restore::restore;
+pub use save::save;
+pub use simulate::simulate;
+pub use suggest::suggest;
+pub use usage::usage;
+pub use verify::verify;
+
+use crate::config::OutputOptions;
+use crate::report;
+use anyhow::Result;
+
+/// With `--json`, prints an error as one JSON object too, in addition to the message for people.
+fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
+    if let (true, Err(e)) = (output.json, &ending) {
+        report::answer_json(&serde_json::json!({ "ok": false, "reason": format!("{e:#}") }))?;
+    }
+    ending
+}
+
+/// How a command ended, as far as the exit code shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Done,
+    Failed,
+    /// Nothing was found, and the options ask for an exit code of its own for that.
+    Miss,
+}
+
+impl Ending {
+    /// The exit codes that scripts may rely on. Wrong usage exits with 2 before a command runs.
+    pub fn code(self) -> u8 {
+        match self {
+            Ending::Done => 0,
+            Ending::Failed => 1,
+            Ending::Miss => 3,
+        }
+    }
+}

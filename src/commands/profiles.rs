@@ -1,0 +1,229 @@
+//! `--profiles`: saves the Guix profiles of the current user and restores them as new generations.
+//!
+//! Profiles belong to their user, so the user process does all of this. Failures become warnings: the items
+//! are restored whether or not a profile leads to them.
+
+use super::resolve;
+use crate::config::{Restore, Save, StoreOptions};
+use crate::daemon::Client;
+use crate::report::{self, Outcome, Profile};
+use crate::snapshot::{BaseItem, ItemEntry, Opened, ProfileFacts};
+use crate::store::{
+    ItemName, Layout, PROFILES, Person, Profiles, StoreKind, is_plain_name, make_shortcut,
+    profile_item, profile_path,
+};
+use anyhow::{Context, Result, bail};
+use rustix::process::getuid;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Refuses stores that have no profiles.
+pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {
+    if !wanted {
+        return Ok(());
+    }
+    match resolve::kind(store)? {
+        StoreKind::Guix => Ok(()),
+        kind => bail!(
+            "--profiles is for Guix, and this is a {kind} store; leave it out, or name another store \
+             with --store guix"
+        ),
+    }
+}
+
+/// Finds the items that the profiles lead to. Must be called before the database is frozen, so that the
+/// frozen database contains these items.
+pub fn find(options: &Save, outcome: &mut Outcome) -> Vec<ProfileFacts> {
+    if !options.profiles {
+        return Vec::new();
+    }
+    let root = &options.store.root;
+    let mut find = || -> Result<Vec<ProfileFacts>> {
+        let layout = Layout::of(StoreKind::Guix, root)?;
+        let person = person(root)?;
+        let mut found = Vec::new();
+        for name in PROFILES {
+            match profile_item(&layout, &person.name, name) {
+                Ok(Some(item)) => {
+                    found.push(ProfileFacts { name: name.into(), item: item.to_string().into() });
+                }
+                Ok(None) => {}
+                Err(e) => outcome.warnings.push(format!("left out the profile {name}: {e:#}")),
+            }
+        }
+        if found.is_empty() {
+            let none = format!("{} has no profiles to save", person.name);
+            outcome.warnings.push(none);
+        }
+        Ok(found)
+    };
+    find().unwrap_or_else(|e| {
+        outcome.warnings.push(format!("left out the profiles: {e:#}"));
+        Vec::new()
+    })
+}
+
+/// Records the profiles of a snapshot in the report, when the packed items are known.
+pub fn packed(
+    profiles: &[ProfileFacts],
+    items: &[ItemEntry],
+    inherited: &[BaseItem],
+    outcome: &mut Outcome,
+) {
+    for ProfileFacts { name, item } in profiles {
+        let inherited = inherited.iter().any(|there| *item == *there.name);
+        if !inherited && !items.iter().any(|packed| *item == *packed.name) {
+            outcome.warnings.push(format!(
+                "the profile {name} leads to {item}, which is not among the items; it comes back \
+                 where that is there already"
+            ));
+        }
+        let (name, item) = (name.raw().to_owned(), item.raw().to_owned());
+        outcome.profiles.push(Profile { name, generation: None, item });
+    }
+}
+
+/// Restores the profiles of a snapshot whose items are restored, if the options ask for it.
+pub fn restore(options: &Restore, opened: &Opened, outcome: &mut Outcome) {
+    if !options.profiles {
+        return;
+    }
+    if opened.head.profiles.is_empty() {
+        let none = "the snapshot has no profiles; save one with --profiles";
+        outcome.warnings.push(none.into());
+        return;
+    }
+    match Return::begin(options, opened) {
+        Ok(mut all) => all.run(outcome),
+        Err(e) => outcome.warnings.push(format!("no profile was brought back: {e:#}")),
+    }
+}
+
+/// The restore of the profiles of a snapshot.
+struct Return<'a> {
+    options: &'a Restore,
+    opened: &'a Opened,
+    layout: Layout,
+    person: Person,
+    /// Connection that protects the items from collectors until their generations do. A daemon also creates
+    /// the profile directory of each user who connects. Source: Guix `nix/nix-daemon/nix-daemon.cc`,
+    /// `createUser`.
+    daemon: Result<Client>,
+}
+
+impl<'a> Return<'a> {
+    fn begin(options: &'a Restore, opened: &'a Opened) -> Result<Self> {
+        let layout = Layout::of(StoreKind::Guix, &options.store.root)?;
+        let person = person(&options.store.root)?;
+        let daemon = match options.dry_run {
+            true => Err(anyhow::anyhow!("nobody was asked")),
+            false => Client::open(&layout.socket(), Instant::now() + options.store.daemon_patience),
+        };
+        Ok(Return { options, opened, layout, person, daemon })
+    }
+
+    fn run(&mut self, outcome: &mut Outcome) {
+        for name in PROFILES {
+            let Some(saved) = self.opened.head.profiles.iter().find(|saved| saved.name == name)
+            else {
+                continue;
+            };
+            let led = match self.one(name, saved.item.raw(), outcome) {
+                Ok(generation) => {
+                    if generation.is_some() {
+                        let (name, item) = (name.into(), saved.item.raw().to_owned());
+                        outcome.profiles.push(Profile { name, generation, item });
+                    }
+                    self.lead_from_home(name)
+                }
+                Err(e) => Err(e.context(format!("did not bring back {name}"))),
+            };
+            outcome.warnings.extend(led.err().map(|e| format!("{e:#}")));
+        }
+    }
+
+    /// Returns the generation that was made, or would be made in a dry run; `None` if a generation leads to
+    /// the item already.
+    fn one(&mut self, name: &str, item: &str, outcome: &Outcome) -> Result<Option<u64>> {
+        let item = ItemName::parse(item)
+            .with_context(|| format!("the snapshot says that it leads to {item:?}"))?;
+        if !self.is_there(&item, outcome)? {
+            bail!("{item} was not restored");
+        }
+        let person = &self.person.name;
+        let Some(profiles) = Profiles::open(&self.layout, person)? else {
+            return match &self.daemon {
+                _ if self.options.dry_run => Ok(Some(1)),
+                Ok(_) => bail!("the daemon made no directory for the profiles of {person}"),
+                Err(e) => bail!(
+                    "there is no directory for the profiles of {person}, and no daemon to make it \
+                     ({e:#}); start it and restore again"
+                ),
+            };
+        };
+        if self.options.dry_run { profiles.plan(name, &item) } else { profiles.add(name, &item) }
+    }
+
+    /// Creates the link from the user's home to a profile, if nothing exists there.
+    fn lead_from_home(&self, profile: &str) -> Result<()> {
+        let root = &self.options.store.root;
+        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        // These variables apply to this machine's root only, and under sudo they may belong to another user.
+        let ours = root == Path::new("/") && std::env::var_os("SUDO_UID").is_none();
+        let home = variable("HOME").filter(|_| ours).unwrap_or_else(|| self.person.home.clone());
+        let Ok(below) = home.strip_prefix("/") else { return Ok(()) };
+        if self.options.dry_run || !root.join(below).is_dir() {
+            return Ok(());
+        }
+        let config = variable("XDG_CONFIG_HOME").filter(|_| ours);
+        let link = match profile {
+            "current-guix" => config.unwrap_or(home.join(".config")).join("guix/current"),
+            _ => home.join(".guix-profile"),
+        };
+        make_shortcut(root, &link, &profile_path(&self.layout, &self.person.name, profile))
+    }
+
+    /// Whether an item is valid or, without a daemon, present.
+    fn is_there(&mut self, item: &ItemName, outcome: &Outcome) -> Result<bool> {
+        if outcome.skipped.iter().any(|(name, _)| name == item.as_str()) {
+            return Ok(false);
+        }
+        match &mut self.daemon {
+            Ok(daemon) => {
+                let path = format!("{}/{item}", self.layout.store_dir);
+                daemon.keep(&path).and_then(|()| daemon.is_valid(&path)).context("ask the daemon")
+            }
+            Err(_) => {
+                let packed = self.opened.index.holds(item.as_str());
+                Ok(packed || self.layout.store().join(item.as_str()).exists())
+            }
+        }
+    }
+}
+
+/// The user who runs this process. Guix itself uses the user's name, which the daemon reads from the same
+/// table.
+fn person(root: &Path) -> Result<Person> {
+    let uid = getuid().as_raw();
+    if let Some(person) = Person::find(root, uid)? {
+        return Ok(person);
+    }
+    let name = std::env::var("USER").ok().filter(|name| is_plain_name(name));
+    let name = name.with_context(|| {
+        format!("there is no name for user {uid} in {}", root.join("etc/passwd").display())
+    })?;
+    Ok(Person { name, home: PathBuf::new() })
+}
+
+/// Prints what was done.
+pub fn tell(outcome: &Outcome) {
+    for Profile { name, generation, item } in &outcome.profiles {
+        report::note(match generation {
+            None => format!("storecache: with the profile {name}: {item}"),
+            Some(number) => {
+                let verb = if outcome.dry_run { "would add" } else { "added" };
+                format!("storecache: {verb} generation {number} of {name}: {item}")
+            }
+        });
+    }
+}

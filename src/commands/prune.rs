@@ -1,0 +1,251 @@
+//! `prune`: prints which entries can be deleted, and deletes them on request.
+
+use super::inventory::{Held, open_inventory, read};
+use super::prune_plan::{Cause, Choice, Scene, choose};
+use super::{Ending, cancel, closed_pull_requests, eviction, or_json};
+use crate::backend::{Deleted, Forbidden, Inventory};
+use crate::config::{Prune, PruneReason};
+use crate::report;
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How often a deletion is attempted if the backend asks to retry later.
+const TRIES: u32 = 3;
+
+/// The longest time to wait for a backend.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
+/// Number of consecutive failures after which deletion stops, because the next one would fail too.
+const FAILURES: usize = 3;
+
+/// Prints the plan, and carries it out if the options ask for it.
+pub fn prune(options: &Prune) -> Result<Ending> {
+    or_json(&options.output, run(options))
+}
+
+fn run(options: &Prune) -> Result<Ending> {
+    cancel::on_signals()?;
+    let inventory = open_inventory(&options.inventory)?;
+    let mut warnings = Vec::new();
+    let all = read(inventory.as_ref(), &mut warnings)?;
+    let scene = look_around(inventory.as_ref(), &all, options, &mut warnings)?;
+    if all.iter().any(|held| held.is_ours() && held.standing.is_none()) {
+        warnings.push(
+            "what entries are deltas on cannot be read from here: older and larger ones stay where \
+             they may be needed"
+                .into(),
+        );
+    }
+    let choice = choose(&all, &scene, &options.pruning, Timestamp::now());
+    if !options.output.json {
+        tell(&all, &choice, options.output.quiet)?;
+    }
+    warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
+    let mut done = Done::default();
+    let ended = if options.apply {
+        carry_out(inventory.as_ref(), &all, &choice, options, &mut done)
+    } else {
+        Ok(())
+    };
+    finish(inventory.as_ref(), &all, &choice, options, &done, ended, &warnings)
+}
+
+/// Reads facts that are not in the entries. Without the default branch, no entry can be chosen.
+fn look_around(
+    inventory: &dyn Inventory,
+    all: &[Held],
+    options: &Prune,
+    warnings: &mut Vec<String>,
+) -> Result<Scene> {
+    if all.is_empty() {
+        return Ok(Scene::default());
+    }
+    let default_branch = inventory.default_branch()?;
+    let closed = match options.pruning.wants(PruneReason::Closed) {
+        true => closed_pull_requests::closed(inventory, all, warnings)?,
+        false => Default::default(),
+    };
+    Ok(Scene { default_branch, closed })
+}
+
+/// The part of the plan that was carried out.
+#[derive(Debug, Default, Serialize)]
+struct Done {
+    deleted: Vec<String>,
+    bytes: u64,
+    /// Entries that had been deleted by others before.
+    gone: Vec<String>,
+    failed: Vec<(String, String)>,
+}
+
+/// Deletes the chosen entries.
+///
+/// # Errors
+/// If it stopped early, with the reason.
+fn carry_out(
+    inventory: &dyn Inventory,
+    all: &[Held],
+    choice: &Choice,
+    options: &Prune,
+    done: &mut Done,
+) -> Result<()> {
+    let count = choice.going.len();
+    let mut in_a_row = 0;
+    for (number, (at, _)) in choice.going.iter().enumerate() {
+        let record = &all[*at].record;
+        let key = &record.key;
+        let say = |what: String| {
+            let line = format!("{what} {} of {count}: {key}", number + 1);
+            if options.output.json {
+                report::note(line)
+            } else {
+                report::answer(line)?
+            }
+            Ok(()) as Result<()>
+        };
+        cancel::check()?;
+        match delete(inventory, &all[*at]) {
+            Ok(Deleted::Now) => {
+                done.deleted.push(record.key.clone());
+                done.bytes = done.bytes.saturating_add(record.size);
+                say("deleted".into())?;
+            }
+            Ok(Deleted::Before) => {
+                done.gone.push(record.key.clone());
+                say("gone already,".into())?;
+            }
+            Err(e) => {
+                if cancel::called_off() {
+                    return Err(anyhow!("cancelled by a signal while {key} was being deleted"));
+                }
+                done.failed.push((record.key.clone(), format!("{e:#}")));
+                in_a_row += 1;
+                if e.is::<Forbidden>() || in_a_row == FAILURES {
+                    return Err(e);
+                }
+                report::note(format!("storecache: {key} stays: {e:#}"));
+                continue;
+            }
+        }
+        in_a_row = 0;
+    }
+    Ok(())
+}
+
+/// Deletes one entry. Retries if the backend states how long to wait.
+fn delete(inventory: &dyn Inventory, held: &Held) -> Result<Deleted> {
+    let mut tries = 1;
+    loop {
+        let failed = match inventory.delete(&held.record) {
+            Err(e) => e,
+            deleted => return deleted,
+        };
+        let wait = failed.downcast_ref::<Forbidden>().and_then(|barred| barred.wait);
+        match wait.filter(|&wait| wait <= LONGEST_WAIT && tries < TRIES) {
+            None => return Err(failed),
+            Some(wait) => {
+                report::note(format!("storecache: waits {} s, as it was asked to", wait.as_secs()));
+                cancel::sleep(wait)?;
+            }
+        }
+        tries += 1;
+    }
+}
+
+/// Prints the plan, one line for each entry, and the entries that stay.
+fn tell(all: &[Held], choice: &Choice, quiet: bool) -> Result<()> {
+    let line = |at: usize, reason: &str, detail: &str| {
+        let record = &all[at].record;
+        [
+            report::binary(record.size),
+            reason.to_owned(),
+            record.reference.clone().unwrap_or_else(|| "-".into()),
+            format!("{}  ({detail})", record.key),
+        ]
+    };
+    let going = choice.going.iter();
+    let going: Vec<_> =
+        going.map(|(at, Cause { reason, detail })| line(*at, reason.name(), detail)).collect();
+    report::columns(&going, 1).iter().try_for_each(report::answer)?;
+    if !quiet {
+        let staying = choice.staying.iter().map(|(at, why)| line(*at, "stays", why));
+        report::columns(&staying.collect::<Vec<_>>(), 1).iter().for_each(report::note);
+    }
+    Ok(())
+}
+
+/// Prints the end of the report, as one object or as a line.
+fn finish(
+    inventory: &dyn Inventory,
+    all: &[Held],
+    choice: &Choice,
+    options: &Prune,
+    done: &Done,
+    ended: Result<()>,
+    warnings: &[String],
+) -> Result<Ending> {
+    let chosen = choice.going.len() as u64;
+    let bytes = eviction::sum(choice.going.iter().map(|(at, _)| &all[*at]));
+    let failed = ended.is_err() || !done.failed.is_empty();
+    if options.output.json {
+        let row = |at: usize| {
+            let record = &all[at].record;
+            json!({ "id": record.id, "key": record.key, "ref": record.reference, "size": record.size })
+        };
+        let with = |at: usize, more: Value| {
+            let mut row = row(at);
+            if let (Some(row), Value::Object(more)) = (row.as_object_mut(), more) {
+                row.extend(more);
+            }
+            row
+        };
+        let plan = choice.going.iter().map(|(at, cause)| {
+            with(*at, json!({ "reason": cause.reason.name(), "detail": cause.detail }))
+        });
+        let stays = choice.staying.iter().map(|(at, why)| with(*at, json!({ "detail": why })));
+        report::answer_json(&json!({
+            "ok": !failed,
+            "backend": inventory.describe(),
+            "applied": options.apply,
+            "plan": plan.collect::<Vec<_>>(),
+            "stays": stays.collect::<Vec<_>>(),
+            "total": { "entries": chosen, "bytes": bytes },
+            "deleted": done.deleted,
+            "bytes": done.bytes,
+            "gone": done.gone,
+            "failed": done.failed,
+            "cancelled": cancel::called_off(),
+            "reason": ended.as_ref().err().map(|e| format!("{e:#}")),
+            "warnings": warnings,
+        }))?;
+    }
+    if let Err(e) = &ended {
+        report::note(format!("storecache: prune: {e:#}"));
+    }
+    let planned = report::plural(chosen, "entry");
+    let left = |gone: u64| report::binary(eviction::sum(all.iter()).saturating_sub(gone));
+    let total = match (chosen, options.apply) {
+        (0, _) => format!("nothing to delete in {}", inventory.describe()),
+        (_, false) => {
+            let (size, left) = (report::binary(bytes), left(bytes));
+            format!("would delete {planned} with {size}; {left} stay; nothing goes without --apply")
+        }
+        (_, true) => {
+            let gone = match done.gone.len() {
+                0 => String::new(),
+                gone => format!("; {gone} were gone already"),
+            };
+            let (size, left) = (report::binary(done.bytes), left(done.bytes));
+            format!("deleted {} of {planned} with {size}; {left} stay{gone}", done.deleted.len())
+        }
+    };
+    if options.output.json {
+        report::note(total)
+    } else {
+        report::answer(total)?
+    }
+    Ok(if failed { Ending::Failed } else { Ending::Done })
+}

@@ -1,0 +1,54 @@
+//! `--require`: checks whether the store has everything that a job is going to need, whatever was restored.
+
+use crate::report::{self, Outcome, Required};
+use crate::root_helper::client::RootHalf;
+use crate::root_helper::protocol::{self, Reply, Request};
+use anyhow::{Result, bail};
+use std::time::Instant;
+
+/// Has the root helper check the closures, and records the results in the report.
+pub fn check(root: &mut RootHalf, patterns: &[String], outcome: &mut Outcome) -> Result<()> {
+    if patterns.is_empty() {
+        return Ok(());
+    }
+    let checking = Instant::now();
+    root.send(&Request::Check(patterns.to_vec()), &[])?;
+    let (Reply::Checked(required), _) = root.receive()? else {
+        bail!("the root half did not say what the store has");
+    };
+    outcome.required = required.into_iter().map(reported).collect();
+    outcome.seconds.check = checking.elapsed().as_secs_f64();
+    Ok(())
+}
+
+fn reported(required: protocol::Required) -> Required {
+    let protocol::Required { pattern, complete, items, closure, missing } = required;
+    Required { pattern, complete, items, closure, missing }
+}
+
+/// Whether all required items are complete.
+pub fn met(outcome: &Outcome) -> bool {
+    outcome.required.iter().all(|required| required.complete)
+}
+
+pub fn tell(outcome: &Outcome) {
+    for required in &outcome.required {
+        let pattern = &required.pattern;
+        let line = match (required.items, required.missing.as_slice()) {
+            (0, _) => format!("required {pattern}: not there"),
+            (_, []) => {
+                let size = report::plural(required.closure, "item");
+                format!("required {pattern}: complete, a closure of {size}")
+            }
+            (_, [first, more @ ..]) => format!(
+                "required {pattern}: incomplete, {first}{} of {} valid but not on the disk",
+                match more.len() {
+                    0 => " is".to_owned(),
+                    more => format!(" and {more} more are"),
+                },
+                report::plural(required.closure, "item"),
+            ),
+        };
+        report::note(format!("storecache: {line}"));
+    }
+}

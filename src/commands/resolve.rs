@@ -1,0 +1,199 @@
+//! From flags to a store, a key and an entry: common first steps of several commands.
+
+use super::cancel;
+use crate::backend::github::GitHub;
+use crate::backend::object_store::Objects;
+use crate::backend::{Backend, Directory, EntryName, FallbackBackend, ReadAt, StallGuard};
+use crate::config::{BackendOptions, KeyOptions, StoreOptions};
+use crate::key::{Key, Ladder, Rung};
+use crate::liveness;
+use crate::memory::Traffic;
+use crate::report::{self, Hit, Outcome};
+use crate::root_helper::Caller;
+use crate::root_helper::protocol::StoreRequest;
+use crate::snapshot::{Opened, SnapshotError, cache_version};
+use crate::store::{Layout, StoreKind, system};
+use anyhow::{Context, Result, anyhow};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+/// The kind of store that the options name, or the kind that is found.
+pub fn kind(options: &StoreOptions) -> Result<StoreKind> {
+    options.kind.map_or_else(|| Layout::detect(&options.root), Ok)
+}
+
+pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
+    StoreRequest {
+        kind,
+        root: options.root.clone(),
+        paths: options.paths.clone(),
+        daemon: options.daemon.clone(),
+        asks_version: false,
+        shepherds: options.shepherds.clone(),
+        lock_patience: options.lock_patience,
+        daemon_patience: options.daemon_patience,
+        stall: liveness::stall_timeout(),
+        mandate: Caller::default(),
+    }
+}
+
+/// Makes the key; `surveyed` is the version that the root helper found, if it was asked.
+pub fn key(
+    store: &StoreOptions,
+    key: &KeyOptions,
+    kind: StoreKind,
+    surveyed: Option<&str>,
+) -> Result<Key> {
+    let version = || {
+        // A plain store has no version; this word keeps the format of the key.
+        if kind == StoreKind::Plain {
+            return Ok("any".to_owned());
+        }
+        let program = kind.program().filter(|_| store.root == Path::new("/"));
+        let asked = program.and_then(program_version);
+        let surveyed = surveyed.filter(|version| !version.is_empty()).map(str::to_owned);
+        asked.or(surveyed).ok_or_else(|| {
+            anyhow!(
+                "{} --version gave no answer; give the version with --version, or the whole key \
+                 with --key",
+                kind.program().unwrap_or_default()
+            )
+        })
+    };
+    let made = Key::make(key, kind.name(), &system(), version).context("make the key")?;
+    made.notes().for_each(|note| report::note(format!("storecache: {note}")));
+    Ok(made)
+}
+
+/// Runs the package manager on the user's search path with `--version`.
+fn program_version(program: &str) -> Option<String> {
+    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    // `nix-store (Nix) 2.8.0`, `guix (GNU Guix) 1.5.0`
+    text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
+}
+
+/// Opens the backend for snapshots of a kind of store; several backends are combined in the given order.
+///
+/// # Errors
+/// If the backend cannot be opened. Of several backends, if none can be opened: the error of the first.
+pub fn backend(
+    options: &[BackendOptions],
+    kind: StoreKind,
+    traffic: Traffic,
+) -> Result<Arc<dyn Backend>> {
+    let [one] = options else { return several(options, kind, traffic) };
+    one_backend(one, kind, traffic)
+}
+
+fn several(
+    options: &[BackendOptions],
+    kind: StoreKind,
+    traffic: Traffic,
+) -> Result<Arc<dyn Backend>> {
+    let (mut members, mut warnings, mut first) = (Vec::new(), Vec::new(), None);
+    for one in options {
+        match one_backend(one, kind, traffic) {
+            Ok(member) => members.push(member),
+            Err(e) => {
+                warnings.push(format!("a backend is passed over: {e:#}"));
+                first.get_or_insert(e);
+            }
+        }
+    }
+    let limit = options.iter().find_map(BackendOptions::patience).map(|patience| patience.stall);
+    match (members.is_empty(), first) {
+        (true, Some(e)) => Err(e),
+        (true, None) => Err(anyhow!("no backend is named")),
+        (false, _) => {
+            let limit = limit.unwrap_or_else(liveness::stall_timeout);
+            Ok(Arc::new(FallbackBackend::new(members, limit, warnings)))
+        }
+    }
+}
+
+/// Opens a single backend.
+pub fn one_backend(
+    options: &BackendOptions,
+    kind: StoreKind,
+    traffic: Traffic,
+) -> Result<Arc<dyn Backend>> {
+    let version = || -> Result<String> {
+        let store_dir = match kind {
+            StoreKind::Plain => "",
+            kind => Layout::of(kind, Path::new("/"))?.store_dir,
+        };
+        Ok(cache_version(kind.name(), store_dir, &system()).to_string())
+    };
+    match options {
+        BackendOptions::Directory { path, sync } => {
+            Ok(Arc::new(StallGuard::new(Directory::new(path.clone(), *sync))))
+        }
+        BackendOptions::Objects(store) => {
+            let objects = Objects::new(store, &version()?)?;
+            Ok(Arc::new(objects.within(traffic).called_off_by(cancel::flag())))
+        }
+        BackendOptions::GitHub(service) => {
+            let github = GitHub::new(service, &version()?)?;
+            Ok(Arc::new(github.within(traffic).called_off_by(cancel::flag())))
+        }
+    }
+}
+
+/// Returns the newest entry of the first rung of the ladder that has any entry not in `passed`.
+pub fn find(
+    backend: &dyn Backend,
+    ladder: &Ladder,
+    passed: &[EntryName],
+) -> Result<Option<(EntryName, Hit)>> {
+    let found = backend.find_besides(&ladder.rungs, passed)?;
+    Ok(found.map(|(name, number)| {
+        let hit = match ladder.rungs[number] {
+            Rung::Exact(_) => Hit::Exact,
+            Rung::Prefix(_) => Hit::Prefix,
+        };
+        (name, hit)
+    }))
+}
+
+/// Prints the warnings of a backend and the entries that it skipped, for commands without a report.
+pub fn tell_warnings(backend: &dyn Backend) {
+    let warnings = backend.warnings();
+    let skipped = skipped_in_words(&skipped(backend));
+    let warnings = warnings.into_iter().chain(skipped);
+    warnings.for_each(|line| report::note(format!("storecache: warning: {line}")));
+}
+
+/// Entries that the backend skipped since the last call because they are not regular files, each with the
+/// reason.
+pub fn skipped(backend: &dyn Backend) -> Vec<(String, String)> {
+    backend.skipped().into_iter().map(|it| (it.name.to_string(), it.why())).collect()
+}
+
+/// The skipped entries as one line; `None` if the list is empty.
+pub fn skipped_in_words(skipped: &[(String, String)]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let shown = skipped.iter().take(SHOWN).map(|(name, why)| format!("{name}: {why}"));
+    let shown = shown.collect::<Vec<_>>().join("; ");
+    let more = match skipped.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    (!skipped.is_empty()).then(|| format!("skipped {shown}{more}"))
+}
+
+/// Records the skipped entries in a report.
+pub fn book_skipped(backend: &dyn Backend, outcome: &mut Outcome) {
+    let skipped = skipped(backend);
+    outcome.warnings.extend(skipped_in_words(&skipped));
+    outcome.passed_over.extend(skipped);
+}
+
+/// Reads head and index of an entry. Adds the bytes read to `downloaded`.
+pub fn open(reader: &mut dyn ReadAt, downloaded: &mut u64) -> Result<Opened, SnapshotError> {
+    crate::snapshot::open(reader.size(), &mut |at, buffer| {
+        *downloaded += buffer.len() as u64;
+        reader.read_at(at, buffer)
+    })
+}

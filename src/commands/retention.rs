@@ -1,0 +1,150 @@
+//! Chooses the entries to delete after a save: older generations of the same key that no other entry needs,
+//! and nothing else.
+
+use super::cancel;
+use super::open_entry::EntryKind;
+use crate::backend::{Backend, Entry, EntryName};
+use crate::key::Rung;
+use crate::report::Outcome;
+use anyhow::{Context, Result};
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+
+/// Deletes generations older than the newest `keep` of the key that was just saved. The new entry has been
+/// written by now, so failures become warnings, and the next save deletes the rest. Known `bad` entries do
+/// not count as generations.
+pub fn retain(
+    backend: &dyn Backend,
+    written: &Entry,
+    keep: NonZeroUsize,
+    bad: &[EntryName],
+    outcome: &mut Outcome,
+) {
+    let listed = backend.entries(&Rung::Exact(written.name.key.clone()));
+    let chosen = listed.and_then(|entries| {
+        let standing = |name: &EntryName| {
+            EntryKind::of(backend, name).with_context(|| format!("find out what {name} needs"))
+        };
+        // Deltas of other keys may need an entry of this key.
+        let all = || backend.entries(&Rung::Prefix(String::new()));
+        unneeded(superseded(entries, written, keep, bad), written, &all, &standing)
+    });
+    let superseded = match chosen {
+        Ok(superseded) => superseded,
+        Err(_) if cancel::called_off() => return,
+        Err(e) => {
+            outcome.warnings.push(format!("superseded entries stay: {e:#}"));
+            return;
+        }
+    };
+    let deleted = &mut outcome.deleted;
+    if let Err(e) = delete(backend, &superseded, deleted)
+        && !cancel::called_off()
+    {
+        let (all, stay) = (superseded.len(), superseded.len() - deleted.len());
+        outcome.warnings.push(format!("superseded entries stay, {stay} of {all}: {e:#}"));
+    }
+}
+
+/// First step of the choice: the old entries, newest first, and the `bad` ones.
+fn superseded(
+    mut entries: Vec<Entry>,
+    written: &Entry,
+    keep: NonZeroUsize,
+    bad: &[EntryName],
+) -> Vec<Entry> {
+    // A backend may treat different keys as equal, or not list yet the entry that was just written.
+    entries.retain(|entry| entry.name.key == written.name.key && entry.name != written.name);
+    entries.push(written.clone());
+    entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+    // Bad entries do not count towards `keep`.
+    let (bad, good): (Vec<_>, _) = entries.into_iter().partition(|it| bad.contains(&it.name));
+    let old = bad.into_iter().chain(good.into_iter().skip(keep.get()));
+    // If the clock was set back, the entry that was just written may look old.
+    old.filter(|entry| entry.name != written.name).collect()
+}
+
+/// Second step of the choice: removes entries from `old` that are the base of a delta that stays, whatever
+/// the key of the delta. `all` lists every entry; `standing` returns the role of an entry.
+fn unneeded(
+    mut old: Vec<Entry>,
+    written: &Entry,
+    all: &dyn Fn() -> Result<Vec<Entry>>,
+    standing: &dyn Fn(&EntryName) -> Result<EntryKind>,
+) -> Result<Vec<Entry>> {
+    let mut any_full = false;
+    for entry in &old {
+        any_full |= matches!(standing(&entry.name)?, EntryKind::Full);
+    }
+    if !any_full {
+        return Ok(old);
+    }
+    let going: HashSet<&EntryName> = old.iter().map(|entry| &entry.name).collect();
+    let listed = all()?;
+    let staying = listed.iter().chain([written]).map(|entry| &entry.name);
+    let mut needed = HashSet::new();
+    for name in staying.filter(|name| !going.contains(name)) {
+        needed.extend(standing(name)?.base().cloned());
+    }
+    old.retain(|entry| !needed.contains(&entry.name));
+    Ok(old)
+}
+
+fn delete(backend: &dyn Backend, entries: &[Entry], deleted: &mut Vec<String>) -> Result<()> {
+    for entry in entries {
+        if cancel::called_off() {
+            break;
+        }
+        backend.delete(entry)?;
+        deleted.push(entry.name.to_string());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(second: u8) -> Entry {
+        named("k", second)
+    }
+
+    fn named(key: &str, second: u8) -> Entry {
+        let name = EntryName::parse(&format!("{key}.20261122T0955{second:02}.000000Z")).unwrap();
+        Entry { name, size: 1 }
+    }
+
+    fn chosen(seconds: &[u8], written: u8, keep: usize) -> Vec<u8> {
+        let entries = seconds.iter().map(|&second| entry(second)).collect();
+        let keep = NonZeroUsize::new(keep).unwrap();
+        let gone = superseded(entries, &entry(written), keep, &[]);
+        (0..60).rev().filter(|&second| gone.iter().any(|e| e.name == entry(second).name)).collect()
+    }
+
+    #[test]
+    fn what_is_known_to_be_bad_takes_no_place_of_a_good_one() {
+        let entries = [4, 3, 2, 1].map(entry).to_vec();
+        let two = NonZeroUsize::new(2).unwrap();
+        let gone = superseded(entries, &entry(4), two, &[entry(3).name]);
+        let gone: Vec<_> = gone.into_iter().map(|entry| entry.name).collect();
+        assert_eq!(gone, [entry(3).name, entry(1).name]);
+    }
+
+    #[test]
+    fn the_newest_stay_and_so_does_what_was_just_written() {
+        assert_eq!(chosen(&[4, 3, 2, 1], 4, 2), [2, 1]);
+        assert_eq!(chosen(&[1, 4], 4, 2), [0; 0]);
+        // The new entry is not listed yet.
+        assert_eq!(chosen(&[3, 2, 1], 4, 2), [2, 1]);
+        assert_eq!(chosen(&[], 4, 1), [0; 0]);
+        // Another run saved a later entry; that entry stays as well.
+        assert_eq!(chosen(&[5, 4, 3], 4, 1), [3]);
+        // The clock was set back.
+        assert_eq!(chosen(&[9, 8, 7, 1], 1, 2), [7]);
+        // Keys that differ in case are different keys.
+        let entries = vec![named("K", 1), entry(2)];
+        let gone = superseded(entries, &entry(3), NonZeroUsize::MIN, &[]);
+        assert_eq!(gone.len(), 1);
+        assert_eq!(gone[0].name, entry(2).name);
+    }
+}

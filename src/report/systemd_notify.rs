@@ -1,0 +1,53 @@
+//! Reports activity to the supervisors of a run: to people and, if systemd started the program, to systemd.
+//!
+//! systemd is notified only when there was activity. So its `WatchdogSec` kills and restarts a run that
+//! hangs, but not one that is slow. Only the process that systemd started notifies it; the root helper does
+//! not have the environment variable that this requires.
+
+use super::progress::Progress;
+use crate::liveness::{self, Activity};
+use crate::untrusted::escape;
+use sd_notify::NotifyState;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Minimum time between messages for people while a run is active without progress.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Starts reporting activity.
+pub fn tell_signs(command: &'static str, progress: &Progress) {
+    let voice = progress.voice();
+    let every = ALIVE_EVERY.min(liveness::stall_timeout() / 3);
+    let last = Mutex::new(Instant::now());
+    liveness::listen(move |phase, sign, text| {
+        notify(&[
+            NotifyState::Watchdog,
+            // A line break would begin another field (`man 3 sd_notify`).
+            NotifyState::Status(&escape(&format!("{command}: {phase}: {text}"))),
+        ]);
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if sign == Activity::Moved {
+            // Progress is shown by the progress bar or lines.
+            *last = Instant::now();
+        } else if last.elapsed() >= every {
+            *last = Instant::now();
+            voice.say(&format!("storecache: alive: {phase}: {text}"));
+        }
+    });
+}
+
+/// Reports that the run has everything it needs and begins its work.
+pub fn ready() {
+    notify(&[NotifyState::Ready]);
+}
+
+/// Reports that only the final report remains to be printed.
+pub fn stopping() {
+    liveness::clear_listener();
+    notify(&[NotifyState::Stopping]);
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    // Usually systemd is not there. If it does not receive the message, it acts as if there was no activity.
+    let _ = sd_notify::notify(state);
+}

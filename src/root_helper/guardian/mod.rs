@@ -1,0 +1,151 @@
+//! The guardian: a separate process that stops the daemon on request, starts it again, and recovers the store,
+//! whatever happens to the root helper.
+//!
+//! The root helper starts the guardian before it gives up rights that it does not need itself, and sends it the
+//! guardian setup ([`WatchConfig`]) before the first change. Before the daemon stops, the guardian finds it and gathers
+//! everything that a stop and a start need. It is always the guardian that starts the daemon: on request of the root
+//! helper, or when the root helper is dead; in that case it also undoes the commit and removes staging. It runs in a
+//! session of its own, so that signals of a terminal or a job do not reach it.
+//!
+//! A second process, the backup guardian, has the same information. If the guardian is killed, the root helper, which
+//! could not start a daemon with all its rights, sends its requests to the backup guardian. If both are killed, the
+//! backup guardian does by itself what the guardian would have done.
+//!
+//! - `words`: the messages to and from guardians
+//! - `servant`: the root helper's connection to one of them
+//! - `orders`: a guardian's connection to the root helper
+//! - `main_loop`: the work of a guardian
+//! - `stop_record`: the record of a stopped daemon, for the next restore
+//! - `restart`: starts a daemon again if the root helper and both guardians were killed
+
+mod handle;
+mod main_loop;
+mod message_reader;
+mod messages;
+mod restart_orphans;
+mod stop_record;
+
+pub use main_loop::{guard, serve_orders};
+pub use messages::{ArmRequest, DaemonFound, WatchConfig};
+pub use stop_record::place_of_records;
+
+use anyhow::{Result, bail};
+use handle::{Died, GuardianHandle};
+use messages::{Answer, GuardianInit, START, STARTING, STOP, STOPPING};
+use std::io::{Write, stderr};
+use std::path::Path;
+
+/// The root helper's connection to both guardians. When dropped, it ends them.
+pub struct Guardian {
+    // The backup guardian ends first: if the root helper dies in between, the guardian is still there.
+    deputy: GuardianHandle,
+    guardian: GuardianHandle,
+}
+
+impl Guardian {
+    /// Starts a guardian and a backup guardian, which run this program.
+    pub fn wait() -> Result<Self> {
+        // If the file was replaced, use the link to the running program.
+        let program = std::env::current_exe().ok().filter(|path| path.exists());
+        Self::wait_with(&program.unwrap_or_else(|| "/proc/self/exe".into()))
+    }
+
+    /// As [`Guardian::wait`], but with another file as the program.
+    pub fn wait_with(program: &Path) -> Result<Self> {
+        let guardian = GuardianHandle::start(program, "guardian")?;
+        let deputy = GuardianHandle::start(program, "deputy")?;
+        Ok(Guardian { deputy, guardian })
+    }
+
+    /// Sends both their setup: from now on they recover the store if the root helper dies. Before that, the guardian
+    /// starts a daemon that a killed run had stopped. Returns warnings about that.
+    pub fn watch(&mut self, ward: &WatchConfig) -> Result<Vec<String>> {
+        let post = |deputy, other: &GuardianHandle| {
+            serde_json::to_string(&GuardianInit { ward: ward.clone(), deputy, other: other.pid() })
+        };
+        let posts = [post(false, &self.deputy)?, post(true, &self.guardian)?];
+        self.guardian.order(&posts[0])?;
+        self.deputy.order(&posts[1])?;
+        match (self.guardian.answer(&never)?, self.deputy.answer(&never)?) {
+            (Answer::Watching(told), Answer::Watching(_)) => Ok(told),
+            _ => bail!("the guardian did not say that it watches"),
+        }
+    }
+
+    /// Makes the guardian find the daemon and prepare everything for a stop and a start.
+    ///
+    /// # Errors
+    /// If the daemon cannot be stopped and started again. Nothing was changed then.
+    pub fn arm(&mut self, brief: &ArmRequest) -> Result<Armed<'_>> {
+        let brief = serde_json::to_string(brief)?;
+        self.guardian.order(&brief)?;
+        self.deputy.order(&brief)?;
+        match (self.guardian.answer(&never)?, self.deputy.answer(&never)?) {
+            (Answer::Ready(charge), Answer::Ready(_)) => {
+                Ok(Armed { guardian: self, charge, started: false })
+            }
+            _ => bail!("the guardian did not say what it found"),
+        }
+    }
+
+    /// Sends an order to the guardian or, if the guardian died, to the backup guardian.
+    fn call(&mut self, order: &str, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+        let ask = |servant: &mut GuardianHandle| {
+            servant.order(order)?;
+            servant.answer(cancelled)
+        };
+        let answer = match ask(&mut self.guardian) {
+            Err(e) if e.is::<Died>() => ask(&mut self.deputy),
+            answer => answer,
+        };
+        match answer? {
+            Answer::Done => Ok(()),
+            _ => bail!("the guardian says what nobody has asked"),
+        }
+    }
+}
+
+/// A cancellation check for work that is never canceled.
+fn never() -> Result<()> {
+    Ok(())
+}
+
+/// A guardian that has found the daemon. If it is dropped without [`Armed::start`], it starts the daemon too.
+pub struct Armed<'a> {
+    guardian: &'a mut Guardian,
+    pub charge: DaemonFound,
+    started: bool,
+}
+
+impl Armed<'_> {
+    /// Stops the daemon.
+    ///
+    /// # Errors
+    /// Also if `cancelled` returns an error: the start that follows cancels the stop.
+    pub fn stop(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+        self.guardian.deputy.note(STOPPING);
+        self.guardian.call(STOP, cancelled)
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(mut self) -> Result<()> {
+        self.order_start()
+    }
+
+    fn order_start(&mut self) -> Result<()> {
+        self.started = true;
+        self.guardian.deputy.note(STARTING);
+        self.guardian.call(START, &never)
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        if !self.started {
+            // The original error is being reported already. This reports that the daemon was not started.
+            if let Err(e) = self.order_start() {
+                let _ = writeln!(stderr(), "storecache: the daemon was not started again: {e:#}");
+            }
+        }
+    }
+}
