@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 const NAMESPACES: [&str; 5] = ["ipc", "uts", "net", "cgroup", "mnt"];
 
 /// How long a daemon may take to end before SIGTERM is sent again.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether a daemon listens on a socket, other than the `stopped` one.
 pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
@@ -94,17 +94,22 @@ impl Watched {
         self.await_end_asking(patience, None)
     }
 
-    /// As [`Watched::await_end`], with a SIGTERM whenever the time of `again` has passed.
+    /// As [`Watched::await_end`], with a SIGTERM whenever the process shows no activity for the time of `again`.
     fn await_end_asking(&self, patience: Duration, again: Option<Duration>) -> Result<()> {
         let mut asked = Instant::now();
         let name = format!("the daemon, process {},", self.pid);
         let mut vigil = StallTimer::new(patience);
         while !self.ends_within(LOOK)? {
+            let sign = vigil.look(&procfs::family(self.pid));
+            // A process that works on its end is left alone: its handler may start over with each signal.
+            if sign.is_some() {
+                asked = Instant::now();
+            }
             if again.is_some_and(|again| asked.elapsed() >= again) {
                 asked = Instant::now();
                 self.terminate()?;
             }
-            match vigil.look(&procfs::family(self.pid)) {
+            match sign {
                 Some(sign) => liveness::alive(format!("{name} was told to end, and {sign}")),
                 None if vigil.silent() < SILENT => {}
                 None => liveness::waiting(format!("{name} was told to end, and {}", vigil.tell())),

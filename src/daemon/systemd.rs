@@ -110,8 +110,10 @@ impl Stop {
             let (stopped, is_stopped) = bounded::<()>(0);
             // Without this thread the stop only takes longer.
             let _ = threads::start_in(scope, "that asks again", move || {
+                let mut is_first = true;
                 while is_stopped.recv_timeout(ASK_AGAIN) == Err(RecvTimeoutError::Timeout) {
-                    self.services.iter().for_each(|service| ask_again(service));
+                    self.services.iter().for_each(|service| ask_again(service, is_first));
+                    is_first = false;
                 }
             });
             let done = change(UnitOrder::Stop, &self.all, patience, cancelled);
@@ -128,14 +130,20 @@ impl Stop {
 /// [`Watched::stop`](super::bare_process::Watched::stop). A worker of Guix 1.5 with an idle client needs two signals
 /// to end. systemd sends two, the second one when the main process has ended; if that happens quickly, the
 /// worker receives them as one.
-fn ask_again(service: &str) {
+///
+/// A main process alone gets one more signal and not another: its handler may start over with each signal.
+fn ask_again(service: &str, is_first: bool) {
     let is = |name: &str, values: &[&str]| {
         property(service, name).is_ok_and(|value| values.contains(&value.as_str()))
     };
     if is("SubState", &["stop-sigterm", "final-sigterm"]) {
         // With other kill modes, the workers must live on.
         let takes_workers = is("KillMode", &["control-group"]);
-        let order = if takes_workers { UnitOrder::Kill } else { UnitOrder::KillMain };
+        let order = match takes_workers {
+            true => UnitOrder::Kill,
+            false if is_first => UnitOrder::KillMain,
+            false => return,
+        };
         // An error is harmless: the service may have ended by now.
         let _ = systemctl(order, &[service.to_owned()]);
     }
