@@ -95,14 +95,18 @@ impl GuardianHandle {
                 },
                 // Prefer the guardian's own status text over an observation of its process.
                 None if vigil.silent() < SILENT => {}
-                None => {
-                    if let Some(sign) = vigil.look(&[pid]) {
-                        liveness::alive(format!(
-                            "the {}, process {pid}: {sign}{said_last}",
-                            self.name
-                        ));
+                None => match vigil.look(&[pid]) {
+                    Some(sign) => {
+                        let name = self.name;
+                        liveness::alive(format!("the {name}, process {pid}: {sign}{said_last}"));
                     }
-                }
+                    // The user process leaves it to this timeout then: its own began earlier.
+                    None => liveness::waiting(format!(
+                        "the {}, process {pid}, {}{said_last}",
+                        self.name,
+                        vigil.tell()
+                    )),
+                },
             }
             if !vigil.is_over() {
                 continue;
