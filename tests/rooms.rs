@@ -219,8 +219,8 @@ fn a_forbidden_import_is_found_in_every_way_to_write_it() {
     assert_eq!(forbidden(backend, "use crate::snapshot::Digest;"), [""; 0]);
     assert_eq!(forbidden(Path::new("main.rs"), "use storecache::cli::Cli;"), [""; 0]);
     let command = Path::new("commands/save.rs");
-    assert_eq!(forbidden(command, "use crate::command::Ending;"), [""; 0]);
-    assert_eq!(forbidden(Path::new("key/mod.rs"), "use crate::command::x;").len(), 1);
+    assert_eq!(forbidden(command, "use crate::commands::Ending;"), [""; 0]);
+    assert_eq!(forbidden(Path::new("key/mod.rs"), "use crate::commands::x;").len(), 1);
 }
 
 #[test]
