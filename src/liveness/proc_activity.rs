@@ -25,9 +25,8 @@ const KEPT_FROM_WORK: u128 = 50;
 pub struct ProcActivity {
     /// Processor time used so far, in clock ticks.
     ticks: u64,
-    /// For each thread, how long it was runnable and had to wait for a processor, in nanoseconds
-    /// (`linux:Documentation/scheduler/sched-stats.rst`).
-    queued: BTreeMap<u32, u64>,
+    /// The queue of processors, by thread.
+    queued: BTreeMap<u32, Queued>,
     /// Sum of the counters in `/proc/PID/io`: bytes that the process read and wrote, and the system calls for
     /// that. `None` if this user may not read the file.
     moved: Option<u64>,
@@ -35,6 +34,33 @@ pub struct ProcActivity {
     pub waits_for_disk: bool,
     /// Whether the process was stopped, by SIGSTOP or a debugger.
     pub stopped: bool,
+}
+
+/// The time that a thread spent ready to run and without a processor
+/// (`linux:Documentation/scheduler/sched-stats.rst`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Queued {
+    /// All waits that have ended, in nanoseconds.
+    waited: u64,
+    /// How often the thread got a processor.
+    slices: u64,
+    /// Whether it runs or waits now.
+    ready: bool,
+}
+
+impl Queued {
+    /// Returns how long the thread waited since `before`, which was `passed` ago. A wait is counted when it ends, so a
+    /// thread that was ready both times and never ran has waited all the time.
+    fn since(self, before: Queued, passed: Duration) -> Duration {
+        if self.ready
+            && before.ready
+            && self.slices == before.slices
+            && self.waited == before.waited
+        {
+            return passed;
+        }
+        Duration::from_nanos(self.waited.saturating_sub(before.waited))
+    }
 }
 
 impl ProcActivity {
@@ -65,7 +91,7 @@ impl ProcActivity {
         let state = *fields.get(STATE)?;
         (!matches!(state, "Z" | "X")).then_some(ProcActivity {
             ticks: number(USER_TIME)? + number(SYSTEM_TIME)?,
-            queued: queued(task).into_iter().collect(),
+            queued: queued(task, state == "R").into_iter().collect(),
             moved: bytes_moved(task),
             waits_for_disk: state == "D",
             stopped: matches!(state, "T" | "t"),
@@ -83,11 +109,12 @@ impl ProcActivity {
     }
 }
 
-/// Returns the thread and how long it waited for a processor. `None` if the kernel does not count that.
-fn queued(task: &Path) -> Option<(u32, u64)> {
+/// Returns a thread and its [`Queued`]; `None` if the kernel does not count that.
+fn queued(task: &Path, ready: bool) -> Option<(u32, Queued)> {
     let tid = task.file_name()?.to_str()?.parse().ok()?;
     let counts = std::fs::read_to_string(task.join("schedstat")).ok()?;
-    Some((tid, counts.split_whitespace().nth(1)?.parse().ok()?))
+    let mut counts = counts.split_whitespace().skip(1).map(str::parse);
+    Some((tid, Queued { waited: counts.next()?.ok()?, slices: counts.next()?.ok()?, ready }))
 }
 
 fn bytes_moved(of: &Path) -> Option<u64> {
@@ -184,10 +211,10 @@ impl StallTimer {
             let ticks = u128::from(now.ticks.saturating_sub(before.ticks));
             let per_second = u128::from(rustix::param::clock_ticks_per_second()).max(1);
             let worked = ticks * 1_000_000 / per_second;
-            let queued = now.queued.iter().map(|(tid, &nanos)| {
-                before.queued.get(tid).map_or(0, |&earlier| nanos.saturating_sub(earlier))
+            let queued = now.queued.iter().filter_map(|(tid, now)| {
+                before.queued.get(tid).map(|&before| now.since(before, passed))
             });
-            let queued = u128::from(queued.max().unwrap_or_default()) / 1000;
+            let queued = queued.max().unwrap_or_default().as_micros();
             let both = before.moved.zip(now.moved).filter(|_| self.bytes);
             if ticks > 1 && worked * 100 >= passed.as_micros() * WORK {
                 "it computes"
@@ -238,9 +265,12 @@ mod tests {
         command.spawn().unwrap()
     }
 
+    /// Only a limit for a process that shows no activity by mistake.
+    const SOON: Duration = Duration::from_secs(60);
+
     /// Returns the first activity that is seen, or `None` if there is none within the timeout.
-    fn first(pid: u32) -> Option<String> {
-        let mut vigil = StallTimer::new(Duration::from_secs(1));
+    fn first(pid: u32, timeout: Duration) -> Option<String> {
+        let mut vigil = StallTimer::new(timeout);
         while !vigil.is_over() {
             if let Some(sign) = vigil.look(&[pid]) {
                 return Some(sign);
@@ -254,7 +284,7 @@ mod tests {
     fn what_works_is_alive_and_what_sleeps_is_silent() {
         let mut busy = spawn("while :; do :; done");
         let mut idle = spawn("exec sleep 60");
-        let signs = (first(busy.id()), first(idle.id()));
+        let signs = (first(busy.id(), SOON), first(idle.id(), Duration::from_secs(1)));
         for child in [&mut busy, &mut idle] {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -276,7 +306,7 @@ mod tests {
         while priority(kept.id()) != 19 {
             std::thread::yield_now();
         }
-        let sign = first(kept.id());
+        let sign = first(kept.id(), SOON);
         for child in [&mut ahead, &mut kept] {
             child.kill().unwrap();
             child.wait().unwrap();

@@ -233,7 +233,7 @@ mod tests {
             let socket = i386_call(SOCKET, [libc::AF_INET, libc::SOCK_STREAM, 0]);
             std::process::exit(if socket >= 0 { MADE } else { 0 });
         }
-        let name = "privileged::seccomp::tests::filter_kills_a_process_that_makes_i386_calls";
+        let name = "root_helper::seccomp::tests::filter_kills_a_process_that_makes_i386_calls";
         let run = |role: &str| {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args(["--exact", name, "--test-threads", "1"]).env(ROLE, role);
