@@ -44,16 +44,16 @@ impl View {
     }
 }
 
-/// Limits what this process discloses about other processes, from now on, to what `user` may read. With `None`, it
-/// discloses everything that it can read itself.
+/// Limits what this process discloses about other processes, from now on, to what `user` may read. `None` changes
+/// nothing. Call it once.
 ///
 /// # Errors
-/// If this process cannot take on the rights of that user.
+/// If this process cannot take on the rights of that user, or has a limit already.
 pub fn limit_to(user: Option<(u32, u32)>) -> Result<()> {
-    let Some((uid, gid)) = user else {
-        *reader() = None;
-        return Ok(());
-    };
+    let Some((uid, gid)) = user else { return Ok(()) };
+    if is_limited() {
+        bail!("what may be said about processes is limited already");
+    }
     let (questions, asked) = bounded::<Question>(0);
     let (begun, begins) = bounded(1);
     threads::start("that reads /proc as the user", move || {
@@ -70,6 +70,11 @@ pub fn limit_to(user: Option<(u32, u32)>) -> Result<()> {
         .context("read /proc as the user")?;
     *reader() = Some(questions);
     Ok(())
+}
+
+/// Ends the limit. Only for fuzzers, which run the guardians of several users in one process.
+pub fn lift_limit() {
+    *reader() = None;
 }
 
 fn reader() -> MutexGuard<'static, Option<Sender<Question>>> {

@@ -402,31 +402,17 @@ fn install_filter() {
     let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
     filter.extend([step(EQUAL, 0, 1, libc::SYS_clone3 as u32), step(RETURN, 0, 0, missing)]);
     let first_argument = 16;
-    filter.extend([
-        step(EQUAL, 0, 4, libc::SYS_clone as u32),
-        load(first_argument),
-        step(ANY_OF, 1, 0, libc::CLONE_THREAD as u32),
-        trap(),
-        pass(),
-    ]);
-    for (number, descriptor) in [(libc::SYS_write, 1), (libc::SYS_fcntl, 0)] {
-        filter.extend([
-            step(EQUAL, 0, 4, number as u32),
-            load(first_argument),
-            step(EQUAL, 0, 1, descriptor),
-            trap(),
-            pass(),
-        ]);
-    }
-    // Trap sockets of the network.
-    filter.extend([
-        step(EQUAL, 0, 4, libc::SYS_socket as u32),
-        load(first_argument),
-        step(EQUAL, 1, 0, libc::AF_UNIX as u32),
-        trap(),
-        pass(),
-        pass(),
-    ]);
+    // Traps a call unless the test of its first argument skips one step.
+    let unless = |number: i64, test: libc::sock_filter| {
+        [step(EQUAL, 0, 4, number as u32), load(first_argument), test, trap(), pass()]
+    };
+    filter.extend(unless(libc::SYS_clone, step(ANY_OF, 1, 0, libc::CLONE_THREAD as u32)));
+    // Standard output, and a duplicate of standard input.
+    filter.extend(unless(libc::SYS_write, step(EQUAL, 0, 1, 1)));
+    filter.extend(unless(libc::SYS_fcntl, step(EQUAL, 0, 1, 0)));
+    // Sockets of the network.
+    filter.extend(unless(libc::SYS_socket, step(EQUAL, 1, 0, libc::AF_UNIX as u32)));
+    filter.push(pass());
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program is valid, and lives until the calls return.
     unsafe {
