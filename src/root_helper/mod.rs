@@ -7,13 +7,13 @@
 //!
 //! - [`client`]: starts the root helper and talks to it, for the user process
 //! - [`protocol`]: the messages
-//! - [`serve`]: the main function of the root helper
-//! - [`mandate`]: on whose behalf the root helper acts, and where it may use root's rights
-//! - [`surroundings`], [`capabilities`], [`bounds`]: what the root helper inherits, what it may do, and what it can
+//! - [`mod@serve`]: the main function of the root helper
+//! - [`caller`]: on whose behalf the root helper acts, and where it may use root's rights
+//! - [`sanitize`], [`capabilities`], [`validate`]: what the root helper inherits, what it may do, and what it can
 //!   be asked
 //! - [`share`], [`machine`]: how much memory and how many threads it uses on behalf of whom
 //! - [`judge`]: consistency checks of head, index and database of a snapshot, for both processes
-//! - [`examine`]: checks of a store and its daemon, partly for the user process too
+//! - [`doctor`]: checks of a store and its daemon, partly for the user process too
 //! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root helper
 
 mod caller;

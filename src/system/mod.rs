@@ -1,7 +1,7 @@
 //! The execution of programs by the root helper, its guardian and the control of daemons.
 //!
 //! - `programs`: the closed list of programs
-//! - `context`: the namespaces, directories and user of a program
+//! - `child_context`: the namespaces, directories and user of a program
 //! - `run`: runs the programs; the fuzzers of `fuzz/` replace this file with one that runs nothing
 
 mod child_context;

@@ -1,4 +1,4 @@
-//! Transport for octocrab: sends its requests over the connections of `wire.rs`, so that there is one TLS stack, one
+//! Transport for octocrab: sends its requests over the connections of [`RetryingClient`], so that there is one TLS stack, one
 //! set of timeouts and limits, and one place that retries.
 
 use crate::backend::http_client::{Fault, RetryingClient, Whole};

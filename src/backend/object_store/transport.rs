@@ -1,5 +1,5 @@
 //! HTTP connector for the `object_store` library. It sends the requests of the library over our own connections, with
-//! their timeouts, and turns unsuccessful responses into [`ObjectError`]. It does not retry; `hub.rs` does.
+//! their timeouts, and turns unsuccessful responses into [`ObjectError`]. It does not retry; `client.rs` does.
 
 use super::error::{ObjectError, code};
 use crate::backend::http_client::{RetryingClient, told};

@@ -1,8 +1,8 @@
 //! Extracts the parts of a workflow that can change a store, as lines that do not depend on formatting.
 //!
 //! Irrelevant parts are left out: comments, order, quotes and white space; names, timeouts, concurrency,
-//! permissions and triggers; versions of actions that do not affect the store (`pins.rs`). Workflows and
-//! actions that are called by path are included (`calls.rs`). Everything that is not known to be cosmetic
+//! permissions and triggers; versions of actions that do not affect the store (`ignored_pins.rs`). Workflows and
+//! actions that are called by path are included (`reusable.rs`). Everything that is not known to be cosmetic
 //! counts.
 
 mod expression;

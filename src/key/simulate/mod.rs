@@ -1,7 +1,7 @@
 //! Evaluates key policies: replays the runs that git records against a model of GitHub's cache.
 //!
 //! `cache.rs` implements GitHub's rules, `policy.rs` computes keys from the files, `replay.rs` simulates what
-//! a job does with both, and `outcome.rs` holds the results. Nothing here reads clocks, stores or backends.
+//! a job does with both, and `metrics.rs` holds the results. Nothing here reads clocks, stores or backends.
 
 mod cache;
 mod metrics;

@@ -11,12 +11,12 @@
 //! could not start a daemon with all its rights, sends its requests to the backup guardian. If both are killed, the
 //! backup guardian does by itself what the guardian would have done.
 //!
-//! - `words`: the messages to and from guardians
-//! - `servant`: the root helper's connection to one of them
-//! - `orders`: a guardian's connection to the root helper
+//! - `messages`: the messages to and from guardians
+//! - `handle`: the root helper's connection to one of them
+//! - `message_reader`: a guardian's connection to the root helper
 //! - `main_loop`: the work of a guardian
 //! - `stop_record`: the record of a stopped daemon, for the next restore
-//! - `restart`: starts a daemon again if the root helper and both guardians were killed
+//! - `restart_orphans`: starts a daemon again if the root helper and both guardians were killed
 
 mod handle;
 mod main_loop;
