@@ -15,7 +15,7 @@ use storecache::root_helper::Stage;
 use storecache::root_helper::protocol::PROTOCOL;
 use support::requests::{ROOT_HALF, RULE, Snapshot, Talk, entry, save, store};
 use support::runs::{self, leftovers, report};
-use support::{Entry, Fixture, Output, Role, Running, World, poll, procfs, tree_digest};
+use support::{Entry, Fixture, Output, Role, Running, World, poll, procfs, programs, tree_digest};
 
 const SOON: Duration = Duration::from_secs(60);
 const HOME: &str = "/home/runner";
@@ -153,8 +153,7 @@ fn a_store_that_the_user_made_up_gives_them_nothing_of_root() {
             for name in ["nix-store", "systemctl", "herd", "sh"] {
                 let program = root.join("bin").join(name);
                 fs::create_dir_all(root.join("bin")).unwrap();
-                fs::write(&program, "#!/bin/sh\nid -u >>/home/runner/ran\n").unwrap();
-                fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+                programs::write(&program, "#!/bin/sh\nid -u >>/home/runner/ran\n");
             }
         }),
     ];

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use support::place::{binary, output};
-use support::{Fixture, Output, Role, World, cache};
+use support::{Fixture, Output, Role, World, cache, programs};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")
@@ -33,7 +33,7 @@ fn the_demo_works_twice_and_leaves_the_machines_own_store_alone() {
     let inside = world.host("/tmp/demo");
     fs::create_dir(&inside).unwrap();
     for script in ["demo", "demo-nix"] {
-        fs::copy(scripts().join(script), inside.join(script)).unwrap();
+        programs::copy(&scripts().join(script), &inside.join(script));
     }
     for user in ["runner", "root"] {
         let demo = world

@@ -8,14 +8,13 @@
 mod support;
 
 use std::env;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::Output;
-use support::cache;
 use support::place::output;
+use support::{cache, programs};
 
 fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -44,11 +43,6 @@ fn judged(file: &Path) -> Output {
 
 fn is_asked_for(name: &str) -> bool {
     env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
-}
-
-fn write_program(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -102,11 +96,11 @@ fn a_target_that_cannot_be_built_is_an_error_and_leaves_no_file() {
     fs::create_dir(&bin).unwrap();
     // A compiler without a library for any target; nothing must be compiled.
     let rustc = bin.join("rustc");
-    write_program(
+    programs::write(
         &rustc,
         "#!/bin/sh\ncase \"$*\" in *libdir*) echo /nowhere ;; *) echo rustc 0 ;; esac\n",
     );
-    write_program(&bin.join("cargo"), "#!/bin/sh\necho called; exit 0\n");
+    programs::write(&bin.join("cargo"), "#!/bin/sh\necho called; exit 0\n");
     let path = format!("{}:{}", bin.display(), env::var("PATH").unwrap());
     let files = kept.path().join("files");
     let build = |architectures: &[&str]| {

@@ -326,10 +326,16 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::process::{Command, Stdio};
 
+    /// Copies a program in a process of its own. If this process wrote the file, another thread could fork
+    /// meanwhile, and the kernel executes no file that is open for writing (`man 2 execve`).
+    fn copy(from: &str, to: &Path) {
+        assert!(Command::new("cp").arg(from).arg(to).status().unwrap().success());
+    }
+
     /// A copy of `sleep` that only root can write to, and a link to it.
     fn program() -> (tempfile::TempDir, PathBuf) {
         let place = tempfile::tempdir_in("/root").unwrap();
-        std::fs::copy("/bin/sleep", place.path().join("sleep")).unwrap();
+        copy("/bin/sleep", &place.path().join("sleep"));
         let link = place.path().join("nap");
         symlink("sleep", &link).unwrap();
         (place, link)
@@ -373,7 +379,7 @@ mod tests {
         assert_eq!(variables, [("KEPT".into(), "x".into())]);
 
         // A start does not run the file that has the path by now.
-        std::fs::copy("/bin/cat", place.path().join("new")).unwrap();
+        copy("/bin/cat", &place.path().join("new"));
         std::fs::rename(place.path().join("new"), place.path().join("sleep")).unwrap();
         let mut third = until_it_sleeps(start(executable));
         let identity = |pid: u32| {

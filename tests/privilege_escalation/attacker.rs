@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::support::requests::RULE;
-use super::support::{Fixture, Flavour, Plan, Role, World, runs};
+use super::support::{Fixture, Flavour, Plan, Role, World, programs, runs};
 
 pub const SOON: Duration = Duration::from_secs(60);
 /// Where the attacker's programs leave a file, which belongs to the user they run as.
@@ -97,7 +97,7 @@ pub fn give_payload(world: &World, user: &str) {
         let file = built.path().join(name);
         let status = Command::new("cc").args(flags).arg(&source).arg("-o").arg(&file).status();
         assert!(status.unwrap().success(), "cc {flags:?}");
-        fs::copy(file, world.host(HOME).join(name)).unwrap();
+        programs::copy(&file, &world.host(HOME).join(name));
     }
     world.sh(&format!("chmod 755 {HOME} {HOME}/*; chown -R {user} {HOME}"));
     let program = format!("{HOME}/program");

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use super::place::{self, Place};
 use super::poll;
 use super::procfs;
+use super::programs;
 use super::world::World;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -64,8 +65,7 @@ os.execvp(words[0], words + sys.argv[1:])
 "#,
             world.init()
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        programs::write(&program, script);
         let job = job.input("binary", program).input("store", world.flavour().name());
         job.input("backend", "dir:/cache/entries")
     }

@@ -45,6 +45,7 @@ pub mod patient;
 pub mod place;
 pub mod poll;
 pub mod procfs;
+pub mod programs;
 mod recipe;
 pub mod record;
 pub mod requests;

@@ -1,10 +1,10 @@
 //! The usual way to keep a Guix store between jobs: a cache action and two shell steps. storecache is meant
 //! to replace this recipe, so it is kept here unchanged, with its faults.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 
 use super::invocation::Output;
+use super::programs;
 use super::world::World;
 
 /// Archives store and database while the daemon runs.
@@ -43,8 +43,7 @@ impl World {
     /// Installs a replacement for the `systemctl` that the recipe calls, in a bare world.
     pub fn pretend_systemctl(&self) {
         let place = self.host("/usr/sbin/systemctl");
-        fs::write(&place, include_str!("systemctl")).unwrap();
-        fs::set_permissions(&place, Permissions::from_mode(0o755)).unwrap();
+        programs::write(&place, include_str!("systemctl"));
         fs::write(self.host("/etc/bare-guix-daemon"), include_str!("bare-guix-daemon")).unwrap();
     }
 }

@@ -2,7 +2,6 @@
 //! of member.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -15,6 +14,7 @@ use super::forge::{
     Parts, directory, file, frame_bytes, hard_link, item, long_named_file, open_bytes, symlink,
 };
 use super::golden;
+use super::programs;
 use super::runs::{self, report};
 use super::world::World;
 
@@ -227,8 +227,7 @@ fn conversation(world: &World) -> (Vec<u8>, Vec<u8>) {
     let script = "#!/bin/bash\n\
          tee -a /tmp/requests | /usr/bin/sudo \"$@\" | tee -a /tmp/replies\nexit ${PIPESTATUS[1]}\n";
     fs::create_dir_all(listener.parent().unwrap()).unwrap();
-    fs::write(&listener, script).unwrap();
-    fs::set_permissions(&listener, fs::Permissions::from_mode(0o755)).unwrap();
+    programs::write(&listener, script);
     for verb in ["save", "restore"] {
         report(&runs::attempt(world, "runner", verb, &[]).ok());
     }
