@@ -55,30 +55,30 @@ pub struct Cli {
 pub enum Verb {
     /// Save the store as a snapshot; the daemon keeps running
     Save(SaveArgs),
-    /// Restore what is missing from the newest snapshot that fits
+    /// Restore missing items from the newest matching snapshot
     Restore(RestoreArgs),
     /// Print the key and the prefixes that are tried after it
     Key(KeyVerbArgs),
-    /// Show what a snapshot is and holds
+    /// Show the metadata and contents of a snapshot
     Inspect(InspectArgs),
-    /// Check a snapshot to the last byte, without touching a store
+    /// Check every byte of a snapshot, without touching a store
     Verify(LookArgs),
-    /// Look at the store, its database and its daemon, and say what to mend
+    /// Check the store, the daemon, the backend and what else a run needs, and suggest fixes
     Doctor(DoctorArgs),
-    /// List every entry of a backend
+    /// List the entries of a backend
     List(ListArgs),
-    /// Say what takes room in a backend, what of it could go, and what goes next
+    /// Show what takes space in a backend, what could be deleted, and what is evicted next
     Usage(UsageArgs),
-    /// Say which entries can go, and delete them with --apply
+    /// Show which entries can be deleted, and delete them with --apply
     Prune(PruneArgs),
-    /// Look for mistakes in workflows that make a cache useless
+    /// Find mistakes in workflows that make a cache useless
     Lint(LintArgs),
     /// Print help, a manual page, or completions for a shell
     Help(HelpArgs),
-    /// A step of a job; its inputs and the job come from the environment
+    /// Run a step of a job; inputs and job are read from the environment
     #[command(hide = true)]
     Action(ActionArgs),
-    /// The half that runs as root; speaks a protocol on its standard input
+    /// Run the root helper, which speaks a protocol on standard input
     #[command(hide = true)]
     Privileged(PrivilegedArgs),
 }
@@ -90,17 +90,17 @@ pub struct InspectArgs {
     /// List the items with their sizes
     #[arg(long)]
     items: bool,
-    /// Show which item brings how much, and what was restored and never read
+    /// Show the size that each item accounts for, and which items were restored but never read
     #[arg(long)]
     blame: bool,
-    /// Write that as a page of HTML, with a map of all items
+    /// Write that as an HTML page, with a map of all items
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct LookArgs {
-    /// The snapshot file; looked up by key when not given
+    /// Snapshot file [default: looked up by key]
     file: Option<PathBuf>,
     #[command(flatten)]
     trusted: TrustedKeysArgs,
@@ -116,9 +116,9 @@ pub struct ActionArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ActionPart {
-    /// Where the step stands in the job
+    /// Run the main part of the step, at its position in the job
     Main,
-    /// After all other steps of the job
+    /// Run the post part of the step, after all other steps of the job
     Post,
     /// Print the table of inputs
     Inputs(TableArgs),
@@ -129,21 +129,22 @@ pub enum ActionPart {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct TableArgs {
-    /// As the README has it
+    /// In the format of the README
     #[arg(long)]
     pub markdown: bool,
-    /// As action.yml has it
+    /// In the format of action.yml
     #[arg(long)]
     pub yaml: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct PrivilegedArgs {
-    /// Start the daemon again when told to, or when the root half dies
+    /// Restart the daemon on request, or when the root helper dies
     #[arg(long, conflicts_with = "everywhere")]
     pub guardian: bool,
-    /// Use root's rights wherever the other half points, and not only on stores that root has put in
-    /// place: for who may become root anyway
+    /// Act as root on every path that the user process names
+    ///
+    /// By default, only on stores that root set up. This is for users who may become root anyway.
     #[arg(long)]
     pub everywhere: bool,
 }

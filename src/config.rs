@@ -67,7 +67,7 @@ impl KeyOptions {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum WorkflowMode {
-    /// What of it can change the store, however it is written.
+    /// The parts of it that can change the store, regardless of formatting.
     Semantic,
     /// The file's bytes.
     Bytes,
@@ -258,7 +258,7 @@ pub struct Save {
 /// What becomes of the items that were valid before the restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Baseline {
-    /// Leave them out where it is known which they are.
+    /// Leave them out if they are known.
     Exclude,
     /// Save them too.
     Include,

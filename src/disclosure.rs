@@ -56,7 +56,7 @@ pub fn limit_to(user: Option<(u32, u32)>) -> Result<()> {
     }
     let (questions, asked) = bounded::<Question>(0);
     let (begun, begins) = bounded(1);
-    threads::start("that reads /proc as the user", move || {
+    threads::start("to read /proc as the user", move || {
         let became = become_user(uid, gid);
         let may_answer = became.is_ok();
         let _ = begun.send(became);
@@ -83,18 +83,18 @@ fn reader() -> MutexGuard<'static, Option<Sender<Question>>> {
 
 /// Takes on a user's rights on files, for the calling thread only.
 fn become_user(uid: u32, gid: u32) -> Result<()> {
-    set_thread_groups(&[]).context("give up groups")?;
+    set_thread_groups(&[]).context("drop supplementary groups")?;
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setfsgid(group);
     setfsuid(user);
     // These calls do not fail but return the previous ID (`man 2 setfsuid`); -1 changes nothing.
     let now = (setfsuid(Uid::from_raw(u32::MAX)), setfsgid(Gid::from_raw(u32::MAX)));
     if now != (user, group) {
-        bail!("the rights of user {uid} were not granted");
+        bail!("cannot switch to the rights of user {uid}");
     }
     let none = CapabilitySet::empty();
     let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    set_capabilities(None, none).context("give up capabilities")
+    set_capabilities(None, none).context("drop capabilities")
 }
 
 fn answer(asked: &Receiver<Question>) {
@@ -138,5 +138,5 @@ pub fn program(pid: u32, file: &Path) -> String {
     }
     let name = command_line(pid).and_then(|words| words.into_iter().next());
     let name = name.filter(|name| !name.is_empty());
-    name.map_or("a file that only root can see".into(), |name| name.to_string_lossy().into_owned())
+    name.map_or("a file that only root can read".into(), |name| name.to_string_lossy().into_owned())
 }

@@ -118,7 +118,7 @@ fn task(words: Vec<String>) -> Result<Task> {
     match parsed?.verb {
         Verb::Restore(args) => Ok(Task::Restore(args.options()?)),
         Verb::Save(args) => Ok(Task::Save(args.options()?)),
-        _ => bail!("a step restores or saves"),
+        _ => bail!("a step can only restore or save"),
     }
 }
 

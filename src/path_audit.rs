@@ -110,7 +110,7 @@ impl Suspects {
             let at = PathBuf::from(format!("/proc/self/fd/{}", here.as_raw_fd()));
             let found = std::fs::metadata(&at).with_context(|| shown.display().to_string())?;
             if in_sticky && self.could_own_entry(found.uid()) {
-                return Ok(Some(format!("any user could have made {}", shown.display())));
+                return Ok(Some(format!("any user could have created {}", shown.display())));
             }
             match self.can_swap_entries(&at, &shown, &found)? {
                 Swap::Never => in_sticky = false,
@@ -126,7 +126,7 @@ impl Suspects {
         }
         let found = std::fs::metadata(format!("/proc/self/fd/{}", here.as_raw_fd()))?;
         let theirs = in_sticky && self.could_own_entry(found.uid());
-        Ok(theirs.then(|| format!("any user could have made {}", shown.display())))
+        Ok(theirs.then(|| format!("any user could have created {}", shown.display())))
     }
 
     /// Follows `path` component by component.
@@ -151,7 +151,7 @@ impl Suspects {
             let found = match next.symlink_metadata() {
                 Ok(found) => found,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && in_sticky => {
-                    return Ok(Err(format!("any user could make {}", next.display())));
+                    return Ok(Err(format!("any user could create {}", next.display())));
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                     here = next;
@@ -161,12 +161,12 @@ impl Suspects {
                 Err(e) => return Err(e).with_context(|| next.display().to_string()),
             };
             if in_sticky && self.could_own_entry(found.uid()) {
-                return Ok(Err(format!("{} is where any user could have put it", next.display())));
+                return Ok(Err(format!("any user could have created {}", next.display())));
             }
             if found.is_symlink() {
                 links += 1;
                 if links > SYMLINK_LIMIT {
-                    bail!("{} has too many symbolic links in it", path.display());
+                    bail!("{} contains too many symbolic links", path.display());
                 }
                 if self.include_user(found.uid()) {
                     let reason = format!("{} belongs to user {}", next.display(), found.uid());

@@ -33,7 +33,7 @@ where
 }
 
 fn refused(purpose: &str) -> String {
-    format!("start a thread {purpose}; is there a limit on memory or processes?")
+    format!("start a thread {purpose}; check the limits on memory and processes")
 }
 
 /// Starts up to `wanted` threads and returns those that could be started: with fewer threads, the work only

@@ -52,7 +52,7 @@ impl Writeback {
                 let _ends: Sender<()> = ends;
                 queue.iter().try_for_each(|()| order())
             };
-            let thread = threads::start("that has the disk write", write)?;
+            let thread = threads::start("to flush written data", write)?;
             Ok(Disk { orders, ended, thread })
         };
         Ok(Writeback { disk: order.map(start).transpose()?, due: STEP })
@@ -98,7 +98,7 @@ impl Ending {
         while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             if ProcActivity::of(std::process::id()).is_some_and(|it| it.waits_for_disk) {
                 let time = liveness::seconds(started.elapsed());
-                liveness::alive(format!("the disk writes what it was given, for {time}"));
+                liveness::alive(format!("the disk has been writing for {time}"));
             }
         }
         thread.join().map_err(|_| anyhow!("the thread that writes to the disk panicked"))??;

@@ -144,7 +144,7 @@ fn story(role: Role) {
     assert_eq!(built(&first), ["farewell", "greeting"]);
     let saved = format!("saved 5 items as {}.", key(&first));
     assert!(first.stdout.contains(&saved), "{first}");
-    assert!(first.stdout.contains("it is in github, v1 at 127.0.0.1"), "{first}");
+    assert!(first.stdout.contains("stored in github, v1 at 127.0.0.1"), "{first}");
     project.assert_in_order(&first);
     assert_eq!(project.entries(), 1);
     let before = picture(world);
@@ -201,8 +201,9 @@ fn story(role: Role) {
         poll::until("the daemon to listen", PROMISED, || world.daemon_pid().ok_or("it does not"));
         let cancelled = job.wait(SOON).fails();
         assert!(!cancelled.stdout.contains("| hit:"), "{cancelled}");
-        let told =
-            cancelled.stdout.contains("nothing is saved: the restore of this step did not get");
+        let told = cancelled
+            .stdout
+            .contains("nothing is saved: the restore of this step did not determine");
         assert_eq!(told, !all, "whoever is left tells: {cancelled}");
         drop(lock);
         assert!(world.daemon_answers());
@@ -250,18 +251,18 @@ fn a_job_that_may_only_read_restores_and_says_at_once_why_it_will_not_save() {
 
     project.change(WORKFLOW, "greeting farewell", "greeting farewell welcome");
     for (token, mode, why) in [
-        (read_only_token().as_str(), "", "its token has no scope that is writable"),
-        (TOKEN, "read", "the workflow says cache-mode: read"),
+        (read_only_token().as_str(), "", "its token has no writable scope"),
+        (TOKEN, "read", "the workflow sets cache-mode: read"),
     ] {
         world.wipe_store();
         let job = push(token, mode);
         assert!(job.stdout.contains("| hit: prefix"), "{job}");
         assert_eq!(built(&job), ["welcome"]);
         let post = job.stdout.split_once("Run Post ./\n").unwrap().1;
-        let reason = format!("nothing was saved: this run can not write: {why}");
-        assert_eq!(post.matches("can not write").count(), 2, "here and in the summary: {job}");
+        let reason = format!("nothing was saved: this run cannot write: {why}");
+        assert_eq!(post.matches("cannot write").count(), 2, "here and in the summary: {job}");
         assert!(post.contains(&reason), "{job}");
-        assert!(!post.contains("look for what is there"), "{job}");
+        assert!(!post.contains("look for existing entries"), "{job}");
         project.assert_in_order(&job);
         let after = picture(world);
         for (path, tree) in &before.trees {

@@ -187,7 +187,7 @@ fn the_log_folds_by_phase_and_what_came_of_it_stands_outside() {
         titles,
         [
             "storecache: save: find the store and the key",
-            "storecache: save: look for what is there",
+            "storecache: save: look for existing entries",
             "storecache: save: freeze, pack and write",
         ]
     );
@@ -279,7 +279,7 @@ fn inputs_arrive_whatever_characters_they_have() {
 fn wrong_inputs_fail_the_step_with_one_line_before_anything_is_done() {
     let place = Place::filled();
     for (name, value, hint) in [
-        ("operation", "both", "input operation: there is no \"both\""),
+        ("operation", "both", "input operation: unknown value \"both\""),
         ("store", "snap", "'snap' for '--store"),
         ("lookup-only", "yes", "input lookup-only: \"yes\" is neither true nor false"),
         ("lock-timeout", "soon", "'soon' for '--lock-timeout"),

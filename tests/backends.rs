@@ -223,7 +223,7 @@ fn a_save_goes_to_the_first_that_answers_and_takes_it() {
     assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
     assert_eq!(saved["warnings"], Value::Null, "{saved}");
     let refused = scene.attempt("save", &["--backend", scene.first.backend(), "--key", "k"], &[]);
-    assert!(refused.fails().stderr.contains("can not write"));
+    assert!(refused.fails().stderr.contains("cannot write"));
 
     // A backend whose requests are not signed is skipped too, and is not even asked.
     scene.first.goes_wrong("", Fault::Hang, 0, 0);

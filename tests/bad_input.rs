@@ -452,7 +452,7 @@ fn frames_that_changed_places_or_are_missing_do_not_make_an_item() {
     let items = || vec![item("it", (0, 0), 2), item("other", (1, 1), 2)];
     let swapped = frames().into_iter().rev().collect();
     let (yard, refused) = try_unpack(parts(swapped, items()));
-    assert!(format!("{:#}", refused.unwrap_err()).contains("against the index"));
+    assert!(format!("{:#}", refused.unwrap_err()).contains("contradicts the index"));
     yard.assert_untouched_outside();
     let index = open_bytes(&parts(frames(), items()).build()).unwrap().index;
     let yard = Yard::new();
@@ -961,7 +961,7 @@ fn a_live_database_that_is_newer_or_no_database_is_left_alone() {
     for (schema, words) in [
         ("11", &["schema 11", "schema 10", "newer storecache"][..]),
         ("9", &["schema 9", "schema 10"]),
-        ("ten", &["schema holds no number"]),
+        ("ten", &["schema does not contain a number"]),
         ("", &["schema"]),
     ] {
         world.sh(&format!("printf '{schema}' >/nix/var/nix/db/schema"));
@@ -1044,7 +1044,7 @@ fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
     assert!(shell.arg("-c").arg(script).arg(place.host("/srv/a")).status().unwrap().success());
     let failed = place.attempt("save", &["/srv/a"], &["--json"]);
     assert_eq!(failed.code(), 1, "{failed}");
-    assert!(failed.stdout.contains("directories that deep"), "{failed}");
+    assert!(failed.stdout.contains("nested too deeply"), "{failed}");
 
     let place = Place::new();
     place.write("/srv/a/file", "x\n");

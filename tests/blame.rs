@@ -130,7 +130,7 @@ fn what_was_restored_and_not_read_is_told_with_its_size_and_nothing_else() {
             ["inspect", "--blame"].into_iter().chain(support::runs::flags(&world)),
         );
         let said = said.ok().stdout;
-        assert!(said.contains("does not tell what was restored and not read"), "{said}");
+        assert!(said.contains("does not record which items were restored and not read"), "{said}");
 
         world.wipe_store();
         run(&world, "runner", "restore", &["--state", STATE]);
@@ -177,12 +177,7 @@ fn the_page_shows_the_map_and_the_lists() {
     let file = tempfile::Builder::new().prefix("blame").suffix(".html").tempfile().unwrap();
     fs::write(file.path(), html).unwrap();
     let seen = look_at_file(file.path()).fine();
-    for text in [
-        "Which item brings which megabytes",
-        "Retained",
-        "Restored, not read",
-        "-read no file of them",
-    ] {
+    for text in ["Size by item", "Retained", "Restored, not read", "-read no file of them"] {
         assert!(seen.text.contains(text.trim_start_matches('-')), "{text}: {}", seen.text);
     }
 }

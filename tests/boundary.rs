@@ -214,7 +214,7 @@ fn a_root_that_is_swapped_while_it_is_looked_at_is_not_used_as_root() {
         let about = store(json!({ "root": format!("{HOME}/swap") }));
         let done = Talk::hello().say(about).say(json!("Valid")).say(save(json!({}))).run(&world);
         assert_refused(&done, "");
-        assert!(!done.stdout.contains("holds no number"), "as root: {done}");
+        assert!(!done.stdout.contains("does not contain a number"), "as root: {done}");
     }
     drop(flipping);
     world.sh("pkill -x -u runner bash || true");
@@ -295,79 +295,91 @@ fn what_is_no_message_or_not_its_turn_ends_the_conversation() {
     restore_guix["Restore"]["store"]["kind"] = json!("guix");
     let cases: Vec<(Talk, &str)> = vec![
         // Order.
-        (Talk::default().say(json!("Valid")), "begins with Hello, and not with Valid"),
-        (Talk::default().say(json!({ "Hello": { "protocol": 99 } })), "speaks protocol 99"),
-        (hello().say(json!("Commit")), "the store is named first"),
-        (hello().say(json!({ "Hello": { "protocol": PROTOCOL } })), "the store is named first"),
-        (nix().say(store(json!({}))), "Store is out of turn"),
-        (nix().say(json!({ "Hello": { "protocol": PROTOCOL } })), "Hello is out of turn"),
-        (nix().say(json!("Commit")), "Commit is out of turn"),
-        (nix().say(json!({ "Pack": { "delta": false } })), "Pack is out of turn"),
-        (nix().with(first.clone(), first_bytes), "Frame is out of turn"),
-        (nix().with(json!({ "Base": snapshot.opened.head.store }), index), "Base is out of turn"),
-        (nix().with(snapshot.restore(), index).say(json!("Commit")), "of the database is next"),
-        (planned().say(json!("Commit")), "is next"),
-        (planned().with(other, other_bytes), "is next"),
-        (planned().say(json!("Examine")), "is next"),
-        (planned().with(first.clone(), first_bytes).with(first.clone(), first_bytes), "next"),
-        (snapshot.staged().with(first.clone(), first_bytes), "the commit is next"),
-        (snapshot.staged().with(snapshot.restore(), index), "the commit is next"),
+        (Talk::default().say(json!("Valid")), "expected `Hello`, received `Valid`"),
+        (Talk::default().say(json!({ "Hello": { "protocol": 99 } })), "uses protocol 99"),
+        (hello().say(json!("Commit")), "expected `Store`, received"),
+        (hello().say(json!({ "Hello": { "protocol": PROTOCOL } })), "expected `Store`, received"),
+        (nix().say(store(json!({}))), "unexpected `Store`"),
+        (nix().say(json!({ "Hello": { "protocol": PROTOCOL } })), "unexpected `Hello`"),
+        (nix().say(json!("Commit")), "unexpected `Commit`"),
+        (nix().say(json!({ "Pack": { "delta": false } })), "unexpected `Pack`"),
+        (nix().with(first.clone(), first_bytes), "unexpected `Frame`"),
+        (nix().with(json!({ "Base": snapshot.opened.head.store }), index), "unexpected `Base`"),
+        (nix().with(snapshot.restore(), index).say(json!("Commit")), "of the database"),
+        (planned().say(json!("Commit")), "expected frame"),
+        (planned().with(other, other_bytes), "expected frame"),
+        (planned().say(json!("Examine")), "expected frame"),
+        (
+            planned().with(first.clone(), first_bytes).with(first.clone(), first_bytes),
+            "protocol error: expected",
+        ),
+        (snapshot.staged().with(first.clone(), first_bytes), "expected `Commit`"),
+        (snapshot.staged().with(snapshot.restore(), index), "expected `Commit`"),
         (
             planned().say(json!({ "Check": ["x"] })).with(snapshot.restore(), index),
-            "Restore is out of turn",
+            "unexpected `Restore`",
         ),
-        (planned().say(json!({ "Check": ["x"] })).say(save(json!({}))), "Save is out of turn"),
-        (planned().say(json!({ "Check": ["x"] })).say(json!("Examine")), "Examine is out of turn"),
+        (planned().say(json!({ "Check": ["x"] })).say(save(json!({}))), "unexpected `Save`"),
+        (planned().say(json!({ "Check": ["x"] })).say(json!("Examine")), "unexpected `Examine`"),
         // Shape.
         (Talk::default().raw(b"GET / HTTP/1.1\r\n\r\n"), "too large"),
         (hello().raw(&length(1 << 21, 0)), "too large"),
         (nix().raw(&length(600 << 20, 0)), "too large"),
         (nix().raw(&length(4, 600 << 20)).raw(b"true"), "too large"),
-        (nix().raw(&length(4000, 0)).raw(b"{}"), "cut short: got 2 of 4000"),
-        (nix().raw(&length(7, 9)).raw(b"\"Valid\""), "cut short: got 0 of 9"),
+        (nix().raw(&length(4000, 0)).raw(b"{}"), "cut short: received 2 of 4000"),
+        (nix().raw(&length(7, 9)).raw(b"\"Valid\""), "cut short: received 0 of 9"),
         (nix().raw(&[0; 3]), "cut short"),
-        (nix().raw(&length(0, 0)), "does not parse"),
-        (nix().raw(&length(3, 0)).raw(b"\xff\xfe\xfd"), "does not parse"),
-        (nix().say(json!("Become")), "does not parse"),
-        (nix().say(json!({ "Valid": {}, "Commit": {} })), "does not parse"),
-        (nix().say(json!({ "Check": [1] })), "does not parse"),
-        (nix().say(json!({ "Frame": { "which": "entry", "number": -1 } })), "does not parse"),
-        (nix().say(json!({ "Frame": { "which": "entry", "number": 1u64 << 40 } })), "not parse"),
-        (nix().say(json!({ "Frame": { "which": "entry", "number": 1, "x": 1 } })), "not parse"),
-        (nix().say(save(json!({ "run": "sh" }))), "does not parse"),
-        (nix().raw(&length(200_000, 0)).raw("[".repeat(200_000).as_bytes()), "does not parse"),
-        (hello().say(store(json!({ "mandate": { "everywhere": true } }))), "does not parse"),
-        (hello().say(store(json!({ "kind": "brew" }))), "does not parse"),
+        (nix().raw(&length(0, 0)), "parse a message"),
+        (nix().raw(&length(3, 0)).raw(b"\xff\xfe\xfd"), "parse a message"),
+        (nix().say(json!("Become")), "parse a message"),
+        (nix().say(json!({ "Valid": {}, "Commit": {} })), "parse a message"),
+        (nix().say(json!({ "Check": [1] })), "parse a message"),
+        (nix().say(json!({ "Frame": { "which": "entry", "number": -1 } })), "parse a message"),
+        (
+            nix().say(json!({ "Frame": { "which": "entry", "number": 1u64 << 40 } })),
+            "parse a message",
+        ),
+        (
+            nix().say(json!({ "Frame": { "which": "entry", "number": 1, "x": 1 } })),
+            "parse a message",
+        ),
+        (nix().say(save(json!({ "run": "sh" }))), "parse a message"),
+        (nix().raw(&length(200_000, 0)).raw("[".repeat(200_000).as_bytes()), "parse a message"),
+        (hello().say(store(json!({ "mandate": { "everywhere": true } }))), "parse a message"),
+        (hello().say(store(json!({ "kind": "brew" }))), "parse a message"),
         (
             hello().raw(&length(46, 0)).raw(br#"{"Store":{"kind":"nix","kind":"nix","root":""}}"#),
-            "does not parse",
+            "parse a message",
         ),
         // Bytes where none belong.
         (Talk::default().with(json!({ "Hello": { "protocol": PROTOCOL } }), b"x"), "payload"),
-        (hello().with(store(json!({})), b"x"), "Store comes without a payload"),
-        (nix().with(json!("Valid"), b"x"), "Valid comes without a payload"),
-        (nix().with(save(json!({})), b"x"), "Save comes without a payload"),
-        (snapshot.staged().with(json!("Commit"), b"x"), "Commit comes without a payload"),
+        (hello().with(store(json!({})), b"x"), "Store must not have a payload"),
+        (nix().with(json!("Valid"), b"x"), "Valid must not have a payload"),
+        (nix().with(save(json!({})), b"x"), "Save must not have a payload"),
+        (snapshot.staged().with(json!("Commit"), b"x"), "Commit must not have a payload"),
         // Numbers and sizes.
-        (nix().say(save(json!({ "level": 0 }))), "no level 0"),
-        (nix().say(save(json!({ "level": i32::MIN }))), "no level -"),
-        (nix().say(save(json!({ "memory": memory(0) }))), "no threads"),
-        (nix().say(save(json!({ "memory": memory(1 << 20) }))), "threads are too many"),
-        (nix().say(save(json!({ "memory": memory(-1) }))), "does not parse"),
-        (nix().say(save(json!({ "max_size": -1 }))), "does not parse"),
-        (nix().with(restore_zero, index), "no threads"),
+        (nix().say(save(json!({ "level": 0 }))), "compression level: 0"),
+        (nix().say(save(json!({ "level": i32::MIN }))), "compression level: -"),
+        (nix().say(save(json!({ "memory": memory(0) }))), "threads must be at least 1"),
+        (nix().say(save(json!({ "memory": memory(1 << 20) }))), "threads exceed the limit"),
+        (nix().say(save(json!({ "memory": memory(-1) }))), "parse a message"),
+        (nix().say(save(json!({ "max_size": -1 }))), "parse a message"),
+        (nix().with(restore_zero, index), "threads must be at least 1"),
         (nix().with(restore_guix, index), "for the store kind guix"),
         (nix().with(snapshot.restore(), b"{}"), "ndex"),
-        (hello().say(store(json!({ "lock_patience": year }))), "longer to wait"),
-        (hello().say(store(json!({ "daemon_patience": year }))), "longer to wait"),
-        (hello().say(store(json!({ "stall": year }))), "longer to wait"),
-        (hello().say(store(json!({ "stall": { "secs": 0, "nanos": 999_999_999 } }))), "a second"),
+        (hello().say(store(json!({ "lock_patience": year }))), "longer than a year"),
+        (hello().say(store(json!({ "daemon_patience": year }))), "longer than a year"),
+        (hello().say(store(json!({ "stall": year }))), "longer than a year"),
+        (
+            hello().say(store(json!({ "stall": { "secs": 0, "nanos": 999_999_999 } }))),
+            "at least 1 s",
+        ),
         (hello().say(store(json!({ "daemon": command }))), "bytes of a command"),
-        (hello().say(store(json!({ "paths": many }))), "directories are too many"),
-        (hello().say(store(json!({ "shepherds": shepherds }))), "shepherds are too many"),
+        (hello().say(store(json!({ "paths": many }))), "directories exceed the limit"),
+        (hello().say(store(json!({ "shepherds": shepherds }))), "shepherds exceed the limit"),
         // Paths and names.
         (hello().say(store(json!({ "root": "relative" }))), "is not absolute"),
-        (hello().say(store(json!({ "root": "/tmp/../etc" }))), "dots in it"),
+        (hello().say(store(json!({ "root": "/tmp/../etc" }))), "contains `..`"),
         (hello().say(store(json!({ "root": format!("/{long}") }))), "bytes of a path"),
         (hello().say(store(json!({ "kind": "plain" }))), "needs --path DIR"),
         (hello().say(store(json!({ "kind": "plain", "paths": ["x"] }))), "is not absolute"),
@@ -425,11 +437,11 @@ fn whoever_hangs_up_or_floods_leaves_nothing_behind() {
     // If the client disconnects during the commit, the commit is either completed or undone.
     let done = committing.run(&world);
     let said = |what: &str| done.stdout.contains(what);
-    assert!(said("\"Restored\"") || said("cancelled"), "{done}");
+    assert!(said("\"Restored\"") || said("canceled"), "{done}");
     assert_nothing_left(&world);
     poll::until("the daemon", SOON, || world.daemon_answers().then_some(()).ok_or("silent"));
     world.verify_store();
-    if said("cancelled") {
+    if said("canceled") {
         assert_unharmed(&world, &before);
     }
 
@@ -511,9 +523,9 @@ fn only_sudo_can_say_who_asks() {
     };
     assert!(as_root(&[]).stdout.contains("state_dir"));
     for (variables, with) in [
-        (&[("SUDO_UID", "runner"), ("SUDO_GID", "1001")][..], "SUDO_UID holds no number"),
-        (&[("SUDO_UID", "-1"), ("SUDO_GID", "1001")], "SUDO_UID holds no number"),
-        (&[("SUDO_UID", "1001")], "one is missing"),
+        (&[("SUDO_UID", "runner"), ("SUDO_GID", "1001")][..], "SUDO_UID is not a number"),
+        (&[("SUDO_UID", "-1"), ("SUDO_GID", "1001")], "SUDO_UID is not a number"),
+        (&[("SUDO_UID", "1001")], "must both be set"),
         (&[("DOAS_USER", "runner")], "DOAS_USER is set"),
         (&[("PKEXEC_UID", "1001")], "PKEXEC_UID is set"),
     ] {
@@ -525,7 +537,7 @@ fn only_sudo_can_say_who_asks() {
     let fifo = "mkfifo /tmp/pipe; chown runner /tmp/pipe; cat /tmp/said >/tmp/pipe &
         storecache privileged </tmp/pipe || true";
     let refused = world.sh(fifo);
-    assert!(refused.stdout.contains("the user 1001 is at the other end"), "{refused}");
+    assert!(refused.stdout.contains("requests come from user 1001"), "{refused}");
     // A setuid-root copy of the program.
     world.sh("cp /usr/local/bin/storecache /opt/storecache; chmod u+s /opt/storecache");
     let script = "/opt/storecache privileged </tmp/said || true";
@@ -590,7 +602,7 @@ fn a_process_of_the_user_on_the_socket_is_not_started_with_more_than_they_have()
     });
     let before = canary(&world);
     let failed = runs::attempt(&world, "runner", "restore", &[]).fails();
-    assert!(failed.stderr.contains("user 1001 began to listen on"), "{failed}");
+    assert!(failed.stderr.contains("user 1001 opened the socket"), "{failed}");
     assert_unharmed(&world, &before);
     drop(impostor);
 }

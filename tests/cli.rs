@@ -419,7 +419,7 @@ fn a_whole_file_is_verified_and_inspected() {
     place.save(&[TOOL]);
     let file = place.snapshot().display().to_string();
     let verified = storecache(["verify", &file]).ok();
-    assert!(verified.stdout.contains("whole; 1 item,"), "{verified}");
+    assert!(verified.stdout.contains("intact; 1 item,"), "{verified}");
     let told = report(&storecache(["verify", "--json", &file]).ok());
     assert_eq!(told["ok"], true);
     assert_eq!(told["items"], 1);

@@ -175,7 +175,7 @@ fn confined_user_is_told_no_hidden_command_line() {
     assert!(waited.stderr.contains("is still held after 2 s by another process"), "{waited}");
     assert!(!waited.to_string().contains(SECRET), "{waited}");
     let waited = whole.run(&world);
-    assert!(waited.stdout.contains("was held by another process"), "while it waits: {waited}");
+    assert!(waited.stdout.contains("is held by another process"), "while it waits: {waited}");
     assert!(waited.stdout.contains("is still held after 2 s"), "{waited}");
     assert!(!waited.to_string().contains(SECRET), "{waited}");
 

@@ -361,7 +361,7 @@ fn inspect_and_verify_tell_what_is_in_which_file() {
     assert_eq!(ask("inspect", &[&path])["base"]["there"], false);
     assert_eq!(ask("verify", &[&path])["base"]["ok"], false);
     let told = world.storecache_as("runner", ["verify", &path]).ok();
-    assert!(told.stdout.contains("not there to be checked"), "{told}");
+    assert!(told.stdout.contains("missing, so not checked"), "{told}");
 }
 
 /// A delta and its base in a world, to be replaced by forged files.
@@ -426,8 +426,8 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
 
     // The base is another one than the delta was made on.
     let other = forge(&|it| it.head.created = "2020-01-01T00:00:00Z".into());
-    pair.refuses("another snapshot", &other, delta, "another snapshot");
-    pair.refuses("a delta on itself", delta, delta, "another snapshot");
+    pair.refuses("another snapshot", &other, delta, "is not the snapshot");
+    pair.refuses("a delta on itself", delta, delta, "is not the snapshot");
     pair.refuses("a delta on a delta", delta, &rebased(delta, delta), "has a base itself");
     pair.refuses("text for a base", b"no snapshot", delta, "not a storecache snapshot");
     for (what, change) in [
@@ -439,7 +439,7 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
         ("another kind", |it| it.head.store.kind = "guix".into()),
     ] {
         let base = forge(&change);
-        pair.refuses(what, &base, &rebased(delta, &base), "of another store");
+        pair.refuses(what, &base, &rebased(delta, &base), "from a different store");
     }
     let elsewhere = forge(&|it| it.items_under = "gnu/store".into());
     pair.refuses("items elsewhere", &elsewhere, &rebased(delta, &elsewhere), "another directory");
@@ -449,13 +449,13 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     });
     pair.refuses("listed twice there", &twice, delta, "twice");
     let changed = forge(&|it| it.items[2].nar_hash = Some("sha256:00".into()));
-    pair.refuses("another hash there", &changed, &rebased(delta, &changed), "does not hold");
+    pair.refuses("another hash there", &changed, &rebased(delta, &changed), "does not contain");
     let unknown = forge(&|it| it.items[2].nar_hash = None);
-    pair.refuses("no hash there", &unknown, &rebased(delta, &unknown), "does not hold");
+    pair.refuses("no hash there", &unknown, &rebased(delta, &unknown), "does not contain");
     let fewer = forge(&|it| {
         it.items.last_mut().unwrap().name = format!("{}-other", "9".repeat(32));
     });
-    pair.refuses("an item less there", &fewer, &rebased(delta, &fewer), "does not hold");
+    pair.refuses("an item less there", &fewer, &rebased(delta, &fewer), "does not contain");
 
     // The index of the delta is forged.
     let lies: [Lie; 8] = [
@@ -472,10 +472,14 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
             &|it| it.base.as_mut().unwrap().items[0].name = it.items[0].name.clone(),
             "twice",
         ),
-        ("a name", &|it| it.base.as_mut().unwrap().items[0].name = "../x".into(), "does not hold"),
-        ("a hash", &|it| it.base.as_mut().unwrap().items[0].nar_hash.push('0'), "does not hold"),
+        (
+            "a name",
+            &|it| it.base.as_mut().unwrap().items[0].name = "../x".into(),
+            "does not contain",
+        ),
+        ("a hash", &|it| it.base.as_mut().unwrap().items[0].nar_hash.push('0'), "does not contain"),
         ("another entry", &|it| it.base.as_mut().unwrap().entry = "x".into(), "disagree"),
-        ("no base in the index", &|it| it.base = None, "no base"),
+        ("no base in the index", &|it| it.base = None, "must have a base"),
         (
             "no base, and the format of a full one",
             &|it| {
@@ -484,7 +488,7 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
             },
             "disagree",
         ),
-        ("the format of a full one", &|it| it.format = 1, "has no base"),
+        ("the format of a full one", &|it| it.format = 1, "must not have a base"),
     ];
     for (what, change, word) in lies {
         pair.refuses(what, base, &lie(change), word);
@@ -500,7 +504,7 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
         it.head.base = Some("../../etc/passwd".into());
         it.base.as_mut().unwrap().entry = "../../etc/passwd".into();
     });
-    pair.refuses("no name of an entry", base, &nameless, "no name of an entry");
+    pair.refuses("no name of an entry", base, &nameless, "not a valid entry name");
 
     // If the base does not hold an item, that item is left out with the items that need it, and the others are
     // restored; but only if the index says that the item was left out on purpose.

@@ -86,12 +86,12 @@ fn a_store_as_installed_is_all_green() {
     let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
     let (code, report) = examine(&world, "runner");
     assert_eq!((code, &report["worst"]), (0, &Value::from("green")), "{report}");
-    assert_row(&report, "sudo", "green", &["by sudo"]);
-    assert_row(&report, "mount", "green", &["namespace of its own"]);
+    assert_row(&report, "sudo", "green", &["sudo works"]);
+    assert_row(&report, "mount", "green", &["its own mount namespace"]);
     assert_row(&report, "daemon", "green", &["guix-daemon.service"]);
     assert_row(&report, "unit", "green", &["guix-daemon.service is active (running)"]);
     assert_row(&report, "journal", "green", &["ten minutes"]);
-    assert_row(&report, "locks", "green", &["none is stale"]);
+    assert_row(&report, "locks", "green", &["no lock is held or stale"]);
     assert_row(&report, "space", "green", &["inodes free for /gnu/store"]);
     assert_row(&report, "backend", "green", &["dir:/cache", "listed and written"]);
     assert_row(&report, "clock", "green", &["20"]);
@@ -107,7 +107,7 @@ fn a_store_as_installed_is_all_green() {
     assert!(told.stdout.contains("green   socket     answers in "), "{told}");
     let words = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "storecache"];
     let told = world.ok(words.into_iter().chain(["doctor", "--store", "guix"]));
-    assert!(told.stdout.contains("a restore stops gnu-store.mount meanwhile"), "{told}");
+    assert!(told.stdout.contains("a restore stops gnu-store.mount during the commit"), "{told}");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn exposed_socket_is_reported_and_its_bare_daemon_left_alone() {
         let refused = |why: &str| {
             let failed = support::runs::attempt(&world, "runner", "restore", &[]).fails();
             assert!(failed.stderr.contains(why), "{failed}");
-            assert!(failed.stderr.contains("without systemd or a shepherd in charge"), "{failed}");
+            assert!(failed.stderr.contains("only if systemd or a shepherd runs it"), "{failed}");
             assert_eq!(world.daemon_pid(), pid, "it was left alone");
         };
 
@@ -276,11 +276,11 @@ fn what_a_lock_keeps_from_us_is_told_apart() {
         // A restore that died leaves such a directory.
         world.sh(&format!("mkdir {store}/.storecache-77"));
         let (_, report) = examine(&world, "runner");
-        let collect = assert_row(&report, "locks", "yellow", &["-stale.lock", "nobody holds"]);
+        let collect = assert_row(&report, "locks", "yellow", &["-stale.lock", "killed builds"]);
         world.sh(&format!("NIX_REMOTE= {collect}"));
         world.sh(&format!("mkdir -p {store}/.storecache-77"));
         let (_, report) = examine(&world, "runner");
-        let fix = assert_row(&report, "locks", "yellow", &[".storecache-77", "died"]);
+        let fix = assert_row(&report, "locks", "yellow", &[".storecache-77", "killed restore"]);
         world.sh(&fix);
         let (_, report) = examine(&world, "runner");
         assert_row(&report, "locks", "green", &[]);
@@ -355,11 +355,11 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
         &examine(&world, "runner").1,
         "journal",
         "green",
-        &["client that left", "unexpected end-of-file"],
+        &["client disconnected", "unexpected end-of-file"],
     );
     say("unable to download http://127.0.0.1/x.narinfo");
     let (code, report) = examine(&world, "runner");
-    let fix = assert_row(&report, "journal", "yellow", &["network once", "client that left"]);
+    let fix = assert_row(&report, "journal", "yellow", &["network once", "client disconnected"]);
     assert!(code == 0 && fix.starts_with("journalctl "), "{fix}");
     say("error: writing to file: No space left on device");
     say("executing SQLite query: database or disk is full");
@@ -390,8 +390,8 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
     let (code, report) = examine(&world, "runner");
     assert_eq!(code, 1);
     let fix = assert_row(&report, "unit", "red", &["is failed", "exit-code"]);
-    assert_row(&report, "journal", "red", &["end of the daemon"]);
-    assert_row(&report, "socket", "yellow", &["nobody listens"]);
+    assert_row(&report, "journal", "red", &["daemon exit"]);
+    assert_row(&report, "socket", "yellow", &["no process listens"]);
     world.sh(&format!("rm /run/systemd/system/{unit}.d/x.conf; systemctl daemon-reload"));
     world.sh(&fix);
     assert_row(&examine(&world, "runner").1, "unit", "green", &["active (running)"]);
@@ -407,11 +407,11 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
     };
     poll::until("the daemon to be back", SOON, back);
     let (_, report) = examine(&world, "runner");
-    assert_row(&report, "unit", "yellow", &["started again by itself 1 times"]);
+    assert_row(&report, "unit", "yellow", &["restarted automatically 1 times"]);
     world.sh(&format!("systemctl stop {unit}"));
     let (_, report) = examine(&world, "runner");
     let start = assert_row(&report, "unit", "yellow", &["is inactive"]);
-    assert_eq!(assert_row(&report, "socket", "yellow", &["nobody listens"]), start);
+    assert_eq!(assert_row(&report, "socket", "yellow", &["no process listens"]), start);
     assert_eq!(assert_row(&report, "daemon", "yellow", &[]), start);
     world.sh(&start);
     let (_, report) = examine(&world, "runner");
@@ -428,7 +428,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
         assert_eq!(code, i32::from(light == "red"), "{report}");
     };
     directory("/cache", "green", &["listed and written"]);
-    directory("/home/runner/a/b", "green", &["is made by the first save"]);
+    directory("/home/runner/a/b", "green", &["will be created by the first save"]);
     world.sh("mkdir -m 555 /tmp/closed; mkdir -m 700 /tmp/hidden");
     directory(
         "/tmp/closed",
@@ -452,7 +452,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
         assert!(!report.to_string().contains(TOKEN), "{report}");
         report
     };
-    let report = ask(TOKEN, "green", &["github, v2", "takes a reservation"]);
+    let report = ask(TOKEN, "green", &["github, v2", "accepts a reservation"]);
     assert_row(&report, "clock", "green", &[]);
     assert_eq!(service.keys(), [""; 0], "no entry comes of it");
     ask(&read_only_token(), "yellow", &["answers a lookup", "nothing can be saved"]);
@@ -478,7 +478,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
         &examine(&world, "runner").1,
         "clock",
         "yellow",
-        &["the database of the store is of"],
+        &["the database of the store was written at"],
     );
 }
 
@@ -500,7 +500,7 @@ fn object_stores_are_listed_and_written_for_a_try_each_on_its_row() {
     let one = ["--backend", server.backend()];
     let (code, report) = ask(&one, &set);
     assert_row(&report, "backend", "green", &["s3://entries/ci/stores", "listed and written"]);
-    assert_row(&report, "clock", "green", &["as the object store has it"]);
+    assert_row(&report, "clock", "green", &["in agreement with the object store"]);
     assert_eq!((code, server.keys_and_uploads()), (0, (Vec::new(), 0)));
     server.log();
     ask(&one, &set);

@@ -311,11 +311,11 @@ fn a_fault_that_lasts_is_told_once_and_no_entry_appears() {
             "reserve the entry: the server failed (HTTP 500)",
         ),
         (At::Reserve, Fault::Reset, "reserve the entry: "),
-        (At::Reserve, Fault::Page, "reserve the entry: the answer is no JSON (HTTP 200)"),
-        (At::Reserve, Fault::Later(429, 900), "it asks to come back in 900 s"),
-        (At::Reserve, Fault::Status(401, "no"), "the token of the job is not valid (any more)"),
+        (At::Reserve, Fault::Page, "reserve the entry: the response is not JSON (HTTP 200)"),
+        (At::Reserve, Fault::Later(429, 900), "it asks to retry in 900 s"),
+        (At::Reserve, Fault::Status(401, "no"), "the token of the job is not valid or has expired"),
         (At::Reserve, Fault::Status(429, "insufficient usage"), "the repository is used up"),
-        (At::Reserve, Fault::Status(429, "slower"), "it is asked too much (HTTP 429)"),
+        (At::Reserve, Fault::Status(429, "slower"), "too many requests (HTTP 429)"),
         (At::Block, Fault::Status(403, "no"), "upload a block: the URL for it is not valid"),
         (
             At::Block,
@@ -323,8 +323,8 @@ fn a_fault_that_lasts_is_told_once_and_no_entry_appears() {
             "upload a block: the blob server answered HTTP 413",
         ),
         (At::Block, Fault::Reset, "upload a block: "),
-        (At::BlockList, Fault::Status(400, "no"), "put the blocks together: the blob server"),
-        (At::Finalize, Fault::Status(200, "ok: no luck"), "did not take it (HTTP 200): no luck"),
+        (At::BlockList, Fault::Status(400, "no"), "assemble the blocks: the blob server"),
+        (At::Finalize, Fault::Status(200, "ok: no luck"), "did not accept it (HTTP 200): no luck"),
         (
             At::Finalize,
             Fault::Status(503, "busy"),
@@ -345,10 +345,10 @@ fn a_fault_that_lasts_is_told_once_and_no_entry_appears() {
     }
     let cases: [(At, Fault, &str); 9] = [
         (At::Lookup, Fault::Status(500, "boom"), "look up the entry: the server failed (HTTP 500)"),
-        (At::Lookup, Fault::Later(429, 900), "it asks to come back in 900 s"),
+        (At::Lookup, Fault::Later(429, 900), "it asks to retry in 900 s"),
         (At::Lookup, Fault::Reset, "look up the entry: "),
         (At::Range, Fault::Status(404, "gone"), "deleted in the meantime"),
-        (At::Range, Fault::Status(403, "no"), "the server refuses new URLs too"),
+        (At::Range, Fault::Status(403, "no"), "the server also refuses new URLs"),
         (At::Range, Fault::Status(412, "no"), "changed while it was read"),
         (At::Range, Fault::ResetInBody, "truncated: got "),
         (At::Range, Fault::Short, "truncated: got "),
@@ -374,7 +374,7 @@ fn an_entry_that_changes_under_the_reader_is_never_mixed() {
     let mut reader = backend.open(&name).unwrap();
     service.goes_wrong(At::Range, [Fault::OtherTag]);
     let error = reader.read_at(1_000_000, &mut [0; 1000]).unwrap_err().to_string();
-    assert!(error.contains("its entity tag is another one"), "{error}");
+    assert!(error.contains("its entity tag differs"), "{error}");
     let tags =
         service.seen(At::Range).into_iter().map(|seen| seen.headers.get("if-match").cloned());
     let tags: Vec<_> = tags.collect();
@@ -447,7 +447,7 @@ fn a_silent_server_is_no_end_of_file() {
     }
     service.goes_wrong(At::Range, std::iter::repeat_n(Fault::StallInBody, 50));
     let text = line(fetch(&backend, "k"));
-    assert!(text.contains("bytes: not a byte came for 0.15 s (5 tries)"), "{text}");
+    assert!(text.contains("bytes: no bytes received for 0.15 s (5 tries)"), "{text}");
 }
 
 #[test]
@@ -603,7 +603,7 @@ fn the_service_may_deny_reading_and_writing() {
     service.goes_wrong(At::Lookup, [Fault::Status(403, denied)]);
     let refused = backend(&service, Version::V2).find(&exact("k")).unwrap_err();
     let refused = refused.downcast::<Refused>().unwrap();
-    let text = "this run can not read: token has no readable scopes";
+    let text = "this run cannot read: token has no readable scopes";
     assert_eq!(refused.to_string(), text);
 }
 
@@ -749,7 +749,7 @@ fn in_a_job_snapshots_go_to_the_cache_service_and_nothing_has_to_be_said() {
     let none = [("ACTIONS_RESULTS_URL", ""), ("ACTIONS_CACHE_URL", "")];
     let wrong = attempt_with(&place, &service, "restore", &["--backend", "github"], &none);
     assert_eq!(wrong.code(), 2);
-    assert!(wrong.stderr.contains("steps with `uses:` alone"), "{wrong}");
+    assert!(wrong.stderr.contains("only for steps with `uses:`"), "{wrong}");
 }
 
 /// Returns faults of lookups and downloads. Some of them end a download, as the test observes.
@@ -820,7 +820,7 @@ fn whatever_goes_wrong_with_a_download_the_directory_is_whole_or_as_it_was() {
             assert!(!place.host(TOOL).exists(), "{output}");
             assert_eq!(place.leftovers(), [""; 0]);
             assert!(reason.len() < 350, "{reason}");
-            if reason.starts_with("this run can not read") {
+            if reason.starts_with("this run cannot read") {
                 continue;
             }
             assert_eq!(output.code(), 1, "{at:?} {fault:?} {output}");
@@ -868,7 +868,7 @@ fn whatever_goes_wrong_with_an_upload_an_entry_is_whole_or_not_there() {
                     attempt(&place, &service, "verify", &[]).ok();
                 }
                 (0, Some(reason)) => {
-                    assert!(reason.starts_with("somebody else has saved test.20"), "{what}");
+                    assert!(reason.starts_with("entry test.20"), "{what}");
                     assert_eq!(service.keys(), [""; 0], "{what}");
                 }
                 (_, reason) => {
@@ -886,13 +886,13 @@ fn a_run_that_may_not_write_says_so_before_it_does_anything() {
     let place = Place::filled();
     let token = read_only_token();
     for (name, value, why) in [
-        ("ACTIONS_RUNTIME_TOKEN", token.as_str(), "its token has no scope that is writable"),
-        ("ACTIONS_CACHE_MODE", "read", "the workflow says cache-mode: read"),
+        ("ACTIONS_RUNTIME_TOKEN", token.as_str(), "its token has no writable scope"),
+        ("ACTIONS_CACHE_MODE", "read", "the workflow sets cache-mode: read"),
     ] {
         let worth_it = ["--policy", "auto", "--json"];
         let output = attempt_with(&place, &service, "save", &worth_it, &[(name, value)]).ok();
         let reason = report(&output)["reason"].as_str().unwrap().to_owned();
-        assert!(reason.starts_with("this run can not write: "), "{reason}");
+        assert!(reason.starts_with("this run cannot write: "), "{reason}");
         assert!(reason.contains(why), "{reason}");
         // Without `--policy auto`, a save that may not write fails.
         let told = attempt_with(&place, &service, "save", &[], &[(name, value)]).fails();
@@ -901,7 +901,7 @@ fn a_run_that_may_not_write_says_so_before_it_does_anything() {
     let none = [("ACTIONS_CACHE_MODE", "write-only")];
     let missed = report(&attempt_with(&place, &service, "restore", &["--json"], &none).ok());
     assert_eq!(missed["hit"], "miss");
-    let reason = "this run can not read: the workflow says cache-mode: write-only";
+    let reason = "this run cannot read: the workflow sets cache-mode: write-only";
     assert_eq!(missed["reason"], reason);
     for at in EVERYWHERE {
         assert!(service.seen(at).is_empty(), "{at:?}");

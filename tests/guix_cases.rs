@@ -104,7 +104,7 @@ fn a_client_is_waited_for_with_the_daemon_up() {
     let words = ["restore"].into_iter().chain(flags(&world));
     let restoring = world.storecache_as("runner", words).spawn();
     poll::until("the restore to wait for the client", SOON, || match restoring.stderr() {
-        told if told.contains("big-lock was held by process") => Ok(()),
+        told if told.contains("big-lock is held by process") => Ok(()),
         told => Err(told),
     });
     assert!(world.daemon_answers());

@@ -163,8 +163,8 @@ fn under_the_systems_shepherd_the_service_is_stopped_and_runs_again_with_what_re
 
         let restored = restore(&world);
         let expected = format!(
-            "the shepherd behind {SYSTEM_SHEPHERD} has its service guix-daemon running, and process \
-             {before} of it listens"
+            "the shepherd at {SYSTEM_SHEPHERD} runs the service guix-daemon, and its process {before} \
+             listens"
         );
         assert_eq!(why(&restored), expected);
         assert_eq!(warnings(&restored), [""; 0]);
@@ -198,8 +198,8 @@ fn a_shepherd_that_starts_the_daemon_with_its_first_client_is_in_charge_too() {
         let shepherd = world.listener(SYSTEM_SHEPHERD);
         assert_eq!(world.listener(SOCKET), shepherd, "the shepherd itself listens");
         let restored = restore(&world);
-        assert!(why(&restored).contains("has its service guix-daemon running"), "{restored}");
-        assert!(why(&restored).contains("listens for it itself"), "{restored}");
+        assert!(why(&restored).contains("runs the service guix-daemon"), "{restored}");
+        assert!(why(&restored).contains("the shepherd itself listens"), "{restored}");
         assert_eq!(warnings(&restored), [""; 0]);
         assert_eq!(world.listener(SOCKET), shepherd);
         assert_restored(&world);
@@ -238,7 +238,7 @@ fn a_shepherd_of_the_user_is_found_in_the_runtime_directory_even_in_the_backgrou
     assert_refused(&world, &before, &unaware);
 
     let restored = report(&restore_with(&world, "XDG_RUNTIME_DIR", "/run/user/1001", &[]).ok());
-    assert!(why(&restored).contains(&format!("the shepherd behind {socket} has")), "{restored}");
+    assert!(why(&restored).contains(&format!("the shepherd at {socket} runs")), "{restored}");
     assert_eq!(warnings(&restored), [""; 0]);
     assert_restored(&world);
     let status = herd(&world, "runner", socket, &["status", "guix-daemon"]).stdout;
@@ -270,8 +270,8 @@ fn a_shepherd_of_the_user_may_run_the_daemon_through_sudo() {
         let before = world.listener(SOCKET).unwrap();
         let restored = report(&restore_with(&world, "SHEPHERD_SOCKET", socket, more).ok());
         let expected = format!(
-            "the shepherd behind {socket} has its service guix-daemon running, and process {before} \
-             of it listens"
+            "the shepherd at {socket} runs the service guix-daemon, and its process {before} \
+             listens"
         );
         assert_eq!(why(&restored), expected);
         assert_restored(&world);
@@ -397,7 +397,7 @@ fn systemd_does_not_revive_the_daemon_meanwhile_and_mounts_the_store_read_only_a
     );
     let restored = restore(&world);
     let expected =
-        format!("systemd has guix-daemon.service active, and process {before} of it listens");
+        format!("systemd has guix-daemon.service active, and its process {before} listens");
     assert_eq!(why(&restored), expected);
     assert_eq!(warnings(&restored), [""; 0]);
     assert_eq!(restarts(), restarted, "nothing was revived");
@@ -416,7 +416,7 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
     let second = second_daemon(&world);
     let failed = attempt(&world, "runner", "restore", &["--daemon", "systemd"]).fails();
     assert!(failed.stderr.contains(&format!("active as process {first}")), "{failed}");
-    assert!(failed.stderr.contains(&format!("it is process {second} (guix-daemon")), "{failed}");
+    assert!(failed.stderr.contains(&format!("but process {second} (guix-daemon")), "{failed}");
     let mut both = [first, second];
     both.sort();
     let mut seen = daemons(&world);
@@ -449,7 +449,7 @@ fn a_second_daemon_beside_that_of_systemd_is_in_charge_and_both_are_named() {
     let second = second_daemon(&world);
     end(&world, second);
     let restored = restore(&world);
-    let expected = "systemd has guix-daemon.service active, and nothing listens";
+    let expected = "systemd has guix-daemon.service active, and no process listens";
     assert_eq!(why(&restored), expected);
     assert_restored(&world);
 }
@@ -471,13 +471,13 @@ fn a_second_daemon_beside_that_of_a_shepherd_is_in_charge_and_both_are_named() {
     let second = second_daemon(&world);
     let before = daemons(&world);
     let failed = attempt(&world, "runner", "restore", &["--daemon", "shepherd"]).fails();
-    assert!(failed.stderr.contains(&format!("running as process {first}")), "{failed}");
-    assert!(failed.stderr.contains(&format!("it is process {second} (guix-daemon")), "{failed}");
+    assert!(failed.stderr.contains(&format!("guix-daemon as process {first}")), "{failed}");
+    assert!(failed.stderr.contains(&format!("but process {second} (guix-daemon")), "{failed}");
     assert_refused(&world, &before, &failed);
 
     let restored = restore(&world);
     assert!(why(&restored).contains(&format!("process {second} listens")), "{restored}");
-    assert!(why(&restored).contains("has its service guix-daemon running"), "{restored}");
+    assert!(why(&restored).contains("runs the service guix-daemon"), "{restored}");
     let warnings = warnings(&restored);
     assert_eq!(warnings.len(), 1, "{restored}");
     let advice = format!("herd --socket={SYSTEM_SHEPHERD} restart guix-daemon");
@@ -503,7 +503,7 @@ fn a_second_daemon_beside_a_bare_one_is_in_charge_and_the_first_is_named() {
     forget(&world);
     end(&world, world.listener(SOCKET).unwrap());
     let restored = restore(&world);
-    assert_eq!(why(&restored), "nothing listens on its socket");
+    assert_eq!(why(&restored), "no process listens on its socket");
     assert!(self::warnings(&restored)[0].contains(&format!("process {first} (guix-daemon")));
     assert_eq!(daemons(&world), [first]);
     world.sh(&format!("kill {first}"));

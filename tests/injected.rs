@@ -123,11 +123,10 @@ const OF_SQLITE: [&str; 5] = [
 ];
 
 /// Texts that name a mere consequence of a fault and do not help users.
-const CONSEQUENCES: [&str; 8] = [
+const CONSEQUENCES: [&str; 7] = [
     "panicked",
     "the guardian died",
     "closed the connection",
-    "the other half went away",
     "Broken pipe",
     "unpacking was stopped",
     "packing was stopped",

@@ -241,7 +241,7 @@ fn prune_says_what_it_would_delete_and_deletes_nothing() {
     assert!(lines.iter().any(|line| line.contains("readers of format 1")), "{planned}");
     let total = lines.last().unwrap();
     assert!(total.starts_with("would delete 5 entries with 1.4 KiB; 1.4 KiB stay"), "{planned}");
-    assert!(total.ends_with("nothing goes without --apply"), "{planned}");
+    assert!(total.ends_with("use --apply to delete"), "{planned}");
     assert!(planned.stderr.contains("may be a delta on it"), "{planned}");
     assert!(planned.stderr.contains("cannot be read from here"), "{planned}");
 
@@ -315,7 +315,7 @@ fn a_token_that_sees_no_pull_requests_is_told_so_and_the_rest_goes() {
     terminal.rest.goes_wrong(Call::Pull, [refused]);
     let told = terminal.json(&["prune"]);
     let warnings = told["warnings"].to_string();
-    assert!(warnings.contains("which pull requests are closed is not known"), "{warnings}");
+    assert!(warnings.contains("cannot determine which pull requests are closed"), "{warnings}");
     assert!(warnings.contains("`pull-requests: read`"), "{warnings}");
     assert_eq!(terminal.rest.seen(Call::Pull).len(), 1, "the next one would meet the same");
     let planned = keys(&told["plan"]);
@@ -334,23 +334,23 @@ fn what_goes_wrong_is_one_clear_text_and_nothing_is_deleted() {
     let integration = "Resource not accessible by integration";
     let cases = [
         (Fault::Status(401, "Bad credentials"), 1, "set another one"),
-        (Fault::Status(403, integration), 1, "is not allowed to (HTTP 403"),
+        (Fault::Status(403, integration), 1, "is not permitted to (HTTP 403"),
         (
             Fault::Status(404, "Not Found"),
             1,
             "has no repository some-owner/some.repo for this token",
         ),
-        (Fault::Status(301, "Moved Permanently"), 1, "has another name by now"),
-        (Fault::With(429, "slow down", "Retry-After", "60"), 1, "asks to come back in 60 s"),
-        (Fault::With(403, "no more", "X-RateLimit-Remaining", "0"), 1, "is asked too much"),
+        (Fault::Status(301, "Moved Permanently"), 1, "was renamed"),
+        (Fault::With(429, "slow down", "Retry-After", "60"), 1, "asks to retry in 60 s"),
+        (Fault::With(403, "no more", "X-RateLimit-Remaining", "0"), 1, "too many requests to "),
         (Fault::Status(500, "boom"), 3, "the server failed (HTTP 500"),
         (Fault::Status(503, "busy"), 3, "try again later"),
         (Fault::Reset, 3, "(3 tries)"),
-        (Fault::Stall, 3, "no answer in time: not a byte came for 1 s (3 tries)"),
+        (Fault::Stall, 3, "no answer in time: no bytes received for 1 s (3 tries)"),
         (Fault::StallInBody, 3, "(3 tries)"),
-        (Fault::Page, 3, "the answer is none of GitHub's REST API"),
-        (Fault::Text("[]"), 1, "the answer is none of GitHub's REST API"),
-        (Fault::Text("{}"), 1, "the answer is none of GitHub's REST API"),
+        (Fault::Page, 3, "the response is not from GitHub's REST API"),
+        (Fault::Text("[]"), 1, "the response is not from GitHub's REST API"),
+        (Fault::Text("{}"), 1, "the response is not from GitHub's REST API"),
     ];
     for (fault, requests, text) in cases {
         for (verb, call) in [
@@ -396,9 +396,9 @@ fn a_right_that_is_missing_is_named() {
 fn a_deletion_that_the_next_would_follow_ends_the_run_with_what_was_done() {
     for (fault, text) in [
         (Fault::Status(401, "Bad credentials"), "set another one"),
-        (Fault::Status(403, "no"), "is not allowed to"),
-        (Fault::With(429, "slow down", "Retry-After", "3600"), "come back in 3600 s"),
-        (Fault::Status(429, "slow down"), "is asked too much"),
+        (Fault::Status(403, "no"), "is not permitted to"),
+        (Fault::With(429, "slow down", "Retry-After", "3600"), "asks to retry in 3600 s"),
+        (Fault::Status(429, "slow down"), "too many requests to "),
     ] {
         let (terminal, ..) = Terminal::filled();
         let before = terminal.keys();
@@ -423,7 +423,7 @@ fn a_deletion_that_is_wanted_later_is_made_later() {
     let later = Fault::With(429, "slow down", "Retry-After", "1");
     terminal.rest.goes_wrong(Call::Delete, [later.clone(), later]);
     let done = terminal.run(&["prune", "--apply"]).ok();
-    assert!(done.stderr.contains("waits 1 s, as it was asked to"), "{done}");
+    assert!(done.stderr.contains("waiting 1 s, as the server requested"), "{done}");
     assert_eq!(terminal.rest.seen(Call::Delete).len(), goes.len() + 2);
     assert_eq!(terminal.keys(), stays.into_iter().collect());
 }
@@ -538,11 +538,11 @@ fn usage_counts_by_everything_that_entries_have_in_common() {
         "by age",
         "by last use",
         "storecache-nix-x86_64-linux-2.8.0",
-        "as it seems by their size",
+        "judging by their size",
         "superseded generations: 3 entries",
         "next eviction when 12.0 GiB more are saved",
-        "2.0 GiB are above the limit even so",
-        "costs 0.14 USD a month: 2.0 GiB above 10.0 GiB, at 0.07 USD for a GiB and month",
+        "2.0 GiB are still above the limit",
+        "costs 0.14 USD a month: 2.0 GiB above 10.0 GiB, at 0.07 USD per GiB and month",
     ] {
         assert!(text.stdout.contains(part), "{part}: {text}");
     }
@@ -603,14 +603,17 @@ fn a_repository_without_entries_is_an_empty_table() {
 fn wrong_usage_is_said_before_anything_is_asked() {
     let terminal = Terminal::new();
     for (words, text) in [
-        (&["list", "--repository", "alone"][..], "no name of a repository, which is OWNER/NAME"),
-        (&["list", "--repository", "a/b/c"], "no name of a repository"),
-        (&["usage", "--repository", "a/.."], "no name of a repository"),
-        (&["prune", "--repository", "a/b?c"], "no name of a repository"),
+        (
+            &["list", "--repository", "alone"][..],
+            "not a valid repository name: \"alone\"; expected OWNER/NAME",
+        ),
+        (&["list", "--repository", "a/b/c"], "not a valid repository name"),
+        (&["usage", "--repository", "a/.."], "not a valid repository name"),
+        (&["prune", "--repository", "a/b?c"], "not a valid repository name"),
         (&["prune", "--repository", "a/b", "--only", "unused"], "needs --unused-for DAYS"),
         (&["list", "--repository", "a/b", "--backend", "dir:/tmp"], "is for --backend github"),
         (&["list", "--backend", "tape:/0"], "unknown backend"),
-        (&["list", "--backend", "github"], "say --repository OWNER/NAME"),
+        (&["list", "--backend", "github"], "--repository OWNER/NAME is not set"),
     ] {
         let failed = terminal.output(&mut terminal.command(words));
         assert_eq!(failed.code(), 2, "{words:?}: {failed}");
@@ -629,7 +632,7 @@ fn wrong_usage_is_said_before_anything_is_asked() {
     let mut command = terminal.command(&["list", "--repository", REPOSITORY]);
     let failed = terminal.output(command.env("GITHUB_TOKEN", "two\nlines"));
     assert_eq!(failed.code(), 1, "{failed}");
-    assert!(failed.stderr.contains("has characters that none has"), "{failed}");
+    assert!(failed.stderr.contains("has invalid characters"), "{failed}");
 }
 
 #[test]
@@ -652,7 +655,7 @@ fn the_repository_is_that_of_the_job_or_of_the_remote_origin() {
     };
     let list =
         || terminal.output(&mut terminal.command(&["list", "--backend", "github", "--json"]));
-    assert!(list().fails().stderr.contains("in no git work tree"), "no work tree");
+    assert!(list().fails().stderr.contains("not in a git work tree"), "no work tree");
     git(&["init", "-q"]);
     assert!(list().fails().stderr.contains("with a remote `origin`"), "no remote");
     let host = terminal.rest.url().replace("http://", "");
@@ -670,10 +673,10 @@ fn the_repository_is_that_of_the_job_or_of_the_remote_origin() {
     for (url, text) in [
         (
             format!("https://someone:hidden-word@gitlab.com/{REPOSITORY}"),
-            "is on gitlab.com, and the API on",
+            "is on gitlab.com, but the API is on",
         ),
-        ("https://someone:hidden-word@gitlab.com/a/b/c".into(), "is on no server that has an API"),
-        ("/srv/git/some.repo".into(), "is on no server that has an API"),
+        ("https://someone:hidden-word@gitlab.com/a/b/c".into(), "is not on a server with an API"),
+        ("/srv/git/some.repo".into(), "is not on a server with an API"),
     ] {
         git(&["remote", "set-url", "origin", &url]);
         let failed = list();

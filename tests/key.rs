@@ -135,8 +135,8 @@ fn a_key_is_explained_down_to_each_value_that_counts_and_each_that_does_not() {
         "job.steps[0].uses = actions/checkout  (line 11)",
         "job.steps[2].run = guix shell hello -- hello  (line 19)",
         "left out: comments",
-        "job.steps[1].with.keep (line 15): an input that does not change what is in the store",
-        "job.timeout-minutes (line 9): it does not reach the store",
+        "job.steps[1].with.keep (line 15): an input that does not affect the content of the store",
+        "job.timeout-minutes (line 9): it does not affect the store",
         "job.steps[0].uses (line 11), job.steps[1].uses (line 12): the version of an action",
         "files:flake.lock",
         "flake.lock, 15 B",
@@ -185,7 +185,7 @@ fn ingredients_that_are_empty_volatile_or_over_broad_are_told() {
     let head = project.git(&["rev-parse", "HEAD"]);
     project.write("version.txt", format!("built from {head}\n"));
     let warnings = project.warnings(&["--hash-files", "version.txt"]);
-    assert_eq!(warnings, [("volatile".into(), "version.txt has the commit in it".into())]);
+    assert_eq!(warnings, [("volatile".into(), "version.txt contains the commit hash".into())]);
     for broad in ["**", "**/*"] {
         assert!(
             project.warnings(&["--hash-files", broad]).iter().any(|it| it.0 == "over-broad"),
@@ -217,7 +217,7 @@ fn a_key_of_ones_own_that_is_new_in_every_run_is_told() {
     let project = Project::new();
     let head = project.git(&["rev-parse", "--short", "HEAD"]);
     let told = project.key(&["--key", &format!("guix-{head}"), "--explain"]).ok();
-    assert!(told.stderr.contains("warning: volatile: it has the commit in it"), "{told}");
+    assert!(told.stderr.contains("warning: volatile: it contains the commit hash"), "{told}");
     let told = report(&project.key(&["--key", "guix-1.5.0", "--json"]).ok());
     assert_eq!(told["warnings"], json!([]));
 }
@@ -248,7 +248,7 @@ fn a_diff_tells_which_ingredient_moved_in_which_file_and_whether_it_counts() {
             "    + .github/workflows/ci.yml:19: job.steps[2].run = guix shell emacs -- emacs",
         ]
     );
-    assert!(told.stderr.contains("the key is another one: HEAD has "), "{told}");
+    assert!(told.stderr.contains("the key changes: HEAD has "), "{told}");
     // Between commits the work tree does not matter.
     assert_eq!(
         project.moved(&[&first, &second]),
@@ -256,8 +256,9 @@ fn a_diff_tells_which_ingredient_moved_in_which_file_and_whether_it_counts() {
     );
     // In bytes mode a cosmetic change changes the key, and the output reports that.
     let told = project.diff(&[&first, &second, "--workflow-mode", "bytes"]).ok();
-    assert!(told.stdout.contains("with --workflow-mode semantic the key would stay"), "{told}");
-    assert!(told.stderr.contains("the key is another one"), "{told}");
+    let said = "with --workflow-mode semantic the key would not change";
+    assert!(told.stdout.contains(said), "{told}");
+    assert!(told.stderr.contains("the key changes"), "{told}");
 }
 
 #[test]
@@ -353,7 +354,7 @@ fn two_snapshots_tell_what_moved_between_them_and_where_their_commits_are_here_i
     // Where the commits are not available, the digests in the snapshots are compared.
     let elsewhere = tempfile::tempdir().unwrap();
     let told = storecache_in(elsewhere.path(), ["key", "diff", &one, &two]).ok();
-    assert!(told.stdout.contains("a snapshot remembers the digest alone"), "{told}");
+    assert!(told.stdout.contains("the snapshot records only the digest"), "{told}");
     assert!(told.stdout.contains("same      files:b.lock"), "{told}");
 }
 
@@ -386,9 +387,9 @@ fn a_restore_by_a_prefix_says_what_of_the_key_moved() {
 fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
     let project = Project::new();
     for (words, said) in [
-        (vec!["nope"], "\"nope\" is no commit, no file of a snapshot, no entry, and not `.`"),
+        (vec!["nope"], "\"nope\" is not a commit, a snapshot file, an entry or `.`"),
         (vec!["--upload-pack=x"], "unexpected argument"),
-        (vec!["--", "--output=x"], "\"--output=x\" is no commit"),
+        (vec!["--", "--output=x"], "\"--output=x\" is not a commit"),
         (vec![CI, "."], "cannot be used"),
         (vec!["k.20261122T095523.123456Z"], "there is no entry"),
     ] {
@@ -398,8 +399,8 @@ fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
     assert!(!project.path().join("x").exists());
     project.change(CI, "    steps:", "    steps: [\n");
     let told = project.key(&["--workflow", CI]).fails();
-    let said = "the workflow is not understood, so what of it counts is not known; mend it, or take \
-                --workflow-mode bytes: .github/workflows/ci.yml:12:";
+    let said = "cannot determine which parts of the workflow count (fix it, or use --workflow-mode \
+                bytes): .github/workflows/ci.yml:12:";
     assert!(told.stderr.contains(said), "{told}");
     let mut bomb = "on: push\nx0: &x0 [a, a, a, a, a, a, a, a, a, a]\n".to_owned();
     for level in 1..20 {
@@ -408,13 +409,13 @@ fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
     }
     project.write(CI, bomb + "jobs: {}\n");
     let told = project.key(&["--workflow", CI]).fails();
-    assert!(told.stderr.contains("it is an alias bomb: with the alias *x4"), "{told}");
+    assert!(told.stderr.contains("alias bomb: with the alias *x4"), "{told}");
     let told = project.key(&["--workflow", "none.yml"]).fails();
     assert!(told.stderr.contains("read the workflow none.yml"), "{told}");
 
     let outside = tempfile::tempdir().unwrap();
     let told = storecache_in(outside.path(), ["key", "diff", "HEAD", "."]).fails();
-    assert!(told.stderr.contains("is in no git repository"), "{told}");
+    assert!(told.stderr.contains("is not in a git repository"), "{told}");
     assert_eq!(told.code(), 1);
     fs::write(outside.path().join("x"), "").unwrap();
     let told = storecache_in(outside.path(), ["key", "diff", ".", ".", "--hash-files", "x"]).ok();
@@ -479,7 +480,8 @@ fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
     let told = storecache_in(project.path(), ["key", "--from-step"]).ok();
     assert_eq!(told.lines()[0], in_job, "{told}");
     assert!(
-        told.stderr.contains("as the step of .github/workflows/ci.yml:12, job test has it"),
+        told.stderr
+            .contains("with the inputs of the step at .github/workflows/ci.yml:12, job test"),
         "{told}"
     );
     // Flags take precedence.
@@ -497,7 +499,8 @@ fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
     let told = storecache_in(project.path(), ["key", "--from-step"]).fails();
     assert!(
         told.stderr.contains(
-            "its input version is \"${{ inputs.version }}\"; give the value with --version"
+            "version is known only in a job: \"${{ inputs.version }}\"; give its value with \
+             --version"
         ),
         "{told}"
     );

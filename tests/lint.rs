@@ -73,14 +73,14 @@ fn each_mistake_of_the_usual_recipe_is_named_with_its_line() {
          \x20     +           key: guix-store-1.5.0-${{ hashFiles('project/.github/workflows/ci.yml') }}\n",
         "      +           trap 'sudo systemctl start guix-daemon' EXIT\n",
         "      | - uses: OWNER/storecache@v1\n",
-        "ci.yml:23:16: warning: the key has no architecture",
+        "ci.yml:23:16: warning: the key does not name the architecture",
         "ci.yml:26:13: error: `steps.store.outputs.cache-matched-key` is always empty",
         "ci.yml:29:16: error: this unpacks over a live store",
         "ci.yml:37:16: error: this copies the database file while the daemon may write to it",
     ] {
         assert!(told.stdout.contains(words), "{words}\n{told}");
     }
-    assert!(told.stderr.contains("looked at 1 workflow: 8 findings"), "{told}");
+    assert!(told.stderr.contains("checked 1 workflow: 8 findings"), "{told}");
 }
 
 #[test]
@@ -250,11 +250,11 @@ fn each_of_the_ten_defects_of_the_recipe_is_named() {
         ("guard", "is always empty"),
         ("empty-hash", "matches no file and is empty"),
         ("daemon-stopped", "it stays stopped"),
-        ("tar", "where the store is mounted read-only, as that of Guix is, tar fails"),
+        ("tar", "tar fails if the store is mounted read-only, as for Guix"),
         ("unseeded", "on the default branch"),
         ("tar", "copies the database file while the daemon may write to it"),
-        ("tar", "loses the rows that only that had"),
-        ("tar", "a log left beside the new database undoes it silently"),
+        ("tar", "loses rows that only the old one has"),
+        ("tar", "a log left beside the new database silently undoes it"),
         ("no-roots", "profiles and roots are not in the archive"),
         ("success-only", "only when the job succeeds"),
         ("staging", "a second copy of the store"),

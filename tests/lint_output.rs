@@ -143,17 +143,17 @@ fn what_is_no_workflow_is_named_with_line_and_column_in_every_format() {
     }
     let deep = format!("on: push\njobs: {}\n", "[".repeat(5_000));
     for (text, at, what) in [
-        ("on: push\njobs: [\n", "3:1", "it is no YAML"),
-        ("on: push\njobs:\n  a: 1\n\tb: 2\n", "3:6", "it is no YAML"),
+        ("on: push\njobs: [\n", "3:1", "not valid YAML"),
+        ("on: push\njobs:\n  a: 1\n\tb: 2\n", "3:6", "not valid YAML"),
         (
             "on: push\r\njobs:\r\n  a: {}\r\n  a: {}\r\n",
             "4:3",
-            "the key \"a\" is there already, in line 3",
+            "duplicate key \"a\", first used in line 3",
         ),
         ("\u{feff}a: 1\n", "1:1", "it has no `on`"),
-        ("", "1:1", "it is empty"),
-        ("# nothing\n", "1:1", "it is empty"),
-        (bomb.as_str(), "", "it is an alias bomb: with the alias *a"),
+        ("", "1:1", "the file is empty"),
+        ("# nothing\n", "1:1", "the file is empty"),
+        (bomb.as_str(), "", "alias bomb: with the alias *a"),
         (deep.as_str(), "2:", ""),
     ] {
         let place = tree(&[("ci.yml", text)]);

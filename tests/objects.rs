@@ -230,7 +230,7 @@ fn a_claim_that_is_gone_stops_the_writer_before_anything_appears() {
             // As if the writer had paused for days, and another writer had begun.
             server.deletes(&format!("ci/stores/{VERSION}/.claims/{name}.tar.zst"));
             let other = self::backend(&server).create(&name).unwrap();
-            assert!(line(writer.finish()).contains("somebody else may write it"), "{service:?}");
+            assert!(line(writer.finish()).contains("another run may be writing it"), "{service:?}");
             assert!(backend.entries(&Rung::Prefix(String::new())).unwrap().is_empty());
             drop(other);
         }
@@ -329,11 +329,11 @@ fn what_goes_wrong_with_an_upload_for_good_leaves_nothing() {
     let backend = backend(&server);
     for (expression, fault, words) in [
         ("PUT .*partNumber", Fault::Status(500, "InternalError"), &["send a part", "HTTP 500"][..]),
-        ("POST .*uploads", Fault::HangUp, &["begin to upload the snapshot", "(5 tries)"]),
+        ("POST .*uploads", Fault::HangUp, &["start the upload of the snapshot", "(5 tries)"]),
         (
             "POST .*uploadId",
             Fault::Status(400, "InvalidPart"),
-            &["put the parts together", "InvalidPart"],
+            &["assemble the parts", "InvalidPart"],
         ),
         ("PUT .*claims", Fault::Status(404, "NoSuchBucket"), &["there is no such bucket"]),
     ] {
@@ -395,7 +395,7 @@ fn without_credentials_or_https_nothing_is_asked_and_no_secret_is_told() {
         options.settings.retain(|(name, _)| !name.ends_with("ALLOW_HTTP"));
         let insecure = Objects::new(&options, VERSION).unwrap();
         let told = line(insecure.find(&[Rung::Exact("k".into())]));
-        assert!(told.contains("no https") && told.contains("ALLOW_HTTP"), "{told}");
+        assert!(told.contains("does not use https") && told.contains("ALLOW_HTTP"), "{told}");
         options.settings.clear();
         let told = line(Objects::new(&options, VERSION));
         assert!(told.contains("no credentials in the environment: set "), "{told}");

@@ -37,7 +37,7 @@ fn a_simulation_is_a_page_with_hits_bytes_and_evictions_for_each_key() {
     };
     assert!(of("bytes", "evictions") > 0);
     for words in [
-        "Which key would have served the past best",
+        "Which key would have served best",
         "60 runs of .github/workflows",
         &format!("{best}: {reason}."),
         "Exact hits",
@@ -95,7 +95,7 @@ fn the_usage_of_a_directory_is_a_page_with_what_fills_it_and_its_newest_snapshot
         &seen,
         &[
             "What is in the cache",
-            "Entries by what their keys begin with",
+            "Entries by key prefix",
             "Bytes kept",
             "By ref",
             "By last use",
@@ -103,8 +103,8 @@ fn the_usage_of_a_directory_is_a_page_with_what_fills_it_and_its_newest_snapshot
             "What `storecache prune` would delete",
             "When 1.0 GiB more are saved",
             "A directory evicts nothing",
-            "To keep all of it costs nothing",
-            "Which item brings which megabytes",
+            "To keep everything costs nothing",
+            "Size by item",
             "opt/tool",
             "other-<i>'&\"",
         ],
@@ -147,9 +147,9 @@ fn the_usage_of_a_repository_is_a_page_with_duplicates_and_what_goes_next() {
         &[
             "refs/pull/7/merge",
             "Of closed pull requests",
-            "The next to go",
+            "Next entries to be evicted",
             "unused for more than 7 days",
-            "To keep all of it, with a higher limit, costs",
+            "To keep everything, with a higher limit, costs",
             "cargo-<script>alert(1)</script>",
             "No snapshot can be read from here",
         ],

@@ -124,7 +124,7 @@ fn what_was_there_before_the_restore_is_not_saved_and_a_fresh_machine_gets_the_r
         );
         assert_ne!(restored["items"]["restored"], 0);
         let said = restored["skipped"].to_string();
-        assert!(said.contains("which is nowhere"), "{said}");
+        assert!(said.contains("not in the store and cannot be restored"), "{said}");
         bare.verify_store();
         // The job gets the others from elsewhere. The save includes them however little they are, so that the
         // next such machine gets all items.
@@ -276,10 +276,10 @@ fn a_backend_that_cannot_be_written_is_found_before_any_work() {
     let cache = world.backend().host_path();
     fs::set_permissions(&cache, PermissionsExt::from_mode(0o555)).unwrap();
     let ended = end(&world, &[]);
-    skipped(&ended, "this run can not write: /cache: ");
+    skipped(&ended, "this run cannot write: /cache: ");
     assert_eq!(ended["bytes"]["packed"], 0);
     let always = attempt(&world, "runner", "save", &[]).fails();
-    assert!(always.stderr.contains("this run can not write"), "{always}");
+    assert!(always.stderr.contains("this run cannot write"), "{always}");
     fs::set_permissions(&cache, PermissionsExt::from_mode(0o1777)).unwrap();
     saved(&end(&world, &[]));
 }
@@ -327,9 +327,9 @@ fn a_state_that_cannot_be_used_is_a_warning_and_everything_is_saved() {
         state.to_string()
     };
     let bad = [
-        (String::new(), "damaged, or no state"),
-        ("\0\u{1}garbage".into(), "damaged, or no state"),
-        (good.to_string()[..good.to_string().len() / 2].into(), "damaged, or no state"),
+        (String::new(), "damaged or not a state file"),
+        ("\0\u{1}garbage".into(), "damaged or not a state file"),
+        (good.to_string()[..good.to_string().len() / 2].into(), "damaged or not a state file"),
         (with(&|state| state["state"] = json!(2)), "version 2"),
         (with(&|state| state["baseline"] = json!("all")), "damaged"),
         (with(&|state| state["restore"]["store"] = json!("guix")), "of a guix store"),

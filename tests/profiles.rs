@@ -298,7 +298,10 @@ fn what_cannot_come_along_or_back_is_said() {
     let broken = run(&world, "runner", "save", &["--profiles"]);
     assert_eq!(broken["profiles"].as_array().unwrap().len(), 1);
     let warning = broken["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("guix-profile leads to /home/runner, which is no item"), "{warning}");
+    assert!(
+        warning.contains("guix-profile leads to /home/runner, which is not an item"),
+        "{warning}"
+    );
 
     run(&world, "runner", "save", &[]);
     world.wipe_store();
@@ -313,14 +316,15 @@ fn what_cannot_come_along_or_back_is_said() {
     let torn = run(&world, "runner", "save", &["--profiles", "--full"]);
     let warning = torn["warnings"][0].as_str().unwrap();
     assert!(
-        warning.contains("current-guix leads to") && warning.contains("not among"),
+        warning.contains("current-guix points to") && warning.contains("not among"),
         "{warning}"
     );
     world.wipe_store();
     let restored = restore(&world, "runner");
     assert_eq!(restored["profiles"][0]["name"], "guix-profile");
     let warning = restored["warnings"][0].as_str().unwrap();
-    let expected = format!("did not bring back current-guix: {} was not restored", items[0]);
+    let expected =
+        format!("did not restore the profile current-guix: {} was not restored", items[0]);
     assert_eq!(warning, expected);
 }
 
@@ -332,8 +336,8 @@ fn profiles_come_back_later_where_no_daemon_was_there_to_make_their_directory() 
     let restored = restore(&world, "runner");
     assert!(restored["items"]["restored"].as_u64().unwrap() > 10);
     let warning = restored["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("no daemon to make it"), "{warning}");
-    assert!(warning.contains("start it and restore again"), "{warning}");
+    assert!(warning.contains("no daemon creates it"), "{warning}");
+    assert!(warning.contains("start the daemon and restore again"), "{warning}");
     let strangers = "find /var/guix/db /var/guix/gcroots ! -user guix-daemon";
     assert_eq!(world.sh(strangers).stdout, "", "a daemon can go on from here");
     world.start_daemon();

@@ -688,7 +688,7 @@ fn nothing_finds_what_is_kept_aside_but_a_list_tells_of_it() {
         (&json!(good.len()), &json!("lookup"))
     );
     let told = inventory(&["list"]);
-    assert!(told.stderr.contains(&format!("kept aside: {}", newer(0))), "{told}");
+    assert!(told.stderr.contains(&format!("quarantined: {}", newer(0))), "{told}");
     inventory(&["prune", "--apply", "--prefix", "test"]);
     inventory(&["usage"]);
     assert!(file.exists() && note(&file).exists());
@@ -988,5 +988,8 @@ fn the_memory_is_a_help_and_no_condition() {
     fs::write(yard.home.path().join("storecache"), "in the way").unwrap();
     yard.place.remove(SRV);
     let restored = yard.run("restore", &[]);
-    assert!(restored["warnings"][0].as_str().unwrap().contains("not remembered"), "{restored}");
+    assert!(
+        restored["warnings"][0].as_str().unwrap().contains("could not be recorded"),
+        "{restored}"
+    );
 }

@@ -133,7 +133,7 @@ fn the_mount_is_back_when_the_commit_fails_or_is_killed() {
     let ended = restoring.wait(SOON).fails();
     drop(holder);
     world.sh("pkill -x sleep || true");
-    assert!(ended.stderr.contains("cancelled"), "{ended}");
+    assert!(ended.stderr.contains("canceled"), "{ended}");
     assert_as_installed(&world);
     assert_untouched(&world, &ended);
 

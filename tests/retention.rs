@@ -276,16 +276,20 @@ fn what_passes_is_tried_again_and_not_told() {
 fn what_does_not_pass_is_one_warning_and_the_entries_stay() {
     let permission = "give the job `permissions:` with `actions: write`";
     let integration = "Resource not accessible by integration";
-    let busy = "is asked too much (HTTP ";
+    let busy = "too many requests to ";
     let secondary = "You have exceeded a secondary rate limit. Please wait.";
-    let no_api = "list the cache entries: the answer is none of GitHub's REST API";
+    let no_api = "list the cache entries: the response is not from GitHub's REST API";
     let everywhere = [
         (Fault::Status(403, integration), 1, permission),
-        (Fault::Status(401, "Bad credentials"), 1, "has to be one with `actions: write`"),
-        (Fault::With(429, "slow down", "Retry-After", "60"), 1, "asks to come back in 60 s"),
+        (
+            Fault::Status(401, "Bad credentials"),
+            1,
+            "set the input token to one with `actions: write`",
+        ),
+        (Fault::With(429, "slow down", "Retry-After", "60"), 1, "asks to retry in 60 s"),
         (Fault::With(429, "slow down", "Retry-After", "0"), 1, busy),
         (Fault::Status(429, "slow down"), 1, busy),
-        (Fault::With(403, secondary, "retry-after", "5"), 1, "asks to come back in 5 s"),
+        (Fault::With(403, secondary, "retry-after", "5"), 1, "asks to retry in 5 s"),
         (Fault::Status(403, secondary), 1, busy),
         (Fault::With(403, "no more", "X-RateLimit-Remaining", "0"), 1, busy),
         (Fault::Status(301, "Moved Permanently"), 1, "refused (HTTP 301"),
@@ -293,13 +297,13 @@ fn what_does_not_pass_is_one_warning_and_the_entries_stay() {
         (Fault::Status(500, "boom"), 3, "the server failed (HTTP 500"),
         (Fault::Status(503, "busy"), 3, "the server failed (HTTP 503"),
         (Fault::Reset, 3, "(3 tries)"),
-        (Fault::Stall, 3, "no answer in time: not a byte came for 1 s (3 tries)"),
+        (Fault::Stall, 3, "no answer in time: no bytes received for 1 s (3 tries)"),
         (Fault::StallInBody, 3, "(3 tries)"),
         (Fault::Endless, 3, "(3 tries)"),
-        (Fault::Page, 3, "the answer is none of GitHub's REST API (3 tries)"),
+        (Fault::Page, 3, "the response is not from GitHub's REST API (3 tries)"),
     ];
     let list_alone = [
-        (Fault::Status(404, "Not Found"), 1, "servers other than GitHub's have no list"),
+        (Fault::Status(404, "Not Found"), 1, "only GitHub's servers have such a list"),
         (Fault::Text(""), 3, no_api),
         (Fault::Text("[]"), 1, no_api),
         (Fault::Text("null"), 1, no_api),
@@ -382,22 +386,18 @@ fn what_is_missing_in_the_environment_is_said_in_one_line() {
     for (name, value, text) in [
         ("GITHUB_TOKEN", "", "there is no token for GitHub's REST API; set the input token"),
         ("GITHUB_TOKEN", " \n", "there is no token"),
-        ("GITHUB_TOKEN", "two\nlines", "has characters that none has"),
-        ("GITHUB_TOKEN", "ghs_wrong", "does not take the token (HTTP 401"),
+        ("GITHUB_TOKEN", "two\nlines", "has invalid characters"),
+        ("GITHUB_TOKEN", "ghs_wrong", "does not accept the token (HTTP 401"),
         ("GITHUB_API_URL", "", "GITHUB_API_URL is not set"),
         ("GITHUB_REPOSITORY", "", "GITHUB_REPOSITORY is not set"),
-        ("GITHUB_REPOSITORY", "alone", "no name of a repository"),
-        ("GITHUB_REPOSITORY", "some-owner/some.repo/actions", "no name of a repository"),
-        ("GITHUB_REPOSITORY", "some-owner/..", "no name of a repository"),
-        ("GITHUB_REPOSITORY", "some-owner/some.repo?x", "no name of a repository"),
+        ("GITHUB_REPOSITORY", "alone", "not a valid repository name"),
+        ("GITHUB_REPOSITORY", "some-owner/some.repo/actions", "not a valid repository name"),
+        ("GITHUB_REPOSITORY", "some-owner/..", "not a valid repository name"),
+        ("GITHUB_REPOSITORY", "some-owner/some.repo?x", "not a valid repository name"),
         ("GITHUB_REF", "", "GITHUB_REF is not set"),
         ("GITHUB_API_URL", "not a url", "(3 tries)"),
         // Forgejo and Gitea have another API at such an address.
-        (
-            "GITHUB_API_URL",
-            &repository.rest.url().replace("v3", "v1"),
-            "servers other than GitHub's",
-        ),
+        ("GITHUB_API_URL", &repository.rest.url().replace("v3", "v1"), "only GitHub's servers"),
     ] {
         let (_, warning) = repository.warning(&[(name, value)]);
         assert!(warning.contains(text), "{name}={value:?}: {warning}");
@@ -440,7 +440,7 @@ fn a_step_deletes_with_the_token_that_it_has_anyway() {
     assert_masked(&saved.said);
     for name in &old {
         assert!(
-            saved.said.contains(&format!("deleted {name}, which it supersedes")),
+            saved.said.contains(&format!("deleted {name}, which is superseded")),
             "{}",
             saved.said
         );

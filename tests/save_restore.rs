@@ -539,7 +539,7 @@ fn a_database_that_nobody_could_restore_is_not_saved() {
     world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'PRAGMA foreign_keys = OFF;
          INSERT INTO Refs SELECT min(id), 999999 FROM ValidPaths'");
     let refused = attempt(&world, "runner", "save", &[]).fails();
-    assert!(refused.stderr.contains("refers to a row that is not there"), "{refused}");
+    assert!(refused.stderr.contains("refers to a missing row"), "{refused}");
     assert_eq!(world.sh("ls -A /cache").stdout, "");
 }
 

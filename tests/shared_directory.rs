@@ -261,7 +261,7 @@ fn notes_in_quarantine_that_are_not_files_are_skipped() {
         let listed = report(&shared.inventory(&["list", "--json"]).ok());
         assert_eq!(listed["quarantined"][0]["entry"], NEWER, "{kind}: {listed}");
         let reason = listed["quarantined"][0]["reason"].as_str().unwrap();
-        assert!(reason.contains("note was lost"), "{kind}: {listed}");
+        assert!(reason.contains("note is missing"), "{kind}: {listed}");
         let restored = report(&shared.in_store("restore", &[]).ok());
         assert_eq!(restored["entry"], shared.good, "{kind}: {restored}");
     }
@@ -372,7 +372,7 @@ fn delta_on_a_base_that_is_not_a_file_is_skipped() {
     // Also for a file that is named directly.
     let inside = format!("/cache/{}.tar.zst", delta["entry"].as_str().unwrap());
     let seen = world.storecache(["inspect", &inside]).ok();
-    assert!(seen.stdout.contains("which is not there"), "{seen}");
+    assert!(seen.stdout.contains("which is missing"), "{seen}");
     assert!(seen.stderr.contains("a FIFO"), "{seen}");
     // A save builds on an entry that can be read.
     let saved = run(&world, "runner", "save", &[]);

@@ -110,7 +110,10 @@ fn a_signed_snapshot_is_for_those_who_trust_its_key_and_for_those_who_trust_all(
     fs::write(&file, format!("{}\n", secret("ci-2", 2))).unwrap();
     let saved = with(&place, "save", &["--sign-key", file.to_str().unwrap()], &[]);
     assert_eq!(report(&saved.ok())["signed_by"], json!(["ci-2"]));
-    refused(&trusting(&place, &public("ci-3", 3), &[]), "signed by ci-2, which is no trusted key");
+    refused(
+        &trusting(&place, &public("ci-3", 3), &[]),
+        "signed by ci-2, which is not a trusted key",
+    );
 }
 
 #[test]
@@ -141,32 +144,32 @@ fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
         (
             "another's",
             Parts::of(&good).build_signed(&of("them", 9)),
-            "signed by them, which is no trusted key",
+            "signed by them, which is not a trusted key",
         ),
         (
             "another's under our name",
             Parts::of(&good).build_signed(&of("ci-1", 9)),
-            "the signature by ci-1 is not over this snapshot",
+            "the signature by ci-1 does not match this snapshot",
         ),
         (
             "ours under another name",
             Parts::of(&good).build_signed(&of("ci-9", 1)),
-            "signed by ci-9, which is no trusted key",
+            "signed by ci-9, which is not a trusted key",
         ),
         (
             "of another snapshot",
             with_signatures(&good, &forge::signatures(&other)),
-            "the signature by ci-1 is not over this snapshot",
+            "the signature by ci-1 does not match this snapshot",
         ),
         (
             "another head",
             with_signatures(&another_head().build(), &block),
-            "the signature by ci-1 is not over this snapshot",
+            "the signature by ci-1 does not match this snapshot",
         ),
         (
             "another index",
             with_signatures(&with_index(&good, |index| index.items[0].disk += 1), &block),
-            "the signature by ci-1 is not over this snapshot",
+            "the signature by ci-1 does not match this snapshot",
         ),
     ] {
         // The snapshot itself is valid.
@@ -211,7 +214,7 @@ fn an_entry_under_another_key_than_it_was_signed_for_is_refused() {
     let bytes = fs::read(place.snapshot()).unwrap();
     put(&place, "other", &bytes);
     let told = trusting(&place, &public("ci-1", 1), &["--key", "other"]);
-    refused(&told, "it was signed for the key test, and lies under other");
+    refused(&told, "it was signed for the key test, but is stored under other");
     assert_eq!(report(&with(&place, "restore", &["--key", "other"], &[]))["hit"], "exact");
 }
 
@@ -227,7 +230,7 @@ fn signature_counts_for_one_key_with_its_case() {
     assert_eq!(told["hit"], "exact", "{told}");
 
     // With another case of the key, lookups find the entry, but the signature is not for that key.
-    let other = "differs from the one asked for in upper and lower case";
+    let other = "differs from the requested key in upper and lower case";
     for more in [&["--key", "linux-k"][..], &["--key", "linux-x", "--restore-key", "linux-"]] {
         refused(&trusting(&place, &trusted, more), other);
         let told = report(&with(&place, "restore", more, &[]).ok());
@@ -240,7 +243,7 @@ fn signature_counts_for_one_key_with_its_case() {
     fs::remove_file(saved).unwrap();
     put(&place, "linux-k", &bytes);
     let told = trusting(&place, &trusted, &["--key", "linux-k"]);
-    refused(&told, "it was signed for the key Linux-K, and lies under linux-k");
+    refused(&told, "it was signed for the key Linux-K, but is stored under linux-k");
     let words = ["--trusted-keys", &trusted, "--key", "linux-k"];
     let verified = with(&place, "verify", &words, &[]);
     assert!(verified.to_string().contains("signed for the key Linux-K"), "{verified}");
@@ -279,7 +282,7 @@ fn two_keys_sign_while_one_replaces_the_other() {
     // Two keys of one name, of which one has signed.
     let twice = format!("{} {old}", public("old", 7));
     assert_eq!(trusting(&place, &twice, &[])["signed_by"], json!(["old"]));
-    refused(&trusting(&place, &public("old", 7), &[]), "is not over this snapshot");
+    refused(&trusting(&place, &public("old", 7), &[]), "does not match this snapshot");
 }
 
 #[test]
@@ -342,7 +345,7 @@ fn an_origin_is_trusted_as_far_as_the_restore_says() {
         (
             Some(job_of("me/mine", MAIN, "pull_request_target")),
             None,
-            Some("strangers can cause the event"),
+            Some("users without write access can trigger"),
         ),
         (Some(job_of("me/mine", PULL, "pull_request")), None, Some("not from the branch main")),
         (
@@ -350,7 +353,7 @@ fn an_origin_is_trusted_as_far_as_the_restore_says() {
             Some("not from me/mine"),
             Some("not from me/mine"),
         ),
-        (None, Some("says no repository"), Some("says no repository")),
+        (None, Some("does not name the repository"), Some("does not name the repository")),
     ] {
         let place = place();
         let variables = from.unwrap_or(job_of("", "", ""));
@@ -375,7 +378,7 @@ fn an_origin_is_trusted_as_far_as_the_restore_says() {
         let reason = saved["reason"].as_str().unwrap();
         match same {
             None => assert!(reason.contains("unchanged"), "{saved}"),
-            Some(_) => assert!(reason.contains("nobody would trust the snapshot"), "{saved}"),
+            Some(_) => assert!(reason.contains("the snapshot would not be trusted"), "{saved}"),
         }
     }
 }
@@ -399,9 +402,9 @@ fn the_default_branch_is_known_from_the_event_the_flag_or_the_work_tree() {
     assert_eq!(hit(told(&["--default-branch", "trunk"], &own)), "exact");
     assert_eq!(hit(told(&["--default-branch", "main"], &own)), "miss");
     for (output, because) in [
-        (told(&[], &own), "which branch? say --default-branch"),
-        (told(&["--default-branch", "trunk"], &[]), "which repository? say --repository"),
-        (told(&["--repository", "no-name"], &[]), "no name of a repository"),
+        (told(&[], &own), "the default branch is unknown; set --default-branch"),
+        (told(&["--default-branch", "trunk"], &[]), "--repository OWNER/NAME is not set"),
+        (told(&["--repository", "no-name"], &[]), "not a valid repository name"),
     ] {
         assert_eq!(output.code(), 2, "{output}");
         assert!(output.stderr.contains(because), "{output}");
@@ -417,20 +420,20 @@ fn what_is_no_key_is_wrong_usage_and_never_repeated() {
     let variable = |text| [("STORECACHE_SIGN_KEY", text)];
     let theirs = public("ci-1", 9);
     for (verb, more, variables, because) in [
-        ("save", vec![], variable(encoded), "STORECACHE_SIGN_KEY: key 1: it is not of the form"),
-        ("save", vec![], variable(cut), "key 1: it is not of the form"),
-        ("save", vec![], variable(ours.as_str()), "it is a public key"),
+        ("save", vec![], variable(encoded), "STORECACHE_SIGN_KEY: key 1: not of the form"),
+        ("save", vec![], variable(cut), "key 1: not of the form"),
+        ("save", vec![], variable(ours.as_str()), "this is a public key"),
         // The key is given where the path of its file is expected.
         ("save", vec!["--sign-key", good.as_str()], variable(""), "STORECACHE_SIGN_KEY"),
-        ("save", vec!["--sign-key", "/dev/null"], variable(""), "there is no key in it"),
-        ("restore", vec!["--trusted-keys", good.as_str()], variable(""), "it is a secret key"),
-        ("restore", vec!["--trusted-keys", cut], variable(""), "key 1: it is not of the form"),
-        ("restore", vec!["--trusted-keys", " "], variable(""), "there is none"),
+        ("save", vec!["--sign-key", "/dev/null"], variable(""), "no key found"),
+        ("restore", vec!["--trusted-keys", good.as_str()], variable(""), "this is a secret key"),
+        ("restore", vec!["--trusted-keys", cut], variable(""), "key 1: not of the form"),
+        ("restore", vec!["--trusted-keys", " "], variable(""), "it is empty; omit it"),
         (
             "save",
             vec!["--trusted-keys", theirs.as_str()],
             variable(good.as_str()),
-            "the key ci-1 is none of --trusted-keys",
+            "the key ci-1 is not in --trusted-keys",
         ),
     ] {
         let output = with(&place, verb, &more, &variables);
@@ -469,7 +472,10 @@ fn inspect_and_verify_say_who_has_signed() {
     assert_eq!(verdicts(&output), ["invalid", "unknown-key"]);
     let output = look("verify", &["--json", "--trusted-keys", &wrong]);
     assert_eq!(output.code(), 1, "{output}");
-    assert!(output.stderr.contains("the signature by ci-1 is not over this snapshot"), "{output}");
+    assert!(
+        output.stderr.contains("the signature by ci-1 does not match this snapshot"),
+        "{output}"
+    );
     let bytes = fs::read(file).unwrap();
     fs::write(file, with_index(&bytes, |_| {})).unwrap();
     assert!(look("inspect", &[]).ok().stdout.lines().all(|line| !line.starts_with("signed")));
@@ -571,7 +577,7 @@ fn a_step_signs_with_a_secret_that_nobody_sees_and_trusts_through_the_cache_serv
     service.let_go();
     let saved = saving.wait().ok();
     saved.assert_no_annotations();
-    assert!(saved.said.contains("it is signed by ci-1"), "{}", saved.said);
+    assert!(saved.said.contains("signed by ci-1"), "{}", saved.said);
     let masked = format!("::add-mask::{key}");
     assert!(saved.said.lines().any(|line| line == masked), "{}", saved.said);
     let log = saved.said.replace(&masked, "");
@@ -587,7 +593,7 @@ fn a_step_signs_with_a_secret_that_nobody_sees_and_trusts_through_the_cache_serv
     place.remove("/opt");
     let miss = job(&public("ci-1", 9)).main();
     assert_eq!(miss.output("hit-kind"), "miss");
-    assert!(miss.output("reason").contains("is not over this snapshot"), "{miss:?}");
+    assert!(miss.output("reason").contains("does not match this snapshot"), "{miss:?}");
 
     for (name, value) in [("sign-key", &key[..40]), ("trusted-keys", key.as_str())] {
         let wrong = job(&ours).input(name, value).run("main");
@@ -614,7 +620,7 @@ fn a_save_is_not_left_to_somebody_who_has_saved_the_same_meanwhile_without_a_sig
     theirs.post();
     service.let_go();
     let saved = held_up.wait().ok();
-    assert!(saved.said.contains("it is signed by ci-1"), "{}", saved.said);
+    assert!(saved.said.contains("signed by ci-1"), "{}", saved.said);
     assert_eq!(service.keys().len(), 2);
 }
 

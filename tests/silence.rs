@@ -23,13 +23,12 @@ const TOOL: &str = "/opt/tool";
 const SOON: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Texts that name a mere consequence of an abort and must never be reported as a cause.
-const CONSEQUENCES: [&str; 9] = [
+const CONSEQUENCES: [&str; 8] = [
     "roken pipe",
     "closed the connection",
     "hung up",
-    "went away",
-    "cancelled by a signal",
-    "ended before it was done",
+    "canceled by a signal",
+    "ended without a reply",
     "packing was stopped",
     "unpacking was stopped",
     "panicked",
@@ -68,7 +67,7 @@ fn assert_cut(output: &Output, clock: &str, phase: &str, words: &[&str]) -> Valu
         assert!(reason.contains(word), "{word:?} is not in {reason}");
     }
     assert!(reason.contains(&format!(": {phase}: ")), "{reason}");
-    assert!(reason.contains("last sign of life"), "{reason}");
+    assert!(reason.contains("last activity"), "{reason}");
     let cut = &told["cut"];
     assert_eq!(
         (cut["clock"].as_str(), cut["phase"].as_str()),
@@ -142,7 +141,7 @@ fn a_server_that_thinks_about_an_upload_is_waited_for() {
         service.goes_wrong(at, [Fault::Hold]);
         let more = ["--answer-timeout", "60", "--stall-timeout", "3"];
         let mut save = Background::start(&mut through(&place, &service, "save", &more));
-        save.until_says("alive: ");
+        save.until_says("still working: ");
         save.until_says("the cache service did not answer for 2");
         service.let_go();
         let told = report(&save.wait().ok());
@@ -229,7 +228,7 @@ fn a_disk_that_gives_no_sign_is_cut_by_its_clock_or_by_the_deadline() {
     run(command(&place, "save", &[])).ok();
     place.remove(TOOL);
     let silent = SilentMount::at(&place.entries());
-    let words = ["dir:", "gave no sign of life for 1"];
+    let words = ["dir:", "showed no activity for 1"];
     let output = run(command(&place, "restore", &["--stall-timeout", "1"]));
     assert_cut(&output, "stall-timeout", "lookup", &words);
     let output = run(command(&place, "restore", &["--deadline", "1"]));
@@ -245,11 +244,11 @@ fn a_lock_that_somebody_holds_longer_than_the_stall_clock_is_waited_for() {
     place.remove(TOOL);
     let lock = hold_run_lock(&place);
     let mut restore = Background::start(&mut command(&place, "restore", &["--stall-timeout", "3"]));
-    restore.until_says("alive: plan: ");
-    restore.until_says("waited for for 5");
+    restore.until_says("still working: plan: ");
+    restore.until_says("waiting for 5");
     drop(lock);
     let output = restore.wait().ok();
-    let holder = format!("was held by process {}", std::process::id());
+    let holder = format!("is held by process {}", std::process::id());
     assert!(output.stderr.contains(&holder), "{output}");
     assert_same_tree(&tree, &place.tree(TOOL));
 }
@@ -267,7 +266,7 @@ fn lock_wait_is_reported_beside_a_disk_that_hangs() {
     let _open = rustix::fs::open(&directory, open, rustix::fs::Mode::empty()).unwrap();
     let lock = hold_run_lock(&place);
     let mut restore = Background::start(&mut command(&place, "restore", &["--stall-timeout", "3"]));
-    restore.until_says("waited for for 5");
+    restore.until_says("waiting for 5");
     drop(lock);
     restore.wait().ok();
 }
@@ -285,7 +284,8 @@ fn a_lock_that_stays_is_cut_with_its_holder_and_so_it_is_by_the_deadline() {
     assert!(reason.contains(&held) && reason.starts_with("restore: plan: "), "{reason}");
     assert_no_consequences(&output);
     let output = run(command(&place, "restore", &["--deadline", "5"]));
-    let held = format!("since then {} was held by process", place.host("/opt").display());
+    let held =
+        format!("since then: the lock on {} is held by process", place.host("/opt").display());
     assert_cut(&output, "deadline", "plan", &["the deadline of 5 s has passed", &held]);
     drop(lock);
     assert_untouched(&place);
@@ -309,8 +309,8 @@ fn a_root_half_that_was_stopped_is_noticed_and_undoes_what_it_began() {
         service.let_go();
         let output = restore.wait();
         let root = root.as_raw_nonzero();
-        let name = format!("the root half (process {root})");
-        let words = [name.as_str(), "gave no sign of life for 1", "and is stopped"];
+        let name = format!("the root helper (process {root})");
+        let words = [name.as_str(), "showed no activity for 1", "and is stopped"];
         assert_cut(&output, "stall-timeout", phase, &words);
         assert_untouched(&place);
         poll::until("the root half to have ended", SOON, || {
@@ -380,7 +380,7 @@ fn a_root_half_that_waits_for_a_disk_is_alive() {
     disk.freeze();
     let more = ["--stall-timeout", "1"];
     let mut restore = Background::start(&mut command(&disk.place, "restore", &more));
-    restore.until_says("alive: unpack: the root half");
+    restore.until_says("still working: unpack: the root helper");
     let lines = |said: &str| said.matches("it waits for a disk").count();
     // At three lines a second, this is longer than the stall timeout.
     poll::until("it to be said again and again", SOON, || {
@@ -402,7 +402,7 @@ fn the_deadline_of_a_run_whose_disk_hangs_is_told_at_once() {
     let output = restore.wait();
     let told = assert_cut(&output, "deadline", "unpack", &["the deadline of 2 s has passed"]);
     assert!(told["cut"]["last_sign"].as_str().unwrap().contains("disk"), "{told}");
-    assert!(output.stderr.contains("undoes what it began as soon as it can"), "{output}");
+    assert!(output.stderr.contains("undoes its changes as soon as it can"), "{output}");
     assert_eq!(told["undoing"], true, "{told}");
     assert!(!format!("{output}").contains("the store is as it was"), "{output}");
     disk.thaw();

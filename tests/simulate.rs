@@ -92,8 +92,8 @@ fn the_best_policy_is_named_with_its_reason_and_all_assumptions() {
     assert!(lines.last().unwrap().starts_with("best: version: it "), "{told}");
     for words in [
         "every commit is a run",
-        "an entry has 1.1 GB: no snapshot of the past says otherwise: see --entry-size",
-        "the cache keeps 10.0 GiB, drops what was not used for 7 days, and looks every hour",
+        "an entry has 1.1 GB: a default, because no past snapshot shows it: see --entry-size",
+        "the cache keeps 10.0 GiB, deletes entries unused for 7 days, and checks every hour",
         "10.0 minutes for its store after a miss",
     ] {
         assert!(told.stderr.contains(words), "{words}: {told}");
@@ -155,8 +155,8 @@ fn max_takes_the_newest_commits_and_since_a_date_or_an_age() {
     assert_eq!(total(&["--since", "2025-01-11"]), 10);
     let late = repository.attempt(&["--since", "2030-01-01", "--json"]).fails();
     assert_eq!(report(&late)["ok"], false);
-    let line = "storecache: there is no commit since 2030-01-01: the newest is of 2025-01-20; begin \
-                earlier with --since\n";
+    let line = "storecache: there is no commit since 2030-01-01: the newest is of 2025-01-20; use \
+                an earlier --since\n";
     assert_eq!(late.stderr, line);
 }
 
@@ -186,11 +186,11 @@ fn outside_of_a_repository_and_without_a_commit_it_says_what_to_do() {
     let none = storecache_in(empty.path(), ["key", "simulate", "--json"]).fails();
     assert_eq!(report(&none)["ok"], false);
     assert_eq!(none.stderr.lines().count(), 1, "{none}");
-    assert!(none.stderr.contains("is in no git repository"), "{none}");
-    assert!(none.stderr.ends_with("; run it in a work tree of git\n"), "{none}");
+    assert!(none.stderr.contains("is not in a git repository"), "{none}");
+    assert!(none.stderr.ends_with("; run this command in a git work tree\n"), "{none}");
 
     let unborn = History::default().write().attempt(&[]).fails();
-    assert!(unborn.stderr.contains("there is no commit yet"), "{unborn}");
+    assert!(unborn.stderr.contains("there are no commits yet"), "{unborn}");
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_partial_clone_says_what_it_lacks_and_fetches_nothing() {
     assert_eq!(copy.git(&["count-objects", "-v"]), objects);
 
     let treeless = origin.clone(&["--filter=tree:0"]).attempt(&[]).fails();
-    assert!(treeless.stderr.contains("directories of some commits are not here"), "{treeless}");
+    assert!(treeless.stderr.contains("trees of some commits are missing"), "{treeless}");
     assert!(treeless.stderr.contains("git fetch --refetch"), "{treeless}");
 }
 
@@ -264,7 +264,7 @@ fn a_workflow_has_to_be_found_or_named() {
     let none = repository.attempt(&[]).fails();
     assert!(none.stderr.contains("there is no workflow in .github/workflows"), "{none}");
     let named = repository.attempt(&["--workflow", WORKFLOW]).fails();
-    let words = "no commit of these has the workflow .github/workflows/ci.yml";
+    let words = "none of the commits has the workflow .github/workflows/ci.yml";
     assert!(named.stderr.contains(words), "{named}");
     // Other policies can be simulated without a workflow.
     let without = repository.simulate(&["--workflow-mode", "none"]);
@@ -295,9 +295,9 @@ fn commits_without_the_workflow_are_no_runs_and_a_broken_one_counts_as_it_is() {
     // A prefix hit whenever the key changes; the last state equals the first.
     assert_eq!(hits(&report, "semantic"), [1, 0, 2, 1]);
     let told = warnings(&report);
-    assert!(told.contains("2 commits had no .github/workflows/ci.yml, and so no run"), "{told}");
+    assert!(told.contains("2 commits had no .github/workflows/ci.yml, so no run"), "{told}");
     let words =
-        "in 2 runs .github/workflows/ci.yml is not understood: there all of its bytes count";
+        "in 2 runs .github/workflows/ci.yml cannot be interpreted, so all of its bytes count";
     assert!(told.contains(words), "{told}");
 }
 
@@ -389,13 +389,13 @@ fn a_detached_head_and_a_default_branch_of_another_name_are_no_trouble() {
 
     repository.git(&["branch", "--quiet", "-m", "main", "stable"]);
     let unknown = repository.attempt(&[]).fails();
-    let words = "which branch is the default one is not known; name it with --default-branch: stable, \
+    let words = "cannot determine the default branch; name it with --default-branch: stable, \
                  topic/0, topic/1";
     assert!(unknown.stderr.contains(words), "{unknown}");
     let report = repository.simulate(&["--default-branch", "stable"]);
     assert_eq!(report["runs"]["default_branch"], 2);
     let wrong = repository.attempt(&["--default-branch", "main"]).fails();
-    assert!(wrong.stderr.contains("there is no such branch here"), "{wrong}");
+    assert!(wrong.stderr.contains("--default-branch main: no such branch"), "{wrong}");
     // A clone knows the remote's default branch.
     repository.git(&["checkout", "--quiet", "stable"]);
     assert_eq!(repository.clone(&[]).simulate(&[])["default_branch"], "stable");
@@ -408,7 +408,7 @@ fn a_branch_that_leads_nowhere_is_told_of() {
     fs::write(repository.path().join(".git/refs/heads/bad"), nowhere).unwrap();
     let report = repository.simulate(&[]);
     assert_eq!(report["runs"]["total"], 3);
-    assert_eq!(warnings(&report), "bad leads to no commit that is here: see `git fsck`");
+    assert_eq!(warnings(&report), "bad has no commit in this clone: see `git fsck`");
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn in_a_subdirectory_names_are_those_from_there() {
     let named = attempt(&["--workflow", "../../.github/workflows/ci.yml"]);
     assert_eq!((&named["workflow"], hits(&named, "given")), (&json!(WORKFLOW), [2, 0, 1, 1]));
     let outside = repository.attempt_in(&below, &["--workflow", "/etc/ci.yml"]).fails();
-    assert!(outside.stderr.contains("/etc/ci.yml is outside of the work tree"), "{outside}");
+    assert!(outside.stderr.contains("/etc/ci.yml is outside the work tree"), "{outside}");
 }
 
 #[test]
@@ -517,8 +517,8 @@ fn commits_without_a_trigger_are_told_of_and_left_out_on_demand() {
     let repository = history.write();
     let report = repository.simulate(&[]);
     assert_eq!(hits(&report, "semantic"), [6, 0, 0, 1]);
-    let words = "for 4 runs the workflow of today has no trigger, among them those of the default branch, \
-                 whose entries all others could read: see --as-triggered";
+    let words = "for 4 runs the current workflow has no trigger, including those of the default branch, \
+                 whose entries all branches could read: see --as-triggered";
     assert_eq!(warnings(&report), words);
     // Nothing is pushed to main, so each pull request begins with a miss.
     let report = repository.simulate(&["--as-triggered"]);

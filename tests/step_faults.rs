@@ -128,29 +128,29 @@ fn status(status: u16, said: &'static str) -> Fault {
 
 const DENIED_READ: &str = "cache read denied: token has no readable scopes";
 const DENIED_WRITE: &str = "cache write denied: token has no writable scopes";
-const MAY_NOT_READ: &str = "this run can not read: token has no readable scopes";
-const MAY_NOT_WRITE: &str = "this run can not write: token has no writable scopes";
+const MAY_NOT_READ: &str = "this run cannot read: token has no readable scopes";
+const MAY_NOT_WRITE: &str = "this run cannot write: token has no writable scopes";
 
 /// Faults of any call to the service.
 fn of_calls() -> Vec<Row> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
-        (Fault::Stall, Well, Warns("no answer in time: not a byte came for 4 s (5 tries)")),
-        (Fault::Page, Well, Warns("the answer is no JSON (HTTP 200)")),
+        (Fault::Stall, Well, Warns("no answer in time: no bytes received for 4 s (5 tries)")),
+        (Fault::Page, Well, Warns("the response is not JSON (HTTP 200)")),
         (status(500, "boom"), Well, Warns("the server failed (HTTP 500)")),
         (status(502, "gateway"), Well, Warns("the server failed (HTTP 502)")),
         (status(503, "busy"), Well, Warns("the server failed (HTTP 503)")),
         (status(504, "late"), Well, Warns("the server failed (HTTP 504)")),
-        (Fault::Later(429, 0), Well, Warns("it is asked too much (HTTP 429)")),
+        (Fault::Later(429, 0), Well, Warns("too many requests (HTTP 429)")),
         (
             Fault::Later(429, 900),
-            Warns("it asks to come back in 900 s"),
-            Warns("it asks to come back in 900 s"),
+            Warns("it asks to retry in 900 s"),
+            Warns("it asks to retry in 900 s"),
         ),
         (
             status(401, "expired"),
-            Warns("the token of the job is not valid (any more)"),
-            Warns("the token of the job is not valid (any more)"),
+            Warns("the token of the job is not valid or has expired"),
+            Warns("the token of the job is not valid or has expired"),
         ),
         (Fault::Slow, Well, Well),
     ]
@@ -161,7 +161,7 @@ fn of_answers() -> Vec<Row> {
     vec![
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
         (Fault::ResetInBody, Well, Warns("(5 tries)")),
-        (Fault::StallInBody, Well, Warns("not a byte came for 2 s (5 tries)")),
+        (Fault::StallInBody, Well, Warns("no bytes received for 2 s (5 tries)")),
         (Fault::Short, Well, Warns("(5 tries)")),
         (status(400, "odd"), Warns("(HTTP 400): odd"), Warns("(HTTP 400): odd")),
     ]
@@ -182,31 +182,31 @@ fn of_ranges() -> Vec<Row> {
         (Fault::Reset, Well, Warns("(5 tries)")),
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
         (Fault::ResetInBody, Well, Warns("(5 tries)")),
-        (Fault::Stall, Well, Warns("no answer in time: not a byte came for 4 s (5 tries)")),
-        (Fault::StallInBody, Well, Warns("not a byte came for 2 s (5 tries)")),
+        (Fault::Stall, Well, Warns("no answer in time: no bytes received for 4 s (5 tries)")),
+        (Fault::StallInBody, Well, Warns("no bytes received for 2 s (5 tries)")),
         (Fault::Short, Well, Warns("(5 tries)")),
         (status(500, "boom"), Well, Warns("the blob server answered HTTP 500 (5 tries)")),
         (status(503, "busy"), Well, Warns("the blob server answered HTTP 503 (5 tries)")),
-        (Fault::Later(503, 60), Warns("come back in 60 s"), Warns("come back in 60 s")),
+        (Fault::Later(503, 60), Warns("asks to retry in 60 s"), Warns("asks to retry in 60 s")),
         // The URL is renewed.
-        (status(401, "no"), Well, Warns("the server refuses new URLs too")),
-        (status(403, "no"), Well, Warns("the server refuses new URLs too")),
-        (Fault::Expire, Well, Warns("the server refuses new URLs too")),
+        (status(401, "no"), Well, Warns("the server also refuses new URLs")),
+        (status(403, "no"), Well, Warns("the server also refuses new URLs")),
+        (Fault::Expire, Well, Warns("the server also refuses new URLs")),
         (Fault::Evict, Warns("deleted in the meantime"), Warns("deleted in the meantime")),
         (status(404, "gone"), Warns("deleted in the meantime"), Warns("deleted in the meantime")),
         (status(412, "no"), Warns("changed while it was read"), Warns("changed while it was read")),
         (status(416, "no"), Warns("changed while it was read"), Warns("changed while it was read")),
-        (Fault::Page, Well, Warns("a page of HTML came instead of the entry (5 tries)")),
+        (Fault::Page, Well, Warns("the server sent an HTML page instead of the entry (5 tries)")),
         (Fault::WholeBody, Well, Well),
         (Fault::WholeInChunks, Well, Well),
-        (Fault::OtherRange, Well, Warns("another range than the one asked for")),
+        (Fault::OtherRange, Well, Warns("a different range than requested")),
         (Fault::OtherTag, Warns("changed while it was read"), Warns("changed while it was read")),
         (Fault::Slow, Well, Well),
     ]
 }
 
 fn of_reservations() -> Vec<Row> {
-    let taken = Says("somebody else has saved test.20");
+    let taken = Says("already exists or is being written by another run");
     let mut rows = of_calls();
     // If the response to a reservation is lost, another reservation is made.
     rows.extend(of_answers());
@@ -231,12 +231,16 @@ fn of_blocks() -> Vec<Row> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
-        (Fault::Stall, Well, Warns("nothing moved for 4 s (5 tries)")),
+        (Fault::Stall, Well, Warns("no bytes transferred for 4 s (5 tries)")),
         (status(500, "boom"), Well, Warns("the blob server answered HTTP 500 (5 tries)")),
         (status(503, "busy"), Well, Warns("the blob server answered HTTP 503 (5 tries)")),
-        (Fault::Later(503, 60), Warns("come back in 60 s"), Warns("come back in 60 s")),
+        (Fault::Later(503, 60), Warns("asks to retry in 60 s"), Warns("asks to retry in 60 s")),
         (status(400, "odd"), Warns("answered HTTP 400"), Warns("answered HTTP 400")),
-        (status(403, "no"), Warns("the URL for it is not valid"), Warns("is not valid (any more)")),
+        (
+            status(403, "no"),
+            Warns("the URL for it is not valid"),
+            Warns("is not valid or has expired"),
+        ),
         (status(409, "no"), Warns("answered HTTP 409"), Warns("answered HTTP 409")),
         (status(413, "no"), Warns("answered HTTP 413"), Warns("answered HTTP 413")),
         (Fault::Slow, Well, Well),
@@ -251,8 +255,8 @@ fn of_endings() -> Vec<Row> {
         (Fault::ResetInBody, Well, Well),
         (Fault::StallInBody, Well, Well),
         (Fault::Short, Well, Well),
-        (status(404, "not found"), Well, Warns("did not take it (HTTP 404): not found")),
-        (status(409, "busy"), Well, Warns("did not take it (HTTP 409): busy")),
+        (status(404, "not found"), Well, Warns("did not accept it (HTTP 404): not found")),
+        (status(409, "busy"), Well, Warns("did not accept it (HTTP 409): busy")),
     ]);
     rows
 }
@@ -262,23 +266,27 @@ fn of_reservations_v2() -> Vec<Row> {
     vec![
         (
             status(200, "ok: cache write denied: read-only"),
-            Says("this run can not write: read-only"),
-            Says("this run can not write: read-only"),
+            Says("this run cannot write: read-only"),
+            Says("this run cannot write: read-only"),
         ),
         // The response of servers other than GitHub's.
-        (status(200, "ok: "), Says("somebody else has saved"), Says("somebody else has saved")),
+        (
+            status(200, "ok: "),
+            Says("already exists or is being written"),
+            Says("already exists or is being written"),
+        ),
         (status(200, "ok: no luck"), Warns("no luck"), Warns("no luck")),
     ]
 }
 
 fn of_endings_v2() -> Vec<Row> {
     vec![
-        (status(200, "ok: no luck"), Well, Warns("did not take it (HTTP 200): no luck")),
+        (status(200, "ok: no luck"), Well, Warns("did not accept it (HTTP 200): no luck")),
         // A denial at the end, after all the work, is a warning.
         (
             status(200, "ok: cache write denied: too late"),
-            Warns("this run can not write: too late"),
-            Warns("this run can not write: too late"),
+            Warns("this run cannot write: too late"),
+            Warns("this run cannot write: too late"),
         ),
     ]
 }
@@ -471,7 +479,7 @@ fn call_off(started: Started, what: &str) -> Ran {
 fn ended(started: Started, what: &str, look: impl FnOnce()) -> Ran {
     poll::until("the program to notice", SOON, || {
         let said = started.said();
-        if said.contains("cancelled by a signal") { Ok(()) } else { Err(said) }
+        if said.contains("canceled by a signal") { Ok(()) } else { Err(said) }
     });
     let ran = started.wait();
     assert_eq!(ran.code, 1, "{what}: {}", ran.said);
@@ -563,7 +571,7 @@ fn of_two_jobs_that_save_one_key_at_once_the_second_leaves_it_to_the_first() {
         service.let_go();
         let left = held_up.wait().ok();
         left.assert_no_annotations();
-        let theirs = format!("nothing was saved: somebody else has saved {}", service.keys()[0]);
+        let theirs = format!("nothing was saved: entry {} already exists", service.keys()[0]);
         assert!(left.said.to_lowercase().contains(&theirs.to_lowercase()), "{}", left.said);
         assert_eq!(service.keys().len(), 1);
         assert_no_secret(&left, version);
@@ -581,7 +589,7 @@ fn jobs_that_save_one_key_in_the_same_moment_all_go_well() {
         ran.assert_no_annotations();
         let saved = ran.said.contains("saved 1 item as test.");
         // A late job finds that everything is saved already.
-        let left = ["somebody else has saved test.20", "unchanged: test.20"];
+        let left = ["already exists or is being written by another run", "unchanged: test.20"];
         assert!(saved || left.iter().any(|why| ran.said.contains(why)), "{}", ran.said);
     }
     assert!((1..=4).contains(&service.keys().len()), "{:?}", service.keys());
@@ -658,7 +666,7 @@ fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() 
         for (number, (at, fault, cause)) in [
             (At::Lookup, status(500, "boom"), "the server failed (HTTP 500)"),
             (At::Range, Fault::ResetInBody, "(5 tries)"),
-            (At::Range, Fault::StallInBody, "not a byte came for 2 s (5 tries)"),
+            (At::Range, Fault::StallInBody, "no bytes received for 2 s (5 tries)"),
             (At::Range, Fault::Evict, "deleted in the meantime"),
             (At::Range, Fault::OtherTag, "changed while it was read"),
             (At::Range, Fault::Die, "no connection"),

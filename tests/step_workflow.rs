@@ -142,14 +142,14 @@ fn a_workflow_of_another_repository_is_left_out_and_that_is_said() {
     let ran = job.main();
     ran.assert_no_annotations();
     assert_eq!(key(&ran), bare);
-    let said = "the workflow, .github/workflows/ci.yml of me/shared, is not in the work tree";
+    let said = "the workflow .github/workflows/ci.yml of me/shared is not in the work tree";
     assert!(ran.said.contains(said) && ran.said.contains("hash-files"), "{}", ran.said);
     // GitHub generates this workflow, and it has no file.
     let dynamic = self::job(&place, "me/it/dynamic/pages/deploy@refs/heads/main");
     write(&dynamic, "README.md", "");
     let ran = dynamic.main();
     ran.assert_no_annotations();
-    assert!(ran.said.contains("the workflow, dynamic/pages/deploy, is not in the work tree"));
+    assert!(ran.said.contains("the workflow dynamic/pages/deploy is not in the work tree"));
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn long_workflows_in_every_script_of_the_world_are_hashed_and_annotated_at_the_r
 }
 
 /// The message about a workflow that goes into the key as it is.
-const AS_IT_IS: &str = "the workflow goes into the key as it is: ";
+const AS_IT_IS: &str = "falling back to workflow-mode bytes: ";
 
 #[test]
 fn a_workflow_that_is_not_understood_goes_into_the_key_as_it_is() {
@@ -236,10 +236,10 @@ fn a_workflow_that_is_not_understood_goes_into_the_key_as_it_is() {
         format!("{GOOD}env:\n  a: &a {}\n  b: [{}]\n", "x".repeat(9_000), "*a, ".repeat(9_000));
     for (content, why) in [
         (odd.as_slice(), "ci.yml:1:1: it is not UTF-8"),
-        (broken.as_bytes(), "it is no YAML"),
-        (bomb.as_bytes(), "it is an alias bomb"),
+        (broken.as_bytes(), "not valid YAML"),
+        (bomb.as_bytes(), "alias bomb: "),
         (b"", "it has no `jobs`"),
-        (b"on: push\njobs: {job: {steps: [{uses: ./a}]}}\n", "a/action.yml:1:7: it is no YAML"),
+        (b"on: push\njobs: {job: {steps: [{uses: ./a}]}}\n", "a/action.yml:1:7: not valid YAML"),
     ] {
         let of = |content: &[u8]| {
             let job = job_with(&place, ci, content);
@@ -290,7 +290,8 @@ fn only_the_job_that_runs_counts_also_when_its_workflow_is_called() {
     // The job is not found, for example because the workflow of another repository is called.
     let (bytes, said) =
         of("job", "on: push\njobs: {call: {uses: me/x/.github/workflows/y.yml@v1}}\n", "");
-    let why = "has no job \"job\", nor has a workflow that it calls by path; it has call";
+    let why = "has no job \"job\", and neither have the workflows that it calls by path; its jobs \
+               are call";
     assert!(said.contains(AS_IT_IS) && said.contains(why), "{said}");
     assert_ne!(bytes, first);
     // Without a job name, the job that caches a store counts.

@@ -85,7 +85,7 @@ fn record_goes_to_var_lib_where_run_cannot_be_used() {
     // A bare process is not started from a record; the next restore reports that the daemon is stopped.
     let told = report(&attempt(&world, "runner", "restore", &["--dry-run"]).ok());
     let warnings = told["warnings"].to_string();
-    assert!(warnings.contains("how it was started is not known"), "{told}");
+    assert!(warnings.contains("the command that started it is unknown"), "{told}");
     assert_eq!(world.daemon_pid(), None);
     world.start_daemon();
     let told = report(&attempt(&world, "runner", "restore", &[]).ok());

@@ -66,8 +66,9 @@ fn password_at_a_terminal_leads_to_a_ticket() {
     let in_terminal =
         |script: &str| command(&world, &["python3", "-c", TERMINAL, "sh", "-c", script]).run();
     let refused = in_terminal(&save).fails();
-    let hint = "sudo refused: a password is required; hint: run `sudo -v` and try again; or, to be asked no more, add \
-                `runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged` to /etc/sudoers.d/storecache";
+    let hint = "sudo refused: a password is required; hint: run `sudo -v` and try again; or, to avoid the \
+                password prompt, add `runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged` to \
+                /etc/sudoers.d/storecache";
     assert!(refused.stdout.contains(hint), "{refused}");
     // The proposed command solves the problem.
     in_terminal(&format!("echo word | sudo -S -v && {save}")).ok();
@@ -92,7 +93,7 @@ fn missing_terminal_leads_to_an_exception_from_requiretty() {
     let world = world(&format!("Defaults requiretty\n{RULE}"));
     assert_refused(
         &world,
-        "sudo refused: it wants a terminal (requiretty); hint: add `Defaults!/usr/local/bin/storecache !requiretty` to \
+        "sudo refused: it requires a terminal (requiretty); hint: add `Defaults!/usr/local/bin/storecache !requiretty` to \
          /etc/sudoers.d/storecache, or run storecache as root",
     );
     let (_, fix) = doctor(&world, "storecache");

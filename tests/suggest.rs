@@ -235,10 +235,7 @@ fn a_file_that_explains_one_change_and_is_no_lock_may_be_there_by_chance() {
     assert_eq!((&members[0]["may_be_chance"], &members[0]["alone"]), (&false.into(), &2.into()));
     assert_eq!(members[1]["may_be_chance"], true);
     let text = history.text().stdout;
-    assert!(
-        text.contains("README.md: it explains one change alone, which may be chance"),
-        "{text}"
-    );
+    assert!(text.contains("README.md: it explains only one change, which may be chance"), "{text}");
 }
 
 #[test]
@@ -252,7 +249,10 @@ fn where_no_file_moved_with_the_store_nothing_is_suggested_and_it_is_said_why() 
     assert_eq!(told["suggestion"]["exact"], false);
     assert_eq!(told["suggestion"]["with"], json!({}));
     assert_eq!(told["suggestion"]["missed"].as_array().unwrap().len(), 1);
-    assert!(told["reason"].as_str().unwrap().contains("no file of the repository"), "{told}");
+    assert!(
+        told["reason"].as_str().unwrap().contains("something outside the repository"),
+        "{told}"
+    );
     assert!(history.text().stdout.contains("no suggestion: the store changed, and no candidate"));
 }
 
@@ -288,7 +288,7 @@ fn a_workflow_counts_by_what_it_means_and_is_given_as_one() {
     history.run(&[(path, &workflow("two", "sed"))], "sed");
     history.run(&[("README.md", "no matter")], "sed");
     let told = history.told();
-    let meaning = candidate(&told, &format!("{path} (what it means)"));
+    let meaning = candidate(&told, &format!("{path} (semantic)"));
     assert_eq!(meaning["without"], 0, "{told}");
     assert_eq!(candidate(&told, path)["without"], 1);
     assert_eq!(told["suggestion"]["exact"], true);
@@ -309,7 +309,7 @@ fn the_heads_alone_are_enough_outside_of_a_repository() {
     }
     let elsewhere = tempfile::tempdir().unwrap();
     let output = history.ask_in(elsewhere.path(), &["--json"]);
-    assert!(output.stderr.contains("is in no git repository"), "{output}");
+    assert!(output.stderr.contains("is not in a git repository"), "{output}");
     let told = report(&output);
     assert_eq!(ingredients(&told), ["files:flake.lock"]);
     assert_eq!(told["suggestion"]["exact"], true);
@@ -401,7 +401,7 @@ fn with_too_few_snapshots_or_a_store_that_never_changed_it_says_what_is_missing(
     history.run(&[("flake.lock", "1")], "a");
     history.run(&[("flake.lock", "2")], "b");
     let told = history.told();
-    assert!(told["reason"].as_str().unwrap().contains("it takes 3"), "{told}");
+    assert!(told["reason"].as_str().unwrap().contains("but 3 are needed"), "{told}");
     assert_eq!(ingredients(&told), [""; 0]);
 
     let history = History::new();

@@ -131,8 +131,8 @@ fn a_job_hears_why_the_hit_was_not_exact_and_what_comes_next() {
     let (text, _) = rendered(&shown(Some(&prefix), Some(&saved)));
     for words in [
         "prefix hit, 131 items restored in 2.1 s; 91 MB saved",
-        "the newest with a prefix of the key, as the key itself has none; since it was made \
-         files:flake.lock, workflow:semantic moved",
+        "the newest with a prefix of the key, as the key itself has no entry; since it was \
+         saved, files:flake.lock, workflow:semantic changed",
         "Deleted 1 superseded entry",
         "Left out 66 items from before the restore",
         "the next job with this key has an exact hit",
@@ -143,7 +143,7 @@ fn a_job_hears_why_the_hit_was_not_exact_and_what_comes_next() {
     let missed = Outcome { reason: Some("no entry for the key".into()), ..Outcome::default() };
     let (text, _) = rendered(&shown(Some(&missed), Some(&saved)));
     assert!(text.contains("nothing to restore; 91 MB saved"), "{text}");
-    assert!(text.contains("this one took 41.4 s, which the entry remembers"), "{text}");
+    assert!(text.contains("this one took 41.4 s, which the entry records"), "{text}");
 
     // A cache that costs more than it saves is reported as such.
     let mut slow = unchanged();
@@ -297,7 +297,7 @@ fn the_save_of_a_job_tells_of_its_restore_too() {
         let first = job(&[]);
         assert!(first.contains("storecache: nothing to restore; "), "{first}");
         assert!(first.contains("no entry for the key or its prefixes in dir:/cache"), "{first}");
-        assert!(first.contains("That shows in the next job."), "{first}");
+        assert!(first.contains("The next job will show that."), "{first}");
         world.wipe_store();
         let second = job(&["--job-status", "success"]);
         assert!(second.contains(&format!("exact hit, {valid} items restored in ")), "{second}");

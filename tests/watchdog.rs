@@ -82,7 +82,7 @@ fn systemd_hears_that_a_run_is_ready_and_what_it_does() {
     let unit = &start(world, "first", "runner", "restore", &[]);
     assert_eq!(property(world, unit, "ActiveState"), "active");
     until_status(world, unit, "restore: commit: ");
-    until_status(world, unit, "big-lock was held by");
+    until_status(world, unit, "big-lock is held by");
     drop(lock);
     assert_eq!(until_done(world, unit), 0);
     lacking.assert_restored();
@@ -91,7 +91,7 @@ fn systemd_hears_that_a_run_is_ready_and_what_it_does() {
     lock.lock().unwrap();
     let unit = &start(world, "second", "root", "save", &["--full"]);
     until_status(world, unit, "save: freeze: ");
-    until_status(world, unit, "gc.lock was held by");
+    until_status(world, unit, "gc.lock is held by");
     drop(lock);
     assert_eq!(until_done(world, unit), 0);
     assert_eq!(fs::read_dir(world.backend().host_path()).unwrap().count(), 2);
@@ -105,7 +105,7 @@ fn a_run_that_hangs_in_its_commit_is_killed_and_started_again_and_then_succeeds(
     for (half, user) in [("own", "root"), ("own", "runner"), ("root", "runner")] {
         let lock = world.hold_big_lock();
         let unit = &start(world, &format!("{user}-{half}"), user, "restore", &[]);
-        until_status(world, unit, "big-lock was held by");
+        until_status(world, unit, "big-lock is held by");
         let hung = if half == "root" { root_half(world) } else { main_process(world, unit) };
         kill_process(hung, Signal::STOP).unwrap();
         let said = poll::until("systemd to have started it again", SOON, || {
@@ -132,7 +132,7 @@ fn a_run_that_is_slow_and_alive_is_not_killed() {
         systemctl daemon-reload");
     assert!(world.daemon_answers(), "its service runs");
     let unit = &start(world, "slow", "runner", "restore", &[]);
-    until_status(world, unit, "systemd has nix-daemon.service deactivating");
+    until_status(world, unit, "nix-daemon.service is deactivating");
     assert_eq!(until_done(world, unit), 0);
     lacking.assert_restored();
 }

@@ -711,7 +711,7 @@ fn steps_that_matter_can_be_named_and_pins_can_be_ignored() {
     let told = ["--ignore-pins", "!actions/cache"];
     assert_ne!(of(&pinned, &told), of(&first, &told));
     let said = first.refused(GUIX, &["--workflow-steps", "nothing"]);
-    assert!(said.contains("--workflow-steps \"nothing\" is no step of"), "{said}");
+    assert!(said.contains("--workflow-steps \"nothing\" matches no step of"), "{said}");
     // If an action matters, everything below it does.
     let toolchain = ["--workflow-job", "build", "--workflow-steps", "./.github/actions/toolchain"];
     let changed = edited(DIRENV, &[("2.37.1", "2.38.0")]);

@@ -23,7 +23,7 @@ pub fn append<N: AsRef<str>>(job: &Job, file: &str, values: &[(N, String)]) -> R
 
 fn entry(name: &str, value: &str, end: &str) -> Result<String> {
     if value.contains(end) {
-        bail!("{name} contains what was drawn to end it");
+        bail!("{name} contains the random delimiter");
     }
     Ok(format!("{name}<<{end}\n{value}\n{end}\n"))
 }

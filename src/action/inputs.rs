@@ -52,7 +52,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["restore-and-save", "restore", "save"]),
         default: "restore-and-save",
         used_for: For::Step,
-        description: "Restore here and save at the end of the job, or only the one of them, here",
+        description: "Restore here and save at the end of the job, or do only one of the two, here",
     },
     Input {
         name: "store",
@@ -60,7 +60,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["auto", "guix", "nix", "plain"]),
         default: "auto",
         used_for: For::Both,
-        description: "Kind of store; plain is any directories, named with path",
+        description: "Kind of store; plain means the directories in path",
     },
     Input {
         name: "path",
@@ -68,7 +68,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Both,
-        description: "Directories of a plain store, one a line",
+        description: "Directories of a plain store, one per line",
     },
     Input {
         name: "key",
@@ -76,7 +76,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Key,
-        description: "The exact key, instead of one made from the inputs below",
+        description: "Exact key, instead of one made from the inputs below",
     },
     Input {
         name: "restore-keys",
@@ -84,7 +84,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Key,
-        description: "Prefixes to try after the key, one a line",
+        description: "Prefixes to try after the key, one per line",
     },
     Input {
         name: "key-prefix",
@@ -100,7 +100,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Key,
-        description: "Version of the package manager, instead of asking it",
+        description: "Version of the package manager in the key; as reported by the package manager if empty",
     },
     Input {
         name: "hash-files",
@@ -108,7 +108,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Key,
-        description: "Files whose content goes into the key, one pattern a line",
+        description: "Files to hash into the key, one pattern per line",
     },
     Input {
         name: "workflow",
@@ -116,7 +116,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Key,
-        description: "Workflow file that goes into the key; that of this job unless told, where the work tree has it",
+        description: "Workflow file that goes into the key; if empty, the workflow of this job, if it is in the work tree",
     },
     Input {
         name: "workflow-mode",
@@ -124,7 +124,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["semantic", "bytes", "none"]),
         default: "semantic",
         used_for: For::Key,
-        description: "How the workflow goes into the key: what of the job can change the store, every byte of the file, or not",
+        description: "How the workflow goes into the key: the parts of the job that can change the store, every byte of the file, or not at all",
     },
     Input {
         name: "workflow-steps",
@@ -132,7 +132,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Key,
-        description: "Steps of the workflow that matter, one a line, by id, name or action, with wildcards; all of the job unless told",
+        description: "Steps of the workflow that count for the key, one per line, by id, name or action, with wildcards; if empty, all steps of the job",
     },
     Input {
         name: "ignore-pins",
@@ -140,7 +140,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Key,
-        description: "Actions whose versions do not count, one a line, with wildcards, besides actions/checkout, actions/cache and actions/upload-artifact",
+        description: "Actions whose versions do not change the key, one per line, with wildcards, in addition to actions/checkout, actions/cache and actions/upload-artifact",
     },
     Input {
         name: "lookup-only",
@@ -148,7 +148,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Boolean,
         default: "false",
         used_for: For::Restore,
-        description: "Look up and report what there is, and restore nothing",
+        description: "Report the matching snapshot without restoring it",
     },
     Input {
         name: "fail-on-cache-miss",
@@ -156,7 +156,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Boolean,
         default: "false",
         used_for: For::Restore,
-        description: "Fail the step when nothing was found, or when something required is not complete",
+        description: "Fail the step on a miss, or if a required item is incomplete",
     },
     Input {
         name: "require",
@@ -164,7 +164,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Restore,
-        description: "Items whose closures have to be complete afterwards, one a line: paths, or names with wildcards",
+        description: "Items whose closures must be complete after the restore, one per line: paths, or names with wildcards",
     },
     Input {
         name: "profiles",
@@ -172,7 +172,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Boolean,
         default: "false",
         used_for: For::Both,
-        description: "Guix: take along and bring back what guix pull and guix install made for the user",
+        description: "Guix: also save and restore the profiles that guix pull and guix install made for the user",
     },
     Input {
         name: "save",
@@ -180,7 +180,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["auto", "always", "never"]),
         default: "auto",
         used_for: For::Save,
-        description: "When to save; auto leaves out what is not worth it, and says why",
+        description: "When to save; auto skips saves that are not worthwhile, and reports why",
     },
     Input {
         name: "save-on-failure",
@@ -188,7 +188,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Boolean,
         default: "false",
         used_for: For::Save,
-        description: "With save: auto, save although the job failed",
+        description: "With save: auto, save even if the job failed",
     },
     Input {
         name: "job-status",
@@ -196,7 +196,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["success", "failure", "cancelled"]),
         default: "${{ job.status }}",
         used_for: For::Save,
-        description: "How the job ended, for save: auto",
+        description: "Result of the job, for save: auto",
     },
     Input {
         name: "min-growth",
@@ -204,7 +204,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "1M",
         used_for: For::Save,
-        description: "With save: auto, how much the store has to have grown since the newest entry of the key",
+        description: "With save: auto, minimum growth of the store since the newest entry of the key",
     },
     Input {
         name: "baseline",
@@ -212,7 +212,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["exclude", "include"]),
         default: "exclude",
         used_for: For::Save,
-        description: "Whether to save what was valid before the restore, as the items of an installer are",
+        description: "Whether to save items that were valid before the restore, such as those of an installer",
     },
     Input {
         name: "roots",
@@ -220,7 +220,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Save,
-        description: "Save only the closures of these items, one a line: paths, or names with wildcards",
+        description: "Save only the closures of these items, one per line: paths, or names with wildcards",
     },
     Input {
         name: "max-size",
@@ -228,7 +228,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Save,
-        description: "Leave behind what was used least recently, so that the rest is at most this large unpacked",
+        description: "Omit the least recently used items until the rest has at most this size unpacked",
     },
     Input {
         name: "full",
@@ -236,7 +236,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Boolean,
         default: "false",
         used_for: For::Save,
-        description: "Save all items, also those that a snapshot holds which the new one could be a delta on",
+        description: "Save all items, even if a delta on an existing snapshot is possible",
     },
     Input {
         name: "rebase-at",
@@ -244,7 +244,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "0.4",
         used_for: For::Save,
-        description: "Save all items when those that are new are more than this part of the base, by size",
+        description: "Save all items if the new ones exceed this fraction of the base, by size",
     },
     Input {
         name: "keep",
@@ -252,7 +252,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Save,
-        description: "Delete older entries of the same key after a save, but for the newest so many and what they need",
+        description: "After a save, keep only this many of the newest entries of the key, and the bases that they depend on",
     },
     Input {
         name: "quarantine-keep-days",
@@ -260,7 +260,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "30",
         used_for: For::Both,
-        description: "Days for which snapshots that failed their checks are kept aside; 0 keeps them",
+        description: "Days to keep snapshots that failed their checks in quarantine; 0 keeps them forever",
     },
     Input {
         name: "token",
@@ -268,7 +268,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Secret,
         default: "${{ github.token }}",
         used_for: For::Save,
-        description: "For keep with the cache service: what deletes there, with permissions: actions: write; also asks for attestations",
+        description: "Token to delete entries of the cache service for keep, with permissions: actions: write, and to look up attestations",
     },
     Input {
         name: "sign-key",
@@ -276,7 +276,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Secret,
         default: "",
         used_for: For::Save,
-        description: "Secret key that snapshots are signed with, as nix-store --generate-binary-cache-key makes it; from a secret",
+        description: "Secret key to sign snapshots with, as nix-store --generate-binary-cache-key writes it; pass it from a secret",
     },
     Input {
         name: "trusted-keys",
@@ -284,7 +284,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Both,
-        description: "Public keys, with blanks between: what none of them has signed is a miss",
+        description: "Trusted public keys, separated by spaces; snapshots that none of them signed are ignored",
     },
     Input {
         name: "trust",
@@ -292,7 +292,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["any", "same-repository", "default-branch-only"]),
         default: "any",
         used_for: For::Both,
-        description: "Where a snapshot has to say that it comes from; its own word unless it is signed",
+        description: "Accepted origins of snapshots; the origin is only a claim unless the snapshot is signed",
     },
     Input {
         name: "verify",
@@ -300,7 +300,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["rows", "content"]),
         default: "rows",
         used_for: For::Restore,
-        description: "What is checked: that rows and disk agree, or also that the content of each item has the hash of its row",
+        description: "What to check before a restore is complete: that rows and disk agree, or also that the content of each item matches the hash in its row",
     },
     Input {
         name: "mode",
@@ -308,7 +308,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["add", "replace"]),
         default: "add",
         used_for: For::Restore,
-        description: "What to do with a plain directory that holds something else: leave it, or swap it",
+        description: "What to do with a plain directory that has other content: leave it, or swap it",
     },
     Input {
         name: "sync",
@@ -316,7 +316,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["auto", "always", "never"]),
         default: "auto",
         used_for: For::Both,
-        description: "Whether what is restored is on the disk before it becomes valid, and a saved file before it is there; auto: unless the machine ends with the job",
+        description: "Whether to flush restored items, or a saved file, to disk before publishing them; auto skips this on GitHub-hosted runners",
     },
     Input {
         name: "backend",
@@ -324,7 +324,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Lines,
         default: "",
         used_for: For::Both,
-        description: "Where snapshots live, one place a line, asked in this order: github, the cache service of the job, dir:PATH, or an object store as s3://BUCKET/PREFIX, gs:// or az://, with credentials from the environment",
+        description: "Where to keep snapshots, one backend per line, searched in this order: github (the cache service of the job), dir:PATH, or an object store as s3://BUCKET/PREFIX, gs:// or az://, with credentials from the environment",
     },
     Input {
         name: "cache-service",
@@ -332,7 +332,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["v1", "v2"]),
         default: "",
         used_for: For::Both,
-        description: "Version of the cache service to speak, where the variables of the job mislead",
+        description: "Version of the cache service, if the variables of the job are misleading",
     },
     Input {
         name: "network-timeout",
@@ -340,7 +340,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "20",
         used_for: For::Both,
-        description: "Seconds without a byte from the cache service after which a request is made again",
+        description: "Retry a request after this many seconds without data from the cache service or object store",
     },
     Input {
         name: "answer-timeout",
@@ -348,7 +348,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Both,
-        description: "Seconds that the cache service may think before the first byte of an answer; three times network-timeout unless told",
+        description: "Seconds to wait for the first byte of a response from the cache service or object store; if empty, three times network-timeout",
     },
     Input {
         name: "stall-timeout",
@@ -356,7 +356,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "60",
         used_for: For::Both,
-        description: "Seconds without a sign of life from the half that runs as root, or from a disk, after which the run is called off",
+        description: "Abort after this many seconds without activity in the root helper or on a disk",
     },
     Input {
         name: "deadline",
@@ -364,7 +364,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "0",
         used_for: For::Both,
-        description: "Seconds that a restore or a save may take before it is called off and undone; 0 means any time",
+        description: "Cancel and undo a restore or save after this many seconds; 0 means no limit",
     },
     Input {
         name: "root",
@@ -372,7 +372,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "/",
         used_for: For::Both,
-        description: "File-system root that the store belongs to, as of a chroot",
+        description: "Root directory of the system that the store belongs to, such as a chroot",
     },
     Input {
         name: "daemon",
@@ -380,7 +380,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["auto", "systemd", "shepherd", "process", "command", "none"]),
         default: "auto",
         used_for: For::Both,
-        description: "Who runs the daemon",
+        description: "How to stop and start the daemon",
     },
     Input {
         name: "daemon-stop",
@@ -404,7 +404,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "60",
         used_for: For::Both,
-        description: "Seconds to wait until the daemon has stopped, or answers again",
+        description: "Seconds to wait for the daemon to stop, or to answer again",
     },
     Input {
         name: "lock-timeout",
@@ -412,7 +412,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "60",
         used_for: For::Both,
-        description: "Seconds to wait for locks that somebody else holds",
+        description: "Seconds to wait for locks that other processes hold",
     },
     Input {
         name: "level",
@@ -420,7 +420,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "3",
         used_for: For::Save,
-        description: "Compression level of zstd, 1 to 19",
+        description: "zstd compression level, 1 to 19",
     },
     Input {
         name: "long",
@@ -428,7 +428,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Boolean,
         default: "false",
         used_for: For::Save,
-        description: "Pack items together into large frames: smaller, but slower, and worse for restores of a part",
+        description: "Use large frames with long-distance matching: smaller snapshots, slower saves, and partial restores read more",
     },
     Input {
         name: "threads",
@@ -436,7 +436,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Both,
-        description: "Threads that compress or unpack; one for each processor unless told",
+        description: "Threads for compression and unpacking; if empty, one per processor",
     },
     Input {
         name: "memory",
@@ -444,7 +444,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Both,
-        description: "Memory that all processes of a run may take, as in 192M; 256M with up to two threads, 512M with sixteen",
+        description: "Memory limit for all processes of a run, as in 192M; if empty, 256M with up to two threads, 512M with sixteen",
     },
     Input {
         name: "binary",
@@ -452,7 +452,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Text,
         default: "",
         used_for: For::Step,
-        description: "Path of a storecache program to use, instead of finding one",
+        description: "Path of the storecache program to use; if empty, the step finds one",
     },
 ];
 

@@ -51,7 +51,7 @@ impl Job {
         let Some(value) = self.variable(&variable) else {
             return Ok(None);
         };
-        let value = value.to_str().ok_or_else(|| anyhow!("input {name}: it is not UTF-8"))?;
+        let value = value.to_str().ok_or_else(|| anyhow!("input {name}: not UTF-8"))?;
         let value = value.trim();
         Ok((!value.is_empty()).then(|| value.to_owned()))
     }

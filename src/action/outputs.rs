@@ -24,12 +24,12 @@ pub const OUTPUTS: [OutputField; 7] = [
     },
     OutputField {
         name: "cache-primary-key",
-        description: "The exact key that was looked for, and that a save uses",
+        description: "Exact key that was looked up, and that a save uses",
         value: |outcome| outcome.key.clone(),
     },
     OutputField {
         name: "cache-matched-key",
-        description: "The key of the snapshot that was used; empty for a miss",
+        description: "Key of the snapshot that was used; empty for a miss",
         value: |outcome| match outcome.hit {
             Hit::Miss => String::new(),
             Hit::Exact | Hit::Prefix => outcome.matched_key.clone().unwrap_or_default(),
@@ -42,7 +42,7 @@ pub const OUTPUTS: [OutputField; 7] = [
     },
     OutputField {
         name: "restored-items",
-        description: "Items that were restored; what was there before is not counted",
+        description: "Number of restored items, without items that were already present",
         value: |outcome| outcome.items.restored.to_string(),
     },
     OutputField {
@@ -52,7 +52,7 @@ pub const OUTPUTS: [OutputField; 7] = [
     },
     OutputField {
         name: "reason",
-        description: "Why something was not done; empty when all was",
+        description: "Why something was not done; empty if everything was done",
         // Escaped, because a later step may print it.
         value: |outcome| escape(outcome.reason.as_deref().unwrap_or_default()).into_owned(),
     },

@@ -74,7 +74,7 @@ impl Step {
             // The main part has reported the error and restored nothing, so the post part has nothing to do.
             Some(_) if moment == Moment::Post => Operation::Save,
             Some(other) => bail!(
-                "input operation: there is no {other:?}, only restore-and-save, restore and save"
+                "input operation: unknown value {other:?}; use restore-and-save, restore or save"
             ),
         };
         job.secrets().for_each(|secret| workflow_commands::mask(&secret));
@@ -96,7 +96,7 @@ impl Step {
     fn may_save(&self) -> bool {
         let why = match self.job.state(KEY) {
             Some(_) => return true,
-            None => "the restore of this step did not get as far as a key",
+            None => "the restore of this step did not determine a key",
         };
         report::note(format!("storecache: nothing is saved: {why}"));
         false
@@ -186,15 +186,15 @@ impl Step {
         if !self.wants_workflow().unwrap_or(false) {
             return;
         }
-        let missing = "so the key stays the same whatever becomes of it";
+        let missing = "so changes to it do not change the key";
         match self.own_workflow() {
             Ok(_) | Err(NoWorkflow::Unnamed) => {}
             Err(NoWorkflow::Elsewhere(file)) => report::note(format!(
-                "storecache: the workflow, {file}, is not in the work tree, {missing}; name files \
-                 that the store depends on with hash-files"
+                "storecache: the workflow {file} is not in the work tree, {missing}; name the \
+                 files that the store depends on in hash-files"
             )),
             Err(NoWorkflow::NothingThere(file)) => workflow_commands::warning(&format!(
-                "nothing is checked out yet, not even the workflow {file}, {missing}; put \
+                "nothing is checked out yet, including the workflow {file}, {missing}; put \
                  actions/checkout before this step, or set workflow-mode: none"
             )),
         }
@@ -239,7 +239,7 @@ impl Step {
             told = told.and(env_files::append(&self.job, "GITHUB_STATE", &key));
         }
         if let Err(e) = told {
-            workflow_commands::warning(&format!("tell the runner: {e:#}"));
+            workflow_commands::warning(&format!("write outputs for the runner: {e:#}"));
         }
     }
 }

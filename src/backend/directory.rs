@@ -105,9 +105,10 @@ impl Directory {
 /// names one.
 fn with_hint(error: io::Error) -> io::Error {
     match Foreign::is(&error) {
-        true => {
-            io::Error::new(error.kind(), format!("{error}; name a place with --backend dir:PATH"))
-        }
+        true => io::Error::new(
+            error.kind(),
+            format!("{error}; name a directory with --backend dir:PATH"),
+        ),
         false => error,
     }
 }
@@ -157,10 +158,14 @@ impl Backend for Directory {
             }
             None => {
                 let above = self.path.ancestors().find(|path| path.is_dir());
-                let above = above
-                    .with_context(|| format!("there is nothing above {}", self.path.display()))?;
+                let above = above.with_context(|| {
+                    format!("no parent directory of {} exists", self.path.display())
+                })?;
                 let context = || format!("open {}", above.display());
-                (Arc::new(OpenDir::open(above).with_context(context)?), "is made by the first save")
+                (
+                    Arc::new(OpenDir::open(above).with_context(context)?),
+                    "will be created by the first save",
+                )
             }
         };
         let there = directory.path().to_owned();
@@ -190,10 +195,11 @@ impl Backend for Directory {
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
-        let directory = self.make_dir().with_context(|| format!("make {}", self.path.display()))?;
+        let directory =
+            self.make_dir().with_context(|| format!("create {}", self.path.display()))?;
         let target = self.file_of(name)?;
         if self.facts(name).with_context(|| target.display().to_string())?.is_some() {
-            bail!("{} is there already, and entries are never overwritten", target.display());
+            bail!("{} already exists, and entries are never overwritten", target.display());
         }
         let context = || format!("write to {}", self.path.display());
         atomic_file::sweep(directory);
@@ -201,7 +207,7 @@ impl Backend for Directory {
         // Set the mode explicitly, regardless of the umask.
         file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
         let disk = file.file().try_clone().with_context(context)?;
-        let order = move || disk.sync_data().context("write an entry to the disk");
+        let order = move || disk.sync_data().context("flush an entry to disk");
         let writeback = Writeback::start(self.sync.then_some(order))?;
         let directory = Arc::clone(directory);
         Ok(Box::new(Writer { file, directory, name: name.clone(), target, size: 0, writeback }))
@@ -298,7 +304,7 @@ impl EntryWriter for Writer {
         let sync = ending.wait().with_context(context)?;
         let file_name = Directory::file_name(&name)?;
         file.name(file_name.as_ref())
-            .with_context(|| format!("put the entry at {}", target.display()))?;
+            .with_context(|| format!("name the entry {}", target.display()))?;
         // Flush the directory, so that the name is on the disk too.
         if wanted && let Err(e) = directory.sync() {
             // The save failed, so later runs must not find its entry.

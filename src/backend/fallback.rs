@@ -99,7 +99,7 @@ impl FallbackBackend {
             };
             let told = self.members[at].describe();
             if !error.is::<Refused>() {
-                silent.push((at, format!("{told} does not answer and is passed over: {error:#}")));
+                silent.push((at, format!("{told} does not answer and is skipped: {error:#}")));
             }
             first.get_or_insert((error, told));
         }
@@ -113,7 +113,7 @@ impl FallbackBackend {
                     count => format!("none of {count} backends answers; {told}"),
                 }),
             }),
-            None if !answered => Err(anyhow!("no backend is left that answers")),
+            None if !answered => Err(anyhow!("no remaining backend answers")),
             _ => {
                 state.warnings.extend(silent.into_iter().map(|(_, line)| line));
                 Ok(())
@@ -218,13 +218,13 @@ impl Backend for FallbackBackend {
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
         match self.to_write()? {
             Some(member) => member.create(name),
-            None => Err(anyhow!("no backend takes entries")),
+            None => Err(anyhow!("no backend accepts entries")),
         }
     }
 
     fn examine(&self) -> Result<Health> {
         let live = self.live();
-        let (_, member) = live.first().ok_or_else(|| anyhow!("no backend is left that answers"))?;
+        let (_, member) = live.first().ok_or_else(|| anyhow!("no remaining backend answers"))?;
         member.examine()
     }
 

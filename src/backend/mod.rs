@@ -98,7 +98,7 @@ pub trait Backend: Send + Sync {
 
     /// Deletes an entry that [`Backend::entries`] returned. An entry that is already gone is not an error.
     fn delete(&self, entry: &Entry) -> Result<()> {
-        bail!("{} does not delete entries; {} stays", self.describe(), entry.name)
+        bail!("{} does not delete entries; {} is kept", self.describe(), entry.name)
     }
 
     /// Returns whether an entry that was written under `key` may be listed under the key `listed`. The two are equal,
@@ -198,11 +198,11 @@ pub fn members(backend: &dyn Backend) -> Vec<&dyn Backend> {
 /// An operation that a backend does not carry out, although nothing failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("this run can not read: {0}")]
+    #[error("this run cannot read: {0}")]
     Read(String),
-    #[error("this run can not write: {0}")]
+    #[error("this run cannot write: {0}")]
     Write(String),
-    #[error("somebody else has saved {0}, or is about to")]
+    #[error("entry {0} already exists or is being written by another run")]
     Taken(String),
 }
 

@@ -265,7 +265,7 @@ impl<S: Source> ReadAt for Reader<S> {
         }
         match &self.whole {
             Some(file) => file.read_exact_at(buffer, offset),
-            None => Err(io::Error::other("there is nothing to read from")),
+            None => Err(io::Error::other("no data is available")),
         }
     }
 

@@ -12,21 +12,23 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct BackendArgs {
-    /// Where snapshots live: dir:PATH; github, which is the cache service of a GitHub job; or the object
-    /// stores s3://BUCKET/PREFIX, gs://BUCKET/PREFIX and az://CONTAINER/PREFIX, with credentials from the
-    /// environment. Repeatable: they are asked in this order, and the first that can be written takes what
-    /// is saved [default: github in a job, else dir: and the user's cache directory]
+    /// Where to keep snapshots: dir:PATH, github, s3://, gs:// or az://; repeatable [default: github in a
+    /// job, else dir: with the user's cache directory]
+    ///
+    /// `github` is the cache service of a GitHub job. Object stores are s3://BUCKET/PREFIX, gs://BUCKET/PREFIX
+    /// and az://CONTAINER/PREFIX, with credentials from the environment. Backends are searched in the given
+    /// order, and a save writes to the first backend that is writable.
     #[arg(long = "backend", value_name = "BACKEND", id = "backend")]
     backends: Vec<String>,
-    /// Version of the cache service [default: as the runner says]
+    /// Version of the cache service [default: as reported by the runner]
     #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
     cache_service: Option<CacheService>,
-    /// Seconds without a byte from the cache service or object store after which a request is made again
+    /// Retry a request after this many seconds without data from the cache service or object store
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     network_timeout: u64,
-    /// Seconds that the cache service or object store may think before the first byte of an answer, while the
-    /// connection to it stands [default: three times --network-timeout]
+    /// Seconds to wait for the first byte of a response from the cache service or object store, while the
+    /// connection is up [default: three times --network-timeout]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     answer_timeout: Option<u64>,
 }
@@ -131,12 +133,12 @@ pub(super) fn backend(text: Option<&str>, network: Network) -> Result<BackendOpt
         }
         Some("github") if named => Ok(BackendOptions::GitHub(Box::new(github))),
         Some("github") => bail!(
-            "--backend github: ACTIONS_RESULTS_URL and ACTIONS_CACHE_URL are not set; a job's cache \
-             service is known to steps with `uses:` alone"
+            "--backend github: ACTIONS_RESULTS_URL and ACTIONS_CACHE_URL are not set; the runner \
+             sets them only for steps with `uses:`"
         ),
         None => {
             let path = DirPath::cache()
-                .context("there is no home directory; say where with --backend dir:PATH")?;
+                .context("there is no home directory; name a directory with --backend dir:PATH")?;
             Ok(BackendOptions::Directory { path, sync: true })
         }
         Some(text) if let Some(address) = Address::parse(text)? => {
@@ -148,8 +150,8 @@ pub(super) fn backend(text: Option<&str>, network: Network) -> Result<BackendOpt
                 Ok(BackendOptions::Directory { path, sync: true })
             }
             _ => bail!(
-                "unknown backend {text:?}; this version knows dir:PATH, github, s3://BUCKET/PREFIX, \
-                 gs://BUCKET/PREFIX and az://CONTAINER/PREFIX"
+                "unknown backend {text:?}; expected dir:PATH, github, s3://BUCKET/PREFIX, \
+                 gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
             ),
         },
     }

@@ -20,15 +20,15 @@ pub(super) struct CommonArgs {
     output: OutputArgs,
     #[command(flatten)]
     backends: BackendArgs,
-    /// Threads that compress or unpack [default: one for each processor]
+    /// Threads for compression and unpacking [default: one per processor]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct MemoryArgs {
-    /// Memory that all processes of the run may take, as in 192M [default: 256M with up to two threads,
-    /// 512M with sixteen]
+    /// Memory limit for all processes of the run, as in 192M [default: 256M with up to two threads, 512M
+    /// with sixteen]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
 }
@@ -72,7 +72,7 @@ pub(super) struct OutputArgs {
     /// Print one JSON object on standard output
     #[arg(long)]
     json: bool,
-    /// Show no progress
+    /// Do not show progress
     #[arg(long, short)]
     quiet: bool,
 }
@@ -84,7 +84,8 @@ impl OutputArgs {
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    report::parse_bytes(text).ok_or_else(|| "a size is a number with K, M, G or T behind it".into())
+    report::parse_bytes(text)
+        .ok_or_else(|| "expected a number, optionally followed by K, M, G or T".into())
 }
 
 /// Where nobody says which kind of store it is, that is seen later.

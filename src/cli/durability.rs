@@ -4,10 +4,10 @@ use clap::ValueEnum;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Sync {
-    /// Unless the machine is GitHub's own and ends with the job
+    /// Flush, except on GitHub-hosted runners, which end with the job
     Auto,
     Always,
-    /// Leave the moment to the kernel
+    /// Leave flushing to the kernel
     Never,
 }
 

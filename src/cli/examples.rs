@@ -12,25 +12,25 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "",
         &[
-            ("can this machine save and restore?", "storecache doctor"),
-            ("save the store, and on the next machine bring it back", "storecache save"),
+            ("check that this machine can save and restore", "storecache doctor"),
+            ("save the store, and restore it on the next machine", "storecache save"),
             ("", "storecache restore"),
-            ("what a command does, as a manual page", "storecache help --man save | man -l -"),
+            ("read the manual page of a command", "storecache help --man save | man -l -"),
         ],
     ),
     (
         "save",
         &[
             (
-                "all that the database calls valid, under a key with the lock file in it",
+                "save all valid items, under a key that includes the lock file",
                 "storecache save --hash-files flake.lock",
             ),
             (
-                "what one build needs, into a directory, and no more than the two newest entries",
+                "save what one build needs to a directory, and keep only the two newest entries",
                 "storecache save --roots hello-2.12 --backend dir:/srv/snapshots --keep 2",
             ),
             (
-                "directories that belong to root",
+                "save directories that belong to root",
                 "storecache save --store plain --path /opt/toolchain --key toolchain-1",
             ),
         ],
@@ -39,12 +39,15 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
         "restore",
         &[
             (
-                "the newest snapshot whose key fits the lock file",
+                "restore the newest snapshot whose key matches the lock file",
                 "storecache restore --hash-files flake.lock",
             ),
-            ("what that would do", "storecache restore --hash-files flake.lock --dry-run"),
             (
-                "can the job do without substitute servers? 3 if not",
+                "show what that would restore",
+                "storecache restore --hash-files flake.lock --dry-run",
+            ),
+            (
+                "check whether the job can do without substitute servers; exit code 3 if not",
                 "storecache restore --require hello-2.12 --fail-on-miss",
             ),
         ],
@@ -52,9 +55,9 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "key",
         &[
-            ("the key of this checkout", "storecache key --hash-files flake.lock"),
+            ("print the key of this checkout", "storecache key --hash-files flake.lock"),
             (
-                "what it is made of, as the step of the workflow asks for it",
+                "show what it is made of, with the inputs of the workflow step",
                 "storecache key --explain --from-step",
             ),
         ],
@@ -62,16 +65,16 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "key diff",
         &[
-            ("will what I have changed make a new key?", "storecache key diff"),
-            ("what moved since a release", "storecache key diff v1.2 ."),
+            ("check whether uncommitted changes make a new key", "storecache key diff"),
+            ("show what changed in the key since a release", "storecache key diff v1.2 ."),
         ],
     ),
     (
         "key suggest",
         &[
-            ("which files should be in the key?", "storecache key suggest"),
+            ("suggest which files should be in the key", "storecache key suggest"),
             (
-                "judged by snapshots of a directory",
+                "suggest them from the snapshots in a directory",
                 "storecache key suggest --backend dir:/srv/snapshots",
             ),
         ],
@@ -79,7 +82,7 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "key simulate",
         &[(
-            "how often half a year of commits would have hit, with a key of yours too",
+            "replay the commits of half a year, with a key of your own too",
             "storecache key simulate --since 6mo --policy mine=semantic+lock --html keys.html",
         )],
     ),
@@ -87,40 +90,43 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
         "inspect",
         &[
             (
-                "the newest snapshot of this checkout's key",
+                "show the newest snapshot for the key of this checkout",
                 "storecache inspect --hash-files flake.lock",
             ),
-            ("what fills a file", "storecache inspect store.tar.zst --blame"),
+            (
+                "show what takes space in a snapshot file",
+                "storecache inspect store.tar.zst --blame",
+            ),
         ],
     ),
-    ("verify", &[("is every byte of it as it was written?", "storecache verify store.tar.zst")]),
+    ("verify", &[("check every byte of a snapshot file", "storecache verify store.tar.zst")]),
     (
         "doctor",
         &[
-            ("all that a save or restore relies on", "storecache doctor"),
-            ("the red and yellow ones, for a script", "storecache doctor --store guix --json"),
+            ("check everything that a save or restore relies on", "storecache doctor"),
+            ("print the checks as JSON, for a script", "storecache doctor --store guix --json"),
         ],
     ),
     (
         "list",
         &[(
-            "what a repository keeps, the largest first",
+            "list the entries of a repository, largest first",
             "storecache list --repository OWNER/NAME --sort size",
         )],
     ),
     (
         "usage",
         &[(
-            "what goes when two gigabytes more are saved, as a page with maps",
+            "show what is evicted if 2 GiB more are saved, as a page with maps",
             "storecache usage --repository OWNER/NAME --and 2G --html usage.html",
         )],
     ),
     (
         "prune",
         &[
-            ("what can go, and why", "storecache prune --repository OWNER/NAME"),
+            ("show what can be deleted, and why", "storecache prune --repository OWNER/NAME"),
             (
-                "let it go, and what nobody has read for a week",
+                "delete it, and entries that were not used for a week",
                 "storecache prune --repository OWNER/NAME --unused-for 7 --apply",
             ),
         ],
@@ -128,9 +134,9 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "lint",
         &[
-            ("the workflows of this checkout", "storecache lint"),
+            ("check the workflows of this checkout", "storecache lint"),
             (
-                "one of them, for code scanning",
+                "check one of them, for code scanning",
                 "storecache lint .github/workflows/ci.yml --format sarif",
             ),
         ],
@@ -138,10 +144,10 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "help",
         &[
-            ("read a manual page, or keep it", "storecache help --man key diff | man -l -"),
+            ("read a manual page, or install it", "storecache help --man key diff | man -l -"),
             ("", "storecache help --man > ~/.local/share/man/man1/storecache.1"),
             (
-                "complete commands and flags in bash",
+                "install completions for bash",
                 "storecache help --completions bash > ~/.local/share/bash-completion/completions/storecache",
             ),
         ],

@@ -10,13 +10,13 @@ use std::io::{self, Write};
 
 #[derive(Debug, Args)]
 pub struct HelpArgs {
-    /// Print a manual page, as `man -l -` takes it
+    /// Print a manual page, for `man -l -`
     #[arg(long)]
     man: bool,
-    /// Print what makes a shell complete commands and flags
+    /// Print a completion script for a shell
     #[arg(long, value_name = "SHELL", conflicts_with_all = ["man", "command"])]
     completions: Option<Shell>,
-    /// The command, as `save` or `key diff` [default: all of the program]
+    /// Command, such as `save` or `key diff` [default: the program]
     #[arg(value_name = "COMMAND", value_parser = word)]
     command: Vec<String>,
 }
@@ -125,7 +125,7 @@ fn script(shell: Shell) -> String {
 /// A flag is no command, and behind `--` it would come here as one.
 fn word(text: &str) -> Result<String, String> {
     match text.starts_with('-') {
-        true => Err("a command has no dash in front".into()),
+        true => Err("the name of a command does not start with a dash".into()),
         false => Ok(text.to_owned()),
     }
 }

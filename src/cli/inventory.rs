@@ -22,15 +22,17 @@ const TOKENS: [&str; 2] = ["GITHUB_TOKEN", "GH_TOKEN"];
 
 #[derive(Debug, Args)]
 struct InventoryArgs {
-    /// Where entries live: dir:PATH; github, which is the REST API of GitHub with the token of GITHUB_TOKEN or
-    /// GH_TOKEN; or an object store, as for save [default: github with --repository, or where GITHUB_REPOSITORY and a token
-    /// are set, else dir: and the user's cache directory]
+    /// Backend with the entries: dir:PATH, github, or an object store, as for save
+    ///
+    /// `github` is the REST API of GitHub, with the token in GITHUB_TOKEN or GH_TOKEN. It is the default with
+    /// --repository, or if GITHUB_REPOSITORY and a token are set; otherwise the default is dir: with the user's
+    /// cache directory.
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
-    /// Repository on GitHub [default: GITHUB_REPOSITORY, else that of the remote `origin`]
+    /// Repository on GitHub [default: GITHUB_REPOSITORY, else the repository of the remote `origin`]
     #[arg(long, value_name = "OWNER/NAME")]
     repository: Option<String>,
-    /// Seconds without a byte from GitHub or the object store after which a request is made again
+    /// Retry a request after this many seconds without data from GitHub or the object store
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     network_timeout: u64,
@@ -40,7 +42,7 @@ struct InventoryArgs {
 
 #[derive(Debug, Args)]
 struct LimitArgs {
-    /// What all entries may take together, as in 500M or 10G
+    /// Limit on the total size of all entries, as in 500M or 10G
     #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size)]
     limit: u64,
 }
@@ -51,16 +53,16 @@ pub struct ListArgs {
     inventory: InventoryArgs,
     #[command(flatten)]
     limit: LimitArgs,
-    /// Only keys that begin so
+    /// Only keys with this prefix
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
-    /// Only entries of this ref: a branch, or all of it, as in refs/pull/7/merge
+    /// Only entries of this ref: a branch, or a full ref such as refs/pull/7/merge
     #[arg(long = "ref", value_name = "REF")]
     reference: Option<String>,
-    /// What comes first
+    /// Sort order
     #[arg(long, value_enum, default_value_t = Order::Age)]
     sort: Order,
-    /// Only entries that storecache has saved
+    /// Only entries that storecache saved
     #[arg(long)]
     ours: bool,
 }
@@ -71,10 +73,10 @@ pub struct UsageArgs {
     inventory: InventoryArgs,
     #[command(flatten)]
     limit: LimitArgs,
-    /// Say what goes at the next eviction when so much more is saved, and what it costs to keep all
+    /// Predict the next eviction if this much more is saved, and the cost of keeping everything
     #[arg(long = "and", value_name = "SIZE", value_parser = size)]
     more: Option<u64>,
-    /// Write a page with maps and plots too: one file that needs nothing else
+    /// Also write a self-contained HTML page with maps and plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
@@ -83,19 +85,19 @@ pub struct UsageArgs {
 pub struct PruneArgs {
     #[command(flatten)]
     inventory: InventoryArgs,
-    /// Delete them; without this, only say which
+    /// Delete the entries instead of only listing them
     #[arg(long)]
     apply: bool,
-    /// Generations of each key and ref that stay
+    /// Generations to keep of each key and ref
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN)]
     keep: NonZeroUsize,
-    /// Also what nobody has used for so many days
+    /// Also delete entries that were not used for this many days
     #[arg(long, value_name = "DAYS")]
     unused_for: Option<u32>,
-    /// Only keys that begin so, those of other tools among them
+    /// Only keys with this prefix, including keys that other tools saved
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
-    /// Only for this reason; repeatable
+    /// Only entries that can be deleted for this reason; repeatable
     #[arg(long, value_enum, value_name = "REASON")]
     only: Vec<PruneReason>,
 }
@@ -171,8 +173,8 @@ impl InventoryArgs {
         let url = api();
         let repository = here(self.repository.as_deref())?;
         let token = token().context(
-            "there is no token for GitHub's REST API; set GITHUB_TOKEN or GH_TOKEN to one with \
-             `actions: read`, and `actions: write` to delete",
+            "there is no token for GitHub's REST API; set GITHUB_TOKEN or GH_TOKEN to a token with \
+             `actions: read`, or `actions: write` to delete entries",
         )?;
         let stall = Duration::from_secs(self.network_timeout);
         Ok(InventoryOptions::Repository(Box::new(RepositoryOptions {
@@ -204,9 +206,10 @@ pub(super) fn here(given: Option<&str>) -> Result<String> {
     match named {
         Some((name, _)) if repository_name(&name).is_some() => Ok(name),
         Some((name, source)) => {
-            bail!("{source} is {name:?}, and no name of a repository, which is OWNER/NAME")
+            bail!("{source}: not a valid repository name: {name:?}; expected OWNER/NAME")
         }
-        None => of_origin(&api()).context("which repository? say --repository OWNER/NAME"),
+        None => of_origin(&api())
+            .context("determine the repository (--repository OWNER/NAME is not set)"),
     }
 }
 
@@ -228,17 +231,17 @@ fn of_origin(api: &str) -> Result<String> {
         .args(["remote", "get-url", "origin"])
         .stdin(Stdio::null())
         .output()
-        .context("there is no git to ask for the remote `origin`")?;
+        .context("run git to find the remote `origin`")?;
     let url = String::from_utf8_lossy(&asked.stdout);
     let url = url.trim();
     if !asked.status.success() || url.is_empty() {
-        bail!("this directory is in no git work tree with a remote `origin`");
+        bail!("this directory is not in a git work tree with a remote `origin`");
     }
     let Some((server, name)) = parse_remote(url) else {
-        bail!("the remote `origin` is on no server that has an API");
+        bail!("the remote `origin` is not on a server with an API");
     };
     if !is_api_of(api, server) {
-        bail!("the remote `origin` is on {server}, and the API on {}", host(api));
+        bail!("the remote `origin` is on {server}, but the API is on {}", host(api));
     }
     Ok(name)
 }

@@ -18,11 +18,11 @@ pub struct KeyVerbArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum KeyPart {
-    /// Show what moved in the key between two commits, the work tree, or two snapshots
+    /// Show what changed in the key between two commits, the work tree, or two snapshots
     Diff(Box<DiffArgs>),
     /// Find the smallest set of ingredients that would have changed exactly when the store did
     Suggest(SuggestArgs),
-    /// Replay the runs that git remembers, and say which keys would have served them best
+    /// Replay the runs of the git history, and report which keys would have worked best
     Simulate(Box<SimulateArgs>),
 }
 
@@ -34,24 +34,23 @@ pub struct ShowKeyArgs {
     key: KeyArgs,
     #[command(flatten)]
     output: OutputArgs,
-    /// Show every ingredient, what of it counts, its digest, and what is suspicious about it
+    /// Show every ingredient of the key, which part of it counts, its digest, and warnings about it
     #[arg(long)]
     explain: bool,
-    /// Take what is not given here from the step of the workflow that uses storecache
+    /// Take flags that are not given from the workflow step that uses storecache
     #[arg(long)]
     from_step: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// The state before: a commit, `.` for the work tree, the file of a snapshot, or an entry
+    /// Old state: a commit, `.` for the work tree, a snapshot file, or an entry
     #[arg(default_value = "HEAD")]
     before: String,
-    /// The state after
+    /// New state
     #[arg(default_value = ".")]
     after: String,
-    /// Take what is not given here from the step of the workflow that uses storecache, as it is in the
-    /// state after
+    /// Take flags that are not given from the workflow step that uses storecache, as of the new state
     #[arg(long)]
     from_step: bool,
     #[command(flatten)]
@@ -82,7 +81,7 @@ impl DiffArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct KeyArgs {
-    /// The exact key, instead of one made from the flags below
+    /// Exact key, instead of one made from the flags below
     #[arg(long)]
     key: Option<String>,
     /// Prefix to try after the key; repeatable
@@ -91,11 +90,11 @@ pub(super) struct KeyArgs {
     /// First part of the key
     #[arg(long, value_name = "TEXT", default_value = KeyOptions::PREFIX)]
     key_prefix: String,
-    /// Version of the package manager, instead of asking it
+    /// Version of the package manager in the key [default: as reported by the package manager]
     // Not the program's own version, which is asked for before the verb.
     #[arg(long = "version", value_name = "VERSION", id = "package_manager_version")]
     version: Option<String>,
-    /// Files whose content goes into the key; repeatable
+    /// Files to hash into the key; repeatable
     #[arg(long, value_name = "GLOB")]
     hash_files: Vec<String>,
     /// Workflow file that goes into the key
@@ -104,15 +103,17 @@ pub(super) struct KeyArgs {
     /// How the workflow goes into the key
     #[arg(long, value_enum, default_value_t = WorkflowMode::Semantic)]
     workflow_mode: WorkflowMode,
-    /// Job of the workflow that the key is for [default: the one that keeps a store]
+    /// Job of the workflow that the key is for [default: the job that caches a store]
     #[arg(long, value_name = "NAME")]
     workflow_job: Option<String>,
-    /// Step of the workflow that matters, by its id, name or action, with wildcards; repeatable
-    /// [default: all of the job]
+    /// Step of the workflow that counts for the key, by id, name or action, with wildcards; repeatable
+    /// [default: all steps of the job]
     #[arg(long, value_name = "STEP")]
     workflow_steps: Vec<String>,
-    /// Action whose version does not count, with wildcards, besides actions/checkout, actions/cache and
-    /// actions/upload-artifact; with ! in front one whose version does; repeatable
+    /// Action whose version does not change the key, with wildcards; repeatable
+    ///
+    /// This is in addition to actions/checkout, actions/cache and actions/upload-artifact. With `!` in front,
+    /// the version of the action does change the key.
     #[arg(long, value_name = "ACTION")]
     ignore_pins: Vec<String>,
 }
@@ -123,7 +124,7 @@ impl KeyArgs {
         for key in keys {
             // The cache service of GitHub allows no more, and entries move between backends.
             if key.is_empty() || key.contains(',') || key.encode_utf16().count() > 512 {
-                bail!("the key {key:?} is empty, has a comma, or is longer than 512 characters");
+                bail!("not a valid key: {key:?} is empty, has a comma, or has over 512 characters");
             }
         }
         Ok(KeyOptions {

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 pub struct LintArgs {
     /// Workflow files [default: those in .github/workflows]
     files: Vec<PathBuf>,
-    /// How findings are written; --json is --format json
+    /// Output format; --json is the same as --format json
     #[arg(long, value_name = "FORMAT", default_value = "text", conflicts_with = "json")]
     format: LintFormat,
-    /// Findings of this level and above make it fail
+    /// Fail if there are findings of this level or above
     #[arg(long, value_name = "LEVEL", default_value = "warning")]
     level: Threshold,
     #[command(flatten)]
@@ -24,7 +24,7 @@ pub struct LintArgs {
 enum Threshold {
     /// Any finding
     Warning,
-    /// Only what makes a cache useless
+    /// Only findings that make a cache useless
     Error,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub struct QuarantineArgs {
-    /// Days for which snapshots that failed their checks are kept aside; 0 keeps them
+    /// Days to keep snapshots that failed their checks in quarantine; 0 keeps them forever
     #[arg(long = "quarantine-keep-days", value_name = "N", default_value_t = 30)]
     keep_days: u32,
 }

@@ -17,50 +17,51 @@ pub struct RestoreArgs {
     common: CommonArgs,
     #[command(flatten)]
     patience: PatienceArgs,
-    /// Do everything but write, and say what would be restored
+    /// Do everything except write, and show what would be restored
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Look up and report what there is, and restore nothing
+    /// Report the matching snapshot without restoring it
     #[arg(long)]
     lookup_only: bool,
-    /// What to do with a plain directory that holds something else
+    /// What to do with a plain directory that has other content
     #[arg(long, value_enum, default_value_t = Mode::Add)]
     mode: Mode,
-    /// Whether all of it is on the disk before it becomes valid, so that not even a power cut makes the
-    /// database claim what is not there
+    /// Whether to flush restored items to disk before they become valid
+    ///
+    /// Without this, a power cut can leave a database with items that are not on disk.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
     sync: Sync,
     #[command(flatten)]
     trust: TrustArgs,
-    /// What is checked before the run counts as done: that every row has its item on the disk and the daemon
-    /// calls it valid, or before that also that the content of each has the hash that its row says
+    /// What to check before the restore is complete
     #[arg(long, value_enum, default_value_t = Verify::Rows)]
     verify: Verify,
-    /// Bring your Guix profiles back too, as new generations
+    /// Also restore your Guix profiles, as new generations
     #[arg(long)]
     profiles: bool,
-    /// Say whether the closure of this item is complete afterwards: its path, or its name with or
-    /// without the hash, with wildcards; repeatable
+    /// Report whether the closure of this item is complete after the restore; repeatable
+    ///
+    /// An item is a path, or a name with or without the hash. Names may have wildcards.
     #[arg(long, value_name = "ITEM")]
     require: Vec<String>,
-    /// Leave here what the save of this job wants to know
+    /// Write state for the later save of this job to this file
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     #[command(flatten)]
     quarantine: QuarantineArgs,
-    /// Append a summary, in Markdown
+    /// Append a Markdown summary to this file
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
-    /// Exit with 3 when nothing was found, or when something required is not complete
+    /// Exit with code 3 on a miss, or if a required item is incomplete
     #[arg(long)]
     fail_on_miss: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// Leave it alone
+    /// Leave it unchanged
     Add,
     /// Swap it by rename
     Replace,
@@ -68,9 +69,9 @@ enum Mode {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Verify {
-    /// Rows against the disk
+    /// That each item in the database is on disk, and that the daemon reports it as valid
     Rows,
-    /// Content against rows too
+    /// Also that the content of each item matches its hash in the database
     Content,
 }
 

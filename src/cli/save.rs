@@ -18,20 +18,21 @@ pub struct SaveArgs {
     common: CommonArgs,
     #[command(flatten)]
     patience: PatienceArgs,
-    /// Do everything but write, and say what would be written
+    /// Do everything except write, and show what would be saved
     #[arg(long)]
     dry_run: bool,
-    /// Compression level of zstd
+    /// zstd compression level
     #[arg(long, value_name = "N", default_value_t = 3,
         value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
-    /// Pack items together into large frames, and look for what repeats over all of each: smaller, but
-    /// slower, and a restore that lacks some items only reads more
+    /// Use large frames with long-distance matching
+    ///
+    /// Snapshots are smaller, saves are slower, and partial restores read more.
     #[arg(long)]
     long: bool,
     #[command(flatten)]
     memory: MemoryArgs,
-    /// Take along which items your Guix profiles lead to (guix pull, guix install)
+    /// Also save your Guix profiles (guix pull, guix install)
     #[arg(long)]
     profiles: bool,
     #[command(flatten)]
@@ -40,36 +41,37 @@ pub struct SaveArgs {
     sign: SignArgs,
     #[command(flatten)]
     trust: TrustArgs,
-    /// What the restore of this job has left with --state
+    /// State file that the restore of this job wrote with --state
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Items that were valid before the restore, as --state tells
+    /// Whether to save items that were valid before the restore, according to --state
     #[arg(long, value_enum, default_value_t = Baseline::Exclude)]
     baseline: Baseline,
-    /// Save only the closures of these items: paths, or names with or without the hash, with
-    /// wildcards; repeatable
+    /// Save only the closure of this item; repeatable
+    ///
+    /// An item is a path, or a name with or without the hash. Names may have wildcards.
     #[arg(long, value_name = "ITEM")]
     roots: Vec<String>,
-    /// Leave behind what was used least recently, so that the rest is at most this large (NAR size),
-    /// as in 500M or 8G
+    /// Omit the least recently used items until the rest has at most this NAR size, as in 500M or 8G
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_size: Option<u64>,
-    /// Save all items, also those that a snapshot holds which this one could be a delta on
+    /// Save all items, even if a delta on an existing snapshot is possible
     #[arg(long)]
     full: bool,
-    /// Save all items when those that are new are more than this part of the base, by size
+    /// Save all items if the new ones exceed this fraction of the base, by size
     #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share)]
     rebase_at: f64,
-    /// Whether an entry of dir: is on the disk before it is there, so that not even a power cut leaves one
-    /// that is cut short
+    /// Whether to flush an entry of a dir: backend to disk before publishing it
+    ///
+    /// Without this, a power cut can leave a truncated entry.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
     sync: Sync,
-    /// Delete older entries of the same key after the save, but for the newest N and what they need
+    /// After the save, keep only the N newest entries of this key and the bases that they depend on
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
     #[command(flatten)]
     quarantine: QuarantineArgs,
-    /// Append a summary of the job, in Markdown
+    /// Append a Markdown summary of the job to this file
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
 }
@@ -79,14 +81,13 @@ struct PolicyArgs {
     /// When to save
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
-    /// With --policy auto, how much the store has to have grown since the newest entry of the key,
-    /// as in 500K or 10M
+    /// With --policy auto, minimum growth of the store since the newest entry of the key, as in 500K or 10M
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
     min_growth: u64,
-    /// How the job has ended, for --policy auto
+    /// Result of the job, for --policy auto
     #[arg(long, value_enum)]
     job_status: Option<JobStatus>,
-    /// With --policy auto, save although the job failed
+    /// With --policy auto, save even if the job failed
     #[arg(long)]
     save_on_failure: bool,
 }
@@ -147,5 +148,5 @@ impl PolicyArgs {
 /// A part of something, more than nothing.
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
-    share.ok_or_else(|| "a share is a number such as 0.4".into())
+    share.ok_or_else(|| "expected a number such as 0.4".into())
 }

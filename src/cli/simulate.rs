@@ -13,53 +13,54 @@ use std::path::PathBuf;
 pub struct SimulateArgs {
     #[command(flatten)]
     key: KeyArgs,
-    /// Compare also keys that are made of these parts: bytes or semantic (the workflow), lock (files that
-    /// pin versions), files:GLOB, or none; repeatable
+    /// Also compare a key that is made of these parts; repeatable
+    ///
+    /// Parts are `bytes` or `semantic` (the workflow), `lock` (files that pin versions), `files:GLOB` and `none`.
     #[arg(long = "policy", value_name = "NAME=PART+PART", value_parser = policy)]
     policies: Vec<KeyPolicy>,
     #[command(flatten)]
     output: OutputArgs,
-    /// Write a page with plots too: one file that needs nothing else
+    /// Also write a self-contained HTML page with plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// The branch whose entries every run may read [default: as origin says, or main, master or trunk]
+    /// Branch whose entries every run may read [default: HEAD of `origin`, else main, master or trunk]
     #[arg(long, value_name = "NAME")]
     default_branch: Option<String>,
-    /// Begin at a date, as 2026-01-31, or so long before the newest commit, as 90d, 12w, 6mo or 2y
+    /// First date, such as 2026-01-31, or age relative to the newest commit, such as 90d, 12w, 6mo or 2y
     #[arg(long, value_name = "DATE|AGE", default_value = "1y", value_parser = since)]
     since: Since,
-    /// Leave out commits that the workflow of today has no trigger for
+    /// Skip commits that do not trigger the current workflow
     #[arg(long)]
     as_triggered: bool,
-    /// Take the newest commits only
+    /// Replay only the N newest commits
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max: Option<u64>,
-    /// Files that say what a store has to hold; repeatable [default: what counts of the workflow, files that
-    /// pin versions, manifests, and Nix files]
+    /// Files that determine what the store must contain; repeatable [default: the part of the workflow that
+    /// counts, files that pin versions, manifests, and Nix files]
     #[arg(long, value_name = "GLOB")]
     truth: Vec<String>,
-    /// Where snapshots of the past are, whose sizes and times are taken: dir:PATH [default: as for save]
+    /// Backend with past snapshots, whose sizes and times are used: dir:PATH [default: as for save]
     #[arg(long, value_name = "BACKEND")]
     backend: Option<String>,
-    /// Size of an entry, as in 800M [default: the mean of past snapshots, or else 1G]
+    /// Size of an entry, as in 800M [default: mean of past snapshots, else 1G]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     entry_size: Option<u64>,
-    /// The part of an entry that is saved by a job that restored another one; 1 is all of it
+    /// Fraction of an entry that a job saves after it restored another entry; 1 is all of it
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = part)]
     delta_share: f64,
-    /// Minutes of a job that finds nothing [default: the mean of past snapshots, or else 10]
+    /// Minutes that a job takes after a miss [default: mean of past snapshots, else 10]
     #[arg(long, value_name = "MINUTES", value_parser = minutes)]
     cold_minutes: Option<f64>,
-    /// Minutes of a job that finds all that it needs
+    /// Minutes that a job takes if the store has everything that it needs
     #[arg(long, value_name = "MINUTES", default_value_t = 1.0, value_parser = minutes)]
     hit_minutes: f64,
-    /// The part of what a full hit saves that is saved by an entry that is only near it
+    /// Fraction of a full hit's time saving that a partial hit achieves
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = part)]
     prefix_share: f64,
-    /// What the repository may keep
+    /// Limit on the total size of all entries of the repository, as in 10G
     #[arg(long, value_name = "SIZE", default_value = "10G", value_parser = size)]
     limit: u64,
-    /// Days without use after which an entry goes
+    /// Days without use after which an entry is evicted
     #[arg(long, value_name = "N", default_value_t = 7,
         value_parser = clap::value_parser!(u32).range(1..=3650))]
     idle_days: u32,
@@ -79,7 +80,7 @@ impl SimulateArgs {
             names.push(&policy.name);
         }
         if self.cold_minutes.is_some_and(|cold| cold < self.hit_minutes) {
-            bail!("--cold-minutes is less than --hit-minutes: then nothing is worth a cache");
+            bail!("--cold-minutes is less than --hit-minutes, so no cache could save time");
         }
         // Only a backend that somebody named has to be there.
         let backend = match backend(self.backend.as_deref(), Network::stalling_at(20)) {
@@ -125,10 +126,10 @@ fn given(key: &KeyOptions) -> Option<KeyPolicy> {
 
 fn policy(text: &str) -> Result<KeyPolicy, String> {
     let Some((name, parts)) = text.split_once('=') else {
-        return Err("a policy is NAME=PART+PART, as in mine=semantic+files:flake.lock".into());
+        return Err("expected NAME=PART+PART, as in mine=semantic+files:flake.lock".into());
     };
     if name.is_empty() || name.chars().any(char::is_control) {
-        return Err("a policy has a name before the =".into());
+        return Err("expected a name before the `=`".into());
     }
     let mut made = Vec::new();
     for part in parts.split('+') {
@@ -141,8 +142,8 @@ fn policy(text: &str) -> Result<KeyPolicy, String> {
                 Some(glob) => Some(KeyPart::Files(glob.to_owned())),
                 None => {
                     return Err(format!(
-                        "{part:?} is no part of a key; there are bytes, semantic, lock, files:GLOB and \
-                         none"
+                        "not a part of a key: {part:?}; expected bytes, semantic, lock, \
+                         files:GLOB or none"
                     ));
                 }
             },
@@ -171,20 +172,20 @@ fn since(text: &str) -> Result<Since, String> {
     let date = date.and_then(|date| Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp()));
     let time = text.parse::<Timestamp>().ok().or(date);
     time.map(Since::Time).ok_or_else(|| {
-        "a date is as 2026-01-31, and an age a number with h, d, w, mo or y behind it".into()
+        "expected a date such as 2026-01-31, or a number followed by h, d, w, mo or y".into()
     })
 }
 
 /// A part of a whole.
 fn part(text: &str) -> Result<f64, String> {
     let part = text.parse().ok().filter(|part: &f64| (0.0..=1.0).contains(part));
-    part.ok_or_else(|| "a share here is a number from 0 to 1".into())
+    part.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
     const DAY: f64 = 1440.0;
     let minutes = text.parse().ok().filter(|minutes: &f64| (0.0..=DAY).contains(minutes));
-    minutes.ok_or_else(|| "minutes are a number from 0 to 1440".into())
+    minutes.ok_or_else(|| "expected a number from 0 to 1440".into())
 }
 
 #[cfg(test)]

@@ -16,10 +16,10 @@ pub(super) struct StoreArgs {
     /// Directory of a plain store; repeatable
     #[arg(long = "path", value_name = "DIR")]
     paths: Vec<PathBuf>,
-    /// File-system root that the store belongs to, as of a chroot
+    /// Root directory of the system that the store belongs to, such as a chroot
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Who runs the daemon
+    /// How to stop and start the daemon
     #[arg(long, value_enum, default_value_t = Daemon::Auto)]
     daemon: Daemon,
     /// Shell command that stops the daemon, for --daemon command
@@ -28,10 +28,10 @@ pub(super) struct StoreArgs {
     /// Shell command that starts the daemon, for --daemon command
     #[arg(long, value_name = "COMMAND")]
     daemon_start: Option<String>,
-    /// Seconds to wait for locks that somebody else holds
+    /// Seconds to wait for locks that other processes hold
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     lock_timeout: u64,
-    /// Seconds to wait until the daemon has stopped, or answers again
+    /// Seconds to wait for the daemon to stop, or to answer again
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     daemon_timeout: u64,
 }
@@ -46,17 +46,17 @@ pub(super) enum Store {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Daemon {
-    /// Whoever runs the process that listens on the daemon's socket
+    /// Detect it from the process that listens on the daemon's socket
     Auto,
-    /// Units of systemd
+    /// With systemd units
     Systemd,
-    /// A service of the shepherd of SHEPHERD_SOCKET, of the user, or of the system
+    /// With the shepherd of SHEPHERD_SOCKET, of the user, or of the system
     Shepherd,
-    /// A process that nobody else starts again
+    /// As a bare process without a supervisor
     Process,
-    /// The commands of --daemon-stop and --daemon-start
+    /// With the commands of --daemon-stop and --daemon-start
     Command,
-    /// Leave it alone
+    /// Do not stop or start the daemon
     None,
 }
 
@@ -127,7 +127,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     use std::path::Component;
     let full = std::path::absolute(path).with_context(|| path.display().to_string())?;
     if full.to_str().is_none() {
-        bail!("the path {} is not UTF-8, and a snapshot could not name it", full.display());
+        bail!("the path {} is not UTF-8, so a snapshot cannot contain it", full.display());
     }
     let mut clean = PathBuf::new();
     for component in full.components() {

@@ -9,18 +9,18 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct SuggestArgs {
-    /// Snapshot files to look at [default: the entries of the backend]
+    /// Snapshot files to read [default: the entries of the backend]
     #[arg(conflicts_with = "backend")]
     files: Vec<PathBuf>,
-    /// Kind of store [default: that of most snapshots]
+    /// Kind of store; auto is the kind of most snapshots
     #[arg(long, value_enum, default_value_t = Store::Auto)]
     store: Store,
-    /// Look only at snapshots whose keys begin so
+    /// Read only snapshots whose keys have this prefix
     #[arg(long, value_name = "TEXT")]
     key_prefix: Option<String>,
     #[command(flatten)]
     backends: BackendArgs,
-    /// Look at the newest N snapshots
+    /// Read only the N newest snapshots
     #[arg(long, value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(1..=10_000))]
     max: u32,
@@ -32,7 +32,7 @@ impl SuggestArgs {
     pub fn options(self) -> Result<Suggest> {
         let key_prefix = self.key_prefix.unwrap_or_default();
         if key_prefix.contains(',') {
-            bail!("the prefix {key_prefix:?} has a comma, and no key has one");
+            bail!("not a valid key prefix: {key_prefix:?}; keys have no commas");
         }
         let snapshots = match self.files.is_empty() {
             false => Snapshots::Files(self.files),

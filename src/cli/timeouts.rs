@@ -6,12 +6,12 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct PatienceArgs {
-    /// Seconds that the whole run may take before it is called off and undone; 0 means
-    /// any time [default: 0]
+    /// Cancel and undo the run after this many seconds; 0 means no limit [default: 0]
     #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
     deadline: u64,
-    /// Seconds without a sign of life from the half that runs as root, or from a disk, after which the run is
-    /// called off; what computes, moves bytes or waits for a disk is alive
+    /// Abort after this many seconds without activity in the root helper or on a disk
+    ///
+    /// CPU use, I/O and disk waits count as activity.
     #[arg(long, value_name = "SECONDS", default_value_t = 60,
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stall_timeout: u64,

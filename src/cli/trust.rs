@@ -20,15 +20,16 @@ const LONGEST: u64 = 1 << 16;
 
 #[derive(Debug, Args)]
 pub struct SignArgs {
-    /// Sign with the secret keys in this file, NAME:BASE64 each, as `nix-store --generate-binary-cache-key`
-    /// makes them; repeatable [default: those in STORECACHE_SIGN_KEY]
+    /// Sign with the secret keys in this file; repeatable [default: the keys in STORECACHE_SIGN_KEY]
+    ///
+    /// A key is NAME:BASE64, as `nix-store --generate-binary-cache-key` writes it.
     #[arg(long, value_name = "FILE")]
     sign_key: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default, Args)]
 pub struct TrustedKeysArgs {
-    /// Public keys, NAME:BASE64 with blanks between: only snapshots that one of them has signed are trusted
+    /// Trust only snapshots signed with one of these public keys: NAME:BASE64, separated by spaces
     #[arg(long, value_name = "KEYS")]
     trusted_keys: Option<String>,
 }
@@ -37,24 +38,26 @@ pub struct TrustedKeysArgs {
 pub struct TrustArgs {
     #[command(flatten)]
     keys: TrustedKeysArgs,
-    /// Where a snapshot has to say that it comes from. Without --trusted-keys that is its own word alone
+    /// Accepted origins of snapshots
+    ///
+    /// Without --trusted-keys, the origin is only what the snapshot claims.
     #[arg(long, value_enum, default_value_t = Origin::Any)]
     trust: Origin,
-    /// Repository that --trust means [default: GITHUB_REPOSITORY, else that of the remote `origin`]
+    /// Repository for --trust [default: GITHUB_REPOSITORY, else the repository of the remote `origin`]
     #[arg(long, value_name = "OWNER/NAME")]
     repository: Option<String>,
-    /// Branch that --trust means [default: as the job says, else what `origin` has for HEAD]
+    /// Default branch for --trust [default: as reported by the job, else HEAD of the remote `origin`]
     #[arg(long, value_name = "BRANCH")]
     default_branch: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Origin {
-    /// Anywhere
+    /// Any origin
     Any,
-    /// A job of this repository
+    /// Jobs of this repository
     SameRepository,
-    /// A job on the default branch of this repository that only who may write to it can start
+    /// Jobs on the default branch of this repository that only users with write access can start
     DefaultBranchOnly,
 }
 
@@ -66,8 +69,8 @@ impl SignArgs {
         for path in &self.sign_key {
             // The path is not told: it may be the key itself, by mistake.
             let text = read(path).context(
-                "read the file of --sign-key (a key itself is never a word of a command line: that goes \
-                 into STORECACHE_SIGN_KEY)",
+                "read the file of --sign-key (to pass a key itself, set STORECACHE_SIGN_KEY \
+                 instead)",
             )?;
             keys.extend(secret_keys(&text).context("--sign-key")?);
         }
@@ -81,8 +84,8 @@ impl SignArgs {
             keys.iter().find(|key| !trust.keys.is_empty() && !trust.keys.contains(&key.public()));
         if let Some(key) = strange {
             bail!(
-                "--sign-key: the key {} is none of --trusted-keys, and what it signs would be restored by \
-                 nobody who trusts those",
+                "--sign-key: the key {} is not in --trusted-keys, so restores that trust only those \
+                 keys would skip the snapshots that it signs",
                 key.name()
             );
         }
@@ -99,7 +102,7 @@ impl TrustedKeysArgs {
         let Some(text) = &self.trusted_keys else { return Ok(Vec::new()) };
         let keys = each(text, PublicKey::parse).context("--trusted-keys")?;
         if keys.is_empty() {
-            bail!("--trusted-keys: there is none; leave it out to trust everybody");
+            bail!("--trusted-keys: it is empty; omit it to trust all snapshots");
         }
         Ok(keys)
     }
@@ -123,7 +126,8 @@ impl TrustArgs {
             Origin::DefaultBranchOnly => OriginTrust::DefaultBranchOnly {
                 repository: self.repository()?,
                 branch: self.branch().context(
-                    "--trust default-branch-only: which branch? say --default-branch BRANCH",
+                    "--trust default-branch-only: the default branch is unknown; set \
+                     --default-branch BRANCH",
                 )?,
             },
         };
@@ -160,7 +164,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 fn secret_keys(text: &str) -> Result<Vec<SecretKey>> {
     let keys = each(text, SecretKey::parse)?;
     if keys.is_empty() {
-        bail!("there is no key in it");
+        bail!("no key found");
     }
     Ok(keys)
 }

@@ -40,7 +40,7 @@ pub fn start_clocks(clocks: &Clocks) -> Result<()> {
     liveness::set_cancel_flag(flag());
     let Some(deadline) = clocks.deadline else { return Ok(()) };
     let end = Instant::now() + deadline;
-    threads::start("that looks at the deadline", move || {
+    threads::start("that watches the deadline", move || {
         // A sleeping thread may wake up early.
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|it| !it.is_zero())
         {
@@ -66,7 +66,7 @@ pub fn when_input_closes(cancelled: &Arc<AtomicBool>) -> Result<()> {
         return Ok(());
     }
     let cancelled = Arc::clone(cancelled);
-    threads::start("that notices when the input closes", move || {
+    threads::start("that watches standard input", move || {
         let mut ignored = [0; 64];
         loop {
             match stdin().read(&mut ignored) {

@@ -33,7 +33,7 @@ pub fn closed(
     let left = numbers.len().saturating_sub(MOST);
     if left > 0 {
         let left = report::plural(left as u64, "pull request");
-        warnings.push(format!("{left} with the smallest entries were not asked for"));
+        warnings.push(format!("did not query {left} with the smallest entries"));
     }
     for (number, _) in numbers.into_iter().take(MOST) {
         cancel::check()?;
@@ -42,7 +42,7 @@ pub fn closed(
             Ok(_) => {}
             Err(e) => {
                 cancel::check()?;
-                warnings.push(format!("which pull requests are closed is not known: {e:#}"));
+                warnings.push(format!("cannot determine which pull requests are closed: {e:#}"));
                 // The next query would most likely fail too.
                 break;
             }

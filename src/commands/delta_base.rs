@@ -43,7 +43,7 @@ impl DeltaBase {
                 Some(restore) => {
                     let name = restore.entry.as_deref().unwrap_or_default();
                     EntryName::parse(name)
-                        .context("the state names no entry")
+                        .context("not a valid entry name")
                         .and_then(|name| OpenEntry::open(backend, &name, (bad, trust), &mut 0))
                         .with_context(|| format!("{name} cannot be used"))
                 }
@@ -69,7 +69,7 @@ impl DeltaBase {
             Some(BaseItem { name: item.name, nar_hash: item.nar_hash?, used: item.used })
         });
         let items: Vec<BaseItem> = known.collect();
-        ensure!(!items.is_empty(), "{name} says no hash of any item");
+        ensure!(!items.is_empty(), "{name} has no hashes of its items");
         Ok(DeltaBase { name, head: opened.head, identity, items, nar_bytes })
     }
 
@@ -85,10 +85,10 @@ impl DeltaBase {
         let bytes = own.and_then(|own| own.nar_bytes).zip(self.nar_bytes);
         let share = bytes.filter(|(_, base)| *base > 0).map(|(own, base)| own as f64 / base as f64);
         let reason = match share {
-            _ if !same_store(&self.head, head) => Some("it is of another store".to_owned()),
-            None => Some("it is not known how large its items are".to_owned()),
+            _ if !same_store(&self.head, head) => Some("its store is a different one".to_owned()),
+            None => Some("the sizes of its items are not known".to_owned()),
             Some(share) if share > delta.rebase_at => Some(format!(
-                "what is new is {:.0} % of it, more than {:.0} %",
+                "the new items have {:.0} % of its size, more than {:.0} %",
                 share * 100.0,
                 delta.rebase_at * 100.0
             )),

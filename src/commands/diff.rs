@@ -83,10 +83,10 @@ fn verdict(same: bool, moved: &[Moved], hashes: &[Option<String>; 2], names: [&s
     let of = |at: usize| format!("{} has {}", names[at], shown(&hashes[at]));
     let line = match (moved.is_empty(), same) {
         (true, _) => {
-            "nothing goes into the hash; name it with --workflow or --hash-files".to_owned()
+            "the hash has no ingredients; name some with --workflow or --hash-files".to_owned()
         }
         (_, true) => format!("the key stays the same: {}", shown(&hashes[0])),
-        (_, false) => format!("the key is another one: {}, {}", of(0), of(1)),
+        (_, false) => format!("the key changes: {}, {}", of(0), of(1)),
     };
     report::note(format!("storecache: {line}"));
 }
@@ -118,11 +118,10 @@ fn find(
     }
     let repository = match repository {
         Ok(repository) => repository,
-        Err(e) => bail!("{text:?} is no snapshot, and for a commit: {e:#}"),
+        Err(e) => bail!("{text:?} is not a snapshot, and commits cannot be read: {e:#}"),
     };
-    let tree = tree_of(repository, text).with_context(|| {
-        format!("{text:?} is no commit, no file of a snapshot, no entry, and not `.`")
-    })?;
+    let tree = tree_of(repository, text)
+        .with_context(|| format!("{text:?} is not a commit, a snapshot file, an entry or `.`"))?;
     Ok(Named { name: text.to_owned(), head: None, tree: Some(tree) })
 }
 
@@ -146,10 +145,10 @@ fn ingredients(options: &DiffKeys, a: &Named, b: &Named) -> Result<(KeyOptions, 
     let mut notes = Vec::new();
     if options.from_step {
         let tree = b.tree.as_deref().with_context(|| {
-            format!("--from-step needs a workflow, and of {} no files are here", b.name)
+            format!("--from-step needs a workflow, but the files of {} are not available", b.name)
         })?;
         let of_step = of_step(&key, tree)?;
-        notes.push(format!("compares what the step of {} has", of_step.place));
+        notes.push(format!("compares the ingredients of the step at {}", of_step.place));
         return Ok((of_step.key, notes));
     }
     let heads: Vec<&Head> = [a, b].into_iter().filter_map(|named| named.head.as_ref()).collect();
@@ -171,8 +170,10 @@ fn ingredients(options: &DiffKeys, a: &Named, b: &Named) -> Result<(KeyOptions, 
         let mut found = trees.map(store_workflow);
         match found.next() {
             Some(Ok(file)) => {
-                notes
-                    .push(format!("compares the workflow {}, which keeps a store", file.display()));
+                notes.push(format!(
+                    "compares the workflow {}, which caches a store",
+                    file.display()
+                ));
                 key.workflow = Some(file);
             }
             Some(Err(e)) if heads.is_empty() => return Err(e),
@@ -234,7 +235,7 @@ fn tell(it: &Moved) -> Result<()> {
     }
     if it.files.is_empty() && matches!(it.state, State::Added | State::Removed) {
         let which = if it.state == State::Added { "second" } else { "first" };
-        report::answer(format!("    the {which} state alone has it"))?;
+        report::answer(format!("    only in the {which} state"))?;
     }
     Ok(())
 }

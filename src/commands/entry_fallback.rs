@@ -230,9 +230,8 @@ impl<'a> EntryFallback<'a> {
         }
         let count = report::plural(self.search.damaged, "damaged entry");
         let limit = liveness::seconds(self.search.limit);
-        self.nothing(outcome).with_context(|| {
-            format!("{count} were skipped in {limit}, and no older one was tried; the newest")
-        })
+        self.nothing(outcome)
+            .with_context(|| format!("gave up after {count} in {limit}; the newest"))
     }
 
     /// Reports that there is no other entry to try.
@@ -258,7 +257,7 @@ impl<'a> EntryFallback<'a> {
         let Some((error, phase, name)) = &self.first else { return };
         let instead = outcome.entry.as_deref().unwrap_or_default();
         outcome.warnings.push(format!(
-            "{phase}: {name} cannot be used, and {instead} was taken instead: {error:#}; {kept}"
+            "{phase}: {name} cannot be used, and {instead} was used instead: {error:#}; {kept}"
         ));
     }
 }

@@ -126,8 +126,8 @@ fn inherited(entry: &OpenEntry) -> String {
     let Some(base) = &entry.opened.index.base else { return String::new() };
     let items = report::plural(base.items.len() as u64, "item");
     match &entry.base {
-        Some(_) => format!("{items} in the base, which is there"),
-        None => format!("{items} in the base, which is not there: nobody can restore this"),
+        Some(_) => format!("{items} in the base, which exists"),
+        None => format!("{items} in the base, which is missing: the snapshot cannot be restored"),
     }
 }
 

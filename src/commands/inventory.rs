@@ -141,7 +141,7 @@ pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec
         all.push(match opened {
             None => unopened(record, &layouts),
             Some(Err(e)) => {
-                warnings.push(format!("{} cannot be looked at: {e:#}", record.key));
+                warnings.push(format!("{} cannot be opened: {e:#}", record.key));
                 held(record, Use::Unknown)
             }
             Some(Ok(mut reader)) => {
@@ -177,12 +177,13 @@ fn unopened(record: Record, layouts: &HashMap<String, (StoreKind, String, u64)>)
     match record.version.as_ref().and_then(|version| layouts.get(version)).cloned() {
         None => {
             let version = env!("CARGO_PKG_VERSION");
-            let why = format!("its layout is none that storecache {version} knows");
+            let why = format!("its layout is unknown to storecache {version}");
             held(record, Use::Elsewhere(why))
         }
         Some((kind, system, format)) => {
-            let old =
-                format!("it was made for readers of format {format}, which look elsewhere now");
+            let old = format!(
+                "it was saved for readers of format {format}, and is not looked up any more"
+            );
             let use_of_it = if format == FORMAT { Use::Some } else { Use::None(old) };
             Held { store: Some((kind, system)), ..held(record, use_of_it) }
         }

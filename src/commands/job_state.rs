@@ -68,7 +68,7 @@ impl State {
         };
         if let Err(e) = state.write(path) {
             let warning = format!(
-                "the state for the save was not written, so that it will save everything: {e:#}"
+                "the state for the save was not written, so the save will include everything: {e:#}"
             );
             outcome.warnings.push(warning);
         }
@@ -90,8 +90,7 @@ impl State {
             Ok(state) => Some(state),
             Err(e) => {
                 outcome.warnings.push(format!(
-                    "the state that the restore left in {} cannot be used, so everything valid is \
-                     saved: {e:#}",
+                    "the state file {} cannot be used, so the save includes all valid items: {e:#}",
                     path.display()
                 ));
                 None
@@ -106,11 +105,11 @@ impl State {
     fn of(self, store: &StoreOptions) -> Result<Self> {
         let (kind, theirs) = (resolve::kind(store)?.to_string(), &self.restore.store);
         if self.root != store.root {
-            bail!("it is of the store below {}", self.root.display());
+            bail!("it belongs to the store below {}", self.root.display());
         }
         // A restore that failed early does not know the kind.
         if !theirs.is_empty() && *theirs != kind {
-            bail!("it is of a {theirs} store, and this is a {kind} store");
+            bail!("it belongs to a {theirs} store, but this is a {kind} store");
         }
         Ok(self)
     }
@@ -125,9 +124,9 @@ impl State {
         let file = directory.open_file(name).context("open it")?;
         file.take(LIMIT).read_to_end(&mut bytes)?;
         let VersionOnly { state } =
-            serde_json::from_slice(&bytes).context("it is damaged, or no state")?;
+            serde_json::from_slice(&bytes).context("it is damaged or not a state file")?;
         if state != VERSION {
-            bail!("it is of version {state}, and this storecache reads version {VERSION}");
+            bail!("it has version {state}, but this storecache reads version {VERSION}");
         }
         serde_json::from_slice(&bytes).context("it is damaged")
     }
@@ -167,7 +166,7 @@ impl State {
 /// Opens the directory of the state file and returns the file's name in it. A restore writes a regular file,
 /// so only a regular file is read.
 fn place(path: &Path) -> Result<(OpenDir, &OsStr)> {
-    let name = path.file_name().context("it is not the name of a file")?;
+    let name = path.file_name().context("not the name of a file")?;
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -31,7 +31,7 @@ fn run(options: &ShowKey) -> Result<Ending> {
         options.key = key;
         options.store.kind = options.store.kind.or(named(store.as_deref())?);
         if !options.output.quiet {
-            report::note(format!("storecache: as the step of {place} has it"));
+            report::note(format!("storecache: with the inputs of the step at {place}"));
         }
     }
     let options = &options;
@@ -155,10 +155,10 @@ fn explain(options: &ShowKey, key: &Key, kind: &str, looked: &Looked) {
     warn(&looked.key);
     if given {
         report::note(
-            "  --key gives it whole: what else is said goes into the snapshot's head alone",
+            "  --key sets the whole key: other ingredients are only recorded in the snapshot",
         );
     } else if key.ingredients.is_empty() {
-        report::note("  no hash: give --hash-files or --workflow to tell states apart");
+        report::note("  no hash: use --hash-files or --workflow to distinguish states");
         return;
     }
     report::note("");
@@ -176,7 +176,7 @@ fn explain(options: &ShowKey, key: &Key, kind: &str, looked: &Looked) {
             }
             Part::Lines(canonical) => {
                 let files = ingredient.files.iter().map(|file| file.display().to_string());
-                report::note(format!("    of {}", files.collect::<Vec<_>>().join(", ")));
+                report::note(format!("    from {}", files.collect::<Vec<_>>().join(", ")));
                 values(canonical);
             }
         }

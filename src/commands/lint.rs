@@ -43,7 +43,7 @@ fn run(options: &Lint) -> Result<Ending> {
     let looked = report::plural(sources.len() as u64, "workflow");
     let found = report::plural(findings.len() as u64, "finding");
     if !options.output.quiet && options.format != LintFormat::Json {
-        report::note(format!("storecache: looked at {looked}: {found}"));
+        report::note(format!("storecache: checked {looked}: {found}"));
     }
     Ok(if failed { Ending::Failed } else { Ending::Done })
 }
@@ -92,14 +92,14 @@ fn workflows() -> Result<Vec<PathBuf>> {
     let directory = Path::new(".github/workflows");
     let files = listed(directory)?;
     if files.is_empty() {
-        bail!("{} has no workflow; name the files to look at", directory.display());
+        bail!("{} has no workflow; name the files to check", directory.display());
     }
     Ok(files)
 }
 
 /// The workflows in a directory.
 fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
-    let context = || format!("list {}; name the workflows to look at", directory.display());
+    let context = || format!("list {}; name the workflows to check", directory.display());
     let mut files = Vec::new();
     for entry in directory.read_dir().with_context(context)? {
         let path = entry.with_context(context)?.path();

@@ -57,11 +57,11 @@ fn run(options: &List) -> Result<Ending> {
         report::note(format!("storecache: {shown} with {size} of {limit} in {place}"));
         for bad in quarantined.iter().take(SHOWN) {
             let (entry, reason) = (&bad.entry, &bad.reason);
-            let kept = if bad.file.is_some() { "kept aside" } else { "remembered as bad" };
+            let kept = if bad.file.is_some() { "quarantined" } else { "remembered as bad" };
             report::note(format!("storecache: {kept}: {entry}: {reason}"));
         }
         if let Some(more @ 1..) = quarantined.len().checked_sub(SHOWN) {
-            report::note(format!("storecache: {more} more are bad; --json names them"));
+            report::note(format!("storecache: {more} more are bad; --json lists them"));
         }
     }
     Ok(Ending::Done)
@@ -82,7 +82,7 @@ fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
         }
     };
     listed.unwrap_or_else(|e| {
-        warnings.push(format!("what is kept aside cannot be listed: {e:#}"));
+        warnings.push(format!("cannot list the quarantined entries: {e:#}"));
         Vec::new()
     })
 }

@@ -73,7 +73,7 @@ impl OpenEntry {
             let reader = match backend.open(&base) {
                 Err(e) => match e.downcast::<Gone>() {
                     Ok(gone) => return Err(BaseGone::of(&base, &gone).into()),
-                    Err(e) => return Err(e.context(format!("open {base}, its base"))),
+                    Err(e) => return Err(e.context(format!("open its base {base}"))),
                 },
                 Ok(reader) => reader,
             };
@@ -94,7 +94,7 @@ impl OpenEntry {
         let opened = opened.map_err(|error| match stated {
             true => error.into(),
             // The transfer may have been truncated, so this does not prove that the entry is damaged.
-            false => anyhow!("{error}, and nobody said how long it is"),
+            false => anyhow!("{error}, and it may be truncated, because its size is not known"),
         });
         let opened = opened.with_context(|| Unusable { name: name.clone(), size })?;
         Ok(OpenEntry { name, opened, signed_by: Vec::new(), reader, base: None })
@@ -130,7 +130,7 @@ impl OpenEntry {
     pub fn put_on(&mut self, base: OpenEntry) -> Result<()> {
         inherited(&self.opened.index, &base.opened.index, &base.opened.index_bytes)?;
         if !same_store(&self.opened.head, &base.opened.head) {
-            let what = format!("its base {} is of another store", base.name);
+            let what = format!("its base {} is from a different store", base.name);
             bail!(SnapshotError::WrongBase(what));
         }
         self.base = Some(Box::new(base));
@@ -275,6 +275,6 @@ impl EntryKind {
 
 fn parse(base: &str) -> Result<EntryName> {
     EntryName::parse(base).ok_or_else(|| {
-        SnapshotError::WrongBase(format!("its base {base:?} is no name of an entry")).into()
+        SnapshotError::WrongBase(format!("its base {base:?} is not a valid entry name")).into()
     })
 }

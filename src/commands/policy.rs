@@ -16,9 +16,9 @@ pub fn before_all(policy: &SavePolicy) -> Option<String> {
         (Policy::Never, _) => "the policy is never to save",
         (Policy::Always, _) => return None,
         (Policy::Auto, Some(JobStatus::Failure)) if !policy.save_on_failure => {
-            "the job failed; --save-on-failure saves all the same"
+            "the job failed; use --save-on-failure to save anyway"
         }
-        (Policy::Auto, Some(JobStatus::Cancelled)) => "the job was cancelled",
+        (Policy::Auto, Some(JobStatus::Cancelled)) => "the job was canceled",
         (Policy::Auto, _) => return None,
     };
     Some(reason.into())
@@ -59,7 +59,7 @@ impl Newest {
             // The save ends at once because of the cancellation.
             Err(_) if cancel::called_off() => None,
             Err(e) => {
-                let warning = format!("{name} cannot be read, and is superseded: {e:#}");
+                let warning = format!("{name} cannot be read and will be superseded: {e:#}");
                 outcome.warnings.push(warning);
                 None
             }
@@ -112,7 +112,9 @@ pub fn after_freeze(
         return None;
     }
     if items == 0 {
-        return Some("nothing to save: there is no item but those from before the restore".into());
+        return Some(
+            "nothing to save: there are no items except those from before the restore".into(),
+        );
     }
     let Newest { name, fell_short, .. } = newest?;
     if growth.items == 0 {

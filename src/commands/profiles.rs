@@ -74,8 +74,8 @@ pub fn packed(
         let inherited = inherited.iter().any(|there| *item == *there.name);
         if !inherited && !items.iter().any(|packed| *item == *packed.name) {
             outcome.warnings.push(format!(
-                "the profile {name} leads to {item}, which is not among the items; it comes back \
-                 where that is there already"
+                "the profile {name} points to {item}, which is not among the items; it is restored \
+                 only where that item exists already"
             ));
         }
         let (name, item) = (name.raw().to_owned(), item.raw().to_owned());
@@ -95,7 +95,7 @@ pub fn restore(options: &Restore, opened: &Opened, outcome: &mut Outcome) {
     }
     match Return::begin(options, opened) {
         Ok(mut all) => all.run(outcome),
-        Err(e) => outcome.warnings.push(format!("no profile was brought back: {e:#}")),
+        Err(e) => outcome.warnings.push(format!("no profile was restored: {e:#}")),
     }
 }
 
@@ -116,7 +116,7 @@ impl<'a> Return<'a> {
         let layout = Layout::of(StoreKind::Guix, &options.store.root)?;
         let person = person(&options.store.root)?;
         let daemon = match options.dry_run {
-            true => Err(anyhow::anyhow!("nobody was asked")),
+            true => Err(anyhow::anyhow!("the daemon was not asked in a dry run")),
             false => Client::open(&layout.socket(), Instant::now() + options.store.daemon_patience),
         };
         Ok(Return { options, opened, layout, person, daemon })
@@ -136,7 +136,7 @@ impl<'a> Return<'a> {
                     }
                     self.lead_from_home(name)
                 }
-                Err(e) => Err(e.context(format!("did not bring back {name}"))),
+                Err(e) => Err(e.context(format!("did not restore the profile {name}"))),
             };
             outcome.warnings.extend(led.err().map(|e| format!("{e:#}")));
         }
@@ -145,8 +145,8 @@ impl<'a> Return<'a> {
     /// Returns the generation that was made, or would be made in a dry run; `None` if a generation leads to
     /// the item already.
     fn one(&mut self, name: &str, item: &str, outcome: &Outcome) -> Result<Option<u64>> {
-        let item = ItemName::parse(item)
-            .with_context(|| format!("the snapshot says that it leads to {item:?}"))?;
+        let item =
+            ItemName::parse(item).with_context(|| format!("not a valid target: {item:?}"))?;
         if !self.is_there(&item, outcome)? {
             bail!("{item} was not restored");
         }
@@ -154,10 +154,10 @@ impl<'a> Return<'a> {
         let Some(profiles) = Profiles::open(&self.layout, person)? else {
             return match &self.daemon {
                 _ if self.options.dry_run => Ok(Some(1)),
-                Ok(_) => bail!("the daemon made no directory for the profiles of {person}"),
+                Ok(_) => bail!("the daemon did not create a profile directory for {person}"),
                 Err(e) => bail!(
-                    "there is no directory for the profiles of {person}, and no daemon to make it \
-                     ({e:#}); start it and restore again"
+                    "{person} has no profile directory, and no daemon creates it ({e:#}); start \
+                     the daemon and restore again"
                 ),
             };
         };
@@ -191,7 +191,7 @@ impl<'a> Return<'a> {
         match &mut self.daemon {
             Ok(daemon) => {
                 let path = format!("{}/{item}", self.layout.store_dir);
-                daemon.keep(&path).and_then(|()| daemon.is_valid(&path)).context("ask the daemon")
+                daemon.keep(&path).and_then(|()| daemon.is_valid(&path)).context("query the daemon")
             }
             Err(_) => {
                 let packed = self.opened.index.holds(item.as_str());

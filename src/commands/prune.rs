@@ -34,8 +34,8 @@ fn run(options: &Prune) -> Result<Ending> {
     let scene = look_around(inventory.as_ref(), &all, options, &mut warnings)?;
     if all.iter().any(|held| held.is_ours() && held.standing.is_none()) {
         warnings.push(
-            "what entries are deltas on cannot be read from here: older and larger ones stay where \
-             they may be needed"
+            "the bases of deltas cannot be read from here: older and larger entries stay if a \
+             delta may need them"
                 .into(),
         );
     }
@@ -119,14 +119,14 @@ fn carry_out(
             }
             Err(e) => {
                 if cancel::called_off() {
-                    return Err(anyhow!("cancelled by a signal while {key} was being deleted"));
+                    return Err(anyhow!("canceled by a signal while {key} was being deleted"));
                 }
                 done.failed.push((record.key.clone(), format!("{e:#}")));
                 in_a_row += 1;
                 if e.is::<Forbidden>() || in_a_row == FAILURES {
                     return Err(e);
                 }
-                report::note(format!("storecache: {key} stays: {e:#}"));
+                report::note(format!("storecache: {key} was not deleted: {e:#}"));
                 continue;
             }
         }
@@ -147,7 +147,10 @@ fn delete(inventory: &dyn Inventory, held: &Held) -> Result<Deleted> {
         match wait.filter(|&wait| wait <= LONGEST_WAIT && tries < TRIES) {
             None => return Err(failed),
             Some(wait) => {
-                report::note(format!("storecache: waits {} s, as it was asked to", wait.as_secs()));
+                report::note(format!(
+                    "storecache: waiting {} s, as the server requested",
+                    wait.as_secs()
+                ));
                 cancel::sleep(wait)?;
             }
         }
@@ -231,12 +234,12 @@ fn finish(
         (0, _) => format!("nothing to delete in {}", inventory.describe()),
         (_, false) => {
             let (size, left) = (report::binary(bytes), left(bytes));
-            format!("would delete {planned} with {size}; {left} stay; nothing goes without --apply")
+            format!("would delete {planned} with {size}; {left} stay; use --apply to delete")
         }
         (_, true) => {
             let gone = match done.gone.len() {
                 0 => String::new(),
-                gone => format!("; {gone} were gone already"),
+                gone => format!("; {gone} were deleted before"),
             };
             let (size, left) = (report::binary(done.bytes), left(done.bytes));
             format!("deleted {} of {planned} with {size}; {left} stay{gone}", done.deleted.len())

@@ -250,8 +250,8 @@ fn copies(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) -> HashMap
                 continue;
             };
             let same = match guess {
-                true => format!("as large as {other}, and of the same key: a guess"),
-                false => format!("holds the same as {other}"),
+                true => format!("same size and key as {other}: a guess"),
+                false => format!("same content as {other}"),
             };
             found.insert(at, same);
         }

@@ -41,7 +41,7 @@ pub fn condemn(
     {
         let problem = bad.problem.map(|problem| format!("{problem}; "));
         let problem = problem.unwrap_or_default();
-        bad.problem = Some(format!("{problem}it is not remembered either: {e:#}"));
+        bad.problem = Some(format!("{problem}it could not be recorded either: {e:#}"));
     }
     outcome.quarantined.push(bad);
 }
@@ -65,10 +65,8 @@ pub fn bad(backend: &dyn Backend, options: &Quarantine, state: Option<&State>) -
 pub fn met(known: &[(EntryName, Quarantined)], ladder: &Ladder) -> Vec<(String, String)> {
     let leads = |key: &str| ladder.rungs.iter().any(|rung| rung.holds(key));
     let met = known.iter().filter(|(name, _)| leads(&name.key));
-    met.map(|(name, bad)| {
-        (name.to_string(), format!("it was found bad at {}: {}", bad.when, bad.reason))
-    })
-    .collect()
+    met.map(|(name, bad)| (name.to_string(), format!("found bad at {}: {}", bad.when, bad.reason)))
+        .collect()
 }
 
 /// Deletes quarantined entries after their retention time, at most once an hour. Failures are retried the
@@ -102,7 +100,7 @@ pub fn remembered(memory: Option<&DirPath>, of: &dyn Fn(&str) -> bool) -> Vec<Qu
 /// The report of a quarantined file: name and size are those of the file, everything else is from its note.
 fn noted(aside: Aside) -> Quarantined {
     let note: Option<Quarantined> = serde_json::from_slice(&aside.note).ok();
-    let lost = || Quarantined { reason: "its note was lost".into(), ..Quarantined::default() };
+    let lost = || Quarantined { reason: "its note is missing".into(), ..Quarantined::default() };
     Quarantined {
         entry: aside.name.to_string(),
         key: aside.name.key,
@@ -118,14 +116,15 @@ pub fn told(outcome: &Outcome) -> Option<String> {
     let first = outcome.quarantined.first()?;
     let kept = match &first.file {
         Some(file) if file.to_str().is_some_and(|file| file.contains("://")) => format!(
-            "{} is marked as bad, and no run takes it any more: `storecache verify` looks at a copy of {}",
+            "{} is marked as bad, and runs skip it from now on; check a copy of {} with \
+             `storecache verify`",
             first.entry,
             file.display()
         ),
         Some(file) => {
             let file = file.display();
             format!(
-                "{} is kept aside as {file}: `storecache verify {file}` looks at it",
+                "{} is quarantined as {file}; check it with `storecache verify {file}`",
                 first.entry
             )
         }
@@ -133,13 +132,14 @@ pub fn told(outcome: &Outcome) -> Option<String> {
             let problem = first.problem.iter().map(|why| format!(" ({why})")).collect::<String>();
             let entry = &first.entry;
             format!(
-                "{entry} stays{problem}, and is skipped where this user remembers it: delete it, or save anew"
+                "{entry} stays{problem}, and is skipped if this user has a record of it; delete \
+                 it, or save again"
             )
         }
     };
     let more = outcome.quarantined.len() - 1;
     Some(match more {
         0 => kept,
-        more => format!("{kept}; and so {more} more"),
+        more => format!("{kept}; the same applies to {more} more"),
     })
 }

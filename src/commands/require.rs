@@ -14,7 +14,7 @@ pub fn check(root: &mut RootHalf, patterns: &[String], outcome: &mut Outcome) ->
     let checking = Instant::now();
     root.send(&Request::Check(patterns.to_vec()), &[])?;
     let (Reply::Checked(required), _) = root.receive()? else {
-        bail!("the root half did not say what the store has");
+        bail!("unexpected reply from the root helper (expected `Checked`)");
     };
     outcome.required = required.into_iter().map(reported).collect();
     outcome.seconds.check = checking.elapsed().as_secs_f64();
@@ -35,13 +35,14 @@ pub fn tell(outcome: &Outcome) {
     for required in &outcome.required {
         let pattern = &required.pattern;
         let line = match (required.items, required.missing.as_slice()) {
-            (0, _) => format!("required {pattern}: not there"),
+            (0, _) => format!("required {pattern}: missing"),
             (_, []) => {
                 let size = report::plural(required.closure, "item");
                 format!("required {pattern}: complete, a closure of {size}")
             }
             (_, [first, more @ ..]) => format!(
-                "required {pattern}: incomplete, {first}{} of {} valid but not on the disk",
+                "required {pattern}: incomplete, {first}{} valid but not on the disk, in a \
+                 closure of {}",
                 match more.len() {
                     0 => " is".to_owned(),
                     more => format!(" and {more} more are"),

@@ -55,8 +55,8 @@ pub fn key(
         let surveyed = surveyed.filter(|version| !version.is_empty()).map(str::to_owned);
         asked.or(surveyed).ok_or_else(|| {
             anyhow!(
-                "{} --version gave no answer; give the version with --version, or the whole key \
-                 with --key",
+                "{} --version did not print a version; set the version with --version, or the \
+                 whole key with --key",
                 kind.program().unwrap_or_default()
             )
         })
@@ -97,7 +97,7 @@ fn several(
         match one_backend(one, kind, traffic) {
             Ok(member) => members.push(member),
             Err(e) => {
-                warnings.push(format!("a backend is passed over: {e:#}"));
+                warnings.push(format!("a backend is skipped: {e:#}"));
                 first.get_or_insert(e);
             }
         }
@@ -105,7 +105,7 @@ fn several(
     let limit = options.iter().find_map(BackendOptions::patience).map(|patience| patience.stall);
     match (members.is_empty(), first) {
         (true, Some(e)) => Err(e),
-        (true, None) => Err(anyhow!("no backend is named")),
+        (true, None) => Err(anyhow!("no backend is configured")),
         (false, _) => {
             let limit = limit.unwrap_or_else(liveness::stall_timeout);
             Ok(Arc::new(FallbackBackend::new(members, limit, warnings)))

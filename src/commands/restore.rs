@@ -58,8 +58,8 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
             };
             outcome.undoing = client::is_still_undoing();
             let store = if outcome.undoing {
-                "and the store will be as it was once the root half, which is at work still, has undone \
-                 what it began"
+                "and the root helper is still undoing its changes: after that, the store will be \
+                 as it was"
             } else {
                 "the store is as it was"
             };
@@ -102,8 +102,8 @@ fn moved(ours: &BTreeMap<String, Digest>, theirs: &BTreeMap<String, Digest>) -> 
 
 fn moved_in_words(moved: &[String]) -> String {
     match moved {
-        [] => "the snapshot has another key over the same files".into(),
-        some => format!("{} moved since the snapshot", some.join(", ")),
+        [] => "the snapshot has a different key for the same files".into(),
+        some => format!("{} changed since the snapshot", some.join(", ")),
     }
 }
 
@@ -112,7 +112,7 @@ fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
     root.send(&Request::Valid, &[])?;
     match root.receive()?.0 {
         Reply::Valid(names) => Ok(names),
-        _ => bail!("the root half did not say what is valid"),
+        _ => bail!("unexpected reply from the root helper (expected `Valid`)"),
     }
 }
 
@@ -194,7 +194,7 @@ fn restore_entry(
     progress.detail(|| format!("{} entry {name}: {}", hit.name(), found()));
     if options.lookup_only {
         outcome.hit = hit;
-        outcome.reason = Some(format!("looked up, and not restored: {}", found()));
+        outcome.reason = Some(format!("looked up, not restored: {}", found()));
         return Ok(RestoredItems::new());
     }
 
@@ -340,7 +340,7 @@ fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result
                 }
             }
             Reply::Plan(plan) => return Ok(plan),
-            _ => bail!("the root half sent something else than a plan"),
+            _ => bail!("unexpected reply from the root helper (expected `Plan`)"),
         }
     }
 }
@@ -373,7 +373,7 @@ fn stage_and_commit(
         match reply {
             Reply::Progress { items, bytes } => progress.at(bytes, Some(items)),
             Reply::Restored(restored) => return Ok(restored),
-            _ => bail!("the root half sent something else than an outcome"),
+            _ => bail!("unexpected reply from the root helper (expected `Restored`)"),
         }
     }
 }
@@ -418,7 +418,7 @@ fn tell(outcome: &Outcome) {
     ));
     if seconds.downtime > 0.0 {
         report::note(format!(
-            "storecache: the daemon was away for {}",
+            "storecache: the daemon was down for {}",
             report::seconds(seconds.downtime)
         ));
     }

@@ -23,7 +23,7 @@ pub fn retain(
     let listed = backend.entries(&Rung::Exact(written.name.key.clone()));
     let chosen = listed.and_then(|entries| {
         let standing = |name: &EntryName| {
-            EntryKind::of(backend, name).with_context(|| format!("find out what {name} needs"))
+            EntryKind::of(backend, name).with_context(|| format!("find the base of {name}"))
         };
         // Deltas of other keys may need an entry of this key.
         let all = || backend.entries(&Rung::Prefix(String::new()));

@@ -78,7 +78,7 @@ pub fn record(outcome: &Outcome) -> Option<String> {
     }
     let error = add(Run::of(outcome)).err()?;
     let foreign = error.downcast_ref::<io::Error>().is_some_and(Foreign::is);
-    foreign.then(|| format!("nothing is kept on record of this run: {error:#}"))
+    foreign.then(|| format!("this run is not recorded: {error:#}"))
 }
 
 fn add(run: Run) -> Result<()> {

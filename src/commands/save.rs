@@ -25,7 +25,7 @@ use std::io::Write;
 use std::time::Instant;
 
 /// Why an item is left out with `--max-size`.
-const BEHIND: &str = "of what was used least recently, and there is no room for all";
+const BEHIND: &str = "used least recently, and the maximum size has no room for all";
 
 /// Saves the store that the options name, if the policy finds it worthwhile.
 pub fn save(options: &Save) -> Result<Ending> {
@@ -87,7 +87,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
         return not_saved(refused, policy.policy, outcome);
     }
 
-    progress.fold("save: look for what is there");
+    progress.fold("save: look for existing entries");
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
     // The contents of a plain directory may change while its name stays the same.
@@ -107,7 +107,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let foundation = match (delta, options.delta) {
         (Some(_), _) => DeltaBase::find(backend.as_ref(), found, (&bad, trust), state, outcome),
         (None, None) => {
-            let reason = Some("that was asked for with --full".into());
+            let reason = Some("--full was given".into());
             outcome.base = Some(BaseUse { reason, ..BaseUse::default() });
             None
         }
@@ -135,7 +135,7 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let Reply::Frozen { items, nar_bytes, facts, left_out, outside, behind, growth, own, used } =
         reply
     else {
-        bail!("the root half did not freeze the store");
+        bail!("unexpected reply from the root helper (expected `Frozen`)");
     };
     outcome.items.outside = outside;
     outcome.items.skipped = behind.len() as u64;
@@ -310,7 +310,7 @@ fn pack<W: Write>(
                             .to_owned(),
                     )
                 };
-                let passed = |name| (name, "neither file, directory nor link".to_owned());
+                let passed = |name| (name, "not a file, directory or link".to_owned());
                 outcome.skipped.extend(missing.into_iter().map(gone));
                 outcome.skipped.extend(left_out.into_iter().map(passed));
                 let base = foundation.map(|foundation| foundation.named(inherited));
@@ -322,7 +322,7 @@ fn pack<W: Write>(
                 outcome.seconds.pack = packing.elapsed().as_secs_f64() - writing;
                 return Ok(out);
             }
-            _ => bail!("the root half sent something else than a frame"),
+            _ => bail!("unexpected reply from the root helper (expected `Frame`)"),
         }
     }
 }
@@ -369,10 +369,10 @@ fn tell(outcome: &Outcome) {
     ));
     if let Some(base) = outcome.base.as_ref().and_then(BaseUse::used) {
         let inherited = report::plural(items.inherited, "item");
-        report::note(format!("storecache: {inherited} more are in {base}, on which it is a delta"));
+        report::note(format!("storecache: {inherited} more are in its base {base}"));
     }
     if !outcome.signed_by.is_empty() {
-        report::note(format!("storecache: it is signed by {}", outcome.signed_by.join(", ")));
+        report::note(format!("storecache: signed by {}", outcome.signed_by.join(", ")));
     }
     if items.baseline > 0 {
         report::note(format!(
@@ -387,10 +387,10 @@ fn tell(outcome: &Outcome) {
         ));
     }
     if !outcome.dry_run {
-        report::note(format!("storecache: it is in {}", outcome.backend));
+        report::note(format!("storecache: stored in {}", outcome.backend));
     }
     for entry in &outcome.deleted {
-        report::note(format!("storecache: deleted {entry}, which it supersedes"));
+        report::note(format!("storecache: deleted {entry}, which is superseded"));
     }
     profiles::tell(outcome);
     tell_skipped(outcome);

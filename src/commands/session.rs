@@ -127,6 +127,6 @@ pub fn tell_skipped(outcome: &Outcome) {
         report::note(format!("storecache: left out {name}: {reason}"));
     }
     if let Some(more @ 1..) = outcome.skipped.len().checked_sub(SHOWN) {
-        report::note(format!("storecache: left out {more} more; --json names them"));
+        report::note(format!("storecache: left out {more} more; --json lists them"));
     }
 }

@@ -49,7 +49,7 @@ fn run(options: &Simulate) -> Result<Ending> {
 fn simulated(options: &Simulate) -> Result<Simulation> {
     let repository = Repository::here()?;
     let graph = Graph::read(&repository, options.default_branch.as_deref())?;
-    let newest = graph.newest().context("no branch leads to a commit")?;
+    let newest = graph.newest().context("no branch has a commit")?;
     let files = Rc::new(repository.files(&graph.commits[newest].id)?);
     let file = named(options, &repository, &files)?;
     let workflow = file.as_ref().map(|file| workflow(file, options, &repository)).transpose()?;
@@ -121,7 +121,7 @@ fn workflow<'o>(
     options: &'o Simulate,
     repository: &Repository,
 ) -> Result<Workflow<'o>> {
-    let outside = || format!("the workflow {} is outside of the work tree", file.display());
+    let outside = || format!("the workflow {} is outside the work tree", file.display());
     let path = repository.below_top(file).with_context(outside)?;
     Ok(Workflow { file, path, options: &options.key })
 }
@@ -144,7 +144,7 @@ fn policies(options: &Simulate, with_workflow: bool) -> Vec<KeyPolicy> {
 /// The runs in the requested period.
 fn window<'r>(runs: &'r [Run], options: &Simulate) -> Result<&'r [Run]> {
     let Some(newest) = runs.last().map(|run| run.time) else {
-        bail!("the workflow of today has no trigger for any commit; leave out --as-triggered");
+        bail!("the current workflow has no trigger for any commit; leave out --as-triggered");
     };
     let begin = match options.since {
         Since::Time(time) => time.as_second(),
@@ -153,7 +153,7 @@ fn window<'r>(runs: &'r [Run], options: &Simulate) -> Result<&'r [Run]> {
     let since = &runs[runs.partition_point(|run| run.time < begin)..];
     if since.is_empty() {
         bail!(
-            "there is no commit since {}: the newest is of {}; begin earlier with --since",
+            "there is no commit since {}: the newest is of {}; use an earlier --since",
             date(begin),
             date(newest)
         );

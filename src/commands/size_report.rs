@@ -266,12 +266,13 @@ impl Blame {
         if let Some(unread) = &self.unread {
             figures.push(("Restored, not read", bytes(unread.bytes)));
         }
-        let mut table = Table::new(format!("The {} items that bring most", self.largest.len()))
-            .text("Item")
-            .number("Retained")
-            .number("Closure")
-            .number("Own")
-            .text("Below");
+        let mut table =
+            Table::new(format!("The {} items with the largest retained size", self.largest.len()))
+                .text("Item")
+                .number("Retained")
+                .number("Closure")
+                .number("Own")
+                .text("Retained by");
         let names = called(self.largest.iter().map(|item| item.name.as_str()));
         for (item, name) in self.largest.iter().zip(names) {
             let above = item.dominator.as_deref().map(without_hash).unwrap_or_default();
@@ -279,16 +280,16 @@ impl Blame {
             let cells = [name].into_iter().chain(sizes);
             table.row(cells.chain([above.to_owned()]));
         }
-        let brings = Section::new("Which item brings which megabytes")
+        let brings = Section::new("Size by item")
             .figures(figures)
             .paragraph(format!("{SIZES}{}", self.outside_text()))
             .treemap(Treemap {
-                title: "What fills the snapshot".into(),
-                text: "Tiles are items, as large as they are unpacked. A group is an item with all that only \
-                       it brings."
+                title: "Content of the snapshot".into(),
+                text: "Each tile is an item, sized by its unpacked size. A group is an item with \
+                       all that only it needs."
                     .into(),
                 groups: self.map.clone(),
-                dashed: Some("restored by the job that saved this, and not read by it".into()),
+                dashed: Some("restored but not read by the job that saved this".into()),
                 ..Treemap::default()
             })
             .table(table);
@@ -299,7 +300,7 @@ impl Blame {
         match self.outside {
             0 => String::new(),
             count => format!(
-                " {} that it refers to are not in it: they were there before the restore.",
+                " {} that it refers to are not in it, because they existed before the restore.",
                 plural(count as u64, "item")
             ),
         }
@@ -316,7 +317,7 @@ impl Blame {
             None | Some(0) => "All of them".to_owned(),
             Some(_) => format!("The {} largest of them", unread.largest.len()),
         };
-        let mut table = Table::new(caption).text("Item").number("Size").number("Known use before");
+        let mut table = Table::new(caption).text("Item").number("Size").number("Previous use");
         let names = called(unread.largest.iter().map(|item| item.name.as_str()));
         for (item, name) in unread.largest.iter().zip(names) {
             table.row([name, bytes(item.bytes), day(item.used.as_deref())]);
@@ -350,7 +351,8 @@ impl Unread {
         let from_to = format!("between {} and {}", short(&self.since), short(&self.until));
         match self.items {
             0 => format!(
-                "The job that saved this snapshot read some of every item that it had restored, {from_to}."
+                "The job that saved this snapshot read files of every item that it had restored, \
+                 {from_to}."
             ),
             count => format!(
                 "The job that saved this snapshot restored {} of {} and read no file of them, {from_to}.",
@@ -369,11 +371,11 @@ fn short(moment: &str) -> String {
     }
 }
 
-const SIZES: &str = "Own is the size of an item itself, closure that of all it needs. Retained is what would go \
-                     with it: itself and what nothing else needs.";
-const USE: &str = "This tells of that one job alone: another may need them. What only links to them counts as \
-                   no use. The last column says when they were used before, as far as a save saw it: read, or \
-                   else made.";
-const UNTOLD: &str = "This snapshot does not tell what was restored and not read: the job that saved it had \
-                      restored nothing, or reads do not show in its store, or it saved what had been there \
-                      before too.";
+const SIZES: &str = "Own is the size of an item itself, closure the size of all it needs. Retained \
+                     is the size that goes with the item: the item and all that only it needs.";
+const USE: &str = "This is about that job only: another job may need these items. Links to an item \
+                   do not count as use. The last column is the previous use that a save recorded: \
+                   the last read, or else the creation.";
+const UNTOLD: &str = "This snapshot does not record which items were restored and not read: the \
+                      job that saved it had restored nothing, or its store does not record reads, \
+                      or it also saved the items from before the restore.";

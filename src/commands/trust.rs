@@ -58,7 +58,7 @@ pub fn check_key(
     if trust.keys.is_empty() || ladder.rungs.iter().any(was_asked_for) {
         return Ok(());
     }
-    Err(Untrusted(format!("its key {key} differs from the one asked for in upper and lower case")))
+    Err(Untrusted(format!("its key {key} differs from the requested key in upper and lower case")))
 }
 
 /// Checks each signature of a snapshot against `keys`. Returns the results with the names of the keys.
@@ -116,14 +116,19 @@ fn signed(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String
         let (wrong, unknown) = (of(Verdict::Invalid), of(Verdict::UnknownKey));
         return refuse(match (&wrong[..], &unknown[..]) {
             ([], []) => "it is not signed".into(),
-            ([], _) => format!("it is signed by {}, which is no trusted key", unknown.join(", ")),
-            _ => format!("the signature by {} is not over this snapshot", wrong.join(", ")),
+            ([], _) => {
+                format!("it is signed by {}, which is not a trusted key", unknown.join(", "))
+            }
+            _ => format!("the signature by {} does not match this snapshot", wrong.join(", ")),
         });
     }
     let made_for = &opened.head.key;
     match place {
         Some((backend, name)) if !holder(backend, name).lists_as(made_for.raw(), &name.key) => {
-            refuse(format!("it was signed for the key {made_for}, and lies under {}", name.key))
+            refuse(format!(
+                "it was signed for the key {made_for}, but is stored under {}",
+                name.key
+            ))
         }
         _ => Ok(valid),
     }
@@ -138,17 +143,17 @@ fn distrust(trust: &OriginTrust, origin: &Origin) -> Option<String> {
     };
     let Origin { repository, reference, trigger, .. } = origin;
     if repository.is_empty() {
-        return Some("it says no repository that it comes from".into());
+        return Some("it does not name the repository that it comes from".into());
     }
     if !repository.raw().eq_ignore_ascii_case(wanted) {
-        return Some(format!("it comes from {repository:?}, and not from {wanted}"));
+        return Some(format!("it comes from {repository:?}, not from {wanted}"));
     }
     let branch = branch?;
     if reference.raw().strip_prefix("refs/heads/") != Some(branch) {
-        return Some(format!("it comes from {reference:?}, and not from the branch {branch}"));
+        return Some(format!("it comes from {reference:?}, not from the branch {branch}"));
     }
     (!OWN_EVENTS.contains(&trigger.raw()))
-        .then(|| format!("strangers can cause the event that it comes from, {trigger:?}"))
+        .then(|| format!("users without write access can trigger its event, {trigger:?}"))
 }
 
 /// Returns why no restore with the same trust options would use the snapshot, if the policy is `auto`.
@@ -158,10 +163,12 @@ pub fn before_all(policy: Policy, signing: &Signing, origin: &Origin) -> Option<
     }
     let Signing { keys, trust } = signing;
     if keys.is_empty() && !trust.keys.is_empty() {
-        return Some("it would not be signed, and only signed snapshots are trusted".into());
+        return Some(
+            "the snapshot would not be signed, but only signed snapshots are trusted".into(),
+        );
     }
     let reason = distrust(&trust.origin, origin)?;
-    Some(format!("nobody would trust the snapshot: {reason}"))
+    Some(format!("the snapshot would not be trusted: {reason}"))
 }
 
 #[cfg(test)]

@@ -50,14 +50,14 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
             sections.extend(blame.sections());
         }
         Some((Err(e), name)) => {
-            let about = format!("What fills {name} cannot be told: {e:#}.");
+            let about = format!("The content of {name} cannot be read: {e:#}.");
             sections.push(Section::new("What fills a snapshot").paragraph(about));
         }
         // GitHub's API does not provide the contents of entries; a user with the file can inspect it.
         _ if !usage.entries.is_empty() => {
             sections.push(Section::new("What fills a snapshot").paragraph(
-                "No snapshot can be read from here. For one that is a file, storecache inspect --html \
-                 shows it.",
+                "No snapshot can be read from here. For the file of a snapshot, use storecache \
+                 inspect --html.",
             ));
         }
         _ => {}
@@ -87,7 +87,7 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<En
         Ok(branch) => branch,
         Err(e) => {
             cancel::check()?;
-            warnings.push(format!("more may go than is said here: {e:#}"));
+            warnings.push(format!("more entries than listed may be deleted: {e:#}"));
             None
         }
     };

@@ -82,7 +82,7 @@ fn run(options: &Look) -> Result<Ending> {
         report::answer_json(&object)?;
     } else {
         report::answer(format!(
-            "{name}: whole; {}, {}, {} of content, {}",
+            "{name}: intact; {}, {}, {} of content, {}",
             report::plural(verified.items, "item"),
             report::plural(verified.members, "member"),
             report::bytes(verified.bytes),
@@ -93,7 +93,7 @@ fn run(options: &Look) -> Result<Ending> {
         }
         if let Some(reference) = &entry.opened.index.base {
             let items = report::plural(reference.items.len() as u64, "item");
-            let state = if base.is_some() { "whole too" } else { "not there to be checked" };
+            let state = if base.is_some() { "intact too" } else { "missing, so not checked" };
             report::answer(format!("{items} more in its base {}, {state}", reference.entry))?;
         }
     }

@@ -36,7 +36,7 @@ pub struct List {
 pub enum Order {
     /// The newest first
     Age,
-    /// The one used last first
+    /// The most recently used first
     Used,
     /// The largest first
     Size,
@@ -98,11 +98,11 @@ pub enum PruneReason {
     Closed,
     /// No storecache can use it
     Unreadable,
-    /// Newer generations of its key are there
+    /// Newer generations of its key exist
     Superseded,
-    /// Another entry holds the same
+    /// Another entry has the same content
     Duplicate,
-    /// Nobody used it for the days of --unused-for
+    /// It was unused for the days of --unused-for
     Unused,
 }
 

@@ -110,16 +110,16 @@ impl Watched {
                 self.terminate()?;
             }
             match sign {
-                Some(sign) => liveness::alive(format!("{name} was told to end, and {sign}")),
+                Some(sign) => liveness::alive(format!("{name} was sent SIGTERM, and {sign}")),
                 None if vigil.silent() < SILENT => {}
-                None => liveness::waiting(format!("{name} was told to end, and {}", vigil.tell())),
+                None => liveness::waiting(format!("{name} was sent SIGTERM, and {}", vigil.tell())),
             }
             if vigil.is_over() {
                 let seconds = patience.as_secs();
                 bail!(liveness::timed_out(
                     "daemon-timeout",
                     format!(
-                        "{name} did not end within {seconds} s of being told to: it {}; once it has \
+                        "{name} did not end within {seconds} s of SIGTERM: it {}; once it has \
                          ended, start it again",
                         vigil.tell()
                     )
@@ -172,7 +172,7 @@ impl Recipe {
     /// again. Also if it has its own user namespace, or a library of it was removed from the disk.
     pub fn of(verified: &VerifiedListener) -> Result<Self> {
         let Listener { pid, uid } = verified.listener;
-        let about = || format!("look at the daemon, process {pid}");
+        let about = || format!("examine the daemon, process {pid}");
         let process = Arc::clone(&verified.process);
         let proc = procfs::directory(pid);
         let status = Status::read(pid).with_context(about)?;
@@ -186,21 +186,21 @@ impl Recipe {
             // In a user namespace, an ordinary user can be root, mount anything and have all capabilities. A
             // start from here with the same settings would turn them into the rights of this process.
             bail!(
-                "the daemon, {}, runs in a user namespace of its own, and could not be started again \
-                 from here; restore there, or name commands that reach it with --daemon command",
+                "the daemon, {}, runs in another user namespace, so it could not be started again \
+                 from here; restore there, or give commands that reach it with --daemon command",
                 procfs::describe(pid)
             );
         }
         if let Some(library) = procfs::replaced_library(pid).with_context(about)? {
             bail!(
-                "{} runs {library}, which is not on disk any more, so that it could not be started again; \
-                 restart it yourself and try again",
+                "{} runs {library}, which is no longer on disk, so it could not be started again; \
+                 restart it and try again",
                 procfs::describe(pid)
             );
         }
         let gid = status.only_user(uid).with_context(|| {
             format!(
-                "the daemon, {}, is not started again; restart it, and try again",
+                "the daemon, {}, could not be started again; restart it and try again",
                 procfs::describe(pid)
             )
         })?;
@@ -237,7 +237,7 @@ impl Recipe {
         };
         // Everything above was read by process ID. The process has not ended yet, so the ID was not reused.
         if has_ended(&recipe.process, Duration::ZERO)? {
-            bail!("the daemon, process {pid}, has just ended; start it, and try again");
+            bail!("the daemon, process {pid}, has just ended; start it and try again");
         }
         Ok(recipe)
     }
@@ -335,8 +335,8 @@ impl Status {
         let groups = self.ids("Gid:");
         if users != [uid; 4] {
             bail!(
-                "user {uid} began to listen, and the process now has the real, effective, saved and \
-                 file-system users {users:?}"
+                "user {uid} opened the socket, but the process now has the real, effective, saved \
+                 and file-system users {users:?}"
             );
         }
         match groups[..] {

@@ -56,7 +56,7 @@ pub fn find(choice: &DaemonChoice, at: &DaemonLookup<'_>) -> Result<Found> {
     // Units of this machine say nothing about a store below another root.
     let on_this_machine = at.root == Path::new("/");
     match choice {
-        DaemonChoice::None => Ok(untouched(Daemon::None, "asked to leave the daemon alone")),
+        DaemonChoice::None => Ok(untouched(Daemon::None, "daemon handling is disabled")),
         DaemonChoice::Command { stop, start } => {
             let (stop, start, run_as) = (stop.clone(), start.clone(), at.requester);
             Ok(untouched(Daemon::Command { stop, start, run_as }, "commands were given"))
@@ -135,20 +135,22 @@ impl<'a> Facts<'a> {
             Behind::Nobody => return Ok(()),
             Behind::Shepherd(shepherd, pid) => (pid, self.service_of(&shepherd)),
             Behind::Stranger { uid, pid } => {
-                let owner = format!("belongs to the user {uid}, and only its owner may talk to it");
-                (pid, Err(anyhow!("the shepherd behind {shown} {owner}")))
+                let owner =
+                    format!("belongs to the user {uid}, and only its owner may connect to it");
+                (pid, Err(anyhow!("the shepherd at {shown} {owner}")))
             }
         };
         match answer {
             Ok(Some(asked)) => self.services.push(asked),
             Ok(None) => {
                 let name = self.at.name;
-                self.unaware.push(format!("the shepherd behind {shown} has no service {name}"));
+                self.unaware.push(format!("the shepherd at {shown} has no service {name}"));
             }
             // Every process descends from init, which need not be in charge of the daemon.
             Err(e) if pid != 1 && self.listener.is_some_and(|it| procfs::descends(it, pid)) => {
                 return Err(e.context(format!(
-                    "process {pid} runs the daemon and would start it again, but cannot be told to stop it"
+                    "process {pid} runs the daemon and would start it again, but cannot be asked \
+                     to stop it"
                 )));
             }
             Err(e) => self.silent.push(format!("{e:#}")),
@@ -173,7 +175,7 @@ impl<'a> Facts<'a> {
         if self.listener.is_some() || self.stranger.is_some() {
             return self.process();
         }
-        let why = "nothing listens on its socket".into();
+        let why = "no process listens on its socket".into();
         Ok(Found { daemon: Daemon::None, why, warnings: self.lost() })
     }
 
@@ -185,16 +187,15 @@ impl<'a> Facts<'a> {
     fn systemd(self) -> Result<Found> {
         let Some(units) = &self.units else {
             let names = self.at.units.join(", ");
-            bail!("systemd has none of {names} active; start one, or use --daemon auto");
+            bail!("none of {names} is active in systemd; start one, or use --daemon auto");
         };
         let listens = match self.listener {
             None if self.stranger.is_some() => "another process has the socket".to_owned(),
-            None => "nothing listens".to_owned(),
-            Some(1) if self.systemd_listens() => "listens for it itself".to_owned(),
-            Some(pid) if self.systemd_listens() => format!("process {pid} of it listens"),
+            None => "no process listens".to_owned(),
+            Some(1) if self.systemd_listens() => "systemd itself listens".to_owned(),
+            Some(pid) if self.systemd_listens() => format!("its process {pid} listens"),
             Some(pid) => bail!(
-                "{}, but it is {} that listens on {}; end the one that is too many, or use \
-                 --daemon auto",
+                "{}, but {} listens on {}; stop the one that is not needed, or use --daemon auto",
                 units.describe(),
                 procfs::describe(pid),
                 self.at.socket.display()
@@ -213,17 +214,15 @@ impl<'a> Facts<'a> {
         let socket = shepherd.socket.display();
         let (pid, listens) = match (self.listener, asked.tie) {
             (Some(listener), ServiceRelation::Process) => {
-                (Some(listener), format!("process {listener} of it listens"))
+                (Some(listener), format!("its process {listener} listens"))
             }
-            (Some(_), _) => (*pid, "listens for it itself".to_owned()),
-            (None, _) => (*pid, "nothing listens".to_owned()),
+            (Some(_), _) => (*pid, "the shepherd itself listens".to_owned()),
+            (None, _) => (*pid, "no process listens".to_owned()),
         };
         let warnings = self.units_beside().into_iter().chain(self.lost()).chain(self.stranger());
         let warnings = warnings.collect();
         Ok(Found {
-            why: format!(
-                "the shepherd behind {socket} has its service {name} running, and {listens}"
-            ),
+            why: format!("the shepherd at {socket} runs the service {name}, and {listens}"),
             warnings,
             daemon: Daemon::Shepherd { shepherd: shepherd.clone(), service: name.clone(), pid },
         })
@@ -245,15 +244,15 @@ impl<'a> Facts<'a> {
         }
         if let Some(asked) = self.service() {
             bail!(
-                "the shepherd behind {} runs {} and would start it again; use --daemon shepherd",
+                "the shepherd at {} runs {} and would start it again; use --daemon shepherd",
                 asked.service.shepherd.socket.display(),
                 procfs::describe(pid)
             );
         }
         if pid == 1 {
             bail!(
-                "init itself listens on {socket}, and none of {} is active; name the daemon with \
-                 --daemon command",
+                "init listens on {socket}, but none of {} is active; give commands with --daemon \
+                 command",
                 self.at.units.join(", ")
             );
         }
@@ -288,12 +287,11 @@ impl<'a> Facts<'a> {
         let running = self.running().next();
         let name = self.at.name;
         if self.systemd_listens() {
-            return anyhow!("systemd runs what listens on the socket; use --daemon systemd");
+            return anyhow!("systemd runs the listening process; use --daemon systemd");
         }
         if let (Some(asked), Some(listener)) = (running, self.listener) {
             return anyhow!(
-                "{}, but it is {} that listens on {}; end the one that is too many, or use \
-                 --daemon auto",
+                "{}, but {} listens on {}; stop the one that is not needed, or use --daemon auto",
                 asked.service.describe(),
                 procfs::describe(listener),
                 self.at.socket.display()
@@ -301,8 +299,8 @@ impl<'a> Facts<'a> {
         }
         if let Some(asked) = self.services.first() {
             return anyhow!(
-                "the shepherd behind {} does not have its service {name} running; start it with \
-                 `herd start {name}`, or use --daemon auto",
+                "the shepherd at {} does not run its service {name}; start it with `herd start \
+                 {name}`, or use --daemon auto",
                 socket(asked)
             );
         }
@@ -335,8 +333,8 @@ impl<'a> Facts<'a> {
     fn beside(&self, has: &str, restart: &str) -> Option<String> {
         let listener = procfs::describe(self.listener?);
         Some(format!(
-            "{has} too, but it is {listener} that has the socket, so that nobody reaches the other; \
-             end the one that is too many, then run `{restart}`"
+            "{has}, but {listener} has the socket, so clients do not reach the other daemon; stop \
+             the one that is not needed, then run `{restart}`"
         ))
     }
 
@@ -352,8 +350,8 @@ impl<'a> Facts<'a> {
         let warn = |pid| {
             let process = procfs::describe(pid);
             format!(
-                "{process} is a daemon of this store too, but has lost the socket, so that nobody \
-                 reaches it; end it, or start it anew"
+                "{process} is also a daemon of this store, but has lost the socket, so clients do \
+                 not reach it; stop or restart it"
             )
         };
         lost.into_iter().map(warn).collect()

@@ -70,7 +70,7 @@ impl Executable {
     /// # Errors
     /// If users other than root and `uid` can write to the file, or to a directory on the way to it.
     pub fn of(pid: u32, uid: u32) -> Result<Self> {
-        let about = || format!("look at the program of the daemon, process {pid}");
+        let about = || format!("examine the program of the daemon, process {pid}");
         let disk = Disk::of(pid)?;
         let file = procfs::open_link(pid, "exe", OFlags::PATH)?;
         let at = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -84,8 +84,8 @@ impl Executable {
         };
         if let Some(reason) = reason {
             bail!(
-                "the daemon, {}, is not stopped, as its program must not be started again: {reason}; let \
-                 only root write there, and try again",
+                "the daemon, {}, is not stopped, because starting its program again is not safe: \
+                 {reason}; let only root write there, and try again",
                 procfs::describe(pid)
             );
         }
@@ -123,7 +123,8 @@ impl Executable {
         arguments: &[OsString],
         environment: &[(OsString, OsString)],
     ) -> Result<Exec> {
-        let word = |bytes: &[u8]| CString::new(bytes).context("a word with a zero byte");
+        let word =
+            |bytes: &[u8]| CString::new(bytes).context("an argument or a variable has a zero byte");
         let variables = environment
             .iter()
             .map(|(name, value)| word(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
@@ -173,8 +174,8 @@ impl Program {
         let rest = || named.iter().chain(&kernel).find(|path| is_program(path)).map(other);
         found.or_else(rest).with_context(|| {
             format!(
-                "process {pid} runs {}, which is not on disk any more, so that it could not be \
-                 started again; restart it yourself and try again",
+                "process {pid} runs {}, which is no longer on disk, so it could not be started \
+                 again; restart it and try again",
                 disclosure::program(pid, &disk.known)
             )
         })
@@ -188,8 +189,8 @@ impl Program {
         let disk = Disk::of(pid)?;
         let Some(found) = disk.look(path) else {
             bail!(
-                "the daemon is started from {}, which is not on disk any more, so that it could \
-                 not be started again; install it again and try again",
+                "the daemon is started from {}, which is no longer on disk, so it could not be \
+                 started again; reinstall it and try again",
                 path.display()
             );
         };
@@ -260,7 +261,7 @@ impl Disk {
     fn of(pid: u32) -> Result<Self> {
         let root = procfs::open_link(pid, "root", OFlags::PATH | OFlags::DIRECTORY)?;
         let exe = procfs::directory(pid).join("exe");
-        let about = || format!("look at the program of the daemon, process {pid}");
+        let about = || format!("examine the program of the daemon, process {pid}");
         let running = std::fs::metadata(&exe).with_context(about)?;
         let known = std::fs::read_link(&exe).with_context(about)?.into_os_string().into_vec();
         let known = known.strip_suffix(DELETED).unwrap_or(&known).to_vec();

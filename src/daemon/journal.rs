@@ -66,7 +66,7 @@ const CLASSES: [Class; 12] = [
         &["read-only file system", "attempt to write a readonly database"],
     ),
     class(
-        "end of the daemon",
+        "daemon exit",
         Weight::Grave,
         &[
             "main process exited",
@@ -82,7 +82,7 @@ const CLASSES: [Class; 12] = [
         &["database is locked", "database is busy", "is busy"],
     ),
     class(
-        "refused access",
+        "access denied",
         Weight::Worrying,
         &[
             "permission denied",
@@ -118,7 +118,7 @@ const CLASSES: [Class; 12] = [
         &["builder for", "build of", "cannot build", "hash mismatch", "build users"],
     ),
     class(
-        "client that left",
+        "client disconnected",
         Weight::Usual,
         &["unexpected end-of-file", "unexpected eof", "broken pipe", "interrupted by the user"],
     ),
@@ -219,11 +219,11 @@ mod tests {
         ];
         let heaps = sorted(lines.iter().map(String::as_str));
         let told: Vec<_> = heaps.iter().map(|heap| (heap.class.name, heap.lines)).collect();
-        assert_eq!(told[..2], [("full disk", 3), ("end of the daemon", 1)]);
+        assert_eq!(told[..2], [("full disk", 3), ("daemon exit", 1)]);
         let mut rest = told[2..].to_vec();
         rest.sort_unstable();
         let expected =
-            [("busy database", 1), ("client that left", 1), ("network", 1), ("other error", 1)];
+            [("busy database", 1), ("client disconnected", 1), ("network", 1), ("other error", 1)];
         assert_eq!(rest, expected);
         assert!(heaps[0].last.contains("No space left"), "{}", heaps[0].last);
         assert_eq!(heaps.last().map(|heap| heap.class.weight), Some(Weight::Usual));

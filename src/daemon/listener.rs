@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 /// The error that this process can see the daemon's socket, but not its process.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the daemon behind {0} runs in another container, so that it can not be stopped from here; restore \
-     there, or name commands that reach it with --daemon command"
+    "the daemon at {0} runs in another container, so it cannot be stopped from here; restore \
+     there, or give commands that reach it with --daemon command"
 )]
 pub struct Elsewhere(String);
 
@@ -141,8 +141,8 @@ impl VerifiedListener {
     pub fn verify(socket: &Path, owner: u32, patience: Duration) -> Result<Self> {
         if let Some(exposure) = socket_exposure(socket, owner)? {
             bail!(
-                "{}; so the process behind it is not stopped without systemd or a shepherd in charge of \
-                 it; run as root: {}",
+                "{}; a daemon at such a socket is stopped only if systemd or a shepherd runs it; \
+                 run as root: {}",
                 exposure.describe(socket),
                 exposure.fix(socket, owner)
             );
@@ -158,13 +158,14 @@ impl VerifiedListener {
         drop(stream);
         Client::open(socket, Instant::now() + patience).with_context(|| {
             format!(
-                "{} listens on {}, and does not answer as a daemon of Nix or Guix does; it is left alone",
+                "{} listens on {}, but does not answer like a Nix or Guix daemon, so it is not \
+                 stopped",
                 procfs::describe(listener.pid),
                 socket.display()
             )
         })?;
         if Listener::find(socket)? != Some(listener) {
-            bail!("another process listens on {} by now; try again", socket.display());
+            bail!("another process now listens on {}; try again", socket.display());
         }
         Ok(VerifiedListener { listener, process: Arc::new(process) })
     }
@@ -173,10 +174,10 @@ impl VerifiedListener {
 /// Explains why a listener is left alone.
 pub fn untrusted(listener: &Listener, socket: &Path, owner: u32) -> String {
     let or_owner =
-        if owner == 0 { String::new() } else { format!(" nor user {owner}, who owns the store") };
+        if owner == 0 { String::new() } else { format!(" or user {owner}, who owns the store") };
     format!(
-        "user {} began to listen on {}, and neither root{or_owner} did; so {} is neither stopped nor \
-         started again; end it, and start the daemon of the store",
+        "user {} opened the socket {}, not root{or_owner}, so {} is neither stopped nor started \
+         again; end it, and start the daemon of the store",
         listener.uid,
         socket.display(),
         procfs::describe(listener.pid)
@@ -187,8 +188,8 @@ pub fn untrusted(listener: &Listener, socket: &Path, owner: u32) -> String {
 fn process_of(stream: &UnixStream, listener: &Listener, socket: &Path) -> Result<OwnedFd> {
     let gone = || {
         format!(
-            "the process that began to listen on {} has ended, and another one still has the socket; end \
-             that one, and start the daemon again",
+            "the process that opened the socket {} has ended, but another process still has it \
+             open; end that process, and start the daemon again",
             socket.display()
         )
     };

@@ -87,7 +87,7 @@ impl<'a> Stopper<'a> {
 fn verified(pid: u32, listener: Option<&VerifiedListener>) -> Result<&VerifiedListener> {
     listener
         .filter(|verified| verified.listener.pid == pid)
-        .with_context(|| format!("process {pid} is not known to be the daemon"))
+        .with_context(|| format!("process {pid} was not verified to be the daemon"))
 }
 
 /// Everything that starting the daemon requires, collected while it still runs.

@@ -76,7 +76,7 @@ impl MountUnit {
         let deadline = Instant::now() + NOTICE;
         while self.is_active()? {
             if Instant::now() > deadline {
-                bail!("systemd does not notice that {} was unmounted", self.path);
+                bail!("systemd still reports {} as mounted after an unmount", self.path);
             }
             std::thread::sleep(LOOK_AGAIN);
         }

@@ -27,7 +27,7 @@ pub fn directory(pid: u32) -> PathBuf {
 }
 
 fn about(pid: u32) -> String {
-    format!("look at the daemon, process {pid}")
+    format!("examine the daemon, process {pid}")
 }
 
 /// Returns the zero-terminated strings in `cmdline` or `environ`.

@@ -138,8 +138,8 @@ impl Shepherd {
         let herd = Program::Herd { socket: &self.socket, owner: self.owner, order };
         let output = await_output(herd, watch).map_err(|e| match e.downcast_ref() {
             Some(error) if std::io::Error::kind(error) == ErrorKind::NotFound => anyhow!(
-                "the daemon is in the charge of a shepherd, and root finds no herd to talk to it; \
-                 install shepherd for the whole system, or give the commands with --daemon command"
+                "a shepherd runs the daemon, but root does not have the program `herd`; install \
+                 shepherd for the whole system, or give commands with --daemon command"
             ),
             Some(_) => e,
             None => e.context(format!("no answer within {} s", self.patience.as_secs())),
@@ -173,7 +173,7 @@ impl Service {
     pub fn describe(&self) -> String {
         let process = self.pid.map(|pid| format!(" as process {pid}")).unwrap_or_default();
         let (socket, name) = (self.shepherd.socket.display(), &self.name);
-        format!("the shepherd behind {socket} has its service {name} running{process}")
+        format!("the shepherd at {socket} runs the service {name}{process}")
     }
 }
 

@@ -109,7 +109,7 @@ impl Stop {
         std::thread::scope(|scope| {
             let (stopped, is_stopped) = bounded::<()>(0);
             // Without this thread the stop only takes longer.
-            let _ = threads::start_in(scope, "that asks again", move || {
+            let _ = threads::start_in(scope, "to repeat the signal", move || {
                 let mut is_first = true;
                 while is_stopped.recv_timeout(ASK_AGAIN) == Err(RecvTimeoutError::Timeout) {
                     self.services.iter().for_each(|service| ask_again(service, is_first));
@@ -190,7 +190,7 @@ fn at_work(units: &[String], vigil: &mut StallTimer) -> Option<String> {
             "activating" => ("activating", "TimeoutStartUSec"),
             _ => continue,
         };
-        let changes = format!("systemd has {} {state} ({})", value("Id"), value("SubState"));
+        let changes = format!("{} is {state} ({})", value("Id"), value("SubState"));
         if value(clock) != "infinity" {
             return Some(changes);
         }
@@ -227,7 +227,7 @@ fn stuck(units: &[String]) -> String {
         Some(format!("{name} is {state} ({sub}): {}", pids.join("; ")))
     });
     let stuck: Vec<_> = stuck.collect();
-    if stuck.is_empty() { "systemd is not done".into() } else { stuck.join("; ") }
+    if stuck.is_empty() { "systemd has not finished".into() } else { stuck.join("; ") }
 }
 
 /// Returns `units`, and all active units that stop together with them and are not started by a start of `units`
@@ -271,7 +271,7 @@ impl fmt::Display for UnitState {
         }
         match self.restarts {
             0 => Ok(()),
-            times => write!(f, ", started again by itself {times} times"),
+            times => write!(f, ", restarted automatically {times} times"),
         }
     }
 }
@@ -306,7 +306,7 @@ pub fn active(units: &[&str]) -> Result<Vec<String>> {
     let states: Vec<&str> = states.lines().map(str::trim).collect();
     if states.len() != units.len() {
         let error = String::from_utf8_lossy(&output.stderr);
-        bail!("systemctl is-active gave no answer for each unit: {}", error.trim());
+        bail!("systemctl is-active did not report each unit: {}", error.trim());
     }
     let pairs = units.iter().zip(states);
     let active = pairs.filter(|(_, state)| matches!(*state, "active" | "activating"));

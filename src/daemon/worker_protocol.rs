@@ -49,7 +49,7 @@ pub struct Client {
 pub fn nix_version(socket: &Path, patience: Duration) -> Result<String> {
     let (mut client, server) = Client::greet(socket, Instant::now() + patience, VERSION_TELLING)?;
     if server < VERSION_TELLING {
-        bail!("the daemon is too old to tell its version");
+        bail!("the daemon is too old to report its version");
     }
     let version = client.string()?;
     client.drain()?;
@@ -96,7 +96,7 @@ pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Cli
         let error = match Client::open(socket, deadline) {
             Ok(mut client) => match client.is_valid(probe) {
                 Ok(_) => return Ok(client),
-                Err(e) => e.context("it stopped at: answer IsValidPath"),
+                Err(e) => e.context("failed step: query IsValidPath"),
             },
             Err(e) => e,
         };
@@ -107,7 +107,7 @@ pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Cli
                 patience.as_secs()
             )));
         }
-        liveness::waiting(format!("the daemon was asked on {}: {error:#}", socket.display()));
+        liveness::waiting(format!("the daemon on {} is not ready: {error:#}", socket.display()));
         std::thread::sleep(TRY_AGAIN);
     }
 }
@@ -116,24 +116,24 @@ impl Client {
     /// Connects, completes a handshake, and waits until the daemon has opened the store.
     pub fn open(socket: &Path, deadline: Instant) -> Result<Self> {
         let (mut client, _) = Self::greet(socket, deadline, OUR_VERSION)?;
-        client.drain().context("it stopped at: wait until the store is open")?;
+        client.drain().context("failed step: wait until it has opened the store")?;
         Ok(client)
     }
 
     /// Performs the first half of a handshake. Returns the server's version too.
     fn greet(socket: &Path, deadline: Instant, version: u64) -> Result<(Self, u64)> {
-        let step = |name: &'static str| move || format!("it stopped at: {name}");
+        let step = |name: &'static str| move || format!("failed step: {name}");
         let stream = connect(socket).with_context(step("connect"))?;
         let mut client = Client { stream, deadline };
-        client.send(&[CLIENT_MAGIC]).with_context(step("greet"))?;
-        let magic = client.word().with_context(step("read its greeting"))?;
+        client.send(&[CLIENT_MAGIC]).with_context(step("send a greeting"))?;
+        let magic = client.word().with_context(step("receive its greeting"))?;
         if magic != SERVER_MAGIC {
-            return Err(anyhow!("{magic:#x} is no greeting of a Nix or Guix daemon"))
-                .with_context(step("read its greeting"));
+            return Err(anyhow!("not the greeting of a Nix or Guix daemon: {magic:#x}"))
+                .with_context(step("receive its greeting"));
         }
-        let server = client.word().with_context(step("read its version"))?;
+        let server = client.word().with_context(step("receive its version"))?;
         // No processor affinity; keep the reserved space, or Guix would delete `db/reserved`.
-        client.send(&[version, 0, 1]).with_context(step("announce our version"))?;
+        client.send(&[version, 0, 1]).with_context(step("send our version"))?;
         Ok((client, server))
     }
 
@@ -166,7 +166,7 @@ impl Client {
         self.drain()?;
         let count = self.word()?;
         if count > paths.len() as u64 {
-            bail!("asked for {} paths, the daemon answers {count}", paths.len());
+            bail!("asked about {} paths, but the daemon returned {count}", paths.len());
         }
         (0..count).map(|_| self.string()).collect()
     }
@@ -209,7 +209,9 @@ impl Client {
                 Ok(read) => bytes = &mut bytes[read..],
                 Err(e) => match e.kind() {
                     ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => bail!("the daemon is silent"),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                        bail!("the daemon does not answer")
+                    }
                     _ => return Err(e.into()),
                 },
             }
@@ -235,7 +237,7 @@ impl Client {
     fn arm(&self) -> Result<()> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            bail!("the daemon has not answered in time");
+            bail!("the daemon did not answer in time");
         }
         let left = left.max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(left))?;

@@ -212,7 +212,7 @@ impl OpenDir {
                 made => return made.map(|file| (name, file)),
             }
         }
-        Err(Error::new(ErrorKind::AlreadyExists, "no name for a temporary file is free"))
+        Err(Error::new(ErrorKind::AlreadyExists, "cannot find an unused name for a temporary file"))
     }
 
     /// Removes an entry that is not a directory.
@@ -245,7 +245,7 @@ impl OpenDir {
 fn plain(name: &OsStr) -> Result<&OsStr> {
     let bytes = name.as_encoded_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
-        let text = format!("{name:?} is not the name of a file");
+        let text = format!("not a valid file name: {name:?}");
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
     Ok(name)

@@ -108,7 +108,7 @@ fn enter(directory: &OpenDir, part: &str) -> Result<OpenDir> {
             let owner = directory.owner()?;
             if owner != geteuid().as_raw() {
                 let why = "it is a symbolic link in a directory of another user".to_owned();
-                let why = format!("{why} (number {owner})");
+                let why = format!("{why} (user ID {owner})");
                 return Err(Foreign::error(directory.path().join(part), why));
             }
             directory.subdirectory_or_link(part)
@@ -127,7 +127,7 @@ impl OpenDir {
         if owner == geteuid().as_raw() {
             return Ok(self);
         }
-        let why = format!("it belongs to another user (number {owner})");
+        let why = format!("it belongs to another user (user ID {owner})");
         Err(Foreign::error(self.path().to_owned(), why))
     }
 }

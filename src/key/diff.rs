@@ -157,7 +157,7 @@ fn moved(name: &str, options: &KeyOptions, before: &Side, after: &Side) -> Resul
     };
     let note = match state {
         State::Real if !detailed => Some(
-            "a snapshot remembers the digest alone, and its commit is not here or does not lead to it"
+            "the snapshot records only the digest, and its commit is missing or has another digest"
                 .into(),
         ),
         State::Real if name == WORKFLOW => would_stay(options, before, after),
@@ -177,7 +177,9 @@ fn would_stay(options: &KeyOptions, before: &Side, after: &Side) -> Option<Strin
     };
     let digest = |side: &Side| Side::of_tree(&options, side.tree?).0.digests.into_values().next();
     let stays = digest(before)? == digest(after)?;
-    stays.then(|| "the change is cosmetic: with --workflow-mode semantic the key would stay".into())
+    stays.then(|| {
+        "the change is cosmetic: with --workflow-mode semantic the key would not change".into()
+    })
 }
 
 fn file_changes(

@@ -40,7 +40,7 @@ impl Pattern {
         let glob = GlobBuilder::new(trimmed)
             .literal_separator(true)
             .build()
-            .with_context(|| format!("--hash-files {text:?} is no pattern"))?
+            .with_context(|| format!("--hash-files {text:?} is not a valid pattern"))?
             .compile_matcher();
         let fixed = Path::new(trimmed)
             .components()

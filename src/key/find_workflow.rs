@@ -42,18 +42,18 @@ pub fn store_workflow(tree: &dyn Tree) -> Result<PathBuf> {
             tree.describe()
         ),
         ([], []) => bail!(
-            "none of the workflows of {} keeps a store in a cache; name one with --workflow FILE: {}",
+            "no workflow of {} caches a store; name one with --workflow FILE: {}",
             tree.describe(),
             tell(&files.iter().collect::<Vec<_>>())
         ),
         ([], unreadable) => bail!(
-            "no workflow of {} that can be read keeps a store in a cache; mend the file, or name one \
-             with --workflow FILE: {}",
+            "no readable workflow of {} caches a store; fix the others, or name one with \
+             --workflow FILE: {}",
             tree.describe(),
             unreadable.join("; ")
         ),
         (several, _) => bail!(
-            "several workflows of {} keep a store; name one with --workflow FILE: {}",
+            "several workflows of {} cache a store; name one with --workflow FILE: {}",
             tree.describe(),
             tell(several)
         ),

@@ -62,7 +62,7 @@ pub fn of_step(given: &KeyOptions, tree: &dyn Tree) -> Result<OfStep> {
     let inputs = Inputs { step, environments: environments.collect() };
     let (key, store) = inputs
         .fill(given, &file, &job.key)
-        .with_context(|| format!("the step of {place} says what is only known in a job"))?;
+        .with_context(|| format!("read the inputs of the step at {place}"))?;
     Ok(OfStep { key, store, place })
 }
 
@@ -105,7 +105,7 @@ impl Inputs {
             Some("semantic") => WorkflowMode::Semantic,
             Some("bytes") => WorkflowMode::Bytes,
             Some("none") => WorkflowMode::None,
-            Some(other) => bail!("its input workflow-mode is {other:?}, which there is none of"),
+            Some(other) => bail!("not a valid workflow-mode: {other:?}"),
         };
         let other = self.text("workflow", "--workflow")?;
         key.workflow = match other {
@@ -131,7 +131,7 @@ impl Inputs {
             text = with_variable(&text, name, value);
         }
         if text.contains("${{") {
-            bail!("its input {name} is {text:?}; give the value with {flag}");
+            bail!("input {name} is known only in a job: {text:?}; give its value with {flag}");
         }
         Ok((!text.is_empty()).then_some(text))
     }

@@ -46,7 +46,7 @@ impl ObjectId {
     /// If it is shorter than 40 digits or not hexadecimal: git would take it for another kind of name.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() < 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            bail!("{text:?} is no name of a git object");
+            bail!("not a valid git object ID: {text:?}");
         }
         Ok(ObjectId(text.to_owned()))
     }
@@ -73,12 +73,12 @@ impl Repository {
     /// # Errors
     /// [`NoRepository`]
     pub fn here() -> Result<Self> {
-        let no = |why: String| NoRepository(format!("{why}; run it in a work tree of git"));
+        let no = |why: String| NoRepository(format!("{why}; run this command in a git work tree"));
         let directory = std::env::current_dir().context("find the current directory")?;
         let output = command(&directory)
             .args(["rev-parse", "--show-toplevel", "--show-prefix"])
             .output()
-            .map_err(|e| no(format!("git cannot be run: {e}")))?;
+            .map_err(|e| no(format!("cannot run git: {e}")))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.lines().next().unwrap_or_default().trim_start_matches("fatal: ");
@@ -88,7 +88,7 @@ impl Repository {
                 false => format!(": {said}"),
             };
             let place = directory.display();
-            return Err(no(format!("{place} is in no git repository{why}")).into());
+            return Err(no(format!("{place} is not in a git repository{why}")).into());
         }
         let mut lines = output.stdout.split(|byte| *byte == b'\n');
         let mut path = || PathBuf::from(OsStr::from_bytes(lines.next().unwrap_or_default()));
@@ -123,8 +123,8 @@ impl Repository {
         let Ok(said) = said else {
             let shallow = match self.is_shallow()? {
                 true => {
-                    "; this clone is shallow: fetch all of it with `git fetch --unshallow`, or check it \
-                     out with `fetch-depth: 0`"
+                    "; this clone is shallow: run `git fetch --unshallow`, or set `fetch-depth: 0` \
+                     for actions/checkout"
                 }
                 false => "",
             };
@@ -199,7 +199,7 @@ impl Repository {
         // block on its input. The thread ends with git, and if git did not read all of its input, its exit
         // code shows that.
         let write = move || pipe.map(|mut pipe| pipe.write_all(&input));
-        threads::start("that asks git", write)?;
+        threads::start("that writes to git", write)?;
         Ok(child)
     }
 
@@ -264,10 +264,10 @@ impl Objects {
         // The header is `ID blob SIZE`, or `ID missing` for an object that a partial clone does not have.
         let size = head.trim_end().rsplit(' ').next().and_then(|size| size.parse::<u64>().ok());
         let Some(size) = size else {
-            bail!("the git object {} is not here: {}", id.as_str(), head.trim_end());
+            bail!("the git object {} cannot be read: {}", id.as_str(), head.trim_end());
         };
         if size > LARGEST {
-            bail!("the git object {} has {size} bytes, which is too large for a key", id.as_str());
+            bail!("the git object {} is too large for a key: {size} bytes", id.as_str());
         }
         let mut content = vec![0; size as usize + 1];
         self.answers.read_exact(&mut content).with_context(context)?;

@@ -65,12 +65,12 @@ fn workflow(options: &KeyOptions, file: &Path, tree: &dyn Tree) -> Result<Option
         WorkflowMode::Semantic => match semantic(options, file, tree) {
             Err(e) if options.in_job => {
                 let mut ingredient = bytes(file, tree)?;
-                ingredient.notes.push(format!("the workflow goes into the key as it is: {e:#}"));
+                ingredient.notes.push(format!("falling back to workflow-mode bytes: {e:#}"));
                 Ok(Some(ingredient))
             }
             Err(e) if e.is::<Unreadable>() => Err(e.context(
-                "the workflow is not understood, so what of it counts is not known; mend it, or take \
-                 --workflow-mode bytes",
+                "cannot determine which parts of the workflow count (fix it, or use \
+                 --workflow-mode bytes)",
             )),
             made => made.map(Some),
         },
@@ -118,7 +118,8 @@ fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
     let mut hashed = Vec::new();
     let mut facts = Vec::new();
     for file in &files {
-        let content = tree.read(file)?.with_context(|| format!("{} is gone", file.display()))?;
+        let content =
+            tree.read(file)?.with_context(|| format!("{} no longer exists", file.display()))?;
         let digest = Digest::of(&content);
         let name = file.as_os_str().as_encoded_bytes();
         // Lengths make the encoding unambiguous.

@@ -69,14 +69,14 @@ impl Volatiles {
         let mut known = Vec::new();
         for commit in commits {
             // The first seven digits, so that abbreviated hashes are found too.
-            known.extend(commit.get(..7).map(|short| ("the commit", short.to_owned())));
+            known.extend(commit.get(..7).map(|short| ("the commit hash", short.to_owned())));
         }
         // A shorter number could be anything.
         if run.len() > 5 {
-            known.push(("the number of the run", run.to_owned()));
+            known.push(("the run number", run.to_owned()));
         }
-        known.push(("the date of today", date.to_owned()));
-        known.push(("the date of today", date.replace('-', "")));
+        known.push(("today's date", date.to_owned()));
+        known.push(("today's date", date.replace('-', "")));
         Volatiles { known }
     }
 
@@ -86,7 +86,7 @@ impl Volatiles {
             let mut words = text.split(|c: char| !c.is_ascii_hexdigit());
             words.any(|word| word.len() == 40)
         };
-        found.map(|(what, _)| *what).or_else(|| looks_like_a_hash().then_some("a commit"))
+        found.map(|(what, _)| *what).or_else(|| looks_like_a_hash().then_some("a commit hash"))
     }
 
     fn in_content(&self, content: &[u8]) -> Option<&'static str> {
@@ -100,7 +100,7 @@ impl Volatiles {
     pub fn of_key(&self, key: &str) -> Option<Warning> {
         let what = self.in_text(key)?;
         let why = format!(
-            "it has {what} in it, so that every run saves an entry that no other run finds exactly"
+            "it contains {what}, so each run saves an entry that no other run matches exactly"
         );
         Some(Warning { kind: Kind::Volatile, why })
     }
@@ -118,10 +118,10 @@ pub fn of(
     let mut warn = |kind, why| warnings.push(Warning { kind, why });
     match &ingredient.part {
         Part::Lines(canonical) if canonical.lines.is_empty() => {
-            warn(Kind::Empty, "nothing of the workflow counts, so it never changes the key".into());
+            warn(Kind::Empty, "no part of the workflow counts, so it never changes the key".into());
         }
         Part::Whole(facts) if facts.iter().all(|(size, _)| *size == 0) => {
-            warn(Kind::Empty, "the files have no content, so they hardly ever change".into());
+            warn(Kind::Empty, "the files are empty, so they hardly ever change".into());
         }
         _ => {}
     }
@@ -129,7 +129,7 @@ pub fn of(
         for file in &ingredient.files {
             let content = tree.read(file)?.filter(|content| content.len() <= SEARCHED);
             if let Some(what) = content.and_then(|content| volatiles.in_content(&content)) {
-                warn(Kind::Volatile, format!("{} has {what} in it", file.display()));
+                warn(Kind::Volatile, format!("{} contains {what}", file.display()));
                 break;
             }
         }
@@ -147,7 +147,8 @@ pub fn of(
         let most = files >= FEW_FILES && matched * 100 > files * BROAD;
         if everything || most || matched > MANY_FILES {
             let why = format!(
-                "it matches {matched} of {files} files, and so changes for what cannot reach the store"
+                "it matches {matched} of {files} files, so files that cannot affect the store \
+                 change it too"
             );
             warn(Kind::OverBroad, why);
         }

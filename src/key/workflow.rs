@@ -161,13 +161,13 @@ impl Workflow {
         let top = Node::parse(source).map_err(NotAWorkflow::from)?;
         let none = |what: &str| NotAWorkflow { line: 1, column: 1, what: what.into() };
         if let Data::Null = top.data {
-            bail!(none("it is empty"));
+            bail!(none("the file is empty"));
         }
         let Some(on) = top.pair("on") else {
-            bail!(none("it has no `on`, so it is no workflow"));
+            bail!(none("not a workflow: it has no `on`"));
         };
         let Some(jobs) = top.get("jobs") else {
-            bail!(none("it has no `jobs`, so it is no workflow"));
+            bail!(none("not a workflow: it has no `jobs`"));
         };
         Ok(Workflow {
             node: Rc::clone(&top),

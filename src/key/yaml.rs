@@ -170,7 +170,7 @@ impl Reader<'_> {
         while let Some(next) = parser.next_event() {
             let (event, span) = next.map_err(|e| {
                 let Place { line, column } = Place::from(e.marker());
-                Fault { line, column, what: format!("it is no YAML: {}", e.info()) }
+                Fault { line, column, what: format!("not valid YAML: {}", e.info()) }
             })?;
             let place = Place::from(&span.start);
             let node = match event {
@@ -228,10 +228,13 @@ impl Reader<'_> {
         };
         let node = Node::new(place, data);
         if node.depth > DEPTH {
-            return Err(fault(place, format!("with its aliases it is deeper than {DEPTH} levels")));
+            return Err(fault(
+                place,
+                format!("with its aliases it is nested deeper than {DEPTH} levels"),
+            ));
         }
         if node.weight > HEAVIEST {
-            let what = format!("with all its paths it takes more than {} MiB", HEAVIEST >> 20);
+            let what = format!("its values and their paths take more than {} MiB", HEAVIEST >> 20);
             return Err(fault(place, what));
         }
         Ok(self.keep(anchor, node))
@@ -250,7 +253,7 @@ impl Reader<'_> {
             return Err(fault(
                 place,
                 format!(
-                    "it is an alias bomb: with the alias {} its aliases stand for more than {} MiB",
+                    "alias bomb: with the alias {}, the aliases expand to more than {} MiB",
                     name(),
                     HEAVIEST >> 20
                 ),
@@ -269,7 +272,7 @@ impl Open {
                 None => match &node.data {
                     Data::Text(text) => *key = Some((text.clone(), node.place)),
                     Data::Null => *key = Some((String::new(), node.place)),
-                    _ => return Err(fault(node.place, "a key is no text".into())),
+                    _ => return Err(fault(node.place, "a mapping key is not text".into())),
                 },
                 Some((name, _)) if name == MERGE => {
                     match &node.data {
@@ -279,12 +282,12 @@ impl Open {
                         {
                             merged.extend(all.iter().cloned());
                         }
-                        _ => return Err(fault(place, "what `<<` merges is no mapping".into())),
+                        _ => return Err(fault(place, "the value of `<<` is not a mapping".into())),
                     };
                 }
                 Some((name, at)) => {
                     if let Some(line) = lines.insert(name.clone(), at.line) {
-                        let what = format!("the key {name:?} is there already, in line {line}");
+                        let what = format!("duplicate key {name:?}, first used in line {line}");
                         return Err(fault(at, what));
                     }
                     pairs.push(Pair { key: name, place: at, value: node });
@@ -375,7 +378,7 @@ mod tests {
             "{base={a=1 b=2} more={b=3 c=4} all={b=9 a=1 c=4} one={d=x a=1 b=2} last=x}"
         );
         assert_eq!(refused("a: &a [*a]\n"), "1:8: the alias *a is inside of its own anchor");
-        assert_eq!(refused("a: {<<: 3}\n"), "1:9: what `<<` merges is no mapping");
+        assert_eq!(refused("a: {<<: 3}\n"), "1:9: the value of `<<` is not a mapping");
         assert!(refused("a: *b\n").starts_with("1:"), "{}", refused("a: *b\n"));
     }
 
@@ -387,14 +390,14 @@ mod tests {
             bomb += &format!("a{level}: &a{level} [{}]\n", before.trim_end_matches(", "));
         }
         let said = refused(&bomb);
-        assert!(said.contains("it is an alias bomb: with the alias *a4 its aliases"), "{said}");
+        assert!(said.contains("alias bomb: with the alias *a4, the aliases"), "{said}");
         assert!(said.starts_with("6:"), "{said}");
         let long =
             format!("text: &text {}\nmany:\n{}", "x".repeat(500_000), "- *text\n".repeat(50_000));
         let said = refused(&long);
         assert!(said.contains("alias bomb: with the alias *text"), "{said}");
         let deep = format!("? {}\n: [{}]\n", "k".repeat(500_000), "1, ".repeat(100_000));
-        assert!(refused(&deep).contains("with all its paths"), "{}", refused(&deep));
+        assert!(refused(&deep).contains("their paths take more than"), "{}", refused(&deep));
         let mut chain = "a0: &a0 [x]\n".to_owned();
         for level in 1..1_000 {
             chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
@@ -409,10 +412,10 @@ mod tests {
 
     #[test]
     fn keys_are_texts_and_there_once() {
-        assert_eq!(refused("a: 1\nb: 2\na: 3\n"), "3:1: the key \"a\" is there already, in line 1");
-        assert_eq!(refused("? [1]\n: 2\n"), "1:3: a key is no text");
+        assert_eq!(refused("a: 1\nb: 2\na: 3\n"), "3:1: duplicate key \"a\", first used in line 1");
+        assert_eq!(refused("? [1]\n: 2\n"), "1:3: a mapping key is not text");
         assert_eq!(of("1: a\ntrue: b\non: c\n"), "{1=a true=b on=c}");
-        assert!(refused("a: [\n").starts_with("2:1: it is no YAML"), "{}", refused("a: [\n"));
-        assert!(refused("a: 'x\n").contains("it is no YAML"));
+        assert!(refused("a: [\n").starts_with("2:1: not valid YAML"), "{}", refused("a: [\n"));
+        assert!(refused("a: 'x\n").contains("not valid YAML"));
     }
 }

@@ -31,7 +31,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
     pub fn new(who: impl Into<String>, mut state: S) -> Result<Self> {
         let (work, queue) = bounded::<Work<S>>(0);
         let (tell, told) = bounded(1);
-        threads::start("for what may take for ever", move || {
+        threads::start("for work that may block", move || {
             let _ = tell.send(rustix::thread::gettid().as_raw_nonzero().get());
             for work in queue {
                 work(&mut state);
@@ -54,7 +54,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
         let work: Work<S> = Box::new(move |state| drop(send.send(work(state))));
         // The send times out if the thread hangs in earlier work.
         if self.work.send_timeout(work, LOOK).is_err() {
-            bail!("{} does not answer any more", self.who);
+            bail!("{} no longer responds", self.who);
         }
         self.wait(&done)
     }
@@ -102,7 +102,7 @@ pub fn run_blocking_for<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (send, done) = bounded(1);
-    threads::start("for what others can do too", move || drop(send.send(work())))?;
+    threads::start("for work that has a fallback", move || drop(send.send(work())))?;
     let began = Instant::now();
     loop {
         match done.recv_timeout(LOOK) {
@@ -116,13 +116,13 @@ pub fn run_blocking_for<T: Send + 'static>(
         if began.elapsed() >= limit {
             return Err(Late(limit).into());
         }
-        alive(format!("{who} was asked and does not answer yet"));
+        alive(format!("{who} has not answered yet"));
     }
 }
 
 /// Error: the work did not finish within the limit that applies if there is an alternative.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("no answer in {}", super::seconds(*.0))]
+#[error("no answer within {}", super::seconds(*.0))]
 pub struct Late(pub Duration);
 
 /// Whether such work is canceled.

@@ -60,9 +60,9 @@ pub enum Activity {
 impl LivenessState {
     /// Describes the last activity, how long ago it was, and what the process has waited for since.
     pub fn last_sign(&self) -> String {
-        let last = format!("last sign of life {} ago: {}", seconds(self.silent), self.sign);
+        let last = format!("last activity {} ago: {}", seconds(self.silent), self.sign);
         match &self.waiting {
-            Some(waiting) => format!("{last}; since then {waiting}"),
+            Some(waiting) => format!("{last}; since then: {waiting}"),
             None => last,
         }
     }
@@ -82,7 +82,7 @@ impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let TimedOut { what, seen, .. } = self;
         let (phase, since) = (&seen.phase, seconds(seen.in_phase));
-        write!(f, "{what}; the phase {phase} had begun {since} before, {}", seen.last_sign())
+        write!(f, "{what}; in phase {phase} for {since}, {}", seen.last_sign())
     }
 }
 
@@ -107,7 +107,7 @@ static PULSE: LazyLock<Mutex<Pulse>> = LazyLock::new(|| {
     Mutex::new(Pulse {
         phase: "start".into(),
         since: now,
-        sign: "it began".into(),
+        sign: "the phase began".into(),
         at: now,
         waiting: None,
         stall: STALL,
@@ -144,7 +144,7 @@ pub fn clear_listener() {
 
 /// Begins a phase, which counts as progress.
 pub fn enter(phase: &str) {
-    note(Some(phase), Activity::Moved, "it began".into());
+    note(Some(phase), Activity::Moved, "the phase began".into());
 }
 
 /// Reports progress: bytes, items, a process that has ended.
@@ -229,7 +229,7 @@ pub fn first_timeout() -> Option<&'static TimedOut> {
 
 /// Returns why the run was canceled.
 pub fn cancel_reason() -> String {
-    first_timeout().map_or_else(|| "cancelled by a signal".into(), ToString::to_string)
+    first_timeout().map_or_else(|| "canceled by a signal".into(), ToString::to_string)
 }
 
 /// Formats a time for people: `61 s`, `2.5 s`.
@@ -257,8 +257,7 @@ mod tests {
         let timed_out = TimedOut { clock: "stall-timeout", what: "it is silent".into(), seen };
         assert_eq!(
             timed_out.to_string(),
-            "it is silent; the phase unpack had begun 75 s before, last sign of life 61 s ago: 13 of \
-             40 frames"
+            "it is silent; in phase unpack for 75 s, last activity 61 s ago: 13 of 40 frames"
         );
     }
 

@@ -217,9 +217,9 @@ impl StallTimer {
             let queued = queued.max().unwrap_or_default().as_micros();
             let both = before.moved.zip(now.moved).filter(|_| self.bytes);
             if ticks > 1 && worked * 100 >= passed.as_micros() * WORK {
-                "it computes"
+                "it uses the CPU"
             } else if queued * 100 >= passed.as_micros() * KEPT_FROM_WORK {
-                "it waits for a processor"
+                "it waits for a CPU"
             } else if both.is_some_and(|(before, now)| before != now) {
                 "it reads and writes"
             } else {
@@ -240,7 +240,7 @@ impl StallTimer {
     pub fn tell(&self) -> String {
         let stopped = if self.stopped { ", and is stopped (SIGSTOP?)" } else { "" };
         let before = self.sign.map(|sign| format!(" (before that, {sign})")).unwrap_or_default();
-        format!("gave no sign of life for {}{before}{stopped}", seconds(self.silent()))
+        format!("showed no activity for {}{before}{stopped}", seconds(self.silent()))
     }
 }
 
@@ -289,7 +289,7 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert_eq!(signs, (Some("it computes".into()), None));
+        assert_eq!(signs, (Some("it uses the CPU".into()), None));
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert_eq!(sign.as_deref(), Some("it waits for a processor"));
+        assert_eq!(sign.as_deref(), Some("it waits for a CPU"));
     }
 
     fn priority(pid: u32) -> i32 {

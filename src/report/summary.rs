@@ -55,11 +55,11 @@ pub fn render(job: &Job) -> String {
 
 fn headline(job: &Job) -> String {
     let restored = job.restore.map(|restore| match restore {
-        Outcome { undoing: true, .. } => "the restore failed, and is not undone yet".to_owned(),
+        Outcome { undoing: true, .. } => "the restore failed and is still being undone".to_owned(),
         Outcome { failed: true, items, .. } if items.restored == 0 => {
             "the restore failed, the store is as it was".to_owned()
         }
-        Outcome { failed: true, .. } => "the restore failed at its end".into(),
+        Outcome { failed: true, .. } => "the restore failed after its commit".into(),
         Outcome { hit: Hit::Miss, .. } => "nothing to restore".into(),
         Outcome { hit, items, .. } if items.restored == 0 => {
             format!("{} hit, everything was there already", hit.name())
@@ -112,7 +112,7 @@ fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
             (true, _) => {
                 format!("complete, a closure of {}", format::plural(required.closure, "item"))
             }
-            (false, 0) => "**not there**".into(),
+            (false, 0) => "**missing**".into(),
             (false, _) => format!("**incomplete**, {} not on the disk", required.missing.len()),
         };
         rows.push(("Required", format!("{}: {state}", code(&required.pattern))));
@@ -140,11 +140,12 @@ fn found(restore: &Outcome, now: Timestamp) -> String {
                 [] => String::new(),
                 some => {
                     let names: Vec<_> = some.iter().take(LISTED).map(|name| code(name)).collect();
-                    format!("; since it was made {} moved", names.join(", "))
+                    format!("; since it was saved, {} changed", names.join(", "))
                 }
             };
             format!(
-                "{entry}{old}: the newest with a prefix of the key, as the key itself has none{why}"
+                "{entry}{old}: the newest with a prefix of the key, as the key itself has no \
+                 entry{why}"
             )
         }
     }
@@ -233,17 +234,17 @@ fn verdict(job: &Job) -> Option<String> {
     if restore.hit == Hit::Miss {
         let took = format::seconds(rest);
         let remembered = match save.saved {
-            Some(true) => ", which the entry remembers",
+            Some(true) => ", which the entry records",
             _ => "",
         };
         return Some(format!(
-            "That shows in the next job. Without the cache this one took {took}{remembered}."
+            "The next job will show that. Without the cache this one took {took}{remembered}."
         ));
     }
     let cache = format::seconds(spent);
     let Some(cold) = cold else {
         return Some(format!(
-            "Not known: {cache} went into the cache, and no job without it has been measured."
+            "Not known: the cache took {cache}, and no job without it has been measured."
         ));
     };
     let with = rest + spent;
@@ -274,7 +275,7 @@ fn next(job: &Job) -> Vec<String> {
             )),
             Hit::Miss if saved => lines.push(
                 "Nothing: the next job with this key finds what was saved. If this was not the first \
-                 one, <code>storecache key --explain</code> tells what changed."
+                 one, <code>storecache key --explain</code> shows what changed."
                     .into(),
             ),
             Hit::Prefix if saved => {
@@ -284,15 +285,13 @@ fn next(job: &Job) -> Vec<String> {
         }
         if restore.items.skipped > 0 && !restore.failed {
             lines.push(
-                "Some items could not be restored, mostly because they need what was installed where \
-                 they were saved and is not here. The next save fills the gap."
+                "Some items could not be restored, mostly because they need items that were \
+                 installed where they were saved and are missing here. The next save adds them."
                     .into(),
             );
         }
         if restore.required.iter().any(|required| !required.complete) {
-            lines.push(
-                "Something that is required is not complete: the job has to fetch it.".into(),
-            );
+            lines.push("A required item is not complete: the job has to fetch it.".into());
         }
         let slow = |save: &Outcome| {
             let Seconds { job, cold, .. } = save.seconds;
@@ -301,8 +300,8 @@ fn next(job: &Job) -> Vec<String> {
         };
         if job.save.is_some_and(slow) {
             lines.push(
-                "If this happens often, the job is faster without the cache, which then serves only \
-                 for the days when the substitute servers are down."
+                "If this happens often, the job is faster without the cache, which then only \
+                 helps when the substitute servers are down."
                     .into(),
             );
         }
@@ -329,7 +328,7 @@ fn skipped(skipped: &[(String, String)], what: &str) -> String {
         let _ = writeln!(out, "- {}: {}", code(name), sentence(reason));
     }
     if let Some(more @ 1..) = skipped.len().checked_sub(LISTED) {
-        let _ = writeln!(out, "- and {more} more, named in the report as JSON");
+        let _ = writeln!(out, "- and {more} more, listed in the JSON report");
     }
     out.push_str("\n</details>\n\n");
     out

@@ -31,7 +31,7 @@ pub fn tell_signs(command: &'static str, progress: &Progress) {
             *last = Instant::now();
         } else if last.elapsed() >= every {
             *last = Instant::now();
-            voice.say(&format!("storecache: alive: {phase}: {text}"));
+            voice.say(&format!("storecache: still working: {phase}: {text}"));
         }
     });
 }

@@ -29,7 +29,7 @@ impl Usage {
             lines.extend([String::new(), title.to_owned()]);
             lines.extend(table(parts));
         }
-        lines.extend([String::new(), "could go".to_owned()]);
+        lines.extend([String::new(), "can be deleted".to_owned()]);
         let rows = [
             ("superseded generations", &self.superseded),
             ("of closed pull requests", &self.closed),
@@ -53,8 +53,8 @@ impl Usage {
         lines.extend([String::new(), "duplicates".to_owned()]);
         for copies in self.duplicates.iter().take(ROWS) {
             let (count, size) = (copies.keys.len(), binary(copies.bytes));
-            let guess = if copies.guess { ", as it seems by their size" } else { "" };
-            lines.push(format!("  {count} hold the same, {size} too much{guess}:"));
+            let guess = if copies.guess { ", judging by their size" } else { "" };
+            lines.push(format!("  {count} have the same content, {size} redundant{guess}:"));
             lines.extend(copies.keys.iter().map(|key| format!("    {key}")));
         }
         lines.extend(and_more(self.duplicates.len()));
@@ -84,7 +84,7 @@ impl Usage {
             ),
         ];
         if goes.iter().all(|(_, keys, _)| keys.is_empty()) {
-            lines.push("  nothing goes".into());
+            lines.push("  nothing is evicted".into());
         }
         for (why, keys, bytes) in goes.iter().filter(|(_, keys, _)| !keys.is_empty()) {
             let count = plural(keys.len() as u64, "entry");
@@ -94,15 +94,15 @@ impl Usage {
         }
         if *above > 0 {
             let above = binary(*above);
-            lines.push(format!("  {above} are above the limit even so: what is saved goes too"));
+            lines.push(format!("  {above} are still above the limit: new entries are evicted too"));
         }
         let Cost { included, above, usd_per_gib_month, usd_per_month } = &self.cost;
         let (included, price) = (binary(*included), format!("{usd_per_gib_month} USD"));
         lines.push(match above {
-            0 => format!("  to keep all of it costs nothing: {included} are free"),
+            0 => format!("  to keep everything costs nothing: {included} are free"),
             above => format!(
-                "  to keep all of it, with a higher limit, costs {usd_per_month:.2} USD a month: {} above \
-                 {included}, at {price} for a GiB and month, by the hourly peak",
+                "  to keep everything, with a higher limit, costs {usd_per_month:.2} USD a month: \
+                 {} above {included}, at {price} per GiB and month, by the hourly peak",
                 binary(*above)
             ),
         });

@@ -43,10 +43,10 @@ impl Usage {
         }
         let groups = groups.into_iter();
         Section::new("What fills the cache").figures(figures).treemap(Treemap {
-            title: "Entries by what their keys begin with".into(),
-            text: format!("As large as they are in {}.", self.backend),
+            title: "Entries by key prefix".into(),
+            text: format!("Sizes as stored in {}.", self.backend),
             groups: groups.map(|(name, tiles)| Group { name: name.to_owned(), tiles }).collect(),
-            dashed: Some("nobody here can read it".into()),
+            dashed: Some("this storecache cannot read it".into()),
             binary: true,
         })
     }
@@ -76,9 +76,10 @@ impl Usage {
         if let (Some(last), Ok(now)) = (points.last().copied(), self.at.parse::<Timestamp>()) {
             points.push((now.as_second() as f64, last.1));
         }
-        Section::new("When it was saved").chart(Chart {
+        Section::new("When entries were saved").chart(Chart {
             title: "Bytes kept".into(),
-            text: "Of what is there now, by when it was saved. What has gone since is not in it."
+            text: "Of the existing entries, by when they were saved. Deleted entries are not \
+                   included."
                 .into(),
             y: Scale::Binary,
             series: vec![Series { name: "kept".into(), points, shape: Shape::Steps }],
@@ -88,9 +89,9 @@ impl Usage {
     }
 
     fn groups(&self) -> Section {
-        let mut section = Section::new("Who takes how much");
+        let mut section = Section::new("Size by group");
         for (caption, parts) in [
-            ("By what keys begin with", &self.by_prefix),
+            ("By key prefix", &self.by_prefix),
             ("By ref", &self.by_ref),
             ("By age", &self.by_age),
             ("By last use", &self.by_last_use),
@@ -121,10 +122,10 @@ impl Usage {
         row("Of closed pull requests", &self.closed);
         row("Unreadable", &self.unreadable);
         row("What `storecache prune` would delete", &self.prunable);
-        let mut section = Section::new("What could go").table(table);
+        let mut section = Section::new("What can be deleted").table(table);
         if !self.duplicates.is_empty() {
-            let mut table = Table::new("Duplicates").text("The newest of those that hold the same");
-            table = table.number("Entries").number("Too much").text("Seen by");
+            let mut table = Table::new("Duplicates").text("Newest entry with the same content");
+            table = table.number("Entries").number("Redundant").text("Compared by");
             for copies in &self.duplicates {
                 let by = if copies.guess { "size" } else { "content" };
                 let newest = copies.keys.first().map(|key| middle_cut(key)).unwrap_or_default();
@@ -143,15 +144,15 @@ impl Usage {
             more => format!("When {} more are saved", binary(more)),
         };
         text += &match eviction.idle.len() + eviction.pushed_out.len() {
-            0 => " nothing goes.".to_owned(),
-            count => format!(" {} would go.", plural(count as u64, "entry")),
+            0 => " nothing would be evicted.".to_owned(),
+            count => format!(" {} would be evicted.", plural(count as u64, "entry")),
         };
         if !eviction.happens {
             text += " A directory evicts nothing; this is what GitHub would do.";
         }
-        let mut section = Section::new("What goes by itself").paragraph(text);
+        let mut section = Section::new("Next eviction").paragraph(text);
         if !eviction.idle.is_empty() || !eviction.pushed_out.is_empty() {
-            let mut table = Table::new("The next to go").text("Entry").text("Why");
+            let mut table = Table::new("Next entries to be evicted").text("Entry").text("Why");
             let idle = format!("unused for more than {} days", eviction.idle_days);
             for (keys, why) in
                 [(&eviction.idle, idle.as_str()), (&eviction.pushed_out, "used least recently")]
@@ -164,10 +165,10 @@ impl Usage {
         }
         let cost = &self.cost;
         section.paragraph(match cost.above {
-            0 => format!("To keep all of it costs nothing: {} are free.", binary(cost.included)),
+            0 => format!("To keep everything costs nothing: {} are free.", binary(cost.included)),
             above => format!(
-                "To keep all of it, with a higher limit, costs {:.2} USD a month: {} above {}, at {} USD \
-                 for a GiB and month, by the hourly peak.",
+                "To keep everything, with a higher limit, costs {:.2} USD a month: {} above {}, at \
+                 {} USD per GiB and month, by the hourly peak.",
                 cost.usd_per_month,
                 binary(above),
                 binary(cost.included),

@@ -51,24 +51,24 @@ impl Caller {
         let value = |name: &str| environment.iter().find(|(it, _)| it == name).map(|(_, v)| v);
         let number = |name: &str| -> Result<Option<u32>> {
             let text = value(name).map(|text| text.to_str().and_then(|text| text.parse().ok()));
-            text.map(|number| number.with_context(|| format!("{name} holds no number"))).transpose()
+            text.map(|number| number.with_context(|| format!("{name} is not a number"))).transpose()
         };
         let requester = match (number("SUDO_UID")?, number("SUDO_GID")?) {
             (Some(0), _) => None,
             (Some(uid), Some(gid)) => Some((uid, gid)),
             (None, None) => {
                 if let Some(name) = OTHER_WAYS.iter().find(|name| value(name).is_some()) {
-                    bail!("{name} is set, and SUDO_UID is not; start the root half through sudo");
+                    bail!("{name} is set, but SUDO_UID is not; start the root helper through sudo");
                 }
                 if let Some(uid) = stranger_at_the_pipe()? {
                     bail!(
-                        "the user {uid} is at the other end, and SUDO_UID does not say so; start \
-                         the root half through sudo"
+                        "requests come from user {uid}, but SUDO_UID is not set; start the root \
+                         helper through sudo"
                     );
                 }
                 None
             }
-            _ => bail!("of SUDO_UID and SUDO_GID one is missing"),
+            _ => bail!("SUDO_UID and SUDO_GID must both be set"),
         };
         Ok(Caller { requester, everywhere })
     }
@@ -99,14 +99,14 @@ impl Caller {
         let us = geteuid();
         if !us.is_root() {
             refuse_root_in_store(&store.root)?;
-            return Ok(Some(ran_with_rights_of(us.as_raw(), "they have no sudo")));
+            return Ok(Some(ran_with_rights_of(us.as_raw(), "sudo is not available")));
         }
         let Some((uid, gid)) = self.confined() else {
             refuse_root_in_store(&store.root)?;
             return Ok(None);
         };
         let objection = match store.kind {
-            StoreKind::Plain => Some("it is they who name the directories".to_owned()),
+            StoreKind::Plain => Some("that user chooses the directories".to_owned()),
             _ => objection(store, uid, gid)?,
         };
         let Some(why) = objection else { return Ok(None) };
@@ -118,7 +118,7 @@ impl Caller {
     /// Continues with the rights of the requester. No other thread may run yet.
     fn give_up_root(&mut self) -> Result<()> {
         if let Some((uid, gid)) = self.requester.take() {
-            let about = || format!("take on the rights of user {uid}");
+            let about = || format!("switch to the rights of user {uid}");
             setgroups(&groups(uid, gid)).with_context(about)?;
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             setresgid(gid, gid, gid).with_context(about)?;
@@ -130,13 +130,14 @@ impl Caller {
 
 fn ran_with_rights_of(uid: u32, why: &str) -> String {
     format!(
-        "this ran with the rights of user {uid}, since {why}; run storecache as root to use those of root"
+        "this ran with the rights of user {uid}, because {why}; run storecache as root to use \
+         root's rights"
     )
 }
 
 /// Returns the user who created the pipe that requests come from, if that user is not root.
 fn stranger_at_the_pipe() -> Result<Option<u32>> {
-    let input = fstat(stdin()).context("look at the input")?;
+    let input = fstat(stdin()).context("check standard input")?;
     let kind = FileType::from_raw_mode(input.st_mode);
     let is_pipe = matches!(kind, FileType::Fifo | FileType::Socket);
     Ok(Some(input.st_uid).filter(|&uid| is_pipe && uid != 0))

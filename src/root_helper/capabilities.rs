@@ -75,9 +75,9 @@ impl Stage {
     /// Gives up all other capabilities, permanently, in this thread and the threads that it starts.
     pub fn enter(self) -> Result<()> {
         let keeps = self.keeps().iter().fold(CapabilitySet::empty(), |all, (one, _)| all | *one);
-        let has = capabilities(None).context("ask for capabilities")?;
-        set_no_new_privs(true).context("renounce new privileges")?;
-        clear_ambient_capability_set().context("give up ambient capabilities")?;
+        let has = capabilities(None).context("read the capabilities")?;
+        set_no_new_privs(true).context("set no_new_privs")?;
+        clear_ambient_capability_set().context("drop ambient capabilities")?;
         if has.effective.contains(CapabilitySet::SETPCAP) {
             // This also drops capabilities that this program does not know.
             for number in 0..u64::BITS {
@@ -89,6 +89,6 @@ impl Stage {
         let kept = has.permitted & keeps;
         let (effective, permitted, inheritable) = (kept, kept, CapabilitySet::empty());
         set_capabilities(None, CapabilitySets { effective, permitted, inheritable })
-            .context("give up capabilities")
+            .context("drop capabilities")
     }
 }

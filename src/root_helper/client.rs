@@ -62,9 +62,9 @@ impl Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(cause) = self.text.strip_prefix(ROOT_SPEAKS) {
-            return write!(f, "the root half did not start: {cause}");
+            return write!(f, "the root helper did not start: {cause}");
         }
-        write!(f, "the root half ended before it was done ({})", self.status)?;
+        write!(f, "the root helper ended without a reply ({})", self.status)?;
         if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
     }
 }
@@ -179,9 +179,9 @@ impl RootHalf {
         let root_helper = Program::RootHelper { program: &program, by_sudo, words };
         let mut child = spawn(root_helper).map_err(|e| match e.kind() {
             ErrorKind::NotFound if by_sudo => anyhow!(SudoRefusal::Missing),
-            _ => anyhow!(e).context("start the root half"),
+            _ => anyhow!(e).context("start the root helper"),
         })?;
-        let requests = child.stdin.take().context("the root half has no input")?;
+        let requests = child.stdin.take().context("the root helper has no input")?;
         for pipe in [Some(requests.as_fd()), child.stdout.as_ref().map(AsFd::as_fd)] {
             // With larger pipes, frames pass in fewer pieces. The kernel refuses this to a user with many pipes; then
             // the pipes keep their size.
@@ -210,7 +210,7 @@ impl RootHalf {
                 Ok(root)
             }
             Err(e) if e.is::<Cancelled>() || e.is::<TimedOut>() => Err(e),
-            Ok(_) => bail!("the root half is another version of storecache"),
+            Ok(_) => bail!("the root helper is another version of storecache"),
             Err(e) => match e.downcast_ref::<Ended>() {
                 // sudo reports its own refusals with this exit code (`man 8 sudo`).
                 Some(ended) if by_sudo && ended.is_of_sudo() => {
@@ -234,13 +234,13 @@ impl RootHalf {
         self.send(&Request::Store(store.clone()), &[])?;
         match self.receive()? {
             (Reply::Store(facts), _) => Ok(facts),
-            _ => bail!("the root half did not describe the store"),
+            _ => bail!("unexpected reply from the root helper (expected `Store`)"),
         }
     }
 
     pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<()> {
         self.check()?;
-        let mut requests = self.requests.take().context("the root half was told to end")?;
+        let mut requests = self.requests.take().context("the root helper was asked to end")?;
         let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
         let mut wait = || self.wait(&mut vigil);
         match write_message(&mut Sending { pipe: &mut requests, wait: &mut wait }, request, payload)
@@ -256,8 +256,10 @@ impl RootHalf {
                 }
                 Ok(error) if error.get_ref().is_some_and(|inner| inner.is::<GaveUp>()) => {
                     let inner = error.into_inner().and_then(|inner| inner.downcast().ok());
-                    Err(inner
-                        .map_or_else(|| anyhow!("nobody waits any more"), |it: Box<GaveUp>| it.0))
+                    Err(inner.map_or_else(
+                        || anyhow!("gave up waiting for the root helper"),
+                        |it: Box<GaveUp>| it.0,
+                    ))
                 }
                 // The root helper hung up. The cause is the message that it sent before that, or else how it ended.
                 Ok(_) => Err(self.last_words().unwrap_or_else(|| self.ended())),
@@ -282,7 +284,7 @@ impl RootHalf {
         vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let pid = self.pid.unwrap_or(self.child.id());
         if let Some(sign) = vigil.look(&[pid]) {
-            liveness::alive(format!("{} {sign}", self.name()));
+            liveness::alive(format!("{}: {sign}", self.name()));
         }
         if vigil.is_over() {
             bail!(liveness::timed_out(
@@ -295,8 +297,8 @@ impl RootHalf {
 
     fn name(&self) -> String {
         match self.pid {
-            Some(pid) => format!("the root half (process {pid})"),
-            None => format!("the start of the root half (process {})", self.child.id()),
+            Some(pid) => format!("the root helper (process {pid})"),
+            None => format!("the start of the root helper (process {})", self.child.id()),
         }
     }
 
@@ -364,7 +366,7 @@ impl RootHalf {
     /// Returns the error that the root helper ended without being asked to.
     fn ended(&mut self) -> anyhow::Error {
         let text = self.end();
-        match self.child.try_wait().context("wait for the root half") {
+        match self.child.try_wait().context("wait for the root helper") {
             Ok(Some(status)) => Ended { status, text }.into(),
             // The root helper could not be waited for; the text explains it.
             Ok(None) => anyhow!(text),
@@ -398,13 +400,18 @@ impl RootHalf {
             if most.is_some_and(|most| began.elapsed() >= most) {
                 LEFT_ALONE.store(true, Ordering::Relaxed);
                 let name = self.name();
-                return format!("{name} is alive, and undoes what it began as soon as it can");
+                return format!(
+                    "{name} is still working, and undoes its changes as soon as it can"
+                );
             }
             if vigil.is_over() {
                 vigil.sign();
                 let Some(means) = means.next() else {
                     LEFT_ALONE.store(true, Ordering::Relaxed);
-                    return format!("{} does not end; its guardian keeps the daemon", self.name());
+                    return format!(
+                        "{} does not end; its guardian takes care of the daemon",
+                        self.name()
+                    );
                 };
                 self.signal(Some(means));
             }
@@ -430,8 +437,8 @@ impl RootHalf {
 type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>, Arc<Mutex<Instant>>);
 
 fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Heard> {
-    let output = child.stdout.take().context("the root half has no output")?;
-    let mut error_output = child.stderr.take().context("the root half has no error output")?;
+    let output = child.stdout.take().context("the root helper has no output")?;
+    let mut error_output = child.stderr.take().context("the root helper has no error output")?;
     let (send, replies) = bounded(4);
     let heard = Arc::new(Mutex::new(Instant::now()));
     let (memory, last_heard) = (memory.clone(), Arc::clone(&heard));
@@ -440,7 +447,7 @@ fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Hear
         true => Box::new(ReadAhead::start(output)?),
         false => Box::new(output),
     };
-    threads::start("to hear replies", move || {
+    threads::start("to read replies", move || {
         let mut output = BufReader::with_capacity(1 << 16, output);
         while let Some(message) = read_message(&mut output, &memory).transpose() {
             *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -454,7 +461,7 @@ fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Hear
             }
         }
     })?;
-    let errors = threads::start("to hear errors", move || {
+    let errors = threads::start("to read standard error", move || {
         let mut text = Vec::new();
         let _ = error_output.read_to_end(&mut text);
         String::from_utf8_lossy(&text).trim().to_owned()

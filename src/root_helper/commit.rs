@@ -86,7 +86,10 @@ impl Commit<'_> {
                 names.context("write the names of the placed items to the disk")
             })?;
             let inserted = merge.insert(layout, &self.rows);
-            placing.join().unwrap_or_else(|_| bail!("placing the items panicked")).and(inserted)
+            placing
+                .join()
+                .unwrap_or_else(|_| bail!("the thread that places the items panicked"))
+                .and(inserted)
         })?;
         if merge.added.len() < rooted_for {
             heads = self.rows.heads(Some(&merge.added));
@@ -131,7 +134,10 @@ impl Commit<'_> {
         match self.access.mount_unit() {
             None => daemon.to_owned(),
             Some(unit) => {
-                format!("{daemon}; {} was stopped with it, as mounting is not allowed", unit.name)
+                format!(
+                    "{daemon}; {} was also stopped, because mounting is not permitted",
+                    unit.name
+                )
             }
         }
     }
@@ -147,8 +153,10 @@ impl Commit<'_> {
         let patience = self.target.lock_patience;
         let exclusive = |patience| {
             let (path, kind) = (layout.big_lock(), layout.lock_kind);
-            lock(&path, kind, LockMode::Exclusive, patience, &cancelled)
-                .context("wait until nobody has the database open; end that process and try again")
+            lock(&path, kind, LockMode::Exclusive, patience, &cancelled).context(
+                "wait for exclusive access to the database; end the process that uses it \
+                 and try again",
+            )
         };
         match exclusive(STEP_ASIDE_AFTER.min(patience)) {
             Err(e) if e.downcast_ref::<Held>().is_some() => {}
@@ -175,7 +183,7 @@ impl Commit<'_> {
             await_ready(&layout.socket(), &self.target.layout.probe(), *daemon_patience)?;
         let valid = client.valid(&paths)?;
         if valid.len() != paths.len() {
-            bail!("the daemon calls {} of {} restored items valid", valid.len(), paths.len());
+            bail!("the daemon reports {} of {} restored items as valid", valid.len(), paths.len());
         }
         Ok(())
     }
@@ -185,7 +193,7 @@ impl Commit<'_> {
 fn verify_on_disk(added: &HashSet<ItemName>, place: &OwnedFd) -> Result<()> {
     for name in added {
         statat(place, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
-            .with_context(|| format!("{name} is not in its place"))?;
+            .with_context(|| format!("check that {name} is in the store"))?;
     }
     Ok(())
 }

@@ -30,10 +30,10 @@ impl Cancel {
     /// If the run was canceled: the reason.
     pub fn check(&self) -> Result<()> {
         if self.signalled.load(Ordering::Relaxed) {
-            bail!("cancelled by a signal");
+            bail!("canceled by a signal");
         }
         if self.hung_up.load(Ordering::Relaxed) {
-            bail!("cancelled: the other half closed the connection");
+            bail!("canceled: the user process closed the connection");
         }
         Ok(())
     }
@@ -86,7 +86,7 @@ impl Conversation {
         let hung_up = Arc::clone(&cancel.hung_up);
         let heard = Arc::new(Mutex::new(Instant::now()));
         let mut input = Heard { input, at: Arc::clone(&heard) };
-        threads::start("to hear requests", move || {
+        threads::start("to read requests", move || {
             // Drop all capabilities before parsing input, so that exploiting the parser gains nothing.
             if let Err(e) = Stage::Listening.enter() {
                 let _ = send.send(Err(e));
@@ -137,7 +137,7 @@ impl Conversation {
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if heard.max(asked).elapsed() >= limit {
             bail!(
-                "the user process has sent nothing for {} s, while locks of the store were held for it",
+                "the user process has not sent anything for {} s while the store was locked",
                 limit.as_secs()
             );
         }
@@ -153,7 +153,7 @@ impl Conversation {
             Some(message) => Ok(message),
             None => {
                 self.cancel.check()?;
-                Err(anyhow!("the other half went away"))
+                Err(anyhow!("the user process closed the connection"))
             }
         }
     }
@@ -184,7 +184,7 @@ impl Conversation {
 
     pub fn reply_with(&self, reply: &Reply, payload: &[u8]) -> Result<()> {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        write_message(&mut *output, reply, payload).context("reply to the other half")
+        write_message(&mut *output, reply, payload).context("reply to the user process")
     }
 
     /// From now on reports activity to the user process, on the thread that is active: a thread that makes no

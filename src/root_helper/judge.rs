@@ -23,14 +23,14 @@ pub fn check_kind(kind: StoreKind, index: &Index) -> Result<()> {
             return refuse("a snapshot of plain directories has a base".into());
         }
         if database.is_some() || rows || !index.items_under.is_empty() {
-            return refuse("a snapshot of plain directories has what only a store has".into());
+            return refuse("a snapshot of plain directories has parts of a store".into());
         }
         return Ok(());
     }
     let layout = Layout::of(kind, Path::new("/"))?;
     if index.items_under != layout.items_under() {
         return refuse(format!(
-            "its items are under {:?}, and those of a {} store under {:?}",
+            "its items are under {:?}, but those of a {} store are under {:?}",
             index.items_under,
             kind.name(),
             layout.items_under()
@@ -39,9 +39,7 @@ pub fn check_kind(kind: StoreKind, index: &Index) -> Result<()> {
     let path = layout.database_archive_path();
     match database {
         Some(found) if found == path => Ok(()),
-        Some(found) => {
-            refuse(format!("its database is {found:?}, and that of a store is {path:?}"))
-        }
+        Some(found) => refuse(format!("its database is {found:?}, but it must be {path:?}")),
         None => refuse("the snapshot has no database".into()),
     }
 }

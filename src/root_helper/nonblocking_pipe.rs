@@ -13,9 +13,9 @@ pub struct Pipe(ChildStdin);
 
 impl Pipe {
     pub fn new(input: ChildStdin) -> Result<Self> {
-        let flags = fcntl_getfl(&input).context("look at the pipe to the root half")?;
+        let flags = fcntl_getfl(&input).context("read the flags of the pipe to the root helper")?;
         fcntl_setfl(&input, flags | OFlags::NONBLOCK)
-            .context("set up the pipe to the root half")?;
+            .context("set the flags of the pipe to the root helper")?;
         Ok(Pipe(input))
     }
 }

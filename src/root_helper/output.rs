@@ -26,11 +26,11 @@ impl Output {
         if limit.is_some() {
             // Standard error may be discarded, because errors are reported as replies.
             let errors = without_blocking(stderr().as_fd()).or_else(|_| null_device())?;
-            dup2_stderr(errors).context("set up the error output")?;
-            let replies = without_blocking(stdout().as_fd()).context("set up the output")?;
-            dup2_stdout(replies).context("set up the output")?;
+            dup2_stderr(errors).context("set up standard error")?;
+            let replies = without_blocking(stdout().as_fd()).context("set up standard output")?;
+            dup2_stdout(replies).context("set up standard output")?;
         }
-        let file = stdout().as_fd().try_clone_to_owned().context("write to the user process")?;
+        let file = stdout().as_fd().try_clone_to_owned().context("duplicate standard output")?;
         Ok(Output { file: file.into(), limit })
     }
 
@@ -48,7 +48,7 @@ impl Output {
             match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&limit_spec)) {
                 Ok(0) => {
                     let text =
-                        format!("the user process has read nothing for {} s", limit.as_secs());
+                        format!("the user process has not read anything for {} s", limit.as_secs());
                     return Err(io::Error::new(ErrorKind::TimedOut, text));
                 }
                 Ok(_) => return Ok(()),
@@ -77,7 +77,7 @@ fn without_blocking(descriptor: BorrowedFd) -> Result<OwnedFd> {
         FileType::RegularFile if fstatfs(descriptor)?.filesystem_type() != FUSE_SUPER_MAGIC => {
             Ok(descriptor.try_clone_to_owned()?)
         }
-        _ => bail!("it must be a pipe"),
+        _ => bail!("not a pipe, a terminal or a regular file"),
     }
 }
 

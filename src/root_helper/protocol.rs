@@ -424,7 +424,7 @@ pub(super) fn read_within<M: DeserializeOwned>(
         bytes.try_reserve_exact(length as usize)?;
         input.by_ref().take(length.into()).read_to_end(&mut bytes)?;
         if bytes.len() != length as usize {
-            bail!("a message is cut short: got {} of {length} bytes", bytes.len());
+            bail!("a message is cut short: received {} of {length} bytes", bytes.len());
         }
         Ok(bytes)
     };
@@ -432,7 +432,7 @@ pub(super) fn read_within<M: DeserializeOwned>(
     let length = u32::from_be_bytes([e, f, g, h]);
     let claim = (length > 0).then(|| memory.take(length.into())).flatten();
     let payload = Held::new(part(length)?, claim);
-    let message = serde_json::from_slice(&json).context("a message does not parse")?;
+    let message = serde_json::from_slice(&json).context("parse a message")?;
     Ok(Some((message, payload)))
 }
 

@@ -52,7 +52,7 @@ pub fn restore(
         bail!("the snapshot is of the store kind {}, not plain", request.store.kind);
     }
     if request.store.system != *system() {
-        bail!("the snapshot is for the system {}, this is {}", request.store.system, system());
+        bail!("the snapshot is for the system {}, but this is {}", request.store.system, system());
     }
     check_kind(StoreKind::Plain, &index)?;
     let _run_locks = run_locks(talk, store)?;
@@ -122,7 +122,7 @@ fn plan(store: &StoreRequest, request: &RestoreRequest, index: &Index) -> Result
     for (at, item) in index.items.iter().enumerate() {
         let mut skip = |reason: &str| plan.skipped.push((item.name.clone(), reason.into()));
         if !named.contains(Path::new(&item.name)) {
-            skip("it is not among the directories named with --path");
+            skip("not among the directories passed with --path");
             continue;
         }
         let place = in_root(&store.root, Path::new(&item.name))?;
@@ -130,12 +130,12 @@ fn plan(store: &StoreRequest, request: &RestoreRequest, index: &Index) -> Result
             State::Absent => plan.wanted.push((at, place)),
             State::Same => plan.present += 1,
             State::Other if request.replace => plan.wanted.push((at, place)),
-            State::Other => skip("something else is there; --mode replace swaps it"),
+            State::Other => skip("it exists and differs; use --mode replace to overwrite it"),
         }
     }
     let held: HashSet<&Path> = index.items.iter().map(|item| Path::new(&item.name)).collect();
     for path in named.difference(&held) {
-        let reason = "the snapshot does not hold it".to_owned();
+        let reason = "not in the snapshot".to_owned();
         plan.skipped.push((path.display().to_string(), reason));
     }
     Ok(plan)
@@ -174,7 +174,7 @@ impl MadeParents {
         missing.reverse();
         for directory in missing {
             rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755))
-                .with_context(|| format!("make {}", directory.display()))?;
+                .with_context(|| format!("create {}", directory.display()))?;
             self.0.push(directory.to_owned());
         }
         parent.canonicalize().with_context(|| parent.display().to_string())
@@ -234,6 +234,6 @@ fn split(place: &Path) -> Result<(PathBuf, String)> {
     let name = place.file_name().and_then(|name| name.to_str());
     match (place.parent(), name) {
         (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
-        _ => bail!("{} cannot be swapped; name a directory in it", place.display()),
+        _ => bail!("{} cannot be replaced; pass a directory in it", place.display()),
     }
 }

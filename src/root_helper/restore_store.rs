@@ -125,7 +125,7 @@ fn make_directory(path: &Path, mode: u32, owner: Owner) -> Result<()> {
     if is_there(path)? {
         return Ok(());
     }
-    let context = || format!("make {}", path.display());
+    let context = || format!("create {}", path.display());
     rustix::fs::mkdir(path, Mode::from_raw_mode(mode)).with_context(context)?;
     owner.take(path).inspect_err(|_| drop(insist(|| std::fs::remove_dir(path))))
 }
@@ -136,7 +136,7 @@ fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
         if *theirs == *ours {
             return Ok(());
         }
-        bail!("the snapshot is for the {what} {theirs}, this is {ours}; save one here first")
+        bail!("the snapshot is for the {what} {theirs}, but this is {ours}; save one here first")
     };
     differs("store kind", &facts.kind, layout.kind.name())?;
     differs("system", &facts.system, &system())?;
@@ -144,8 +144,8 @@ fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
     let live = layout.live_schema()?.unwrap_or(layout.schema);
     if live != layout.schema {
         bail!(
-            "the live database has schema {live}, and this storecache knows schema {}; use a newer \
-             storecache",
+            "the live database has schema {live}, but this storecache supports schema {}; use a \
+             newer storecache",
             layout.schema
         );
     }
@@ -161,7 +161,7 @@ fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
 /// Receives the index of the base. Returns it both parsed and as raw bytes.
 fn receive_base(talk: &Conversation, layout: &Layout) -> Result<(Index, Vec<u8>)> {
     let (Request::Base(facts), bytes) = talk.receive()? else {
-        bail!("the base of the delta is next");
+        bail!("protocol error: expected `Base`");
     };
     let (bytes, _) = bytes.into_parts();
     let parsed = Index::from_bytes(&bytes).and_then(|index| index.check().map(|()| index));
@@ -188,7 +188,7 @@ fn receive_database(
         {
             Ok(bytes)
         }
-        _ => bail!("frame {number} of the database is next"),
+        _ => bail!("protocol error: expected frame {number} of the database"),
     })?;
     let snapshot = SnapshotDatabase::open(&path, layout).map_err(of_snapshot)?;
     Ok((snapshot, place))

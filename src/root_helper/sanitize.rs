@@ -27,16 +27,16 @@ pub fn settle() -> Result<Environment> {
     let of_others = rustix::process::getuid() != rustix::process::geteuid()
         || rustix::process::getgid() != rustix::process::getegid();
     if of_others {
-        bail!("the program must be neither setuid nor setgid; take that away with chmod ug-s");
+        bail!("the program must be neither setuid nor setgid; run `chmod ug-s` on its file");
     }
     close_all_others();
     let environment = clear_environment();
-    chdir("/").context("leave the directory that this was started in")?;
+    chdir("/").context("change to the directory /")?;
     // Files are created with exactly the mode that the program passes.
     umask(Mode::empty());
     SigSet::empty().thread_set_mask().context("unblock signals")?;
     // If SIGCHLD was inherited as ignored, the exit status of children would be lost. The flag is not read.
-    signal_hook::flag::register(SIGCHLD, Arc::default()).context("hear of children")?;
+    signal_hook::flag::register(SIGCHLD, Arc::default()).context("catch SIGCHLD")?;
     // Keys of a terminal stop or end the user process, which then closes the connection; a root helper that is
     // stopped by them during a commit would keep the daemon stopped. The call fails if this process leads a process
     // group; then its terminal does not belong to another user.
@@ -64,7 +64,7 @@ fn lift(resource: Resource, least: Option<u64>) -> Result<()> {
         Err(Errno::PERM) => setrlimit(resource, highest),
         other => other,
     }
-    .context("lift a limit")
+    .context("raise a resource limit")
 }
 
 #[expect(unsafe_code, reason = "no safe interface closes descriptors that no value owns")]

@@ -120,7 +120,7 @@ pub fn save(
         facts: source.facts.clone(),
     })?;
     let Request::Pack { delta } = talk.receive()?.0 else {
-        bail!("a save is packed next, or ends");
+        bail!("protocol error: expected `Pack` or end of input");
     };
 
     talk.enter(Phase::Pack);
@@ -182,7 +182,7 @@ fn store_source(
     let layout = &target.layout;
     if !is_there(&layout.database())? {
         bail!(
-            "the store has no database yet: {} is not there; put something into the store first",
+            "the store has no database yet: {} is missing; add something to the store first",
             layout.database().display()
         );
     }
@@ -221,16 +221,16 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let on_disk = in_root(&store.root, inside)?;
         if on_disk.is_symlink() {
-            bail!("{} is a symbolic link; name what it points to", on_disk.display());
+            bail!("{} is a symbolic link; pass its target", on_disk.display());
         }
         if !on_disk.is_dir() {
-            bail!("{} is no directory; --path names what to save", on_disk.display());
+            bail!("{} is not a directory; pass a directory with --path", on_disk.display());
         }
         let (Some(parent), Some(name)) = (on_disk.parent(), on_disk.file_name()) else {
-            bail!("the path {} cannot be saved; name a directory in it", path.display());
+            bail!("the path {} cannot be saved; pass a directory in it", path.display());
         };
         let archive_path = inside.to_str().with_context(|| {
-            format!("the path {} is not UTF-8, and a snapshot could not name it", path.display())
+            format!("the path {} is not UTF-8, so a snapshot cannot contain it", path.display())
         })?;
         inputs.push(PackInput {
             name: archive_path.to_owned(),

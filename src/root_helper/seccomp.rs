@@ -44,7 +44,8 @@ pub enum Confinement {
 impl Confinement {
     /// Returns a warning for the report of a restore.
     pub fn warning(self) -> Option<String> {
-        let text = "this kernel has no seccomp, so nothing but its own code keeps the root helper from the network";
+        let text =
+            "this kernel has no seccomp, so network access of the root helper is not blocked";
         (self == Confinement::Unsupported).then(|| text.to_owned())
     }
 }

@@ -55,7 +55,7 @@ fn drop_from(inputs: &mut Vec<PackInput>, names: &HashSet<ItemName>, gone: &mut 
 }
 
 fn name_of(input: &PackInput) -> Result<ItemName> {
-    ItemName::parse(&input.name).with_context(|| format!("{} is no name of an item", input.name))
+    ItemName::parse(&input.name).with_context(|| format!("not a valid item name: {:?}", input.name))
 }
 
 /// Returns the inputs outside the closures of `roots`, or none if no closures were requested.

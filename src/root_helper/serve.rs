@@ -61,9 +61,9 @@ fn greet(everywhere: bool, input: &mut BufReader<Stdin>) -> Result<Caller> {
     match first(input)? {
         Request::Hello { protocol: PROTOCOL } => {}
         Request::Hello { protocol } => {
-            bail!("the other half speaks protocol {protocol}, this one speaks {PROTOCOL}")
+            bail!("the user process uses protocol {protocol}, but the root helper uses {PROTOCOL}")
         }
-        other => bail!("a conversation begins with Hello, and not with {}", other.name()),
+        other => bail!("protocol error: expected `Hello`, received `{}`", other.name()),
     }
     let hello = Reply::Hello { protocol: PROTOCOL, pid: std::process::id() };
     write_message(&mut stdout().lock(), &hello, &[])?;
@@ -87,7 +87,7 @@ fn agree(
 ) -> Result<Agreed> {
     let mut store = match first(input)? {
         Request::Store(store) => store,
-        other => bail!("the store is named first, with Store, and not {}", other.name()),
+        other => bail!("protocol error: expected `Store`, received `{}`", other.name()),
     };
     *rights = mandate.apply(&mut store)?;
     store.mandate = mandate;
@@ -107,7 +107,7 @@ fn agree(
 
 fn first(input: &mut BufReader<Stdin>) -> Result<Request> {
     let message = checked(read_first(input))?;
-    let (request, _) = message.context("cancelled: the other half closed the connection")?;
+    let (request, _) = message.context("canceled: the user process closed the connection")?;
     Ok(request)
 }
 
@@ -143,7 +143,7 @@ fn converse(
             (Request::Check(patterns), _) => closure_query::check(talk, store, &patterns, None)?,
             (Request::Valid, _) => closure_query::valid(talk, store)?,
             (Request::Examine, _) if guardian.is_some() => doctor::examine(talk, store)?,
-            (other, _) => bail!("the message {} is out of turn", other.name()),
+            (other, _) => bail!("protocol error: unexpected `{}`", other.name()),
         }
         talk.holds_no_locks();
     }

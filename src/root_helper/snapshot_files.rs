@@ -115,7 +115,7 @@ impl Unpackers {
     pub fn submit(&self, frame: FrameId, compressed: Held) -> Result<()> {
         match self.0.iter().find(|(which, _)| *which == frame.which) {
             Some((which, unpacker)) => of(*which, unpacker.submit(frame.number, compressed)),
-            None => bail!("nothing is wanted of that file"),
+            None => bail!("protocol error: no frame of that file is needed"),
         }
     }
 

@@ -130,7 +130,7 @@ impl StoreTarget {
         make_lock_file(&path, Owner::of(&self.layout)?, &self.layout.state())?;
         let kind = self.layout.lock_kind;
         lock(&path, kind, LockMode::Shared, self.lock_patience, cancelled)
-            .context("keep garbage collectors away; try again when the collection is done")
+            .context("lock out garbage collectors; try again when the collection has ended")
     }
 
     /// Takes the lock that keeps other restores from running.
@@ -144,7 +144,7 @@ impl StoreTarget {
 /// # Errors
 /// If that cannot be determined.
 pub fn is_there(path: &Path) -> Result<bool> {
-    path.try_exists().with_context(|| format!("look for {}", path.display()))
+    path.try_exists().with_context(|| format!("check whether {} exists", path.display()))
 }
 
 /// Returns whether a path is a directory.
@@ -155,7 +155,7 @@ fn is_directory(path: &Path) -> Result<bool> {
     match path.metadata() {
         Ok(metadata) => Ok(metadata.is_dir()),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
+        Err(e) => Err(e).with_context(|| format!("read the metadata of {}", path.display())),
     }
 }
 
@@ -167,7 +167,7 @@ pub fn run_lock(
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
     lock(directory, LockKind::Flock, LockMode::Exclusive, patience, cancelled)
-        .context("wait for another restore to end; try again when it has")
+        .context("wait for another restore to end; try again when it has ended")
 }
 
 /// Opens a directory for reading names and for placing entries in it.
@@ -205,7 +205,7 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
 /// open directories, at least one on each file system that the restore writes to.
 pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
     let order = move || {
-        let each = |place| syncfs(place).context("write what is staged to the disk");
+        let each = |place| syncfs(place).context("write the staged files to the disk");
         places.iter().try_for_each(each)
     };
     Writeback::start(wanted.then_some(order))
@@ -237,11 +237,11 @@ pub fn receive_frames(
                     told = Instant::now();
                 }
             }
-            _ => bail!("frame {} is next", expected.number),
+            _ => bail!("protocol error: expected frame {}", expected.number),
         }
     }
     match receive()? {
         (Request::Commit, _) => Ok(()),
-        _ => bail!("all frames are here: the commit is next"),
+        _ => bail!("protocol error: expected `Commit` after the last frame"),
     }
 }

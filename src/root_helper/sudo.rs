@@ -30,7 +30,7 @@ pub enum SudoRefusal {
     #[error("sudo is not installed")]
     Missing,
     /// The option `requiretty` of sudoers.
-    #[error("sudo refused: it wants a terminal (requiretty)")]
+    #[error("sudo refused: it requires a terminal (requiretty)")]
     NeedsTerminal,
     #[error("sudo refused: a password is required")]
     NeedsPassword,
@@ -97,7 +97,7 @@ impl SudoRefusal {
                 )
             }
             SudoRefusal::NeedsPassword if situation.at_terminal => {
-                format!("run `sudo -v` and try again; or, to be asked no more, {rule}")
+                format!("run `sudo -v` and try again; or, to avoid the password prompt, {rule}")
             }
             SudoRefusal::NeedsPassword | SudoRefusal::NotAllowed(_) => {
                 format!("{rule}; or run storecache as root")

@@ -42,7 +42,7 @@ impl Request {
     pub fn check(&self, payload: &[u8]) -> Result<()> {
         let carries = matches!(self, Request::Restore(_) | Request::Base(_) | Request::Frame(_));
         if !carries && !payload.is_empty() {
-            bail!("the message {} comes without a payload", self.name());
+            bail!("the message {} must not have a payload", self.name());
         }
         match self {
             Request::Store(request) => request.check(),
@@ -65,11 +65,11 @@ impl StoreRequest {
         }
         for patience in [self.lock_patience, self.daemon_patience, self.stall] {
             if patience > PATIENCE_LIMIT {
-                bail!("{} s is longer to wait than a year", patience.as_secs());
+                bail!("a timeout of {} s is longer than a year", patience.as_secs());
             }
         }
         if self.stall < STALL_LEAST {
-            bail!("a stall clock of less than a second cuts what is alive");
+            bail!("--stall-timeout must be at least 1 s");
         }
         if let DaemonChoice::Command { stop, start } = &self.daemon {
             limit("bytes of a command", stop.len().max(start.len()), COMMAND_LIMIT)?;
@@ -81,7 +81,7 @@ impl StoreRequest {
 impl SaveRequest {
     fn check(&self) -> Result<()> {
         if !LEVELS.contains(&self.level) {
-            bail!("there is no level {} of compression", self.level);
+            bail!("not a valid compression level: {}", self.level);
         }
         threads(self.memory.threads)?;
         memory(self.memory.in_flight)?;
@@ -99,21 +99,21 @@ impl RestoreRequest {
 
 fn threads(count: usize) -> Result<()> {
     if count == 0 {
-        bail!("no threads are too few");
+        bail!("the number of threads must be at least 1");
     }
     limit("threads", count, THREADS_LIMIT)
 }
 
 fn memory(bytes: u64) -> Result<()> {
     if bytes > MEMORY_LIMIT {
-        bail!("{bytes} bytes of memory are too many: {MEMORY_LIMIT} is the limit");
+        bail!("{bytes} bytes of memory exceed the limit of {MEMORY_LIMIT}");
     }
     Ok(())
 }
 
 fn limit(what: &str, count: usize, most: usize) -> Result<()> {
     if count > most {
-        bail!("{count} {what} are too many: {most} is the limit");
+        bail!("{count} {what} exceed the limit of {most}");
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ fn leads_down(path: &Path) -> Result<()> {
     let mut components = path.components();
     let absolute = components.next() == Some(Component::RootDir);
     if !absolute || !components.all(|c| matches!(c, Component::Normal(_))) {
-        bail!("the path {} is not absolute, or has dots in it", path.display());
+        bail!("the path {} is not absolute or contains `..`", path.display());
     }
     Ok(())
 }

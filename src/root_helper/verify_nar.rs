@@ -34,7 +34,7 @@ impl Hashes {
         let hashes = items.into_iter().map(|item| match parse_sha256(&item.nar_hash) {
             Some(hash) => Ok((item.name, hash)),
             None => bail!(damaged(format!(
-                "the row of {} has the hash {:?}, which is no SHA-256",
+                "the row of {} has the hash {:?}, which is not a SHA-256",
                 item.name, item.nar_hash
             ))),
         });
@@ -56,7 +56,7 @@ impl Hashes {
         let cancel = talk.cancel.clone();
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let go_on = |_| match stop.load(Ordering::Relaxed) {
-            true => bail!("another item was wrong"),
+            true => bail!("another item failed the check"),
             false => cancel.check(),
         };
         let (send, done) = unbounded();
@@ -102,7 +102,7 @@ fn check_item(
     if found.as_bytes() != expected {
         let expected: String = expected.iter().map(|byte| format!("{byte:02x}")).collect();
         bail!(damaged(format!(
-            "the content of {name} has the hash sha256:{found}, and its row says sha256:{expected}"
+            "the content of {name} has the hash sha256:{found}, but its row has sha256:{expected}"
         )));
     }
     Ok(())

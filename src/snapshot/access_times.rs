@@ -44,7 +44,7 @@ fn is_unread(stat: &Stat) -> bool {
 /// If the mount options cannot be read.
 pub fn reading_shows(directory: impl AsFd) -> Result<bool> {
     let hidden = StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOATIME;
-    Ok(!fstatvfs(directory).context("ask for the options of a mount")?.f_flag.intersects(hidden))
+    Ok(!fstatvfs(directory).context("read mount options")?.f_flag.intersects(hidden))
 }
 
 /// Returns when any part of the item `name` in `base` was last read after it was unpacked, in seconds since
@@ -53,7 +53,7 @@ pub fn reading_shows(directory: impl AsFd) -> Result<bool> {
 /// # Errors
 /// If the item cannot be examined.
 pub fn last_read(base: impl AsFd, name: &str) -> Result<Option<u64>> {
-    let shown = || format!("look at the times of {name}");
+    let shown = || format!("read the times of {name}");
     let c_name = CString::new(name).with_context(shown)?;
     let base = base.as_fd();
     match fs::statat(base, &c_name, AtFlags::SYMLINK_NOFOLLOW) {

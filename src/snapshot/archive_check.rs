@@ -195,10 +195,11 @@ impl<'a> FrameReader<'a> {
 
     /// Reads the rest of the file that the previous frame left open.
     fn part(&mut self, continues: &Continuation) -> Result<Piece<'a>, SnapshotError> {
-        let path = unescape_path(&continues.path)
-            .ok_or_else(|| SnapshotError::damaged("the path that it continues does not parse"))?;
+        let path = unescape_path(&continues.path).ok_or_else(|| {
+            SnapshotError::damaged("the path of the continued file does not parse")
+        })?;
         if self.begins_database() {
-            return Err(SnapshotError::damaged("the database is not its first member"));
+            return Err(SnapshotError::damaged("the database is not the first member"));
         }
         let home = self.tracker.home(self.index, self.number, &path)?;
         let offset = continues.offset;
@@ -233,7 +234,7 @@ impl<'a> FrameReader<'a> {
                     || !self.begins_database()
                     || Some(member.kind.clone()) != size.map(Kind::File)
                 {
-                    return refused("the database is another one than the index says");
+                    return refused("the database does not match the index");
                 }
                 self.last = Some(Last { path: member.path, is_directory: false, item: None });
                 return Ok(Piece::Database(content));
@@ -247,12 +248,12 @@ impl<'a> FrameReader<'a> {
         if self.index.database.is_some()
             && member.attributes != Attributes::canonical(&member.kind, executable)
         {
-            return refused("its mode, owner or time is not that of a file in a store");
+            return refused("mode, owner or time is not valid for a file in a store");
         }
         if let Kind::HardLink(target) = &member.kind
             && !is_below(&member.path[..top], target)
         {
-            return refused("a hard link leaves its item");
+            return refused("a hard link points outside its item");
         }
         if !self.index.items[position].shares(self.number) && member.path.len() > top {
             match &self.last {
@@ -279,12 +280,10 @@ impl<'a> FrameReader<'a> {
     /// Checks the end of the frame. `marked` is true if blocks of zeros end it.
     fn end(&mut self, marked: bool) -> Result<(), SnapshotError> {
         if marked && !self.is_last() {
-            return Err(SnapshotError::damaged(
-                "the end of the archive stands before other frames",
-            ));
+            return Err(SnapshotError::damaged("the archive ends before its last frame"));
         }
         if self.pieces == 0 && self.begins_database() {
-            return Err(SnapshotError::damaged("the database is not its first member"));
+            return Err(SnapshotError::damaged("the database is not the first member"));
         }
         let next = self.index.frames.get(self.number as usize + 1);
         let next = next.and_then(|next| next.continues.as_ref());
@@ -292,20 +291,21 @@ impl<'a> FrameReader<'a> {
             (None, None) => {}
             (None, Some(next)) => {
                 return Err(SnapshotError::damaged(format!(
-                    "it leaves no file open, and the next frame continues {}",
+                    "it ends with a complete file, but the next frame continues {}",
                     next.path
                 )));
             }
             (Some(open), _) if self.is_last() => {
                 return Err(SnapshotError::damaged(format!(
-                    "{} is cut off",
+                    "{} is incomplete",
                     escape_path(&open.path)
                 )));
             }
             (Some(open), next) => {
                 if !next.is_some_and(|next| open.is_continued_by(next)) {
                     return Err(SnapshotError::damaged(format!(
-                        "it leaves {} open at byte {}, and the next frame does not continue it there",
+                        "it ends within {} at byte {}, but the next frame does not continue it \
+                         there",
                         escape_path(&open.path),
                         open.offset
                     )));
@@ -461,7 +461,9 @@ impl Tracker {
             }
         }
         let shown = escape_path(path);
-        Err(SnapshotError::damaged(format!("{shown} is in frame {frame} against the index")))
+        Err(SnapshotError::damaged(format!(
+            "{shown} is in frame {frame}, which contradicts the index"
+        )))
     }
 
     fn borders(&self) -> MutexGuard<'_, Borders> {
@@ -586,8 +588,8 @@ impl Tracker {
         for path in needed {
             let what = match found.get(&self.hash(&path)) {
                 Some((_, Tag::Directory)) => continue,
-                Some(_) => "it holds files and is no directory",
-                None => "it holds files and is no member itself",
+                Some(_) => "it contains files but is not a directory",
+                None => "it contains files but is not a member itself",
             };
             return Err(SnapshotError::damaged(format!("{}: {what}", escape_path(&path))));
         }
@@ -636,7 +638,7 @@ impl ItemState {
         let item = &index.items[position];
         if self.bytes > item.disk {
             return Err(SnapshotError::damaged(format!(
-                "{} takes more than the {} bytes that the index says",
+                "{} is larger than the {} bytes stated in the index",
                 item.name, item.disk
             )));
         }
@@ -649,13 +651,13 @@ impl Link {
     fn check(&self, found: Option<&(Position, Tag)>) -> Result<(), SnapshotError> {
         let target = escape_path(&self.target);
         let what = match found {
-            None => "a hard link to nothing".to_owned(),
+            None => "a hard link to a missing file".to_owned(),
             // A save never writes a link to a link, and the result would depend on the order in which links are
             // made.
-            Some((_, Tag::HardLink)) => format!("links to the link {target}"),
+            Some((_, Tag::HardLink)) => format!("a hard link to the hard link {target}"),
             Some((_, Tag::Directory)) => format!("a hard link to the directory {target}"),
             Some((at, Tag::File | Tag::Symlink)) if *at > self.at => {
-                format!("a hard link stands before its target {target}")
+                format!("a hard link precedes its target {target}")
             }
             Some((_, Tag::File | Tag::Symlink)) => return Ok(()),
         };

@@ -106,7 +106,8 @@ impl Compressor {
         let all: Vec<u8> = samples().flatten().copied().collect();
         self.out.clear();
         self.out.reserve_exact(compress_bound(all.len()));
-        let size = self.sampler.compress_to_buffer(&all, &mut self.out).context("take a sample")?;
+        let size =
+            self.sampler.compress_to_buffer(&all, &mut self.out).context("compress a sample")?;
         Ok(size >= all.len() / 100 * 94)
     }
 

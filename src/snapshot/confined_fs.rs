@@ -58,7 +58,7 @@ pub fn enter(parent: BorrowedFd<'_>, name: Name<'_>) -> Result<OwnedFd, Errno> {
 pub fn make_directory(parent: BorrowedFd<'_>, name: Name<'_>) -> Result<()> {
     match fs::mkdirat(parent, name.0, Mode::RWXU) {
         Err(Errno::EXIST) => {
-            bail!(SnapshotError::damaged("a directory and something else have one name"))
+            bail!(SnapshotError::damaged("a directory and another member have the same name"))
         }
         other => Ok(other?),
     }
@@ -88,7 +88,7 @@ pub fn reopen(parent: BorrowedFd<'_>, name: Name<'_>, made: Identity) -> Result<
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat2(parent, name.0, flags, Mode::empty(), WITHIN)?);
     if identity(&file)? != made {
-        bail!("somebody has put another file in its place");
+        bail!("another process replaced the file");
     }
     Ok(file)
 }

@@ -33,7 +33,9 @@ pub fn write_database<E: From<SnapshotError>, B: AsRef<[u8]>>(
         }
     }
     if left > 0 {
-        return Err(SnapshotError::damaged(format!("the database lacks {left} bytes")).into());
+        return Err(
+            SnapshotError::damaged(format!("{left} bytes of the database are missing")).into()
+        );
     }
     Ok(())
 }

@@ -43,10 +43,10 @@ pub fn inherited<'d>(
 ) -> Result<HashMap<&'d str, usize>, SnapshotError> {
     let wrong = |what: String| Err(SnapshotError::WrongBase(what));
     let Some(reference) = &delta.base else {
-        return wrong("it has none".into());
+        return wrong("the index names no base".into());
     };
     if Index::identity(base_bytes)? != reference.index {
-        return wrong(format!("{} is another snapshot than the one it names", reference.entry));
+        return wrong(format!("{} is not the snapshot that the delta refers to", reference.entry));
     }
     if base.base.is_some() {
         return wrong(format!("{} has a base itself", reference.entry));
@@ -65,7 +65,10 @@ pub fn inherited<'d>(
     let mut found = HashMap::with_capacity(reference.items.len());
     for BaseItem { name, nar_hash, .. } in &reference.items {
         let Some(&at) = there.get(&(name.as_str(), nar_hash.as_str())) else {
-            return wrong(format!("{} does not hold {name} as {nar_hash}", reference.entry));
+            return wrong(format!(
+                "{} does not contain {name} with NAR hash {nar_hash}",
+                reference.entry
+            ));
         };
         found.insert(name.as_str(), at);
     }
@@ -77,11 +80,13 @@ pub(super) fn check(index: &Index) -> Result<(), SnapshotError> {
     let Some(base) = &index.base else {
         return match index.format {
             super::FULL => Ok(()),
-            other => Err(SnapshotError::damaged(format!("an index of format {other} and no base"))),
+            other => {
+                Err(SnapshotError::damaged(format!("an index of format {other} must have a base")))
+            }
         };
     };
     if index.format == super::FULL {
-        return Err(SnapshotError::damaged("an index of format 1 has no base"));
+        return Err(SnapshotError::damaged("an index of format 1 must not have a base"));
     }
     let own = index.items.iter().map(|item| item.name.as_str());
     let mut names = HashSet::with_capacity(index.items.len() + base.items.len());

@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Digest::from_hex(&text)
-            .ok_or_else(|| serde::de::Error::custom("a digest is 64 hexadecimal digits"))
+            .ok_or_else(|| serde::de::Error::custom("not a digest of 64 hexadecimal digits"))
     }
 }
 

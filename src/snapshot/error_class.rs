@@ -22,7 +22,7 @@ pub fn blamed(error: anyhow::Error) -> anyhow::Error {
 /// As [`blamed`], for a hard link, whose target has to be a member too.
 pub fn blamed_link(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<Errno>() {
-        Some(&Errno::NOENT) => SnapshotError::damaged("a hard link to nothing").into(),
+        Some(&Errno::NOENT) => SnapshotError::damaged("a hard link to a missing file").into(),
         _ => blamed(error),
     }
 }

@@ -62,7 +62,7 @@ impl Deferred {
                 return damaged("its beginning is missing");
             };
             if !long.is_whole(size) {
-                return damaged("its parts are not what makes it whole");
+                return damaged("its parts do not add up to the whole file");
             }
             let (parent, below) = targets.locate(&path)?;
             let file =

@@ -158,11 +158,15 @@ fn linked_files(inputs: &[PackInput], wanted: usize) -> Result<Vec<Linked>> {
         }
     };
     thread::scope(|scope| {
-        let start = || threads::start_in(scope, "to find what items share", search);
+        let start = || threads::start_in(scope, "to find shared files", search);
         let searches = threads::some(wanted, start)?;
         let mut found = Vec::new();
         for search in searches {
-            found.append(&mut search.join().map_err(|_| anyhow!("a searching thread panicked"))??);
+            found.append(
+                &mut search
+                    .join()
+                    .map_err(|_| anyhow!("a thread that finds shared files panicked"))??,
+            );
         }
         Ok(found)
     })
@@ -203,7 +207,10 @@ impl Search {
 
     fn directory(&mut self, parent: BorrowedFd, name: &CStr, path: &[u8]) -> Result<()> {
         if is_too_deep(path) {
-            bail!("{:.200}…: directories that deep cannot be unpacked; remove them", shown(path));
+            bail!(
+                "{:.200}…: the directories are nested too deeply to be unpacked; remove them",
+                shown(path)
+            );
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |flags| fs::openat(parent, name, flags, Mode::empty());

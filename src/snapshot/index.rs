@@ -177,11 +177,11 @@ impl Index {
         let json =
             serde_json::to_vec(self).map_err(|e| SnapshotError::damaged(format!("index: {e}")))?;
         if json.len() > BODY_LIMIT {
-            return Err(SnapshotError::damaged("more items than an index can list; save fewer"));
+            return Err(SnapshotError::damaged("too many items for one index; save fewer"));
         }
         let body = zstd::bulk::compress(&json, 9)?;
         let length = u32::try_from(body.len())
-            .map_err(|_| SnapshotError::damaged("the index cannot hold over 4 GiB"))?;
+            .map_err(|_| SnapshotError::damaged("the index is larger than 4 GiB"))?;
         let mut bytes = Vec::with_capacity(body.len() + 40);
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&body);
@@ -248,7 +248,7 @@ impl Index {
             return Err(SnapshotError::damaged("the index does not match its digest"));
         }
         if rest.len() != signatures {
-            return Err(SnapshotError::damaged("the index has bytes that belong to nothing"));
+            return Err(SnapshotError::damaged("the index has the wrong length"));
         }
         let limit = body.len().saturating_mul(RATIO_LIMIT).saturating_add(RATIO_FREE);
         let json = zstd::bulk::decompress(body, limit.min(BODY_LIMIT))
@@ -263,7 +263,9 @@ impl Index {
         let mut at = self.head_bytes;
         for (number, frame) in self.frames.iter().enumerate() {
             if frame.at != at {
-                return Err(SnapshotError::damaged(format!("frame {number} is not at {at}")));
+                return Err(SnapshotError::damaged(format!(
+                    "frame {number} does not begin at byte {at}"
+                )));
             }
             at = at
                 .checked_add(frame.size)
@@ -273,7 +275,9 @@ impl Index {
         let database = self.database.iter().map(|db| (db.path.as_str(), db.frames));
         for (name, (first, last)) in ranges.chain(database) {
             if first > last || last as usize >= self.frames.len() {
-                return Err(SnapshotError::damaged(format!("{name}: no frames {first} to {last}")));
+                return Err(SnapshotError::damaged(format!(
+                    "{name}: there are no frames {first} to {last}"
+                )));
             }
         }
         for item in self.items.iter().filter(|item| !item.shared.is_empty()) {
@@ -301,7 +305,7 @@ impl Index {
         index_validation::check_coverage(self)?;
         let archive = archive_digest(&self.head, self.frames.iter().map(|f| &f.sha256));
         if archive != self.archive {
-            return Err(SnapshotError::damaged("the digest over head and frames is another"));
+            return Err(SnapshotError::damaged("the digest over head and frames does not match"));
         }
         delta::check(self)
     }

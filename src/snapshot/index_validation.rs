@@ -30,10 +30,10 @@ pub fn check(index: &Index) -> Result<(), SnapshotError> {
             return refused("is too large");
         }
         if frame.raw == 0 || !frame.raw.is_multiple_of(BLOCK as u64) {
-            return refused("does not hold whole blocks of tar");
+            return refused("does not consist of whole tar blocks");
         }
         if frame.size > zstd::compress_bound(frame.raw as usize) as u64 + FRAME_SLACK {
-            return refused("is larger than what it holds");
+            return refused("is larger than its content");
         }
         // Cannot overflow: there are at most a million frames of at most 64 MiB.
         raw += frame.raw;
@@ -47,13 +47,16 @@ pub fn check(index: &Index) -> Result<(), SnapshotError> {
     }
     let database = index.database.as_ref().map_or(0, |database| database.size);
     if database > DATABASE_LIMIT {
-        return Err(SnapshotError::damaged(format!("a database of {} MiB", database >> 20)));
+        return Err(SnapshotError::damaged(format!(
+            "the database is too large ({} MiB)",
+            database >> 20
+        )));
     }
     let headers = files.checked_mul(MEMBER).ok_or_else(overflow)?;
     let accounted = disk.saturating_add(headers).saturating_add(database + BESIDE);
     if raw > accounted {
         return Err(SnapshotError::damaged(format!(
-            "its frames hold {raw} bytes, and its items account for {accounted} at most"
+            "the frames contain {raw} bytes, but the items account for at most {accounted}"
         )));
     }
     Ok(())
@@ -97,7 +100,7 @@ pub fn check_names(index: &Index) -> Result<(), SnapshotError> {
         };
         if let Some(item) = index.items.iter().find(clashes) {
             return Err(SnapshotError::damaged(format!(
-                "the item {} and the database {} lie in one another",
+                "the paths of the item {} and the database {} overlap",
                 item.name, database.path
             )));
         }
@@ -107,11 +110,13 @@ pub fn check_names(index: &Index) -> Result<(), SnapshotError> {
     for name in index.rows_only.iter().flatten() {
         if names.contains(name.as_str()) || held.contains(name.as_str()) {
             return Err(SnapshotError::damaged(format!(
-                "the item {name} is listed, and as left out too"
+                "the item {name} is listed both as saved and as left out"
             )));
         }
         if !rows.insert(name) {
-            return Err(SnapshotError::damaged(format!("the item {name} is left out twice")));
+            return Err(SnapshotError::damaged(format!(
+                "the item {name} is listed as left out twice"
+            )));
         }
     }
     Ok(())

@@ -89,7 +89,7 @@ pub enum SnapshotError {
     /// The only damage that may come from the transfer: the caller may download the frame again.
     #[error("damaged: frame {0} does not match its digest")]
     WrongFrame(u32),
-    #[error("it does not go with its base: {0}")]
+    #[error("the snapshot does not match its base: {0}")]
     WrongBase(String),
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -85,7 +85,7 @@ impl Nar<'_> {
                     self.text(b")");
                 }
             }
-            other => bail!("{}: a store holds no {other:?}", shown(path)),
+            other => bail!("{}: a store cannot contain a file of type {other:?}", shown(path)),
         }
         self.text(b")");
         Ok(())
@@ -104,7 +104,7 @@ impl Nar<'_> {
             (self.read)(count as u64)?;
         }
         if got != size {
-            bail!("it had {size} bytes, and {got} were read");
+            bail!("expected {size} bytes, but read {got}");
         }
         self.pad(size);
         Ok(())
@@ -157,7 +157,7 @@ mod tests {
             "8ddd80d6d528b5fbc6774041322827a1d30eaadb06177c6b5775a86ff97e3455"
         );
         assert_eq!(seen, 10);
-        assert!(nar_digest(&base, "tree", &mut |_| bail!("called off")).is_err());
+        assert!(nar_digest(&base, "tree", &mut |_| bail!("canceled")).is_err());
         assert!(nar_digest(&base, "nothing", &mut |_| Ok(())).is_err());
     }
 }

@@ -40,11 +40,11 @@ pub fn open(
     let table = [&read(table_at, footer_at.saturating_sub(table_at))?[..], &footer].concat();
     let table = seek_table::decode(&table)?;
 
-    let no_index = || SnapshotError::damaged("the seek table has no room for an index");
+    let no_index = || SnapshotError::damaged("the seek table leaves no room for an index");
     let index_size = u64::from(table.last().ok_or_else(no_index)?.compressed);
     let index_at = table_at.checked_sub(index_size).ok_or_else(no_index)?;
     if index_size > INDEX_LIMIT {
-        return Err(SnapshotError::damaged(format!("an index of {index_size} bytes")));
+        return Err(SnapshotError::damaged(format!("the index is too large ({index_size} bytes)")));
     }
     let index_frame = read(index_at, index_size)?;
     let index_bytes = skippable::unwrap(INDEX_MAGIC, "index", &index_frame)?.to_vec();
@@ -52,7 +52,7 @@ pub fn open(
     index.check()?;
 
     if Digest::of(&head_frame) != index.head || head_frame.len() as u64 != index.head_bytes {
-        return Err(SnapshotError::damaged("the head is not the one that the index was made for"));
+        return Err(SnapshotError::damaged("the head does not match the index"));
     }
     let listed = std::iter::once((index.head_bytes, 0))
         .chain(index.frames.iter().map(|f| (f.size, f.raw)))
@@ -63,7 +63,7 @@ pub fn open(
     }
     let frames_end = index.frames.last().map_or(index.head_bytes, |f| f.at + f.size);
     if frames_end != index_at {
-        return Err(SnapshotError::damaged("bytes that belong to nothing lie before the index"));
+        return Err(SnapshotError::damaged("unexpected bytes before the index"));
     }
     let base = index.base.as_ref().map(|base| base.entry.as_str());
     if head.format != index.format || head.base.as_ref().map(Untrusted::raw) != base {
@@ -132,7 +132,7 @@ pub fn read_frame(
     // The bytes must be exactly one zstd frame, without further frames, skippable frames or bytes after it.
     if !matches!(zstd::zstd_safe::find_frame_compressed_size(compressed), Ok(n) if n == compressed.len())
     {
-        return Err(SnapshotError::damaged(format!("frame {number} is not one frame of zstd")));
+        return Err(SnapshotError::damaged(format!("frame {number} is not a single zstd frame")));
     }
     raw.clear();
     raw.reserve(size);
@@ -141,7 +141,7 @@ pub fn read_frame(
         .map_err(|e| SnapshotError::damaged(format!("frame {number} does not decompress: {e}")))?;
     if raw.len() != size {
         return Err(SnapshotError::damaged(format!(
-            "frame {number} holds {} and not {size} bytes",
+            "frame {number} contains {} bytes instead of {size}",
             raw.len()
         )));
     }

@@ -56,7 +56,9 @@ pub fn size_from_footer(footer: [u8; FOOTER_BYTES]) -> Result<u64, SnapshotError
     let count = u64::from(u32::from_le_bytes([c0, c1, c2, c3]));
     // Head and index are frames too.
     if count > LIST_LIMIT as u64 + 2 {
-        return Err(SnapshotError::damaged(format!("the seek table has {count} frames")));
+        return Err(SnapshotError::damaged(format!(
+            "the seek table has too many frames ({count})"
+        )));
     }
     Ok((HEADER_BYTES + FOOTER_BYTES) as u64 + count * ENTRY_BYTES as u64)
 }

@@ -34,17 +34,18 @@ const SIGNATURE_LIMIT: usize = 64;
 /// Why a text is not a valid key. The error never contains the text, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadKey {
-    #[error(
-        "it is not of the form NAME:BASE64, as `nix-store --generate-binary-cache-key` makes it"
-    )]
+    #[error("not of the form NAME:BASE64, as `nix-store --generate-binary-cache-key` makes it")]
     Form,
-    #[error("it is a public key, and the secret one is needed")]
+    #[error("this is a public key, but a secret key is needed")]
     Public,
-    #[error("it is a secret key, and the public one is needed; everybody who has read it can sign")]
+    #[error(
+        "this is a secret key, but a public key is needed; replace it if others may have read it, \
+         because they can sign with it"
+    )]
     Secret,
-    #[error("its secret and its public half do not belong together")]
+    #[error("the secret and the public part of the key do not match")]
     Halves,
-    #[error("it is no point that a signature can be checked with")]
+    #[error("not a valid ed25519 public key")]
     Weak,
 }
 
@@ -186,15 +187,15 @@ pub(super) fn read_block(bytes: &[u8]) -> Result<Vec<Signature>, SnapshotError> 
     }
     let wrong = |why: String| SnapshotError::damaged(format!("its signatures do not parse: {why}"));
     if bytes.len() > BLOCK_LIMIT {
-        return Err(wrong(format!("they take {} bytes", bytes.len())));
+        return Err(wrong(format!("they are too large ({} bytes)", bytes.len())));
     }
     let Block { signatures } = serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
     if signatures.len() > SIGNATURE_LIMIT {
-        return Err(wrong(format!("there are {}", signatures.len())));
+        return Err(wrong(format!("there are too many ({})", signatures.len())));
     }
     match signatures.iter().all(|signature| is_name(&signature.key)) {
         true => Ok(signatures),
-        false => Err(wrong("a key has no proper name".into())),
+        false => Err(wrong("the name of a key is not valid".into())),
     }
 }
 

@@ -54,12 +54,12 @@ pub fn unwrap<'a>(
     let (found, length) = parse_header(*header);
     if found != magic {
         return Err(SnapshotError::damaged(format!(
-            "the {what} begins with {found:#010x} and not with {magic:#010x}"
+            "the {what} begins with {found:#010x} instead of {magic:#010x}"
         )));
     }
     if length as usize != content.len() {
         return Err(SnapshotError::damaged(format!(
-            "the {what} says that it has {length} bytes, but {} are there",
+            "the {what} states a length of {length} bytes, but has {}",
             content.len()
         )));
     }

@@ -138,7 +138,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
     loop {
         if rest.is_empty() {
             let dangling = long_name.is_some() || long_target.is_some() || precise_mtime.is_some();
-            return if dangling { Err(bad("an extension stands alone")) } else { Ok(None) };
+            return if dangling { Err(bad("an extension header has no member")) } else { Ok(None) };
         }
         let (block, after) =
             rest.split_at_checked(BLOCK).ok_or_else(|| bad("the header is cut short"))?;
@@ -147,7 +147,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
                 *rest = &[];
                 Ok(None)
             } else {
-                Err(bad("an empty header stands before more members"))
+                Err(bad("an empty header precedes other members"))
             };
         }
         *rest = after;
@@ -200,7 +200,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
             }
         };
         if size != 0 && !matches!(kind, Kind::File(_)) {
-            return Err(bad("only a file has content"));
+            return Err(bad("only a file can have content"));
         }
         let path = match kind {
             Kind::Directory => name.strip_suffix(b"/").unwrap_or(&name).to_vec(),
@@ -222,7 +222,7 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         // Readers of tar differ in which of several names, sizes and number formats they believe. They cannot
         // differ about a member that can be written in one way only.
         if member.encode() != all[..all.len() - rest.len()] {
-            return Err(bad("its header is not as this format has it"));
+            return Err(bad("its header is not in canonical form"));
         }
         return Ok(Some(member));
     }

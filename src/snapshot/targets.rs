@@ -110,7 +110,7 @@ impl Wanted {
         let described = taken.into_iter().map(|(path, attributes)| match attributes {
             Some(attributes) => Ok((path, attributes)),
             None => Err(SnapshotError::damaged(format!(
-                "{} holds files and is no member itself",
+                "{} contains files but is not a member itself",
                 String::from_utf8_lossy(&path)
             ))),
         });
@@ -137,11 +137,11 @@ impl Targets {
         let mut all = HashMap::new();
         let mut positions = HashMap::new();
         for (position, target) in wanted {
-            let item = index.items.get(position).context("an item that the index does not have")?;
+            let item = index.items.get(position).context("the item is not in the index")?;
             let path = index.archive_path(item).into_bytes();
             components(&path)?;
             if components(target.name.as_bytes())?.len() != 1 {
-                bail!("{} is no name of an entry in a directory", target.name);
+                bail!("not a valid file name: {:?}", target.name);
             }
             let wanted = Wanted {
                 target,
@@ -178,7 +178,7 @@ impl Targets {
     pub fn locate(&self, archive_path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let wanted = prefixes(archive_path)
             .find_map(|item| self.wanted.get(self.positions.get(item)?))
-            .context("a member of no wanted item")?;
+            .context("the member belongs to no requested item")?;
         let path = wanted.path(archive_path);
         let parent = open_parent(wanted.target.directory.as_fd(), &path)?;
         Ok((parent, path))

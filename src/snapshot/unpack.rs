@@ -186,7 +186,8 @@ impl Shared {
     }
 
     fn frame(&self, worker: &mut Worker, number: u32, compressed: &[u8]) -> Result<()> {
-        let entry = self.index.frames.get(number as usize).context("a frame beyond the last")?;
+        let entry =
+            self.index.frames.get(number as usize).context("the index has no such frame")?;
         let _claim = (entry.raw > FRAME).then(|| self.large.take(entry.raw));
         let mut raw = std::mem::take(&mut worker.raw);
         read_frame(&mut worker.decompressor, number, entry, compressed, &mut raw)?;

@@ -79,7 +79,7 @@ pub fn walk(
         other => other?,
     }
     if walk.passed < shared.len() {
-        bail!("{archive_path}: files in it went away while they were packed; save again");
+        bail!("{archive_path}: files in it disappeared while they were packed; save again");
     }
     Ok(Some(Walked {
         members: walk.members,
@@ -98,7 +98,7 @@ pub fn fingerprint(base: &OwnedFd, file_name: &[u8], archive_path: &str) -> Resu
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the item is not there")]
+#[error("the item does not exist")]
 struct TopIsMissing;
 
 struct Walk<'a> {
@@ -127,10 +127,13 @@ impl Walk<'_> {
     ) -> Result<()> {
         let shown = || Path::new(OsStr::from_bytes(&path)).display().to_string();
         if is_too_deep(&archive_path) {
-            bail!("{:.200}…: directories that deep cannot be unpacked; remove them", shown());
+            bail!(
+                "{:.200}…: the directories are nested too deeply to be unpacked; remove them",
+                shown()
+            );
         }
         if archive_path.len() > PATH_LIMIT {
-            bail!("{:.200}…: a path that long cannot be unpacked; rename it", shown());
+            bail!("{:.200}…: the path is too long to be unpacked; rename it", shown());
         }
         let c_name = CString::new(name).with_context(shown)?;
         let stat = match fs::statat(&parent, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -152,7 +155,7 @@ impl Walk<'_> {
                 self.left_out.push(shown());
                 return Ok(());
             }
-            other => bail!("{}: a store holds no {other:?}", shown()),
+            other => bail!("{}: a store cannot contain a file of type {other:?}", shown()),
         };
         let executable = stat.st_mode & 0o100 != 0;
         if let Some(stamp) = self.shared.get(&path) {

@@ -23,7 +23,9 @@ impl<W: Write> SnapshotWriter<W> {
     pub fn new(mut out: W, head: &Head) -> Result<Self, SnapshotError> {
         let content = head.to_bytes()?;
         if content.len() as u64 > HEAD_LIMIT {
-            return Err(SnapshotError::damaged("a head of over 16 MiB; name fewer ingredients"));
+            return Err(SnapshotError::damaged(
+                "the head is larger than 16 MiB; name fewer ingredients",
+            ));
         }
         let frame = skippable::wrap(HEAD_MAGIC, &content)?;
         out.write_all(&frame)?;
@@ -85,7 +87,7 @@ impl<W: Write> SnapshotWriter<W> {
         let index_frame = skippable::wrap(INDEX_MAGIC, &index.to_signed_bytes(&self.keys)?)?;
         let entry = |compressed: u64, decompressed: u64| -> Result<_, SnapshotError> {
             let fits = |n: u64| {
-                u32::try_from(n).map_err(|_| SnapshotError::damaged("a frame of over 4 GiB"))
+                u32::try_from(n).map_err(|_| SnapshotError::damaged("a frame is larger than 4 GiB"))
             };
             Ok(seek_table::Entry {
                 compressed: fits(compressed)?,

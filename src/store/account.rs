@@ -58,9 +58,9 @@ pub fn is_plain_name(name: &str) -> bool {
 /// Also if a link on the way is in a directory of another user: it may lead to a directory that only the user
 /// of this process can write to.
 pub fn make_shortcut(root: &Path, at: &Path, target: &str) -> Result<()> {
-    let about = || format!("make {}", at.display());
+    let about = || format!("create {}", at.display());
     let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
-        bail!("{} can be no link", at.display());
+        bail!("not a valid path for a link: {}", at.display());
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(root, flags, Mode::empty()).with_context(about)?;

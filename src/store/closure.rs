@@ -54,7 +54,7 @@ pub fn choose(
         } else if packed(item) {
             wanted.insert(item);
         } else {
-            skipped.insert(item, "the snapshot does not hold its files".into());
+            skipped.insert(item, "the snapshot does not contain its files".into());
         }
     }
     // Skip every item that refers to a skipped item, until nothing changes.
@@ -71,7 +71,9 @@ pub fn choose(
     while let Some(name) = lost.pop() {
         for referrer in referrers.get(name).into_iter().flatten() {
             if wanted.remove(referrer) {
-                skipped.insert(referrer, format!("it needs {name}, which is nowhere"));
+                let reason =
+                    format!("it needs {name}, which is not in the store and cannot be restored");
+                skipped.insert(referrer, reason);
                 lost.push(referrer);
             }
         }

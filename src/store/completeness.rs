@@ -15,7 +15,8 @@ impl ItemPattern {
     /// # Errors
     /// If `text` is not a valid glob pattern.
     pub fn parse(text: &str) -> Result<Self> {
-        let glob = Glob::new(text).with_context(|| format!("{text:?} is no pattern for items"))?;
+        let glob =
+            Glob::new(text).with_context(|| format!("not a valid item pattern: {text:?}"))?;
         Ok(ItemPattern(glob.compile_matcher()))
     }
 

@@ -50,7 +50,7 @@ impl Frozen {
             for name in names {
                 statement
                     .execute([layout.path_of(name)])
-                    .with_context(|| format!("leave out {name}"))?;
+                    .with_context(|| format!("delete the rows of {name}"))?;
             }
         }
         transaction.commit()?;
@@ -74,14 +74,14 @@ pub fn freeze(layout: &Layout) -> Result<Frozen> {
     let target = copy.to_str().context("the temporary directory is not UTF-8")?;
     connection
         .execute("VACUUM INTO ?1", [target])
-        .with_context(|| format!("freeze {}", live.display()))?;
+        .with_context(|| format!("copy {}", live.display()))?;
     drop(connection);
 
     let frozen = SnapshotDatabase::open(&copy, layout)
-        .with_context(|| format!("the copy of {} is not whole", live.display()))?;
+        .with_context(|| format!("check the copy of {}", live.display()))?;
     // Fail now: such a snapshot could not be restored, and only this machine can repair the source.
     frozen.check_references().with_context(|| {
-        format!("{} is damaged: let the package manager repair the store", live.display())
+        format!("{} is damaged (the package manager can repair it)", live.display())
     })?;
     let items = frozen.items()?;
     let migrations = frozen.migrations()?;
@@ -100,7 +100,7 @@ pub fn check_database(layout: &Layout) -> Result<()> {
 }
 
 fn refers_nowhere(referrer: &ItemName) -> anyhow::Error {
-    anyhow!("{referrer} refers to a row that is not there")
+    anyhow!("{referrer} refers to a missing row")
 }
 
 /// The database of the live store, for reading.
@@ -111,7 +111,7 @@ impl LiveDatabase {
     /// caller holds `big-lock` exclusively.
     pub fn create_if_missing(layout: &Layout, owner: Owner) -> Result<()> {
         let path = layout.database();
-        let context = || format!("make {}", path.display());
+        let context = || format!("create {}", path.display());
         if path.try_exists().with_context(context)? {
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl LiveDatabase {
                 let connection = open_read_write(&path)?;
                 let look = connection.query_row("SELECT count(*) FROM ValidPaths", [], |_| Ok(()));
                 look.with_context(|| {
-                    format!("roll back what was half written to {}", path.display())
+                    format!("roll back the incomplete transaction in {}", path.display())
                 })?;
                 drop(connection);
                 open_read_only(&path)
@@ -158,7 +158,7 @@ impl LiveDatabase {
         let mut statement = self.0.prepare("PRAGMA foreign_key_check")?;
         if let Some(row) = statement.query([])?.next()? {
             let table: String = row.get(0)?;
-            bail!("the database breaks a foreign key of {table}");
+            bail!("the table {table} of the database violates a foreign key");
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ impl SnapshotDatabase {
         )?;
         items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if let Some(twice) = items.windows(2).find(|pair| pair[0].name == pair[1].name) {
-            bail!("the database has {} twice", twice[0].name);
+            bail!("the database contains {} twice", twice[0].name);
         }
         Ok(items)
     }
@@ -242,7 +242,7 @@ impl SnapshotDatabase {
         self.each("SELECT id, path FROM ValidPaths NOT INDEXED", |row| {
             let (id, name) = (row.get(0)?, self.item_name(&row.get::<_, String>(1)?)?);
             if names.insert(id, name).is_some() {
-                bail!("the database has two items of the number {id}");
+                bail!("the database contains two items with the ID {id}");
             }
             bounded(names.len(), ITEMS_LIMIT, "items")
         })?;
@@ -272,7 +272,7 @@ impl SnapshotDatabase {
             references.sort_unstable();
             references.dedup();
             if references.len() < rows {
-                bail!("the database has a reference of {referrer} twice");
+                bail!("the database contains a reference of {referrer} twice");
             }
         }
         Ok(references)
@@ -322,13 +322,13 @@ impl SnapshotDatabase {
 
     pub(super) fn item_name(&self, path: &str) -> Result<ItemName> {
         ItemName::from_path(path, self.store_dir)
-            .with_context(|| format!("the database has the path {path:?}, which is no item's"))
+            .with_context(|| format!("the database contains {path:?}, which is not an item path"))
     }
 }
 
 fn bounded(count: usize, limit: usize, what: &str) -> Result<()> {
     if count > limit {
-        bail!("the database has over {limit} {what}");
+        bail!("the database has more than {limit} {what}");
     }
     Ok(())
 }
@@ -344,7 +344,7 @@ fn open_read_only(path: &Path) -> Result<Connection> {
     let context = || format!("open {}", path.display());
     if !path.symlink_metadata().with_context(context)?.is_file() {
         // A link could lead out of the store, and opening a FIFO would block.
-        bail!("{} is no file", path.display());
+        bail!("{} is not a regular file", path.display());
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX

@@ -21,7 +21,7 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
     let inside = inside.strip_prefix("/").unwrap_or(inside);
     let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
-        bail!("a whole file system is no directory of a store; name directories in it");
+        bail!("the root of a file system cannot be a store directory; name directories in it");
     };
     let root =
         open(root, DIRECTORY, Mode::empty()).with_context(|| format!("open {}", root.display()))?;
@@ -34,7 +34,7 @@ pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
                 // An entry that exists although it could not be opened is a dangling link in that root.
                 let next = rest.components().next().map(|first| found.join(first));
                 if let Some(link) = next.filter(|next| next.symlink_metadata().is_ok()) {
-                    bail!("{} leads to what is not there", link.display());
+                    bail!("{} is a dangling symbolic link", link.display());
                 }
                 return Ok(found.join(rest).join(name));
             }
@@ -42,7 +42,7 @@ pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
             Err(e) => return Err(e).with_context(|| format!("find {}", parent.display())),
         }
     }
-    bail!("the root directory is gone")
+    bail!("the root directory does not exist any longer")
 }
 
 /// Returns the path, for this process, of the directory `inside` a root. A link at its end is followed too.
@@ -59,7 +59,7 @@ pub(super) fn directory_in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => {
             let entry = in_root(root, inside)?;
             if entry.is_symlink() {
-                bail!("{} leads to what is not there", entry.display());
+                bail!("{} is a dangling symbolic link", entry.display());
             }
             Ok(entry)
         }
@@ -88,7 +88,7 @@ pub fn refuse_root_in_store(root: &Path) -> Result<()> {
     });
     if known || is_below_a_store_of_this_machine(&real) {
         bail!(
-            "the root {} lies in a store, and an item of a store is never the root of another",
+            "the root {} is inside a store, and a store item cannot be the root of another store",
             root.display()
         );
     }
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(directory("/nix/new").unwrap(), root.join("nix/new"));
         for link in ["/nix/var/nix", "/nix/db"] {
             let error = directory(link).unwrap_err().to_string();
-            assert!(error.contains("leads to what is not there"), "{error}");
+            assert!(error.contains("is a dangling symbolic link"), "{error}");
         }
         let up = root.join("up");
         symlink("../../../../etc", &up).unwrap();
@@ -171,7 +171,7 @@ mod tests {
             symlink(&item, place.join(store.replace('/', "-"))).unwrap();
             for root in [&item, &item.join("below"), &place.join(store.replace('/', "-"))] {
                 let error = refuse_root_in_store(root).unwrap_err().to_string();
-                assert!(error.contains("lies in a store"), "{error}");
+                assert!(error.contains("is inside a store"), "{error}");
             }
             assert!(refuse_root_in_store(&place.join(store)).is_ok());
         }

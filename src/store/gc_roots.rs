@@ -84,7 +84,7 @@ impl Roots {
         let above = directory.parent().map(PathBuf::from);
         for missing in above.iter().chain([&directory]).filter(|path| !path.exists()) {
             self.make_directory(missing, owner)
-                .with_context(|| format!("make {}", missing.display()))?;
+                .with_context(|| format!("create {}", missing.display()))?;
         }
         let about = |name: &str| directory.join(name).display().to_string();
         let parent = Arc::new(open_directory(&directory).with_context(|| about(""))?);
@@ -101,7 +101,8 @@ impl Roots {
     }
 
     fn make_directory(&mut self, path: &Path, owner: Owner) -> Result<()> {
-        let (above, name) = path.parent().zip(path.file_name()).context("it has no parent")?;
+        let (above, name) =
+            path.parent().zip(path.file_name()).context("the path has no parent directory")?;
         let parent = Arc::new(open_directory(above)?);
         mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
         self.note(&parent, name, true);

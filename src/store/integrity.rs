@@ -19,10 +19,10 @@ fn judge(verdict: &str) -> Result<()> {
         return Ok(());
     }
     if let Some(code) = unread(verdict) {
-        let text = format!("disk I/O error, code {code}, as SQLite looked at each page");
+        let text = format!("disk I/O error, code {code}, while SQLite checked the pages");
         bail!(rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(text)));
     }
-    bail!("SQLite finds the database damaged: {}", verdict.replace('\n', "; "));
+    bail!("SQLite reports a damaged database: {}", verdict.replace('\n', "; "));
 }
 
 /// Returns the I/O error code in the result of a check, if there is one: an unreadable page is not damage.

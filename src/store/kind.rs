@@ -44,7 +44,7 @@ impl StoreKind {
         StoreKind::ALL
             .into_iter()
             .find(|kind| kind.name() == name)
-            .with_context(|| format!("{name:?} is no kind of store that this storecache knows"))
+            .with_context(|| format!("unknown kind of store: {name:?}"))
     }
 }
 

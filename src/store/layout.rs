@@ -50,8 +50,8 @@ impl Directories {
         match [&self.database, &self.gc_roots].into_iter().find(|it| !it.starts_with(&self.state)) {
             None => Ok(()),
             Some(outside) => bail!(
-                "a link in {} leads to {}, and the directory belongs to user {owner}; replace the link by a \
-                 directory of that user",
+                "a link in {} leads to {}, but the directory belongs to user {owner}; replace the \
+                 link with a directory of that user",
                 self.state.display(),
                 outside.display()
             ),
@@ -124,11 +124,11 @@ impl Layout {
             (true, false) => Ok(StoreKind::Nix),
             (false, true) => Ok(StoreKind::Guix),
             (true, true) => bail!(
-                "there is a Nix store and a Guix store; say which one with --store nix or --store \
+                "found both a Nix store and a Guix store; choose one with --store nix or --store \
                  guix"
             ),
             (false, false) => bail!(
-                "no store found below {}: neither /nix/var/nix nor /gnu/store is there; install \
+                "no store found below {}: neither /nix/var/nix nor /gnu/store exists; install \
                  Nix or Guix first, or name directories with --store plain --path DIR",
                 root.display()
             ),
@@ -226,7 +226,7 @@ impl Layout {
             Ok(text) => match text.trim_end().parse() {
                 Ok(number) => Ok(Some(number)),
                 // Do not quote the content: the user of this program may not be allowed to read the file.
-                Err(_) => bail!("{} holds no number", path.display()),
+                Err(_) => bail!("{} does not contain a number", path.display()),
             },
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(anyhow::Error::from(e).context(path.display().to_string())),

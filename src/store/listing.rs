@@ -60,14 +60,14 @@ impl SnapshotDatabase {
         let Some(rows_only) = listing.rows_only else { return Ok(rows) };
         for name in rows_only {
             if !by_name.contains_key(name.as_str()) {
-                bail!("the index lists {name} as left out, and the database has no row of it");
+                bail!("the index lists {name} as left out, but the database has no row for it");
             }
             listed.insert(name);
         }
         if let Some(row) = rows.items.iter().find(|row| !listed.contains(row.name.as_str())) {
             bail!(
-                "the database has a row of {}, and the index neither has its files nor lists it as left \
-                 out",
+                "the database has a row for {}, but the index neither has its files nor lists it \
+                 as left out",
                 row.name
             );
         }
@@ -97,7 +97,7 @@ impl SnapshotDatabase {
 impl ListedItem<'_> {
     fn check(&self, row: Option<&ValidItem>) -> Result<()> {
         let name = self.name;
-        let Some(row) = row else { bail!("the database has no row of {name}") };
+        let Some(row) = row else { bail!("the database has no row for {name}") };
         if self.nar_hash != Some(&row.nar_hash) {
             bail!(
                 "{name} has the hash {:.100} in the database, and {:.100} in the index",

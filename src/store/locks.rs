@@ -52,13 +52,13 @@ pub struct Lock {
 impl Lock {
     /// Releases the lock before the value is dropped.
     pub fn release(&self) -> Result<()> {
-        ask(&self.file, self.kind, None).context("release a lock")
+        ask(&self.file, self.kind, None).context("release the lock")
     }
 }
 
 /// The error that another process held a lock beyond the deadline.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} is still held after {seconds} s by {holders}")]
+#[error("the lock on {path} is still held after {seconds} s by {holders}")]
 pub struct Held {
     pub path: String,
     pub seconds: u64,
@@ -103,7 +103,7 @@ pub fn lock_open(
                     let (held, time) = (path.display(), liveness::seconds(started.elapsed()));
                     let holders = describe(&holders(&file)?);
                     liveness::waiting(format!(
-                        "{held} was held by {holders}, and waited for for {time}"
+                        "the lock on {held} is held by {holders}, waiting for {time}"
                     ));
                 }
                 std::thread::sleep(ASK_AGAIN.min(patience));
@@ -157,7 +157,7 @@ fn ask(file: &File, kind: LockKind, mode: Option<LockMode>) -> Result<(), Errno>
 /// # Errors
 /// If the lock cannot be queried.
 pub fn held_by(path: &Path, kind: LockKind) -> Result<Option<Vec<Holder>>> {
-    let context = || format!("ask who holds {}", path.display());
+    let context = || format!("find the holders of the lock on {}", path.display());
     if !path.exists() {
         return Ok(None);
     }
@@ -177,7 +177,7 @@ pub fn held_by(path: &Path, kind: LockKind) -> Result<Option<Vec<Holder>>> {
 /// If it cannot be created. The file appears with its owner or not at all: a file that the owner cannot open
 /// would prevent every later collection.
 pub fn make_lock_file(path: &Path, owner: Owner, state: &Path) -> Result<()> {
-    let context = || format!("make {}", path.display());
+    let context = || format!("create {}", path.display());
     if path.try_exists().with_context(context)? {
         return Ok(());
     }
@@ -280,7 +280,7 @@ pub fn describe(holders: &[Holder]) -> String {
         return "another process".into();
     }
     if holders.is_empty() {
-        return "a process that this one cannot see".into();
+        return "a process that storecache cannot see".into();
     }
     let each = holders.iter().map(|h| {
         let stopped = if h.stopped { ", which is stopped" } else { "" };

@@ -183,7 +183,7 @@ pub(super) fn outputs(
     for (name, outputs) in &mut outputs {
         outputs.sort_unstable();
         if let Some(twice) = outputs.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            bail!("the database has the output {} of {name} twice", twice[0].0);
+            bail!("the database contains the output {} of {name} twice", twice[0].0);
         }
     }
     Ok(outputs)

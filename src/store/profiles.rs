@@ -42,10 +42,10 @@ pub fn profile_item(layout: &Layout, person: &str, profile: &str) -> Result<Opti
             return Ok(Some(item));
         }
         if !at.starts_with(layout.state_dir) {
-            bail!("{} leads to {}, which is no item", first.display(), at.display());
+            bail!("{} leads to {}, which is not an item", first.display(), at.display());
         }
     }
-    bail!("{} leads round in circles", first.display())
+    bail!("{} is a loop of symbolic links", first.display())
 }
 
 /// Returns the path of a profile, as programs inside the store's root see it.
@@ -91,12 +91,12 @@ impl Profiles {
         let directory = match openat2(&state, below, flags | OFlags::RDONLY, Mode::empty(), stay) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => bail!("{path} is reached through a symbolic link; remove that"),
+            Err(Errno::LOOP) => bail!("{path} is reached through a symbolic link; remove the link"),
             Err(e) => return Err(e).context(path),
         };
         let us = rustix::process::geteuid();
         if fstat(&directory)?.st_uid != us.as_raw() {
-            bail!("{path} belongs to somebody else; give it to {person}");
+            bail!("{path} belongs to another user; change its owner to {person}");
         }
         Ok(Some(Profiles { directory, path, store_dir: layout.store_dir }))
     }
@@ -128,7 +128,7 @@ impl Profiles {
                         Ok(()) => {}
                         // Another process has just created it: look for a free number again.
                         Err(Errno::EXIST) => continue,
-                        Err(e) => return Err(e).context(format!("make {}/{link}", self.path)),
+                        Err(e) => return Err(e).context(format!("create {}/{link}", self.path)),
                     }
                     return self.switch(profile, number).map(Some).inspect_err(|_| {
                         let _ = unlinkat(&self.directory, &link, AtFlags::empty());
@@ -136,7 +136,7 @@ impl Profiles {
                 }
             }
         }
-        bail!("{}: somebody else keeps making generations of {profile}", self.path)
+        bail!("{}: another process keeps creating generations of {profile}", self.path)
     }
 
     fn step(&self, profile: &str, item: &ItemName) -> Result<Step> {
@@ -154,7 +154,7 @@ impl Profiles {
         let (directory, name) = current.rsplit_once('/').unwrap_or(("", &current));
         let number = number(profile, name).filter(|_| ["", &self.path].contains(&directory));
         let Some(number) = number else {
-            bail!("{}/{profile} leads to {current}, which is no generation of it", self.path);
+            bail!("{}/{profile} leads to {current}, which is not a generation of it", self.path);
         };
         let last = generations.last().map_or(0, |(number, _)| *number);
         Ok(Step::Make(last.max(number) + 1))
@@ -179,7 +179,7 @@ impl Profiles {
         match readlinkat(&self.directory, name, Vec::new()) {
             Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::INVAL) => bail!("{}/{name} is no symbolic link", self.path),
+            Err(Errno::INVAL) => bail!("{}/{name} is not a symbolic link", self.path),
             Err(e) => Err(e).context(format!("read {}/{name}", self.path)),
         }
     }

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Writes the list. Call it before the first item is rooted or placed.
 pub fn record_plan(staging: &Staging, items: &[ItemName]) -> Result<()> {
     let names: String = items.iter().flat_map(|item| [item.as_str(), "\n"]).collect();
-    staging.write_file(PLAN, names.as_bytes()).context("record what is about to be placed")
+    staging.write_file(PLAN, names.as_bytes()).context("record the items to place")
 }
 
 /// Undoes the commits of killed runs whose staging is in `parent`, and removes the staging. The caller holds
@@ -50,9 +50,9 @@ pub fn undo(layout: &Layout, parent: &Path) -> Result<()> {
 /// Moves items that were placed but did not become valid back into `staging`, and removes their roots. Returns
 /// false if such items are still in the store because another process uses the database.
 fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
-    let names = staging.read_file(PLAN).context("read what a dead run was about to place")?;
+    let names = staging.read_file(PLAN).context("read the list of a killed run")?;
     let Some(names) = names else { return Ok(true) };
-    if !layout.database().try_exists().context("look for the database")? {
+    if !layout.database().try_exists().context("find the database")? {
         return Ok(true);
     }
     // While this process holds the lock, no other process builds one of these items.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// The error that the store is read-only and this process may not change this for itself. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{store} is mounted read-only, and this process may not write through it ({cause}); run where \
+    "{store} is mounted read-only, and this process cannot make it writable ({cause}); run where \
      mounting is allowed (CAP_SYS_ADMIN), or mount it writable"
 )]
 pub struct StaysReadOnly {
@@ -45,7 +45,7 @@ pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
     if !is_read_only(store)? {
         return Ok(None);
     }
-    let about = || format!("make {} writable in a mount namespace of our own", store.display());
+    let about = || format!("make {} writable in a private mount namespace", store.display());
     let ours = open("/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|cause| StaysReadOnly { store: store.display().to_string(), cause })?;

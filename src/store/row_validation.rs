@@ -38,7 +38,7 @@ pub fn check(item: &ItemName, column: &str, value: &Value, store_dir: &str) -> R
         (_, Value::Real(_) | Value::Blob(_)) => false,
     };
     if !fits {
-        bail!("{item} has what no store has in the column {column} of the database");
+        bail!("{item} has an invalid value in the column {column} of the database");
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ pub fn check_output(item: &ItemName, output: &str, path: &str, store_dir: &str) 
     let named = |b: u8| b.is_ascii_alphanumeric() || b"+-._?=".contains(&b);
     let name = (1..=255).contains(&output.len()) && output.bytes().all(named);
     if !name || ItemName::from_path(path, store_dir).is_none() {
-        bail!("{item} has the output {output:?} at {path:?}, which no store has");
+        bail!("{item} has an invalid output: {output:?} at {path:?}");
     }
     Ok(())
 }

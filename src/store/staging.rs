@@ -30,7 +30,7 @@ impl Staging {
     pub fn create(parent: &Path) -> Result<Self> {
         let path = free(parent);
         mkdir(&path, Mode::RWXU)
-            .with_context(|| format!("make the staging directory {}", path.display()))?;
+            .with_context(|| format!("create the staging directory {}", path.display()))?;
         match open_directory(&path).with_context(|| path.display().to_string()) {
             Ok(directory) => Ok(Staging { path, directory: Arc::new(directory) }),
             Err(e) => {
@@ -61,7 +61,7 @@ impl Staging {
         if self.path.parent() != Some(&layout.store()) {
             return Ok(());
         }
-        let name = self.path.file_name().context("a staging directory has a name")?;
+        let name = self.path.file_name().context("the staging directory has no name")?;
         for place in aside(layout) {
             let path = place.join(name);
             if std::fs::rename(&self.path, &path).is_ok() {
@@ -69,7 +69,7 @@ impl Staging {
                 return Ok(());
             }
         }
-        bail!("{} is on a mount of its own", layout.store().display())
+        bail!("{} is a separate mount", layout.store().display())
     }
 }
 
@@ -216,7 +216,7 @@ impl AbandonedStaging {
 
     pub fn remove(self) -> Result<()> {
         remove(&self.path)
-            .with_context(|| format!("remove {}, left by a dead run", self.path.display()))
+            .with_context(|| format!("remove {}, left by a killed run", self.path.display()))
     }
 }
 

@@ -25,7 +25,8 @@ impl TempDb {
     pub fn create() -> Result<Self> {
         let parent = std::env::temp_dir();
         sweep(&parent);
-        Self::create_in(&parent).with_context(|| format!("make a place in {}", parent.display()))
+        Self::create_in(&parent)
+            .with_context(|| format!("create a temporary directory in {}", parent.display()))
     }
 
     fn create_in(parent: &Path) -> Result<Self> {

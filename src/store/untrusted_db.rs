@@ -136,7 +136,7 @@ fn check_shape(connection: &Connection) -> Result<()> {
         connection.prepare("SELECT count(*) FROM pragma_table_xinfo(?1) WHERE hidden <> 0")?;
     for table in &tables {
         if hidden.query_row([table], |row| row.get::<_, i64>(0))? > 0 {
-            bail!("the table {table:?} of the database has columns that are computed");
+            bail!("the table {table:?} of the database has computed columns");
         }
     }
     Ok(())
@@ -167,10 +167,10 @@ pub fn told(error: anyhow::Error) -> anyhow::Error {
     let code = error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
     match code {
         Some(ErrorCode::OperationInterrupted) => {
-            error.context("reading the database takes more steps than one of its size can need")
+            error.context("reading the database takes more steps than its size allows")
         }
         Some(ErrorCode::OutOfMemory) => {
-            error.context("reading the database takes more memory than one of its size can need")
+            error.context("reading the database takes more memory than its size allows")
         }
         _ => error,
     }

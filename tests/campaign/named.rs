@@ -103,8 +103,8 @@ fn a_bare_daemon_that_died_with_its_restore_is_reported_by_the_next_one() {
     let scene = Scene::new(Role::Mid, false);
     kill_at(&scene, Victim::Everybody, Call::Rename, 1);
     let restored = report(&restore(&scene).wait(SOON).ok());
-    let expected = "a restore that was killed had stopped the daemon, and it does not start again: \
-                    how it was started is not known; start it as you did before";
+    let expected = "a killed restore had stopped the daemon, which cannot be started again: \
+                    the command that started it is unknown; start it as you did before";
     assert_eq!(restored["warnings"][0], expected, "{restored}");
     assert!(scene.check("without a daemon"));
     scene.is_clean("without a daemon");

@@ -139,7 +139,7 @@ fn heads_and_tables_are_not_read_beyond_their_size() {
     };
     let footer = |count: u32| [&count.to_le_bytes()[..], &[0, 0xB1, 0xEA, 0x92, 0x8F]].concat();
     for count in [u32::MAX, 1 << 30, (1 << 20) + 3] {
-        refuses_within("a table", "the seek table has", 64 * MIB, |path| {
+        refuses_within("a table", "the seek table has too many", 64 * MIB, |path| {
             sparse(path, &footer(count));
         });
     }
@@ -147,7 +147,7 @@ fn heads_and_tables_are_not_read_beyond_their_size() {
     refuses_within("a table of holes", "seek table", 64 * MIB, |path| {
         sparse(path, &footer(1 << 20))
     });
-    refuses_within("an index of 4 GiB", "an index of", 64 * MIB, |path| {
+    refuses_within("an index of 4 GiB", "the index is too large", 64 * MIB, |path| {
         sparse(path, &seek_table(&[(head.len() as u64, 0), (u32::MAX.into(), 0)]));
     });
 }
@@ -226,14 +226,10 @@ fn an_index_whose_sizes_do_not_add_up_is_not_opened() {
         ("files overflow", |it| twice(it, |item| item.files = u64::MAX), "overflow"),
         ("files overflow with headers", |it| it.items[0].files = u64::MAX / 2, "overflow"),
         ("sizes overflow", |it| twice(it, |item| item.nar_size = Some(u64::MAX)), "overflow"),
-        ("a frame of no tar", |it| it.frames[0].raw = 0, "whole blocks"),
-        ("a frame of half a block", |it| it.frames[0].raw = 700, "whole blocks"),
+        ("a frame of no tar", |it| it.frames[0].raw = 0, "whole tar blocks"),
+        ("a frame of half a block", |it| it.frames[0].raw = 700, "whole tar blocks"),
         ("a frame over the largest", |it| it.frames[0].raw = (64 << 20) + 512, "too large"),
-        (
-            "a frame that compresses to more",
-            |it| it.frames[0].raw = 512,
-            "larger than what it holds",
-        ),
+        ("a frame that compresses to more", |it| it.frames[0].raw = 512, "larger than its content"),
         ("frames of nobody", |it| it.frames[0].raw = 64 << 20, "account for"),
         ("an item in an item", |it| it.items.push(item("it/below", (1, 1), 1)), "lies in the item"),
         ("an item twice", |it| it.items.push(item("it", (1, 1), 1)), "twice"),
@@ -295,28 +291,38 @@ fn a_frame_is_one_frame_of_zstd_and_holds_what_the_index_says() {
     let at = if said[4] & 0x20 == 0 { 6 } else { 5 };
     said[at] ^= 1;
     let frames: Vec<(&str, Vec<u8>, u64, &str)> = vec![
-        ("two frames", halves.concat(), size, "not one frame"),
-        ("an empty frame behind", [&good[..], &empty].concat(), size, "not one frame"),
-        ("an empty frame before", [&empty[..], &good].concat(), size, "not one frame"),
-        ("many empty frames", [&empty.repeat(20)[..], &good].concat(), size, "not one frame"),
+        ("two frames", halves.concat(), size, "not a single zstd frame"),
+        ("an empty frame behind", [&good[..], &empty].concat(), size, "not a single zstd frame"),
+        ("an empty frame before", [&empty[..], &good].concat(), size, "not a single zstd frame"),
+        (
+            "many empty frames",
+            [&empty.repeat(20)[..], &good].concat(),
+            size,
+            "not a single zstd frame",
+        ),
         (
             "a skippable frame before",
             [&skippable(0x184D_2A50, b"x")[..], &good].concat(),
             size,
-            "not one frame",
+            "not a single zstd frame",
         ),
-        ("a skippable frame alone", skippable(0x184D_2A50, &[0; 600]), 512, "holds 0"),
+        ("a skippable frame alone", skippable(0x184D_2A50, &[0; 600]), 512, "contains 0"),
         (
             "a skippable frame longer than all",
             [&0x184D_2A50u32.to_le_bytes()[..], &[0xFF; 4]].concat(),
             512,
-            "not one frame",
+            "not a single zstd frame",
         ),
-        ("bytes behind", [&good[..], b"x"].concat(), size, "not one frame"),
+        ("bytes behind", [&good[..], b"x"].concat(), size, "not a single zstd frame"),
         ("a dictionary", numbered, size, ""),
         ("a dictionary without a number", beyond, beyond_size, ""),
         ("another size in its header", said, size, "does not decompress"),
-        ("less than the index says", zstd::bulk::compress(&tar[..half], 3).unwrap(), size, "holds"),
+        (
+            "less than the index says",
+            zstd::bulk::compress(&tar[..half], 3).unwrap(),
+            size,
+            "contains",
+        ),
         ("more than the index says", good.clone(), half as u64, "does not decompress"),
         (
             "64 MiB in 512 bytes",
@@ -451,7 +457,7 @@ fn content_beyond_what_the_index_says_is_not_written() {
     let frames = vec![frame(&tar)];
     let index = open_bytes(&parts(frames.clone(), vec![entry]).build()).unwrap().index;
     let refused = yard.unpack(&index, &frames, None, 1).unwrap_err();
-    assert!(format!("{refused:#}").contains("more than the 8191 bytes"), "{refused:#}");
+    assert!(format!("{refused:#}").contains("larger than the 8191 bytes"), "{refused:#}");
     assert!(!yard.target().join("it/file").exists());
     assert_eq!(head().format, 1);
 }

@@ -323,9 +323,9 @@ fn values_that_no_store_has_are_refused() {
         ("ca = x'00'", "ca"),
         ("ca = hex(zeroblob(40000))", "ca"),
         ("path = CAST(x'2f6e69782f73746f72652fff' AS TEXT)", ""),
-        ("path = path || char(0)", "no item's"),
+        ("path = path || char(0)", "not an item path"),
         ("path = '/nix/store/' || hex(zeroblob(2000000))", ""),
-        ("path = path || '/below'", "no item's"),
+        ("path = path || '/below'", "not an item path"),
     ] {
         let base = Base::good();
         base.run(&format!("UPDATE ValidPaths SET {set} {one}"));
@@ -344,7 +344,7 @@ fn values_that_no_store_has_are_refused() {
     }
     let base = Base::good();
     base.run("INSERT INTO Refs VALUES (2, 99)");
-    refused("a reference to nothing", &base, "not there");
+    refused("a reference to nothing", &base, "missing row");
     let base = Base::good();
     base.run(
         "INSERT INTO Refs VALUES (99, 2); INSERT INTO DerivationOutputs VALUES (99, 'x', 'y')",
@@ -532,7 +532,7 @@ fn a_schema_of_more_paths_than_can_be_walked_is_refused_in_bounded_time() {
     let count = (bytes.len() / SIZE) as u32;
     bytes[28..32].copy_from_slice(&count.to_be_bytes());
     fs::write(base.path(), bytes).unwrap();
-    refused("a schema", &base, "more steps than one of its size can need");
+    refused("a schema", &base, "more steps than its size allows");
 }
 
 fn root_of(base: &Base, table: &str) -> u32 {

@@ -118,7 +118,7 @@ pub fn archives() -> Vec<Archive> {
             "bits that belong to no mode",
             &[header("it/x", b'0').mode(0o100_644).bytes(b"")],
             (Python, "0o100644"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
         below(
             "directory with content",
@@ -132,7 +132,7 @@ pub fn archives() -> Vec<Archive> {
             "two ways to name a directory",
             &[header("it/d", b'5').mode(0o755).bytes(b"")],
             (GnuTar, "it/d"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
         below(
             "sparse file of old",
@@ -255,7 +255,7 @@ pub fn archives() -> Vec<Archive> {
             "hidden from all who stop at the end",
             &[vec![0; 512], file("it/hidden", b"x")],
             (GnuTar, "A lone zero block"),
-            Refused("stands before more"),
+            Refused("precedes other members"),
         ),
     ];
     archives.extend(smuggled());

@@ -12,7 +12,7 @@ pub fn archives() -> Vec<Archive> {
             "CPython CVE-2025-8194, Go: neg-size",
             &[sized(&base256(-512))],
             (GnuTar, "-512 is out of"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
         below(
             "size of 2^63",
@@ -33,14 +33,14 @@ pub fn archives() -> Vec<Archive> {
             "who reads eight bytes sees another size",
             &[sized(&base256((1 << 64) + 1))],
             (BsdTar, "overflow"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
         below(
             "small size in base 256",
             "two ways to write a number",
             &[sized(&base256(1))],
             (GnuTar, "it/x"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
         below(
             "size with a sign",
@@ -54,7 +54,7 @@ pub fn archives() -> Vec<Archive> {
             "two ways to write a number",
             &[sized(b"          1 ")],
             (GnuTar, "it/x"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
         below(
             "size in letters",
@@ -69,7 +69,7 @@ pub fn archives() -> Vec<Archive> {
             "twelve digits",
             &[header("it/x", b'0').size_bytes(b"000000000001").bytes(b"x")],
             (GnuTar, "it/x"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
         below(
             "more content than there is",
@@ -226,7 +226,7 @@ fn extensions() -> Vec<Archive> {
             "libarchive CVE-2024-57970",
             &[long(b'K', &[b'k'; 200])],
             (Python, "end of file header"),
-            Refused("stands alone"),
+            Refused("has no member"),
         ),
         below(
             "long target that is cut off",
@@ -282,7 +282,7 @@ fn extensions() -> Vec<Archive> {
             "two ways to write a time",
             &[pax(b'x', &[("mtime", "1.000000000")]), file("it/x", b"x")],
             (GnuTar, "it/x"),
-            Refused("not as this format"),
+            Refused("not in canonical form"),
         ),
     ]
 }

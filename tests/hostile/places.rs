@@ -209,7 +209,7 @@ fn what_is_there_already_is_not_taken_for_what_a_member_makes() {
         fs::create_dir_all(yard.target().join(there)).unwrap();
         let _ = unpacker.submit(0, frame(&tar).bytes);
         let refused = unpacker.finish().unwrap_err();
-        assert!(format!("{refused:#}").contains("one name"), "{refused:#}");
+        assert!(format!("{refused:#}").contains("the same name"), "{refused:#}");
         yard.assert_untouched_outside();
     }
     // The directory's member comes after a file in the directory.

@@ -48,7 +48,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.frames[at].continues = continuation(&path, 512, 1024);
         })
     }),
-    ("a file that the archive ends in", "is cut off", |bytes| {
+    ("a file that the archive ends in", "is incomplete", |bytes| {
         changed(bytes, |parts| {
             let at = position(parts, LONG);
             parts.items[at].frames.1 = part(parts) as u32;
@@ -70,7 +70,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.frames.insert(last, frame(&directory(b"nix/store/more")));
         })
     }),
-    ("the end of the archive in a frame of its own", "end of the archive", |bytes| {
+    ("the end of the archive in a frame of its own", "the archive ends before", |bytes| {
         changed(bytes, |parts| {
             let at = parts.items[position(parts, LIB)].frames.1 + 1;
             insert(parts, at, frame(&[0; 1024]));
@@ -78,10 +78,10 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.items[lib].frames.1 += 1;
         })
     }),
-    ("the end of the archive behind members", "end of the archive", |bytes| {
+    ("the end of the archive behind members", "the archive ends before", |bytes| {
         edited(bytes, APP, |raw| raw.extend([0; 1024]))
     }),
-    ("a block of zeros behind members", "end of the archive", |bytes| {
+    ("a block of zeros behind members", "the archive ends before", |bytes| {
         edited(bytes, APP, |raw| raw.extend([0; 512]))
     }),
     ("members behind the end of the archive", "empty header", |bytes| {
@@ -109,7 +109,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.items[at].files = 0;
         })
     }),
-    ("more content than the index says", "takes more than", |bytes| {
+    ("more content than the index says", "is larger than", |bytes| {
         changed(bytes, |parts| {
             let at = position(parts, LONG);
             parts.items[at].disk = 1 << 20;
@@ -117,13 +117,13 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.items[at].disk += 20 << 20;
         })
     }),
-    ("a member of no item", "against the index", |bytes| {
+    ("a member of no item", "contradicts the index", |bytes| {
         appended(bytes, APP, &file(b"nix/store/more", b"x"), 0)
     }),
-    ("a member in a frame of another item", "against the index", |bytes| {
+    ("a member in a frame of another item", "contradicts the index", |bytes| {
         appended(bytes, APP, &file(&below(LIB, "zz"), b"x"), 0)
     }),
-    ("a shared frame that the index does not name", "against the index", |bytes| {
+    ("a shared frame that the index does not name", "contradicts the index", |bytes| {
         changed(bytes, |parts| {
             let at = position(parts, TWO);
             parts.items[at].shared.clear();
@@ -163,7 +163,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.items[at].files -= 1;
         })
     }),
-    ("a directory of a shared file that is no member", "is no member itself", |bytes| {
+    ("a directory of a shared file that is no member", "is not a member itself", |bytes| {
         changed(bytes, |parts| {
             edit(parts, TWO, |raw| remove(raw, &below(TWO, "bin/")));
             let at = position(parts, TWO);
@@ -190,22 +190,22 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             more(parts, LIB, 1);
         })
     }),
-    ("a hard link before its target", "before its target", |bytes| {
+    ("a hard link before its target", "precedes its target", |bytes| {
         let link = hard_link(&below(APP, "y"), &below(APP, "z"));
         appended(bytes, APP, &[link, file(&below(APP, "z"), b"x")].concat(), 2)
     }),
-    ("a hard link to nothing", "a hard link to nothing", |bytes| {
+    ("a hard link to nothing", "a hard link to a missing file", |bytes| {
         appended(bytes, APP, &hard_link(&below(APP, "y"), &below(APP, "z")), 1)
     }),
     ("a hard link to a directory", "a hard link to the directory", |bytes| {
         appended(bytes, APP, &hard_link(&below(APP, "y"), &below(APP, "empty")), 1)
     }),
-    ("a hard link to a hard link", "links to the link", |bytes| {
+    ("a hard link to a hard link", "to the hard link", |bytes| {
         let to = |name: &str, target: &str| hard_link(&below(APP, name), &below(APP, target));
         let members = [file(&below(APP, "x"), b"x"), to("y", "x"), to("z", "y")];
         appended(bytes, APP, &members.concat(), 3)
     }),
-    ("a hard link to another item", "leaves its item", |bytes| {
+    ("a hard link to another item", "points outside its item", |bytes| {
         appended(bytes, APP, &hard_link(&below(APP, "y"), &below(LIB, "lib/a.so")), 1)
     }),
     // Values that no system call accepts.
@@ -237,7 +237,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
         appended(bytes, APP, &[long(b'L', &name), file(&other, b"x")].concat(), 1)
     }),
     // Headers that tar readers interpret differently.
-    ("a checksum in another form", "not as this format has it", |bytes| {
+    ("a checksum in another form", "not in canonical form", |bytes| {
         changed(bytes, |parts| {
             edit(parts, APP, |raw| {
                 let digits = raw[149..155].to_vec();
@@ -245,12 +245,12 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             })
         })
     }),
-    ("a size in another form", "not as this format has it", |bytes| {
+    ("a size in another form", "not in canonical form", |bytes| {
         let mut odd = file(&below(APP, "zz"), b"x");
         odd[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         appended(bytes, APP, &summed(odd), 1)
     }),
-    ("a short name as a long one", "not as this format has it", |bytes| {
+    ("a short name as a long one", "not in canonical form", |bytes| {
         let name = below(APP, "zz");
         appended(bytes, APP, &[long(b'L', b"nix/store/other"), file(&name, b"x")].concat(), 1)
     }),
@@ -258,17 +258,17 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
         let pax = member(b"././@PaxHeader", b'x', b"", b"19 path=nix/store/x\n");
         appended(bytes, APP, &[pax, file(&below(APP, "zz"), b"x")].concat(), 1)
     }),
-    ("a mode that no store has", "is not that of a file in a store", |bytes| {
+    ("a mode that no store has", "not valid for a file in a store", |bytes| {
         let mut odd = file(&below(APP, "zz"), b"x");
         odd[100..108].copy_from_slice(b"0000644\0");
         appended(bytes, APP, &summed(odd), 1)
     }),
-    ("a setuid bit", "is not that of a file in a store", |bytes| {
+    ("a setuid bit", "not valid for a file in a store", |bytes| {
         let mut odd = file(&below(APP, "zz"), b"x");
         odd[100..108].copy_from_slice(b"0004555\0");
         appended(bytes, APP, &summed(odd), 1)
     }),
-    ("a time that no store has", "is not that of a file in a store", |bytes| {
+    ("a time that no store has", "not valid for a file in a store", |bytes| {
         let mut odd = file(&below(APP, "zz"), b"x");
         odd[136..148].copy_from_slice(b"00000000002\0");
         appended(bytes, APP, &summed(odd), 1)
@@ -282,7 +282,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.replace_database(&content);
         })
     }),
-    ("a database twice", "against the index", |bytes| {
+    ("a database twice", "contradicts the index", |bytes| {
         appended(bytes, APP, &file(b"nix/var/nix/db/db.sqlite", b"x"), 0)
     }),
     ("a database behind a member", "not the first member", |bytes| {
@@ -322,7 +322,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
     ("no NAR size", "has the NAR size", |bytes| {
         sql(bytes, "UPDATE ValidPaths SET narSize = NULL WHERE path LIKE '%-app'")
     }),
-    ("an item without a row", "has no row of", |bytes| {
+    ("an item without a row", "has no row for", |bytes| {
         sql(bytes, "DELETE FROM ValidPaths WHERE path LIKE '%-two'")
     }),
     ("a row without files and without a mark", "nor lists it as left out", |bytes| {
@@ -337,33 +337,26 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             ),
         )
     }),
-    ("a mark without a row", "the database has no row of it", |bytes| {
+    ("a mark without a row", "the database has no row for it", |bytes| {
         let name = format!("{}-more", "9".repeat(32));
         with_index(bytes, |index| index.rows_only.get_or_insert_default().push(name))
     }),
-    ("a mark of an item with files", "and as left out too", |bytes| {
+    ("a mark of an item with files", "both as saved and as left out", |bytes| {
         with_index(bytes, |index| index.rows_only.get_or_insert_default().push(APP.into()))
     }),
-    ("a mark twice", "is left out twice", |bytes| {
+    ("a mark twice", "as left out twice", |bytes| {
         with_index(bytes, |index| {
             let rows_only = index.rows_only.get_or_insert_default();
             rows_only.extend([MISSING, MISSING].map(str::to_owned));
         })
     }),
     // Rows by themselves and against each other.
-    ("a reference to no row", "refers to a row that is not there", |bytes| {
+    ("a reference to no row", "refers to a missing row", |bytes| {
         sql(bytes, "INSERT INTO Refs SELECT id, 999 FROM ValidPaths WHERE path LIKE '%-app'")
     }),
-    (
-        "a reference of a row without files to no row",
-        "refers to a row that is not there",
-        |bytes| {
-            sql(
-                bytes,
-                "INSERT INTO Refs SELECT id, 999 FROM ValidPaths WHERE path LIKE '%-missing'",
-            )
-        },
-    ),
+    ("a reference of a row without files to no row", "refers to a missing row", |bytes| {
+        sql(bytes, "INSERT INTO Refs SELECT id, 999 FROM ValidPaths WHERE path LIKE '%-missing'")
+    }),
     ("a row twice", "twice", |bytes| {
         sql(
             bytes,
@@ -388,7 +381,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
              INSERT INTO DerivationOutputs SELECT * FROM DerivationOutputs",
         )
     }),
-    ("an output that is no item", "which no store has", |bytes| {
+    ("an output that is no item", "has an invalid output", |bytes| {
         sql(bytes, "UPDATE DerivationOutputs SET path = '/etc/passwd'")
     }),
     ("a deriver that is no item", "in the column deriver", |bytes| {
@@ -404,7 +397,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.replace_database(&database);
         })
     }),
-    ("a path of another store", "no item's", |bytes| {
+    ("a path of another store", "not an item path", |bytes| {
         sql(bytes, "UPDATE ValidPaths SET path = '/gnu' || substr(path, 5) WHERE path LIKE '%-two'")
     }),
     ("no table of references", "no table Refs", |bytes| {

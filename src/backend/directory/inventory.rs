@@ -50,7 +50,7 @@ impl Inventory for Directory {
         let path = self.path.join(&record.id);
         if record.name.is_none() {
             // Its owner and purpose are unknown.
-            bail!("{} is no file of ours; delete it by hand", path.display());
+            bail!("{} is not a storecache file; delete it by hand", path.display());
         }
         let context = || format!("delete {}", path.display());
         let Some(directory) = self.open_dir().with_context(context)? else {
@@ -80,7 +80,7 @@ fn record(directory: &OpenDir, file_name: &OsStr) -> std::io::Result<Option<Reco
         {
             Some("a save is writing it, or was killed".to_owned())
         }
-        (FileKind::Regular, None) => Some("its name is not that of an entry".to_owned()),
+        (FileKind::Regular, None) => Some("its name is not an entry name".to_owned()),
         (kind, _) => Some(format!("it is {kind}, not a snapshot")),
     };
     // A directory is not deleted as an entry, even if it has the name of one.

@@ -59,7 +59,7 @@ impl Directory {
                 Err(e) => return Err(e).with_context(context),
             }
         }
-        bail!("{} has {SAME_NAME} files of the name {file_name}; delete some", shown.display())
+        bail!("{} has {SAME_NAME} files named {file_name}; delete some", shown.display())
     }
 
     pub(super) fn files_aside(&self) -> Result<Vec<Aside>> {

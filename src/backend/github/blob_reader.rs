@@ -133,7 +133,7 @@ impl Source {
         let wire = self.hub.wire();
         while let Some(piece) = wire.within(response.chunk()).await? {
             if (bytes.len() + piece.len()) as u64 > length {
-                return Err(Fault::passing("the server sent more than was asked for"));
+                return Err(Fault::passing("the server sent more bytes than requested"));
             }
             bytes.extend_from_slice(&piece);
         }
@@ -159,17 +159,17 @@ impl Source {
         match response.status().as_u16() {
             206 => {}
             200 => return Err(Fault::NoRanges),
-            416 => return Err(changed("it is shorter than it was")),
+            416 => return Err(changed("it is shorter than before")),
             _ => return Err(blob_fault(&response)),
         }
-        let odd = || Fault::passing("the server sent another range than the one asked for");
+        let odd = || Fault::passing("the server sent a different range than requested");
         let (sent, size) = content_range(&response).ok_or_else(odd)?;
         let known = self.size != 0;
         if known && size != self.size {
-            return Err(changed("its size is another one"));
+            return Err(changed("its size differs"));
         }
         if known && self.etag.is_some() && etag(&response) != self.etag {
-            return Err(changed("its entity tag is another one"));
+            return Err(changed("its entity tag differs"));
         }
         let end = if known { range.end } else { range.end.min(size) };
         if sent.start != range.start || sent.end > end {
@@ -196,11 +196,11 @@ impl Source {
             Fault::Expired(what) => {
                 tries.renewals += 1;
                 if tries.renewals > RENEWALS {
-                    bail!("the server refuses new URLs too: {what}");
+                    bail!("the server also refuses new URLs: {what}");
                 }
                 self.renew(tries.url).await
             }
-            Fault::NoRanges => Err(anyhow!("the server knows no ranges")),
+            Fault::NoRanges => Err(anyhow!("the server does not support range requests")),
             Fault::Lasting(error) => Err(error),
         }
     }
@@ -230,7 +230,7 @@ impl Source {
                 Ok(())
             }
             _ => bail!(
-                "the entry was deleted in the meantime: its URL expired and there is no new one"
+                "the entry was deleted in the meantime: its URL expired, and there is no new one"
             ),
         }
     }
@@ -273,13 +273,13 @@ impl Source {
         let length = length.or((self.size != 0).then_some(self.size));
         let stated = length.is_some() || ends_by_itself(&response);
         if self.size != 0 && length != Some(self.size) {
-            return Err((changed("its size is another one"), told));
+            return Err((changed("its size differs"), told));
         }
         if self.etag.is_some() && etag(&response) != self.etag {
-            return Err((changed("its entity tag is another one"), told));
+            return Err((changed("its entity tag differs"), told));
         }
         let unwritten = |e: std::io::Error| {
-            (Fault::Lasting(anyhow!("keep the snapshot in a temporary file: {e}")), told)
+            (Fault::Lasting(anyhow!("write the snapshot to a temporary file: {e}")), told)
         };
         let mut file = tempfile::tempfile().map_err(unwritten)?;
         while let Some(piece) =
@@ -327,7 +327,7 @@ fn ends_by_itself(response: &Response) -> bool {
 fn no_page(response: &Response) -> Result<(), Fault> {
     let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
     match kind.is_some_and(|kind| kind.starts_with("text/html")) && response.status().is_success() {
-        true => Err(Fault::passing("a page of HTML came instead of the entry")),
+        true => Err(Fault::passing("the server sent an HTML page instead of the entry")),
         false => Ok(()),
     }
 }

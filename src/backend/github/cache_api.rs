@@ -92,7 +92,7 @@ impl Service {
 
     fn v1(&self) -> Result<&str> {
         self.v1.as_deref().ok_or_else(|| {
-            anyhow!("there is no cache service of version 2 at the URL that the runner gave")
+            anyhow!("there is no cache service of version 2 at the URL set by the runner")
         })
     }
 
@@ -177,7 +177,7 @@ impl Service {
 
 /// The service has not seen the upload yet, which may take some seconds.
 #[derive(Debug, thiserror::Error)]
-#[error("finish the entry: the cache service did not take it (HTTP {status}): {said}")]
+#[error("finish the entry: the cache service did not accept it (HTTP {status}): {said}")]
 pub struct NotYet {
     status: u16,
     said: String,
@@ -190,7 +190,7 @@ impl NotYet {
 }
 
 fn said(answer: &Answer) -> &str {
-    if answer.said.is_empty() { "it said no more" } else { &answer.said }
+    if answer.said.is_empty() { "no further details" } else { &answer.said }
 }
 
 /// Checks the limits of the service for keys, as the official client does.
@@ -199,11 +199,11 @@ fn check(key: &str) -> Result<()> {
     if length > KEY_LENGTH {
         bail!(
             "the key {key:?} is {length} characters long with its generation, and the cache service \
-             takes {KEY_LENGTH}; give a shorter --key"
+             accepts at most {KEY_LENGTH}; give a shorter --key"
         );
     }
     if key.contains(',') {
-        bail!("the key {key:?} has a comma, which the cache service does not take");
+        bail!("the key {key:?} has a comma, which the cache service does not accept");
     }
     Ok(())
 }
@@ -222,7 +222,7 @@ pub fn unexpected(what: &str, answer: &Answer) -> anyhow::Error {
     let status = answer.status;
     let code = answer.json["code"].as_str().unwrap_or_default();
     let hint = match (status, code) {
-        (401, _) => "; the token of the job is not valid (any more)",
+        (401, _) => "; the token of the job is not valid or has expired",
         _ if answer.said.contains(USED_UP) || code == "resource_exhausted" => {
             "; the storage of the repository is used up"
         }

@@ -238,7 +238,7 @@ impl Backend for GitHub {
         };
         let unwritable = reserve().err();
         let found = match unwritable {
-            None => "answers a lookup and takes a reservation",
+            None => "answers a lookup and accepts a reservation",
             Some(_) => "answers a lookup",
         };
         Ok(Health { found: found.into(), unwritable, ahead: self.hub.wire().ahead() })

@@ -30,8 +30,8 @@ const READINGS: u32 = 2;
 
 const LIST: Call = Call { what: "list the cache entries", right: "actions: read" };
 const DELETE: Call = Call { what: "delete a cache entry", right: "actions: write" };
-const BRANCH: Call = Call { what: "ask for the default branch", right: "metadata: read" };
-const PULL: Call = Call { what: "ask for a pull request", right: "pull-requests: read" };
+const BRANCH: Call = Call { what: "read the default branch", right: "metadata: read" };
+const PULL: Call = Call { what: "read a pull request", right: "pull-requests: read" };
 
 pub struct Rest {
     wire: Arc<RetryingClient>,
@@ -74,7 +74,8 @@ impl Rest {
 
     /// Returns every entry of this run's ref whose key begins with `prefix`, of any layout.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ActionsCacheItem>> {
-        let unset = "GITHUB_REF is not set, as it is in a job, so GitHub cannot be asked";
+        let unset =
+            "GITHUB_REF is not set (GitHub sets it in jobs), so its REST API cannot be used";
         let reference = self.options.reference.as_deref().context(unset)?;
         let mut caches = self.read(Some((prefix, reference))).await?;
         caches.retain(|cache| cache.r#ref.as_deref() == Some(reference));
@@ -174,15 +175,16 @@ impl Rest {
             "there is no token for GitHub's REST API; set the input token, or GITHUB_TOKEN in the \
              environment",
         )?;
-        let unset =
-            |name| format!("{name} is not set, as it is in a job, so GitHub cannot be asked");
+        let unset = |name| {
+            format!("{name} is not set (GitHub sets it in jobs), so its REST API cannot be used")
+        };
         let url = url.as_deref().with_context(|| unset("GITHUB_API_URL"))?;
         let repository = repository.as_deref().with_context(|| unset("GITHUB_REPOSITORY"))?;
         let Some((owner, name)) = repository_name(repository) else {
-            bail!("GITHUB_REPOSITORY is {repository:?}, and no name of a repository");
+            bail!("GITHUB_REPOSITORY is not a valid repository name: {repository:?}");
         };
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-            .map_err(|_| anyhow!("the token for GitHub's REST API has characters that none has"))?;
+            .map_err(|_| anyhow!("the token for GitHub's REST API has invalid characters"))?;
         bearer.set_sensitive(true);
         let base = url.trim_end_matches('/').to_owned();
         let line = HttpTransport { wire: Arc::clone(&self.wire), base, bearer };

@@ -63,7 +63,8 @@ impl Inventory for Repository {
     }
 
     fn delete(&self, record: &Record) -> Result<Deleted> {
-        let number = record.id.parse().with_context(|| format!("{} is no number", record.id))?;
+        let number =
+            record.id.parse().with_context(|| format!("not an entry number: {}", record.id))?;
         self.wire.wait(self.rest.delete(number))?
     }
 }

@@ -51,52 +51,52 @@ fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> any
     let barred = |text: String, wait| Forbidden { text: format!("{what}: {text}"), wait }.into();
     match (status, asker) {
         (429, _) | (403, _) if status == 429 || busy => {
-            let back = wait.map(|wait| format!("; it asks to come back in {} s", wait.as_secs()));
+            let back = wait.map(|wait| format!("; it asks to retry in {} s", wait.as_secs()));
             let back = back.unwrap_or_default();
-            barred(format!("{host} is asked too much ({answered}){back}"), wait)
+            barred(format!("too many requests to {host} ({answered}){back}"), wait)
         }
         (401, Asker::Step) => barred(
             format!(
-                "{host} does not take the token ({answered}); the input token has to be one with \
+                "{host} does not accept the token ({answered}); set the input token to one with \
                  `actions: write`"
             ),
             None,
         ),
         (401, Asker::Person) => barred(
             format!(
-                "{host} does not take the token of GITHUB_TOKEN or GH_TOKEN ({answered}); it may have \
-                 expired: set another one"
+                "{host} does not accept the token of GITHUB_TOKEN or GH_TOKEN ({answered}), which \
+                 may have expired; set another one"
             ),
             None,
         ),
         (403, Asker::Step) => barred(
             format!(
-                "the token is not allowed to ({answered}); give the job `permissions:` with `actions: \
-                 write`, and with `contents: read` and whatever else it needs: what is not named there \
-                 is taken away"
+                "the token is not permitted to ({answered}); give the job `permissions:` with \
+                 `actions: write`, and with `contents: read` and all others that it needs, because \
+                 those that are not listed are removed"
             ),
             None,
         ),
         (403, Asker::Person) => barred(
             format!(
-                "the token is not allowed to ({answered}); it needs `{right}`: in a job under \
-                 `permissions:`, elsewhere as a permission of the token for {repository}, or the scope \
-                 `repo` of a classic one"
+                "the token is not permitted to ({answered}); it needs `{right}`: in a job under \
+                 `permissions:`, elsewhere as a permission of the token for {repository}, or the \
+                 scope `repo` of a classic token"
             ),
             None,
         ),
         (404, Asker::Step) => anyhow!(
-            "{what}: {host} has none for this token ({answered}); servers other than GitHub's have \
-             no list of them, and GitHub shows it to tokens that can see the repository"
+            "{what}: {host} has no list of entries for this token ({answered}); only GitHub's \
+             servers have such a list, and they show it to tokens that can read the repository"
         ),
         (404, Asker::Person) => anyhow!(
-            "{what}: {host} has no repository {repository} for this token ({answered}); look at the \
-             name, and whether the token can see it: servers other than GitHub's have no list of \
-             entries"
+            "{what}: {host} has no repository {repository} for this token ({answered}); check \
+             the name, and whether the token can read it: servers other than GitHub's have no list \
+             of entries"
         ),
         (301 | 307 | 308, Asker::Person) => anyhow!(
-            "{what}: {host} refused ({answered}): {repository} has another name by now; give that \
-             with --repository"
+            "{what}: {host} refused ({answered}): {repository} was renamed; give its new \
+             name with --repository"
         ),
         (408 | 500.., _) => {
             anyhow!("{what}: the server failed ({answered}; {TRIES} tries); try again later")

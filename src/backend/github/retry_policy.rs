@@ -44,11 +44,11 @@ impl RetryingClient {
                 Err(fault) => fault,
             };
             let Fault::Passing { what: why, wait } = fault else {
-                bail!("{what}: the cache service gave no usable answer");
+                bail!("{what}: no usable response from the cache service");
             };
             failures += 1;
             if let Some(wait) = wait.filter(|&wait| wait > LONGEST_WAIT) {
-                bail!("{what}: {why}; it asks to come back in {} s", wait.as_secs());
+                bail!("{what}: {why}; it asks to retry in {} s", wait.as_secs());
             }
             if failures == TRIES {
                 bail!("{what}: {why} ({TRIES} tries)");
@@ -75,7 +75,7 @@ impl RetryingClient {
             // Waiting does not help here (actions/toolkit `cacheTwirpClient.ts`).
             _ if said.contains(USED_UP) => Ok(Answer { status, json, repeated: false, said }),
             429 => Err(Fault::Passing {
-                what: with(format!("it is asked too much (HTTP {status})"), &said),
+                what: with(format!("too many requests (HTTP {status})"), &said),
                 wait: wait.or(Some(Duration::ZERO)),
             }),
             408 | 500.. => Err(Fault::Passing {
@@ -84,7 +84,7 @@ impl RetryingClient {
             }),
             // An empty body, or a response from a server in between, such as a login page.
             200..300 if json.is_null() && (expects_json || !text.trim().is_empty()) => {
-                Err(Fault::passing(format!("the answer is no JSON (HTTP {status})")))
+                Err(Fault::passing(format!("the response is not JSON (HTTP {status})")))
             }
             _ => Ok(Answer { status, json, repeated: false, said }),
         }
@@ -101,7 +101,7 @@ pub fn blob_fault(response: &Response) -> Fault {
     match status {
         408 | 429 | 500.. => match retry_after(response.headers()) {
             Some(wait) if wait > LONGEST_WAIT => {
-                Fault::Lasting(anyhow!("{what}, and asks to come back in {} s", wait.as_secs()))
+                Fault::Lasting(anyhow!("{what}, and asks to retry in {} s", wait.as_secs()))
             }
             wait => Fault::Passing { what, wait },
         },

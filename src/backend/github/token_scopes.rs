@@ -21,7 +21,7 @@ impl Access {
         let by_mode = |allowed: [&str; 2]| {
             let known = ["none", "read", "write", "write-only"].contains(&mode.as_str());
             (known && !allowed.contains(&mode.as_str()))
-                .then(|| format!("the workflow says cache-mode: {mode}"))
+                .then(|| format!("the workflow sets cache-mode: {mode}"))
         };
         let permissions = permissions(token);
         let by_token = |bits: i64, what: &str| {
@@ -29,8 +29,8 @@ impl Access {
             let denied = all.iter().all(|permission| permission & bits == 0);
             denied.then(|| {
                 format!(
-                    "its token has no scope that is {what}, as for events that people without \
-                     write access can trigger"
+                    "its token has no {what} scope, as for events that people without write \
+                     access can trigger"
                 )
             })
         };

@@ -16,7 +16,7 @@ use tower_service::Service;
 /// has done all its work.
 pub const TRIES: u32 = 3;
 
-pub const NO_ANSWER: &str = "the answer is none of GitHub's REST API";
+pub const NO_ANSWER: &str = "the response is not from GitHub's REST API";
 
 /// The transport for one API, with its token.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl HttpTransport {
                 }
                 Err(Fault::Passing { what, .. }) if failures == TRIES => return Err(Lost(what)),
                 Ok(_) | Err(Fault::Passing { .. }) => {}
-                Err(_) => return Err(Lost("no usable answer came".into())),
+                Err(_) => return Err(Lost("no usable response".into())),
             }
             tokio::time::sleep(wire.pause(failures, None)).await;
         }

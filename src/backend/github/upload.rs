@@ -174,7 +174,7 @@ async fn put_list(wire: &RetryingClient, url: &Secret, ids: &[String]) -> Result
     let url = Secret::new(format!("{}&comp=blocklist", url.reveal()));
     let latest: String = ids.iter().map(|id| format!("<Latest>{id}</Latest>")).collect();
     let list = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>{latest}</BlockList>");
-    persist(wire, "put the blocks together", &Bytes::from(list), |client| {
+    persist(wire, "assemble the blocks", &Bytes::from(list), |client| {
         Ok(client
             .put(url.reveal())
             .header("content-type", "application/xml")
@@ -225,8 +225,10 @@ async fn persist(
                 tokio::time::sleep(wire.pause(failures, wait)).await;
             }
             // No call renews an upload URL.
-            Fault::Expired(why) => bail!("{what}: the URL for it is not valid (any more): {why}"),
-            Fault::NoRanges => return Err(anyhow!("{what}: no answer that fits")),
+            Fault::Expired(why) => {
+                bail!("{what}: the URL for it is not valid or has expired: {why}")
+            }
+            Fault::NoRanges => return Err(anyhow!("{what}: unexpected response")),
             Fault::Lasting(error) => return Err(error.context(what)),
         }
     }

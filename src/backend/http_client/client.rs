@@ -190,7 +190,7 @@ impl RetryingClient {
 
     fn thought(&self, since: Instant) -> String {
         let time = liveness::seconds(since.elapsed());
-        format!("{} did not answer for {time}, while the connection stands", self.who)
+        format!("{} did not answer for {time}, but the connection is open", self.who)
     }
 
     /// Makes one request to a server other than the cache service, without following redirects.
@@ -212,7 +212,7 @@ impl RetryingClient {
         let mut body = Vec::new();
         while let Some(piece) = self.within(response.chunk()).await? {
             if body.len() + piece.len() > LONGEST_ANSWER {
-                return Err(Fault::passing("the answer is longer than any should be"));
+                return Err(Fault::passing("the response is too long"));
             }
             body.extend_from_slice(&piece);
         }
@@ -234,7 +234,7 @@ impl RetryingClient {
             if left.is_zero() {
                 let time = liveness::seconds(limit);
                 return Err(Fault::passing(format!(
-                    "no answer in time: not a byte came for {time}"
+                    "no answer in time: no bytes received for {time}"
                 )));
             }
             match timeout(left.min(THINKING.min(limit / 4)), answer.as_mut()).await {
@@ -259,7 +259,7 @@ impl RetryingClient {
             let quiet = last.elapsed();
             if quiet >= limit {
                 let seconds = limit.as_secs_f64();
-                return Err(Fault::passing(format!("nothing moved for {seconds} s")));
+                return Err(Fault::passing(format!("no bytes transferred for {seconds} s")));
             }
             match timeout((limit - quiet).min(THINKING.min(limit / 4)), sending.as_mut()).await {
                 Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
@@ -281,7 +281,7 @@ impl RetryingClient {
             Ok(Err(e)) => Err(Fault::passing(told(&e))),
             Err(_) => {
                 let seconds = self.patience.stall.as_secs_f64();
-                Err(Fault::passing(format!("not a byte came for {seconds} s")))
+                Err(Fault::passing(format!("no bytes received for {seconds} s")))
             }
         }
     }

@@ -25,7 +25,7 @@ impl ObjectClient {
     /// Returns the path of an object below the base. Its parts were validated when they were parsed.
     pub fn path(&self, below: &str) -> Result<Path> {
         let key = format!("{}{below}", self.base);
-        Path::parse(&key).with_context(|| format!("{key} is no name of an object"))
+        Path::parse(&key).with_context(|| format!("not a valid object name: {key}"))
     }
 
     /// Waits for a request, unless the run is canceled.
@@ -64,9 +64,7 @@ impl ObjectClient {
         *failures += 1;
         if let Some(wait) = wait.filter(|&wait| wait > LONGEST_WAIT) {
             let seconds = wait.as_secs();
-            return Err(ObjectError::Lasting(format!(
-                "{what}, and asks to come back in {seconds} s"
-            )));
+            return Err(ObjectError::Lasting(format!("{what}, and asks to retry in {seconds} s")));
         }
         if *failures == TRIES {
             return Err(ObjectError::Lasting(format!("{what} ({TRIES} tries)")));

@@ -11,9 +11,9 @@ use std::time::Duration;
 pub enum ObjectError {
     #[error("there is no such object")]
     Missing,
-    #[error("there is such an object already")]
+    #[error("the object already exists")]
     Exists,
-    #[error("the object was changed meanwhile")]
+    #[error("the object was changed in the meantime")]
     Changed,
     /// The credentials do not permit it.
     #[error("{0}")]
@@ -41,7 +41,7 @@ impl ObjectError {
             object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. } => {
                 ObjectError::Changed
             }
-            _ => ObjectError::Lasting(format!("no answer that fits ({})", kind(error))),
+            _ => ObjectError::Lasting(format!("unexpected response ({})", kind(error))),
         }
     }
 
@@ -49,7 +49,9 @@ impl ObjectError {
         match fault {
             Fault::Passing { what, wait } => ObjectError::Passing { what, wait },
             Fault::Expired(what) => ObjectError::Denied(what),
-            Fault::NoRanges => ObjectError::Lasting("the server knows no ranges".into()),
+            Fault::NoRanges => {
+                ObjectError::Lasting("the server does not support range requests".into())
+            }
             Fault::Lasting(error) => ObjectError::Lasting(format!("{error:#}")),
         }
     }
@@ -62,16 +64,16 @@ impl ObjectError {
         };
         Some(match status.as_u16() {
             404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => ObjectError::Lasting(
-                format!("there is no such bucket ({answered}); make it, or name another"),
+                format!("there is no such bucket ({answered}); create it, or name another"),
             ),
             // The clock is wrong, or the key is unknown: a retry does not help.
             401 | 403 => ObjectError::Denied(format!(
-                "the server does not allow it ({answered}); look at the credentials in the environment and \
-                 what they may do"
+                "the server denied access ({answered}); check the credentials in the environment \
+                 and their permissions"
             )),
             304 | 404 | 409 | 412 => return None,
             300..=399 => ObjectError::Lasting(format!(
-                "the server points elsewhere ({answered}); is the region or the endpoint another one?"
+                "the server redirects elsewhere ({answered}); check the region and the endpoint"
             )),
             408 | 429 | 500.. => ObjectError::Passing {
                 what: format!("the server failed ({answered})"),
@@ -89,11 +91,11 @@ impl ObjectError {
 fn kind(error: &object_store::Error) -> &'static str {
     match error {
         object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
-            "it is not supported"
+            "not supported"
         }
-        object_store::Error::InvalidPath { .. } => "the name is none that it takes",
-        object_store::Error::UnknownConfigurationKey { .. } => "a setting is unknown",
-        _ => "it is another one than such servers give",
+        object_store::Error::InvalidPath { .. } => "invalid object name",
+        object_store::Error::UnknownConfigurationKey { .. } => "unknown setting",
+        _ => "unrecognized error from the server",
     }
 }
 

@@ -69,7 +69,7 @@ impl Inventory for Objects {
     fn delete(&self, record: &Record) -> Result<Deleted> {
         if record.name.is_none() {
             // Its owner and purpose are unknown.
-            bail!("{}/{} is no object of ours; delete it by hand", self.address, record.id);
+            bail!("{}/{} is not a storecache object; delete it by hand", self.address, record.id);
         }
         let path = self.of_record(record)?;
         let there = self.hub.wait(self.hub.delete(&path));
@@ -83,7 +83,7 @@ impl Inventory for Objects {
 impl Objects {
     fn of_record(&self, record: &Record) -> Result<Path> {
         let key = format!("{}{}", self.address.base(), record.id);
-        Path::parse(&key).with_context(|| format!("{key} is no name of an object"))
+        Path::parse(&key).with_context(|| format!("not a valid object name: {key}"))
     }
 }
 
@@ -94,7 +94,7 @@ fn record(key: String, object: &ObjectMeta) -> Record {
     let layout = Some(layout).filter(|layout| layout.len() == 64 && layout.chars().all(digits));
     let name: Option<EntryName> = layout.and_then(|_| Directory::entry_of(file));
     let changed = Timestamp::from_second(object.last_modified.timestamp()).ok();
-    let damage = name.is_none().then(|| "its name is not that of an entry".to_owned());
+    let damage = name.is_none().then(|| "its name is not an entry name".to_owned());
     Record {
         key: name.as_ref().map_or_else(|| key.clone(), ToString::to_string),
         reference: None,

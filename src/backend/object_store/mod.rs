@@ -185,7 +185,7 @@ impl Backend for Objects {
         self.can_write()?;
         let (file, path) = (Directory::file_name(name)?, self.path_of(name)?);
         let claim = self.hub.wait(WriteLock::take(&self.hub, &file, &path));
-        let claim = claim.map_err(|e| refused_to_write(e).context("claim the name of the entry"));
+        let claim = claim.map_err(|e| refused_to_write(e).context("lock the name of the entry"));
         let Some(claim) = claim? else { return Err(Refused::Taken(name.to_string()).into()) };
         let hub = Arc::clone(&self.hub);
         Ok(Box::new(upload::Writer::new(hub, name.clone(), path, claim, self.traffic)))

@@ -81,7 +81,7 @@ impl Object {
             let piece = piece.map_err(|e| ObjectError::of(&e))?;
             got += piece.len() as u64;
             if got > most {
-                let what = "the server sent more than was asked for".to_owned();
+                let what = "the server sent more bytes than requested".to_owned();
                 return Err(ObjectError::Passing { what, wait: None });
             }
             bytes.extend_from_slice(&piece);
@@ -109,6 +109,6 @@ impl prefetch::Source for Object {
 
     /// Always fails: every object store supports ranges.
     async fn spool(&self) -> Result<Spooled> {
-        Err(anyhow!("the server knows no ranges"))
+        Err(anyhow!("the server does not support range requests"))
     }
 }

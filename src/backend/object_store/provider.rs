@@ -93,7 +93,7 @@ pub fn open(options: &Options, wire: &Arc<RetryingClient>) -> Result<Arc<dyn Sto
         match ObjectError::of(&e) {
             // The error of the library quotes values that it does not understand.
             ObjectError::Lasting(_) => anyhow!(
-                "the variables {prefix}… of the environment make no sense together; set {}",
+                "the environment variables {prefix}… are inconsistent; set {}",
                 wanted(address.service)
             ),
             trouble => trouble.into(),
@@ -171,12 +171,12 @@ fn wanted(service: Service) -> &'static str {
              see docs/object-stores.md"
         }
         Service::Google => {
-            "GOOGLE_APPLICATION_CREDENTIALS to the file of a service account, or GOOGLE_OAUTH_ACCESS_TOKEN; \
-             see docs/object-stores.md"
+            "GOOGLE_APPLICATION_CREDENTIALS to a service account file, or \
+             GOOGLE_OAUTH_ACCESS_TOKEN; see docs/object-stores.md"
         }
         Service::Azure => {
-            "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or a client \
-             of Entra; see docs/object-stores.md"
+            "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or \
+             an Entra client; see docs/object-stores.md"
         }
     }
 }

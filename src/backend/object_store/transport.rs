@@ -68,8 +68,9 @@ impl HttpService for HttpTransport {
         let (parts, body) = request.into_parts();
         if parts.uri.scheme_str() != Some("https") && !self.plain {
             return Err(failed(ObjectError::Lasting(
-                "the endpoint has no https, and credentials would be there for all to read; where that is \
-                 meant, set AWS_ALLOW_HTTP, GOOGLE_ALLOW_HTTP or AZURE_ALLOW_HTTP to true"
+                "the endpoint does not use https, so credentials would be sent unencrypted; if \
+                 that is intended, set AWS_ALLOW_HTTP, GOOGLE_ALLOW_HTTP or AZURE_ALLOW_HTTP to \
+                 true"
                     .into(),
             )));
         }
@@ -171,7 +172,7 @@ impl Body for Clocked {
                 liveness::moved("bytes from the object store");
                 self.got += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if self.got > LONGEST {
-                    let what = "the answer is longer than any should be".to_owned();
+                    let what = "the response is too long".to_owned();
                     return Poll::Ready(Some(Err(passing(what))));
                 }
                 let next = Instant::now() + self.stall;
@@ -183,7 +184,7 @@ impl Body for Clocked {
             Poll::Pending => match self.alarm.as_mut().poll(context) {
                 Poll::Ready(()) => {
                     let seconds = self.stall.as_secs_f64();
-                    Poll::Ready(Some(Err(passing(format!("not a byte came for {seconds} s")))))
+                    Poll::Ready(Some(Err(passing(format!("no bytes received for {seconds} s")))))
                 }
                 Poll::Pending => Poll::Pending,
             },

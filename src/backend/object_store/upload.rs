@@ -70,7 +70,7 @@ impl Writer {
             return Ok(Arc::clone(upload));
         }
         let begin = self.hub.insist(|| self.hub.store.create_multipart(&self.path));
-        let upload = Arc::new(self.hub.wait(begin).context("begin to upload the snapshot")?);
+        let upload = Arc::new(self.hub.wait(begin).context("start the upload of the snapshot")?);
         self.upload = Some(Arc::clone(&upload));
         Ok(upload)
     }
@@ -137,13 +137,13 @@ impl Writer {
                 Err(ObjectError::Missing) => match hub.head(&self.path).await? {
                     Some(there) if there.size == self.size => Ok(()),
                     _ => Err(ObjectError::Lasting(
-                        "the upload is gone before it was complete".into(),
+                        "the upload was removed before it was complete".into(),
                     )),
                 },
                 done => done.map(drop),
             }
         };
-        hub.wait(put).context("put the parts together")
+        hub.wait(put).context("assemble the parts")
     }
 }
 

@@ -60,14 +60,13 @@ impl Address {
         let prefix = prefix.trim_matches('/');
         let named = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if bucket.is_empty() || !bucket.chars().all(named) {
-            bail!(
-                "{scheme}:// is followed by the name of a bucket, as in {scheme}://bucket/prefix"
-            );
+            bail!("{scheme}:// must be followed by a bucket name, as in {scheme}://bucket/prefix");
         }
         let good = |part: &str| !matches!(part, "" | "." | "..") && part.chars().all(named);
         if !prefix.is_empty() && !prefix.split('/').all(good) {
             bail!(
-                "the prefix of {scheme}://{bucket}/ is made of letters, digits and - . _ between slashes"
+                "the prefix of {scheme}://{bucket}/ may only have letters, digits and - . _ \
+                 between slashes"
             );
         }
         // S3 limits keys to 1024 bytes, and the names of entries need the rest.

@@ -58,7 +58,7 @@ impl WriteLock {
             // The claim existed and is gone now, or the service refused two requests that came at the same time.
             let again = match trouble {
                 ObjectError::Exists | ObjectError::Changed => ObjectError::Passing {
-                    what: "somebody else claims and unclaims the name".into(),
+                    what: "other runs keep locking and unlocking the name".into(),
                     wait: None,
                 },
                 other => other,
@@ -82,7 +82,7 @@ impl WriteLock {
         match hub.get(&self.path).await {
             Ok(bytes) if bytes == self.word.as_bytes() => Ok(()),
             Ok(_) | Err(ObjectError::Missing) => Err(ObjectError::Lasting(
-                "the claim on its name is gone: somebody else may write it; save anew".into(),
+                "the lock on its name is gone, so another run may be writing it; save again".into(),
             )),
             Err(trouble) => Err(trouble),
         }

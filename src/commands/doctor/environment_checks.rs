@@ -118,17 +118,17 @@ fn clock(layout: &Layout, ahead: Option<(i64, &str)>) -> Finding {
         let found = format!("{shown}, which is {} s {word} {server}", seconds.abs());
         let fix = Some(format!("date --set=@{theirs}"));
         return match seconds.abs() > FAR_APART {
-            true => Finding::red(format!("{found}: no token and no certificate is valid"), fix),
+            true => Finding::red(format!("{found}: tokens and certificates are not valid"), fix),
             false => Finding::yellow(found, fix),
         };
     }
     match written(layout) {
         Ok(Some(written)) if written.as_second() - now.as_second() > APART => {
-            let found = format!("{shown}, but the database of the store is of {written}");
+            let found = format!("{shown}, but the database of the store was written at {written}");
             Finding::yellow(found, Some("timedatectl set-ntp true".into()))
         }
         _ => Finding::green(match ahead {
-            Some((_, server)) => format!("{shown}, as {server} has it"),
+            Some((_, server)) => format!("{shown}, in agreement with {server}"),
             None => shown.to_string(),
         }),
     }

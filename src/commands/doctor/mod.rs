@@ -50,12 +50,12 @@ fn examine(request: &StoreRequest) -> Result<Vec<Finding>> {
     root.send(&Request::Examine, &[])?;
     match root.receive()?.0 {
         Reply::Examined(found) => Ok(found),
-        _ => bail!("the root half did not say what it found"),
+        _ => bail!("unexpected reply from the root helper (expected `Examined`)"),
     }
 }
 
 fn sudo_works() -> Finding {
-    let how = if geteuid().is_root() { "this is root" } else { "root without a password, by sudo" };
+    let how = if geteuid().is_root() { "running as root" } else { "sudo works without a password" };
     Finding::green(how).named("sudo")
 }
 

@@ -10,7 +10,7 @@ use crate::report::plural;
 pub fn page(simulation: &Simulation, limit: u64) -> Page {
     let workflow = simulation.workflow.as_deref().unwrap_or("no workflow");
     Page {
-        title: "Which key would have served the past best".into(),
+        title: "Which key would have served best".into(),
         subtitle: format!(
             "{} of {workflow} from {} to {}",
             plural(simulation.runs.total, "run"),
@@ -33,7 +33,7 @@ fn verdict(simulation: &Simulation) -> Section {
         ("Runs of pull requests".into(), runs.of_pull_requests.to_string()),
         ("Runs on other branches".into(), runs.on_other_branches.to_string()),
     ];
-    let mut section = Section::new("The best of them");
+    let mut section = Section::new("Best policy");
     if let Some(best) = &simulation.best {
         figures.insert(0, ("Best key".into(), best.policy.clone()));
         section = section.figures(figures).paragraph(format!("{}: {}.", best.policy, best.reason));
@@ -41,12 +41,13 @@ fn verdict(simulation: &Simulation) -> Section {
         section = section.figures(figures);
     }
     let [policy, numbers @ ..] = NAMES;
-    let table = Table::new("What each comes to").text(policy);
+    let table = Table::new("Result of each policy").text(policy);
     let mut table = numbers.into_iter().fold(table, Table::number);
     simulation.policies.iter().for_each(|outcome| table.row(cells(outcome)));
     section.table(table).paragraph(
-        "Exact: the key was there, with all that the job needs. Stale: the key was there, but its store was \
-         an older one, and the job fetched the rest. Prefix: another key with the same beginning.",
+        "Exact: an entry with the key existed, with everything that the job needs. Stale: it \
+         existed, but with an older store, and the job fetched the rest. Prefix: an entry with \
+         another key with the same prefix.",
     )
 }
 
@@ -80,7 +81,8 @@ fn hits(simulation: &Simulation) -> Section {
         .chart(Chart {
             title: "Exact hits".into(),
             text: format!(
-                "The part of the runs of each {stretch} that found their very key, with all they need."
+                "The share of the runs of each {stretch} that found their exact key, with all they \
+                 need."
             ),
             y: Scale::Share,
             series: series(simulation, Shape::Line, |it| share(it.exact, it)),
@@ -89,10 +91,13 @@ fn hits(simulation: &Simulation) -> Section {
         .chart(Chart {
             title: "Hits of any kind".into(),
             text: format!(
-                "The part of the runs of each {stretch} that found an entry: exact, stale or by a prefix."
+                "The share of the runs of each {stretch} that found an entry: exact, stale or by \
+                 prefix."
             ),
             y: Scale::Share,
-            series: series(simulation, Shape::Line, |it| share(it.exact + it.stale + it.prefix, it)),
+            series: series(simulation, Shape::Line, |it| {
+                share(it.exact + it.stale + it.prefix, it)
+            }),
             ..Chart::default()
         })
 }
@@ -110,18 +115,18 @@ fn kept(simulation: &Simulation, limit: u64) -> Section {
         true => "nothing was evicted",
         false => "entries were evicted",
     };
-    Section::new("What is kept, and what goes")
+    Section::new("Size and evictions")
         .chart(Chart {
             title: "Bytes kept".into(),
-            text: "At the end of each stretch of time, for all branches together.".into(),
+            text: "At the end of each interval, for all branches together.".into(),
             y: Scale::Bytes,
             series: series(simulation, Shape::Steps, |it| Some(it.bytes_kept as f64)),
             limit: Some(("limit".into(), limit as f64)),
             events: Some(Events { name: name.into(), at: evicted }),
         })
         .chart(Chart {
-            title: "Entries that went".into(),
-            text: "Evicted because there was too much, or expired because nobody used them.".into(),
+            title: "Deleted entries".into(),
+            text: "Evicted because the cache was full, or expired because they were unused.".into(),
             y: Scale::Count,
             series: series(simulation, Shape::Steps, |it| {
                 Some((it.evictions + it.expiries) as f64)
@@ -131,11 +136,11 @@ fn kept(simulation: &Simulation, limit: u64) -> Section {
 }
 
 fn assumed(simulation: &Simulation) -> Section {
-    let mut section = Section::new("What this rests on");
+    let mut section = Section::new("Assumptions of the simulation");
     for warning in &simulation.warnings {
-        section = section.paragraph(format!("Mind: {warning}."));
+        section = section.paragraph(format!("Warning: {warning}."));
     }
-    let mut table = Table::new("Assumed").text("Assumption");
+    let mut table = Table::new("Assumptions").text("Assumption");
     simulation.assumptions.iter().for_each(|it| table.row([it.as_str()]));
     section.table(table)
 }

@@ -104,56 +104,59 @@ pub fn assumptions(options: &Simulate, costs: &Costs, past: &Past) -> Vec<String
     let entry = match (options.entry_size, past.entry) {
         (Some(_), _) => "as given".to_owned(),
         (None, Some(_)) => of_past.clone(),
-        (None, None) => "no snapshot of the past says otherwise: see --entry-size".to_owned(),
+        (None, None) => "a default, because no past snapshot shows it: see --entry-size".to_owned(),
     };
     let cold = match (options.cold_minutes, past.cold_minutes) {
         (Some(_), _) => "as given".to_owned(),
         (None, Some(_)) => of_past,
-        (None, None) => "no snapshot of the past says otherwise: see --cold-minutes".to_owned(),
+        (None, None) => {
+            "a default, because no past snapshot shows it: see --cold-minutes".to_owned()
+        }
     };
     let truth = match options.truth.as_slice() {
         [] if options.key.workflow_mode == WorkflowMode::None => format!("{LOCKS} and {MANIFESTS}"),
-        [] => format!("what counts of the workflow, {LOCKS} and {MANIFESTS}"),
+        [] => format!("the relevant part of the workflow, {LOCKS} and {MANIFESTS}"),
         globs => globs.join(" and "),
     };
     let delta = match costs.delta_share {
         share if share < 1.0 => format!(
-            "a job that restored another entry saves {:.0}% of one, as a delta on it",
+            "a job that restored another entry saves {:.0}% of a full one, as a delta on it",
             share * 100.0
         ),
-        _ => "every save is a full one".to_owned(),
+        _ => "every save is full".to_owned(),
     };
     vec![
         format!(
-            "every commit is a run{}, at the time of its commit: git knows nothing of pushes, schedules, \
-             runs by hand, and of pull requests that were squashed or rebased",
+            "every commit is a run{}, at the time of its commit: git does not record pushes, \
+             schedules, manual runs, and pull requests that were squashed or rebased",
             match options.as_triggered {
-                true => ", if the workflow of today has a trigger for it, filters of paths aside",
+                true => ", if the current workflow has a trigger for it (path filters are ignored)",
                 false => "",
             }
         ),
-        "what came in by the second parent of a merge is a pull request with a scope of its own; every \
-         run may write to its own scope"
+        "the commits of the second parent of a merge are a pull request with a scope of its own; \
+         every run may write to its own scope"
             .into(),
-        "where the times of commits on a branch go back, most of them are believed, and the others moved"
+        "where the commit times of a branch decrease, most of them are kept, and the others are \
+         adjusted"
             .into(),
-        "the cache is empty at first, a save is there for the next run, and no entry is deleted but by \
-         the rules"
+        "the cache is empty at first, the next run finds each save, and entries are deleted only \
+         by the rules"
             .into(),
         format!(
-            "the cache keeps {}, drops what was not used for {}, and looks every hour",
+            "the cache keeps {}, deletes entries unused for {}, and checks every hour",
             binary(options.limit),
             plural(options.idle_days.into(), "day")
         ),
         format!("an entry has {}: {entry}; {delta}", bytes(costs.entry)),
         format!(
-            "a job takes {:.1} minutes for its store after a miss: {cold}; {:.1} after a full hit; what is \
-             near saves {:.0}% of the difference",
+            "a job takes {:.1} minutes for its store after a miss: {cold}; {:.1} after a full hit; \
+             another hit saves {:.0}% of the difference",
             costs.cold_minutes,
             costs.hit_minutes,
             costs.prefix_share * 100.0
         ),
-        format!("what a store has to hold follows {truth}"),
-        "the version in the key is the same all the time".into(),
+        format!("the required content of the store depends on {truth}"),
+        "the version in the key never changes".into(),
     ]
 }

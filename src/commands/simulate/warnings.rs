@@ -12,17 +12,17 @@ pub fn of_history(graph: &Graph) -> Vec<String> {
     if graph.shallow {
         warnings.push(format!(
             "the clone is shallow: only {} of its history are here; fetch the rest with `git fetch \
-             --unshallow`, or give actions/checkout `fetch-depth: 0`",
+             --unshallow`, or set `fetch-depth: 0` for actions/checkout",
             plural(graph.commits.len() as u64, "commit"),
         ));
     }
     match graph.dangling.as_slice() {
         [] => {}
         [branch] => {
-            warnings.push(format!("{branch} leads to no commit that is here: see `git fsck`"));
+            warnings.push(format!("{branch} has no commit in this clone: see `git fsck`"));
         }
         [first, others @ ..] => warnings.push(format!(
-            "{first} and {} lead to no commit that is here: see `git fsck`",
+            "{first} and {} have no commit in this clone: see `git fsck`",
             match others.len() {
                 1 => "another branch".to_owned(),
                 count => format!("{count} other branches"),
@@ -41,22 +41,22 @@ pub fn of_workflow(path: &Path, fates: &[Read]) -> Result<Vec<String>> {
     let name = path.display();
     let count = |fate: Read| fates.iter().filter(|it| **it == fate).count() as u64;
     if count(Read::Absent) == fates.len() as u64 {
-        bail!("no commit of these has the workflow {name}; name another with --workflow FILE");
+        bail!("none of the commits has the workflow {name}; name another with --workflow FILE");
     }
     if count(Read::Absent) > 0 {
         let commits = plural(count(Read::Absent), "commit");
-        warnings.push(format!("{commits} had no {name}, and so no run"));
+        warnings.push(format!("{commits} had no {name}, so no run"));
     }
     let runs = |fate| plural(count(fate), "run");
     if count(Read::NotUnderstood) > 0 {
         warnings.push(format!(
-            "in {} {name} is not understood: there all of its bytes count",
+            "in {} {name} cannot be interpreted, so all of its bytes count",
             runs(Read::NotUnderstood)
         ));
     }
     if count(Read::NotHere) > 0 {
         warnings.push(format!(
-            "in {} the content of {name} is not in this clone: there any edit counts; fetch it with \
+            "in {} the content of {name} is not in this clone, so any edit counts; fetch it with \
              `git fetch --refetch --no-filter`",
             runs(Read::NotHere)
         ));
@@ -70,12 +70,12 @@ pub fn untriggered<'r>(runs: impl Iterator<Item = &'r Run>) -> Option<String> {
         runs.partition(|run| run.kind == Kind::DefaultBranch);
     let unseeded = match seeds.is_empty() {
         true => "",
-        false => ", among them those of the default branch, whose entries all others could read",
+        false => ", including those of the default branch, whose entries all branches could read",
     };
     let count = seeds.len() + others.len();
     (count > 0).then(|| {
         format!(
-            "for {} the workflow of today has no trigger{unseeded}: see --as-triggered",
+            "for {} the current workflow has no trigger{unseeded}: see --as-triggered",
             plural(count as u64, "run")
         )
     })

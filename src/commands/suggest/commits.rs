@@ -46,15 +46,19 @@ impl Commits {
         let count = |holds: fn(&Past) -> bool| unknown().filter(|(past, _)| holds(past)).count();
         let mut why = Vec::new();
         if count(|past| past.head.origin.commit.is_empty()) > 0 {
-            why.push("some name no commit".to_owned());
+            why.push("some do not name a commit".to_owned());
         }
         if count(|past| past.head.origin.reference.raw().starts_with("refs/pull/")) > 0 {
-            why.push("merges of pull requests are on no branch".to_owned());
+            why.push("merges of pull requests are not on a branch".to_owned());
         }
         if unknown().next().is_some() && repository.is_shallow()? {
-            why.push("this is a shallow clone: git fetch --unshallow brings the rest".to_owned());
+            why.push(
+                "this is a shallow clone: fetch the rest with git fetch --unshallow".to_owned(),
+            );
         } else if unknown().next().is_some() && why.is_empty() {
-            why.push("they may be of another repository, or rewritten: git fetch --all".to_owned());
+            why.push(
+                "they may be from another repository, or rewritten: try git fetch --all".to_owned(),
+            );
         }
         Ok(Ok(Commits { repository, known, why_unknown: why.join("; ") }))
     }

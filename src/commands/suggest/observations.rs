@@ -63,7 +63,8 @@ pub fn read(options: &Suggest) -> Result<Found> {
             let kind = match (options.kind, place) {
                 // Only in a directory, entries of all layouts are kept together.
                 (None, places) if !places.iter().all(is_directory) => {
-                    Layout::detect(Path::new("/")).context("say which kind with --store")?
+                    Layout::detect(Path::new("/"))
+                        .context("detect the kind of store (or name it with --store)")?
                 }
                 (kind, _) => kind.unwrap_or(StoreKind::Plain),
             };

@@ -33,15 +33,18 @@ impl Looked<'_> {
             note(format!("storecache: left out {}: {}", one.name, one.reason));
         }
         if let Some(more) = self.left_out.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            note(format!("storecache: left out {more} more for such reasons"));
+            note(format!("storecache: left out {more} more for similar reasons"));
         }
         if self.older > 0 {
-            note(format!("storecache: left out {} older ones: --max N", self.older));
+            note(format!(
+                "storecache: left out {} older ones; to include them, use --max N",
+                self.older
+            ));
         }
         for (kin, count) in &self.others {
             let snapshots = plural(*count as u64, "snapshot");
             note(format!(
-                "storecache: left out {snapshots} of {}: --store, --key-prefix",
+                "storecache: left out {snapshots} of {}; choose with --store and --key-prefix",
                 kin.text()
             ));
         }
@@ -54,12 +57,12 @@ impl Looked<'_> {
     fn of_commits(&self) -> Option<String> {
         let snapshots = |count: usize| plural(count as u64, "snapshot");
         match self.repository {
-            Err(NotUsed::Nowhere(why)) => {
-                Some(format!("no files of commits were looked at, only what heads name: {why}"))
-            }
+            Err(NotUsed::Nowhere(why)) => Some(format!(
+                "compared only what the snapshots record, and not files of commits: {why}"
+            )),
             Err(NotUsed::TooFew(why)) if self.without_commit > 0 => Some(format!(
-                "no files of commits were looked at, only what heads name: this repository does not have \
-                 the commits of {} ({why})",
+                "compared only what the snapshots record, and not files of commits: this \
+                 repository does not have the commits of {} ({why})",
                 snapshots(self.without_commit)
             )),
             Ok(commits) if self.without_commit > 0 => Some(format!(
@@ -77,23 +80,23 @@ impl Looked<'_> {
         let snapshots = plural(self.used.len() as u64, "snapshot");
         if self.used.len() < FEWEST {
             return Some(format!(
-                "there {} {snapshots} to compare, and it takes {FEWEST}; save more of them, on \
-                 different states of the store",
+                "there {} {snapshots} to compare, but {FEWEST} are needed; save more of them, \
+                 with different states of the store",
                 if self.used.len() == 1 { "is" } else { "are" },
             ));
         }
         if suggestion.changes == 0 {
             let besides = match suggestion.given {
                 0 => "",
-                _ => ", but for times when the version of the package manager did",
+                _ => ", except when the version of the package manager did",
             };
             return Some(format!(
                 "the store never changed in {snapshots}{besides}: no ingredient is needed"
             ));
         }
         suggestion.set.members.is_empty().then(|| {
-            "the store changed, and no candidate ever did at the same time; it may depend on what is \
-             no file of the repository"
+            "the store changed, and no candidate changed at the same time; it may depend on \
+             something outside the repository"
                 .to_owned()
         })
     }
@@ -150,8 +153,8 @@ impl Looked<'_> {
         let given = match suggestion.given {
             0 => None,
             count => Some(format!(
-                "the version of the package manager changed {}; every key has it, so nothing else has \
-                 to explain what changed then",
+                "the version of the package manager changed {}; every key contains it, so no \
+                 ingredient has to explain those changes",
                 plural(count as u64, "time")
             )),
         };
@@ -210,7 +213,7 @@ impl Looked<'_> {
         match set.is_best {
             true => verdict,
             false => {
-                format!("{verdict} (there are too many candidates to say that no set is better)")
+                format!("{verdict} (there are too many candidates to prove that no set is better)")
             }
         }
     }
@@ -219,7 +222,7 @@ impl Looked<'_> {
         for (member, &alone) in set.members.iter().zip(&set.alone) {
             let mut names = member.iter().map(|&at| self.candidates[at].ingredient.name());
             let chance = match self.may_be_chance(member, alone) {
-                true => ": it explains one change alone, which may be chance",
+                true => ": it explains only one change, which may be chance",
                 false => "",
             };
             answer(format!("  {}{chance}", names.next().unwrap_or_default()))?;
@@ -246,7 +249,7 @@ impl Looked<'_> {
             let (before, after) = (self.used[at], self.used[at + 1]);
             let came = plural(before.lacks(after) as u64, "item");
             answer(format!(
-                "  {what}: {} to {}: {came} came, {} went{}",
+                "  {what}: {} to {}: {came} added, {} removed{}",
                 before.moment(),
                 after.moment(),
                 after.lacks(before),

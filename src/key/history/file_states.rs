@@ -68,7 +68,7 @@ impl Watched {
 }
 
 /// The message if git cannot compare two trees although it listed their commits.
-const MISSING: &str = "git diff-tree failed: directories of some commits are not here; fetch them with \
+const MISSING: &str = "git diff-tree failed: trees of some commits are missing; fetch them with \
                        `git fetch --refetch --filter=blob:none`";
 
 /// The index of a state.
@@ -335,7 +335,9 @@ impl Changes {
         }
         let facts = String::from_utf8_lossy(facts.get(1..).unwrap_or_default()).into_owned();
         let words: Vec<&str> = facts.split(' ').collect();
-        let [old_mode, new_mode, old, new, _] = words[..] else { bail!("it says {facts:?}") };
+        let [old_mode, new_mode, old, new, _] = words[..] else {
+            bail!("unexpected output: {facts:?}")
+        };
         let blob = |mode: &str, id: &str| -> Result<Option<Blob>> {
             // `000000` means absent, and `160000` is a submodule.
             match mode {

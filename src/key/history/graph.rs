@@ -63,7 +63,7 @@ impl Graph {
         }
         let head = repository.commit("HEAD").ok();
         if tips.is_empty() && head.is_none() {
-            bail!("there is no commit yet, so nothing to simulate; commit the workflow first");
+            bail!("nothing to simulate: there are no commits yet; commit the workflow first");
         }
         let newest = tips.iter().map(|(id, _)| *id).chain(head.iter().map(ObjectId::as_str));
         let commits = read_commits(repository, newest)?;
@@ -85,7 +85,7 @@ impl Graph {
         let default_branch = match default_branch {
             Some(name) if branches.contains_key(name) => name.to_owned(),
             Some(name) => bail!(
-                "--default-branch {name}: there is no such branch here; there are {}",
+                "--default-branch {name}: no such branch; the branches are {}",
                 some_of(&branches)
             ),
             None => default_of(repository, &branches)?,
@@ -116,7 +116,7 @@ fn read_commits<'n>(
     // git lists children first.
     let mut rows = output.lines().collect::<Result<Vec<_>, _>>().context("read git log")?;
     if !git.wait().context("read git log")?.success() {
-        bail!("git log failed; see what `git fsck` says of this repository");
+        bail!("git log failed; check the repository with `git fsck`");
     }
     rows.reverse();
     let mut numbers: HashMap<&str, usize> = HashMap::with_capacity(rows.len());
@@ -155,7 +155,7 @@ fn default_of(repository: &Repository, branches: &BTreeMap<String, Vec<usize>>) 
         0 => Ok("main".to_owned()),
         1 => Ok(branches.keys().next().cloned().unwrap_or_default()),
         _ => bail!(
-            "which branch is the default one is not known; name it with --default-branch: {}",
+            "cannot determine the default branch; name it with --default-branch: {}",
             some_of(branches)
         ),
     }

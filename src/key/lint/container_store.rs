@@ -77,8 +77,8 @@ fn mounts(text: &str, store: &str) -> bool {
 
 fn found(line: usize, store: &str) -> Found {
     let message = format!(
-        "the container has a store of its own: what is cached is {store} of the host, which the container \
-         never sees"
+        "the container has its own store: the step caches {store} of the host, which the container \
+         does not see"
     );
     Found::error(rules::CONTAINER, line, message).fix(format!(
         "mount the store and its database into the container, with -v {store}:{store}"

@@ -64,7 +64,7 @@ fn trap(
     let indent = &line[..line.len() - line.trim_start().len()];
     let trap = format!("trap '{}' EXIT", start.text.replace('\'', "'\\''"));
     stopped("when a command fails before the daemon is started again, it stays stopped")
-        .fix("set a trap that starts it whatever happens")
+        .fix("set a trap that starts it when the script exits")
         .lines(scene.page.before(stop.line, &[format!("{indent}{trap}")]))
         .example(trap)
 }

@@ -87,8 +87,7 @@ fn judge(
                 .lines(scene.page.swap(&swaps)),
         );
     }
-    let message =
-        format!("hashFiles('{shown}') matches no file of this work tree, and is empty then");
+    let message = format!("hashFiles('{shown}') matches no file of this work tree, so it is empty");
     Some(
         found(level, message)
             .fix("correct the pattern, or leave it out")

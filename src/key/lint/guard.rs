@@ -24,8 +24,8 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
                     continue;
                 }
                 let message = format!(
-                    "`steps.{id}.outputs.{output}` is always empty: actions/cache sets `cache-hit` only, \
-                     so a restore that this guards never runs"
+                    "`steps.{id}.outputs.{output}` is always empty: actions/cache sets only \
+                     `cache-hit`, so a restore under this condition never runs"
                 );
                 let line = text.line_at(at);
                 let lines = if name == "if" { asked_anew(scene, text, line, output) } else { None };

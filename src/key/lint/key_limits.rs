@@ -27,10 +27,10 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
                 Found::error(
                     rules::KEY_LIMITS,
                     line,
-                    "a key with a comma is refused: no run saves it",
+                    "the cache service refuses a key with a comma, so no run saves it",
                 )
                 .at(",")
-                .fix("write another character for it")
+                .fix("replace it with another character")
                 .lines(scene.page.swap(&[(line, key, &new)]))
                 .example(format!("key: {new}")),
             );
@@ -38,7 +38,8 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
         let length = literal.encode_utf16().count();
         if length > LONGEST {
             let message = format!(
-                "a key has {LONGEST} characters at most, and this one {length} without its values"
+                "a key has at most {LONGEST} characters, but this one has {length} without its \
+                 values"
             );
             found.push(
                 Found::error(rules::KEY_LIMITS, line, message)
@@ -51,11 +52,11 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
     if let (true, Some((last, _)), Some((end, _))) =
         (all > MOST, prefixes.get(MOST - 2), prefixes.last())
     {
-        let message = format!("a step has {MOST} keys at most, and this one {all}: it is refused");
+        let message = format!("a step has at most {MOST} keys, but this one has {all}");
         let lines = scene.page.line(*last).and_then(|it| scene.page.put(*last, *end, &[it.into()]));
         found.push(
             Found::error(rules::KEY_LIMITS, *last + 1, message)
-                .fix(format!("leave out all but {} of `restore-keys`", MOST - 1))
+                .fix(format!("keep at most {} of `restore-keys`", MOST - 1))
                 .lines(lines.filter(|_| end > last)),
         );
     }

@@ -49,28 +49,29 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
                 rules::KEY_SYSTEM,
                 key.line,
                 format!(
-                    "{one} and {other} save under one key: the store of the one is restored on the \
-                     other, and is of no use there"
+                    "{one} and {other} save under the same key: each can restore the store of the \
+                     other, which it cannot use"
                 ),
             )
             .of(key)
-            .fix("put ${{ runner.os }} and ${{ runner.arch }} into the key, or leave `key` to storecache")
+            .fix(
+                "put ${{ runner.os }} and ${{ runner.arch }} into the key, or use storecache \
+                 without `key`",
+            )
             .lines(in_front())
             .example("key: ${{ runner.os }}-${{ runner.arch }}-…"),
         ),
-        Systems::Unknown
-            if !unknown && !ARCHITECTURES.iter().any(|name| text.contains(name)) =>
-        {
+        Systems::Unknown if !unknown && !ARCHITECTURES.iter().any(|name| text.contains(name)) => {
             let swaps = self::in_front(scene.page, step, "${{ runner.arch }}-");
             found.push(
                 Found::warning(
                     rules::KEY_SYSTEM,
                     key.line,
-                    "the key has no architecture: a runner of another one finds this entry, and can \
-                     not use it",
+                    "the key does not name the architecture: a runner of another architecture \
+                     finds this entry and cannot use it",
                 )
                 .of(key)
-                .fix("put ${{ runner.arch }} into the key, or leave `key` to storecache")
+                .fix("put ${{ runner.arch }} into the key, or use storecache without `key`")
                 .lines(swaps)
                 .example("key: ${{ runner.arch }}-…"),
             );
@@ -87,11 +88,11 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
             Found::warning(
                 rules::KEY_VERSION,
                 key.line,
-                "the key has no version of Nix or Guix, so an upgrade goes on with the entries of \
-                 the old one",
+                "the key does not name the version of Nix or Guix, so entries of the old version \
+                 are still restored after an upgrade",
             )
             .of(key)
-            .fix("put the version into the key, or leave `key` to storecache")
+            .fix("put the version into the key, or use storecache without `key`")
             .lines(lines)
             .example("key: nix-2.30.1-…"),
         );

@@ -227,13 +227,13 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
         rules::MATRIX_KEY,
         line,
         format!(
-            "jobs of the matrix that differ in `{name}` save under one key: the first one that ends \
-             saves its store, and what the others have built is lost"
+            "matrix jobs that differ in `{name}` save under the same key: only the first job to \
+             finish saves its store, and the builds of the others are lost"
         ),
     );
     let found = found
         .at(word)
-        .fix(format!("put ${{{{ matrix.{name} }}}} into the key, or save in one of the jobs only"));
+        .fix(format!("put ${{{{ matrix.{name} }}}} into the key, or save in only one of the jobs"));
     let lines = match cache_steps::key(step) {
         Some(_) => {
             super::key_system::in_front(scene.page, step, &format!("${{{{ matrix.{name} }}}}-"))

@@ -190,7 +190,7 @@ fn unreadable(source: &Source, error: &anyhow::Error) -> Finding {
         level: Level::Error,
         rule: rules::UNREADABLE,
         message: format!("{error:#}"),
-        fix: "mend the file: GitHub does not run it either".into(),
+        fix: "fix the file: GitHub does not run it either".into(),
         lines: None,
         example: None,
     }

@@ -30,18 +30,18 @@ fn inputs(scene: &Scene, step: &Step) -> Vec<Found> {
     let told = unknown.map(|pair| {
         let near = nearest(&pair.key, known);
         let line = pair.place.line;
-        let message = format!("storecache has no input `{}`: the runner passes it over", pair.key);
+        let message = format!("storecache has no input `{}`: the runner ignores it", pair.key);
         let found = Found::error(rules::UNKNOWN_INPUT, line, message).at(&pair.key);
         match near {
             Some(near) => {
                 let old = format!("{}:", pair.key);
                 found
-                    .fix(format!("`{near}` may be meant"))
+                    .fix(format!("did you mean `{near}`?"))
                     .lines(scene.page.swap(&[(line, &old, &format!("{near}:"))]))
                     .example(format!("{near}: …"))
             }
             None => found
-                .fix("leave it out; `storecache action inputs` prints all that there are")
+                .fix("remove it; `storecache action inputs` lists all inputs")
                 .example(format!("# one of: {}", known.join(", "))),
         }
     });
@@ -99,7 +99,7 @@ fn keep(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     if granted {
         return None;
     }
-    let message = "`keep` deletes older entries, and the token of this job may not: it needs \
+    let message = "`keep` deletes older entries, for which the token of this job needs \
                    `actions: write`";
     Some(
         Found::warning(rules::PERMISSIONS, keep.line, message)

@@ -52,13 +52,13 @@ fn owner(job: &Job, command: &Command) -> Option<Found> {
         return None;
     }
     let message = format!(
-        "{program} gives the items of {path} to somebody who may change them: the daemon trusts none of \
-         them any more"
+        "{program} gives the items of {path} to a user who can change them, so the daemon no \
+         longer trusts them"
     );
     Some(
         Found::error(rules::OWNERS, command.line, message)
             .at(program)
-            .fix("leave the store as it is, and restore it as root: storecache does")
+            .fix("do not change the owner; restore the store as root, as storecache does")
             .example("- uses: OWNER/storecache@v1"),
     )
 }
@@ -71,10 +71,16 @@ fn fix_up(command: &Command, staging: &[String]) -> Option<Found> {
         Found::warning(
             rules::STAGING,
             command.line,
-            format!("{path} holds a second copy of the store, whose owners {program} mends one by one"),
+            format!(
+                "{path} holds a second copy of the store, whose owners {program} changes one by \
+                 one"
+            ),
         )
         .at(program)
-        .fix("stream the store into the cache, as storecache does, or change the owner of the archive only")
+        .fix(
+            "stream the store into the cache, as storecache does, or change only the owner of the \
+             archive",
+        )
         .example(format!("sudo chown \"$USER\" {path}/ARCHIVE")),
     )
 }
@@ -90,7 +96,7 @@ fn copy(command: &Command) -> Option<Found> {
             rules::STAGING,
             command.line,
             format!(
-                "{program} makes a second copy of {store}, which takes the disk of a whole store"
+                "{program} makes a second copy of {store}, which takes as much space as the store"
             ),
         )
         .at(program)

@@ -79,10 +79,14 @@ fn finding(scene: &Scene, cache: &Cache, other: &Cache) -> Found {
         paths.sort();
         paths
     };
-    let how = if sorted(same) == sorted(paths) { "in another order" } else { "with other paths" };
+    let how = if sorted(same) == sorted(paths) {
+        "with the paths in another order"
+    } else {
+        "with other paths"
+    };
     let message = format!(
-        "another step has this key {how}: the list of paths is part of the version of an entry, so they \
-         never find each other's entries"
+        "another step has this key {how}: the list of paths is part of the version of an entry, so \
+         these steps never find each other's entries"
     );
     Found::error(rules::PATH_VERSION, line, message)
         .at("path")

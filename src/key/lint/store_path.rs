@@ -18,8 +18,8 @@ pub fn check(scene: &Scene) -> Vec<Found> {
         let at = text.text.find(&store).unwrap_or_default();
         let kind = if store.contains("nix") { "nix" } else { "guix" };
         let message = format!(
-            "actions/cache cannot write {store}, which belongs to root: it saves what no run can \
-             restore, and files without their rows in the database are not there for the daemon"
+            "actions/cache cannot write {store}, which belongs to root: it saves entries that no \
+             run can restore, and the daemon does not see files without rows in its database"
         );
         found.push(
             Found::error(rules::STORE_PATH, text.line_at(at), message)

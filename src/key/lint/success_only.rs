@@ -38,7 +38,7 @@ fn never(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
             {
                 return None;
             }
-            format!("what {} runs has a token that may only read", names.join(" and "))
+            format!("the token of {} runs can only read", names.join(" and "))
         }
     };
     let uses = step.fields.get("uses")?;
@@ -50,9 +50,9 @@ fn never(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     };
     let lines = new.and_then(|new| scene.page.swap(&[(uses.line, uses.text.trim(), new.trim())]));
     Some(
-        Found::warning(rules::READ_ONLY, uses.line, format!("this never saves: {why}"))
+        Found::warning(rules::READ_ONLY, uses.line, format!("this step never saves: {why}"))
             .of(uses)
-            .fix("restore only, and save where a push or a schedule runs")
+            .fix("only restore here, and save in runs of `push` or `schedule`")
             .lines(lines)
             .example("- uses: actions/cache/restore@v4"),
     )
@@ -91,10 +91,10 @@ fn on_success_only(scene: &Scene, step: &Step, after: &[Step]) -> Option<Found> 
             Found::warning(
                 rules::NOT_SAVED_ON_FAILURE,
                 uses.line,
-                "this saves only when the job succeeds: a failed step throws a good store away",
+                "this saves only when the job succeeds: a failed step discards a good store",
             )
             .of(uses)
-            .fix("save in a step of its own, with `if: always()`; storecache does so by itself")
+            .fix("save in a separate step, with `if: always()`; storecache does so by itself")
             .example(example.trim_end()),
         );
     }
@@ -118,7 +118,7 @@ fn on_success_only(scene: &Scene, step: &Step, after: &[Step]) -> Option<Found> 
         Found::warning(
             rules::NOT_SAVED_ON_FAILURE,
             uses.line,
-            "this saves only when all steps before it succeed: a failed one throws a good store away",
+            "this saves only when all steps before it succeed: a failed step discards a good store",
         )
         .of(uses)
         .fix("save with `if: always()`")

@@ -100,11 +100,11 @@ fn creates(
         rules::TAR,
         command.line,
         if run.database {
-            "this copies the database file while the daemon may write to it: rows that are in its log \
-             alone are lost, or the copy is torn"
+            "this copies the database file while the daemon may write to it: rows that are only in \
+             its log are lost, or the copy is inconsistent"
         } else {
-            "this packs items without their database: after a restore they are files that no daemon \
-             knows"
+            "this packs items without their database: after a restore, the daemon does not know \
+             them"
         },
     );
     let whole =
@@ -131,11 +131,11 @@ fn creates(
         Found::warning(
             rules::NO_ROOTS,
             line,
-            "profiles and roots are not in the archive: the next collection of garbage deletes all that \
-             is restored",
+            "profiles and roots are not in the archive: the next garbage collection deletes \
+             everything that is restored",
         )
         .at(*database)
-        .fix("pack profiles and gcroots too; storecache makes roots of its own")
+        .fix("pack profiles and gcroots too; storecache creates its own roots")
         .lines(scene.page.swap(&[(line, &old, &new)]))
         .example(new.clone()),
     )
@@ -144,35 +144,31 @@ fn creates(
 fn extracts(command: &Command, before: Before, database: bool) -> Found {
     let mut parts = Vec::new();
     if !before.stopped {
-        parts.push("its daemon may have it open");
+        parts.push("the daemon may have it open");
     }
     if database && !before.no_log {
-        parts.push("a log left beside the new database undoes it silently");
+        parts.push("a log left beside the new database silently undoes it");
     }
     if !before.writable {
-        parts.push("where the store is mounted read-only, as that of Guix is, tar fails");
+        parts.push("tar fails if the store is mounted read-only, as for Guix");
     }
     let level = if parts.is_empty() { Level::Warning } else { Level::Error };
     if database {
-        parts.push("a database in the place of another one loses the rows that only that had");
+        parts.push("replacing the database loses rows that only the old one has");
     }
     let found = match level {
         Level::Error => Found::error,
         Level::Warning => Found::warning,
     };
     let parts =
-        if parts.is_empty() { vec!["no row tells the daemon of these items"] } else { parts };
-    found(
-        rules::TAR,
-        command.line,
-        format!("this unpacks over a live store: {}", parts.join("; ")),
-    )
-    .at("tar")
-    .fix(
-        "restore with `storecache restore`, which adds rows to the live database, or leaves everything \
-         as it was",
-    )
-    .example(EXAMPLE)
+        if parts.is_empty() { vec!["the database has no rows for these items"] } else { parts };
+    found(rules::TAR, command.line, format!("this unpacks over a live store: {}", parts.join("; ")))
+        .at("tar")
+        .fix(
+            "restore with `storecache restore`, which adds rows to the live database, or changes \
+             nothing",
+        )
+        .example(EXAMPLE)
 }
 
 /// Reports copies of a database by programs other than tar.
@@ -186,14 +182,14 @@ fn copies(command: &Command, before: Before) -> Option<Found> {
             return None;
         }
         (
-            "this puts a database in the place of a live one: rows that only that had are lost, and a log \
-             left beside it undoes the new one silently",
+            "this replaces a live database: rows that only the old one has are lost, and a log \
+             left beside it silently undoes the new one",
             "restore with `storecache restore`, which adds rows to the live database",
         )
     } else if others.iter().any(is_database) && !before.stopped && !before.frozen {
         (
-            "this copies the database file while the daemon may write to it: rows that are in its log \
-             alone are lost, or the copy is torn",
+            "this copies the database file while the daemon may write to it: rows that are only in \
+             its log are lost, or the copy is inconsistent",
             "copy it with `sqlite3 FILE \".backup COPY\"`, or save with storecache",
         )
     } else {

@@ -44,11 +44,12 @@ fn branch(step: &Step) -> Option<Found> {
             rules::UNPINNED,
             uses.line,
             format!(
-                "{action} is used at the tip of `{reference}`, so it changes without this workflow"
+                "{action} is used at the tip of `{reference}`, so it changes while this workflow \
+                 does not"
             ),
         )
         .of(uses)
-        .fix("name a release or a commit")
+        .fix("pin a release or a commit")
         .example(format!("uses: {action}@<a tag or a commit>")),
     )
 }
@@ -59,9 +60,7 @@ fn installer(step: &Step) -> Option<Found> {
         |names: &[&str]| names.iter().any(|name| !step.text(&format!("with.{name}")).is_empty());
     let action = step.action()?;
     let (what, input) = match action {
-        "PromyLOPh/guix-install-action" if !has(&["channels"]) => {
-            ("the newest Guix of the day", "channels")
-        }
+        "PromyLOPh/guix-install-action" if !has(&["channels"]) => ("the newest Guix", "channels"),
         "DeterminateSystems/nix-installer-action" | "DeterminateSystems/determinate-nix-action"
             if !has(&[
                 "source-tag",
@@ -71,7 +70,7 @@ fn installer(step: &Step) -> Option<Found> {
                 "nix-package-url",
             ]) && !tagged(uses.text.trim()) =>
         {
-            ("the newest Nix of the day", "source-tag")
+            ("the newest Nix", "source-tag")
         }
         _ => return None,
     };
@@ -79,7 +78,9 @@ fn installer(step: &Step) -> Option<Found> {
         Found::warning(
             rules::UNPINNED,
             uses.line,
-            format!("{action} installs {what}, which changes without this workflow and its key"),
+            format!(
+                "{action} installs {what}, which changes while this workflow and its key do not"
+            ),
         )
         .of(uses)
         .fix(format!("pin it with the input `{input}`"))
@@ -116,10 +117,10 @@ fn unstable(line: usize) -> Found {
     Found::warning(
         rules::UNPINNED,
         line,
-        "the channel moves several times a week: the store changes, and the key does not",
+        "the channel changes several times a week: the store changes, but the key does not",
     )
     .at("unstable")
-    .fix("name a commit of nixpkgs, or a flake.lock")
+    .fix("pin a commit of nixpkgs, or use a flake.lock")
     .example("nix_path: nixpkgs=https://github.com/NixOS/nixpkgs/archive/<commit>.tar.gz")
 }
 
@@ -150,11 +151,10 @@ fn script(scene: &Scene, command: &Command) -> Option<Found> {
             Found::warning(
                 rules::UNPINNED,
                 command.line,
-                "this installs the newest version of the day: the database may change, and the key does \
-                 not",
+                "this installs the newest version: the database may change, but the key does not",
             )
             .at(*part)
-            .fix("name the version, and put it into the key")
+            .fix("pin the version, and put it into the key")
             .example(
                 "curl -L https://releases.nixos.org/nix/nix-${{ env.NIX_VERSION }}/install | sh",
             ),
@@ -181,10 +181,10 @@ fn pulls(scene: &Scene, command: &Command) -> Option<Found> {
         Found::warning(
             rules::UNPINNED,
             command.line,
-            format!("`{old}` takes the newest commit of the day: the store changes, and the key does not"),
+            format!("`{old}` uses the newest commit: the store changes, but the key does not"),
         )
         .at(&old)
-        .fix("name the commits in a file of channels, and put its hash into the key")
+        .fix("pin the commits in a channels file, and put its hash into the key")
         .lines(lines)
         .example(new.clone()),
     )

@@ -30,8 +30,8 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     let branch = scene.knowledge.default_branch.as_deref().unwrap_or("main");
     let which = key.map(|key| format!(" under {key}")).unwrap_or_default();
     let message = format!(
-        "nothing saves the store{which} on the default branch, as this runs on {} only: what another \
-         branch or a pull request saves, no other one can read",
+        "nothing saves the store{which} on the default branch, because this workflow runs only \
+         on {}: a branch cannot read what another branch or a pull request saves",
         names.join(" and ")
     );
     vec![

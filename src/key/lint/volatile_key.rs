@@ -73,7 +73,7 @@ fn fixed(scene: &Scene, step: &Step, key: &Text) -> Found {
     Found::warning(
         rules::FIXED_KEY,
         key.line,
-        "the key never changes: it is saved once, and nothing that the store gets later is saved",
+        "the key never changes: it is saved once, and later changes of the store are not saved",
     )
     .of(key)
     .fix("put the hash of a lock file into the key")
@@ -125,7 +125,7 @@ fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> 
         if own {
             return None;
         }
-        (Level::Error, "no run finds an entry of it")
+        (Level::Error, "no run finds its entry")
     } else if own || cache_steps::in_job(job).any(elsewhere) {
         (Level::Warning, "each run saves one more store, which evicts older entries")
     } else {
@@ -145,11 +145,11 @@ fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> 
         Level::Error => Found::error,
         Level::Warning => Found::warning,
     };
-    let message = format!("`{what}` in the key is another one in each run: {why}");
+    let message = format!("`{what}` in the key differs in each run: {why}");
     Some(
         found(rules::VOLATILE_KEY, key.line, message)
             .of(key)
-            .fix("put the hash of what the store depends on into the key instead")
+            .fix("use a hash of the files that the store depends on instead")
             .lines(swap)
             .example("key: nix-2.30.1-${{ runner.arch }}-${{ hashFiles('flake.lock') }}"),
     )

@@ -53,7 +53,7 @@ pub(super) fn patterns(flag: &str, texts: &[String]) -> Result<Vec<GlobMatcher>>
 
 fn matcher(flag: &str, text: &str) -> Result<GlobMatcher> {
     let glob = GlobBuilder::new(text).case_insensitive(true).build();
-    Ok(glob.with_context(|| format!("{flag} {text:?} is no pattern"))?.compile_matcher())
+    Ok(glob.with_context(|| format!("{flag} {text:?} is not a valid pattern"))?.compile_matcher())
 }
 
 #[cfg(test)]

@@ -49,10 +49,10 @@ impl Reader<'_> {
             let here = below(path, &pair.key);
             match pair.key.as_str() {
                 key if OF_JOB.contains(&key) => {
-                    self.dropped(path, pair, "it does not reach the store");
+                    self.dropped(path, pair, "it does not affect the store");
                 }
                 key if WHEN.contains(&key) => {
-                    self.dropped(path, pair, "it says when the job runs, and not what it does");
+                    self.dropped(path, pair, "it controls when the job runs, not what it does");
                 }
                 "runs-on" => self.runner(&here, &pair.value),
                 "strategy" => self.strategy(&here, &pair.value),
@@ -82,7 +82,7 @@ impl Reader<'_> {
             let here = below(path, &pair.key);
             match (pair.key.as_str(), &pair.value.data) {
                 (key, _) if OF_STRATEGY.contains(&key) => {
-                    self.dropped(path, pair, "it says how fast, and not what");
+                    self.dropped(path, pair, "it affects how fast the jobs run, not what they do");
                 }
                 ("matrix", Data::Mapping(axes)) => {
                     for pair in sorted(axes.iter()) {
@@ -131,7 +131,7 @@ impl Reader<'_> {
             let here = below(path, &pair.key);
             match (pair.key.as_str(), &pair.value.data) {
                 (key, _) if OF_STEP.contains(&key) => {
-                    self.dropped(path, pair, "it does not reach the store");
+                    self.dropped(path, pair, "it does not affect the store");
                 }
                 ("id", Data::Text(id)) if !self.ids.contains(&id.to_lowercase()) => {
                     self.dropped(path, pair, "nothing refers to it");
@@ -145,7 +145,7 @@ impl Reader<'_> {
                     self.call_action(&here, pair)?;
                 }
                 ("uses", Data::Text(_)) if self.pins.are_ignored(action) || is_ours(action) => {
-                    let why = "the version of an action that does not reach the store";
+                    let why = "the version of an action that does not affect the store";
                     self.dropped(path, pair, why);
                     self.line(&here, action, pair.value.place);
                 }
@@ -169,7 +169,7 @@ impl Reader<'_> {
                 _ => false,
             };
             if cosmetic {
-                self.dropped(path, pair, "an input that does not change what is in the store");
+                self.dropped(path, pair, "an input that does not affect the content of the store");
             } else {
                 self.pair(path, pair);
             }

@@ -116,8 +116,8 @@ impl Canonical {
                 None => "in its jobs".into(),
             };
             bail!(
-                "--workflow-steps {pattern:?} is no step of {} {among}: name one by its id, its name, \
-                 or its action without the version",
+                "--workflow-steps {pattern:?} matches no step of {} {among}; name a step by its \
+                 id, its name, or its action without the version",
                 file.display()
             );
         }
@@ -229,7 +229,7 @@ impl Reader<'_> {
             match pair.key.as_str() {
                 "jobs" => {}
                 key if OF_WORKFLOW.contains(&key) => {
-                    self.dropped(path, pair, "it does not reach the store");
+                    self.dropped(path, pair, "it does not affect the store");
                 }
                 _ => self.field(path, pair),
             }

@@ -108,7 +108,7 @@ impl Reader<'_> {
         let (file, line) = (self.file(), uses.place.line);
         let named = uses.value.text().unwrap_or_default().trim();
         self.found.notes.push(format!(
-            "{}:{line}: {named} {why}, so what it does is no part of the key",
+            "{}:{line}: {named} {why}, so its content is not part of the key",
             file.display()
         ));
     }
@@ -119,20 +119,20 @@ impl Reader<'_> {
             Err(Unreadable { file: reader.file(), line: 1, column: 1, what }.into())
         };
         if self.stack.iter().any(|known| known == file) {
-            return refuse(self, format!("it is called by {}, which it calls", file.display()));
+            return refuse(self, format!("calls by path form a cycle via {}", file.display()));
         }
         if self.stack.len() > DEEPEST {
-            return refuse(self, format!("it is called over more than {DEEPEST} others"));
+            return refuse(self, format!("calls by path are nested more than {DEEPEST} deep"));
         }
         self.calls += 1;
         if self.calls > MOST {
-            return refuse(self, format!("there are more than {MOST} calls by path"));
+            return refuse(self, format!("more than {MOST} calls by path"));
         }
         let Some(node) = self.load(file)? else { return Ok(None) };
         let path = path.len() + file.as_os_str().len();
         self.weight = self.weight.saturating_add(node.weight_below(path));
         if self.weight > HEAVIEST {
-            let what = format!("with all that is called it takes more than {} MiB", HEAVIEST >> 20);
+            let what = format!("all called files together take more than {} MiB", HEAVIEST >> 20);
             return refuse(self, what);
         }
         Ok(Some(node))
@@ -168,7 +168,7 @@ impl Reader<'_> {
             let here = below(path, &pair.key);
             match pair.key.as_str() {
                 key if OF_ACTION.contains(&key) => {
-                    self.dropped(path, pair, "people read it, and nothing else does");
+                    self.dropped(path, pair, "it is only for readers");
                 }
                 "inputs" => {
                     for input in sorted(pair.value.pairs().iter()) {

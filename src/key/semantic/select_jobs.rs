@@ -15,7 +15,7 @@ impl Reader<'_> {
     pub(super) fn workflow(&mut self, top: &Node, selection: &Selection) -> Result<()> {
         let jobs = top.pair("jobs").filter(|jobs| !jobs.value.pairs().is_empty());
         let Some(Pair { value: jobs, .. }) = jobs else {
-            let (file, what) = (self.file(), "it has no `jobs`, so it is no workflow".into());
+            let (file, what) = (self.file(), "not a workflow: it has no `jobs`".into());
             let line = top.pair("jobs").map_or(1, |jobs| jobs.place.line);
             return Err(Unreadable { file, line, column: 1, what }.into());
         };
@@ -32,7 +32,8 @@ impl Reader<'_> {
             Some(wanted) => {
                 if !self.called_jobs("caller", "called", jobs, wanted)? {
                     bail!(
-                        "{} has no job {wanted:?}, nor has a workflow that it calls by path; it has {}",
+                        "{} has no job {wanted:?}, and neither have the workflows that it calls by \
+                         path; its jobs are {}",
                         self.file().display(),
                         listed(jobs.pairs().iter())
                     );
@@ -52,8 +53,8 @@ impl Reader<'_> {
             [only] => self.job("job", &only.value),
             some => {
                 self.found.notes.push(format!(
-                    "the jobs {} of {} keep a store; in a job only its own part counts: name it with \
-                     --workflow-job",
+                    "the jobs {} of {} cache a store, but the key of a job covers only that job; \
+                     choose it with --workflow-job",
                     listed(some.iter().copied()),
                     self.file().display()
                 ));

@@ -159,7 +159,8 @@ pub fn best(outcomes: &[Outcome]) -> Option<Best> {
     } else if as_much.is_empty() {
         let most = as_many.iter().map(|it| it.gigabyte_hours).fold(0.0, f64::max);
         format!(
-            "it saves {} minutes, as many as {}, and keeps less: {:.0} gigabyte-hours and not up to {:.0}",
+            "it saves {} minutes, as many as {}, and stores less: {:.0} gigabyte-hours instead of \
+             up to {:.0}",
             minutes(first),
             names(as_many),
             first.gigabyte_hours,
@@ -167,7 +168,7 @@ pub fn best(outcomes: &[Outcome]) -> Option<Best> {
         )
     } else {
         let same = names(as_much);
-        format!("it does as well as {same}, and nothing is simpler")
+        format!("it does as well as {same}, and none of them is simpler")
     };
     Some(Best { policy: first.policy.clone(), reason })
 }
@@ -191,10 +192,10 @@ mod tests {
         assert_eq!(chosen(&[a, b]), "b: it saves the most minutes, 50, 20 more than a");
         let [a, b] = [outcome("a", 50.2, 9.0, 2), outcome("b", 50.0, 12.0, 1)];
         assert!(
-            chosen(&[a, b]).starts_with("a: it saves 50 minutes, as many as b, and keeps less")
+            chosen(&[a, b]).starts_with("a: it saves 50 minutes, as many as b, and stores less")
         );
         let [a, b] = [outcome("a", 50.0, 9.0, 2), outcome("b", 50.0, 9.0, 1)];
-        assert_eq!(chosen(&[a, b]), "b: it does as well as a, and nothing is simpler");
+        assert_eq!(chosen(&[a, b]), "b: it does as well as a, and none of them is simpler");
         assert_eq!(best(&[Outcome::default()]), None);
     }
 }

@@ -40,7 +40,7 @@ impl Ingredient {
             Ingredient::SomeWorkflow(WorkflowMode::Semantic) => SEMANTIC.into(),
             Ingredient::SomeWorkflow(_) => WORKFLOW.into(),
             Ingredient::File(path) => path.display().to_string(),
-            Ingredient::Workflow(path) => format!("{} (what it means)", path.display()),
+            Ingredient::Workflow(path) => format!("{} (semantic)", path.display()),
             Ingredient::Unknown(name) => name.clone(),
         }
     }

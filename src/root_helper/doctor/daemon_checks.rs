@@ -35,10 +35,13 @@ pub fn daemon(target: &StoreTarget) -> Result<Finding> {
 /// The state of the units that the daemon may have in systemd.
 pub fn unit(target: &StoreTarget) -> Result<Finding> {
     let Some(states) = states(target)? else {
-        return Ok(Finding::green("systemd does not run here"));
+        return Ok(Finding::green("systemd is not running"));
     };
     if states.is_empty() {
-        return Ok(Finding::green(format!("systemd has none of {}", target.units().join(", "))));
+        return Ok(Finding::green(format!(
+            "systemd has none of the units {}",
+            target.units().join(", ")
+        )));
     }
     let said: Vec<String> = states.iter().map(ToString::to_string).collect();
     let said = said.join("; ");
@@ -67,18 +70,18 @@ pub fn unit(target: &StoreTarget) -> Result<Finding> {
 pub fn journal(target: &StoreTarget) -> Result<Finding> {
     let states = states(target)?.unwrap_or_default();
     if states.is_empty() {
-        return Ok(Finding::green("the daemon is no unit of systemd, so that it has no journal"));
+        return Ok(Finding::green("no journal: the daemon is not a systemd unit"));
     }
     let units: Vec<&str> = states.iter().map(|unit| unit.name.as_str()).collect();
     if disclosure::is_limited() {
         // Let journalctl, run as that user, decide whether the user may read a journal.
-        let found = "not read: storecache may run as root for the store alone";
+        let found = "not read: storecache may act as root only on the store";
         return Ok(Finding::yellow(found, Some(read_journal(&units))));
     }
     let heaps = journal::classes_of(&units)?;
     let span = journal::SPAN;
     let Some(worst) = heaps.first() else {
-        return Ok(Finding::green(format!("no complaint in the last {span}")));
+        return Ok(Finding::green(format!("no complaints in the last {span}")));
     };
     let told: Vec<String> = heaps.iter().map(heap_in_words).collect();
     let found = format!("in the last {span}: {}", told.join("; "));
@@ -109,7 +112,7 @@ fn mend(worst: &Heap, layout: &Layout, units: &[&str]) -> String {
         "damaged database" => store("guix gc --verify", "nix-store --verify"),
         "full disk" => store("guix gc", "nix-store --gc"),
         "read-only store" => format!("findmnt --target {}", layout.store().display()),
-        "end of the daemon" => format!("systemctl restart {}", units.join(" ")),
+        "daemon exit" => format!("systemctl restart {}", units.join(" ")),
         _ => read_journal(units),
     }
 }
@@ -122,7 +125,7 @@ pub fn program(target: &StoreTarget) -> Result<Finding> {
     let daemon = target.daemon()?.daemon;
     Ok(match daemon.replaced()? {
         None if daemon == Daemon::None => Finding::green("no daemon runs"),
-        None => Finding::green("the daemon runs what is installed"),
+        None => Finding::green("the daemon runs the installed program"),
         Some(replaced) => Finding::yellow(replaced.to_string(), Some(restart(target, &daemon)?)),
     })
 }
@@ -160,7 +163,7 @@ pub fn socket(target: &StoreTarget) -> Result<Finding> {
 fn answer(target: &StoreTarget) -> Result<Finding> {
     let layout = &target.layout;
     if Listener::find(&layout.socket())?.is_none() {
-        return Ok(Finding::yellow("nobody listens", Some(start(target)?)));
+        return Ok(Finding::yellow("no process listens on the socket", Some(start(target)?)));
     }
     let asked = Instant::now();
     let patience = target.daemon_patience.min(PATIENCE);

@@ -54,8 +54,7 @@ pub fn without_root(store: &StoreRequest) -> Result<Vec<Finding>> {
     let mut found: Vec<Finding> = open.map(|check| row(check, &target)).collect();
     let closed = CHECKS.iter().filter(|(_, takes_root, _)| *takes_root);
     let names: Vec<&str> = closed.map(|(name, ..)| *name).collect();
-    let left_out =
-        Finding::yellow(format!("not looked at without root: {}", names.join(", ")), None);
+    let left_out = Finding::yellow(format!("not checked without root: {}", names.join(", ")), None);
     found.push(Finding { check: "skipped".into(), ..left_out });
     Ok(found)
 }

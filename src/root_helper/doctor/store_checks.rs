@@ -33,17 +33,15 @@ pub fn schema(target: &StoreTarget) -> Result<Finding> {
     let layout = &target.layout;
     let known = layout.schema;
     Ok(match layout.live_schema()? {
-        None => Finding::green("there is no database yet; a restore makes one"),
-        Some(live) if live == known => Finding::green(format!("{live}, which is known")),
+        None => Finding::green("no database yet; a restore creates one"),
+        Some(live) if live == known => Finding::green(format!("{live}, which is supported")),
         Some(live) if live < known => Finding::red(
-            format!("{live}, which is older than the {known} that this storecache knows"),
+            format!("{live}, which is older than {known}, the version that storecache supports"),
             // Opening the database upgrades it.
             Some(tell_store(layout, "guix gc --list-live", "nix-store --init")),
         ),
         Some(live) => Finding::red(
-            format!(
-                "{live}, and this storecache knows {known}: the store needs a newer storecache"
-            ),
+            format!("{live}, but this storecache supports only {known}; use a newer storecache"),
             None,
         ),
     })
@@ -52,7 +50,7 @@ pub fn schema(target: &StoreTarget) -> Result<Finding> {
 pub fn database(target: &StoreTarget) -> Result<Finding> {
     let layout = &target.layout;
     if !layout.database().exists() {
-        return Ok(Finding::green("there is none yet; a restore makes one"));
+        return Ok(Finding::green("no database yet; a restore creates one"));
     }
     check_database(layout)?;
     let contents = Contents::read(layout)?;
@@ -74,7 +72,7 @@ pub fn owners(target: &StoreTarget) -> Result<Finding> {
         return Ok(Finding::green(format!("all items belong to user {}", owner.uid)));
     }
     let found = format!(
-        "not of user {}, so that the daemon can not delete them: {}",
+        "not owned by user {}, so the daemon cannot delete them: {}",
         owner.uid,
         some_of(&strangers)
     );
@@ -109,16 +107,16 @@ pub fn locks(target: &StoreTarget) -> Result<Finding> {
     }
     let stale = stale(layout)?;
     if !stale.is_empty() {
-        let found = format!("left by builds that died, and nobody holds them: {}", some_of(&stale));
+        let found = format!("stale lock files of killed builds: {}", some_of(&stale));
         return Ok(Finding::yellow(found, Some(collect(layout))));
     }
     let left = left_by_dead_runs(layout)?;
     if !left.is_empty() {
         let left: Vec<String> = left.iter().map(|path| path.display().to_string()).collect();
-        let found = format!("nobody holds any; left by a restore that died: {}", some_of(&left));
+        let found = format!("no lock is held; left by a killed restore: {}", some_of(&left));
         return Ok(Finding::yellow(found, Some(format!("rm -rf {}", left.join(" ")))));
     }
-    Ok(Finding::green("nobody holds any, and none is stale"))
+    Ok(Finding::green("no lock is held or stale"))
 }
 
 /// Returns lock files of items that no process holds, sorted. A build removes its own when it ends.
@@ -176,21 +174,23 @@ pub fn mount(target: &StoreTarget) -> Result<Finding> {
     }
     if !geteuid().is_root() {
         return Ok(Finding::yellow(
-            "read-only; whether a restore may write takes root to see",
+            "read-only; only root can check whether a restore may write",
             None,
         ));
     }
     let refused = match make_writable(&layout.store()) {
         Ok(_) => {
             return Ok(Finding::green(
-                "read-only; a restore writes through a namespace of its own",
+                "read-only; a restore writes through its own mount namespace",
             ));
         }
         Err(e) if e.is::<StaysReadOnly>() => e,
         Err(e) => return Err(e),
     };
     Ok(match MountUnit::of(layout.store_dir)? {
-        Some(unit) => Finding::green(format!("read-only; a restore stops {} meanwhile", unit.name)),
+        Some(unit) => {
+            Finding::green(format!("read-only; a restore stops {} during the commit", unit.name))
+        }
         None => {
             let fix = format!("mount -o remount,bind,rw {}", layout.store().display());
             Finding::red(format!("{refused:#}"), Some(fix))

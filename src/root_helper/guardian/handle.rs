@@ -46,7 +46,7 @@ impl GuardianHandle {
     pub fn order(&mut self, line: &str) -> Result<()> {
         match writeln!(self.orders, "{line}") {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => return Err(self.death()),
-            other => other.context("speak to the guardian")?,
+            other => other.context("write to the guardian")?,
         }
         self.owed += 1;
         Ok(())
@@ -77,7 +77,7 @@ impl GuardianHandle {
             match said {
                 Some(Ok(Answer::Alive(sign, text))) => {
                     vigil.sign();
-                    said_last = format!("; it said: {text}");
+                    said_last = format!("; its last report: {text}");
                     liveness::forward_in_phase(sign, text);
                 }
                 Some(Ok(answer)) => {
@@ -90,7 +90,7 @@ impl GuardianHandle {
                     }
                 }
                 Some(Err(_)) => match line.filter(|line| line.ends_with('\n')) {
-                    Some(line) => bail!("the guardian says what nobody knows: {line}"),
+                    Some(line) => bail!("unexpected message from the guardian: {line}"),
                     None => return Err(self.death()),
                 },
                 // Prefer the guardian's own status text over an observation of its process.
@@ -121,7 +121,7 @@ impl GuardianHandle {
             vigil.sign();
             let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
         }
-        bail!("the guardian was asked nothing")
+        bail!("no order to the guardian is pending")
     }
 
     /// Returns a line of the guardian, or `None` if none arrives soon. An incomplete line is its last one.
@@ -130,11 +130,11 @@ impl GuardianHandle {
         if !self.answers.buffer().contains(&b'\n') {
             match poll(&mut [PollFd::new(self.answers.get_ref(), PollFlags::IN)], Some(&step)) {
                 Ok(0) | Err(Errno::INTR) => return Ok(None),
-                done => done.context("listen to the guardian")?,
+                done => done.context("read from the guardian")?,
             };
         }
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("listen to the guardian")?;
+        self.answers.read_line(&mut line).context("read from the guardian")?;
         Ok(Some(line))
     }
 

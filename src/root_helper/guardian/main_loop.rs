@@ -47,7 +47,7 @@ pub fn guard() -> u8 {
     // The guardian trusts its input, so only our root helper may start it.
     let by_hand = STARTED_BY_HAND.iter().find(|name| std::env::var_os(name).is_some());
     if let Some(name) = by_hand {
-        return tell(Err(anyhow!("{name} is set: a guardian is started by the root half alone")));
+        return tell(Err(anyhow!("{name} is set; only the root helper can start a guardian")));
     }
     if let Err(e) = settle() {
         return tell(Err(e));
@@ -110,7 +110,7 @@ struct DaemonAway<'a> {
 impl GuardianState {
     fn take(line: &str) -> Result<Self> {
         let GuardianInit { mut ward, deputy, other } =
-            serde_json::from_str(line).context("the ward does not parse")?;
+            serde_json::from_str(line).context("parse the guardian setup")?;
         ward.store.mandate = ward.mandate;
         crate::disclosure::limit_to(ward.mandate.confined())?;
         liveness::set_stall_timeout(ward.store.stall);
@@ -176,7 +176,7 @@ impl GuardianState {
                     (started, back_by) = (true, None);
                     tell(self.start(known));
                 }
-                _ => _ = tell(Err(anyhow!("the daemon is known already"))),
+                _ => _ = tell(Err(anyhow!("the daemon was already found"))),
             }
         }
         self.put_right(
@@ -202,7 +202,8 @@ impl GuardianState {
 
     /// Finds the daemon, and gathers everything for a stop and a start.
     fn find(&self, brief: &str) -> Result<(RestartPlan, Option<VerifiedListener>, DaemonFound)> {
-        let brief: ArmRequest = serde_json::from_str(brief).context("the brief does not parse")?;
+        let brief: ArmRequest =
+            serde_json::from_str(brief).context("parse the request to find the daemon")?;
         let Found { daemon, why, mut warnings } = self.target.daemon()?;
         let is_bare = matches!(daemon, Daemon::Process { .. });
         let listener = is_bare.then(|| self.target.verified_listener()).transpose()?;
@@ -301,7 +302,7 @@ pub(super) fn start(
 fn find_other(other: u32) -> Result<Option<OwnedFd>> {
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
     let pid =
-        i32::try_from(other).ok().and_then(Pid::from_raw).context("no process has this id")?;
+        i32::try_from(other).ok().and_then(Pid::from_raw).context("not a valid process ID")?;
     let about = "watch the other guardian";
     let handle = match pidfd_open(pid, PidfdFlags::empty()) {
         Err(Errno::SRCH) => return Ok(None),
@@ -309,7 +310,7 @@ fn find_other(other: u32) -> Result<Option<OwnedFd>> {
     };
     let started_by = parent_of(other).context(about)?;
     if Some(started_by) != parent {
-        bail!("process {other} is no guardian of this run");
+        bail!("process {other} is not a guardian of this run");
     }
     Ok(Some(handle))
 }
@@ -324,8 +325,8 @@ fn writing_to_store(layout: &Layout, work: fn(&Layout, &Path) -> Result<()>) -> 
         places.map(|place| work(layout, &place)).fold(Ok(()), Result::and).and(writable.map(drop))
     };
     std::thread::scope(|scope| {
-        let helper = threads::start_in(scope, "that may write to the store", working)?;
-        helper.join().unwrap_or_else(|_| bail!("the guardian's helper panicked"))
+        let helper = threads::start_in(scope, "to write to the store", working)?;
+        helper.join().unwrap_or_else(|_| bail!("the thread that writes to the store panicked"))
     })
 }
 

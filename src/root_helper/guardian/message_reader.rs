@@ -24,7 +24,8 @@ pub(super) struct Orders {
 impl Orders {
     /// Reads orders from standard input.
     pub fn begin() -> Result<Self> {
-        let input = stdin().as_fd().try_clone_to_owned().context("hear the root half")?;
+        let input =
+            stdin().as_fd().try_clone_to_owned().context("open the input from the root helper")?;
         let parent = getppid().context("the root helper has ended")?;
         let root_helper =
             pidfd_open(parent, PidfdFlags::empty()).context("watch the root helper")?;
@@ -56,7 +57,7 @@ impl Orders {
     /// If the next order has arrived, or the root helper is dead. Then the current work is canceled.
     pub fn none_waits(&self) -> Result<()> {
         if self.is_there(Duration::ZERO) {
-            bail!("called off by the root half");
+            bail!("canceled by the root helper");
         }
         Ok(())
     }

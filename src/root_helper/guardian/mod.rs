@@ -68,7 +68,7 @@ impl Guardian {
         self.deputy.order(&posts[1])?;
         match (self.guardian.answer(&never)?, self.deputy.answer(&never)?) {
             (Answer::Watching(told), Answer::Watching(_)) => Ok(told),
-            _ => bail!("the guardian did not say that it watches"),
+            _ => bail!("unexpected reply from the guardian (expected `Watching`)"),
         }
     }
 
@@ -84,7 +84,7 @@ impl Guardian {
             (Answer::Ready(charge), Answer::Ready(_)) => {
                 Ok(Armed { guardian: self, charge, started: false })
             }
-            _ => bail!("the guardian did not say what it found"),
+            _ => bail!("unexpected reply from the guardian (expected `Ready`)"),
         }
     }
 
@@ -100,7 +100,7 @@ impl Guardian {
         };
         match answer? {
             Answer::Done => Ok(()),
-            _ => bail!("the guardian says what nobody has asked"),
+            _ => bail!("unexpected reply from the guardian (expected `Done`)"),
         }
     }
 }

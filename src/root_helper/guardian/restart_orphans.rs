@@ -35,7 +35,7 @@ pub(super) fn restart_after_crash(target: &StoreTarget) -> Result<Vec<String>> {
     match restart(target, &record) {
         Ok(()) => StopRecord::remove(target)?,
         Err(e) => warnings.push(format!(
-            "a restore that was killed had stopped the daemon, and it does not start again: {e:#}"
+            "a killed restore had stopped the daemon, which cannot be started again: {e:#}"
         )),
     }
     Ok(warnings)
@@ -49,7 +49,7 @@ fn records_in_store(target: &StoreTarget) -> Result<Vec<String>> {
         for staging in AbandonedStaging::all_in(place)? {
             if staging.has(RECORD_IN_STORE) {
                 ignored.push(format!(
-                    "{} is ignored: a record of a stopped daemon counts only outside of the store",
+                    "{} is ignored: a record of a stopped daemon is only valid outside the store",
                     staging.path().join(RECORD_IN_STORE).display()
                 ));
             }
@@ -63,12 +63,12 @@ fn restart(target: &StoreTarget, record: &StopRecord) -> Result<()> {
         StoppedDaemon::Units(units) => Daemon::Systemd { units: units.clone() },
         StoppedDaemon::ShepherdService => target
             .service_to_start()?
-            .context("no shepherd has the service of the daemon; start the daemon")?,
+            .context("no shepherd has a service for the daemon; start the daemon yourself")?,
         StoppedDaemon::BareProcess => {
-            anyhow::bail!("how it was started is not known; start it as you did before")
+            anyhow::bail!("the command that started it is unknown; start it as you did before")
         }
         StoppedDaemon::UserCommand => own_command(target)
-            .context("it was stopped by a command of --daemon-stop; start it as you do")?,
+            .context("it was stopped by a --daemon-stop command; start it yourself")?,
     };
     let mount = record.mount.then(|| MountUnit::named_after(target.layout.store_dir));
     let starter = Starter::prepare(&daemon, None)?;

@@ -71,11 +71,11 @@ impl StopRecord {
     /// If it is not a record, or names a unit that is not among `units`.
     pub fn parse(text: &[u8], units: &[&str]) -> Result<Self> {
         let record: StopRecord =
-            serde_json::from_slice(text).context("it is not the record of a stopped daemon")?;
+            serde_json::from_slice(text).context("not a record of a stopped daemon")?;
         if let StoppedDaemon::Units(named) = &record.stopped {
             let unknown = named.iter().find(|unit| !units.contains(&unit.as_str()));
             if let Some(unit) = unknown {
-                bail!("it names {unit:?}, which is not a unit of the daemon");
+                bail!("{unit:?} is not a unit of the daemon");
             }
         }
         Ok(record)
@@ -172,7 +172,7 @@ impl RecordDirectory {
                 Err(e) => causes.push(format!("{}: {e:#}", path.display())),
             }
         }
-        bail!("there is no place for the record of a stopped daemon ({})", causes.join("; "))
+        bail!("no directory for the record of a stopped daemon ({})", causes.join("; "))
     }
 
     /// Opens a directory for records.
@@ -185,11 +185,11 @@ impl RecordDirectory {
         let directory = open(&path, flags, Mode::empty())?;
         let found = fstat(&directory)?;
         if found.st_uid != user || found.st_mode & 0o022 != 0 {
-            bail!("it belongs to another user, or others may write to it");
+            bail!("another user owns it or can write to it");
         }
         match Suspects::EverybodyBut(user).follow(&path)? {
             Ok(real) if real == path => Ok(RecordDirectory { path, directory }),
-            Ok(real) => bail!("it leads to {}", real.display()),
+            Ok(real) => bail!("its real path is {}", real.display()),
             Err(reason) => bail!(reason),
         }
     }
