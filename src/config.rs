@@ -8,14 +8,15 @@ mod trust;
 
 pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
 pub use quarantine::Quarantine;
-pub use simulate::{KeyPart, Policy as KeyPolicy, Simulate, Since};
+pub use simulate::{Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 pub use trust::{OriginTrust, Signing, Trust};
 
-use crate::backend::github::{Patience, Secret, host};
-use crate::backend::object_store::{Address, Service};
+use crate::backend::github::{GitHubService, Patience};
+use crate::backend::object_store::ObjectStore;
 use crate::daemon::DaemonChoice;
 use crate::files::DirPath;
+use crate::key::KeyOptions;
 use crate::memory::{Restoring, Saving};
 use crate::store::StoreKind;
 use std::num::NonZeroUsize;
@@ -36,43 +37,6 @@ pub struct StoreOptions {
     pub shepherds: Vec<PathBuf>,
     pub lock_patience: Duration,
     pub daemon_patience: Duration,
-}
-
-/// What the key is made of.
-#[derive(Debug, Clone)]
-pub struct KeyOptions {
-    /// The exact key; made from the rest when not given.
-    pub key: Option<String>,
-    pub restore_keys: Vec<String>,
-    pub prefix: String,
-    /// Version of the package manager; asked of it when not given.
-    pub version: Option<String>,
-    pub hash_files: Vec<String>,
-    pub workflow: Option<PathBuf>,
-    pub workflow_mode: WorkflowMode,
-    /// The job of the workflow that the key is for; found out when not given.
-    pub workflow_job: Option<String>,
-    /// Patterns of the steps that matter; all without any.
-    pub workflow_steps: Vec<String>,
-    /// Patterns of actions whose versions do not count, besides the usual ones.
-    pub ignore_pins: Vec<String>,
-    /// A workflow that cannot be understood goes into the key by its bytes: a job runs it all the same.
-    pub in_job: bool,
-}
-
-impl KeyOptions {
-    /// First part of a key, where nobody says otherwise.
-    pub const PREFIX: &str = "storecache";
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum WorkflowMode {
-    /// The parts of it that can change the store, regardless of formatting.
-    Semantic,
-    /// The file's bytes.
-    Bytes,
-    /// Leave the workflow out of the key.
-    None,
 }
 
 /// Where entries live.
@@ -96,111 +60,6 @@ impl BackendOptions {
             BackendOptions::Objects(store) => Some(store.patience),
         }
     }
-}
-
-/// A bucket or container, and what the environment says of the way to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectStore {
-    pub address: Address,
-    /// Variables of the environment that are for its service, with their values: secrets among them.
-    pub settings: Vec<(String, Secret)>,
-    pub patience: Patience,
-}
-
-impl ObjectStore {
-    /// Whether a variable is set to something.
-    pub fn has(&self, name: &str) -> bool {
-        self.settings.iter().any(|(known, value)| {
-            known == name && !matches!(value.reveal().trim(), "" | "false" | "0")
-        })
-    }
-
-    /// Host of the endpoint, where it is not that of the service's own.
-    pub fn endpoint(&self) -> Option<&str> {
-        self.endpoint_url().map(host).filter(|host| !host.is_empty())
-    }
-
-    /// The server that is asked: protocol and host, and nothing that may be secret.
-    pub fn server(&self) -> String {
-        let url = self.endpoint_url().and_then(|url| url.split_once("://"));
-        match (url, self.address.service) {
-            (Some((protocol, rest)), _) => format!("{protocol}://{}", host(rest)),
-            (None, Service::S3) => "https://s3.amazonaws.com".into(),
-            (None, Service::Google) => "https://storage.googleapis.com".into(),
-            (None, Service::Azure) => {
-                let names = ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"];
-                let account = names.iter().find_map(|name| self.get(name)).unwrap_or_default();
-                format!("https://{account}.blob.core.windows.net")
-            }
-        }
-    }
-
-    fn endpoint_url(&self) -> Option<&str> {
-        let names: &[&str] = match self.address.service {
-            Service::S3 => &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"],
-            Service::Google => &["GOOGLE_BASE_URL"],
-            Service::Azure => &["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"],
-        };
-        names.iter().find_map(|name| self.get(name))
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.settings.iter().find(|(known, _)| known == name)?;
-        Some(value.reveal().trim()).filter(|value| !value.is_empty())
-    }
-}
-
-/// The cache service of a job, as the runner names it in the environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GitHubService {
-    /// `ACTIONS_RESULTS_URL`
-    pub results_url: Option<String>,
-    /// `ACTIONS_CACHE_URL`
-    pub cache_url: Option<String>,
-    /// `GITHUB_SERVER_URL`
-    pub server_url: Option<String>,
-    /// `ACTIONS_RUNTIME_TOKEN`
-    pub token: Secret,
-    /// `ACTIONS_CACHE_SERVICE_V2` is not empty.
-    pub v2: bool,
-    /// `ACTIONS_CACHE_MODE`
-    pub mode: String,
-    /// The version that the user wants, whatever the environment says.
-    pub service: Option<CacheService>,
-    pub patience: Patience,
-    pub rest: RestApi,
-}
-
-/// GitHub's REST API, which lists and deletes what the cache service only finds and writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RestApi {
-    /// `GITHUB_API_URL`
-    pub url: Option<String>,
-    /// `GITHUB_REPOSITORY`
-    pub repository: Option<String>,
-    /// `GITHUB_REF`, which the entries of this run belong to.
-    pub reference: Option<String>,
-    /// Another one than that of the cache service. It has to have `actions: write`.
-    pub token: Option<Secret>,
-    /// Least time between two deletions.
-    pub pause: Duration,
-}
-
-/// A repository whose entries are looked at through REST alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepositoryOptions {
-    /// With URL, repository and token.
-    pub api: RestApi,
-    pub patience: Patience,
-}
-
-/// Version of the cache service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum CacheService {
-    /// GHES, `act`, Forgejo, older runners of Gitea
-    V1,
-    /// github.com and ghe.com
-    V2,
 }
 
 /// How long a run may take, and how long what it waits for may be silent.

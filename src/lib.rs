@@ -20,6 +20,7 @@ pub mod report;
 pub mod retry;
 pub mod root_helper;
 pub mod snapshot;
+pub mod standard_error;
 pub mod store;
 pub mod system;
 pub mod threads;

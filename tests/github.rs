@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
+use storecache::backend::github::{CacheService as Version, GitHubService, RestApi};
 use storecache::backend::github::{GitHub, Patience, Secret};
 use storecache::backend::{Backend, EntryName, Gone, Refused};
-use storecache::config::{CacheService as Version, GitHubService, RestApi};
 use storecache::key::Rung;
 use support::azurite::{self, Azurite, NodePeer};
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN, read_only_token};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use saphyr_parser::{Event, Parser, ScalarStyle};
-use storecache::config::{KeyOptions, WorkflowMode};
+use storecache::key::{KeyOptions, WorkflowMode};
 use storecache::key::{Pattern, Tree, gather};
 
 const WORKFLOWS: [(&str, &str); 3] =

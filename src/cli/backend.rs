@@ -2,11 +2,13 @@
 
 use super::absolute;
 use crate::backend::github::{self, Patience, Secret};
+use crate::backend::github::{CacheService, GitHubService, RestApi};
 use crate::backend::object_store::Address;
-use crate::config::{BackendOptions, CacheService, GitHubService, ObjectStore, RestApi};
+use crate::backend::object_store::ObjectStore;
+use crate::config::BackendOptions;
 use crate::files::DirPath;
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ pub struct BackendArgs {
     backends: Vec<String>,
     /// Version of the cache service [default: as reported by the runner]
     #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
-    cache_service: Option<CacheService>,
+    cache_service: Option<CacheServiceVersion>,
     /// Retry a request after this many seconds without data from the cache service or object store
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -31,6 +33,24 @@ pub struct BackendArgs {
     /// connection is up [default: three times --network-timeout]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     answer_timeout: Option<u64>,
+}
+
+/// The values of `--cache-service`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CacheServiceVersion {
+    /// GHES, `act`, Forgejo, older runners of Gitea
+    V1,
+    /// github.com and ghe.com
+    V2,
+}
+
+impl From<CacheServiceVersion> for CacheService {
+    fn from(version: CacheServiceVersion) -> Self {
+        match version {
+            CacheServiceVersion::V1 => CacheService::V1,
+            CacheServiceVersion::V2 => CacheService::V2,
+        }
+    }
 }
 
 /// What is the same for all backends at the other end of a network.
@@ -60,7 +80,7 @@ impl BackendArgs {
     /// In the order in which they are asked, at least one.
     pub(super) fn options(&self) -> Result<Vec<BackendOptions>> {
         let network = Network {
-            service: self.cache_service,
+            service: self.cache_service.map(CacheService::from),
             stall: self.network_timeout,
             answer: self.answer_timeout,
         };

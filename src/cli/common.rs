@@ -3,7 +3,8 @@
 use super::backend::BackendArgs;
 use super::key::KeyArgs;
 use super::store::StoreArgs;
-use crate::config::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
+use crate::config::{BackendOptions, OutputOptions, StoreOptions};
+use crate::key::KeyOptions;
 use crate::memory::Budget;
 use crate::report;
 use crate::store::StoreKind;

@@ -2,9 +2,9 @@
 
 use super::{BETWEEN_CHANGES, Network, OutputArgs, backend, size};
 use crate::backend::github::{self, Patience, Secret, host, repository_name};
+use crate::backend::github::{RepositoryOptions, RestApi};
 use crate::config::{
-    BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, RepositoryOptions,
-    RestApi, Usage,
+    BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage,
 };
 use crate::files::DirPath;
 use anyhow::{Context, Result, bail};

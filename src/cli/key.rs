@@ -2,9 +2,10 @@
 
 use super::trust::TrustedKeysArgs;
 use super::{CommonArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
-use crate::config::{DiffKeys, KeyOptions, ShowKey, WorkflowMode};
+use crate::config::{DiffKeys, ShowKey};
+use crate::key::{KeyOptions, WorkflowMode};
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -101,8 +102,8 @@ pub(super) struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
     /// How the workflow goes into the key
-    #[arg(long, value_enum, default_value_t = WorkflowMode::Semantic)]
-    workflow_mode: WorkflowMode,
+    #[arg(long, value_enum, default_value_t = Workflow::Semantic)]
+    workflow_mode: Workflow,
     /// Job of the workflow that the key is for [default: the job that caches a store]
     #[arg(long, value_name = "NAME")]
     workflow_job: Option<String>,
@@ -116,6 +117,27 @@ pub(super) struct KeyArgs {
     /// the version of the action does change the key.
     #[arg(long, value_name = "ACTION")]
     ignore_pins: Vec<String>,
+}
+
+/// The values of `--workflow-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Workflow {
+    /// The parts of it that can change the store, regardless of formatting.
+    Semantic,
+    /// The file's bytes.
+    Bytes,
+    /// Leave the workflow out of the key.
+    None,
+}
+
+impl From<Workflow> for WorkflowMode {
+    fn from(mode: Workflow) -> Self {
+        match mode {
+            Workflow::Semantic => WorkflowMode::Semantic,
+            Workflow::Bytes => WorkflowMode::Bytes,
+            Workflow::None => WorkflowMode::None,
+        }
+    }
 }
 
 impl KeyArgs {
@@ -134,7 +156,7 @@ impl KeyArgs {
             version: self.version,
             hash_files: self.hash_files,
             workflow: self.workflow,
-            workflow_mode: self.workflow_mode,
+            workflow_mode: self.workflow_mode.into(),
             workflow_job: self.workflow_job,
             workflow_steps: self.workflow_steps,
             ignore_pins: self.ignore_pins,

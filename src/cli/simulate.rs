@@ -1,7 +1,9 @@
 //! The flags of `key simulate`.
 
 use super::{KeyArgs, Network, OutputArgs, backend, size};
-use crate::config::{KeyOptions, KeyPart, KeyPolicy, Simulate, Since, WorkflowMode};
+use crate::config::{Simulate, Since};
+use crate::key::simulate::{KeyPart, KeyPolicy};
+use crate::key::{KeyOptions, WorkflowMode};
 use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;

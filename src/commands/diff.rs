@@ -4,11 +4,12 @@
 use super::open_entry::OpenEntry;
 use super::{Ending, inspect, or_json, resolve};
 use crate::backend::EntryName;
-use crate::config::{DiffKeys, KeyOptions, Look, WorkflowMode};
+use crate::config::{DiffKeys, Look};
 use crate::key::{
     FILES, FileChange, Moved, Repository, Side, State, Tree, WORKFLOW, WorkTree, diff as compare,
     hash_of, of_step, store_workflow,
 };
+use crate::key::{KeyOptions, WorkflowMode};
 use crate::memory::Traffic;
 use crate::report;
 use crate::snapshot::Head;

@@ -4,8 +4,9 @@
 //! restore.
 
 use super::resolve;
-use crate::config::{KeyOptions, Restore, Save, StoreOptions};
+use crate::config::{Restore, Save, StoreOptions};
 use crate::files::OpenDir;
+use crate::key::KeyOptions;
 use crate::report::{Hit, Outcome};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result, bail};

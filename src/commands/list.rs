@@ -2,9 +2,10 @@
 
 use super::inventory::{Held, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json, quarantine};
+use crate::backend::object_store::ObjectStore;
 use crate::backend::object_store::Objects;
 use crate::backend::{Backend, Directory};
-use crate::config::{InventoryOptions, List, ObjectStore, Order};
+use crate::config::{InventoryOptions, List, Order};
 use crate::files::DirPath;
 use crate::report::{self, EntryRow, Quarantined};
 use anyhow::Result;

@@ -2,8 +2,9 @@
 
 use super::{cancel, resolve, run_history};
 use crate::backend::Backend;
-use crate::config::{BackendOptions, KeyOptions, OutputOptions, StoreOptions};
+use crate::config::{BackendOptions, OutputOptions, StoreOptions};
 use crate::key::Key;
+use crate::key::KeyOptions;
 use crate::liveness;
 use crate::memory::Traffic;
 use crate::report::{self, Outcome, Progress};

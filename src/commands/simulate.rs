@@ -6,11 +6,13 @@ mod text;
 mod warnings;
 
 use super::{Ending, html_file as pages, or_json};
-use crate::config::{KeyPart, KeyPolicy, Simulate, Since, WorkflowMode};
+use crate::config::{Simulate, Since};
+use crate::key::WorkflowMode;
 use crate::key::history::{Graph, Run, Runs, States, Watch};
 use crate::key::simulate::{
     Costs, Happening, Limits, Read, Recipe, Simulation, Triggers, Workflow, best, replay,
 };
+use crate::key::simulate::{KeyPart, KeyPolicy};
 use crate::key::{Files, Repository, store_workflow};
 use crate::report::{self, Counting};
 use anyhow::{Context, Result, bail};

@@ -1,6 +1,8 @@
 //! What is asked of all that a backend holds.
 
-use super::{ObjectStore, OutputOptions, RepositoryOptions};
+use super::OutputOptions;
+use crate::backend::github::RepositoryOptions;
+use crate::backend::object_store::ObjectStore;
 use crate::files::DirPath;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;

@@ -1,6 +1,8 @@
 //! What `key simulate` is asked.
 
-use super::{BackendOptions, KeyOptions, OutputOptions};
+use super::{BackendOptions, OutputOptions};
+use crate::key::KeyOptions;
+use crate::key::simulate::KeyPolicy;
 use jiff::Timestamp;
 use std::path::PathBuf;
 
@@ -10,7 +12,7 @@ pub struct Simulate {
     /// Which workflow, and how it counts.
     pub key: KeyOptions,
     /// Besides the built-in ones.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<KeyPolicy>,
     pub output: OutputOptions,
     /// File for a page with plots.
     pub html: Option<PathBuf>,
@@ -48,39 +50,4 @@ pub enum Since {
     Time(Timestamp),
     /// So many seconds before the newest commit.
     Age(i64),
-}
-
-/// A way to make keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    pub name: String,
-    /// What is hashed; the version alone when there is nothing.
-    pub parts: Vec<KeyPart>,
-}
-
-/// Something that goes into the hash of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPart {
-    /// The workflow, byte by byte.
-    Bytes,
-    /// What of the workflow counts.
-    Semantic,
-    /// Files that pin versions.
-    Lock,
-    /// Files of a pattern.
-    Files(String),
-}
-
-impl Policy {
-    /// Those that every simulation compares, the simplest last.
-    pub fn built_in() -> Vec<Policy> {
-        let policy =
-            |name: &str, parts: &[KeyPart]| Policy { name: name.to_owned(), parts: parts.to_vec() };
-        vec![
-            policy("bytes", &[KeyPart::Bytes]),
-            policy("semantic", &[KeyPart::Semantic]),
-            policy("lock", &[KeyPart::Lock]),
-            policy("version", &[]),
-        ]
-    }
 }

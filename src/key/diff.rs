@@ -4,7 +4,7 @@
 use super::file_source::{Tree, shown};
 use super::ingredients::{Ingredient, Part, WORKFLOW};
 use super::semantic::Line;
-use crate::config::{KeyOptions, WorkflowMode};
+use crate::key::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::Result;
 use serde::Serialize;

@@ -22,6 +22,21 @@ pub fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Erro
     serializer.collect_str(&path.display())
 }
 
+/// Resolves `.` and `..` lexically. Returns `None` if the path is absolute or leads above its start.
+pub fn normalize(path: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if !clean.pop() => return None,
+            Component::ParentDir => {}
+            Component::Normal(name) => clean.push(name),
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(clean)
+}
+
 /// A pattern of `--hash-files`.
 #[derive(Debug, Clone)]
 pub struct Pattern {

@@ -1,7 +1,7 @@
 //! Finds the workflow that caches a store if none is given.
 
+use super::cache_steps::of_a_store;
 use super::file_source::{Pattern, Tree};
-use super::lint::of_a_store;
 use super::workflow::{NotAWorkflow, Workflow};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};

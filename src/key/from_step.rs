@@ -1,12 +1,12 @@
 //! Reads the key options of a storecache step in a workflow, so that a user can compute the same key at a
 //! terminal without repeating them as flags.
 
+use super::cache_steps::is_ours;
 use super::file_source::Tree;
 use super::find_workflow::store_workflow;
-use super::lint::is_ours;
 use super::workflow::{Fields, Step, fields, read_job, with_variable};
 use super::yaml::{Node, Pair};
-use crate::config::{KeyOptions, WorkflowMode};
+use crate::key::{KeyOptions, WorkflowMode};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 //! One `git cat-file --batch` process serves all reads of blobs. This module writes nothing and fetches
 //! nothing.
 
-use super::file_source::{Pattern, Tree};
+use super::file_source::{Pattern, Tree, normalize};
 use crate::threads;
 use anyhow::{Context, Result, bail};
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 
@@ -302,7 +302,7 @@ impl CommitTree {
                     let target = self.objects.borrow_mut().read(&blob.id)?;
                     let target = Path::new(OsStr::from_bytes(&target));
                     let beside = path.parent().unwrap_or(Path::new("")).join(target);
-                    match normal(&beside).filter(|_| target.is_relative()) {
+                    match normalize(&beside).filter(|_| target.is_relative()) {
                         Some(next) => path = next,
                         None => return Ok(None),
                     }
@@ -346,20 +346,5 @@ fn below_top(top: &Path, prefix: &Path, path: &Path) -> Option<PathBuf> {
         true => path.strip_prefix(top).ok()?.to_owned(),
         false => prefix.join(path),
     };
-    normal(&path)
-}
-
-/// Resolves `.` and `..` lexically. Returns `None` if the path is absolute or leads above its start.
-pub(super) fn normal(path: &Path) -> Option<PathBuf> {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir if !clean.pop() => return None,
-            Component::ParentDir => {}
-            Component::Normal(name) => clean.push(name),
-            Component::RootDir | Component::Prefix(_) => return None,
-        }
-    }
-    Some(clean)
+    normalize(&path)
 }

@@ -2,7 +2,7 @@
 
 use super::file_source::{Pattern, Tree};
 use super::semantic::{Canonical, Selection, Unreadable};
-use crate::config::{KeyOptions, WorkflowMode};
+use crate::key::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};

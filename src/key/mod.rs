@@ -3,6 +3,7 @@
 //! A key is `PREFIX-STORE-SYSTEM-VERSION-HASH`. The hash covers the ingredients; a key without ingredients
 //! has no hash. This module reads files of the work tree. It must not depend on stores or backends.
 
+pub mod cache_steps;
 mod diff;
 mod file_source;
 mod find_workflow;
@@ -12,6 +13,7 @@ pub mod history;
 mod ingredients;
 mod ladder;
 pub mod lint;
+mod options;
 mod semantic;
 pub mod simulate;
 pub mod suggest;
@@ -26,10 +28,10 @@ pub use from_step::{OfStep, of_step};
 pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
 pub use ingredients::{FILES, Ingredient, Part, WORKFLOW, gather};
 pub use ladder::{Ladder, Rung};
+pub use options::{KeyOptions, WorkflowMode};
 pub use semantic::{Canonical, Dropped, Line, Unreadable};
 pub use warnings::{Kind, Volatiles, Warning, of as warnings_of};
 
-use crate::config::KeyOptions;
 use crate::snapshot::Digest;
 use anyhow::Result;
 use std::collections::BTreeMap;

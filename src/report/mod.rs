@@ -15,10 +15,11 @@ mod systemd_notify;
 mod usage;
 mod usage_page;
 
+pub use crate::standard_error::note;
 pub use counter_bar::Counting;
 pub use format::{age, binary, bytes, columns, parse_bytes, plural, seconds, table};
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
-pub use output::{answer, answer_command, answer_exact, answer_json, command, note, report_panics};
+pub use output::{answer, answer_command, answer_exact, answer_json, command, report_panics};
 pub use progress::Progress;
 pub use run_report::{
     BaseUse, Bytes, Cut, Growth, Hit, Items, Outcome, Profile, Quarantined, Required, Seconds,

@@ -7,6 +7,7 @@
 //! call writes one line: a line break in a message is shown as `\n`, and cannot forge a second message.
 
 use super::RunnerCommand;
+use crate::standard_error::{note, write_escaped};
 use crate::untrusted::{escape, escape_json};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -58,21 +59,10 @@ fn write_answer(text: &str) -> Result<()> {
     }
 }
 
-/// Writes a line for people to standard error: information besides the result.
-pub fn note(line: impl Display) {
-    write_note(&format!("{}\n", escape(&line.to_string())));
-}
-
 /// Writes a command for the runner of a job to standard error. [`note`] writes there too, so the order is
 /// kept.
 pub fn command(command: &RunnerCommand) {
-    write_note(&format!("{command}\n"));
-}
-
-#[expect(clippy::disallowed_methods, reason = "all text is escaped by the callers above")]
-fn write_note(text: &str) {
-    // A closed standard error is not a reason to stop.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    write_escaped(&format!("{command}\n"));
 }
 
 /// A progress bar on standard error, or `None` if that is not a terminal. The caller must escape its texts.

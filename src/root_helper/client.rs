@@ -11,8 +11,8 @@ use super::store_context::StoreTarget;
 use super::sudo::{NoRoot, SudoRefusal};
 use crate::liveness::{self, LOOK, StallTimer, TimedOut};
 use crate::memory::{ByteSemaphore, Held, Packing};
-use crate::report;
 use crate::snapshot::StoreFacts;
+use crate::standard_error::note;
 use crate::store::{Layout, StoreKind};
 use crate::system::{Program, spawn};
 use crate::threads;
@@ -478,7 +478,7 @@ fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
 
 /// Prints what the root helper, or sudo, wrote to standard error.
 fn report_errors(text: &str) {
-    text.lines().for_each(|line| report::note(format!("storecache: root helper: {line}")));
+    text.lines().for_each(|line| note(format!("storecache: root helper: {line}")));
 }
 
 impl Drop for RootHalf {

@@ -12,7 +12,7 @@ use super::seccomp::{Confinement, confine};
 use super::share::Share;
 use super::store_facts::survey;
 use super::{closure_query, doctor, restore_plain, restore_store, save};
-use crate::report;
+use crate::standard_error::note;
 use crate::store::StoreKind;
 use crate::{disclosure, liveness};
 use anyhow::{Context, Result, bail};
@@ -42,7 +42,7 @@ pub fn serve(everywhere: bool) -> u8 {
     let reply = Reply::Failed { phase, causes, fault };
     if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
         // The user process may have ended.
-        report::note(format!("{ROOT_SPEAKS}{e:#}"));
+        note(format!("{ROOT_SPEAKS}{e:#}"));
     }
     1
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use storecache::backend::github::{Patience, Secret};
+use storecache::backend::object_store::ObjectStore;
 use storecache::backend::object_store::{Address, Objects, Service};
-use storecache::config::ObjectStore;
 
 use super::azurite::{self, Azurite, NodePeer};
 use super::place::output;

@@ -2,11 +2,11 @@
 //!
 //! Sources: actions/toolkit `packages/cache/src/internal`, and observed responses of servers.
 
+use super::options::{CacheService, GitHubService};
 use super::retry_policy::{Answer, USED_UP};
 use super::{v1, v2};
 use crate::backend::http_client::{RetryingClient, Secret, TRIES, host};
 use crate::backend::{EntryName, Refused};
-use crate::config::{CacheService, GitHubService};
 use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,6 +8,7 @@
 
 mod blob_reader;
 mod cache_api;
+mod options;
 mod rest;
 mod rest_backend;
 mod rest_error;
@@ -19,13 +20,13 @@ mod v1;
 mod v2;
 
 pub use crate::backend::http_client::{OLD, Patience, Secret, host};
+pub use options::{CacheService, GitHubService, RepositoryOptions, RestApi};
 pub use rest::repository_name;
 pub use rest_backend::Repository;
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, TRIAL};
 use crate::backend::http_client::{RetryingClient, TRIES};
 use crate::backend::prefetch::Reader;
-use crate::config::GitHubService;
 use crate::key::Rung;
 use crate::memory::{ByteSemaphore, Traffic};
 use anyhow::{Context, Result, bail};

@@ -5,11 +5,11 @@
 //! Source: github/rest-api-description `descriptions/api.github.com`, and github/docs
 //! `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
 
+use super::options::RestApi;
 use super::rest_error::{Asker, Call, told};
 use super::transport::HttpTransport;
 use crate::backend::Deleted;
 use crate::backend::http_client::{RetryingClient, host};
-use crate::config::RestApi;
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderValue, StatusCode};
 use octocrab::models::actions::ActionsCacheItem;

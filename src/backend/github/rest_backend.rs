@@ -1,11 +1,11 @@
 //! The entries of a whole repository, through REST alone: for people at a terminal, where there is no cache service.
 
 use super::named;
+use super::options::RepositoryOptions;
 use super::rest::Rest;
 use super::rest_error::Asker;
 use crate::backend::http_client::{RetryingClient, Secret};
 use crate::backend::{Deleted, Inventory, Record};
-use crate::config::RepositoryOptions;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use octocrab::models::actions::ActionsCacheItem;

@@ -1,9 +1,9 @@
 //! Error messages for refusals of GitHub's REST API: what failed, why, and what to do.
 
+use super::options::RestApi;
 use super::transport::{Lost, NO_ANSWER, TRIES};
 use crate::backend::Forbidden;
 use crate::backend::http_client::{Secret, host, redacted, retry_after};
-use crate::config::RestApi;
 use anyhow::anyhow;
 use octocrab::{Error, GitHubError};
 

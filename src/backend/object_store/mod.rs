@@ -11,6 +11,7 @@ mod client;
 mod error;
 mod inventory;
 mod object_reader;
+mod options;
 mod provider;
 mod quarantine_note;
 mod transport;
@@ -18,16 +19,17 @@ mod upload;
 mod url;
 mod write_lock;
 
+pub use options::ObjectStore;
 pub use provider::SECRETS;
 pub use url::{Address, Service};
 
+use self::options::ObjectStore as Options;
 use super::entry_name::escaped;
 use super::http_client::{RetryingClient, Secret};
 use super::prefetch::Reader;
 use super::{
     Aside, Backend, Directory, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused,
 };
-use crate::config::ObjectStore as Options;
 use crate::key::Rung;
 use crate::memory::{ByteSemaphore, Traffic};
 use anyhow::{Context, Result};

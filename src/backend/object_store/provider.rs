@@ -1,10 +1,10 @@
 //! Creates the client of a service from an address and the environment. Credentials are handled only here.
 
+use super::ObjectStore as Options;
 use super::error::ObjectError;
 use super::transport::Connector;
 use super::url::Service;
 use crate::backend::http_client::RetryingClient;
-use crate::config::ObjectStore as Options;
 use anyhow::{Result, anyhow, bail};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};

@@ -1,7 +1,8 @@
 //! The result of a simulation as text and columns.
 
 use super::{Past, date};
-use crate::config::{Simulate, WorkflowMode};
+use crate::config::Simulate;
+use crate::key::WorkflowMode;
 use crate::key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
 use crate::report::{binary, bytes, plural};
 use crate::untrusted::escape;

@@ -5,8 +5,8 @@
 //! subtracted from the sum. Only workflows and the files that they may call are kept as lists, because they
 //! are read later.
 
-use super::super::file_source::Pattern;
-use super::super::git::{Blob, Files, ObjectId, Repository, normal};
+use super::super::file_source::{Pattern, normalize};
+use super::super::git::{Blob, Files, ObjectId, Repository};
 use super::graph::Graph;
 use crate::snapshot::Digest;
 use anyhow::{Context, Result, bail};
@@ -263,7 +263,7 @@ impl<'r> Watch<'r> {
             };
             let target = target.and_then(|target| {
                 let target = Path::new(OsStr::from_bytes(&target));
-                normal(&path.parent().unwrap_or(Path::new("")).join(target))
+                normalize(&path.parent().unwrap_or(Path::new("")).join(target))
             });
             if let Some(target) = target {
                 watch.links.entry(target).or_default().push(path.clone());

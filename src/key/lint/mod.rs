@@ -4,7 +4,6 @@
 //! cannot be decided from the file. A correction is offered only if it was tried: the corrected file was
 //! parsed and checked again, and the mistake was gone.
 
-mod cache_steps;
 mod container_store;
 mod daemon_stopped;
 mod diagnostic;
@@ -30,8 +29,7 @@ mod worktree;
 pub use fix::Lines;
 pub use rules::{RULES, Rule};
 
-pub(super) use cache_steps::{is_ours, of_a_store};
-
+use super::cache_steps;
 use super::workflow::{NotAWorkflow, Workflow};
 use diagnostic::Found;
 use fix::Page;

@@ -1,7 +1,7 @@
 //! Jobs and their steps.
 
-use super::super::git::normal;
-use super::super::lint::is_ours;
+use super::super::cache_steps::is_ours;
+use super::super::file_source::normalize;
 use super::super::yaml::{Data, Node, Pair};
 use super::{Reader, below, expression, script, shell_of, sorted};
 use anyhow::Result;
@@ -206,7 +206,7 @@ fn checkouts(job: &Node) -> Vec<PathBuf> {
         let uses = step.get("uses")?.text()?;
         let with = step.get("with").filter(|with| with.get("repository").is_none())?;
         let path = with.get("path")?.text().filter(|_| action(uses) == "actions/checkout")?;
-        normal(Path::new(path.trim())).filter(|path| !path.as_os_str().is_empty())
+        normalize(Path::new(path.trim())).filter(|path| !path.as_os_str().is_empty())
     };
     steps.iter().filter_map(|step| path(step)).collect()
 }

@@ -1,6 +1,6 @@
 //! Workflows and actions that are called by path: their content is part of the caller.
 
-use super::super::git::normal;
+use super::super::file_source::normalize;
 use super::super::yaml::{Data, Node, Pair};
 use super::job::names_of_steps;
 use super::{Reader, Unreadable, below, sorted};
@@ -228,5 +228,5 @@ impl Reader<'_> {
 /// Resolves a name relative to a place below the top. Returns `None` if the result is outside.
 fn inside(place: &Path, name: &str) -> Option<PathBuf> {
     let name = Path::new(name);
-    name.is_relative().then(|| normal(&place.join(name))).flatten()
+    name.is_relative().then(|| normalize(&place.join(name))).flatten()
 }

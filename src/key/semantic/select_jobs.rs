@@ -1,6 +1,6 @@
 //! Selects the jobs of a workflow that count.
 
-use super::super::lint::of_a_store;
+use super::super::cache_steps::of_a_store;
 use super::super::workflow::read_job;
 use super::super::yaml::{Node, Pair};
 use super::{Reader, Selection, Unreadable, below, expression, sorted};

@@ -4,12 +4,14 @@
 //! a job does with both, and `metrics.rs` holds the results. Nothing here reads clocks, stores or backends.
 
 mod cache;
+mod key_policy;
 mod metrics;
 mod policy;
 mod replay;
 mod triggers;
 
 pub use cache::Limits;
+pub use key_policy::{KeyPart, KeyPolicy};
 pub use metrics::{Best, Counts, Outcome, Point, Rates, Simulation, best};
 pub use policy::{LOCKS, MANIFESTS, Meaning, Read, Recipe, Workflow};
 pub use replay::{Costs, Happening, replay};

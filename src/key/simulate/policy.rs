@@ -4,7 +4,8 @@
 use super::super::git::{ObjectId, Repository};
 use super::super::history::{State, States, Watched};
 use super::super::ingredients::gather;
-use crate::config::{KeyOptions, KeyPart, KeyPolicy, WorkflowMode};
+use crate::key::simulate::{KeyPart, KeyPolicy};
+use crate::key::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::Result;
 use std::collections::HashMap;

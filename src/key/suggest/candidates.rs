@@ -2,9 +2,9 @@
 //! snapshots were made from.
 
 use super::{Candidate, Trace};
-use crate::config::{KeyOptions, WorkflowMode};
 use crate::key::git::{Files, ObjectId, Repository};
 use crate::key::ingredients::{FILES, SEMANTIC, WORKFLOW, gather};
+use crate::key::{KeyOptions, WorkflowMode};
 use crate::snapshot::Digest;
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, HashMap};

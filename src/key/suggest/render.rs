@@ -2,7 +2,7 @@
 
 use super::Ingredient;
 use super::candidates::is_workflow;
-use crate::config::WorkflowMode;
+use crate::key::WorkflowMode;
 use std::path::Path;
 
 /// Flags and inputs that put a set of ingredients into a key.

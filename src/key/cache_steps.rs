@@ -1,6 +1,6 @@
 //! Detects steps that cache a store, and reads their keys and paths.
 
-use super::super::workflow::{Job, Step, Text};
+use super::workflow::{Job, Step, Text};
 
 /// Returns whether a step caches a Nix or Guix store.
 pub fn of_a_store(step: &Step) -> bool {
