@@ -5,7 +5,8 @@
 //! ```
 //!
 //! PART is a prefix of names: `unpack` selects all parts that begin with it. With `--write`, the results replace
-//! those of the same parts in `docs/bench.json`, and update the table of the README and `docs/bench.svg`.
+//! those of the same parts in `docs/bench.json`, and update `docs/bench.svg` and the tables in `docs/benchmarks.md` and
+//! the README.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -132,11 +133,13 @@ fn write(newer: Record) -> Result<()> {
     let plot = top.join("docs/bench.svg");
     fs::write(&kept, without_places(&serde_json::to_string_pretty(&record)?) + "\n")?;
     fs::write(&plot, plot::svg(&record))?;
-    let readme = top.join("README.md");
-    let text = table::in_readme(&fs::read_to_string(&readme)?, &record)?;
-    fs::write(&readme, text)?;
+    for (name, rows) in table::pages(&record) {
+        let page = top.join(name);
+        let text = table::in_page(&fs::read_to_string(&page)?, &rows).context(name)?;
+        fs::write(page, text)?;
+    }
     // The bench runs as root, and the work tree may belong to another user.
-    let owner = fs::metadata(readme)?;
+    let owner = fs::metadata(top.join("README.md"))?;
     for path in [top.join("docs"), kept, plot] {
         chown(path, Some(owner.uid()), Some(owner.gid()))?;
     }

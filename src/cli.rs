@@ -1,4 +1,4 @@
-//! Every flag of every command, and how flags become options.
+//! The command-line interface: definitions of all flags, and their conversion to the types in `config`.
 
 mod backend;
 mod common;
@@ -129,7 +129,7 @@ pub enum ActionPart {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub struct TableArgs {
-    /// In the format of the README
+    /// In Markdown, as in docs/inputs.md
     #[arg(long)]
     pub markdown: bool,
     /// In the format of action.yml

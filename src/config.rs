@@ -1,4 +1,4 @@
-//! What the user asked for, parsed and complete: flags become these values before anything runs.
+//! Options of all commands. Flags and inputs are parsed into these types before a command runs.
 
 mod inventory;
 mod quarantine;
@@ -12,39 +12,39 @@ pub use simulate::{Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 pub use trust::{OriginTrust, Signing, Trust};
 
-use crate::backend::github::{GitHubService, Patience};
-use crate::backend::object_store::ObjectStore;
-use crate::daemon::DaemonChoice;
-use crate::files::DirPath;
-use crate::key::KeyOptions;
-use crate::memory::{Restoring, Saving};
-use crate::store::StoreKind;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
+use storecache_backend::github::{GitHubService, Patience};
+use storecache_backend::object_store::ObjectStore;
+use storecache_daemon::DaemonChoice;
+use storecache_key::KeyOptions;
+use storecache_runtime::files::DirPath;
+use storecache_runtime::memory::{Restoring, Saving};
+use storecache_store::StoreKind;
 
-/// Which store, or which directories.
+/// The store, or the directories of a plain store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Found out when not given.
+    /// Detected if `None`.
     pub kind: Option<StoreKind>,
     /// File-system root of the store, absolute.
     pub root: PathBuf,
     /// Directories of a plain store, absolute.
     pub paths: Vec<PathBuf>,
     pub daemon: DaemonChoice,
-    /// Sockets of the user's own shepherds, absolute, in the order in which they are asked.
+    /// Absolute paths of the sockets of the user's own shepherds, in the order in which they are tried.
     pub shepherds: Vec<PathBuf>,
     pub lock_patience: Duration,
     pub daemon_patience: Duration,
 }
 
-/// Where entries live.
+/// Where entries are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendOptions {
     Directory {
         path: DirPath,
-        /// Have an entry on the disk before it is there.
+        /// Flush an entry to disk before it is published.
         sync: bool,
     },
     GitHub(Box<GitHubService>),
@@ -52,7 +52,7 @@ pub enum BackendOptions {
 }
 
 impl BackendOptions {
-    /// The clocks of one at the other end of a network.
+    /// Returns the timeouts of a backend that is reached over the network.
     pub fn patience(&self) -> Option<Patience> {
         match self {
             BackendOptions::Directory { .. } => None,
@@ -62,12 +62,12 @@ impl BackendOptions {
     }
 }
 
-/// How long a run may take, and how long what it waits for may be silent.
+/// Time limits of a run: in total, and without activity.
 #[derive(Debug, Clone, Copy)]
 pub struct Clocks {
-    /// Of the whole run; none where it may take any time.
+    /// Limit for the whole run; `None` means no limit.
     pub deadline: Option<Duration>,
-    /// Since the last sign of life, of all that has no clock of its own.
+    /// Limit for the time without activity, for all operations that have no timeout of their own.
     pub stall: Duration,
 }
 
@@ -75,8 +75,8 @@ pub struct Clocks {
 pub struct OutputOptions {
     pub json: bool,
     pub quiet: bool,
-    /// This is a step of a job: its log folds, warnings are left to the step, and the run is called
-    /// off when standard input closes.
+    /// The run is a step of a job: the log is folded, the step itself reports warnings, and the run is
+    /// canceled when standard input is closed.
     pub in_job: bool,
 }
 
@@ -89,32 +89,32 @@ pub struct Save {
     pub output: OutputOptions,
     pub clocks: Clocks,
     pub dry_run: bool,
-    /// Of zstd.
+    /// Compression level of zstd.
     pub level: i32,
-    /// Large frames over several items, searched far back.
+    /// Use large frames of several items with long-distance matching.
     pub long: bool,
     pub memory: Saving,
-    /// The profiles of whoever runs this come along.
+    /// Also save the profiles of the user.
     pub profiles: bool,
-    /// What the restore of the same job has left.
+    /// State file that the restore of the same job wrote.
     pub state: Option<PathBuf>,
     pub baseline: Baseline,
-    /// Patterns of items: only the closures of what matches are saved. All without any.
+    /// Patterns of items: only the closures of matching items are saved. All items if empty.
     pub roots: Vec<String>,
-    /// NAR bytes beyond which what was used least recently stays behind.
+    /// Limit on the NAR size of the saved items, in bytes; the least recently used items are omitted.
     pub max_size: Option<u64>,
-    /// Whether and when to leave to another snapshot what that holds already.
+    /// When to save a delta, without the items of an existing snapshot; `None` means never.
     pub delta: Option<Delta>,
     pub signing: Signing,
     pub policy: SavePolicy,
-    /// How many generations of the key stay; all when not given.
+    /// How many generations of the key to keep; all if `None`.
     pub keep: Option<NonZeroUsize>,
     pub quarantine: Quarantine,
-    /// File that the summary of the job is appended to.
+    /// File to append the summary of the job to.
     pub summary: Option<PathBuf>,
 }
 
-/// What becomes of the items that were valid before the restore.
+/// Whether to save the items that were valid before the restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Baseline {
     /// Leave them out if they are known.
@@ -123,20 +123,20 @@ pub enum Baseline {
     Include,
 }
 
-/// When a save holds only what is new.
+/// When a save omits the items of an existing snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct Delta {
-    /// Largest NAR size of what is new, as a part of the base's.
+    /// Largest NAR size of the new items, as a fraction of the base's NAR size.
     pub rebase_at: f64,
 }
 
-/// When a save is worth doing.
+/// When to save.
 #[derive(Debug, Clone, Copy)]
 pub struct SavePolicy {
     pub policy: Policy,
-    /// NAR bytes by which the store has to have grown since the newest entry of the key.
+    /// Minimum growth of the store since the newest entry of the key, in NAR bytes.
     pub min_growth: u64,
-    /// How the job has ended, as far as somebody says so.
+    /// Result of the job, if known.
     pub job_status: Option<JobStatus>,
     pub save_on_failure: bool,
 }
@@ -157,7 +157,7 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
-    /// As GitHub calls it.
+    /// Returns GitHub's name for the status.
     pub fn name(self) -> &'static str {
         match self {
             JobStatus::Success => "success",
@@ -167,18 +167,18 @@ impl JobStatus {
     }
 }
 
-/// Workflows to be looked at.
+/// Options of `lint`.
 #[derive(Debug, Clone)]
 pub struct Lint {
-    /// Those of the work tree when none is named.
+    /// Workflow files; if empty, the workflows of the work tree.
     pub files: Vec<PathBuf>,
     pub format: LintFormat,
-    /// Warnings are told, and do not make it fail.
+    /// Print warnings, but fail only on errors.
     pub errors_only: bool,
     pub output: OutputOptions,
 }
 
-/// How findings are written.
+/// Output format of findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LintFormat {
     /// For people
@@ -201,23 +201,23 @@ pub struct Restore {
     pub clocks: Clocks,
     pub dry_run: bool,
     pub memory: Restoring,
-    /// Look up and report, and leave it at that.
+    /// Report the matching entry without restoring it.
     pub lookup_only: bool,
-    /// Swap plain directories that differ.
+    /// Replace plain directories that have other content.
     pub replace: bool,
     pub trust: Trust,
-    /// Hash what is restored again before it becomes valid.
+    /// Check the hashes of restored items before they become valid.
     pub verify_content: bool,
-    /// Have what is restored on the disk before it becomes valid.
+    /// Flush restored items to disk before they become valid.
     pub sync: bool,
-    /// Items whose closures have to be complete.
+    /// Patterns of items whose closures must be complete.
     pub require: Vec<String>,
-    /// Bring back the profiles that came along.
+    /// Also restore the profiles in the snapshot.
     pub profiles: bool,
-    /// File for the save of the same job.
+    /// State file to write for the save of the same job.
     pub state: Option<PathBuf>,
     pub quarantine: Quarantine,
-    /// File that a summary is appended to.
+    /// File to append a summary to.
     pub summary: Option<PathBuf>,
     pub fail_on_miss: bool,
 }
@@ -232,8 +232,8 @@ pub struct ShowKey {
     pub from_step: bool,
 }
 
-/// Two states whose keys are compared, as people name them: commits, `.` for the work tree, files or
-/// entries of snapshots.
+/// Two states whose keys are compared. Each is a commit, `.` for the work tree, a snapshot file or an
+/// entry.
 #[derive(Debug, Clone)]
 pub struct DiffKeys {
     pub before: String,
@@ -248,26 +248,26 @@ pub struct Doctor {
     pub store: StoreOptions,
     /// In the order in which they are asked, at least one.
     pub backends: Vec<BackendOptions>,
-    /// Where entries are remembered that failed their checks.
+    /// Directory of the file that lists entries which failed their checks.
     pub memory: Option<DirPath>,
     pub output: OutputOptions,
 }
 
-/// One snapshot, looked at without a store.
+/// One snapshot, to be read without a store.
 #[derive(Debug, Clone)]
 pub struct Look {
-    /// The file; looked up by key when not given.
+    /// The snapshot file; if `None`, an entry is looked up by key.
     pub file: Option<PathBuf>,
     pub store: StoreOptions,
     pub key: KeyOptions,
     /// In the order in which they are asked, at least one.
     pub backends: Vec<BackendOptions>,
     pub output: OutputOptions,
-    /// List the items too.
+    /// Also list the items.
     pub items: bool,
-    /// Say which item brings how much.
+    /// Report the size that each item accounts for.
     pub blame: bool,
-    /// File for a page that shows it.
+    /// File for an HTML page with the result.
     pub html: Option<PathBuf>,
     pub trust: Trust,
     pub threads: usize,

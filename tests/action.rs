@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory};
 use rustix::process::Signal;
-use storecache::action::{For, INPUTS, Input, Kind};
 use storecache::cli::Cli;
+use storecache::{action::For, action::INPUTS, action::Input, action::Kind};
 use support::job::{Job, Ran};
 use support::place::{self, Place, assert_same_tree, storecache};
 use support::runs::{assert_same, picture, staging};
@@ -41,12 +41,13 @@ fn only_annotation(ran: &Ran) -> (String, String) {
 }
 
 #[test]
-fn action_yml_and_the_readme_have_the_tables_of_the_program() {
+fn action_yml_and_inputs_page_match_the_program() {
     for part in ["inputs", "outputs"] {
         let yaml = storecache(["action", part, "--yaml"]).ok().stdout;
         assert!(file("action.yml").contains(&yaml), "action.yml differs from\n{yaml}");
         let markdown = storecache(["action", part, "--markdown"]).ok().stdout;
-        assert!(file("README.md").contains(&markdown), "README.md differs from\n{markdown}");
+        let page = "docs/inputs.md";
+        assert!(file(page).contains(&markdown), "{page} differs from\n{markdown}");
     }
     let names = file("action.yml").lines().filter(|line| is_entry(line)).count();
     let expected = INPUTS.len() + storecache::action::OUTPUTS.len();
@@ -514,7 +515,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
             .input("token", "secret-of-the-api")
             .input("sign-key", SIGN_KEY)
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
-        let secrets = storecache::backend::object_store::SECRETS;
+        let secrets = storecache_backend::object_store::SECRETS;
         let job = secrets.iter().fold(job, |job, name| {
             job.env(name, format!("{{\nsecret-of-{}\n}}", name.to_lowercase()))
         });

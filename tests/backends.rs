@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use storecache::backend::object_store::Service;
-use storecache::backend::{Backend, FallbackBackend};
-use storecache::key::Rung;
+use storecache_backend::object_store::Service;
+use storecache_backend::{Backend, FallbackBackend};
+use storecache_entry::Rung;
 use support::Output;
 use support::cache_service::{CacheService, TOKEN};
 use support::object_server::{Fault, ObjectServer, SECRETS};

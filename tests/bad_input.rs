@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use proptest::prelude::*;
-use storecache::snapshot::{
-    Base, BaseItem, Continuation, Digest, Frame, Head, Index, ItemEntry, Opened, SnapshotError,
-    inherited,
+use storecache_entry::Digest;
+use storecache_snapshot::{
+    Base, BaseItem, Continuation, Frame, Head, Index, ItemEntry, Opened, SnapshotError, inherited,
 };
 use support::Role;
 use support::forge::{
@@ -382,7 +382,7 @@ fn a_frame_holds_exactly_what_the_index_says() {
         assert!(refused.is_err(), "{raw} bytes were accepted");
     }
     for bytes in [b"".to_vec(), b"no zstd".to_vec(), vec![0x28, 0xB5, 0x2F, 0xFD]] {
-        let sha256 = storecache::snapshot::Digest::of(&bytes);
+        let sha256 = storecache_entry::Digest::of(&bytes);
         let odd = Frame { bytes, sha256, ..honest() };
         let (_yard, refused) = try_unpack(parts(vec![odd], entry()));
         assert!(refused.is_err());

@@ -5,6 +5,7 @@ mod peers;
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use peers::record::{Quantity, Record, Wanted};
 use peers::{Bench, PARTS, US, plot, table};
@@ -55,13 +56,31 @@ fn a_run_compares_us_with_peers_and_its_record_makes_table_and_plot() {
     read.update(again, &PARTS.map(|part| part.name));
     assert_eq!(read.works.iter().map(|work| work.name.as_str()).collect::<Vec<_>>(), HERE);
 
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let readme = table::in_readme(&readme, &record).unwrap();
-    assert!(readme.contains("| restore, 90 % present | "), "{readme}");
-    assert_eq!(table::in_readme(&readme, &record).unwrap(), readme);
+    let [(name, all), (_, chosen)] = table::pages(&record);
+    let page = table::in_page(&file(name), &all).unwrap();
+    assert!(page.contains("| restore, 90 % present | "), "{page}");
+    assert_eq!(table::in_page(&page, &all).unwrap(), page);
+    assert!(!chosen.contains("| restore, 90 % present | "), "{chosen}");
+    assert!(chosen.contains("| save, 3 % of the items new | "), "{chosen}");
     let svg = plot::svg(&record);
     assert_eq!(svg.matches("<path").count(), bars(&record), "{svg}");
     assert!(svg.contains("zstd -dc | tar -x") && !svg.contains("NaN"), "{svg}");
+}
+
+fn file(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+#[test]
+fn tables_of_the_pages_match_the_record() {
+    let record = Record::parse(&file("docs/bench.json")).unwrap();
+    for (name, rows) in table::pages(&record) {
+        let page = file(name);
+        let written = table::in_page(&page, &rows).unwrap();
+        assert_eq!(page, written, "{name}: scripts/bench --write makes the table");
+    }
+    let [_, (_, chosen)] = table::pages(&record);
+    assert_eq!(chosen.lines().filter(|line| line.starts_with("| ")).count(), 6, "{chosen}");
 }
 
 fn bars(record: &Record) -> usize {

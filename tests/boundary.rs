@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 use serde_json::json;
-use storecache::root_helper::Stage;
-use storecache::root_helper::protocol::PROTOCOL;
+use storecache_root_helper::Stage;
+use storecache_root_helper::protocol::PROTOCOL;
 use support::requests::{ROOT_HALF, RULE, Snapshot, Talk, entry, save, store};
 use support::runs::{self, leftovers, report};
 use support::{Entry, Fixture, Output, Role, Running, World, poll, procfs, programs, tree_digest};
@@ -753,7 +753,7 @@ fn the_threat_model_names_what_the_program_may_do_and_takes() {
     assert!(text.contains(&table), "SECURITY.md lacks this table:\n{table}");
     assert!(text.contains(RULE.trim_end()));
 
-    let source = fs::read_to_string(root.join("src/root_helper/protocol.rs")).unwrap();
+    let source = fs::read_to_string(root.join("crates/root-helper/src/protocol.rs")).unwrap();
     let (_, rest) = source.split_once("pub enum Request {").unwrap();
     let (body, _) = rest.split_once("\n}").unwrap();
     let messages: Vec<&str> = body

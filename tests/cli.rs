@@ -268,7 +268,7 @@ fn a_terminal_shows_a_bar_and_only_a_terminal() {
     };
     let shown = on_terminal("");
     assert!(shown.stdout.contains("verify ["), "{shown:?}");
-    assert!(shown.stdout.contains("whole"), "{shown:?}");
+    assert!(shown.stdout.contains("intact"), "{shown:?}");
     let quiet = on_terminal("--quiet");
     assert!(!quiet.stdout.contains('['), "{quiet:?}");
     let elsewhere = storecache(["verify", &snapshot]).ok();

@@ -1,4 +1,4 @@
-//! Checks the comparison with other tools in the README against docs/comparison.json.
+//! Checks docs/comparison.md, the comparison with other tools, against docs/comparison.json.
 //!
 //! With STORECACHE_WRITE_COMPARISON=1 the test writes the table, otherwise it compares the table.
 
@@ -129,13 +129,14 @@ fn markdown(comparison: &Comparison) -> String {
 }
 
 #[test]
-fn the_comparison_in_the_readme_is_that_of_the_data() {
-    let readme = fs::read_to_string(path("README.md")).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("the README has a place for the table");
+fn comparison_page_matches_the_data() {
+    let page = fs::read_to_string(path("docs/comparison.md")).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the table");
     let (shown, after) = rest.split_once(END).unwrap();
     let table = markdown(&comparison());
     if env::var_os("STORECACHE_WRITE_COMPARISON").is_some() {
-        fs::write(path("README.md"), format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        fs::write(path("docs/comparison.md"), format!("{before}{BEGIN}{table}{END}{after}"))
+            .unwrap();
         return;
     }
     assert_eq!(shown, table, "write it with STORECACHE_WRITE_COMPARISON=1");

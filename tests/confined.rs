@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use storecache::memory::{Packing, Unpacking};
-use storecache::root_helper::protocol::{PROTOCOL, write_message};
+use storecache_root_helper::protocol::{PROTOCOL, write_message};
+use storecache_runtime::memory::{Packing, Unpacking};
 use support::forge::open_bytes;
 use support::runs::{self, report};
 use support::{Fixture, Output, Role, Running, World, poll};
@@ -210,7 +210,7 @@ fn confined_user_is_told_no_hidden_daemon() {
     hides(&world, "2");
     let restored = runs::attempt(&world, "runner", "restore", &[]).ok();
     assert!(!restored.to_string().contains(SECRET), "{restored}");
-    assert!(restored.stdout.contains("another process is a daemon of this store"), "{restored}");
+    assert!(restored.stdout.contains("another process is also a daemon of this store"), "{restored}");
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::fs::File;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use storecache::daemon::DaemonChoice;
-use storecache::memory::Unpacking;
-use storecache::root_helper::Caller;
-use storecache::root_helper::protocol::{
+use storecache_daemon::DaemonChoice;
+use storecache_root_helper::Caller;
+use storecache_root_helper::protocol::{
     FrameId, PROTOCOL, Request, RestoreRequest, SnapshotRole, StoreRequest, write_message,
 };
-use storecache::snapshot::Opened;
-use storecache::store::StoreKind;
+use storecache_runtime::memory::Unpacking;
+use storecache_snapshot::Opened;
+use storecache_store::StoreKind;
 use support::forge::open_bytes;
 use support::runs::{NIX, assert_same, attempt, picture, report, restore, save, staging};
 use support::{Fixture, Role, Running, World, corpus, poll};

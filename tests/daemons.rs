@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use storecache::daemon::DaemonChoice;
-use storecache::root_helper::protocol::StoreRequest;
-use storecache::root_helper::{ArmRequest, Caller, Guardian, WatchConfig};
-use storecache::store::StoreKind;
+use storecache_daemon::DaemonChoice;
+use storecache_root_helper::protocol::StoreRequest;
+use storecache_root_helper::{ArmRequest, Caller, Guardian, WatchConfig};
+use storecache_store::StoreKind;
 use support::runs::{
     NIX, assert_same, attempt, picture, report, restore, root_half, run, save, staging,
 };

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use storecache::memory::Packing;
-use storecache::snapshot::{
-    Digest, Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
+use storecache_entry::Digest;
+use storecache_runtime::memory::Packing;
+use storecache_snapshot::{
+    Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
     StoreFacts, pack,
 };
 use support::forge::{self, frame_bytes, open_bytes};

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use storecache::snapshot::{Digest, Index, ItemEntry};
+use storecache_entry::Digest;
+use storecache_snapshot::{Index, ItemEntry};
 use support::cache_service::{CacheService, Fault, Place as At};
 use support::forge::{Parts, frame_bytes, open_bytes, with_index};
 use support::runs::{

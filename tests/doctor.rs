@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
-use storecache::backend::object_store::Service;
+use storecache_backend::object_store::Service;
 use support::cache_service::{CacheService, TOKEN, read_only_token};
 use support::object_server::{Fault, ObjectServer, SECRETS};
 use support::runs::{self, report};

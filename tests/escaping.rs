@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use storecache::snapshot::{Origin, ProfileFacts};
+use storecache_snapshot::{Origin, ProfileFacts};
 use support::forge::{Parts, file, frame, hard_link};
 use support::job::Job;
 use support::place::{Place, storecache};

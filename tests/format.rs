@@ -14,9 +14,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::Value;
-use storecache::memory::Packing;
-use storecache::snapshot::{
-    DatabaseEntry, Digest, Frame, FrameEntry, Head, Index, ItemEntry, Opened, Origin, PackInput,
+use storecache_entry::Digest;
+use storecache_runtime::memory::Packing;
+use storecache_snapshot::{
+    DatabaseEntry, Frame, FrameEntry, Head, Index, ItemEntry, Opened, Origin, PackInput,
     PackOptions, SnapshotWriter, StoreFacts, pack,
 };
 use support::forge::{self, Parts, frame_bytes, open_bytes, sha256};

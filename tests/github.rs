@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use storecache::backend::github::{CacheService as Version, GitHubService, RestApi};
-use storecache::backend::github::{GitHub, Patience, Secret};
-use storecache::backend::{Backend, EntryName, Gone, Refused};
-use storecache::key::Rung;
+use storecache_backend::github::{
+    CacheService as Version, GitHub, GitHubService, Patience, RestApi, Secret,
+};
+use storecache_backend::{Backend, EntryName, Gone, Refused};
+use storecache_entry::Rung;
 use support::azurite::{self, Azurite, NodePeer};
 use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN, read_only_token};
 use support::place::{self, Place, assert_same_tree};

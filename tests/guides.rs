@@ -136,6 +136,20 @@ fn guides_name_inputs_and_outputs_that_are_there() {
     }
 }
 
+#[test]
+fn readme_names_inputs_that_are_there() {
+    let rows = include_str!("../README.md").lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut seen = 0;
+    for row in rows {
+        let names = row.split(" | ").next().unwrap();
+        for name in names.split('`').step_by(2).filter(|name| !name.is_empty()) {
+            assert!(include_str!("../action.yml").contains(&format!("\n  {name}:\n")), "{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+}
+
 /// Returns the headings of a page as links name them.
 fn headings(page: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(page).unwrap();
@@ -147,25 +161,48 @@ fn headings(page: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_readme_has_a_whole_workflow_for_each_store_and_leads_to_every_page() {
-    let readme = include_str!("../README.md");
+fn readme_has_a_step_and_step_page_a_workflow_for_each_store() {
     let blocks = blocks();
-    let whole =
-        blocks.iter().filter(|it| it.place.starts_with("README") && it.text.contains("\njobs:"));
-    let whole: Vec<&str> = whole.map(|it| it.text.as_str()).collect();
-    assert_eq!(whole.len(), 2);
-    for (store, text) in ["nix", "guix"].iter().zip(whole) {
-        assert!(text.contains(&format!("store: {store}\n")), "{text}");
-        assert_eq!(text.matches("OWNER/storecache@v1").count(), 1, "one step");
-        assert!(text.lines().count() < 20, "{text}");
+    let on_page = |page: &str| -> Vec<&str> {
+        let found = blocks.iter().filter(|it| it.place.starts_with(page));
+        found.map(|it| it.text.as_str()).collect()
+    };
+    let (steps, whole) = (on_page("README.md:"), on_page("step.md:"));
+    assert!(whole.iter().all(|text| text.contains("\njobs:")), "{whole:?}");
+    for (texts, lines) in [(steps, 10), (whole, 20)] {
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        for (store, text) in ["nix", "guix"].iter().zip(texts) {
+            assert!(text.contains(&format!("store: {store}\n")), "{text}");
+            assert_eq!(text.matches("OWNER/storecache@v1").count(), 1, "one step");
+            assert!(text.lines().count() < lines, "{text}");
+        }
     }
+}
+
+#[test]
+fn readme_is_short_and_leads_to_every_page() {
+    let readme = include_str!("../README.md");
+    assert!(readme.lines().count() <= 210, "tables belong in docs/");
     let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap();
-    for name in docs.map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
-        assert!(readme.contains(&format!("](docs/{name})")), "nothing leads to docs/{name}");
+    let docs: Vec<PathBuf> = docs.map(|entry| entry.unwrap().path()).collect();
+    let is_page = |path: &&PathBuf| path.extension().is_some_and(|ending| ending == "md");
+    let pages = docs.iter().filter(is_page).map(|page| fs::read_to_string(page).unwrap());
+    let pages: String = pages.collect();
+    for path in &docs {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let linked = readme.contains(&format!("](docs/{name})"));
+        // A picture or a record of figures belongs to the page that shows it.
+        let of_a_page = !is_page(&path) && pages.contains(&format!("]({name})"));
+        assert!(linked || of_a_page, "nothing leads to docs/{name}");
     }
-    for words in
-        ["cargo install --path .", "no release yet", "not yet on GitHub itself", "./scripts/demo"]
-    {
+    for words in [
+        "cargo install --path .",
+        "no release yet",
+        "not yet on GitHub itself",
+        "./scripts/demo",
+        "./scripts/test",
+        "CONTRIBUTING.md",
+    ] {
         assert!(readme.contains(words), "a newcomer looks for: {words}");
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 use clap::{CommandFactory, Parser};
-use storecache::cli::{Cli, KeyPart, KeyVerbArgs, Verb};
+use storecache::{cli::Cli, cli::KeyPart, cli::KeyVerbArgs, cli::Verb};
 use support::place::{binary, output, storecache};
 use tempfile::TempDir;
 

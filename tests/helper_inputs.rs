@@ -254,7 +254,7 @@ fn helper_opens_only_what_the_table_names() {
 
 /// Returns the fields of the messages in the source of the protocol, as `Type.field`.
 fn fields_of_requests() -> BTreeSet<String> {
-    let source = fs::read_to_string(root().join("src/root_helper/protocol.rs")).unwrap();
+    let source = fs::read_to_string(root().join("crates/root-helper/src/protocol.rs")).unwrap();
     let body = |start: &str| -> Vec<String> {
         let (_, rest) = source.split_once(start).unwrap_or_else(|| panic!("no {start}"));
         rest.split_once("\n}").unwrap().0.lines().map(str::to_owned).collect()

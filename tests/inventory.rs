@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use storecache::snapshot::{cache_version, cache_version_of};
+use storecache_snapshot::{cache_version, cache_version_of};
 use support::cache_service::CacheService;
 use support::place::{self, Place};
 use support::rest_service::{Call, Fault, REPOSITORY, RestService, Row, TOKEN};

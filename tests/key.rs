@@ -129,7 +129,7 @@ fn a_key_is_explained_down_to_each_value_that_counts_and_each_that_does_not() {
     for words in [
         "version  1.5.0",
         "workflow:semantic",
-        "of .github/workflows/ci.yml",
+        "from .github/workflows/ci.yml",
         "env.GUIX_VERSION = 1.5.0  (line 4)",
         "job.runs-on = ubuntu-24.04  (line 8)",
         "job.steps[0].uses = actions/checkout  (line 11)",

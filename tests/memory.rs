@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use storecache::backend::object_store::Service;
+use storecache_backend::object_store::Service;
 use support::cache_service::{CacheService, TOKEN};
 use support::memory::{self, Takings, Watch, watched};
 use support::object_server::ObjectServer;

@@ -8,11 +8,11 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 
-use storecache::backend::github::Secret;
-use storecache::backend::object_store::{Objects, Service};
-use storecache::backend::{Backend, EntryName, EntryWriter, Gone, Inventory, Refused};
-use storecache::key::Rung;
-use storecache::memory::Traffic;
+use storecache_backend::github::Secret;
+use storecache_backend::object_store::{Objects, Service};
+use storecache_backend::{Backend, EntryName, EntryWriter, Gone, Inventory, Refused};
+use storecache_entry::Rung;
+use storecache_runtime::memory::Traffic;
 use support::object_server::{Fault, ObjectServer, SECRETS, VERSION};
 use support::place::{self, Place, assert_same_tree};
 use support::runs::report;

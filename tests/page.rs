@@ -2,8 +2,10 @@
 
 mod support;
 
-use storecache::report::html::{
-    Chart, Events, Group, Page, Scale, Section, Series, Shape, Table, Tile, Treemap,
+use storecache::{
+    report::html::Chart, report::html::Events, report::html::Group, report::html::Page,
+    report::html::Scale, report::html::Section, report::html::Series, report::html::Shape,
+    report::html::Table, report::html::Tile, report::html::Treemap,
 };
 use support::browser::{look, look_at_file};
 use support::history::ten_thousand;

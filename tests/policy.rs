@@ -257,7 +257,7 @@ fn a_job_that_failed_or_was_cancelled_saves_only_where_that_is_wanted() {
     let failed = end(&world, &["--job-status", "failure"]);
     skipped(&failed, "the job failed");
     assert_eq!(failed["job_status"], "failure");
-    skipped(&end(&world, &["--job-status", "cancelled", "--save-on-failure"]), "cancelled");
+    skipped(&end(&world, &["--job-status", "cancelled", "--save-on-failure"]), "canceled");
     let never = attempt(&world, "nosudo", "save", &["--policy", "never"]).ok();
     skipped(&report(&never), "the policy is never to save");
     assert_eq!(entries(&world), 0);
@@ -332,7 +332,7 @@ fn a_state_that_cannot_be_used_is_a_warning_and_everything_is_saved() {
         (good.to_string()[..good.to_string().len() / 2].into(), "damaged or not a state file"),
         (with(&|state| state["state"] = json!(2)), "version 2"),
         (with(&|state| state["baseline"] = json!("all")), "damaged"),
-        (with(&|state| state["restore"]["store"] = json!("guix")), "of a guix store"),
+        (with(&|state| state["restore"]["store"] = json!("guix")), "belongs to a guix store"),
         (with(&|state| state["root"] = json!("/elsewhere")), "store below /elsewhere"),
     ];
     for (text, cause) in bad {

@@ -1,26 +1,12 @@
-//! Tests that only the programs in `src/system/programs.rs` can be executed with root's rights.
+//! Tests that only the programs in `crates/programs/src/programs.rs` can be executed with root's rights.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules of the root helper, its guardian and the control of daemons, below `src`.
-const PARTS: [&str; 14] = [
-    "daemon",
-    "disclosure.rs",
-    "files",
-    "liveness",
-    "memory",
-    "path_audit.rs",
-    "retry.rs",
-    "root_helper",
-    "snapshot",
-    "store",
-    "system",
-    "threads.rs",
-    "untrusted.rs",
-    "writeback.rs",
-];
+/// The crates that run with root's rights.
+const CRATES: [&str; 7] =
+    ["daemon", "entry", "programs", "root-helper", "runtime", "snapshot", "store"];
 
 /// Every way to make a process or to become another program.
 const EXECUTIONS: [&str; 10] = [
@@ -36,8 +22,8 @@ const EXECUTIONS: [&str; 10] = [
     "libc::system",
 ];
 
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crates")
 }
 
 /// Returns the code of a file, without comments and without its unit tests, which come last.
@@ -50,7 +36,7 @@ fn code(path: &Path) -> String {
 
 fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut pending: Vec<_> = PARTS.iter().map(|part| source().join(part)).collect();
+    let mut pending: Vec<_> = CRATES.iter().map(|name| crates().join(name).join("src")).collect();
     while let Some(path) = pending.pop() {
         if path.is_dir() {
             pending.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
@@ -66,24 +52,24 @@ fn programs_are_executed_from_one_file_alone() {
     let mut found = BTreeSet::new();
     for path in files() {
         let code = code(&path);
-        let name = path.strip_prefix(source()).unwrap().display().to_string();
+        let name = path.strip_prefix(crates()).unwrap().display().to_string();
         found.extend(
             EXECUTIONS.iter().filter(|way| code.contains(*way)).map(|way| format!("{name}: {way}")),
         );
     }
-    // `Exec` in context.rs runs `execveat` on an open file; only programs.rs uses it.
-    let expected = ["system/child_context.rs: SYS_exec", "system/child_context.rs: execv"];
+    // `Exec` in child_context.rs runs `execveat` on an open file; only programs.rs uses it.
+    let expected = ["programs/src/child_context.rs: SYS_exec", "programs/src/child_context.rs: execv"];
     let expected: BTreeSet<_> = expected
         .into_iter()
-        .chain(["system/programs.rs: Command::new"])
+        .chain(["programs/src/programs.rs: Command::new"])
         .map(str::to_owned)
         .collect();
-    assert_eq!(found, expected, "make it a `Program` of src/system/programs.rs");
+    assert_eq!(found, expected, "make it a `Program` of crates/programs/src/programs.rs");
 }
 
 #[test]
 fn the_list_of_programs_is_closed() {
-    let code = code(&source().join("system/programs.rs"));
+    let code = code(&crates().join("programs/src/programs.rs"));
     let made: Vec<_> = code.split("Command::new(").skip(1).collect();
     let mut names: Vec<_> = made.iter().map(|rest| rest.split(')').next().unwrap()).collect();
     names.sort_unstable();

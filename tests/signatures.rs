@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
-use storecache::snapshot::{Index, PublicKey, SecretKey, Verdict};
+use storecache_snapshot::{Index, PublicKey, SecretKey, Verdict};
 use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
 use support::forge::{self, Parts, check, open_bytes, raw_bytes, with_index, with_signatures};
 use support::job::Job;

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use storecache::snapshot::{Base, BaseItem, DELTA, Digest};
+use storecache_entry::Digest;
+use storecache_snapshot::{Base, BaseItem, DELTA};
 use support::Output;
 use support::cache_service::{self, CacheService};
 use support::forge::{Parts, item};

@@ -7,8 +7,10 @@ use std::fs;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use pulldown_cmark::{Event, Options, Parser, Tag};
-use storecache::report::{Growth, Hit, Job, Outcome, Required, render};
-use storecache::untrusted::escape;
+use storecache::{
+    report::Growth, report::Hit, report::Job, report::Outcome, report::Required, report::render,
+};
+use storecache_runtime::untrusted::escape;
 use support::runs::{attempt, run};
 use support::{Fixture, Role, World};
 

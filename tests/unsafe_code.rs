@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 /// Each of these files explains beside the code why it needs `unsafe`.
 const ALLOWED: [&str; 6] = [
     "fuzz/src/fake_kernel.rs",
-    "src/root_helper/seccomp.rs",
-    "src/root_helper/sanitize.rs",
-    "src/system/child_context.rs",
+    "crates/root-helper/src/seccomp.rs",
+    "crates/root-helper/src/sanitize.rs",
+    "crates/programs/src/child_context.rs",
     "tests/campaign/trace.rs",
     "tests/support/injector.rs",
 ];
 
-const TREES: [&str; 5] = ["src", "tests", "benches", "fuzz", "scripts"];
+const TREES: [&str; 6] = ["src", "crates", "tests", "benches", "fuzz", "scripts"];
 
 /// Adds every Rust source below `directory`, except for build output.
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -56,9 +56,14 @@ fn unsafe_code_is_in_the_listed_files_only() {
 #[test]
 fn unsafe_code_is_denied_in_every_manifest() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for manifest in ["Cargo.toml", "fuzz/Cargo.toml", "fuzz/rooms/Cargo.toml"] {
-        let text = fs::read_to_string(root.join(manifest)).unwrap();
-        assert!(text.contains("[lints.rust]\nunsafe_code = \"deny\"\n"), "{manifest}");
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let denied = "unsafe_code = \"deny\"\n";
+    assert!(read(&root.join("Cargo.toml")).contains(&format!("[workspace.lints.rust]\n{denied}")));
+    assert!(read(&root.join("fuzz/Cargo.toml")).contains(&format!("[lints.rust]\n{denied}")));
+    let crates = fs::read_dir(root.join("crates")).unwrap();
+    let manifests = crates.map(|it| it.unwrap().path().join("Cargo.toml"));
+    for manifest in manifests.chain([root.join("Cargo.toml")]) {
+        assert!(read(&manifest).contains("[lints]\nworkspace = true\n"), "{manifest:?}");
     }
 }
 

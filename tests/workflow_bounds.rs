@@ -438,14 +438,14 @@ fn what_would_take_a_machine_down_is_refused_by_name() {
 #[test]
 fn what_is_no_workflow_is_refused_with_its_place() {
     for (text, said) in [
-        ("", "ci.yml:1:1: it has no `jobs`"),
-        ("# nothing\n", "ci.yml:1:1: it has no `jobs`"),
-        ("on: push\n", "ci.yml:1:1: it has no `jobs`"),
-        ("on: push\njobs:\n", "ci.yml:2:1: it has no `jobs`"),
-        ("on: push\njobs: []\n", "ci.yml:2:1: it has no `jobs`"),
+        ("", "ci.yml:1:1: not a workflow: it has no `jobs`"),
+        ("# nothing\n", "ci.yml:1:1: not a workflow: it has no `jobs`"),
+        ("on: push\n", "ci.yml:1:1: not a workflow: it has no `jobs`"),
+        ("on: push\njobs:\n", "ci.yml:2:1: not a workflow: it has no `jobs`"),
+        ("on: push\njobs: []\n", "ci.yml:2:1: not a workflow: it has no `jobs`"),
         ("on: push\njobs:\n\ta: b\n", "ci.yml:3"),
         ("on: push\njobs:\n  a: {\n", "ci.yml:4"),
-        ("jobs: {a: 1, a: 2}\n", "ci.yml:1:14: the key \"a\" is there already"),
+        ("jobs: {a: 1, a: 2}\n", "ci.yml:1:14: duplicate key \"a\", first used in line 1"),
     ] {
         let tree = Tree::with(&[(CI, text)]);
         let refused = tree.refused();

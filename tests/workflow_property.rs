@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use saphyr_parser::{Event, Parser, ScalarStyle};
-use storecache::key::{KeyOptions, WorkflowMode};
-use storecache::key::{Pattern, Tree, gather};
+use storecache_key::{KeyOptions, WorkflowMode, gather};
+use storecache_workflow::{Pattern, Tree};
 
 const WORKFLOWS: [(&str, &str); 3] =
     [("guix.yml", "interop"), ("nix.yml", "build"), ("called.yml", "nix")];

@@ -1,4 +1,4 @@
-//! Results for people: on a terminal, and between two marks in the README.
+//! Results for people: on a terminal, and between two marks in `docs/benchmarks.md` and the README.
 
 use std::fmt::Write;
 
@@ -9,6 +9,15 @@ use super::{PARTS, US};
 
 const BEGIN: &str = "<!-- scripts/bench --write: begin -->\n";
 const END: &str = "<!-- scripts/bench --write: end -->";
+
+/// The comparisons that the README shows: name of the work, name of the other program, and quantity.
+const IN_README: [(&str, &str, Quantity); 5] = [
+    ("unpack-small", "zstd -dc | tar -x", Quantity::OnDisk),
+    ("unpack-big", "zstd -dc | tar -x", Quantity::OnDisk),
+    ("service-1000", "official client, tar -x", Quantity::Seconds),
+    ("delta", "storecache, all of it", Quantity::Seconds),
+    ("nix", "nix copy --from file://", Quantity::OnDisk),
+];
 
 /// Prints one piece of work into a text: every program with medians and spreads, then the ratios.
 pub fn text(work: &Work) -> String {
@@ -83,12 +92,23 @@ fn wanted(wanted: Wanted) -> String {
     }
 }
 
-/// Returns the table for the README: one line for each comparison.
-pub fn markdown(record: &Record) -> String {
+/// Returns the pages that have a table, each with its path in the work tree and its table.
+pub fn pages(record: &Record) -> [(&'static str, String); 2] {
+    let in_readme = |work: &Work, figure: &Figure| {
+        IN_README.contains(&(work.name.as_str(), figure.sides().1, figure.quantity))
+    };
+    [
+        ("docs/benchmarks.md", markdown(record, |_, _| true)),
+        ("README.md", markdown(record, in_readme)),
+    ]
+}
+
+/// Returns a table with one line for each selected comparison.
+fn markdown(record: &Record, is_selected: impl Fn(&Work, &Figure) -> bool) -> String {
     let mut rows =
         String::from("| work | storecache | beside | | ratio |\n|---|---|---|---|---|\n");
     for work in &record.works {
-        for figure in &work.figures {
+        for figure in work.figures.iter().filter(|figure| is_selected(work, figure)) {
             let _ = row(&mut rows, work, figure);
         }
     }
@@ -131,15 +151,14 @@ fn row(rows: &mut String, work: &Work, figure: &Figure) -> Option<()> {
     .ok()
 }
 
-/// Returns the README with a new table.
+/// Returns a page with a new table.
 ///
 /// # Errors
-/// If the README does not contain the marks.
-pub fn in_readme(readme: &str, record: &Record) -> Result<String> {
-    let (before, rest) =
-        readme.split_once(BEGIN).context("the README has no mark for the table")?;
-    let (_, after) = rest.split_once(END).context("the README has no mark behind the table")?;
-    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", markdown(record)))
+/// If the page does not contain the marks.
+pub fn in_page(page: &str, table: &str) -> Result<String> {
+    let (before, rest) = page.split_once(BEGIN).context("no mark before the table")?;
+    let (_, after) = rest.split_once(END).context("no mark after the table")?;
+    Ok(format!("{before}{BEGIN}\n{table}\n{END}{after}"))
 }
 
 /// Returns the names and descriptions of all parts.

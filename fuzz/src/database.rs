@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use storecache::store::{
+use storecache_store::{
     ItemName, Layout, LiveDatabase, Merge, Owner, Rows, SnapshotDatabase, StoreKind, choose,
 };
 

@@ -1073,7 +1073,7 @@ impl State {
     /// Polls without waiting. Standard input is readable only for a poll with a timeout other than zero,
     /// unless the world is `impatient`.
     fn poll(&mut self, number: i64, a: &Arguments) -> Answer {
-        if rooms::system::has_herd_stopped() {
+        if storecache_programs::has_herd_stopped() {
             self.lives.iter().for_each(|(_, life)| end(life));
         }
         // SAFETY: the code under test passes an array of the given length.

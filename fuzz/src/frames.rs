@@ -17,9 +17,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use storecache::memory::Unpacking;
-use storecache::snapshot::{
-    Digest, Index, SnapshotError, Target, Unpacked, Unpacker, Verifier, write_database,
+use storecache_entry::Digest;
+use storecache_runtime::memory::Unpacking;
+use storecache_snapshot::{
+    Index, SnapshotError, Target, Unpacked, Unpacker, Verifier, write_database,
 };
 
 /// Size of a block of a tar archive, and (`MAGIC`) the position of the magic in a header.

@@ -1,6 +1,6 @@
 //! Fuzzes heads of snapshots: an input is the JSON of one head.
 
-use storecache::snapshot::{FORMAT, Head, SnapshotError, open_head};
+use storecache_snapshot::{FORMAT, Head, SnapshotError, open_head};
 
 pub fn run(input: &[u8]) -> bool {
     // Open the input as a file, and as the head of a file.

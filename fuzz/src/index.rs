@@ -5,7 +5,8 @@
 //! - `j`: an index as JSON; after a zero byte, the JSON of a possible base
 
 use super::{mend_archive_digest, split};
-use storecache::snapshot::{Digest, Index, Verifier, inherited, open};
+use storecache_entry::Digest;
+use storecache_snapshot::{Index, Verifier, inherited, open};
 
 /// Indexes with more frames are not walked: that takes too long, and no real index that fits into an input
 /// has as many.

@@ -3,27 +3,24 @@
 //! There is one module for each target; its `run` panics if a property is violated, and returns whether the
 //! input was accepted. An input is the content of a snapshot or a pipe, without the digests that would reject
 //! nearly every mutation. The targets in `fuzz_targets` call these functions, and so does
-//! `tests/fuzz_corpus.rs`, which runs the stored inputs without a fuzzer.
-
-// The crate `rooms` under the name of the product, with which `tests/fuzz_corpus.rs` compiles the other
-// targets. The target `orders` needs the crate `rooms` itself, in which no program is executed.
-#[cfg(not(test))]
-extern crate rooms as storecache;
+//! `tests/fuzz_corpus.rs`, which runs the stored inputs without a fuzzer. It leaves out the target `orders`, which
+//! needs a crate `programs` that executes nothing; `scripts/fuzz` runs its inputs.
 
 pub mod database;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(test)))]
 pub mod fake_kernel;
 pub mod frames;
 pub mod head;
 pub mod index;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(test)))]
 pub mod orders;
 pub mod protocol;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(test)))]
 pub mod scene;
 pub mod yard;
 
-use storecache::snapshot::{Digest, Index};
+use storecache_entry::Digest;
+use storecache_snapshot::Index;
 
 /// Splits an input at its first zero byte.
 pub fn split(input: &[u8]) -> Option<(&[u8], &[u8])> {

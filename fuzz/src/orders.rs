@@ -7,14 +7,14 @@
 
 use super::fake_kernel::{Event, PARENT};
 use super::scene::{Kind, Machine, Scene, Suspects, parent};
-use rooms::daemon::DaemonChoice;
-use rooms::root_helper::protocol::{Request, StoreRequest};
-use rooms::root_helper::{Caller, serve_orders};
-use rooms::store::StoreKind;
-use rooms::system::{Execution, Kind as Program, answer_with, executed};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use storecache_daemon::DaemonChoice;
+use storecache_programs::{Execution, Kind as Program, answer_with, executed};
+use storecache_root_helper::protocol::{Request, StoreRequest};
+use storecache_root_helper::{Caller, serve_orders};
+use storecache_store::StoreKind;
 
 /// If this environment variable is set, the answers, actions and executions of the guardian are printed.
 const SHOW: &str = "STORECACHE_FUZZ_SHOW";
@@ -238,7 +238,7 @@ fn guard(machine: &Machine, store: &StoreRequest, mandate: Caller, ward: (bool, 
     let input = lines.map(|line| format!("{line}\n").into_bytes()).collect();
     answer_with(scene.answers.clone());
     let outcome = machine.run(input, serve_orders);
-    rooms::disclosure::lift_limit();
+    storecache_runtime::disclosure::lift_limit();
     let executed = executed();
     if std::env::var_os(SHOW).is_some() {
         eprint!("{}", String::from_utf8_lossy(&outcome.output));

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use storecache::memory::ByteSemaphore;
-use storecache::root_helper::protocol::{Reply, Request, read_message, write_message};
+use storecache_root_helper::protocol::{Reply, Request, read_message, write_message};
+use storecache_runtime::memory::ByteSemaphore;
 
 /// Bytes of frames that may be received ahead.
 const AHEAD: u64 = 1 << 16;

@@ -22,10 +22,10 @@
 
 use super::fake_kernel::{Entry, Outcome, Peer, World, real_inode, run_in};
 use nix::sys::stat::{Mode, SFlag, mknod};
-use rooms::system::Answer;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
+use storecache_programs::Answer;
 
 /// Maximum length of paths, files and answers of a scene, in bytes.
 const TEXT_LIMIT: usize = 4096;

@@ -1,7 +1,5 @@
 //! The environment variables of a job.
 
-use crate::backend::object_store;
-use crate::snapshot::Origin;
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -9,6 +7,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
+use storecache_backend::object_store;
+use storecache_snapshot::Origin;
 
 /// GitHub's events have at most 25 MB (github/docs, webhook events and payloads).
 const LONGEST_EVENT: u64 = 32 << 20;

@@ -19,7 +19,7 @@ pub use workflow_commands::{Annotation, error, mask};
 
 /// A table for the documentation, as text that a test compares with the files.
 pub struct Table {
-    /// For the README.
+    /// For docs/inputs.md.
     pub markdown: String,
     /// For action.yml.
     pub yaml: String,

@@ -1,8 +1,8 @@
 //! The table of a step's outputs, and their values from a report.
 
-use crate::report::{Hit, Outcome};
-use crate::untrusted::escape;
+use crate::{report::Hit, report::Outcome};
 use jiff::Timestamp;
+use storecache_runtime::untrusted::escape;
 
 /// One output.
 pub struct OutputField {

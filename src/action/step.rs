@@ -3,10 +3,10 @@
 use super::inputs::flags;
 use super::job_environment::{Job, WorkflowName};
 use super::{env_files, outputs, workflow_commands};
-use crate::report::{self, Hit, Outcome};
-use crate::snapshot::Digest;
+use crate::{report, report::Hit, report::Outcome};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
+use storecache_entry::Digest;
 
 /// The part of a step that is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

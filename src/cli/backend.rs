@@ -1,16 +1,14 @@
-//! Where entries are: the flags for it, and what the environment says of it.
+//! Flags and environment variables that select the backend.
 
 use super::absolute;
-use crate::backend::github::{self, Patience, Secret};
-use crate::backend::github::{CacheService, GitHubService, RestApi};
-use crate::backend::object_store::Address;
-use crate::backend::object_store::ObjectStore;
 use crate::config::BackendOptions;
-use crate::files::DirPath;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::Path;
 use std::time::Duration;
+use storecache_backend::github::{self, CacheService, GitHubService, Patience, RestApi, Secret};
+use storecache_backend::object_store::{Address, ObjectStore};
+use storecache_runtime::files::DirPath;
 
 #[derive(Debug, Args)]
 pub struct BackendArgs {
@@ -53,7 +51,7 @@ impl From<CacheServiceVersion> for CacheService {
     }
 }
 
-/// What is the same for all backends at the other end of a network.
+/// Settings that all network backends share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Network {
     service: Option<CacheService>,
@@ -64,7 +62,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// With clocks of so many seconds.
+    /// Returns settings with timeouts derived from `stall`, in seconds.
     pub(super) fn stalling_at(stall: u64) -> Self {
         Network { service: None, stall, answer: None }
     }
@@ -77,7 +75,7 @@ impl Network {
 }
 
 impl BackendArgs {
-    /// In the order in which they are asked, at least one.
+    /// Returns the backends in search order, at least one.
     pub(super) fn options(&self) -> Result<Vec<BackendOptions>> {
         let network = Network {
             service: self.cache_service.map(CacheService::from),
@@ -99,15 +97,15 @@ impl BackendArgs {
     }
 }
 
-/// Where the token for GitHub's REST API is looked for: the input of a step, then what people have set
-/// for other programs too. There is no flag for it: everybody can read command lines.
+/// Variables with a token for GitHub's REST API, in search order: the input of a step, then the variables
+/// that other programs use too. There is no flag for it, because all users can read command lines.
 pub const TOKENS: [&str; 3] = ["INPUT_TOKEN", "GITHUB_TOKEN", "GH_TOKEN"];
 
-/// GitHub asks for a second between requests that change something.
+/// GitHub asks clients to wait at least one second between requests that change something.
 /// Source: github/docs `content/rest/using-the-rest-api/best-practices-for-using-the-rest-api.md`.
 pub(super) const BETWEEN_CHANGES: Duration = Duration::from_secs(1);
 
-/// What the runner tells a step of the cache service, and of GitHub.
+/// Reads the variables in which the runner describes GitHub and its cache service to a step.
 /// Source: actions/runner `src/Runner.Worker/Handlers/NodeScriptActionHandler.cs`.
 fn github(network: Network) -> GitHubService {
     let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
@@ -130,7 +128,7 @@ fn github(network: Network) -> GitHubService {
     }
 }
 
-/// What the environment says of an object store: all that its own tools read too.
+/// Collects the environment variables of an object store, which the tools of its provider read too.
 fn objects(address: Address, network: Network) -> ObjectStore {
     let prefix = address.service.variables();
     let ours = std::env::vars_os().filter_map(|(name, value)| {
@@ -143,7 +141,7 @@ fn objects(address: Address, network: Network) -> ObjectStore {
     ObjectStore { address, settings, patience: network.patience() }
 }
 
-/// The backend that a text names, or the one where nobody named any.
+/// Parses the name of a backend. Returns the default backend if `text` is `None`.
 pub(super) fn backend(text: Option<&str>, network: Network) -> Result<BackendOptions> {
     let github = github(network);
     let named = github.results_url.is_some() || github.cache_url.is_some();

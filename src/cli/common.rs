@@ -1,15 +1,15 @@
-//! Flags that commands about a store and its entries have in common.
+//! Flags that several commands share.
 
 use super::backend::BackendArgs;
 use super::key::KeyArgs;
 use super::store::StoreArgs;
-use crate::config::{BackendOptions, OutputOptions, StoreOptions};
-use crate::key::KeyOptions;
-use crate::memory::Budget;
 use crate::report;
-use crate::store::StoreKind;
+use crate::{config::BackendOptions, config::OutputOptions, config::StoreOptions};
 use anyhow::{Result, bail};
 use clap::Args;
+use storecache_key::KeyOptions;
+use storecache_runtime::memory::Budget;
+use storecache_store::StoreKind;
 
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
@@ -89,7 +89,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "expected a number, optionally followed by K, M, G or T".into())
 }
 
-/// Where nobody says which kind of store it is, that is seen later.
+/// Refuses `--profiles` for stores without profiles. If the kind is not known yet, a later check does so.
 pub(super) fn check_profiles(wanted: bool, kind: Option<StoreKind>) -> Result<()> {
     match kind {
         Some(StoreKind::Nix | StoreKind::Plain) if wanted => {

@@ -1,10 +1,10 @@
-//! The flags of `doctor`.
+//! Flags of `doctor`.
 
 use super::{BackendArgs, OutputArgs, StoreArgs};
 use crate::config::Doctor;
-use crate::files::DirPath;
 use anyhow::Result;
 use clap::Args;
+use storecache_runtime::files::DirPath;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {

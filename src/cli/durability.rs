@@ -1,4 +1,4 @@
-//! Whether what is written is on the disk before it counts.
+//! The flag `--sync`: whether data is flushed to disk before it is published.
 
 use clap::ValueEnum;
 
@@ -12,6 +12,7 @@ pub(super) enum Sync {
 }
 
 impl Sync {
+    /// Returns whether to flush. `RUNNER_ENVIRONMENT` is `github-hosted` on runners that end with the job.
     /// Source: docs.github.com, "Default environment variables".
     pub(super) fn wanted(self) -> bool {
         let ends_with_the_job =

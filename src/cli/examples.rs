@@ -1,13 +1,13 @@
-//! What `--help` ends with: examples for each command.
+//! Examples at the end of the `--help` of each command.
 //!
-//! A test parses each of them, and wants some for every command that is shown.
+//! A test parses each example, and requires examples for every command that is not hidden.
 
 use clap::Command;
 
-/// What it is for, and the line to type.
+/// The purpose of an example, and its command line.
 type Example = (&'static str, &'static str);
 
-/// By the words of the command; none for the program itself.
+/// Examples by command, such as `key diff`; the empty command is the program itself.
 const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "",
@@ -154,12 +154,12 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     ),
 ];
 
-/// Those of a command, by its words.
+/// Returns the examples of a command.
 pub(super) fn of(words: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(of, _)| *of == words).map_or(&[], |(_, examples)| examples)
 }
 
-/// The end of the help of a command.
+/// Returns the text that ends the help of a command.
 pub(super) fn text(words: &str) -> String {
     let mut text = String::from("Examples:");
     for (purpose, line) in of(words) {
@@ -171,7 +171,7 @@ pub(super) fn text(words: &str) -> String {
     text
 }
 
-/// The command with its examples, and all below it with theirs.
+/// Adds examples to a command and to all of its subcommands.
 pub(super) fn add(command: Command) -> Command {
     add_below("", command)
 }

@@ -1,4 +1,4 @@
-//! `help`: what `--help` says, manual pages and completions, all of it from the definition of the flags.
+//! `help`: help texts, manual pages and completions, generated from the definitions of the flags.
 
 use super::{Cli, examples};
 use clap::error::ErrorKind;
@@ -29,11 +29,11 @@ enum Shell {
 }
 
 impl HelpArgs {
-    /// A manual page, or a script for a shell.
+    /// Returns a manual page, or a completion script.
     ///
     /// # Errors
-    /// What `--help` says comes as an error: clap's, which knows where that is printed and what the program
-    /// ends with. Others are of commands that are not there.
+    /// For the text of `--help`: clap returns it as an error, which knows the output stream and the exit code.
+    /// Otherwise, if the command does not exist.
     pub fn text(&self) -> Result<String, clap::Error> {
         if let Some(shell) = self.completions {
             return Ok(script(shell));
@@ -65,7 +65,7 @@ impl HelpArgs {
     }
 }
 
-/// The program as people see it: without what is hidden, and with one way to ask for help.
+/// Returns the definition of the program without hidden commands and without clap's own `help` commands.
 fn shown() -> Command {
     let whole = Cli::command();
     let about = whole.get_about().cloned().unwrap_or_default();
@@ -84,7 +84,8 @@ fn shown() -> Command {
 fn write_page(command: Command, examples: &[(&str, &str)], to: &mut Vec<u8>) -> io::Result<()> {
     let below = command.has_subcommands();
     let page = Man::new(command.clone());
-    // Without a date, for which the crate has no place: pages are the same whenever they are made.
+    // Written here because the crate writes an empty date as nothing, which shifts the other fields. Without a
+    // date, pages do not depend on when they are generated.
     let name = command.get_display_name().unwrap_or(env!("CARGO_PKG_NAME")).to_uppercase();
     let source = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     writeln!(to, r#".TH "{name}" "1" "" "{source}" "User Commands""#)?;
@@ -102,7 +103,7 @@ fn write_page(command: Command, examples: &[(&str, &str)], to: &mut Vec<u8>) -> 
             roff.control("PP", []);
             roff.text([roman(format!("{purpose}:"))]);
         }
-        // As it is, and not filled into lines.
+        // No filling: the line is kept as it is.
         roff.control("PP", []).control("RS", ["4"]).control("nf", []);
         roff.text([roman(*line)]);
         roff.control("fi", []).control("RE", []);
@@ -122,7 +123,7 @@ fn script(shell: Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// A flag is no command, and behind `--` it would come here as one.
+/// Parses the name of a command. Refuses flags, which can get here after `--`.
 fn word(text: &str) -> Result<String, String> {
     match text.starts_with('-') {
         true => Err("the name of a command does not start with a dash".into()),

@@ -1,23 +1,25 @@
-//! The flags of `list`, `usage` and `prune`: verbs that know no store and no key, but a whole backend.
+//! Flags of `list`, `usage` and `prune`, which are about a whole backend and not about a store or a key.
 
 use super::{BETWEEN_CHANGES, Network, OutputArgs, backend, size};
-use crate::backend::github::{self, Patience, Secret, host, repository_name};
-use crate::backend::github::{RepositoryOptions, RestApi};
-use crate::config::{
-    BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage,
+use crate::{
+    config::BackendOptions, config::InventoryOptions, config::List, config::Order, config::Prune,
+    config::PruneReason, config::Pruning, config::Usage,
 };
-use crate::files::DirPath;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use storecache_backend::github::{
+    self, Patience, RepositoryOptions, RestApi, Secret, host, repository_name,
+};
+use storecache_runtime::files::DirPath;
 
 /// The API of github.com.
 const GITHUB: &str = "https://api.github.com";
 
-/// Where its token is looked for.
+/// Variables with a token for the API, in search order.
 const TOKENS: [&str; 2] = ["GITHUB_TOKEN", "GH_TOKEN"];
 
 #[derive(Debug, Args)]
@@ -194,10 +196,11 @@ fn api() -> String {
     set("GITHUB_API_URL").unwrap_or_else(|| GITHUB.to_owned())
 }
 
-/// The repository that is meant: the given one, that of the job, or that of the work tree here.
+/// Returns the given repository, else the repository of the job, else the repository that the work tree in
+/// the working directory was cloned from.
 ///
 /// # Errors
-/// When there is none, or what is to be its name is none.
+/// If there is no repository, or its name is not valid.
 pub(super) fn here(given: Option<&str>) -> Result<String> {
     let named = match given {
         Some(name) => Some((name.to_owned(), "--repository")),
@@ -221,11 +224,11 @@ fn token() -> Option<Secret> {
     TOKENS.into_iter().find_map(set).map(|token| Secret::new(token.trim()))
 }
 
-/// The repository that the work tree here was cloned from.
+/// Returns the repository that the work tree in the working directory was cloned from.
 ///
 /// # Errors
-/// When there is none, or when it is on another server than the API. Its URL, which may hold a password, is
-/// in no error.
+/// If there is no repository, or if it is on another server than the API. Errors do not contain its URL,
+/// which may contain a password.
 fn of_origin(api: &str) -> Result<String> {
     let asked = Command::new("git")
         .args(["remote", "get-url", "origin"])
@@ -246,12 +249,12 @@ fn of_origin(api: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Server and `owner/name` of a remote: `https://server/owner/name.git`, `ssh://git@server/owner/name`,
-/// `git@server:owner/name.git`.
+/// Returns server and `owner/name` of the URL of a remote: `https://server/owner/name.git`,
+/// `ssh://git@server/owner/name` or `git@server:owner/name.git`.
 fn parse_remote(url: &str) -> Option<(&str, String)> {
     let (server, path) = match url.split_once("://") {
         Some((_, rest)) => rest.split_once('/')?,
-        // What has a slash before the colon is a path of this machine.
+        // A slash before the colon means a local path.
         None => url.split_once(':').filter(|(server, _)| !server.contains('/'))?,
     };
     let server = server.rsplit('@').next()?.split(':').next()?;
@@ -261,8 +264,9 @@ fn parse_remote(url: &str) -> Option<(&str, String)> {
     Some((server, path.to_owned()))
 }
 
-/// Whether an API is that of a server: `api.` before its name, or below it. `ssh.github.com` is a way
-/// through firewalls. Source: github/docs `content/rest/using-the-rest-api/getting-started-with-the-rest-api.md`.
+/// Returns whether an API belongs to a server: its host is the server, or the server with `api.` in front.
+/// `ssh.github.com` is the server for SSH through firewalls.
+/// Source: github/docs `content/rest/using-the-rest-api/getting-started-with-the-rest-api.md`.
 fn is_api_of(api: &str, server: &str) -> bool {
     let api = host(api).split(':').next().unwrap_or_default();
     let server = server.strip_prefix("ssh.").unwrap_or(server);

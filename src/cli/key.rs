@@ -1,12 +1,12 @@
-//! Flags of `key` and of what is below it.
+//! Flags of `key` and its subcommands.
 
 use super::trust::TrustedKeysArgs;
 use super::{CommonArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
-use crate::config::{DiffKeys, ShowKey};
-use crate::key::{KeyOptions, WorkflowMode};
+use crate::{config::DiffKeys, config::ShowKey};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use storecache_key::{KeyOptions, WorkflowMode};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -92,7 +92,7 @@ pub(super) struct KeyArgs {
     #[arg(long, value_name = "TEXT", default_value = KeyOptions::PREFIX)]
     key_prefix: String,
     /// Version of the package manager in the key [default: as reported by the package manager]
-    // Not the program's own version, which is asked for before the verb.
+    // The program prints its own version only for `--version` before the command.
     #[arg(long = "version", value_name = "VERSION", id = "package_manager_version")]
     version: Option<String>,
     /// Files to hash into the key; repeatable
@@ -144,7 +144,7 @@ impl KeyArgs {
     pub(super) fn options(self) -> Result<KeyOptions> {
         let keys = self.key.iter().chain(&self.restore_keys).chain([&self.key_prefix]);
         for key in keys {
-            // The cache service of GitHub allows no more, and entries move between backends.
+            // Limits of GitHub's cache service. They hold for all backends, since entries can be moved.
             if key.is_empty() || key.contains(',') || key.encode_utf16().count() > 512 {
                 bail!("not a valid key: {key:?} is empty, has a comma, or has over 512 characters");
             }

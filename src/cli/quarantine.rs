@@ -1,9 +1,9 @@
-//! The flag of the quarantine, and where entries are remembered that cannot be moved.
+//! The flag of the quarantine.
 
 use crate::config::Quarantine;
-use crate::files::DirPath;
 use clap::Args;
 use std::time::Duration;
+use storecache_runtime::files::DirPath;
 
 #[derive(Debug, Args)]
 pub struct QuarantineArgs {

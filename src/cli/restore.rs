@@ -6,10 +6,10 @@ use super::quarantine::QuarantineArgs;
 use super::timeouts::PatienceArgs;
 use super::trust::TrustArgs;
 use crate::config::Restore;
-use crate::store::{ItemPattern, StoreKind};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use storecache_store::{ItemPattern, StoreKind};
 
 #[derive(Debug, Args)]
 pub struct RestoreArgs {

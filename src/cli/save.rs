@@ -5,12 +5,15 @@ use super::durability::Sync;
 use super::quarantine::QuarantineArgs;
 use super::timeouts::PatienceArgs;
 use super::trust::{SignArgs, TrustArgs};
-use crate::config::{BackendOptions, Baseline, Delta, JobStatus, Policy, Save, SavePolicy};
-use crate::store::{ItemPattern, StoreKind};
+use crate::{
+    config::BackendOptions, config::Baseline, config::Delta, config::JobStatus, config::Policy,
+    config::Save, config::SavePolicy,
+};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use storecache_store::{ItemPattern, StoreKind};
 
 #[derive(Debug, Args)]
 pub struct SaveArgs {
@@ -145,7 +148,7 @@ impl PolicyArgs {
     }
 }
 
-/// A part of something, more than nothing.
+/// Parses a fraction, which may be greater than 1.
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
     share.ok_or_else(|| "expected a number such as 0.4".into())

@@ -1,15 +1,15 @@
-//! The flags of `key simulate`.
+//! Flags of `key simulate`.
 
 use super::{KeyArgs, Network, OutputArgs, backend, size};
-use crate::config::{Simulate, Since};
-use crate::key::simulate::{KeyPart, KeyPolicy};
-use crate::key::{KeyOptions, WorkflowMode};
+use crate::{config::Simulate, config::Since};
 use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
+use storecache_key::simulate::{KeyPart, KeyPolicy};
+use storecache_key::{KeyOptions, WorkflowMode};
 
 #[derive(Debug, Args)]
 pub struct SimulateArgs {
@@ -84,7 +84,7 @@ impl SimulateArgs {
         if self.cold_minutes.is_some_and(|cold| cold < self.hit_minutes) {
             bail!("--cold-minutes is less than --hit-minutes, so no cache could save time");
         }
-        // Only a backend that somebody named has to be there.
+        // A missing backend is an error only if the user named it.
         let backend = match backend(self.backend.as_deref(), Network::stalling_at(20)) {
             Err(e) if self.backend.is_some() => return Err(e),
             backend => backend.ok(),
@@ -111,7 +111,7 @@ impl SimulateArgs {
     }
 }
 
-/// The key that the flags of the other verbs would make, if they say more than which workflow it is.
+/// Returns the key policy that the flags shared with other commands describe, if they give a key or files.
 fn given(key: &KeyOptions) -> Option<KeyPolicy> {
     let mut parts = Vec::new();
     if key.key.is_none() {
@@ -178,7 +178,7 @@ fn since(text: &str) -> Result<Since, String> {
     })
 }
 
-/// A part of a whole.
+/// Parses a fraction from 0 to 1.
 fn part(text: &str) -> Result<f64, String> {
     let part = text.parse().ok().filter(|part: &f64| (0.0..=1.0).contains(part));
     part.ok_or_else(|| "expected a number from 0 to 1".into())

@@ -1,12 +1,12 @@
-//! Which store a command is about, and who runs its daemon.
+//! Flags that select the store and the service manager of its daemon.
 
 use crate::config::StoreOptions;
-use crate::daemon::DaemonChoice;
-use crate::store::StoreKind;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use storecache_daemon::DaemonChoice;
+use storecache_store::StoreKind;
 
 #[derive(Debug, Args)]
 pub(super) struct StoreArgs {
@@ -104,7 +104,7 @@ impl StoreArgs {
     }
 }
 
-/// Where the user's own shepherds may listen (`shepherd/support.scm`).
+/// Returns the sockets on which the user's own shepherds may listen (`shepherd/support.scm`).
 pub(super) fn shepherds() -> Vec<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let runtime = set("XDG_RUNTIME_DIR").map(|directory| directory.join("shepherd/socket"));
@@ -112,7 +112,7 @@ pub(super) fn shepherds() -> Vec<PathBuf> {
     sockets.filter_map(|socket| absolute(&socket).ok()).collect()
 }
 
-/// Sorted, each once, and none inside another: each is swapped as a whole.
+/// Sorts paths and removes duplicates. Refuses a path inside another, because a restore swaps each as a whole.
 pub(super) fn distinct(mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     paths.sort();
     paths.dedup();
@@ -122,7 +122,7 @@ pub(super) fn distinct(mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// An absolute path without dots, whether it exists or not.
+/// Returns an absolute path without dots. The path does not have to exist.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     use std::path::Component;
     let full = std::path::absolute(path).with_context(|| path.display().to_string())?;

@@ -1,11 +1,11 @@
-//! The flags of `key suggest`.
+//! Flags of `key suggest`.
 
 use super::{BackendArgs, OutputArgs, Store};
-use crate::config::{Snapshots, Suggest};
-use crate::store::StoreKind;
+use crate::{config::Snapshots, config::Suggest};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::path::PathBuf;
+use storecache_store::StoreKind;
 
 #[derive(Debug, Args)]
 pub struct SuggestArgs {

@@ -1,4 +1,4 @@
-//! The clocks of a run: how long what may be silent, and how long all of it may take.
+//! Flags for the time limits of a run: in total, and without activity.
 
 use crate::config::Clocks;
 use clap::Args;

@@ -1,21 +1,21 @@
-//! The flags of signatures and of trust.
+//! Flags for signatures and trust.
 
 use super::inventory::{here, set};
 use crate::action::Job;
-use crate::config::{OriginTrust, Signing, Trust};
-use crate::snapshot::{BadKey, PublicKey, SecretKey};
+use crate::{config::OriginTrust, config::Signing, config::Trust};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use storecache_snapshot::{BadKey, PublicKey, SecretKey};
 
-/// Where secret keys are looked for that no file has: the input of a step, then a variable. Like tokens they are
-/// in no command line.
+/// Variables with secret keys, in search order: the input of a step, then a variable of storecache. Secret keys
+/// are never on a command line, like tokens.
 pub const SIGN_KEYS: [&str; 2] = ["INPUT_SIGN-KEY", "STORECACHE_SIGN_KEY"];
 
-/// A file of keys is no larger.
+/// Maximum number of bytes to read from a file of keys.
 const LONGEST: u64 = 1 << 16;
 
 #[derive(Debug, Args)]
@@ -63,11 +63,11 @@ enum Origin {
 
 impl SignArgs {
     /// # Errors
-    /// When what is to be a key is none, or is not among those that are trusted.
+    /// If a key is not valid, or is not among the trusted keys.
     pub fn signing(self, trust: Trust) -> Result<Signing> {
         let mut keys = Vec::new();
         for path in &self.sign_key {
-            // The path is not told: it may be the key itself, by mistake.
+            // The error does not contain the path: the user may have passed the key itself by mistake.
             let text = read(path).context(
                 "read the file of --sign-key (to pass a key itself, set STORECACHE_SIGN_KEY \
                  instead)",
@@ -107,7 +107,7 @@ impl TrustedKeysArgs {
         Ok(keys)
     }
 
-    /// Trust in keys alone, wherever a snapshot comes from.
+    /// Returns trust that depends only on keys, and not on the origin of a snapshot.
     pub fn trust(&self) -> Result<Trust> {
         Ok(Trust { keys: self.keys()?, origin: OriginTrust::Any })
     }
@@ -115,7 +115,7 @@ impl TrustedKeysArgs {
 
 impl TrustArgs {
     /// # Errors
-    /// When what is to be a key is none, or when it is not known what is to be trusted.
+    /// If a key is not valid, or if the repository or the branch to trust is unknown.
     pub fn options(self) -> Result<Trust> {
         let keys = self.keys.keys()?;
         let origin = match self.trust {
@@ -144,7 +144,7 @@ impl TrustArgs {
     }
 }
 
-/// What the remote `origin` had for HEAD when it was cloned.
+/// Returns the default branch of the remote `origin`, as recorded when it was cloned.
 fn head_of_origin() -> Option<String> {
     let asked = Command::new("git")
         .args(["symbolic-ref", "--quiet", "refs/remotes/origin/HEAD"])
@@ -169,7 +169,7 @@ fn secret_keys(text: &str) -> Result<Vec<SecretKey>> {
     Ok(keys)
 }
 
-/// Parses words. A word that does not parse is told by its number: it may be a secret.
+/// Parses each word. An error contains the number of the word and not the word, which may be a secret.
 fn each<K>(text: &str, parse: fn(&str) -> Result<K, BadKey>) -> Result<Vec<K>> {
     let words = text.split_whitespace().enumerate();
     words.map(|(at, word)| parse(word).with_context(|| format!("key {}", at + 1))).collect()

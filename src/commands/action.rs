@@ -2,8 +2,8 @@
 //! otherwise.
 
 use super::{Ending, lint, restore, save};
-use crate::action::{Step, Verb};
-use crate::config::{Restore, Save};
+use crate::{action::Step, action::Verb};
+use crate::{config::Restore, config::Save};
 
 /// The command that a step runs, with its options.
 pub enum Task {

@@ -1,8 +1,6 @@
 //! Cancellation of a run: by signals, by its deadline and, in a job, by the end of standard input.
 
 use crate::config::Clocks;
-use crate::liveness;
-use crate::threads;
 use anyhow::{Context, Result};
 use rustix::fs::{FileType, fstat};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -10,6 +8,7 @@ use std::io::{ErrorKind, Read, stdin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+use storecache_runtime::{liveness, threads};
 
 /// Global, because signals are sent to the whole process.
 static CALLED_OFF: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);

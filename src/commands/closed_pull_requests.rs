@@ -2,10 +2,10 @@
 
 use super::cancel;
 use super::inventory::Held;
-use crate::backend::Inventory;
 use crate::report;
 use anyhow::Result;
 use std::collections::{BTreeMap, HashSet};
+use storecache_backend::Inventory;
 
 /// Maximum number of pull requests that are queried. A job's token has 1,000 requests an hour. Source:
 /// github/docs `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.

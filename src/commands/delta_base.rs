@@ -2,12 +2,13 @@
 
 use super::job_state::State;
 use super::open_entry::{OpenEntry, same_store};
-use crate::backend::{Backend, EntryName};
-use crate::config::{Delta, Trust};
-use crate::report::{BaseUse, Outcome};
-use crate::root_helper::protocol::Growth;
-use crate::snapshot::{Base, BaseItem, Digest, Head, Index};
+use crate::{config::Delta, config::Trust};
+use crate::{report::BaseUse, report::Outcome};
 use anyhow::{Context, Result, anyhow, ensure};
+use storecache_backend::{Backend, EntryName};
+use storecache_entry::Digest;
+use storecache_root_helper::protocol::Growth;
+use storecache_snapshot::{Base, BaseItem, Head, Index};
 
 /// The full snapshot that a save may become a delta on.
 pub struct DeltaBase {

@@ -2,11 +2,11 @@
 
 use super::inventory::{Held, Use};
 use super::prune_plan::{Cause, Scene};
-use crate::backend::EntryName;
-use crate::store::StoreKind;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
+use storecache_backend::EntryName;
+use storecache_store::StoreKind;
 
 /// Numbers of entries, each with the reason why it has to stay.
 type Needed = Vec<(usize, String)>;

@@ -3,21 +3,21 @@
 
 use super::open_entry::OpenEntry;
 use super::{Ending, inspect, or_json, resolve};
-use crate::backend::EntryName;
-use crate::config::{DiffKeys, Look};
-use crate::key::{
-    FILES, FileChange, Moved, Repository, Side, State, Tree, WORKFLOW, WorkTree, diff as compare,
-    hash_of, of_step, store_workflow,
-};
-use crate::key::{KeyOptions, WorkflowMode};
-use crate::memory::Traffic;
 use crate::report;
-use crate::snapshot::Head;
-use crate::store::StoreKind;
+use crate::{config::DiffKeys, config::Look};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::Path;
 use std::rc::Rc;
+use storecache_backend::EntryName;
+use storecache_key::{
+    FILES, FileChange, KeyOptions, Moved, Repository, Side, State, WORKFLOW, WorkflowMode,
+    diff as compare, hash_of, of_step,
+};
+use storecache_runtime::memory::Traffic;
+use storecache_snapshot::Head;
+use storecache_store::StoreKind;
+use storecache_workflow::{Tree, WorkTree, store_workflow};
 
 /// Names of the work tree on the command line.
 const WORK_TREE: [&str; 2] = [".", "worktree"];

@@ -4,17 +4,17 @@ use super::cancel;
 use super::open_entry::{BadBase, BaseGone, OpenEntry, Unusable};
 use super::quarantine;
 use super::trust::{self, Untrusted};
-use crate::backend::{Backend, EntryName, Gone};
 use crate::config::Restore;
-use crate::key::Ladder;
-use crate::liveness;
-use crate::report::{self, Hit, Outcome};
-use crate::root_helper::Fault;
-use crate::root_helper::client::RootFailure;
-use crate::root_helper::protocol::{FrameId, SnapshotRole};
-use crate::store::StoreKind;
+use crate::{report, report::Hit, report::Outcome};
 use anyhow::{Context, Error, Result};
 use std::time::{Duration, Instant};
+use storecache_backend::{Backend, EntryName, Gone};
+use storecache_entry::Ladder;
+use storecache_root_helper::Fault;
+use storecache_root_helper::client::RootFailure;
+use storecache_root_helper::protocol::{FrameId, SnapshotRole};
+use storecache_runtime::liveness;
+use storecache_store::StoreKind;
 
 /// Time limit for trying other entries after the first damaged one, if the run has no deadline. Damage in
 /// head or index costs two small reads, but damage in a frame may cost a download.

@@ -6,7 +6,7 @@
 //! 2025-09-29 and 2025-11-20.
 
 use super::inventory::Held;
-use crate::report::{Cost, Eviction};
+use crate::{report::Cost, report::Eviction};
 use jiff::Timestamp;
 
 /// Days without a use, unless the repository has another setting.

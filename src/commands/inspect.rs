@@ -3,14 +3,9 @@
 use super::open_entry::OpenEntry;
 use super::size_report::Blame;
 use super::{Ending, html_file, or_json, resolve, size_report, trust};
-use crate::backend::{Backend, Directory, Gone, ReadAt};
 use crate::config::Look;
-use crate::files::{OpenDir, kind_in, open_named};
-use crate::memory::Traffic;
 use crate::report;
 use crate::report::html::Page;
-use crate::snapshot::{Index, Opened};
-use crate::untrusted::Untrusted;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::fs::File;
@@ -18,6 +13,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use storecache_backend::{Backend, Directory, Gone, ReadAt};
+use storecache_runtime::files::{OpenDir, kind_in, open_named};
+use storecache_runtime::memory::Traffic;
+use storecache_runtime::untrusted::Untrusted;
+use storecache_snapshot::{Index, Opened};
 
 /// Prints head and index.
 pub fn inspect(options: &Look) -> Result<Ending> {

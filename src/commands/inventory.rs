@@ -5,17 +5,18 @@ use super::cancel;
 use super::key_family::stem;
 use super::open_entry::EntryKind;
 use super::resolve::skipped_in_words;
-use crate::backend::github::Repository;
-use crate::backend::object_store::Objects;
-use crate::backend::{Directory, EntryName, Inventory, Record};
 use crate::config::InventoryOptions;
 use crate::report::EntryRow;
-use crate::snapshot::{Digest, FORMAT, Opened, SnapshotError, cache_version_of, open};
-use crate::store::{Layout, StoreKind, systems};
 use anyhow::Result;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use storecache_backend::github::Repository;
+use storecache_backend::object_store::Objects;
+use storecache_backend::{Directory, EntryName, Inventory, Record};
+use storecache_entry::Digest;
+use storecache_snapshot::{FORMAT, Opened, SnapshotError, cache_version_of, open};
+use storecache_store::{Layout, StoreKind, systems};
 
 /// Opens the backend that the options name.
 pub fn open_inventory(options: &InventoryOptions) -> Result<Box<dyn Inventory>> {

@@ -4,11 +4,8 @@
 //! restore.
 
 use super::resolve;
-use crate::config::{Restore, Save, StoreOptions};
-use crate::files::OpenDir;
-use crate::key::KeyOptions;
-use crate::report::{Hit, Outcome};
-use crate::snapshot::Digest;
+use crate::{config::Restore, config::Save, config::StoreOptions};
+use crate::{report::Hit, report::Outcome};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,6 +13,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use storecache_entry::Digest;
+use storecache_key::KeyOptions;
+use storecache_runtime::files::OpenDir;
 
 /// The version that this program writes, and the only one that it reads.
 const VERSION: u64 = 1;

@@ -3,15 +3,16 @@
 use super::{Ending, or_json, resolve};
 use crate::action;
 use crate::config::ShowKey;
-use crate::key::{
-    Canonical, FILES, Ingredient, Key, OfStep, Part, Pattern, Repository, Rung, Tree, Volatiles,
-    Warning, WorkTree, of_step, warnings_of,
-};
 use crate::report;
-use crate::store::{StoreKind, system};
 use anyhow::{Context, Result};
 use jiff::Zoned;
 use serde_json::{Value, json};
+use storecache_entry::Rung;
+use storecache_key::{
+    FILES, Ingredient, Key, OfStep, Part, Repository, Volatiles, Warning, of_step, warnings_of,
+};
+use storecache_store::{StoreKind, system};
+use storecache_workflow::{Canonical, Pattern, Tree, WorkTree};
 
 /// Number of digits of an ingredient's digest that are shown to people.
 const DIGITS: usize = 16;

@@ -1,7 +1,7 @@
 //! The stem of a key: the key without the parts that change from save to save.
 
-use crate::store::{StoreKind, systems};
 use std::sync::LazyLock;
+use storecache_store::{StoreKind, systems};
 
 /// Digits of the hash in a key that storecache made, see `key`.
 const HASH_DIGITS: usize = 32;

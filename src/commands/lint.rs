@@ -4,13 +4,13 @@ mod sarif;
 mod text;
 
 use super::{Ending, or_json};
-use crate::action::{Annotation, INPUTS, Job};
-use crate::config::{Lint, LintFormat};
-use crate::key::lint::{Finding, Knowledge, Level, Source, lint as look};
 use crate::report;
+use crate::{action::Annotation, action::INPUTS, action::Job};
+use crate::{config::Lint, config::LintFormat};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use storecache_lint::{Finding, Knowledge, Level, Source, lint as look};
 
 /// A larger file is not a workflow.
 const LIMIT: u64 = 16 << 20;

@@ -2,16 +2,15 @@
 
 use super::inventory::{Held, open_inventory, read, share};
 use super::{Ending, cancel, eviction, or_json, quarantine};
-use crate::backend::object_store::ObjectStore;
-use crate::backend::object_store::Objects;
-use crate::backend::{Backend, Directory};
-use crate::config::{InventoryOptions, List, Order};
-use crate::files::DirPath;
-use crate::report::{self, EntryRow, Quarantined};
+use crate::{config::InventoryOptions, config::List, config::Order};
+use crate::{report, report::EntryRow, report::Quarantined};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
+use storecache_backend::object_store::{ObjectStore, Objects};
+use storecache_backend::{Backend, Directory};
+use storecache_runtime::files::DirPath;
 
 /// Number of bad entries that are printed one by one.
 const SHOWN: usize = 10;

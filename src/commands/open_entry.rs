@@ -1,15 +1,16 @@
 //! An open entry, with its base if it is a delta.
 
 use super::{resolve, trust};
-use crate::backend::{Backend, EntryName, Gone, ReadAt};
 use crate::config::Trust;
-use crate::root_helper::protocol::{FrameId, SnapshotRole};
-use crate::snapshot::{
-    Digest, FrameEntry, Head, Opened, SnapshotError, inherited, open_head, write_database,
-};
-use crate::store::{Layout, SnapshotDatabase, StoreKind};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
+use storecache_backend::{Backend, EntryName, Gone, ReadAt};
+use storecache_entry::Digest;
+use storecache_root_helper::protocol::{FrameId, SnapshotRole};
+use storecache_snapshot::{
+    FrameEntry, Head, Opened, SnapshotError, inherited, open_head, write_database,
+};
+use storecache_store::{Layout, SnapshotDatabase, StoreKind};
 use tempfile::NamedTempFile;
 
 /// The base of a delta does not exist or cannot be used any more, so the delta cannot be restored.

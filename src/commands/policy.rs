@@ -3,12 +3,12 @@
 use super::job_state::State;
 use super::open_entry::OpenEntry;
 use super::{cancel, resolve, trust};
-use crate::backend::{Backend, EntryName};
-use crate::config::{JobStatus, Policy, SavePolicy, Trust};
-use crate::key::Ladder;
-use crate::report::{self, Outcome};
-use crate::root_helper::protocol::{Growth, KnownItem};
+use crate::{config::JobStatus, config::Policy, config::SavePolicy, config::Trust};
+use crate::{report, report::Outcome};
 use anyhow::Result;
+use storecache_backend::{Backend, EntryName};
+use storecache_entry::Ladder;
+use storecache_root_helper::protocol::{Growth, KnownItem};
 
 /// Returns why nothing is to be saved, as far as that is known before anything is read.
 pub fn before_all(policy: &SavePolicy) -> Option<String> {

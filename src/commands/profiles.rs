@@ -4,18 +4,18 @@
 //! are restored whether or not a profile leads to them.
 
 use super::resolve;
-use crate::config::{Restore, Save, StoreOptions};
-use crate::daemon::Client;
-use crate::report::{self, Outcome, Profile};
-use crate::snapshot::{BaseItem, ItemEntry, Opened, ProfileFacts};
-use crate::store::{
-    ItemName, Layout, PROFILES, Person, Profiles, StoreKind, is_plain_name, make_shortcut,
-    profile_item, profile_path,
-};
+use crate::{config::Restore, config::Save, config::StoreOptions};
+use crate::{report, report::Outcome, report::Profile};
 use anyhow::{Context, Result, bail};
 use rustix::process::getuid;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use storecache_daemon::Client;
+use storecache_snapshot::{BaseItem, ItemEntry, Opened, ProfileFacts};
+use storecache_store::{
+    ItemName, Layout, PROFILES, Person, Profiles, StoreKind, is_plain_name, make_shortcut,
+    profile_item, profile_path,
+};
 
 /// Refuses stores that have no profiles.
 pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {

@@ -3,14 +3,14 @@
 use super::inventory::{Held, open_inventory, read};
 use super::prune_plan::{Cause, Choice, Scene, choose};
 use super::{Ending, cancel, closed_pull_requests, eviction, or_json};
-use crate::backend::{Deleted, Forbidden, Inventory};
-use crate::config::{Prune, PruneReason};
 use crate::report;
+use crate::{config::Prune, config::PruneReason};
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
+use storecache_backend::{Deleted, Forbidden, Inventory};
 
 /// How often a deletion is attempted if the backend asks to retry later.
 const TRIES: u32 = 3;

@@ -6,11 +6,11 @@
 
 use super::delta_dependents::{bases, likely_bases};
 use super::inventory::{Held, Use};
-use crate::backend::Generation;
-use crate::config::{PruneReason, Pruning};
+use crate::{config::PruneReason, config::Pruning};
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use storecache_backend::Generation;
 
 /// Facts about the repository that its entries do not contain.
 #[derive(Debug, Clone, Default)]

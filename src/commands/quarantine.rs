@@ -4,12 +4,13 @@
 mod denylist;
 
 use super::job_state::State;
-use crate::backend::{self, Aside, Backend, EntryName};
 use crate::config::Quarantine;
-use crate::files::DirPath;
-use crate::key::Ladder;
-use crate::report::{Outcome, Quarantined};
+use crate::{report::Outcome, report::Quarantined};
 use jiff::Timestamp;
+use storecache_backend as backend;
+use storecache_backend::{Aside, Backend, EntryName};
+use storecache_entry::Ladder;
+use storecache_runtime::files::DirPath;
 
 /// Moves an entry aside or else remembers it, and records it in the report.
 pub fn condemn(

@@ -1,10 +1,10 @@
 //! `--require`: checks whether the store has everything that a job is going to need, whatever was restored.
 
-use crate::report::{self, Outcome, Required};
-use crate::root_helper::client::RootHalf;
-use crate::root_helper::protocol::{self, Reply, Request};
+use crate::{report, report::Outcome, report::Required};
 use anyhow::{Result, bail};
 use std::time::Instant;
+use storecache_root_helper::client::RootHalf;
+use storecache_root_helper::protocol::{self, Reply, Request};
 
 /// Has the root helper check the closures, and records the results in the report.
 pub fn check(root: &mut RootHalf, patterns: &[String], outcome: &mut Outcome) -> Result<()> {

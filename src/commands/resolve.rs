@@ -1,23 +1,23 @@
 //! From flags to a store, a key and an entry: common first steps of several commands.
 
 use super::cancel;
-use crate::backend::github::GitHub;
-use crate::backend::object_store::Objects;
-use crate::backend::{Backend, Directory, EntryName, FallbackBackend, ReadAt, StallGuard};
-use crate::config::{BackendOptions, StoreOptions};
-use crate::key::KeyOptions;
-use crate::key::{Key, Ladder, Rung};
-use crate::liveness;
-use crate::memory::Traffic;
-use crate::report::{self, Hit, Outcome};
-use crate::root_helper::Caller;
-use crate::root_helper::protocol::StoreRequest;
-use crate::snapshot::{Opened, SnapshotError, cache_version};
-use crate::store::{Layout, StoreKind, system};
+use crate::{config::BackendOptions, config::StoreOptions};
+use crate::{report, report::Hit, report::Outcome};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use storecache_backend::github::GitHub;
+use storecache_backend::object_store::Objects;
+use storecache_backend::{Backend, Directory, EntryName, FallbackBackend, ReadAt, StallGuard};
+use storecache_entry::{Ladder, Rung};
+use storecache_key::{Key, KeyOptions};
+use storecache_root_helper::Caller;
+use storecache_root_helper::protocol::StoreRequest;
+use storecache_runtime::liveness;
+use storecache_runtime::memory::Traffic;
+use storecache_snapshot::{Opened, SnapshotError, cache_version};
+use storecache_store::{Layout, StoreKind, system};
 
 /// The kind of store that the options name, or the kind that is found.
 pub fn kind(options: &StoreOptions) -> Result<StoreKind> {
@@ -193,7 +193,7 @@ pub fn book_skipped(backend: &dyn Backend, outcome: &mut Outcome) {
 
 /// Reads head and index of an entry. Adds the bytes read to `downloaded`.
 pub fn open(reader: &mut dyn ReadAt, downloaded: &mut u64) -> Result<Opened, SnapshotError> {
-    crate::snapshot::open(reader.size(), &mut |at, buffer| {
+    storecache_snapshot::open(reader.size(), &mut |at, buffer| {
         *downloaded += buffer.len() as u64;
         reader.read_at(at, buffer)
     })

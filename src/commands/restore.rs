@@ -7,20 +7,23 @@ use super::resolve::{book_skipped, find};
 use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::summary_file;
 use super::{Ending, cancel, profiles, quarantine, require};
-use crate::backend::{Backend, EntryName, Refused};
 use crate::config::Restore;
-use crate::key::{Key, Ladder};
-use crate::liveness::TimedOut;
-use crate::report::{self, BaseUse, Hit, Outcome, Progress, Seconds};
-use crate::root_helper::client::{self, Cancelled, RootFailure, RootHalf};
-use crate::root_helper::protocol::{
-    FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, SnapshotRole,
+use crate::{
+    report, report::BaseUse, report::Hit, report::Outcome, report::Progress, report::Seconds,
 };
-use crate::snapshot::{Digest, SnapshotError};
 use anyhow::{Result, anyhow, bail};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Instant;
+use storecache_backend::{Backend, EntryName, Refused};
+use storecache_entry::{Digest, Ladder};
+use storecache_key::Key;
+use storecache_root_helper::client::{self, Cancelled, RootFailure, RootHalf};
+use storecache_root_helper::protocol::{
+    FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, SnapshotRole,
+};
+use storecache_runtime::liveness::TimedOut;
+use storecache_snapshot::SnapshotError;
 
 /// Restores items that are missing from the store from the best entry that the ladder finds.
 pub fn restore(options: &Restore) -> Result<Ending> {

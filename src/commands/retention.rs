@@ -3,12 +3,12 @@
 
 use super::cancel;
 use super::open_entry::EntryKind;
-use crate::backend::{Backend, Entry, EntryName};
-use crate::key::Rung;
 use crate::report::Outcome;
 use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use storecache_backend::{Backend, Entry, EntryName};
+use storecache_entry::Rung;
 
 /// Deletes generations older than the newest `keep` of the key that was just saved. The new entry has been
 /// written by now, so failures become warnings, and the next save deletes the rest. Known `bad` entries do

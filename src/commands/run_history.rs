@@ -2,13 +2,13 @@
 //!
 //! It is only an aid: a run works without it.
 
-use crate::files::{DirPath, Foreign, OpenDir};
-use crate::report::{Hit, Outcome};
+use crate::{report::Hit, report::Outcome};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Read};
+use storecache_runtime::files::{DirPath, Foreign, OpenDir};
 
 /// Name of the file in the user's state directory.
 const FILE: &str = "runs.jsonl";

@@ -9,20 +9,23 @@ use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::trust::{self, Untrusted};
 use super::{Ending, cancel, profiles, quarantine, retention, summary_file};
 use crate::action;
-use crate::backend::{Backend, EntryName, Refused, Written};
-use crate::config::{Baseline, JobStatus, Policy, Save, Signing, Trust};
-use crate::key::Ladder;
-use crate::liveness;
-use crate::report::{self, BaseUse, Growth, Outcome, Progress};
-use crate::root_helper::client::RootHalf;
-use crate::root_helper::protocol::{Phase, Reply, Request, SaveRequest};
-use crate::snapshot::{DELTA, Digest, FULL, Frame, Head, Origin, SnapshotWriter, StoreFacts};
-use crate::store::StoreKind;
+use crate::{
+    config::Baseline, config::JobStatus, config::Policy, config::Save, config::Signing,
+    config::Trust,
+};
+use crate::{report, report::BaseUse, report::Growth, report::Outcome, report::Progress};
 use anyhow::{Context, Result, bail};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Instant;
+use storecache_backend::{Backend, EntryName, Refused, Written};
+use storecache_entry::{Digest, Ladder};
+use storecache_root_helper::client::RootHalf;
+use storecache_root_helper::protocol::{Phase, Reply, Request, SaveRequest};
+use storecache_runtime::liveness;
+use storecache_snapshot::{DELTA, FULL, Frame, Head, Origin, SnapshotWriter, StoreFacts};
+use storecache_store::StoreKind;
 
 /// Why an item is left out with `--max-size`.
 const BEHIND: &str = "used least recently, and the maximum size has no room for all";

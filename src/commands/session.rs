@@ -1,18 +1,17 @@
 //! Common parts of save and restore: the start, and the report.
 
 use super::{cancel, resolve, run_history};
-use crate::backend::Backend;
-use crate::config::{BackendOptions, OutputOptions, StoreOptions};
-use crate::key::Key;
-use crate::key::KeyOptions;
-use crate::liveness;
-use crate::memory::Traffic;
-use crate::report::{self, Outcome, Progress};
-use crate::root_helper::client::{Cancelled, RootFailure, RootHalf};
-use crate::root_helper::protocol::{Phase, StoreRequest};
+use crate::{config::BackendOptions, config::OutputOptions, config::StoreOptions};
+use crate::{report, report::Outcome, report::Progress};
 use anyhow::{Result, anyhow};
 use std::sync::Arc;
 use std::time::Instant;
+use storecache_backend::Backend;
+use storecache_key::{Key, KeyOptions};
+use storecache_root_helper::client::{Cancelled, RootFailure, RootHalf};
+use storecache_root_helper::protocol::{Phase, StoreRequest};
+use storecache_runtime::liveness;
+use storecache_runtime::memory::Traffic;
 
 /// A run with its root helper and its key.
 pub struct Session {

@@ -6,20 +6,20 @@ mod text;
 mod warnings;
 
 use super::{Ending, html_file as pages, or_json};
-use crate::config::{Simulate, Since};
-use crate::key::WorkflowMode;
-use crate::key::history::{Graph, Run, Runs, States, Watch};
-use crate::key::simulate::{
-    Costs, Happening, Limits, Read, Recipe, Simulation, Triggers, Workflow, best, replay,
-};
-use crate::key::simulate::{KeyPart, KeyPolicy};
-use crate::key::{Files, Repository, store_workflow};
-use crate::report::{self, Counting};
+use crate::{config::Simulate, config::Since};
+use crate::{report, report::Counting};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use observations::Past;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use storecache_key::history::{Graph, Run, Runs, States, Watch};
+use storecache_key::simulate::{
+    Costs, Happening, KeyPart, KeyPolicy, Limits, Read, Recipe, Simulation, Triggers, Workflow,
+    best, replay,
+};
+use storecache_key::{Files, Repository, WorkflowMode};
+use storecache_workflow::store_workflow;
 
 const DAY: i64 = 86_400;
 

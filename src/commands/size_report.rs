@@ -4,14 +4,18 @@
 //! which reads were observed from the head. The result is printed with `--json`, or shown on a page.
 
 use super::open_entry::OpenEntry;
-use crate::report::html::{Group, Section, Table, Tile, Treemap};
-use crate::report::{bytes, plural};
-use crate::store::{self, ItemName};
+use crate::{report::bytes, report::plural};
+use crate::{
+    report::html::Group, report::html::Section, report::html::Table, report::html::Tile,
+    report::html::Treemap,
+};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use storecache_store as store;
+use storecache_store::ItemName;
 
 /// Number of items that are listed.
 const LISTED: usize = 30;

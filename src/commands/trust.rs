@@ -2,14 +2,14 @@
 //!
 //! The user process checks all of this before the root helper sees any part of the snapshot.
 
-use crate::backend::{Backend, EntryName, holder};
-use crate::config::{OriginTrust, Policy, Signing, Trust};
-use crate::key::{Ladder, Rung};
 use crate::report::Hit;
-use crate::snapshot::{Index, Opened, Origin, PublicKey, Verdict};
+use crate::{config::OriginTrust, config::Policy, config::Signing, config::Trust};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use storecache_backend::{Backend, EntryName, holder};
+use storecache_entry::{Ladder, Rung};
+use storecache_snapshot::{Index, Opened, Origin, PublicKey, Verdict};
 
 /// Events that only users with write access to the repository can cause, if they run on a branch. With other
 /// events, such as `pull_request_target` or `issue_comment`, anyone can start a job on the default branch.

@@ -5,14 +5,17 @@ use super::open_entry::OpenEntry;
 use super::prune_plan::{Alike, Scene, alike, causes, choose};
 use super::size_report::{self, Blame};
 use super::{Ending, cancel, closed_pull_requests, eviction, html_file, or_json};
-use crate::backend::{Directory, EntryName, Inventory};
-use crate::config::{InventoryOptions, PruneReason, Pruning, Trust, Usage as Asked};
-use crate::report::html::{Page, Section};
-use crate::report::{self, Amount, Copies, Part, Usage};
+use crate::{
+    config::InventoryOptions, config::PruneReason, config::Pruning, config::Trust,
+    config::Usage as Asked,
+};
+use crate::{report, report::Amount, report::Copies, report::Part, report::Usage};
+use crate::{report::html::Page, report::html::Section};
 use anyhow::Result;
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use storecache_backend::{Directory, EntryName, Inventory};
 
 const DAY: i64 = 24 * 60 * 60;
 

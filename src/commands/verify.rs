@@ -3,17 +3,17 @@
 use super::inspect::open_found;
 use super::open_entry::OpenEntry;
 use super::{Ending, cancel, or_json, trust};
-use crate::backend::EntryName;
 use crate::config::Look;
-use crate::report::{self, Progress};
-use crate::root_helper::judge::{check_database, check_kind};
-use crate::root_helper::protocol::{FrameId, SnapshotRole};
-use crate::snapshot::{SnapshotError, Verified, Verifier};
-use crate::store::StoreKind;
+use crate::{report, report::Progress};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+use storecache_backend::EntryName;
+use storecache_root_helper::judge::{check_database, check_kind};
+use storecache_root_helper::protocol::{FrameId, SnapshotRole};
+use storecache_snapshot::{SnapshotError, Verified, Verifier};
+use storecache_store::StoreKind;
 
 /// Reads every frame and checks digests, members, index and database against each other.
 pub fn verify(options: &Look) -> Result<Ending> {
@@ -43,7 +43,7 @@ fn run(options: &Look) -> Result<Ending> {
     let mut read = 0;
     let mut advance = |count| {
         if cancelled.load(Ordering::Relaxed) {
-            bail!(crate::liveness::cancel_reason());
+            bail!(storecache_runtime::liveness::cancel_reason());
         }
         read += count;
         progress.at(read, None);

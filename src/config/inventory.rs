@@ -1,14 +1,14 @@
-//! What is asked of all that a backend holds.
+//! Options of the commands about all entries of a backend: `list`, `usage` and `prune`.
 
 use super::OutputOptions;
-use crate::backend::github::RepositoryOptions;
-use crate::backend::object_store::ObjectStore;
-use crate::files::DirPath;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use storecache_backend::github::RepositoryOptions;
+use storecache_backend::object_store::ObjectStore;
+use storecache_runtime::files::DirPath;
 
-/// Where entries are counted and cleared away.
+/// Backend whose entries are listed or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InventoryOptions {
     Directory { path: DirPath },
@@ -16,21 +16,21 @@ pub enum InventoryOptions {
     Objects(Box<ObjectStore>),
 }
 
-/// Entries to be listed.
+/// Options of `list`.
 #[derive(Debug, Clone)]
 pub struct List {
     pub inventory: InventoryOptions,
     pub output: OutputOptions,
     /// Bytes that there may be.
     pub limit: u64,
-    /// Only keys that begin so.
+    /// Only keys with this prefix.
     pub prefix: Option<String>,
     /// Only entries of this full ref.
     pub reference: Option<String>,
     pub order: Order,
-    /// Only what a storecache has named.
+    /// Only entries that storecache saved.
     pub ours: bool,
-    /// Directory of the file that remembers entries which failed their checks and could not be moved.
+    /// Directory of the file that lists entries which failed their checks and could not be moved.
     pub memory: Option<DirPath>,
 }
 
@@ -45,39 +45,39 @@ pub enum Order {
     Key,
 }
 
-/// What takes how much room.
+/// Options of `usage`.
 #[derive(Debug, Clone)]
 pub struct Usage {
     pub inventory: InventoryOptions,
     pub output: OutputOptions,
     /// Bytes that there may be.
     pub limit: u64,
-    /// Bytes that are saved before the next eviction.
+    /// Bytes that will be saved, to predict the next eviction.
     pub more: Option<u64>,
-    /// File for a page with maps and plots.
+    /// File for an HTML page with maps and plots.
     pub html: Option<PathBuf>,
 }
 
-/// Entries to be deleted.
+/// Options of `prune`.
 #[derive(Debug, Clone)]
 pub struct Prune {
     pub inventory: InventoryOptions,
     pub output: OutputOptions,
     pub pruning: Pruning,
-    /// Delete them, beside saying which.
+    /// Delete the entries instead of only listing them.
     pub apply: bool,
 }
 
-/// Which entries can go.
+/// Which entries can be deleted.
 #[derive(Debug, Clone)]
 pub struct Pruning {
-    /// Generations of each key and ref that stay.
+    /// Generations of each key and ref to keep.
     pub keep: NonZeroUsize,
-    /// Days after which an entry that nobody used can go.
+    /// Days without use after which an entry can be deleted; `None` means never for that reason.
     pub unused_for: Option<u32>,
-    /// Only keys that begin so, those of other tools too.
+    /// Only keys with this prefix, including keys of other tools.
     pub prefix: Option<String>,
-    /// For these reasons alone; for all when empty.
+    /// Only entries that can be deleted for one of these reasons; any reason if empty.
     pub only: Vec<PruneReason>,
 }
 
@@ -93,7 +93,7 @@ impl Default for Pruning {
     }
 }
 
-/// Why an entry can go, in the order in which reasons are looked for.
+/// Why an entry can be deleted, in the order in which the reasons are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
 pub enum PruneReason {
     /// Its pull request is closed

@@ -1,12 +1,12 @@
-//! What becomes of entries that fail their checks.
+//! Options for entries that fail their checks.
 
-use crate::files::DirPath;
 use std::time::Duration;
+use storecache_runtime::files::DirPath;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Quarantine {
-    /// How long they are kept aside, and remembered; for ever when not given.
+    /// How long such entries are kept in quarantine or listed as damaged; forever if `None`.
     pub keep: Option<Duration>,
-    /// Directory of the file that remembers those which cannot be moved; nothing is remembered without one.
+    /// Directory of the file that lists damaged entries which cannot be moved. They are not listed if `None`.
     pub memory: Option<DirPath>,
 }

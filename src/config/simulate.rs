@@ -1,53 +1,52 @@
-//! What `key simulate` is asked.
+//! Options of `key simulate`.
 
 use super::{BackendOptions, OutputOptions};
-use crate::key::KeyOptions;
-use crate::key::simulate::KeyPolicy;
 use jiff::Timestamp;
 use std::path::PathBuf;
+use storecache_key::KeyOptions;
+use storecache_key::simulate::KeyPolicy;
 
-/// A simulation of the runs that git remembers.
+/// Options of `key simulate`, which replays the runs of the git history.
 #[derive(Debug, Clone)]
 pub struct Simulate {
-    /// Which workflow, and how it counts.
+    /// Selects the workflow, and how it goes into the key.
     pub key: KeyOptions,
-    /// Besides the built-in ones.
+    /// Policies in addition to the built-in ones.
     pub policies: Vec<KeyPolicy>,
     pub output: OutputOptions,
-    /// File for a page with plots.
+    /// File for an HTML page with plots.
     pub html: Option<PathBuf>,
-    /// Found out when not given.
+    /// Detected if `None`.
     pub default_branch: Option<String>,
     pub since: Since,
-    /// Leave out commits that the workflow of today has no trigger for.
+    /// Skip commits that do not trigger the current workflow.
     pub as_triggered: bool,
-    /// The newest so many commits.
+    /// Replay only this many of the newest commits; all if `None`.
     pub max: Option<usize>,
-    /// Files that say what the store of a commit has to hold; the workflow and lock files when there are
-    /// none.
+    /// Files that determine what the store of a commit must contain; a built-in choice if empty.
     pub truth: Vec<String>,
-    /// Where snapshots of the past are, for sizes and times.
+    /// Backend with past snapshots, whose sizes and times are used.
     pub backend: Option<BackendOptions>,
-    /// Bytes of an entry.
+    /// Size of an entry in bytes.
     pub entry_size: Option<u64>,
-    /// How much of a full entry is saved by a job that restored another one.
+    /// Fraction of a full entry that a job saves after it restored another entry.
     pub delta_share: f64,
-    /// Of a job that began with a miss.
+    /// Minutes that a job takes after a miss.
     pub cold_minutes: Option<f64>,
-    /// Of a job that found all that it needs.
+    /// Minutes that a job takes if the store has everything that it needs.
     pub hit_minutes: f64,
-    /// The part of what a full hit saves that is saved by something near it.
+    /// Fraction of a full hit's time saving that a partial hit achieves.
     pub prefix_share: f64,
-    /// Bytes that a repository may keep.
+    /// Limit on the total size of all entries of a repository, in bytes.
     pub limit: u64,
-    /// Days without use after which an entry goes.
+    /// Days without use after which an entry is evicted.
     pub idle_days: u32,
 }
 
-/// Where a simulation begins.
+/// Start of a simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
     Time(Timestamp),
-    /// So many seconds before the newest commit.
+    /// This many seconds before the newest commit.
     Age(i64),
 }

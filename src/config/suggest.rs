@@ -1,25 +1,25 @@
-//! What `key suggest` was asked for.
+//! Options of `key suggest`.
 
 use super::{BackendOptions, OutputOptions};
-use crate::store::StoreKind;
 use std::path::PathBuf;
+use storecache_store::StoreKind;
 
 #[derive(Debug, Clone)]
 pub struct Suggest {
     pub snapshots: Snapshots,
-    /// Look at stores of this kind alone; at those that most snapshots are of when not given.
+    /// Read only snapshots of this kind of store; if `None`, of the kind that most snapshots have.
     pub kind: Option<StoreKind>,
-    /// Look at snapshots alone whose keys begin so. May be empty.
+    /// Read only snapshots whose keys have this prefix. May be empty.
     pub key_prefix: String,
-    /// The newest so many are looked at.
+    /// Read at most this many of the newest snapshots.
     pub max: usize,
     pub output: OutputOptions,
 }
 
-/// Where past snapshots are.
+/// Source of past snapshots.
 #[derive(Debug, Clone)]
 pub enum Snapshots {
     Files(Vec<PathBuf>),
-    /// In the order in which they are asked.
+    /// In search order.
     Entries(Vec<BackendOptions>),
 }

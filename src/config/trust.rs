@@ -1,31 +1,31 @@
-//! Whose snapshots are used, and who signs new ones.
+//! Which snapshots are trusted, and which keys sign new snapshots.
 
-use crate::snapshot::{PublicKey, SecretKey};
+use storecache_snapshot::{PublicKey, SecretKey};
 
-/// Which snapshots may be used. The default trusts all.
+/// Which snapshots may be used. The default trusts all snapshots.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
-    /// One of these has to have signed it; without any, signatures do not matter.
+    /// A snapshot must be signed with one of these keys; if empty, signatures are not checked.
     pub keys: Vec<PublicKey>,
     pub origin: OriginTrust,
 }
 
-/// Where a snapshot has to come from.
+/// Accepted origins of snapshots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum OriginTrust {
     #[default]
     Any,
     /// Jobs of this repository, `owner/name`.
     SameRepository { repository: String },
-    /// The same on this branch, for events that only who may write to the repository can cause.
+    /// Jobs of this repository on this branch, started by events that only users with write access can cause.
     DefaultBranchOnly { repository: String, branch: String },
 }
 
-/// Who signs what is saved, and what it may build on.
+/// Keys that sign new snapshots, and which snapshots they may be based on.
 #[derive(Debug, Clone, Default)]
 pub struct Signing {
-    /// Nobody without any.
+    /// New snapshots are not signed if empty.
     pub keys: Vec<SecretKey>,
-    /// Another snapshot counts as there, and is built on, if this trusts it.
+    /// Another snapshot counts as existing, and as a possible base, only if it is trusted.
     pub trust: Trust,
 }

@@ -1,8 +1,8 @@
 //! A progress bar for short work that is counted. It is shown on a terminal only.
 
 use super::output::progress_bar;
-use crate::untrusted::escape;
 use indicatif::{ProgressBar, ProgressStyle};
+use storecache_runtime::untrusted::escape;
 
 /// The progress bar; it is hidden without a terminal.
 pub struct Counting(Option<ProgressBar>);

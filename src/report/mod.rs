@@ -15,7 +15,6 @@ mod systemd_notify;
 mod usage;
 mod usage_page;
 
-pub use crate::standard_error::note;
 pub use counter_bar::Counting;
 pub use format::{age, binary, bytes, columns, parse_bytes, plural, seconds, table};
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
@@ -25,5 +24,6 @@ pub use run_report::{
     BaseUse, Bytes, Cut, Growth, Hit, Items, Outcome, Profile, Quarantined, Required, Seconds,
 };
 pub use runner_command::RunnerCommand;
+pub use storecache_runtime::standard_error::note;
 pub use summary::{Job, render};
 pub use systemd_notify::{ready, stopping, tell_signs};

@@ -7,14 +7,14 @@
 //! call writes one line: a line break in a message is shown as `\n`, and cannot forge a second message.
 
 use super::RunnerCommand;
-use crate::standard_error::{note, write_escaped};
-use crate::untrusted::{escape, escape_json};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
+use storecache_runtime::standard_error::{note, write_escaped};
+use storecache_runtime::untrusted::{escape, escape_json};
 
 /// Writes a line for people to standard output: the result that the user asked for.
 ///

@@ -2,9 +2,9 @@
 
 use super::output::progress_bar;
 use super::{RunnerCommand, command, format, note};
-use crate::untrusted::escape;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
+use storecache_runtime::untrusted::escape;
 
 /// Minimum time between lines of text.
 const LINE_EVERY: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
 //! The report of one run, as `--json` prints it.
 
-use crate::liveness;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use storecache_runtime::liveness;
 
 /// Fields may be added but never renamed: other programs read them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

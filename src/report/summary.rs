@@ -6,9 +6,9 @@
 //! for a step.
 
 use super::{BaseUse, Hit, Outcome, Seconds, format};
-use crate::untrusted;
 use jiff::Timestamp;
 use std::fmt::Write;
+use storecache_runtime::untrusted;
 
 /// Maximum length of a name or key in characters. A store allows names of 243.
 const NAME: usize = 250;

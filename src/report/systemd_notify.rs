@@ -5,11 +5,11 @@
 //! not have the environment variable that this requires.
 
 use super::progress::Progress;
-use crate::liveness::{self, Activity};
-use crate::untrusted::escape;
 use sd_notify::NotifyState;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use storecache_runtime::liveness::{self, Activity};
+use storecache_runtime::untrusted::escape;
 
 /// Minimum time between messages for people while a run is active without progress.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);

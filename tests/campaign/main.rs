@@ -3,7 +3,7 @@
 //!
 //! Each part has a fixed seed, which is printed; `STORECACHE_CAMPAIGN_SEED` sets another one.
 //! `STORECACHE_CAMPAIGN=long` injects many more faults. `scripts/campaign` runs the long campaign and keeps
-//! its results in `record.json`, from which the table in the README is made.
+//! its results in `record.json`, from which the figures in `docs/faults.md` and the README are made.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,7 +13,7 @@ mod kills;
 mod moment;
 mod named;
 mod power;
-mod readme;
+mod record;
 mod saves;
 mod scene;
 mod trace;

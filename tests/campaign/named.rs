@@ -42,7 +42,7 @@ fn kill_at(scene: &Scene, victim: Victim, call: Call, nth: usize) {
 
 fn until_it_waits_for_the_lock(run: &Running) {
     poll::until("the restore to wait for the lock", SOON, || match run.stderr() {
-        told if told.contains("big-lock was held") => Ok(()),
+        told if told.contains("big-lock is held") => Ok(()),
         told => Err(told),
     });
 }

@@ -6,7 +6,8 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Command;
 
-use storecache::snapshot::{Digest, Frame, Head, Index, ItemEntry};
+use storecache_entry::Digest;
+use storecache_snapshot::{Frame, Head, Index, ItemEntry};
 
 use super::blocks::header;
 use super::support::Output;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use storecache::store::{ItemName, Layout, Rows, SnapshotDatabase, StoreKind};
+use storecache_store::{ItemName, Layout, Rows, SnapshotDatabase, StoreKind};
 use tempfile::TempDir;
 
 /// An expression that fails wherever it is evaluated.

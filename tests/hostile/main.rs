@@ -23,7 +23,7 @@ use std::fs;
 
 use archive::{Archive, Harmless, Refused};
 use judges::{BsdTar, GnuTar, Python, listings};
-use storecache::snapshot::Opened;
+use storecache_snapshot::Opened;
 use support::forge::{Parts, check, frame, item, open_bytes};
 use support::yard::{Yard, parts};
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use storecache::memory::Unpacking;
-use storecache::snapshot::{Index, Target, Unpacker};
+use storecache_runtime::memory::Unpacking;
+use storecache_snapshot::{Index, Target, Unpacker};
 
 use super::support::forge::{Parts, directory, file, frame, hard_link, item, open_bytes};
 use super::support::yard::{Yard, continuation, parts};

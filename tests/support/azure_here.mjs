@@ -1,4 +1,4 @@
-// For `node --import`: every host of Azure is this machine, or whichever AZURE_ADDRESS says.
+// For `node --import`: resolves all hosts of Azure to this machine, or to AZURE_ADDRESS.
 import dns from 'node:dns'
 import { syncBuiltinESMExports } from 'node:module'
 

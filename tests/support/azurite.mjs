@@ -1,5 +1,6 @@
-// Starts Azurite's blob service and makes a container; prints the port; ends when its input does.
-//   node azurite.mjs PEERS [ADDRESS [DIRECTORY]]      keeps blobs in its memory, or in the directory
+// Starts Azurite's blob service and creates a container. Prints the port. Ends when standard input is closed.
+//   node azurite.mjs PEERS [ADDRESS [DIRECTORY]]
+// Blobs are kept in memory, or in DIRECTORY.
 import { spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
 import { createServer, connect } from 'node:net'

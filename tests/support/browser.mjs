@@ -1,8 +1,8 @@
-// Opens pages in a headless Chromium without scripts and without a network, in every light and width that
-// people have, and says what is wrong with them.
+// Opens a page in a headless Chromium without scripts and without a network, in light and dark color schemes
+// and in several widths, and reports problems.
 //   node browser.mjs PEERS SCREENSHOTS PAGE
-// Prints an object as JSON: `problems`, a list of texts; `text`, all that shows; `shots`, the files of the
-// screenshots; `least`, the least contrast of a text.
+// Prints a JSON object: `problems`, a list of texts; `text`, all visible text; `shots`, the files of the
+// screenshots; `least`, the lowest contrast of a text.
 import { createRequire } from 'node:module'
 import { basename, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -10,10 +10,10 @@ import { pathToFileURL } from 'node:url'
 const [peers, shots, path] = process.argv.slice(2)
 const { chromium } = createRequire(`${peers}/browser/`)('playwright-core')
 
-// The last one lets scripts run, to see that there are none.
+// In the last view, scripts may run. This shows that the page has no scripts.
 const VIEWS = [['light', 1200], ['dark', 1200], ['light', 390], ['dark', 390], ['light', 700, true]]
 
-/** Runs in the page: everything that a reader would complain about. */
+/** Finds problems for readers. Runs in the page. */
 function judge(width) {
     const problems = []
     const shown = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true })
@@ -31,7 +31,7 @@ function judge(width) {
         for (const { name } of element.attributes) if (/^on|^href$|^src$|^style$/.test(name)) problems.push(`an attribute ${name}`)
     }
 
-    // Colours.
+    // Colors.
     const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true })
     const rgba = (colour) => {
         canvas.clearRect(0, 0, 1, 1)
@@ -49,7 +49,7 @@ function judge(width) {
     const inside = (x, y, box) => x >= box.left && x <= box.right && y >= box.top && y <= box.bottom
     const rects = [...document.querySelectorAll('svg rect')].filter(shown)
     const behind = (element, x, y) => {
-        // Of an SVG the last rectangle that lies there and has a colour.
+        // In an SVG, the last opaque rectangle at that point is visible.
         const svg = element.closest('svg')
         if (svg) {
             const here = rects.filter((rect) => svg.contains(rect) && inside(x, y, rect.getBoundingClientRect()))
@@ -77,7 +77,7 @@ function judge(width) {
         least = Math.min(least, ratio)
         if (ratio < 4.5) problems.push(`contrast ${ratio.toFixed(2)} of ${named(element)}`)
     }
-    // Lines and marks, against the card they are on.
+    // The contrast of lines and marks with the card that they are on.
     for (const line of document.querySelectorAll('.plot path:not(.grid)')) {
         const style = getComputedStyle(line)
         const area = /^a\d/.test(line.getAttribute('class'))
@@ -87,7 +87,7 @@ function judge(width) {
         if (ratio < 3) problems.push(`contrast ${ratio.toFixed(2)} of a line ${line.getAttribute('class')}`)
     }
 
-    // Labels: inside what they are in, and not over each other.
+    // Labels must be inside of their drawing and their tile, and must not overlap.
     for (const svg of [...document.querySelectorAll('svg.plot, svg.map')].filter(shown)) {
         const frame = svg.getBoundingClientRect()
         const texts = [...svg.querySelectorAll('text')].map((text) => [text, text.getBoundingClientRect()])
@@ -102,7 +102,7 @@ function judge(width) {
         texts.forEach(([a, one], at) => texts.slice(at + 1).forEach(([b, other]) => {
             const across = Math.min(one.right, other.right) - Math.max(one.left, other.left)
             const down = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top)
-            // The boxes of two lines of one label touch.
+            // The boxes of two lines of one label overlap a little.
             const allowed = a.parentElement === b.parentElement ? 4 : 1
             if (across > 0.5 && down > allowed) problems.push(`${named(a)} lies over ${named(b)}`)
         }))
@@ -116,7 +116,7 @@ function judge(width) {
         }
         if (!svg.getAttribute('aria-label')) problems.push('a drawing without a name')
     }
-    // A short text that stands in a narrow tower.
+    // A short text that is wrapped into many short lines.
     for (const cell of [...document.querySelectorAll('td, th, dd, dt, li')].filter(shown)) {
         if (cell.textContent.length < 40 && cell.clientHeight > 130) problems.push(`${named(cell)} is squeezed`)
     }
@@ -150,7 +150,7 @@ for (const [colorScheme, width, javaScriptEnabled = false] of VIEWS) {
     answer.least = Math.min(answer.least ?? Infinity, seen.least)
     const shot = join(shots, `${basename(path, '.html')}-${colorScheme}-${width}.png`)
     pictures[view] = await page.screenshot({ fullPage: true, path: shot })
-    // Of a page with a picture in it, that is wanted, and not the emptiness below.
+    // If the page has a picture, the screenshot shows only the picture, without the empty area below it.
     const framed = page.locator('.picture')
     if (await framed.count() === 1) await framed.screenshot({ path: shot })
     answer.shots.push(shot)

@@ -205,7 +205,7 @@ time.sleep(1000)",
     pub fn hold_big_lock(&self) -> File {
         let path = self.host(self.state()).join("db/big-lock");
         let lock = File::options().read(true).write(true).open(path).unwrap();
-        // Nix uses `flock` and Guix record locks, which do not exclude each other; see `src/store/locks.rs`.
+        // Nix uses `flock` and Guix record locks, which do not exclude each other; see `crates/store/src/locks.rs`.
         match self.flavour() {
             Flavour::Nix => lock.lock_shared().unwrap(),
             Flavour::Guix => {

@@ -1,8 +1,9 @@
 //! Takes snapshots apart and builds altered ones that `save` never writes.
 
 use sha2::{Digest as _, Sha256};
-use storecache::snapshot::{
-    Base, DatabaseEntry, Digest, Frame, Head, Index, ItemEntry, Opened, SecretKey, SnapshotError,
+use storecache_entry::Digest;
+use storecache_snapshot::{
+    Base, DatabaseEntry, Frame, Head, Index, ItemEntry, Opened, SecretKey, SnapshotError,
     SnapshotWriter, Verifier, open,
 };
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use storecache::snapshot::{Index, Opened};
+use storecache_snapshot::{Index, Opened};
 
 use super::forge::{frame_bytes, open_bytes};
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use storecache::daemon::await_ready;
+use storecache_daemon::await_ready;
 
 use super::judge::Registration;
 use super::runs::{Picture, leftovers, picture};

@@ -1,5 +1,5 @@
-"""Reads ranges of a snapshot with another reader of the zstd seekable format, and compares them with
-what zstd makes of the whole file.
+"""Reads ranges of a snapshot with an independent reader of the zstd seekable format, and compares them with
+the output of zstd for the whole file.
 
     judge_seekable.py FILE
 """

@@ -1,7 +1,7 @@
-"""Reads a tar archive from standard input as Python's tarfile understands it.
+"""Reads a tar archive from standard input with Python's tarfile.
 
     judge_tarfile.py list         print one JSON array for each member
-    judge_tarfile.py extract DIR  extract all of it
+    judge_tarfile.py extract DIR  extract all members
 """
 
 import json

@@ -8,9 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use storecache::backend::github::{Patience, Secret};
-use storecache::backend::object_store::ObjectStore;
-use storecache::backend::object_store::{Address, Objects, Service};
+use storecache_backend::github::{Patience, Secret};
+use storecache_backend::object_store::{Address, ObjectStore, Objects, Service};
 
 use super::azurite::{self, Azurite, NodePeer};
 use super::place::output;

@@ -1,8 +1,8 @@
-# Starts moto, other people's S3 server, with an empty bucket; prints the port; ends when its input does.
+# Starts moto, an independent S3 server, with an empty bucket. Prints the port. Ends when standard input is closed.
 #   python object_store.py s3|google
-# As `google` it is reached by the names that Google's XML API has for two headers of S3's: the API is made to be
-# spoken by clients of S3, and all that is used of it besides, multipart uploads and lists, is the same in both.
-# Below /-/ the test gives orders: faults for the requests to come, and what was asked so far.
+# With `google`, it uses the names that Google's XML API has for two headers. That API is compatible with clients of
+# S3, and the other parts that are used, multipart uploads and lists, are the same in both.
+# Paths below /-/ are for the test: it sets the faults of later requests, and reads the log of past requests.
 import json
 import re
 import socket
@@ -18,12 +18,12 @@ moto = DomainDispatcherApplication(create_backend_app)
 lock, conditional = threading.Lock(), threading.Lock()
 faults, log = [], []
 never = threading.Event()
-# It checks no signature, and takes who has none for a stranger.
+# moto does not check signatures, but treats requests without a signature as anonymous.
 SIGNED = "AWS4-HMAC-SHA256 Credential=AKID/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
 def take(line):
-    """The fault that is next for a request, if any."""
+    """Returns the next fault for a request, if any."""
     with lock:
         for fault in faults:
             if fault["count"] and re.search(fault["match"], line):
@@ -89,7 +89,7 @@ def application(environ, start_response):
         return start_response(status, headers, *more)
 
     if what is None and "HTTP_IF_NONE_MATCH" in environ:
-        # moto looks and writes in two steps; the services do it in one.
+        # moto checks and writes in two steps; the real services do both atomically.
         with conditional:
             return [b"".join(moto(environ, start))]
     if what is None:
@@ -97,7 +97,7 @@ def application(environ, start_response):
     if what == "lost":
         b"".join(moto(environ, lambda *_: None))
         hang_up(environ)
-    # cut or stall
+    # The kind is `cut` or `stall`.
     return cut(b"".join(moto(environ, start)), what == "stall")
 
 

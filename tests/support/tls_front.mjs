@@ -1,5 +1,5 @@
-// Takes TLS connections and hands them on to a port of this machine; prints its own; ends when its input
-// does.
+// Accepts TLS connections and forwards them to a port of this machine. Prints its own port. Ends when standard
+// input is closed.
 //   node tls_front.mjs PORT CERTIFICATE KEY
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'

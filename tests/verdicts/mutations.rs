@@ -1,6 +1,6 @@
 //! Random changes to a snapshot, with valid digests.
 
-use storecache::snapshot::{Frame, ItemEntry};
+use storecache_snapshot::{Frame, ItemEntry};
 
 use super::faults::{insert, summed};
 use super::store::try_with_sql;
@@ -257,7 +257,7 @@ fn split(parts: &mut Parts, number: usize, there: usize) -> Option<()> {
     Some(())
 }
 
-type Open<'a> = Option<(u64, &'a storecache::snapshot::Continuation)>;
+type Open<'a> = Option<(u64, &'a storecache_snapshot::Continuation)>;
 
 /// Returns the file that continues at an offset of a frame, or `None` if the offset is between the headers of a
 /// member.
@@ -266,7 +266,7 @@ fn open_at(
     raw: &[u8],
     begun: Open<'_>,
     cut: usize,
-) -> Option<Option<storecache::snapshot::Continuation>> {
+) -> Option<Option<storecache_snapshot::Continuation>> {
     let mut at = 0;
     if let Some((left, continues)) = begun {
         if (cut as u64) < left {

@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use storecache::memory::Unpacking;
-use storecache::root_helper::judge::{check_database, check_kind};
-use storecache::snapshot::{Opened, Target, Unpacker, Verifier, write_database};
-use storecache::store::{
+use storecache_root_helper::judge::{check_database, check_kind};
+use storecache_runtime::memory::Unpacking;
+use storecache_snapshot::{Opened, Target, Unpacker, Verifier, write_database};
+use storecache_store::{
     ItemName, Layout, LiveDatabase, Merge, Owner, Rows, SnapshotDatabase, SnapshotRows, StoreKind,
     choose,
 };

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use rusqlite::Connection;
-use storecache::snapshot::nar_digest;
-use storecache::store::{Layout, LiveDatabase, Owner, StoreKind};
+use storecache_snapshot::nar_digest;
+use storecache_store::{Layout, LiveDatabase, Owner, StoreKind};
 use tempfile::TempDir;
 
 use super::support::place::storecache;

@@ -1,14 +1,14 @@
 //! Checks of what a save or restore needs besides the store: the backend with its quarantine, and the clock.
 
 use super::super::{quarantine, resolve};
-use crate::backend::{Backend, Health};
-use crate::config::{BackendOptions, Doctor};
-use crate::memory::Traffic;
-use crate::root_helper::protocol::{Finding, Light};
-use crate::store::{Layout, StoreKind};
+use crate::{config::BackendOptions, config::Doctor};
 use anyhow::Result;
 use jiff::Timestamp;
 use std::sync::Arc;
+use storecache_backend::{Backend, Health};
+use storecache_root_helper::protocol::{Finding, Light};
+use storecache_runtime::memory::Traffic;
+use storecache_store::{Layout, StoreKind};
 
 /// Tolerated difference between clocks in seconds. It covers the latency of a response and harmless deviations.
 const APART: i64 = 60;
@@ -95,7 +95,7 @@ fn mend(options: &BackendOptions) -> Option<String> {
         BackendOptions::Directory { path, .. } => Some(format!("ls -ld {}", path.path().display())),
         BackendOptions::GitHub(service) => {
             let url = service.results_url.as_ref().or(service.cache_url.as_ref())?;
-            let host = crate::backend::github::host(url);
+            let host = storecache_backend::github::host(url);
             Some(format!("curl --head --silent --show-error https://{host}/"))
         }
     }

@@ -5,14 +5,14 @@ mod environment_checks;
 use super::{Ending, cancel, or_json, resolve, run_history};
 use crate::config::Doctor;
 use crate::report;
-use crate::root_helper::client::RootHalf;
-use crate::root_helper::doctor::without_root;
-use crate::root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
-use crate::root_helper::sudo::NoRoot;
-use crate::store::{Layout, StoreKind};
 use anyhow::{Result, bail};
 use rustix::process::geteuid;
 use serde_json::json;
+use storecache_root_helper::client::RootHalf;
+use storecache_root_helper::doctor::without_root;
+use storecache_root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
+use storecache_root_helper::sudo::NoRoot;
+use storecache_store::{Layout, StoreKind};
 
 /// Prints one row for each check. Fails if any of them is red.
 pub fn doctor(options: &Doctor) -> Result<Ending> {

@@ -1,11 +1,11 @@
 //! Findings as SARIF 2.1.0, the format that code scanning reads. Source:
 //! <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>.
 
-use crate::key::lint::{Finding, Level, Lines, RULES, Rule, Source};
-use crate::snapshot::Digest;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
+use storecache_entry::Digest;
+use storecache_lint::{Finding, Level, Lines, RULES, Rule, Source};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 

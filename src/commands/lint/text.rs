@@ -1,6 +1,6 @@
 //! Findings for people: the mistake, and the corrected lines next to the current ones.
 
-use crate::key::lint::Finding;
+use storecache_lint::Finding;
 
 /// A finding with its location, one string for each line.
 pub fn of(finding: &Finding, source: &str) -> Vec<String> {

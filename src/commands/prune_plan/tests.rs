@@ -1,10 +1,10 @@
 use super::*;
-use crate::backend::{EntryName, Record};
 use crate::commands::open_entry::EntryKind;
-use crate::snapshot::Digest;
-use crate::store::StoreKind;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
+use storecache_backend::{EntryName, Record};
+use storecache_entry::Digest;
+use storecache_store::StoreKind;
 
 const MAIN: &str = "refs/heads/main";
 const NOW: i64 = 1_800_000_000;

@@ -4,16 +4,16 @@
 //! It is only an aid: if there is any problem with the file, nothing is remembered, and each restore detects
 //! bad entries again.
 
-use crate::backend::{Backend, EntryName, is_ahead, is_due, is_over};
 use crate::config::Quarantine;
-use crate::files::{DirPath, OpenDir};
 use crate::report::Quarantined;
-use crate::store::{LockKind, LockMode, lock_open};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::time::Duration;
+use storecache_backend::{Backend, EntryName, is_ahead, is_due, is_over};
+use storecache_runtime::files::{DirPath, OpenDir};
+use storecache_store::{LockKind, LockMode, lock_open};
 
 /// Name of the file in the user's state directory.
 const FILE: &str = "quarantine.json";

@@ -1,9 +1,9 @@
 //! Sizes and times that snapshots of the past have recorded.
 
 use super::super::resolve;
-use crate::backend::{Backend, Directory};
 use crate::config::BackendOptions;
-use crate::key::Rung;
+use storecache_backend::{Backend, Directory};
+use storecache_entry::Rung;
 
 /// Number of snapshots that are opened, newest first.
 const OPENED: usize = 50;

@@ -2,10 +2,10 @@
 
 use super::{Past, date};
 use crate::config::Simulate;
-use crate::key::WorkflowMode;
-use crate::key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
-use crate::report::{binary, bytes, plural};
-use crate::untrusted::escape;
+use crate::{report::binary, report::bytes, report::plural};
+use storecache_key::WorkflowMode;
+use storecache_key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
+use storecache_runtime::untrusted::escape;
 
 /// The summary, one line for each policy, and the best policy.
 pub fn results(simulation: &Simulation) -> Vec<String> {

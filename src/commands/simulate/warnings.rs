@@ -1,10 +1,10 @@
 //! Warnings that qualify the result of a simulation.
 
-use crate::key::history::{Graph, Kind, Run};
-use crate::key::simulate::Read;
 use crate::report::plural;
 use anyhow::{Result, bail};
 use std::path::Path;
+use storecache_key::history::{Graph, Kind, Run};
+use storecache_key::simulate::Read;
 
 /// Reports which part of the history is missing from this clone.
 pub fn of_history(graph: &Graph) -> Vec<String> {

@@ -1,9 +1,9 @@
 //! The commits that snapshots were made from, as far as this repository has them.
 
 use super::observations::Past;
-use crate::key::{NoRepository, ObjectId, Repository};
 use anyhow::Result;
 use std::collections::HashMap;
+use storecache_key::{NoRepository, ObjectId, Repository};
 
 pub struct Commits {
     pub repository: Repository,

@@ -11,10 +11,10 @@ use self::commits::{Commits, NotUsed};
 use self::observations::{Found, KeyFamily, LeftOut, Past, largest_kin};
 use super::{Ending, or_json};
 use crate::config::Suggest;
-use crate::key::suggest::{
+use anyhow::Result;
+use storecache_key::suggest::{
     Candidate, Ingredient, Observation, Suggestion, of_commits, of_heads, suggest as search,
 };
-use anyhow::Result;
 
 /// With fewer snapshots, almost any ingredient would explain the changes.
 const FEWEST: usize = 3;

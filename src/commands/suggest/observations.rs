@@ -1,17 +1,17 @@
 //! Past snapshots: facts from their heads and indexes, and which of them are of the same store.
 
-use crate::backend::{Backend, Directory, EntryName, Gone};
 use crate::commands::open_entry::OpenEntry;
-use crate::commands::{inspect, resolve};
-use crate::config::{BackendOptions, Snapshots, Suggest};
-use crate::key::Rung;
-use crate::memory::Traffic;
-use crate::snapshot::{Digest, Head, Index, Opened, SnapshotError};
-use crate::store::{Layout, StoreKind};
-use crate::untrusted::escape;
+use crate::{commands::inspect, commands::resolve};
+use crate::{config::BackendOptions, config::Snapshots, config::Suggest};
 use anyhow::{Context, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use storecache_backend::{Backend, Directory, EntryName, Gone};
+use storecache_entry::{Digest, Rung};
+use storecache_runtime::memory::Traffic;
+use storecache_runtime::untrusted::escape;
+use storecache_snapshot::{Head, Index, Opened, SnapshotError};
+use storecache_store::{Layout, StoreKind};
 
 /// The facts about one snapshot.
 pub struct Past {
@@ -234,7 +234,7 @@ pub fn largest_kin(past: Vec<Past>) -> (Option<KeyFamily>, Vec<Past>, Vec<(KeyFa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{Base, BaseItem, ItemEntry};
+    use storecache_snapshot::{Base, BaseItem, ItemEntry};
 
     fn index(own: &[&str], inherited: &[&str]) -> Index {
         let digest = Digest::of(b"");

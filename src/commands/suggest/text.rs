@@ -4,11 +4,11 @@ use super::commits::NotUsed;
 use super::observations::KeyFamily;
 use super::{FEWEST, Looked};
 use crate::config::OutputOptions;
-use crate::key::suggest::{Flags, Ingredient, Set};
-use crate::report::{answer, answer_json, note, plural};
-use crate::store::StoreKind;
+use crate::{report::answer, report::answer_json, report::note, report::plural};
 use anyhow::Result;
 use serde_json::{Value, json};
+use storecache_key::suggest::{Flags, Ingredient, Set};
+use storecache_store::StoreKind;
 
 /// Rows of the table for people; JSON has all rows.
 const ROWS: usize = 12;

@@ -1,6 +1,6 @@
 //! Escaping of untrusted text, and estimates of its width.
 
-use crate::untrusted;
+use storecache_runtime::untrusted;
 
 /// Maximum length of a sentence in characters.
 const LONGEST: usize = 2000;

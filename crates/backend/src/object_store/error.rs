@@ -1,0 +1,129 @@
+//! Errors of requests for objects, classified for callers and readable for people. Of the response of a server, only
+//! the error code is used: the text contains keys and signed requests.
+
+use crate::http_client::Fault;
+use http::{HeaderMap, StatusCode};
+use std::error::Error;
+use std::time::Duration;
+
+/// Why a request failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ObjectError {
+    #[error("there is no such object")]
+    Missing,
+    #[error("the object already exists")]
+    Exists,
+    #[error("the object was changed in the meantime")]
+    Changed,
+    /// The credentials do not permit it.
+    #[error("{0}")]
+    Denied(String),
+    #[error("{0}")]
+    Lasting(String),
+    /// A temporary failure. A retry may succeed, but not before the time that the server named.
+    #[error("{what}")]
+    Passing { what: String, wait: Option<Duration> },
+}
+
+impl ObjectError {
+    /// Converts an error of the library. If this program raised it, the original is among its sources.
+    pub fn of(error: &object_store::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            if let Some(seen) = error.downcast_ref::<ObjectError>() {
+                return seen.clone();
+            }
+            cause = error.source();
+        }
+        match error {
+            object_store::Error::NotFound { .. } => ObjectError::Missing,
+            object_store::Error::AlreadyExists { .. } => ObjectError::Exists,
+            object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. } => {
+                ObjectError::Changed
+            }
+            _ => ObjectError::Lasting(format!("unexpected response ({})", kind(error))),
+        }
+    }
+
+    pub fn of_fault(fault: Fault) -> Self {
+        match fault {
+            Fault::Passing { what, wait } => ObjectError::Passing { what, wait },
+            Fault::Expired(what) => ObjectError::Denied(what),
+            Fault::NoRanges => {
+                ObjectError::Lasting("the server does not support range requests".into())
+            }
+            Fault::Lasting(error) => ObjectError::Lasting(format!("{error:#}")),
+        }
+    }
+
+    /// Returns the meaning of an unsuccessful response, or `None` if the library handles it.
+    pub fn of_answer(status: StatusCode, code: &str, headers: &HeaderMap) -> Option<Self> {
+        let answered = match code {
+            "" => format!("HTTP {}", status.as_u16()),
+            code => format!("HTTP {} {code}", status.as_u16()),
+        };
+        Some(match status.as_u16() {
+            404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => ObjectError::Lasting(
+                format!("there is no such bucket ({answered}); create it, or name another"),
+            ),
+            // The clock is wrong, or the key is unknown: a retry does not help.
+            401 | 403 => ObjectError::Denied(format!(
+                "the server denied access ({answered}); check the credentials in the environment \
+                 and their permissions"
+            )),
+            304 | 404 | 409 | 412 => return None,
+            300..=399 => ObjectError::Lasting(format!(
+                "the server redirects elsewhere ({answered}); check the region and the endpoint"
+            )),
+            408 | 429 | 500.. => ObjectError::Passing {
+                what: format!("the server failed ({answered})"),
+                wait: crate::http_client::retry_after(headers),
+            },
+            _ if matches!(code, "RequestTimeout" | "SlowDown" | "ServerBusy") => {
+                ObjectError::Passing { what: format!("the server failed ({answered})"), wait: None }
+            }
+            _ => ObjectError::Lasting(format!("the server refused ({answered})")),
+        })
+    }
+}
+
+/// Returns the kind of an error that the library detected itself, without the text that it quotes.
+fn kind(error: &object_store::Error) -> &'static str {
+    match error {
+        object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. } => {
+            "not supported"
+        }
+        object_store::Error::InvalidPath { .. } => "invalid object name",
+        object_store::Error::UnknownConfigurationKey { .. } => "unknown setting",
+        _ => "unrecognized error from the server",
+    }
+}
+
+/// Returns the error code in a body or a header: `<Code>AccessDenied</Code>` from S3 and Google, a header from Azure.
+pub fn code(headers: &HeaderMap, body: &[u8]) -> String {
+    let named = headers.get("x-ms-error-code").and_then(|code| code.to_str().ok());
+    let text = String::from_utf8_lossy(body);
+    let inside = || {
+        let (_, rest) = text.split_once("<Code>")?;
+        rest.split_once("</Code>").map(|(code, _)| code)
+    };
+    let code = named.or_else(inside).unwrap_or_default();
+    code.chars().filter(char::is_ascii_alphanumeric).take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_error_only_its_code_is_told() {
+        let body = b"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIA</AWSAccessKeyId></Error>";
+        let code = code(&HeaderMap::new(), body);
+        let trouble =
+            ObjectError::of_answer(StatusCode::FORBIDDEN, &code, &HeaderMap::new()).unwrap();
+        let told = trouble.to_string();
+        assert!(told.contains("HTTP 403 SignatureDoesNotMatch"), "{told}");
+        assert!(!told.contains("AKIA"), "{told}");
+        assert!(matches!(trouble, ObjectError::Denied(_)));
+    }
+}

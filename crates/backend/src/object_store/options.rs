@@ -1,0 +1,56 @@
+//! The configuration of an object store.
+
+use super::{Address, Service};
+use crate::{http_client::Patience, http_client::Secret, http_client::host};
+
+/// A bucket or container, and the environment variables that configure access to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectStore {
+    pub address: Address,
+    /// Environment variables of its service, with their values. Some are secrets.
+    pub settings: Vec<(String, Secret)>,
+    pub patience: Patience,
+}
+
+impl ObjectStore {
+    /// Returns whether a variable is set, and not to `false` or `0`.
+    pub fn has(&self, name: &str) -> bool {
+        self.settings.iter().any(|(known, value)| {
+            known == name && !matches!(value.reveal().trim(), "" | "false" | "0")
+        })
+    }
+
+    /// Returns the host of the endpoint if it is not the default endpoint of the service.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint_url().map(host).filter(|host| !host.is_empty())
+    }
+
+    /// Returns protocol and host of the server, without parts of the URL that may be secret.
+    pub fn server(&self) -> String {
+        let url = self.endpoint_url().and_then(|url| url.split_once("://"));
+        match (url, self.address.service) {
+            (Some((protocol, rest)), _) => format!("{protocol}://{}", host(rest)),
+            (None, Service::S3) => "https://s3.amazonaws.com".into(),
+            (None, Service::Google) => "https://storage.googleapis.com".into(),
+            (None, Service::Azure) => {
+                let names = ["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"];
+                let account = names.iter().find_map(|name| self.get(name)).unwrap_or_default();
+                format!("https://{account}.blob.core.windows.net")
+            }
+        }
+    }
+
+    fn endpoint_url(&self) -> Option<&str> {
+        let names: &[&str] = match self.address.service {
+            Service::S3 => &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"],
+            Service::Google => &["GOOGLE_BASE_URL"],
+            Service::Azure => &["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"],
+        };
+        names.iter().find_map(|name| self.get(name))
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.settings.iter().find(|(known, _)| known == name)?;
+        Some(value.reveal().trim()).filter(|value| !value.is_empty())
+    }
+}

@@ -1,0 +1,120 @@
+//! Quarantine in an object store: a note beside an entry marks it as bad, and every run that sees the note treats the
+//! entry as gone.
+//!
+//! Entries are not moved: an object store has no rename, copying an entry of over 5 GB takes many requests, and a run
+//! that finds a bad entry may only have permission to read it. The note is small, and every machine that shares the
+//! store sees it.
+
+use super::Objects;
+use super::client::ObjectClient;
+use super::error::ObjectError;
+use super::write_lock::{CLAIMS, LEFT};
+use crate::{Directory, EntryName};
+use crate::{
+    quarantine_schedule::Aside, quarantine_schedule::is_due, quarantine_schedule::is_over,
+};
+use anyhow::Result;
+use jiff::Timestamp;
+use object_store::ObjectMeta;
+use object_store::path::Path;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Prefix of notes, below the base.
+pub const NOTES: &str = ".quarantine/";
+
+const ENDING: &str = ".json";
+
+/// An object whose time is the time of the last sweep.
+const STAMP: &str = ".quarantine/.swept";
+
+impl Objects {
+    pub(super) fn note(&self, name: &EntryName, note: &[u8]) -> Result<PathBuf> {
+        let hub = &self.hub;
+        let path = hub.path(&note_of(name)?)?;
+        hub.wait(hub.put(&path, note.to_vec()))?;
+        Ok(self.shown(&self.path_of(name)?))
+    }
+
+    /// Returns whether a note marks an entry as bad.
+    pub(super) async fn is_aside(hub: &ObjectClient, name: &EntryName) -> Result<bool> {
+        Ok(hub.head(&hub.path(&note_of(name)?)?).await?.is_some())
+    }
+
+    /// Returns the entries with a note whose file names begin with `start`.
+    pub(super) async fn aside(
+        hub: &ObjectClient,
+        start: &str,
+    ) -> Result<HashSet<EntryName>, ObjectError> {
+        let notes = hub.list(&format!("{NOTES}{start}"), false).await?;
+        Ok(notes.iter().filter_map(noted).collect())
+    }
+
+    pub(super) fn notes(&self) -> Result<Vec<Aside>> {
+        let hub = &self.hub;
+        let mut asides = Vec::new();
+        // The notes of one layout, or of all layouts.
+        let start = if hub.base == self.address.base() { "" } else { NOTES };
+        for found in hub.wait(hub.list(start, true))? {
+            let Some((name, path)) = noted(&found).zip(of_note(&found)) else { continue };
+            let Some(entry) = hub.wait(hub.head(&path))? else { continue };
+            let note = hub.wait(hub.get(&found.location))?;
+            let file = self.shown(&path);
+            asides.push(Aside { name, file, size: entry.size, note });
+        }
+        asides.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok(asides)
+    }
+
+    /// Deletes entries and notes that were kept long enough, and claims whose writers are no longer alive.
+    pub(super) fn sweep_notes(&self, keep: Duration) -> Result<()> {
+        let hub = &self.hub;
+        let now = Timestamp::now();
+        let stamp = hub.path(STAMP)?;
+        let last = hub.wait(hub.head(&stamp))?;
+        if !is_due(last.as_ref().and_then(changed), now) {
+            return Ok(());
+        }
+        // Write the stamp first, so that other runs leave the sweep to this one.
+        hub.wait(hub.put(&stamp, Vec::new()))?;
+        for note in hub.wait(hub.list(NOTES, false))? {
+            let due = |name: &EntryName| {
+                changed(&note).is_some_and(|noted| is_over(name, noted, keep, now))
+            };
+            if let Some(name) = noted(&note).filter(due) {
+                // Delete the note last: without it, the entry would count as good.
+                hub.wait(hub.delete(&self.path_of(&name)?))?;
+                hub.wait(hub.delete(&note.location))?;
+            }
+        }
+        for claim in hub.wait(hub.list(CLAIMS, false))? {
+            let age = changed(&claim).map(|made| Duration::try_from(now.duration_since(made)));
+            if age.is_some_and(|age| age.is_ok_and(|age| age >= LEFT)) {
+                hub.wait(hub.delete(&claim.location))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn note_of(name: &EntryName) -> Result<String> {
+    Ok(format!("{NOTES}{}{ENDING}", Directory::file_name(name)?))
+}
+
+/// Returns the path of the object that a note is about.
+fn of_note(note: &ObjectMeta) -> Option<Path> {
+    let (place, file) = note.location.as_ref().rsplit_once(NOTES)?;
+    Path::parse(format!("{place}{}", file.strip_suffix(ENDING)?)).ok()
+}
+
+/// Returns the entry that a note is about.
+fn noted(note: &ObjectMeta) -> Option<EntryName> {
+    note.location.as_ref().rsplit_once(NOTES)?;
+    note.location.filename()?.strip_suffix(ENDING).and_then(Directory::entry_of)
+}
+
+/// Returns when an object was written, by the clock of the service.
+fn changed(object: &ObjectMeta) -> Option<Timestamp> {
+    Timestamp::from_second(object.last_modified.timestamp()).ok()
+}

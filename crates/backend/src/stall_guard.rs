@@ -1,0 +1,179 @@
+//! A wrapper for backends whose calls may block for ever, such as a directory on a disk that hangs. It runs each
+//! blocking call on a worker thread, in small pieces, so that the caller can check that thread for activity, abort
+//! after the stall timeout, and be canceled.
+
+use super::{Backend, Entry, EntryName, EntryWriter, Health, ReadAt, Refused, Skipped, Written};
+use anyhow::Result;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use storecache_entry::Rung;
+use storecache_runtime::liveness::{self, BlockingWorker, run_blocking};
+
+/// Bytes to read or write at a time. Each piece is copied, and counts as activity.
+const PIECE: usize = 1 << 20;
+
+/// A backend whose blocking calls run on worker threads.
+pub struct StallGuard<B>(Arc<B>);
+
+impl<B: Backend + Send + Sync + 'static> StallGuard<B> {
+    pub fn new(backend: B) -> Self {
+        StallGuard(Arc::new(backend))
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&B) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let backend = Arc::clone(&self.0);
+        run_blocking(self.0.describe(), move || work(&backend))?
+    }
+}
+
+impl<B: Backend + Send + Sync + 'static> Backend for StallGuard<B> {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    fn can_read(&self) -> Result<(), Refused> {
+        self.0.can_read()
+    }
+
+    fn lists_as(&self, key: &str, listed: &str) -> bool {
+        self.0.lists_as(key, listed)
+    }
+
+    fn can_write(&self) -> Result<(), Refused> {
+        self.0.can_write()
+    }
+
+    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
+        let rung = rung.clone();
+        self.run(move |backend| backend.entries(&rung))
+    }
+
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+        let name = name.clone();
+        let reader = self.run(move |backend| backend.open(&name))?;
+        let (size, who) = (reader.size(), self.describe());
+        Ok(Box::new(Reader { size, inner: BlockingWorker::new(who, reader)?, read: 0 }))
+    }
+
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+        let name = name.clone();
+        let writer = self.run(move |backend| backend.create(&name))?;
+        Ok(Box::new(Writer {
+            inner: BlockingWorker::new(self.describe(), Some(writer))?,
+            written: 0,
+        }))
+    }
+
+    fn examine(&self) -> Result<Health> {
+        self.run(Backend::examine)
+    }
+
+    fn delete(&self, entry: &Entry) -> Result<()> {
+        let entry = entry.clone();
+        self.run(move |backend| backend.delete(&entry))
+    }
+
+    fn place(&self) -> String {
+        self.0.place()
+    }
+
+    fn identity(&self, name: &EntryName) -> String {
+        let name = name.clone();
+        self.run(move |backend| Ok(backend.identity(&name))).unwrap_or_default()
+    }
+
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+        let (name, note) = (name.clone(), note.to_owned());
+        self.run(move |backend| backend.set_aside(&name, &note))
+    }
+
+    fn asides(&self) -> Result<Vec<super::Aside>> {
+        self.run(Backend::asides)
+    }
+
+    fn try_writing(&self) -> Result<()> {
+        self.run(Backend::try_writing)
+    }
+
+    fn sweep(&self, keep: Duration) -> Result<()> {
+        self.run(move |backend| backend.sweep(keep))
+    }
+
+    fn skipped(&self) -> Vec<Skipped> {
+        self.0.skipped()
+    }
+}
+
+struct Reader {
+    size: u64,
+    inner: BlockingWorker<Box<dyn ReadAt>>,
+    read: u64,
+}
+
+impl ReadAt for Reader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut at = offset;
+        for piece in buffer.chunks_mut(PIECE) {
+            let (from, length) = (at, piece.len());
+            let read = self.inner.run(move |reader| {
+                let mut bytes = vec![0; length];
+                reader.read_at(from, &mut bytes).map(|()| bytes)
+            });
+            piece.copy_from_slice(&read.map_err(io::Error::other)??);
+            at += length as u64;
+            self.read += length as u64;
+            liveness::moved(format!("{} bytes read of {}", self.read, self.size));
+        }
+        Ok(())
+    }
+}
+
+struct Writer {
+    /// `None` after [`EntryWriter::finish`].
+    inner: BlockingWorker<Option<Box<dyn EntryWriter>>>,
+    written: u64,
+}
+
+fn finished() -> io::Error {
+    io::Error::other("the entry is finished")
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = bytes[..bytes.len().min(PIECE)].to_vec();
+        let written =
+            self.inner.run(move |writer| writer.as_mut().ok_or_else(finished)?.write(&piece));
+        let written = written.map_err(io::Error::other)??;
+        self.written += written as u64;
+        liveness::moved(format!("{} bytes written", self.written));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.inner.run(|writer| writer.as_mut().map_or(Ok(()), Write::flush));
+        flushed.map_err(io::Error::other)?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Dropping an unfinished writer removes its file. Wait for that before the caller goes on or the process
+        // ends.
+        let _ = self.inner.run(|writer| drop(writer.take()));
+    }
+}
+
+impl EntryWriter for Writer {
+    fn finish(self: Box<Self>) -> Result<Written> {
+        self.inner.run(|writer| writer.take().ok_or_else(finished)?.finish())?
+    }
+}

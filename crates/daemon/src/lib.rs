@@ -1,0 +1,150 @@
+//! The daemon of a store: what runs it, how it is stopped and started, and whether it answers.
+//!
+//! This module knows units, services, processes and the worker protocol. It must not know the content of a
+//! store.
+
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
+
+mod bare_process;
+mod custom_command;
+mod detect;
+mod duplicates;
+mod executable;
+pub mod journal;
+mod kind;
+mod listener;
+mod mount;
+mod procfs;
+mod shepherd;
+mod systemd;
+mod unknown_supervisor;
+mod worker_protocol;
+
+use bare_process::Watched;
+pub use bare_process::is_up_besides;
+pub use detect::{DaemonLookup, Found, find, service_to_start};
+pub use executable::Replaced;
+pub use kind::{Daemon, DaemonChoice};
+pub use listener::{Listener, SocketExposure, VerifiedListener, socket_exposure};
+pub use mount::MountUnit;
+pub use procfs::parent_of;
+pub use shepherd::Shepherd;
+pub use systemd::{UnitState, states as unit_states};
+pub use worker_protocol::{Client, await_ready, nix_version};
+
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::time::Duration;
+use storecache_runtime::retry::insist;
+
+/// Everything that stopping the daemon requires, collected while it still runs: later, another process may have
+/// its process ID.
+pub enum Stopper<'a> {
+    Systemd(systemd::Stop),
+    Shepherd { shepherd: &'a Shepherd, service: &'a str, process: Option<Watched> },
+    Process(Watched),
+    Command { stop: &'a str, run_as: Option<(u32, u32)> },
+    None,
+}
+
+impl<'a> Stopper<'a> {
+    /// Collects the requirements of [`Stopper::stop`]. A bare process is stopped only if its `listener` was
+    /// verified.
+    pub fn prepare(daemon: &'a Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
+        Ok(match daemon {
+            Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
+            Daemon::Shepherd { shepherd, service, pid } => {
+                let process = pid.map(Watched::find).transpose()?.flatten();
+                Stopper::Shepherd { shepherd, service, process }
+            }
+            Daemon::Process { pid } => Stopper::Process(verified(*pid, listener)?.into()),
+            Daemon::Command { stop, run_as, .. } => Stopper::Command { stop, run_as: *run_as },
+            Daemon::None => Stopper::None,
+        })
+    }
+
+    /// Stops the daemon and waits until its main process has ended. Its workers may live on.
+    ///
+    /// `patience` counts from the last activity of the stopping processes.
+    ///
+    /// # Errors
+    /// Also any error of `cancelled`, for units of systemd and for commands only: there, the next start can wait
+    /// for the end of the daemon.
+    pub fn stop(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+        match self {
+            Stopper::Systemd(stop) => stop.now(patience, cancelled),
+            Stopper::Shepherd { shepherd, service, process } => {
+                shepherd::stop(shepherd, service, process.as_ref(), patience)
+            }
+            Stopper::Process(process) => process.stop(patience),
+            Stopper::Command { stop, run_as } => {
+                custom_command::run(stop, *run_as, patience, cancelled)
+            }
+            Stopper::None => Ok(()),
+        }
+    }
+}
+
+/// Returns `listener` if it is the process `pid`.
+fn verified(pid: u32, listener: Option<&VerifiedListener>) -> Result<&VerifiedListener> {
+    listener
+        .filter(|verified| verified.listener.pid == pid)
+        .with_context(|| format!("process {pid} was not verified to be the daemon"))
+}
+
+/// Everything that starting the daemon requires, collected while it still runs.
+pub enum Starter {
+    Systemd { units: Vec<String> },
+    Shepherd(shepherd::Recipe),
+    Process(Box<bare_process::Recipe>),
+    Command { start: String, run_as: Option<(u32, u32)> },
+    None,
+}
+
+impl Starter {
+    /// Collects the requirements of [`Starter::start`]. Call it before the daemon stops. A bare process can be
+    /// started again only if its `listener` was verified.
+    pub fn prepare(daemon: &Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
+        Ok(match daemon {
+            Daemon::Systemd { units } => {
+                Starter::Systemd { units: systemd::to_start_again(units)? }
+            }
+            Daemon::Shepherd { shepherd, service, .. } => {
+                Starter::Shepherd(shepherd::Recipe::of(shepherd, service)?)
+            }
+            Daemon::Process { pid } => {
+                Starter::Process(Box::new(bare_process::Recipe::of(verified(*pid, listener)?)?))
+            }
+            Daemon::Command { start, run_as, .. } => {
+                Starter::Command { start: start.clone(), run_as: *run_as }
+            }
+            Daemon::None => Starter::None,
+        })
+    }
+
+    /// Returns a report if a start would run a different file from the one that runs now.
+    ///
+    /// # Errors
+    /// If the program does not exist any more, so that the daemon could not be started again.
+    pub fn replaced(&self, daemon: &Daemon) -> Result<Option<Replaced>> {
+        match (self, daemon) {
+            (Starter::Process(recipe), Daemon::Process { .. }) => Ok(recipe.replaced()),
+            _ => daemon.replaced(),
+        }
+    }
+
+    /// Starts the daemon unless it runs. Does not check whether it answers on `socket`, see [`await_ready`].
+    /// Failed calls are retried, because a store cannot be used without its daemon.
+    pub fn start(&self, socket: &Path, patience: Duration) -> Result<()> {
+        match self {
+            Starter::Systemd { units } => systemd::start(units, patience),
+            Starter::Shepherd(recipe) => recipe.start(),
+            Starter::Process(recipe) => insist(|| recipe.start(socket)),
+            // Only the user knows whether their command can be run twice.
+            Starter::Command { start, run_as } => {
+                custom_command::run(start, *run_as, patience, &|| Ok(()))
+            }
+            Starter::None => Ok(()),
+        }
+    }
+}

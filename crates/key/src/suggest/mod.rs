@@ -1,0 +1,214 @@
+//! Suggests ingredients that would have changed exactly when the store did.
+//!
+//! The observations are past snapshots in chronological order. Between two of them the store has changed or
+//! not, and so has each candidate. A candidate that changes without the store causes new entries without need
+//! (a false alarm); a store that changes without the candidate is found under an old key (missed). This
+//! module compares them and searches for the smallest set. It knows digests and names, but not where they
+//! come from: that is `candidates.rs`.
+
+mod bit_set;
+mod candidates;
+mod render;
+mod set_cover;
+
+pub use candidates::{InCommits, Ingredient, of_commits, of_heads};
+pub use render::Flags;
+
+use self::bit_set::Bits;
+use self::set_cover::{Choice, smallest};
+use std::collections::BTreeMap;
+use storecache_entry::Digest;
+
+/// A past snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// Digest that identifies the content of the store.
+    pub store: Digest,
+    /// The part that is in every key anyway. A change of the store together with this part needs no other
+    /// explanation.
+    pub given: String,
+}
+
+/// A candidate for the key.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub ingredient: Ingredient,
+    pub trace: Trace,
+}
+
+/// The changes of a candidate: number N is the step from observation N to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    changed: Bits,
+    unknown: Bits,
+}
+
+impl Trace {
+    /// Builds the trace from the value at each observation; `None` means unknown.
+    pub fn of<T: PartialEq>(values: &[Option<T>]) -> Self {
+        let size = values.len().saturating_sub(1);
+        let unknown = Bits::of(size, |at| values[at].is_none() || values[at + 1].is_none());
+        let changed = Bits::of(size, |at| !unknown.holds(at) && values[at] != values[at + 1]);
+        Trace { changed, unknown }
+    }
+
+    /// Returns the trace of a candidate that is always known and never changes.
+    pub fn still(observations: usize) -> Self {
+        let none = Bits::none(observations.saturating_sub(1));
+        Trace { changed: none.clone(), unknown: none }
+    }
+
+    /// Returns the number of changes.
+    pub fn changes(&self) -> usize {
+        self.changed.count()
+    }
+
+    pub fn changed_at(&self, number: usize) -> bool {
+        self.changed.holds(number)
+    }
+
+    /// Records a change between observation `number` and the next.
+    pub fn change(&mut self, number: usize) {
+        self.changed.insert(number);
+    }
+}
+
+/// How well a candidate matches the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Tally {
+    /// Number of changes together with the store.
+    pub with: usize,
+    /// Number of changes without the store: false alarms.
+    pub without: usize,
+    /// Number of changes of the store without the candidate.
+    pub missed: usize,
+    /// Number of changes of the store at which the candidate is unknown.
+    pub unknown: usize,
+}
+
+/// A set of candidates, and how well it matches the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Indices into the list of candidates: each member with its alternatives, which always changed at the same
+    /// steps. The preferred candidate comes first.
+    pub members: Vec<Vec<usize>>,
+    /// For each member, the number of changes of the store that only this member explains.
+    pub alone: Vec<usize>,
+    /// Steps at which the store changed without any change of the set.
+    pub missed: Vec<usize>,
+    pub false_alarms: Vec<usize>,
+    /// Whether the set is known to be the best. If not, there were too many sets to try them all.
+    pub is_best: bool,
+}
+
+impl Set {
+    /// Returns whether the set changed exactly when the store did.
+    pub fn is_exact(&self) -> bool {
+        self.missed.is_empty() && self.false_alarms.is_empty()
+    }
+}
+
+/// The result of the analysis.
+#[derive(Debug, Clone)]
+pub struct Suggestion {
+    /// Number of steps at which the store changed.
+    pub changes: usize,
+    /// Number of steps at which the store did not change.
+    pub unchanged: usize,
+    /// Number of steps at which the part that is in every key changed. The other two numbers do not include them.
+    pub given: usize,
+    /// The tally of each candidate.
+    pub tallies: Vec<Tally>,
+    pub set: Set,
+    /// The best set without false alarms, if the best set has some.
+    pub quiet: Option<Set>,
+}
+
+/// Finds the set that misses the fewest changes of the store, then has the fewest false alarms, then the
+/// fewest members, then the most preferred candidates, then the most stable ones.
+pub fn suggest(observations: &[Observation], candidates: &[Candidate]) -> Suggestion {
+    let size = observations.len().saturating_sub(1);
+    let differ = |at: usize, of: fn(&Observation, &Observation) -> bool| {
+        observations.get(at..at + 2).is_some_and(|pair| of(&pair[0], &pair[1]))
+    };
+    let given = Bits::of(size, |at| differ(at, |a, b| a.given != b.given));
+    let store = Bits::of(size, |at| differ(at, |a, b| a.store != b.store));
+    let changed = store.without(&given);
+    let unchanged = Bits::of(size, |_| true).without(&given).without(&store);
+    let tallies = candidates.iter().map(|candidate| {
+        let with = candidate.trace.changed.count_shared(&changed);
+        let unknown = candidate.trace.unknown.count_shared(&changed);
+        Tally {
+            with,
+            without: candidate.trace.changed.count_shared(&unchanged),
+            missed: changed.count() - with - unknown,
+            unknown,
+        }
+    });
+    let groups = groups(candidates, &changed, &unchanged);
+    let set = search(&groups, &changed, |_| true);
+    let quiet = (!set.false_alarms.is_empty())
+        .then(|| search(&groups, &changed, |choice| choice.alarms.is_empty()))
+        .filter(|quiet| !quiet.members.is_empty());
+    Suggestion {
+        tallies: tallies.collect(),
+        changes: changed.count(),
+        unchanged: unchanged.count(),
+        given: given.count(),
+        set,
+        quiet,
+    }
+}
+
+/// Candidates that changed at the same steps, the preferred one first.
+struct Group {
+    choice: Choice,
+    members: Vec<usize>,
+}
+
+fn groups(candidates: &[Candidate], changed: &Bits, unchanged: &Bits) -> Vec<Group> {
+    let mut alike: BTreeMap<(Bits, Bits), Vec<usize>> = BTreeMap::new();
+    for (at, candidate) in candidates.iter().enumerate() {
+        let trace = &candidate.trace;
+        let (covers, alarms) = (trace.changed.and(changed), trace.changed.and(unchanged));
+        if !covers.is_empty() {
+            alike.entry((covers, alarms)).or_default().push(at);
+        }
+    }
+    let groups = alike.into_iter().map(|((covers, alarms), mut members)| {
+        members.sort_by_key(|&at| candidates[at].ingredient.preference());
+        let rank = candidates[members[0]].ingredient.rank();
+        let changes = covers.count() + alarms.count();
+        Group { choice: Choice { covers, alarms, rank, changes }, members }
+    });
+    let mut groups: Vec<_> = groups.collect();
+    // Make the result independent of the order of the candidates.
+    groups.sort_by_key(|group| candidates[group.members[0]].ingredient.preference());
+    groups
+}
+
+fn search(groups: &[Group], changed: &Bits, allowed: impl Fn(&Choice) -> bool) -> Set {
+    let groups: Vec<_> = groups.iter().filter(|group| allowed(&group.choice)).collect();
+    let choices: Vec<_> = groups.iter().map(|group| group.choice.clone()).collect();
+    let cover = smallest(&choices);
+    let mut missed = changed.clone();
+    let mut alarms = changed.without(changed);
+    for &at in &cover.members {
+        missed = missed.without(&choices[at].covers);
+        alarms = alarms.or(&choices[at].alarms);
+    }
+    let alone = cover.members.iter().map(|&at| {
+        let others = cover.members.iter().filter(|&&other| other != at);
+        others.fold(choices[at].covers.clone(), |left, &o| left.without(&choices[o].covers)).count()
+    });
+    Set {
+        alone: alone.collect(),
+        members: cover.members.iter().map(|&at| groups[at].members.clone()).collect(),
+        missed: missed.iter().collect(),
+        false_alarms: alarms.iter().collect(),
+        is_best: cover.is_best,
+    }
+}
+
+#[cfg(test)]
+mod tests;

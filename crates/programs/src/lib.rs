@@ -1,0 +1,25 @@
+//! The execution of programs by the root helper, its guardian and the control of daemons.
+//!
+//! - `programs`: the closed list of programs
+//! - `child_context`: the namespaces, directories and user of a program
+//! - `run`: runs the programs
+//! - `fake_run`: takes the place of `run` in fuzzers, and runs nothing
+
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
+
+mod child_context;
+#[cfg(feature = "fake-run")]
+mod fake_run;
+mod programs;
+#[cfg(not(feature = "fake-run"))]
+mod run;
+
+pub use child_context::{Exec, ProcessContext};
+#[cfg(feature = "fake-run")]
+pub use fake_run::{
+    Answer, Execution, Kind, answer_with, await_output, await_status, executed, has_herd_stopped,
+    output, spawn, start,
+};
+pub use programs::{HerdOrder, OpenProgram, Program, ROOT_PATH, UnitOrder};
+#[cfg(not(feature = "fake-run"))]
+pub use run::{await_output, await_status, output, spawn, start};

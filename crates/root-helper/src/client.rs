@@ -1,0 +1,488 @@
+//! Starts the root helper and talks to it.
+
+use super::caller::CONFINED_LIMIT;
+use super::failure_kind::Fault;
+use super::nonblocking_pipe::{GaveUp, Pipe, Sending};
+use super::protocol::{
+    PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
+};
+use super::read_ahead::ReadAhead;
+use super::store_context::StoreTarget;
+use super::sudo::{NoRoot, SudoRefusal};
+use anyhow::{Context, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{BufReader, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+use storecache_programs::{Program, spawn};
+use storecache_runtime::liveness::{self, LOOK, StallTimer, TimedOut};
+use storecache_runtime::memory::{ByteSemaphore, Held, Packing};
+use storecache_runtime::standard_error::note;
+use storecache_runtime::threads;
+use storecache_snapshot::StoreFacts;
+use storecache_store::{Layout, StoreKind};
+
+/// The prefix of messages that the root helper writes to standard error because it cannot reply.
+pub const ROOT_SPEAKS: &str = "storecache privileged: ";
+/// The size of a pipe between the two processes in bytes: the most that an unprivileged user may request (`pipe.7`).
+const PIPE: usize = 1 << 20;
+/// The root helper failed. Before the commit ([`Phase::is_after_commit`]), it undid its changes.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .causes.join(": "))]
+pub struct RootFailure {
+    pub phase: Phase,
+    /// Outermost first.
+    pub causes: Vec<String>,
+    pub fault: Fault,
+}
+
+/// The root helper, or the sudo in front of it, ended without a reply.
+#[derive(Debug, thiserror::Error)]
+struct Ended {
+    status: ExitStatus,
+    /// Its standard error output.
+    text: String,
+}
+
+impl Ended {
+    fn is_of_sudo(&self) -> bool {
+        self.status.code() == Some(1) && !self.text.starts_with(ROOT_SPEAKS)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cause) = self.text.strip_prefix(ROOT_SPEAKS) {
+            return write!(f, "the root helper did not start: {cause}");
+        }
+        write!(f, "the root helper ended without a reply ({})", self.status)?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
+    }
+}
+
+/// The run was canceled.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", liveness::cancel_reason())]
+pub struct Cancelled;
+
+/// Set when this process stopped waiting for a root helper that had not ended.
+static LEFT_ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Returns whether a root helper is still undoing its changes, because it could not be waited for.
+pub fn is_still_undoing() -> bool {
+    LEFT_ALONE.load(Ordering::Relaxed)
+}
+
+/// Returns whether the root helper should be started with `--everywhere`, if the user may do that: without it, the
+/// root helper could not use root's rights on this store, or not within the requested time.
+fn wants_all_of_root(store: &StoreRequest) -> bool {
+    let not_ours = |socket: &PathBuf| match socket.metadata() {
+        Ok(found) => found.uid() != rustix::process::getuid().as_raw(),
+        Err(e) => e.kind() == ErrorKind::PermissionDenied,
+    };
+    // Other processes never wait for a confined user longer than this.
+    let patience = store.lock_patience.max(store.daemon_patience).max(store.stall);
+    // On a store of the user's own, a confined root helper uses only the user's rights.
+    store.root != Path::new("/")
+        || is_theirs(store)
+        || store.shepherds.iter().any(not_ours)
+        || patience > CONFINED_LIMIT
+}
+
+/// Returns whether the store belongs or may belong to the user: directories that they name, or a store that they own.
+fn is_theirs(store: &StoreRequest) -> bool {
+    let ours = |layout: Layout| {
+        let found = layout.database_dir().metadata().or_else(|_| layout.state().metadata());
+        found.is_ok_and(|found| found.uid() == rustix::process::getuid().as_raw())
+    };
+    store.kind == StoreKind::Plain || Layout::of(store.kind, &store.root).is_ok_and(ours)
+}
+
+/// The running root helper. When dropped, it is asked to abort, and waited for.
+pub struct RootHalf {
+    child: Child,
+    /// The process ID of the root helper, once it has reported it: the child may be sudo.
+    pid: Option<u32>,
+    requests: Option<Pipe>,
+    replies: Receiver<Result<(Reply, Held)>>,
+    /// Replies that arrived while a request was being sent.
+    early: VecDeque<Result<(Reply, Held)>>,
+    /// When the root helper last sent anything.
+    heard: Arc<Mutex<Instant>>,
+    /// The memory for payloads of replies.
+    memory: ByteSemaphore,
+    errors: Option<JoinHandle<String>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl RootHalf {
+    /// Starts the root helper for a store, through sudo unless this process is root already, and greets it. If this
+    /// user cannot use sudo, a store of their own is accessed with their own rights. Once `cancelled` is set, every
+    /// call fails and the root helper aborts.
+    ///
+    /// # Errors
+    /// If the store does not belong to the user, and sudo is missing or refuses. Nothing was changed then.
+    pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
+        Self::start_with_rights(cancelled, store, wants_all_of_root(store))
+    }
+
+    /// As [`RootHalf::start`], but with all rights of root if the user may become root: then the root helper also
+    /// reports what only root can read, such as the journal. Other users get the rights that [`RootHalf::start`]
+    /// gives them.
+    ///
+    /// # Errors
+    /// As [`RootHalf::start`].
+    pub fn start_to_examine(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
+        Self::start_with_rights(cancelled, store, true)
+    }
+
+    fn start_with_rights(
+        cancelled: &Arc<AtomicBool>,
+        store: &StoreRequest,
+        all_of_root: bool,
+    ) -> Result<Self> {
+        if rustix::process::geteuid().is_root() {
+            return Self::start_with(cancelled, false, &["privileged"]);
+        }
+        if all_of_root {
+            // A user who is allowed more than the plain `privileged` command may become root anyway. For other users,
+            // the plain root helper does what it can with their own rights.
+            let started = Self::start_with(cancelled, true, &["privileged", "--everywhere"]);
+            match started {
+                Err(e) if !(e.is::<Cancelled>() || e.is::<TimedOut>()) => {}
+                other => return other,
+            }
+        }
+        let refusal = match Self::start_with(cancelled, true, &["privileged"]) {
+            Err(e) => e.downcast::<SudoRefusal>()?,
+            Ok(root) => return Ok(root),
+        };
+        if is_theirs(store) {
+            return Self::start_with(cancelled, false, &["privileged"]);
+        }
+        // If the store does not exist, report that instead.
+        StoreTarget::new(store)?;
+        bail!(NoRoot::new(refusal))
+    }
+
+    fn start_with(cancelled: &Arc<AtomicBool>, by_sudo: bool, words: &[&str]) -> Result<Self> {
+        let program = std::env::current_exe().context("find the path of this program")?;
+        let root_helper = Program::RootHelper { program: &program, by_sudo, words };
+        let mut child = spawn(root_helper).map_err(|e| match e.kind() {
+            ErrorKind::NotFound if by_sudo => anyhow!(SudoRefusal::Missing),
+            _ => anyhow!(e).context("start the root helper"),
+        })?;
+        let requests = child.stdin.take().context("the root helper has no input")?;
+        for pipe in [Some(requests.as_fd()), child.stdout.as_ref().map(AsFd::as_fd)] {
+            // With larger pipes, frames pass in fewer pieces. The kernel refuses this to a user with many pipes; then
+            // the pipes keep their size.
+            let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
+        }
+        let memory = ByteSemaphore::of(Packing::on(1).in_flight);
+        let started =
+            hear(&mut child, by_sudo, &memory).and_then(|heard| Ok((heard, Pipe::new(requests)?)));
+        let ((errors, replies, heard), requests) = match started {
+            Ok((heard, requests)) => (heard, Some(requests)),
+            Err(e) => {
+                // The root helper ends when its input is closed; it has not done anything yet.
+                drop((child.stdout.take(), child.stderr.take()));
+                let _ = child.wait();
+                return Err(e);
+            }
+        };
+        let cancelled = Arc::clone(cancelled);
+        let (pid, early, errors) = (None, VecDeque::new(), Some(errors));
+        let mut root =
+            RootHalf { child, pid, requests, replies, early, heard, memory, errors, cancelled };
+        let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
+        match greeted.and_then(|()| root.receive()) {
+            Ok((Reply::Hello { protocol: PROTOCOL, pid }, _)) => {
+                root.pid = Some(pid);
+                Ok(root)
+            }
+            Err(e) if e.is::<Cancelled>() || e.is::<TimedOut>() => Err(e),
+            Ok(_) => bail!("the root helper is another version of storecache"),
+            Err(e) => match e.downcast_ref::<Ended>() {
+                // sudo reports its own refusals with this exit code (`man 8 sudo`).
+                Some(ended) if by_sudo && ended.is_of_sudo() => {
+                    Err(SudoRefusal::parse(&ended.text).into())
+                }
+                _ => Err(e),
+            },
+        }
+    }
+
+    /// Lets this root helper undo its changes and end, and starts another one for the same store: after a failure it
+    /// accepts no more requests.
+    pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
+        self.end();
+        *self = RootHalf::start(&self.cancelled, store)?;
+        self.survey(store)
+    }
+
+    /// Sends the store request, and returns the facts that the root helper found.
+    pub fn survey(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
+        self.send(&Request::Store(store.clone()), &[])?;
+        match self.receive()? {
+            (Reply::Store(facts), _) => Ok(facts),
+            _ => bail!("unexpected reply from the root helper (expected `Store`)"),
+        }
+    }
+
+    pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<()> {
+        self.check()?;
+        let mut requests = self.requests.take().context("the root helper was asked to end")?;
+        let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut wait = || self.wait(&mut vigil);
+        match write_message(&mut Sending { pipe: &mut requests, wait: &mut wait }, request, payload)
+        {
+            Ok(()) => {
+                self.requests = Some(requests);
+                Ok(())
+            }
+            Err(error) => match error.downcast::<std::io::Error>() {
+                Err(error) => {
+                    self.requests = Some(requests);
+                    Err(error)
+                }
+                Ok(error) if error.get_ref().is_some_and(|inner| inner.is::<GaveUp>()) => {
+                    let inner = error.into_inner().and_then(|inner| inner.downcast().ok());
+                    Err(inner.map_or_else(
+                        || anyhow!("gave up waiting for the root helper"),
+                        |it: Box<GaveUp>| it.0,
+                    ))
+                }
+                // The root helper hung up. The cause is the message that it sent before that, or else how it ended.
+                Ok(_) => Err(self.last_words().unwrap_or_else(|| self.ended())),
+            },
+        }
+    }
+
+    /// Waits a moment for the root helper, which may have to send a reply before it reads.
+    ///
+    /// # Errors
+    /// If the run was canceled, or if the root helper shows no activity for too long.
+    fn wait(&mut self, vigil: &mut StallTimer) -> Result<()> {
+        self.check()?;
+        while let Ok(message) = self.replies.try_recv() {
+            self.early.push_back(message);
+        }
+        self.watch(vigil)
+    }
+
+    /// Checks whether the root helper is active.
+    fn watch(&self, vigil: &mut StallTimer) -> Result<()> {
+        vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+        let pid = self.pid.unwrap_or(self.child.id());
+        if let Some(sign) = vigil.look(&[pid]) {
+            liveness::alive(format!("{}: {sign}", self.name()));
+        }
+        if vigil.is_over() {
+            bail!(liveness::timed_out(
+                "stall-timeout",
+                format!("{} {}", self.name(), vigil.tell())
+            ));
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        match self.pid {
+            Some(pid) => format!("the root helper (process {pid})"),
+            None => format!("the start of the root helper (process {})", self.child.id()),
+        }
+    }
+
+    /// Sets how many bytes of frames may be received ahead of their processing.
+    pub fn holds(&self, bytes: u64) {
+        self.memory.becomes(bytes);
+    }
+
+    /// Returns the next reply.
+    ///
+    /// # Errors
+    /// [`RootFailure`] if that is the reply. Also if the root helper died.
+    pub fn receive(&mut self) -> Result<(Reply, Held)> {
+        if let Some(message) = self.early.pop_front() {
+            return failure_or(message?);
+        }
+        let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        loop {
+            self.check()?;
+            match self.replies.recv_timeout(LOOK) {
+                Ok(message) => return failure_or(message?),
+                Err(RecvTimeoutError::Timeout) => self.watch(&mut vigil)?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.ended());
+                }
+            }
+        }
+    }
+
+    /// Returns a reply that has already arrived, or `None`.
+    pub fn try_receive(&mut self) -> Result<Option<Reply>> {
+        match self.early.pop_front().map_or_else(|| self.replies.try_recv(), Ok) {
+            Ok(message) => Ok(Some(failure_or(message?)?.0)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn last_words(&mut self) -> Option<anyhow::Error> {
+        self.early.drain(..).chain(self.replies.iter()).find_map(|message| match message {
+            Ok(message) => failure_or(message).err(),
+            Err(e) => Some(e),
+        })
+    }
+
+    /// Ends the root helper after the commit request, when the caller has stopped waiting: that may have been too
+    /// late to cancel the commit. Returns the outcome of the commit, unless it was undone.
+    pub fn settle(&mut self) -> Option<Result<Restored>> {
+        report_errors(&self.end());
+        self.early.drain(..).find_map(|message| match message {
+            Ok((Reply::Restored(restored), _)) => Some(Ok(restored)),
+            Ok((Reply::Failed { phase, causes, fault }, _)) if phase.is_after_commit() => {
+                Some(Err(RootFailure { phase, causes, fault }.into()))
+            }
+            _ => None,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Cancelled.into());
+        }
+        Ok(())
+    }
+
+    /// Returns the error that the root helper ended without being asked to.
+    fn ended(&mut self) -> anyhow::Error {
+        let text = self.end();
+        match self.child.try_wait().context("wait for the root helper") {
+            Ok(Some(status)) => Ended { status, text }.into(),
+            // The root helper could not be waited for; the text explains it.
+            Ok(None) => anyhow!(text),
+            Err(e) => e,
+        }
+    }
+
+    /// Closes the root helper's input, lets it undo its changes, and returns what it wrote to standard error.
+    fn end(&mut self) -> String {
+        self.requests = None;
+        let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut means = [Signal::CONT, Signal::KILL].into_iter();
+        // Undoing may take as long as it needs, unless this run was already aborted by a timeout.
+        let most = liveness::first_timeout().map(|_| liveness::stall_timeout() * 3);
+        let began = Instant::now();
+        if liveness::first_timeout().is_some() {
+            // Another process may have stopped the root helper. SIGCONT wakes it, so that it can undo its changes.
+            self.signal(means.next());
+        }
+        loop {
+            match self.replies.recv_timeout(LOOK) {
+                // Frames that are no longer needed would only use memory.
+                Ok(Ok((Reply::Frame { .. }, _))) => {}
+                Ok(message) => self.early.push_back(message),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+                    vigil.look(&[self.pid.unwrap_or(self.child.id())]);
+                }
+            }
+            if most.is_some_and(|most| began.elapsed() >= most) {
+                LEFT_ALONE.store(true, Ordering::Relaxed);
+                let name = self.name();
+                return format!(
+                    "{name} is still working, and undoes its changes as soon as it can"
+                );
+            }
+            if vigil.is_over() {
+                vigil.sign();
+                let Some(means) = means.next() else {
+                    LEFT_ALONE.store(true, Ordering::Relaxed);
+                    return format!(
+                        "{} does not end; its guardian takes care of the daemon",
+                        self.name()
+                    );
+                };
+                self.signal(Some(means));
+            }
+        }
+        let _ = self.child.wait();
+        self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default()
+    }
+
+    /// Sends a signal to the root helper and to the sudo in front of it. An unprivileged user may only send SIGCONT,
+    /// and only to a process in the same session (`man 2 kill`), which the root helper may have left.
+    fn signal(&self, signal: Option<Signal>) {
+        let Some(signal) = signal else { return };
+        for pid in [Some(self.child.id()), self.pid].into_iter().flatten() {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            // A process that has ended, or that this user may not signal, is left alone.
+            let _ = pid.map(|pid| kill_process(pid, signal));
+        }
+    }
+}
+
+/// The thread that collects standard error until it is closed, the replies as they arrive, and the time of the last
+/// message.
+type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>, Arc<Mutex<Instant>>);
+
+fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Heard> {
+    let output = child.stdout.take().context("the root helper has no output")?;
+    let mut error_output = child.stderr.take().context("the root helper has no error output")?;
+    let (send, replies) = bounded(4);
+    let heard = Arc::new(Mutex::new(Instant::now()));
+    let (memory, last_heard) = (memory.clone(), Arc::clone(&heard));
+    // The time limit for unread replies applies only to confined users, who always come through sudo.
+    let output: Box<dyn Read + Send> = match by_sudo {
+        true => Box::new(ReadAhead::start(output)?),
+        false => Box::new(output),
+    };
+    threads::start("to read replies", move || {
+        let mut output = BufReader::with_capacity(1 << 16, output);
+        while let Some(message) = read_message(&mut output, &memory).transpose() {
+            *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            if let Ok((Reply::Alive { phase, sign, text }, _)) = message {
+                liveness::forward(&phase, sign, text);
+                continue;
+            }
+            let failed = message.is_err();
+            if send.send(message).is_err() || failed {
+                return;
+            }
+        }
+    })?;
+    let errors = threads::start("to read standard error", move || {
+        let mut text = Vec::new();
+        let _ = error_output.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).trim().to_owned()
+    })?;
+    Ok((errors, replies, heard))
+}
+
+fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
+    match reply {
+        Reply::Failed { phase, causes, fault } => Err(RootFailure { phase, causes, fault }.into()),
+        reply => Ok((reply, payload)),
+    }
+}
+
+/// Prints what the root helper, or sudo, wrote to standard error.
+fn report_errors(text: &str) {
+    text.lines().for_each(|line| note(format!("storecache: root helper: {line}")));
+}
+
+impl Drop for RootHalf {
+    fn drop(&mut self) {
+        report_errors(&self.end());
+    }
+}

@@ -1,0 +1,69 @@
+//! The root helper, and the client with which the user process talks to it.
+//!
+//! Only the root helper accesses the store, its database and its daemon. It has no network ([`seccomp`]), receives no
+//! secrets, and accepts requests only on its standard input; when that is closed, it undoes its changes and ends.
+//! This module must not depend on backends: data that is read from or written to a backend passes through the user
+//! process as frames.
+//!
+//! - [`client`]: starts the root helper and talks to it, for the user process
+//! - [`protocol`]: the messages
+//! - [`mod@serve`]: the main function of the root helper
+//! - [`caller`]: on whose behalf the root helper acts, and where it may use root's rights
+//! - [`sanitize`], [`capabilities`], [`validate`]: what the root helper inherits, what it may do, and what it can
+//!   be asked
+//! - [`share`], [`machine`]: how much memory and how many threads it uses on behalf of whom
+//! - [`judge`]: consistency checks of head, index and database of a snapshot, for both processes
+//! - [`doctor`]: checks of a store and its daemon, partly for the user process too
+//! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root helper
+
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
+
+mod caller;
+mod capabilities;
+pub mod client;
+mod closure_query;
+mod commit;
+mod connection;
+pub mod doctor;
+mod failure_kind;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "both outputs are read by the root helper and the user process"
+)]
+mod guardian;
+mod installed;
+pub mod judge;
+mod machine;
+mod nonblocking_pipe;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "standard output is the connection to the user process"
+)]
+mod output;
+pub mod protocol;
+mod read_ahead;
+mod restore_plain;
+mod restore_store;
+mod sanitize;
+mod save;
+mod seccomp;
+mod select_items;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "standard output is the connection to the user process"
+)]
+mod serve;
+mod share;
+mod snapshot_files;
+mod store_context;
+mod store_facts;
+pub mod sudo;
+mod validate;
+mod verify_nar;
+mod write_access;
+
+pub use caller::{CONFINED_LIMIT, Caller};
+pub use capabilities::Stage;
+pub use failure_kind::{Fault, OfBase};
+pub use guardian::{ArmRequest, Armed, DaemonFound, Guardian, WatchConfig, guard, serve_orders};
+pub use serve::serve;

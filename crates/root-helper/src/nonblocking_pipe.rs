@@ -1,0 +1,58 @@
+//! The pipe to the root helper. Writes to it never block.
+
+use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use std::io::{self, ErrorKind, Write};
+use std::process::ChildStdin;
+
+use storecache_runtime::liveness::LOOK;
+
+/// The standard input of another process. Nothing else writes to it.
+pub struct Pipe(ChildStdin);
+
+impl Pipe {
+    pub fn new(input: ChildStdin) -> Result<Self> {
+        let flags = fcntl_getfl(&input).context("read the flags of the pipe to the root helper")?;
+        fcntl_setfl(&input, flags | OFlags::NONBLOCK)
+            .context("set the flags of the pipe to the root helper")?;
+        Ok(Pipe(input))
+    }
+}
+
+/// The reason to stop waiting for room in the pipe.
+#[derive(Debug)]
+pub struct GaveUp(pub anyhow::Error);
+
+impl std::fmt::Display for GaveUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for GaveUp {}
+
+/// A writer to a pipe that calls `wait` repeatedly while the pipe has no room.
+pub struct Sending<'a> {
+    pub pipe: &'a mut Pipe,
+    /// An error of it ends the wait, as a [`GaveUp`].
+    pub wait: &'a mut dyn FnMut() -> Result<()>,
+}
+
+impl Write for Sending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let step = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        loop {
+            match self.pipe.0.write(bytes) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            (self.wait)().map_err(|e| io::Error::other(GaveUp(e)))?;
+            poll(&mut [PollFd::new(&self.pipe.0, PollFlags::OUT)], Some(&step))?;
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

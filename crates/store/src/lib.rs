@@ -1,0 +1,60 @@
+//! Package stores on disk: directories, database, locks, closures, GC roots, staging.
+//!
+//! This module contains everything that storecache knows about the files of Nix and Guix. It must not know
+//! backends or keys, and it never starts or stops a daemon.
+
+#![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
+
+mod account;
+mod closure;
+mod completeness;
+mod database;
+mod db_error;
+mod dominators;
+mod filesystem_root;
+mod gc_roots;
+mod install;
+mod integrity;
+mod item;
+mod kind;
+mod layout;
+mod listing;
+mod locks;
+mod merge;
+mod nar_hash;
+mod owner;
+mod profiles;
+mod recovery;
+mod remount;
+mod row_validation;
+mod selection;
+mod staging;
+mod temp_db;
+mod untrusted_db;
+
+pub use account::{Person, is_plain_name, make_shortcut};
+pub use closure::{Choice, References, Skipped, choose};
+pub use completeness::{Completeness, Contents, ItemPattern};
+pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};
+pub use db_error::{BadDatabase, of_snapshot};
+pub use dominators::Blame;
+pub use filesystem_root::{in_root, refuse_root_in_store};
+pub use gc_roots::{Roots, live_roots};
+pub use install::Placement;
+pub use item::{ItemName, ValidItem};
+pub use kind::{StoreKind, system, systems};
+pub use layout::Layout;
+pub use listing::{ListedItem, Listing, NarSize, SnapshotRows};
+pub use locks::{
+    Held, Holder, Lock, LockKind, LockMode, describe as describe_holders, held_by, lock, lock_open,
+    make_lock_file,
+};
+pub use merge::{Merge, Rows};
+pub use nar_hash::parse_sha256;
+pub use owner::{Owner, strangers};
+pub use profiles::{PROFILES, Profiles, profile_item, profile_path};
+pub use recovery::{clean_up, record_plan, undo};
+pub use remount::{StaysReadOnly, is_read_only, make_writable};
+pub use selection::{Candidate, beyond, closures_of};
+pub use staging::{AbandonedStaging, Staging, aside, clean_stale, left_by_dead_runs};
+pub use temp_db::{TempDb, clean_refuges};
