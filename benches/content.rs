@@ -11,7 +11,7 @@
 mod support;
 
 use std::time::Instant;
-use support::runs::{run, save};
+use support::world_runs::{run, save};
 use support::{Fixture, Role, World};
 
 const ROUNDS: usize = 5;

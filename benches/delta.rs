@@ -11,8 +11,8 @@
 mod support;
 
 use serde_json::Value;
-use support::runs::{restore, run, save};
-use support::{Role, World, corpus};
+use support::world_runs::{restore, run, save};
+use support::{Role, World, store_content};
 
 const ROUNDS: usize = 5;
 const ITEMS: usize = 2000;
@@ -22,9 +22,9 @@ const NEW: usize = 60;
 fn main() {
     let world = World::new(Role::Mid);
     world.start_daemon();
-    corpus::fill(&world, 1, ITEMS, 4);
+    store_content::add_random_items(&world, 1, ITEMS, 4);
     let base = save(&world);
-    corpus::fill(&world, 2, NEW, 4);
+    store_content::add_random_items(&world, 2, NEW, 4);
     let mut told = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         // In this order, each delta is on the base that was saved before the items were added.
@@ -36,7 +36,7 @@ fn main() {
         world.wipe_store();
         let whole = restore(&world);
         assert_eq!(whole["items"]["restored"], ITEMS + NEW);
-        let gone = corpus::keep(&world, 90);
+        let gone = store_content::keep_percent_of_leaves(&world, 90);
         let rest = restore(&world);
         assert_eq!(rest["items"]["restored"], gone.len());
         for (all, one) in told.iter_mut().zip([full, delta, whole, rest]) {

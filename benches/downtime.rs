@@ -12,8 +12,8 @@
 mod support;
 
 use serde_json::Value;
-use support::runs::{restore, save};
-use support::{Role, World, corpus};
+use support::world_runs::{restore, save};
+use support::{Role, World, store_content};
 
 const ROUNDS: usize = 5;
 const ITEMS: usize = 5000;
@@ -32,7 +32,7 @@ fn main() {
         let plan = World::build(role);
         let world = if container { plan.container().start() } else { plan.start() };
         world.start_daemon();
-        corpus::fill_rows(&world, ITEMS);
+        store_content::add_registered_items(&world, ITEMS);
         save(&world);
         let told: Vec<Value> = (0..ROUNDS)
             .map(|_| {

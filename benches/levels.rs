@@ -15,8 +15,8 @@ mod support;
 
 use std::path::Path;
 
-use support::place::storecache;
-use support::runs::report;
+use support::plain_env::storecache;
+use support::world_runs::report;
 
 const ROUNDS: usize = 5;
 /// Bytes per second.

@@ -17,9 +17,9 @@ use std::io::{BufWriter, Write};
 use std::process::Command;
 
 use support::cache_service::{CacheService, TOKEN};
-use support::memory::{memory, watched};
-use support::place::{self, Place};
-use support::runs::report;
+use support::plain_env::{self, PlainEnv};
+use support::resource_usage::{memory, run_measured};
+use support::world_runs::report;
 
 const DIRECTORIES: u64 = 2000;
 const FILES: u64 = 100;
@@ -28,7 +28,7 @@ const MIB: u64 = 1 << 20;
 fn main() {
     let asked = std::env::args().skip(1).find_map(|word| word.parse::<f64>().ok());
     let bytes = (asked.unwrap_or(10.0) * 1e9) as u64;
-    let place = Place::new();
+    let place = PlainEnv::new();
     fill(&place, bytes);
     println!("{:.1} GB; peaks in MiB", bytes as f64 / 1e9);
     println!("backend   threads  memory  verb     user's half  root half  both  seconds");
@@ -48,14 +48,14 @@ fn main() {
 }
 
 fn go(
-    place: &Place,
+    place: &PlainEnv,
     backend: &str,
     service: Option<&CacheService>,
     threads: u32,
     given: u64,
     verb: &str,
 ) {
-    let mut command = Command::new(place::binary());
+    let mut command = Command::new(plain_env::binary());
     command.args([verb, "--store", "plain", "--key", "k", "--json", "--quiet", "--root"]);
     command.arg(place.root()).arg(format!("--threads={threads}"));
     if given > 0 {
@@ -74,7 +74,7 @@ fn go(
     if verb == "restore" {
         place.remove("/data");
     }
-    let (output, takings) = watched(&mut command);
+    let (output, takings) = run_measured(&mut command);
     let told = report(&output.ok());
     let peaks: Vec<u64> = takings.iter().map(|taken| taken.memory / MIB).collect();
     println!(
@@ -92,7 +92,7 @@ fn directory(number: u64) -> String {
 }
 
 /// Creates files of random words, most of them some KiB long, some of them some MiB.
-fn fill(place: &Place, bytes: u64) {
+fn fill(place: &PlainEnv, bytes: u64) {
     let mut state = 1u64;
     let mut random = move || {
         state ^= state << 13;

@@ -113,7 +113,7 @@ fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
 
 /// Replaces paths of this machine, which must not be published.
 fn without_places(text: &str) -> String {
-    let cache = support::cache::directory();
+    let cache = support::fixture_cache::directory();
     let this = std::env::current_exe().unwrap_or_default();
     text.replace(env!("CARGO_BIN_EXE_storecache"), "storecache")
         .replace(&*this.to_string_lossy(), "bench")

@@ -11,8 +11,8 @@
 mod support;
 
 use std::time::Instant;
-use support::runs::{attempt, report};
-use support::{Role, World, corpus};
+use support::world_runs::{attempt, report};
+use support::{Role, World, store_content};
 
 const ROUNDS: usize = 5;
 const ITEMS: usize = 5000;
@@ -20,7 +20,7 @@ const ITEMS: usize = 5000;
 fn main() {
     let world = World::new(Role::Guix);
     world.start_daemon();
-    let last = corpus::fill_rows(&world, ITEMS);
+    let last = store_content::add_registered_items(&world, ITEMS);
     let last = last.as_str();
 
     let ours = median(|| {

@@ -10,12 +10,12 @@
 mod support;
 
 use std::time::Instant;
-use support::history::ten_thousand;
+use support::git_history::history_of_ten_thousand_commits;
 
 const ROUNDS: usize = 5;
 
 fn main() {
-    let repository = ten_thousand().write();
+    let repository = history_of_ten_thousand_commits().write();
     let commits = repository.simulate(&["--since", "2y"])["runs"]["total"].clone();
     let ours = median(|| drop(repository.attempt(&["--since", "2y", "--json"]).ok()));
     let git = median(|| drop(repository.git(&["log", "--raw", "--no-renames", "--format=%H"])));

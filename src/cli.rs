@@ -181,7 +181,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn flags_do_not_contradict_each_other() {
+    fn clap_accepts_the_command_definition() {
         Cli::command().debug_assert();
     }
 }

@@ -5,22 +5,22 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use support::place::{self, Place, assert_same_tree, output};
+use support::plain_env::{self, PlainEnv, assert_same_tree, output};
 use support::{Output, act};
 
 /// A repository that contains the action and one workflow.
 struct Repository<'p> {
-    place: &'p Place,
+    place: &'p PlainEnv,
     directory: tempfile::TempDir,
 }
 
 impl<'p> Repository<'p> {
     /// `with` has more lines for the inputs, and `then` the steps after the step under test.
-    fn new(place: &'p Place, with: &str, then: &str) -> Repository<'p> {
+    fn new(place: &'p PlainEnv, with: &str, then: &str) -> Repository<'p> {
         let directory = tempfile::tempdir().unwrap();
         let tree = directory.path().join("tree");
         fs::create_dir_all(tree.join(".github/workflows")).unwrap();
-        act::write_action(&tree, &place::binary());
+        act::write_action(&tree, &plain_env::binary());
         let workflow = format!(
             "on: push
 jobs:
@@ -64,8 +64,8 @@ jobs:
 }
 
 #[test]
-fn one_job_builds_and_saves_and_the_next_restores_and_builds_nothing() {
-    let place = Place::filled();
+fn act_job_restores_what_the_previous_job_saved() {
+    let place = PlainEnv::filled();
     let before = place.tree("/opt/tool");
     let tell = "
       - if: steps.store.outputs.cache-hit != 'true'
@@ -93,8 +93,8 @@ fn one_job_builds_and_saves_and_the_next_restores_and_builds_nothing() {
 }
 
 #[test]
-fn the_end_of_a_failed_job_has_its_say_too() {
-    let place = Place::filled();
+fn post_step_reports_why_a_failed_job_saves_nothing() {
+    let place = PlainEnv::filled();
     let fails = "      - run: exit 1";
     let failed = Repository::new(&place, "          key: k", fails).push().fails();
     assert!(failed.stdout.contains("nothing was saved: the job failed"), "{failed}");
@@ -102,8 +102,8 @@ fn the_end_of_a_failed_job_has_its_say_too() {
 }
 
 #[test]
-fn a_miss_or_wrong_inputs_fail_the_job_where_they_should() {
-    let place = Place::filled();
+fn step_fails_the_job_on_a_strict_miss_or_invalid_inputs() {
+    let place = PlainEnv::filled();
     let never = "      - run: echo went on";
     for (with, why) in [
         ("          key: k\n          fail-on-cache-miss: true", "no entry for the key"),

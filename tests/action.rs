@@ -12,14 +12,14 @@ use clap::{ArgAction, CommandFactory};
 use rustix::process::Signal;
 use storecache::cli::Cli;
 use storecache::{action::For, action::INPUTS, action::Input, action::Kind};
-use support::job::{Job, Ran};
-use support::place::{self, Place, assert_same_tree, storecache};
-use support::runs::{assert_same, picture, staging};
+use support::job::{Job, StepResult};
+use support::plain_env::{self, PlainEnv, assert_same_tree, storecache};
+use support::world_runs::{assert_same, record_state, staging};
 use support::{Fixture, Role, World, poll};
 
 const TOOL: &str = "/opt/tool";
 const DATA: &str = "/var/lib/data";
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Made from the first key of RFC 8032, section 7.1.
 const SIGN_KEY: &str = "secret-of-signatures:nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==";
@@ -28,13 +28,13 @@ fn file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-fn entries(place: &Place) -> usize {
+fn entries(place: &PlainEnv) -> usize {
     fs::read_dir(place.entries()).unwrap().count()
 }
 
 /// The only annotation of a step.
 #[track_caller]
-fn only_annotation(ran: &Ran) -> (String, String) {
+fn only_annotation(ran: &StepResult) -> (String, String) {
     let mut annotations = ran.annotations();
     assert_eq!(annotations.len(), 1, "{}", ran.said);
     annotations.remove(0)
@@ -49,7 +49,7 @@ fn action_yml_and_inputs_page_match_the_program() {
         let page = "docs/inputs.md";
         assert!(file(page).contains(&markdown), "{page} differs from\n{markdown}");
     }
-    let names = file("action.yml").lines().filter(|line| is_entry(line)).count();
+    let names = file("action.yml").lines().filter(|line| begins_input_or_output(line)).count();
     let expected = INPUTS.len() + storecache::action::OUTPUTS.len();
     assert_eq!(names, expected, "action.yml has more than the tables");
     for line in ["  using: node24", "  main: dist/main.js", "  post: dist/post.js"] {
@@ -59,13 +59,13 @@ fn action_yml_and_inputs_page_match_the_program() {
 }
 
 /// Whether a line of action.yml begins an input or an output.
-fn is_entry(line: &str) -> bool {
+fn begins_input_or_output(line: &str) -> bool {
     let name = line.strip_prefix("  ").and_then(|line| line.strip_suffix(':'));
     name.is_some_and(|name| !name.starts_with(' '))
 }
 
 #[test]
-fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
+fn every_save_and_restore_flag_has_a_matching_input() {
     // Flags for people, and values that a step determines itself.
     let for_people = [
         "dry-run",
@@ -118,7 +118,7 @@ fn every_flag_of_save_and_restore_is_an_input_and_means_the_same() {
 }
 
 #[test]
-fn a_secret_has_no_flag_and_is_read_from_the_variable_of_its_input() {
+fn secret_inputs_have_no_flag_and_are_read_from_variables() {
     let secrets: Vec<_> = INPUTS.iter().filter(|input| input.kind == Kind::Secret).collect();
     let variables: Vec<_> =
         secrets.iter().map(|input| format!("INPUT_{}", input.name.to_uppercase())).collect();
@@ -127,8 +127,8 @@ fn a_secret_has_no_flag_and_is_read_from_the_variable_of_its_input() {
 }
 
 #[test]
-fn a_job_misses_and_saves_and_the_next_ones_hit_exactly_or_by_prefix() {
-    let place = Place::filled();
+fn step_outputs_report_miss_exact_hit_and_prefix_hit() {
+    let place = PlainEnv::filled();
     let before = place.tree(TOOL);
     let job = |lock: &str| {
         let job = Job::on(&place, &[TOOL, DATA]).input("hash-files", "*.lock");
@@ -178,11 +178,11 @@ fn a_job_misses_and_saves_and_the_next_ones_hit_exactly_or_by_prefix() {
 }
 
 #[test]
-fn the_log_folds_by_phase_and_what_came_of_it_stands_outside() {
-    let place = Place::filled();
+fn log_groups_lines_by_phase_with_the_result_outside() {
+    let place = PlainEnv::filled();
     let job = Job::on(&place, &[TOOL]).input("key", "test");
     job.main();
-    let (folds, outside) = job.post().folds();
+    let (folds, outside) = job.post().log_groups();
     let titles: Vec<_> = folds.iter().map(|(title, _)| title.as_str()).collect();
     assert_eq!(
         titles,
@@ -196,7 +196,7 @@ fn the_log_folds_by_phase_and_what_came_of_it_stands_outside() {
     assert!(outside.iter().any(|line| line.contains("saved 1 item")), "{outside:?}");
 
     place.remove(TOOL);
-    let (folds, outside) = job.main().folds();
+    let (folds, outside) = job.main().log_groups();
     assert_eq!(folds.len(), 4, "{folds:?}");
     assert!(folds[1].1[0].contains("exact entry test."), "{folds:?}");
     assert!(folds[2].1[0].contains("1 item"), "{folds:?}");
@@ -204,15 +204,15 @@ fn the_log_folds_by_phase_and_what_came_of_it_stands_outside() {
 }
 
 #[test]
-fn a_log_has_plain_lines_even_if_its_runner_gives_a_terminal() {
-    let place = Place::filled();
-    let line = format!("{} action main", place::binary().display());
+fn log_has_plain_lines_even_on_a_terminal() {
+    let place = PlainEnv::filled();
+    let line = format!("{} action main", plain_env::binary().display());
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).env("INPUT_STORE", "plain");
     command.env("INPUT_OPERATION", "save").env("INPUT_KEY", "test").env("INPUT_PATH", TOOL);
     command.env("INPUT_ROOT", place.root());
     command.env("INPUT_BACKEND", format!("dir:{}", place.entries().display()));
-    let saved = place::output(&mut command).ok();
+    let saved = plain_env::output(&mut command).ok();
     assert!(saved.stdout.contains("saved 1 item"), "{saved}");
     assert!(!saved.stdout.contains('\x1b'), "{saved:?}");
     let begun = saved.lines().iter().filter(|line| line.starts_with("::group::")).count();
@@ -221,8 +221,8 @@ fn a_log_has_plain_lines_even_if_its_runner_gives_a_terminal() {
 }
 
 #[test]
-fn a_step_may_only_restore_or_only_save() {
-    let place = Place::filled();
+fn operation_input_limits_a_step_to_restore_or_save() {
+    let place = PlainEnv::filled();
     let job = |operation| Job::on(&place, &[TOOL]).input("key", "k").input("operation", operation);
     let restore = job("restore");
     restore.main();
@@ -238,8 +238,8 @@ fn a_step_may_only_restore_or_only_save() {
 }
 
 #[test]
-fn a_lookup_tells_what_there_is_and_restores_nothing() {
-    let place = Place::filled();
+fn lookup_only_reports_the_entry_and_restores_nothing() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     place.remove(TOOL);
     let job = Job::on(&place, &[TOOL]).input("key", "test").input("lookup-only", "true");
@@ -255,8 +255,8 @@ fn a_lookup_tells_what_there_is_and_restores_nothing() {
 }
 
 #[test]
-fn inputs_arrive_whatever_characters_they_have() {
-    let place = Place::new();
+fn inputs_keep_special_characters_unchanged() {
+    let place = PlainEnv::new();
     let paths = ["/opt/a b", "/opt/it's \"quoted\"", "/opt/$(echo é) `x` 世界", "/opt/-c"];
     for path in paths {
         place.write(&format!("{path}/file"), path);
@@ -277,8 +277,8 @@ fn inputs_arrive_whatever_characters_they_have() {
 }
 
 #[test]
-fn wrong_inputs_fail_the_step_with_one_line_before_anything_is_done() {
-    let place = Place::filled();
+fn invalid_input_fails_the_step_with_one_line_and_no_change() {
+    let place = PlainEnv::filled();
     for (name, value, hint) in [
         ("operation", "both", "input operation: unknown value \"both\""),
         ("store", "snap", "'snap' for '--store"),
@@ -307,8 +307,8 @@ fn wrong_inputs_fail_the_step_with_one_line_before_anything_is_done() {
 }
 
 #[test]
-fn a_failed_restore_is_a_warning_and_a_miss_and_the_job_goes_on() {
-    let place = Place::filled();
+fn failed_restore_is_a_warning_and_counts_as_a_miss() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     place.remove(TOOL);
     let newest = place.snapshot();
@@ -338,8 +338,8 @@ fn a_failed_restore_is_a_warning_and_a_miss_and_the_job_goes_on() {
 }
 
 #[test]
-fn a_miss_fails_the_step_only_where_it_was_told_to() {
-    let place = Place::filled();
+fn miss_fails_the_step_only_with_fail_on_cache_miss() {
+    let place = PlainEnv::filled();
     let job = Job::on(&place, &[TOOL]).input("key", "test");
     let strict = job.input("fail-on-cache-miss", "true");
     let missed = strict.run("main");
@@ -353,8 +353,8 @@ fn a_miss_fails_the_step_only_where_it_was_told_to() {
 }
 
 #[test]
-fn a_step_names_several_backends_one_a_line() {
-    let place = Place::filled();
+fn backend_input_takes_one_backend_per_line() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     let directory = format!("dir:{}", place.entries().display());
     let job = Job::on(&place, &[TOOL]).input("key", "test");
@@ -373,8 +373,8 @@ fn a_step_names_several_backends_one_a_line() {
 }
 
 #[test]
-fn a_failed_save_is_a_warning() {
-    let place = Place::filled();
+fn failed_save_is_a_warning() {
+    let place = PlainEnv::filled();
     let job = Job::on(&place, &[TOOL]).input("key", "test");
     job.main();
     let elsewhere = job.input("backend", "dir:/proc/nowhere");
@@ -385,8 +385,8 @@ fn a_failed_save_is_a_warning() {
 }
 
 #[test]
-fn a_failed_job_saves_nothing_unless_it_was_told_to() {
-    let place = Place::filled();
+fn failed_job_saves_only_with_save_on_failure() {
+    let place = PlainEnv::filled();
     let job = || Job::on(&place, &[TOOL]).input("key", "k").input("job-status", "failure");
     let failed = job();
     failed.main();
@@ -401,8 +401,8 @@ fn a_failed_job_saves_nothing_unless_it_was_told_to() {
 }
 
 #[test]
-fn a_mistake_in_the_workflow_is_a_warning_at_its_line() {
-    let place = Place::filled();
+fn workflow_mistake_is_a_warning_at_its_line() {
+    let place = PlainEnv::filled();
     let job = Job::on(&place, &[TOOL]).input("key", "k");
     let job = job.env("GITHUB_WORKFLOW_REF", "me/it/.github/workflows/a,b.yml@refs/heads/main");
     let workflow = job.workspace().join(".github/workflows/a,b.yml");
@@ -418,8 +418,8 @@ fn a_mistake_in_the_workflow_is_a_warning_at_its_line() {
 }
 
 #[test]
-fn no_snapshot_gives_orders_to_the_runner() {
-    let place = Place::filled();
+fn entry_name_cannot_inject_workflow_commands() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     let name = place.snapshot().file_name().unwrap().to_str().unwrap().to_owned();
     let hostile =
@@ -443,11 +443,11 @@ fn no_snapshot_gives_orders_to_the_runner() {
 }
 
 #[test]
-fn the_same_workflow_does_for_nix_and_for_guix() {
+fn same_workflow_works_for_nix_and_guix() {
     for role in [Role::Mid, Role::Guix] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
-        let before = picture(&world);
+        let before = record_state(&world);
         // The items that the job would have built exist before it begins.
         let first = Job::inside(&world, "first").input("baseline", "include");
         let missed = first.main();
@@ -462,7 +462,7 @@ fn the_same_workflow_does_for_nix_and_for_guix() {
         assert_eq!(hit.output("cache-primary-key"), missed.output("cache-primary-key"));
         assert_eq!(hit.output("restored-items"), before.references.len().to_string());
         hit.assert_no_annotations();
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         world.verify_store();
 
         let wanting = second.input("require", "no-such-item\n*-no-such-either").run("main");
@@ -475,7 +475,7 @@ fn the_same_workflow_does_for_nix_and_for_guix() {
         );
         // A run by hand, whose standard input nothing closes, is not canceled.
         let by_hand = world.storecache_as("runner", ["action", "main"]);
-        let by_hand = by_hand.env("INPUT_STORE", world.flavour().name());
+        let by_hand = by_hand.env("INPUT_STORE", world.package_manager().name());
         let by_hand = by_hand.env("INPUT_BACKEND", "dir:/cache/entries").ok();
         assert!(by_hand.stderr.contains("exact: nothing to do"), "{by_hand}");
 
@@ -500,7 +500,7 @@ fn environments(world: &World, words: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
+fn canceled_step_changes_nothing_and_hides_secrets_from_root() {
     for role in [Role::Mid, Role::Guix] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
@@ -508,7 +508,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         saver.main();
         saver.post();
         world.wipe_store();
-        let before = picture(&world);
+        let before = record_state(&world);
         let holder = world.hold_database();
         let job = Job::inside(&world, "job")
             .env("GITHUB_TOKEN", "secret-of-github")
@@ -520,7 +520,7 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
             job.env(name, format!("{{\nsecret-of-{}\n}}", name.to_lowercase()))
         });
         let restoring = job.start("main");
-        poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
+        poll::until("the daemon to be stopped", TIMEOUT, || match world.daemon_pid() {
             None => Ok(()),
             Some(pid) => Err(format!("process {pid} listens; {}", restoring.said())),
         });
@@ -542,16 +542,16 @@ fn a_cancelled_step_leaves_the_store_as_it_was_and_root_never_sees_a_secret() {
         let cancelled = restoring.wait();
         assert_eq!(cancelled.code, 1, "{}", cancelled.said);
         // The lock is released only after this, because otherwise the commit would continue.
-        poll::until("all of it to have ended", SOON, || {
+        poll::until("all of it to have ended", TIMEOUT, || {
             let ours = [b"storecache".as_slice(), b"/usr/local/bin/storecache"];
             let left: usize = ours.iter().map(|words| environments(&world, words).len()).sum();
             if left == 0 { Ok(()) } else { Err(left) }
         });
         drop(holder);
-        poll::until("the daemon to answer again", SOON, || {
+        poll::until("the daemon to answer again", TIMEOUT, || {
             if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
         });
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         assert_eq!(staging(&world), [""; 0]);
         cancelled.assert_no_annotations();
         let unmasked = cancelled.said.lines().filter(|line| !line.starts_with("::add-mask::"));

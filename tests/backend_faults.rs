@@ -10,23 +10,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
-use support::dice::{Dice, is_long};
-use support::injector::{Aim, Call, Half, Injector};
-use support::invariants::{Found, daemon_answers, nothing_left};
-use support::record::Record;
-use support::runs::{report, restore, run};
-use support::site::Site;
+use support::cache_service::{CacheService, Fault, RequestKind, TOKEN};
+use support::campaign_record::CampaignRecord;
+use support::invariants::{Found, check_no_leftovers, daemon_answers};
+use support::partial_store::PartialStore;
+use support::rng::{Rng, is_long};
+use support::syscall_injector::{Call, CallSelector, Injector, ProcessRole};
+use support::world_runs::{report, restore, run};
 use support::{Output, Role, World};
 
-static RECORD: Record = Record::of("backend");
+static RECORD: CampaignRecord = CampaignRecord::of("backend");
 
 /// After this many faults, a whole restore is made and the store is verified by its package manager.
-const INTERVAL: usize = 10;
+const VERIFY_INTERVAL: usize = 10;
 /// A number of repetitions that exceeds all retries.
-const ON_AND_ON: usize = 60;
+const MORE_THAN_ALL_RETRIES: usize = 60;
 /// Texts that no run may print, whatever happened to it.
-const NEVER: [&str; 3] = ["panicked", "sig=", "unpacking was stopped"];
+const FORBIDDEN_TEXTS: [&str; 3] = ["panicked", "sig=", "unpacking was stopped"];
 
 /// Faults of a request, and their names in the record.
 fn faults() -> Vec<(Fault, &'static str)> {
@@ -61,17 +61,17 @@ fn faults() -> Vec<(Fault, &'static str)> {
 }
 
 /// Key, version and content of each entry of a service.
-type Stored = Vec<(String, String, Vec<u8>)>;
+type StoredEntries = Vec<(String, String, Vec<u8>)>;
 
-fn through(
-    site: &Site,
+fn run_through_service(
+    site: &PartialStore,
     service: &CacheService,
     version: &str,
     verb: &str,
     more: &[&str],
 ) -> Output {
     let world = &site.world;
-    let words = [verb, "--store", world.flavour().name(), "--key", "test", "--json"];
+    let words = [verb, "--store", world.package_manager().name(), "--key", "test", "--json"];
     let how = ["--network-timeout", "1", "--cache-service", version];
     let run = world.storecache_as("runner", words.iter().chain(more).chain(&how));
     run.env("ACTIONS_RESULTS_URL", service.url())
@@ -82,7 +82,7 @@ fn through(
 }
 
 /// Starts a service that has these entries.
-fn service_with(stored: &Stored) -> CacheService {
+fn start_service_with(stored: &StoredEntries) -> CacheService {
     let service = CacheService::start();
     for (key, version, content) in stored {
         service.put(key, version, content);
@@ -91,14 +91,19 @@ fn service_with(stored: &Stored) -> CacheService {
 }
 
 /// Queues a few faults at random requests. Returns a description of each.
-fn confuse(service: &CacheService, places: &[At], dice: &mut Dice) -> Vec<String> {
+fn inject_random_faults(
+    service: &CacheService,
+    places: &[RequestKind],
+    dice: &mut Rng,
+) -> Vec<String> {
     let all = faults();
     let mut told = Vec::new();
-    let mut queues: BTreeMap<At, Vec<Fault>> = BTreeMap::new();
+    let mut queues: BTreeMap<RequestKind, Vec<Fault>> = BTreeMap::new();
     for _ in 0..1 + dice.below(4) {
         let at = places[dice.below(places.len())];
         let (fault, name) = all[dice.below(all.len())].clone();
-        let (after, times) = (dice.below(4), if dice.below(6) == 0 { ON_AND_ON } else { 1 });
+        let (after, times) =
+            (dice.below(4), if dice.below(6) == 0 { MORE_THAN_ALL_RETRIES } else { 1 });
         let queue = queues.entry(at).or_default();
         queue.extend(std::iter::repeat_n(Fault::Nothing, after));
         queue.extend(std::iter::repeat_n(fault.clone(), times));
@@ -106,18 +111,18 @@ fn confuse(service: &CacheService, places: &[At], dice: &mut Dice) -> Vec<String
         told.push(format!("{times} times {fault:?} at {at:?} after {after}"));
     }
     for (at, queue) in queues {
-        service.goes_wrong(at, queue);
+        service.inject_faults(at, queue);
     }
     told
 }
 
 /// Checks the world and the report after a run. Returns the report and the state of the store.
-fn held(site: &Site, output: &Output) -> Result<(Value, Found), String> {
-    RECORD.daemon_took(daemon_answers(&site.world)?);
-    nothing_left(&site.world)?;
+fn check_run(site: &PartialStore, output: &Output) -> Result<(Value, Found), String> {
+    RECORD.record_daemon_downtime(daemon_answers(&site.world)?);
+    check_no_leftovers(&site.world)?;
     let found = site.compare().inspect_err(|_| RECORD.state_lost())?;
     let said = format!("{}{}", output.stdout, output.stderr);
-    if let Some(text) = NEVER.iter().find(|text| said.contains(**text)) {
+    if let Some(text) = FORBIDDEN_TEXTS.iter().find(|text| said.contains(**text)) {
         return Err(format!("it says {text:?}"));
     }
     let report = report(output);
@@ -137,14 +142,18 @@ fn held(site: &Site, output: &Output) -> Result<(Value, Found), String> {
     }
 }
 
-fn check_restore(site: &Site, output: &Output) -> Result<Found, String> {
-    let (report, found) = held(site, output)?;
+fn check_restore(site: &PartialStore, output: &Output) -> Result<Found, String> {
+    let (report, found) = check_run(site, output)?;
     let expected = if report["hit"] == "exact" { Found::Whole } else { Found::AsBefore };
     if found == expected { Ok(found) } else { Err(format!("the store is found {found:?}")) }
 }
 
 /// Checks that every entry that a lookup could find is whole and unchanged.
-fn check_entries(site: &Site, service: &CacheService, stored: &Stored) -> Result<(), String> {
+fn check_entries(
+    site: &PartialStore,
+    service: &CacheService,
+    stored: &StoredEntries,
+) -> Result<(), String> {
     for key in service.keys() {
         let content = service.content(&key);
         match stored.iter().find(|(known, _, _)| *known == key) {
@@ -163,12 +172,12 @@ fn check_entries(site: &Site, service: &CacheService, stored: &Stored) -> Result
 }
 
 fn check_save(
-    site: &Site,
+    site: &PartialStore,
     service: &CacheService,
-    stored: &Stored,
+    stored: &StoredEntries,
     output: &Output,
 ) -> Result<(), String> {
-    let (report, _) = held(site, output)?;
+    let (report, _) = check_run(site, output)?;
     check_entries(site, service, stored)?;
     let keys = service.keys();
     let saved = report["entry"].as_str().filter(|_| report["saved"] == true);
@@ -181,24 +190,25 @@ fn check_save(
     Ok(())
 }
 
-fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
+fn run_service_campaign(role: Role, seed: u64, trials: usize) {
     let trials = if is_long() { trials * 25 } else { trials };
     let service = CacheService::start();
-    let mut stored: BTreeMap<&str, Stored> = BTreeMap::new();
-    let mut site = Site::new(World::build(role).network(), save_beside);
+    let mut stored: BTreeMap<&str, StoredEntries> = BTreeMap::new();
+    let mut site = PartialStore::new(World::build(role).network(), save_to_directory);
     // Two entries with the same content: the store is whole whichever is restored.
     restore_from_directory(&mut site);
     for version in ["v1", "v2"] {
         let mut entries = Vec::new();
         for _ in 0..2 {
-            let told = report(&through(&site, &service, version, "save", &["--full"]).ok());
+            let told =
+                report(&run_through_service(&site, &service, version, "save", &["--full"]).ok());
             let key = told["entry"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned();
             entries.push((key.clone(), service.version_of(&key), service.content(&key)));
         }
         entries.iter().for_each(|(key, _, _)| service.evict(key));
         stored.insert(version, entries);
     }
-    let mut dice = Dice(seed);
+    let mut dice = Rng(seed);
     let mut failed = Vec::new();
     for verb in ["save", "restore"] {
         if verb == "restore" {
@@ -207,24 +217,36 @@ fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
         for number in 0..trials {
             let version = ["v1", "v2"][number % 2];
             let stored = &stored[version];
-            let service = service_with(stored);
-            let places: &[At] = match verb {
-                "restore" => &[At::Lookup, At::Range, At::Range],
-                _ => &[At::Lookup, At::Reserve, At::Block, At::BlockList, At::Finalize],
+            let service = start_service_with(stored);
+            let places: &[RequestKind] = match verb {
+                "restore" => &[RequestKind::Lookup, RequestKind::Range, RequestKind::Range],
+                _ => &[
+                    RequestKind::Lookup,
+                    RequestKind::Reserve,
+                    RequestKind::Block,
+                    RequestKind::BlockList,
+                    RequestKind::Finalize,
+                ],
             };
-            let told = confuse(&service, places, &mut dice);
+            let told = inject_random_faults(&service, places, &mut dice);
             let output = match verb {
-                "restore" => through(&site, &service, version, verb, &[]),
-                _ => through(&site, &service, version, verb, &["--full"]),
+                "restore" => run_through_service(&site, &service, version, verb, &[]),
+                _ => run_through_service(&site, &service, version, verb, &["--full"]),
             };
-            service.goes_well();
+            service.clear_faults();
             let checked = match verb {
                 "restore" => check_restore(&site, &output).map(Some),
                 _ => check_save(&site, &service, stored, &output).map(|()| None),
             };
             // The earlier entries can still be found.
-            let service = service_with(stored);
-            let found = report(&through(&site, &service, version, "restore", &["--lookup-only"]));
+            let service = start_service_with(stored);
+            let found = report(&run_through_service(
+                &site,
+                &service,
+                version,
+                "restore",
+                &["--lookup-only"],
+            ));
             assert_eq!(found["entry"].as_str(), Some(&*stored[1].0), "{found}");
             match checked {
                 Ok(Some(Found::Whole)) => site.reset(),
@@ -237,9 +259,9 @@ fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
                     }
                 }
             }
-            if number % INTERVAL == INTERVAL - 1 {
+            if number % VERIFY_INTERVAL == VERIFY_INTERVAL - 1 {
                 if verb == "restore" {
-                    through(&site, &service, version, "restore", &[]).ok();
+                    run_through_service(&site, &service, version, "restore", &[]).ok();
                     assert_eq!(site.compare(), Ok(Found::Whole));
                     site.world.verify_store();
                     site.reset();
@@ -253,29 +275,29 @@ fn campaign_on_a_service(role: Role, seed: u64, trials: usize) {
 }
 
 /// Saves a snapshot that no fault reaches.
-fn save_beside(world: &World) {
+fn save_to_directory(world: &World) {
     run(world, "runner", "save", &["--full"]);
 }
 
 /// Restores the whole store from that snapshot.
-fn restore_from_directory(site: &mut Site) {
+fn restore_from_directory(site: &mut PartialStore) {
     restore(&site.world);
-    site.is_whole();
+    site.assert_whole();
 }
 
 #[test]
-fn whatever_a_cache_service_does_to_nix_nothing_is_lost() {
-    campaign_on_a_service(Role::Mid, 11, 30);
+fn nix_store_survives_cache_service_faults() {
+    run_service_campaign(Role::Mid, 11, 30);
 }
 
 #[test]
-fn whatever_a_cache_service_does_to_guix_nothing_is_lost() {
-    campaign_on_a_service(Role::Guix, 12, 10);
+fn guix_store_survives_cache_service_faults() {
+    run_service_campaign(Role::Guix, 12, 10);
 }
 
 /// A change to a directory of entries while a run uses it.
 #[derive(Clone, Copy, Debug)]
-enum Change {
+enum DirectoryChange {
     Vanishes,
     IsReadOnly,
     MayNotBeRead,
@@ -288,34 +310,38 @@ enum Change {
     IsOverwritten,
 }
 
-const CHANGES: [(Change, &str); 7] = [
-    (Change::Vanishes, "directory gone"),
-    (Change::IsReadOnly, "directory read-only"),
-    (Change::MayNotBeRead, "directory not to be read"),
-    (Change::LosesTheEntry, "entry evicted"),
-    (Change::IsCutOff, "entry cut off"),
-    (Change::IsReplaced, "entry replaced"),
-    (Change::IsOverwritten, "entry overwritten"),
+const CHANGES: [(DirectoryChange, &str); 7] = [
+    (DirectoryChange::Vanishes, "directory gone"),
+    (DirectoryChange::IsReadOnly, "directory read-only"),
+    (DirectoryChange::MayNotBeRead, "directory not to be read"),
+    (DirectoryChange::LosesTheEntry, "entry evicted"),
+    (DirectoryChange::IsCutOff, "entry cut off"),
+    (DirectoryChange::IsReplaced, "entry replaced"),
+    (DirectoryChange::IsOverwritten, "entry overwritten"),
 ];
 
 /// `newest` is the newest entry from before the run.
-fn change(entries: &Path, newest: &Path, change: Change, share: u64) {
+fn change(entries: &Path, newest: &Path, change: DirectoryChange, share: u64) {
     let length = fs::metadata(newest).unwrap().len();
     match change {
-        Change::Vanishes => fs::rename(entries, entries.with_extension("gone")).unwrap(),
-        Change::IsReadOnly => fs::set_permissions(entries, Permissions::from_mode(0o555)).unwrap(),
-        Change::MayNotBeRead => fs::set_permissions(entries, Permissions::from_mode(0o0)).unwrap(),
-        Change::LosesTheEntry => fs::remove_file(newest).unwrap(),
-        Change::IsCutOff => {
+        DirectoryChange::Vanishes => fs::rename(entries, entries.with_extension("gone")).unwrap(),
+        DirectoryChange::IsReadOnly => {
+            fs::set_permissions(entries, Permissions::from_mode(0o555)).unwrap()
+        }
+        DirectoryChange::MayNotBeRead => {
+            fs::set_permissions(entries, Permissions::from_mode(0o0)).unwrap()
+        }
+        DirectoryChange::LosesTheEntry => fs::remove_file(newest).unwrap(),
+        DirectoryChange::IsCutOff => {
             let file = fs::File::options().write(true).open(newest).unwrap();
             file.set_len(length * share / 100).unwrap();
         }
-        Change::IsReplaced => {
+        DirectoryChange::IsReplaced => {
             let other = entries.join("other");
             fs::write(&other, vec![7; length as usize]).unwrap();
             fs::rename(other, newest).unwrap();
         }
-        Change::IsOverwritten => {
+        DirectoryChange::IsOverwritten => {
             use std::os::unix::fs::FileExt;
             let file = fs::File::options().write(true).open(newest).unwrap();
             file.write_all_at(&vec![7; 4096], length * share / 100).unwrap();
@@ -324,13 +350,14 @@ fn change(entries: &Path, newest: &Path, change: Change, share: u64) {
     }
 }
 
-fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
+fn run_directory_campaign(role: Role, seed: u64, trials: usize) {
     let trials = if is_long() { trials * 25 } else { trials };
-    let mut site = Site::new(World::build(role), save_beside);
+    let mut site = PartialStore::new(World::build(role), save_to_directory);
     let entries = site.world.backend().host_path().join("entries");
     let kept = site.world.backend().host_path().join("kept");
-    let start = |site: &Site, verb: &str, injector: &Injector| {
-        let words = [verb, "--store", role.flavour().name(), "--backend", "dir:/cache/entries"];
+    let start = |site: &PartialStore, verb: &str, injector: &Injector| {
+        let words =
+            [verb, "--store", role.package_manager().name(), "--backend", "dir:/cache/entries"];
         let more: &[&str] = if verb == "save" { &["--full"] } else { &[] };
         let words = words.iter().chain(&["--key", "test", "--json"]).chain(more);
         site.world.storecache_as("runner", words).under(injector).run()
@@ -352,7 +379,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
         names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
     let known = names(&kept);
-    let mut dice = Dice(seed);
+    let mut dice = Rng(seed);
     let mut failed = Vec::new();
     for verb in ["save", "restore"] {
         if verb == "restore" {
@@ -365,7 +392,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
             site.reset();
         }
         // From the first call that is about entries to the last call.
-        let user = |call: &&Call| call.half == Half::User;
+        let user = |call: &&Call| call.half == ProcessRole::User;
         let calls: Vec<Call> = counting.calls().iter().filter(user).cloned().collect();
         let first = calls.iter().position(|call| call.what.contains("/cache")).unwrap();
         for number in 0..trials {
@@ -376,7 +403,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
             let nth = calls[..at].iter().filter(|call| call.kind == kind).count();
             let (place, share) = (entries.clone(), dice.below(100) as u64);
             let newest = entries.join(known.iter().max().unwrap());
-            let aim = Aim::NthOf(kind, half, nth);
+            let aim = CallSelector::NthOf(kind, half, nth);
             let injector = Injector::before(aim, move || change(&place, &newest, what, share));
             let output = start(&site, verb, &injector);
             if injector.hits().is_some() {
@@ -384,7 +411,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
             }
             let checked = match verb {
                 "restore" => check_restore(&site, &output).map(Some),
-                _ => held(&site, &output).map(|_| None),
+                _ => check_run(&site, &output).map(|_| None),
             };
             let checked = checked.and_then(|found| {
                 for path in [entries.clone(), entries.with_extension("gone")] {
@@ -417,7 +444,7 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
                     }
                 }
             }
-            if number % INTERVAL == INTERVAL - 1 {
+            if number % VERIFY_INTERVAL == VERIFY_INTERVAL - 1 {
                 put_back(&entries);
                 if verb == "restore" {
                     start(&site, verb, &Injector::counting()).ok();
@@ -434,11 +461,11 @@ fn campaign_on_a_directory(role: Role, seed: u64, trials: usize) {
 }
 
 #[test]
-fn whatever_happens_to_a_directory_of_entries_nothing_of_nix_is_lost() {
-    campaign_on_a_directory(Role::Mid, 21, 28);
+fn nix_store_survives_backend_directory_changes() {
+    run_directory_campaign(Role::Mid, 21, 28);
 }
 
 #[test]
-fn whatever_happens_to_a_directory_of_entries_nothing_of_guix_is_lost() {
-    campaign_on_a_directory(Role::Guix, 22, 7);
+fn guix_store_survives_backend_directory_changes() {
+    run_directory_campaign(Role::Guix, 22, 7);
 }

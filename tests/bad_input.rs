@@ -13,17 +13,17 @@ use storecache_snapshot::{
     Base, BaseItem, Continuation, Frame, Head, Index, ItemEntry, Opened, SnapshotError, inherited,
 };
 use support::Role;
-use support::forge::{
-    self, Parts, check, directory, file, frame, hard_link, item, open_bytes, symlink,
+use support::bad_snapshot_env::{BadSnapshotEnv, InvalidSnapshot, with_database};
+use support::extract_dir::{ExtractDir, continuation, head, parts, try_unpack};
+use support::plain_env::{PlainEnv, PlainTree, plain_tree, storecache};
+use support::snapshot_builder::{
+    self, SnapshotParts, check, directory, file, frame, hard_link, item, open_bytes, symlink,
 };
-use support::patient::{Forgery, Patient, with_database};
-use support::place::{Place, PlainTree, plain_tree, storecache};
-use support::runs::{attempt, report};
-use support::yard::{Yard, continuation, head, parts, try_unpack};
+use support::world_runs::{attempt, report};
 
 /// A small snapshot of a plain directory.
 fn small_snapshot() -> Vec<u8> {
-    let place = Place::new();
+    let place = PlainEnv::new();
     place.write("/srv/a/file", "some content\n");
     place.write("/srv/a/below/other", "more\n");
     place.save(&["/srv/a"]);
@@ -31,7 +31,7 @@ fn small_snapshot() -> Vec<u8> {
 }
 
 #[test]
-fn a_snapshot_truncated_at_any_byte_is_refused() {
+fn snapshot_truncated_at_any_byte_is_refused() {
     let bytes = small_snapshot();
     check(&bytes).unwrap();
     for length in 0..bytes.len() {
@@ -41,7 +41,7 @@ fn a_snapshot_truncated_at_any_byte_is_refused() {
 }
 
 #[test]
-fn a_snapshot_with_any_byte_flipped_is_refused() {
+fn snapshot_with_any_byte_flipped_is_refused() {
     let mut bytes = small_snapshot();
     for at in 0..bytes.len() {
         for mask in [0x01, 0x80, 0xFF] {
@@ -54,7 +54,7 @@ fn a_snapshot_with_any_byte_flipped_is_refused() {
 }
 
 #[test]
-fn a_snapshot_with_bytes_added_or_taken_anywhere_is_refused() {
+fn snapshot_with_a_byte_added_or_removed_is_refused() {
     let bytes = small_snapshot();
     for at in 0..=bytes.len() {
         let (before, after) = bytes.split_at(at);
@@ -66,8 +66,8 @@ fn a_snapshot_with_bytes_added_or_taken_anywhere_is_refused() {
 }
 
 #[test]
-fn a_newer_format_is_refused_by_name_and_number() {
-    let mut parts = Parts::of(&small_snapshot());
+fn newer_format_is_refused_with_its_number() {
+    let mut parts = SnapshotParts::of(&small_snapshot());
     parts.head.format = 3;
     let refused = check(&parts.build()).unwrap_err();
     assert!(matches!(refused, SnapshotError::NewerFormat { found: 3, .. }));
@@ -77,7 +77,7 @@ fn a_newer_format_is_refused_by_name_and_number() {
 
 proptest! {
     #[test]
-    fn a_delta_and_any_base_are_joined_or_refused(
+    fn delta_joins_only_a_complete_matching_base(
         own in proptest::collection::vec(0_u8..6, 0..4),
         taken in proptest::collection::vec((0_u8..6, 0_u8..3), 0..6),
         held in proptest::collection::vec((0_u8..6, 0_u8..3), 0..6),
@@ -94,7 +94,7 @@ proptest! {
                 (head.format, head.base) = (2, Some(base.entry.as_str().into()));
             }
             let frames = vec![frame(&[0; 1024])];
-            open_bytes(&Parts { head, base, ..parts(frames, items) }.build())
+            open_bytes(&SnapshotParts { head, base, ..parts(frames, items) }.build())
         };
         let on = |index: Digest, items: &[(u8, u8)]| Base {
             entry: "k".into(),
@@ -126,7 +126,7 @@ proptest! {
 }
 
 #[test]
-fn fields_that_a_later_version_adds_to_the_head_are_ignored() {
+fn head_ignores_unknown_fields() {
     let bytes = small_snapshot();
     let opened = open_bytes(&bytes).unwrap();
     let mut head = serde_json::to_value(&opened.head).unwrap();
@@ -166,7 +166,7 @@ fn harmless_members_are_unpacked() {
 }
 
 #[test]
-fn names_that_lead_out_of_the_item_are_refused() {
+fn member_names_outside_the_item_are_refused() {
     for path in [
         "/it/x",
         "../x",
@@ -193,16 +193,17 @@ fn names_that_lead_out_of_the_item_are_refused() {
     for path in ["../d", "/tmp/d", "it/../d"] {
         assert_refused(path, &[directory(b"it"), directory(path.as_bytes())]);
     }
-    let long = forge::member(b"././@LongLink", b'L', b"", b"it/a\0/../../../bystander\0");
+    let long =
+        snapshot_builder::member(b"././@LongLink", b'L', b"", b"it/a\0/../../../bystander\0");
     let members = [directory(b"it"), [long, file(b"it/a", b"x")].concat()];
     assert_refused("a zero byte in a long name", &members);
-    let long = forge::member(b"././@LongLink", b'L', b"", b"../../bystander\0");
+    let long = snapshot_builder::member(b"././@LongLink", b'L', b"", b"../../bystander\0");
     let members = [directory(b"it"), [long, file(b"it/a", b"x")].concat()];
     assert_refused("a long name", &members);
 }
 
 #[test]
-fn nothing_is_written_through_a_link() {
+fn unpack_never_writes_through_a_symlink() {
     for target in ["..", "../..", "../../outside", "/tmp", "."] {
         let link = symlink(b"it/link", target.as_bytes());
         let below = file(b"it/link/new", b"x");
@@ -222,7 +223,7 @@ fn nothing_is_written_through_a_link() {
 }
 
 #[test]
-fn hard_links_do_not_leave_their_item() {
+fn hard_links_outside_their_item_are_refused() {
     for target in [
         "../bystander",
         "../../bystander",
@@ -252,7 +253,7 @@ fn hard_links_do_not_leave_their_item() {
 }
 
 #[test]
-fn a_hard_link_to_another_item_is_refused_though_that_one_is_there() {
+fn hard_link_to_another_existing_item_is_refused() {
     let one = [directory(b"it"), hard_link(b"it/file", b"other/file")];
     let other = [directory(b"other"), file(b"other/file", b"x")];
     let tar = [one.concat(), other.concat()].concat();
@@ -263,7 +264,7 @@ fn a_hard_link_to_another_item_is_refused_though_that_one_is_there() {
 }
 
 #[test]
-fn one_name_is_given_once() {
+fn duplicate_member_names_are_refused() {
     let top = || directory(b"it");
     let name = b"it/name";
     let kinds = || {
@@ -287,27 +288,27 @@ fn one_name_is_given_once() {
 }
 
 #[test]
-fn types_that_no_snapshot_has_are_refused() {
+fn unsupported_member_types_are_refused() {
     for kind in *b"3467ADMNSVXgZ" {
-        let odd = forge::member(b"it/odd", kind, b"", b"");
+        let odd = snapshot_builder::member(b"it/odd", kind, b"", b"");
         assert_refused(&format!("type {}", kind as char), &[directory(b"it"), odd]);
     }
     for record in ["path=../x", "linkpath=/etc", "size=99", "uid=0", "mtime=x", "mtime=1.5"] {
         let record = format!("{} {record}\n", record.len() + 4);
-        let pax = forge::member(b"././@PaxHeader", b'x', b"", record.as_bytes());
+        let pax = snapshot_builder::member(b"././@PaxHeader", b'x', b"", record.as_bytes());
         let members = [directory(b"it"), [pax, file(b"it/a", b"x")].concat()];
         assert_refused(&record, &members);
     }
     let mut bad_sum = file(b"it/a", b"x");
     bad_sum[0] ^= 1;
     assert_refused("a wrong checksum", &[directory(b"it"), bad_sum]);
-    let content = forge::member(b"it/d", b'5', b"", b"content");
+    let content = snapshot_builder::member(b"it/d", b'5', b"", b"content");
     assert_refused("a directory with content", &[directory(b"it"), content]);
     assert_refused("a link to nowhere", &[directory(b"it"), symlink(b"it/l", b"")]);
 }
 
 #[test]
-fn members_are_where_the_index_says_and_as_many() {
+fn members_must_match_the_frames_and_counts_in_the_index() {
     let frames = || {
         let one = [directory(b"it"), file(b"it/a", b"a")].concat();
         vec![frame(&one), frame(&file(b"it/b", b"b"))]
@@ -333,17 +334,17 @@ fn members_are_where_the_index_says_and_as_many() {
     assert!(format!("{:#}", refused.unwrap_err()).contains("begins before the end"));
 }
 
-type Change = fn(&mut Index);
+type IndexChange = fn(&mut Index);
 
 /// A name, and a change to an index.
-type Lie = (&'static str, Change);
+type IndexForgery = (&'static str, IndexChange);
 
 #[test]
-fn an_index_that_contradicts_itself_is_not_even_opened() {
+fn inconsistent_index_is_not_opened() {
     let entry = item("it", (0, 0), 1);
     let good = parts(vec![frame(&file(b"it", b"x")), frame(&[0; 1024])], vec![entry]).build();
-    assert_eq!(forge::with_index(&good, |_| ()), good);
-    let lies: [Lie; 16] = [
+    assert_eq!(snapshot_builder::with_index(&good, |_| ()), good);
+    let lies: [IndexForgery; 16] = [
         ("frames beyond the last", |it| it.items[0].frames = (0, 2)),
         ("frames backwards", |it| it.items[0].frames = (1, 0)),
         ("frames far away", |it| it.items[0].frames = (0, u32::MAX)),
@@ -362,13 +363,13 @@ fn an_index_that_contradicts_itself_is_not_even_opened() {
         ("a longer head", |it| it.head_bytes += 1),
     ];
     for (what, lie) in lies {
-        let bytes = forge::with_index(&good, lie);
+        let bytes = snapshot_builder::with_index(&good, lie);
         assert!(open_bytes(&bytes).is_err(), "{what}");
     }
 }
 
 #[test]
-fn a_frame_holds_exactly_what_the_index_says() {
+fn frame_with_unexpected_size_or_content_is_refused() {
     let entry = || vec![item("it", (0, 0), 1)];
     let content = vec![0; 65 << 20];
     let (_yard, refused) = try_unpack(parts(vec![frame(&file(b"it", &content))], entry()));
@@ -399,7 +400,7 @@ fn long_file(continues: Option<Continuation>) -> Vec<Frame> {
 }
 
 #[test]
-fn a_file_in_several_frames_goes_on_where_it_stopped() {
+fn file_in_two_frames_continues_at_the_exact_offset() {
     let entry = || vec![item("it", (0, 1), 2)];
     let good = continuation("it/long", 1024, 2048);
     let (yard, unpacked) = try_unpack(parts(long_file(good), entry()));
@@ -429,7 +430,7 @@ fn a_file_in_several_frames_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn parts_of_a_file_that_overlap_and_leave_a_hole_do_not_make_it_whole() {
+fn file_parts_that_overlap_and_leave_a_hole_are_refused() {
     let whole = file(b"it/long", &[7; 4096]);
     let first = [directory(b"it"), whole[..512 + 1024].to_vec()].concat();
     // Three parts of 1024 bytes each: the total size is correct, and the last part is at the end of the file.
@@ -443,7 +444,7 @@ fn parts_of_a_file_that_overlap_and_leave_a_hole_do_not_make_it_whole() {
 }
 
 #[test]
-fn frames_that_changed_places_or_are_missing_do_not_make_an_item() {
+fn swapped_or_missing_frames_are_refused() {
     let frames = || {
         let one = [directory(b"it"), file(b"it/a", b"a")].concat();
         let other = [directory(b"other"), file(b"other/b", b"b")].concat();
@@ -455,13 +456,13 @@ fn frames_that_changed_places_or_are_missing_do_not_make_an_item() {
     assert!(format!("{:#}", refused.unwrap_err()).contains("contradicts the index"));
     yard.assert_untouched_outside();
     let index = open_bytes(&parts(frames(), items()).build()).unwrap().index;
-    let yard = Yard::new();
+    let yard = ExtractDir::new();
     let refused = yard.unpack(&index, &frames()[..1], None, 1).unwrap_err();
     assert!(format!("{refused:#}").contains("other has 0 of 2 members"), "{refused:#}");
 }
 
 #[test]
-fn a_long_file_is_not_written_through_a_link() {
+fn file_continuation_is_not_written_through_a_symlink() {
     let first = [directory(b"it"), symlink(b"it/long", b"../../bystander")].concat();
     let second = Frame { continues: continuation("it/long", 512, 1024), ..frame(&[7; 512]) };
     let entry = item("it", (0, 1), 2);
@@ -471,7 +472,7 @@ fn a_long_file_is_not_written_through_a_link() {
 }
 
 #[test]
-fn no_setuid_bit_and_no_foreign_owner_comes_into_a_store() {
+fn unpack_drops_setuid_bits_and_foreign_owners() {
     let mut program = file(b"it", b"#!/bin/sh\n");
     let mut header = tar::Header::from_byte_slice(&program[..512]).clone();
     header.set_mode(0o6777);
@@ -480,9 +481,9 @@ fn no_setuid_bit_and_no_foreign_owner_comes_into_a_store() {
     header.set_cksum();
     program[..512].copy_from_slice(header.as_bytes());
     let bytes = parts(vec![frame(&program)], vec![item("it", (0, 0), 1)]).build();
-    let yard = Yard::new();
+    let yard = ExtractDir::new();
     let Opened { index, .. } = open_bytes(&bytes).unwrap();
-    let frames = Parts::of(&bytes).frames;
+    let frames = SnapshotParts::of(&bytes).frames;
     yard.unpack(&index, &frames, Some((0, 0)), 1).unwrap();
     let entry = &plain_tree(&yard.target().join("it"))[Path::new("")].entry;
     assert_eq!(entry.mode & 0o7777, 0o555);
@@ -491,13 +492,13 @@ fn no_setuid_bit_and_no_foreign_owner_comes_into_a_store() {
 
 /// Opens, verifies and unpacks a snapshot. Every step may fail, but must not panic or write outside of the
 /// target.
-fn survives(bytes: &[u8]) {
+fn assert_survives(bytes: &[u8]) {
     let _ = check(bytes);
     let Ok(Opened { index, .. }) = open_bytes(bytes) else {
         return;
     };
-    let yard = Yard::new();
-    let frames = Parts::of(bytes).frames;
+    let yard = ExtractDir::new();
+    let frames = SnapshotParts::of(bytes).frames;
     if let Err(error) = yard.unpack(&index, &frames, Some((0, 0)), 2) {
         assert!(!format!("{error:#}").contains("panicked"), "{error:#}");
     }
@@ -505,7 +506,7 @@ fn survives(bytes: &[u8]) {
 }
 
 /// Two items that share a file and have a copy each in frame 0.
-fn sharing() -> Parts {
+fn shared_frame_parts() -> SnapshotParts {
     let copies = [file(b"it/file", &[7; 8192]), file(b"other/file", &[7; 8192])].concat();
     let own = [directory(b"it"), directory(b"other"), vec![0; 1024]];
     let frames = [copies].iter().chain(&own).map(|tar| frame(tar)).collect();
@@ -514,20 +515,20 @@ fn sharing() -> Parts {
 }
 
 #[test]
-fn a_shared_frame_is_for_the_items_that_name_it() {
-    let good = sharing().build();
+fn shared_frame_is_used_only_by_items_that_list_it() {
+    let good = shared_frame_parts().build();
     check(&good).unwrap();
-    let frames = Parts::of(&good).frames;
+    let frames = SnapshotParts::of(&good).frames;
     // In a store, equal files are linked. In a plain directory, they stay separate files.
     for (owner, files) in [(Some((0, 0)), 1), (None, 2)] {
-        let yard = Yard::new();
+        let yard = ExtractDir::new();
         yard.unpack(&open_bytes(&good).unwrap().index, &frames, owner, 2).unwrap();
         let paths = ["it/file", "other/file"].map(|path| yard.target().join(path));
         assert!(paths.iter().all(|path| fs::read(path).unwrap() == [7; 8192]));
         let inodes = paths.iter().map(|path| fs::metadata(path).unwrap().ino());
         assert_eq!(inodes.collect::<BTreeSet<_>>().len(), files);
     }
-    let lies: [(&str, Change, &str); 9] = [
+    let lies: [(&str, IndexChange, &str); 9] = [
         ("behind its own", |it| it.items[0].shared = vec![2], "not in order"),
         ("beyond the last", |it| it.items[0].shared = vec![4], "not in order"),
         ("far away", |it| it.items[0].shared = vec![0, u32::MAX], "not in order"),
@@ -547,13 +548,13 @@ fn a_shared_frame_is_for_the_items_that_name_it() {
         ),
     ];
     for (what, lie, word) in lies {
-        let bytes = forge::with_index(&good, lie);
+        let bytes = snapshot_builder::with_index(&good, lie);
         let refused = check(&bytes).unwrap_err().to_string();
         assert!(refused.contains(word), "{what}: {refused}");
         let Ok(Opened { index, .. }) = open_bytes(&bytes) else {
             continue;
         };
-        let yard = Yard::new();
+        let yard = ExtractDir::new();
         let error = format!("{:#}", yard.unpack(&index, &frames, None, 2).unwrap_err());
         assert!(error.contains(word), "{what}: {error}");
         yard.assert_untouched_outside();
@@ -561,7 +562,7 @@ fn a_shared_frame_is_for_the_items_that_name_it() {
 }
 
 #[test]
-fn members_of_a_shared_frame_do_not_leave_their_item() {
+fn shared_frame_members_outside_their_item_are_refused() {
     for (what, copies, own) in [
         (
             "a link to another item",
@@ -584,12 +585,12 @@ fn members_of_a_shared_frame_do_not_leave_their_item() {
             directory(b"it"),
         ),
     ] {
-        let mut parts = sharing();
+        let mut parts = shared_frame_parts();
         (parts.frames[0], parts.frames[1]) = (frame(&copies), frame(&own));
         let bytes = parts.build();
-        let frames = Parts::of(&bytes).frames;
+        let frames = SnapshotParts::of(&bytes).frames;
         for owner in [Some((0, 0)), None] {
-            let yard = Yard::new();
+            let yard = ExtractDir::new();
             let refused = yard.unpack(&open_bytes(&bytes).unwrap().index, &frames, owner, 2);
             assert!(refused.is_err(), "{what}");
             yard.assert_untouched_outside();
@@ -598,8 +599,8 @@ fn members_of_a_shared_frame_do_not_leave_their_item() {
 }
 
 /// The seed of the fuzzers: a shared file, an item with links, and a file in two frames.
-fn seed() -> Parts {
-    let mut frames = sharing().frames[..1].to_vec();
+fn seed() -> SnapshotParts {
+    let mut frames = shared_frame_parts().frames[..1].to_vec();
     frames.extend(long_file(continuation("it/long", 1024, 2048)));
     let links = [
         directory(b"other"),
@@ -614,7 +615,7 @@ fn seed() -> Parts {
 }
 
 #[test]
-fn fuzzers_start_from_a_good_snapshot() {
+fn fuzz_seed_is_a_valid_snapshot() {
     let bytes = seed().build();
     check(&bytes).unwrap();
     let (_yard, unpacked) = try_unpack(seed());
@@ -625,7 +626,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn changed_files_never_panic(
+    fn corrupted_snapshots_never_panic(
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in any::<prop::sample::Index>(),
         whole in any::<bool>(),
@@ -638,17 +639,17 @@ proptest! {
         if !whole {
             bytes.truncate(cut.index(bytes.len()));
         }
-        survives(&bytes);
+        assert_survives(&bytes);
     }
 
     #[test]
-    fn changed_members_under_right_digests_never_panic(
+    fn corrupted_members_with_valid_digests_never_panic(
         which in 0..5usize,
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         names in any::<bool>(),
     ) {
         let mut parts = seed();
-        let mut tar = forge::raw_bytes(&parts.frames[which]);
+        let mut tar = snapshot_builder::raw_bytes(&parts.frames[which]);
         for (at, byte) in changes {
             // With `names`, changes the first byte of a block, where headers have names. Checksums of headers are
             // corrected, so that they do not reject every change.
@@ -663,11 +664,11 @@ proptest! {
         }
         let continues = parts.frames[which].continues.clone();
         parts.frames[which] = Frame { continues, ..frame(&tar) };
-        survives(&parts.build());
+        assert_survives(&parts.build());
     }
 
     #[test]
-    fn changed_indexes_never_panic(
+    fn forged_indexes_never_panic(
         frames in (0..5u32, 0..5u32),
         shared in proptest::collection::vec(0..6u32, 0..3),
         files in any::<u64>(),
@@ -688,13 +689,13 @@ proptest! {
         } else {
             parts.frames[which].continues = continuation(&name, offset, size);
         }
-        survives(&parts.build());
+        assert_survives(&parts.build());
     }
 }
 
 #[test]
-fn a_flipped_byte_leaves_store_and_daemon_as_they_were() {
-    let patient = Patient::new(Role::Mid);
+fn restore_with_a_flipped_byte_leaves_the_store_unchanged() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
     let index = open_bytes(&patient.good).unwrap().index;
     let frame = |number: usize| index.frames[number].at as usize;
     let count = index.frames.len();
@@ -723,13 +724,13 @@ fn a_flipped_byte_leaves_store_and_daemon_as_they_were() {
     ] {
         let mut bytes = patient.good.clone();
         bytes[at] ^= 0x04;
-        patient.refuses(what, &bytes);
+        patient.assert_refused(what, &bytes);
     }
 }
 
 #[test]
-fn a_flipped_byte_in_the_end_of_the_archive_does_no_harm() {
-    let patient = Patient::new(Role::Mid);
+fn flipped_byte_in_the_last_frame_is_harmless() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
     let index = open_bytes(&patient.good).unwrap().index;
     let last = index.frames.last().unwrap();
     let mut bytes = patient.good.clone();
@@ -747,8 +748,8 @@ fn a_flipped_byte_in_the_end_of_the_archive_does_no_harm() {
 }
 
 #[test]
-fn a_truncated_file_leaves_store_and_daemon_as_they_were() {
-    let patient = Patient::new(Role::New);
+fn restore_of_a_truncated_file_leaves_the_store_unchanged() {
+    let patient = BadSnapshotEnv::new(Role::New);
     let index = open_bytes(&patient.good).unwrap().index;
     let length = patient.good.len();
     let end = index.frames.last().unwrap();
@@ -769,41 +770,41 @@ fn a_truncated_file_leaves_store_and_daemon_as_they_were() {
         length - 9,
         length - 1,
     ] {
-        let reason = patient.refuses(&format!("{cut} bytes"), &patient.good[..cut]);
+        let reason = patient.assert_refused(&format!("{cut} bytes"), &patient.good[..cut]);
         let clear = reason.contains("truncated") || reason.contains("not a storecache snapshot");
         assert!(clear, "{cut} bytes: {reason}");
     }
     let longer = [&patient.good[..], b"and more"].concat();
-    patient.refuses("bytes after the end", &longer);
+    patient.assert_refused("bytes after the end", &longer);
 }
 
 #[test]
-fn what_is_no_snapshot_is_not_restored() {
-    let patient = Patient::new(Role::Old);
+fn files_that_are_not_snapshots_are_not_restored() {
+    let patient = BadSnapshotEnv::new(Role::Old);
     let text = "just a text, though it has the name of an entry\n".repeat(100);
-    let reason = patient.refuses("a text", text.as_bytes());
+    let reason = patient.assert_refused("a text", text.as_bytes());
     assert!(reason.contains("not a storecache snapshot"), "{reason}");
-    patient.refuses("an empty file", b"");
+    patient.assert_refused("an empty file", b"");
     let tar = file(b"nix/store/x", b"x");
     let plain = zstd::bulk::compress(&tar, 3).unwrap();
-    let reason = patient.refuses("another tar.zst", &plain);
+    let reason = patient.assert_refused("another tar.zst", &plain);
     assert!(reason.contains("not a storecache snapshot"), "{reason}");
     // The head of a gzip file.
     let gzip = [&[0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 3][..], &[7; 500]].concat();
-    let reason = patient.refuses("gzip", &gzip);
+    let reason = patient.assert_refused("gzip", &gzip);
     assert!(reason.contains("not a storecache snapshot"), "{reason}");
     fs::remove_file(patient.newest()).unwrap();
     fs::create_dir(patient.newest()).unwrap();
-    patient.skips_newest("a directory");
+    patient.assert_newest_skipped("a directory");
     fs::remove_dir(patient.newest()).unwrap();
     std::os::unix::fs::symlink("nowhere", patient.newest()).unwrap();
-    patient.skips_newest("a symbolic link");
+    patient.assert_newest_skipped("a symbolic link");
 }
 
 #[test]
-fn a_snapshot_for_something_else_is_refused_by_name() {
-    let patient = Patient::new(Role::Mid);
-    let forgeries: [Forgery; 9] = [
+fn snapshot_for_another_store_or_system_is_refused() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
+    let forgeries: [InvalidSnapshot; 9] = [
         ("newer format", |it| it.head.format = 3, &["format 3", "up to 2"]),
         (
             "other system",
@@ -820,15 +821,15 @@ fn a_snapshot_for_something_else_is_refused_by_name() {
         ("guix", |it| it.head.store.kind = "guix".into(), &["store kind", "guix", "nix"]),
         ("unknown kind", |it| it.head.store.kind = "snap".into(), &["store kind", "snap", "nix"]),
         ("newer schema", |it| it.head.store.schema = Some(11), &["schema 11", "schema 10"]),
-        ("no database", Parts::remove_database, &["no database"]),
+        ("no database", SnapshotParts::remove_database, &["no database"]),
     ];
-    patient.refuses_all(&forgeries);
+    patient.assert_all_refused(&forgeries);
 }
 
 #[test]
-fn an_index_that_lies_is_refused() {
-    let patient = Patient::new(Role::Mid);
-    let forgeries: [Forgery; 8] = [
+fn index_that_misdescribes_items_is_refused() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
+    let forgeries: [InvalidSnapshot; 8] = [
         (
             "an item twice",
             |it| {
@@ -856,13 +857,13 @@ fn an_index_that_lies_is_refused() {
             &["database"],
         ),
     ];
-    patient.refuses_all(&forgeries);
+    patient.assert_all_refused(&forgeries);
 }
 
 #[test]
-fn an_item_that_is_damaged_inside_is_refused_though_its_digests_are_right() {
-    let patient = Patient::new(Role::Mid);
-    let (hurt, other) = (patient.parts().alone(), 5);
+fn item_with_hostile_members_and_valid_digests_is_refused() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
+    let (hurt, other) = (patient.parts().item_in_its_own_frame(), 5);
     assert_ne!(hurt, other);
     let name = |at: usize| format!("nix/store/{}", patient.parts().items[at].name);
     let outside = "/tmp/outside";
@@ -884,15 +885,15 @@ fn an_item_that_is_damaged_inside_is_refused_though_its_digests_are_right() {
         let number = parts.items[hurt].frames.0;
         parts.frames[number as usize] = frame(&members);
         parts.items[hurt].files = 1000;
-        let reason = patient.refuses(what, &parts.build());
+        let reason = patient.assert_refused(what, &parts.build());
         assert!(reason.contains(&format!("frame {number}: ")), "{what}: {reason}");
         assert_eq!(patient.world.sh(&format!("ls -A {outside}")).stdout, "");
     }
 }
 
 #[test]
-fn a_database_that_is_none_is_refused() {
-    let patient = Patient::new(Role::Mid);
+fn invalid_database_is_refused() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
     let real = patient.parts().database();
     let mut torn = real.clone();
     let middle = torn.len() / 2;
@@ -905,7 +906,7 @@ fn a_database_that_is_none_is_refused() {
     ] {
         let mut parts = patient.parts();
         parts.replace_database(&content);
-        let reason = patient.refuses(what, &parts.build());
+        let reason = patient.assert_refused(what, &parts.build());
         assert!(reason.contains("database"), "{what}: {reason}");
     }
     for (sql, word) in [
@@ -917,14 +918,14 @@ fn a_database_that_is_none_is_refused() {
             "ValidPaths",
         ),
     ] {
-        let reason = patient.refuses(sql, &with_database(&patient.good, sql));
+        let reason = patient.assert_refused(sql, &with_database(&patient.good, sql));
         assert!(reason.contains(word), "{sql}: {reason}");
     }
 }
 
 #[test]
-fn a_database_that_names_anything_but_items_is_refused() {
-    let patient = Patient::new(Role::Mid);
+fn database_with_invalid_rows_is_refused() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
     let one = "WHERE id = (SELECT min(id) FROM ValidPaths)";
     for path in [
         "/etc/passwd",
@@ -941,7 +942,7 @@ fn a_database_that_names_anything_but_items_is_refused() {
         "",
     ] {
         let sql = format!("UPDATE ValidPaths SET path = '{path}' {one}");
-        let reason = patient.refuses(path, &with_database(&patient.good, &sql));
+        let reason = patient.assert_refused(path, &with_database(&patient.good, &sql));
         assert!(reason.contains(&format!("{path:?}")), "{reason}");
     }
     for sql in [
@@ -949,13 +950,13 @@ fn a_database_that_names_anything_but_items_is_refused() {
         format!("UPDATE ValidPaths SET hash = x'ff00' {one}"),
         "UPDATE Refs SET reference = 999999 WHERE rowid = (SELECT min(rowid) FROM Refs)".into(),
     ] {
-        patient.refuses(&sql, &with_database(&patient.good, &sql));
+        patient.assert_refused(&sql, &with_database(&patient.good, &sql));
     }
 }
 
 #[test]
-fn a_live_database_that_is_newer_or_no_database_is_left_alone() {
-    let patient = Patient::new(Role::Mid);
+fn restore_refuses_an_unsupported_live_schema() {
+    let patient = BadSnapshotEnv::new(Role::Mid);
     let world = &patient.world;
     fs::write(patient.newest(), &patient.good).unwrap();
     for (schema, words) in [
@@ -965,7 +966,7 @@ fn a_live_database_that_is_newer_or_no_database_is_left_alone() {
         ("", &["schema"]),
     ] {
         world.sh(&format!("printf '{schema}' >/nix/var/nix/db/schema"));
-        let reason = patient.refuses_newest(schema);
+        let reason = patient.assert_newest_refused(schema);
         for word in words {
             assert!(reason.contains(word), "{schema}: {reason}");
         }
@@ -979,8 +980,8 @@ fn a_live_database_that_is_newer_or_no_database_is_left_alone() {
 }
 
 /// A root with the directories of a Nix store and this content as its database.
-fn root_with_database(content: &[u8]) -> Place {
-    let place = Place::new();
+fn root_with_database(content: &[u8]) -> PlainEnv {
+    let place = PlainEnv::new();
     for directory in ["/nix/store", "/nix/var/nix/db"] {
         fs::create_dir_all(place.host(directory)).unwrap();
     }
@@ -990,7 +991,7 @@ fn root_with_database(content: &[u8]) -> Place {
 }
 
 #[test]
-fn a_store_that_cannot_be_read_is_not_saved() {
+fn unreadable_store_is_not_saved() {
     for (content, word) in [
         (&b"no database at all, but long enough to be one. "[..], "db.sqlite"),
         (b"", "ValidPaths"),
@@ -1015,8 +1016,8 @@ fn a_store_that_cannot_be_read_is_not_saved() {
 }
 
 #[test]
-fn a_root_that_is_not_there_is_named_and_not_made() {
-    let place = Place::new();
+fn missing_root_is_named_and_not_created() {
+    let place = PlainEnv::new();
     place.write("/srv/a/file", "x\n");
     place.save(&["/srv/a"]);
     let root = place.root().join("nowhere").display().to_string();
@@ -1036,8 +1037,8 @@ fn a_root_that_is_not_there_is_named_and_not_made() {
 }
 
 #[test]
-fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
-    let place = Place::new();
+fn too_deep_directories_are_neither_saved_nor_restored() {
+    let place = PlainEnv::new();
     fs::create_dir_all(place.host("/srv/a")).unwrap();
     let script = "cd \"$0\"; i=0; while [ $i -lt 600 ]; do mkdir d; cd d; i=$((i+1)); done";
     let mut shell = std::process::Command::new("sh");
@@ -1046,7 +1047,7 @@ fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
     assert_eq!(failed.code(), 1, "{failed}");
     assert!(failed.stdout.contains("nested too deeply"), "{failed}");
 
-    let place = Place::new();
+    let place = PlainEnv::new();
     place.write("/srv/a/file", "x\n");
     place.save(&["/srv/a"]);
     place.remove("/srv/a");
@@ -1058,7 +1059,7 @@ fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
         tar.extend(directory(name.as_bytes()));
     }
     let deepest = [name.as_bytes(), &b"/d".repeat(460)].concat();
-    tar.extend(forge::long_named_file(&deepest));
+    tar.extend(snapshot_builder::long_named_file(&deepest));
     let entry = item("srv/a", (0, 0), 2000);
     fs::write(place.snapshot(), parts(vec![frame(&tar)], vec![entry]).build()).unwrap();
     let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
@@ -1068,14 +1069,14 @@ fn what_is_too_deep_to_be_removed_again_is_neither_saved_nor_left_behind() {
 }
 
 #[test]
-fn a_snapshot_of_another_kind_or_system_is_not_for_a_plain_store() {
-    let place = Place::new();
+fn plain_store_refuses_a_snapshot_of_another_kind_or_system() {
+    let place = PlainEnv::new();
     place.write("/srv/a/file", "x\n");
     place.save(&["/srv/a"]);
     let newest = place.snapshot();
     let good = fs::read(&newest).unwrap();
     place.remove("/srv/a");
-    let forgeries: [Forgery; 5] = [
+    let forgeries: [InvalidSnapshot; 5] = [
         ("nix", |it| it.head.store.kind = "nix".into(), &["store kind", "nix", "plain"]),
         (
             "other system",
@@ -1087,7 +1088,7 @@ fn a_snapshot_of_another_kind_or_system_is_not_for_a_plain_store() {
         ("newer format", |it| it.head.format = 7, &["format 7"]),
     ];
     for (what, change, words) in forgeries {
-        let mut parts = Parts::of(&good);
+        let mut parts = SnapshotParts::of(&good);
         change(&mut parts);
         fs::write(&newest, parts.build()).unwrap();
         let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
@@ -1102,11 +1103,11 @@ fn a_snapshot_of_another_kind_or_system_is_not_for_a_plain_store() {
 }
 
 #[test]
-fn a_plain_snapshot_that_names_more_than_was_asked_for_touches_nothing_else() {
-    let place = Place::new();
+fn plain_restore_touches_only_requested_directories() {
+    let place = PlainEnv::new();
     place.write("/srv/a/file", "x\n");
     place.save(&["/srv/a"]);
-    let mut parts = Parts::of(&fs::read(place.snapshot()).unwrap());
+    let mut parts = SnapshotParts::of(&fs::read(place.snapshot()).unwrap());
     for name in ["../outside", "/etc", "srv", "srv/a/../b", "srv/./c", "", "."] {
         parts.items.push(item(name, (0, 0), 1));
     }

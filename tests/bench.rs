@@ -12,14 +12,14 @@ use peers::{Bench, PARTS, US, plot, table};
 use support::Scratch;
 
 /// The parts that need nothing beyond what the other tests need.
-const HERE: [&str; 5] = ["unpack-small", "unpack-tmpfs", "pack-small", "partial", "delta"];
+const TESTED_PARTS: [&str; 5] = ["unpack-small", "unpack-tmpfs", "pack-small", "partial", "delta"];
 
 fn text(number: usize) -> String {
     (0..2000).map(|line| format!("{}\n", (number + 7) * (line + 13) * 7919 % 65_537)).collect()
 }
 
 #[test]
-fn a_run_compares_us_with_peers_and_its_record_makes_table_and_plot() {
+fn bench_run_records_peers_and_renders_table_and_plot() {
     let scratch = Scratch::new();
     let trees = scratch.path().join("trees");
     for item in 0..40 {
@@ -31,7 +31,7 @@ fn a_run_compares_us_with_peers_and_its_record_makes_table_and_plot() {
     }
     let bench = Bench::on_trees(1, &trees).unwrap();
     let mut record = Record { rounds: 1, ..Record::default() };
-    for name in HERE {
+    for name in TESTED_PARTS {
         let part = PARTS.iter().find(|part| part.name == name).unwrap();
         let work = bench.run(part).unwrap();
         assert_eq!(work.name, name);
@@ -54,7 +54,7 @@ fn a_run_compares_us_with_peers_and_its_record_makes_table_and_plot() {
     let mut read = Record::parse(&kept).unwrap();
     let again = Record { works: vec![record.works[1].clone()], ..Record::default() };
     read.update(again, &PARTS.map(|part| part.name));
-    assert_eq!(read.works.iter().map(|work| work.name.as_str()).collect::<Vec<_>>(), HERE);
+    assert_eq!(read.works.iter().map(|work| work.name.as_str()).collect::<Vec<_>>(), TESTED_PARTS);
 
     let [(name, all), (_, chosen)] = table::pages(&record);
     let page = table::in_page(&file(name), &all).unwrap();
@@ -63,7 +63,7 @@ fn a_run_compares_us_with_peers_and_its_record_makes_table_and_plot() {
     assert!(!chosen.contains("| restore, 90 % present | "), "{chosen}");
     assert!(chosen.contains("| save, 3 % of the items new | "), "{chosen}");
     let svg = plot::svg(&record);
-    assert_eq!(svg.matches("<path").count(), bars(&record), "{svg}");
+    assert_eq!(svg.matches("<path").count(), count_bars(&record), "{svg}");
     assert!(svg.contains("zstd -dc | tar -x") && !svg.contains("NaN"), "{svg}");
 }
 
@@ -83,12 +83,12 @@ fn tables_of_the_pages_match_the_record() {
     assert_eq!(chosen.lines().filter(|line| line.starts_with("| ")).count(), 6, "{chosen}");
 }
 
-fn bars(record: &Record) -> usize {
+fn count_bars(record: &Record) -> usize {
     record.works.iter().map(|work| work.series.len()).sum()
 }
 
 #[test]
-fn ratios_are_of_medians_and_judged_by_what_is_wanted() {
+fn bench_ratio_uses_medians_and_is_compared_with_its_target() {
     let sample =
         |seconds: f64| format!(r#"{{"seconds": {seconds}, "on_disk": {seconds}, "processor": 0}}"#);
     let series = |name: &str, seconds: [f64; 3]| {

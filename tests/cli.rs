@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::place::{self, Place, output, storecache, storecache_in};
-use support::runs::report;
+use support::plain_env::{self, PlainEnv, output, storecache, storecache_in};
+use support::world_runs::report;
 use support::{Output, poll, procfs};
 
 const TOOL: &str = "/opt/tool";
@@ -59,7 +59,7 @@ fn damage(file: &Path) {
 }
 
 #[test]
-fn help_and_version_are_for_standard_output() {
+fn help_and_version_go_to_stdout() {
     let help = storecache(["--help"]).ok();
     for verb in ["save", "restore", "key", "inspect", "verify"] {
         assert!(help.stdout.contains(&format!("  {verb} ")), "{help}");
@@ -74,7 +74,7 @@ fn help_and_version_are_for_standard_output() {
 }
 
 #[test]
-fn wrong_usage_is_2_with_a_hint_and_before_anything_is_done() {
+fn usage_error_exits_with_2_and_a_hint() {
     let long = "k".repeat(513);
     for (words, hint) in [
         (vec![""], "unrecognized"),
@@ -116,15 +116,15 @@ fn wrong_usage_is_2_with_a_hint_and_before_anything_is_done() {
 }
 
 #[test]
-fn a_key_of_512_characters_is_allowed() {
+fn key_of_512_characters_is_allowed() {
     let tree = work_tree();
     let long = "é".repeat(512);
     assert_eq!(key(&tree, &["--key", &long]), long);
 }
 
 #[test]
-fn no_store_is_1_and_names_what_to_do() {
-    let place = Place::new();
+fn missing_store_exits_with_1_and_a_hint() {
+    let place = PlainEnv::new();
     let root = place.root().display().to_string();
     let backend = format!("dir:{}", place.entries().display());
     for verb in ["save", "restore"] {
@@ -143,8 +143,8 @@ fn no_store_is_1_and_names_what_to_do() {
 }
 
 #[test]
-fn a_miss_is_0_unless_it_is_to_be_told() {
-    let place = Place::filled();
+fn miss_exits_with_0_unless_fail_on_miss_is_set() {
+    let place = PlainEnv::filled();
     let missed = place.attempt("restore", &[TOOL], &["--json"]).ok();
     assert_eq!(report(&missed)["hit"], "miss");
     assert!(report(&missed)["reason"].as_str().unwrap().contains("no entry"));
@@ -156,8 +156,8 @@ fn a_miss_is_0_unless_it_is_to_be_told() {
 }
 
 #[test]
-fn a_failure_is_1_and_json_says_why_too() {
-    let place = Place::filled();
+fn failure_exits_with_1_and_a_reason_in_json() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     place.remove(TOOL);
     damage(&place.snapshot());
@@ -199,8 +199,8 @@ fn assert_has_all_fields(report: &Value) {
 }
 
 #[test]
-fn json_is_one_object_with_every_promised_field() {
-    let place = Place::filled();
+fn json_report_has_every_documented_field() {
+    let place = PlainEnv::filled();
     let saved = place.attempt("save", &[TOOL], &["--json"]).ok();
     assert_has_all_fields(&report(&saved));
     assert_eq!(saved.stderr, "");
@@ -227,8 +227,8 @@ fn json_is_one_object_with_every_promised_field() {
 }
 
 #[test]
-fn text_for_people_goes_to_standard_error_alone() {
-    let place = Place::filled();
+fn human_readable_text_goes_only_to_stderr() {
+    let place = PlainEnv::filled();
     let saved = place.attempt("save", &[TOOL], &[]).ok();
     assert_eq!(saved.stdout, "");
     assert!(saved.stderr.contains("saved 1 item"), "{saved}");
@@ -241,8 +241,8 @@ fn text_for_people_goes_to_standard_error_alone() {
 }
 
 #[test]
-fn quiet_says_nothing_unless_it_fails() {
-    let place = Place::filled();
+fn quiet_prints_only_errors() {
+    let place = PlainEnv::filled();
     for (verb, flag) in [("save", "--quiet"), ("restore", "-q")] {
         let done = place.attempt(verb, &[TOOL], &[flag]).ok();
         assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
@@ -257,11 +257,11 @@ fn quiet_says_nothing_unless_it_fails() {
 }
 
 #[test]
-fn a_terminal_shows_a_bar_and_only_a_terminal() {
-    let place = Place::filled();
+fn progress_bar_is_shown_only_on_a_terminal() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     let snapshot = place.snapshot().display().to_string();
-    let program = place::binary().display().to_string();
+    let program = plain_env::binary().display().to_string();
     let on_terminal = |more: &str| {
         let line = format!("{program} verify {more} {snapshot}");
         output(Command::new("script").args(["-qec", &line, "/dev/null"])).ok()
@@ -277,10 +277,10 @@ fn a_terminal_shows_a_bar_and_only_a_terminal() {
 }
 
 #[test]
-fn a_long_run_without_a_terminal_tells_its_progress_in_plain_lines() {
-    let place = Place::filled();
+fn progress_without_a_terminal_is_printed_as_plain_lines() {
+    let place = PlainEnv::filled();
     let said = File::create(place.host("/said")).unwrap();
-    let mut command = Command::new(place::binary());
+    let mut command = Command::new(plain_env::binary());
     // Slow enough that the save is not finished before it is stopped.
     command.args(["save", "--level", "19", "--threads", "1", "--store", "plain"]);
     command.args(["--key", "test", "--path", TOOL, "--root"]);
@@ -307,7 +307,7 @@ fn a_long_run_without_a_terminal_tells_its_progress_in_plain_lines() {
 }
 
 #[test]
-fn the_ladder_is_the_key_then_the_key_without_hash_then_the_users_prefixes() {
+fn ladder_is_key_then_key_without_hash_then_user_prefixes() {
     let tree = work_tree();
     let restore_keys = ["--restore-key", "one-", "--restore-key", "two-"];
     let more = [&["--hash-files", "*.lock"][..], &restore_keys].concat();
@@ -327,14 +327,14 @@ fn the_ladder_is_the_key_then_the_key_without_hash_then_the_users_prefixes() {
 }
 
 #[test]
-fn the_hash_follows_names_and_contents_and_nothing_else() {
+fn key_hash_depends_only_on_file_names_and_contents() {
     let tree = work_tree();
     let both = ["--hash-files", "a.lock", "--hash-files", "b.lock"];
     let before = key(&tree, &both);
     let other_order = ["--hash-files", "b.lock", "--hash-files", "a.lock"];
     assert_eq!(key(&tree, &other_order), before);
     fs::write(tree.path().join("unrelated"), "new").unwrap();
-    place::set_mtime(&tree.path().join("a.lock"), 5, 5);
+    plain_env::set_mtime(&tree.path().join("a.lock"), 5, 5);
     assert_eq!(key(&tree, &both), before);
     assert_ne!(key(&tree, &["--hash-files", "a.lock"]), before);
 
@@ -347,14 +347,14 @@ fn the_hash_follows_names_and_contents_and_nothing_else() {
 }
 
 #[test]
-fn two_work_trees_with_the_same_content_have_the_same_key() {
+fn equal_work_trees_have_the_same_key() {
     let (one, other) = (work_tree(), work_tree());
     let more = ["--hash-files", "**/*.lock", "--workflow", "ci.yml"];
     assert_eq!(key(&one, &more), key(&other, &more));
 }
 
 #[test]
-fn a_pattern_that_matches_nothing_is_an_error_that_names_it() {
+fn unmatched_hash_files_pattern_is_an_error_that_names_it() {
     let tree = work_tree();
     for pattern in ["*.none", "nowhere/*", "nowhere", ".git/../x"] {
         let more = ["--hash-files", "*.lock", "--hash-files", pattern, "--json"];
@@ -370,7 +370,7 @@ fn a_pattern_that_matches_nothing_is_an_error_that_names_it() {
 }
 
 #[test]
-fn the_workflow_goes_into_the_key_by_what_counts_by_its_bytes_or_not_at_all() {
+fn workflow_mode_sets_how_the_workflow_enters_the_key() {
     let tree = work_tree();
     let bare = key(&tree, &[]);
     let with = key(&tree, &["--workflow", "ci.yml"]);
@@ -414,8 +414,8 @@ fn key_explains_every_ingredient_and_prints_json() {
 }
 
 #[test]
-fn a_whole_file_is_verified_and_inspected() {
-    let place = Place::filled();
+fn intact_file_is_verified_and_inspected() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     let file = place.snapshot().display().to_string();
     let verified = storecache(["verify", &file]).ok();
@@ -440,8 +440,8 @@ fn a_whole_file_is_verified_and_inspected() {
 }
 
 #[test]
-fn a_snapshot_is_found_by_its_key_too() {
-    let place = Place::filled();
+fn verify_and_inspect_find_a_snapshot_by_key() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     let backend = format!("dir:{}", place.entries().display());
     let flags = ["--store", "plain", "--backend", &backend, "--key"];
@@ -456,8 +456,8 @@ fn a_snapshot_is_found_by_its_key_too() {
 }
 
 #[test]
-fn a_damaged_file_fails_to_verify_and_says_where() {
-    let place = Place::filled();
+fn verify_reports_where_a_file_is_damaged() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     let file = place.snapshot();
     damage(&file);
@@ -470,7 +470,7 @@ fn a_damaged_file_fails_to_verify_and_says_where() {
     assert_eq!(failed.stdout, "");
     // The damage is in the frames, which `inspect` does not read.
     storecache(["inspect", &name]).ok();
-    place::truncate(&file, 1000);
+    plain_env::truncate(&file, 1000);
     for verb in ["verify", "inspect"] {
         let failed = storecache([verb, &name]).fails();
         assert_eq!(failed.code(), 1);
@@ -479,8 +479,8 @@ fn a_damaged_file_fails_to_verify_and_says_where() {
 }
 
 #[test]
-fn verify_tells_programs_of_damage_as_json() {
-    let place = Place::filled();
+fn verify_reports_damage_as_json() {
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     damage(&place.snapshot());
     let failed = storecache(["verify".as_ref(), "--json".as_ref(), place.snapshot().as_os_str()]);
@@ -492,8 +492,8 @@ fn verify_tells_programs_of_damage_as_json() {
 }
 
 #[test]
-fn what_is_no_snapshot_is_neither_verified_nor_inspected() {
-    let place = Place::new();
+fn verify_and_inspect_refuse_files_that_are_not_snapshots() {
+    let place = PlainEnv::new();
     place.write("/text", "a text that is long enough for a header and a footer\n");
     place.write("/empty", "");
     fs::create_dir(place.host("/directory")).unwrap();
@@ -509,8 +509,8 @@ fn what_is_no_snapshot_is_neither_verified_nor_inspected() {
 }
 
 #[test]
-fn a_reader_who_hangs_up_is_no_reason_to_panic() {
-    let mut child = Command::new(place::binary())
+fn closed_or_full_stdout_does_not_panic() {
+    let mut child = Command::new(plain_env::binary())
         .args(["save", "--help"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -523,10 +523,10 @@ fn a_reader_who_hangs_up_is_no_reason_to_panic() {
     child.wait().unwrap();
     assert!(!said.contains("panicked"), "{said}");
 
-    let place = Place::filled();
+    let place = PlainEnv::filled();
     place.save(&[TOOL]);
     let file = place.snapshot().display().to_string();
-    let program = place::binary().display().to_string();
+    let program = plain_env::binary().display().to_string();
     let script = format!("{program} inspect --items {file} >/dev/full");
     let failed = output(Command::new("sh").args(["-c", &script])).fails();
     assert_eq!(failed.code(), 1, "{failed}");
@@ -534,7 +534,7 @@ fn a_reader_who_hangs_up_is_no_reason_to_panic() {
 }
 
 #[test]
-fn an_error_names_its_phase_from_the_first_one_on() {
+fn errors_at_the_start_name_their_phase() {
     let empty = tempfile::tempdir().unwrap();
     for verb in ["save", "restore"] {
         for more in [&[][..], &["--profiles"]] {

@@ -45,7 +45,7 @@ struct Feature {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Ours {
-    is: Has,
+    is: FeatureSupport,
     note: Option<String>,
     /// A file and a function in it.
     test: Option<String>,
@@ -54,14 +54,14 @@ struct Ours {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Theirs {
-    is: Has,
+    is: FeatureSupport,
     note: Option<String>,
     source: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Has {
+enum FeatureSupport {
     Yes,
     Partly,
     No,
@@ -69,13 +69,13 @@ enum Has {
     None,
 }
 
-impl Has {
+impl FeatureSupport {
     fn word(self) -> &'static str {
         match self {
-            Has::Yes => "yes",
-            Has::Partly => "partly",
-            Has::No => "no",
-            Has::None => "–",
+            FeatureSupport::Yes => "yes",
+            FeatureSupport::Partly => "partly",
+            FeatureSupport::No => "no",
+            FeatureSupport::None => "–",
         }
     }
 }
@@ -143,11 +143,19 @@ fn comparison_page_matches_the_data() {
 }
 
 #[test]
-fn each_claim_of_ours_names_the_test_that_holds_it() {
+fn every_claim_names_an_existing_test() {
     for Feature { feature, ours, .. } in comparison().features {
-        assert!(ours.is != Has::None, "{feature}");
-        assert_eq!(ours.test.is_some(), ours.is != Has::No, "{feature}: a claim has a test");
-        assert_eq!(ours.note.is_some(), ours.is != Has::Yes, "{feature}: what lacks is said");
+        assert!(ours.is != FeatureSupport::None, "{feature}");
+        assert_eq!(
+            ours.test.is_some(),
+            ours.is != FeatureSupport::No,
+            "{feature}: a claim has a test"
+        );
+        assert_eq!(
+            ours.note.is_some(),
+            ours.is != FeatureSupport::Yes,
+            "{feature}: what lacks is said"
+        );
         if let Some(test) = ours.test {
             let (file, name) = test.split_once(": ").unwrap();
             assert!(file.starts_with("tests/"), "{feature}: {file}");
@@ -159,7 +167,7 @@ fn each_claim_of_ours_names_the_test_that_holds_it() {
 }
 
 #[test]
-fn each_peer_is_dated_has_sources_and_a_word_on_every_feature() {
+fn every_peer_has_a_date_sources_and_all_features() {
     let Comparison { read, peers, features, .. } = comparison();
     let read: Date = read.parse().unwrap();
     assert!(peers.len() >= 6 && features.len() >= 16);
@@ -178,12 +186,12 @@ fn each_peer_is_dated_has_sources_and_a_word_on_every_feature() {
         known.sort();
         assert_eq!(names, known, "{feature}");
         for (name, cell) in theirs {
-            let obvious = matches!(cell.is, Has::Yes | Has::No);
+            let obvious = matches!(cell.is, FeatureSupport::Yes | FeatureSupport::No);
             assert!(obvious || cell.note.is_some(), "{feature}: {name} without a word why");
             assert!(cell.source.is_none() || cell.note.is_some(), "{feature}: {name}");
         }
     }
     // The other tools are better at some features, and an honest table shows that.
-    let worse = features.iter().filter(|it| it.ours.is == Has::No);
+    let worse = features.iter().filter(|it| it.ours.is == FeatureSupport::No);
     assert!(worse.count() >= 3);
 }

@@ -14,20 +14,22 @@ use storecache_root_helper::protocol::{
 use storecache_runtime::memory::Unpacking;
 use storecache_snapshot::Opened;
 use storecache_store::StoreKind;
-use support::forge::open_bytes;
-use support::runs::{NIX, assert_same, attempt, picture, report, restore, save, staging};
-use support::{Fixture, Role, Running, World, corpus, poll};
+use support::snapshot_builder::open_bytes;
+use support::world_runs::{
+    NIX_FLAGS, assert_same, attempt, record_state, report, restore, save, staging,
+};
+use support::{Fixture, Role, Running, World, poll, store_content};
 
-const SOON: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn start<'w>(world: &'w World, verb: &'w str) -> Running<'w> {
-    world.storecache_as("runner", [verb].into_iter().chain(NIX)).spawn()
+    world.storecache_as("runner", [verb].into_iter().chain(NIX_FLAGS)).spawn()
 }
 
 /// Stops the user process once `reached` holds. The root helper continues until the pipe between them is
 /// full.
-fn freeze_once(running: &mut Running<'_>, what: &str, reached: impl Fn() -> bool) {
-    poll::until(what, SOON, || {
+fn pause_user_process_when(running: &mut Running<'_>, what: &str, reached: impl Fn() -> bool) {
+    poll::until(what, TIMEOUT, || {
         assert!(running.is_running(), "it ended before {what}: {}", running.stderr());
         if reached() { Ok(()) } else { Err("not yet") }
     });
@@ -39,53 +41,55 @@ fn gc_lock_is_held(world: &World) -> bool {
 }
 
 #[test]
-fn a_collection_during_a_save_waits_until_all_is_packed() {
+fn gc_during_a_save_waits_until_all_is_packed() {
     for role in [Role::Old, Role::New] {
         let world = World::with_fixture(role, Fixture::Full);
         world.start_daemon();
-        let before = picture(&world);
+        let before = record_state(&world);
         // From now on, only the save protects these items from the collector.
         world.sh("rm /nix/var/nix/gcroots/fixture");
         let mut saving = start(&world, "save");
-        freeze_once(&mut saving, "the save to hold the lock", || gc_lock_is_held(&world));
+        pause_user_process_when(&mut saving, "the save to hold the lock", || {
+            gc_lock_is_held(&world)
+        });
         let collector = world.blocked_collector();
         saving.signal(Signal::CONT);
-        saving.wait(SOON).ok();
-        collector.wait(SOON).ok();
+        saving.wait(TIMEOUT).ok();
+        collector.wait(TIMEOUT).ok();
         assert!(world.valid_paths().len() < before.references.len());
 
         world.wipe_store();
         restore(&world);
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         world.verify_store();
     }
 }
 
 #[test]
-fn a_collection_during_staging_removes_neither_staging_nor_items() {
+fn gc_during_staging_removes_neither_staging_nor_items() {
     for role in [Role::Old, Role::New] {
         let world = World::with_fixture(role, Fixture::Full);
         world.start_daemon();
-        let before = picture(&world);
+        let before = record_state(&world);
         save(&world);
         world.wipe_store();
         let mut restoring = start(&world, "restore");
-        freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
+        pause_user_process_when(&mut restoring, "staging", || !staging(&world).is_empty());
         let collector = world.blocked_collector();
         restoring.signal(Signal::CONT);
         // The collector has the database open and waits for the restore's lock, while the restore waits until
         // no process has the database open. Both must finish.
-        restoring.wait(SOON).ok();
-        collector.wait(SOON).ok();
+        restoring.wait(TIMEOUT).ok();
+        collector.wait(TIMEOUT).ok();
         world.nix(["nix-store", "--gc"]).ok();
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         assert_eq!(staging(&world), [""; 0]);
         world.verify_store();
     }
 }
 
 #[test]
-fn items_that_a_collection_meanwhile_left_without_their_references_are_skipped() {
+fn restore_skips_items_whose_references_gc_removed() {
     let world = World::with_fixture(Role::Mid, Fixture::Full);
     world.start_daemon();
     let before = world.references_of_all();
@@ -95,12 +99,12 @@ fn items_that_a_collection_meanwhile_left_without_their_references_are_skipped()
     world.sh(&format!("ln -sfn {leaf} /nix/var/nix/gcroots/fixture"));
     world.nix(["nix-store", "--gc"]).ok();
     let mut restoring = start(&world, "restore");
-    freeze_once(&mut restoring, "staging", || !staging(&world).is_empty());
+    pause_user_process_when(&mut restoring, "staging", || !staging(&world).is_empty());
     world.sh("rm /nix/var/nix/gcroots/fixture");
     let collector = world.blocked_collector();
     restoring.signal(Signal::CONT);
-    let restored = restoring.wait(SOON).ok();
-    collector.wait(SOON).ok();
+    let restored = restoring.wait(TIMEOUT).ok();
+    collector.wait(TIMEOUT).ok();
     assert!(restored.stderr.contains("not in the store and cannot be restored"), "{restored}");
     let after = world.references_of_all();
     assert!(!after.contains_key(leaf) && !after.is_empty());
@@ -109,14 +113,14 @@ fn items_that_a_collection_meanwhile_left_without_their_references_are_skipped()
 }
 
 #[test]
-fn a_second_restore_waits_for_the_first_or_says_who_holds_it_up() {
+fn second_restore_waits_for_the_first_or_names_it() {
     let world = World::with_fixture(Role::Old, Fixture::Full);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     save(&world);
     world.wipe_store();
     let mut first = start(&world, "restore");
-    freeze_once(&mut first, "staging", || !staging(&world).is_empty());
+    pause_user_process_when(&mut first, "staging", || !staging(&world).is_empty());
     let refused = attempt(&world, "runner", "restore", &["--lock-timeout", "1"]).fails();
     let reason = report(&refused)["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("another restore"), "{reason}");
@@ -124,15 +128,15 @@ fn a_second_restore_waits_for_the_first_or_says_who_holds_it_up() {
 
     let second = start(&world, "restore");
     first.signal(Signal::CONT);
-    first.wait(SOON).ok();
-    let second = second.wait(SOON).ok();
+    first.wait(TIMEOUT).ok();
+    let second = second.wait(TIMEOUT).ok();
     assert!(second.stderr.contains("nothing to do"), "{second}");
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     world.verify_store();
 }
 
 #[test]
-fn what_a_dead_run_left_in_the_store_is_cleaned_up() {
+fn restore_removes_the_staging_of_a_dead_run() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     save(&world);
@@ -145,7 +149,7 @@ fn what_a_dead_run_left_in_the_store_is_cleaned_up() {
 }
 
 #[test]
-fn a_disk_that_is_too_small_is_refused_before_anything_is_staged() {
+fn restore_refuses_a_too_small_disk_before_staging() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     save(&world);
@@ -162,10 +166,10 @@ fn a_disk_that_is_too_small_is_refused_before_anything_is_staged() {
 }
 
 #[test]
-fn a_disk_that_fills_up_meanwhile_leaves_the_store_as_it_was() {
+fn disk_full_during_staging_leaves_the_store_unchanged() {
     let world = World::with_fixture(Role::Old, Fixture::Full);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     save(&world);
     world.wipe_store();
     world.sh("mount -t tmpfs -o size=700m,mode=1775 tmpfs /nix/store");
@@ -174,10 +178,10 @@ fn a_disk_that_fills_up_meanwhile_leaves_the_store_as_it_was() {
     let inside = |path: &str| {
         world.run(["sh", "-c", &format!("ls -A {path} | grep ^.storecache")]).status.success()
     };
-    freeze_once(&mut restoring, "staging", || inside("/nix/store"));
+    pause_user_process_when(&mut restoring, "staging", || inside("/nix/store"));
     world.run(["sh", "-c", "dd if=/dev/zero of=/nix/store/ballast bs=1M count=900 2>/dev/null"]);
     restoring.signal(Signal::CONT);
-    let failed = restoring.wait(SOON).fails();
+    let failed = restoring.wait(TIMEOUT).fails();
     assert!(failed.stderr.contains("No space left on device"), "{failed}");
     assert!(failed.stderr.contains("the store is as it was"), "{failed}");
     assert_eq!(world.daemon_pid(), pid, "the daemon was not stopped for this");
@@ -204,7 +208,7 @@ in link
 "#;
 
 #[test]
-fn a_hundred_saves_beside_a_writer_are_each_whole() {
+fn hundred_saves_during_builds_are_each_complete() {
     let world = World::new(Role::New);
     world.start_daemon();
     world.sh("mkdir -p /srv/w/bb/bin && cp $(command -v busybox) /srv/w/bb/bin/sh");
@@ -222,7 +226,7 @@ fn a_hundred_saves_beside_a_writer_are_each_whole() {
         .through_daemon()
         .patience(Duration::from_secs(600))
         .spawn();
-    poll::until("the writer to write", SOON, || {
+    poll::until("the writer to write", TIMEOUT, || {
         if writer.stdout().lines().count() > 2 { Ok(()) } else { Err(writer.stderr()) }
     });
     let key = |n: usize| format!("save-{n:03}");
@@ -253,11 +257,11 @@ fn a_hundred_saves_beside_a_writer_are_each_whole() {
 }
 
 #[test]
-fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
+fn root_helper_takes_frames_while_its_replies_are_unread() {
     const ITEMS: usize = 1500;
     let world = World::new(Role::Mid);
     world.start_daemon();
-    corpus::fill(&world, 9, ITEMS, 1);
+    store_content::add_random_items(&world, 9, ITEMS, 1);
     let saved = save(&world);
     world.wipe_store();
 
@@ -271,9 +275,9 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
         daemon: DaemonChoice::Auto,
         asks_version: false,
         shepherds: Vec::new(),
-        lock_patience: SOON,
-        daemon_patience: SOON,
-        stall: SOON,
+        lock_patience: TIMEOUT,
+        daemon_patience: TIMEOUT,
+        stall: TIMEOUT,
         mandate: Caller::default(),
     };
     let database = index.database.as_ref().unwrap().frames;
@@ -302,7 +306,7 @@ fn the_root_half_takes_all_frames_though_nobody_listens_to_its_progress() {
     std::fs::write(world.host("/tmp/said"), said).unwrap();
     let script = "{ cat /tmp/said; sleep 1000; } | storecache privileged";
     let root_half = world.spawn(["bash", "-c", script]);
-    let replies = poll::until("the outcome", SOON, || match root_half.stdout() {
+    let replies = poll::until("the outcome", TIMEOUT, || match root_half.stdout() {
         replies if replies.contains("Restored") => Ok(replies),
         replies => Err(replies),
     });

@@ -6,8 +6,18 @@ use std::process::Command;
 
 /// Crates that can open a connection to another machine, and those that encrypt it.
 const NETWORK: [&str; 12] = [
-    "h2", "hyper", "native-tls", "object_store", "octocrab", "openssl", "quinn", "reqwest", "rustls",
-    "tokio", "tower", "ureq",
+    "h2",
+    "hyper",
+    "native-tls",
+    "object_store",
+    "octocrab",
+    "openssl",
+    "quinn",
+    "reqwest",
+    "rustls",
+    "tokio",
+    "tower",
+    "ureq",
 ];
 
 /// The crates of the workspace that each of them uses. Fewer is better; `ARCHITECTURE.md` explains each.
@@ -63,8 +73,7 @@ fn crates_depend_only_on_the_listed_ones() {
         names.sort_unstable();
         found.insert(name.to_owned(), names);
     }
-    let expected = DEPENDENCIES.map(|(name, uses)| {
-        (name.to_owned(), uses.iter().map(|it| (*it).to_owned()).collect())
-    });
+    let expected = DEPENDENCIES
+        .map(|(name, uses)| (name.to_owned(), uses.iter().map(|it| (*it).to_owned()).collect()));
     assert_eq!(found, BTreeMap::from(expected));
 }

@@ -20,9 +20,9 @@ use storecache_snapshot::{
     Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
     StoreFacts, pack,
 };
-use support::forge::{self, frame_bytes, open_bytes};
-use support::runs::{assert_same, flags, picture, restore, run, save};
-use support::{Backend, Fixture, Flavour, Role, World, poll, procfs, tree_digest};
+use support::snapshot_builder::{self, frame_bytes, open_bytes};
+use support::world_runs::{assert_same, flags, record_state, restore, run, save};
+use support::{Backend, Fixture, PackageManager, Role, World, poll, procfs, tree_digest};
 
 const MIB: usize = 1 << 20;
 
@@ -90,7 +90,7 @@ fn add(world: &World, files: &[(String, Vec<u8>)]) {
     }
     let paths: String = names.iter().map(|name| format!("{}/{name} ", made.display())).collect();
     world.add_files(&paths);
-    if world.flavour() == Flavour::Nix {
+    if world.package_manager() == PackageManager::Nix {
         world.nix(["nix-store", "--optimise"]).ok();
     }
 }
@@ -126,7 +126,7 @@ fn inodes(world: &World) -> BTreeMap<PathBuf, u64> {
 }
 
 /// Returns the sets of paths that are hard links of one file.
-fn twins(inodes: &BTreeMap<PathBuf, u64>) -> BTreeSet<BTreeSet<&Path>> {
+fn hard_linked_sets(inodes: &BTreeMap<PathBuf, u64>) -> BTreeSet<BTreeSet<&Path>> {
     let mut names: BTreeMap<u64, BTreeSet<&Path>> = BTreeMap::new();
     for (path, inode) in inodes {
         names.entry(*inode).or_default().insert(path);
@@ -142,22 +142,22 @@ fn frames(snapshot: &[u8]) -> Vec<Digest> {
 }
 
 #[test]
-fn what_items_share_is_saved_once_and_is_one_file_again_when_restored() {
+fn shared_content_is_saved_once_and_linked_again_on_restore() {
     let (files, unique) = items();
     let unique = unique as f64;
     for role in [Role::Guix, Role::GuixOld, Role::Mid] {
         let world = World::new(role);
         world.start_daemon();
         add(&world, &files);
-        let before = picture(&world);
+        let before = record_state(&world);
         let linked = inodes(&world);
         // The daemon has linked three blobs, flat files, pairs, programs, and many small files.
-        assert_eq!(twins(&linked).len(), 4 + 100, "{role:?}");
+        assert_eq!(hard_linked_sets(&linked).len(), 4 + 100, "{role:?}");
 
         let snapshot = saved(&world);
         let size = snapshot.len() as f64;
         assert!(size < 1.2 * unique, "{role:?}: {size} bytes of {unique}");
-        forge::check(&snapshot).unwrap();
+        snapshot_builder::check(&snapshot).unwrap();
         assert_eq!(frames(&saved(&world)), frames(&snapshot), "{role:?}: saved again");
 
         world.wipe_store();
@@ -165,15 +165,15 @@ fn what_items_share_is_saved_once_and_is_one_file_again_when_restored() {
         assert_eq!(restored["items"]["restored"], before.references.len(), "{role:?}");
         let unpacked = restored["bytes"]["unpacked"].as_f64().unwrap();
         assert!(unpacked < 1.2 * unique, "{role:?}: {unpacked} bytes of {unique}");
-        assert_same(&before, &picture(&world));
-        assert_eq!(twins(&inodes(&world)), twins(&linked), "{role:?}");
+        assert_same(&before, &record_state(&world));
+        assert_eq!(hard_linked_sets(&inodes(&world)), hard_linked_sets(&linked), "{role:?}");
         world.verify_store();
         assert_eq!(frames(&saved(&world)), frames(&snapshot), "{role:?}: what was restored");
     }
 }
 
 #[test]
-fn a_delta_shares_among_what_it_adds_and_its_items_come_without_the_links_into_its_base() {
+fn delta_shares_content_among_the_items_it_adds() {
     for role in [Role::Guix, Role::Mid] {
         let world = World::new(role);
         world.start_daemon();
@@ -184,7 +184,7 @@ fn a_delta_shares_among_what_it_adds_and_its_items_come_without_the_links_into_i
         let more = [("new-a/old", &old), ("new-a/new", &new), ("new-b/new", &new)];
         let more: Vec<_> = more.map(|(path, it)| (path.to_owned(), it.clone())).into();
         add(&world, &more);
-        let before = picture(&world);
+        let before = record_state(&world);
         let delta = run(&world, "runner", "save", &["--rebase-at", "1"]);
         assert_eq!(delta["base"]["entry"], base["entry"], "{role:?}: {delta}");
         let size = delta["bytes"]["snapshot"].as_u64().unwrap() as usize;
@@ -192,7 +192,7 @@ fn a_delta_shares_among_what_it_adds_and_its_items_come_without_the_links_into_i
 
         world.wipe_store();
         restore(&world);
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         let inodes = inodes(&world);
         let of = |name: &str, file: &str| inodes[&Path::new(&item(&world, name)).join(file)];
         assert_eq!(of("new-a", "new"), of("new-b", "new"), "{role:?}");
@@ -202,7 +202,7 @@ fn a_delta_shares_among_what_it_adds_and_its_items_come_without_the_links_into_i
 }
 
 #[test]
-fn linked_files_are_restored_beside_live_items_with_the_same_content() {
+fn restore_does_not_link_to_live_files_of_equal_content() {
     let (files, _) = items();
     for role in [Role::Guix, Role::GuixOld] {
         let world = World::with_fixture(role, Fixture::Small);
@@ -215,7 +215,7 @@ fn linked_files_are_restored_beside_live_items_with_the_same_content() {
             (path.to_owned(), content.clone())
         };
         add(&world, &[stranger("stranger/blob", "three-a/blob"), stranger("alone", "flat-a")]);
-        let before = picture(&world);
+        let before = record_state(&world);
         for lost in [
             &["three-b"][..],
             &["three-a", "three-c", "flat-a", "pair-b", "many-a"],
@@ -229,7 +229,7 @@ fn linked_files_are_restored_beside_live_items_with_the_same_content() {
 
             let restored = restore(&world);
             assert_eq!(restored["items"]["restored"], lost.len(), "{role:?} {lost:?}");
-            assert_same(&before, &picture(&world));
+            assert_same(&before, &record_state(&world));
             let now = inodes(&world);
             let alive: BTreeSet<u64> = live.values().copied().collect();
             for (path, inode) in &now {
@@ -303,7 +303,7 @@ fn assert_plain_archive(world: &World, snapshot: &[u8]) {
         }
     }
 
-    assert_once(snapshot, &index);
+    assert_contents_are_stored_once(snapshot, &index);
 
     // Extract each item from its own frames, and some items from the whole archive.
     let sharing = (0..index.items.len()).filter(|&at| !index.items[at].shared.is_empty());
@@ -340,7 +340,7 @@ fn assert_plain_archive(world: &World, snapshot: &[u8]) {
 
 /// Asserts that the shared frames are about as large as if they held each content once.
 #[track_caller]
-fn assert_once(snapshot: &[u8], index: &Index) {
+fn assert_contents_are_stored_once(snapshot: &[u8], index: &Index) {
     let shared = index.items.iter().flat_map(|item| item.shared.clone());
     let shared: Vec<u32> = shared.collect::<BTreeSet<_>>().into_iter().collect();
     let packed: u64 = shared.iter().map(|&number| index.frames[number as usize].size).sum();
@@ -360,7 +360,7 @@ fn assert_once(snapshot: &[u8], index: &Index) {
 }
 
 #[test]
-fn zstd_and_tar_alone_rebuild_a_deduplicated_guix_store_and_each_item_of_it() {
+fn zstd_and_tar_rebuild_a_deduplicated_guix_store() {
     let world = World::with_fixture(Role::GuixOld, Fixture::Small);
     world.start_daemon();
     add(&world, &items().0);
@@ -368,18 +368,18 @@ fn zstd_and_tar_alone_rebuild_a_deduplicated_guix_store_and_each_item_of_it() {
 }
 
 #[test]
-fn zstd_and_tar_alone_rebuild_an_optimised_nix_store_and_each_item_of_it() {
+fn zstd_and_tar_rebuild_an_optimised_nix_store() {
     let world = World::with_fixture(Role::Old, Fixture::Optimised);
     let snapshot = saved(&world);
     assert_plain_archive(&world, &snapshot);
     let links = inodes(&world);
     world.wipe_store();
     restore(&world);
-    assert_eq!(twins(&inodes(&world)), twins(&links));
+    assert_eq!(hard_linked_sets(&inodes(&world)), hard_linked_sets(&links));
 }
 
 #[test]
-fn files_that_are_linked_while_they_are_saved_come_back() {
+fn files_linked_during_a_save_are_restored() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let (files, _) = items();
@@ -393,22 +393,22 @@ fn files_that_are_linked_while_they_are_saved_come_back() {
         fs::write(host, content).unwrap();
     }
     world.command(["sh", "-c", "nix-store --add /tmp/more/*"]).through_daemon().ok();
-    let before = picture(&world);
+    let before = record_state(&world);
     let links = inodes(&world);
     let saving = world.storecache_as("runner", ["save"].into_iter().chain(flags(&world))).spawn();
     let soon = Duration::from_secs(60);
     poll::until("the save to begin", soon, || {
-        let mut processes = procfs::companions(world.init()).into_iter();
+        let mut processes = procfs::processes_in_namespace(world.init()).into_iter();
         if processes.any(procfs::has_unnamed_file) { Ok(()) } else { Err("not yet") }
     });
     saving.signal(Signal::STOP);
     world.nix(["nix-store", "--optimise"]).ok();
-    assert_ne!(twins(&inodes(&world)), twins(&links));
+    assert_ne!(hard_linked_sets(&inodes(&world)), hard_linked_sets(&links));
     saving.signal(Signal::CONT);
     saving.wait(soon).ok();
     world.wipe_store();
     restore(&world);
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     world.verify_store();
 }
 
@@ -488,7 +488,7 @@ fn packed(
 }
 
 #[test]
-fn a_file_that_is_replaced_while_items_are_packed_is_still_what_it_was_or_an_error() {
+fn file_replaced_during_packing_is_unchanged_or_an_error() {
     let files: Vec<String> = (0..20).map(|number| format!("{number:02}")).collect();
     let other = [vec![0; MIB - 1], vec![1]].concat();
     for (content, mode, fine) in
@@ -509,7 +509,7 @@ fn a_file_that_is_replaced_while_items_are_packed_is_still_what_it_was_or_an_err
         match packed {
             Ok(snapshot) => {
                 assert!(fine);
-                forge::check(&snapshot).unwrap();
+                snapshot_builder::check(&snapshot).unwrap();
                 assert_eq!(seen, files.len() + 2);
             }
             Err(error) => {
@@ -522,12 +522,12 @@ fn a_file_that_is_replaced_while_items_are_packed_is_still_what_it_was_or_an_err
 }
 
 #[test]
-fn a_content_of_many_copies_takes_several_frames_and_the_largest_are_not_shared() {
+fn many_copies_span_frames_and_the_largest_are_not_shared() {
     // Either two copies fit a frame of 64 MiB, or two copies do not and the file is not shared.
     for (size, shared) in [(25 << 20, &[&[0][..], &[0], &[1]][..]), (33 << 20, &[&[], &[]])] {
         let (directory, names) = linked(&["file".to_owned()], size, shared.len());
         let snapshot = packed(directory.path(), &names, &mut |_| ()).unwrap();
-        forge::check(&snapshot).unwrap();
+        snapshot_builder::check(&snapshot).unwrap();
         let Opened { index, .. } = open_bytes(&snapshot).unwrap();
         let found: Vec<&[u32]> = index.items.iter().map(|item| &item.shared[..]).collect();
         assert_eq!(found, shared, "{size}");

@@ -12,12 +12,13 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use storecache_entry::Digest;
 use storecache_snapshot::{Index, ItemEntry};
-use support::cache_service::{CacheService, Fault, Place as At};
-use support::forge::{Parts, frame_bytes, open_bytes, with_index};
-use support::runs::{
-    Picture, assert_same, attempt, picture, report, restore, run, save, staging, through,
+use support::cache_service::{CacheService, Fault, RequestKind};
+use support::snapshot_builder::{SnapshotParts, frame_bytes, open_bytes, with_index};
+use support::world_runs::{
+    StoreState, assert_same, attempt, record_state, report, restore, run, run_with_service, save,
+    staging,
 };
-use support::{Fixture, Flavour, Role, World, corpus};
+use support::{Fixture, PackageManager, Role, World, store_content};
 
 const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
 
@@ -33,9 +34,9 @@ fn filled(role: Role) -> World {
 
 /// Adds a file to the store, as a job does, and returns its path.
 fn add(world: &World, name: &str) -> String {
-    match world.flavour() {
-        Flavour::Guix => world.add_texts(name, 1).remove(0),
-        Flavour::Nix => {
+    match world.package_manager() {
+        PackageManager::Guix => world.add_texts(name, 1).remove(0),
+        PackageManager::Nix => {
             fs::write(world.host(format!("/tmp/{name}")), name).unwrap();
             world.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok().lines().remove(0)
         }
@@ -44,7 +45,8 @@ fn add(world: &World, name: &str) -> String {
 
 /// Runs storecache under another key than the one that the other tests use.
 fn under(world: &World, key: &str, verb: &str, more: &[&str]) -> Value {
-    let words = [verb, "--store", world.flavour().name(), "--backend", "dir:/cache", "--key", key];
+    let words =
+        [verb, "--store", world.package_manager().name(), "--backend", "dir:/cache", "--key", key];
     let words = words.into_iter().chain(more.iter().copied()).chain(["--json"]);
     report(&world.storecache_as("runner", words).ok())
 }
@@ -64,7 +66,7 @@ fn count(world: &World) -> usize {
 
 /// Asserts that a save is a delta on the entry of another report, and holds this many items itself.
 #[track_caller]
-fn delta_on(saved: &Value, base: &Value, own: usize) {
+fn assert_delta_on(saved: &Value, base: &Value, own: usize) {
     assert_eq!(saved["saved"], true, "{saved}");
     assert_eq!(saved["base"]["entry"], base["entry"], "{saved}");
     assert_eq!(saved["base"]["reason"], Value::Null, "{saved}");
@@ -90,7 +92,7 @@ fn members(file: &std::path::Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it() {
+fn job_saves_a_delta_and_a_wiped_store_gets_all_items() {
     for role in ROLES {
         let world = filled(role);
         let first = save(&world);
@@ -100,7 +102,7 @@ fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it
         run(&world, "runner", "restore", &STATE);
         let added = add(&world, "news");
         let second = run(&world, "runner", "save", &STATE);
-        delta_on(&second, &first, 1);
+        assert_delta_on(&second, &first, 1);
         assert_eq!(second["items"]["inherited"], there, "{role:?}");
         assert!(second["base"]["share"].as_f64().unwrap() < 0.01, "{second}");
         let sizes = [&first, &second].map(|saved| saved["bytes"]["snapshot"].as_u64().unwrap());
@@ -109,8 +111,8 @@ fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it
         // There are no deltas on deltas: the next delta has the same base.
         let more = add(&world, "more");
         let third = save(&world);
-        delta_on(&third, &first, 2);
-        let before = picture(&world);
+        assert_delta_on(&third, &first, 2);
+        let before = record_state(&world);
 
         world.wipe_store();
         let restored = restore(&world);
@@ -118,10 +120,10 @@ fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it
         assert_eq!(restored["base"]["entry"], first["entry"]);
         assert_eq!(restored["items"]["restored"], there + 2, "{role:?}: {restored}");
         assert_eq!(restored["items"]["skipped"], 0);
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         assert!(before.references.contains_key(&added) && before.references.contains_key(&more));
         assert_eq!(staging(&world), [""; 0]);
-        world.builds_nothing_of(role, Fixture::Small);
+        world.assert_nothing_to_build(role, Fixture::Small);
         world.verify_store();
 
         // Other programs see a tarball of the added items and the database.
@@ -136,17 +138,17 @@ fn a_job_that_restored_saves_only_what_it_added_and_a_wiped_store_gets_all_of_it
 }
 
 #[test]
-fn a_store_that_has_most_gets_the_rest_from_whichever_file_holds_it() {
+fn partial_store_restores_the_rest_from_delta_and_base() {
     let world = filled(Role::Mid);
     let first = save(&world);
     let added = add(&world, "news");
     let second = save(&world);
-    delta_on(&second, &first, 1);
-    let before = picture(&world);
+    assert_delta_on(&second, &first, 1);
+    let before = record_state(&world);
     // Keep the items without references and delete all others: the missing items are then in both files.
-    let mut leaves = corpus::leaves(&world);
+    let mut leaves = store_content::leaves(&world);
     leaves.retain(|path| *path != added);
-    corpus::keep_only(&world, &leaves);
+    store_content::keep_only(&world, &leaves);
     let kept = count(&world);
     assert!(0 < kept && kept < before.references.len());
     let dry = run(&world, "runner", "restore", &["--dry-run", "--require", "*-news"]);
@@ -154,13 +156,13 @@ fn a_store_that_has_most_gets_the_rest_from_whichever_file_holds_it() {
     assert_eq!(dry["required"][0]["complete"], true, "{dry}");
     let restored = restore(&world);
     assert_eq!(restored["items"]["present"], kept);
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     world.verify_store();
     assert!(restore(&world)["reason"].as_str().unwrap().contains("nothing to do"));
 }
 
 #[test]
-fn a_key_that_only_a_prefix_was_found_for_builds_on_that() {
+fn save_after_a_prefix_hit_is_a_delta_on_that_entry() {
     let world = filled(Role::Guix);
     let first = under(&world, "store-old", "save", &[]);
     world.wipe_store();
@@ -170,20 +172,20 @@ fn a_key_that_only_a_prefix_was_found_for_builds_on_that() {
     add(&world, "news");
     let more = [&STATE[..], &["--policy", "auto", "--min-growth", "0"]].concat();
     let saved = under(&world, "store-new", "save", &more);
-    delta_on(&saved, &first, 1);
-    let before = picture(&world);
+    assert_delta_on(&saved, &first, 1);
+    let before = record_state(&world);
     // A prefix match can find a delta too.
     world.wipe_store();
     let restored = under(&world, "another", "restore", &["--restore-key", "store-n"]);
     assert_eq!((&restored["hit"], &restored["entry"]), (&json!("prefix"), &saved["entry"]));
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     // The delta's base belongs to another key, and is kept as long as the delta.
     let next = under(&world, "store-old", "save", &["--full", "--keep", "1"]);
     full(&next, "--full");
     assert_eq!(next["deleted"], Value::Null, "{next}");
     world.wipe_store();
     under(&world, "store-new", "restore", &[]);
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     world.verify_store();
     under(&world, "store-new", "save", &["--full", "--keep", "1"]);
     let last = under(&world, "store-old", "save", &["--full", "--keep", "1"]);
@@ -191,24 +193,24 @@ fn a_key_that_only_a_prefix_was_found_for_builds_on_that() {
 }
 
 #[test]
-fn an_unchanged_store_is_found_unchanged_though_half_of_it_is_in_the_base() {
+fn unchanged_store_is_detected_across_delta_and_base() {
     let world = filled(Role::Mid);
     let first = save(&world);
     add(&world, "news");
     let second = save(&world);
-    delta_on(&second, &first, 1);
+    assert_delta_on(&second, &first, 1);
     let auto = run(&world, "runner", "save", &["--policy", "auto"]);
     assert_eq!(auto["saved"], false);
     assert!(auto["reason"].as_str().unwrap().contains("unchanged"), "{auto}");
     // This save has no new items at all.
     let third = save(&world);
-    delta_on(&third, &first, 1);
+    assert_delta_on(&third, &first, 1);
     world.wipe_store();
     assert_eq!(restore(&world)["items"]["skipped"], 0);
 }
 
 #[test]
-fn without_its_base_a_delta_counts_as_absent() {
+fn delta_without_its_base_counts_as_absent() {
     for role in ROLES {
         let world = filled(role);
         let oldest = save(&world);
@@ -216,7 +218,7 @@ fn without_its_base_a_delta_counts_as_absent() {
         let base = run(&world, "runner", "save", &["--full"]);
         add(&world, "two");
         let delta = save(&world);
-        delta_on(&delta, &base, 1);
+        assert_delta_on(&delta, &base, 1);
         let there = count(&world);
         under(&world, "test-2", "save", &["--full"]);
         fs::remove_file(file(&world, &base)).unwrap();
@@ -238,7 +240,7 @@ fn without_its_base_a_delta_counts_as_absent() {
         assert!(saved["reason"].as_str().unwrap().contains("unchanged"), "{saved}");
         add(&world, "three");
         let saved = save(&world);
-        delta_on(&saved, &oldest, 1);
+        assert_delta_on(&saved, &oldest, 1);
         fs::remove_file(file(&world, &oldest)).unwrap();
 
         // The next rung is restored.
@@ -266,7 +268,7 @@ fn without_its_base_a_delta_counts_as_absent() {
 }
 
 #[test]
-fn what_is_too_much_for_a_delta_is_saved_whole_and_the_report_says_why() {
+fn save_falls_back_to_full_and_reports_why() {
     let world = filled(Role::Mid);
     let first = save(&world);
     add(&world, "news");
@@ -302,14 +304,14 @@ fn what_is_too_much_for_a_delta_is_saved_whole_and_the_report_says_why() {
 }
 
 #[test]
-fn a_base_stays_as_long_as_a_delta_needs_it() {
+fn base_is_kept_as_long_as_a_delta_needs_it() {
     let world = filled(Role::Guix);
     let first = save(&world);
     let mut deltas = Vec::new();
     for at in 0..3 {
         add(&world, &format!("news-{at}"));
         let saved = run(&world, "runner", "save", &["--keep", "2"]);
-        delta_on(&saved, &first, at + 1);
+        assert_delta_on(&saved, &first, at + 1);
         deltas.push(saved);
     }
     assert_eq!(deltas[2]["deleted"], json!([deltas[0]["entry"]]));
@@ -318,16 +320,16 @@ fn a_base_stays_as_long_as_a_delta_needs_it() {
     assert_eq!(rebased["deleted"], json!([deltas[1]["entry"]]));
     add(&world, "last");
     let last = run(&world, "runner", "save", &["--keep", "1"]);
-    delta_on(&last, &rebased, 1);
+    assert_delta_on(&last, &rebased, 1);
     assert_eq!(last["deleted"], json!([deltas[2]["entry"], first["entry"]]));
-    let before = picture(&world);
+    let before = record_state(&world);
     world.wipe_store();
     restore(&world);
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
 }
 
 #[test]
-fn inspect_and_verify_tell_what_is_in_which_file() {
+fn inspect_and_verify_report_the_base_of_a_delta() {
     let world = filled(Role::Mid);
     let there = count(&world);
     let first = save(&world);
@@ -366,16 +368,16 @@ fn inspect_and_verify_tell_what_is_in_which_file() {
 }
 
 /// A delta and its base in a world, to be replaced by forged files.
-struct Pair {
+struct ForgedPair {
     world: World,
     base: PathBuf,
     delta: PathBuf,
     good: [Vec<u8>; 2],
-    before: Picture,
+    before: StoreState,
 }
 
-impl Pair {
-    fn new() -> Pair {
+impl ForgedPair {
+    fn new() -> ForgedPair {
         let world = filled(Role::Mid);
         // The base has a key of its own, so there is no older entry to fall back to.
         let base = file(&world, &under(&world, "base", "save", &[]));
@@ -385,8 +387,8 @@ impl Pair {
         let delta = file(&world, &run(&world, "runner", "save", &STATE));
         let good = [&base, &delta].map(|path| fs::read(path).unwrap());
         world.wipe_store();
-        let before = picture(&world);
-        Pair { world, base, delta, good, before }
+        let before = record_state(&world);
+        ForgedPair { world, base, delta, good, before }
     }
 
     /// Writes both files, the base under the name that the delta gives, and expects a refusal.
@@ -400,7 +402,7 @@ impl Pair {
         assert!(reason.contains(word), "{what}: {reason}");
         assert!(!failed.stderr.contains("panicked"), "{what}: {failed}");
         assert_eq!(staging(&self.world), [""; 0], "{what}");
-        assert_same(&self.before, &picture(&self.world));
+        assert_same(&self.before, &record_state(&self.world));
     }
 }
 
@@ -412,14 +414,14 @@ fn rebased(delta: &[u8], base: &[u8]) -> Vec<u8> {
 }
 
 /// A name for the forgery, the change to the index, and a word that the error must contain.
-type Lie<'a> = (&'a str, &'a dyn Fn(&mut Index), &'a str);
+type IndexForgery<'a> = (&'a str, &'a dyn Fn(&mut Index), &'a str);
 
 #[test]
-fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
-    let pair = Pair::new();
+fn delta_and_base_that_do_not_match_are_refused() {
+    let pair = ForgedPair::new();
     let [base, delta] = &pair.good;
-    let forge = |change: &dyn Fn(&mut Parts)| {
-        let mut parts = Parts::of(base);
+    let forge = |change: &dyn Fn(&mut SnapshotParts)| {
+        let mut parts = SnapshotParts::of(base);
         change(&mut parts);
         parts.build()
     };
@@ -434,7 +436,8 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     for (what, change) in [
         (
             "another system",
-            (|it: &mut Parts| it.head.store.system = "m68k".into()) as fn(&mut Parts),
+            (|it: &mut SnapshotParts| it.head.store.system = "m68k".into())
+                as fn(&mut SnapshotParts),
         ),
         ("another store", |it| it.head.store.store_dir = "/gnu/store".into()),
         ("another kind", |it| it.head.store.kind = "guix".into()),
@@ -459,7 +462,7 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     pair.refuses("an item less there", &fewer, &rebased(delta, &fewer), "does not contain");
 
     // The index of the delta is forged.
-    let lies: [Lie; 8] = [
+    let lies: [IndexForgery; 8] = [
         (
             "an item twice",
             &|it| {
@@ -494,8 +497,8 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
     for (what, change, word) in lies {
         pair.refuses(what, base, &lie(change), word);
     }
-    let head = |change: &dyn Fn(&mut Parts)| {
-        let mut parts = Parts::of(delta);
+    let head = |change: &dyn Fn(&mut SnapshotParts)| {
+        let mut parts = SnapshotParts::of(delta);
         change(&mut parts);
         parts.build()
     };
@@ -523,8 +526,8 @@ fn a_delta_and_a_base_that_do_not_go_together_are_refused() {
 }
 
 #[test]
-fn a_flipped_byte_anywhere_in_the_ends_of_a_delta_is_refused_and_never_a_panic() {
-    let pair = Pair::new();
+fn flipped_byte_in_the_head_or_index_of_a_delta_is_refused() {
+    let pair = ForgedPair::new();
     let good = &pair.good[1];
     let index = open_bytes(good).unwrap().index;
     let end = index.frames.last().map(|frame| frame.at + frame.size).unwrap() as usize;
@@ -536,40 +539,40 @@ fn a_flipped_byte_anywhere_in_the_ends_of_a_delta_is_refused_and_never_a_panic()
 }
 
 #[test]
-fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
+fn delta_restore_survives_cache_service_faults() {
     let service = CacheService::start();
     let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
     world.start_daemon();
     let run = |verb: &str, more: &[&str]| {
-        through(&world, &service, verb, &[more, &["--network-timeout", "2"]].concat())
+        run_with_service(&world, &service, verb, &[more, &["--network-timeout", "2"]].concat())
     };
     let oldest = run("save", &["--full"]);
     add(&world, "one");
     let base = run("save", &["--full"]);
     add(&world, "two");
     let delta = run("save", &[]);
-    delta_on(&delta, &base, 1);
-    let before = picture(&world);
+    assert_delta_on(&delta, &base, 1);
+    let before = record_state(&world);
     assert_eq!(service.version_of(name(&delta)), service.version_of(name(&base)));
 
     let passing = [Fault::Reset, Fault::ResetInBody, Fault::Short, Fault::StallInBody];
     for fault in passing {
         world.wipe_store();
         // The first requests are for head and index of the delta, then for those of the base, then for frames.
-        service.goes_wrong(At::Range, [fault.clone(), fault.clone(), fault.clone()]);
+        service.inject_faults(RequestKind::Range, [fault.clone(), fault.clone(), fault.clone()]);
         let restored = run("restore", &[]);
-        service.goes_well();
+        service.clear_faults();
         assert_eq!(restored["entry"], delta["entry"], "{fault:?}: {restored}");
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
     }
     world.verify_store();
 
     // A lasting fault is a miss, and the store is unchanged.
     world.wipe_store();
     let gone = Fault::Status(500, "no");
-    service.goes_wrong(At::Range, vec![gone; 200]);
+    service.inject_faults(RequestKind::Range, vec![gone; 200]);
     let failed = run("restore", &[]);
-    service.goes_well();
+    service.clear_faults();
     assert_eq!((&failed["hit"], &failed["failed"]), (&json!("miss"), &json!(true)));
     assert!(world.valid_paths().is_empty());
 
@@ -585,7 +588,7 @@ fn deltas_go_through_the_cache_service_with_all_that_goes_wrong_there() {
 }
 
 /// The result of a restore of the missing part of a store.
-struct Rest {
+struct PartialRestore {
     /// Names of the restored items.
     items: BTreeSet<String>,
     /// Bytes of the requested ranges, without both ends of the entry.
@@ -594,17 +597,22 @@ struct Rest {
 }
 
 /// Restores the missing items of an entry with this content.
-fn fetch_rest(world: &World, service: &CacheService, lacks: &[String], content: &[u8]) -> Rest {
+fn restore_missing_items(
+    world: &World,
+    service: &CacheService,
+    lacks: &[String],
+    content: &[u8],
+) -> PartialRestore {
     let Index { frames, .. } = open_bytes(content).unwrap().index;
     let frames_end = frames.last().map(|frame| frame.at + frame.size).unwrap();
     // Both ends are downloaded in pieces of a fixed size.
     let ends = (64 << 10) + (content.len() as u64 - frames_end).max(256 << 10);
-    let before = service.seen(At::Range).len();
-    let restored = through(world, service, "restore", &[]);
+    let before = service.seen(RequestKind::Range).len();
+    let restored = run_with_service(world, service, "restore", &[]);
     assert_eq!(restored["items"]["restored"], lacks.len(), "{restored}");
-    let asked = service.seen(At::Range).split_off(before);
+    let asked = service.seen(RequestKind::Range).split_off(before);
     let fetched: u64 = asked.iter().map(|seen| length_of(&seen.headers["range"])).sum();
-    Rest {
+    PartialRestore {
         items: lacks.iter().map(|path| path[world.store().len() + 1..].to_owned()).collect(),
         fetched: fetched.saturating_sub(ends),
         requests: asked.len(),
@@ -631,20 +639,20 @@ fn own_bytes(index: &Index, items: &BTreeSet<String>) -> u64 {
 }
 
 #[test]
-fn a_store_that_holds_a_part_fetches_little_more_than_the_rest() {
+fn partial_restore_downloads_little_more_than_missing_items() {
     for role in ROLES {
         let service = CacheService::start();
         let world = World::build(role).network().start();
         world.start_daemon();
-        corpus::fill(&world, 5, 2000, 1);
-        let saved = through(&world, &service, "save", &[]);
+        store_content::add_random_items(&world, 5, 2000, 1);
+        let saved = run_with_service(&world, &service, "save", &[]);
         assert_eq!(saved["items"]["saved"], 2000, "{saved}");
         let content = service.content(name(&saved));
         let index = open_bytes(&content).unwrap().index;
         for present in [90, 50, 10] {
-            let gone = corpus::keep(&world, present);
+            let gone = store_content::keep_percent_of_leaves(&world, present);
             assert_eq!(count(&world), 20 * present);
-            let rest = fetch_rest(&world, &service, &gone, &content);
+            let rest = restore_missing_items(&world, &service, &gone, &content);
             let wanted = own_bytes(&index, &rest.items);
             let ratio = rest.fetched as f64 / wanted as f64;
             println!(
@@ -696,19 +704,19 @@ fn pairs() -> World {
 }
 
 #[test]
-fn a_deduplicated_store_that_holds_a_part_fetches_once_what_others_share() {
+fn partial_restore_downloads_shared_content_once() {
     let optimised = World::build(Role::Old).fixture(Fixture::Optimised).network().start();
     optimised.start_daemon();
     // In the store of pairs, a frame of shared files holds little that a restore of an item needs.
     for world in [optimised, pairs()] {
         let service = CacheService::start();
-        let saved = through(&world, &service, "save", &[]);
+        let saved = run_with_service(&world, &service, "save", &[]);
         let content = service.content(name(&saved));
         let index = open_bytes(&content).unwrap().index;
         assert!(index.items.iter().filter(|item| !item.shared.is_empty()).count() > 10);
         for present in [90, 50, 10] {
-            let gone = corpus::keep(&world, present);
-            let rest = fetch_rest(&world, &service, &gone, &content);
+            let gone = store_content::keep_percent_of_leaves(&world, present);
+            let rest = restore_missing_items(&world, &service, &gone, &content);
             let own = own_bytes(&index, &rest.items);
             let (shared, frames) = shared_bytes(&content, &index, &rest.items);
             let ratio = rest.fetched as f64 / (own + shared) as f64;

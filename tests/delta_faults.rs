@@ -10,21 +10,26 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
-use support::cache_service::{CacheService, Fault, Place as At};
-use support::runs::{
-    self, Picture, assert_same, attempt, flags, picture, report, restore, root_half, run, save,
-    staging,
+use support::cache_service::{CacheService, Fault, RequestKind};
+use support::world_runs::{
+    self, StoreState, assert_same, attempt, flags, record_state, report, restore, root_helper_pid,
+    run, save, staging,
 };
-use support::{Fixture, Registration, Role, World, corpus, poll};
+use support::{Fixture, Registration, Role, World, poll, store_content};
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// More faults than any run makes attempts.
-const ON_AND_ON: usize = 100;
+const MORE_THAN_ALL_RETRIES: usize = 100;
 const STATE: &str = "/tmp/job.json";
 
 /// Runs storecache with a short network timeout.
-fn through(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
-    runs::through(world, service, verb, &[more, &["--network-timeout", "1"]].concat())
+fn run_with_service(world: &World, service: &CacheService, verb: &str, more: &[&str]) -> Value {
+    world_runs::run_with_service(
+        world,
+        service,
+        verb,
+        &[more, &["--network-timeout", "1"]].concat(),
+    )
 }
 
 fn entry(report: &Value) -> &str {
@@ -38,9 +43,9 @@ fn add(world: &World, name: &str) {
 }
 
 /// Asserts that the store is in this state and that a run left no files behind.
-fn at_rest(world: &World, store: &Picture, what: &str) {
+fn assert_store_is(world: &World, store: &StoreState, what: &str) {
     assert_eq!(world.valid_paths(), store.references.keys().cloned().collect(), "{what}");
-    assert_same(store, &picture(world));
+    assert_same(store, &record_state(world));
     assert_eq!(staging(world), [""; 0], "{what}");
     assert!(world.daemon_answers(), "{what}");
 }
@@ -48,14 +53,14 @@ fn at_rest(world: &World, store: &Picture, what: &str) {
 /// Keeps the items without references that are not named `added-*` and deletes all others, so that the missing
 /// items are in both files.
 fn keep_leaves(world: &World) {
-    let mut leaves = corpus::leaves(world);
+    let mut leaves = store_content::leaves(world);
     leaves.retain(|path| !path.contains("-added"));
-    corpus::keep_only(world, &leaves);
+    store_content::keep_only(world, &leaves);
 }
 
 /// The range request of a delta's restore before which a fault occurs.
 #[derive(Clone, Copy, Debug)]
-enum Before {
+enum FaultPoint {
     /// The end of the delta itself.
     OwnEnd,
     /// The end of its base.
@@ -63,22 +68,22 @@ enum Before {
     /// The last of the frames.
     Last,
 }
-use Before::*;
+use FaultPoint::*;
 
 /// Where the fault occurs, how often, which fault, and whether the restore succeeds nevertheless.
-type Trouble = (Before, usize, Fault, bool);
+type FaultCase = (FaultPoint, usize, Fault, bool);
 
 /// Restores a delta with each of these faults, alternately into an empty store and into a store that holds a
 /// part of it.
-fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Item = Trouble>) {
+fn check_faulty_delta_restores(role: Role, troubles: impl IntoIterator<Item = FaultCase>) {
     let world = World::build(role).fixture(Fixture::Small).network().start();
     world.start_daemon();
     let service = CacheService::start();
-    let base = through(&world, &service, "save", &["--full"]);
+    let base = run_with_service(&world, &service, "save", &["--full"]);
     add(&world, "added");
-    let delta = through(&world, &service, "save", &[]);
+    let delta = run_with_service(&world, &service, "save", &[]);
     assert_eq!(delta["base"]["entry"], base["entry"], "{delta}");
-    let whole = picture(&world);
+    let whole = record_state(&world);
     let stored: Vec<(String, String, Vec<u8>)> = [entry(&base), entry(&delta)]
         .map(|key| (key.to_owned(), service.version_of(key), service.content(key)))
         .into();
@@ -86,11 +91,11 @@ fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Ite
     // Count the requests for the whole snapshot, and for the missing part.
     let ranges = [World::wipe_store, keep_leaves].map(|prepare| {
         prepare(&world);
-        let before = service.seen(At::Range).len();
-        through(&world, &service, "restore", &[]);
-        assert_same(&whole, &picture(&world));
+        let before = service.seen(RequestKind::Range).len();
+        run_with_service(&world, &service, "restore", &[]);
+        assert_same(&whole, &record_state(&world));
         // Both ends of each of the two files, and then frames.
-        let ranges = service.seen(At::Range).len() - before;
+        let ranges = service.seen(RequestKind::Range).len() - before;
         assert!(ranges >= 6, "{ranges}");
         ranges
     });
@@ -100,12 +105,12 @@ fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Ite
         let part = number % 2 == 1;
         let what = format!("{role:?}: {times} times {fault:?} before {before:?}, a part: {part}");
         if part {
-            through(&world, &service, "restore", &[]);
+            run_with_service(&world, &service, "restore", &[]);
             keep_leaves(&world);
         } else {
             world.wipe_store();
         }
-        let there = picture(&world);
+        let there = record_state(&world);
         assert_eq!(there.references.is_empty(), !part, "{what}");
         let service = CacheService::start();
         for (key, version, content) in &stored {
@@ -117,32 +122,32 @@ fn a_delta_comes_whole_or_not_at_all(role: Role, troubles: impl IntoIterator<Ite
             Last => ranges[usize::from(part)] - 1,
         };
         let faults = repeat_n(Fault::Slow, after).chain(repeat_n(fault, times));
-        service.goes_wrong(At::Range, faults);
-        let told = through(&world, &service, "restore", &[]);
-        assert!(service.unmet() < times, "{what}: nothing went wrong");
-        service.goes_well();
+        service.inject_faults(RequestKind::Range, faults);
+        let told = run_with_service(&world, &service, "restore", &[]);
+        assert!(service.unused_faults() < times, "{what}: nothing went wrong");
+        service.clear_faults();
         if comes {
             assert_eq!(told["entry"], delta["entry"], "{what}: {told}");
-            at_rest(&world, &whole, &what);
+            assert_store_is(&world, &whole, &what);
         } else {
             assert_eq!(
                 (&told["hit"], &told["failed"]),
                 (&"miss".into(), &true.into()),
                 "{what}: {told}"
             );
-            at_rest(&world, &there, &what);
+            assert_store_is(&world, &there, &what);
             world.verify_store();
         }
     }
-    through(&world, &service, "restore", &[]);
-    assert_same(&whole, &picture(&world));
-    world.builds_nothing_of(role, Fixture::Small);
+    run_with_service(&world, &service, "restore", &[]);
+    assert_same(&whole, &record_state(&world));
+    world.assert_nothing_to_build(role, Fixture::Small);
     world.verify_store();
 }
 
 #[test]
-fn whatever_the_service_does_a_delta_or_the_part_that_lacks_comes_whole_or_not_at_all() {
-    a_delta_comes_whole_or_not_at_all(
+fn nix_delta_restore_is_complete_or_changes_nothing() {
+    check_faulty_delta_restores(
         Role::Mid,
         [
             (OwnEnd, 1, Fault::Reset, true),
@@ -156,26 +161,26 @@ fn whatever_the_service_does_a_delta_or_the_part_that_lacks_comes_whole_or_not_a
             (Last, 1, Fault::Expire, true),
             (Last, 1, Fault::OtherRange, true),
             (Last, 1, Fault::Evict, false),
-            (BaseEnd, ON_AND_ON, Fault::Status(404, "gone"), false),
-            (Last, ON_AND_ON, Fault::ResetInBody, false),
-            (Last, ON_AND_ON, Fault::Status(403, "expired"), false),
-            (BaseEnd, ON_AND_ON, Fault::Status(503, "busy"), false),
+            (BaseEnd, MORE_THAN_ALL_RETRIES, Fault::Status(404, "gone"), false),
+            (Last, MORE_THAN_ALL_RETRIES, Fault::ResetInBody, false),
+            (Last, MORE_THAN_ALL_RETRIES, Fault::Status(403, "expired"), false),
+            (BaseEnd, MORE_THAN_ALL_RETRIES, Fault::Status(503, "busy"), false),
             (Last, 1, Fault::OtherTag, false),
         ],
     );
 }
 
 #[test]
-fn on_guix_too_a_delta_or_the_part_that_lacks_comes_whole_or_not_at_all() {
-    a_delta_comes_whole_or_not_at_all(
+fn guix_delta_restore_is_complete_or_changes_nothing() {
+    check_faulty_delta_restores(
         Role::Guix,
         [
             (BaseEnd, 1, Fault::ResetInBody, true),
             (Last, 1, Fault::StallInBody, true),
             (OwnEnd, 1, Fault::Later(503, 0), true),
             (Last, 1, Fault::Expire, true),
-            (BaseEnd, ON_AND_ON, Fault::Status(404, "gone"), false),
-            (Last, ON_AND_ON, Fault::ResetInBody, false),
+            (BaseEnd, MORE_THAN_ALL_RETRIES, Fault::Status(404, "gone"), false),
+            (Last, MORE_THAN_ALL_RETRIES, Fault::ResetInBody, false),
             (Last, 1, Fault::Evict, false),
             (Last, 1, Fault::OtherTag, false),
         ],
@@ -183,23 +188,23 @@ fn on_guix_too_a_delta_or_the_part_that_lacks_comes_whole_or_not_at_all() {
 }
 
 /// A store, and the state in which a failed save must leave it.
-struct Untouched<'w> {
+struct StateBefore<'w> {
     world: &'w World,
-    store: Picture,
+    store: StoreState,
     rows: BTreeMap<String, Registration>,
     daemon: Option<u32>,
 }
 
-impl Untouched<'_> {
-    fn now(world: &World) -> Untouched<'_> {
-        let (store, rows) = (picture(world), world.registrations());
-        Untouched { world, store, rows, daemon: world.daemon_pid() }
+impl StateBefore<'_> {
+    fn now(world: &World) -> StateBefore<'_> {
+        let (store, rows) = (record_state(world), world.registrations());
+        StateBefore { world, store, rows, daemon: world.daemon_pid() }
     }
 
     /// Asserts that the failed save changed nothing.
     fn check(&self, what: &str) {
-        assert_eq!(runs::leftovers(self.world), [""; 0], "{what}");
-        assert_same(&self.store, &picture(self.world));
+        assert_eq!(world_runs::leftovers(self.world), [""; 0], "{what}");
+        assert_same(&self.store, &record_state(self.world));
         assert_eq!(self.world.registrations(), self.rows, "{what}");
         assert_eq!(self.world.daemon_pid(), self.daemon, "{what}: another daemon");
         assert!(self.world.daemon_answers(), "{what}");
@@ -210,90 +215,90 @@ impl Untouched<'_> {
 const SAVES: [&[&str]; 3] =
     [&[], &["--full", "--state", STATE, "--max-size", "4M"], &["--full", "--roots", "*-added-1"]];
 
-fn a_save_comes_whole_or_leaves_no_trace(role: Role) {
+fn check_faulty_saves(role: Role) {
     let world = World::build(role).fixture(Fixture::Small).network().start();
     world.start_daemon();
     let service = CacheService::start();
-    let first = through(&world, &service, "save", &["--full"]);
+    let first = run_with_service(&world, &service, "save", &["--full"]);
     world.wipe_store();
-    through(&world, &service, "restore", &["--state", STATE]);
-    let before = picture(&world);
+    run_with_service(&world, &service, "restore", &["--state", STATE]);
+    let before = record_state(&world);
     add(&world, "added");
-    let untouched = Untouched::now(&world);
+    let untouched = StateBefore::now(&world);
     let entries = service.keys();
     for (number, (at, fault)) in [
-        (At::Reserve, Fault::Status(500, "boom")),
-        (At::Block, Fault::Reset),
-        (At::Block, Fault::Status(503, "busy")),
-        (At::BlockList, Fault::Status(400, "no")),
-        (At::Finalize, Fault::Status(503, "busy")),
-        (At::Reserve, Fault::Later(429, 900)),
+        (RequestKind::Reserve, Fault::Status(500, "boom")),
+        (RequestKind::Block, Fault::Reset),
+        (RequestKind::Block, Fault::Status(503, "busy")),
+        (RequestKind::BlockList, Fault::Status(400, "no")),
+        (RequestKind::Finalize, Fault::Status(503, "busy")),
+        (RequestKind::Reserve, Fault::Later(429, 900)),
     ]
     .into_iter()
     .enumerate()
     {
         let more = SAVES[number % SAVES.len()];
         let what = format!("{role:?} {more:?}: {at:?} {fault:?}");
-        service.goes_wrong(at, repeat_n(fault, ON_AND_ON));
-        let told = through(&world, &service, "save", more);
-        let met = service.unmet() < ON_AND_ON;
-        service.goes_well();
+        service.inject_faults(at, repeat_n(fault, MORE_THAN_ALL_RETRIES));
+        let told = run_with_service(&world, &service, "save", more);
+        let met = service.unused_faults() < MORE_THAN_ALL_RETRIES;
+        service.clear_faults();
         if met {
             assert_ne!(told["saved"], true, "{what}: {told}");
             assert_eq!(service.keys(), entries, "{what}: {told}");
         } else {
             // A small entry is uploaded in a single request.
-            assert_eq!(at, At::BlockList, "{what}: {told}");
+            assert_eq!(at, RequestKind::BlockList, "{what}: {told}");
             service.evict(entry(&told));
         }
         untouched.check(&what);
-        let found = through(&world, &service, "restore", &["--lookup-only"]);
+        let found = run_with_service(&world, &service, "restore", &["--lookup-only"]);
         assert_eq!(found["entry"], first["entry"], "{what}: {found}");
     }
     world.wipe_store();
-    through(&world, &service, "restore", &[]);
-    assert_same(&before, &picture(&world));
+    run_with_service(&world, &service, "restore", &[]);
+    assert_same(&before, &record_state(&world));
 
     // A transient fault does not fail the save.
     add(&world, "more");
-    let all = picture(&world);
+    let all = record_state(&world);
     for (at, fault) in [
-        (At::Reserve, Fault::Status(502, "bad gateway")),
-        (At::Block, Fault::Reset),
-        (At::Block, Fault::Later(429, 0)),
-        (At::Finalize, Fault::LostAnswer),
+        (RequestKind::Reserve, Fault::Status(502, "bad gateway")),
+        (RequestKind::Block, Fault::Reset),
+        (RequestKind::Block, Fault::Later(429, 0)),
+        (RequestKind::Finalize, Fault::LostAnswer),
     ] {
-        service.goes_wrong(at, [fault.clone()]);
-        let told = through(&world, &service, "save", &[]);
-        service.goes_well();
+        service.inject_faults(at, [fault.clone()]);
+        let told = run_with_service(&world, &service, "save", &[]);
+        service.clear_faults();
         assert_eq!(told["saved"], true, "{at:?} {fault:?}: {told}");
         assert_ne!(told["items"]["inherited"], 0, "{told}");
     }
     world.wipe_store();
-    through(&world, &service, "restore", &[]);
-    assert_same(&all, &picture(&world));
+    run_with_service(&world, &service, "restore", &[]);
+    assert_same(&all, &record_state(&world));
     world.verify_store();
 }
 
 #[test]
-fn whatever_the_service_does_to_the_save_of_a_delta_or_a_limited_one_the_entries_before_it_serve() {
-    a_save_comes_whole_or_leaves_no_trace(Role::Mid);
+fn nix_entries_stay_usable_after_a_failed_save() {
+    check_faulty_saves(Role::Mid);
 }
 
 #[test]
-fn on_guix_too_the_entries_before_a_save_that_fails_serve() {
-    a_save_comes_whole_or_leaves_no_trace(Role::Guix);
+fn guix_entries_stay_usable_after_a_failed_save() {
+    check_faulty_saves(Role::Guix);
 }
 
 #[test]
-fn a_save_to_a_disk_that_is_full_leaves_no_file_there_and_the_base_serves() {
+fn save_to_a_full_disk_leaves_no_file_and_keeps_the_base() {
     for role in [Role::Mid, Role::Guix] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         let first = save(&world);
         world.wipe_store();
         run(&world, "runner", "restore", &["--state", STATE]);
-        let before = picture(&world);
+        let before = record_state(&world);
         add(&world, "added");
         // Leave space for the entry that is there, and for the beginning of another one.
         let room = first["bytes"]["snapshot"].as_u64().unwrap().next_multiple_of(4096) + 4096;
@@ -304,9 +309,10 @@ fn a_save_to_a_disk_that_is_full_leaves_no_file_there_and_the_base_serves() {
         ));
         let listing = || world.sh("ls -A /tmp/full").stdout;
         let there = listing();
-        let untouched = Untouched::now(&world);
+        let untouched = StateBefore::now(&world);
         let through = |verb: &str, more: &[&str]| {
-            let words = [verb, "--store", world.flavour().name(), "--backend", "dir:/tmp/full"];
+            let words =
+                [verb, "--store", world.package_manager().name(), "--backend", "dir:/tmp/full"];
             let words = words.iter().chain(&["--key", "test", "--json"]).chain(more);
             report(&world.storecache_as("runner", words).run())
         };
@@ -323,13 +329,13 @@ fn a_save_to_a_disk_that_is_full_leaves_no_file_there_and_the_base_serves() {
         }
         world.wipe_store();
         assert_eq!(through("restore", &[])["entry"], first["entry"], "{role:?}");
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         world.verify_store();
     }
 }
 
 #[test]
-fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again() {
+fn killed_delta_restore_is_rolled_back_and_can_be_repeated() {
     // A bare guix-daemon has to write to the store's mount, which a daemon that runs as root arranges itself;
     // `read_only.rs` tests Guix as installed.
     for (role, mounts) in
@@ -341,7 +347,7 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
         add(&world, "added");
         let delta = save(&world);
         assert_ne!(delta["items"]["inherited"], 0, "{delta}");
-        let whole = picture(&world);
+        let whole = record_state(&world);
         let cases = mounts.iter().flat_map(|&read_only| [(true, read_only), (false, read_only)]);
         for (root_dies, read_only) in cases {
             let what = format!("{role:?}, the root half: {root_dies}, read-only: {read_only}");
@@ -359,32 +365,32 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
             let restore =
                 world.storecache_as("runner", ["restore"].into_iter().chain(flags(&world)));
             let restore = restore.spawn();
-            poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
+            poll::until("the daemon to be stopped", TIMEOUT, || match world.daemon_pid() {
                 None => Ok(()),
                 Some(pid) => Err(format!("{what}: process {pid} listens; {}", restore.stderr())),
             });
             match root_dies {
-                true => kill_process(root_half(&world), Signal::KILL).unwrap(),
+                true => kill_process(root_helper_pid(&world), Signal::KILL).unwrap(),
                 false => restore.signal(Signal::KILL),
             }
-            restore.wait(SOON).fails();
+            restore.wait(TIMEOUT).fails();
             drop(lock);
-            poll::until("the daemon to answer again", SOON, || {
+            poll::until("the daemon to answer again", TIMEOUT, || {
                 if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
             });
-            poll::until("staging to be gone", SOON, || match staging(&world) {
+            poll::until("staging to be gone", TIMEOUT, || match staging(&world) {
                 left if left.is_empty() => Ok(()),
                 left => Err(format!("{what}: {left:?}")),
             });
-            at_rest(&world, &Picture::default(), &what);
+            assert_store_is(&world, &StoreState::default(), &what);
             let left = world.store_listing();
             assert!(left.iter().all(|name| name.starts_with('.')), "{what}: {left:?}");
             let roots = world.host(world.state()).join("gcroots/storecache");
             assert!(!roots.exists() || fs::read_dir(roots).unwrap().next().is_none(), "{what}");
 
-            let restored = support::runs::restore(&world);
+            let restored = support::world_runs::restore(&world);
             assert_eq!(restored["entry"], delta["entry"], "{what}");
-            assert_same(&whole, &picture(&world));
+            assert_same(&whole, &record_state(&world));
             if read_only {
                 world.sh(&format!("! touch {store}/written 2>/dev/null"));
                 world.stop_daemon();
@@ -398,7 +404,7 @@ fn a_delta_restore_that_is_killed_in_its_commit_is_undone_and_can_be_had_again()
 }
 
 #[test]
-fn a_snapshot_of_some_closures_or_of_a_size_can_be_the_base_of_a_delta_and_lose_it() {
+fn limited_snapshot_can_be_the_base_of_a_delta() {
     let limits = [["--roots", "*-added-?"], ["--max-size", "4M"]];
     for (role, limit) in
         [Role::Mid, Role::Guix].into_iter().flat_map(|role| limits.map(|it| (role, it)))
@@ -415,10 +421,10 @@ fn a_snapshot_of_some_closures_or_of_a_size_can_be_the_base_of_a_delta_and_lose_
         add(&world, "more");
         let delta = run(&world, "runner", "save", &["--rebase-at", "2"]);
         assert_eq!(delta["base"]["entry"], limited["entry"], "{delta}");
-        let whole = picture(&world);
+        let whole = record_state(&world);
         world.wipe_store();
         restore(&world);
-        assert_same(&whole, &picture(&world));
+        assert_same(&whole, &record_state(&world));
         world.verify_store();
 
         world.wipe_store();
@@ -426,6 +432,6 @@ fn a_snapshot_of_some_closures_or_of_a_size_can_be_the_base_of_a_delta_and_lose_
         fs::remove_file(world.backend().host_path().join(file)).unwrap();
         let missed = report(&attempt(&world, "runner", "restore", &[]));
         assert_eq!(missed["hit"], "miss", "{missed}");
-        at_rest(&world, &Picture::default(), "without its base");
+        assert_store_is(&world, &StoreState::default(), "without its base");
     }
 }

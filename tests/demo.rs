@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use support::place::{binary, output};
-use support::{Fixture, Output, Role, World, cache, programs};
+use support::plain_env::{binary, output};
+use support::{Fixture, Output, Role, World, fixture_cache, programs};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")
 }
 
 #[track_caller]
-fn assert_told_all(demo: &Output) {
+fn assert_all_steps_printed(demo: &Output) {
     for line in ["installs on this machine through apt: nothing", "all is well"] {
         assert!(demo.stdout.contains(line), "{demo}");
     }
@@ -26,7 +26,7 @@ fn assert_told_all(demo: &Output) {
 }
 
 #[test]
-fn the_demo_works_twice_and_leaves_the_machines_own_store_alone() {
+fn nix_demo_runs_twice_and_leaves_the_host_store_unchanged() {
     let world = World::with_fixture(Role::Old, Fixture::Small);
     world.start_daemon();
     let own = (world.store_listing(), world.registrations(), world.daemon_pid());
@@ -42,7 +42,7 @@ fn the_demo_works_twice_and_leaves_the_machines_own_store_alone() {
             .env("STORECACHE", "/usr/local/bin/storecache")
             .patience(Duration::from_secs(120))
             .ok();
-        assert_told_all(&demo);
+        assert_all_steps_printed(&demo);
         assert_eq!(world.sh("ls -A /var/tmp").stdout, "", "it cleans up after itself");
     }
     assert_eq!((world.store_listing(), world.registrations(), world.daemon_pid()), own);
@@ -50,17 +50,17 @@ fn the_demo_works_twice_and_leaves_the_machines_own_store_alone() {
 }
 
 #[test]
-fn the_demo_of_guix_boots_a_container_and_leaves_nothing_behind() {
+fn guix_demo_boots_a_container_and_leaves_nothing_behind() {
     let mut demo = Command::new(scripts().join("demo"));
     let demo = output(demo.args(["guix", "12"]).env("STORECACHE", binary())).ok();
-    assert_told_all(&demo);
+    assert_all_steps_printed(&demo);
     assert!(demo.stdout.contains("filled by guix (GNU Guix) 1.5.0"), "{demo}");
     let runs = |line: &String| line.starts_with("Guile 3.0.") && line.contains("/gnu/store/");
     assert!(demo.lines().iter().any(runs), "{demo}");
     assert!(demo.stderr.contains("nothing to do: every item is there already"), "{demo}");
 
     let name = "storecache-demo-";
-    let scratch = fs::read_dir(cache::directory().join("scratch")).unwrap();
+    let scratch = fs::read_dir(fixture_cache::directory().join("scratch")).unwrap();
     let left =
         scratch.filter(|it| it.as_ref().unwrap().file_name().to_string_lossy().starts_with(name));
     assert_eq!(left.count(), 0);

@@ -8,20 +8,20 @@ use std::time::Duration;
 use storecache_backend::object_store::Service;
 use support::cache_service::{CacheService, TOKEN, read_only_token};
 use support::object_server::{Fault, ObjectServer, SECRETS};
-use support::runs::{self, report};
+use support::world_runs::{self, report};
 use support::{Fixture, Role, World, poll};
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs `doctor` and returns its exit code and its report.
 #[track_caller]
-fn examine(world: &World, user: &str) -> (i32, Value) {
-    examine_with(world, user, &["--backend", "dir:/cache"], &[])
+fn run_doctor(world: &World, user: &str) -> (i32, Value) {
+    run_doctor_with(world, user, &["--backend", "dir:/cache"], &[])
 }
 
 #[track_caller]
-fn examine_with(world: &World, user: &str, more: &[&str], set: &[(&str, &str)]) -> (i32, Value) {
-    let words = ["doctor", "--store", world.flavour().name(), "--json"];
+fn run_doctor_with(world: &World, user: &str, more: &[&str], set: &[(&str, &str)]) -> (i32, Value) {
+    let words = ["doctor", "--store", world.package_manager().name(), "--json"];
     let run = world.storecache_as(user, words.into_iter().chain(more.iter().copied()));
     let run = set.iter().fold(run, |run, (name, value)| run.env(name, value));
     let output = run.run();
@@ -69,7 +69,7 @@ fn assert_row(report: &Value, check: &str, light: &str, words: &[&str]) -> Strin
 }
 
 /// Listens on a socket and never answers.
-const DEAF: &str = "import os, socket, time
+const UNRESPONSIVE_LISTENER: &str = "import os, socket, time
 s = socket.socket(socket.AF_UNIX)
 path = os.environ['SOCKET']
 os.path.exists(path) and os.unlink(path)
@@ -82,9 +82,9 @@ fn socket_of(world: &World) -> String {
 }
 
 #[test]
-fn a_store_as_installed_is_all_green() {
+fn doctor_is_green_for_a_store_as_installed() {
     let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
-    let (code, report) = examine(&world, "runner");
+    let (code, report) = run_doctor(&world, "runner");
     assert_eq!((code, &report["worst"]), (0, &Value::from("green")), "{report}");
     assert_row(&report, "sudo", "green", &["sudo works"]);
     assert_row(&report, "mount", "green", &["its own mount namespace"]);
@@ -111,24 +111,24 @@ fn a_store_as_installed_is_all_green() {
 }
 
 #[test]
-fn exposed_socket_is_reported_and_its_bare_daemon_left_alone() {
+fn doctor_reports_an_exposed_socket_and_restore_refuses_it() {
     for role in [Role::Mid, Role::Guix] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
-        support::runs::save(&world);
+        support::world_runs::save(&world);
         world.wipe_store();
         let socket = socket_of(&world);
         let directory = Path::new(&socket).parent().unwrap().display().to_string();
         let pid = world.daemon_pid();
         let refused = |why: &str| {
-            let failed = support::runs::attempt(&world, "runner", "restore", &[]).fails();
+            let failed = support::world_runs::attempt(&world, "runner", "restore", &[]).fails();
             assert!(failed.stderr.contains(why), "{failed}");
             assert!(failed.stderr.contains("only if systemd or a shepherd runs it"), "{failed}");
             assert_eq!(world.daemon_pid(), pid, "it was left alone");
         };
 
         world.sh(&format!("mv {socket} {directory}/real; ln -s real {socket}"));
-        let (code, report) = examine(&world, "runner");
+        let (code, report) = run_doctor(&world, "runner");
         let fix = assert_row(&report, "socket", "yellow", &["answers in", "is a symbolic link"]);
         assert_eq!((code, &report["worst"]), (0, &json!("yellow")), "{report}");
         assert!(fix.starts_with(&format!("rm {socket}; ")), "{fix}");
@@ -136,37 +136,37 @@ fn exposed_socket_is_reported_and_its_bare_daemon_left_alone() {
         world.sh(&format!("mv -T {directory}/real {socket}"));
 
         world.sh(&format!("chmod 777 {directory}"));
-        let (_, report) = examine(&world, "runner");
+        let (_, report) = run_doctor(&world, "runner");
         let fix = assert_row(&report, "socket", "yellow", &["another user could put a socket"]);
         refused("another user could put a socket of their own");
         world.sh(&fix);
-        assert_row(&examine(&world, "runner").1, "socket", "green", &["answers in"]);
-        support::runs::restore(&world);
+        assert_row(&run_doctor(&world, "runner").1, "socket", "green", &["answers in"]);
+        support::world_runs::restore(&world);
         world.verify_store();
     }
 }
 
 #[test]
-fn unit_is_in_charge_behind_a_socket_directory_that_a_group_can_write_to() {
+fn restore_uses_the_unit_behind_a_group_writable_socket() {
     let world = World::build(Role::Mid).fixture(Fixture::Small).container().start();
     assert!(world.daemon_answers());
     world.sh("chgrp nix-users /nix/var/nix/daemon-socket; chmod 770 /nix/var/nix/daemon-socket");
-    let (_, report) = examine(&world, "runner");
+    let (_, report) = run_doctor(&world, "runner");
     assert_row(&report, "socket", "yellow", &["another user could put a socket"]);
-    support::runs::save(&world);
+    support::world_runs::save(&world);
     world.wipe_store();
     world.sh("chmod 770 /nix/var/nix/daemon-socket");
-    let restored = support::runs::restore(&world);
+    let restored = support::world_runs::restore(&world);
     assert!(restored["daemon"].as_str().unwrap().contains("systemd has"), "{restored}");
     world.verify_store();
 }
 
 #[test]
-fn what_is_wrong_is_red_and_says_what_mends_it() {
+fn doctor_reports_problems_with_a_command_that_repairs_them() {
     for role in [Role::Guix, Role::Old] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
-        assert_eq!(examine(&world, "runner").0, 0);
+        assert_eq!(run_doctor(&world, "runner").0, 0);
 
         let paths = world.valid_paths();
         let named = |name: &str| paths.iter().find(|path| path.ends_with(name)).unwrap().clone();
@@ -183,7 +183,7 @@ fn what_is_wrong_is_red_and_says_what_mends_it() {
         let holder = world.command(["sh", "-c", holder]).spawn();
         let held = || if holder.stdout().contains("held") { Ok(()) } else { Err(holder.stderr()) };
         support::poll::until("the lock to be held", std::time::Duration::from_secs(20), held);
-        let (code, report) = examine(&world, "runner");
+        let (code, report) = run_doctor(&world, "runner");
         assert_eq!((code, &report["worst"]), (1, &Value::from("red")));
         let base = |path: &str| path[world.store().len() + 1..].to_owned();
         for (check, light, names) in [
@@ -203,7 +203,7 @@ fn what_is_wrong_is_red_and_says_what_mends_it() {
         world.sh(row(&report, "owners")["fix"].as_str().unwrap());
         world.sh(&format!("mv /tmp/lost {lost}"));
         world.stop_daemon();
-        let (code, report) = examine(&world, "runner");
+        let (code, report) = run_doctor(&world, "runner");
         assert_eq!(code, 0, "a store may be used without a daemon: {report}");
         assert_eq!(row(&report, "owners")["light"], "green", "{report}");
         assert_eq!(row(&report, "database")["light"], "green", "{report}");
@@ -211,19 +211,22 @@ fn what_is_wrong_is_red_and_says_what_mends_it() {
         assert_eq!(row(&report, "socket")["light"], "yellow", "{report}");
 
         // A process listens on the socket that is not a daemon.
-        let deaf = world.command(["python3", "-c", DEAF]).env("SOCKET", socket_of(&world)).spawn();
+        let deaf = world
+            .command(["python3", "-c", UNRESPONSIVE_LISTENER])
+            .env("SOCKET", socket_of(&world))
+            .spawn();
         let listens = || world.daemon_pid().ok_or_else(|| deaf.stderr());
         support::poll::until("the socket to be taken", std::time::Duration::from_secs(20), listens);
-        let (code, report) = examine(&world, "runner");
+        let (code, report) = run_doctor(&world, "runner");
         assert_eq!((code, &row(&report, "socket")["light"]), (1, &Value::from("red")), "{report}");
     }
 }
 
 #[test]
-fn without_root_there_are_fewer_rows_and_it_says_which() {
+fn doctor_without_root_lists_the_skipped_checks() {
     let world = World::with_fixture(Role::Guix, Fixture::Small);
     world.start_daemon();
-    let (code, report) = examine(&world, "nosudo");
+    let (code, report) = run_doctor(&world, "nosudo");
     assert_eq!(code, 1);
     let fix = assert_row(&report, "sudo", "red", &["sudo refused"]);
     let closed = ["database", "owners", "locks", "journal", "program"];
@@ -245,28 +248,28 @@ fn without_root_there_are_fewer_rows_and_it_says_which() {
 
     // The sudo rule that `doctor` proposes suffices for a save too, and allows nothing else.
     world.sh(&fix);
-    let (code, report) = examine(&world, "nosudo");
+    let (code, report) = run_doctor(&world, "nosudo");
     assert_eq!((code, &report["worst"]), (0, &Value::from("green")), "{report}");
     let other = world.run_as("nosudo", ["sudo", "-n", "id"]);
     assert_ne!(other.code(), 0, "{other}");
 }
 
 #[test]
-fn a_daemon_that_runs_another_file_than_the_installed_one_is_named() {
+fn doctor_reports_a_daemon_with_a_replaced_program() {
     let world = World::with_fixture(Role::Guix, Fixture::Small);
     world.start_daemon();
     let pid = world.daemon_pid().unwrap();
     let program = world.sh(&format!("readlink /proc/{pid}/exe")).stdout;
     let program = program.trim();
     world.sh(&format!("cp {program} /tmp/upgraded && mv /tmp/upgraded {program}"));
-    let (code, report) = examine(&world, "runner");
+    let (code, report) = run_doctor(&world, "runner");
     assert_eq!((code, &row(&report, "program")["light"]), (0, &Value::from("yellow")), "{report}");
     let found = row(&report, "program")["found"].as_str().unwrap();
     assert!(found.contains(&pid.to_string()) && found.contains(program), "{found}");
 }
 
 #[test]
-fn what_a_lock_keeps_from_us_is_told_apart() {
+fn doctor_distinguishes_stale_held_and_stopped_locks() {
     for role in [Role::Guix, Role::Old] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
@@ -275,27 +278,27 @@ fn what_a_lock_keeps_from_us_is_told_apart() {
         world.sh(&format!("touch {store}/{}-stale.lock", "0".repeat(32)));
         // A restore that died leaves such a directory.
         world.sh(&format!("mkdir {store}/.storecache-77"));
-        let (_, report) = examine(&world, "runner");
+        let (_, report) = run_doctor(&world, "runner");
         let collect = assert_row(&report, "locks", "yellow", &["-stale.lock", "killed builds"]);
         world.sh(&format!("NIX_REMOTE= {collect}"));
         world.sh(&format!("mkdir -p {store}/.storecache-77"));
-        let (_, report) = examine(&world, "runner");
+        let (_, report) = run_doctor(&world, "runner");
         let fix = assert_row(&report, "locks", "yellow", &[".storecache-77", "killed restore"]);
         world.sh(&fix);
-        let (_, report) = examine(&world, "runner");
+        let (_, report) = run_doctor(&world, "runner");
         assert_row(&report, "locks", "green", &[]);
 
         // Another restore is stopped in the middle.
         let hold = format!("flock {state} sh -c 'echo held; sleep 1000'");
         let holder = world.command(["sh", "-c", &hold]).spawn();
         let held = || if holder.stdout().contains("held") { Ok(()) } else { Err(holder.stderr()) };
-        poll::until("the lock to be held", SOON, held);
+        poll::until("the lock to be held", TIMEOUT, held);
         world.sh("pkill -STOP -x flock; pkill -STOP sleep");
-        let (code, report) = examine(&world, "runner");
+        let (code, report) = run_doctor(&world, "runner");
         let fix = assert_row(&report, "locks", "red", &[state, "flock", "which is stopped"]);
         assert!(code == 1 && fix.starts_with("kill -CONT "), "{fix}");
         world.sh("pkill -CONT -x flock; pkill -CONT sleep");
-        let (_, report) = examine(&world, "runner");
+        let (_, report) = run_doctor(&world, "runner");
         let fix = assert_row(&report, "locks", "yellow", &[state, "flock"]);
         assert!(fix.starts_with("kill "), "{fix}");
         world.sh("pkill sleep");
@@ -303,35 +306,35 @@ fn what_a_lock_keeps_from_us_is_told_apart() {
 }
 
 #[test]
-fn schema_and_disk_are_held_against_what_a_restore_needs() {
+fn doctor_checks_schema_disk_space_and_mount() {
     let world = World::with_fixture(Role::Old, Fixture::Small);
     let schema = format!("{}/db/schema", world.state());
     let known = world.sh(&format!("cat {schema}")).stdout;
     world.sh(&format!("printf 99 >{schema}"));
-    let (code, report) = examine(&world, "runner");
+    let (code, report) = run_doctor(&world, "runner");
     assert_eq!(code, 1);
     assert_row(&report, "schema", "red", &["99", "a newer storecache"]);
     world.sh(&format!("printf 7 >{schema}"));
-    assert_row(&examine(&world, "runner").1, "schema", "red", &["7", "older"]);
+    assert_row(&run_doctor(&world, "runner").1, "schema", "red", &["7", "older"]);
     world.sh(&format!("printf {} >{schema}", known.trim()));
 
     world.sh("mv /nix/store /nix/aside; mkdir /nix/store");
     world.sh("mount -t tmpfs -o size=64m,nr_inodes=100 tmpfs /nix/store");
-    let (_, report) = examine(&world, "runner");
+    let (_, report) = run_doctor(&world, "runner");
     let fix = assert_row(&report, "space", "yellow", &["MiB and 9", "/nix/store", "/nix/var/nix"]);
     assert_eq!(fix, "nix-store --gc");
     // The file system itself is read-only, so that a mount namespace cannot make the store writable.
     world.sh("mount -o remount,ro /nix/store");
-    let (code, report) = examine(&world, "runner");
+    let (code, report) = run_doctor(&world, "runner");
     let fix = assert_row(&report, "mount", "red", &["mounted read-only"]);
     assert_eq!(code, 1);
     world.sh(&fix);
     world.sh("mount -o remount,rw /nix/store");
-    assert_row(&examine(&world, "runner").1, "mount", "green", &["writable"]);
+    assert_row(&run_doctor(&world, "runner").1, "mount", "green", &["writable"]);
 }
 
 #[test]
-fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
+fn doctor_classifies_unit_states_and_journal_messages() {
     let world = World::build(Role::Guix).fixture(Fixture::Small).container().start();
     let unit = "guix-daemon.service";
     // Logs as the daemon does: in its unit, and in the format of the journal's own socket.
@@ -348,22 +351,22 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
             let told = format!("{told}{}", world.run(["journalctl", "--unit", unit]));
             if told.contains(text) { Ok(()) } else { Err(told) }
         };
-        poll::until("the journal to have it", SOON, written);
+        poll::until("the journal to have it", TIMEOUT, written);
     };
     say("unexpected end-of-file");
     assert_row(
-        &examine(&world, "runner").1,
+        &run_doctor(&world, "runner").1,
         "journal",
         "green",
         &["client disconnected", "unexpected end-of-file"],
     );
     say("unable to download http://127.0.0.1/x.narinfo");
-    let (code, report) = examine(&world, "runner");
+    let (code, report) = run_doctor(&world, "runner");
     let fix = assert_row(&report, "journal", "yellow", &["network once", "client disconnected"]);
     assert!(code == 0 && fix.starts_with("journalctl "), "{fix}");
     say("error: writing to file: No space left on device");
     say("executing SQLite query: database or disk is full");
-    let (code, report) = examine(&world, "runner");
+    let (code, report) = run_doctor(&world, "runner");
     let fix = assert_row(
         &report,
         "journal",
@@ -386,15 +389,15 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
         "failed" => Ok(()),
         other => Err(other.to_owned()),
     };
-    poll::until("the unit to have failed", SOON, failed);
-    let (code, report) = examine(&world, "runner");
+    poll::until("the unit to have failed", TIMEOUT, failed);
+    let (code, report) = run_doctor(&world, "runner");
     assert_eq!(code, 1);
     let fix = assert_row(&report, "unit", "red", &["is failed", "exit-code"]);
     assert_row(&report, "journal", "red", &["daemon exit"]);
     assert_row(&report, "socket", "yellow", &["no process listens"]);
     world.sh(&format!("rm /run/systemd/system/{unit}.d/x.conf; systemctl daemon-reload"));
     world.sh(&fix);
-    assert_row(&examine(&world, "runner").1, "unit", "green", &["active (running)"]);
+    assert_row(&run_doctor(&world, "runner").1, "unit", "green", &["active (running)"]);
 
     // systemd had to start the daemon again; then the daemon was stopped by hand.
     world.sh(&format!(
@@ -405,25 +408,25 @@ fn what_systemd_and_the_journal_say_of_a_daemon_is_put_into_classes() {
         true => Ok(()),
         false => Err("no answer".to_owned()),
     };
-    poll::until("the daemon to be back", SOON, back);
-    let (_, report) = examine(&world, "runner");
+    poll::until("the daemon to be back", TIMEOUT, back);
+    let (_, report) = run_doctor(&world, "runner");
     assert_row(&report, "unit", "yellow", &["restarted automatically 1 times"]);
     world.sh(&format!("systemctl stop {unit}"));
-    let (_, report) = examine(&world, "runner");
+    let (_, report) = run_doctor(&world, "runner");
     let start = assert_row(&report, "unit", "yellow", &["is inactive"]);
     assert_eq!(assert_row(&report, "socket", "yellow", &["no process listens"]), start);
     assert_eq!(assert_row(&report, "daemon", "yellow", &[]), start);
     world.sh(&start);
-    let (_, report) = examine(&world, "runner");
+    let (_, report) = run_doctor(&world, "runner");
     assert_row(&report, "socket", "green", &["answers"]);
 }
 
 #[test]
-fn a_backend_is_tried_by_reading_and_writing() {
+fn doctor_tests_a_backend_by_listing_and_writing() {
     let world = World::build(Role::Old).fixture(Fixture::Small).network().start();
     let directory = |path: &str, light: &str, words: &[&str]| {
         let backend = format!("dir:{path}");
-        let (code, report) = examine_with(&world, "runner", &["--backend", &backend], &[]);
+        let (code, report) = run_doctor_with(&world, "runner", &["--backend", &backend], &[]);
         assert_row(&report, "backend", light, words);
         assert_eq!(code, i32::from(light == "red"), "{report}");
     };
@@ -447,7 +450,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
             ("ACTIONS_CACHE_SERVICE_V2", "1"),
         ];
         let more = ["--backend", "github", "--network-timeout", "1"];
-        let (_, report) = examine_with(&world, "runner", &more, &set);
+        let (_, report) = run_doctor_with(&world, "runner", &more, &set);
         assert_row(&report, "backend", light, words);
         assert!(!report.to_string().contains(TOKEN), "{report}");
         report
@@ -458,7 +461,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
     ask(&read_only_token(), "yellow", &["answers a lookup", "nothing can be saved"]);
 
     // `doctor` reports by how much the clock is wrong.
-    service.says_it_is(world.sh("date -u -d '-10 minutes' '+%a, %d %b %Y %T GMT'").stdout.trim());
+    service.set_date(world.sh("date -u -d '-10 minutes' '+%a, %d %b %Y %T GMT'").stdout.trim());
     let fix = assert_row(
         &ask(TOKEN, "green", &[]),
         "clock",
@@ -466,7 +469,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
         &[" s ahead of the cache service"],
     );
     assert!(fix.starts_with("date --set=@"), "{fix}");
-    service.says_it_is("Thu, 01 Jan 2099 00:00:00 GMT");
+    service.set_date("Thu, 01 Jan 2099 00:00:00 GMT");
     assert_row(&ask(TOKEN, "green", &[]), "clock", "red", &[" s behind the cache service"]);
 
     drop(service);
@@ -475,7 +478,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
     // A database with a time in the future shows that the clock was set back.
     world.sh("touch -d '+1 day' /nix/var/nix/db/db.sqlite");
     assert_row(
-        &examine(&world, "runner").1,
+        &run_doctor(&world, "runner").1,
         "clock",
         "yellow",
         &["the database of the store was written at"],
@@ -483,7 +486,7 @@ fn a_backend_is_tried_by_reading_and_writing() {
 }
 
 #[test]
-fn object_stores_are_listed_and_written_for_a_try_each_on_its_row() {
+fn doctor_tests_each_object_store_on_its_own_row() {
     let world = World::build(Role::Old).fixture(Fixture::Small).network().start();
     world.start_daemon();
     let server = ObjectServer::start(Service::S3);
@@ -491,7 +494,7 @@ fn object_stores_are_listed_and_written_for_a_try_each_on_its_row() {
     let set: Vec<_> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
     let ask = |more: &[&str], set: &[(&str, &str)]| {
         let more = [&["--network-timeout", "1"], more].concat();
-        let (code, report) = examine_with(&world, "runner", &more, set);
+        let (code, report) = run_doctor_with(&world, "runner", &more, set);
         for secret in SECRETS {
             assert!(!report.to_string().contains(secret), "{report}");
         }
@@ -506,10 +509,10 @@ fn object_stores_are_listed_and_written_for_a_try_each_on_its_row() {
     ask(&one, &set);
     assert_eq!(server.log().iter().filter(|it| it[0].starts_with("PUT")).count(), 1, "once");
 
-    server.goes_wrong("^PUT", Fault::Status(403, "AccessDenied"), 0, 1000);
+    server.inject_faults("^PUT", Fault::Status(403, "AccessDenied"), 0, 1000);
     let words = ["can be listed", "nothing can be saved", "AccessDenied"];
     assert_row(&ask(&one, &set).1, "backend", "yellow", &words);
-    server.goes_well();
+    server.clear_faults();
     let (code, report) = ask(&one, &[]);
     assert_row(&report, "backend", "red", &["no credentials in the environment"]);
     assert_eq!(code, 1);
@@ -527,32 +530,32 @@ fn object_stores_are_listed_and_written_for_a_try_each_on_its_row() {
 }
 
 #[test]
-fn the_last_runs_are_on_record() {
+fn doctor_shows_the_recorded_runs() {
     let world = World::with_fixture(Role::Old, Fixture::Small);
     world.start_daemon();
-    let saved = runs::save(&world);
-    runs::run(&world, "runner", "restore", &["--dry-run"]);
-    let (_, report) = examine(&world, "runner");
+    let saved = world_runs::save(&world);
+    world_runs::run(&world, "runner", "restore", &["--dry-run"]);
+    let (_, report) = run_doctor(&world, "runner");
     let entry = saved["entry"].as_str().unwrap();
     assert_row(&report, "runs", "green", &["save wrote", entry]);
     assert!(!row(&report, "runs")["found"].as_str().unwrap().contains("restore"), "{report}");
 
     world.sh("printf x >>/cache/*.tar.zst");
     world.wipe_store();
-    runs::attempt(&world, "runner", "restore", &[]);
-    let (code, report) = examine(&world, "runner");
+    world_runs::attempt(&world, "runner", "restore", &[]);
+    let (code, report) = run_doctor(&world, "runner");
     let fix = assert_row(&report, "runs", "yellow", &["restore", "save wrote"]);
     assert_eq!((code, fix.as_str()), (0, "storecache restore --dry-run"));
-    assert_row(&examine(&world, "root").1, "runs", "green", &["none on record"]);
+    assert_row(&run_doctor(&world, "root").1, "runs", "green", &["none on record"]);
 
     // The record of runs stays small, and a damaged record stops neither a run nor `doctor`.
     let file = "/home/runner/.local/state/storecache/runs.jsonl";
     for _ in 0..25 {
-        runs::attempt(&world, "runner", "restore", &["--daemon", "none"]);
+        world_runs::attempt(&world, "runner", "restore", &["--daemon", "none"]);
     }
     assert_eq!(world.sh(&format!("wc -l <{file}")).stdout.trim(), "20");
     world.sh(&format!("printf 'x\\n\\377' >{file}; chmod 0 {file}"));
-    assert_row(&examine(&world, "runner").1, "runs", "green", &["none on record"]);
+    assert_row(&run_doctor(&world, "runner").1, "runs", "green", &["none on record"]);
     world.sh("chmod 500 /home/runner/.local/state/storecache");
-    assert_eq!(runs::save(&world)["failed"], Value::Null);
+    assert_eq!(world_runs::save(&world)["failed"], Value::Null);
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::seeds;
+use support::fuzz_seeds;
 
 /// Returns whether a reader accepts the input, and panics if the reader breaks a guarantee.
 type Harness = fn(&[u8]) -> bool;
@@ -42,7 +42,7 @@ fn inputs(directory: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn whatever_a_fuzzer_has_found_breaks_nothing_any_more() {
+fn fuzz_targets_pass_on_the_stored_corpus() {
     for &(target, run) in TARGETS {
         let found = inputs(&fuzz().join("corpus").join(target));
         assert!(!found.is_empty(), "{target} has no inputs");
@@ -56,9 +56,9 @@ fn whatever_a_fuzzer_has_found_breaks_nothing_any_more() {
 /// A fuzzer makes no progress from an input that is refused. After a change of a format or of the protocol,
 /// STORECACHE_WRITE_SEEDS=1 makes the seeds anew from snapshots of real stores.
 #[test]
-fn every_seed_is_accepted() {
+fn fuzz_targets_accept_every_seed() {
     if std::env::var_os("STORECACHE_WRITE_SEEDS").is_some() {
-        seeds::write(&fuzz().join("seeds"));
+        fuzz_seeds::write(&fuzz().join("seeds"));
     }
     for &(target, run) in TARGETS {
         let seeds = inputs(&fuzz().join("seeds").join(target));
@@ -71,7 +71,7 @@ fn every_seed_is_accepted() {
 }
 
 #[test]
-fn what_is_stored_is_small() {
+fn stored_fuzz_inputs_are_small() {
     let all = ["corpus", "seeds"].into_iter().flat_map(|kind| {
         TARGETS.iter().flat_map(move |(target, _)| inputs(&fuzz().join(kind).join(target)))
     });
@@ -81,7 +81,7 @@ fn what_is_stored_is_small() {
 
 /// The fuzzers have a lock file of their own.
 #[test]
-fn fuzzers_are_built_from_what_the_product_is_built_from() {
+fn fuzz_dependencies_match_those_of_the_crate() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| fs::read_to_string(top.join(path)).unwrap();
     let versions = |lock: &str| -> BTreeMap<String, BTreeSet<String>> {

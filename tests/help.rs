@@ -7,7 +7,7 @@ use std::process::Command;
 
 use clap::{CommandFactory, Parser};
 use storecache::{cli::Cli, cli::KeyPart, cli::KeyVerbArgs, cli::Verb};
-use support::place::{binary, output, storecache};
+use support::plain_env::{binary, output, storecache};
 use tempfile::TempDir;
 
 /// Returns the words of every visible command, as clap defines them; no words for the program itself.
@@ -25,7 +25,7 @@ fn commands() -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_page_on_the_program_names_every_command() {
+fn cli_page_lists_every_command() {
     let page = include_str!("../docs/cli.md");
     let (_, list) = page.split_once("\nfor page in ").unwrap();
     let list = list.split(';').next().unwrap();
@@ -51,7 +51,7 @@ fn hidden() -> [&'static str; 2] {
 }
 
 /// Parses a command line and checks its options, without running anything.
-fn understood(line: &str) -> Result<(), String> {
+fn check_command_line(line: &str) -> Result<(), String> {
     let parsed = Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
     let options = match parsed.verb {
         Verb::Save(args) => args.options().map(drop),
@@ -77,7 +77,7 @@ fn understood(line: &str) -> Result<(), String> {
 }
 
 #[test]
-fn the_help_of_every_command_ends_with_examples_that_are_understood() {
+fn help_examples_of_every_command_are_valid() {
     for words in commands() {
         let help = storecache(with(&words, &["--help"])).ok();
         let (_, examples) =
@@ -90,13 +90,13 @@ fn the_help_of_every_command_ends_with_examples_that_are_understood() {
         for line in lines {
             let line = line.split([' ', '\t']).take_while(|it| !["|", ">"].contains(it));
             let line = line.collect::<Vec<_>>().join(" ");
-            understood(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            check_command_line(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
     }
 }
 
 #[test]
-fn help_with_the_name_of_a_command_is_what_the_command_says_of_itself() {
+fn help_command_prints_the_same_text_as_the_help_flag() {
     for words in commands() {
         let help = storecache([&["help"][..], &with(&words, &[])].concat()).ok();
         assert_eq!(help.stdout, storecache(with(&words, &["--help"])).ok().stdout);
@@ -123,7 +123,7 @@ fn help_with_the_name_of_a_command_is_what_the_command_says_of_itself() {
 }
 
 #[test]
-fn every_command_has_a_manual_page_that_groff_and_mandoc_take() {
+fn every_command_has_a_manual_page_valid_for_groff_and_mandoc() {
     let directory = TempDir::new().unwrap();
     for words in commands() {
         let page = storecache([&["help", "--man"][..], &with(&words, &[])].concat()).ok().stdout;
@@ -222,7 +222,7 @@ fn fish_completes_commands_flags_and_values() {
 }
 
 #[test]
-fn zsh_reads_its_completions_and_has_them_for_the_program() {
+fn zsh_loads_its_completions_for_the_program() {
     let directory = TempDir::new().unwrap();
     let file = completions("zsh", &directory);
     output(Command::new("zsh").args(["-f", "-n", &file])).ok();
@@ -239,7 +239,7 @@ fn zsh_reads_its_completions_and_has_them_for_the_program() {
 }
 
 #[test]
-fn a_reader_of_a_long_page_may_stop_early() {
+fn help_output_into_a_closed_pipe_is_not_an_error() {
     let mut shell = Command::new("bash");
     let script = "set -o pipefail; \"$0\" help --man save | head -n 1; \"$0\" help --completions zsh | head -n 1";
     let said = output(shell.args(["-c", script]).arg(binary())).ok();

@@ -14,13 +14,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use storecache_snapshot::{cache_version, cache_version_of};
 use support::cache_service::CacheService;
-use support::place::{self, Place};
+use support::plain_env::{self, PlainEnv};
 use support::rest_service::{Call, Fault, REPOSITORY, RestService, Row, TOKEN};
-use support::runs::{report, run, save};
+use support::world_runs::{report, run, save};
 use support::{Fixture, Output, Role, World, poll};
 use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns the layout of a Nix store, as its entries have it.
 fn layout() -> String {
@@ -51,21 +51,21 @@ fn on(reference: &str, row: Row) -> Row {
 }
 
 /// A repository as a maintainer accesses it, and a working directory.
-struct Terminal {
+struct TestRepository {
     rest: RestService,
     home: TempDir,
 }
 
-impl Terminal {
-    fn new() -> Terminal {
+impl TestRepository {
+    fn new() -> TestRepository {
         let rest = RestService::over(&Arc::new(CacheService::start()));
-        rest.shows_all_refs();
-        Terminal { rest, home: tempfile::tempdir().unwrap() }
+        rest.allow_all_refs();
+        TestRepository { rest, home: tempfile::tempdir().unwrap() }
     }
 
     /// Returns a repository with entries of every kind, the keys that are pruned, and the keys that stay.
-    fn filled() -> (Terminal, Vec<String>, Vec<String>) {
-        let terminal = Terminal::new();
+    fn filled() -> (TestRepository, Vec<String>, Vec<String>) {
+        let terminal = TestRepository::new();
         let hash = |digit: &str| format!("storecache-nix-x86_64-linux-2.8.0-{}", digit.repeat(32));
         let old_layout = cache_version_of(1, "nix", "/nix/store", "x86_64-linux").to_string();
         let (a, b) = (hash("a"), hash("b"));
@@ -90,18 +90,18 @@ impl Terminal {
         ];
         let put = |rows: &[Row]| -> Vec<String> {
             let put = rows.iter().map(|row| {
-                terminal.rest.holds(row.clone());
+                terminal.rest.add_entry(row.clone());
                 row.key.clone()
             });
             put.collect()
         };
         let (goes, stays) = (put(&goes), put(&stays));
-        terminal.rest.closes(7);
+        terminal.rest.close_pull_request(7);
         (terminal, goes, stays)
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(place::binary());
+        let mut command = Command::new(plain_env::binary());
         command.args(words).current_dir(self.home.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.home.path());
         command.env("GITHUB_API_URL", self.rest.url()).env("GH_TOKEN", TOKEN);
@@ -115,7 +115,7 @@ impl Terminal {
     }
 
     fn output(&self, command: &mut Command) -> Output {
-        let output = place::output(command);
+        let output = plain_env::output(command);
         assert!(!format!("{output}").contains(TOKEN), "{output}");
         output
     }
@@ -137,8 +137,8 @@ fn keys(rows: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn a_list_has_one_line_for_each_entry_the_newest_first() {
-    let terminal = Terminal::new();
+fn list_prints_one_line_per_entry_newest_first() {
+    let terminal = TestRepository::new();
     let version = layout();
     for row in [
         generation("k", 50, 3 << 20),
@@ -146,7 +146,7 @@ fn a_list_has_one_line_for_each_entry_the_newest_first() {
         on("refs/heads/side", Row { used: ago(1).to_string(), ..generation("l", 100, 17) }),
         Row { key: "node-Linux-x64-1".into(), created: ago(2).to_string(), ..Row::default() },
     ] {
-        terminal.rest.holds(row);
+        terminal.rest.add_entry(row);
     }
     let listed = terminal.run(&["list"]).ok();
     let lines = listed.lines();
@@ -199,12 +199,12 @@ fn a_list_has_one_line_for_each_entry_the_newest_first() {
 }
 
 #[test]
-fn ten_thousand_entries_are_read_while_others_write() {
-    let terminal = Terminal::new();
+fn list_reads_ten_thousand_entries_while_others_write() {
+    let terminal = TestRepository::new();
     let first: Vec<_> = (0..10_000).map(|n| generation(&format!("k{n}"), 1000, 1)).collect();
-    let ids: BTreeSet<_> = first.into_iter().map(|row| terminal.rest.holds(row)).collect();
+    let ids: BTreeSet<_> = first.into_iter().map(|row| terminal.rest.add_entry(row)).collect();
     let new: Vec<_> = (0..30).map(|n| generation(&format!("new{n}"), 1, 1)).collect();
-    terminal.rest.receives(new);
+    terminal.rest.add_entries_before_pages(new);
     let told = terminal.json(&["list"]);
     let listed: Vec<i64> = told["entries"]
         .as_array()
@@ -218,14 +218,14 @@ fn ten_thousand_entries_are_read_while_others_write() {
     assert_eq!(distinct.len(), 10_030, "those that came meanwhile too");
     // The server returns smaller pages than requested.
     let before = terminal.rest.seen(Call::List).len();
-    terminal.rest.has_pages_of(60);
+    terminal.rest.set_page_size(60);
     assert_eq!(terminal.json(&["list"])["entries"].as_array().unwrap().len(), 10_030);
     assert!(terminal.rest.seen(Call::List).len() - before >= 168);
 }
 
 #[test]
-fn prune_says_what_it_would_delete_and_deletes_nothing() {
-    let (terminal, goes, stays) = Terminal::filled();
+fn prune_without_apply_only_prints_the_plan() {
+    let (terminal, goes, stays) = TestRepository::filled();
     let before = terminal.keys();
     let planned = terminal.run(&["prune"]).ok();
     let lines = planned.lines();
@@ -263,8 +263,8 @@ fn prune_says_what_it_would_delete_and_deletes_nothing() {
 }
 
 #[test]
-fn prune_deletes_what_was_planned_and_nothing_else() {
-    let (terminal, goes, stays) = Terminal::filled();
+fn prune_apply_deletes_exactly_the_planned_entries() {
+    let (terminal, goes, stays) = TestRepository::filled();
     let done = terminal.run(&["prune", "--apply"]).ok();
     for number in 1..=5 {
         let line = format!("deleted {number} of 5: ");
@@ -285,8 +285,8 @@ fn prune_deletes_what_was_planned_and_nothing_else() {
 }
 
 #[test]
-fn flags_of_prune_narrow_and_widen_what_goes() {
-    let (terminal, goes, stays) = Terminal::filled();
+fn prune_flags_select_the_entries_to_delete() {
+    let (terminal, goes, stays) = TestRepository::filled();
     let planned = |words: &[&str]| -> Vec<String> {
         let told = terminal.json(&[&["prune"], words].concat());
         keys(&told["plan"]).into_iter().map(str::to_owned).collect()
@@ -301,7 +301,7 @@ fn flags_of_prune_narrow_and_widen_what_goes() {
     let unused = planned(&["--unused-for", "1", "--only", "unused"]);
     assert_eq!(unused, [&stays[5], &goes[0], &goes[1], &goes[4]].map(String::clone));
     // With another default branch, another entry is the newest on it.
-    terminal.rest.has_default_branch("side");
+    terminal.rest.set_default_branch("side");
     let planned = planned(&["--only", "unused", "--unused-for", "0", "--prefix", "storecache-"]);
     assert!(planned.iter().all(|key| key.starts_with("storecache-")));
     assert!(!planned.contains(&stays[5]) && planned.contains(&stays[0]), "{planned:?}");
@@ -309,10 +309,10 @@ fn flags_of_prune_narrow_and_widen_what_goes() {
 }
 
 #[test]
-fn a_token_that_sees_no_pull_requests_is_told_so_and_the_rest_goes() {
-    let (terminal, goes, _) = Terminal::filled();
+fn prune_warns_if_the_token_cannot_read_pull_requests() {
+    let (terminal, goes, _) = TestRepository::filled();
     let refused = Fault::Status(403, "Resource not accessible by personal access token");
-    terminal.rest.goes_wrong(Call::Pull, [refused]);
+    terminal.rest.inject_faults(Call::Pull, [refused]);
     let told = terminal.json(&["prune"]);
     let warnings = told["warnings"].to_string();
     assert!(warnings.contains("cannot determine which pull requests are closed"), "{warnings}");
@@ -322,14 +322,14 @@ fn a_token_that_sees_no_pull_requests_is_told_so_and_the_rest_goes() {
     assert_eq!(planned.len(), 3, "{told}");
     assert!(!planned.contains(&goes[2].as_str()));
     // A pull request that does not exist is not known to be closed.
-    terminal.rest.knows_pulls(&[8]);
+    terminal.rest.hide_other_pull_requests(&[8]);
     let told = terminal.json(&["usage"]);
     assert_eq!(told["closed"]["entries"], 0, "{told}");
 }
 
 #[test]
-fn what_goes_wrong_is_one_clear_text_and_nothing_is_deleted() {
-    let (terminal, ..) = Terminal::filled();
+fn api_error_is_one_line_and_nothing_is_deleted() {
+    let (terminal, ..) = TestRepository::filled();
     let before = terminal.keys();
     let integration = "Resource not accessible by integration";
     let cases = [
@@ -360,7 +360,7 @@ fn what_goes_wrong_is_one_clear_text_and_nothing_is_deleted() {
             (&["prune", "--apply"], Call::Repository),
         ] {
             let what = format!("{verb:?} {call:?} {fault:?}");
-            terminal.rest.goes_wrong(call, std::iter::repeat_n(fault.clone(), requests));
+            terminal.rest.inject_faults(call, std::iter::repeat_n(fault.clone(), requests));
             let stalls = matches!(fault, Fault::Stall | Fault::StallInBody);
             let patience = if stalls { "1" } else { "10" };
             let seen = terminal.rest.seen(call).len();
@@ -381,28 +381,28 @@ fn what_goes_wrong_is_one_clear_text_and_nothing_is_deleted() {
 }
 
 #[test]
-fn a_right_that_is_missing_is_named() {
-    let (terminal, ..) = Terminal::filled();
+fn api_error_names_the_missing_permission() {
+    let (terminal, ..) = TestRepository::filled();
     let refused = || Fault::Status(403, "Resource not accessible by integration");
-    terminal.rest.goes_wrong(Call::List, [refused()]);
+    terminal.rest.inject_faults(Call::List, [refused()]);
     assert!(terminal.run(&["list"]).fails().stderr.contains("it needs `actions: read`"));
-    terminal.rest.goes_wrong(Call::Delete, [refused()]);
+    terminal.rest.inject_faults(Call::Delete, [refused()]);
     let failed = terminal.run(&["prune", "--apply"]).fails();
     assert!(failed.stderr.contains("it needs `actions: write`"), "{failed}");
     assert_eq!(terminal.rest.seen(Call::Delete).len(), 1);
 }
 
 #[test]
-fn a_deletion_that_the_next_would_follow_ends_the_run_with_what_was_done() {
+fn prune_stops_and_reports_when_a_deletion_is_refused() {
     for (fault, text) in [
         (Fault::Status(401, "Bad credentials"), "set another one"),
         (Fault::Status(403, "no"), "is not permitted to"),
         (Fault::With(429, "slow down", "Retry-After", "3600"), "asks to retry in 3600 s"),
         (Fault::Status(429, "slow down"), "too many requests to "),
     ] {
-        let (terminal, ..) = Terminal::filled();
+        let (terminal, ..) = TestRepository::filled();
         let before = terminal.keys();
-        terminal.rest.goes_wrong(Call::Delete, [Fault::Gone, fault.clone()]);
+        terminal.rest.inject_faults(Call::Delete, [Fault::Gone, fault.clone()]);
         let failed = terminal.run(&["prune", "--apply", "--json"]);
         assert_eq!(failed.code(), 1, "{failed}");
         let told = report(&failed);
@@ -418,10 +418,10 @@ fn a_deletion_that_the_next_would_follow_ends_the_run_with_what_was_done() {
 }
 
 #[test]
-fn a_deletion_that_is_wanted_later_is_made_later() {
-    let (terminal, goes, stays) = Terminal::filled();
+fn prune_retries_a_deletion_after_retry_after() {
+    let (terminal, goes, stays) = TestRepository::filled();
     let later = Fault::With(429, "slow down", "Retry-After", "1");
-    terminal.rest.goes_wrong(Call::Delete, [later.clone(), later]);
+    terminal.rest.inject_faults(Call::Delete, [later.clone(), later]);
     let done = terminal.run(&["prune", "--apply"]).ok();
     assert!(done.stderr.contains("waiting 1 s, as the server requested"), "{done}");
     assert_eq!(terminal.rest.seen(Call::Delete).len(), goes.len() + 2);
@@ -429,11 +429,11 @@ fn a_deletion_that_is_wanted_later_is_made_later() {
 }
 
 #[test]
-fn an_entry_that_cannot_be_deleted_does_not_keep_the_others() {
-    let (terminal, ..) = Terminal::filled();
+fn prune_continues_after_an_entry_that_cannot_be_deleted() {
+    let (terminal, ..) = TestRepository::filled();
     let before = terminal.keys().len();
     let refused = Fault::Status(409, "Conflict");
-    terminal.rest.goes_wrong(Call::Delete, [refused.clone()]);
+    terminal.rest.inject_faults(Call::Delete, [refused.clone()]);
     let failed = terminal.run(&["prune", "--apply", "--json"]);
     assert_eq!(failed.code(), 1);
     let told = report(&failed);
@@ -441,18 +441,18 @@ fn an_entry_that_cannot_be_deleted_does_not_keep_the_others() {
     assert!(told["failed"][0][1].as_str().unwrap().contains("HTTP 409"), "{told}");
     assert_eq!(terminal.keys().len(), before - 4);
     // Three failures in a row end the run.
-    let (terminal, ..) = Terminal::filled();
-    terminal.rest.goes_wrong(Call::Delete, std::iter::repeat_n(refused, 4));
+    let (terminal, ..) = TestRepository::filled();
+    terminal.rest.inject_faults(Call::Delete, std::iter::repeat_n(refused, 4));
     terminal.run(&["prune", "--apply"]).fails();
     assert_eq!(terminal.rest.seen(Call::Delete).len(), 3);
 }
 
 /// A run that is killed when the test ends early.
-struct Started {
+struct ChildGuard {
     child: Child,
 }
 
-impl Drop for Started {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
@@ -462,23 +462,24 @@ impl Drop for Started {
 }
 
 #[test]
-fn an_interrupt_ends_the_run_between_deletions_and_says_what_was_done() {
-    let terminal = Terminal::new();
+fn prune_stops_between_deletions_when_interrupted() {
+    let terminal = TestRepository::new();
     for number in 0..40 {
-        terminal.rest.holds(generation("k", number, 10_000));
+        terminal.rest.add_entry(generation("k", number, 10_000));
     }
     assert_eq!(terminal.json(&["prune"])["total"]["entries"], 39);
     let words = ["prune", "--apply", "--json", "--repository", REPOSITORY];
     let mut command = terminal.command(&words);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut started = Started { child: command.spawn().unwrap() };
-    poll::until("two deletions", SOON, || match terminal.rest.seen(Call::Delete).len() {
+    let mut started = ChildGuard { child: command.spawn().unwrap() };
+    poll::until("two deletions", TIMEOUT, || match terminal.rest.seen(Call::Delete).len() {
         count @ ..2 => Err(count),
         _ => Ok(()),
     });
     kill_process(Pid::from_child(&started.child), Signal::INT).unwrap();
-    let ended =
-        poll::until("the run to end", SOON, || started.child.try_wait().unwrap().ok_or("it runs"));
+    let ended = poll::until("the run to end", TIMEOUT, || {
+        started.child.try_wait().unwrap().ok_or("it runs")
+    });
     assert_eq!(ended.code(), Some(1));
     let mut stdout = String::new();
     std::io::Read::read_to_string(started.child.stdout.as_mut().unwrap(), &mut stdout).unwrap();
@@ -491,8 +492,8 @@ fn an_interrupt_ends_the_run_between_deletions_and_says_what_was_done() {
 }
 
 #[test]
-fn usage_counts_by_everything_that_entries_have_in_common() {
-    let (terminal, ..) = Terminal::filled();
+fn usage_groups_entries_by_prefix_ref_age_and_last_use() {
+    let (terminal, ..) = TestRepository::filled();
     let told = terminal.json(&["usage", "--limit", "10K", "--and", "8K"]);
     assert_eq!(told["total"]["entries"], 14);
     assert_eq!(told["total"]["bytes"], 2872, "{told}");
@@ -549,14 +550,14 @@ fn usage_counts_by_everything_that_entries_have_in_common() {
 }
 
 #[test]
-fn what_was_used_least_recently_goes_first_and_what_was_not_used_for_a_week_in_any_case() {
-    let terminal = Terminal::new();
+fn usage_predicts_eviction_of_idle_and_least_recent_entries() {
+    let terminal = TestRepository::new();
     let gib = 1 << 30;
     let used = |key: &str, hours, size| {
         let row = generation(key, 1000, size);
         let used = ago(hours).to_string();
         let key = row.key.clone();
-        terminal.rest.holds(Row { used, ..row });
+        terminal.rest.add_entry(Row { used, ..row });
         key
     };
     let (a, b, c) = (used("a", 30, 3 * gib), used("b", 10, 3 * gib), used("c", 20, 3 * gib));
@@ -582,8 +583,8 @@ fn what_was_used_least_recently_goes_first_and_what_was_not_used_for_a_week_in_a
 }
 
 #[test]
-fn a_repository_without_entries_is_an_empty_table() {
-    let terminal = Terminal::new();
+fn empty_repository_is_not_an_error() {
+    let terminal = TestRepository::new();
     let listed = terminal.run(&["list"]).ok();
     assert_eq!(listed.stdout, "");
     assert!(listed.stderr.contains("0 entries"), "{listed}");
@@ -600,8 +601,8 @@ fn a_repository_without_entries_is_an_empty_table() {
 }
 
 #[test]
-fn wrong_usage_is_said_before_anything_is_asked() {
-    let terminal = Terminal::new();
+fn usage_error_is_reported_before_any_request() {
+    let terminal = TestRepository::new();
     for (words, text) in [
         (
             &["list", "--repository", "alone"][..],
@@ -636,9 +637,9 @@ fn wrong_usage_is_said_before_anything_is_asked() {
 }
 
 #[test]
-fn the_repository_is_that_of_the_job_or_of_the_remote_origin() {
-    let terminal = Terminal::new();
-    terminal.rest.holds(generation("k", 1, 1));
+fn repository_comes_from_the_job_or_the_remote_origin() {
+    let terminal = TestRepository::new();
+    terminal.rest.add_entry(generation("k", 1, 1));
     // In a job.
     let mut command = terminal.command(&["list", "--json"]);
     let listed = terminal.output(command.env("GITHUB_REPOSITORY", REPOSITORY)).ok();
@@ -651,7 +652,7 @@ fn the_repository_is_that_of_the_job_or_of_the_remote_origin() {
     let git = |words: &[&str]| {
         let mut command = Command::new("git");
         command.args(words).current_dir(terminal.home.path()).env("HOME", terminal.home.path());
-        place::output(&mut command).ok();
+        plain_env::output(&mut command).ok();
     };
     let list =
         || terminal.output(&mut terminal.command(&["list", "--backend", "github", "--json"]));
@@ -687,9 +688,9 @@ fn the_repository_is_that_of_the_job_or_of_the_remote_origin() {
 }
 
 #[test]
-fn texts_of_others_give_no_orders_to_the_terminal() {
-    let terminal = Terminal::new();
-    terminal.rest.holds(Row {
+fn output_escapes_control_characters_in_keys_and_refs() {
+    let terminal = TestRepository::new();
+    terminal.rest.add_entry(Row {
         key: "evil\n::add-path::/x\u{1b}[2J".into(),
         ..on("refs/heads/\u{7}x", Row::default())
     });
@@ -704,26 +705,26 @@ fn texts_of_others_give_no_orders_to_the_terminal() {
 // A directory.
 
 /// Saves of plain directories, and other files beside them.
-struct Shelf {
-    place: Place,
+struct TestDirectory {
+    place: PlainEnv,
 }
 
 const TOOL: &str = "/opt/tool";
 
-impl Shelf {
-    fn new() -> Shelf {
-        let place = Place::new();
+impl TestDirectory {
+    fn new() -> TestDirectory {
+        let place = PlainEnv::new();
         place.write("/opt/tool/file", "text\n");
-        Shelf { place }
+        TestDirectory { place }
     }
 
     /// Saves under a key, and returns the name of the entry.
     fn save(&self, key: &str) -> String {
         let backend = self.backend();
-        let mut command = Command::new(place::binary());
+        let mut command = Command::new(plain_env::binary());
         command.args(["save", "--store", "plain", "--path", TOOL, "--json", "--backend", &backend]);
         command.args(["--key", key, "--root"]).arg(self.place.root());
-        let saved = report(&place::output(&mut command).ok());
+        let saved = report(&plain_env::output(&mut command).ok());
         saved["entry"].as_str().unwrap().to_owned()
     }
 
@@ -736,7 +737,7 @@ impl Shelf {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        place::storecache([words, &["--backend", &self.backend()]].concat())
+        plain_env::storecache([words, &["--backend", &self.backend()]].concat())
     }
 
     #[track_caller]
@@ -755,8 +756,8 @@ fn names(directory: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_directory_is_listed_counted_and_pruned_as_a_repository_is() {
-    let shelf = Shelf::new();
+fn list_usage_and_prune_work_on_a_directory() {
+    let shelf = TestDirectory::new();
     let first = shelf.save("k");
     shelf.place.write("/opt/tool/file", "another text\n");
     let second = shelf.save("k");
@@ -795,12 +796,12 @@ fn a_directory_is_listed_counted_and_pruned_as_a_repository_is() {
 }
 
 #[test]
-fn what_is_no_entry_in_a_directory_is_listed_and_left_alone() {
-    let shelf = Shelf::new();
+fn directory_files_that_are_not_entries_are_never_pruned() {
+    let shelf = TestDirectory::new();
     let (old, torn, newest) = (shelf.save("k"), shelf.save("k"), shelf.save("k"));
     let lost = shelf.save("lost");
-    place::truncate(&shelf.file(&torn), 900);
-    place::truncate(&shelf.file(&lost), 10);
+    plain_env::truncate(&shelf.file(&torn), 900);
+    plain_env::truncate(&shelf.file(&lost), 10);
     let entries = shelf.place.entries();
     for (name, content) in [
         ("notes.txt", "mine\n"),
@@ -814,7 +815,7 @@ fn what_is_no_entry_in_a_directory_is_listed_and_left_alone() {
     fs::create_dir(entries.join("below")).unwrap();
     fs::create_dir(entries.join("d.20260102T030405.000001Z.tar.zst")).unwrap();
     let fifo = entries.join("fifo.20260102T030405.000001Z.tar.zst");
-    place::output(Command::new("mkfifo").arg(&fifo)).ok();
+    plain_env::output(Command::new("mkfifo").arg(&fifo)).ok();
     std::os::unix::fs::symlink("/nowhere", entries.join("link.20260102T030405.000001Z.tar.zst"))
         .unwrap();
 
@@ -849,11 +850,11 @@ fn what_is_no_entry_in_a_directory_is_listed_and_left_alone() {
 }
 
 #[test]
-fn a_look_does_not_count_as_a_use() {
-    let shelf = Shelf::new();
+fn inventory_does_not_update_access_times() {
+    let shelf = TestDirectory::new();
     let name = shelf.save("k");
     // A time long ago, so that any read would change it.
-    place::set_mtime(&shelf.file(&name), 1_700_000_000, 0);
+    plain_env::set_mtime(&shelf.file(&name), 1_700_000_000, 0);
     let used = |told: &Value| told["entries"][0]["last_used"].as_str().unwrap().to_owned();
     let before = fs::metadata(shelf.file(&name)).unwrap().accessed().unwrap();
     for verb in ["list", "usage", "prune"] {
@@ -865,23 +866,23 @@ fn a_look_does_not_count_as_a_use() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_holds_nothing() {
+fn missing_directory_counts_as_empty() {
     let empty = tempfile::tempdir().unwrap();
     let backend = format!("dir:{}", empty.path().join("none").display());
     for (verb, text) in [("usage", "no entries"), ("prune", "nothing to delete")] {
-        let output = place::storecache([verb, "--backend", &backend]).ok();
+        let output = plain_env::storecache([verb, "--backend", &backend]).ok();
         assert!(output.stdout.contains(text), "{output}");
     }
-    assert_eq!(place::storecache(["list", "--backend", &backend]).ok().stdout, "");
+    assert_eq!(plain_env::storecache(["list", "--backend", &backend]).ok().stdout, "");
     let file = empty.path().join("file");
     fs::write(&file, "").unwrap();
-    let failed = place::storecache(["list", "--backend", &format!("dir:{}", file.display())]);
+    let failed = plain_env::storecache(["list", "--backend", &format!("dir:{}", file.display())]);
     assert_eq!(failed.code(), 1, "{failed}");
     assert!(failed.stderr.contains("list "), "{failed}");
 }
 
 #[test]
-fn a_base_stays_in_a_directory_as_long_as_a_delta_on_it_does() {
+fn prune_keeps_the_base_of_a_delta() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let base = save(&world);
@@ -897,7 +898,8 @@ fn a_base_stays_in_a_directory_as_long_as_a_delta_on_it_does() {
     let backend = format!("dir:{}", world.backend().host_path().display());
     let prune = |more: &[&str]| {
         report(
-            &place::storecache([&["prune", "--backend", &backend, "--json"], more].concat()).ok(),
+            &plain_env::storecache([&["prune", "--backend", &backend, "--json"], more].concat())
+                .ok(),
         )
     };
     let told = prune(&["--unused-for", "0"]);
@@ -915,6 +917,6 @@ fn a_base_stays_in_a_directory_as_long_as_a_delta_on_it_does() {
     // If the base is gone, deltas on it cannot be restored.
     let file = format!("{}.tar.zst", base["entry"].as_str().unwrap());
     fs::remove_file(world.backend().host_path().join(file)).unwrap();
-    let listed = place::storecache(["list", "--backend", &backend]).ok();
+    let listed = plain_env::storecache(["list", "--backend", &backend]).ok();
     assert!(listed.stdout.contains("is gone)"), "{listed}");
 }

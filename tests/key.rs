@@ -11,8 +11,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::Output;
-use support::place::{self, Place, storecache_in};
-use support::runs::report;
+use support::plain_env::{self, PlainEnv, storecache_in};
+use support::world_runs::report;
 use tempfile::TempDir;
 
 const CI: &str = ".github/workflows/ci.yml";
@@ -119,11 +119,11 @@ fn git(directory: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
     command.arg("-C").arg(directory).args(["-c", "user.name=x", "-c", "user.email=x@example.org"]);
     command.args(["-c", "protocol.file.allow=always", "-c", "core.excludesFile="]).args(words);
-    place::output(&mut command).ok().stdout.trim().to_owned()
+    plain_env::output(&mut command).ok().stdout.trim().to_owned()
 }
 
 #[test]
-fn a_key_is_explained_down_to_each_value_that_counts_and_each_that_does_not() {
+fn explain_lists_values_that_count_and_values_left_out() {
     let project = Project::new();
     let told = project.key(&["--workflow", CI, "--hash-files", "flake.lock", "--explain"]).ok();
     for words in [
@@ -148,7 +148,7 @@ fn a_key_is_explained_down_to_each_value_that_counts_and_each_that_does_not() {
 }
 
 #[test]
-fn what_json_calls_contributions_makes_the_hash() {
+fn json_contributions_hash_to_the_key() {
     let project = Project::new();
     let told = project.explained(&["--workflow", CI, "--hash-files", "flake.lock"]);
     let mut parts: Vec<Vec<u8>> = Vec::new();
@@ -175,7 +175,7 @@ fn what_json_calls_contributions_makes_the_hash() {
 }
 
 #[test]
-fn ingredients_that_are_empty_volatile_or_over_broad_are_told() {
+fn explain_warns_of_empty_volatile_and_broad_ingredients() {
     let project = Project::new();
     assert_eq!(project.warnings(&["--hash-files", "flake.lock"]), []);
     project.write("empty.lock", "");
@@ -213,7 +213,7 @@ fn ingredients_that_are_empty_volatile_or_over_broad_are_told() {
 }
 
 #[test]
-fn a_key_of_ones_own_that_is_new_in_every_run_is_told() {
+fn explain_warns_of_a_custom_key_with_the_commit_hash() {
     let project = Project::new();
     let head = project.git(&["rev-parse", "--short", "HEAD"]);
     let told = project.key(&["--key", &format!("guix-{head}"), "--explain"]).ok();
@@ -223,7 +223,7 @@ fn a_key_of_ones_own_that_is_new_in_every_run_is_told() {
 }
 
 #[test]
-fn a_diff_tells_which_ingredient_moved_in_which_file_and_whether_it_counts() {
+fn diff_names_changed_ingredients_files_and_lines() {
     let project = Project::new();
     let first = project.git(&["rev-parse", "HEAD"]);
     assert_eq!(project.moved(&[]), (vec!["workflow:semantic same".into()], true));
@@ -262,7 +262,7 @@ fn a_diff_tells_which_ingredient_moved_in_which_file_and_whether_it_counts() {
 }
 
 #[test]
-fn files_that_come_and_go_below_a_pattern_are_named() {
+fn diff_lists_files_added_and_removed_under_a_pattern() {
     let project = Project::new();
     project.write("nix/a.nix", "a");
     project.write("nix/b.nix", "b");
@@ -286,7 +286,7 @@ fn files_that_come_and_go_below_a_pattern_are_named() {
 }
 
 #[test]
-fn a_commit_gives_the_same_key_as_its_work_tree_from_wherever_one_looks() {
+fn commit_and_work_tree_give_the_same_key_in_any_directory() {
     let project = Project::new();
     project.write("sub/own.lock", "1");
     project.write("sub/deeper/own.lock", "2");
@@ -313,28 +313,28 @@ fn a_commit_gives_the_same_key_as_its_work_tree_from_wherever_one_looks() {
 }
 
 /// Saves a directory under ingredients of a project, as a job for a commit does, and returns the file.
-fn saved(project: &Project, place: &Place, commit: &str, patterns: &[&str]) -> String {
-    let mut command = Command::new(place::binary());
+fn save_for_commit(project: &Project, place: &PlainEnv, commit: &str, patterns: &[&str]) -> String {
+    let mut command = Command::new(plain_env::binary());
     command.args(["save", "--store", "plain", "--path", "/opt/tool", "--root"]).arg(place.root());
     command.arg("--backend").arg(format!("dir:{}", place.entries().display()));
     command.args(patterns.iter().flat_map(|pattern| ["--hash-files", pattern]));
     command.arg("--json").current_dir(project.path()).env("GITHUB_SHA", commit);
-    let entry = report(&place::output(&mut command).ok())["entry"].clone();
+    let entry = report(&plain_env::output(&mut command).ok())["entry"].clone();
     let file = format!("{}.tar.zst", entry.as_str().unwrap());
     place.entries().join(file).display().to_string()
 }
 
 #[test]
-fn two_snapshots_tell_what_moved_between_them_and_where_their_commits_are_here_in_which_file() {
+fn diff_compares_the_ingredients_of_two_snapshots() {
     let project = Project::new();
-    let place = Place::filled();
+    let place = PlainEnv::filled();
     project.write("a.lock", "1");
     project.write("b.lock", "1");
     let first = project.commit();
-    let one = saved(&project, &place, &first, &["a.lock", "b.lock"]);
+    let one = save_for_commit(&project, &place, &first, &["a.lock", "b.lock"]);
     project.write("a.lock", "2");
     let second = project.commit();
-    let two = saved(&project, &place, &second, &["a.lock", "b.lock"]);
+    let two = save_for_commit(&project, &place, &second, &["a.lock", "b.lock"]);
     let expected = vec!["files:a.lock real".to_owned(), "files:b.lock same".into()];
     assert_eq!(project.moved(&[&one, &two]), (expected.clone(), false));
     let told = project.diff(&[&one, &two]).ok();
@@ -359,21 +359,21 @@ fn two_snapshots_tell_what_moved_between_them_and_where_their_commits_are_here_i
 }
 
 #[test]
-fn a_restore_by_a_prefix_says_what_of_the_key_moved() {
+fn prefix_restore_reports_the_changed_ingredients() {
     let project = Project::new();
-    let place = Place::filled();
+    let place = PlainEnv::filled();
     project.write("a.lock", "1");
     project.write("b.lock", "1");
     let commit = project.commit();
-    saved(&project, &place, &commit, &["a.lock", "b.lock"]);
+    save_for_commit(&project, &place, &commit, &["a.lock", "b.lock"]);
     let restored = |patterns: &[&str]| {
-        let mut command = Command::new(place::binary());
+        let mut command = Command::new(plain_env::binary());
         command.args(["restore", "--store", "plain", "--path", "/opt/tool", "--json", "--root"]);
         command.arg(place.root()).arg("--backend");
         command.arg(format!("dir:{}", place.entries().display()));
         command.args(patterns.iter().flat_map(|pattern| ["--hash-files", pattern]));
         command.current_dir(project.path());
-        let told = report(&place::output(&mut command).ok());
+        let told = report(&plain_env::output(&mut command).ok());
         (told["hit"].as_str().unwrap().to_owned(), told["moved"].clone())
     };
     let both = ["a.lock", "b.lock"];
@@ -384,7 +384,7 @@ fn a_restore_by_a_prefix_says_what_of_the_key_moved() {
 }
 
 #[test]
-fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
+fn invalid_diff_operand_or_workflow_is_named_in_the_error() {
     let project = Project::new();
     for (words, said) in [
         (vec!["nope"], "\"nope\" is not a commit, a snapshot file, an entry or `.`"),
@@ -423,7 +423,7 @@ fn what_is_no_state_or_cannot_be_read_is_told_with_its_place() {
 }
 
 #[test]
-fn a_workflow_of_a_megabyte_is_explained_and_compared() {
+fn diff_handles_a_workflow_of_one_megabyte() {
     let project = Project::new();
     let mut long = WORKFLOW.to_owned();
     while long.len() < 1 << 20 {
@@ -440,7 +440,7 @@ fn a_workflow_of_a_megabyte_is_explained_and_compared() {
 }
 
 #[test]
-fn in_a_shallow_clone_what_is_not_there_is_said() {
+fn diff_reports_a_commit_missing_from_a_shallow_clone() {
     let project = Project::new();
     let first = project.git(&["rev-parse", "HEAD"]);
     project.write("flake.lock", "2");
@@ -455,7 +455,7 @@ fn in_a_shallow_clone_what_is_not_there_is_said() {
 }
 
 #[test]
-fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
+fn from_step_gives_the_key_of_the_job() {
     let project = Project::new();
     project.change(
         CI,
@@ -465,7 +465,7 @@ fn from_the_step_of_the_workflow_comes_the_key_that_its_job_has() {
     );
     project.change(CI, "store: guix", "store: plain");
     project.write("nix/a.nix", "1");
-    let place = Place::filled();
+    let place = PlainEnv::filled();
     let step = support::job::Job::on(&place, &["/opt/tool"]).input("key-prefix", "mine");
     let step = step.input("hash-files", "flake.lock\nnix/*.nix").input("ignore-pins", "me/*");
     let step = step.input("version", "1.5.0").env("GITHUB_REPOSITORY", "me/it");

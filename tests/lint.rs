@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use support::workflows::{GOOD, findings, lint, of_steps, reported, tree};
+use support::workflows::{GOOD, findings, findings_of_steps, json_findings, lint, tree};
 
 /// A workflow that caches a store in the way that storecache replaces, with the usual mistakes.
 const RECIPE: &str = "\
@@ -49,7 +49,7 @@ jobs:
 ";
 
 #[test]
-fn each_mistake_of_the_usual_recipe_is_named_with_its_line() {
+fn lint_reports_each_mistake_of_the_usual_recipe_with_its_line() {
     assert_eq!(
         findings(&[("ci.yml", RECIPE)]),
         [
@@ -96,29 +96,33 @@ fn a_workflow_without_mistakes_passes() {
 }
 
 #[test]
-fn a_hash_is_empty_where_no_file_is_or_nothing_is_checked_out() {
+fn hash_files_without_match_or_checkout_is_reported() {
     let cache = |key: &str| {
         format!("      - uses: actions/cache@v4\n        with:\n          key: nix-1.2-x64-{key}\n")
     };
     for whole in ["'flake.lock'", "'**/*.lock'", "'none', '*.lock'", "env.FILES", "'.github'"] {
-        assert_eq!(of_steps(&cache(&format!("${{{{ hashFiles({whole}) }}}}"))), [""; 0], "{whole}");
+        assert_eq!(
+            findings_of_steps(&cache(&format!("${{{{ hashFiles({whole}) }}}}"))),
+            [""; 0],
+            "{whole}"
+        );
     }
     for empty in ["'Flake.lock'", "'sub/*.lock'", "'*.lock', '!*.lock'"] {
-        let found = of_steps(&cache(&format!("${{{{ hashFiles({empty}) }}}}")));
+        let found = findings_of_steps(&cache(&format!("${{{{ hashFiles({empty}) }}}}")));
         assert_eq!(found, ["ci.yml 8 error empty-hash"], "{empty}");
     }
     // An earlier step may have created the file.
     let made = format!("      - run: make lock\n{}", cache("${{ hashFiles('made.lock') }}"));
-    assert_eq!(of_steps(&made), ["ci.yml 9 warning empty-hash"]);
+    assert_eq!(findings_of_steps(&made), ["ci.yml 9 warning empty-hash"]);
     let early =
         format!("on: push\njobs:\n  a:\n    steps:\n{}", cache("${{ hashFiles('*.lock') }}"));
     assert_eq!(findings(&[("ci.yml", &early)]), ["ci.yml 7 error empty-hash"]);
     // A condition tests for the empty hash on purpose.
-    assert_eq!(of_steps("      - run: x\n        if: hashFiles('none') != ''\n"), [""; 0]);
+    assert_eq!(findings_of_steps("      - run: x\n        if: hashFiles('none') != ''\n"), [""; 0]);
 }
 
 #[test]
-fn the_default_branch_is_seeded_by_this_workflow_or_by_another_with_the_same_key() {
+fn unseeded_default_branch_is_reported() {
     let with = |on: &str| GOOD.replace("on:\n  push:\n    branches: [main]\n  pull_request:\n", on);
     for seeded in ["on: push\n", "on: [schedule, pull_request]\n", "on: workflow_call\n"] {
         assert_eq!(findings(&[("ci.yml", &with(seeded))]), [""; 0], "{seeded}");
@@ -144,10 +148,10 @@ fn the_default_branch_is_seeded_by_this_workflow_or_by_another_with_the_same_key
 }
 
 #[test]
-fn a_key_of_ones_own_names_version_and_architecture() {
+fn custom_key_without_version_or_architecture_is_reported() {
     let ours = |key: &str| {
         let step = "      - uses: example/storecache@v1\n        env:\n          V: 2.30.1\n";
-        of_steps(&format!("{step}        with:\n          key: {key}\n"))
+        findings_of_steps(&format!("{step}        with:\n          key: {key}\n"))
     };
     for good in [
         "nix-2.30.1-x86_64-linux",
@@ -164,9 +168,9 @@ fn a_key_of_ones_own_names_version_and_architecture() {
 }
 
 #[test]
-fn only_outputs_that_are_never_set_are_no_guards() {
+fn condition_on_an_output_that_is_never_set_is_reported() {
     let steps = |action: &str, output: &str| {
-        of_steps(&format!(
+        findings_of_steps(&format!(
             "      - uses: {action}\n        id: c\n      - run: echo ${{{{ steps.c.outputs.{output} }}}}\n"
         ))
     };
@@ -177,7 +181,7 @@ fn only_outputs_that_are_never_set_are_no_guards() {
 }
 
 #[test]
-fn a_long_workflow_with_every_script_of_the_world_is_read() {
+fn lint_reads_a_long_workflow_with_unicode() {
     let mut long = GOOD.to_owned();
     for n in 0..10_000 {
         long += &format!("      - run: echo 'größe {n} 漢字 🦀'\n");
@@ -188,7 +192,7 @@ fn a_long_workflow_with_every_script_of_the_world_is_read() {
 }
 
 /// Workflows modeled on those of real projects, and their findings.
-const SHAPES: [(&str, &[&str]); 9] = [
+const SAMPLES: [(&str, &[&str]); 9] = [
     (
         "recipe.yml",
         &[
@@ -223,10 +227,10 @@ const SHAPES: [(&str, &[&str]); 9] = [
 ];
 
 #[test]
-fn workflows_of_every_shape_have_their_findings_and_good_ones_have_none() {
+fn lint_findings_of_sample_workflows_match_the_table() {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
-    assert_eq!(shapes.read_dir().unwrap().count(), SHAPES.len(), "each file is in the table");
-    for (name, expected) in SHAPES {
+    assert_eq!(shapes.read_dir().unwrap().count(), SAMPLES.len(), "each file is in the table");
+    for (name, expected) in SAMPLES {
         let text = fs::read_to_string(shapes.join(name)).unwrap();
         let expected: Vec<_> = expected.iter().map(|it| format!("{name} {it}")).collect();
         assert_eq!(findings(&[(name, &text)]), expected);
@@ -238,14 +242,16 @@ fn workflows_of_every_shape_have_their_findings_and_good_ones_have_none() {
 /// other branch reads, the copy of a live database, the database that replaces another one, the log left beside
 /// it, the archive without roots, the save after success only, and the staging directory.
 #[test]
-fn each_of_the_ten_defects_of_the_recipe_is_named() {
+fn lint_reports_the_ten_defects_of_the_tar_recipe() {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
     let text = fs::read_to_string(shapes.join("recipe.yml")).unwrap();
     let save = "          mkdir -p /tmp/stage\n";
     let stopped = text.replace(save, "          sudo systemctl stop guix-daemon\n");
-    let found =
-        [reported(&tree(&[("recipe.yml", &text)])), reported(&tree(&[("recipe.yml", &stopped)]))]
-            .concat();
+    let found = [
+        json_findings(&tree(&[("recipe.yml", &text)])),
+        json_findings(&tree(&[("recipe.yml", &stopped)])),
+    ]
+    .concat();
     for (rule, words) in [
         ("guard", "is always empty"),
         ("empty-hash", "matches no file and is empty"),

@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use support::azurite::script;
-use support::place::output;
-use support::workflows::{corrected, line, reported, tree, write};
+use support::plain_env::output;
+use support::workflows::{apply_correction, json_findings, line, tree, write};
 
 /// A rule, the triggers, the lines before the steps, and the steps.
 type Mistake = (&'static str, &'static str, &'static str, &'static str);
 
 /// Mistakes of every rule that proposes corrections.
 const MISTAKES: [Mistake; 27] = [
-    ("unseeded", "on: pull_request", "", OURS),
-    ("unseeded", "on: [pull_request, merge_group]", "", OURS),
-    ("unseeded", "on:\n  pull_request:\n  workflow_dispatch:", "", OURS),
-    ("unseeded", "on:\n  push:\n    tags: ['v*']", "", OURS),
+    ("unseeded", "on: pull_request", "", STORECACHE_STEPS),
+    ("unseeded", "on: [pull_request, merge_group]", "", STORECACHE_STEPS),
+    ("unseeded", "on:\n  pull_request:\n  workflow_dispatch:", "", STORECACHE_STEPS),
+    ("unseeded", "on:\n  push:\n    tags: ['v*']", "", STORECACHE_STEPS),
     ("guard", "on: push", "", "\
       - id: store
         uses: actions/cache/restore@v4
@@ -231,7 +231,7 @@ const MISTAKES: [Mistake; 27] = [
     ),
 ];
 
-const OURS: &str = "\
+const STORECACHE_STEPS: &str = "\
       - uses: actions/checkout@v4
       - uses: example/storecache@v1
 ";
@@ -254,12 +254,12 @@ fn mistakes() -> impl Iterator<Item = (&'static str, String)> {
     })
 }
 
-fn of_rule<'f>(found: &'f [Value], rule: &'f str) -> Vec<&'f Value> {
+fn findings_of_rule<'f>(found: &'f [Value], rule: &'f str) -> Vec<&'f Value> {
     found.iter().filter(|it| it["rule"] == rule).collect()
 }
 
 #[test]
-fn corrected_lines_mend_what_they_are_for_and_are_valid_workflows() {
+fn corrections_resolve_their_finding_and_are_valid_workflows() {
     // The independent checker is some years old: it supports neither `cache-mode` nor aliases below `with`.
     let mut judged: Vec<PathBuf> = Vec::new();
     let kept = tempfile::tempdir().unwrap();
@@ -267,13 +267,14 @@ fn corrected_lines_mend_what_they_are_for_and_are_valid_workflows() {
         for end in ["\n", "\r\n"] {
             let source = source.replace('\n', end);
             let place = tree(&[("ci.yml", &source)]);
-            let found = reported(&place);
-            let before = of_rule(&found, rule).len();
-            let finding = of_rule(&found, rule).into_iter().find(|it| it["lines"].is_object());
+            let found = json_findings(&place);
+            let before = findings_of_rule(&found, rule).len();
+            let finding =
+                findings_of_rule(&found, rule).into_iter().find(|it| it["lines"].is_object());
             let finding =
                 finding.unwrap_or_else(|| panic!("{rule} is not corrected: {found:#?}\n{source}"));
             assert!(finding["example"].is_null(), "either the lines or an example");
-            let mended = corrected(&source, finding).unwrap();
+            let mended = apply_correction(&source, finding).unwrap();
             assert_ne!(mended, source);
             // Line ends stay as they are.
             assert_eq!(
@@ -281,9 +282,13 @@ fn corrected_lines_mend_what_they_are_for_and_are_valid_workflows() {
                 end == "\r\n"
             );
             write(place.path(), "ci.yml", &mended);
-            let after = reported(&place);
-            assert!(of_rule(&after, "unreadable").is_empty(), "{mended}");
-            assert_eq!(of_rule(&after, rule).len(), before - 1, "{rule}: {after:#?}\n{mended}");
+            let after = json_findings(&place);
+            assert!(findings_of_rule(&after, "unreadable").is_empty(), "{mended}");
+            assert_eq!(
+                findings_of_rule(&after, rule).len(),
+                before - 1,
+                "{rule}: {after:#?}\n{mended}"
+            );
             if end == "\n" && !source.contains("cache-mode") {
                 for (name, text) in [("before", &source), ("after", &mended)] {
                     let file = kept.path().join(format!("{}-{name}.yml", judged.len()));
@@ -293,7 +298,7 @@ fn corrected_lines_mend_what_they_are_for_and_are_valid_workflows() {
             }
         }
     }
-    let told = output(script("workflow_judge.mjs").args(&judged)).ok();
+    let told = output(script("workflow_validator.mjs").args(&judged)).ok();
     assert_eq!(told.stdout, format!("judged {}\n", judged.len()));
 }
 
@@ -302,7 +307,7 @@ fn a_correction_that_would_break_the_file_is_not_offered() {
     // Inside braces, an expression has to be quoted.
     let text = "on: push\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n      - uses: actions/cache@v4\n\
                 \x20       with: {path: guix-store.nar, key: guix-store-x64}\n";
-    let found = reported(&tree(&[("ci.yml", text)]));
+    let found = json_findings(&tree(&[("ci.yml", text)]));
     assert_eq!(found.iter().map(line).collect::<Vec<_>>(), ["ci.yml 7 warning fixed-key"]);
     assert!(found[0]["lines"].is_null() && found[0]["example"].is_string(), "{found:#?}");
 }
@@ -312,7 +317,7 @@ fn every_finding_has_corrected_lines_or_an_example() {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
     for name in ["recipe.yml", "container.yml", "nightly.yml", "merged.yml", "wrapped.yml"] {
         let text = fs::read_to_string(shapes.join(name)).unwrap();
-        for finding in reported(&tree(&[(name, &text)])) {
+        for finding in json_findings(&tree(&[(name, &text)])) {
             assert!(finding["lines"].is_object() != finding["example"].is_string(), "{finding:#}");
             let at = |name: &str| finding[name].as_u64().unwrap();
             let place = text.lines().nth(at("line") as usize - 1).unwrap();

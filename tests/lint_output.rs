@@ -8,9 +8,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::azurite::peers;
-use support::place::output;
-use support::runs::report;
-use support::workflows::{corrected, line, lint, reported, tree};
+use support::plain_env::output;
+use support::workflows::{apply_correction, json_findings, line, lint, tree};
+use support::world_runs::report;
 
 /// A workflow with a mistake, whose name and key have special characters.
 const ODD: &str = "\
@@ -27,7 +27,7 @@ jobs:
 ";
 
 #[test]
-fn annotations_stay_on_one_line_each_and_mean_what_they_say() {
+fn annotations_are_single_lines_with_escaped_text() {
     let name = "größe 漢字, 50%: a.yml";
     let place = tree(&[(name, ODD)]);
     let told = lint(&place, &["--format", "github"]).fails();
@@ -48,7 +48,7 @@ fn sarif(output: &support::Output) -> Value {
 }
 
 #[test]
-fn sarif_is_what_its_maintainers_and_code_scanning_take() {
+fn sarif_output_passes_the_sarif_multitool() {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lint_workflows");
     let mut workflows: Vec<(String, String)> = vec![
         ("größe 漢字, 50%: a.yml".into(), ODD.into()),
@@ -65,7 +65,7 @@ fn sarif_is_what_its_maintainers_and_code_scanning_take() {
     let told = lint(&place, &["--format", "sarif"]).fails();
     let log = sarif(&told);
     let results = log["runs"][0]["results"].as_array().unwrap();
-    assert_eq!(results.len(), reported(&place).len());
+    assert_eq!(results.len(), json_findings(&place).len());
     assert!(results.iter().any(|it| it["fixes"].is_array()));
     let uri = |it: &Value| {
         it["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
@@ -101,7 +101,7 @@ fn sarif_is_what_its_maintainers_and_code_scanning_take() {
 }
 
 #[test]
-fn a_finding_that_has_moved_is_the_same_one_to_code_scanning() {
+fn sarif_fingerprint_is_stable_when_lines_move() {
     let prints = |text: &str| {
         let log = sarif(&lint(&tree(&[("ci.yml", text)]), &["--format", "sarif"]));
         let results = log["runs"][0]["results"].as_array().unwrap().clone();
@@ -122,7 +122,7 @@ fn a_finding_that_has_moved_is_the_same_one_to_code_scanning() {
 }
 
 #[test]
-fn json_is_the_same_by_both_of_its_flags() {
+fn json_flag_equals_format_json() {
     let place = tree(&[("ci.yml", ODD)]);
     let one = lint(&place, &["--json"]).fails();
     assert_eq!(one.stdout, lint(&place, &["--format", "json"]).fails().stdout);
@@ -135,7 +135,7 @@ fn json_is_the_same_by_both_of_its_flags() {
 const OK: &str = "on: push\njobs:\n  a:\n    runs-on: x\n    steps: [{run: 'true'}]\n";
 
 #[test]
-fn what_is_no_workflow_is_named_with_line_and_column_in_every_format() {
+fn invalid_workflow_is_reported_with_line_and_column() {
     let mut bomb = "on: push\njobs:\n  a: &a0 {x: [1, 2, 3, 4, 5, 6, 7, 8, 9]}\n".to_owned();
     for level in 1..20 {
         let all = format!("*a{}, ", level - 1).repeat(9);
@@ -160,7 +160,7 @@ fn what_is_no_workflow_is_named_with_line_and_column_in_every_format() {
         let told = lint(&place, &[]).fails();
         assert!(told.stdout.starts_with(&format!(".github/workflows/ci.yml:{at}")), "{told}");
         assert!(told.stdout.contains(what) && told.stdout.contains("[unreadable]"), "{told}");
-        let found = reported(&place);
+        let found = json_findings(&place);
         assert_eq!(found.len(), 1);
         let place_of = format!("line={},col={}", found[0]["line"], found[0]["column"]);
         let github = lint(&place, &["--format", "github"]).fails();
@@ -190,7 +190,7 @@ fn what_is_no_workflow_is_named_with_line_and_column_in_every_format() {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_shown() {
+fn lint_output_escapes_terminal_sequences() {
     let text = "on: pull_request\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n\
                 \x20     - uses: me/storecache@v1\n        with:\n          key: \"nix-2.30.1-x64-\\e[31m\"\n";
     let told = lint(&tree(&[("ci.yml", text)]), &[]).fails();
@@ -198,7 +198,7 @@ fn what_a_terminal_would_obey_is_shown() {
 }
 
 #[test]
-fn a_workflow_of_a_megabyte_with_a_thousand_mistakes_is_read() {
+fn lint_reports_a_thousand_findings_in_a_large_workflow() {
     let mut long = ODD.replace('\n', "\r\n");
     long.insert(0, '\u{feff}');
     for n in 0..11_000 {
@@ -212,13 +212,13 @@ fn a_workflow_of_a_megabyte_with_a_thousand_mistakes_is_read() {
     }
     assert!(long.len() > 1 << 20);
     let place = tree(&[("ci.yml", &long)]);
-    let found = reported(&place);
+    let found = json_findings(&place);
     assert_eq!(found.len(), 2 + 1_000);
     assert_eq!(
         line(found.last().unwrap()),
         format!("ci.yml {} error key-limits", long.lines().count())
     );
-    let first = corrected(&long, &found[0]).unwrap();
+    let first = apply_correction(&long, &found[0]).unwrap();
     assert!(
         first.starts_with('\u{feff}')
             && first.contains("key: ${{ runner.arch }}-nix-store-2.30.1,50%")
@@ -226,7 +226,7 @@ fn a_workflow_of_a_megabyte_with_a_thousand_mistakes_is_read() {
 }
 
 #[test]
-fn only_errors_count_where_that_is_asked_for() {
+fn level_error_ignores_warnings() {
     let keeps = |on: &str, more: &str| {
         format!(
             "on: {on}\njobs:\n  a:\n    runs-on: ubuntu-24.04\n    steps:\n      - uses: actions/checkout@v4\n\

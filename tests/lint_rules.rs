@@ -2,14 +2,14 @@
 
 mod support;
 
-use support::workflows::{GOOD, findings, of_steps, reported, tree};
+use support::workflows::{GOOD, findings, findings_of_steps, json_findings, tree};
 
 /// Returns the rules that fire for a job with a cache of a store and these further steps, each with its line
 /// number, counted from the first of the steps.
 fn rules_of(steps: &str) -> Vec<String> {
     let top = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n\
                \x20     - uses: me/storecache@v1\n        with:\n          store: guix\n          key: guix-1.5.0-x64\n";
-    let found = reported(&tree(&[("ci.yml", &format!("{top}{steps}"))]));
+    let found = json_findings(&tree(&[("ci.yml", &format!("{top}{steps}"))]));
     let told = found.iter().map(|it| {
         format!("{} {}", it["line"].as_u64().unwrap() - 10, it["rule"].as_str().unwrap())
     });
@@ -22,7 +22,7 @@ fn script(lines: &[&str]) -> String {
 }
 
 #[test]
-fn a_daemon_that_a_failed_command_leaves_stopped_is_named_once() {
+fn daemon_left_stopped_by_a_failed_command_is_reported() {
     let after = "      - run: guix build hello\n";
     let with = |lines: &[&str]| rules_of(&(script(lines) + after));
     let (stop, start) = ("sudo systemctl stop guix-daemon", "sudo systemctl start guix-daemon");
@@ -48,7 +48,7 @@ fn a_daemon_that_a_failed_command_leaves_stopped_is_named_once() {
 }
 
 #[test]
-fn what_tar_and_copies_lose_depends_on_what_was_done_before() {
+fn tar_and_copy_findings_depend_on_earlier_commands() {
     let with = |lines: &[&str]| rules_of(&script(lines));
     let stop = "sudo systemctl stop guix-daemon";
     let create = "sudo tar -cf /tmp/s.tar -C / gnu/store var/guix/db";
@@ -72,7 +72,7 @@ fn what_tar_and_copies_lose_depends_on_what_was_done_before() {
 }
 
 #[test]
-fn owners_of_a_store_and_second_copies_of_it_are_named() {
+fn changed_owners_and_store_copies_are_reported() {
     let with = |line: &str| rules_of(&script(&[line]));
     for bad in [
         "sudo chown -R $USER /gnu/store",
@@ -96,7 +96,7 @@ fn owners_of_a_store_and_second_copies_of_it_are_named() {
 }
 
 #[test]
-fn a_container_without_the_store_is_named_unless_the_host_has_one_too() {
+fn container_without_the_store_is_reported() {
     let with = |line: &str| rules_of(&script(&[line]));
     assert_eq!(with("docker run --rm guix-image make"), ["2 container"]);
     assert_eq!(
@@ -112,7 +112,7 @@ fn a_container_without_the_store_is_named_unless_the_host_has_one_too() {
 }
 
 #[test]
-fn versions_that_move_are_named_where_the_key_is_ones_own() {
+fn unpinned_versions_are_reported_for_custom_keys() {
     let with = |line: &str| rules_of(&script(&[line]));
     for moving in [
         "curl -L https://nixos.org/nix/install | sh",
@@ -141,9 +141,9 @@ fn versions_that_move_are_named_where_the_key_is_ones_own() {
 }
 
 #[test]
-fn keys_that_never_change_or_always_do_are_named() {
+fn fixed_and_volatile_keys_are_reported() {
     let with = |action: &str, key: &str, more: &str| {
-        of_steps(&format!(
+        findings_of_steps(&format!(
             "      - uses: {action}@v4\n        with:\n          path: nix-store.nar\n          key: {key}\n{more}"
         ))
     };
@@ -157,7 +157,7 @@ fn keys_that_never_change_or_always_do_are_named() {
     assert_eq!(with("actions/cache/restore", sha, prefix), [""; 0]);
     assert_eq!(with("actions/cache/restore", sha, ""), ["ci.yml 9 error volatile-key"]);
     let time = |format: &str| {
-        of_steps(&format!(
+        findings_of_steps(&format!(
             "      - id: now\n        run: echo at=$(date +{format}) >> $GITHUB_OUTPUT\n      - uses: actions/cache@v4\n\
              \x20       with:\n          path: nix-store.nar\n          key: nix-store-2.30.1-x64-${{{{ steps.now.outputs.at }}}}\n"
         ))
@@ -174,14 +174,15 @@ fn keys_that_never_change_or_always_do_are_named() {
 }
 
 #[test]
-fn steps_that_share_a_key_have_the_same_paths_in_the_same_order() {
+fn different_paths_under_one_key_are_reported() {
     let step = |part: &str, paths: &str| {
         format!(
             "      - uses: actions/cache/{part}@v4\n        if: always()\n        with:\n          path: |\n{}          key: nix-store-2.30.1-x64-${{{{ hashFiles('flake.lock') }}}}\n",
             paths.split(' ').map(|path| format!("            {path}\n")).collect::<String>()
         )
     };
-    let both = |one: &str, other: &str| of_steps(&(step("restore", one) + &step("save", other)));
+    let both =
+        |one: &str, other: &str| findings_of_steps(&(step("restore", one) + &step("save", other)));
     assert_eq!(both("a b", "a b"), [""; 0]);
     assert_eq!(both("a b", "b a"), ["ci.yml 16 error path-version"]);
     assert_eq!(both("a", "a b"), ["ci.yml 15 error path-version"]);
@@ -194,7 +195,7 @@ fn steps_that_share_a_key_have_the_same_paths_in_the_same_order() {
 }
 
 #[test]
-fn jobs_of_a_matrix_have_keys_of_their_own() {
+fn matrix_jobs_that_share_a_key_are_reported() {
     let ours = |matrix: &str, inputs: &str| {
         findings(&[(
             "ci.yml",
@@ -230,10 +231,10 @@ fn jobs_of_a_matrix_have_keys_of_their_own() {
 }
 
 #[test]
-fn keys_that_the_service_refuses_are_named() {
+fn keys_beyond_the_service_limits_are_reported() {
     let with = |key: &str, prefixes: usize| {
         let more: String = (0..prefixes).map(|n| format!("            nix-store-{n}\n")).collect();
-        of_steps(&format!(
+        findings_of_steps(&format!(
             "      - uses: actions/cache@v4\n        with:\n          path: nix-store.nar\n          key: nix-store-2.30.1-x64-{key}\n\
              \x20         restore-keys: |\n{more}"
         ))
@@ -246,7 +247,7 @@ fn keys_that_the_service_refuses_are_named() {
 }
 
 #[test]
-fn what_never_saves_or_only_after_success_is_named() {
+fn steps_that_never_save_or_only_on_success_are_reported() {
     let with = |on: &str, steps: &str| {
         let text =
             format!("{on}\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n{steps}");
@@ -289,9 +290,9 @@ fn what_never_saves_or_only_after_success_is_named() {
 }
 
 #[test]
-fn mistakes_in_our_own_step_are_named() {
+fn mistakes_in_the_storecache_step_are_reported() {
     let with = |inputs: &str| {
-        of_steps(&format!("      - uses: me/storecache@v1\n        with:\n{inputs}"))
+        findings_of_steps(&format!("      - uses: me/storecache@v1\n        with:\n{inputs}"))
     };
     assert_eq!(with("          hash-flies: flake.lock\n"), ["ci.yml 8 error unknown-input"]);
     assert_eq!(with("          Hash-Files: flake.lock\n          store: nix\n"), [""; 0]);

@@ -11,11 +11,11 @@ use std::process::Command;
 use serde_json::Value;
 use storecache_backend::object_store::Service;
 use support::cache_service::{CacheService, TOKEN};
-use support::memory::{self, Takings, Watch, watched};
 use support::object_server::ObjectServer;
-use support::place::{self, Place};
+use support::plain_env::{self, PlainEnv};
 use support::procfs;
-use support::runs::{self, report};
+use support::resource_usage::{self, RunUsage, UsageMonitor, run_measured};
+use support::world_runs::{self, report};
 use support::{Role, World};
 
 const MIB: u64 = 1 << 20;
@@ -25,15 +25,15 @@ const DATA: &str = "/var/data";
 const SIZE: u64 = 640;
 
 /// Where the entries are kept.
-enum At<'a> {
+enum EntryLocation<'a> {
     Directory,
     Service(&'a CacheService),
     Objects(&'a ObjectServer),
 }
 
 /// Returns a plain-directory fixture with [`SIZE`] of pseudorandom files, of some KiB to some MiB each.
-fn filled() -> Place {
-    let place = Place::new();
+fn large_store() -> PlainEnv {
+    let place = PlainEnv::new();
     let mut state = 7u64;
     let mut left = SIZE * MIB;
     for number in 0.. {
@@ -67,36 +67,38 @@ fn write(path: &Path, size: u64, dense: bool, state: &mut u64) {
 }
 
 /// Returns the directory in which runs record state for later runs.
-fn state(place: &Place) -> PathBuf {
+fn state(place: &PlainEnv) -> PathBuf {
     place.host("/state")
 }
 
 #[track_caller]
-fn run(place: &Place, at: &At, verb: &str, more: &[&str]) -> (Value, Takings) {
-    let mut command = Command::new(place::binary());
+fn run(place: &PlainEnv, at: &EntryLocation, verb: &str, more: &[&str]) -> (Value, RunUsage) {
+    let mut command = Command::new(plain_env::binary());
     command.args([verb, "--store", "plain", "--key", "test", "--path", DATA, "--root"]);
     command.arg(place.root()).args(["--json", "--quiet"]).args(more);
     command.env_remove("GITHUB_EVENT_PATH").env("XDG_STATE_HOME", state(place));
     match at {
-        At::Directory => command.args(["--backend", &format!("dir:{}", place.entries().display())]),
-        At::Service(service) => command
+        EntryLocation::Directory => {
+            command.args(["--backend", &format!("dir:{}", place.entries().display())])
+        }
+        EntryLocation::Service(service) => command
             .args(["--backend", "github"])
             .env("ACTIONS_RESULTS_URL", service.url())
             .env("ACTIONS_RUNTIME_TOKEN", TOKEN)
             .env("ACTIONS_CACHE_SERVICE_V2", "True")
             .env("GITHUB_SERVER_URL", "https://github.com"),
-        At::Objects(server) => {
+        EntryLocation::Objects(server) => {
             command.args(["--backend", server.backend()]).envs(server.variables())
         }
     };
-    let (output, takings) = watched(&mut command);
+    let (output, takings) = run_measured(&mut command);
     (report(&output.ok()), takings)
 }
 
 /// Saves and restores with this many threads and a memory limit in MiB, and asserts that each run stays within
 /// the limit.
 #[track_caller]
-fn goes_within(place: &Place, at: &At, threads: u32, given: Option<u64>) {
+fn assert_within_limit(place: &PlainEnv, at: &EntryLocation, threads: u32, given: Option<u64>) {
     let limit = given.unwrap_or(if threads > 2 { 512 } else { 256 });
     let given = given.map(|given| format!("--memory={given}M"));
     let threads = format!("--threads={threads}");
@@ -108,7 +110,7 @@ fn goes_within(place: &Place, at: &At, threads: u32, given: Option<u64>) {
         let (told, takings) = run(place, at, verb, &flags);
         let bytes = told["bytes"][if verb == "save" { "packed" } else { "unpacked" }].as_u64();
         assert!(bytes.unwrap() >= SIZE * MIB, "{told}");
-        let taken = memory::memory(&takings) / MIB;
+        let taken = resource_usage::memory(&takings) / MIB;
         println!("{verb} {flags:?}: {taken} of {limit} MiB");
         assert!(takings.len() >= 2, "both halves were seen");
         assert!(taken <= limit, "{verb} {flags:?}: {taken} of {limit} MiB: {takings:?}");
@@ -116,30 +118,30 @@ fn goes_within(place: &Place, at: &At, threads: u32, given: Option<u64>) {
 }
 
 #[test]
-fn a_run_takes_no_more_memory_than_it_may_whatever_the_size_of_the_store() {
-    let place = filled();
+fn run_stays_within_the_memory_limit_for_a_large_store() {
+    let place = large_store();
     for (threads, given) in [(2, None), (16, None), (2, Some(128)), (16, Some(160))] {
-        goes_within(&place, &At::Directory, threads, given);
+        assert_within_limit(&place, &EntryLocation::Directory, threads, given);
     }
 }
 
 #[test]
-fn neither_does_one_through_the_cache_service() {
-    let place = filled();
+fn cache_service_run_stays_within_the_memory_limit() {
+    let place = large_store();
     for (threads, given) in [(2, None), (16, None), (2, Some(128))] {
         // The service keeps its entries in the memory of the test.
         let service = CacheService::start();
-        goes_within(&place, &At::Service(&service), threads, given);
+        assert_within_limit(&place, &EntryLocation::Service(&service), threads, given);
     }
 }
 
 #[test]
-fn neither_does_one_through_an_object_store() {
-    let place = filled();
+fn object_store_run_stays_within_the_memory_limit() {
+    let place = large_store();
     let server = ObjectServer::start(Service::S3);
     // With so little memory, blocks of the usual share would be smaller than the minimum for a part of an
     // upload.
-    goes_within(&place, &At::Objects(&server), 2, Some(96));
+    assert_within_limit(&place, &EntryLocation::Objects(&server), 2, Some(96));
     let (keys, uploads) = server.keys_and_uploads();
     let entries = keys.iter().filter(|key| !key.contains("/.quarantine/")).count();
     assert_eq!((entries, uploads), (1, 0), "{keys:?}");
@@ -148,18 +150,18 @@ fn neither_does_one_through_an_object_store() {
 }
 
 #[test]
-fn the_bytes_of_an_archive_never_touch_the_disk_of_the_runner() {
-    let place = filled();
+fn run_writes_no_archive_data_to_the_disk_of_the_runner() {
+    let place = large_store();
     let service = CacheService::start();
     // State files have few bytes, and none of an archive.
     let is_state = |file: &PathBuf| file.starts_with(state(&place));
-    let (_, saved) = run(&place, &At::Service(&service), "save", &[]);
+    let (_, saved) = run(&place, &EntryLocation::Service(&service), "save", &[]);
     for taken in &saved {
         assert!(taken.files.iter().all(is_state), "{saved:?}");
         assert!(taken.written < MIB, "{saved:?}");
     }
     place.remove(DATA);
-    let (_, restored) = run(&place, &At::Service(&service), "restore", &[]);
+    let (_, restored) = run(&place, &EntryLocation::Service(&service), "restore", &[]);
     let [user, root] = &restored[..] else { panic!("{restored:?}") };
     assert!(user.files.iter().all(is_state), "{user:?}");
     // Its counter includes that of the root helper, which has ended.
@@ -172,7 +174,7 @@ fn the_bytes_of_an_archive_never_touch_the_disk_of_the_runner() {
 }
 
 #[test]
-fn frames_that_items_share_and_the_guardian_are_within_it_too() {
+fn shared_frames_and_guardian_stay_within_the_memory_limit() {
     let world = World::new(Role::Old);
     world.start_daemon();
     // Content that six items share, of the largest size that is packed only once.
@@ -181,36 +183,39 @@ fn frames_that_items_share_and_the_guardian_are_within_it_too() {
          for n in 1 2 3 4 5 6; do echo $n >/tmp/shared/number; cp -r /tmp/shared /tmp/item-$n; done
          nix-store --add /tmp/item-* >/dev/null; nix-store --optimise");
     let init = world.init();
-    let watch =
-        || Watch::begin(move || procfs::companions(init).into_iter().filter(ours).collect());
+    let watch = || {
+        UsageMonitor::begin(move || {
+            procfs::processes_in_namespace(init).into_iter().filter(is_storecache).collect()
+        })
+    };
     let limit = 256;
     for verb in ["save", "restore"] {
         if verb == "restore" {
             world.wipe_store();
         }
         let watch = watch();
-        let told = runs::run(&world, "root", verb, &["--threads=2"]);
+        let told = world_runs::run(&world, "root", verb, &["--threads=2"]);
         let takings = watch.end();
         assert!(told["bytes"]["snapshot"].as_u64().unwrap() < 150 * MIB, "{told}");
         assert!(takings.len() >= if verb == "save" { 2 } else { 3 }, "{takings:?}");
-        let taken = memory::memory(&takings) / MIB;
+        let taken = resource_usage::memory(&takings) / MIB;
         println!("{verb}: {taken} of {limit} MiB");
         assert!(taken <= limit, "{verb}: {taken} of {limit} MiB: {takings:?}");
     }
-    let told = runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
+    let told = world_runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
     assert_eq!(told.code(), 0, "nothing is wanted, and so no frame is too large: {told}");
     world.wipe_store();
-    let told = runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
+    let told = world_runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
     assert!(told.fails().stderr.contains("--memory 90M is too little: this takes at least "));
 }
 
-fn ours(pid: &u32) -> bool {
+fn is_storecache(pid: &u32) -> bool {
     fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"storecache\n")
 }
 
 #[test]
-fn too_little_memory_is_refused_before_anything_runs() {
-    let place = Place::filled();
+fn memory_limit_below_the_minimum_is_a_usage_error() {
+    let place = PlainEnv::filled();
     for (verb, more, least) in [
         ("save", &["--memory=40M"][..], "87M"),
         ("save", &["--memory=100M", "--level=19"], "154M"),

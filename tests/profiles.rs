@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::place::storecache;
-use support::runs::{attempt, report, run};
+use support::plain_env::storecache;
+use support::world_runs::{attempt, report, run};
 use support::{Fixture, Output, Role, World};
 
 /// Does what `guix pull` does without its downloads: builds a package and a profile of it, then makes the
@@ -149,7 +149,7 @@ fn assert_current_guix_works(world: &World, user: &str) {
 }
 
 #[test]
-fn a_pulled_guix_works_after_a_restore_and_is_kept_from_the_collector() {
+fn restored_guix_profile_works_and_is_a_gc_root() {
     for role in Role::GUIX {
         let (world, items) = saved(role, "runner");
         let installed =
@@ -200,7 +200,7 @@ fn a_pulled_guix_works_after_a_restore_and_is_kept_from_the_collector() {
 }
 
 #[test]
-fn what_the_installer_made_stays_and_can_be_rolled_back_to() {
+fn restore_adds_a_generation_and_keeps_existing_ones() {
     for role in [Role::Guix, Role::GuixRoot] {
         let (world, items) = saved(role, "runner");
         world.wipe_store();
@@ -262,7 +262,7 @@ fn root_restores_its_own_profiles_as_installed() {
 }
 
 #[test]
-fn nothing_is_touched_without_the_flag_or_on_a_dry_run() {
+fn profiles_are_unchanged_without_the_flag_or_in_a_dry_run() {
     let (world, items) = saved(Role::Guix, "runner");
     world.wipe_store();
     let untouched = || {
@@ -279,7 +279,7 @@ fn nothing_is_touched_without_the_flag_or_on_a_dry_run() {
     untouched();
 
     let words = ["restore", "--profiles", "--dry-run"];
-    let words = words.into_iter().chain(support::runs::flags(&world));
+    let words = words.into_iter().chain(support::world_runs::flags(&world));
     let said = world.storecache_as("runner", words).ok().stderr;
     let line = format!("storecache: would add generation 1 of current-guix: {}", items[0]);
     assert!(said.contains(&line), "{said}");
@@ -291,7 +291,7 @@ fn nothing_is_touched_without_the_flag_or_on_a_dry_run() {
 }
 
 #[test]
-fn what_cannot_come_along_or_back_is_said() {
+fn profiles_that_cannot_be_saved_or_restored_are_reported() {
     let (world, _) = saved(Role::Guix, "runner");
     let profile = format!("{}/guix-profile", directory("runner"));
     world.sh(&format!("ln -sfn /home/runner {profile}"));
@@ -329,7 +329,7 @@ fn what_cannot_come_along_or_back_is_said() {
 }
 
 #[test]
-fn profiles_come_back_later_where_no_daemon_was_there_to_make_their_directory() {
+fn profiles_need_the_directory_that_the_daemon_creates() {
     let (world, items) = saved(Role::Guix, "runner");
     world.stop_daemon();
     world.wipe_store();
@@ -347,7 +347,7 @@ fn profiles_come_back_later_where_no_daemon_was_there_to_make_their_directory() 
 }
 
 #[test]
-fn profiles_are_refused_where_the_store_has_none() {
+fn profiles_flag_is_refused_for_nix() {
     let said = storecache(["restore", "--store", "nix", "--profiles"]);
     assert_eq!(said.code(), 2, "{said}");
     assert!(said.stderr.contains("--profiles is for --store guix"), "{said}");
@@ -362,7 +362,7 @@ fn profiles_are_refused_where_the_store_has_none() {
 }
 
 #[test]
-fn nothing_is_written_through_a_link_in_place_of_the_directory() {
+fn restore_follows_no_link_at_the_profile_directory() {
     for user in ["runner", "root"] {
         let (world, _) = saved(Role::Guix, user);
         world.wipe_store();

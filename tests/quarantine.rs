@@ -11,23 +11,25 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
-use support::forge::{
-    Parts, directory, file, frame, hard_link, long_named_file, open_bytes, symlink,
+use support::bad_snapshot_env::with_database;
+use support::cache_service::{CacheService, Fault, RequestKind, TOKEN};
+use support::plain_env::{PlainEnv, binary, output, set_mtime};
+use support::snapshot_builder::{
+    SnapshotParts, directory, file, frame, hard_link, long_named_file, open_bytes, symlink,
 };
-use support::patient::with_database;
-use support::place::{Place, binary, output, set_mtime};
-use support::runs::{assert_same, attempt, flags, picture, report, restore, run, save, staging};
-use support::{Fixture, Flavour, Invocation, Output, Role, World};
+use support::world_runs::{
+    assert_same, attempt, flags, record_state, report, restore, run, save, staging,
+};
+use support::{Fixture, Invocation, Output, PackageManager, Role, World};
 
 const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
 
 /// The file in which a user of a world records bad entries.
-const MEMORY: &str = "/home/runner/.local/state/storecache/quarantine.json";
+const DENYLIST: &str = "/home/runner/.local/state/storecache/quarantine.json";
 
 /// A world with a running daemon, and the content of a good snapshot of its full store, which is also the only
 /// entry.
-struct Ward {
+struct QuarantineWorld {
     world: World,
     good: Vec<u8>,
     /// Name of the good entry.
@@ -36,19 +38,19 @@ struct Ward {
     owner: (u32, u32),
 }
 
-impl Ward {
-    fn new(role: Role) -> Ward {
+impl QuarantineWorld {
+    fn new(role: Role) -> QuarantineWorld {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         let older = save(&world)["entry"].as_str().unwrap().to_owned();
         let path = world.backend().host_path().join(format!("{older}.tar.zst"));
         let metadata = path.metadata().unwrap();
         let owner = (metadata.uid(), metadata.gid());
-        Ward { good: fs::read(path).unwrap(), world, older, owner }
+        QuarantineWorld { good: fs::read(path).unwrap(), world, older, owner }
     }
 
-    fn parts(&self) -> Parts {
-        Parts::of(&self.good)
+    fn parts(&self) -> SnapshotParts {
+        SnapshotParts::of(&self.good)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -63,12 +65,12 @@ impl Ward {
         path
     }
 
-    fn aside(&self, name: &str) -> PathBuf {
+    fn quarantined_file(&self, name: &str) -> PathBuf {
         quarantine(&self.world).join(format!("{name}.tar.zst"))
     }
 
     fn remembered(&self) -> Value {
-        let memory = fs::read(self.world.host(MEMORY)).unwrap_or_else(|_| b"{}".to_vec());
+        let memory = fs::read(self.world.host(DENYLIST)).unwrap_or_else(|_| b"{}".to_vec());
         let memory: Value = serde_json::from_slice(&memory).unwrap();
         memory["entries"].clone()
     }
@@ -84,30 +86,31 @@ fn newer(number: usize) -> String {
 }
 
 /// Duplicates all references.
-const TWICE: &str = "CREATE TABLE R AS SELECT * FROM Refs; DROP TABLE Refs; \
+const DUPLICATE_REFS_SQL: &str = "CREATE TABLE R AS SELECT * FROM Refs; DROP TABLE Refs; \
      CREATE TABLE Refs (referrer INTEGER, reference INTEGER); \
      INSERT INTO Refs SELECT referrer, reference FROM R; \
      INSERT INTO Refs SELECT referrer, reference FROM R; DROP TABLE R";
 
-const ODD: &str = "UPDATE ValidPaths SET path = '/x' WHERE id = (SELECT min(id) FROM ValidPaths)";
+const INVALID_PATH_SQL: &str =
+    "UPDATE ValidPaths SET path = '/x' WHERE id = (SELECT min(id) FROM ValidPaths)";
 
-fn flipped(good: &[u8], at: usize) -> Vec<u8> {
+fn flip_bit_at(good: &[u8], at: usize) -> Vec<u8> {
     let mut bytes = good.to_vec();
     bytes[at] ^= 4;
     bytes
 }
 
 /// Returns the middle of a frame in the middle of the items.
-fn in_a_frame(good: &[u8]) -> usize {
+fn middle_of_a_frame(good: &[u8]) -> usize {
     let index = open_bytes(good).unwrap().index;
     let frame = &index.frames[index.items[index.items.len() / 2].frames.0 as usize];
     (frame.at + frame.size / 2) as usize
 }
 
 /// Returns the snapshot with other members for one item.
-fn with_members(ward: &Ward, members: &dyn Fn(&str) -> Vec<Vec<u8>>) -> Vec<u8> {
+fn with_members(ward: &QuarantineWorld, members: &dyn Fn(&str) -> Vec<Vec<u8>>) -> Vec<u8> {
     let mut parts = ward.parts();
-    let at = parts.alone();
+    let at = parts.item_in_its_own_frame();
     let item = &mut parts.items[at];
     let members = members(&format!("{}/{}", &ward.world.store()[1..], item.name));
     item.files = members.len() as u64;
@@ -117,9 +120,9 @@ fn with_members(ward: &Ward, members: &dyn Fn(&str) -> Vec<Vec<u8>>) -> Vec<u8> 
 }
 
 /// The damage, the phase in which a restore detects it, and the snapshot.
-type Bad = (&'static str, &'static str, Vec<u8>);
+type DamageCase = (&'static str, &'static str, Vec<u8>);
 
-fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
+fn damage_of_every_phase(ward: &QuarantineWorld) -> Vec<DamageCase> {
     let good = &ward.good;
     let index = open_bytes(good).unwrap().index;
     let database = index.frames[0].at + index.frames[0].size / 2;
@@ -152,28 +155,28 @@ fn bad_in_every_phase(ward: &Ward) -> Vec<Bad> {
     };
     vec![
         ("a text", "lookup", b"not a snapshot\n".repeat(50)),
-        ("the head", "lookup", flipped(good, 100)),
-        ("the index", "lookup", flipped(good, (end + good.len()) / 2)),
+        ("the head", "lookup", flip_bit_at(good, 100)),
+        ("the index", "lookup", flip_bit_at(good, (end + good.len()) / 2)),
         ("cut short", "lookup", good[..end / 2].to_vec()),
-        ("the frame of the database", "plan", flipped(good, database as usize)),
+        ("the frame of the database", "plan", flip_bit_at(good, database as usize)),
         ("no database", "plan", none.build()),
-        ("a row that is no item", "plan", with_database(good, ODD)),
-        ("a frame of items", "unpack", flipped(good, in_a_frame(good))),
+        ("a row that is no item", "plan", with_database(good, INVALID_PATH_SQL)),
+        ("a frame of items", "unpack", flip_bit_at(good, middle_of_a_frame(good))),
         ("members against the index", "unpack", fewer.build()),
         ("a file through a link", "unpack", with_members(ward, &through)),
         ("a hard link to nothing", "unpack", with_members(ward, &linked)),
         ("one name twice", "unpack", with_members(ward, &clash)),
         ("a link to an empty target", "unpack", with_members(ward, &nowhere)),
         ("a name that no file system has", "unpack", with_members(ward, &unnamed)),
-        ("rows twice", "plan", with_database(good, TWICE)),
+        ("rows twice", "plan", with_database(good, DUPLICATE_REFS_SQL)),
     ]
 }
 
 /// Asserts that restores skip all of these, a few at a time, restore the older snapshot, and quarantine the bad
 /// ones with the reason.
-fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
+fn assert_restores_older_entry(ward: &QuarantineWorld, all: &[DamageCase]) {
     let world = &ward.world;
-    let before = picture(world);
+    let before = record_state(world);
     let numbered: Vec<_> = all.iter().enumerate().collect();
     for some in numbered.chunks(4) {
         let paths: Vec<_> =
@@ -190,8 +193,8 @@ fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
             let bad = &restored["quarantined"][at];
             assert_eq!((&bad["entry"], &bad["phase"]), (&json!(name), &json!(phase)), "{what}");
             assert_eq!(bad["reason"], restored["passed_over"][at][1], "{what}");
-            assert_eq!(fs::read(ward.aside(&name)).unwrap(), *bytes, "{what}");
-            let note = fs::read(note(&ward.aside(&name))).unwrap();
+            assert_eq!(fs::read(ward.quarantined_file(&name)).unwrap(), *bytes, "{what}");
+            let note = fs::read(note(&ward.quarantined_file(&name))).unwrap();
             let note: Value = serde_json::from_slice(&note).unwrap();
             assert_eq!((&note["entry"], &note["key"]), (&json!(name), &json!("test")), "{note}");
             assert_eq!((&note["size"], &note["phase"]), (&json!(bytes.len()), &json!(phase)));
@@ -211,7 +214,7 @@ fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
         assert_eq!(staging(world), [""; 0]);
         assert!(world.daemon_answers());
     }
-    assert_same(&before, &picture(world));
+    assert_same(&before, &record_state(world));
     world.verify_store();
     assert_eq!(ward.remembered(), Value::Null, "what is moved need not be remembered");
     let again = restore(world);
@@ -219,25 +222,25 @@ fn the_older_one_serves(ward: &Ward, all: &[Bad]) {
 }
 
 #[test]
-fn whatever_is_wrong_with_the_newest_entry_the_one_before_it_serves() {
-    let ward = Ward::new(Role::Mid);
-    the_older_one_serves(&ward, &bad_in_every_phase(&ward));
+fn restore_falls_back_from_any_damaged_entry() {
+    let ward = QuarantineWorld::new(Role::Mid);
+    assert_restores_older_entry(&ward, &damage_of_every_phase(&ward));
 }
 
 #[test]
-fn on_guix_too_the_one_before_a_bad_one_serves() {
-    let ward = Ward::new(Role::Guix);
-    let all = bad_in_every_phase(&ward).into_iter();
+fn guix_restore_falls_back_from_a_damaged_entry() {
+    let ward = QuarantineWorld::new(Role::Guix);
+    let all = damage_of_every_phase(&ward).into_iter();
     let some = ["the index", "no database", "a frame of items", "rows twice"];
     let some: Vec<_> = all.filter(|(what, ..)| some.contains(what)).collect();
-    the_older_one_serves(&ward, &some);
+    assert_restores_older_entry(&ward, &some);
 }
 
 /// Adds a file to the store, as a job does.
 fn add(world: &World, name: &str) {
-    match world.flavour() {
-        Flavour::Guix => drop(world.add_texts(name, 1)),
-        Flavour::Nix => {
+    match world.package_manager() {
+        PackageManager::Guix => drop(world.add_texts(name, 1)),
+        PackageManager::Nix => {
             fs::write(world.host(format!("/tmp/{name}")), name).unwrap();
             world.nix(["nix-store", "--add", &format!("/tmp/{name}")]).ok();
         }
@@ -249,11 +252,11 @@ fn entry(report: &Value) -> &str {
 }
 
 #[test]
-fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
+fn damaged_base_is_quarantined_and_its_deltas_are_skipped() {
     for role in [Role::Mid, Role::Guix] {
-        let ward = Ward::new(role);
+        let ward = QuarantineWorld::new(role);
         let world = &ward.world;
-        let before = picture(world);
+        let before = record_state(world);
         add(world, "one");
         let base = run(world, "runner", "save", &["--full"]);
         add(world, "two");
@@ -264,19 +267,19 @@ fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
 
         // A restore detects damage when it unpacks a frame or when it opens the base.
         for (what, phase, bytes) in [
-            ("a frame", "unpack", flipped(&good, in_a_frame(&good))),
-            ("the head", "lookup", flipped(&good, 100)),
+            ("a frame", "unpack", flip_bit_at(&good, middle_of_a_frame(&good))),
+            ("the head", "lookup", flip_bit_at(&good, 100)),
         ] {
             ward.put(entry(&base), &bytes);
             world.wipe_store();
             let restored = restore(world);
             assert_eq!(restored["entry"], ward.older, "{what}: {restored}");
-            assert_same(&before, &picture(world));
+            assert_same(&before, &record_state(world));
             assert_eq!(restored["passed_over"][0][0], delta["entry"], "{what}: {restored}");
             let bad = &restored["quarantined"][0];
             assert_eq!((&bad["entry"], &bad["phase"]), (&base["entry"], &json!(phase)), "{what}");
             assert_eq!(restored["quarantined"].as_array().unwrap().len(), 1, "{what}: {restored}");
-            assert!(ward.aside(entry(&base)).exists() && !path.exists(), "{what}");
+            assert!(ward.quarantined_file(entry(&base)).exists() && !path.exists(), "{what}");
             // The delta itself is good.
             assert!(ward.path(entry(&delta)).exists(), "{what}");
             let again = restore(world);
@@ -291,7 +294,7 @@ fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
         let restored = restore(world);
         assert_eq!(restored["entry"], base["entry"], "{restored}");
         assert_eq!(restored["quarantined"][0]["entry"], delta["entry"], "{restored}");
-        assert_same(&before, &picture(world));
+        assert_same(&before, &record_state(world));
         world.verify_store();
 
         // A save builds on neither the delta nor the other base.
@@ -302,11 +305,11 @@ fn a_bad_base_is_kept_aside_and_its_deltas_are_passed_over() {
 }
 
 #[test]
-fn what_is_not_the_fault_of_a_snapshot_leaves_it_where_it_is() {
-    let ward = Ward::new(Role::Mid);
+fn failure_without_damage_does_not_quarantine() {
+    let ward = QuarantineWorld::new(Role::Mid);
     let world = &ward.world;
     world.wipe_store();
-    let changed = |change: &dyn Fn(&mut Parts)| {
+    let changed = |change: &dyn Fn(&mut SnapshotParts)| {
         let mut parts = ward.parts();
         change(&mut parts);
         parts.build()
@@ -328,7 +331,7 @@ fn what_is_not_the_fault_of_a_snapshot_leaves_it_where_it_is() {
         fs::remove_file(path).unwrap();
     }
     // A damaged entry, but another process holds the database before the restore detects the damage.
-    let path = ward.put(&newer(7), &flipped(&ward.good, in_a_frame(&ward.good)));
+    let path = ward.put(&newer(7), &flip_bit_at(&ward.good, middle_of_a_frame(&ward.good)));
     let held = world.hold_big_lock();
     ward.put(&newer(8), &ward.good);
     let failed = attempt(world, "runner", "restore", &["--lock-timeout", "1"]).fails();
@@ -353,11 +356,11 @@ fn what_is_not_the_fault_of_a_snapshot_leaves_it_where_it_is() {
 }
 
 #[test]
-fn what_cannot_be_moved_is_remembered_as_long_as_it_is_the_same() {
-    let ward = Ward::new(Role::New);
+fn unmovable_entry_is_recorded_until_its_file_changes() {
+    let ward = QuarantineWorld::new(Role::New);
     let world = &ward.world;
     let (name, directory) = (newer(0), world.backend().host_path());
-    let path = ward.put(&name, &flipped(&ward.good, in_a_frame(&ward.good)));
+    let path = ward.put(&name, &flip_bit_at(&ward.good, middle_of_a_frame(&ward.good)));
     fs::set_permissions(&directory, Permissions::from_mode(0o555)).unwrap();
     world.wipe_store();
     let restored = restore(world);
@@ -389,13 +392,13 @@ fn what_cannot_be_moved_is_remembered_as_long_as_it_is_the_same() {
 }
 
 /// Returns a command in a world, with the cache service of this version.
-fn in_job<'w>(
+fn command_in_job<'w>(
     world: &'w World,
     (service, v2): (&CacheService, bool),
     verb: &str,
     more: &[&str],
 ) -> Invocation<'w> {
-    let words = [verb, "--store", world.flavour().name(), "--key", "test", "--json"];
+    let words = [verb, "--store", world.package_manager().name(), "--key", "test", "--json"];
     let mut run = world
         .storecache_as("runner", words.into_iter().chain(more.iter().copied()))
         .env("ACTIONS_RESULTS_URL", service.url())
@@ -409,22 +412,23 @@ fn in_job<'w>(
 }
 
 #[test]
-fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
+fn damaged_service_entry_is_recorded_and_superseded() {
     let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     for v2 in [true, false] {
         let service = CacheService::start();
         if !v2 {
-            service.speaks_v1_only();
+            service.support_v1_only();
         }
-        let run =
-            |verb: &str, more: &[&str]| report(&in_job(&world, (&service, v2), verb, more).run());
-        let _ = fs::remove_file(world.host(MEMORY));
+        let run = |verb: &str, more: &[&str]| {
+            report(&command_in_job(&world, (&service, v2), verb, more).run())
+        };
+        let _ = fs::remove_file(world.host(DENYLIST));
         let older = run("save", &["--full"]);
         let good = service.content(entry(&older));
         let name = newer(usize::from(v2));
-        let bad = flipped(&good, in_a_frame(&good));
+        let bad = flip_bit_at(&good, middle_of_a_frame(&good));
         service.put(&name, &service.version_of(entry(&older)), &bad);
 
         world.wipe_store();
@@ -432,8 +436,9 @@ fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
         assert_eq!((&restored["entry"], &restored["hit"]), (&older["entry"], &json!("exact")));
         assert_eq!(restored["quarantined"][0]["entry"], name, "{restored}");
         assert_eq!(restored["warnings"].as_array().unwrap().len(), 1, "{restored}");
-        assert_same(&before, &picture(&world));
-        let memory: Value = serde_json::from_slice(&fs::read(world.host(MEMORY)).unwrap()).unwrap();
+        assert_same(&before, &record_state(&world));
+        let memory: Value =
+            serde_json::from_slice(&fs::read(world.host(DENYLIST)).unwrap()).unwrap();
         let first = &memory["entries"][0];
         assert_eq!((&first["entry"], &first["size"]), (&json!(name), &json!(bad.len())));
         let place = format!("github:owner/name:{}", service.version_of(&name));
@@ -441,7 +446,7 @@ fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
 
         // The save of the job does not count the bad entry as saved, even if this machine has no record of it
         // any more: restores on other machines would meet it again.
-        fs::remove_file(world.host(MEMORY)).unwrap();
+        fs::remove_file(world.host(DENYLIST)).unwrap();
         let auto = [&STATE[..], &["--policy", "auto"]].concat();
         let saved = run("save", &auto);
         assert_eq!(saved["saved"], true, "{saved}");
@@ -455,12 +460,12 @@ fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
         assert_eq!(restored["entry"], saved["entry"], "{restored}");
         assert_eq!(restored["quarantined"][0]["entry"], next);
         world.wipe_store();
-        let ranges = service.seen(At::Range).len();
+        let ranges = service.seen(RequestKind::Range).len();
         let again = run("restore", &STATE);
         assert_eq!(again["entry"], saved["entry"]);
         assert_eq!(again["quarantined"], Value::Null, "{again}");
         assert!(again["passed_over"][0][1].as_str().unwrap().contains("found bad"), "{again}");
-        assert!(service.seen(At::Range).len() > ranges);
+        assert!(service.seen(RequestKind::Range).len() > ranges);
         assert!(again["bytes"]["downloaded"].as_u64() < restored["bytes"]["downloaded"].as_u64());
         // A save without a state file uses the record of bad entries too.
         let saved = run("save", &["--policy", "auto"]);
@@ -470,12 +475,13 @@ fn the_key_of_a_bad_entry_is_remembered_and_skipped_and_a_save_supersedes_it() {
 }
 
 #[test]
-fn bytes_that_were_damaged_on_their_way_condemn_nothing() {
+fn transfer_damage_does_not_quarantine() {
     let service = CacheService::start();
     let world = World::build(Role::Mid).fixture(Fixture::Small).network().start();
     world.start_daemon();
-    let before = picture(&world);
-    let through = |verb: &str, more: &[&str]| in_job(&world, (&service, true), verb, more).run();
+    let before = record_state(&world);
+    let through =
+        |verb: &str, more: &[&str]| command_in_job(&world, (&service, true), verb, more).run();
     let older = report(&through("save", &["--full"]));
     let newest = report(&through("save", &["--full"]));
     assert_ne!(older["entry"], newest["entry"]);
@@ -486,14 +492,14 @@ fn bytes_that_were_damaged_on_their_way_condemn_nothing() {
         vec![Fault::Slow, Fault::Slow, Fault::Flip],
         vec![Fault::Slow, Fault::Slow, Fault::Slow, Fault::Flip],
     ] {
-        service.goes_wrong(At::Range, ranges.clone());
+        service.inject_faults(RequestKind::Range, ranges.clone());
         world.wipe_store();
         let restored = report(&through("restore", &[]));
-        assert_eq!(service.unmet(), 0, "{ranges:?}: {restored}");
+        assert_eq!(service.unused_faults(), 0, "{ranges:?}: {restored}");
         assert_eq!(restored["entry"], newest["entry"], "{ranges:?}: {restored}");
         assert_eq!(restored["quarantined"], Value::Null, "{ranges:?}: {restored}");
     }
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     // Other faults of the service do not condemn an entry either.
     for fault in [
         Fault::Status(500, "no"),
@@ -502,31 +508,31 @@ fn bytes_that_were_damaged_on_their_way_condemn_nothing() {
         Fault::Page,
         Fault::HalfWithoutLength,
     ] {
-        service.goes_wrong(At::Range, vec![fault.clone(); 100]);
+        service.inject_faults(RequestKind::Range, vec![fault.clone(); 100]);
         world.wipe_store();
         let failed = report(&through("restore", &["--network-timeout", "1"]));
-        service.goes_well();
+        service.clear_faults();
         assert_eq!((&failed["hit"], &failed["quarantined"]), (&json!("miss"), &Value::Null));
         assert_eq!(failed["entry"], newest["entry"], "{fault:?}: {failed}");
     }
-    assert!(!world.host(MEMORY).exists());
+    assert!(!world.host(DENYLIST).exists());
     world.verify_store();
 }
 
 /// Plain directories with a home directory of their own.
-struct Yard {
-    place: Place,
+struct PlainQuarantine {
+    place: PlainEnv,
     home: tempfile::TempDir,
 }
 
 const SRV: &str = "/srv/a";
 
-impl Yard {
+impl PlainQuarantine {
     /// Returns a fixture with one good entry, whose directory was deleted.
-    fn new() -> Yard {
-        let place = Place::new();
+    fn new() -> PlainQuarantine {
+        let place = PlainEnv::new();
         place.write("/srv/a/file", "content\n");
-        let yard = Yard { place, home: tempfile::tempdir().unwrap() };
+        let yard = PlainQuarantine { place, home: tempfile::tempdir().unwrap() };
         yard.run("save", &[]);
         yard.place.remove(SRV);
         yard
@@ -561,7 +567,7 @@ impl Yard {
     }
 
     /// Quarantines a bad entry, as if this many hours ago.
-    fn set_aside(&self, name: &str, hours: i64) -> PathBuf {
+    fn quarantine_entry(&self, name: &str, hours: i64) -> PathBuf {
         self.put(name, b"bad");
         let _ = self.attempt("restore", &[]);
         let file = self.quarantine().join(format!("{name}.tar.zst"));
@@ -597,15 +603,15 @@ fn ancient(number: usize) -> String {
 }
 
 #[test]
-fn what_was_kept_long_enough_is_deleted_by_a_sweep_at_most_once_an_hour() {
-    let yard = Yard::new();
+fn sweep_deletes_expired_entries_at_most_once_an_hour() {
+    let yard = PlainQuarantine::new();
     fs::remove_file(yard.place.snapshot()).unwrap();
     let days = |days: i64| days * 24;
-    let over = yard.set_aside(&ancient(0), 0);
-    let fresh = yard.set_aside(&ancient(1), 0);
-    let lost = yard.set_aside(&ancient(2), 0);
+    let over = yard.quarantine_entry(&ancient(0), 0);
+    let fresh = yard.quarantine_entry(&ancient(1), 0);
+    let lost = yard.quarantine_entry(&ancient(2), 0);
     fs::remove_file(note(&lost)).unwrap();
-    let ahead = yard.set_aside(&ancient(3), -days(400));
+    let ahead = yard.quarantine_entry(&ancient(3), -days(400));
     set_age(&note(&over), days(30) + 1);
     set_age(&note(&fresh), days(30) - 1);
     let foreign = yard.quarantine().join("mine.txt");
@@ -631,7 +637,7 @@ fn what_was_kept_long_enough_is_deleted_by_a_sweep_at_most_once_an_hour() {
         yard.run("restore", &[]);
         assert!(!over.exists() && !note(&over).exists(), "{hours}");
         assert_eq!(age_in_hours(&yard.stamp()), 0, "{hours}");
-        yard.set_aside(&ancient(0), days(30) + 1);
+        yard.quarantine_entry(&ancient(0), days(30) + 1);
     }
     // A save sweeps too.
     set_age(&yard.stamp(), 1);
@@ -645,7 +651,7 @@ fn what_was_kept_long_enough_is_deleted_by_a_sweep_at_most_once_an_hour() {
         set_age(&note(file), days(31));
     }
     // The entry is younger than its note: the clock was behind when the note was written.
-    let young = yard.set_aside(&format!("test.{}", generation_now()), days(20_000));
+    let young = yard.quarantine_entry(&format!("test.{}", generation_now()), days(20_000));
     set_age(&yard.stamp(), 2);
     yard.run("restore", &[]);
     assert!(!lost.exists() && !ahead.exists() && young.exists() && fresh.exists());
@@ -662,9 +668,9 @@ fn generation_now() -> String {
 }
 
 #[test]
-fn nothing_finds_what_is_kept_aside_but_a_list_tells_of_it() {
-    let yard = Yard::new();
-    let file = yard.set_aside(&newer(0), 1);
+fn quarantined_entry_is_only_shown_by_list() {
+    let yard = PlainQuarantine::new();
+    let file = yard.quarantine_entry(&newer(0), 1);
     let good = fs::read(yard.place.snapshot()).unwrap();
     // Use a good snapshot, so that a restore that read it would accept it.
     fs::write(&file, &good).unwrap();
@@ -701,11 +707,11 @@ fn nothing_finds_what_is_kept_aside_but_a_list_tells_of_it() {
 }
 
 #[test]
-fn two_runs_at_once_pass_over_the_same_bad_entry() {
-    let yard = Yard::new();
+fn concurrent_restores_skip_the_same_damaged_entry() {
+    let yard = PlainQuarantine::new();
     let good = fs::read(yard.place.snapshot()).unwrap();
     for round in 0..8 {
-        yard.put(&newer(round), &flipped(&good, in_a_frame(&good)));
+        yard.put(&newer(round), &flip_bit_at(&good, middle_of_a_frame(&good)));
         let _ = fs::remove_dir_all(yard.place.host(SRV));
         let start = || {
             let mut command = yard.command("restore", &[]);
@@ -743,7 +749,7 @@ fn noise(bytes: usize) -> String {
 #[test]
 fn restore_skips_any_number_of_damaged_entries() {
     const MANY: usize = 200;
-    let yard = Yard::new();
+    let yard = PlainQuarantine::new();
     fs::remove_file(yard.place.snapshot()).unwrap();
     yard.place.write("/srv/a/file", &noise(200_000));
     let older = yard.run("save", &[]);
@@ -752,8 +758,8 @@ fn restore_skips_any_number_of_damaged_entries() {
     let end = open_bytes(&good).unwrap().index.frames.last().map(|frame| frame.at + frame.size);
     let damaged = [
         b"a text".to_vec(),
-        flipped(&good, 100),
-        flipped(&good, (end.unwrap() as usize + good.len()) / 2),
+        flip_bit_at(&good, 100),
+        flip_bit_at(&good, (end.unwrap() as usize + good.len()) / 2),
         good[..good.len() / 2].to_vec(),
     ];
     for number in 0..MANY {
@@ -790,7 +796,7 @@ fn restore_skips_any_number_of_damaged_entries() {
 
     // Damage that only shows in the frames costs a download for each entry; these entries are skipped as well.
     for number in 0..12 {
-        yard.put(&newer(number), &flipped(&good, in_a_frame(&good)));
+        yard.put(&newer(number), &flip_bit_at(&good, middle_of_a_frame(&good)));
     }
     yard.place.remove(SRV);
     let restored = yard.run("restore", &[]);
@@ -799,9 +805,9 @@ fn restore_skips_any_number_of_damaged_entries() {
 
 #[test]
 fn restore_skips_deltas_on_a_damaged_base() {
-    let ward = Ward::new(Role::Mid);
+    let ward = QuarantineWorld::new(Role::Mid);
     let world = &ward.world;
-    let before = picture(world);
+    let before = record_state(world);
     add(world, "one");
     let base = run(world, "runner", "save", &["--full"]);
     add(world, "two");
@@ -813,11 +819,11 @@ fn restore_skips_deltas_on_a_damaged_base() {
     }
     let path = ward.path(entry(&base));
     let good = fs::read(&path).unwrap();
-    fs::write(&path, flipped(&good, in_a_frame(&good))).unwrap();
+    fs::write(&path, flip_bit_at(&good, middle_of_a_frame(&good))).unwrap();
     world.wipe_store();
     let restored = restore(world);
     assert_eq!(restored["entry"], ward.older, "{restored}");
-    assert_same(&before, &picture(world));
+    assert_same(&before, &record_state(world));
     // All deltas and the base are skipped, and only the base is quarantined.
     assert_eq!(restored["passed_over"].as_array().unwrap().len(), 41, "{restored}");
     let quarantined = restored["quarantined"].as_array().unwrap();
@@ -826,7 +832,7 @@ fn restore_skips_deltas_on_a_damaged_base() {
     world.verify_store();
 }
 
-impl Yard {
+impl PlainQuarantine {
     /// As `attempt`, through the cache service.
     fn through(&self, service: &CacheService, verb: &str, more: &[&str]) -> Output {
         let mut command = Command::new(binary());
@@ -842,7 +848,7 @@ impl Yard {
 #[test]
 fn restore_skips_damaged_entries_of_the_cache_service() {
     const MANY: usize = 40;
-    let (yard, service) = (Yard::new(), CacheService::start());
+    let (yard, service) = (PlainQuarantine::new(), CacheService::start());
     yard.place.write("/srv/a/file", "content\n");
     let older = report(&yard.through(&service, "save", &[]).ok());
     let version = service.version_of(entry(&older));
@@ -850,7 +856,7 @@ fn restore_skips_damaged_entries_of_the_cache_service() {
         service.put(&newer(number), &version, b"damaged");
     }
     yard.place.remove(SRV);
-    let lookups = || service.seen(At::Lookup).len();
+    let lookups = || service.seen(RequestKind::Lookup).len();
     let before = lookups();
     let restored = report(&yard.through(&service, "restore", &[]).ok());
     assert_eq!((&restored["entry"], &restored["hit"]), (&older["entry"], &json!("exact")));
@@ -860,16 +866,16 @@ fn restore_skips_damaged_entries_of_the_cache_service() {
     assert!(first <= MANY * 10, "{first} lookups");
     // Entries of the service cannot be moved: they are recorded, and not opened again.
     yard.place.remove(SRV);
-    let ranges = service.seen(At::Range).len();
+    let ranges = service.seen(RequestKind::Range).len();
     let again = report(&yard.through(&service, "restore", &[]).ok());
     assert_eq!((&again["entry"], &again["quarantined"]), (&older["entry"], &Value::Null));
     assert_eq!(again["passed_over"].as_array().unwrap().len(), MANY);
-    assert!(service.seen(At::Range).len() - ranges < 5);
+    assert!(service.seen(RequestKind::Range).len() - ranges < 5);
 }
 
 #[test]
 fn restore_says_how_many_damaged_entries_a_deadline_left() {
-    let (yard, service) = (Yard::new(), CacheService::start());
+    let (yard, service) = (PlainQuarantine::new(), CacheService::start());
     yard.place.write("/srv/a/file", "content\n");
     let older = report(&yard.through(&service, "save", &[]).ok());
     let version = service.version_of(entry(&older));
@@ -878,9 +884,9 @@ fn restore_says_how_many_damaged_entries_a_deadline_left() {
     }
     // Each bad entry is opened twice, and the request for the good entry is never answered.
     let answers = [vec![Fault::Nothing; 6], vec![Fault::Stall; 100]].concat();
-    service.goes_wrong(At::Range, answers);
+    service.inject_faults(RequestKind::Range, answers);
     let failed = yard.through(&service, "restore", &["--deadline", "8"]);
-    service.goes_well();
+    service.clear_faults();
     assert_eq!(failed.code(), 1, "{failed}");
     let told = report(&failed);
     assert_eq!(told["cut"]["clock"], "deadline", "{told}");
@@ -891,7 +897,7 @@ fn restore_says_how_many_damaged_entries_a_deadline_left() {
 
 #[test]
 fn restore_reports_the_first_cause_when_every_entry_is_damaged() {
-    let yard = Yard::new();
+    let yard = PlainQuarantine::new();
     let older = yard.place.snapshot();
     let kept = fs::read(&older).unwrap();
     fs::write(&older, "damaged").unwrap();
@@ -929,13 +935,13 @@ fn restore_reports_the_first_cause_when_every_entry_is_damaged() {
 }
 
 #[test]
-fn the_memory_is_a_help_and_no_condition() {
-    let yard = Yard::new();
+fn missing_or_damaged_denylist_does_not_fail_a_restore() {
+    let yard = PlainQuarantine::new();
     let good = fs::read(yard.place.snapshot()).unwrap();
     let memory = yard.home.path().join("storecache/quarantine.json");
     // A file in the place of the quarantine directory prevents moves, even by root.
     fs::write(yard.quarantine(), "in the way").unwrap();
-    let bad = yard.put(&newer(0), &flipped(&good, in_a_frame(&good)));
+    let bad = yard.put(&newer(0), &flip_bit_at(&good, middle_of_a_frame(&good)));
     let read = || -> Value { serde_json::from_slice(&fs::read(&memory).unwrap()).unwrap() };
     yard.run("restore", &[]);
     assert_eq!(read()["entries"].as_array().unwrap().len(), 1);
@@ -958,7 +964,7 @@ fn the_memory_is_a_help_and_no_condition() {
     });
     many["entries"] = others.collect();
     fs::write(&memory, many.to_string()).unwrap();
-    yard.put(&newer(1), &flipped(&good, in_a_frame(&good)));
+    yard.put(&newer(1), &flip_bit_at(&good, middle_of_a_frame(&good)));
     yard.place.remove(SRV);
     let started = [(); 2].map(|()| {
         let mut command = yard.command("restore", &[]);

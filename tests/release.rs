@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::Output;
-use support::place::output;
-use support::{cache, programs};
+use support::plain_env::output;
+use support::{fixture_cache, programs};
 
 fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -37,17 +37,17 @@ fn program() -> PathBuf {
     file
 }
 
-fn judged(file: &Path) -> Output {
+fn run_check_release(file: &Path) -> Output {
     output(script("check-release").arg(file))
 }
 
-fn is_asked_for(name: &str) -> bool {
+fn is_enabled(name: &str) -> bool {
     env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
 #[test]
-fn it_is_small_needs_an_old_glibc_alone_and_works_in_bullseye() {
-    let told = judged(&program()).ok();
+fn release_is_small_and_runs_with_glibc_2_28() {
+    let told = run_check_release(&program()).ok();
     assert!(told.stdout.contains("saves and restores in Debian 11"), "{told}");
     assert!(told.stdout.contains("inspects what zstd and tar read too"), "{told}");
     // Check the same with objdump: no other library is needed, and no symbol is newer.
@@ -63,7 +63,7 @@ fn it_is_small_needs_an_old_glibc_alone_and_works_in_bullseye() {
 }
 
 #[test]
-fn what_would_not_run_everywhere_is_refused() {
+fn check_release_rejects_unportable_programs() {
     let kept = tempfile::tempdir().unwrap();
     let at = |name: &str| kept.path().join(name);
     let compile = |words: &[&str]| {
@@ -83,14 +83,14 @@ fn what_would_not_run_everywhere_is_refused() {
         ("newer", "and glibc 2.28 is the oldest that it has to run with"),
         ("large", "has 12000000 bytes, which is not under 12 MB"),
     ] {
-        let told = judged(&at(name));
+        let told = run_check_release(&at(name));
         assert_eq!(told.code(), 1, "{name}: {told}");
         assert!(told.stderr.contains(why), "{name}: {told}");
     }
 }
 
 #[test]
-fn a_target_that_cannot_be_built_is_an_error_and_leaves_no_file() {
+fn build_release_fails_for_a_target_without_its_library() {
     let kept = tempfile::tempdir().unwrap();
     let bin = kept.path().join("bin");
     fs::create_dir(&bin).unwrap();
@@ -123,8 +123,8 @@ fn a_target_that_cannot_be_built_is_an_error_and_leaves_no_file() {
 }
 
 #[test]
-fn built_elsewhere_it_has_the_same_bytes() {
-    if !is_asked_for("STORECACHE_TEST_REPRODUCE") {
+fn release_build_is_reproducible() {
+    if !is_enabled("STORECACHE_TEST_REPRODUCE") {
         return;
     }
     program();
@@ -133,12 +133,12 @@ fn built_elsewhere_it_has_the_same_bytes() {
 }
 
 #[test]
-fn the_program_for_the_other_processor_runs_there() {
-    if !is_asked_for("STORECACHE_TEST_AARCH64") {
+fn aarch64_release_runs_in_qemu() {
+    if !is_enabled("STORECACHE_TEST_AARCH64") {
         return;
     }
     output(script("roots").arg("roots/rust")).ok();
-    let root = cache::directory().join("roots/rust");
+    let root = fixture_cache::directory().join("roots/rust");
     let kept = tempfile::tempdir().unwrap();
     // Keep builds by this compiler apart from releases.
     let mut build = script("build-release");
@@ -150,6 +150,6 @@ fn the_program_for_the_other_processor_runs_there() {
     let qemu = format!("{} -L {}", usr.join("bin/qemu-aarch64").display(), usr.display());
     let told = output(script("check-release").arg(&file).env("QEMU", qemu)).ok();
     assert!(told.stdout.contains("runs for AArch64"), "{told}");
-    let refused = judged(&file);
+    let refused = run_check_release(&file);
     assert!(refused.stderr.contains("is for AArch64, and this machine is not"), "{refused}");
 }

@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
-use support::runs::{NIX, assert_same, attempt, picture, report, restore, run, save, staging};
-use support::{Fixture, Role, World, corpus};
+use support::world_runs::{
+    NIX_FLAGS, assert_same, attempt, record_state, report, restore, run, save, staging,
+};
+use support::{Fixture, Role, World, store_content};
 
 #[test]
-fn a_wiped_store_comes_back_whole_as_an_ordinary_user_with_sudo() {
+fn user_with_sudo_saves_and_restores_a_wiped_store() {
     for role in Role::ALL {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
-        let before = picture(&world);
-        let top = world.builds_nothing_of(role, Fixture::Small);
+        let before = record_state(&world);
+        let top = world.assert_nothing_to_build(role, Fixture::Small);
         let query = |what| world.nix(["nix-store", "--query", what, &top]).ok().stdout;
         let queries = || ["--requisites", "--references", "--hash", "--size"].map(query);
         let queried = queries();
@@ -33,19 +35,19 @@ fn a_wiped_store_comes_back_whole_as_an_ordinary_user_with_sudo() {
         assert_ne!(world.daemon_pid(), first_pid, "the daemon was restarted");
         assert!(world.daemon_answers());
 
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         assert_eq!(queries(), queried);
         assert_eq!(staging(&world), [""; 0]);
-        world.builds_nothing_of(role, Fixture::Small);
+        world.assert_nothing_to_build(role, Fixture::Small);
         world.verify_store();
         world.nix(["nix-collect-garbage"]).ok();
-        assert_same(&before, &picture(&world));
-        world.builds_nothing_of(role, Fixture::Small);
+        assert_same(&before, &record_state(&world));
+        world.assert_nothing_to_build(role, Fixture::Small);
     }
 }
 
 #[test]
-fn restored_rows_say_what_the_saved_ones_said_but_not_that_they_were_built_here() {
+fn restored_rows_equal_the_saved_ones_except_ultimate() {
     let world = World::with_fixture(Role::New, Fixture::Small);
     world.start_daemon();
     let before = world.registrations();
@@ -60,7 +62,7 @@ fn restored_rows_say_what_the_saved_ones_said_but_not_that_they_were_built_here(
 }
 
 #[test]
-fn columns_that_both_databases_have_come_along_and_others_do_not_hinder() {
+fn restore_copies_columns_that_both_databases_have() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     let sql = |text: &str| world.sh(&format!("sqlite3 /nix/var/nix/db/db.sqlite '{text}'")).stdout;
     sql("alter table ValidPaths add column note text");
@@ -85,7 +87,7 @@ fn a_second_restore_does_nothing_and_says_so() {
     world.start_daemon();
     save(&world);
     let pid = world.daemon_pid();
-    let before = picture(&world);
+    let before = record_state(&world);
     // Restore into the store that was saved.
     let again = restore(&world);
     assert_eq!(again["hit"], "exact");
@@ -93,22 +95,22 @@ fn a_second_restore_does_nothing_and_says_so() {
     assert_eq!(again["items"]["present"], before.references.len());
     assert!(again["reason"].as_str().unwrap().contains("nothing to do"));
     assert_eq!(world.daemon_pid(), pid, "the daemon was left alone");
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
 
     world.wipe_store();
     assert_ne!(restore(&world)["items"]["restored"], 0);
     let pid = world.daemon_pid();
-    let words = ["restore"].iter().chain(&NIX);
+    let words = ["restore"].iter().chain(&NIX_FLAGS);
     let told = world.storecache_as("runner", words).ok();
     assert!(told.stderr.contains("nothing to do"), "{told}");
     assert_eq!(world.daemon_pid(), pid);
 }
 
 #[test]
-fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
+fn restore_adds_missing_items_and_keeps_live_rows() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     save(&world);
     // Delete the items that only the root of the fixture kept, and keep half of those that refer to nothing.
     world.sh("rm /nix/var/nix/gcroots/fixture");
@@ -126,7 +128,7 @@ fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
     let restored = restore(&world);
     assert_eq!(restored["items"]["present"], kept.len());
     assert_eq!(restored["items"]["restored"], before.references.len() - kept.len());
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     let after = world.registrations();
     for (path, row) in kept {
         assert_eq!(after[&path], row, "{path} was valid before and is as it was");
@@ -135,43 +137,43 @@ fn a_store_with_half_of_the_items_gets_the_other_half_and_keeps_its_own() {
 }
 
 #[test]
-fn snapshots_travel_between_versions_of_nix() {
+fn snapshot_restores_into_other_nix_versions() {
     for (from, to) in [(Role::Old, Role::New), (Role::New, Role::Old), (Role::Mid, Role::New)] {
         let saver = World::with_fixture(from, Fixture::Small);
         saver.start_daemon();
-        let before = picture(&saver);
+        let before = record_state(&saver);
         save(&saver);
         let restorer = World::build(to).backend(saver.backend()).start();
         restorer.start_daemon();
         let restored = restore(&restorer);
         assert_eq!(restored["items"]["restored"], before.references.len());
-        assert_same(&before, &picture(&restorer));
-        restorer.builds_nothing_of(from, Fixture::Small);
+        assert_same(&before, &record_state(&restorer));
+        restorer.assert_nothing_to_build(from, Fixture::Small);
         restorer.verify_store();
     }
 }
 
 #[test]
-fn a_snapshot_joins_a_store_that_holds_other_items() {
+fn restore_merges_into_a_store_with_other_items() {
     let saver = World::with_fixture(Role::Mid, Fixture::Small);
     saver.start_daemon();
-    let theirs = picture(&saver);
+    let theirs = record_state(&saver);
     save(&saver);
     let world = World::build(Role::New).fixture(Fixture::Small).backend(saver.backend()).start();
     world.start_daemon();
-    let ours = picture(&world);
+    let ours = record_state(&world);
     restore(&world);
-    let both = picture(&world);
+    let both = record_state(&world);
     for (path, tree) in ours.trees.iter().chain(&theirs.trees) {
         assert_eq!(&both.trees[path], tree, "{path}");
     }
-    world.builds_nothing_of(Role::New, Fixture::Small);
-    world.builds_nothing_of(Role::Mid, Fixture::Small);
+    world.assert_nothing_to_build(Role::New, Fixture::Small);
+    world.assert_nothing_to_build(Role::Mid, Fixture::Small);
     world.verify_store();
 }
 
 #[test]
-fn rows_that_lie_in_the_wal_alone_are_saved() {
+fn save_includes_rows_that_are_only_in_the_wal() {
     // Nix has been idle since its last start: db.sqlite does not even have a table.
     let world = World::with_fixture(Role::New, Fixture::Full);
     let before = world.references_of_all();
@@ -185,10 +187,10 @@ fn rows_that_lie_in_the_wal_alone_are_saved() {
 }
 
 #[test]
-fn a_log_left_beside_the_live_database_undoes_nothing() {
+fn restore_merges_with_rows_in_a_live_wal() {
     let world = World::with_fixture(Role::New, Fixture::Small);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     save(&world);
     world.wipe_store();
     // The live database has rows of its own in a log without a checkpoint.
@@ -202,14 +204,14 @@ fn a_log_left_beside_the_live_database_undoes_nothing() {
 }
 
 #[test]
-fn an_optimised_store_comes_back_with_every_file() {
+fn optimised_store_is_restored_with_every_file() {
     let world = World::with_fixture(Role::Old, Fixture::Optimised);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     save(&world);
     world.wipe_store();
     restore(&world);
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     let links = world.sh("ls -A /nix/store/.links").stdout;
     assert_eq!(links, "", "the links of the optimiser are not packed");
     world.verify_store();
@@ -218,26 +220,26 @@ fn an_optimised_store_comes_back_with_every_file() {
 }
 
 #[test]
-fn hundreds_of_packages_come_back() {
+fn store_with_hundreds_of_packages_is_restored() {
     let world = World::with_fixture(Role::Old, Fixture::Full);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     assert!(before.trees.len() > 400);
     assert!(before.trees.values().map(BTreeMap::len).sum::<usize>() > 30_000);
     save(&world);
     world.wipe_store();
     restore(&world);
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     world.verify_store();
-    world.builds_nothing_of(Role::Old, Fixture::Full);
+    world.assert_nothing_to_build(Role::Old, Fixture::Full);
 }
 
 #[test]
-fn debris_is_not_saved_and_is_replaced_where_it_is_in_the_way() {
+fn unregistered_files_are_not_saved_and_are_replaced() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
-    let before = picture(&world);
-    let planted = corpus::debris(&world);
+    let before = record_state(&world);
+    let planted = store_content::add_unregistered_files(&world);
     save(&world);
     let names = world.sh("zstd -dc /cache/*.tar.zst | tar -t").stdout;
     for name in &planted {
@@ -257,12 +259,12 @@ fn debris_is_not_saved_and_is_replaced_where_it_is_in_the_way() {
     world.sh(&format!("mkdir -p {one}/wrong; echo wrong >{other}"));
     let restored = restore(&world);
     assert_eq!(restored["items"]["restored"], before.references.len());
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     assert_eq!(staging(&world), [""; 0]);
 }
 
 #[test]
-fn an_item_whose_references_are_nowhere_is_skipped_and_reported() {
+fn restore_skips_items_with_missing_references() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let before = world.references_of_all();
@@ -296,33 +298,33 @@ fn an_item_whose_references_are_nowhere_is_skipped_and_reported() {
 }
 
 #[test]
-fn a_store_that_was_never_opened_is_filled_with_and_without_a_daemon() {
+fn new_store_is_restored_with_and_without_a_daemon() {
     for (role, daemon) in
         [(Role::Old, true), (Role::New, true), (Role::Old, false), (Role::New, false)]
     {
         let saver = World::with_fixture(role, Fixture::Small);
         save(&saver);
-        let before = picture(&saver);
+        let before = record_state(&saver);
         let world = World::build(role).backend(saver.backend()).start();
         if daemon {
             world.start_daemon();
             world.sh("rm -rf /nix/var/nix/db/* /nix/store");
         }
         restore(&world);
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         if !daemon {
             world.start_daemon();
         }
-        world.builds_nothing_of(role, Fixture::Small);
+        world.assert_nothing_to_build(role, Fixture::Small);
         world.verify_store();
     }
 }
 
 #[test]
-fn a_store_below_another_root_is_saved_and_restored_from_outside() {
+fn store_under_another_root_is_saved_and_restored() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     // The root has no program of Nix: the version comes from the daemon inside.
     let root = world.host("/nix").parent().unwrap().display().to_string();
     let backend = format!("dir:{}", world.backend().host_path().display());
@@ -341,10 +343,10 @@ fn a_store_below_another_root_is_saved_and_restored_from_outside() {
     let pid = world.daemon_pid();
     let restored = outside("restore");
     assert_eq!(restored["items"]["restored"], before.references.len());
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
     assert_ne!(world.daemon_pid(), pid);
     assert!(world.daemon_answers());
-    world.builds_nothing_of(Role::Mid, Fixture::Small);
+    world.assert_nothing_to_build(Role::Mid, Fixture::Small);
     world.verify_store();
 }
 
@@ -359,7 +361,7 @@ fn mount_disk(world: &World, at: &str) {
 
 /// The test reads the disk through a copy, without the data that was not yet written.
 #[test]
-fn what_a_restore_has_done_outlives_a_power_cut() {
+fn restore_is_durable_after_a_power_cut() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let items = save(&world)["items"]["saved"].as_u64().unwrap();
@@ -379,7 +381,7 @@ fn what_a_restore_has_done_outlives_a_power_cut() {
 }
 
 #[test]
-fn what_a_save_has_written_outlives_a_power_cut() {
+fn save_is_durable_after_a_power_cut() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let disk = world.host("/disk");
@@ -395,19 +397,23 @@ fn what_a_save_has_written_outlives_a_power_cut() {
 }
 
 #[test]
-fn a_machine_that_ends_with_the_job_does_not_wait_for_its_disk() {
+fn sync_auto_is_off_on_github_hosted_runners() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     save(&world);
     let waits = |environment: &str, sync: &str| {
-        let command =
-            format!("{environment} storecache save --full {} --sync {sync} --json", NIX.join(" "));
+        let command = format!(
+            "{environment} storecache save --full {} --sync {sync} --json",
+            NIX_FLAGS.join(" ")
+        );
         let saved = report(&world.sh(&command));
         assert_eq!(saved["saved"], true);
         let saving = saved["seconds"]["sync"].as_f64().unwrap() > 0.0;
         world.wipe_store();
-        let command =
-            format!("{environment} storecache restore {} --sync {sync} --json", NIX.join(" "),);
+        let command = format!(
+            "{environment} storecache restore {} --sync {sync} --json",
+            NIX_FLAGS.join(" "),
+        );
         let restored = report(&world.sh(&command));
         assert_eq!(restored["hit"], "exact");
         assert!(restored["items"]["restored"].as_u64() > Some(0));
@@ -424,23 +430,23 @@ fn a_machine_that_ends_with_the_job_does_not_wait_for_its_disk() {
 }
 
 #[test]
-fn root_itself_needs_no_sudo() {
+fn root_runs_without_sudo() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     world.sh("mv /usr/bin/sudo /usr/bin/sudo.away");
     run(&world, "root", "save", &[]);
     world.wipe_store();
     run(&world, "root", "restore", &[]);
-    assert_same(&before, &picture(&world));
+    assert_same(&before, &record_state(&world));
 }
 
 #[test]
-fn what_is_restored_belongs_to_the_owner_of_the_live_store() {
+fn restored_items_belong_to_the_store_owner() {
     // A store of one user, without a daemon: the restored items of root's store become this user's.
     let saver = World::with_fixture(Role::Mid, Fixture::Small);
     saver.start_daemon();
-    let before = picture(&saver);
+    let before = record_state(&saver);
     save(&saver);
     let world = World::build(Role::Mid).backend(saver.backend()).start();
     world.sh("rm -rf /nix/* && install -d -o runner -g runner /nix/store /nix/var/nix");
@@ -458,9 +464,9 @@ fn what_is_restored_belongs_to_the_owner_of_the_live_store() {
 
 /// Two cases of a user without sudo: sudo refuses, or is not installed.
 #[test]
-fn without_sudo_a_user_reaches_what_is_theirs() {
+fn user_without_sudo_saves_and_restores_own_files() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
-    let before = picture(&world);
+    let before = record_state(&world);
     world.sh("mkdir -p /home/nosudo/mine && echo mine >/home/nosudo/mine/file
          chown -R nosudo:nosudo /home/nosudo");
     let plain = |verb: &str, path: &str| {
@@ -491,7 +497,7 @@ fn without_sudo_a_user_reaches_what_is_theirs() {
 }
 
 #[test]
-fn without_sudo_nothing_of_root_is_done_and_one_error_says_why() {
+fn missing_sudo_is_one_error_and_changes_nothing() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     for verb in ["save", "restore"] {
@@ -510,10 +516,10 @@ fn without_sudo_nothing_of_root_is_done_and_one_error_says_why() {
 }
 
 #[test]
-fn a_dry_run_writes_nothing_and_says_what_it_would_do() {
+fn dry_run_writes_nothing_and_reports_the_plan() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
-    let before = picture(&world);
+    let before = record_state(&world);
     let dry = run(&world, "runner", "save", &["--dry-run"]);
     assert_eq!(dry["items"]["saved"], before.references.len());
     assert!(dry["bytes"]["snapshot"].as_u64().unwrap() > 1_000_000);
@@ -533,7 +539,7 @@ fn a_dry_run_writes_nothing_and_says_what_it_would_do() {
 }
 
 #[test]
-fn a_database_that_nobody_could_restore_is_not_saved() {
+fn save_refuses_a_database_that_cannot_be_restored() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     world.sh("sqlite3 /nix/var/nix/db/db.sqlite 'PRAGMA foreign_keys = OFF;
@@ -544,7 +550,7 @@ fn a_database_that_nobody_could_restore_is_not_saved() {
 }
 
 #[test]
-fn a_prefix_leads_to_the_newest_entry() {
+fn restore_key_finds_the_newest_entry_of_a_prefix() {
     let world = World::with_fixture(Role::Mid, Fixture::Small);
     world.start_daemon();
     let words =

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::place::{Place, binary, output, set_mtime};
-use support::runs::{attempt, report, run};
+use support::plain_env::{PlainEnv, binary, output, set_mtime};
+use support::world_runs::{attempt, report, run};
 use support::{Fixture, Output, Role, World};
 
 const SRV: &str = "/srv/a";
@@ -25,14 +25,14 @@ const NEWER: &str = "test.20991231T235959.000000Z";
 
 /// Plain directories with a home directory of their own, and one good entry.
 struct Shared {
-    place: Place,
+    place: PlainEnv,
     home: tempfile::TempDir,
     good: String,
 }
 
 impl Shared {
     fn new() -> Shared {
-        let place = Place::new();
+        let place = PlainEnv::new();
         place.write("/srv/a/file", "content\n");
         let mut shared = Shared { place, home: tempfile::tempdir().unwrap(), good: String::new() };
         let saved = report(&shared.in_store("save", &[]).ok());

@@ -13,12 +13,16 @@ use base64::prelude::BASE64_STANDARD;
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use storecache_snapshot::{Index, PublicKey, SecretKey, Verdict};
-use support::cache_service::{CacheService, Fault, Place as At, TOKEN};
-use support::forge::{self, Parts, check, open_bytes, raw_bytes, with_index, with_signatures};
+use support::cache_service::{CacheService, Fault, RequestKind, TOKEN};
 use support::job::Job;
-use support::place::{self, Place, assert_same_tree};
-use support::runs::{assert_same, attempt, picture, report, restore, run, save, staging};
-use support::{Fixture, Flavour, Output, Role, World, poll};
+use support::plain_env::{self, PlainEnv, assert_same_tree};
+use support::snapshot_builder::{
+    self, SnapshotParts, check, open_bytes, raw_bytes, with_index, with_signatures,
+};
+use support::world_runs::{
+    assert_same, attempt, record_state, report, restore, run, save, staging,
+};
+use support::{Fixture, Output, PackageManager, Role, World, poll};
 
 const TOOL: &str = "/opt/tool";
 const ROLES: [Role; 2] = [Role::Mid, Role::Guix];
@@ -35,14 +39,14 @@ fn public(name: &str, seed: u8) -> String {
 }
 
 /// Returns a plain-directory fixture with a small directory.
-fn place() -> Place {
-    let place = Place::new();
+fn place() -> PlainEnv {
+    let place = PlainEnv::new();
     place.write("/opt/tool/file", "content of the file\n");
     place
 }
 
 /// Runs a verb on the fixture with additional variables.
-fn with(place: &Place, verb: &str, more: &[&str], variables: &[(&str, &str)]) -> Output {
+fn with(place: &PlainEnv, verb: &str, more: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut words: Vec<OsString> = vec![verb.into(), "--root".into(), place.root().into()];
     words.extend(["--store", "plain", "--path", TOOL, "--json", "--backend"].map(OsString::from));
     words.push(format!("dir:{}", place.entries().display()).into());
@@ -50,23 +54,23 @@ fn with(place: &Place, verb: &str, more: &[&str], variables: &[(&str, &str)]) ->
         words.extend(["--key", "test"].map(OsString::from));
     }
     words.extend(more.iter().map(OsString::from));
-    let mut command = Command::new(place::binary());
+    let mut command = Command::new(plain_env::binary());
     for name in ["GITHUB_REPOSITORY", "GITHUB_REF", "GITHUB_EVENT_NAME", "GITHUB_EVENT_PATH"] {
         command.env_remove(name);
     }
-    place::output(command.args(words).current_dir("/").envs(variables.iter().copied()))
+    plain_env::output(command.args(words).current_dir("/").envs(variables.iter().copied()))
 }
 
 /// Saves with these secret keys.
 #[track_caller]
-fn save_signed(place: &Place, keys: &[String]) -> Value {
+fn save_signed(place: &PlainEnv, keys: &[String]) -> Value {
     let keys = keys.join("\n");
     report(&with(place, "save", &[], &[("STORECACHE_SIGN_KEY", &keys)]).ok())
 }
 
 /// Deletes the directory and restores with these trusted keys. Returns the report.
 #[track_caller]
-fn trusting(place: &Place, keys: &str, more: &[&str]) -> Value {
+fn trusting(place: &PlainEnv, keys: &str, more: &[&str]) -> Value {
     if place.host(TOOL).exists() {
         place.remove(TOOL);
     }
@@ -75,7 +79,7 @@ fn trusting(place: &Place, keys: &str, more: &[&str]) -> Value {
 }
 
 #[track_caller]
-fn refused(told: &Value, because: &str) {
+fn assert_refused(told: &Value, because: &str) {
     assert_eq!(told["hit"], "miss", "{told}");
     assert_eq!(told["items"]["restored"], 0, "{told}");
     let reason = told["reason"].as_str().unwrap_or_default();
@@ -83,14 +87,14 @@ fn refused(told: &Value, because: &str) {
 }
 
 /// Writes a newer entry of the key with these bytes.
-fn put(place: &Place, key: &str, bytes: &[u8]) -> PathBuf {
+fn put(place: &PlainEnv, key: &str, bytes: &[u8]) -> PathBuf {
     let file = place.entries().join(format!("{key}.29991231T235959.000000Z.tar.zst"));
     fs::write(&file, bytes).unwrap();
     file
 }
 
 #[test]
-fn a_signed_snapshot_is_for_those_who_trust_its_key_and_for_those_who_trust_all() {
+fn signed_snapshot_restores_with_its_key_and_without_keys() {
     let place = place();
     let before = place.tree(TOOL);
     let saved = save_signed(&place, &[secret("ci-1", 1)]);
@@ -110,14 +114,14 @@ fn a_signed_snapshot_is_for_those_who_trust_its_key_and_for_those_who_trust_all(
     fs::write(&file, format!("{}\n", secret("ci-2", 2))).unwrap();
     let saved = with(&place, "save", &["--sign-key", file.to_str().unwrap()], &[]);
     assert_eq!(report(&saved.ok())["signed_by"], json!(["ci-2"]));
-    refused(
+    assert_refused(
         &trusting(&place, &public("ci-3", 3), &[]),
         "signed by ci-2, which is not a trusted key",
     );
 }
 
 #[test]
-fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
+fn snapshot_without_a_trusted_signature_is_a_miss() {
     let place = place();
     save_signed(&place, &[secret("ci-1", 1)]);
     let good = fs::read(place.snapshot()).unwrap();
@@ -128,13 +132,13 @@ fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
     fs::remove_file(place.snapshot()).unwrap();
 
     let another_head = || {
-        let mut parts = Parts::of(&good);
+        let mut parts = SnapshotParts::of(&good);
         parts.head.origin.repository = "you/yours".into();
         parts
     };
     let ours = SecretKey::parse(&secret("ci-1", 1)).unwrap();
     let of = |name, seed| vec![SecretKey::parse(&secret(name, seed)).unwrap()];
-    let block = forge::signatures(&good);
+    let block = snapshot_builder::signatures(&good);
     let empty = br#"{"signatures":[]}"#;
     let key = || "it is not signed";
     for (what, bytes, because) in [
@@ -143,22 +147,22 @@ fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
         ("no block", with_signatures(&good, b"null"), "its signatures do not parse"),
         (
             "another's",
-            Parts::of(&good).build_signed(&of("them", 9)),
+            SnapshotParts::of(&good).build_signed(&of("them", 9)),
             "signed by them, which is not a trusted key",
         ),
         (
             "another's under our name",
-            Parts::of(&good).build_signed(&of("ci-1", 9)),
+            SnapshotParts::of(&good).build_signed(&of("ci-1", 9)),
             "the signature by ci-1 does not match this snapshot",
         ),
         (
             "ours under another name",
-            Parts::of(&good).build_signed(&of("ci-9", 1)),
+            SnapshotParts::of(&good).build_signed(&of("ci-9", 1)),
             "signed by ci-9, which is not a trusted key",
         ),
         (
             "of another snapshot",
-            with_signatures(&good, &forge::signatures(&other)),
+            with_signatures(&good, &snapshot_builder::signatures(&other)),
             "the signature by ci-1 does not match this snapshot",
         ),
         (
@@ -175,7 +179,7 @@ fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
         // The snapshot itself is valid.
         check(&bytes).unwrap();
         let file = put(&place, "test", &bytes);
-        refused(&trusting(&place, &public("ci-1", 1), &[]), because);
+        assert_refused(&trusting(&place, &public("ci-1", 1), &[]), because);
         assert!(!place.host(TOOL).exists(), "{what}");
         assert_eq!(place.restore(&[TOOL], &[])["hit"], "exact", "{what}");
         fs::remove_file(file).unwrap();
@@ -186,7 +190,7 @@ fn what_nobody_has_signed_who_is_trusted_is_a_miss_with_the_reason() {
 }
 
 #[test]
-fn a_signed_snapshot_with_any_byte_flipped_is_refused_or_no_longer_signed() {
+fn any_flipped_byte_breaks_the_snapshot_or_its_signature() {
     let place = place();
     save_signed(&place, &[secret("ci-1", 1)]);
     let mut bytes = fs::read(place.snapshot()).unwrap();
@@ -208,13 +212,13 @@ fn a_signed_snapshot_with_any_byte_flipped_is_refused_or_no_longer_signed() {
 }
 
 #[test]
-fn an_entry_under_another_key_than_it_was_signed_for_is_refused() {
+fn entry_moved_to_another_key_is_refused() {
     let place = place();
     save_signed(&place, &[secret("ci-1", 1)]);
     let bytes = fs::read(place.snapshot()).unwrap();
     put(&place, "other", &bytes);
     let told = trusting(&place, &public("ci-1", 1), &["--key", "other"]);
-    refused(&told, "it was signed for the key test, but is stored under other");
+    assert_refused(&told, "it was signed for the key test, but is stored under other");
     assert_eq!(report(&with(&place, "restore", &["--key", "other"], &[]))["hit"], "exact");
 }
 
@@ -232,7 +236,7 @@ fn signature_counts_for_one_key_with_its_case() {
     // With another case of the key, lookups find the entry, but the signature is not for that key.
     let other = "differs from the requested key in upper and lower case";
     for more in [&["--key", "linux-k"][..], &["--key", "linux-x", "--restore-key", "linux-"]] {
-        refused(&trusting(&place, &trusted, more), other);
+        assert_refused(&trusting(&place, &trusted, more), other);
         let told = report(&with(&place, "restore", more, &[]).ok());
         assert_ne!(told["hit"], "miss", "nobody asked for a signature: {told}");
     }
@@ -243,7 +247,7 @@ fn signature_counts_for_one_key_with_its_case() {
     fs::remove_file(saved).unwrap();
     put(&place, "linux-k", &bytes);
     let told = trusting(&place, &trusted, &["--key", "linux-k"]);
-    refused(&told, "it was signed for the key Linux-K, but is stored under linux-k");
+    assert_refused(&told, "it was signed for the key Linux-K, but is stored under linux-k");
     let words = ["--trusted-keys", &trusted, "--key", "linux-k"];
     let verified = with(&place, "verify", &words, &[]);
     assert!(verified.to_string().contains("signed for the key Linux-K"), "{verified}");
@@ -255,13 +259,13 @@ fn signature_holds_where_a_service_lowers_keys() {
     let service = CacheService::start();
     let (place, key) = (place(), secret("ci-1", 1));
     let run = |verb: &str, more: &[&str]| {
-        let mut command = Command::new(place::binary());
+        let mut command = Command::new(plain_env::binary());
         command.args([verb, "--store", "plain", "--path", TOOL, "--json", "--backend", "github"]);
         command.args(["--key", "Linux-K", "--root"]).arg(place.root()).args(more);
         command.env_remove("ACTIONS_RESULTS_URL").env_remove("ACTIONS_CACHE_SERVICE_V2");
         command.env("ACTIONS_CACHE_URL", service.url()).env("ACTIONS_RUNTIME_TOKEN", TOKEN);
         command.env("STORECACHE_SIGN_KEY", if verb == "save" { &*key } else { "" });
-        report(&place::output(command.current_dir("/")).ok())
+        report(&plain_env::output(command.current_dir("/")).ok())
     };
     run("save", &[]);
     place.remove(TOOL);
@@ -270,7 +274,7 @@ fn signature_holds_where_a_service_lowers_keys() {
 }
 
 #[test]
-fn two_keys_sign_while_one_replaces_the_other() {
+fn snapshot_can_carry_signatures_by_two_keys() {
     let place = place();
     let saved = save_signed(&place, &[secret("old", 1), secret("new", 2)]);
     assert_eq!(saved["signed_by"], json!(["old", "new"]));
@@ -282,11 +286,11 @@ fn two_keys_sign_while_one_replaces_the_other() {
     // Two keys of one name, of which one has signed.
     let twice = format!("{} {old}", public("old", 7));
     assert_eq!(trusting(&place, &twice, &[])["signed_by"], json!(["old"]));
-    refused(&trusting(&place, &public("old", 7), &[]), "does not match this snapshot");
+    assert_refused(&trusting(&place, &public("old", 7), &[]), "does not match this snapshot");
 }
 
 #[test]
-fn the_newest_entry_that_is_trusted_is_restored_and_the_others_are_told() {
+fn restore_uses_the_newest_trusted_entry() {
     let place = place();
     let before = place.tree(TOOL);
     let first = save_signed(&place, &[secret("ci-1", 1)]);
@@ -301,7 +305,7 @@ fn the_newest_entry_that_is_trusted_is_restored_and_the_others_are_told() {
 }
 
 #[test]
-fn a_save_neither_counts_on_what_is_not_trusted_nor_saves_what_nobody_would_trust() {
+fn save_ignores_untrusted_entries_and_writes_none() {
     let place = place();
     let key = secret("ci-1", 1);
     let auto = |more: &[&str], variables: &[(&str, &str)]| {
@@ -329,34 +333,42 @@ fn a_save_neither_counts_on_what_is_not_trusted_nor_saves_what_nobody_would_trus
 }
 
 /// Returns the variables of a run on a branch.
-fn job_of<'a>(repository: &'a str, reference: &'a str, event: &'a str) -> [(&'a str, &'a str); 3] {
+fn run_variables<'a>(
+    repository: &'a str,
+    reference: &'a str,
+    event: &'a str,
+) -> [(&'a str, &'a str); 3] {
     [("GITHUB_REPOSITORY", repository), ("GITHUB_REF", reference), ("GITHUB_EVENT_NAME", event)]
 }
 
 #[test]
-fn an_origin_is_trusted_as_far_as_the_restore_says() {
+fn trust_flag_selects_the_accepted_origins() {
     const MAIN: &str = "refs/heads/main";
     const PULL: &str = "refs/pull/7/merge";
-    let here = job_of("me/mine", "refs/heads/topic", "push");
+    let here = run_variables("me/mine", "refs/heads/topic", "push");
     let branch = ["--trust", "default-branch-only", "--default-branch", "main"];
     for (from, same, default) in [
-        (Some(job_of("me/mine", MAIN, "push")), None, None),
-        (Some(job_of("me/mine", MAIN, "schedule")), None, None),
+        (Some(run_variables("me/mine", MAIN, "push")), None, None),
+        (Some(run_variables("me/mine", MAIN, "schedule")), None, None),
         (
-            Some(job_of("me/mine", MAIN, "pull_request_target")),
+            Some(run_variables("me/mine", MAIN, "pull_request_target")),
             None,
             Some("users without write access can trigger"),
         ),
-        (Some(job_of("me/mine", PULL, "pull_request")), None, Some("not from the branch main")),
         (
-            Some(job_of("you/fork", MAIN, "push")),
+            Some(run_variables("me/mine", PULL, "pull_request")),
+            None,
+            Some("not from the branch main"),
+        ),
+        (
+            Some(run_variables("you/fork", MAIN, "push")),
             Some("not from me/mine"),
             Some("not from me/mine"),
         ),
         (None, Some("does not name the repository"), Some("does not name the repository")),
     ] {
         let place = place();
-        let variables = from.unwrap_or(job_of("", "", ""));
+        let variables = from.unwrap_or(run_variables("", "", ""));
         with(&place, "save", &[], &variables).ok();
         for (flags, because) in [
             (&["--trust", "any"][..], None),
@@ -367,7 +379,7 @@ fn an_origin_is_trusted_as_far_as_the_restore_says() {
             let told = report(&with(&place, "restore", flags, &here).ok());
             match because {
                 None => assert_eq!(told["hit"], "exact", "{flags:?} {from:?}: {told}"),
-                Some(because) => refused(&told, because),
+                Some(because) => assert_refused(&told, because),
             }
         }
         // A save that does not trust this origin does not count its entry, and does not save one.
@@ -384,14 +396,14 @@ fn an_origin_is_trusted_as_far_as_the_restore_says() {
 }
 
 #[test]
-fn the_default_branch_is_known_from_the_event_the_flag_or_the_work_tree() {
+fn default_branch_comes_from_event_schedule_or_flag() {
     let place = place();
-    with(&place, "save", &[], &job_of("me/mine", "refs/heads/trunk", "push")).ok();
+    with(&place, "save", &[], &run_variables("me/mine", "refs/heads/trunk", "push")).ok();
     let event = place.root().join("event.json");
     fs::write(&event, r#"{"repository": {"default_branch": "trunk"}}"#).unwrap();
     let event = event.to_str().unwrap();
-    let own = job_of("me/mine", "refs/heads/topic", "push");
-    let scheduled = job_of("me/mine", "refs/heads/trunk", "schedule");
+    let own = run_variables("me/mine", "refs/heads/topic", "push");
+    let scheduled = run_variables("me/mine", "refs/heads/trunk", "schedule");
     let only = ["--trust", "default-branch-only", "--lookup-only"];
     let told = |more: &[&str], variables: &[(&str, &str)]| {
         with(&place, "restore", &[&only, more].concat(), variables)
@@ -412,7 +424,7 @@ fn the_default_branch_is_known_from_the_event_the_flag_or_the_work_tree() {
 }
 
 #[test]
-fn what_is_no_key_is_wrong_usage_and_never_repeated() {
+fn invalid_key_is_a_usage_error_and_is_not_printed() {
     let place = place();
     let (good, ours) = (secret("ci-1", 1), public("ci-1", 1));
     let encoded = good.split_once(':').unwrap().1;
@@ -447,12 +459,12 @@ fn what_is_no_key_is_wrong_usage_and_never_repeated() {
 }
 
 #[test]
-fn inspect_and_verify_say_who_has_signed() {
+fn inspect_and_verify_report_signatures() {
     let place = place();
     save_signed(&place, &[secret("ci-1", 1), secret("ci-2", 2)]);
     let file = place.snapshot();
     let file = file.to_str().unwrap();
-    let look = |verb: &str, more: &[&str]| place::storecache([&[verb, file], more].concat());
+    let look = |verb: &str, more: &[&str]| plain_env::storecache([&[verb, file], more].concat());
     let verdicts = |output: &Output| {
         let told = report(output);
         let verdicts = told["signatures"].as_array().unwrap().iter();
@@ -491,7 +503,7 @@ fn inspect_and_verify_say_who_has_signed() {
 }
 
 #[test]
-fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
+fn openssl_verifies_the_signature_and_old_readers_skip_it() {
     let place = place();
     save_signed(&place, &[secret("ci-1", 1)]);
     let bytes = fs::read(place.snapshot()).unwrap();
@@ -501,7 +513,7 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
     let length = u32::from_le_bytes(content[..4].try_into().unwrap()) as usize;
     let body = &content[4..4 + length];
     // As documented in `docs/signatures.md`.
-    let message = format!("storecache-snapshot;1;{}", forge::sha256(body));
+    let message = format!("storecache-snapshot;1;{}", snapshot_builder::sha256(body));
     let block: Value = serde_json::from_slice(&content[4 + length + 32 + 4..]).unwrap();
     let signature = block["signatures"][0]["ed25519"].as_str().unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -517,7 +529,7 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
         let words = "openssl pkeyutl -verify -pubin -keyform DER -inkey key.der -rawin -in message \
                      -sigfile signature";
         let words: Vec<_> = words.split(' ').filter(|word| !word.is_empty()).collect();
-        place::output(Command::new(words[0]).args(&words[1..]).current_dir(directory.path()))
+        plain_env::output(Command::new(words[0]).args(&words[1..]).current_dir(directory.path()))
     };
     verify(&message).ok();
     verify(&message.replace(";1;", ";2;")).fails();
@@ -525,9 +537,9 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
     // Programs that skip the index by the length of its frame skip the signatures too: the length includes
     // them.
     let unsigned = with_index(&bytes, |_| {});
-    let signatures = forge::signatures(&bytes).len();
+    let signatures = snapshot_builder::signatures(&bytes).len();
     assert_eq!(unsigned.len() + signatures, bytes.len());
-    let listed = place::output(
+    let listed = plain_env::output(
         Command::new("sh")
             .arg("-c")
             .arg(format!("zstd -dc {} | tar -t", place.snapshot().display())),
@@ -536,7 +548,7 @@ fn another_program_finds_the_signature_right_and_older_readers_pass_over_it() {
 }
 
 /// Returns a step that caches the directory in the cache service.
-fn step(place: &Place, service: &CacheService) -> Job {
+fn step(place: &PlainEnv, service: &CacheService) -> Job {
     let mut job = Job::on(place, &[TOOL]).input("backend", "github").input("key", "test");
     for (name, value) in [
         ("ACTIONS_RESULTS_URL", service.url()),
@@ -550,17 +562,17 @@ fn step(place: &Place, service: &CacheService) -> Job {
 }
 
 #[test]
-fn a_step_signs_with_a_secret_that_nobody_sees_and_trusts_through_the_cache_service() {
+fn step_signs_without_exposing_the_key() {
     let (place, service) = (place(), CacheService::start());
     let before = place.tree(TOOL);
     let (key, ours) = (secret("ci-1", 1), public("ci-1", 1));
     let job = |trusted: &str| step(&place, &service).input("trusted-keys", trusted);
     let signing = job(&ours).input("sign-key", format!("{key}\n"));
     signing.main();
-    service.goes_wrong(At::Finalize, [Fault::Hold]);
+    service.inject_faults(RequestKind::Finalize, [Fault::Hold]);
     let saving = signing.start("post");
     poll::until("the save to be nearly done", std::time::Duration::from_secs(60), || {
-        let seen = service.seen(At::Finalize).len();
+        let seen = service.seen(RequestKind::Finalize).len();
         if seen > 0 { Ok(()) } else { Err(saving.said()) }
     });
     let encoded = key.split_once(':').unwrap().1;
@@ -571,10 +583,10 @@ fn a_step_signs_with_a_secret_that_nobody_sees_and_trusts_through_the_cache_serv
     assert!(all.into_iter().all(|process| !read(process.join("cmdline")).contains(&encoded[..40])));
     assert!(read(program.join("environ")).contains(encoded), "it was given to the step");
     let pid = program.file_name().unwrap().to_str().unwrap().parse().unwrap();
-    let root_half = support::procfs::only_child(pid).expect("the root half is there");
-    let environment = read(PathBuf::from(format!("/proc/{root_half}/environ")));
+    let root_helper_pid = support::procfs::first_child(pid).expect("the root half is there");
+    let environment = read(PathBuf::from(format!("/proc/{root_helper_pid}/environ")));
     assert!(environment.starts_with("PATH=") && !environment.contains(&encoded[..40]));
-    service.let_go();
+    service.release_held_requests();
     let saved = saving.wait().ok();
     saved.assert_no_annotations();
     assert!(saved.said.contains("signed by ci-1"), "{}", saved.said);
@@ -605,20 +617,20 @@ fn a_step_signs_with_a_secret_that_nobody_sees_and_trusts_through_the_cache_serv
 }
 
 #[test]
-fn a_save_is_not_left_to_somebody_who_has_saved_the_same_meanwhile_without_a_signature() {
+fn signed_save_is_kept_beside_a_concurrent_unsigned_one() {
     let (place, service) = (place(), CacheService::start());
     let ours = step(&place, &service).input("sign-key", secret("ci-1", 1));
     let theirs = step(&place, &service);
     ours.main();
     theirs.main();
-    service.goes_wrong(At::Reserve, [Fault::Hold]);
+    service.inject_faults(RequestKind::Reserve, [Fault::Hold]);
     let held_up = ours.start("post");
     poll::until("the save to be held up", std::time::Duration::from_secs(60), || {
-        let seen = service.seen(At::Reserve).len();
+        let seen = service.seen(RequestKind::Reserve).len();
         if seen > 0 { Ok(()) } else { Err(held_up.said()) }
     });
     theirs.post();
-    service.let_go();
+    service.release_held_requests();
     let saved = held_up.wait().ok();
     assert!(saved.said.contains("signed by ci-1"), "{}", saved.said);
     assert_eq!(service.keys().len(), 2);
@@ -633,7 +645,7 @@ fn filled(role: Role) -> World {
 
 /// Returns a pair of keys, generated by Nix if the world has Nix.
 fn keys(world: &World) -> (String, String) {
-    if world.flavour() == Flavour::Guix {
+    if world.package_manager() == PackageManager::Guix {
         return (secret("test-1", 1), public("test-1", 1));
     }
     world.ok(["nix-store", "--generate-binary-cache-key", "test-1", "/tmp/secret", "/tmp/public"]);
@@ -648,7 +660,7 @@ fn file(world: &World, report: &Value) -> PathBuf {
 }
 
 #[test]
-fn a_delta_is_trusted_only_with_its_base_and_a_save_builds_on_nothing_else() {
+fn delta_requires_a_trusted_base() {
     for role in ROLES {
         let world = filled(role);
         let (secret, public) = keys(&world);
@@ -664,18 +676,18 @@ fn a_delta_is_trusted_only_with_its_base_and_a_save_builds_on_nothing_else() {
         let added = world.add_text("added");
         let delta = run(&world, "root", "save", &signing);
         assert_eq!(delta["base"]["entry"], base["entry"], "{role:?}: {delta}");
-        let before = picture(&world);
+        let before = record_state(&world);
 
         world.wipe_store();
-        let empty = picture(&world);
+        let empty = record_state(&world);
         let whole = fs::read(file(&world, &base)).unwrap();
         let stripped = with_index(&whole, |_| {});
         check(&stripped).unwrap();
         fs::write(file(&world, &base), &stripped).unwrap();
         let told = run(&world, "runner", "restore", &trusting);
-        refused(&told, "its base");
+        assert_refused(&told, "its base");
         assert!(told["reason"].as_str().unwrap().contains("it is not signed"), "{told}");
-        assert_same(&empty, &picture(&world));
+        assert_same(&empty, &record_state(&world));
         assert_eq!(staging(&world), [""; 0]);
 
         fs::write(file(&world, &base), &whole).unwrap();
@@ -686,14 +698,14 @@ fn a_delta_is_trusted_only_with_its_base_and_a_save_builds_on_nothing_else() {
         assert_eq!(told["entry"], delta["entry"], "{told}");
         assert_eq!(told["signed_by"], json!(["test-1"]));
         assert!(told["seconds"]["content"].as_f64().unwrap() > 0.0, "{told}");
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         assert!(before.references.contains_key(&added));
         world.verify_store();
     }
 }
 
 #[test]
-fn hashing_again_leaves_no_mark_on_what_nobody_reads() {
+fn verify_content_does_not_mark_items_as_used() {
     for role in ROLES {
         let world = filled(role);
         save(&world);
@@ -708,8 +720,8 @@ fn hashing_again_leaves_no_mark_on_what_nobody_reads() {
 
 /// Changes a file of an item and keeps every digest right. Returns the item's name and the snapshot. `change`
 /// gets the header and the content.
-fn tampered(good: &[u8], change: fn(&mut [u8], &mut [u8])) -> (String, Vec<u8>) {
-    let mut parts = Parts::of(good);
+fn tamper_with_a_file(good: &[u8], change: fn(&mut [u8], &mut [u8])) -> (String, Vec<u8>) {
+    let mut parts = SnapshotParts::of(good);
     for item in parts.items.iter().filter(|item| item.shared.is_empty()) {
         for number in item.frames.0..=item.frames.1 {
             let frame = &parts.frames[number as usize];
@@ -726,7 +738,7 @@ fn tampered(good: &[u8], change: fn(&mut [u8], &mut [u8])) -> (String, Vec<u8>) 
             header.set_cksum();
             headers[at..].copy_from_slice(header.as_bytes());
             let name = item.name.clone();
-            parts.frames[number as usize] = forge::frame(&raw);
+            parts.frames[number as usize] = snapshot_builder::frame(&raw);
             return (name, parts.build());
         }
     }
@@ -754,7 +766,7 @@ fn small_file(raw: &[u8], item: &str) -> Option<usize> {
 type Change = fn(&mut [u8], &mut [u8]);
 
 #[test]
-fn content_that_is_not_what_its_row_says_is_never_in_the_store_with_verify_content() {
+fn verify_content_refuses_content_with_another_hash() {
     let content = |_: &mut [u8], content: &mut [u8]| content[0] ^= 1;
     // The mode begins at byte 100 of a header, in octal digits.
     let mode = |header: &mut [u8], _: &mut [u8]| header[104..107].iter_mut().for_each(|d| *d ^= 1);
@@ -765,21 +777,21 @@ fn content_that_is_not_what_its_row_says_is_never_in_the_store_with_verify_conte
         let place = file(&world, &saved);
         let good = fs::read(&place).unwrap();
         world.wipe_store();
-        let (before, pid) = (picture(&world), world.daemon_pid());
+        let (before, pid) = (record_state(&world), world.daemon_pid());
         for change in changes {
-            let (name, bytes) = tampered(&good, change);
+            let (name, bytes) = tamper_with_a_file(&good, change);
             check(&bytes).unwrap();
             fs::write(&place, &bytes).unwrap();
             let failed = attempt(&world, "runner", "restore", &["--verify", "content"]);
             assert_eq!(failed.code(), 1, "{failed}");
             let told = report(&failed);
-            refused(&told, &format!("unpack: damaged: the content of {name} has the hash"));
-            assert_same(&before, &picture(&world));
+            assert_refused(&told, &format!("unpack: damaged: the content of {name} has the hash"));
+            assert_same(&before, &record_state(&world));
             assert_eq!(staging(&world), [""; 0]);
             assert_eq!(world.daemon_pid(), pid, "the daemon was restarted");
         }
         // Without the flag the change is not detected. The other snapshots were quarantined.
-        fs::write(&place, tampered(&good, mode).1).unwrap();
+        fs::write(&place, tamper_with_a_file(&good, mode).1).unwrap();
         assert_eq!(restore(&world)["hit"], "exact");
     }
 }

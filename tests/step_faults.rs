@@ -9,19 +9,19 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use support::cache_service::{CacheService, Fault, Place as At, SIGNATURE, TOKEN};
-use support::gate::Gate;
-use support::job::{Job, Ran, Started};
-use support::place::{Place, PlainTree, assert_same_tree};
-use support::runs::{assert_same, picture, staging};
+use support::cache_service::{CacheService, Fault, RequestKind, SIGNATURE, TOKEN};
+use support::job::{Job, RunningStep, StepResult};
+use support::pause_at_open::PauseAtOpen;
+use support::plain_env::{PlainEnv, PlainTree, assert_same_tree};
+use support::world_runs::{assert_same, record_state, staging};
 use support::{Fixture, Role, World, poll};
 
 const TOOL: &str = "/opt/tool";
 const KEY: &str = "test";
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// More faults than any run makes attempts.
-const ON_AND_ON: usize = 60;
+const LASTING: usize = 60;
 
 /// Returns bytes that do not compress.
 fn noise(length: usize) -> Vec<u8> {
@@ -35,8 +35,8 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 /// Returns a plain-directory fixture with a directory that is larger than a single read.
-fn place_of(bytes: usize) -> Place {
-    let place = Place::new();
+fn plain_store_of_size(bytes: usize) -> PlainEnv {
+    let place = PlainEnv::new();
     place.write("/opt/tool/small", "small\n");
     fs::write(place.host("/opt/tool/large"), noise(bytes)).unwrap();
     place
@@ -57,16 +57,16 @@ fn with_service(mut job: Job, service: &CacheService) -> Job {
     job.input("backend", "github").input("key", KEY)
 }
 
-fn job(place: &Place, service: &CacheService, version: &str) -> Job {
+fn job(place: &PlainEnv, service: &CacheService, version: &str) -> Job {
     with_service(Job::on(place, &[TOOL]), service).input("cache-service", version)
 }
 
-/// Returns the tree of [`place_of`] three million bytes, the version under which a service stores its snapshot,
+/// Returns the tree of [`plain_store_of_size`] three million bytes, the version under which a service stores its snapshot,
 /// and the snapshot.
 fn saved() -> &'static (PlainTree, String, Vec<u8>) {
     static SAVED: OnceLock<(PlainTree, String, Vec<u8>)> = OnceLock::new();
     SAVED.get_or_init(|| {
-        let (place, service) = (place_of(3_000_000), CacheService::start());
+        let (place, service) = (plain_store_of_size(3_000_000), CacheService::start());
         let job = job(&place, &service, "v2");
         job.main();
         job.post();
@@ -85,7 +85,7 @@ fn filled_service() -> CacheService {
 
 /// Asserts that the log has no secret, except where the runner is asked to mask it.
 #[track_caller]
-fn assert_no_secret(ran: &Ran, what: &str) {
+fn assert_no_secret(ran: &StepResult, what: &str) {
     // The mask comes first, so that the runner masks the token in all further output.
     let first = ran.said.lines().next().unwrap_or_default();
     assert_eq!(first, format!("::add-mask::{TOKEN}"), "{what}");
@@ -99,7 +99,7 @@ fn assert_no_secret(ran: &Ran, what: &str) {
 
 /// Returns the warning, if there is one, and asserts that there is no other annotation.
 #[track_caller]
-fn warning(ran: &Ran, what: &str) -> Option<String> {
+fn warning(ran: &StepResult, what: &str) -> Option<String> {
     let mut annotations = ran.annotations();
     assert!(annotations.len() <= 1, "{what}: {}", ran.said);
     let (kind, text) = annotations.pop()?;
@@ -109,7 +109,7 @@ fn warning(ran: &Ran, what: &str) -> Option<String> {
 
 /// The expected result of a fault.
 #[derive(Clone, Copy, Debug)]
-enum Comes {
+enum ExpectedResult {
     /// The step succeeds without a message.
     Well,
     /// The step does not restore or save, and its only warning contains this text.
@@ -117,10 +117,10 @@ enum Comes {
     /// The step does not restore or save, which is not a failure: the log contains this text.
     Says(&'static str),
 }
-use Comes::{Says, Warns, Well};
+use ExpectedResult::{Says, Warns, Well};
 
 /// A fault, the result if it occurs once, and the result if it lasts.
-type Row = (Fault, Comes, Comes);
+type FaultRow = (Fault, ExpectedResult, ExpectedResult);
 
 fn status(status: u16, said: &'static str) -> Fault {
     Fault::Status(status, said)
@@ -128,11 +128,11 @@ fn status(status: u16, said: &'static str) -> Fault {
 
 const DENIED_READ: &str = "cache read denied: token has no readable scopes";
 const DENIED_WRITE: &str = "cache write denied: token has no writable scopes";
-const MAY_NOT_READ: &str = "this run cannot read: token has no readable scopes";
-const MAY_NOT_WRITE: &str = "this run cannot write: token has no writable scopes";
+const CANNOT_READ: &str = "this run cannot read: token has no readable scopes";
+const CANNOT_WRITE: &str = "this run cannot write: token has no writable scopes";
 
 /// Faults of any call to the service.
-fn of_calls() -> Vec<Row> {
+fn call_faults() -> Vec<FaultRow> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
         (Fault::Stall, Well, Warns("no answer in time: no bytes received for 4 s (5 tries)")),
@@ -157,7 +157,7 @@ fn of_calls() -> Vec<Row> {
 }
 
 /// Faults of responses: the service has carried out the call, but the client does not know it.
-fn of_answers() -> Vec<Row> {
+fn response_faults() -> Vec<FaultRow> {
     vec![
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
         (Fault::ResetInBody, Well, Warns("(5 tries)")),
@@ -167,17 +167,17 @@ fn of_answers() -> Vec<Row> {
     ]
 }
 
-fn of_lookups() -> Vec<Row> {
-    let mut rows = of_calls();
-    rows.extend(of_answers());
+fn lookup_faults() -> Vec<FaultRow> {
+    let mut rows = call_faults();
+    rows.extend(response_faults());
     rows.extend([
-        (status(403, DENIED_READ), Says(MAY_NOT_READ), Says(MAY_NOT_READ)),
+        (status(403, DENIED_READ), Says(CANNOT_READ), Says(CANNOT_READ)),
         (Fault::Evict, Says("no entry for the key"), Says("no entry for the key")),
     ]);
     rows
 }
 
-fn of_ranges() -> Vec<Row> {
+fn range_faults() -> Vec<FaultRow> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
@@ -205,14 +205,14 @@ fn of_ranges() -> Vec<Row> {
     ]
 }
 
-fn of_reservations() -> Vec<Row> {
+fn reservation_faults() -> Vec<FaultRow> {
     let taken = Says("already exists or is being written by another run");
-    let mut rows = of_calls();
+    let mut rows = call_faults();
     // If the response to a reservation is lost, another reservation is made.
-    rows.extend(of_answers());
+    rows.extend(response_faults());
     rows.extend([
         (status(409, "taken"), taken, taken),
-        (status(403, DENIED_WRITE), Says(MAY_NOT_WRITE), Says(MAY_NOT_WRITE)),
+        (status(403, DENIED_WRITE), Says(CANNOT_WRITE), Says(CANNOT_WRITE)),
         (
             status(403, "insufficient usage to reserve"),
             Warns("the storage of the repository is used up"),
@@ -227,7 +227,7 @@ fn of_reservations() -> Vec<Row> {
     rows
 }
 
-fn of_blocks() -> Vec<Row> {
+fn block_faults() -> Vec<FaultRow> {
     vec![
         (Fault::Reset, Well, Warns("(5 tries)")),
         (Fault::LostAnswer, Well, Warns("(5 tries)")),
@@ -247,8 +247,8 @@ fn of_blocks() -> Vec<Row> {
     ]
 }
 
-fn of_endings() -> Vec<Row> {
-    let mut rows = of_calls();
+fn finalize_faults() -> Vec<FaultRow> {
+    let mut rows = call_faults();
     rows.extend([
         // The service has completed the entry, as a lookup shows.
         (Fault::LostAnswer, Well, Well),
@@ -262,7 +262,7 @@ fn of_endings() -> Vec<Row> {
 }
 
 /// Faults that only version 2 of the service has.
-fn of_reservations_v2() -> Vec<Row> {
+fn reservation_faults_v2() -> Vec<FaultRow> {
     vec![
         (
             status(200, "ok: cache write denied: read-only"),
@@ -279,7 +279,7 @@ fn of_reservations_v2() -> Vec<Row> {
     ]
 }
 
-fn of_endings_v2() -> Vec<Row> {
+fn finalize_faults_v2() -> Vec<FaultRow> {
     vec![
         (status(200, "ok: no luck"), Well, Warns("did not accept it (HTTP 200): no luck")),
         // A denial at the end, after all the work, is a warning.
@@ -316,21 +316,21 @@ fn all<T: Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
 
 /// A row in one version of the service, once or lasting.
 struct Case {
-    at: At,
+    at: RequestKind,
     fault: Fault,
     times: usize,
     /// The number of such requests that succeed before.
     after: usize,
-    comes: Comes,
+    comes: ExpectedResult,
     version: &'static str,
 }
 
-fn cases(at: At, after: usize, rows: &[Row], versions: &[&'static str]) -> Vec<Case> {
+fn cases(at: RequestKind, after: usize, rows: &[FaultRow], versions: &[&'static str]) -> Vec<Case> {
     let mut cases = Vec::new();
     for &version in versions {
         for (fault, once, lasting) in rows {
             // A lasting fault has the same result in both versions.
-            let lasting = (version == "v2").then_some((ON_AND_ON, *lasting));
+            let lasting = (version == "v2").then_some((LASTING, *lasting));
             for (times, comes) in [Some((1, *once)), lasting].into_iter().flatten() {
                 cases.push(Case { at, fault: fault.clone(), times, after, comes, version });
             }
@@ -339,7 +339,7 @@ fn cases(at: At, after: usize, rows: &[Row], versions: &[&'static str]) -> Vec<C
     cases
 }
 
-const BOTH: [&str; 2] = ["v1", "v2"];
+const SERVICE_VERSIONS: [&str; 2] = ["v1", "v2"];
 
 impl Case {
     fn name(&self) -> String {
@@ -348,13 +348,13 @@ impl Case {
     }
 
     fn begin(&self, service: &CacheService) {
-        service.goes_wrong(self.at, std::iter::repeat_n(Fault::Slow, self.after));
-        service.goes_wrong(self.at, std::iter::repeat_n(self.fault.clone(), self.times));
+        service.inject_faults(self.at, std::iter::repeat_n(Fault::Slow, self.after));
+        service.inject_faults(self.at, std::iter::repeat_n(self.fault.clone(), self.times));
     }
 
     /// Asserts that the step reports exactly the expected message.
     #[track_caller]
-    fn assert_told(&self, ran: &Ran) {
+    fn assert_reported(&self, ran: &StepResult) {
         let what = self.name();
         assert_eq!(ran.code, 0, "{what}: {}", ran.said);
         assert_no_secret(ran, &what);
@@ -372,18 +372,18 @@ impl Case {
 }
 
 #[test]
-fn whatever_the_service_does_to_a_restore_the_job_goes_on() {
-    let mut all_cases = cases(At::Lookup, 0, &of_lookups(), &BOTH);
-    all_cases.extend(cases(At::Range, 0, &of_ranges(), &BOTH));
+fn restore_step_succeeds_despite_any_service_fault() {
+    let mut all_cases = cases(RequestKind::Lookup, 0, &lookup_faults(), &SERVICE_VERSIONS);
+    all_cases.extend(cases(RequestKind::Range, 0, &range_faults(), &SERVICE_VERSIONS));
     // Also when the head is read and the restore is planned.
-    all_cases.extend(cases(At::Range, 2, &of_ranges(), &["v2"]));
+    all_cases.extend(cases(RequestKind::Range, 2, &range_faults(), &["v2"]));
     all(&all_cases, |case| {
         let what = case.name();
-        let (service, place) = (filled_service(), Place::new());
+        let (service, place) = (filled_service(), PlainEnv::new());
         case.begin(&service);
         let job = job(&place, &service, case.version);
         let ran = job.run("main");
-        case.assert_told(&ran);
+        case.assert_reported(&ran);
         match case.comes {
             Well => {
                 assert_eq!(ran.output("hit-kind"), "exact", "{what}");
@@ -405,31 +405,31 @@ fn whatever_the_service_does_to_a_restore_the_job_goes_on() {
 }
 
 #[test]
-fn whatever_the_service_does_to_a_save_the_job_goes_on() {
-    let mut all_cases = cases(At::Reserve, 0, &of_reservations(), &BOTH);
-    all_cases.extend(cases(At::Reserve, 0, &of_reservations_v2(), &["v2"]));
-    all_cases.extend(cases(At::Block, 0, &of_blocks(), &BOTH));
-    all_cases.extend(cases(At::Finalize, 0, &of_endings(), &BOTH));
-    all_cases.extend(cases(At::Finalize, 0, &of_endings_v2(), &["v2"]));
+fn save_step_succeeds_despite_any_service_fault() {
+    let mut all_cases = cases(RequestKind::Reserve, 0, &reservation_faults(), &SERVICE_VERSIONS);
+    all_cases.extend(cases(RequestKind::Reserve, 0, &reservation_faults_v2(), &["v2"]));
+    all_cases.extend(cases(RequestKind::Block, 0, &block_faults(), &SERVICE_VERSIONS));
+    all_cases.extend(cases(RequestKind::Finalize, 0, &finalize_faults(), &SERVICE_VERSIONS));
+    all_cases.extend(cases(RequestKind::Finalize, 0, &finalize_faults_v2(), &["v2"]));
     // A save looks up existing entries before it does anything.
-    all_cases.extend(cases(At::Lookup, 0, &of_calls(), &BOTH));
-    all_cases.extend(cases(At::Lookup, 0, &of_answers(), &["v2"]));
+    all_cases.extend(cases(RequestKind::Lookup, 0, &call_faults(), &SERVICE_VERSIONS));
+    all_cases.extend(cases(RequestKind::Lookup, 0, &response_faults(), &["v2"]));
     all(&all_cases, |case| check_save(case, 3_000_000));
     // Several blocks, which the service assembles.
-    let lists = cases(At::BlockList, 0, &of_blocks(), &["v2"]);
+    let lists = cases(RequestKind::BlockList, 0, &block_faults(), &["v2"]);
     all(&lists, |case| check_save(case, 17_000_000));
 }
 
 fn check_save(case: &Case, bytes: usize) {
     let what = case.name();
-    let (service, place) = (CacheService::start(), place_of(bytes));
+    let (service, place) = (CacheService::start(), plain_store_of_size(bytes));
     let before = place.tree(TOOL);
     let job = job(&place, &service, case.version);
     job.main().assert_no_annotations();
     case.begin(&service);
     let ran = job.run("post");
-    service.goes_well();
-    case.assert_told(&ran);
+    service.clear_faults();
+    case.assert_reported(&ran);
     assert_same_tree(&before, &place.tree(TOOL));
     assert_eq!(place.leftovers(), [""; 0], "{what}");
     assert_only_state(&job, &what);
@@ -457,8 +457,8 @@ fn assert_only_state(job: &Job, what: &str) {
 
 /// Waits until the service has received this many requests of a kind.
 #[track_caller]
-fn until_asked(service: &CacheService, at: At, times: usize, started: &Started) {
-    poll::until(&format!("request {times} for {at:?}"), SOON, || match service.seen(at).len() {
+fn wait_for_requests(service: &CacheService, at: RequestKind, times: usize, started: &RunningStep) {
+    poll::until(&format!("request {times} for {at:?}"), TIMEOUT, || match service.seen(at).len() {
         seen if seen >= times => Ok(()),
         seen => Err(format!("{seen}; {}", started.said())),
     });
@@ -467,7 +467,7 @@ fn until_asked(service: &CacheService, at: At, times: usize, started: &Started) 
 /// Cancels a part of the step that waits for the service, and asserts that the program ends at once, not only
 /// when the shim's timeout ends.
 #[track_caller]
-fn call_off(started: Started, what: &str) -> Ran {
+fn cancel(started: RunningStep, what: &str) -> StepResult {
     let program = started.program();
     started.signal(Signal::INT);
     ended(started, what, || assert!(!program.exists(), "{what}: {} runs on", program.display()))
@@ -476,8 +476,8 @@ fn call_off(started: Started, what: &str) -> Ran {
 /// Waits for the end of a canceled part of the step and returns its result. In a world, the message of the
 /// cancellation appears after node has ended.
 #[track_caller]
-fn ended(started: Started, what: &str, look: impl FnOnce()) -> Ran {
-    poll::until("the program to notice", SOON, || {
+fn ended(started: RunningStep, what: &str, look: impl FnOnce()) -> StepResult {
+    poll::until("the program to notice", TIMEOUT, || {
         let said = started.said();
         if said.contains("canceled by a signal") { Ok(()) } else { Err(said) }
     });
@@ -490,31 +490,31 @@ fn ended(started: Started, what: &str, look: impl FnOnce()) -> Ran {
 }
 
 #[test]
-fn a_restore_that_is_called_off_while_the_service_is_silent_ends_at_once() {
+fn canceled_restore_ends_at_once_during_a_request() {
     // The lookup; head, index and frames; and a delay that the service has requested.
     let silent = |at, after| (at, after, Fault::Stall);
     let cases = [
-        silent(At::Lookup, 0),
-        silent(At::Range, 0),
-        silent(At::Range, 1),
-        silent(At::Range, 2),
-        (At::Range, 2, Fault::StallInBody),
-        (At::Lookup, 0, Fault::Later(429, 29)),
-        (At::Range, 2, Fault::Later(503, 29)),
+        silent(RequestKind::Lookup, 0),
+        silent(RequestKind::Range, 0),
+        silent(RequestKind::Range, 1),
+        silent(RequestKind::Range, 2),
+        (RequestKind::Range, 2, Fault::StallInBody),
+        (RequestKind::Lookup, 0, Fault::Later(429, 29)),
+        (RequestKind::Range, 2, Fault::Later(503, 29)),
     ];
     all(&cases, |(at, after, fault)| {
         let what = format!("{at:?} {after} {fault:?}");
-        let (service, place) = (filled_service(), Place::new());
-        service.goes_wrong(*at, std::iter::repeat_n(Fault::Slow, *after));
-        service.goes_wrong(*at, std::iter::repeat_n(fault.clone(), ON_AND_ON));
+        let (service, place) = (filled_service(), PlainEnv::new());
+        service.inject_faults(*at, std::iter::repeat_n(Fault::Slow, *after));
+        service.inject_faults(*at, std::iter::repeat_n(fault.clone(), LASTING));
         let job = job(&place, &service, "v2").input("network-timeout", "20");
         let restoring = job.start("main");
-        until_asked(&service, *at, after + 1, &restoring);
-        let ran = call_off(restoring, &what);
+        wait_for_requests(&service, *at, after + 1, &restoring);
+        let ran = cancel(restoring, &what);
         assert_eq!(ran.output("hit-kind"), "miss", "{what}");
         assert!(!place.host(TOOL).exists(), "{what}");
         assert_eq!(place.leftovers(), [""; 0], "{what}");
-        service.goes_well();
+        service.clear_faults();
         let post = job.post();
         assert!(post.said.contains("nothing is saved"), "{what}: {}", post.said);
         assert_eq!(service.keys().len(), 1, "{what}");
@@ -522,32 +522,33 @@ fn a_restore_that_is_called_off_while_the_service_is_silent_ends_at_once() {
 }
 
 #[test]
-fn a_save_that_is_called_off_while_the_service_is_silent_ends_at_once_and_leaves_no_entry() {
+fn canceled_save_ends_at_once_and_leaves_no_entry() {
     let cases = [
-        (At::Lookup, 3_000_000),
-        (At::Range, 3_000_000),
-        (At::Reserve, 3_000_000),
+        (RequestKind::Lookup, 3_000_000),
+        (RequestKind::Range, 3_000_000),
+        (RequestKind::Reserve, 3_000_000),
         // In a single request, and in blocks.
-        (At::Block, 3_000_000),
-        (At::Block, 90_000_000),
-        (At::BlockList, 17_000_000),
-        (At::Finalize, 3_000_000),
+        (RequestKind::Block, 3_000_000),
+        (RequestKind::Block, 90_000_000),
+        (RequestKind::BlockList, 17_000_000),
+        (RequestKind::Finalize, 3_000_000),
     ];
     all(&cases, |&(at, bytes)| {
         let what = format!("{at:?} {bytes}");
-        let place = place_of(bytes);
+        let place = plain_store_of_size(bytes);
         // A save reads an existing entry only if there is one.
-        let service = if at == At::Range { filled_service() } else { CacheService::start() };
+        let service =
+            if at == RequestKind::Range { filled_service() } else { CacheService::start() };
         let before = place.tree(TOOL);
         let entries = service.keys();
         let job = job(&place, &service, "v2").input("network-timeout", "20");
         job.main().assert_no_annotations();
         let asked = service.seen(at).len();
-        service.goes_wrong(at, std::iter::repeat_n(Fault::Stall, ON_AND_ON));
+        service.inject_faults(at, std::iter::repeat_n(Fault::Stall, LASTING));
         let saving = job.start("post");
-        until_asked(&service, at, asked + 1, &saving);
-        call_off(saving, &what);
-        service.goes_well();
+        wait_for_requests(&service, at, asked + 1, &saving);
+        cancel(saving, &what);
+        service.clear_faults();
         assert_eq!(service.keys(), entries, "{what}");
         assert_same_tree(&before, &place.tree(TOOL));
         assert_eq!(place.leftovers(), [""; 0], "{what}");
@@ -556,19 +557,19 @@ fn a_save_that_is_called_off_while_the_service_is_silent_ends_at_once_and_leaves
 }
 
 #[test]
-fn of_two_jobs_that_save_one_key_at_once_the_second_leaves_it_to_the_first() {
-    for version in BOTH {
-        let (service, place) = (CacheService::start(), place_of(3_000_000));
+fn second_concurrent_save_of_a_key_is_skipped() {
+    for version in SERVICE_VERSIONS {
+        let (service, place) = (CacheService::start(), plain_store_of_size(3_000_000));
         let (first, second) = (job(&place, &service, version), job(&place, &service, version));
         first.main();
         second.main();
-        service.goes_wrong(At::Reserve, [Fault::Hold]);
+        service.inject_faults(RequestKind::Reserve, [Fault::Hold]);
         let held_up = second.start("post");
-        until_asked(&service, At::Reserve, 1, &held_up);
+        wait_for_requests(&service, RequestKind::Reserve, 1, &held_up);
         let saved = first.post();
         saved.assert_no_annotations();
         assert!(saved.said.contains("saved 1 item as test."), "{}", saved.said);
-        service.let_go();
+        service.release_held_requests();
         let left = held_up.wait().ok();
         left.assert_no_annotations();
         let theirs = format!("nothing was saved: entry {} already exists", service.keys()[0]);
@@ -579,12 +580,12 @@ fn of_two_jobs_that_save_one_key_at_once_the_second_leaves_it_to_the_first() {
 }
 
 #[test]
-fn jobs_that_save_one_key_in_the_same_moment_all_go_well() {
-    let (service, place) = (CacheService::start(), place_of(3_000_000));
+fn simultaneous_saves_of_one_key_all_succeed() {
+    let (service, place) = (CacheService::start(), plain_store_of_size(3_000_000));
     let before = place.tree(TOOL);
     let jobs: Vec<Job> = (0..4).map(|_| job(&place, &service, "v2")).collect();
     jobs.iter().for_each(|job| drop(job.main()));
-    let saving: Vec<Started> = jobs.iter().map(|job| job.start("post")).collect();
+    let saving: Vec<RunningStep> = jobs.iter().map(|job| job.start("post")).collect();
     for ran in saving.into_iter().map(|started| started.wait().ok()) {
         ran.assert_no_annotations();
         let saved = ran.said.contains("saved 1 item as test.");
@@ -599,17 +600,17 @@ fn jobs_that_save_one_key_in_the_same_moment_all_go_well() {
 }
 
 #[test]
-fn a_save_that_has_more_than_what_somebody_else_has_saved_meanwhile_is_kept() {
-    let (service, place) = (CacheService::start(), Place::filled());
+fn larger_save_is_kept_beside_a_concurrent_smaller_one() {
+    let (service, place) = (CacheService::start(), PlainEnv::filled());
     let small = job(&place, &service, "v2");
     let large = job(&place, &service, "v2").input("path", format!("{TOOL}\n/var/lib/data"));
     small.main();
     large.main();
-    service.goes_wrong(At::Reserve, [Fault::Hold]);
+    service.inject_faults(RequestKind::Reserve, [Fault::Hold]);
     let held_up = large.start("post");
-    until_asked(&service, At::Reserve, 1, &held_up);
+    wait_for_requests(&service, RequestKind::Reserve, 1, &held_up);
     small.post();
-    service.let_go();
+    service.release_held_requests();
     let saved = held_up.wait().ok();
     assert!(saved.said.contains("saved 2 items as test."), "{}", saved.said);
     assert_eq!(service.keys().len(), 2);
@@ -623,14 +624,14 @@ fn job_inside(world: &World, service: &CacheService, name: &str) -> Job {
 /// Asserts that the store is empty, the daemon answers, and no process is left.
 #[track_caller]
 fn assert_untouched(world: &World, what: &str) {
-    assert_at_rest(world, what);
+    assert_no_run_is_active(world, what);
     assert!(world.valid_paths().is_empty(), "{what}");
 }
 
 /// Asserts that the daemon answers, and that no process or file of a run is left.
 #[track_caller]
-fn assert_at_rest(world: &World, what: &str) {
-    poll::until("all of it to have ended", SOON, || {
+fn assert_no_run_is_active(world: &World, what: &str) {
+    poll::until("all of it to have ended", TIMEOUT, || {
         match world.run(["pgrep", "-x", "storecache"]).stdout.trim() {
             "" => Ok(()),
             pids => Err(pids.to_owned()),
@@ -643,11 +644,11 @@ fn assert_at_rest(world: &World, what: &str) {
 }
 
 #[test]
-fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() {
+fn service_fault_leaves_store_and_daemon_unchanged() {
     for role in [Role::New, Role::Guix] {
         let world = World::build(role).fixture(Fixture::Small).network().start();
         world.start_daemon();
-        let before = picture(&world);
+        let before = record_state(&world);
         let service = CacheService::start();
         let saver = job_inside(&world, &service, "saver");
         saver.main().assert_no_annotations();
@@ -655,21 +656,21 @@ fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() 
         let key = service.keys().remove(0);
         let (version, bytes) = (service.version_of(&key), service.content(&key));
         world.wipe_store();
-        let asked_before = service.seen(At::Range).len();
+        let asked_before = service.seen(RequestKind::Range).len();
         let good = job_inside(&world, &service, "good");
         assert_eq!(good.main().output("hit-kind"), "exact");
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         // The head, the tail, and the wanted frames.
-        let ranges = service.seen(At::Range).len() - asked_before;
+        let ranges = service.seen(RequestKind::Range).len() - asked_before;
         world.wipe_store();
 
         for (number, (at, fault, cause)) in [
-            (At::Lookup, status(500, "boom"), "the server failed (HTTP 500)"),
-            (At::Range, Fault::ResetInBody, "(5 tries)"),
-            (At::Range, Fault::StallInBody, "no bytes received for 2 s (5 tries)"),
-            (At::Range, Fault::Evict, "deleted in the meantime"),
-            (At::Range, Fault::OtherTag, "changed while it was read"),
-            (At::Range, Fault::Die, "no connection"),
+            (RequestKind::Lookup, status(500, "boom"), "the server failed (HTTP 500)"),
+            (RequestKind::Range, Fault::ResetInBody, "(5 tries)"),
+            (RequestKind::Range, Fault::StallInBody, "no bytes received for 2 s (5 tries)"),
+            (RequestKind::Range, Fault::Evict, "deleted in the meantime"),
+            (RequestKind::Range, Fault::OtherTag, "changed while it was read"),
+            (RequestKind::Range, Fault::Die, "no connection"),
         ]
         .into_iter()
         .enumerate()
@@ -678,9 +679,9 @@ fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() 
             let service = CacheService::start();
             service.put(&key, &version, &bytes);
             // The last range, when the store is staged.
-            let good = if at == At::Range { ranges - 1 } else { 0 };
-            service.goes_wrong(at, std::iter::repeat_n(Fault::Slow, good));
-            service.goes_wrong(at, std::iter::repeat_n(fault, ON_AND_ON));
+            let good = if at == RequestKind::Range { ranges - 1 } else { 0 };
+            service.inject_faults(at, std::iter::repeat_n(Fault::Slow, good));
+            service.inject_faults(at, std::iter::repeat_n(fault, LASTING));
             let ran = job_inside(&world, &service, &format!("job{number}")).main();
             let told = warning(&ran, &what).unwrap_or_else(|| panic!("{what}: {}", ran.said));
             assert!(told.contains(cause), "{what}: {told}");
@@ -693,17 +694,17 @@ fn whatever_the_service_does_a_real_store_is_as_it_was_and_its_daemon_answers() 
         let service = CacheService::start();
         service.put(&key, &version, &bytes);
         assert_eq!(job_inside(&world, &service, "last").main().output("hit-kind"), "exact");
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         world.verify_store();
     }
 }
 
 #[test]
-fn a_step_that_is_called_off_in_any_phase_leaves_a_real_store_as_it_was() {
+fn canceled_step_leaves_the_store_unchanged_in_any_phase() {
     for role in [Role::New, Role::Guix] {
         let world = World::build(role).fixture(Fixture::Small).network().start();
         world.start_daemon();
-        let before = picture(&world);
+        let before = record_state(&world);
         let service = CacheService::start();
         let saver = job_inside(&world, &service, "saver").input("network-timeout", "20");
         saver.main();
@@ -713,68 +714,71 @@ fn a_step_that_is_called_off_in_any_phase_leaves_a_real_store_as_it_was() {
         let item = before.trees.keys().find(|path| world.host(path).is_dir()).unwrap();
         for held in [database, world.host(item)] {
             let what = format!("{role:?} {}", held.display());
-            let gate = Gate::hold("storecache", &[&held]);
+            let gate = PauseAtOpen::hold("storecache", &[&held]);
             let saving = saver.start("post");
             gate.wait();
             saving.signal(Signal::INT);
             drop(gate);
             ended(saving, &what, || ());
             assert_eq!(service.keys(), [""; 0], "{what}");
-            assert_same(&before, &picture(&world));
-            assert_at_rest(&world, &what);
+            assert_same(&before, &record_state(&world));
+            assert_no_run_is_active(&world, &what);
         }
-        for at in [At::Reserve, At::Block, At::Finalize] {
+        for at in [RequestKind::Reserve, RequestKind::Block, RequestKind::Finalize] {
             let what = format!("{role:?} {at:?}");
             let asked = service.seen(at).len();
-            service.goes_wrong(at, [Fault::Stall]);
+            service.inject_faults(at, [Fault::Stall]);
             let saving = saver.start("post");
-            until_asked(&service, at, asked + 1, &saving);
-            call_off(saving, &what);
+            wait_for_requests(&service, at, asked + 1, &saving);
+            cancel(saving, &what);
             assert_eq!(service.keys(), [""; 0], "{what}");
-            assert_same(&before, &picture(&world));
-            assert_at_rest(&world, &what);
+            assert_same(&before, &record_state(&world));
+            assert_no_run_is_active(&world, &what);
         }
-        service.goes_well();
+        service.clear_faults();
         saver.post().assert_no_annotations();
         world.wipe_store();
 
         // The last range stalls while everything before it is staged.
-        let asked = service.seen(At::Range).len();
+        let asked = service.seen(RequestKind::Range).len();
         let good = job_inside(&world, &service, "good");
         good.main();
-        let ranges = service.seen(At::Range).len() - asked;
+        let ranges = service.seen(RequestKind::Range).len() - asked;
         world.wipe_store();
-        for (at, good) in [(At::Lookup, 0), (At::Range, 0), (At::Range, ranges - 1)] {
+        for (at, good) in
+            [(RequestKind::Lookup, 0), (RequestKind::Range, 0), (RequestKind::Range, ranges - 1)]
+        {
             let what = format!("{role:?} {at:?} {good}");
             let asked = service.seen(at).len();
-            service.goes_wrong(at, std::iter::repeat_n(Fault::Slow, good));
-            service.goes_wrong(at, [Fault::Stall]);
+            service.inject_faults(at, std::iter::repeat_n(Fault::Slow, good));
+            service.inject_faults(at, [Fault::Stall]);
             let name = format!("off-{at:?}-{good}");
             let job = job_inside(&world, &service, &name).input("network-timeout", "20");
             let restoring = job.start("main");
-            until_asked(&service, at, asked + good + 1, &restoring);
-            call_off(restoring, &what);
-            service.goes_well();
+            wait_for_requests(&service, at, asked + good + 1, &restoring);
+            cancel(restoring, &what);
+            service.clear_faults();
             assert_untouched(&world, &what);
             assert!(job.post().said.contains("nothing is saved"), "{what}");
         }
         assert_eq!(job_inside(&world, &service, "last").main().output("hit-kind"), "exact");
-        assert_same(&before, &picture(&world));
+        assert_same(&before, &record_state(&world));
         world.verify_store();
     }
 }
 
 #[test]
-fn a_restore_that_is_called_off_while_the_daemon_starts_is_whole() {
+fn restore_canceled_during_daemon_start_is_complete() {
     for (role, daemon) in [(Role::New, "nix-daemon"), (Role::Guix, "guix-daemon")] {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
-        let before = picture(&world);
+        let before = record_state(&world);
         let saver = Job::inside(&world, "saver").input("baseline", "include");
         saver.main();
         saver.post();
         world.wipe_store();
-        let gate = Gate::hold(daemon, &[&world.host(format!("{}/db/db.sqlite", world.state()))]);
+        let gate =
+            PauseAtOpen::hold(daemon, &[&world.host(format!("{}/db/db.sqlite", world.state()))]);
         let restoring = Job::inside(&world, "job");
         let restoring = restoring.start("main");
         // Before the commit, the daemon opens the database for other reasons.
@@ -788,8 +792,8 @@ fn a_restore_that_is_called_off_while_the_daemon_starts_is_whole() {
         restoring.signal(Signal::INT);
         drop(gate);
         restoring.wait();
-        assert_at_rest(&world, daemon);
-        assert_same(&before, &picture(&world));
+        assert_no_run_is_active(&world, daemon);
+        assert_same(&before, &record_state(&world));
         world.verify_store();
     }
 }

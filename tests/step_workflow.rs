@@ -6,8 +6,8 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use support::job::{Job, Ran};
-use support::place::{self, Place};
+use support::job::{Job, StepResult};
+use support::plain_env::{self, PlainEnv};
 
 const TOOL: &str = "/opt/tool";
 
@@ -26,7 +26,7 @@ jobs:
 ";
 
 /// Returns a job of the repository `me/it` whose runner names this workflow, which is not in the work tree.
-fn job(place: &Place, reference: &str) -> Job {
+fn job(place: &PlainEnv, reference: &str) -> Job {
     let job = Job::on(place, &[TOOL]).env("GITHUB_REPOSITORY", "me/it");
     job.env("GITHUB_WORKFLOW_REF", reference)
 }
@@ -38,18 +38,18 @@ fn write(job: &Job, path: &str, text: impl AsRef<[u8]>) {
 }
 
 /// As [`job`], with the workflow in the work tree.
-fn job_with(place: &Place, path: &str, text: impl AsRef<[u8]>) -> Job {
+fn job_with(place: &PlainEnv, path: &str, text: impl AsRef<[u8]>) -> Job {
     let job = job(place, &format!("me/it/{path}@refs/heads/main"));
     write(&job, path, text);
     job
 }
 
-fn key(ran: &Ran) -> String {
+fn key(ran: &StepResult) -> String {
     ran.output("cache-primary-key").to_owned()
 }
 
 /// Returns the annotations with a position in a file, as `file:line: text`.
-fn annotated(ran: &Ran) -> Vec<String> {
+fn file_annotations(ran: &StepResult) -> Vec<String> {
     let lines = ran.said.lines().filter_map(|line| {
         let rest = line.strip_prefix("::warning title=storecache,file=")?;
         let (at, text) = rest.split_once("::")?;
@@ -61,8 +61,8 @@ fn annotated(ran: &Ran) -> Vec<String> {
 }
 
 #[test]
-fn the_workflow_of_the_job_goes_into_the_key_without_being_named() {
-    let place = Place::filled();
+fn job_workflow_is_part_of_the_key_by_default() {
+    let place = PlainEnv::filled();
     let ci = ".github/workflows/ci.yml";
     let bare = key(&Job::on(&place, &[TOOL]).main());
     let first = job_with(&place, ci, GOOD);
@@ -105,8 +105,8 @@ fn the_workflow_of_the_job_goes_into_the_key_without_being_named() {
 }
 
 #[test]
-fn whatever_the_runner_calls_the_workflow_it_is_found_or_left_out() {
-    let place = Place::filled();
+fn workflow_ref_of_any_form_is_found_or_ignored() {
+    let place = PlainEnv::filled();
     for (path, at) in [
         (".github/workflows/a@b.yml", "refs/heads/main"),
         (".github/workflows/ci.yml", "refs/heads/x@y/z@refs/w"),
@@ -133,8 +133,8 @@ fn whatever_the_runner_calls_the_workflow_it_is_found_or_left_out() {
 }
 
 #[test]
-fn a_workflow_of_another_repository_is_left_out_and_that_is_said() {
-    let place = Place::filled();
+fn workflow_of_another_repository_is_ignored_with_a_note() {
+    let place = PlainEnv::filled();
     let bare = key(&Job::on(&place, &[TOOL]).main());
     // The work tree has a workflow of the same name, which is not the one that runs.
     let job = job(&place, "me/shared/.github/workflows/ci.yml@refs/heads/main");
@@ -153,8 +153,8 @@ fn a_workflow_of_another_repository_is_left_out_and_that_is_said() {
 }
 
 #[test]
-fn without_a_checkout_a_warning_says_what_to_do() {
-    let place = Place::filled();
+fn missing_checkout_is_a_warning_with_a_hint() {
+    let place = PlainEnv::filled();
     let reference = "me/it/.github/workflows/ci.yml@refs/heads/main";
     let bare = key(&Job::on(&place, &[TOOL]).main());
     let ran = job(&place, reference).main();
@@ -180,7 +180,7 @@ fn without_a_checkout_a_warning_says_what_to_do() {
 
 /// Returns a workflow of ten thousand lines in many scripts, with a mistake in the last one, and the number of
 /// that line.
-fn long(end: &str) -> (String, usize) {
+fn long_workflow(end: &str) -> (String, usize) {
     let mut text = GOOD.replace('\n', end);
     for n in 0..3_300 {
         text += &format!(
@@ -195,16 +195,16 @@ fn long(end: &str) -> (String, usize) {
 }
 
 #[test]
-fn long_workflows_in_every_script_of_the_world_are_hashed_and_annotated_at_the_right_line() {
-    let place = Place::filled();
+fn long_unicode_workflows_are_annotated_at_the_right_line() {
+    let place = PlainEnv::filled();
     let mut keys = Vec::new();
     for (end, mark) in [("\n", ""), ("\r\n", ""), ("\n", "\u{feff}"), ("\r\n", "\u{feff}")] {
-        let (text, line) = long(end);
+        let (text, line) = long_workflow(end);
         let text = format!("{mark}{text}");
         for name in ["ci.yml", "größe 漢字 🦀, 50%: \u{5d0}\u{5d1}.yml"] {
             let path = format!(".github/workflows/{name}");
             let ran = job_with(&place, &path, &text).main();
-            let told = annotated(&ran);
+            let told = file_annotations(&ran);
             assert_eq!(told.len(), 1, "{end:?} {mark:?}: {}", ran.said);
             let at = format!("{path}:{line}: this unpacks over a live store");
             assert!(told[0].starts_with(&at), "{end:?} {mark:?}: {}", told[0]);
@@ -223,11 +223,11 @@ fn long_workflows_in_every_script_of_the_world_are_hashed_and_annotated_at_the_r
 }
 
 /// The message about a workflow that goes into the key as it is.
-const AS_IT_IS: &str = "falling back to workflow-mode bytes: ";
+const FALLBACK_TO_BYTES: &str = "falling back to workflow-mode bytes: ";
 
 #[test]
-fn a_workflow_that_is_not_understood_goes_into_the_key_as_it_is() {
-    let place = Place::filled();
+fn unparsable_workflow_is_hashed_by_its_bytes() {
+    let place = PlainEnv::filled();
     let ci = ".github/workflows/ci.yml";
     let bare = key(&Job::on(&place, &[TOOL]).main());
     let odd = b"\xff\xfe\x00on: push\n".repeat(1_000);
@@ -246,7 +246,11 @@ fn a_workflow_that_is_not_understood_goes_into_the_key_as_it_is() {
             write(&job, "a/action.yml", "runs: }");
             let ran = job.main();
             assert_eq!(ran.code, 0, "{}", ran.said);
-            assert!(ran.said.contains(AS_IT_IS) && ran.said.contains(why), "{why}: {}", ran.said);
+            assert!(
+                ran.said.contains(FALLBACK_TO_BYTES) && ran.said.contains(why),
+                "{why}: {}",
+                ran.said
+            );
             key(&ran)
         };
         let first = of(content);
@@ -258,13 +262,13 @@ fn a_workflow_that_is_not_understood_goes_into_the_key_as_it_is() {
     }
     // The key is the same as in bytes mode.
     let asked = job_with(&place, ci, &broken).input("workflow-mode", "bytes").main();
-    assert!(!asked.said.contains(AS_IT_IS), "{}", asked.said);
+    assert!(!asked.said.contains(FALLBACK_TO_BYTES), "{}", asked.said);
     assert_eq!(key(&asked), key(&job_with(&place, ci, &broken).main()));
 }
 
 #[test]
-fn only_the_job_that_runs_counts_also_when_its_workflow_is_called() {
-    let place = Place::filled();
+fn only_the_running_job_counts_for_the_key() {
+    let place = PlainEnv::filled();
     let ci = ".github/workflows/ci.yml";
     let two =
         format!("{GOOD}{}", GOOD[GOOD.find("  job:").unwrap()..].replace("  job:", "  second:"));
@@ -279,12 +283,12 @@ fn only_the_job_that_runs_counts_also_when_its_workflow_is_called() {
     assert_ne!(of("job", &two, "").0, of("job", &changed, "").0);
     let (second, said) = of("second", &two, "");
     assert_eq!(second, of("second", &changed, "").0);
-    assert!(!said.contains(AS_IT_IS) && !said.contains("--workflow-job"), "{said}");
+    assert!(!said.contains(FALLBACK_TO_BYTES) && !said.contains("--workflow-job"), "{said}");
     // The runner names the calling workflow, and the job of the called workflow.
     let caller = "on: push\njobs:\n  call:\n    uses: ./.github/workflows/called.yml\n";
     let called = GOOD.replace("on:\n", "on:\n  workflow_call:\n");
     let (first, said) = of("job", caller, &called);
-    assert!(!said.contains(AS_IT_IS), "{said}");
+    assert!(!said.contains(FALLBACK_TO_BYTES), "{said}");
     assert_eq!(of("job", &format!("# {caller}"), &called.replace("v4", "v5")).0, first);
     assert_ne!(of("job", caller, &called.replace("shell hello", "shell hello sed")).0, first);
     // The job is not found, for example because the workflow of another repository is called.
@@ -292,7 +296,7 @@ fn only_the_job_that_runs_counts_also_when_its_workflow_is_called() {
         of("job", "on: push\njobs: {call: {uses: me/x/.github/workflows/y.yml@v1}}\n", "");
     let why = "has no job \"job\", and neither have the workflows that it calls by path; its jobs \
                are call";
-    assert!(said.contains(AS_IT_IS) && said.contains(why), "{said}");
+    assert!(said.contains(FALLBACK_TO_BYTES) && said.contains(why), "{said}");
     assert_ne!(bytes, first);
     // Without a job name, the job that caches a store counts.
     assert_eq!(of("", GOOD, "").0, of("job", GOOD, "").0);
@@ -307,12 +311,12 @@ fn with_event(job: Job, branch: &str) -> Job {
 }
 
 #[test]
-fn a_job_knows_its_default_branch_and_so_whether_anything_fills_the_cache_there() {
-    let place = Place::filled();
+fn unseeded_default_branch_of_the_event_is_a_warning() {
+    let place = PlainEnv::filled();
     let ci = ".github/workflows/ci.yml";
     let told = |branches: &str, default: &str| {
         let text = GOOD.replace("branches: [main]", branches);
-        annotated(&with_event(job_with(&place, ci, text), default).main())
+        file_annotations(&with_event(job_with(&place, ci, text), default).main())
     };
     for (branches, default) in [
         ("branches: [main]", "main"),
@@ -349,32 +353,32 @@ fn a_job_knows_its_default_branch_and_so_whether_anything_fills_the_cache_there(
 }
 
 #[test]
-fn another_workflow_of_the_repository_may_fill_the_cache_that_this_one_reads() {
-    let place = Place::filled();
+fn seeding_by_another_workflow_avoids_the_warning() {
+    let place = PlainEnv::filled();
     let only_requests = GOOD.replace("  push:\n    branches: [main]\n", "");
     let ci = ".github/workflows/ci.yml";
     let alone = job_with(&place, ci, &only_requests);
-    assert_eq!(annotated(&alone.main()).len(), 1);
+    assert_eq!(file_annotations(&alone.main()).len(), 1);
     for (seed, expected) in [(GOOD, 0), (GOOD.replace("main", "release").as_str(), 1)] {
         let job = with_event(job_with(&place, ci, &only_requests), "main");
         write(&job, ".github/workflows/seed.yaml", seed);
         // Mistakes of other workflows are reported in their own runs.
         write(&job, ".github/workflows/broken.yml", "on: [\n");
         write(&job, ".github/workflows/notes.txt", "no workflow");
-        assert_eq!(annotated(&job.main()).len(), expected, "{seed}");
+        assert_eq!(file_annotations(&job.main()).len(), expected, "{seed}");
     }
 }
 
 #[test]
-fn lint_by_hand_in_a_job_knows_the_default_branch_too() {
+fn lint_reads_the_default_branch_from_the_event() {
     let tree = tempfile::tempdir().unwrap();
     fs::create_dir_all(tree.path().join(".github/workflows")).unwrap();
     fs::write(tree.path().join(".github/workflows/ci.yml"), GOOD).unwrap();
     let event = tree.path().join("event.json");
     fs::write(&event, r#"{"repository":{"default_branch":"trunk"}}"#).unwrap();
-    let mut command = Command::new(place::binary());
+    let mut command = Command::new(plain_env::binary());
     command.arg("lint").current_dir(tree.path()).env("GITHUB_EVENT_PATH", &event);
-    let told = place::output(&mut command).fails().stdout;
+    let told = plain_env::output(&mut command).fails().stdout;
     assert!(told.starts_with(".github/workflows/ci.yml:1:1: warning: nothing saves"), "{told}");
-    assert_eq!(place::storecache_in(tree.path(), ["lint"]).ok().stdout, "");
+    assert_eq!(plain_env::storecache_in(tree.path(), ["lint"]).ok().stdout, "");
 }

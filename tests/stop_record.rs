@@ -7,10 +7,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use support::runs::{attempt, flags, report, root_half, save};
+use support::world_runs::{attempt, flags, report, root_helper_pid, save};
 use support::{Fixture, Role, Running, World, poll, procfs};
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns a world with a running daemon, whose store was saved and then wiped.
 fn saved_and_wiped() -> World {
@@ -25,7 +25,7 @@ fn saved_and_wiped() -> World {
 fn in_the_commit<'w>(world: &'w World, more: &[&str]) -> Running<'w> {
     let words = ["restore"].into_iter().chain(flags(world)).chain(more.iter().copied());
     let restore = world.storecache_as("runner", words).spawn();
-    poll::until("the daemon to be stopped", SOON, || match world.daemon_pid() {
+    poll::until("the daemon to be stopped", TIMEOUT, || match world.daemon_pid() {
         None => Ok(()),
         Some(pid) => Err(format!("process {pid} listens; {}", restore.stderr())),
     });
@@ -34,17 +34,17 @@ fn in_the_commit<'w>(world: &'w World, more: &[&str]) -> Running<'w> {
 
 /// Kills all processes of a run, the guardians first, so that they cannot start the daemon.
 fn kill_all(world: &World, restore: Running) {
-    let companions = procfs::companions(world.init()).into_iter();
-    let guardians = companions.filter(|pid| {
+    let processes_in_namespace = procfs::processes_in_namespace(world.init()).into_iter();
+    let guardians = processes_in_namespace.filter(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         words.starts_with(b"storecache-guardian\0") || words.starts_with(b"storecache-deputy\0")
     });
-    let helper = root_half(world);
+    let helper = root_helper_pid(world);
     for pid in guardians {
         kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
     }
     kill_process(helper, Signal::KILL).unwrap();
-    restore.wait(SOON).fails();
+    restore.wait(TIMEOUT).fails();
 }
 
 /// Returns the records in a directory.
@@ -68,7 +68,7 @@ fn record_lies_where_root_alone_writes_and_names_no_command() {
     let fields: Vec<_> = record.as_object().unwrap().keys().collect();
     assert_eq!(fields, ["boot_id", "mount", "stopped", "store"]);
     drop(database);
-    restore.wait(SOON).ok();
+    restore.wait(TIMEOUT).ok();
     assert_eq!(records(&world, "/run/storecache"), [""; 0], "the daemon is back");
     world.verify_store();
 }

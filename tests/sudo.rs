@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
-use support::runs::{NIX, report};
+use support::world_runs::{NIX_FLAGS, report};
 use support::{Fixture, Invocation, Output, Role, World};
 
 const RULE: &str = "runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged\n";
@@ -34,7 +34,7 @@ fn command<'w>(world: &'w World, words: &[&str]) -> Invocation<'w> {
 
 /// Saves as `runner` with this program.
 fn save(world: &World, program: &str) -> Output {
-    command(world, &[&[program, "save"][..], &NIX].concat()).run()
+    command(world, &[&[program, "save"][..], &NIX_FLAGS].concat()).run()
 }
 
 /// Returns doctor's row about sudo, as `runner` sees it: the finding and the proposed command.
@@ -62,7 +62,7 @@ fn assert_refused(world: &World, text: &str) {
 fn password_at_a_terminal_leads_to_a_ticket() {
     let world = world("runner ALL=(ALL) ALL\n");
     world.command(["chpasswd"]).input("runner:word\n").ok();
-    let save = format!("storecache save {}", NIX.join(" "));
+    let save = format!("storecache save {}", NIX_FLAGS.join(" "));
     let in_terminal =
         |script: &str| command(&world, &["python3", "-c", TERMINAL, "sh", "-c", script]).run();
     let refused = in_terminal(&save).fails();
@@ -127,7 +127,7 @@ fn missing_sudo_leads_to_no_rule() {
 #[test]
 fn no_new_privileges_leads_to_no_rule() {
     let world = world(RULE);
-    let words = [&["setpriv", "--no-new-privs", "storecache", "save"][..], &NIX].concat();
+    let words = [&["setpriv", "--no-new-privs", "storecache", "save"][..], &NIX_FLAGS].concat();
     let refused = command(&world, &words).run().fails();
     let text = "sudo refused: the \"no new privileges\" flag is set; hint: sudo cannot work here: run storecache as root, \
                 or start the container without `no-new-privileges`";

@@ -10,8 +10,8 @@ const ALLOWED: [&str; 6] = [
     "crates/root-helper/src/seccomp.rs",
     "crates/root-helper/src/sanitize.rs",
     "crates/programs/src/child_context.rs",
-    "tests/campaign/trace.rs",
-    "tests/support/injector.rs",
+    "tests/campaign/ptrace.rs",
+    "tests/support/syscall_injector.rs",
 ];
 
 const TREES: [&str; 6] = ["src", "crates", "tests", "benches", "fuzz", "scripts"];

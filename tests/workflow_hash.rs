@@ -11,8 +11,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use support::Output;
-use support::place::storecache_in;
-use support::runs::report;
+use support::plain_env::storecache_in;
+use support::world_runs::report;
 use tempfile::TempDir;
 
 /// The expected effect of an edit.
@@ -633,7 +633,7 @@ fn edits_of_public_projects_keep_the_key_or_change_it() {
 }
 
 #[test]
-fn by_its_bytes_each_of_these_edits_would_have_cost_the_entry() {
+fn cosmetic_edits_change_the_key_in_bytes_mode() {
     let bytes = ["--workflow-mode", "bytes"];
     let untouched = text(&Tree::new().key_with(GUIX, &bytes));
     let cosmetic = PAIRS.iter().filter(|pair| pair.key == Same && pair.file == GUIX);
@@ -650,7 +650,7 @@ fn by_its_bytes_each_of_these_edits_would_have_cost_the_entry() {
 }
 
 #[test]
-fn the_same_workflow_in_another_hand_has_the_same_key() {
+fn reformatted_workflow_has_the_same_key() {
     let tree = Tree::new();
     let key = tree.key(NIX);
     // nix-community/infra#1767 and blocksense-network/blocksense#46: formatters; winebarrel/pistachio#226 and
@@ -678,7 +678,7 @@ fn the_same_workflow_in_another_hand_has_the_same_key() {
 }
 
 #[test]
-fn steps_that_matter_can_be_named_and_pins_can_be_ignored() {
+fn workflow_steps_and_ignore_pins_select_what_counts() {
     let edited = |file: &str, edits: &[(&str, &str)]| {
         let tree = Tree::new();
         tree.edit(file, edits);
@@ -748,7 +748,7 @@ const HISTORY: [(Key, &[(&str, &str)]); 9] = [
 ];
 
 #[test]
-fn of_nine_commits_only_those_cost_an_entry_that_reach_the_store() {
+fn only_commits_that_affect_the_store_change_the_key() {
     let tree = Tree::new();
     let mut last = tree.key(GUIX);
     let bytes = ["--workflow-mode", "bytes"];

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::shell::sh;
-use crate::support::{Role, World, cache};
+use crate::support::{Role, World, fixture_cache};
 
 /// Maximum number of files of an item.
 const CUT: usize = 100;
@@ -184,7 +184,7 @@ impl Corpus {
 
 /// Returns the directory in which corpora and packages are kept.
 fn shelf() -> PathBuf {
-    cache::directory().join("bench")
+    fixture_cache::directory().join("bench")
 }
 
 fn made_of_packages(name: &str, packages: &[&str]) -> Result<Corpus> {

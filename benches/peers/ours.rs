@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::shell::sh;
-use crate::support::{Role, place};
+use crate::support::{Role, plain_env};
 
 /// The key of all entries, unless a part uses another one.
 pub const KEY: &str = "bench";
 
 /// Returns a command line of `storecache VERB`, which prints its report to standard output.
 pub fn storecache(verb: &str, root: &Path, entries: &Path, key: &str) -> String {
-    let program = place::binary();
+    let program = plain_env::binary();
     let (program, root, entries) = (program.display(), root.display(), entries.display());
     format!(
         "{program} {verb} --store nix --root {root} --daemon none --backend dir:{entries} --key {key} \

@@ -75,7 +75,7 @@ fn on_a_thread(
             let azurite = Azurite::at(SERVERS, blobs.path());
             let by_name = Arc::new(AtomicBool::new(false));
             let service =
-                CacheService::at(SERVERS, Some(azurite.signer_by_name(&by_name)));
+                CacheService::at(SERVERS, Some(azurite.signer_with_azure_host(&by_name)));
             let variables = [
                 ("ACTIONS_RESULTS_URL", service.url()),
                 ("ACTIONS_CACHE_URL", service.url()),
@@ -99,7 +99,7 @@ fn on_a_thread(
                 line.replace(&format!("dir:{}", entries.display()), "github")
             };
             let official = |verb: &str| {
-                let client = azurite::script_by_name("official_client.mjs");
+                let client = azurite::script_with_azure_hosts("official_client.mjs");
                 let words = client.get_args().map(|word| word.to_string_lossy().into_owned());
                 let words: Vec<String> = words.collect();
                 let (_, hosts) = client.get_envs().next().unwrap_or_default();

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_of_many_lines_stays_one_value() {
+    fn multi_line_value_is_written_as_one_value() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("output");
         std::fs::write(&path, "before=1\n").unwrap();
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn delimiters_differ() {
+    fn delimiters_are_random_and_not_in_the_value() {
         assert_ne!(delimiter().unwrap(), delimiter().unwrap());
         assert!(entry("a", "x\nE\ny", "E").is_err());
     }

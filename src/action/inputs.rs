@@ -547,7 +547,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_reach_their_flags_as_they_are() {
+    fn inputs_become_flags_with_unchanged_values() {
         let job = Job::from([
             ("INPUT_STORE", " nix "),
             ("INPUT_KEY", "a key's \"é\" --x"),
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boolean_that_is_none_is_named() {
+    fn invalid_boolean_input_is_named_in_the_error() {
         let job = Job::from([("INPUT_FAIL-ON-CACHE-MISS", "yes")]);
         let error = flags(&job, Verb::Restore, None).unwrap_err().to_string();
         assert_eq!(error, "input fail-on-cache-miss: \"yes\" is neither true nor false");

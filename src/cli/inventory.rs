@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_remote_names_server_and_repository_in_all_its_forms() {
+    fn parse_remote_accepts_every_form_of_a_github_url() {
         let expected = Some(("github.com", "some-owner/some.repo".to_owned()));
         for url in [
             "https://github.com/some-owner/some.repo.git",
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_belongs_to_one_server() {
+    fn api_url_is_matched_with_its_server() {
         for (api, server) in [
             (GITHUB, "github.com"),
             (GITHUB, "GitHub.com"),

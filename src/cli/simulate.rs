@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_a_name_and_parts() {
+    fn policy_is_parsed_into_a_name_and_parts() {
         let made = policy("mine=semantic+files:nix/*.nix+none").unwrap();
         assert_eq!(made.name, "mine");
         assert_eq!(made.parts, [KeyPart::Semantic, KeyPart::Files("nix/*.nix".into())]);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_begin_is_a_date_or_an_age() {
+    fn since_accepts_a_date_or_an_age() {
         assert_eq!(since("90d"), Ok(Since::Age(90 * 86_400)));
         assert_eq!(since("2y"), Ok(Since::Age(730 * 86_400)));
         let time = Since::Time(Timestamp::from_second(1_767_225_600).unwrap());

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_that_nothing_came_to_tells_what_a_cold_one_takes() {
+    fn cold_seconds_are_kept_after_a_hit_and_not_after_a_miss() {
         let after = |hit, restored, dry_run| {
             let mut restore = Outcome { hit, dry_run, ..Outcome::default() };
             restore.items.restored = restored;

@@ -58,7 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn keys_that_differ_in_hashes_and_numbers_have_one_stem() {
+    fn keys_that_differ_in_hashes_and_numbers_share_a_stem() {
         let hash = "0123456789abcdef0123456789abcdef";
         for (key, expected) in [
             (
@@ -88,7 +88,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn every_key_begins_with_its_stem_and_has_one(key in "\\PC{0,40}") {
+        fn stem_is_a_stable_prefix_of_its_key(key in "\\PC{0,40}") {
             prop_assert!(key.starts_with(stem(&key)));
             prop_assert_eq!(stem(&key).is_empty(), key.is_empty());
             prop_assert_eq!(stem(stem(&key)), stem(&key));

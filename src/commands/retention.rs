@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_to_be_bad_takes_no_place_of_a_good_one() {
+    fn bad_entries_do_not_count_towards_keep() {
         let entries = [4, 3, 2, 1].map(entry).to_vec();
         let two = NonZeroUsize::new(2).unwrap();
         let gone = superseded(entries, &entry(4), two, &[entry(3).name]);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_stay_and_so_does_what_was_just_written() {
+    fn newest_entries_and_the_new_one_are_kept() {
         assert_eq!(chosen(&[4, 3, 2, 1], 4, 2), [2, 1]);
         assert_eq!(chosen(&[1, 4], 4, 2), [0; 0]);
         // The new entry is not listed yet.

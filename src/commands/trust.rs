@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_trusted_as_far_as_was_said() {
+    fn origin_is_trusted_according_to_the_option() {
         let repository = || "me/mine".to_owned();
         let same = OriginTrust::SameRepository { repository: repository() };
         let branch =

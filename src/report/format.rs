@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn parse_bytes_accepts_common_size_notations() {
         for (text, size) in [
             ("0", 0),
             ("17", 17),

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_stays_on_one_line_and_means_what_it_says() {
+    fn command_is_one_line_and_escapes_its_text() {
         let command = RunnerCommand::new("error")
             .property("title", "a,b:c\n")
             .text(["50% of", "it, a:b\r\n"]);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn command_shows_commands_in_its_text() {
+    fn command_escapes_commands_in_its_text() {
         let command = RunnerCommand::new("warning").text(["\u{1b}[2J", "::error::x", "##[error]y"]);
         assert_eq!(command.to_string(), r"::warning::\x1b[2J%0A\x3a:error::x%0A#\x23[error]y");
     }

@@ -8,13 +8,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod clock;
-mod kills;
-mod moment;
-mod named;
-mod power;
+mod clock_jumps;
+mod kill_target;
+mod killed_restores;
+mod killed_saves;
+mod known_kill_points;
+mod power_cuts;
+mod ptrace;
 mod record;
-mod saves;
-mod scene;
-mod trace;
-mod victim;
+mod store;
+mod trigger;

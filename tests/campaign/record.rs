@@ -10,7 +10,7 @@ use std::{env, fs};
 
 use serde_json::{Map, Value, json};
 
-use crate::support::dice::seed;
+use crate::support::rng::seed;
 
 const BEGIN: &str = "<!-- scripts/campaign --write: begin -->\n";
 const END: &str = "<!-- scripts/campaign --write: end -->";
@@ -29,7 +29,7 @@ fn collect(directory: &Path, record: &mut Map<String, Value>) {
         let mut part: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
         let name = part["part"].as_str().unwrap().to_owned();
         let about = part.as_object_mut().unwrap();
-        about.insert("date".into(), said("date", &["--utc", "+%Y-%m-%d"]).into());
+        about.insert("date".into(), command_output("date", &["--utc", "+%Y-%m-%d"]).into());
         about.insert("commit".into(), env::var("STORECACHE_CAMPAIGN_COMMIT").unwrap().into());
         about.insert("seed".into(), seed().into());
         about.insert("machine".into(), machine().into());
@@ -46,7 +46,7 @@ fn machine() -> String {
     format!("{processors} processors ({model}), Linux {}", kernel.trim())
 }
 
-fn said(program: &str, words: &[&str]) -> String {
+fn command_output(program: &str, words: &[&str]) -> String {
     let output = Command::new(program).args(words).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -1,17 +1,17 @@
 //! Malicious archives, made after archives that misled other programs.
 
-use super::blocks::directory;
-use super::judges::Judge;
+use super::listings::ListingProgram;
+use super::tar_blocks::directory;
 
 /// The expected result of unpacking an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ExpectedResult {
     /// It is refused with an error that contains these words.
     Refused(&'static str),
     /// This many members are unpacked inside the item, and nothing else changes.
     Harmless(u64),
 }
-pub use Fate::{Harmless, Refused};
+pub use ExpectedResult::{Harmless, Refused};
 
 pub struct Archive {
     pub name: &'static str,
@@ -20,8 +20,8 @@ pub struct Archive {
     /// Members that belong to the item `it`, or claim to.
     pub tar: Vec<u8>,
     /// Words that another program prints for the archive.
-    pub claim: (Judge, &'static str),
-    pub fate: Fate,
+    pub claim: (ListingProgram, &'static str),
+    pub fate: ExpectedResult,
 }
 
 /// Returns an archive that begins with the directory of the item.
@@ -29,8 +29,8 @@ pub fn below(
     name: &'static str,
     origin: &'static str,
     members: &[Vec<u8>],
-    claim: (Judge, &'static str),
-    fate: Fate,
+    claim: (ListingProgram, &'static str),
+    fate: ExpectedResult,
 ) -> Archive {
     let tar = [directory("it"), members.concat()].concat();
     Archive { name, origin, tar, claim, fate }

@@ -9,24 +9,24 @@ use std::process::Command;
 use storecache_entry::Digest;
 use storecache_snapshot::{Frame, Head, Index, ItemEntry};
 
-use super::blocks::header;
 use super::support::Output;
-use super::support::forge::{
+use super::support::extract_dir::{ExtractDir, head, parts, try_unpack};
+use super::support::plain_env::{PlainEnv, binary};
+use super::support::resource_usage::{memory, run_measured};
+use super::support::snapshot_builder::{
     self, directory, file, frame, item, open_bytes, seek_table, skippable, with_index_json,
 };
-use super::support::memory::{memory, watched};
-use super::support::place::{Place, binary};
-use super::support::yard::{Yard, head, parts, try_unpack};
+use super::tar_blocks::header;
 
 const MIB: u64 = 1 << 20;
 /// The memory that a run may take without `--memory`.
-const USUAL: u64 = 256 * MIB;
+const DEFAULT_MEMORY: u64 = 256 * MIB;
 /// Tar bytes of the largest frame.
-const LARGEST: usize = 64 << 20;
+const LARGEST_FRAME: usize = 64 << 20;
 
 /// Returns a plain-directory fixture that has saved the directory `/it` and deleted it.
-fn place() -> Place {
-    let place = Place::new();
+fn place() -> PlainEnv {
+    let place = PlainEnv::new();
     place.write("/it/file", "content\n");
     place.save(&["/it"]);
     place.remove("/it");
@@ -34,7 +34,7 @@ fn place() -> Place {
 }
 
 /// Runs a verb on the fixture's snapshot, and also returns the run's peak memory in bytes.
-fn run(place: &Place, verb: &str) -> (Output, u64) {
+fn run(place: &PlainEnv, verb: &str) -> (Output, u64) {
     let mut command = Command::new(binary());
     command.args([verb, "--store", "plain", "--key", "test", "--threads=2", "--root"]);
     command.arg(place.root()).args(["--backend", &format!("dir:{}", place.entries().display())]);
@@ -42,7 +42,7 @@ fn run(place: &Place, verb: &str) -> (Output, u64) {
     if verb == "restore" {
         command.args(["--path", "/it"]);
     }
-    let (output, takings) = watched(&mut command);
+    let (output, takings) = run_measured(&mut command);
     (output, memory(&takings))
 }
 
@@ -62,7 +62,7 @@ fn refuses_within(what: &str, words: &str, limit: u64, write: impl FnOnce(&Path)
 }
 
 /// Returns the names below the fixture's root, into which nothing was restored.
-fn below(place: &Place) -> Vec<String> {
+fn below(place: &PlainEnv) -> Vec<String> {
     let names = place.tree("/").into_keys().filter(|path| !path.as_os_str().is_empty());
     names.map(|path| path.display().to_string()).collect()
 }
@@ -74,7 +74,7 @@ fn small() -> Vec<u8> {
 }
 
 #[test]
-fn an_index_that_becomes_much_more_than_it_is_takes_no_memory() {
+fn decompression_bomb_in_the_index_takes_no_memory() {
     let spaces = [&b"{"[..], &vec![b' '; 512 << 20]].concat();
     let bytes = with_index_json(&small(), &spaces);
     assert!(bytes.len() < 64 << 10);
@@ -102,7 +102,7 @@ fn dense_json(count: usize, entry: impl Fn(&mut String, u64)) -> Vec<u8> {
 }
 
 #[test]
-fn an_index_of_more_than_a_million_items_is_refused_in_bounded_memory() {
+fn index_with_a_million_items_is_refused_in_bounded_memory() {
     let json = dense_json((1 << 20) + 10, |json, random| {
         json.push_str(&format!(
             "{{\"name\":\"{random:016x}{random:016x}\",\"frames\":[0,0],\"files\":1,\"disk\":1}}"
@@ -123,7 +123,7 @@ fn an_index_of_more_than_a_million_items_is_refused_in_bounded_memory() {
 }
 
 #[test]
-fn heads_and_tables_are_not_read_beyond_their_size() {
+fn oversized_heads_and_seek_tables_are_refused() {
     refuses_within("a head of 1 GiB", "does not begin with a head", 64 * MIB, |path| {
         let mut file = File::create(path).unwrap();
         file.write_all(&[&0x184D_2A53u32.to_le_bytes()[..], &(1u32 << 30).to_le_bytes()].concat())
@@ -173,7 +173,7 @@ fn odd_values() -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn json_that_is_not_ours_is_refused_or_ignored_and_never_a_panic() {
+fn odd_json_in_head_or_index_never_panics() {
     let good = small();
     let opened = open_bytes(&good).unwrap();
     let head_json = String::from_utf8(opened.head.to_bytes().unwrap()).unwrap();
@@ -217,11 +217,11 @@ fn json_that_is_not_ours_is_refused_or_ignored_and_never_a_panic() {
     }
 }
 
-type Lie = (&'static str, fn(&mut Index), &'static str);
+type IndexForgery = (&'static str, fn(&mut Index), &'static str);
 
 #[test]
-fn an_index_whose_sizes_do_not_add_up_is_not_opened() {
-    let lies: [Lie; 15] = [
+fn index_with_inconsistent_sizes_is_not_opened() {
+    let lies: [IndexForgery; 15] = [
         ("disk overflows", |it| twice(it, |item| item.disk = u64::MAX), "overflow"),
         ("disk overflows a signed sum", |it| twice(it, |item| item.disk = 1 << 63), "overflow"),
         ("files overflow", |it| twice(it, |item| item.files = u64::MAX), "overflow"),
@@ -243,7 +243,8 @@ fn an_index_whose_sizes_do_not_add_up_is_not_opened() {
     let good = parts(vec![frame(&tar), frame(&[0; 1024])], vec![item("it", (0, 0), 2)]).build();
     open_bytes(&good).unwrap();
     for (what, lie, words) in lies {
-        let refused = open_bytes(&forge::with_index(&good, lie)).unwrap_err().to_string();
+        let refused =
+            open_bytes(&snapshot_builder::with_index(&good, lie)).unwrap_err().to_string();
         assert!(refused.contains(words), "{what}: {refused}");
     }
 }
@@ -272,7 +273,7 @@ fn raw_frame(bytes: Vec<u8>, raw: u64) -> Frame {
 }
 
 #[test]
-fn a_frame_is_one_frame_of_zstd_and_holds_what_the_index_says() {
+fn invalid_zstd_frames_are_refused() {
     let tar = [directory(b"it"), file(b"it/file", &[7; 100_000])].concat();
     let size = tar.len() as u64;
     let good = zstd::bulk::compress(&tar, 3).unwrap();
@@ -327,8 +328,8 @@ fn a_frame_is_one_frame_of_zstd_and_holds_what_the_index_says() {
         ("more than the index says", good.clone(), half as u64, "does not decompress"),
         (
             "64 MiB in 512 bytes",
-            zstd::bulk::compress(&vec![0; LARGEST], 1).unwrap(),
-            LARGEST as u64 / 2,
+            zstd::bulk::compress(&vec![0; LARGEST_FRAME], 1).unwrap(),
+            LARGEST_FRAME as u64 / 2,
             "",
         ),
     ];
@@ -346,7 +347,7 @@ fn a_frame_is_one_frame_of_zstd_and_holds_what_the_index_says() {
 }
 
 #[test]
-fn a_window_of_two_gigabytes_takes_no_memory() {
+fn zstd_window_of_2_gib_takes_no_memory() {
     let tar = [directory(b"it"), file(b"it/file", b"x"), vec![0; 1024]].concat();
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
     encoder.window_log(31).unwrap();
@@ -369,9 +370,9 @@ fn a_window_of_two_gigabytes_takes_no_memory() {
 
 /// Returns equal frames of the largest size and the number of their members, over four million.
 fn many(member: impl Fn(u32) -> Vec<u8>) -> (Vec<Frame>, u64) {
-    let mut tar = Vec::with_capacity(LARGEST);
+    let mut tar = Vec::with_capacity(LARGEST_FRAME);
     let mut members = 0;
-    while tar.len() < LARGEST {
+    while tar.len() < LARGEST_FRAME {
         tar.extend(member(members as u32));
         members += 1;
     }
@@ -392,7 +393,7 @@ fn with_top(frames: Vec<Frame>, files: u64) -> Vec<u8> {
 
 #[test]
 fn four_million_members_are_verified_in_bounded_memory() {
-    let each = (LARGEST / 512) as u32;
+    let each = (LARGEST_FRAME / 512) as u32;
     let frames = (0..4_200_000 / each + 1).map(|number| {
         let names = (number * each..(number + 1) * each).map(|name| format!("it/{name:07}"));
         let tar: Vec<Vec<u8>> = names.map(|name| file(name.as_bytes(), b"")).collect();
@@ -405,11 +406,11 @@ fn four_million_members_are_verified_in_bounded_memory() {
     let (output, taken) = run(&place, "verify");
     assert_eq!(output.ok().code(), 0);
     println!("verify: {} MiB", taken / MIB);
-    assert!(taken <= USUAL, "{} MiB", taken / MIB);
+    assert!(taken <= DEFAULT_MEMORY, "{} MiB", taken / MIB);
 }
 
 #[test]
-fn four_million_members_are_not_begun_where_there_is_no_room_for_them() {
+fn four_million_members_are_refused_without_enough_inodes() {
     let (frames, members) = many(|number| file(format!("it/{number:07}").as_bytes(), b""));
     let place = place();
     fs::write(place.snapshot(), with_top(frames, members)).unwrap();
@@ -422,11 +423,11 @@ fn four_million_members_are_not_begun_where_there_is_no_room_for_them() {
     rustix::mount::unmount(&root, rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!((output.code(), left), (1, 0), "{output}");
     assert!(output.stdout.contains("not enough inodes"), "{output}");
-    assert!(taken <= USUAL, "{} MiB", taken / MIB);
+    assert!(taken <= DEFAULT_MEMORY, "{} MiB", taken / MIB);
 }
 
 #[test]
-fn four_million_members_of_which_the_index_says_nothing_are_refused_at_once() {
+fn four_million_unlisted_members_are_refused_at_once() {
     let (frames, _) = many(|number| header(format!("it/{number:07}"), b'0').bytes(b""));
     let place = place();
     let mut entry = item("it", (0, frames.len() as u32 - 1), 100);
@@ -435,23 +436,24 @@ fn four_million_members_of_which_the_index_says_nothing_are_refused_at_once() {
     let (output, taken) = run(&place, "restore");
     assert_eq!(output.code(), 1, "{output}");
     assert!(output.stdout.contains("more than 100 members"), "{output}");
-    assert!(taken <= USUAL, "{} MiB", taken / MIB);
+    assert!(taken <= DEFAULT_MEMORY, "{} MiB", taken / MIB);
     assert_eq!(below(&place), [""; 0]);
 }
 
 #[test]
-fn four_million_hard_links_are_refused_before_they_fill_the_memory() {
+fn four_million_hard_links_are_refused_in_bounded_memory() {
     let target = format!("it/{}", "t".repeat(90));
-    let (frames, members) =
-        many(|number| forge::hard_link(format!("it/{number:090}").as_bytes(), target.as_bytes()));
-    refuses_within("links", "kept in memory", USUAL + 256 * MIB, |path| {
+    let (frames, members) = many(|number| {
+        snapshot_builder::hard_link(format!("it/{number:090}").as_bytes(), target.as_bytes())
+    });
+    refuses_within("links", "kept in memory", DEFAULT_MEMORY + 256 * MIB, |path| {
         fs::write(path, with_top(frames, members)).unwrap();
     });
 }
 
 #[test]
-fn content_beyond_what_the_index_says_is_not_written() {
-    let yard = Yard::new();
+fn content_larger_than_the_index_says_is_not_written() {
+    let yard = ExtractDir::new();
     let tar = [directory(b"it"), file(b"it/file", &[7; 8192])].concat();
     let mut entry = item("it", (0, 0), 2);
     entry.disk = 8191;

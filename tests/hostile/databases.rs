@@ -9,7 +9,7 @@ use storecache_store::{ItemName, Layout, Rows, SnapshotDatabase, StoreKind};
 use tempfile::TempDir;
 
 /// An expression that fails wherever it is evaluated.
-const FAILS: &str = "abs(-9223372036854775807 - 1)";
+const FAILING_EXPRESSION: &str = "abs(-9223372036854775807 - 1)";
 
 const SCHEMA: &str = "
     CREATE TABLE ValidPaths (
@@ -24,7 +24,7 @@ const SCHEMA: &str = "
     CREATE TABLE SchemaMigrations (migration TEXT PRIMARY KEY NOT NULL);";
 
 /// As [`SCHEMA`], without any constraints.
-const LOOSE: &str = "
+const SCHEMA_WITHOUT_CONSTRAINTS: &str = "
     CREATE TABLE ValidPaths (id, path, hash, registrationTime, deriver, narSize, sigs, ca);
     CREATE TABLE Refs (referrer, reference);
     CREATE TABLE DerivationOutputs (drv, id, path);";
@@ -50,33 +50,33 @@ fn fill() -> String {
 }
 
 /// An SQLite file in a directory of its own.
-struct Base {
+struct DatabaseFile {
     directory: TempDir,
 }
 
-impl Base {
-    fn new(before: &str, schema: &str) -> Base {
-        let base = Base { directory: tempfile::tempdir().unwrap() };
+impl DatabaseFile {
+    fn new(before: &str, schema: &str) -> DatabaseFile {
+        let base = DatabaseFile { directory: tempfile::tempdir().unwrap() };
         base.run(&format!("{before}; {schema}; {}", fill()));
         base
     }
 
-    fn good() -> Base {
-        Base::new("", SCHEMA)
+    fn good() -> DatabaseFile {
+        DatabaseFile::new("", SCHEMA)
     }
 
     fn path(&self) -> PathBuf {
         self.directory.path().join("db.sqlite")
     }
 
-    fn run(&self, sql: &str) -> &Base {
+    fn run(&self, sql: &str) -> &DatabaseFile {
         let connection = Connection::open(self.path()).unwrap();
         connection.execute_batch(sql).unwrap_or_else(|e| panic!("{e}: {sql:.300}"));
         self
     }
 
     /// Writes SQL into the schema that SQLite would have refused.
-    fn rewrite(&self, name: &str, sql: &str) -> &Base {
+    fn rewrite(&self, name: &str, sql: &str) -> &DatabaseFile {
         let connection = Connection::open(self.path()).unwrap();
         let script = "PRAGMA writable_schema = ON";
         connection.execute_batch(script).unwrap();
@@ -106,7 +106,7 @@ fn read(path: &Path) -> anyhow::Result<usize> {
 }
 
 #[track_caller]
-fn harmless(what: &str, base: &Base) {
+fn harmless(what: &str, base: &DatabaseFile) {
     let before = (base.bytes(), names_in(base));
     let items = read(&base.path()).unwrap_or_else(|e| panic!("{what}: {e:#}"));
     assert_eq!(items, ITEMS, "{what}");
@@ -114,7 +114,7 @@ fn harmless(what: &str, base: &Base) {
 }
 
 #[track_caller]
-fn refused(what: &str, base: &Base, words: &str) {
+fn refused(what: &str, base: &DatabaseFile, words: &str) {
     let before = (base.bytes(), names_in(base));
     let error = match read(&base.path()) {
         Ok(_) => panic!("{what}: it was read"),
@@ -124,7 +124,7 @@ fn refused(what: &str, base: &Base, words: &str) {
     assert_eq!((base.bytes(), names_in(base)), before, "{what}: something was written");
 }
 
-fn names_in(base: &Base) -> Vec<String> {
+fn names_in(base: &DatabaseFile) -> Vec<String> {
     let names = fs::read_dir(base.directory.path()).unwrap();
     let mut names: Vec<_> =
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -133,18 +133,18 @@ fn names_in(base: &Base) -> Vec<String> {
 }
 
 #[test]
-fn triggers_views_and_functions_beside_the_tables_never_run() {
-    let base = Base::good();
+fn extra_triggers_views_and_functions_never_run() {
+    let base = DatabaseFile::good();
     harmless("nothing", &base);
     base.run(&format!(
-        "CREATE TRIGGER evil AFTER INSERT ON ValidPaths BEGIN SELECT {FAILS}; DELETE FROM Refs; END;
-         CREATE TRIGGER gone BEFORE DELETE ON ValidPaths BEGIN SELECT {FAILS}; END;
+        "CREATE TRIGGER evil AFTER INSERT ON ValidPaths BEGIN SELECT {FAILING_EXPRESSION}; DELETE FROM Refs; END;
+         CREATE TRIGGER gone BEFORE DELETE ON ValidPaths BEGIN SELECT {FAILING_EXPRESSION}; END;
          CREATE TRIGGER other AFTER UPDATE OF hash ON ValidPaths BEGIN
              INSERT INTO ValidPaths (path, hash, registrationTime) VALUES ('/etc', 'x', 1); END;
          CREATE VIEW endless AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
              SELECT count(*) FROM n;
          CREATE VIEW loader AS SELECT load_extension('/tmp/evil.so'), readfile('/etc/passwd');
-         CREATE TABLE more (x DEFAULT ({FAILS}), y);
+         CREATE TABLE more (x DEFAULT ({FAILING_EXPRESSION}), y);
          INSERT INTO more VALUES (1, zeroblob(30000000));"
     ));
     harmless("triggers and views", &base);
@@ -157,7 +157,10 @@ fn triggers_views_and_functions_beside_the_tables_never_run() {
 fn checks_indexes_and_defaults_are_not_evaluated() {
     let table = SCHEMA.trim().split(';').next().unwrap();
     for (what, sql) in [
-        ("a check", table.replace("ca TEXT)", &format!("ca TEXT, CHECK ({FAILS} = 1))"))),
+        (
+            "a check",
+            table.replace("ca TEXT)", &format!("ca TEXT, CHECK ({FAILING_EXPRESSION} = 1))")),
+        ),
         (
             "a check that no row fulfils",
             table.replace("ca TEXT)", "ca TEXT, CHECK (narSize = -5))"),
@@ -167,41 +170,49 @@ fn checks_indexes_and_defaults_are_not_evaluated() {
             table.replace("ca TEXT)", "ca TEXT, CHECK (hex(zeroblob(400000)) LIKE '%0%1%'))"),
         ),
     ] {
-        let base = Base::good();
+        let base = DatabaseFile::good();
         base.rewrite("ValidPaths", &sql);
         harmless(what, &base);
     }
     // SQLite evaluates the default for rows with fewer columns than the table.
-    let base = Base::good();
-    base.rewrite("ValidPaths", &table.replace("ca TEXT)", &format!("ca TEXT DEFAULT ({FAILS}))")));
+    let base = DatabaseFile::good();
+    base.rewrite(
+        "ValidPaths",
+        &table.replace("ca TEXT)", &format!("ca TEXT DEFAULT ({FAILING_EXPRESSION}))")),
+    );
     refused("a default", &base, "not authorized to use function: abs");
-    let base = Base::good();
-    base.rewrite("IndexReferrer", &format!("CREATE INDEX IndexReferrer ON Refs({FAILS})"));
+    let base = DatabaseFile::good();
+    base.rewrite(
+        "IndexReferrer",
+        &format!("CREATE INDEX IndexReferrer ON Refs({FAILING_EXPRESSION})"),
+    );
     harmless("an index on an expression", &base);
-    let base = Base::good();
-    let partial = format!("CREATE INDEX IndexReferrer ON Refs(referrer) WHERE {FAILS} IS NOT NULL");
+    let base = DatabaseFile::good();
+    let partial = format!(
+        "CREATE INDEX IndexReferrer ON Refs(referrer) WHERE {FAILING_EXPRESSION} IS NOT NULL"
+    );
     base.rewrite("IndexReferrer", &partial);
     harmless("an index on some rows", &base);
     // Rows of an index that are not in the table are ignored.
-    let base = Base::good();
+    let base = DatabaseFile::good();
     base.run("CREATE INDEX wrong ON ValidPaths(path, id)");
     base.rewrite("wrong", "CREATE INDEX wrong ON ValidPaths(hash, narSize)");
     harmless("an index of other columns", &base);
 }
 
 #[test]
-fn what_would_be_evaluated_in_the_place_of_values_is_refused() {
+fn computed_columns_views_and_virtual_tables_are_refused() {
     let table = SCHEMA.trim().split(';').next().unwrap();
     for kind in ["VIRTUAL", "STORED"] {
-        let base = Base::good();
+        let base = DatabaseFile::good();
         base.rewrite(
             "ValidPaths",
-            &table.replace("ca TEXT", &format!("ca TEXT AS ({FAILS}) {kind}")),
+            &table.replace("ca TEXT", &format!("ca TEXT AS ({FAILING_EXPRESSION}) {kind}")),
         );
         refused(kind, &base, "computed");
     }
-    let base = Base::good();
-    base.run(&format!("CREATE TABLE beside (x, y NOT NULL AS ({FAILS}))"));
+    let base = DatabaseFile::good();
+    base.run(&format!("CREATE TABLE beside (x, y NOT NULL AS ({FAILING_EXPRESSION}))"));
     refused("a computed column beside", &base, "computed");
     for (what, sql, words) in [
         (
@@ -234,14 +245,14 @@ fn what_would_be_evaluated_in_the_place_of_values_is_refused() {
         ("another column", "ALTER TABLE ValidPaths RENAME COLUMN narSize TO n", "narSize"),
         ("no column", "DROP TABLE Refs; CREATE TABLE Refs (a, b)", "referrer"),
     ] {
-        let base = Base::good();
+        let base = DatabaseFile::good();
         base.run(sql);
         refused(what, &base, words);
     }
-    let base = Base::good();
+    let base = DatabaseFile::good();
     base.rewrite("ValidPaths", "CREATE VIRTUAL TABLE ValidPaths USING fts5(path)");
     refused("a virtual table over a real one", &base, "");
-    let base = Base::good();
+    let base = DatabaseFile::good();
     base.rewrite(
         "IndexReferrer",
         "CREATE INDEX IndexReferrer ON Refs(load_extension('/tmp/evil.so'))",
@@ -250,7 +261,7 @@ fn what_would_be_evaluated_in_the_place_of_values_is_refused() {
 }
 
 #[test]
-fn a_schema_that_contradicts_itself_is_refused() {
+fn inconsistent_schema_is_refused() {
     for (what, sql) in [
         (
             "a table twice",
@@ -286,23 +297,23 @@ fn a_schema_that_contradicts_itself_is_refused() {
             "UPDATE sqlite_schema SET name = x'ff' WHERE name = 'IndexReferrer'",
         ),
     ] {
-        let base = Base::good();
+        let base = DatabaseFile::good();
         base.run(&format!("PRAGMA writable_schema = ON; {sql}"));
         refused(what, &base, "");
     }
     assert!(!Path::new("/tmp/storecache-canary").exists());
-    let base = Base::good();
+    let base = DatabaseFile::good();
     let tables: String = (0..300).map(|n| format!("CREATE TABLE t{n} (x);")).collect();
     base.run(&tables);
     refused("300 tables", &base, "");
-    let base = Base::good();
+    let base = DatabaseFile::good();
     let columns: Vec<String> = (0..200).map(|n| format!("c{n}")).collect();
     base.run(&format!("CREATE TABLE wide ({})", columns.join(",")));
     refused("200 columns", &base, "");
 }
 
 #[test]
-fn values_that_no_store_has_are_refused() {
+fn invalid_column_values_are_refused() {
     let one = "WHERE id = 2";
     for (set, words) in [
         ("hash = 'sha256:xyz'", "hash"),
@@ -327,7 +338,7 @@ fn values_that_no_store_has_are_refused() {
         ("path = '/nix/store/' || hex(zeroblob(2000000))", ""),
         ("path = path || '/below'", "not an item path"),
     ] {
-        let base = Base::good();
+        let base = DatabaseFile::good();
         base.run(&format!("UPDATE ValidPaths SET {set} {one}"));
         refused(set, &base, words);
     }
@@ -338,14 +349,14 @@ fn values_that_no_store_has_are_refused() {
         ("2, '', '/nix/store/00000000000000000000000000000001-item-1'", "output"),
         ("2, x'ff', '/nix/store/00000000000000000000000000000001-item-1'", ""),
     ] {
-        let base = Base::good();
+        let base = DatabaseFile::good();
         base.run(&format!("INSERT INTO DerivationOutputs VALUES ({row})"));
         refused(row, &base, words);
     }
-    let base = Base::good();
+    let base = DatabaseFile::good();
     base.run("INSERT INTO Refs VALUES (2, 99)");
     refused("a reference to nothing", &base, "missing row");
-    let base = Base::good();
+    let base = DatabaseFile::good();
     base.run(
         "INSERT INTO Refs VALUES (99, 2); INSERT INTO DerivationOutputs VALUES (99, 'x', 'y')",
     );
@@ -353,10 +364,13 @@ fn values_that_no_store_has_are_refused() {
 }
 
 #[test]
-fn rows_that_a_store_keeps_apart_are_refused_where_they_are_not() {
+fn duplicate_rows_are_refused_without_constraints() {
     harmless(
         "no keys",
-        &Base::new("", &format!("{LOOSE}; CREATE TABLE SchemaMigrations (migration)")),
+        &DatabaseFile::new(
+            "",
+            &format!("{SCHEMA_WITHOUT_CONSTRAINTS}; CREATE TABLE SchemaMigrations (migration)"),
+        ),
     );
     for (what, sql, words) in [
         ("an id twice", "UPDATE ValidPaths SET id = 1", "two items"),
@@ -374,14 +388,14 @@ fn rows_that_a_store_keeps_apart_are_refused_where_they_are_not() {
             "twice",
         ),
     ] {
-        let base = Base::new("", LOOSE);
+        let base = DatabaseFile::new("", SCHEMA_WITHOUT_CONSTRAINTS);
         base.run(sql);
         refused(what, &base, words);
     }
 }
 
 #[test]
-fn any_page_size_and_encoding_is_read() {
+fn every_page_size_and_encoding_is_read() {
     for pragma in [
         "page_size = 512",
         "page_size = 65536",
@@ -391,10 +405,10 @@ fn any_page_size_and_encoding_is_read() {
         "auto_vacuum = INCREMENTAL",
         "secure_delete = ON",
     ] {
-        harmless(pragma, &Base::new(&format!("PRAGMA {pragma}"), SCHEMA));
+        harmless(pragma, &DatabaseFile::new(&format!("PRAGMA {pragma}"), SCHEMA));
     }
     for size in [0u16, 3, 256, 513, 0xFFFF] {
-        let base = Base::good();
+        let base = DatabaseFile::good();
         let mut bytes = base.bytes();
         bytes[16..18].copy_from_slice(&size.to_be_bytes());
         fs::write(base.path(), bytes).unwrap();
@@ -403,15 +417,15 @@ fn any_page_size_and_encoding_is_read() {
 }
 
 #[test]
-fn what_lies_beside_a_database_is_not_taken_for_a_part_of_it() {
+fn wal_and_journal_files_beside_a_database_are_ignored() {
     // The log alone has the deletion of all rows.
-    let live = Base::good();
+    let live = DatabaseFile::good();
     live.run("PRAGMA journal_mode = WAL");
     let keeps_open = Connection::open(live.path()).unwrap();
     keeps_open
         .execute_batch("PRAGMA wal_autocheckpoint = 0; DELETE FROM Refs; DELETE FROM ValidPaths")
         .unwrap();
-    let base = Base::good();
+    let base = DatabaseFile::good();
     for file in ["db.sqlite", "db.sqlite-wal", "db.sqlite-shm"] {
         fs::copy(live.directory.path().join(file), base.directory.path().join(file)).unwrap();
     }
@@ -422,24 +436,24 @@ fn what_lies_beside_a_database_is_not_taken_for_a_part_of_it() {
     harmless("a log", &base);
     drop(keeps_open);
     // A journal of a transaction that was never finished: SQLite would roll it back.
-    let live = Base::good();
+    let live = DatabaseFile::good();
     let writer = Connection::open(live.path()).unwrap();
     writer
         .execute_batch("PRAGMA cache_size = 1; PRAGMA cache_spill = 1; BEGIN; UPDATE ValidPaths SET hash = 'x'; \
              CREATE TABLE large (x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) \
              INSERT INTO large SELECT zeroblob(9000) FROM n")
         .unwrap();
-    let base = Base::good();
+    let base = DatabaseFile::good();
     let journal = "db.sqlite-journal";
     fs::copy(live.directory.path().join(journal), base.directory.path().join(journal)).unwrap();
     harmless("a journal", &base);
     // A header that refers to a log which does not exist.
-    let base = Base::good();
+    let base = DatabaseFile::good();
     let mut bytes = base.bytes();
     (bytes[18], bytes[19]) = (2, 2);
     fs::write(base.path(), bytes).unwrap();
     harmless("a log that is not there", &base);
-    let link = Base::good();
+    let link = DatabaseFile::good();
     fs::rename(link.path(), link.directory.path().join("real")).unwrap();
     std::os::unix::fs::symlink("real", link.path()).unwrap();
     assert!(read(&link.path()).is_err(), "a link in its place");
@@ -465,9 +479,9 @@ fn inner_page(size: usize, at: usize, children: &[u32]) -> Vec<u8> {
 }
 
 #[test]
-fn pages_that_lead_in_rings_are_refused_in_bounded_time() {
+fn cyclic_pages_are_refused_in_bounded_time() {
     // The list of free pages is a cycle.
-    let base = Base::new("PRAGMA page_size = 512", SCHEMA);
+    let base = DatabaseFile::new("PRAGMA page_size = 512", SCHEMA);
     base.run(
         "CREATE TABLE large (x); INSERT INTO large VALUES (zeroblob(300000)); DROP TABLE large",
     );
@@ -480,7 +494,7 @@ fn pages_that_lead_in_rings_are_refused_in_bounded_time() {
     refused("free pages", &base, "damaged");
     // A table is its own child.
     for table in ["ValidPaths", "Refs"] {
-        let base = Base::new("PRAGMA page_size = 512", SCHEMA);
+        let base = DatabaseFile::new("PRAGMA page_size = 512", SCHEMA);
         let root = root_of(&base, table);
         let mut bytes = base.bytes();
         let at = (root as usize - 1) * 512;
@@ -510,9 +524,9 @@ fn leaf_of_schema(size: usize, root: u32) -> Vec<u8> {
 /// Sixteen levels of pages with a hundred links each to the next level: 100^16 paths through seventy kilobytes.
 /// SQLite reads the schema before anything can be checked, so only a count of steps can end it.
 #[test]
-fn a_schema_of_more_paths_than_can_be_walked_is_refused_in_bounded_time() {
+fn schema_with_exponential_paths_is_refused_in_bounded_time() {
     const SIZE: usize = 4096;
-    let base = Base::good();
+    let base = DatabaseFile::good();
     let root = root_of(&base, "sqlite_autoindex_ValidPaths_1");
     let mut bytes = base.bytes();
     let pages = (bytes.len() / SIZE) as u32;
@@ -535,16 +549,16 @@ fn a_schema_of_more_paths_than_can_be_walked_is_refused_in_bounded_time() {
     refused("a schema", &base, "more steps than its size allows");
 }
 
-fn root_of(base: &Base, table: &str) -> u32 {
+fn root_of(base: &DatabaseFile, table: &str) -> u32 {
     let connection = Connection::open(base.path()).unwrap();
     let sql = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
     connection.query_row(sql, [table], |row| row.get(0)).unwrap()
 }
 
 #[test]
-fn databases_with_changed_bytes_are_read_or_refused_and_never_a_panic() {
-    let good = Base::new("PRAGMA page_size = 512", SCHEMA).bytes();
-    let base = Base::good();
+fn corrupted_databases_never_panic() {
+    let good = DatabaseFile::new("PRAGMA page_size = 512", SCHEMA).bytes();
+    let base = DatabaseFile::good();
     let mut state = 99_991u64;
     let mut random = || {
         state ^= state << 13;
@@ -568,8 +582,8 @@ fn databases_with_changed_bytes_are_read_or_refused_and_never_a_panic() {
 }
 
 #[test]
-fn a_database_that_is_too_large_is_not_opened() {
-    let base = Base::good();
+fn too_large_database_is_not_opened() {
+    let base = DatabaseFile::good();
     fs::File::options().write(true).open(base.path()).unwrap().set_len(3 << 30).unwrap();
     let error = format!("{:#}", read(&base.path()).unwrap_err());
     assert!(error.contains("3072 MiB"), "{error}");

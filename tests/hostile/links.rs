@@ -1,8 +1,8 @@
 //! Links, and members below links.
 
 use super::archive::{Archive, Harmless, Refused, below};
-use super::blocks::{directory, file, hard_link, header, long, pax, symlink};
-use super::judges::{GnuTar, Python};
+use super::listings::{GnuTar, Python};
+use super::tar_blocks::{directory, file, hard_link, header, long, pax, symlink};
 
 pub fn archives() -> Vec<Archive> {
     let out = || symlink("it/out", "../../outside");

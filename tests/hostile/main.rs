@@ -1,37 +1,37 @@
 //! Malicious archives: each is refused or unpacked inside its item, nothing else is changed, nothing panics,
 //! and memory stays bounded.
 //!
-//! The archives are in tables: [`names`], [`links`], [`kinds`], [`numbers`]. Each row names the program with
+//! The archives are in tables: [`names`], [`links`], [`member_types`], [`number_fields`]. Each row names the program with
 //! the weakness, and what another program sees in the archive.
 
 mod archive;
-mod blocks;
 mod bombs;
 mod databases;
-mod judges;
-mod kinds;
 mod links;
+mod listings;
+mod member_types;
 mod names;
-mod numbers;
-mod places;
+mod number_fields;
+mod real_stores;
+mod replaced_paths;
 #[path = "../support/mod.rs"]
 mod support;
-mod worlds;
+mod tar_blocks;
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use archive::{Archive, Harmless, Refused};
-use judges::{BsdTar, GnuTar, Python, listings};
+use listings::{BsdTar, GnuTar, Python, listings};
 use storecache_snapshot::Opened;
-use support::forge::{Parts, check, frame, item, open_bytes};
-use support::yard::{Yard, parts};
+use support::extract_dir::{ExtractDir, parts};
+use support::snapshot_builder::{SnapshotParts, check, frame, item, open_bytes};
 
 /// The claimed number of members of archives that must be refused for another reason.
-const MANY: u64 = 1000;
+const CLAIMED_MEMBERS: u64 = 1000;
 
 fn archives() -> Vec<Archive> {
-    [names::archives(), links::archives(), kinds::archives(), numbers::archives()]
+    [names::archives(), links::archives(), member_types::archives(), number_fields::archives()]
         .into_iter()
         .flatten()
         .collect()
@@ -41,7 +41,7 @@ impl Archive {
     /// Returns a snapshot with this archive in one frame, in which every digest is right.
     fn snapshot(&self) -> Vec<u8> {
         let members = match self.fate {
-            Refused(_) => MANY,
+            Refused(_) => CLAIMED_MEMBERS,
             Harmless(members) => members,
         };
         let members = if self.origin.contains("no member stands for") { 2 } else { members };
@@ -50,12 +50,11 @@ impl Archive {
 }
 
 #[test]
-fn every_archive_is_refused_or_unpacked_where_it_belongs() {
+fn hostile_archives_are_refused_or_stay_inside_their_item() {
     let archives = archives();
     let names: BTreeSet<&str> = archives.iter().map(|archive| archive.name).collect();
     assert_eq!(names.len(), archives.len(), "each has a name of its own");
-    let wrong: Vec<String> =
-        archives.iter().filter_map(|it| becomes_what_it_should(it).err()).collect();
+    let wrong: Vec<String> = archives.iter().filter_map(|it| check_unpacking(it).err()).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let refused = archives.iter().filter(|it| matches!(it.fate, Refused(_))).count() as u64;
     println!("{refused} of {} archives refused", archives.len());
@@ -63,15 +62,15 @@ fn every_archive_is_refused_or_unpacked_where_it_belongs() {
 }
 
 /// Unpacks an archive into a store and into plain directories.
-fn becomes_what_it_should(archive: &Archive) -> Result<(), String> {
+fn check_unpacking(archive: &Archive) -> Result<(), String> {
     let Archive { name, origin, .. } = archive;
     let bytes = archive.snapshot();
     let Opened { index, .. } = open_bytes(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let frames = Parts::of(&bytes).frames;
+    let frames = SnapshotParts::of(&bytes).frames;
     // `check` does not unpack, so it does not detect links or repeated names; but it must not panic.
     let _ = check(&bytes);
     for owner in [Some((0, 0)), None] {
-        let yard = Yard::new();
+        let yard = ExtractDir::new();
         let unpacked = yard.unpack(&index, &frames, owner, 2);
         yard.assert_untouched_outside();
         let text = match &unpacked {
@@ -83,7 +82,7 @@ fn becomes_what_it_should(archive: &Archive) -> Result<(), String> {
             Harmless(_) => unpacked.is_ok(),
         };
         // A refusal because of too few members is not the expected one.
-        let counted = text.contains(&format!("of {MANY} members"));
+        let counted = text.contains(&format!("of {CLAIMED_MEMBERS} members"));
         if !right || counted || text.contains("panicked") {
             return Err(format!("{name} ({origin}): {text}, not {:?}", archive.fate));
         }
@@ -95,7 +94,7 @@ fn becomes_what_it_should(archive: &Archive) -> Result<(), String> {
 }
 
 #[test]
-fn every_archive_is_what_it_is_said_to_be() {
+fn hostile_archives_are_listed_as_claimed_by_other_programs() {
     let mut wrong = Vec::new();
     let archives = archives();
     for judge in [GnuTar, BsdTar, Python] {

@@ -1,8 +1,8 @@
 //! Names that lead elsewhere, and names that readers interpret differently.
 
 use super::archive::{Archive, Harmless, Refused, below};
-use super::blocks::{directory, file, header, long, named, pax, symlink};
-use super::judges::{BsdTar, GnuTar, Python};
+use super::listings::{BsdTar, GnuTar, Python};
+use super::tar_blocks::{directory, file, header, long, named, pax, symlink};
 
 pub fn archives() -> Vec<Archive> {
     let up = "it/../../bystander";

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::support::requests::RULE;
-use super::support::{Fixture, Flavour, Plan, Role, World, programs, runs};
+use super::support::helper_requests::RULE;
+use super::support::{Fixture, PackageManager, Plan, Role, World, programs, world_runs};
 
-pub const SOON: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Where the attacker's programs leave a file, which belongs to the user they run as.
 const MARKS: &str = "/marks";
 /// A shell command that leaves such a file too.
@@ -41,9 +41,9 @@ fn start(plan: Plan) -> World {
 
 /// Sets the mode of the directory of the daemon's socket. Its group is one that `runner` and `nosudo` are in.
 pub fn socket_directory(world: &World, mode: u32) {
-    let group = match world.flavour() {
-        Flavour::Nix => "nix-users",
-        Flavour::Guix => "users",
+    let group = match world.package_manager() {
+        PackageManager::Nix => "nix-users",
+        PackageManager::Guix => "users",
     };
     let directory = format!("{}/daemon-socket", world.state());
     world.sh(&format!(
@@ -55,10 +55,10 @@ pub fn socket_directory(world: &World, mode: u32) {
 /// do. Returns the item's path.
 pub fn save_and_lose_an_item(world: &World) -> String {
     let item = world.add_text("lost");
-    runs::save(world);
-    let delete: &[&str] = match world.flavour() {
-        Flavour::Nix => &["nix-store", "--delete", &item],
-        Flavour::Guix => &["guix", "gc", "--delete", &item],
+    world_runs::save(world);
+    let delete: &[&str] = match world.package_manager() {
+        PackageManager::Nix => &["nix-store", "--delete", &item],
+        PackageManager::Guix => &["guix", "gc", "--delete", &item],
     };
     world.nix(delete).ok();
     assert!(!world.valid_paths().contains(&item));
@@ -72,9 +72,9 @@ pub fn add_as(world: &World, user: &str, directory: &str) -> String {
 (with-store store
   (let ((path (cadr (command-line))))
     (display (add-to-store store (basename path) #t \"sha256\" path))))";
-    let words: Vec<&str> = match world.flavour() {
-        Flavour::Nix => vec!["nix-store", "--add", directory],
-        Flavour::Guix => {
+    let words: Vec<&str> = match world.package_manager() {
+        PackageManager::Nix => vec!["nix-store", "--add", directory],
+        PackageManager::Guix => {
             fs::write(world.host("/tmp/add.scm"), ADD).unwrap();
             vec!["guix", "repl", "--", "/tmp/add.scm", directory]
         }

@@ -5,10 +5,10 @@
 use serde_json::{Value, json};
 
 use super::attacker::{
-    HOME, SOON, assert_nothing_ran_as_root, confined, confined_container, give_payload,
+    HOME, TIMEOUT, assert_nothing_ran_as_root, confined, confined_container, give_payload,
     save_and_lose_an_item, socket_directory,
 };
-use super::support::{Flavour, Role, Running, World, poll, procfs, runs};
+use super::support::{PackageManager, Role, Running, World, poll, procfs, world_runs};
 
 const IMPOSTOR: &str = include_str!("impostor.py");
 
@@ -51,7 +51,7 @@ impl Disguise {
         order["socket"] = json!(socket);
         let words = ["python3", "-c", IMPOSTOR, &order.to_string()];
         let impostor = world.command(words).user(user).spawn();
-        poll::until("the impostor to have the effective user 0", SOON, || {
+        poll::until("the impostor to have the effective user 0", TIMEOUT, || {
             let ids = impostor.outer_pid().map(|pid| procfs::status(pid, "Uid"));
             let effective = ids.as_deref().and_then(|ids| ids.split_whitespace().nth(1));
             let listens = impostor.stdout().contains("listening");
@@ -71,7 +71,7 @@ fn assert_left_alone(world: &World, disguise: Disguise, attacker: &str, restorer
     give_payload(world, attacker);
     socket_directory(world, 0o770);
     let mut impostor = disguise.listen(world, attacker);
-    let restored = runs::attempt(world, restorer, "restore", &["--daemon-timeout", "5"]);
+    let restored = world_runs::attempt(world, restorer, "restore", &["--daemon-timeout", "5"]);
     assert_nothing_ran_as_root(world);
     assert!(impostor.is_running(), "the restore ended the listener: {restored}");
     let is_valid = world.valid_paths().contains(&lost);
@@ -82,7 +82,7 @@ fn assert_left_alone(world: &World, disguise: Disguise, attacker: &str, restorer
         let restored = restored.fails();
         assert!(!is_valid, "{restored}");
     }
-    assert_eq!(runs::staging(world), [""; 0]);
+    assert_eq!(world_runs::staging(world), [""; 0]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn store_owner_does_not_become_root(disguise: Disguise) {
     let owner = world.sh("stat -c %U /var/guix/daemon-socket").stdout;
     assert_eq!(owner.trim(), "guix-daemon");
     let _impostor = disguise.listen(&world, "guix-daemon");
-    runs::attempt(&world, "root", "restore", &["--daemon-timeout", "5"]);
+    world_runs::attempt(&world, "root", "restore", &["--daemon-timeout", "5"]);
     assert_nothing_ran_as_root(&world);
 }
 
@@ -175,8 +175,8 @@ fn doctor_and_save_leave_an_impostor_alone() {
     give_payload(&world, "nosudo");
     socket_directory(&world, 0o770);
     let mut impostor = Disguise::OwnName.listen(&world, "nosudo");
-    runs::attempt(&world, "root", "save", &[]);
-    let doctor = world.storecache(["doctor", "--store", Flavour::Nix.name()]).run();
+    world_runs::attempt(&world, "root", "save", &[]);
+    let doctor = world.storecache(["doctor", "--store", PackageManager::Nix.name()]).run();
     assert_nothing_ran_as_root(&world);
     assert!(impostor.is_running(), "{doctor}");
 }

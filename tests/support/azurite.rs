@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::cache_service::Signer;
-use super::place::output;
+use super::plain_env::output;
 
 /// The account that Azurite comes with, and its key. Both are public.
 pub const ACCOUNT: &str = "devstoreaccount1";
@@ -36,7 +36,7 @@ pub fn script(name: &str) -> Command {
 }
 
 /// As [`script`], but Node resolves every host of Azure to this machine.
-pub fn script_by_name(name: &str) -> Command {
+pub fn script_with_azure_hosts(name: &str) -> Command {
     let preload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/azure_here.mjs");
     let mut command = script(name);
     command.env("NODE_OPTIONS", format!("--import={}", preload.display()));
@@ -44,23 +44,23 @@ pub fn script_by_name(name: &str) -> Command {
 }
 
 /// A server on Node that runs until this value is dropped or the test process ends.
-pub struct NodePeer {
+pub struct NodeServer {
     child: Child,
     /// The first line that the server prints, when it is ready.
     pub line: String,
 }
 
-impl NodePeer {
-    pub fn start(command: &mut Command) -> NodePeer {
+impl NodeServer {
+    pub fn start(command: &mut Command) -> NodeServer {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cannot run node");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        NodePeer { child, line: line.trim().to_owned() }
+        NodeServer { child, line: line.trim().to_owned() }
     }
 }
 
-impl Drop for NodePeer {
+impl Drop for NodeServer {
     fn drop(&mut self) {
         // The server exits when its standard input closes.
         drop(self.child.stdin.take());
@@ -72,7 +72,7 @@ impl Drop for NodePeer {
 pub struct Azurite {
     host: String,
     port: u16,
-    _server: NodePeer,
+    _server: NodeServer,
 }
 
 impl Azurite {
@@ -90,7 +90,7 @@ impl Azurite {
     }
 
     fn by(host: &str, mut script: Command) -> Azurite {
-        let server = NodePeer::start(&mut script);
+        let server = NodeServer::start(&mut script);
         let port = server.line.parse().expect("Azurite did not start");
         Azurite { host: host.to_owned(), port, _server: server }
     }
@@ -111,7 +111,7 @@ impl Azurite {
 
     /// As [`Azurite::signer`], but once the flag is set, URLs for reading have a host name of Azure. The
     /// official client chooses its download method by that name.
-    pub fn signer_by_name(&self, flag: &Arc<AtomicBool>) -> Box<Signer> {
+    pub fn signer_with_azure_host(&self, flag: &Arc<AtomicBool>) -> Box<Signer> {
         let (port, flag, here) = (self.port, Arc::clone(flag), self.signer());
         Box::new(move |blob, write| match !write && flag.load(Ordering::Relaxed) {
             false => here(blob, write),

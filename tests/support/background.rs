@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::invocation::Output;
 use super::{poll, procfs};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running process of the program, which is killed when this value is dropped.
 pub struct Background {
@@ -41,8 +41,8 @@ impl Background {
 
     /// Waits until the process has printed this text on standard error.
     #[track_caller]
-    pub fn until_says(&mut self, text: &str) {
-        poll::until(&format!("{text:?} to be said"), PATIENCE, || {
+    pub fn wait_for_stderr(&mut self, text: &str) {
+        poll::until(&format!("{text:?} to be said"), TIMEOUT, || {
             let said = self.said();
             if said.contains(text) {
                 return Ok(());
@@ -55,16 +55,16 @@ impl Background {
 
     /// The pid of the root helper. The tests run as root on this machine, so there is no sudo in between.
     #[track_caller]
-    pub fn root_half(&self) -> Pid {
-        let pid = poll::until("the root half", PATIENCE, || {
-            procfs::only_child(self.child.id()).ok_or("it has no child")
+    pub fn root_helper_pid(&self) -> Pid {
+        let pid = poll::until("the root half", TIMEOUT, || {
+            procfs::first_child(self.child.id()).ok_or("it has no child")
         });
         Pid::from_raw(pid as i32).unwrap()
     }
 
     #[track_caller]
     pub fn wait(mut self) -> Output {
-        let status = poll::until(&format!("`{}` to end", self.words), PATIENCE, || {
+        let status = poll::until(&format!("`{}` to end", self.words), TIMEOUT, || {
             self.child.try_wait().unwrap().ok_or_else(|| self.said())
         });
         let mut stdout = String::new();

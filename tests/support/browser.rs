@@ -8,11 +8,11 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::azurite::script;
-use super::place::output;
+use super::plain_env::output;
 
 /// The result of rendering a page.
 #[derive(Deserialize)]
-pub struct Seen {
+pub struct RenderedPage {
     /// The problems that `browser.mjs` found.
     pub problems: Vec<String>,
     /// All visible text.
@@ -28,33 +28,33 @@ pub struct Seen {
 /// Renders a page. The screenshots are deleted with the returned value, unless STORECACHE_TEST_SHOTS names a
 /// directory for them.
 #[track_caller]
-pub fn look(name: &str, html: &str) -> Seen {
+pub fn render_html(name: &str, html: &str) -> RenderedPage {
     let directory = tempfile::tempdir().unwrap();
     let page = directory.path().join(format!("{name}.html"));
     fs::write(&page, html).unwrap();
-    look_at(&page, directory)
+    render_page(&page, directory)
 }
 
 /// Renders a page that is already in a file.
 #[track_caller]
-pub fn look_at_file(page: &Path) -> Seen {
-    look_at(page, tempfile::tempdir().unwrap())
+pub fn render_file(page: &Path) -> RenderedPage {
+    render_page(page, tempfile::tempdir().unwrap())
 }
 
 #[track_caller]
-fn look_at(page: &Path, directory: TempDir) -> Seen {
+fn render_page(page: &Path, directory: TempDir) -> RenderedPage {
     let shots = std::env::var_os("STORECACHE_TEST_SHOTS");
     let shots = shots.map_or(directory.path().to_owned(), PathBuf::from);
     let mut command = script("browser.mjs");
     let said = output(command.arg(shots).arg(page)).ok().stdout;
-    let seen: Seen = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
-    Seen { directory: Some(directory), ..seen }
+    let seen: RenderedPage = serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}"));
+    RenderedPage { directory: Some(directory), ..seen }
 }
 
-impl Seen {
+impl RenderedPage {
     /// Panics if the page has a problem or a contrast below 4.5.
     #[track_caller]
-    pub fn fine(self) -> Seen {
+    pub fn fine(self) -> RenderedPage {
         assert!(self.problems.is_empty(), "{:#?}", self.problems);
         assert!(self.least.is_some_and(|least| least >= 4.5));
         self

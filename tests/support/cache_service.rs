@@ -28,7 +28,7 @@ pub const SIGNATURE: &str = "signature-of-the-test";
 
 /// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Place {
+pub enum RequestKind {
     Lookup,
     Reserve,
     Finalize,
@@ -88,7 +88,7 @@ pub enum Fault {
     Expire,
     /// All entries are deleted, as when the cache is full.
     Evict,
-    /// The request is carried out when the test calls [`CacheService::let_go`].
+    /// The request is carried out when the test calls [`CacheService::release_held_requests`].
     Hold,
     /// The service ends here.
     Die,
@@ -96,8 +96,8 @@ pub enum Fault {
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub place: Place,
+pub struct ReceivedRequest {
+    pub place: RequestKind,
     pub connection: usize,
     pub headers: HashMap<String, String>,
     pub body: Value,
@@ -122,12 +122,12 @@ struct Blob {
 struct State {
     rows: Vec<Row>,
     blobs: HashMap<String, Blob>,
-    faults: HashMap<Place, VecDeque<Fault>>,
+    faults: HashMap<RequestKind, VecDeque<Fault>>,
     signatures: HashSet<String>,
-    seen: Vec<Seen>,
+    seen: Vec<ReceivedRequest>,
     /// Number of blocks whose bodies are being received.
     at_once: usize,
-    most_at_once: usize,
+    max_concurrent_blocks: usize,
     /// Number of lookups that will not see any entry.
     lag: usize,
     /// The URL under which clients see the service.
@@ -212,32 +212,32 @@ impl CacheService {
     }
 
     /// From now on, signed URLs lead to a proxy that forwards requests to this service.
-    pub fn stands_behind(&self, url: String) {
+    pub fn set_public_url(&self, url: String) {
         self.state().front = Some(url);
     }
 
     /// Queues faults for the next requests of a kind, one for each request.
-    pub fn goes_wrong(&self, place: Place, faults: impl IntoIterator<Item = Fault>) {
+    pub fn inject_faults(&self, place: RequestKind, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.entry(place).or_default().extend(faults);
     }
 
     /// Drops the queued faults.
-    pub fn goes_well(&self) {
+    pub fn clear_faults(&self) {
         self.state().faults.clear();
     }
 
     /// Resumes the requests that [`Fault::Hold`] holds.
-    pub fn let_go(&self) {
+    pub fn release_held_requests(&self) {
         self.shared.lets_go.store(true, Ordering::Relaxed);
     }
 
     /// Number of faults that have not been used yet.
-    pub fn unmet(&self) -> usize {
+    pub fn unused_faults(&self) -> usize {
         self.state().faults.values().map(VecDeque::len).sum()
     }
 
     /// From now on, the service does not support version 2.
-    pub fn speaks_v1_only(&self) {
+    pub fn support_v1_only(&self) {
         self.shared.speaks_v2.store(false, Ordering::Relaxed);
     }
 
@@ -247,22 +247,22 @@ impl CacheService {
     }
 
     /// From now on, the service reports this time, as in `Thu, 01 Jan 1970 00:00:00 GMT`.
-    pub fn says_it_is(&self, date: &str) {
+    pub fn set_date(&self, date: &str) {
         self.state().date = Some(date.to_owned());
     }
 
     /// Hides all entries from this many lookups.
-    pub fn lags(&self, lookups: usize) {
+    pub fn hide_new_entries(&self, lookups: usize) {
         self.state().lag = lookups;
     }
 
-    pub fn seen(&self, place: Place) -> Vec<Seen> {
+    pub fn seen(&self, place: RequestKind) -> Vec<ReceivedRequest> {
         self.state().seen.iter().filter(|seen| seen.place == place).cloned().collect()
     }
 
     /// The highest number of blocks that were received at the same time.
-    pub fn most_at_once(&self) -> usize {
-        self.state().most_at_once
+    pub fn max_concurrent_blocks(&self) -> usize {
+        self.state().max_concurrent_blocks
     }
 
     /// Keys of the finished entries, oldest first.
@@ -334,12 +334,12 @@ impl Shared {
             };
             let fault = {
                 let mut state = self.state.lock().unwrap();
-                if place == Place::Block {
+                if place == RequestKind::Block {
                     state.at_once -= 1;
                 }
                 let body = serde_json::from_slice(&request.body).unwrap_or_default();
                 let headers = request.headers.clone();
-                state.seen.push(Seen { place, connection: number, headers, body });
+                state.seen.push(ReceivedRequest { place, connection: number, headers, body });
                 state.faults.get_mut(&place).and_then(VecDeque::pop_front)
             };
             if self.handle(&connection, &request, place, fault).is_none() {
@@ -353,7 +353,7 @@ impl Shared {
         &self,
         connection: &TcpStream,
         request: &Request,
-        place: Place,
+        place: RequestKind,
         fault: Option<Fault>,
     ) -> Option<()> {
         let stalled = || thread::sleep(Duration::from_secs(60));
@@ -479,14 +479,14 @@ impl Shared {
         send(connection, request, &answer)
     }
 
-    fn answer(&self, request: &Request, place: Place) -> Answer {
-        let mut answer = self.undated(request, place);
+    fn answer(&self, request: &Request, place: RequestKind) -> Answer {
+        let mut answer = self.response_without_date(request, place);
         let date = self.state.lock().unwrap().date.clone();
         answer.headers.extend(date.map(|date| ("Date", date)));
         answer
     }
 
-    fn undated(&self, request: &Request, place: Place) -> Answer {
+    fn response_without_date(&self, request: &Request, place: RequestKind) -> Answer {
         if request.path.starts_with("/twirp/") {
             if !self.speaks_v2.load(Ordering::Relaxed) {
                 return text(404, "404 page not found");
@@ -501,11 +501,11 @@ impl Shared {
 
     fn authorized(&self, request: &Request) -> bool {
         let token = request.headers.get("authorization").and_then(|it| it.strip_prefix("Bearer "));
-        let reads = place(request) == Some(Place::Lookup);
+        let reads = place(request) == Some(RequestKind::Lookup);
         token.is_some_and(|token| token == TOKEN || reads && token == read_only_token())
     }
 
-    fn twirp(&self, request: &Request, place: Place) -> Answer {
+    fn twirp(&self, request: &Request, place: RequestKind) -> Answer {
         if !self.authorized(request) {
             return self.error(401, "no valid token");
         }
@@ -513,7 +513,7 @@ impl Shared {
         let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
         let (key, version) = (text("key"), text("version"));
         match place {
-            Place::Lookup => {
+            RequestKind::Lookup => {
                 let mut keys = vec![key];
                 let more = body["restore_keys"].as_array().cloned().unwrap_or_default();
                 keys.extend(more.iter().map(|key| key.as_str().unwrap().to_owned()));
@@ -527,7 +527,7 @@ impl Shared {
                     None => answer(json!({ "ok": false })),
                 }
             }
-            Place::Reserve => match self.reserve(&key, &version) {
+            RequestKind::Reserve => match self.reserve(&key, &version) {
                 Some(row) => answer(json!({
                     "ok": true,
                     "signed_upload_url": self.sign(&row.blob, true),
@@ -548,14 +548,14 @@ impl Shared {
         }
     }
 
-    fn v1(&self, request: &Request, place: Place) -> Answer {
+    fn v1(&self, request: &Request, place: RequestKind) -> Answer {
         if !self.authorized(request) {
             return self.error(401, "no valid token");
         }
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let number = request.path.rsplit('/').next().unwrap().to_owned();
         match place {
-            Place::Lookup => {
+            RequestKind::Lookup => {
                 let keys = request.query["keys"].split(',').map(str::to_owned).collect::<Vec<_>>();
                 match self.lookup(&keys, &request.query["version"]) {
                     Some(row) => answer(json!({
@@ -567,14 +567,14 @@ impl Shared {
                     None => text(204, ""),
                 }
             }
-            Place::Reserve => {
+            RequestKind::Reserve => {
                 let field = |name: &str| body[name].as_str().unwrap().to_owned();
                 match self.reserve(&field("key"), &field("version")) {
                     Some(row) => answer(json!({ "cacheId": row.blob.parse::<i64>().unwrap() })),
                     None => self.error(409, "it is there"),
                 }
             }
-            Place::Block => {
+            RequestKind::Block => {
                 let range = &request.headers["content-range"];
                 let start = range.strip_prefix("bytes ").unwrap().split('-').next().unwrap();
                 let mut state = self.state.lock().unwrap();
@@ -744,25 +744,25 @@ impl Shared {
     }
 }
 
-fn place(request: &Request) -> Option<Place> {
+fn place(request: &Request) -> Option<RequestKind> {
     let path = request.path.as_str();
     let rpc = path.strip_prefix("/twirp/github.actions.results.api.v1.CacheService/");
     match (request.method.as_str(), rpc) {
-        (_, Some("GetCacheEntryDownloadURL")) => return Some(Place::Lookup),
-        (_, Some("CreateCacheEntry")) => return Some(Place::Reserve),
-        (_, Some("FinalizeCacheEntryUpload")) => return Some(Place::Finalize),
+        (_, Some("GetCacheEntryDownloadURL")) => return Some(RequestKind::Lookup),
+        (_, Some("CreateCacheEntry")) => return Some(RequestKind::Reserve),
+        (_, Some("FinalizeCacheEntryUpload")) => return Some(RequestKind::Finalize),
         _ => {}
     }
     let v1 = path.strip_prefix("/_apis/artifactcache/");
     let comp = request.query.get("comp").map(String::as_str);
     Some(match (request.method.as_str(), v1) {
-        ("GET", Some("cache")) => Place::Lookup,
-        ("POST", Some("caches")) => Place::Reserve,
-        ("POST", Some(_)) => Place::Finalize,
-        ("PATCH", Some(_)) => Place::Block,
-        ("GET" | "HEAD", None) if path.starts_with("/blob/") => Place::Range,
-        ("PUT", None) if comp == Some("blocklist") => Place::BlockList,
-        ("PUT", None) if path.starts_with("/blob/") => Place::Block,
+        ("GET", Some("cache")) => RequestKind::Lookup,
+        ("POST", Some("caches")) => RequestKind::Reserve,
+        ("POST", Some(_)) => RequestKind::Finalize,
+        ("PATCH", Some(_)) => RequestKind::Block,
+        ("GET" | "HEAD", None) if path.starts_with("/blob/") => RequestKind::Range,
+        ("PUT", None) if comp == Some("blocklist") => RequestKind::BlockList,
+        ("PUT", None) if path.starts_with("/blob/") => RequestKind::Block,
         _ => return None,
     })
 }
@@ -798,11 +798,11 @@ fn read(reader: &mut BufReader<TcpStream>, shared: &Shared) -> Option<Request> {
         headers,
         body: Vec::new(),
     };
-    let block = place(&request) == Some(Place::Block);
+    let block = place(&request) == Some(RequestKind::Block);
     if block {
         let mut state = shared.state.lock().unwrap();
         state.at_once += 1;
-        state.most_at_once = state.most_at_once.max(state.at_once);
+        state.max_concurrent_blocks = state.max_concurrent_blocks.max(state.at_once);
     }
     let length = request.headers.get("content-length").map_or(0, |text| text.parse().unwrap());
     assert!(!request.headers.contains_key("transfer-encoding"), "Azure takes no chunks");

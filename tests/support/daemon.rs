@@ -9,9 +9,9 @@ use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::cache::Role;
-use super::flavour::{Flavour, Tree};
+use super::fixture_cache::Role;
 use super::invocation::Running;
+use super::package_manager::{PackageManager, Tree};
 use super::world::{World, close_socket_directory, give_to_owner, pristine};
 use super::{poll, procfs};
 
@@ -20,7 +20,7 @@ const BARE_GUIX_DAEMON: &str = include_str!("bare-guix-daemon");
 const SHEPHERD: &str = include_str!("shepherd.scm");
 const SHEPHERD_SOCKET: &str = "/run/shepherd/socket";
 const MOUNT: &str = "gnu-store.mount";
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl World {
     /// Starts the daemon: as a bare process in a session of its own, or by its unit in a container. Returns
@@ -37,16 +37,16 @@ impl World {
         } else {
             // Without NIX_REMOTE in its environment: with it, the daemon's workers would be clients of the
             // daemon.
-            let become_daemon = match self.flavour() {
-                Flavour::Nix => "exec nix-daemon --daemon",
-                Flavour::Guix => BARE_GUIX_DAEMON,
+            let become_daemon = match self.package_manager() {
+                PackageManager::Nix => "exec nix-daemon --daemon",
+                PackageManager::Guix => BARE_GUIX_DAEMON,
             };
             let script = format!("exec </dev/null >>{} 2>&1\n{become_daemon}", self.log());
             self.ok(["setsid", "--fork", "bash", "-c", &script]);
         }
         self.wait_for_answer();
-        if self.is_container() && self.flavour() == Flavour::Guix {
-            poll::until("the store to be read-only", PATIENCE, || {
+        if self.is_container() && self.package_manager() == PackageManager::Guix {
+            poll::until("the store to be read-only", TIMEOUT, || {
                 let state = self.run(["systemctl", "is-active", MOUNT]);
                 if state.status.success() { Ok(()) } else { Err(state.to_string()) }
             });
@@ -72,7 +72,7 @@ impl World {
 
     #[track_caller]
     fn wait_for_answer(&self) {
-        poll::until("the daemon to answer", PATIENCE, || {
+        poll::until("the daemon to answer", TIMEOUT, || {
             if self.daemon_answers() { Ok(()) } else { Err(self.daemon_log()) }
         });
     }
@@ -91,7 +91,7 @@ impl World {
                 let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::TERM);
             }
         }
-        poll::until("the daemon to end", PATIENCE, || {
+        poll::until("the daemon to end", TIMEOUT, || {
             let left: Vec<_> = listeners
                 .iter()
                 .filter(|&&pid| pid != self.init() && procfs::is_alive(pid))
@@ -103,9 +103,9 @@ impl World {
     /// Whether a client gets a reply. In a container with Nix, this starts the service.
     pub fn daemon_answers(&self) -> bool {
         let nothing = "/nix/store/00000000000000000000000000000000-nothing";
-        let words: &[_] = match self.flavour() {
-            Flavour::Nix => &["nix-store", "--check-validity", "--print-invalid", nothing],
-            Flavour::Guix => &["guix", "gc", "--list-failures"],
+        let words: &[_] = match self.package_manager() {
+            PackageManager::Nix => &["nix-store", "--check-validity", "--print-invalid", nothing],
+            PackageManager::Guix => &["guix", "gc", "--list-failures"],
         };
         self.nix(words).status.success()
     }
@@ -135,21 +135,21 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
 
     /// The unit to start, then the unit that systemd starts for it.
     fn units(&self) -> &'static [&'static str] {
-        match self.flavour() {
-            Flavour::Nix => &["nix-daemon.socket", "nix-daemon.service"],
-            Flavour::Guix => &["guix-daemon.service"],
+        match self.package_manager() {
+            PackageManager::Nix => &["nix-daemon.socket", "nix-daemon.service"],
+            PackageManager::Guix => &["guix-daemon.service"],
         }
     }
 
     fn log(&self) -> String {
-        format!("/var/log/{}.log", self.flavour().daemon())
+        format!("/var/log/{}.log", self.package_manager().daemon())
     }
 
     /// Everything that the bare daemons of this world, or the service in a container, have logged so far.
     pub fn daemon_log(&self) -> String {
         if self.is_container() {
             return self
-                .run(["journalctl", "--no-pager", "--unit", self.flavour().daemon()])
+                .run(["journalctl", "--no-pager", "--unit", self.package_manager().daemon()])
                 .stdout;
         }
         fs::read_to_string(self.host(self.log())).unwrap_or_default()
@@ -158,7 +158,7 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
     /// Waits until no process has the database open, as shown by the lock that each such process holds.
     #[track_caller]
     pub fn wait_until_idle(&self) {
-        poll::until("the database to be closed by all", PATIENCE, || self.try_lock("db/big-lock"));
+        poll::until("the database to be closed by all", TIMEOUT, || self.try_lock("db/big-lock"));
     }
 
     /// Takes a lock of the state directory and releases it.
@@ -171,9 +171,9 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
             return Ok(());
         };
         let held = |error: &dyn ToString| format!("{name}: {}", error.to_string());
-        match self.flavour() {
-            Flavour::Nix => lock.try_lock().map_err(|error| held(&error)),
-            Flavour::Guix => fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)
+        match self.package_manager() {
+            PackageManager::Nix => lock.try_lock().map_err(|error| held(&error)),
+            PackageManager::Guix => fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive)
                 .map_err(|error| held(&error)),
         }
     }
@@ -193,7 +193,7 @@ time.sleep(1000)",
             self.state()
         );
         let holder = self.spawn(["python3", "-c", &hold]);
-        poll::until("the database to be held", PATIENCE, || match holder.stdout() {
+        poll::until("the database to be held", TIMEOUT, || match holder.stdout() {
             said if said.contains("held") => Ok(()),
             said => Err(format!("{said}{}", holder.stderr())),
         });
@@ -206,9 +206,9 @@ time.sleep(1000)",
         let path = self.host(self.state()).join("db/big-lock");
         let lock = File::options().read(true).write(true).open(path).unwrap();
         // Nix uses `flock` and Guix record locks, which do not exclude each other; see `crates/store/src/locks.rs`.
-        match self.flavour() {
-            Flavour::Nix => lock.lock_shared().unwrap(),
-            Flavour::Guix => {
+        match self.package_manager() {
+            PackageManager::Nix => lock.lock_shared().unwrap(),
+            PackageManager::Guix => {
                 let whole = nix::libc::flock {
                     l_type: nix::libc::F_RDLCK as i16,
                     l_whence: nix::libc::SEEK_SET as i16,
@@ -248,7 +248,7 @@ time.sleep(1000)",
         let was_up = self.daemon_pid().is_some();
         self.stop_daemon();
         self.wait_until_idle();
-        for &tree in self.flavour().trees() {
+        for &tree in self.package_manager().trees() {
             let here = self.host(tree.inside);
             // A directory that is a mount point, in this namespace or another, must stay.
             let store = self.host(self.store());

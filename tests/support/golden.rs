@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use storecache_snapshot::{Index, Opened};
 
-use super::forge::{frame_bytes, open_bytes};
+use super::snapshot_builder::{frame_bytes, open_bytes};
 
 pub fn path(name: &str) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use storecache_daemon::await_ready;
 
-use super::judge::Registration;
-use super::runs::{Picture, leftovers, picture};
+use super::store_checks::Registration;
 use super::world::World;
+use super::world_runs::{StoreState, leftovers, record_state};
 
 /// The documented limit: the daemon answers within this time after a run, however the run ended.
 const DAEMON_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 /// The guardian finishes its remaining work after a run within this time.
-const SETTLED: Duration = Duration::from_secs(30);
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Stamps = BTreeMap<PathBuf, (u64, i64, i64, u32, u64)>;
 
@@ -28,7 +28,7 @@ pub struct Before {
     /// The stamp of every file of every valid item: a change of a file always updates its ctime.
     stamps: Stamps,
     /// Files in store and state that the store's owner does not own.
-    strangers: BTreeSet<PathBuf>,
+    foreign_files: BTreeSet<PathBuf>,
 }
 
 /// The state of a store after a fault.
@@ -42,14 +42,14 @@ impl Before {
     pub fn now(world: &World) -> Before {
         let rows = world.registrations();
         let stamps = stamps(world, &rows);
-        Before { stamps, listing: listing(world), strangers: strangers(world), rows }
+        Before { stamps, listing: listing(world), foreign_files: foreign_files(world), rows }
     }
 
     /// Returns whether the store is unchanged or also has everything that is in `whole`.
     ///
     /// # Errors
     /// If it is neither; the error describes the difference.
-    pub fn compare(&self, world: &World, whole: &Picture) -> Result<Found, String> {
+    pub fn compare(&self, world: &World, whole: &StoreState) -> Result<Found, String> {
         let rows = world.registrations();
         for (path, row) in &self.rows {
             if rows.get(path) != Some(row) {
@@ -62,7 +62,7 @@ impl Before {
         if let Some(path) = rows.keys().find(|path| !is_there(&world.host(path))) {
             return Err(format!("{path} is valid and has no bytes"));
         }
-        if let Some(path) = strangers(world).difference(&self.strangers).next() {
+        if let Some(path) = foreign_files(world).difference(&self.foreign_files).next() {
             return Err(format!("{} does not belong to the owner of the store", path.display()));
         }
         let listing = listing(world);
@@ -71,7 +71,7 @@ impl Before {
             differ("what lies in the store and is rooted", &self.listing, &listing)?;
             return Ok(Found::AsBefore);
         }
-        let now = picture(world);
+        let now = record_state(world);
         differ("the rows", &whole.references, &now.references)?;
         differ("the outputs of derivations", &whole.outputs, &now.outputs)?;
         for (path, tree) in &whole.trees {
@@ -105,7 +105,7 @@ fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-fn strangers(world: &World) -> BTreeSet<PathBuf> {
+fn foreign_files(world: &World) -> BTreeSet<PathBuf> {
     let owner = fs::metadata(world.host(world.state())).unwrap().uid();
     let places = [world.store(), world.state()].map(|place| world.host(place));
     let mut found = BTreeSet::new();
@@ -155,15 +155,15 @@ pub fn daemon_answers(world: &World) -> Result<Duration, String> {
 ///
 /// # Errors
 /// If something stays.
-pub fn nothing_left(world: &World) -> Result<(), String> {
-    settled(|| {
+pub fn check_no_leftovers(world: &World) -> Result<(), String> {
+    wait_until_ok(|| {
         let left = leftovers(world);
         if left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", "))) }
     })
 }
 
-fn settled<E: Display>(mut probe: impl FnMut() -> Result<(), E>) -> Result<(), String> {
-    let deadline = Instant::now() + SETTLED;
+fn wait_until_ok<E: Display>(mut probe: impl FnMut() -> Result<(), E>) -> Result<(), String> {
+    let deadline = Instant::now() + CLEANUP_TIMEOUT;
     loop {
         match probe() {
             Ok(()) => return Ok(()),

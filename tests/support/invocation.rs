@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::injector::Injector;
 use super::strace::{self, Trace};
+use super::syscall_injector::Injector;
 use super::{poll, procfs, world::World};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A command to be run in a world. Unless changed, it runs as root, in `/`, with a clean environment, an
@@ -46,7 +46,7 @@ impl<'w> Invocation<'w> {
             directory: PathBuf::from("/"),
             environment: Vec::new(),
             input: Vec::new(),
-            patience: PATIENCE,
+            patience: TIMEOUT,
             injector: None,
             trace: None,
         }
@@ -85,7 +85,7 @@ impl<'w> Invocation<'w> {
         self
     }
 
-    /// Lets `injector` observe the system calls of the command and inject failures.
+    /// Lets `syscall_injector` observe the system calls of the command and inject failures.
     pub fn under(mut self, injector: &Injector) -> Self {
         self.injector = Some(injector.clone());
         self
@@ -176,7 +176,7 @@ pub struct Running<'w> {
 impl Running<'_> {
     /// The pid of the command itself as the test process sees it, if it is still running.
     pub fn outer_pid(&self) -> Option<u32> {
-        procfs::only_child(self.child.id())
+        procfs::first_child(self.child.id())
     }
 
     /// The pid of the command as its world sees it.
@@ -231,7 +231,7 @@ impl Drop for Running<'_> {
         // Once the process is reaped, its pid may belong to another process.
         if self.is_running() {
             let child = &mut self.child;
-            if let Some(pid) = procfs::only_child(child.id()) {
+            if let Some(pid) = procfs::first_child(child.id()) {
                 let _ = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
             }
             let _ = child.kill();

@@ -13,13 +13,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use storecache::action::INPUTS;
 use tempfile::TempDir;
 
-use super::place::{self, Place};
+use super::plain_env::{self, PlainEnv};
 use super::poll;
 use super::procfs;
 use super::programs;
 use super::world::World;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A job with a work tree, and one step that uses storecache.
 pub struct Job {
@@ -34,11 +34,11 @@ impl Job {
     pub fn new() -> Job {
         let own = tempfile::tempdir().unwrap();
         let job = Job::prepare(own.path().to_owned(), Some(own));
-        job.input("binary", place::binary())
+        job.input("binary", plain_env::binary())
     }
 
     /// A job that saves and restores plain directories of a fixture.
-    pub fn on(place: &Place, paths: &[&str]) -> Job {
+    pub fn on(place: &PlainEnv, paths: &[&str]) -> Job {
         let job = Job::new().input("store", "plain").input("path", paths.join("\n"));
         let job = job.input("root", place.root());
         job.input("backend", format!("dir:{}", place.entries().display()))
@@ -66,7 +66,7 @@ os.execvp(words[0], words + sys.argv[1:])
             world.init()
         );
         programs::write(&program, script);
-        let job = job.input("binary", program).input("store", world.flavour().name());
+        let job = job.input("binary", program).input("store", world.package_manager().name());
         job.input("backend", "dir:/cache/entries")
     }
 
@@ -131,7 +131,7 @@ os.execvp(words[0], words + sys.argv[1:])
 
     /// Starts a part of the step, `main` or `post`.
     #[track_caller]
-    pub fn start(&self, part: &str) -> Started<'_> {
+    pub fn start(&self, part: &str) -> RunningStep<'_> {
         fs::write(self.file("output"), "").unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("dist/{part}.js"));
         let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
@@ -145,36 +145,36 @@ os.execvp(words[0], words + sys.argv[1:])
             .stderr(stderr.try_clone().unwrap())
             .spawn()
             .expect("the tests of the action need node");
-        Started { job: self, child, stdout, stderr }
+        RunningStep { job: self, child, stdout, stderr }
     }
 
     #[track_caller]
-    pub fn run(&self, part: &str) -> Ran {
+    pub fn run(&self, part: &str) -> StepResult {
         self.start(part).wait()
     }
 
     /// Runs the main part, which must succeed.
     #[track_caller]
-    pub fn main(&self) -> Ran {
+    pub fn main(&self) -> StepResult {
         self.run("main").ok()
     }
 
     /// Runs the post part, which must succeed.
     #[track_caller]
-    pub fn post(&self) -> Ran {
+    pub fn post(&self) -> StepResult {
         self.run("post").ok()
     }
 }
 
 /// A part of the step that may still be running.
-pub struct Started<'j> {
+pub struct RunningStep<'j> {
     job: &'j Job,
     child: Child,
     stdout: File,
     stderr: File,
 }
 
-impl Started<'_> {
+impl RunningStep<'_> {
     pub fn said(&self) -> String {
         read(&self.stderr)
     }
@@ -182,7 +182,7 @@ impl Started<'_> {
     /// The directory in `/proc` of the program that node runs. It exists as long as the program runs.
     #[track_caller]
     pub fn program(&self) -> PathBuf {
-        let pid = procfs::only_child(self.child.id()).expect("node runs the program");
+        let pid = procfs::first_child(self.child.id()).expect("node runs the program");
         PathBuf::from(format!("/proc/{pid}"))
     }
 
@@ -192,18 +192,18 @@ impl Started<'_> {
     }
 
     #[track_caller]
-    pub fn wait(mut self) -> Ran {
-        let status = poll::until("the step to end", PATIENCE, || {
+    pub fn wait(mut self) -> StepResult {
+        let status = poll::until("the step to end", TIMEOUT, || {
             self.child.try_wait().unwrap().ok_or_else(|| self.said())
         });
         let outputs = parse(&fs::read_to_string(self.job.file("output")).unwrap());
         let (said, wrote) = (self.said(), read(&self.stdout));
         assert_eq!(wrote, "", "a step has no answer for standard output");
-        Ran { code: status.code().unwrap_or(-1), said, outputs }
+        StepResult { code: status.code().unwrap_or(-1), said, outputs }
     }
 }
 
-impl Drop for Started<'_> {
+impl Drop for RunningStep<'_> {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
@@ -214,16 +214,16 @@ impl Drop for Started<'_> {
 
 /// The result of a part of the step.
 #[derive(Debug)]
-pub struct Ran {
+pub struct StepResult {
     pub code: i32,
     /// The log.
     pub said: String,
     pub outputs: BTreeMap<String, String>,
 }
 
-impl Ran {
+impl StepResult {
     #[track_caller]
-    pub fn ok(self) -> Ran {
+    pub fn ok(self) -> StepResult {
         assert_eq!(self.code, 0, "{}", self.said);
         self
     }
@@ -245,7 +245,7 @@ impl Ran {
 
     /// The groups of the log with the lines of each, and the lines outside of groups.
     #[track_caller]
-    pub fn folds(&self) -> (Vec<(String, Vec<String>)>, Vec<String>) {
+    pub fn log_groups(&self) -> (Vec<(String, Vec<String>)>, Vec<String>) {
         let (mut folds, mut outside) = (Vec::<(String, Vec<String>)>::new(), Vec::new());
         let mut open = false;
         for line in self.said.lines() {

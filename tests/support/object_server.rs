@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use storecache_backend::github::{Patience, Secret};
 use storecache_backend::object_store::{Address, ObjectStore, Objects, Service};
 
-use super::azurite::{self, Azurite, NodePeer};
-use super::place::output;
+use super::azurite::{self, Azurite, NodeServer};
+use super::plain_env::output;
 
 /// Layout of the entries that tests write themselves.
 pub const VERSION: &str = "5f7f8dc1d8dd0a5a0d1d32b1a3a3a95d5ac1d5d1f5c7b60e7a2aa1c1f3bd2b4e";
@@ -29,7 +29,7 @@ pub struct ObjectServer {
 }
 
 enum Peer {
-    Moto(NodePeer),
+    Moto(NodeServer),
     Azurite(Azurite),
 }
 
@@ -66,7 +66,7 @@ impl ObjectServer {
         let python = output(&mut Command::new(here.join("scripts/object-peers"))).ok();
         let mut command = Command::new(python.lines().remove(0));
         command.arg(here.join("tests/support/object_store.py")).arg(kind);
-        let peer = NodePeer::start(&mut command);
+        let peer = NodeServer::start(&mut command);
         let port = peer.line.parse().expect("moto did not start");
         ObjectServer { service, _peer: Peer::Moto(peer), port }
     }
@@ -131,7 +131,7 @@ impl ObjectServer {
 
     /// Injects a fault into `count` requests whose request line, as in `PUT /bucket/key?query`, matches the
     /// expression, after skipping `skip` matching requests. Replaces the previous faults.
-    pub fn goes_wrong(&self, expression: &str, fault: Fault, skip: u32, count: u32) {
+    pub fn inject_faults(&self, expression: &str, fault: Fault, skip: u32, count: u32) {
         let kind = match fault {
             Fault::Cut => "cut",
             Fault::Stall => "stall",
@@ -149,7 +149,7 @@ impl ObjectServer {
         self.ask("/-/faults", &order.to_string());
     }
 
-    pub fn goes_well(&self) {
+    pub fn clear_faults(&self) {
         self.ask("/-/faults", "[]");
     }
 
@@ -172,11 +172,11 @@ impl ObjectServer {
     }
 
     /// Writes an object that is not a snapshot, as any user with access could.
-    pub fn puts(&self, key: &str) {
+    pub fn put_invalid_object(&self, key: &str) {
         self.request("PUT", &format!("/entries/{key}"), "not a snapshot at all");
     }
 
-    pub fn deletes(&self, key: &str) {
+    pub fn delete_object(&self, key: &str) {
         self.request("DELETE", &format!("/entries/{key}"), "");
     }
 

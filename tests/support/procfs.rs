@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The first child of a process.
-pub fn only_child(outer: u32) -> Option<u32> {
+pub fn first_child(outer: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
     children.split_whitespace().next()?.parse().ok()
 }
@@ -43,7 +43,7 @@ pub fn all() -> Vec<u32> {
 }
 
 /// The processes in the pid namespace of `outer`, including `outer`.
-pub fn companions(outer: u32) -> Vec<u32> {
+pub fn processes_in_namespace(outer: u32) -> Vec<u32> {
     let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let own = namespace(outer);
     all().into_iter().filter(|&pid| own.is_some() && namespace(pid) == own).collect()
@@ -84,5 +84,5 @@ pub fn listeners(init: u32, socket: &Path) -> Vec<u32> {
             fs::read_link(descriptor.path()).is_ok_and(|target| inodes.contains(&target))
         })
     };
-    companions(init).into_iter().filter(holds).collect()
+    processes_in_namespace(init).into_iter().filter(holds).collect()
 }

@@ -64,7 +64,7 @@ pub enum Fault {
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub call: Call,
     pub at: Instant,
     pub path: String,
@@ -108,7 +108,7 @@ struct State {
     reference: String,
     hides_newest: bool,
     /// Whether lists of all refs are allowed. Runs in jobs list their own ref only.
-    shows_all_refs: bool,
+    allow_all_refs: bool,
     default_branch: String,
     closed: Vec<u64>,
     /// The pull requests that the token can see; all if the list is empty.
@@ -120,14 +120,14 @@ struct State {
     /// The ID of the last entry that was added here.
     next: i64,
     faults: HashMap<Call, VecDeque<Fault>>,
-    seen: Vec<Seen>,
+    seen: Vec<ReceivedRequest>,
     wrong: Vec<String>,
 }
 
 struct Shared {
     service: Arc<CacheService>,
     state: Mutex<State>,
-    judge: Mutex<Judge>,
+    judge: Mutex<ResponseValidator>,
     address: String,
     ends: AtomicBool,
 }
@@ -153,7 +153,7 @@ impl RestService {
             others: Vec::new(),
             reference: MAIN.into(),
             hides_newest: false,
-            shows_all_refs: false,
+            allow_all_refs: false,
             default_branch: "main".into(),
             closed: Vec::new(),
             numbers: Vec::new(),
@@ -165,7 +165,7 @@ impl RestService {
             wrong: Vec::new(),
         };
         let service = Arc::clone(service);
-        let (state, judge) = (Mutex::new(state), Mutex::new(Judge::start()));
+        let (state, judge) = (Mutex::new(state), Mutex::new(ResponseValidator::start()));
         let ends = AtomicBool::new(false);
         let shared = Arc::new(Shared { service, state, judge, address, ends });
         let for_all = Arc::clone(&shared);
@@ -196,18 +196,18 @@ impl RestService {
     }
 
     /// Assigns the entries of the cache service to another ref from now on.
-    pub fn is_on(&self, reference: &str) {
+    pub fn set_ref(&self, reference: &str) {
         self.state().reference = reference.into();
     }
 
     /// Adds an entry that the cache service does not have.
     pub fn put(&self, reference: &str, key: &str, version: &str) {
         let (reference, key, version) = (reference.into(), key.into(), version.into());
-        self.holds(Row { reference, key, version, ..Row::default() });
+        self.add_entry(Row { reference, key, version, ..Row::default() });
     }
 
     /// As [`RestService::put`], with size and times. Returns the ID of the entry.
-    pub fn holds(&self, row: Row) -> i64 {
+    pub fn add_entry(&self, row: Row) -> i64 {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
@@ -216,31 +216,31 @@ impl RestService {
     }
 
     /// Allows lists of all refs from now on.
-    pub fn shows_all_refs(&self) {
-        self.state().shows_all_refs = true;
+    pub fn allow_all_refs(&self) {
+        self.state().allow_all_refs = true;
     }
 
-    pub fn has_default_branch(&self, name: &str) {
+    pub fn set_default_branch(&self, name: &str) {
         self.state().default_branch = name.into();
     }
 
     /// Closes a pull request. All others are open.
-    pub fn closes(&self, number: u64) {
+    pub fn close_pull_request(&self, number: u64) {
         self.state().closed.push(number);
     }
 
     /// Hides all pull requests except these.
-    pub fn knows_pulls(&self, numbers: &[u64]) {
+    pub fn hide_other_pull_requests(&self, numbers: &[u64]) {
         self.state().numbers = numbers.to_vec();
     }
 
     /// Adds these entries, one before each page that is requested, as if other clients wrote them.
-    pub fn receives(&self, rows: impl IntoIterator<Item = Row>) {
+    pub fn add_entries_before_pages(&self, rows: impl IntoIterator<Item = Row>) {
         self.state().arriving.extend(rows);
     }
 
     /// Limits pages to this many rows, whatever the request asks for.
-    pub fn has_pages_of(&self, rows: usize) {
+    pub fn set_page_size(&self, rows: usize) {
         self.state().page = rows;
     }
 
@@ -250,16 +250,16 @@ impl RestService {
     }
 
     /// Hides the newest entry from lists.
-    pub fn lags(&self) {
+    pub fn hide_new_entries(&self) {
         self.state().hides_newest = true;
     }
 
     /// Queues faults for the next requests of a kind, one for each request.
-    pub fn goes_wrong(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
+    pub fn inject_faults(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
         self.state().faults.entry(call).or_default().extend(faults);
     }
 
-    pub fn seen(&self, call: Call) -> Vec<Seen> {
+    pub fn seen(&self, call: Call) -> Vec<ReceivedRequest> {
         self.state().seen.iter().filter(|seen| seen.call == call).cloned().collect()
     }
 
@@ -299,7 +299,7 @@ impl Shared {
             let fault = {
                 let mut state = self.state.lock().unwrap();
                 let Request { path, query, headers, .. } = &request;
-                state.seen.push(Seen {
+                state.seen.push(ReceivedRequest {
                     call,
                     at: Instant::now(),
                     path: path.clone(),
@@ -453,7 +453,7 @@ impl Shared {
         // The list is not filtered by ref, as on a server that does not know the parameter.
         if given("ref").is_none() {
             let mut state = self.state.lock().unwrap();
-            if !state.shows_all_refs {
+            if !state.allow_all_refs {
                 state.wrong.push("asks for all refs".into());
             }
         }
@@ -525,20 +525,20 @@ fn send(
 }
 
 /// A validator in node that reads GitHub's description of the API.
-struct Judge {
+struct ResponseValidator {
     child: Child,
     exchanges: ChildStdin,
     verdicts: BufReader<ChildStdout>,
 }
 
-impl Judge {
-    fn start() -> Judge {
-        let mut command = azurite::script("rest_judge.mjs");
+impl ResponseValidator {
+    fn start() -> ResponseValidator {
+        let mut command = azurite::script("rest_validator.mjs");
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cannot run node");
         let exchanges = child.stdin.take().unwrap();
         let verdicts = BufReader::new(child.stdout.take().unwrap());
-        let mut judge = Judge { child, exchanges, verdicts };
+        let mut judge = ResponseValidator { child, exchanges, verdicts };
         // After this exchange, the validator has read the description, so no request with a timeout waits for
         // that.
         judge.of(&json!({ "method": "GET", "path": "/", "query": {}, "status": 404, "body": {} }));
@@ -555,7 +555,7 @@ impl Judge {
     }
 }
 
-impl Drop for Judge {
+impl Drop for ResponseValidator {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::cache;
+use super::fixture_cache;
 
 /// A private directory, which is removed with its content on drop. `scripts/roots` removes the unlocked ones,
 /// which killed tests have left.
@@ -20,7 +20,7 @@ pub struct Scratch {
 
 impl Scratch {
     pub fn new() -> Scratch {
-        let parent = cache::directory().join("scratch");
+        let parent = fixture_cache::directory().join("scratch");
         let directory = tempfile::Builder::new()
             .prefix("storecache-")
             .tempdir_in(&parent)

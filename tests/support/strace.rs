@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::poll;
 
-const SOON: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The calls by which a process gets input that was not passed to it. A question mark allows for
 /// architectures without the call.
@@ -79,7 +79,7 @@ impl Trace {
     #[track_caller]
     pub fn inputs(&self) -> BTreeSet<(Process, Input)> {
         // The trace of a thread may appear before the call that started the thread has returned.
-        let (mut threads, first) = poll::until("a whole trace", SOON, || {
+        let (mut threads, first) = poll::until("a whole trace", TIMEOUT, || {
             let threads = self.threads();
             let started: BTreeSet<u32> = threads.values().flat_map(|text| children(text)).collect();
             let first: Vec<u32> =

@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::libc;
 
-use super::injector::memory;
+use super::syscall_injector::memory;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {

@@ -7,8 +7,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::invocation::Output;
-use super::place::storecache_in;
-use super::runs::report;
+use super::plain_env::storecache_in;
+use super::world_runs::report;
 
 /// A workflow without mistakes.
 pub const GOOD: &str = "\
@@ -50,7 +50,7 @@ pub fn lint(tree: &TempDir, more: &[&str]) -> Output {
 }
 
 /// The findings in a tree, from the JSON report.
-pub fn reported(tree: &TempDir) -> Vec<Value> {
+pub fn json_findings(tree: &TempDir) -> Vec<Value> {
     let output = lint(tree, &["--json"]);
     let report = report(&output);
     let found = report["findings"].as_array().unwrap().clone();
@@ -71,7 +71,7 @@ pub fn line(finding: &Value) -> String {
 }
 
 /// Applies the correction of a finding to a source, independently of the program.
-pub fn corrected(source: &str, finding: &Value) -> Option<String> {
+pub fn apply_correction(source: &str, finding: &Value) -> Option<String> {
     let lines = finding["lines"].as_object()?;
     let number = |name: &str| lines[name].as_u64().unwrap() as usize;
     let mut all: Vec<&str> = source.split('\n').collect();
@@ -84,11 +84,11 @@ pub fn corrected(source: &str, finding: &Value) -> Option<String> {
 
 /// File, line, level and rule of each finding.
 pub fn findings(workflows: &[(&str, &str)]) -> Vec<String> {
-    reported(&tree(workflows)).iter().map(line).collect()
+    json_findings(&tree(workflows)).iter().map(line).collect()
 }
 
 /// The findings in one workflow that runs these steps on a push.
-pub fn of_steps(steps: &str) -> Vec<String> {
+pub fn findings_of_steps(steps: &str) -> Vec<String> {
     let top = "on: push\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n";
     findings(&[("ci.yml", &format!("{top}{steps}"))])
 }

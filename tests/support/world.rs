@@ -8,17 +8,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, thread};
 
-use super::cache::{Fixture, Role};
-use super::flavour::{Flavour, Tree};
+use super::fixture_cache::{Fixture, Role};
 use super::invocation::{Invocation, Output, Running};
+use super::package_manager::{PackageManager, Tree};
 use super::scratch::{Backend, Scratch};
 use super::{poll, procfs};
 
 /// The path in a container of the drop-in [`Role::drop_in`] for the daemon's service.
 const DROP_IN: &str = "/etc/systemd/system/guix-daemon.service.d/test.conf";
-const START: Duration = Duration::from_secs(20);
-const BOOT: Duration = Duration::from_secs(90);
-const END: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
+const END_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The settings of a world before its start.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Plan {
     }
 
     /// Makes a file or directory of this machine visible at a path of the world.
-    pub fn sees(mut self, here: impl Into<PathBuf>, inside: impl Into<String>) -> Plan {
+    pub fn bind_mount(mut self, here: impl Into<PathBuf>, inside: impl Into<String>) -> Plan {
         self.sees.push((here.into(), inside.into()));
         self
     }
@@ -127,7 +127,7 @@ impl World {
         let backend = plan.backend.unwrap_or_default();
 
         let bind = |source: &Path, target: &str| format!("{}:{target}", source.display());
-        let trees = plan.role.flavour().trees().iter().map(|&tree| {
+        let trees = plan.role.package_manager().trees().iter().map(|&tree| {
             let source = match plan.fixture {
                 Some(fixture) => plan.role.fixture(fixture).join(tree.name),
                 None => pristine(plan.role, tree),
@@ -137,7 +137,7 @@ impl World {
                 give_to_owner(plan.role, &copy);
             }
             if !plan.container {
-                let state = Path::new(plan.role.flavour().state());
+                let state = Path::new(plan.role.package_manager().state());
                 if let Ok(below) = state.strip_prefix(tree.inside) {
                     close_socket_directory(&copy.join(below));
                 }
@@ -171,19 +171,19 @@ impl World {
             .stderr(File::options().append(true).open(scratch.path().join("said")).unwrap())
             .spawn()
             .expect("cannot run unshare");
-        poll::until("the world to be ready", START, || {
+        poll::until("the world to be ready", START_TIMEOUT, || {
             let said = fs::read_to_string(scratch.path().join("said")).unwrap();
             let ended = keeper.try_wait().unwrap();
             assert!(ended.is_none(), "the world has not started: {said}");
             if said.contains("ready\n") { Ok(()) } else { Err(said) }
         });
         let init =
-            procfs::only_child(keeper.id()).expect("PID 1 of the world is the child of unshare");
+            procfs::first_child(keeper.id()).expect("PID 1 of the world is the child of unshare");
         let mut world =
             World { role: plan.role, container: plan.container, backend, keeper, init, scratch };
         if world.container {
             world.wait_for_boot();
-            if world.flavour() == Flavour::Guix {
+            if world.package_manager() == PackageManager::Guix {
                 world.start_daemon();
             }
         }
@@ -192,7 +192,7 @@ impl World {
 
     #[track_caller]
     fn wait_for_boot(&mut self) {
-        self.init = poll::until("systemd to appear", START, || {
+        self.init = poll::until("systemd to appear", START_TIMEOUT, || {
             let mark = format!("STORECACHE_WORLD={}", self.scratch.name());
             let is_init = |&pid: &u32| {
                 procfs::pids(pid).is_some_and(|pids| pids.len() > 2 && pids.ends_with(&[1]))
@@ -202,7 +202,7 @@ impl World {
             };
             procfs::all().into_iter().find(is_init).ok_or_else(|| self.console())
         });
-        poll::until("systemd to have booted", BOOT, || {
+        poll::until("systemd to have booted", BOOT_TIMEOUT, || {
             let state = self.run(["systemctl", "is-system-running"]);
             match state.stdout.trim() {
                 "running" | "degraded" => Ok(()),
@@ -219,18 +219,18 @@ impl World {
         self.role
     }
 
-    pub fn flavour(&self) -> Flavour {
-        self.role.flavour()
+    pub fn package_manager(&self) -> PackageManager {
+        self.role.package_manager()
     }
 
     /// The directory of the items.
     pub fn store(&self) -> &'static str {
-        self.flavour().store()
+        self.package_manager().store()
     }
 
     /// The directory with the database.
     pub fn state(&self) -> &'static str {
-        self.flavour().state()
+        self.package_manager().state()
     }
 
     pub fn is_container(&self) -> bool {
@@ -252,7 +252,7 @@ impl World {
     pub fn host(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         let below_root = path.strip_prefix("/").expect("paths inside a world are absolute");
-        for tree in self.flavour().trees() {
+        for tree in self.package_manager().trees() {
             if let Ok(below) = path.strip_prefix(tree.inside) {
                 return self.scratch.path().join(tree.name).join(below);
             }
@@ -320,7 +320,7 @@ impl Drop for World {
     fn drop(&mut self) {
         // PID 1 exits at the end of its input, and the kernel then kills all processes of the world.
         drop(self.keeper.stdin.take());
-        let deadline = std::time::Instant::now() + END;
+        let deadline = std::time::Instant::now() + END_TIMEOUT;
         while matches!(self.keeper.try_wait(), Ok(None)) {
             if std::time::Instant::now() > deadline {
                 let _ = self.keeper.kill();

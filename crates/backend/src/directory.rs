@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_appears_whole_or_not_at_all() {
+    fn entry_appears_only_when_finished() {
         let place = tempfile::tempdir().unwrap();
         let backend = Directory::new(place.path().join("entries"), true);
         let mut abandoned = backend.create(&EntryName::new("a")).unwrap();
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_generation_comes_first() {
+    fn entries_are_listed_newest_first() {
         let place = tempfile::tempdir().unwrap();
         let backend = Directory::new(place.path().to_owned(), false);
         for key in ["k", "k", "other"] {
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_entry_is_gone_and_no_other() {
+    fn delete_removes_only_the_given_entry() {
         let place = tempfile::tempdir().unwrap();
         let backend = Directory::new(place.path().join("entries"), true);
         assert_eq!(backend.can_write(), Ok(()), "a directory that is not there yet will be made");

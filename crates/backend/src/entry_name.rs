@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_key_survives_as_a_file_name() {
+    fn any_key_round_trips_through_a_file_name() {
         for key in ["storecache-nix-x86_64-linux-2.8.0-ab", "a/b c%é", "k.20261122T095523.123456Z"]
         {
             let name = EntryName::new(key);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_generation_of_a_key_is_later_though_the_clock_went_back() {
+    fn next_generation_is_later_even_if_the_clock_went_back() {
         let ahead = EntryName::parse("k.20991231T235959.999999Z").unwrap();
         let next = EntryName::after("k", &[EntryName::new("k"), ahead.clone()]);
         assert_eq!(next.to_string(), "k.21000101T000000.000000Z");

@@ -362,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_joined_by_the_shortest_gaps_and_never_for_more_than_a_tenth() {
+    fn join_fills_the_shortest_gaps_up_to_a_tenth() {
         let joined = |ranges: &[(u64, u64)]| -> Vec<(u64, u64)> {
             let joined = join(ranges.iter().map(|&(start, end)| start..end));
             joined.into_iter().map(|range| (range.start, range.end)).collect()
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_ranges_are_small_and_together_they_are_what_was_asked_for() {
+    fn cut_starts_small_and_covers_the_requested_ranges() {
         let sizes = |ranges: &[Range<u64>], most| -> Vec<u64> {
             cut(ranges.to_vec(), FIRST, most).iter().map(|range| range.end - range.start).collect()
         };

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_is_due_once_an_hour_whatever_the_clock_did() {
+    fn sweep_is_due_once_an_hour_even_if_the_clock_jumps() {
         let now = at("2026-11-22T12:00:00Z");
         assert!(is_due(None, now));
         assert!(!is_due(Some(at("2026-11-22T11:00:01Z")), now));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn days_count_from_when_it_was_set_aside_and_never_from_before_it_was_made() {
+    fn retention_counts_from_quarantine_but_not_before_creation() {
         let now = at("2026-11-22T12:00:00Z");
         let keep = Duration::from_secs(10 * 24 * 3600);
         let old = EntryName::parse("k.20200101T000000.000000Z").unwrap();

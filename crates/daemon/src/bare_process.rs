@@ -365,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_of_the_loader_are_dropped() {
+    fn loader_variables_are_dropped() {
         let pair = |name: &str| (OsString::from(name), OsString::from("x"));
         let kept = ["PATH", "HOME", "NIX_CONFIG", "LANG", "OLD_LD_PATH", "no_proxy"];
         let dropped = [
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_several_users_is_not_of_one() {
+    fn process_with_mixed_user_ids_is_refused() {
         let status = |users: &str, groups: &str| {
             Status(format!("Name:\tx\nUid:\t{users}\nGid:\t{groups}\nGroups:\t7 8 \n"))
         };

@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_runs_again_under_the_name_it_was_started_by() {
+    fn program_restarts_under_its_original_name() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_others_can_write_to_is_not_started() {
+    fn program_writable_by_others_is_not_started() {
         if !rustix::process::geteuid().is_root() {
             return;
         }

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_into_the_most_telling_class_and_the_worst_is_first() {
+    fn journal_lines_are_classified_and_sorted_by_severity() {
         let lines = [
             line("accepted connection from pid 12, user runner", "6"),
             line("error: unexpected end-of-file", "3"),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_is_in_lower_case_and_reached() {
+    fn class_patterns_are_lower_case_and_reachable() {
         for class in &CLASSES {
             for part in class.parts {
                 assert_eq!(part.to_lowercase(), *part);

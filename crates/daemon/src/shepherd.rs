@@ -235,7 +235,7 @@ mod tests {
     use super::read_status;
 
     #[test]
-    fn a_status_is_read_as_each_shepherd_writes_it() {
+    fn status_of_every_shepherd_version_is_parsed() {
         for (status, expected) in [
             (
                 "Status of guix-daemon:\n  It is running since 13:21:08 (1 second ago).\n  Main PID: 56\n",

@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_unit_can_be_named() {
+    fn unit_names_are_validated() {
         for name in ["nix-daemon.service", "-.mount", r"a\x2db@1:2_3.socket"] {
             assert!(is_unit_name(name), "{name}");
         }
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_group_leads_down() {
+    fn control_group_paths_cannot_leave_the_hierarchy() {
         // The root group contains processes, if control groups are mounted.
         assert!(!processes("/").is_empty() || !Path::new("/sys/fs/cgroup/cgroup.procs").exists());
         for group in ["/../cgroup", "../cgroup", "/../../sys/fs/cgroup", ""] {

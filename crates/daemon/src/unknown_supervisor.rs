@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_not_looked_after_a_daemon_that_ended_may_start_the_next() {
+    fn supervisor_has_reacted_once_it_reaps_its_daemon() {
         let mut child = begin(Stdio::null());
         let supervisor = of_this_process(0, child.id());
         child.kill().unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_serves_a_client_is_no_daemon_that_begins() {
+    fn process_that_serves_a_client_is_not_a_starting_daemon() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_in_the_tick_in_which_the_daemon_was_seen_began_after_it() {
+    fn process_started_in_the_same_tick_counts_as_later() {
         let child = begin(Stdio::null());
         let seen_at = procfs::started_at(child.id()).unwrap();
         let at = |seen_at| of_this_process(seen_at, 0);

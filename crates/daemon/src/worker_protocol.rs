@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_answers_of_a_daemon_end_at_the_deadline() {
+    fn endless_daemon_responses_end_at_the_deadline() {
         let directory = tempfile::tempdir().unwrap();
         let message = {
             let mut message = STDERR_NEXT.to_le_bytes().to_vec();

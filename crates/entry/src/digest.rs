@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hexadecimal_digits_come_back_as_they_were() {
+    fn hex_digest_round_trips() {
         let digest = Digest::of(b"abc");
         assert!(digest.to_string().starts_with("ba7816bf8f01cfea"));
         assert_eq!(Digest::from_hex(&digest.to_string()), Some(digest));

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exact_key_comes_first_and_no_prefix_twice() {
+    fn ladder_starts_with_the_exact_key_without_duplicates() {
         let keys = ["p-".to_owned(), "p-nix-".to_owned()];
         let ladder = Ladder::new("p-nix-1-abc", Some("p-nix-"), &keys);
         let prefix = |text: &str| Rung::Prefix(text.into());
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_rung_holds_no_longer_key() {
+    fn exact_rung_does_not_match_a_longer_key() {
         assert!(Rung::Exact("Key".into()).holds("key"));
         assert!(!Rung::Exact("key".into()).holds("key-1"));
         assert!(Rung::Prefix("key-".into()).holds("KEY-1"));

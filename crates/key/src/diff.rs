@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_comes_first_is_the_only_one_that_moved() {
+    fn inserted_step_is_the_only_change() {
         let before = lines(&[("job.steps[0].run", "a"), ("job.steps[1].run", "b")]);
         let after = lines(&[
             ("job.steps[0].run", "new"),

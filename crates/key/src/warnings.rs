@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_differs_from_run_to_run_is_seen_in_a_key() {
+    fn volatile_parts_of_a_key_are_detected() {
         let commit = "3f0c1de7d3a1b1a7c9a4c5a2f0d1e2b34f0c1de7".to_owned();
         let volatiles = Volatiles::new([commit], "9876543210", "2026-11-26");
         for key in [

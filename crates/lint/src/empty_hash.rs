@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literal_patterns_are_read_and_others_are_left_alone() {
+    fn only_literal_patterns_are_parsed() {
         let of = |text: &str| calls(text).into_iter().map(|call| call.patterns).collect::<Vec<_>>();
         assert_eq!(of("a-${{ hashFiles('x', '**/y''s') }}"), [["x", "**/y's"]]);
         assert_eq!(of("${{ hashfiles( 'a\nb' ) }}-${{ hashFiles('c') }}").len(), 2);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_as_the_runner_matches_them() {
+    fn patterns_match_as_in_the_runner() {
         let matches = |patterns: &[&str], file: &str| {
             let patterns: Vec<_> = patterns.iter().map(|p| (*p).to_owned()).collect();
             some_match(&patterns, [PathBuf::from(file)].into_iter())

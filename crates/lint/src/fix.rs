@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_put_where_others_were_and_line_ends_stay() {
+    fn lines_are_replaced_and_line_endings_stay() {
         let source = "a: 1\r\nb: 2\r\nc: 3";
         let page = Page::new(source);
         let put = |lines: Option<Lines>| lines.unwrap().apply(source).unwrap();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_there_twice_is_the_one_at_the_end() {
+    fn repeated_text_is_found_at_its_last_occurrence() {
         assert_eq!(place("key: key", "key"), Some(5));
         assert_eq!(place("a: \"b b\"", "b"), Some(6));
         assert_eq!(place("k: k # k!", "k"), None);

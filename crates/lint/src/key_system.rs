@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_seen() {
+    fn versions_in_a_key_are_detected() {
         assert!(has_version("guix-1.5.0-x64"));
         assert!(has_version("guix-${{ hashfiles('version') }}"));
         assert!(!has_version("guix-v1-${{ hashfiles('a1.2b') }}-x86_64"));

@@ -249,7 +249,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
         #[test]
-        fn whatever_a_file_holds_findings_are_in_it_and_corrections_can_be_read(
+        fn lint_of_any_file_reports_valid_positions_and_fixes(
             shape in any::<prop::sample::Index>(),
             changes in prop::collection::vec(change(), 0..6),
             windows in any::<bool>(),

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matrix_is_spread_out_as_github_does() {
+    fn matrix_is_expanded_as_github_does() {
         assert_eq!(
             of("{a: [1, 2], b: [x, y]}").unwrap(),
             ["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"]
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn runners_are_known_by_their_labels() {
+    fn runner_systems_are_derived_from_labels() {
         let shown = |label| system(label).map(|it| it.to_string());
         for (label, told) in [
             ("ubuntu-latest", "Linux X64"),

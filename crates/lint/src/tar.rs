@@ -282,7 +282,7 @@ mod tests {
     use storecache_workflow::workflow::Text;
 
     #[test]
-    fn tar_is_seen_however_it_is_written() {
+    fn tar_commands_are_detected_in_every_form() {
         let runs = |text: &str| {
             let text = Text { text: text.into(), line: 1 };
             let all = shell::split(&text).into_iter();

@@ -45,7 +45,7 @@ mod tests {
     use anyhow::{Context, Error, anyhow};
 
     #[test]
-    fn the_type_decides_however_deep_it_is() {
+    fn damage_is_classified_through_nested_contexts() {
         let damaged = |which, frame| Fault::Damaged { which, frame };
         let of = |error: Error| Fault::of(&error);
         let bad = || Error::from(SnapshotError::Damaged("x".into()));

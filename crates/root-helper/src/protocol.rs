@@ -442,7 +442,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_comes_back_with_its_payload() {
+    fn message_round_trips_with_its_payload() {
         let mut bytes = Vec::new();
         let frame = FrameId { which: SnapshotRole::Base, number: 7 };
         write_message(&mut bytes, &Request::Frame(frame), b"frame").unwrap();

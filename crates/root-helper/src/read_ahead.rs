@@ -89,7 +89,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn what_was_read_ahead_comes_first_and_nothing_is_lost() {
+    fn read_ahead_returns_all_bytes_in_order() {
         let mut child = Command::new("seq").arg("20000").stdout(Stdio::piped()).spawn().unwrap();
         let mut output = ReadAhead::start(child.stdout.take().unwrap()).unwrap();
         let mut all = vec![0; 100];

@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_list_of_an_unknown_form_is_not_understood() {
+    fn access_list_of_an_unknown_form_is_not_parsed() {
         assert!(parse_acl(&[1, 0, 0, 0]).is_none());
         assert!(parse_acl(&[2, 0, 0, 0, 1]).is_none());
         assert!(parse_acl(&[]).is_none());

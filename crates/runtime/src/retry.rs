@@ -27,7 +27,7 @@ mod tests {
     use super::insist;
 
     #[test]
-    fn what_fails_a_few_times_is_done_and_what_always_fails_tells_the_last_error() {
+    fn retry_returns_the_first_success_or_the_last_error() {
         let mut count = 0;
         let mut step = |good: u32| {
             count += 1;

@@ -152,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn escape_shows_what_a_terminal_would_obey() {
+    fn escape_makes_control_characters_visible() {
         for (text, shown) in [
             ("plain text, a\\b, a::b, [::1]:80 é 漢字", "plain text, a\\b, a::b, [::1]:80 é 漢字"),
             ("\u{1b}[31m\u{7}\u{7f}\0", r"\x1b[31m\x07\x7f\x00"),

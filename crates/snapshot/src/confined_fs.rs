@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_leads_out_though_nobody_looked_at_it() {
+    fn unchecked_name_cannot_leave_the_target() {
         let place = tempfile::tempdir().unwrap();
         let top = place.path();
         std::fs::create_dir_all(top.join("target/it")).unwrap();

@@ -360,7 +360,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_any_bytes_survive_the_index() {
+    fn path_escape_round_trips_any_bytes() {
         for path in [&b"nix/store/a-b/c"[..], b"a%b\xFF\n/\xC3\xA9"] {
             assert_eq!(unescape_path(&escape_path(path)).as_deref(), Some(path));
         }

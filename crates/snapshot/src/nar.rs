@@ -132,7 +132,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn a_tree_has_the_digest_that_nix_gives_it() {
+    fn nar_digest_equals_nix_hash() {
         let top = tempfile::tempdir().unwrap();
         let tree = top.path().join("tree");
         std::fs::create_dir_all(tree.join("empty")).unwrap();

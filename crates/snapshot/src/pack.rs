@@ -392,7 +392,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_whose_size_has_changed_is_noticed() {
+    fn changed_file_size_is_an_error() {
         let place = tempfile::tempdir().unwrap();
         std::fs::write(place.path().join("file"), b"0123456789").unwrap();
         let base = OwnedFd::from(File::open(place.path()).unwrap());

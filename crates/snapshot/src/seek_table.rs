@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_of_two_frames_is_these_bytes() {
+    fn seek_table_of_two_frames_has_the_expected_bytes() {
         let entries = [
             Entry { compressed: 0x0102, decompressed: 0 },
             Entry { compressed: 3, decompressed: 0x0A0B_0C0D },

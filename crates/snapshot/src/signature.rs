@@ -226,7 +226,7 @@ mod tests {
     const PUBLIC: &str = "test-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 
     #[test]
-    fn a_signature_is_valid_for_its_key_its_name_and_its_snapshot_alone() {
+    fn signature_is_valid_only_for_its_key_name_and_snapshot() {
         let key = SecretKey::parse(SECRET).unwrap();
         let public = PublicKey::parse(PUBLIC).unwrap();
         assert_eq!(key.public(), public);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_and_not_repeated() {
+    fn invalid_key_is_refused_and_not_printed() {
         let (name, encoded) = SECRET.split_once(':').unwrap();
         let halves = [&encoded[..40], &encoded[..40], &encoded[80..]].concat();
         for (text, expected) in [
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_has_bounds_and_names_that_can_be_printed() {
+    fn signature_block_limits_size_count_and_key_names() {
         let of = |key: &str| Signature { key: key.into(), ed25519: String::new() };
         let block = |signatures| serde_json::to_vec(&Block { signatures }).unwrap();
         assert_eq!(read_block(b"").unwrap(), []);

@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn link_targets_are_ones_that_linux_takes() {
+    fn link_target_must_be_valid_on_linux() {
         let link = |target: &[u8]| {
             let kind = Kind::Symlink(target.to_vec());
             let attributes = Attributes::canonical(&kind, false);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_lead_down_only() {
+    fn path_must_be_relative_and_normalized() {
         assert_eq!(components(b"a/b").unwrap(), [b"a", b"b"]);
         assert_eq!(components(&[b'a'; 255]).unwrap().len(), 1);
         let long = [b'a'; 256];
@@ -454,7 +454,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_member_comes_back(
+        fn member_round_trips(
             path in proptest::collection::vec(1u8..=255, 1..300),
             target in proptest::collection::vec(1u8..=255, 1..300),
             which in 0..4,
@@ -477,7 +477,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_an_error_or_a_member_but_never_a_panic(
+        fn decode_never_panics(
             bytes in proptest::collection::vec(any::<u8>(), 0..2048)
         ) {
             let _ = decode(&mut &bytes[..]);

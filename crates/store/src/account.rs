@@ -101,7 +101,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn an_account_is_found_by_its_number_if_its_name_is_plain() {
+    fn account_is_found_by_uid_if_its_name_is_valid() {
         let table = "root:x:0:0:root:/root:/bin/bash\nnonsense\n../up:x:7:7::/:/bin/sh\n\
                      runner:x:1001:1001::/home/runner:/bin/bash\n";
         let runner = Person::in_table(table, 1001).unwrap();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortcut_is_made_with_its_directories_inside_the_root_and_never_over_anything() {
+    fn shortcut_is_created_in_the_root_and_never_replaced() {
         let root = tempfile::tempdir().unwrap();
         create_dir_all(root.path().join("home/me")).unwrap();
         create_dir_all(root.path().join("dotfiles")).unwrap();

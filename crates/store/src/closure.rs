@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_whose_references_are_nowhere_is_skipped_with_all_that_need_it() {
+    fn item_with_missing_references_is_skipped_with_referrers() {
         let items: Vec<_> = ["a", "b", "c", "d", "e"].map(item).into();
         // a -> b -> gone, c -> d (live), e -> itself
         let references = HashMap::from([

@@ -387,7 +387,7 @@ mod tests {
 
     /// A database that no daemon has used yet, as a run leaves it that is killed during its commit.
     #[test]
-    fn what_was_half_written_is_rolled_back_by_whoever_looks() {
+    fn open_rolls_back_an_unfinished_transaction() {
         let root = tempfile::tempdir().unwrap();
         let layout = Layout::of(StoreKind::Nix, root.path()).unwrap();
         std::fs::create_dir_all(layout.database_dir()).unwrap();

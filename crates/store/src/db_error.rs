@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_bytes_say_is_held_against_a_database() {
+    fn only_content_errors_count_as_database_damage() {
         for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_ERROR] {
             assert!(of_snapshot(sqlite(code)).is::<BadDatabase>(), "{code}");
             assert!(!of_rows(sqlite(code)).is::<BadDatabase>(), "{code}");

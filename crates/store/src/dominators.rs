@@ -373,7 +373,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn what_an_item_alone_brings_is_what_goes_when_it_goes((sizes, references) in graphs()) {
+        fn retained_size_equals_the_size_freed_by_deletion((sizes, references) in graphs()) {
             let blame = Blame::new(sizes.clone(), &references);
             let starts = entered(&references);
             let every: Vec<_> = (0..sizes.len()).collect();
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_and_wide_graphs_take_no_longer() {
+    fn deep_and_wide_graphs_are_handled() {
         // A chain of items whose first and whose last item both refer to as many further items. An algorithm
         // that climbs the chain again for each of them is slow, and a recursive one overflows the stack.
         let half = 100_000;
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_beyond_all_measure_stop_at_the_largest_number() {
+    fn sizes_saturate_at_u64_max() {
         let blame = Blame::new(vec![u64::MAX, u64::MAX], &[vec![1], vec![]]);
         assert_eq!((blame.retained(0), blame.closures(&[0])), (u64::MAX, vec![u64::MAX]));
     }

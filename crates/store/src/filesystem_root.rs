@@ -141,7 +141,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn a_link_in_a_root_leads_to_where_it_leads_inside() {
+    fn link_resolves_inside_the_root() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
         create_dir_all(root.join("data/store")).unwrap();

@@ -40,7 +40,7 @@ mod tests {
     use crate::{BadDatabase, db_error::of_snapshot};
 
     #[test]
-    fn a_page_that_the_disk_did_not_give_is_no_damage() {
+    fn page_read_error_is_not_damage() {
         let found =
             "*** in database main ***\nTree 12 page 12: unable to get the page. error code=";
         let error = |code: i32| of_snapshot(judge(&format!("{found}{code}")).unwrap_err());

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_a_store_can_hold_are_items() {
+    fn item_name_must_be_a_valid_store_name() {
         let hash = "0123456789abcdfghijklmnpqrsvwxyz";
         assert!(ItemName::parse(&format!("{hash}-hello-2.12.1")).is_some());
         assert!(ItemName::parse(&format!("{hash}-.hidden")).is_some());

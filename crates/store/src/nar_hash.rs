@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_a_hash_means_the_same() {
+    fn sha256_forms_parse_to_the_same_hash() {
         // SHA-256 of the empty input.
         let forms = [
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",

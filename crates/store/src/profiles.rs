@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_generation_is_made_with_its_profile() {
+    fn first_generation_creates_the_profile() {
         let (root, layout) = root();
         let profiles = Profiles::open(&layout, "me").unwrap().unwrap();
         assert_eq!(profiles.plan("current-guix", &item('a')).unwrap(), Some(1));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_generation_comes_after_all_that_are_there_and_changes_none() {
+    fn new_generation_is_added_after_existing_ones() {
         let (root, layout) = root();
         put(
             &root,
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_where_a_generation_leads_there_already() {
+    fn existing_generation_of_the_item_is_kept() {
         let (root, layout) = root();
         put(
             &root,
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_is_no_link_to_a_generation_is_left_alone() {
+    fn profile_without_a_generation_link_is_left_alone() {
         let (root, layout) = root();
         let direct = store_path('b');
         put(&root, &[("current-guix", &direct), ("guix-profile", "../you/guix-profile-1-link")]);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_followed_inside_the_state_directory_alone() {
+    fn profile_link_outside_of_the_state_directory_is_refused() {
         let (root, layout) = root();
         let outside = root.path().join("outside");
         symlink(store_path('a'), &outside).unwrap();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_a_link_or_missing_is_not_written_through() {
+    fn missing_or_linked_profile_directory_is_not_used() {
         let (root, layout) = root();
         let per_user = root.path().join("var/guix/profiles/per-user");
         symlink("me", per_user.join("alias")).unwrap();

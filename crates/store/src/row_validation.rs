@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stores_have_in_their_columns_fits() {
+    fn valid_column_values_are_accepted() {
         let path = format!("/nix/store/{}-x.drv", "0".repeat(32));
         for (column, text) in [
             ("hash", format!("sha256:{}", "0a".repeat(32))),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_does() {
+    fn invalid_column_values_are_refused() {
         for (column, value) in [
             ("hash", Value::Null),
             ("hash", Value::Blob(b"sha256:".to_vec())),

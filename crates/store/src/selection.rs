@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_least_recently_stays_behind_but_nothing_that_is_needed() {
+    fn least_recently_used_items_are_dropped_unless_needed() {
         let items = [
             candidate("old", 10, 1),
             candidate("library", 50, 1),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn closures_of_what_matches_are_taken_and_nothing_else() {
+    fn patterns_select_the_closures_of_matching_items() {
         let layout = Layout::of(StoreKind::Nix, Path::new("/")).unwrap();
         let items = ["hello-1", "glibc", "other", "hello-2"].map(item);
         let references = References::from([(item("hello-1"), vec![item("glibc")])]);
@@ -146,7 +146,7 @@ mod tests {
     proptest! {
         /// References lead from larger to smaller numbers, so there are no circles.
         #[test]
-        fn a_closure_that_stays_is_whole_and_the_limit_is_kept(
+        fn selection_keeps_whole_closures_within_the_limit(
             sizes in proptest::collection::vec((0u64..100, 0u64..10), 1..40),
             edges in proptest::collection::vec((0usize..40, 0usize..40), 0..120),
             limit in 0u64..3000,

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_of_dead_runs_go_and_those_of_live_ones_stay() {
+    fn sweep_removes_only_databases_of_dead_runs() {
         let parent = tempfile::tempdir().unwrap();
         let live = TempDb::create_in(parent.path()).unwrap();
         let dead = parent.path().join("storecache-database-dead");

@@ -113,13 +113,13 @@ mod tests {
     const BUILDS: &str = "on: push\njobs:\n  a:\n    steps:\n      - run: make\n";
 
     #[test]
-    fn the_one_workflow_that_keeps_a_store_is_found_among_others() {
+    fn store_workflow_is_found_among_others() {
         let found = chosen(&[("a.yml", BUILDS), ("b.yaml", KEEPS), ("c.yml", "on: [")]);
         assert_eq!(found.unwrap(), ".github/workflows/b.yaml");
     }
 
     #[test]
-    fn who_has_to_choose_is_told_between_which() {
+    fn error_lists_the_workflows_to_choose_from() {
         let two = chosen(&[("a.yml", KEEPS), ("b.yml", KEEPS), ("c.yml", BUILDS)]).unwrap_err();
         assert!(two.starts_with("several workflows of HEAD"), "{two}");
         assert!(two.ends_with(": .github/workflows/a.yml, .github/workflows/b.yml"), "{two}");

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_text_knows_its_line() {
+    fn texts_keep_their_line_numbers() {
         let workflow = Workflow::parse(
             "name: x\non: [push, pull_request]\njobs:\n  a:\n    steps:\n      - uses: actions/cache@v4\n\
              \x20       with:\n          path: |\n            one\n            two\n          key: 7\n",
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_workflow_says_where() {
+    fn invalid_workflow_error_has_a_line() {
         for (source, line) in [("", 1), ("a: 1\n", 1), ("on: push\njobs: [\n", 3), ("- on\n", 1)] {
             let error = Workflow::parse(source).unwrap_err();
             assert_eq!(error.downcast_ref::<NotAWorkflow>().unwrap().line, line, "{source:?}");

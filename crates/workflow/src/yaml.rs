@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_and_documents() {
+    fn block_texts_and_the_first_document_are_parsed() {
         assert_eq!(of("a: |\n  one\n  two\nb: >-\n  one\n  two\n"), "{a=one\ntwo\n b=one two}");
         assert_eq!(
             (of(""), of("# nothing\n"), of("a: 1\n---\nb: 2\n")),
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_and_merge_keys_stand_for_what_their_anchors_hold() {
+    fn aliases_and_merge_keys_are_resolved() {
         let source = "base: &base {a: 1, b: 2}\nmore: &more {b: 3, c: 4}\nall: {<<: [*base, *more], b: 9}\n\
                       one:\n  <<: *base\n  d: &d x\nlast: *d\n";
         assert_eq!(
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_without_bound_is_refused_at_its_place_and_by_its_name() {
+    fn alias_bombs_and_deep_nesting_are_refused() {
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..30 {
             let before = format!("*a{}, ", level - 1).repeat(10);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_texts_and_there_once() {
+    fn non_text_and_duplicate_keys_are_refused() {
         assert_eq!(refused("a: 1\nb: 2\na: 3\n"), "3:1: duplicate key \"a\", first used in line 1");
         assert_eq!(refused("? [1]\n: 2\n"), "1:3: a mapping key is not text");
         assert_eq!(of("1: a\ntrue: b\non: c\n"), "{1=a true=b on=c}");

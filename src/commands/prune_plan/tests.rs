@@ -73,7 +73,7 @@ fn goes(all: &[Held], scene: &Scene, wishes: &Pruning) -> Vec<(usize, &'static s
 }
 
 #[test]
-fn older_generations_of_a_key_and_ref_go_and_other_refs_and_layouts_count_for_themselves() {
+fn superseded_generations_are_counted_per_ref_and_layout() {
     let mut all = vec![entry("k", 1, 9), entry("k", 2, 8), entry("k", 3, 7), entry("l", 4, 9)];
     all.push(on("refs/heads/side", entry("k", 5, 19)));
     all.push(on("refs/heads/side", entry("k", 6, 18)));
@@ -87,7 +87,7 @@ fn older_generations_of_a_key_and_ref_go_and_other_refs_and_layouts_count_for_th
 }
 
 #[test]
-fn the_newest_of_a_key_on_the_default_branch_stays_whatever_the_reason() {
+fn newest_entry_on_the_default_branch_always_stays() {
     let mut all = vec![
         entry("k", 900, 1),
         on("refs/heads/side", entry("k", 1, 1)),
@@ -104,7 +104,7 @@ fn the_newest_of_a_key_on_the_default_branch_stays_whatever_the_reason() {
 }
 
 #[test]
-fn whatever_belongs_to_a_closed_pull_request_goes() {
+fn entries_of_closed_pull_requests_are_deleted() {
     let all = vec![
         on("refs/pull/7/merge", entry("k", 1, 99)),
         on("refs/pull/7/merge", entry("k", 2, 5)),
@@ -119,7 +119,7 @@ fn whatever_belongs_to_a_closed_pull_request_goes() {
 }
 
 #[test]
-fn what_another_storecache_may_read_goes_only_once_its_key_was_written_for_us() {
+fn entry_of_another_version_stays_until_it_is_replaced() {
     let elsewhere = |hours, version: &str| {
         let mut held = entry("k", hours, 5);
         held.record.version = Some(version.into());
@@ -136,7 +136,7 @@ fn what_another_storecache_may_read_goes_only_once_its_key_was_written_for_us() 
 }
 
 #[test]
-fn a_copy_goes_where_everybody_who_reads_it_can_read_the_other_one() {
+fn duplicate_is_deleted_if_its_readers_see_the_other_copy() {
     let same = |reference, key, hours| {
         let mut held = on(reference, read(entry(key, hours, 5), EntryKind::Full));
         held.content = Some(Digest::of(b"same"));
@@ -167,7 +167,7 @@ fn a_copy_goes_where_everybody_who_reads_it_can_read_the_other_one() {
 }
 
 #[test]
-fn entries_of_other_tools_stay_unless_their_key_is_named() {
+fn foreign_entries_stay_unless_a_prefix_selects_them() {
     let all = vec![
         on("refs/heads/side", foreign("node-1", entry("x", 24 * 30, 5))),
         foreign("node-1", entry("x", 24 * 30, 5)),
@@ -182,7 +182,7 @@ fn entries_of_other_tools_stay_unless_their_key_is_named() {
 }
 
 #[test]
-fn only_the_reasons_that_are_named_count() {
+fn only_the_requested_reasons_apply() {
     let all = vec![entry("k", 1, 9), entry("k", 2, 8), on("refs/pull/7/merge", entry("k", 3, 8))];
     let only = |reason| Pruning { only: vec![reason], ..all_reasons() };
     assert_eq!(goes(&all, &scene(&[7]), &only(PruneReason::Closed)), [(2, "closed")]);
@@ -191,7 +191,7 @@ fn only_the_reasons_that_are_named_count() {
 }
 
 #[test]
-fn a_base_stays_as_long_as_a_delta_on_it_does() {
+fn base_stays_as_long_as_its_delta() {
     let base = read(entry("k", 9, 100), EntryKind::Full);
     let other = read(entry("k", 8, 100), EntryKind::Full);
     let delta = |key: &str, hours| {
@@ -212,7 +212,7 @@ fn a_base_stays_as_long_as_a_delta_on_it_does() {
 }
 
 #[test]
-fn what_may_be_a_base_stays_where_nobody_can_tell() {
+fn possible_bases_stay_if_entries_cannot_be_read() {
     let kept = |all: &[Held]| {
         let going = goes(all, &scene(&[]), &Pruning::default());
         let going: Vec<_> = going.into_iter().map(|(at, _)| at).collect();
@@ -328,7 +328,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_goes_that_somebody_may_need(
+    fn prune_never_deletes_a_needed_entry(
         all in any_entries(),
         wishes in any_wishes(),
         branch in prop::option::weighted(0.8, Just(MAIN)),

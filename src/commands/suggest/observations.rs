@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_is_the_same_store_as_a_full_snapshot_of_the_same_items() {
+    fn delta_and_full_snapshot_of_the_same_items_are_equal() {
         let mut items = Items::default();
         let (full, numbers) = items.take(&index(&["a-1", "b-2", "c-3"], &[]));
         assert_eq!(items.take(&index(&["b-2"], &["c-3", "a-1"])), (full, numbers));

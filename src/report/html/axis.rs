@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_reach_the_whole() {
+    fn share_axis_ends_at_one_hundred_percent() {
         assert_eq!(Scale::Share.top(0.3, 5), 1.0);
         assert_eq!(
             labels(Scale::Share, 0.0, 1.0, 5),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_of_time_stand_where_hours_days_and_months_begin() {
+    fn time_ticks_fall_on_hours_days_months_and_years() {
         let (low, high) = (second("2026-01-15T09:10:00Z"), second("2026-01-15T12:10:00Z"));
         assert_eq!(labels(Scale::Time, low, high, 4), ["10:00", "11:00", "12:00"]);
         let high = second("2026-01-18T09:10:00Z");
@@ -275,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ticks_are_few_and_inside(
+        fn ticks_are_few_and_within_the_range(
             low in -1e12f64..1e12, span in 1e-3f64..1e12, most in 1usize..12,
             scale in prop_oneof![Just(Scale::Time), Just(Scale::Bytes), Just(Scale::Binary), Just(Scale::Share), Just(Scale::Count)],
         ) {
@@ -288,7 +288,7 @@ mod tests {
         }
 
         #[test]
-        fn an_axis_holds_all_that_is_shown(most in 0f64..1e18) {
+        fn axis_covers_the_largest_value(most in 0f64..1e18) {
             prop_assert!(Scale::Bytes.top(most, 5) >= most * 0.999_999);
         }
     }

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hides_or_turns_text_is_shown() {
+    fn invisible_and_bidi_characters_are_escaped() {
         assert_eq!(escape("a\u{202E}b\u{2066}c\0d\u{200B}e"), r"a\u{202e}b\u{2066}c\x00d\u{200b}e");
         assert_eq!(escape("\u{1b}[31m"), r"\x1b[31m");
         assert_eq!(escape("two\nlines"), r"two\nlines");
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_leaves_its_place(text in any::<String>()) {
+        fn escaped_text_contains_no_markup(text in any::<String>()) {
             let escaped = escape(&text);
             prop_assert!(!escaped.contains(['<', '>', '"', '\'']));
             prop_assert!(untrusted::escape(&escaped) == escaped);
@@ -138,7 +138,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_fitted_fits(text in any::<String>(), room in 0.0..400.0) {
+        fn fitted_label_fits_its_width(text in any::<String>(), room in 0.0..400.0) {
             if let Some(label) = fit(&text, 12.0, room) {
                 prop_assert!(width(&label, 12.0) <= room + 1e-9);
             }

@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tiles_fill_the_room_in_proportion_and_never_overlap(
+        fn tiles_fill_the_area_in_proportion_and_never_overlap(
             sizes in sizes(), width in 10f64..2000.0, height in 10f64..2000.0,
         ) {
             let room = Rect { x: 3.0, y: 5.0, width, height };
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_sizes_are_near_to_squares() {
+    fn equal_sizes_give_nearly_square_tiles() {
         let room = Rect { x: 0.0, y: 0.0, width: 600.0, height: 400.0 };
         for tile in squarify(&[1.0; 24], room) {
             assert!((tile.width / tile.height - 1.0).abs() < 0.5, "{tile:?}");

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_of_any_number_of_things_stays_small_and_whole() {
+    fn large_treemap_is_small_and_keeps_the_total() {
         let group = |number: u64| Group {
             name: format!("group {number}"),
             tiles: (1..=500)
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_large_stay_and_the_small_are_counted() {
+    fn small_tiles_are_merged_into_a_count() {
         let mut tiles: Vec<_> =
             (0..300).map(|number| tile(&format!("small {number}"), 1)).collect();
         tiles.push(tile("large", 1_000_000));
@@ -298,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_makes_no_tile() {
+    fn empty_treemap_has_no_tile() {
         let empty = Group { name: "empty".into(), tiles: vec![tile("zero", 0)] };
         let map = Treemap { title: "map".into(), groups: vec![empty], ..Treemap::default() };
         assert!(map.html().contains("nothing to show"));
     }
 
     #[test]
-    fn sizes_beyond_all_measure_do_no_harm() {
+    fn huge_sizes_give_finite_coordinates() {
         let tiles = vec![tile("a", u64::MAX), tile("b", u64::MAX), tile("c", 1)];
         let map = Treemap {
             title: "map".into(),

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_dead_runs_go_and_those_of_live_ones_stay() {
+    fn sweep_removes_only_files_of_dead_runs() {
         let place = tempfile::tempdir().unwrap();
         let directory = Arc::new(OpenDir::open(place.path()).unwrap());
         let live = NewFile::with_temporary_name(Arc::clone(&directory)).unwrap();

@@ -360,7 +360,7 @@ mod tests {
     use super::parse_range;
 
     #[test]
-    fn only_a_range_inside_its_blob_is_one() {
+    fn parse_range_accepts_only_ranges_inside_the_blob() {
         assert_eq!(parse_range("bytes 0-9/20"), Some((0..10, 20)));
         assert_eq!(parse_range("bytes 19-19/20"), Some((19..20, 20)));
         for odd in ["bytes 0-20/20", "bytes 3-2/20", "bytes 0-9/*", "bytes */20", "0-9/20", ""] {

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_decides_and_what_is_unknown_permits() {
+    fn cache_mode_limits_access_and_unknown_modes_permit_it() {
         let open = Secret::new("no.jwt.at-all");
         for (mode, expected) in [
             ("", (true, true)),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scopes_of_the_token_decide() {
+    fn token_scopes_limit_access() {
         let main = r#"[{"Scope":"refs/heads/main","Permission":1}]"#;
         assert_eq!(allowed("", &token(main)), (true, false));
         let both = r#"[{"Scope":"refs/pull/1/merge","Permission":3},{"Scope":"refs/heads/main","Permission":1}]"#;

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn block_ids_are_those_of_the_official_client() {
+    fn block_ids_match_the_official_client() {
         let unique = uuid();
         assert_ne!(unique, uuid());
         let shape = "xxxxxxxx-xxxx-4xxx-yxxx-xxxxxxxxxxxx";

@@ -107,7 +107,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn keys_survive_a_query() {
+    fn keys_are_percent_encoded_in_a_query() {
         assert_eq!(super::escaped("a b,c%é+"), "a%20b%2Cc%25%C3%A9%2B");
     }
 }

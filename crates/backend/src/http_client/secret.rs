@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_secret_is_left_in_a_text() {
+    fn redacted_text_contains_no_secret() {
         let token = Secret::new("eyJhbG.tok.en");
         let text = "no: https://h:1/a?sig=abc%2B rejected,\n sig=abc with eyJhbG.tok.en\u{7} done";
         let said = redacted(text, &token);

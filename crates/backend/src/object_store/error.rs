@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_error_only_its_code_is_told() {
+    fn error_message_has_only_the_code_of_the_response() {
         let body = b"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>AKIA</AWSAccessKeyId></Error>";
         let code = code(&HeaderMap::new(), body);
         let trouble =

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_a_bucket_and_what_keys_begin_with() {
+    fn address_is_parsed_into_bucket_and_key_prefix() {
         for (text, base) in [
             ("s3://bucket/ci/stores", "ci/stores/"),
             ("gs://my.bucket", ""),

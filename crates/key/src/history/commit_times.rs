@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_clock_moves_nobody_else() {
+    fn one_wrong_commit_time_does_not_move_the_others() {
         assert_eq!(straight(&[]), [0; 0]);
         assert_eq!(straight(&[10, 20, 30]), [10, 20, 30]);
         // Years ahead, at the epoch, at the very start, and a rebase of two commits.
@@ -61,7 +61,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_never_go_back_and_those_in_order_stay(times in prop::collection::vec(0..50i64, 0..40)) {
+        fn straightened_times_never_decrease(times in prop::collection::vec(0..50i64, 0..40)) {
             let made = straight(&times);
             prop_assert!(made.is_sorted());
             let mut sorted = times.clone();

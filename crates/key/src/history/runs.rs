@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_through_a_merge_ran_as_a_pull_request_before_it() {
+    fn merged_commits_ran_as_a_pull_request_before() {
         // 0 - 1 ------- 4   main
         //  \- 2 - 3 --/
         let merged = graph(
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn each_merge_is_a_pull_request_of_its_own() {
+    fn every_merge_is_a_separate_pull_request() {
         let two = graph(
             &[(10, &[]), (11, &[0]), (12, &[0, 1]), (13, &[1]), (14, &[2, 3])],
             &[("main", &[4])],
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_request_into_another_branch_reads_its_base_and_the_default_branch() {
+    fn nested_pull_request_reads_its_base_and_default_branch() {
         // 0        main
         //  \- 1 ----- 3   next
         //      \- 2 -/
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_force_push_left_on_one_side_is_of_the_same_ref() {
+    fn commits_replaced_by_a_force_push_keep_their_ref() {
         // `origin/main` is at commit 1, the local `main` still at commit 2.
         let pushed = graph(&[(10, &[]), (30, &[0]), (20, &[0])], &[("main", &[1, 2])]);
         assert_eq!(
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_branches_share_belongs_to_the_older_one() {
+    fn shared_commits_belong_to_the_older_branch() {
         let stacked = graph(
             &[(10, &[]), (20, &[0]), (30, &[1])],
             &[("main", &[0]), ("a-later", &[2]), ("b-earlier", &[1])],
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_head_is_a_branch_of_its_own() {
+    fn detached_head_counts_as_a_branch() {
         let detached =
             Graph { head: Some(1), ..graph(&[(10, &[]), (20, &[0])], &[("main", &[0])]) };
         assert_eq!(told(&detached)[1], "20 1 heads/HEAD <- heads/HEAD heads/main");

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_reads_its_own_ref_and_the_default_branch_and_no_sibling() {
+    fn lookup_sees_its_own_ref_and_the_default_branch_only() {
         let mut cache = cache(1000);
         cache.save(full(SIBLING, 1));
         assert_eq!(found(&cache, 1), None);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_in_the_own_ref_wins_over_the_exact_key_of_the_default_branch() {
+    fn own_prefix_hit_wins_over_default_branch_exact_hit() {
         let mut cache = cache(1000);
         cache.save(full(Scope::DEFAULT, 1));
         cache.save(full(OWN, 2));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn in_one_ref_the_exact_key_comes_first_and_of_several_entries_the_newest() {
+    fn lookup_prefers_the_exact_key_then_the_newest_entry() {
         let mut cache = cache(1000);
         for key in [1, 1, 2, 3] {
             cache.save(full(OWN, key));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_uses_for_more_than_seven_days_goes_at_the_next_full_hour() {
+    fn unused_entries_expire_at_the_hour_after_seven_days() {
         let mut cache = cache(1000);
         cache.save(full(OWN, 1));
         cache.advance(7 * DAY);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hit_keeps_an_entry_for_another_seven_days() {
+    fn hit_extends_an_entry_by_seven_days() {
         let mut cache = cache(1000);
         cache.save(full(OWN, 1));
         cache.advance(6 * DAY);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn above_the_limit_the_least_recently_used_goes_but_not_before_the_hour_is_full() {
+    fn least_recently_used_entry_is_evicted_at_the_full_hour() {
         let mut cache = cache(25);
         cache.advance(10);
         cache.save(full(OWN, 1));
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_larger_than_all_that_may_be_kept_goes_too() {
+    fn entry_larger_than_the_limit_is_evicted() {
         let mut cache = cache(5);
         cache.save(full(OWN, 1));
         cache.advance(SWEEP);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_whose_base_is_gone_counts_as_absent() {
+    fn delta_without_its_base_counts_as_absent() {
         let mut cache = cache(1000);
         cache.save(full(Scope::DEFAULT, 1));
         cache.save(New { base: Some(0), ..full(OWN, 2) });
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn gigabyte_hours_count_what_is_there_between_two_events() {
+    fn byte_seconds_accumulate_between_events() {
         let mut cache = cache(1000);
         cache.save(full(OWN, 1));
         cache.advance(100);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_minutes_win_then_the_least_that_is_kept_then_the_simplest() {
+    fn best_policy_saves_most_then_stores_least_then_is_simplest() {
         let chosen = |outcomes: &[Outcome]| {
             let best = best(outcomes).unwrap();
             format!("{}: {}", best.policy, best.reason)

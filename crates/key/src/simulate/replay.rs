@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn small_histories_come_to_what_a_person_works_out() {
+    fn replay_of_small_histories_matches_manual_results() {
         for (case, history, expected) in [
             ("nothing", &[][..], ([0; 4], [0; 3], 0.0)),
             (
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_has_a_point_for_every_day_and_loses_nothing() {
+    fn series_has_a_point_per_day_and_matches_the_totals() {
         let runs = [run("main", 0), run("main", 1), run("main", 49), run("main", 24 * 12)];
         let keys = [1, 1, 2, 3];
         let happenings = runs.iter().zip(keys).map(|(run, key)| Happening { run, key, needs: 0 });

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_runs_where_a_trigger_is_for_it() {
+    fn triggers_fire_only_for_matching_runs() {
         let refs = ["main", "topic", "next"].map(|name| format!("refs/heads/{name}"));
         let runs = Runs {
             runs: vec![],

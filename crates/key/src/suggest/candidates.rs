@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_looks_like_a_lock_is_preferred() {
+    fn lock_and_workflow_files_are_recognized() {
         for path in ["flake.lock", "nix/pins.nix", "guix/channels.scm", "npins/sources.json"] {
             assert!(is_like_a_lock(Path::new(path)), "{path}");
         }

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn files_become_patterns_and_the_workflow_stays_out_unless_it_is_wanted() {
+    fn files_become_patterns_without_the_workflow() {
         let flags = Flags::of(&[file("flake.lock"), Ingredient::Pattern("nix/**/*.nix".into())]);
         assert_eq!(flags.line(), "--hash-files flake.lock --hash-files 'nix/**/*.nix'");
         let lines =
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_workflows_one_goes_in_as_a_file() {
+    fn second_workflow_is_rendered_as_a_hashed_file() {
         let flags = Flags::of(&[
             file(".github/workflows/a b's.yml"),
             Ingredient::Workflow(".github/workflows/ci.yml".into()),
@@ -144,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn the_step_takes_its_own_workflow_where_nobody_knows_another() {
+    fn unknown_workflow_is_a_placeholder_and_no_input() {
         let flags = Flags::of(&[Ingredient::SomeWorkflow(WorkflowMode::Bytes)]);
         assert_eq!(flags.words(), ["--workflow", "FILE", "--workflow-mode", "bytes"]);
         assert_eq!(flags.inputs(), [("workflow-mode", "bytes".to_owned())]);
     }
 
     #[test]
-    fn a_file_with_wildcards_in_its_name_is_named_alone() {
+    fn file_name_with_wildcards_is_escaped_in_its_pattern() {
         let pattern = Pattern::parse(&pattern_of(Path::new("a[1]*.nix"))).unwrap();
         assert!(pattern.fits(Path::new("a[1]*.nix")));
         assert!(!pattern.fits(Path::new("a1b.nix")));

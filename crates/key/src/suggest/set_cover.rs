@@ -215,7 +215,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn no_set_is_better_than_the_one_that_is_found(
+        fn smallest_finds_an_optimal_cover(
             // Few alarms, so that they decide only in some cases.
             choices in proptest::collection::vec(
                 (any::<u8>(), prop_oneof![Just(0u8), 0u8..8, any::<u8>()], 0usize..3), 0..9)
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn many_choices_are_searched_for_a_bounded_time_and_still_covered() {
+    fn large_search_is_bounded_and_still_covers_all() {
         // All pairs of 40 things: far too many sets, and no dominated choice.
         let pairs = (0..40).flat_map(|a| (0..a).map(move |b| (a, b)));
         let choices: Vec<_> = pairs

@@ -24,7 +24,7 @@ fn tally(with: usize, without: usize, missed: usize, unknown: usize) -> Tally {
 }
 
 #[test]
-fn the_one_file_that_drives_the_store_is_found() {
+fn suggest_finds_the_file_that_drives_the_store() {
     let candidates =
         [file("README.md", "abcdef"), file("flake.lock", "aabbcc"), file("shell.nix", "aaabbb")];
     let found = suggest(&observations("aabbcc"), &candidates);
@@ -36,7 +36,7 @@ fn the_one_file_that_drives_the_store_is_found() {
 }
 
 #[test]
-fn two_files_that_drive_it_together_are_found_although_one_other_has_all_changes() {
+fn suggest_prefers_two_exact_files_over_one_noisy_file() {
     let candidates =
         [file("a.nix", "abbb"), file("b.nix", "aabb"), file("log", "abcd"), file("c.nix", "aaaa")];
     let found = suggest(&observations("abcc"), &candidates);
@@ -45,7 +45,7 @@ fn two_files_that_drive_it_together_are_found_although_one_other_has_all_changes
 }
 
 #[test]
-fn of_each_member_it_is_known_what_it_explains_alone() {
+fn set_counts_the_changes_only_one_member_explains() {
     let candidates = [file("a.nix", "abcc"), file("b.nix", "aabc")];
     let found = suggest(&observations("abcd"), &candidates);
     assert_eq!(found.set.members, [[0], [1]]);
@@ -53,14 +53,14 @@ fn of_each_member_it_is_known_what_it_explains_alone() {
 }
 
 #[test]
-fn what_did_the_same_is_an_alternative_and_a_lock_comes_first() {
+fn equivalent_files_are_alternatives_in_preferred_order() {
     let candidates = [file("notes", "aab"), file("deep/flake.lock", "aab"), file("x.nix", "aab")];
     let found = suggest(&observations("aab"), &candidates);
     assert_eq!(found.set.members, [[2, 1, 0]]);
 }
 
 #[test]
-fn a_change_that_nothing_explains_is_missed_and_named() {
+fn unexplained_change_is_listed_as_missed() {
     let candidates = [file("flake.lock", "aabb")];
     let found = suggest(&observations("abcc"), &candidates);
     assert_eq!(chosen(&found.set, &candidates), ["flake.lock"]);
@@ -69,7 +69,7 @@ fn a_change_that_nothing_explains_is_missed_and_named() {
 }
 
 #[test]
-fn where_only_a_noisy_file_covers_all_the_quiet_set_is_told_too() {
+fn noisy_set_comes_with_a_quiet_alternative() {
     let candidates = [file("flake.lock", "aaabb"), file("log", "abcde")];
     let found = suggest(&observations("abbcc"), &candidates);
     assert_eq!(chosen(&found.set, &candidates), ["log"]);
@@ -80,7 +80,7 @@ fn where_only_a_noisy_file_covers_all_the_quiet_set_is_told_too() {
 }
 
 #[test]
-fn a_new_version_of_the_package_manager_explains_itself() {
+fn package_manager_change_needs_no_other_explanation() {
     let mut observations = observations("abbc");
     for observation in &mut observations[1..] {
         observation.given = "2.19".into();
@@ -94,7 +94,7 @@ fn a_new_version_of_the_package_manager_explains_itself() {
 }
 
 #[test]
-fn what_is_not_known_is_taken_for_no_change_and_counted() {
+fn unknown_values_count_as_unchanged_and_are_tallied() {
     let candidates = [file("a", "?ab"), file("b", "abb")];
     let found = suggest(&observations("abc"), &candidates);
     assert_eq!(found.tallies, [tally(1, 0, 0, 1), tally(1, 0, 1, 0)]);
@@ -102,7 +102,7 @@ fn what_is_not_known_is_taken_for_no_change_and_counted() {
 }
 
 #[test]
-fn without_any_change_nothing_is_suggested() {
+fn suggest_returns_no_set_without_changes() {
     for states in ["", "a", "aaa"] {
         let contents = "abc".get(..states.len()).unwrap();
         let found = suggest(&observations(states), &[file("a", contents)]);
@@ -129,7 +129,7 @@ fn judged(observations: &[Observation], candidates: &[&Vec<Option<u8>>]) -> (usi
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
-    fn no_set_of_candidates_does_better(
+    fn suggested_set_is_optimal(
         states in proptest::collection::vec(0u8..3, 0..9),
         columns in proptest::collection::vec(
             proptest::collection::vec(prop_oneof![9 => (0u8..2).prop_map(Some), 1 => Just(None)], 8),

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_names_only_what_is_on_the_list() {
+    fn record_with_an_unknown_unit_or_command_is_refused() {
         for stopped in [
             StoppedDaemon::Units(UNITS.map(str::to_owned).into()),
             StoppedDaemon::ShepherdService,
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_change_is_not_used() {
+    fn record_directory_writable_by_others_is_refused() {
         if !geteuid().is_root() {
             return;
         }

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn open_dir_stays_the_same_when_its_path_leads_elsewhere() {
+    fn open_dir_stays_the_same_after_its_path_is_replaced() {
         let above = tempfile::tempdir().unwrap();
         let at = |name: &str| above.path().join(name);
         create_dir(at("first")).unwrap();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn open_dir_follows_no_link_and_leaves_files_behind_it_alone() {
+    fn open_dir_never_follows_symlinks() {
         let (place, directory) = place();
         let victim = place.path().join("victim");
         write(&victim, "secret").unwrap();
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn open_dir_takes_names_and_no_paths() {
+    fn open_dir_accepts_names_but_no_paths() {
         let (place, directory) = place();
         write(place.path().join("file"), "").unwrap();
         for odd in ["", ".", "..", "/etc/passwd", "../file", "below/file"] {
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn new_file_gets_a_name_that_is_free() {
+    fn new_file_never_overwrites_an_existing_name() {
         let (place, directory) = place();
         let directory = std::sync::Arc::new(directory);
         let names = || place.path().read_dir().unwrap().count();

@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_tells_phase_times_and_last_sign() {
+    fn timeout_message_has_phase_times_and_last_activity() {
         let seen = LivenessState {
             phase: "unpack".into(),
             in_phase: Duration::from_secs(75),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_short() {
+    fn seconds_are_printed_with_at_most_one_decimal() {
         let told = |millis| seconds(Duration::from_millis(millis));
         assert_eq!([0, 1000, 2540, 61_200].map(told), ["0 s", "1 s", "2.5 s", "61 s"]);
     }

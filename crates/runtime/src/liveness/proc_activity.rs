@@ -266,7 +266,7 @@ mod tests {
     }
 
     /// Only a limit for a process that shows no activity by mistake.
-    const SOON: Duration = Duration::from_secs(60);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     /// Returns the first activity that is seen, or `None` if there is none within the timeout.
     fn first(pid: u32, timeout: Duration) -> Option<String> {
@@ -281,10 +281,10 @@ mod tests {
     }
 
     #[test]
-    fn what_works_is_alive_and_what_sleeps_is_silent() {
+    fn busy_process_is_active_and_sleeping_one_is_not() {
         let mut busy = spawn("while :; do :; done");
         let mut idle = spawn("exec sleep 60");
-        let signs = (first(busy.id(), SOON), first(idle.id(), Duration::from_secs(1)));
+        let signs = (first(busy.id(), TIMEOUT), first(idle.id(), Duration::from_secs(1)));
         for child in [&mut busy, &mut idle] {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gets_no_processor_is_alive() {
+    fn process_waiting_for_a_cpu_counts_as_active() {
         let loops = "while :; do :; done";
         let (mut ahead, mut kept) =
             (spawn(loops), spawn(&format!("exec nice -n 19 sh -c '{loops}'")));
@@ -306,7 +306,7 @@ mod tests {
         while priority(kept.id()) != 19 {
             std::thread::yield_now();
         }
-        let sign = first(kept.id(), SOON);
+        let sign = first(kept.id(), TIMEOUT);
         for child in [&mut ahead, &mut kept] {
             child.kill().unwrap();
             child.wait().unwrap();

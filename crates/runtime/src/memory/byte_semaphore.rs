@@ -129,7 +129,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn what_is_over_waits_until_something_is_given_back() {
+    fn request_above_the_limit_waits_for_a_release() {
         let allowance = ByteSemaphore::of(10);
         let first = allowance.take(6).unwrap();
         assert!(allowance.try_take(5).is_none());
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_alone_gets_more_than_there_is() {
+    fn lone_request_is_granted_above_the_limit() {
         let allowance = ByteSemaphore::of(10);
         let mut large = allowance.take(50).unwrap();
         assert!(allowance.try_take(1).is_none());
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_what_is_closed() {
+    fn close_wakes_waiting_requests() {
         let allowance = ByteSemaphore::of(1);
         let _all = allowance.take(1).unwrap();
         let waiting = {

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_of_a_save_are_no_more_than_the_whole() {
+    fn parts_of_a_save_fit_into_the_budget() {
         for threads in [1, 2, 4, 16, 64] {
             for memory in [None, Some(100 * MIB), Some(160 * MIB), Some(2048 * MIB)] {
                 for (level, long) in (1..=19).flat_map(|level| [(level, false), (level, true)]) {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_enough_for_all_threads_and_the_largest_frames() {
+    fn default_budget_fits_all_threads_and_largest_frames() {
         for threads in 1..=16 {
             let budget = Budget::new(None, threads);
             let saving = budget.saving(3, false).unwrap();
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_to_be_the_least_is_enough() {
+    fn reported_minimum_is_enough() {
         for (level, long) in (1..=19).flat_map(|level| [(level, false), (level, true)]) {
             let TooLittle { given, least } =
                 Budget::new(Some(MIB), 4).saving(level, long).unwrap_err();

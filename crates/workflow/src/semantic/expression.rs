@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_white_space_at_the_braces_and_at_the_end_goes() {
+    fn tidy_strips_space_only_at_braces_and_at_the_end() {
         assert_eq!(tidy("a ${{b}} c${{  d  e }}\n\n"), "a ${{ b }} c${{ d  e }}");
         assert_eq!(tidy(" ${{ open "), " ${{ open ");
         assert_eq!(bare("${{ always() }}"), bare(" always()"));
@@ -71,14 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_context() {
+    fn names_of_finds_the_names_of_a_context() {
         let text =
             "${{ steps.Cache.outputs.x || steps['b-2'].outcome }} steps[ 'c' ] steps, steps[d]";
         assert_eq!(names_of("steps", text), ["cache", "b-2", "c"]);
     }
 
     #[test]
-    fn braces_in_strings_close_nothing() {
+    fn braces_in_strings_do_not_close_an_expression() {
         let text = "${{ format('a  }}  b', c) }}";
         assert_eq!(tidy(text), text);
         assert_ne!(tidy("${{ format('}}') }}"), tidy("${{ format('  }}') }}"));

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_ways_of_keys_are_two_paths() {
+    fn different_key_sequences_have_different_paths() {
         let ways: [&[&str]; 12] = [
             &["a", "b"],
             &["a.b"],

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_ones_do_not_count_and_more_can_be_named() {
+    fn common_actions_are_ignored_and_more_can_be_added() {
         let none = Pins::new(&[]).unwrap();
         for action in ["actions/checkout", "Actions/Cache/restore", "actions/upload-artifact"] {
             assert!(none.are_ignored(action), "{action}");

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_lines_of_comment_go() {
+    fn comment_lines_are_removed() {
         assert_eq!(of("# why\nmake  \n\n   # more\n  test\n"), "make\n  test");
         assert_eq!(of("#!/bin/sh\nmake # here\n"), "#!/bin/sh\nmake # here");
         assert_eq!(of("echo it # don't\n# gone\n"), "echo it # don't");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_content_stays() {
+    fn lines_that_may_be_content_stay() {
         for script in [
             "echo '\n# in quotes\n'",
             "echo \"a \\\" \n# in quotes\n\"",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_languages_of_shells_are_known() {
+    fn only_shell_scripts_are_tidied() {
         let script = "# x\ny";
         for shell in ["bash", "sh", "/bin/bash -e {0}", "bash --noprofile --norc -eo pipefail {0}"]
         {

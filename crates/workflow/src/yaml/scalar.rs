@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_have_one_text_each_however_they_are_written() {
+    fn equal_scalars_have_the_same_text() {
         assert_eq!(
             of("[0x10, 0o17, 7, +7, -7, 1.10, '1.10', 1.10.0]"),
             "16 15 7 7 -7 1.1 1.10 1.10.0"
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_number_holds_stays_as_it_is() {
+    fn unrepresentable_numbers_stay_as_written() {
         for text in
             ["12345678901234567890123", "55e1234", "66e1234", "1e-9999", "-infinity", "+nan"]
         {

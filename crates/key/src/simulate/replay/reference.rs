@@ -115,7 +115,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn any_history_comes_to_the_same_by_the_slow_and_obvious_way(
+    fn replay_matches_the_reference_implementation(
         history in prop::collection::vec((pause(), 0..5u32, 0..3u32, 0..4u128, 0..3usize), 0..60),
         limit in 1..30u64,
         idle in 0..12i64,
