@@ -3,7 +3,7 @@
 //! There is one module for each target; its `run` panics if a property is violated, and returns whether the
 //! input was accepted. An input is the content of a snapshot or a pipe, without the digests that would reject
 //! nearly every mutation. The targets in `fuzz_targets` call these functions, and so does
-//! `tests/fuzz_corpus.rs`, which runs the stored inputs without a fuzzer. It leaves out the target `orders`, which
+//! `tests/fast/fuzz_corpus.rs`, which runs the stored inputs without a fuzzer. It leaves out the target `orders`, which
 //! needs a crate `programs` that executes nothing; `scripts/fuzz` runs its inputs.
 
 pub mod database;

@@ -1,6 +1,6 @@
 //! The table of a step's inputs, and their conversion into flags.
 //!
-//! `tests/action.rs` compares action.yml, docs/inputs.md and the flags of `cli.rs` with it.
+//! `tests/worlds/action.rs` compares action.yml, docs/inputs.md and the flags of `cli.rs` with it.
 
 use super::job_environment::Job;
 use super::step::Verb;

@@ -113,6 +113,12 @@ fn next_restore_reports_a_bare_daemon_left_stopped() {
 #[test]
 fn killed_systemctl_is_run_again() {
     let scene = CampaignStore::new(Role::Old, true);
+    // The start does not end before it was seen and killed.
+    scene.world.sh("touch /run/start-waits
+        mkdir /run/systemd/system/nix-daemon.socket.d
+        printf '[Socket]\\nExecStartPre=/bin/sh -c \"while test -e /run/start-waits; do sleep 0.1; done\"\\n' \
+            >/run/systemd/system/nix-daemon.socket.d/wait.conf
+        systemctl daemon-reload");
     let run = restore(&scene);
     let guardian = find(&run, Kind::Guardian);
     poll::until("systemctl to start the units", TIMEOUT, || {
@@ -123,6 +129,7 @@ fn killed_systemctl_is_run_again() {
         let pid = Pid::from_raw(*pid as i32).unwrap();
         kill_process(pid, Signal::KILL).map_err(|e| e.to_string())
     });
+    scene.world.sh("rm /run/start-waits");
     run.wait(TIMEOUT).ok();
     assert!(scene.world.daemon_answers());
     assert!(scene.check("systemctl killed"));

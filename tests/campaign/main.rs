@@ -9,6 +9,7 @@
 mod support;
 
 mod clock_jumps;
+mod contention;
 mod kill_target;
 mod killed_restores;
 mod killed_saves;
@@ -17,4 +18,5 @@ mod power_cuts;
 mod ptrace;
 mod record;
 mod store;
+mod syscall_faults;
 mod trigger;

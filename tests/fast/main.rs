@@ -1,0 +1,23 @@
+//! Tests that need neither root nor a store.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bench;
+mod cli;
+mod comparison;
+mod crates;
+mod executed_programs;
+mod fuzz_corpus;
+mod help;
+mod key;
+mod key_simulate;
+mod lint;
+mod lint_rules;
+mod prose;
+mod step_workflow;
+mod threat_model;
+mod unsafe_code;
+mod workflow_hash;
+mod workflow_hash_property;
+mod workflow_limits;
