@@ -5,13 +5,10 @@
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use std::process::ExitCode;
+use storecache::action::{self, Job, Moment, Step, Table};
+use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs, Verb};
+use storecache::commands::{self, Ending, Task};
 use storecache::report;
-use storecache::{action, action::Job, action::Moment, action::Step, action::Table};
-use storecache::{
-    cli::ActionPart, cli::Cli, cli::HelpArgs, cli::KeyPart, cli::KeyVerbArgs, cli::TableArgs,
-    cli::Verb,
-};
-use storecache::{commands, commands::Ending, commands::Task};
 use storecache_root_helper as root_helper;
 use storecache_runtime::untrusted::escape;
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::plain_env::{binary, output, storecache};
 use clap::{CommandFactory, Parser};
-use storecache::{cli::Cli, cli::KeyPart, cli::KeyVerbArgs, cli::Verb};
+use storecache::cli::{Cli, KeyPart, KeyVerbArgs, Verb};
 use tempfile::TempDir;
 
 /// Returns the words of every visible command, as clap defines them; no words for the program itself.

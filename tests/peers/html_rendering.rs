@@ -2,10 +2,8 @@
 
 use crate::support::browser::{render_file, render_html};
 use crate::support::git_history::history_of_ten_thousand_commits;
-use storecache::{
-    report::html::Chart, report::html::Events, report::html::Group, report::html::Page,
-    report::html::Scale, report::html::Section, report::html::Series, report::html::Shape,
-    report::html::Table, report::html::Tile, report::html::Treemap,
+use storecache::report::html::{
+    Chart, Events, Group, Page, Scale, Section, Series, Shape, Table, Tile, Treemap,
 };
 
 /// 2025-11-01 in UTC.

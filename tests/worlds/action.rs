@@ -12,8 +12,8 @@ use crate::support::world_runs::{assert_same, record_state, staging};
 use crate::support::{Fixture, Role, World, poll};
 use clap::{ArgAction, CommandFactory};
 use rustix::process::Signal;
+use storecache::action::{For, INPUTS, Input, Kind};
 use storecache::cli::Cli;
-use storecache::{action::For, action::INPUTS, action::Input, action::Kind};
 
 const TOOL: &str = "/opt/tool";
 const DATA: &str = "/var/lib/data";

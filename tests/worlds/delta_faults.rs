@@ -12,7 +12,7 @@ use crate::support::world_runs::{
     run, save, staging,
 };
 use crate::support::{Fixture, Registration, Role, World, poll, store_content};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -367,11 +367,16 @@ fn killed_delta_restore_is_rolled_back_and_can_be_repeated() {
                 None => Ok(()),
                 Some(pid) => Err(format!("{what}: process {pid} listens; {}", restore.stderr())),
             });
+            let root_helper = root_helper_pid(&world);
             match root_dies {
-                true => kill_process(root_helper_pid(&world), Signal::KILL).unwrap(),
+                true => kill_process(root_helper, Signal::KILL).unwrap(),
                 false => restore.signal(Signal::KILL),
             }
             restore.wait(TIMEOUT).fails();
+            // It must have seen the end of the user process before it may go on, or it commits.
+            poll::until("the root helper to end", TIMEOUT, || {
+                if test_kill_process(root_helper).is_err() { Ok(()) } else { Err("it is there") }
+            });
             drop(lock);
             poll::until("the daemon to answer again", TIMEOUT, || {
                 if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }

@@ -7,9 +7,7 @@ use crate::support::{Fixture, Role, World};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use pulldown_cmark::{Event, Options, Parser, Tag};
-use storecache::{
-    report::Growth, report::Hit, report::Job, report::Outcome, report::Required, report::render,
-};
+use storecache::report::{Growth, Hit, Job, Outcome, Required, render};
 use storecache_runtime::untrusted::escape;
 
 /// GitHub's limit for one step.
