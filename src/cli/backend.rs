@@ -21,15 +21,15 @@ pub struct BackendArgs {
     #[arg(long = "backend", value_name = "BACKEND", id = "backend")]
     backends: Vec<String>,
     /// Version of the cache service [default: as reported by the runner]
-    #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE")]
+    #[arg(long, value_enum, env = "STORECACHE_CACHE_SERVICE", hide_short_help = true)]
     cache_service: Option<CacheServiceVersion>,
     /// Retry a request after this many seconds without data from the cache service or object store
     #[arg(long, value_name = "SECONDS", default_value_t = 20,
-        value_parser = clap::value_parser!(u64).range(1..=3600))]
+        value_parser = clap::value_parser!(u64).range(1..=3600), hide_short_help = true)]
     network_timeout: u64,
     /// Seconds to wait for the first byte of a response from the cache service or object store, while the
     /// connection is up [default: three times --network-timeout]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
     answer_timeout: Option<u64>,
 }
 

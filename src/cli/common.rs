@@ -13,17 +13,17 @@ use storecache_store::StoreKind;
 
 #[derive(Debug, Args)]
 pub(super) struct CommonArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Store")]
     store: StoreArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Key")]
     key: KeyArgs,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Backend")]
     backends: BackendArgs,
     /// Threads for compression and unpacking [default: one per processor]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Limits")]
     threads: Option<usize>,
+    #[command(flatten, next_help_heading = "Output")]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! Flags of `doctor`.
 
-use super::{BackendArgs, OutputArgs, StoreArgs};
+use super::{BackendArgs, DaemonArgs, OutputArgs, StoreArgs};
 use crate::config::Doctor;
 use anyhow::Result;
 use clap::Args;
@@ -8,18 +8,20 @@ use storecache_runtime::files::DirPath;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Store")]
     store: StoreArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Daemon")]
+    daemon: DaemonArgs,
+    #[command(flatten, next_help_heading = "Backend")]
     backends: BackendArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
 }
 
 impl DoctorArgs {
     pub fn options(self) -> Result<Doctor> {
         Ok(Doctor {
-            store: self.store.options()?,
+            store: self.daemon.options(self.store.options()?)?,
             backends: self.backends.options()?,
             memory: DirPath::state(),
             output: self.output.options(),

@@ -29,11 +29,11 @@ pub enum KeyPart {
 
 #[derive(Debug, Args)]
 pub struct ShowKeyArgs {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Store")]
     store: StoreArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Key")]
     key: KeyArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
     /// Show every ingredient of the key, which part of it counts, its digest, and warnings about it
     #[arg(long)]
@@ -102,20 +102,20 @@ pub(super) struct KeyArgs {
     #[arg(long, value_name = "FILE")]
     workflow: Option<PathBuf>,
     /// How the workflow goes into the key
-    #[arg(long, value_enum, default_value_t = Workflow::Semantic)]
+    #[arg(long, value_enum, default_value_t = Workflow::Semantic, hide_short_help = true)]
     workflow_mode: Workflow,
     /// Job of the workflow that the key is for [default: the job that caches a store]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     workflow_job: Option<String>,
     /// Step of the workflow that counts for the key, by id, name or action, with wildcards; repeatable
     /// [default: all steps of the job]
-    #[arg(long, value_name = "STEP")]
+    #[arg(long, value_name = "STEP", hide_short_help = true)]
     workflow_steps: Vec<String>,
     /// Action whose version does not change the key, with wildcards; repeatable
     ///
     /// This is in addition to actions/checkout, actions/cache and actions/upload-artifact. With `!` in front,
     /// the version of the action does change the key.
-    #[arg(long, value_name = "ACTION")]
+    #[arg(long, value_name = "ACTION", hide_short_help = true)]
     ignore_pins: Vec<String>,
 }
 

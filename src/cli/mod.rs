@@ -33,7 +33,7 @@ pub use trust::SIGN_KEYS;
 use backend::{BETWEEN_CHANGES, BackendArgs, Network, backend};
 use common::{CommonArgs, OutputArgs, size};
 use key::KeyArgs;
-use store::{Store, StoreArgs, absolute};
+use store::{DaemonArgs, Store, StoreArgs, absolute};
 use trust::TrustedKeysArgs;
 
 use crate::config::Look;
@@ -102,7 +102,7 @@ pub struct InspectArgs {
 pub struct LookArgs {
     /// Snapshot file [default: looked up by key]
     file: Option<PathBuf>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Trust")]
     trusted: TrustedKeysArgs,
     #[command(flatten)]
     common: CommonArgs,

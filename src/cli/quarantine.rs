@@ -8,7 +8,12 @@ use storecache_runtime::files::DirPath;
 #[derive(Debug, Args)]
 pub struct QuarantineArgs {
     /// Days to keep snapshots that failed their checks in quarantine; 0 keeps them forever
-    #[arg(long = "quarantine-keep-days", value_name = "N", default_value_t = 30)]
+    #[arg(
+        long = "quarantine-keep-days",
+        value_name = "N",
+        default_value_t = 30,
+        hide_short_help = true
+    )]
     keep_days: u32,
 }
 

@@ -3,6 +3,7 @@
 use super::common::{CommonArgs, MemoryArgs, check_profiles};
 use super::durability::Sync;
 use super::quarantine::QuarantineArgs;
+use super::store::DaemonArgs;
 use super::timeouts::PatienceArgs;
 use super::trust::TrustArgs;
 use crate::config::Restore;
@@ -15,25 +16,27 @@ use storecache_store::{ItemPattern, StoreKind};
 pub struct RestoreArgs {
     #[command(flatten)]
     common: CommonArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Daemon")]
+    daemon: DaemonArgs,
+    #[command(flatten, next_help_heading = "Limits")]
     patience: PatienceArgs,
     /// Do everything except write, and show what would be restored
     #[arg(long)]
     dry_run: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Limits")]
     memory: MemoryArgs,
     /// Report the matching snapshot without restoring it
     #[arg(long)]
     lookup_only: bool,
     /// What to do with a plain directory that has other content
-    #[arg(long, value_enum, default_value_t = Mode::Add)]
+    #[arg(long, value_enum, default_value_t = Mode::Add, hide_short_help = true)]
     mode: Mode,
     /// Whether to flush restored items to disk before they become valid
     ///
     /// Without this, a power cut can leave a database with items that are not on disk.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto, hide_short_help = true)]
     sync: Sync,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Trust")]
     trust: TrustArgs,
     /// What to check before the restore is complete
     #[arg(long, value_enum, default_value_t = Verify::Rows)]
@@ -47,12 +50,12 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "ITEM")]
     require: Vec<String>,
     /// Write state for the later save of this job to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     state: Option<PathBuf>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Backend")]
     quarantine: QuarantineArgs,
     /// Append a Markdown summary to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     summary: Option<PathBuf>,
     /// Exit with code 3 on a miss, or if a required item is incomplete
     #[arg(long)]
@@ -78,21 +81,22 @@ enum Verify {
 impl RestoreArgs {
     pub fn options(self) -> Result<Restore> {
         let common = self.common.options()?;
+        let store = self.daemon.options(common.store)?;
         let replace = self.mode == Mode::Replace;
-        if replace && common.store.kind != Some(StoreKind::Plain) {
+        if replace && store.kind != Some(StoreKind::Plain) {
             bail!("--mode replace is for --store plain");
         }
-        if !self.require.is_empty() && common.store.kind == Some(StoreKind::Plain) {
+        if !self.require.is_empty() && store.kind == Some(StoreKind::Plain) {
             bail!("--require is for stores with items, not for --store plain");
         }
         self.require.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
         let verify_content = self.verify == Verify::Content;
-        if verify_content && common.store.kind == Some(StoreKind::Plain) {
+        if verify_content && store.kind == Some(StoreKind::Plain) {
             bail!("--verify content is for stores with a database, not for --store plain");
         }
-        check_profiles(self.profiles, common.store.kind)?;
+        check_profiles(self.profiles, store.kind)?;
         Ok(Restore {
-            store: common.store,
+            store,
             key: common.key,
             backends: common.backends,
             output: common.output,

@@ -3,6 +3,7 @@
 use super::common::{CommonArgs, MemoryArgs, check_profiles, size};
 use super::durability::Sync;
 use super::quarantine::QuarantineArgs;
+use super::store::DaemonArgs;
 use super::timeouts::PatienceArgs;
 use super::trust::{SignArgs, TrustArgs};
 use crate::{
@@ -19,7 +20,9 @@ use storecache_store::{ItemPattern, StoreKind};
 pub struct SaveArgs {
     #[command(flatten)]
     common: CommonArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Daemon")]
+    daemon: DaemonArgs,
+    #[command(flatten, next_help_heading = "Limits")]
     patience: PatienceArgs,
     /// Do everything except write, and show what would be saved
     #[arg(long)]
@@ -31,24 +34,24 @@ pub struct SaveArgs {
     /// Use large frames with long-distance matching
     ///
     /// Snapshots are smaller, saves are slower, and partial restores read more.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     long: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Limits")]
     memory: MemoryArgs,
     /// Also save your Guix profiles (guix pull, guix install)
     #[arg(long)]
     profiles: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "When to save")]
     policy: PolicyArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Trust")]
     sign: SignArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Trust")]
     trust: TrustArgs,
     /// State file that the restore of this job wrote with --state
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     state: Option<PathBuf>,
     /// Whether to save items that were valid before the restore, according to --state
-    #[arg(long, value_enum, default_value_t = Baseline::Exclude)]
+    #[arg(long, value_enum, default_value_t = Baseline::Exclude, hide_short_help = true)]
     baseline: Baseline,
     /// Save only the closure of this item; repeatable
     ///
@@ -62,20 +65,20 @@ pub struct SaveArgs {
     #[arg(long)]
     full: bool,
     /// Save all items if the new ones exceed this fraction of the base, by size
-    #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, hide_short_help = true)]
     rebase_at: f64,
     /// Whether to flush an entry of a dir: backend to disk before publishing it
     ///
     /// Without this, a power cut can leave a truncated entry.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto, hide_short_help = true)]
     sync: Sync,
     /// After the save, keep only the N newest entries of this key and the bases that they depend on
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Backend")]
     quarantine: QuarantineArgs,
     /// Append a Markdown summary of the job to this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     summary: Option<PathBuf>,
 }
 
@@ -85,22 +88,23 @@ struct PolicyArgs {
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
     /// With --policy auto, minimum growth of the store since the newest entry of the key, as in 500K or 10M
-    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size, hide_short_help = true)]
     min_growth: u64,
     /// Result of the job, for --policy auto
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, hide_short_help = true)]
     job_status: Option<JobStatus>,
     /// With --policy auto, save even if the job failed
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     save_on_failure: bool,
 }
 
 impl SaveArgs {
     pub fn options(self) -> Result<Save> {
         let common = self.common.options()?;
-        check_profiles(self.profiles, common.store.kind)?;
+        let store = self.daemon.options(common.store)?;
+        check_profiles(self.profiles, store.kind)?;
         let limited = !self.roots.is_empty() || self.max_size.is_some();
-        if limited && common.store.kind == Some(StoreKind::Plain) {
+        if limited && store.kind == Some(StoreKind::Plain) {
             bail!("--roots and --max-size are for stores with items, not for --store plain");
         }
         self.roots.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
@@ -110,7 +114,7 @@ impl SaveArgs {
             other => other,
         });
         Ok(Save {
-            store: common.store,
+            store,
             key: common.key,
             backends: backends.collect(),
             output: common.output,

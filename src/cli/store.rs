@@ -8,6 +8,9 @@ use std::time::Duration;
 use storecache_daemon::DaemonChoice;
 use storecache_store::StoreKind;
 
+/// The default of `--lock-timeout` and `--daemon-timeout`, in seconds.
+const TIMEOUT: u64 = 60;
+
 #[derive(Debug, Args)]
 pub(super) struct StoreArgs {
     /// Kind of store
@@ -19,20 +22,25 @@ pub(super) struct StoreArgs {
     /// Root directory of the system that the store belongs to, such as a chroot
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+}
+
+/// Flags of the commands that stop and start the daemon, or wait for its locks.
+#[derive(Debug, Args)]
+pub(super) struct DaemonArgs {
     /// How to stop and start the daemon
     #[arg(long, value_enum, default_value_t = Daemon::Auto)]
     daemon: Daemon,
     /// Shell command that stops the daemon, for --daemon command
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", hide_short_help = true)]
     daemon_stop: Option<String>,
     /// Shell command that starts the daemon, for --daemon command
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", hide_short_help = true)]
     daemon_start: Option<String>,
     /// Seconds to wait for locks that other processes hold
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT)]
     lock_timeout: u64,
     /// Seconds to wait for the daemon to stop, or to answer again
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT)]
     daemon_timeout: u64,
 }
 
@@ -78,6 +86,21 @@ impl StoreArgs {
             Store::Nix => Some(StoreKind::Nix),
             Store::Plain => Some(StoreKind::Plain),
         };
+        Ok(StoreOptions {
+            kind,
+            root: absolute(&self.root)?,
+            paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
+            daemon: DaemonChoice::Auto,
+            shepherds: shepherds(),
+            lock_patience: Duration::from_secs(TIMEOUT),
+            daemon_patience: Duration::from_secs(TIMEOUT),
+        })
+    }
+}
+
+impl DaemonArgs {
+    /// Adds these options to those of the store.
+    pub(super) fn options(self, store: StoreOptions) -> Result<StoreOptions> {
         let daemon = match (self.daemon, self.daemon_stop, self.daemon_start) {
             (Daemon::Command, Some(stop), Some(start)) => DaemonChoice::Command { stop, start },
             (Daemon::Command, ..) => {
@@ -93,13 +116,10 @@ impl StoreArgs {
             (Daemon::Shepherd, ..) => DaemonChoice::Shepherd,
         };
         Ok(StoreOptions {
-            kind,
-            root: absolute(&self.root)?,
-            paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
             daemon,
-            shepherds: shepherds(),
             lock_patience: Duration::from_secs(self.lock_timeout),
             daemon_patience: Duration::from_secs(self.daemon_timeout),
+            ..store
         })
     }
 }

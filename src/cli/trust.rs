@@ -44,10 +44,10 @@ pub struct TrustArgs {
     #[arg(long, value_enum, default_value_t = Origin::Any)]
     trust: Origin,
     /// Repository for --trust [default: GITHUB_REPOSITORY, else the repository of the remote `origin`]
-    #[arg(long, value_name = "OWNER/NAME")]
+    #[arg(long, value_name = "OWNER/NAME", hide_short_help = true)]
     repository: Option<String>,
     /// Default branch for --trust [default: as reported by the job, else HEAD of the remote `origin`]
-    #[arg(long, value_name = "BRANCH")]
+    #[arg(long, value_name = "BRANCH", hide_short_help = true)]
     default_branch: Option<String>,
 }
 

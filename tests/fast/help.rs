@@ -244,3 +244,26 @@ fn help_output_into_a_closed_pipe_is_not_an_error() {
     assert_eq!(said.lines().len(), 2, "{said}");
     assert_eq!(said.stderr, "");
 }
+
+#[test]
+fn short_help_of_every_command_fits_two_screens() {
+    for words in commands() {
+        let help = storecache(with(&words, &["-h"])).ok();
+        let lines = help.stdout.lines().count();
+        assert!(lines <= 72, "{words:?} has {lines} lines:\n{help}");
+    }
+}
+
+#[test]
+fn commands_have_only_flags_that_act_on_them() {
+    let flags = |words: &[&str]| storecache([words, &["--help"]].concat()).ok().stdout;
+    for words in [&["verify"][..], &["inspect"], &["key"], &["key", "diff"]] {
+        let help = flags(words);
+        for flag in ["--daemon", "--daemon-stop", "--lock-timeout", "--daemon-timeout"] {
+            assert!(!help.contains(&format!("{flag} ")), "{words:?} has {flag}");
+        }
+    }
+    for words in [&["save"][..], &["restore"], &["doctor"]] {
+        assert!(flags(words).contains("--daemon-stop "), "{words:?}");
+    }
+}
