@@ -25,10 +25,10 @@ fn main() {
     for _ in 0..ROUNDS {
         for (more, seconds) in [(&[][..], &mut plain), (&["--verify", "content"], &mut checked)] {
             world.wipe_store();
-            let told = run(&world, "runner", "restore", more);
-            seconds.push(told["seconds"]["total"].as_f64().unwrap());
-            hashing.extend(told["seconds"]["content"].as_f64());
-            bytes = told["bytes"]["unpacked"].as_u64().unwrap();
+            let report = run(&world, "runner", "restore", more);
+            seconds.push(report["seconds"]["total"].as_f64().unwrap());
+            hashing.extend(report["seconds"]["content"].as_f64());
+            bytes = report["bytes"]["unpacked"].as_u64().unwrap();
         }
     }
     let started = Instant::now();

@@ -25,7 +25,7 @@ fn main() {
     store_content::add_random_items(&world, 1, ITEMS, 4);
     let base = save(&world);
     store_content::add_random_items(&world, 2, NEW, 4);
-    let mut told = [const { Vec::new() }; 4];
+    let mut reports = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         // In this order, each delta is on the base that was saved before the items were added.
         let full = run(&world, "runner", "save", &["--full"]);
@@ -39,25 +39,25 @@ fn main() {
         let gone = store_content::keep_percent_of_leaves(&world, 90);
         let rest = restore(&world);
         assert_eq!(rest["items"]["restored"], gone.len());
-        for (all, one) in told.iter_mut().zip([full, delta, whole, rest]) {
+        for (all, one) in reports.iter_mut().zip([full, delta, whole, rest]) {
             all.push(one);
         }
     }
-    let [full, delta, whole, rest] = told;
+    let [full, delta, whole, rest] = reports;
     line("save", "full", &full, "3 % new", &delta, "snapshot");
     line("restore", "all", &whole, "90 % present", &rest, "downloaded");
 }
 
 /// Prints medians of seconds and of a number of bytes, and their ratios.
 fn line(verb: &str, a: &str, all: &[Value], b: &str, some: &[Value], bytes: &str) {
-    let number = |told: &[Value], group: &str, name: &str| {
+    let number = |reports: &[Value], group: &str, name: &str| {
         let mut numbers: Vec<f64> =
-            told.iter().map(|report| report[group][name].as_f64().unwrap()).collect();
+            reports.iter().map(|report| report[group][name].as_f64().unwrap()).collect();
         numbers.sort_by(f64::total_cmp);
         numbers[numbers.len() / 2]
     };
-    let seconds = [all, some].map(|told| number(told, "seconds", "total"));
-    let sizes = [all, some].map(|told| number(told, "bytes", bytes) / 1e6);
+    let seconds = [all, some].map(|reports| number(reports, "seconds", "total"));
+    let sizes = [all, some].map(|reports| number(reports, "bytes", bytes) / 1e6);
     println!(
         "{verb}: {a} {:.2} s, {:.1} MB; {b} {:.2} s, {:.2} MB; {:.1} times as fast, 1/{:.1} of the bytes",
         seconds[0],
@@ -68,8 +68,8 @@ fn line(verb: &str, a: &str, all: &[Value], b: &str, some: &[Value], bytes: &str
         sizes[0] / sizes[1],
     );
     let phases = ["lookup", "download", "unpack", "commit", "downtime", "verify", "pack", "upload"];
-    for (what, told) in [(a, all), (b, some)] {
-        let parts = phases.map(|phase| format!("{phase} {:.3}", number(told, "seconds", phase)));
+    for (what, reports) in [(a, all), (b, some)] {
+        let parts = phases.map(|phase| format!("{phase} {:.3}", number(reports, "seconds", phase)));
         println!("  {what}: {}", parts.join(", "));
     }
 }

@@ -34,7 +34,7 @@ fn main() {
         world.start_daemon();
         store_content::add_registered_items(&world, ITEMS);
         save(&world);
-        let told: Vec<Value> = (0..ROUNDS)
+        let reports: Vec<Value> = (0..ROUNDS)
             .map(|_| {
                 world.wipe_store();
                 assert!(world.daemon_answers());
@@ -45,7 +45,7 @@ fn main() {
             .collect();
         let median = |name: &str| {
             let mut all: Vec<f64> =
-                told.iter().map(|it| it["seconds"][name].as_f64().unwrap() * 1000.0).collect();
+                reports.iter().map(|it| it["seconds"][name].as_f64().unwrap() * 1000.0).collect();
             all.sort_by(f64::total_cmp);
             let (least, most) = (all[0], all[ROUNDS - 1]);
             format!("{name} {:.0} ms ({least:.0} to {most:.0})", all[ROUNDS / 2])

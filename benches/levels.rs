@@ -79,9 +79,9 @@ fn pack(directories: &[String], more: &[&str]) -> Packed {
     words.extend(more);
     words.extend(directories.iter().flat_map(|directory| ["--path", directory]));
     let before = children_seconds();
-    let told = report(&storecache(words).ok());
+    let report = report(&storecache(words).ok());
     let seconds = (children_seconds() - before) / PROCESSORS;
-    let number = |group: &str, name: &str| told[group][name].as_f64().unwrap();
+    let number = |group: &str, name: &str| report[group][name].as_f64().unwrap();
     Packed { raw: number("bytes", "packed"), size: number("bytes", "snapshot"), seconds }
 }
 

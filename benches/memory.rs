@@ -31,14 +31,14 @@ fn main() {
     let place = PlainEnv::new();
     fill(&place, bytes);
     println!("{:.1} GB; peaks in MiB", bytes as f64 / 1e9);
-    println!("backend   threads  memory  verb     user's half  root half  both  seconds");
+    println!("backend   threads  memory  verb     user process  root helper  both  seconds");
     let service = CacheService::start();
     for (threads, given) in [(2, 0), (16, 0), (2, 128)] {
         for (backend, at) in [("directory", None), ("service", Some(&service))] {
             for verb in ["save", "restore"] {
                 go(&place, backend, at, threads, given, verb);
             }
-            // Delete the entries: they are not needed any more, and there is no room for all of them.
+            // Delete the entries: they are not needed any more, and the disk cannot hold all of them.
             fs::read_dir(place.entries()).unwrap().for_each(|file| {
                 fs::remove_file(file.unwrap().path()).unwrap();
             });
@@ -75,15 +75,15 @@ fn go(
         place.remove("/data");
     }
     let (output, takings) = run_measured(&mut command);
-    let told = report(&output.ok());
+    let report = report(&output.ok());
     let peaks: Vec<u64> = takings.iter().map(|taken| taken.memory / MIB).collect();
     println!(
-        "{backend:9} {threads:7}  {:>6}  {verb:8} {:11}  {:9}  {:4}  {:7.1}",
+        "{backend:9} {threads:7}  {:>6}  {verb:8} {:12}  {:11}  {:4}  {:7.1}",
         if given > 0 { format!("{given}M") } else { String::new() },
         peaks.first().unwrap(),
         peaks[1..].iter().sum::<u64>(),
         memory(&takings) / MIB,
-        told["seconds"]["total"].as_f64().unwrap(),
+        report["seconds"]["total"].as_f64().unwrap(),
     );
 }
 

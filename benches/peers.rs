@@ -95,7 +95,7 @@ fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
             }
             // `cargo bench` adds this.
             "--bench" => {}
-            flag if flag.starts_with('-') => bail!("there is no {flag}"),
+            flag if flag.starts_with('-') => bail!("unknown flag {flag}"),
             name => {
                 let before = asked.parts.len();
                 asked.parts.extend(PARTS.iter().filter(|part| part.name.starts_with(name)));

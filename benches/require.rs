@@ -24,9 +24,9 @@ fn main() {
     let last = last.as_str();
 
     let ours = median(|| {
-        let told = report(&attempt(&world, "runner", "restore", &["--require", last]));
-        assert_eq!(told["required"][0]["complete"], true, "{told}");
-        told["seconds"]["check"].as_f64().unwrap()
+        let report = report(&attempt(&world, "runner", "restore", &["--require", last]));
+        assert_eq!(report["required"][0]["complete"], true, "{report}");
+        report["seconds"]["check"].as_f64().unwrap()
     });
     let timed = |words: &[&str]| {
         median(|| {

@@ -125,7 +125,7 @@ impl Corpus {
             sh(&format!("mv {} {}", tree.display(), store.join(&name).display()))?;
             names.push(name);
         }
-        ensure!(!names.is_empty(), "there is nothing to make a store of");
+        ensure!(!names.is_empty(), "there are no packages for a store");
         let top = item_name("top");
         let paths: Vec<String> = names.iter().map(|name| format!("/nix/store/{name}")).collect();
         fs::write(store.join(&top), paths.join("\n"))?;
@@ -212,9 +212,9 @@ fn made_of_packages(name: &str, packages: &[&str]) -> Result<Corpus> {
         }
     }
     if !gone.is_empty() {
-        println!("bench: apt has no more {}; goes on without", gone.join(", "));
+        println!("bench: apt has no more {}; continues without", gone.join(", "));
     }
-    ensure!(gone.len() < packages.len(), "apt has none of the packages");
+    ensure!(gone.len() < packages.len(), "apt does not have any of the packages");
     let corpus = Corpus::of_trees(&root, &trees)?;
     fs::remove_dir_all(&trees)?;
     fs::write(stamp, recipe)?;

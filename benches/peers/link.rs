@@ -43,7 +43,7 @@ impl Link {
             .context("run unshare")?;
         // The process prints this when it is in its namespace.
         let mut up = [0; 3];
-        let said = keeper.stdout.as_mut().context("it has an output")?;
+        let said = keeper.stdout.as_mut().context("the child has an output")?;
         std::io::Read::read_exact(said, &mut up).context("make the namespace of the clients")?;
         let link = Link { keeper };
         let there = link.room().join(" ");

@@ -228,10 +228,10 @@ fn guard(machine: &Machine, store: &StoreRequest, mandate: Caller, ward: (bool, 
         *time = (*time).min(PATIENCE);
     }
     store.stall = Duration::from_secs(1);
-    let (restores, deputy) = ward;
+    let (restores, is_backup) = ward;
     let post = serde_json::json!({
         "ward": { "store": store, "mandate": mandate, "restores": restores },
-        "deputy": deputy,
+        "is_backup": is_backup,
         "other": OTHER,
     });
     let lines = [post.to_string()].into_iter().chain(scene.orders.iter().cloned());

@@ -1,5 +1,5 @@
-/* A wall clock that a test sets: as many seconds off as a file says, which may change at any time. Only what
-   programs ask for is off; times that the kernel gives to files are not. */
+/* Shifts the wall clock of programs that load this library, by the number of seconds in a file, which a test may
+   change at any time. The timestamps that the kernel gives to files are not shifted. */
 
 #include <fcntl.h>
 #include <sys/mman.h>

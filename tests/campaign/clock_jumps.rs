@@ -50,8 +50,8 @@ impl WorldWithClock {
         clock.set(20 * YEAR);
         let now =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
-        let told: i64 = clock.world.sh("date +%s").stdout.trim().parse().unwrap();
-        assert!(told > now + 19 * YEAR, "the clock cannot be set");
+        let shifted: i64 = clock.world.sh("date +%s").stdout.trim().parse().unwrap();
+        assert!(shifted > now + 19 * YEAR, "the clock cannot be set");
         clock.set(0);
         clock.world.start_daemon();
         clock
@@ -88,13 +88,13 @@ impl WorldWithClock {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.set(to);
-        let told = report(&run.wait(TIMEOUT).ok());
-        assert!(told.get("warnings").is_none(), "{told}");
-        for (name, seconds) in told["seconds"].as_object().unwrap() {
+        let report = report(&run.wait(TIMEOUT).ok());
+        assert!(report.get("warnings").is_none(), "{report}");
+        for (name, seconds) in report["seconds"].as_object().unwrap() {
             let seconds = seconds.as_f64().unwrap();
-            assert!((0.0..600.0).contains(&seconds), "{name} took {seconds} s: {told}");
+            assert!((0.0..600.0).contains(&seconds), "{name} took {seconds} s: {report}");
         }
-        told
+        report
     }
 
     fn assert_whole(&self, whole: &StoreState, what: &str) {
@@ -126,7 +126,7 @@ fn run_clock_jumps(part: &str, through_service: bool, times: usize) {
         assert_eq!(saved["saved"], true, "{what}: {saved}");
         tally.count("clock jump", "save");
         let found = clock.run(&with(&["restore", "--lookup-only"]), service, Duration::ZERO, jump);
-        assert_eq!(found["entry"], saved["entry"], "{what}: what was saved last is found");
+        assert_eq!(found["entry"], saved["entry"], "{what}: the newest entry is found");
         // A save that starts after the jump, too.
         let again =
             clock.run(&with(&["save", "--full", "--policy", "always"]), service, after, jump);
@@ -187,6 +187,6 @@ fn lock_wait_is_independent_of_the_wall_clock() {
         assert!(run.is_running(), "{}", run.stderr());
         drop(lock);
         run.wait(TIMEOUT).ok();
-        clock.assert_whole(&whole, "a lock that was waited for");
+        clock.assert_whole(&whole, "a restore that waits for a lock");
     }
 }

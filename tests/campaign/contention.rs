@@ -28,7 +28,7 @@ fn start<'w>(world: &'w World, verb: &'w str) -> Running<'w> {
 /// full.
 fn pause_user_process_when(running: &mut Running<'_>, what: &str, reached: impl Fn() -> bool) {
     poll::until(what, TIMEOUT, || {
-        assert!(running.is_running(), "it ended before {what}: {}", running.stderr());
+        assert!(running.is_running(), "the run ended before {what}: {}", running.stderr());
         if reached() { Ok(()) } else { Err("not yet") }
     });
     running.signal(Signal::STOP);
@@ -309,8 +309,8 @@ fn root_helper_takes_frames_while_its_replies_are_unread() {
         replies => Err(replies),
     });
     // A reply for each frame would be more than the pipe to the user process holds.
-    let told = replies.matches("Progress").count();
-    assert!(told < wanted.len() / 2, "{told} for {} frames", wanted.len());
+    let reports = replies.matches("Progress").count();
+    assert!(reports < wanted.len() / 2, "{reports} for {} frames", wanted.len());
     drop(root_half);
     world.verify_store();
 }

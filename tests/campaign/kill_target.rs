@@ -12,10 +12,9 @@ pub enum Kind {
     Sudo,
     Root,
     Guardian,
-    /// The backup guardian.
-    Deputy,
-    /// A program that the guardian or another of these processes runs, which is `systemctl`.
-    Helper,
+    BackupGuardian,
+    /// `systemctl`, which the guardian or another of these processes runs.
+    Systemctl,
 }
 
 /// The processes that a fault kills.
@@ -25,10 +24,10 @@ pub enum KillTarget {
     Sudo,
     Root,
     Guardian,
-    Deputy,
-    Helper,
+    BackupGuardian,
+    Systemctl,
     RootAndGuardian,
-    Everybody,
+    All,
 }
 
 impl KillTarget {
@@ -39,10 +38,10 @@ impl KillTarget {
         KillTarget::Root,
         KillTarget::Root,
         KillTarget::Guardian,
-        KillTarget::Deputy,
-        KillTarget::Helper,
+        KillTarget::BackupGuardian,
+        KillTarget::Systemctl,
         KillTarget::RootAndGuardian,
-        KillTarget::Everybody,
+        KillTarget::All,
     ];
     pub const OF_A_SAVE: [KillTarget; 6] = [
         KillTarget::User,
@@ -50,7 +49,7 @@ impl KillTarget {
         KillTarget::Sudo,
         KillTarget::Root,
         KillTarget::Guardian,
-        KillTarget::Everybody,
+        KillTarget::All,
     ];
 
     fn includes(self, kind: Kind) -> bool {
@@ -59,29 +58,29 @@ impl KillTarget {
             KillTarget::Sudo => kind == Kind::Sudo,
             KillTarget::Root => kind == Kind::Root,
             KillTarget::Guardian => kind == Kind::Guardian,
-            KillTarget::Helper => kind == Kind::Helper,
-            KillTarget::Deputy => kind == Kind::Deputy,
+            KillTarget::BackupGuardian => kind == Kind::BackupGuardian,
+            KillTarget::Systemctl => kind == Kind::Systemctl,
             KillTarget::RootAndGuardian => matches!(kind, Kind::Root | Kind::Guardian),
-            KillTarget::Everybody => true,
+            KillTarget::All => true,
         }
     }
 
     /// Whether no process is left that could recover.
     pub fn leaves_no_process(self) -> bool {
-        self == KillTarget::Everybody
+        self == KillTarget::All
     }
 
     /// The name in the record.
     pub fn name(self) -> &'static str {
         match self {
-            KillTarget::User => "SIGKILL of the user's half",
+            KillTarget::User => "SIGKILL of the user process",
             KillTarget::Sudo => "SIGKILL of sudo",
-            KillTarget::Root => "SIGKILL of the root half",
+            KillTarget::Root => "SIGKILL of the root helper",
             KillTarget::Guardian => "SIGKILL of the guardian",
-            KillTarget::Deputy => "SIGKILL of its deputy",
-            KillTarget::Helper => "SIGKILL of a helper",
-            KillTarget::RootAndGuardian => "SIGKILL of root half and guardian",
-            KillTarget::Everybody => "SIGKILL of all processes",
+            KillTarget::BackupGuardian => "SIGKILL of the backup guardian",
+            KillTarget::Systemctl => "SIGKILL of systemctl",
+            KillTarget::RootAndGuardian => "SIGKILL of the root helper and the guardian",
+            KillTarget::All => "SIGKILL of all processes",
         }
     }
 }
@@ -124,14 +123,14 @@ fn kind(pid: u32) -> Option<Kind> {
         Some(Kind::Sudo)
     } else if is(0, "storecache-guardian") {
         Some(Kind::Guardian)
-    } else if is(0, "storecache-deputy") {
-        Some(Kind::Deputy)
+    } else if is(0, "storecache-backup-guardian") {
+        Some(Kind::BackupGuardian)
     } else if is(1, "privileged") {
         Some(Kind::Root)
     } else if is(0, "storecache") {
         Some(Kind::User)
     } else if is(0, "systemctl") {
-        Some(Kind::Helper)
+        Some(Kind::Systemctl)
     } else {
         // A process that has not executed the program yet, or the daemon, which the guardian has started.
         None

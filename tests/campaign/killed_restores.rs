@@ -33,15 +33,15 @@ fn kill_restores(role: Role, container: bool, kills: usize) {
         // The phase with the fewest kills so far; ties are resolved at random.
         let phase =
             PHASES.into_iter().min_by_key(|phase| (tally.faults_in_phase(phase), dice.number()));
-        let moment = Trigger::in_phase(phase.unwrap_or_default(), &mut dice, items);
+        let trigger = Trigger::in_phase(phase.unwrap_or_default(), &mut dice, items);
         let victim = dice.choose(&KillTarget::OF_A_RESTORE);
-        let what = format!("{}, fault {}: {victim:?} at {moment:?}", scene.what, tally.faults());
+        let what = format!("{}, fault {}: {victim:?} at {trigger:?}", scene.what, tally.faults());
         let view = RestoreView::new(&scene, scene.daemon());
         let words = ["restore"].into_iter().chain(flags(&scene.world));
         let begun = Instant::now();
         let mut run = scene.world.storecache_as("runner", words).spawn();
-        let mut came = view.wait(moment, &mut run, begun, whole, &mut dice);
-        if matches!(moment, Trigger::Part(_)) && !came {
+        let mut came = view.wait(trigger, &mut run, begun, whole, &mut dice);
+        if matches!(trigger, Trigger::Part(_)) && !came {
             // The run ended earlier than expected: adjusts to the current speed of this machine.
             whole = begun.elapsed();
         }
@@ -53,7 +53,7 @@ fn kill_restores(role: Role, container: bool, kills: usize) {
             killed = Instant::now();
         };
         let root = || processes(&run).into_iter().find(|(_, kind)| *kind == Kind::Root);
-        match (moment, came) {
+        match (trigger, came) {
             (Trigger::Call(call, nth), true) => {
                 came = root().is_some_and(|(pid, _)| at_call(pid, call.numbers(), nth, strike));
             }
@@ -68,30 +68,30 @@ fn kill_restores(role: Role, container: bool, kills: usize) {
             tally.count(victim.name(), phase);
         }
         let said =
-            if hit { String::new() } else { format!("; nobody was killed: {}", run.stderr()) };
+            if hit { String::new() } else { format!("; no process was killed: {}", run.stderr()) };
         let what = format!("{what}{said}");
-        let somebody = !(hit && victim.leaves_no_process());
-        tally.record_daemon_recovery(scene.wait_until_settled(killed, somebody, &what));
+        let recovers = !(hit && victim.leaves_no_process());
+        tally.record_daemon_recovery(scene.wait_until_settled(killed, recovers, &what));
         let ended = run.wait(TIMEOUT);
         assert!(hit || ended.status.success(), "{what}: {ended}");
         let what = format!("{what}: {ended}");
         scene.check(&what);
-        if somebody {
+        if recovers {
             scene.assert_clean(&what);
         } else if !container && !scene.daemon_greets() {
             // No process is left to start a bare daemon, and how it was started is not recorded. The next run
             // starts a unit.
             scene.world.start_daemon();
         }
-        let judged = hit && tally.faults().is_multiple_of(VERIFY_INTERVAL);
+        let verifies = hit && tally.faults().is_multiple_of(VERIFY_INTERVAL);
         // The check uses the daemon, which the next run has to start first.
-        let later = container && !somebody;
-        if judged && !later {
+        let later = container && !recovers;
+        if verifies && !later {
             scene.verify_store_content();
         }
         scene.restores(&what);
         scene.assert_clean(&what);
-        if judged && later {
+        if verifies && later {
             scene.verify_store_content();
         }
         scene.remove_new_items();

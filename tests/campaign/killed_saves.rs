@@ -91,11 +91,11 @@ fn kill_saves(role: Role, container: bool, kills: usize) {
         if hit {
             tally.count(victim.name(), landed);
         }
-        assert_eq!(scene.daemon(), daemon, "{what}: a save stops nothing");
+        assert_eq!(scene.daemon(), daemon, "{what}: a save must not stop the daemon");
         // Only the copy of the database may stay, if no process is left to remove it.
         let left = leftovers(&scene.world);
-        let nobody = hit && victim.leaves_no_process();
-        assert!(left.is_empty() || (nobody && left == copies(&scene)), "{what}: {left:?}");
+        let none_left = hit && victim.leaves_no_process();
+        assert!(left.is_empty() || (none_left && left == copies(&scene)), "{what}: {left:?}");
         // A new entry is whole, and there is no other new file.
         let after = entries(&scene);
         assert!(after.is_superset(&before) && after.len() <= before.len() + 1, "{what}: {after:?}");
@@ -105,7 +105,10 @@ fn kill_saves(role: Role, container: bool, kills: usize) {
             scene.world.storecache_as("runner", ["verify", &file]).ok();
             scene.world.ok(["zstd", "-q", "--test", &file]);
         }
-        assert!(ended.status.success() <= (after.len() > before.len()), "{what}: nothing is there");
+        assert!(
+            ended.status.success() <= (after.len() > before.len()),
+            "{what}: there is no new entry"
+        );
         assert!(scene.check(&what), "{what}: the store has changed");
         // The next save succeeds, and removes what the killed one has left.
         scene.world.storecache_as("runner", words()).ok();

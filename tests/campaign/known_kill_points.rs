@@ -42,8 +42,8 @@ fn kill_at(scene: &CampaignStore, victim: KillTarget, call: Call, nth: usize) {
 
 fn wait_for_lock_message(run: &Running) {
     poll::until("the restore to wait for the lock", TIMEOUT, || match run.stderr() {
-        told if told.contains("big-lock is held") => Ok(()),
-        told => Err(told),
+        stderr if stderr.contains("big-lock is held") => Ok(()),
+        stderr => Err(stderr),
     });
 }
 
@@ -59,7 +59,7 @@ fn root_helper_killed_while_creating_roots_leaves_none() {
 #[test]
 fn next_restore_removes_items_placed_by_a_killed_run() {
     let scene = CampaignStore::new(Role::Mid, false);
-    kill_at(&scene, KillTarget::Everybody, Call::Rename, 3);
+    kill_at(&scene, KillTarget::All, Call::Rename, 3);
     let store = scene.world.store_listing();
     assert!(scene.new_items().any(|path| store.contains(path.rsplit('/').next().unwrap())));
     // A dry run does not need the items, but takes them back all the same.
@@ -89,7 +89,7 @@ fn root_helper_starts_the_daemon_if_the_guardian_is_killed() {
 #[test]
 fn next_restore_starts_units_that_a_killed_run_left_stopped() {
     let scene = CampaignStore::new(Role::Old, true);
-    kill_at(&scene, KillTarget::Everybody, Call::Rename, 1);
+    kill_at(&scene, KillTarget::All, Call::Rename, 1);
     let state = || scene.world.run(["systemctl", "is-active", "nix-daemon.socket"]).stdout;
     assert_eq!(state().trim(), "inactive");
     scene.restores("with units stopped");
@@ -101,7 +101,7 @@ fn next_restore_starts_units_that_a_killed_run_left_stopped() {
 #[test]
 fn next_restore_reports_a_bare_daemon_left_stopped() {
     let scene = CampaignStore::new(Role::Mid, false);
-    kill_at(&scene, KillTarget::Everybody, Call::Rename, 1);
+    kill_at(&scene, KillTarget::All, Call::Rename, 1);
     let restored = report(&restore(&scene).wait(TIMEOUT).ok());
     let expected = "a killed restore had stopped the daemon, which cannot be started again: \
                     the command that started it is unknown; start it as you did before";
@@ -122,10 +122,10 @@ fn killed_systemctl_is_run_again() {
     let run = restore(&scene);
     let guardian = find(&run, Kind::Guardian);
     poll::until("systemctl to start the units", TIMEOUT, || {
-        let run_by_it = super::kill_target::children(guardian);
+        let children = super::kill_target::children(guardian);
         let words = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
         let starts = |pid: &&u32| words(pid).is_ok_and(|it| it.starts_with("systemctl\0start"));
-        let pid = run_by_it.iter().find(starts).ok_or_else(|| run.stderr())?;
+        let pid = children.iter().find(starts).ok_or_else(|| run.stderr())?;
         let pid = Pid::from_raw(*pid as i32).unwrap();
         kill_process(pid, Signal::KILL).map_err(|e| e.to_string())
     });
@@ -141,9 +141,9 @@ fn backup_guardian_recovers_if_helper_and_guardian_are_killed() {
     let scene = CampaignStore::new(Role::Mid, false);
     kill_at(&scene, KillTarget::RootAndGuardian, Call::Rename, 3);
     assert!(scene.daemon_greets());
-    assert!(!scene.check("with a deputy"));
-    scene.assert_clean("with a deputy");
-    scene.restores("with a deputy");
+    assert!(!scene.check("with a backup guardian"));
+    scene.assert_clean("with a backup guardian");
+    scene.restores("with a backup guardian");
 }
 
 #[test]
@@ -157,18 +157,18 @@ fn backup_guardian_restarts_a_daemon_that_is_still_ending() {
     // Signals from now on stay pending.
     signal(Signal::STOP);
     drop(lock);
-    poll::until("the daemon to be told to end", TIMEOUT, || {
+    poll::until("the daemon to get SIGTERM", TIMEOUT, || {
         let pending = u64::from_str_radix(&procfs::status(daemon, "ShdPnd"), 16).unwrap();
         if pending & 1 << (Signal::TERM.as_raw() - 1) != 0 { Ok(()) } else { Err(run.stderr()) }
     });
-    let deputy = find(&run, Kind::Deputy);
+    let backup = find(&run, Kind::BackupGuardian);
     thread::scope(|scope| {
-        let told_again =
-            scope.spawn(|| at_call(deputy, &[SYS_pidfd_send_signal], 1, || signal(Signal::CONT)));
-        wait_until_traced(deputy);
+        let signaled_again =
+            scope.spawn(|| at_call(backup, &[SYS_pidfd_send_signal], 1, || signal(Signal::CONT)));
+        wait_until_traced(backup);
         assert_eq!(kill(KillTarget::RootAndGuardian, &processes(&run)), 2);
-        let told_again = told_again.join().unwrap();
-        assert!(told_again, "the deputy takes a daemon that is about to end for one that runs");
+        let signaled_again = signaled_again.join().unwrap();
+        assert!(signaled_again, "the backup guardian did not stop the ending daemon");
     });
     scene.wait_until_settled(Instant::now(), true, "a daemon that is still ending");
     assert!(!scene.check("a daemon that is still ending"));
@@ -203,7 +203,7 @@ fn hold_until_a_signal_is_pending(daemon: u32, stands: &Sender<()>) -> bool {
         stands.send(()).unwrap();
         poll::until("the signal", TIMEOUT, || {
             match u64::from_str_radix(&procfs::status(daemon, "SigPnd"), 16).unwrap() {
-                0 => Err("none has come"),
+                0 => Err("no signal"),
                 _ => Ok(()),
             }
         });
@@ -211,9 +211,9 @@ fn hold_until_a_signal_is_pending(daemon: u32, stands: &Sender<()>) -> bool {
 }
 
 fn wait_until_traced(pid: u32) {
-    poll::until("a process to be watched", TIMEOUT, || {
+    poll::until("a process to be traced", TIMEOUT, || {
         match procfs::status(pid, "TracerPid").as_str() {
-            "0" => Err("nobody does"),
+            "0" => Err("no tracer"),
             _ => Ok(()),
         }
     });

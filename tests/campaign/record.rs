@@ -92,7 +92,7 @@ fn table(record: &Map<String, Value>) -> String {
     rows.push(("longest time to a running daemon".into(), longest_to_daemon(record)));
     if let Some(archives) = record.get("archives") {
         let refused = grouped(number(archives, "refused"));
-        rows.push(("hostile archives, all of them refused".into(), refused));
+        rows.push(("malicious archives, all of them refused".into(), refused));
     }
     let executions: u64 = parts().map(|part| number(part, "executions")).sum();
     if executions > 0 {
@@ -167,7 +167,7 @@ fn a_record_becomes_a_table_and_a_sentence() {
         "| what | count |\n|---|---|\n| faults: SIGKILL | 1,234 |\n| faults: power cut | 4 |\n\
          | faults of all kinds | 1,238 |\n| **states lost** | **1** |\n\
          | longest time to a running daemon | 0.93 s |\n\
-         | hostile archives, all of them refused | 1,234,567 |\n| executions of fuzzers | 1,000 |\n\
+         | malicious archives, all of them refused | 1,234,567 |\n| executions of fuzzers | 1,000 |\n\
          | hours of fuzzers | 1.0 |\n\nOf 2026-11-26, 2026-11-27, commit abc, on m.\n\n"
     );
 }

@@ -104,7 +104,7 @@ impl CampaignStore {
         poll::until("the daemon to run", HANG_TIMEOUT, || {
             assert!(self.world.daemon_answers(), "{}: {}", self.what, self.world.daemon_log());
             let pids = procfs::listeners(self.world.init(), &socket);
-            pids.into_iter().find(|&pid| pid != self.world.init()).ok_or("nobody listens")
+            pids.into_iter().find(|&pid| pid != self.world.init()).ok_or("no process listens")
         })
     }
 
@@ -128,25 +128,25 @@ impl CampaignStore {
         if answer == GREETINGS[1].to_le_bytes() {
             Ok(())
         } else {
-            Err(std::io::Error::other(format!("{answer:?} is no greeting")))
+            Err(std::io::Error::other(format!("{answer:?} is not a greeting")))
         }
     }
 
     /// Waits until no process of the run is left. Returns the longest time after `since` in which no daemon
-    /// sent a greeting. With `somebody`, a process was left to start the daemon, so this time must not exceed the
+    /// sent a greeting. With `recovers`, a process was left to start the daemon, so this time must not exceed the
     /// limit.
-    pub fn wait_until_settled(&self, since: Instant, somebody: bool, what: &str) -> Duration {
+    pub fn wait_until_settled(&self, since: Instant, recovers: bool, what: &str) -> Duration {
         let (mut seen, mut longest) = (since, Duration::ZERO);
-        poll::until("all processes of ours to end", HANG_TIMEOUT, || {
+        poll::until("all processes of the run to end", HANG_TIMEOUT, || {
             let asked = Instant::now();
             let greeting = self.wait_for_greeting();
             let greeted = greeting.is_ok();
-            if greeted || somebody {
+            if greeted || recovers {
                 longest = longest.max(seen.elapsed());
             }
             assert!(
                 longest <= RECOVERY_LIMIT,
-                "{what}: no daemon for {longest:?}; the last time {greeting:?} in {:?}\n{}",
+                "{what}: no daemon for {longest:?}; the last attempt returned {greeting:?} after {:?}\n{}",
                 asked.elapsed(),
                 self.diagnostics()
             );
@@ -154,7 +154,7 @@ impl CampaignStore {
                 seen = Instant::now();
             }
             match self.processes() {
-                ours if ours.is_empty() && (greeted || !somebody) => Ok(()),
+                ours if ours.is_empty() && (greeted || !recovers) => Ok(()),
                 ours => Err(format!("{what}: {ours:?}, the daemon greets: {greeted}")),
             }
         });
@@ -164,18 +164,18 @@ impl CampaignStore {
     /// Diagnostics: all processes and what they wait for, locks, sockets, and the end of the daemon's log.
     fn diagnostics(&self) -> String {
         let read = |path: String| fs::read_to_string(path).unwrap_or_default();
-        let mut told = String::new();
+        let mut report = String::new();
         for pid in procfs::processes_in_namespace(self.world.init()) {
             let command = read(format!("/proc/{pid}/cmdline")).replace('\0', " ");
             let wait = read(format!("/proc/{pid}/wchan"));
             let inner = procfs::pids(pid).unwrap_or_default();
-            told += &format!("{inner:?} {:.80} waits in {wait:?}\n", command);
+            report += &format!("{inner:?} {:.80} waits in {wait:?}\n", command);
         }
-        told += &read("/proc/locks".into());
-        told += &read(format!("/proc/{}/net/unix", self.world.init()));
+        report += &read("/proc/locks".into());
+        report += &read(format!("/proc/{}/net/unix", self.world.init()));
         let log = self.world.daemon_log();
         let last = log.lines().rev().take(20).collect::<Vec<_>>();
-        told + &last.into_iter().rev().collect::<Vec<_>>().join("\n")
+        report + &last.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     /// The command lines of the processes of the run.
@@ -189,9 +189,15 @@ impl CampaignStore {
             .filter(|command| {
                 let program = command.split(' ').next().unwrap_or_default();
                 let name = Path::new(program).file_name().unwrap_or_default();
-                ["storecache", "storecache-guardian", "storecache-deputy", "sudo", "systemctl"]
-                    .iter()
-                    .any(|it| name == *it)
+                [
+                    "storecache",
+                    "storecache-guardian",
+                    "storecache-backup-guardian",
+                    "sudo",
+                    "systemctl",
+                ]
+                .iter()
+                .any(|it| name == *it)
             })
             .collect()
     }
@@ -204,7 +210,7 @@ impl CampaignStore {
         let is_whole = valid.len() == self.whole.len();
         let expected: BTreeSet<&String> =
             if is_whole { self.whole.keys().collect() } else { self.old.iter().collect() };
-        assert_eq!(valid, expected, "{what}: neither all nor what was there");
+        assert_eq!(valid, expected, "{what}: the store has some of the new items");
         for (path, item) in &now {
             assert_eq!(item, &self.whole[path], "{what}: {path}");
         }
@@ -222,7 +228,7 @@ impl CampaignStore {
             let item = fs::read_link(root.path()).unwrap();
             assert!(
                 valid.contains(item.to_str().unwrap()),
-                "{what}: {} leads nowhere",
+                "{what}: {} is dangling",
                 item.display()
             );
         }

@@ -79,7 +79,7 @@ impl EntryLocation {
         }
         let whole = world.storecache(["verify", &format!("/cache/{entry}")]).run();
         fs::remove_file(path).unwrap();
-        if whole.status.success() { Ok(()) } else { Err(format!("a half of an entry: {whole}")) }
+        if whole.status.success() { Ok(()) } else { Err(format!("an incomplete entry: {whole}")) }
     }
 }
 
@@ -142,7 +142,7 @@ fn check_report(
 ) -> Result<(), String> {
     let said = format!("{}{}", output.stdout, output.stderr);
     if let Some(text) = CONSEQUENCE_TEXTS.iter().find(|text| said.contains(**text)) {
-        return Err(format!("it says {text:?}"));
+        return Err(format!("it prints {text:?}"));
     }
     let named = |text: &str| {
         // SQLite calls `stat` for every directory of the path.
@@ -157,7 +157,7 @@ fn check_report(
     let reportless = (call.half == ProcessRole::User && call.what.contains("(deleted)"))
         || (call.kind == Kind::Mmap && output.stderr.contains("memory allocation of"));
     if reportless && output.code() != 0 {
-        return if named(&said) { Ok(()) } else { Err("the cause is not told".into()) };
+        return if named(&said) { Ok(()) } else { Err("the cause is not reported".into()) };
     }
     let report: Value = serde_json::from_str(&output.stdout).map_err(|e| format!("{e}"))?;
     let reason = report["reason"].as_str().unwrap_or_default();
@@ -165,26 +165,26 @@ fn check_report(
         0 if report["failed"] == true => Err("it failed, and the exit code is 0".into()),
         0 if task.verb == "restore" && report["hit"] == "exact" => match found {
             Found::Whole => Ok(()),
-            Found::AsBefore => Err("it says that all is there".into()),
+            Found::AsBefore => Err("it reports a complete restore".into()),
         },
         0 if task.verb == "save" && report["saved"] == true => Ok(()),
         0 if named(reason) => Ok(()),
         1 => {
             if report["failed"] != true {
-                return Err("the report does not say that it failed".into());
+                return Err("the report does not report the failure".into());
             }
             let phase = report["phase"].as_str().unwrap_or_default();
             if !reason.starts_with(&format!("{}: {phase}: ", task.verb)) {
                 return Err("the reason does not begin with the phase".into());
             }
             if !named(reason) {
-                return Err("the cause is not told".into());
+                return Err("the cause is not reported".into());
             }
             let committed = ["daemon", "verify"].contains(&phase);
             match (task.verb, found) {
                 ("restore", Found::AsBefore) if report["hit"] == "miss" && !committed => Ok(()),
                 ("restore", Found::Whole) if committed => Ok(()),
-                ("restore", found) => Err(format!("the store is found {found:?} after a failure")),
+                ("restore", found) => Err(format!("the store is {found:?} after a failure")),
                 _ => Ok(()),
             }
         }

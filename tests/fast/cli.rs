@@ -146,9 +146,9 @@ fn miss_exits_with_0_unless_fail_on_miss_is_set() {
     let missed = place.attempt("restore", &[TOOL], &["--json"]).ok();
     assert_eq!(report(&missed)["hit"], "miss");
     assert!(report(&missed)["reason"].as_str().unwrap().contains("no entry"));
-    let told = place.attempt("restore", &[TOOL], &["--json", "--fail-on-miss"]);
-    assert_eq!(told.code(), 3, "{told}");
-    assert_eq!(report(&told)["hit"], "miss");
+    let output = place.attempt("restore", &[TOOL], &["--json", "--fail-on-miss"]);
+    assert_eq!(output.code(), 3, "{output}");
+    assert_eq!(report(&output)["hit"], "miss");
     place.save(&[TOOL]);
     place.attempt("restore", &[TOOL], &["--fail-on-miss"]).ok();
 }
@@ -161,10 +161,10 @@ fn failure_exits_with_1_and_a_reason_in_json() {
     damage(&place.snapshot());
     let failed = place.attempt("restore", &[TOOL], &["--json"]).fails();
     assert_eq!(failed.code(), 1);
-    let told = report(&failed);
-    assert_has_all_fields(&told);
-    assert_eq!(told["hit"], "miss");
-    let reason = told["reason"].as_str().unwrap();
+    let report = report(&failed);
+    assert_has_all_fields(&report);
+    assert_eq!(report["hit"], "miss");
+    let reason = report["reason"].as_str().unwrap();
     assert!(failed.stderr.contains(reason), "{failed}");
     assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
 }
@@ -202,15 +202,15 @@ fn json_report_has_every_documented_field() {
     let saved = place.attempt("save", &[TOOL], &["--json"]).ok();
     assert_has_all_fields(&report(&saved));
     assert_eq!(saved.stderr, "");
-    let told = report(&saved);
-    assert_eq!(told["command"], "save");
-    assert_eq!(told["store"], "plain");
-    assert_eq!(told["key"], "test");
+    let json = report(&saved);
+    assert_eq!(json["command"], "save");
+    assert_eq!(json["store"], "plain");
+    assert_eq!(json["key"], "test");
     let size = fs::metadata(place.snapshot()).unwrap().len();
-    assert_eq!(told["bytes"]["uploaded"], size);
-    assert!(told["bytes"]["packed"].as_u64().unwrap() > 10_000_000);
+    assert_eq!(json["bytes"]["uploaded"], size);
+    assert!(json["bytes"]["packed"].as_u64().unwrap() > 10_000_000);
     let file = place.snapshot().file_name().unwrap().to_owned();
-    let entry = told["entry"].as_str().unwrap();
+    let entry = json["entry"].as_str().unwrap();
     assert_eq!(file.to_str(), Some(format!("{entry}.tar.zst").as_str()));
 
     place.remove(TOOL);
@@ -218,7 +218,7 @@ fn json_report_has_every_documented_field() {
     assert_has_all_fields(&restored);
     assert_eq!(restored["command"], "restore");
     assert_eq!(restored["matched_key"], "test");
-    assert_eq!(restored["entry"], told["entry"]);
+    assert_eq!(restored["entry"], json["entry"]);
     assert_eq!(restored["items"]["restored"], 1);
     assert!(restored["bytes"]["unpacked"].as_u64().unwrap() > 10_000_000);
     assert!(restored["bytes"]["downloaded"].as_u64().unwrap() <= size);
@@ -359,9 +359,9 @@ fn unmatched_hash_files_pattern_is_an_error_that_names_it() {
         let failed = key_output(&tree, &more).fails();
         assert_eq!(failed.code(), 1, "{failed}");
         assert!(failed.stderr.contains(pattern), "{failed}");
-        let told = report(&failed);
-        assert_eq!(told["ok"], false);
-        assert!(told["reason"].as_str().unwrap().contains(pattern), "{failed}");
+        let report = report(&failed);
+        assert_eq!(report["ok"], false);
+        assert!(report["reason"].as_str().unwrap().contains(pattern), "{failed}");
     }
     let broken = key_output(&tree, &["--hash-files", "[a"]).fails();
     assert!(broken.stderr.contains("[a"), "{broken}");
@@ -399,12 +399,12 @@ fn key_explains_every_ingredient_and_prints_json() {
     assert!(!explained.stderr.contains("d.lock"), "{explained}");
     assert_eq!(explained.lines().len(), 2);
 
-    let told = report(&key_output(&tree, &[&more[..], &["--json"]].concat()).ok());
-    assert_eq!(told["key"], explained.lines()[0].as_str());
-    assert_eq!(told["restore_keys"][0], explained.lines()[1].as_str());
-    assert_eq!(told["store"], "plain");
-    assert!(told["system"].as_str().unwrap().ends_with("-linux"));
-    let ingredients = told["ingredients"].as_array().unwrap();
+    let report = report(&key_output(&tree, &[&more[..], &["--json"]].concat()).ok());
+    assert_eq!(report["key"], explained.lines()[0].as_str());
+    assert_eq!(report["restore_keys"][0], explained.lines()[1].as_str());
+    assert_eq!(report["store"], "plain");
+    assert!(report["system"].as_str().unwrap().ends_with("-linux"));
+    let ingredients = report["ingredients"].as_array().unwrap();
     assert_eq!(ingredients.len(), 2);
     for ingredient in ingredients {
         assert_eq!(ingredient["digest"].as_str().unwrap().len(), 64);
@@ -418,23 +418,23 @@ fn intact_file_is_verified_and_inspected() {
     let file = place.snapshot().display().to_string();
     let verified = storecache(["verify", &file]).ok();
     assert!(verified.stdout.contains("intact; 1 item,"), "{verified}");
-    let told = report(&storecache(["verify", "--json", &file]).ok());
-    assert_eq!(told["ok"], true);
-    assert_eq!(told["items"], 1);
-    assert_eq!(told["files"], place.tree(TOOL).len());
+    let json = report(&storecache(["verify", "--json", &file]).ok());
+    assert_eq!(json["ok"], true);
+    assert_eq!(json["items"], 1);
+    assert_eq!(json["files"], place.tree(TOOL).len());
     let length = fs::metadata(&file).unwrap().len();
-    assert_eq!(told["bytes"]["snapshot"], length);
+    assert_eq!(json["bytes"]["snapshot"], length);
 
     let shown = storecache(["inspect", &file]).ok();
     for part in ["format", "plain", "test", "1 with", "content"] {
         assert!(shown.stdout.contains(part), "{part}: {shown}");
     }
-    let told = report(&storecache(["inspect", "--json", "--items", &file]).ok());
-    assert_eq!(told["format"], 1);
-    assert_eq!(told["head"]["store"]["kind"], "plain");
-    assert_eq!(told["head"]["key"], "test");
-    assert_eq!(told["item_list"][0]["name"], "opt/tool");
-    assert_eq!(told["bytes"]["snapshot"], length);
+    let json = report(&storecache(["inspect", "--json", "--items", &file]).ok());
+    assert_eq!(json["format"], 1);
+    assert_eq!(json["head"]["store"]["kind"], "plain");
+    assert_eq!(json["head"]["key"], "test");
+    assert_eq!(json["item_list"][0]["name"], "opt/tool");
+    assert_eq!(json["bytes"]["snapshot"], length);
 }
 
 #[test]
@@ -445,8 +445,8 @@ fn verify_and_inspect_find_a_snapshot_by_key() {
     let flags = ["--store", "plain", "--backend", &backend, "--key"];
     for verb in ["verify", "inspect"] {
         let words = [&[verb][..], &flags, &["test", "--json"]].concat();
-        let told = report(&storecache(words).ok());
-        assert!(told["snapshot"].as_str().unwrap().starts_with("test."));
+        let report = report(&storecache(words).ok());
+        assert!(report["snapshot"].as_str().unwrap().starts_with("test."));
         let unknown = storecache([&[verb][..], &flags, &["none"]].concat()).fails();
         assert_eq!(unknown.code(), 1);
         assert!(unknown.stderr.contains("none"), "{unknown}");
@@ -484,9 +484,9 @@ fn verify_reports_damage_as_json() {
     let failed = storecache(["verify".as_ref(), "--json".as_ref(), place.snapshot().as_os_str()]);
     let failed = failed.fails();
     assert_eq!(failed.code(), 1);
-    let told = report(&failed);
-    assert_eq!(told["ok"], false);
-    assert!(told["reason"].as_str().unwrap().contains("damaged"));
+    let report = report(&failed);
+    assert_eq!(report["ok"], false);
+    assert!(report["reason"].as_str().unwrap().contains("damaged"));
 }
 
 #[test]

@@ -108,18 +108,18 @@ fn markdown(comparison: &Comparison) -> String {
     for Feature { feature, ours, theirs } in features {
         let own = ours.note.iter().map(|note| format!("storecache: {note}"));
         // A note that is the same for several tools is printed once.
-        let mut said: Vec<(Vec<&str>, String)> = Vec::new();
+        let mut notes_of: Vec<(Vec<&str>, String)> = Vec::new();
         for peer in peers {
             let cell = &theirs[&peer.name];
             let Some(note) = &cell.note else { continue };
             let link = cell.source.iter().map(|source| format!(" ([source]({source}))"));
             let note = format!("{note}{}", link.collect::<String>());
-            match said.iter_mut().find(|(_, other)| *other == note) {
+            match notes_of.iter_mut().find(|(_, other)| *other == note) {
                 Some((names, _)) => names.push(&peer.name),
-                None => said.push((vec![&peer.name], note)),
+                None => notes_of.push((vec![&peer.name], note)),
             }
         }
-        let theirs = said.iter().map(|(names, note)| format!("{}: {note}", names.join(", ")));
+        let theirs = notes_of.iter().map(|(names, note)| format!("{}: {note}", names.join(", ")));
         let notes: Vec<String> = own.chain(theirs).collect();
         if !notes.is_empty() {
             text += &format!("- **{feature}.** {}.\n", notes.join(". "));
@@ -131,7 +131,7 @@ fn markdown(comparison: &Comparison) -> String {
 #[test]
 fn comparison_page_matches_the_data() {
     let page = fs::read_to_string(path("docs/comparison.md")).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the table");
+    let (before, rest) = page.split_once(BEGIN).expect("the page has the markers of the table");
     let (shown, after) = rest.split_once(END).unwrap();
     let table = markdown(&comparison());
     if env::var_os("STORECACHE_WRITE_COMPARISON").is_some() {
@@ -149,12 +149,12 @@ fn every_claim_names_an_existing_test() {
         assert_eq!(
             ours.test.is_some(),
             ours.is != FeatureSupport::No,
-            "{feature}: a claim has a test"
+            "{feature}: a claim needs a test"
         );
         assert_eq!(
             ours.note.is_some(),
             ours.is != FeatureSupport::Yes,
-            "{feature}: what lacks is said"
+            "{feature}: a note says what is missing"
         );
         if let Some(test) = ours.test {
             let (file, name) = test.split_once(": ").unwrap();
@@ -187,7 +187,7 @@ fn every_peer_has_a_date_sources_and_all_features() {
         assert_eq!(names, known, "{feature}");
         for (name, cell) in theirs {
             let obvious = matches!(cell.is, FeatureSupport::Yes | FeatureSupport::No);
-            assert!(obvious || cell.note.is_some(), "{feature}: {name} without a word why");
+            assert!(obvious || cell.note.is_some(), "{feature}: {name} has no note");
             assert!(cell.source.is_none() || cell.note.is_some(), "{feature}: {name}");
         }
     }

@@ -88,5 +88,5 @@ fn the_list_of_programs_is_closed() {
         "program",
         "program",
     ];
-    assert_eq!(names, expected, "SECURITY.md says what root's rights can execute");
+    assert_eq!(names, expected, "SECURITY.md must list all programs that run as root");
 }

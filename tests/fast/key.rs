@@ -103,12 +103,12 @@ impl Project {
 
     /// Returns name and state of each ingredient, and whether the key stays the same.
     fn moved(&self, more: &[&str]) -> (Vec<String>, bool) {
-        let told = report(&self.diff(&[&["--json"], more].concat()).ok());
-        let moved = told["ingredients"].as_array().unwrap().iter();
+        let report = report(&self.diff(&[&["--json"], more].concat()).ok());
+        let moved = report["ingredients"].as_array().unwrap().iter();
         let name = |it: &Value, field: &str| it[field].as_str().unwrap().to_owned();
         let moved = moved.map(|it| format!("{} {}", name(it, "name"), name(it, "state")));
-        let same = told["same_key"].as_bool().unwrap();
-        assert_eq!(same, told["a"]["hash"] == told["b"]["hash"], "{told}");
+        let same = report["same_key"].as_bool().unwrap();
+        assert_eq!(same, report["a"]["hash"] == report["b"]["hash"], "{report}");
         (moved.collect(), same)
     }
 }
@@ -123,7 +123,7 @@ fn git(directory: &Path, words: &[&str]) -> String {
 #[test]
 fn explain_lists_values_that_count_and_values_left_out() {
     let project = Project::new();
-    let told = project.key(&["--workflow", CI, "--hash-files", "flake.lock", "--explain"]).ok();
+    let output = project.key(&["--workflow", CI, "--hash-files", "flake.lock", "--explain"]).ok();
     for words in [
         "version  1.5.0",
         "workflow:semantic",
@@ -139,18 +139,18 @@ fn explain_lists_values_that_count_and_values_left_out() {
         "files:flake.lock",
         "flake.lock, 15 B",
     ] {
-        assert!(told.stderr.contains(words), "{words}\n{told}");
+        assert!(output.stderr.contains(words), "{words}\n{output}");
     }
-    assert!(!told.stderr.contains("warning"), "{told}");
-    assert_eq!(told.stdout.lines().count(), 2, "{told}");
+    assert!(!output.stderr.contains("warning"), "{output}");
+    assert_eq!(output.stdout.lines().count(), 2, "{output}");
 }
 
 #[test]
 fn json_contributions_hash_to_the_key() {
     let project = Project::new();
-    let told = project.explained(&["--workflow", CI, "--hash-files", "flake.lock"]);
+    let explained = project.explained(&["--workflow", CI, "--hash-files", "flake.lock"]);
     let mut parts: Vec<Vec<u8>> = Vec::new();
-    for ingredient in told["ingredients"].as_array().unwrap() {
+    for ingredient in explained["ingredients"].as_array().unwrap() {
         let contribution = ingredient["contribution"].as_str().unwrap();
         let (name, digest) = contribution.split_once('\0').unwrap();
         assert_eq!(ingredient["digest"], digest);
@@ -161,15 +161,15 @@ fn json_contributions_hash_to_the_key() {
     parts.sort();
     let hash = Sha256::digest(parts.concat());
     let hash: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(told["hash"], hash.as_str());
+    assert_eq!(explained["hash"], hash.as_str());
     assert_eq!(
-        told["key"],
-        format!("storecache-guix-{}-1.5.0-{hash}", told["system"].as_str().unwrap())
+        explained["key"],
+        format!("storecache-guix-{}-1.5.0-{hash}", explained["system"].as_str().unwrap())
     );
     let content = Sha256::digest("{\"version\": 7}\n");
     let content: String = content.iter().map(|byte| format!("{byte:02x}")).collect();
     let expected = json!([{ "path": "flake.lock", "bytes": 15, "digest": content }]);
-    assert_eq!(told["ingredients"][1]["contents"], expected);
+    assert_eq!(explained["ingredients"][1]["contents"], expected);
 }
 
 #[test]
@@ -214,10 +214,10 @@ fn explain_warns_of_empty_volatile_and_broad_ingredients() {
 fn explain_warns_of_a_custom_key_with_the_commit_hash() {
     let project = Project::new();
     let head = project.git(&["rev-parse", "--short", "HEAD"]);
-    let told = project.key(&["--key", &format!("guix-{head}"), "--explain"]).ok();
-    assert!(told.stderr.contains("warning: volatile: it contains the commit hash"), "{told}");
-    let told = report(&project.key(&["--key", "guix-1.5.0", "--json"]).ok());
-    assert_eq!(told["warnings"], json!([]));
+    let output = project.key(&["--key", &format!("guix-{head}"), "--explain"]).ok();
+    assert!(output.stderr.contains("warning: volatile: it contains the commit hash"), "{output}");
+    let report = report(&project.key(&["--key", "guix-1.5.0", "--json"]).ok());
+    assert_eq!(report["warnings"], json!([]));
 }
 
 #[test]
@@ -234,9 +234,9 @@ fn diff_names_changed_ingredients_files_and_lines() {
     let both = ["--workflow", CI, "--hash-files", "flake.lock"];
     let expected = vec!["files:flake.lock real".into(), "workflow:semantic real".into()];
     assert_eq!(project.moved(&both), (expected, false));
-    let told = project.diff(&both).ok();
+    let output = project.diff(&both).ok();
     assert_eq!(
-        told.lines(),
+        output.lines(),
         [
             "real      files:flake.lock",
             "  ~ flake.lock",
@@ -246,17 +246,17 @@ fn diff_names_changed_ingredients_files_and_lines() {
             "    + .github/workflows/ci.yml:19: job.steps[2].run = guix shell emacs -- emacs",
         ]
     );
-    assert!(told.stderr.contains("the key changes: HEAD has "), "{told}");
+    assert!(output.stderr.contains("the key changes: HEAD has "), "{output}");
     // Between commits the work tree does not matter.
     assert_eq!(
         project.moved(&[&first, &second]),
         (vec!["workflow:semantic cosmetic".into()], true)
     );
     // In bytes mode a cosmetic change changes the key, and the output reports that.
-    let told = project.diff(&[&first, &second, "--workflow-mode", "bytes"]).ok();
+    let output = project.diff(&[&first, &second, "--workflow-mode", "bytes"]).ok();
     let said = "with --workflow-mode semantic the key would not change";
-    assert!(told.stdout.contains(said), "{told}");
-    assert!(told.stderr.contains("the key changes"), "{told}");
+    assert!(output.stdout.contains(said), "{output}");
+    assert!(output.stderr.contains("the key changes"), "{output}");
 }
 
 #[test]
@@ -267,16 +267,16 @@ fn diff_lists_files_added_and_removed_under_a_pattern() {
     project.commit();
     fs::remove_file(project.path().join("nix/a.nix")).unwrap();
     project.write("nix/c.nix", "c");
-    let told = report(&project.diff(&["--hash-files", "nix/*.nix", "--json"]).ok());
+    let diff = report(&project.diff(&["--hash-files", "nix/*.nix", "--json"]).ok());
     let expected = json!([
         { "path": "nix/a.nix", "change": "removed" },
         { "path": "nix/c.nix", "change": "added" },
     ]);
-    assert_eq!(told["ingredients"][0]["files"], expected, "{told}");
+    assert_eq!(diff["ingredients"][0]["files"], expected, "{diff}");
     // An ingredient that exists on one side only.
     project.write("guix.scm", "x");
-    let told = project.diff(&["HEAD", ".", "--hash-files", "guix.scm"]).ok();
-    assert!(told.stdout.starts_with("added     files:guix.scm"), "{told}");
+    let output = project.diff(&["HEAD", ".", "--hash-files", "guix.scm"]).ok();
+    assert!(output.stdout.starts_with("added     files:guix.scm"), "{output}");
     // An ingredient that exists on neither side is an error.
     let none = project.diff(&["--hash-files", "none", "--json"]).fails();
     assert!(none.stderr.contains("matches no file in HEAD or in the work tree"), "{none}");
@@ -303,8 +303,8 @@ fn commit_and_work_tree_give_the_same_key_in_any_directory() {
         ("sub", &absolute),
     ] {
         let words = ["key", "diff", "HEAD", ".", "--json", "--hash-files", pattern];
-        let told = report(&storecache_in(&project.path().join(below), words).ok());
-        assert_eq!(told["ingredients"][0]["state"], "same", "{below} {pattern}: {told}");
+        let report = report(&storecache_in(&project.path().join(below), words).ok());
+        assert_eq!(report["ingredients"][0]["state"], "same", "{below} {pattern}: {report}");
     }
     let many = project.explained(&["--hash-files", "sub/*.lock"]);
     assert_eq!(many["ingredients"][0]["files"].as_array().unwrap().len(), 3, "{many}");
@@ -335,8 +335,8 @@ fn diff_compares_the_ingredients_of_two_snapshots() {
     let two = save_for_commit(&project, &place, &second, &["a.lock", "b.lock"]);
     let expected = vec!["files:a.lock real".to_owned(), "files:b.lock same".into()];
     assert_eq!(project.moved(&[&one, &two]), (expected.clone(), false));
-    let told = project.diff(&[&one, &two]).ok();
-    assert!(told.stdout.contains("  ~ a.lock"), "{told}");
+    let output = project.diff(&[&one, &two]).ok();
+    assert!(output.stdout.contains("  ~ a.lock"), "{output}");
     // By the names of the entries.
     let backend = format!("dir:{}", place.entries().display());
     let name = |file: &str| {
@@ -351,9 +351,9 @@ fn diff_compares_the_ingredients_of_two_snapshots() {
     assert_eq!(project.moved(&[&two, "."]), (expected_now, false));
     // Where the commits are not available, the digests in the snapshots are compared.
     let elsewhere = tempfile::tempdir().unwrap();
-    let told = storecache_in(elsewhere.path(), ["key", "diff", &one, &two]).ok();
-    assert!(told.stdout.contains("the snapshot records only the digest"), "{told}");
-    assert!(told.stdout.contains("same      files:b.lock"), "{told}");
+    let output = storecache_in(elsewhere.path(), ["key", "diff", &one, &two]).ok();
+    assert!(output.stdout.contains("the snapshot records only the digest"), "{output}");
+    assert!(output.stdout.contains("same      files:b.lock"), "{output}");
 }
 
 #[test]
@@ -371,8 +371,8 @@ fn prefix_restore_reports_the_changed_ingredients() {
         command.arg(format!("dir:{}", place.entries().display()));
         command.args(patterns.iter().flat_map(|pattern| ["--hash-files", pattern]));
         command.current_dir(project.path());
-        let told = report(&plain_env::output(&mut command).ok());
-        (told["hit"].as_str().unwrap().to_owned(), told["moved"].clone())
+        let report = report(&plain_env::output(&mut command).ok());
+        (report["hit"].as_str().unwrap().to_owned(), report["moved"].clone())
     };
     let both = ["a.lock", "b.lock"];
     assert_eq!(restored(&both), ("exact".into(), Value::Null));
@@ -391,33 +391,33 @@ fn invalid_diff_operand_or_workflow_is_named_in_the_error() {
         (vec![CI, "."], "cannot be used"),
         (vec!["k.20261122T095523.123456Z"], "there is no entry"),
     ] {
-        let told = project.diff(&words).fails();
-        assert!(told.stderr.contains(said), "{words:?}: {told}");
+        let output = project.diff(&words).fails();
+        assert!(output.stderr.contains(said), "{words:?}: {output}");
     }
     assert!(!project.path().join("x").exists());
     project.change(CI, "    steps:", "    steps: [\n");
-    let told = project.key(&["--workflow", CI]).fails();
+    let output = project.key(&["--workflow", CI]).fails();
     let said = "cannot determine which parts of the workflow count (fix it, or use --workflow-mode \
                 bytes): .github/workflows/ci.yml:12:";
-    assert!(told.stderr.contains(said), "{told}");
+    assert!(output.stderr.contains(said), "{output}");
     let mut bomb = "on: push\nx0: &x0 [a, a, a, a, a, a, a, a, a, a]\n".to_owned();
     for level in 1..20 {
         let before = format!("*x{}, ", level - 1).repeat(10);
         bomb += &format!("x{level}: &x{level} [{}]\n", before.trim_end_matches(", "));
     }
     project.write(CI, bomb + "jobs: {}\n");
-    let told = project.key(&["--workflow", CI]).fails();
-    assert!(told.stderr.contains("alias bomb: with the alias *x4"), "{told}");
-    let told = project.key(&["--workflow", "none.yml"]).fails();
-    assert!(told.stderr.contains("read the workflow none.yml"), "{told}");
+    let output = project.key(&["--workflow", CI]).fails();
+    assert!(output.stderr.contains("alias bomb: with the alias *x4"), "{output}");
+    let output = project.key(&["--workflow", "none.yml"]).fails();
+    assert!(output.stderr.contains("read the workflow none.yml"), "{output}");
 
     let outside = tempfile::tempdir().unwrap();
-    let told = storecache_in(outside.path(), ["key", "diff", "HEAD", "."]).fails();
-    assert!(told.stderr.contains("is not in a git repository"), "{told}");
-    assert_eq!(told.code(), 1);
+    let output = storecache_in(outside.path(), ["key", "diff", "HEAD", "."]).fails();
+    assert!(output.stderr.contains("is not in a git repository"), "{output}");
+    assert_eq!(output.code(), 1);
     fs::write(outside.path().join("x"), "").unwrap();
-    let told = storecache_in(outside.path(), ["key", "diff", ".", ".", "--hash-files", "x"]).ok();
-    assert!(told.stderr.contains("the key stays the same"), "{told}");
+    let output = storecache_in(outside.path(), ["key", "diff", ".", ".", "--hash-files", "x"]).ok();
+    assert!(output.stderr.contains("the key stays the same"), "{output}");
 }
 
 #[test]
@@ -430,9 +430,9 @@ fn diff_handles_a_workflow_of_one_megabyte() {
     project.write(CI, &long);
     project.commit();
     project.write(CI, long + "      - run: last\n");
-    let told = project.diff(&[]).ok();
+    let output = project.diff(&[]).ok();
     let changed =
-        told.lines().into_iter().filter(|line| line.starts_with("    ")).collect::<Vec<_>>();
+        output.lines().into_iter().filter(|line| line.starts_with("    ")).collect::<Vec<_>>();
     assert_eq!(changed.len(), 1, "{changed:?}");
     assert!(changed[0].ends_with(".run = last"), "{changed:?}");
 }
@@ -447,9 +447,9 @@ fn diff_reports_a_commit_missing_from_a_shallow_clone() {
     let source = format!("file://{}", project.path().display());
     git(clone.path(), &["clone", "--quiet", "--depth=1", &source, "here"]);
     let here = clone.path().join("here");
-    let told = storecache_in(&here, ["key", "diff", &first]).fails();
-    assert!(told.stderr.contains("this clone is shallow"), "{told}");
-    assert!(told.stderr.contains("fetch-depth: 0"), "{told}");
+    let output = storecache_in(&here, ["key", "diff", &first]).fails();
+    assert!(output.stderr.contains("this clone is shallow"), "{output}");
+    assert!(output.stderr.contains("fetch-depth: 0"), "{output}");
 }
 
 #[test]
@@ -475,12 +475,13 @@ fn from_step_gives_the_key_of_the_job() {
         fs::copy(project.path().join(file), path).unwrap();
     }
     let in_job = step.main().output("cache-primary-key").to_owned();
-    let told = storecache_in(project.path(), ["key", "--from-step"]).ok();
-    assert_eq!(told.lines()[0], in_job, "{told}");
+    let output = storecache_in(project.path(), ["key", "--from-step"]).ok();
+    assert_eq!(output.lines()[0], in_job, "{output}");
     assert!(
-        told.stderr
+        output
+            .stderr
             .contains("with the inputs of the step at .github/workflows/ci.yml:12, job test"),
-        "{told}"
+        "{output}"
     );
     // Flags take precedence.
     let other = storecache_in(project.path(), ["key", "--from-step", "--version", "2"]).ok();
@@ -494,16 +495,19 @@ fn from_step_gives_the_key_of_the_job() {
     assert_eq!((moved.len(), same), (3, false), "{moved:?}");
     // A value that only a job knows must be given.
     project.change(CI, "${{ env.GUIX_VERSION }}", "${{ inputs.version }}");
-    let told = storecache_in(project.path(), ["key", "--from-step"]).fails();
+    let output = storecache_in(project.path(), ["key", "--from-step"]).fails();
     assert!(
-        told.stderr.contains(
+        output.stderr.contains(
             "version is known only in a job: \"${{ inputs.version }}\"; give its value with \
              --version"
         ),
-        "{told}"
+        "{output}"
     );
     storecache_in(project.path(), ["key", "--from-step", "--version", "1.5.0"]).ok();
     project.change(CI, "uses: example/storecache@v1", "run: make");
-    let told = storecache_in(project.path(), ["key", "--from-step", "--workflow", CI]).fails();
-    assert!(told.stderr.contains("no step of .github/workflows/ci.yml uses storecache"), "{told}");
+    let output = storecache_in(project.path(), ["key", "--from-step", "--workflow", CI]).fails();
+    assert!(
+        output.stderr.contains("no step of .github/workflows/ci.yml uses storecache"),
+        "{output}"
+    );
 }

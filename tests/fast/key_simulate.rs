@@ -77,11 +77,11 @@ fn simulation_of_ten_thousand_commits_gives_exact_counts() {
 #[test]
 fn output_names_the_best_policy_and_all_assumptions() {
     let repository = history_of_ten_thousand_commits().write();
-    let told = repository.attempt(&["--since", "90d", "--policy", "both=semantic+lock"]).ok();
-    let mut lines = told.stdout.lines();
+    let output = repository.attempt(&["--since", "90d", "--policy", "both=semantic+lock"]).ok();
+    let mut lines = output.stdout.lines();
     let first = lines.next().unwrap();
-    assert!(first.starts_with("2161 runs of .github/workflows/ci.yml from "), "{told}");
-    assert!(first.contains(" on main, "), "{told}");
+    assert!(first.starts_with("2161 runs of .github/workflows/ci.yml from "), "{output}");
+    assert!(first.contains(" on main, "), "{output}");
     let head = lines.nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
     let columns =
         "policy exact stale prefix miss entries uploaded GB-hours evicted expired min saved";
@@ -89,14 +89,14 @@ fn output_names_the_best_policy_and_all_assumptions() {
     let names: Vec<_> =
         lines.by_ref().take(5).map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(names, ["bytes", "semantic", "lock", "version", "both"]);
-    assert!(lines.last().unwrap().starts_with("best: version: it "), "{told}");
+    assert!(lines.last().unwrap().starts_with("best: version: it "), "{output}");
     for words in [
         "every commit is a run",
         "an entry has 1.1 GB: a default, because no past snapshot shows it: see --entry-size",
         "the cache keeps 10.0 GiB, deletes entries unused for 7 days, and checks every hour",
         "10.0 minutes for its store after a miss",
     ] {
-        assert!(told.stderr.contains(words), "{words}: {told}");
+        assert!(output.stderr.contains(words), "{words}: {output}");
     }
     assert_eq!(repository.attempt(&["--quiet"]).ok().stderr, "");
 }
@@ -169,15 +169,19 @@ fn entry_size_defaults_to_the_mean_of_past_snapshots() {
     let backend = format!("dir:{}", place.entries().display());
     let words = ["--backend", &backend, "--key-prefix", "test", "--json"];
     let none = report(&repository.attempt(&words).ok());
-    assert_eq!(policy(&none, "semantic")["bytes_uploaded"], 1u64 << 30, "test is no test-");
+    assert_eq!(
+        policy(&none, "semantic")["bytes_uploaded"],
+        1u64 << 30,
+        "test does not begin with test-"
+    );
     place.attempt("save", &["/opt/tool"], &["--key", "mine-1"]).code();
     let copy = fs::read_dir(place.entries()).unwrap().next().unwrap().unwrap().path();
     let name = copy.file_name().unwrap().to_str().unwrap().replacen("test.", "test-1.", 1);
     fs::rename(&copy, place.entries().join(name)).unwrap();
     let some = report(&repository.attempt(&words).ok());
     assert_eq!(policy(&some, "semantic")["bytes_uploaded"], size);
-    let told = some["assumptions"].to_string();
-    assert!(told.contains("the mean of 1 snapshot in dir:"), "{told}");
+    let assumptions = some["assumptions"].to_string();
+    assert!(assumptions.contains("the mean of 1 snapshot in dir:"), "{assumptions}");
 }
 
 #[test]
@@ -207,8 +211,8 @@ fn invalid_flag_values_are_usage_errors() {
         &["--cold-minutes", "0.5"],
         &["--backend", "ftp:x"],
     ] {
-        let told = storecache_in(empty.path(), ["key", "simulate"].iter().chain(words));
-        assert_eq!(told.code(), 2, "{told}");
+        let output = storecache_in(empty.path(), ["key", "simulate"].iter().chain(words));
+        assert_eq!(output.code(), 2, "{output}");
     }
 }
 
@@ -219,12 +223,12 @@ fn shallow_clone_is_simulated_with_a_warning() {
     let report = origin.clone(&["--depth", "3"]).simulate(&[]);
     assert_eq!(report["runs"]["total"], 3);
     assert_eq!(hits(&report, "semantic"), [2, 0, 0, 1]);
-    let told = warnings(&report);
+    let warning = warnings(&report);
     assert!(
-        told.contains("the clone is shallow: only 3 commits of its history are here"),
-        "{told}"
+        warning.contains("the clone is shallow: only 3 commits of its history are here"),
+        "{warning}"
     );
-    assert!(told.contains("git fetch --unshallow"), "{told}");
+    assert!(warning.contains("git fetch --unshallow"), "{warning}");
     assert_eq!(origin.simulate(&[])["warnings"], json!([]));
 }
 
@@ -240,10 +244,10 @@ fn partial_clone_is_simulated_without_fetching() {
     // The hashes of the blobs are known, so edits are detected nevertheless.
     assert_eq!(hits(&report, "bytes"), [2, 0, 2, 1]);
     assert_eq!(hits(&report, "semantic"), [2, 0, 2, 1]);
-    let told = warnings(&report);
+    let warning = warnings(&report);
     assert!(
-        told.contains("in 4 runs the content of .github/workflows/ci.yml is not in this"),
-        "{told}"
+        warning.contains("in 4 runs the content of .github/workflows/ci.yml is not in this"),
+        "{warning}"
     );
     assert_eq!(copy.git(&["count-objects", "-v"]), objects);
 
@@ -294,18 +298,18 @@ fn commits_without_the_workflow_are_not_runs() {
     let report = history.write().simulate(&[]);
     // A prefix hit whenever the key changes; the last state equals the first.
     assert_eq!(hits(&report, "semantic"), [1, 0, 2, 1]);
-    let told = warnings(&report);
-    assert!(told.contains("2 commits had no .github/workflows/ci.yml, so no run"), "{told}");
+    let warning = warnings(&report);
+    assert!(warning.contains("2 commits had no .github/workflows/ci.yml, so no run"), "{warning}");
     let words =
         "in 2 runs .github/workflows/ci.yml cannot be interpreted, so all of its bytes count";
-    assert!(told.contains(words), "{told}");
+    assert!(warning.contains(words), "{warning}");
 }
 
 #[test]
 fn broken_current_workflow_is_an_error_unless_named() {
     let repository = daily(&[&workflow("make", ""), "on: push\njobs: [\n"]).write();
-    let told = repository.attempt(&[]).fails();
-    assert!(told.stderr.contains(".github/workflows/ci.yml:3:1: "), "{told}");
+    let output = repository.attempt(&[]).fails();
+    assert!(output.stderr.contains(".github/workflows/ci.yml:3:1: "), "{output}");
     let report = repository.simulate(&["--workflow", WORKFLOW]);
     assert_eq!(hits(&report, "semantic"), [0, 0, 1, 1]);
     assert!(warnings(&report).contains("in 1 run "), "{report}");

@@ -61,7 +61,7 @@ fn lint_reports_each_mistake_of_the_usual_recipe_with_its_line() {
             "ci.yml 37 error tar",
         ]
     );
-    let told = lint(&tree(&[("ci.yml", RECIPE)]), &[]).fails();
+    let output = lint(&tree(&[("ci.yml", RECIPE)]), &[]).fails();
     for words in [
         ".github/workflows/ci.yml:2:1: warning: nothing saves the store under guix-store-1.5.0-",
         "ci.yml:23:37: error: hashFiles('.github/workflows/ci.yml') matches no file and is empty, so the \
@@ -76,9 +76,9 @@ fn lint_reports_each_mistake_of_the_usual_recipe_with_its_line() {
         "ci.yml:29:16: error: this unpacks over a live store",
         "ci.yml:37:16: error: this copies the database file while the daemon may write to it",
     ] {
-        assert!(told.stdout.contains(words), "{words}\n{told}");
+        assert!(output.stdout.contains(words), "{words}\n{output}");
     }
-    assert!(told.stderr.contains("checked 1 workflow: 8 findings"), "{told}");
+    assert!(output.stderr.contains("checked 1 workflow: 8 findings"), "{output}");
 }
 
 #[test]

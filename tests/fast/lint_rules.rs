@@ -8,10 +8,10 @@ fn rules_of(steps: &str) -> Vec<String> {
     let top = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n\
                \x20     - uses: me/storecache@v1\n        with:\n          store: guix\n          key: guix-1.5.0-x64\n";
     let found = json_findings(&tree(&[("ci.yml", &format!("{top}{steps}"))]));
-    let told = found.iter().map(|it| {
+    let rules = found.iter().map(|it| {
         format!("{} {}", it["line"].as_u64().unwrap() - 10, it["rule"].as_str().unwrap())
     });
-    told.collect()
+    rules.collect()
 }
 
 fn script(lines: &[&str]) -> String {
@@ -215,7 +215,7 @@ fn matrix_jobs_that_share_a_key_are_reported() {
         assert_eq!(ours("{package: [a, b]}", good), [""; 0], "{good}");
     }
     assert_eq!(ours("{os: [ubuntu-latest, macos-14]}", ""), [""; 0], "the key has the system");
-    assert_eq!(ours("${{ fromJSON(vars.PACKAGES) }}", ""), [""; 0], "nobody knows");
+    assert_eq!(ours("${{ fromJSON(vars.PACKAGES) }}", ""), [""; 0], "the matrix is unknown");
     let own = "{os: [own-x64, own-arm]}";
     assert_eq!(ours(own, ""), [""; 0]);
     assert_eq!(ours(own, "          key: nix-2.30.1-${{ runner.arch }}\n"), [""; 0]);

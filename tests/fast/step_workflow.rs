@@ -202,10 +202,10 @@ fn long_unicode_workflows_are_annotated_at_the_right_line() {
         for name in ["ci.yml", "größe 漢字 🦀, 50%: \u{5d0}\u{5d1}.yml"] {
             let path = format!(".github/workflows/{name}");
             let ran = job_with(&place, &path, &text).main();
-            let told = file_annotations(&ran);
-            assert_eq!(told.len(), 1, "{end:?} {mark:?}: {}", ran.said);
+            let annotations = file_annotations(&ran);
+            assert_eq!(annotations.len(), 1, "{end:?} {mark:?}: {}", ran.said);
             let at = format!("{path}:{line}: this unpacks over a live store");
-            assert!(told[0].starts_with(&at), "{end:?} {mark:?}: {}", told[0]);
+            assert!(annotations[0].starts_with(&at), "{end:?} {mark:?}: {}", annotations[0]);
             keys.push(key(&ran));
         }
         // Change one byte of the last line.
@@ -312,7 +312,7 @@ fn with_event(job: Job, branch: &str) -> Job {
 fn unseeded_default_branch_of_the_event_is_a_warning() {
     let place = PlainEnv::filled();
     let ci = ".github/workflows/ci.yml";
-    let told = |branches: &str, default: &str| {
+    let annotations = |branches: &str, default: &str| {
         let text = GOOD.replace("branches: [main]", branches);
         file_annotations(&with_event(job_with(&place, ci, text), default).main())
     };
@@ -325,7 +325,7 @@ fn unseeded_default_branch_of_the_event_is_a_warning() {
         ("branches: ['ma[a-z]n']", "main"),
         ("branches: [main]", ""),
     ] {
-        assert_eq!(told(branches, default), [""; 0], "{branches} {default}");
+        assert_eq!(annotations(branches, default), [""; 0], "{branches} {default}");
     }
     for (branches, default) in [
         ("branches: [main]", "trunk"),
@@ -335,11 +335,11 @@ fn unseeded_default_branch_of_the_event_is_a_warning() {
         ("branches-ignore: [trunk]", "trunk"),
         ("branches-ignore: ['tr*']", "trunk"),
     ] {
-        let told = told(branches, default);
-        assert_eq!(told.len(), 1, "{branches} {default}: {told:?}");
-        assert!(told[0].starts_with(&format!("{ci}:1: nothing saves the store")), "{told:?}");
-        assert!(told[0].contains("push to other branches"), "{told:?}");
-        assert!(told[0].contains(&format!("`push: branches: [{default}]`")), "{told:?}");
+        let found = annotations(branches, default);
+        assert_eq!(found.len(), 1, "{branches} {default}: {found:?}");
+        assert!(found[0].starts_with(&format!("{ci}:1: nothing saves the store")), "{found:?}");
+        assert!(found[0].contains("push to other branches"), "{found:?}");
+        assert!(found[0].contains(&format!("`push: branches: [{default}]`")), "{found:?}");
     }
     // If the event has no default branch or cannot be read, there is no such warning.
     for event in ["{}", "no json", ""] {
@@ -376,7 +376,10 @@ fn lint_reads_the_default_branch_from_the_event() {
     fs::write(&event, r#"{"repository":{"default_branch":"trunk"}}"#).unwrap();
     let mut command = Command::new(plain_env::binary());
     command.arg("lint").current_dir(tree.path()).env("GITHUB_EVENT_PATH", &event);
-    let told = plain_env::output(&mut command).fails().stdout;
-    assert!(told.starts_with(".github/workflows/ci.yml:1:1: warning: nothing saves"), "{told}");
+    let printed = plain_env::output(&mut command).fails().stdout;
+    assert!(
+        printed.starts_with(".github/workflows/ci.yml:1:1: warning: nothing saves"),
+        "{printed}"
+    );
     assert_eq!(plain_env::storecache_in(tree.path(), ["lint"]).ok().stdout, "");
 }

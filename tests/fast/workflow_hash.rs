@@ -706,8 +706,8 @@ fn workflow_steps_and_ignore_pins_select_what_counts() {
     // The version of this action is ignored unless a flag says otherwise.
     let pinned = edited(GUIX, &[("actions/cache@v3", "actions/cache@v4")]);
     assert_eq!(of(&pinned, &[]), of(&first, &[]));
-    let told = ["--ignore-pins", "!actions/cache"];
-    assert_ne!(of(&pinned, &told), of(&first, &told));
+    let flags = ["--ignore-pins", "!actions/cache"];
+    assert_ne!(of(&pinned, &flags), of(&first, &flags));
     let said = first.refused(GUIX, &["--workflow-steps", "nothing"]);
     assert!(said.contains("--workflow-steps \"nothing\" matches no step of"), "{said}");
     // If an action matters, everything below it does.

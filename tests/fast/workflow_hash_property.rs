@@ -89,7 +89,7 @@ impl Yaml {
     fn text(&self) -> &str {
         match self {
             Yaml::Plain(text) | Yaml::Quoted(text) => text,
-            other => panic!("{other:?} is no scalar"),
+            other => panic!("{other:?} is not a scalar"),
         }
     }
 }

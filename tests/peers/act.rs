@@ -68,7 +68,7 @@ fn act_job_restores_what_the_previous_job_saved() {
     let tell = "
       - if: steps.store.outputs.cache-hit != 'true'
         run: echo builds after a ${{ steps.store.outputs.hit-kind }}
-      - run: 'echo told: ${{ steps.store.outputs.hit-kind }} ${{ steps.store.outputs.cache-primary-key }} ${{ steps.store.outputs.restored-items }}'";
+      - run: 'echo outputs: ${{ steps.store.outputs.hit-kind }} ${{ steps.store.outputs.cache-primary-key }} ${{ steps.store.outputs.restored-items }}'";
     let repository = Repository::new(&place, "          key: \"a key: é\"", tell);
     let first = repository.push().ok();
     assert!(first.stdout.contains("| builds after a miss"), "{first}");
@@ -79,7 +79,7 @@ fn act_job_restores_what_the_previous_job_saved() {
     place.remove("/var");
     let second = repository.push().ok();
     assert!(!second.stdout.contains("| builds"), "{second}");
-    assert!(second.stdout.contains("| told: exact a key: é 2"), "{second}");
+    assert!(second.stdout.contains("| outputs: exact a key: é 2"), "{second}");
     assert_same_tree(&before, &place.tree("/opt/tool"));
     assert!(second.stdout.contains("nothing was saved: unchanged"), "{second}");
     assert_eq!(repository.entries(), 1);

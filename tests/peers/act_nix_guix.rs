@@ -126,8 +126,8 @@ fn built(job: &Output) -> Vec<&str> {
 /// The key of the job, from the output of the step.
 #[track_caller]
 fn key(job: &Output) -> &str {
-    let told = job.stdout.lines().find_map(|line| line.split_once("cache-primary-key="));
-    told.unwrap_or_else(|| panic!("{job}")).1
+    let found = job.stdout.lines().find_map(|line| line.split_once("cache-primary-key="));
+    found.unwrap_or_else(|| panic!("{job}")).1
 }
 
 /// Several jobs of a project, with one checkout, one workflow and one cache.
@@ -197,14 +197,14 @@ fn run_project_jobs(role: Role) {
             job.signal(Signal::INT);
         }
         poll::until("the daemon to listen", RECOVERY_LIMIT, || {
-            world.daemon_pid().ok_or("it does not")
+            world.daemon_pid().ok_or("no process listens")
         });
         let cancelled = job.wait(TIMEOUT).fails();
         assert!(!cancelled.stdout.contains("| hit:"), "{cancelled}");
-        let told = cancelled
+        let is_reported = cancelled
             .stdout
             .contains("nothing is saved: the restore of this step did not determine");
-        assert_eq!(told, !all, "whoever is left tells: {cancelled}");
+        assert_eq!(is_reported, !all, "whether the step reports it: {cancelled}");
         drop(lock);
         assert!(world.daemon_answers());
         project.assert_untouched();

@@ -93,8 +93,8 @@ fn assert_warns_once(report: &Value, words: &[&str]) {
 
 #[track_caller]
 fn assert_restored_from(report: &Value, saved: &Value, hit: &str) {
-    let told = |report: &Value| (report["entry"].clone(), report["backend"].clone());
-    assert_eq!(told(report), told(saved), "{report}");
+    let origin = |report: &Value| (report["entry"].clone(), report["backend"].clone());
+    assert_eq!(origin(report), origin(saved), "{report}");
     assert_eq!(report["hit"], hit, "{report}");
 }
 
@@ -130,7 +130,7 @@ fn fallback_skips_a_backend_after_one_stall_timeout() {
     let restored = scene.run("restore", "k-1", &scene.both());
     assert_restored_from(&restored, &saved, "exact");
     assert_warns_once(&restored, &["gs://entries", "does not answer", "2 s"]);
-    assert_eq!(scene.first.log().len(), 1, "it is asked once, and not again");
+    assert_eq!(scene.first.log().len(), 1, "it is asked only once");
     let saved = scene.run("save", "k-1", &scene.both());
     assert!(saved["backend"].as_str().unwrap().starts_with("s3://"), "{saved}");
     assert_warns_once(&saved, &["gs://entries", "does not answer"]);
@@ -172,7 +172,7 @@ fn fallback_tries_backends_in_order_until_an_exact_hit() {
     scene.run("save", "k-2", &[scene.second.backend()]);
     scene.second.log();
     assert_restored_from(&scene.run("restore", "k-2", &scene.both()), &first, "exact");
-    assert_eq!(scene.second.log().len(), 0, "nobody else is asked");
+    assert_eq!(scene.second.log().len(), 0, "no other backend is asked");
 
     let missed = scene.run("restore", "else", &scene.both()[..]);
     assert_eq!(missed["hit"], "prefix");
@@ -193,20 +193,20 @@ fn fallback_reports_only_the_first_cause_if_none_answers() {
     for verb in ["restore", "save"] {
         let flags = [&named[..], &["--key", "k", "--json"]].concat();
         let output = scene.attempt(verb, &flags, &down);
-        let told = report(&output);
-        assert_eq!((output.code(), &told["warnings"]), (1, &Value::Null), "{told}");
-        let reason = told["reason"].as_str().unwrap();
+        let json = report(&output);
+        assert_eq!((output.code(), &json["warnings"]), (1, &Value::Null), "{json}");
+        let reason = json["reason"].as_str().unwrap();
         assert!(reason.contains("none of 2 backends answers; gs://entries"), "{reason}");
         assert_eq!(reason.matches("Connection refused").count(), 1, "{reason}");
         assert!(!reason.contains("s3://"), "{reason}");
-        assert_eq!(told["hit"], "miss");
+        assert_eq!(json["hit"], "miss");
     }
     // A backend that could not even be opened is reported with its own cause.
     let down = [("GOOGLE_OAUTH_ACCESS_TOKEN", ""), ("AWS_ENDPOINT_URL", other.as_str())];
     let flags = [&named[..], &["--key", "k", "--json"]].concat();
-    let told = report(&scene.attempt("restore", &flags, &down));
-    assert_warns_once(&told, &["gs://entries", "no credentials in the environment"]);
-    assert!(told["reason"].as_str().unwrap().contains("Connection refused"), "{told}");
+    let json = report(&scene.attempt("restore", &flags, &down));
+    assert_warns_once(&json, &["gs://entries", "no credentials in the environment"]);
+    assert!(json["reason"].as_str().unwrap().contains("Connection refused"), "{json}");
 }
 
 #[test]

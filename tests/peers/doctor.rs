@@ -101,11 +101,14 @@ fn doctor_is_green_for_a_store_as_installed() {
     let page: Vec<&str> = page.filter_map(|line| Some(line.split_once('`')?.0)).collect();
     assert_eq!(page, checks(&report));
 
-    let told = world.storecache_as("runner", ["doctor", "--store", "guix"]).run().ok();
-    assert!(told.stdout.contains("green   socket     answers in "), "{told}");
+    let output = world.storecache_as("runner", ["doctor", "--store", "guix"]).run().ok();
+    assert!(output.stdout.contains("green   socket     answers in "), "{output}");
     let words = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "storecache"];
-    let told = world.ok(words.into_iter().chain(["doctor", "--store", "guix"]));
-    assert!(told.stdout.contains("a restore stops gnu-store.mount during the commit"), "{told}");
+    let output = world.ok(words.into_iter().chain(["doctor", "--store", "guix"]));
+    assert!(
+        output.stdout.contains("a restore stops gnu-store.mount during the commit"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -123,7 +126,7 @@ fn doctor_reports_an_exposed_socket_and_restore_refuses_it() {
                 crate::support::world_runs::attempt(&world, "runner", "restore", &[]).fails();
             assert!(failed.stderr.contains(why), "{failed}");
             assert!(failed.stderr.contains("only if systemd or a shepherd runs it"), "{failed}");
-            assert_eq!(world.daemon_pid(), pid, "it was left alone");
+            assert_eq!(world.daemon_pid(), pid, "the file must not be changed");
         };
 
         world.sh(&format!("mv {socket} {directory}/real; ln -s real {socket}"));
@@ -354,9 +357,9 @@ fn doctor_classifies_unit_states_and_journal_messages() {
         );
         world.ok(["python3", "-c", &tell]);
         let written = || {
-            let told = world.run(["journalctl", "--sync"]);
-            let told = format!("{told}{}", world.run(["journalctl", "--unit", unit]));
-            if told.contains(text) { Ok(()) } else { Err(told) }
+            let output = world.run(["journalctl", "--sync"]);
+            let output = format!("{output}{}", world.run(["journalctl", "--unit", unit]));
+            if output.contains(text) { Ok(()) } else { Err(output) }
         };
         poll::until("the journal to have it", TIMEOUT, written);
     };
@@ -415,7 +418,7 @@ fn doctor_classifies_unit_states_and_journal_messages() {
         true => Ok(()),
         false => Err("no answer".to_owned()),
     };
-    poll::until("the daemon to be back", TIMEOUT, back);
+    poll::until("the daemon to run again", TIMEOUT, back);
     let (_, report) = run_doctor(&world, "runner");
     assert_row(&report, "unit", "yellow", &["restarted automatically 1 times"]);
     world.sh(&format!("systemctl stop {unit}"));

@@ -878,9 +878,9 @@ fn download_faults_leave_the_directory_complete_or_unchanged() {
                 continue;
             }
             assert_eq!(output.code(), 1, "{at:?} {fault:?} {output}");
-            let told: Vec<_> = output.stderr.lines().collect();
+            let lines: Vec<_> = output.stderr.lines().collect();
             let untouched = "nothing was restored, the store is as it was";
-            assert_eq!(told, [format!("storecache: {reason}; {untouched}")], "{at:?} {fault:?}");
+            assert_eq!(lines, [format!("storecache: {reason}; {untouched}")], "{at:?} {fault:?}");
         }
     }
     // Both outcomes occur often enough.
@@ -926,8 +926,8 @@ fn upload_faults_leave_a_complete_entry_or_none() {
                     assert_eq!(service.keys(), [""; 0], "{what}");
                 }
                 (_, reason) => {
-                    let told: Vec<_> = output.stderr.lines().collect();
-                    assert_eq!(told, [format!("storecache: {}", reason.unwrap())], "{what}");
+                    let lines: Vec<_> = output.stderr.lines().collect();
+                    assert_eq!(lines, [format!("storecache: {}", reason.unwrap())], "{what}");
                 }
             }
         }
@@ -949,8 +949,8 @@ fn read_only_run_reports_it_before_any_request() {
         assert!(reason.starts_with("this run cannot write: "), "{reason}");
         assert!(reason.contains(why), "{reason}");
         // Without `--policy auto`, a save that may not write fails.
-        let told = attempt_with(&place, &service, "save", &[], &[(name, value)]).fails();
-        assert!(told.stderr.contains(&reason), "{told}");
+        let failed = attempt_with(&place, &service, "save", &[], &[(name, value)]).fails();
+        assert!(failed.stderr.contains(&reason), "{failed}");
     }
     let none = [("ACTIONS_CACHE_MODE", "write-only")];
     let missed = report(&attempt_with(&place, &service, "restore", &["--json"], &none).ok());

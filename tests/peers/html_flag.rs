@@ -60,8 +60,8 @@ fn simulate_html_shows_hits_bytes_and_evictions_per_policy() {
 fn usage(command: &mut Command) -> RenderedPage {
     let directory = TempDir::new().unwrap();
     let page = directory.path().join("usage.html");
-    let told = plain_env::output(command.args(["--json", "--html"]).arg(&page)).ok();
-    assert!(report(&told)["entries"].is_array());
+    let printed = plain_env::output(command.args(["--json", "--html"]).arg(&page)).ok();
+    assert!(report(&printed)["entries"].is_array());
     render_file(&page).fine()
 }
 

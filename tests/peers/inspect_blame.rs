@@ -142,16 +142,16 @@ fn blame_lists_restored_items_that_were_not_read() {
         // The save is a delta, so nearly all items are in its base.
         assert_eq!(saved["items"]["inherited"], count, "{saved}");
 
-        let told = &blame(&world)["unread"];
-        assert_eq!(told["items"], count - 1, "{role:?} {told}");
-        assert_eq!(told["items"], saved["items"]["unused"]);
-        assert_eq!(told["bytes"], saved["bytes"]["unused"]);
-        let listed = told["largest"].as_array().unwrap();
+        let unread = &blame(&world)["unread"];
+        assert_eq!(unread["items"], count - 1, "{role:?} {unread}");
+        assert_eq!(unread["items"], saved["items"]["unused"]);
+        assert_eq!(unread["bytes"], saved["bytes"]["unused"]);
+        let listed = unread["largest"].as_array().unwrap();
         assert_eq!(listed.len(), (count - 1).min(30));
         for item in listed {
             let name = item["name"].as_str().unwrap();
             assert!(name != name_of(&world, &leaf) && name != name_of(&world, &added), "{name}");
-            assert!(item["used"].as_str() < told["since"].as_str(), "{item}");
+            assert!(item["used"].as_str() < unread["since"].as_str(), "{item}");
         }
 
         // Reads of items that were not restored by the job are not tracked. If such items are saved, no
@@ -172,8 +172,8 @@ fn blame_page_shows_the_map_and_the_lists() {
     run(&world, "runner", "restore", &["--state", STATE]);
     world.add_text("added");
     run(&world, "runner", "save", &["--state", STATE]);
-    let told = attempt(&world, "runner", "inspect", &["--html", "/tmp/blame.html"]).ok();
-    assert!(report(&told)["blame"]["largest"].is_array());
+    let output = attempt(&world, "runner", "inspect", &["--html", "/tmp/blame.html"]).ok();
+    assert!(report(&output)["blame"]["largest"].is_array());
     let html = fs::read_to_string(world.host("/tmp/blame.html")).unwrap();
     let file = tempfile::Builder::new().prefix("blame").suffix(".html").tempfile().unwrap();
     fs::write(file.path(), html).unwrap();

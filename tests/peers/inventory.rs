@@ -158,14 +158,14 @@ fn list_prints_one_line_per_entry_newest_first() {
     assert!(listed.stderr.contains("AGE"), "{listed}");
     assert_eq!(terminal.run(&["list", "--quiet"]).ok().stderr, "");
 
-    let told = terminal.json(&["list", "--limit", "20G"]);
-    assert_eq!(told["total"]["entries"], 4);
-    assert_eq!(told["entries"][1]["share"], 0.25, "{told}");
-    assert_eq!(told["entries"][1]["ref"], "refs/pull/7/merge");
-    assert_eq!(told["entries"][1]["version"], version);
-    assert_eq!(told["entries"][1]["store"], "nix");
+    let report = terminal.json(&["list", "--limit", "20G"]);
+    assert_eq!(report["total"]["entries"], 4);
+    assert_eq!(report["entries"][1]["share"], 0.25, "{report}");
+    assert_eq!(report["entries"][1]["ref"], "refs/pull/7/merge");
+    assert_eq!(report["entries"][1]["version"], version);
+    assert_eq!(report["entries"][1]["store"], "nix");
     assert_eq!(
-        (&told["entries"][0]["ours"], &told["entries"][1]["ours"]),
+        (&report["entries"][0]["ours"], &report["entries"][1]["ours"]),
         (&json!(false), &json!(true))
     );
 
@@ -182,8 +182,8 @@ fn list_prints_one_line_per_entry_newest_first() {
         (&["--sort", "key"], &["k", "k", "l", "node"]),
         (&["--sort", "age"], &["node", "k", "k", "l"]),
     ] {
-        let told = terminal.json(&[&["list"], words].concat());
-        let begins: Vec<_> = keys(&told["entries"])
+        let report = terminal.json(&[&["list"], words].concat());
+        let begins: Vec<_> = keys(&report["entries"])
             .iter()
             .map(|key| &key[..key.find(['.', '-']).unwrap()])
             .collect();
@@ -203,8 +203,8 @@ fn list_reads_ten_thousand_entries_while_others_write() {
     let ids: BTreeSet<_> = first.into_iter().map(|row| terminal.rest.add_entry(row)).collect();
     let new: Vec<_> = (0..30).map(|n| generation(&format!("new{n}"), 1, 1)).collect();
     terminal.rest.add_entries_before_pages(new);
-    let told = terminal.json(&["list"]);
-    let listed: Vec<i64> = told["entries"]
+    let report = terminal.json(&["list"]);
+    let listed: Vec<i64> = report["entries"]
         .as_array()
         .unwrap()
         .iter()
@@ -213,7 +213,7 @@ fn list_reads_ten_thousand_entries_while_others_write() {
     let distinct: BTreeSet<_> = listed.iter().copied().collect();
     assert_eq!(distinct.len(), listed.len(), "each once");
     assert!(distinct.is_superset(&ids));
-    assert_eq!(distinct.len(), 10_030, "those that came meanwhile too");
+    assert_eq!(distinct.len(), 10_030, "including those from the meantime");
     // The server returns smaller pages than requested.
     let before = terminal.rest.seen(Call::List).len();
     terminal.rest.set_page_size(60);
@@ -243,13 +243,13 @@ fn prune_without_apply_only_prints_the_plan() {
     assert!(planned.stderr.contains("may be a delta on it"), "{planned}");
     assert!(planned.stderr.contains("cannot be read from here"), "{planned}");
 
-    let told = terminal.json(&["prune"]);
-    assert_eq!(told["applied"], false);
+    let report = terminal.json(&["prune"]);
+    assert_eq!(report["applied"], false);
     let expected: BTreeSet<_> = goes.iter().map(String::as_str).collect();
-    assert_eq!(keys(&told["plan"]).into_iter().collect::<BTreeSet<_>>(), expected);
-    assert_eq!(told["total"], json!({ "entries": 5, "bytes": 1435 }));
-    assert_eq!(told["deleted"], json!([]));
-    assert_eq!(keys(&told["stays"]), [&stays[2]]);
+    assert_eq!(keys(&report["plan"]).into_iter().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(report["total"], json!({ "entries": 5, "bytes": 1435 }));
+    assert_eq!(report["deleted"], json!([]));
+    assert_eq!(keys(&report["stays"]), [&stays[2]]);
     assert!(terminal.rest.seen(Call::Delete).is_empty());
     assert_eq!(terminal.keys(), before);
     // Each pull request is requested once in a run.
@@ -277,8 +277,8 @@ fn prune_apply_deletes_exactly_the_planned_entries() {
     let mut pairs = deletions.windows(2);
     assert!(pairs.all(|two| two[1].at - two[0].at >= Duration::from_secs(1)));
     // Nothing is left to prune.
-    let told = terminal.json(&["prune", "--apply"]);
-    assert_eq!((&told["plan"], &told["deleted"]), (&json!([]), &json!([])));
+    let report = terminal.json(&["prune", "--apply"]);
+    assert_eq!((&report["plan"], &report["deleted"]), (&json!([]), &json!([])));
     assert_eq!(terminal.rest.seen(Call::Delete).len(), goes.len());
 }
 
@@ -286,8 +286,8 @@ fn prune_apply_deletes_exactly_the_planned_entries() {
 fn prune_flags_select_the_entries_to_delete() {
     let (terminal, goes, stays) = TestRepository::filled();
     let planned = |words: &[&str]| -> Vec<String> {
-        let told = terminal.json(&[&["prune"], words].concat());
-        keys(&told["plan"]).into_iter().map(str::to_owned).collect()
+        let report = terminal.json(&[&["prune"], words].concat());
+        keys(&report["plan"]).into_iter().map(str::to_owned).collect()
     };
     assert_eq!(planned(&["--only", "unreadable"]), [goes[4].clone()]);
     assert_eq!(planned(&["--only", "superseded", "--keep", "2"]), [goes[1].clone()]);
@@ -311,18 +311,18 @@ fn prune_warns_if_the_token_cannot_read_pull_requests() {
     let (terminal, goes, _) = TestRepository::filled();
     let refused = Fault::Status(403, "Resource not accessible by personal access token");
     terminal.rest.inject_faults(Call::Pull, [refused]);
-    let told = terminal.json(&["prune"]);
-    let warnings = told["warnings"].to_string();
+    let report = terminal.json(&["prune"]);
+    let warnings = report["warnings"].to_string();
     assert!(warnings.contains("cannot determine which pull requests are closed"), "{warnings}");
     assert!(warnings.contains("`pull-requests: read`"), "{warnings}");
-    assert_eq!(terminal.rest.seen(Call::Pull).len(), 1, "the next one would meet the same");
-    let planned = keys(&told["plan"]);
-    assert_eq!(planned.len(), 3, "{told}");
+    assert_eq!(terminal.rest.seen(Call::Pull).len(), 1, "later requests would fail too");
+    let planned = keys(&report["plan"]);
+    assert_eq!(planned.len(), 3, "{report}");
     assert!(!planned.contains(&goes[2].as_str()));
     // A pull request that does not exist is not known to be closed.
     terminal.rest.hide_other_pull_requests(&[8]);
-    let told = terminal.json(&["usage"]);
-    assert_eq!(told["closed"]["entries"], 0, "{told}");
+    let report = terminal.json(&["usage"]);
+    assert_eq!(report["closed"]["entries"], 0, "{report}");
 }
 
 #[test]
@@ -365,9 +365,9 @@ fn api_error_is_one_line_and_nothing_is_deleted() {
             let failed = terminal.run(&[verb, &["--json", "--network-timeout", patience]].concat());
             assert_eq!(failed.code(), 1, "{what}: {failed}");
             assert_eq!(terminal.rest.seen(call).len() - seen, requests, "{what}");
-            let told = report(&failed);
-            assert_eq!(told["ok"], false, "{what}");
-            assert!(told["reason"].as_str().unwrap().contains(text), "{what}: {told}");
+            let report = report(&failed);
+            assert_eq!(report["ok"], false, "{what}");
+            assert!(report["reason"].as_str().unwrap().contains(text), "{what}: {report}");
             assert_eq!(failed.stderr.lines().count(), 1, "{what}: {failed}");
             assert!(failed.stderr.contains(text), "{what}: {failed}");
         }
@@ -403,12 +403,12 @@ fn prune_stops_and_reports_when_a_deletion_is_refused() {
         terminal.rest.inject_faults(Call::Delete, [Fault::Gone, fault.clone()]);
         let failed = terminal.run(&["prune", "--apply", "--json"]);
         assert_eq!(failed.code(), 1, "{failed}");
-        let told = report(&failed);
-        assert!(told["reason"].as_str().unwrap().contains(text), "{fault:?}: {told}");
+        let report = report(&failed);
+        assert!(report["reason"].as_str().unwrap().contains(text), "{fault:?}: {report}");
         assert_eq!(terminal.rest.seen(Call::Delete).len(), 2, "{fault:?}");
-        assert_eq!(told["gone"].as_array().unwrap().len(), 1, "{told}");
-        assert_eq!((&told["deleted"], &told["bytes"]), (&json!([]), &json!(0)), "{told}");
-        assert_eq!(told["failed"].as_array().unwrap().len(), 1, "{told}");
+        assert_eq!(report["gone"].as_array().unwrap().len(), 1, "{report}");
+        assert_eq!((&report["deleted"], &report["bytes"]), (&json!([]), &json!(0)), "{report}");
+        assert_eq!(report["failed"].as_array().unwrap().len(), 1, "{report}");
         assert_eq!(terminal.keys().len(), before.len() - 1);
         assert!(failed.stderr.contains("gone already, 1 of 5: "), "{failed}");
         assert!(failed.stderr.contains("deleted 0 of 5 entries"), "{failed}");
@@ -434,9 +434,9 @@ fn prune_continues_after_an_entry_that_cannot_be_deleted() {
     terminal.rest.inject_faults(Call::Delete, [refused.clone()]);
     let failed = terminal.run(&["prune", "--apply", "--json"]);
     assert_eq!(failed.code(), 1);
-    let told = report(&failed);
-    assert_eq!(told["deleted"].as_array().unwrap().len(), 4, "{told}");
-    assert!(told["failed"][0][1].as_str().unwrap().contains("HTTP 409"), "{told}");
+    let report = report(&failed);
+    assert_eq!(report["deleted"].as_array().unwrap().len(), 4, "{report}");
+    assert!(report["failed"][0][1].as_str().unwrap().contains("HTTP 409"), "{report}");
     assert_eq!(terminal.keys().len(), before - 4);
     // Three failures in a row end the run.
     let (terminal, ..) = TestRepository::filled();
@@ -481,9 +481,9 @@ fn prune_stops_between_deletions_when_interrupted() {
     assert_eq!(ended.code(), Some(1));
     let mut stdout = String::new();
     std::io::Read::read_to_string(started.child.stdout.as_mut().unwrap(), &mut stdout).unwrap();
-    let told: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}"));
-    assert_eq!((&told["cancelled"], &told["ok"]), (&json!(true), &json!(false)), "{told}");
-    let deleted = told["deleted"].as_array().unwrap().len();
+    let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}"));
+    assert_eq!((&report["cancelled"], &report["ok"]), (&json!(true), &json!(false)), "{report}");
+    let deleted = report["deleted"].as_array().unwrap().len();
     let (seen, left) = (terminal.rest.seen(Call::Delete).len(), terminal.keys().len());
     assert!(deleted >= 1 && deleted <= seen && seen < 10, "{deleted} {seen}");
     assert_eq!(left, 40 - seen, "and no others");
@@ -492,12 +492,12 @@ fn prune_stops_between_deletions_when_interrupted() {
 #[test]
 fn usage_groups_entries_by_prefix_ref_age_and_last_use() {
     let (terminal, ..) = TestRepository::filled();
-    let told = terminal.json(&["usage", "--limit", "10K", "--and", "8K"]);
-    assert_eq!(told["total"]["entries"], 14);
-    assert_eq!(told["total"]["bytes"], 2872, "{told}");
-    assert_eq!(told["ours"]["entries"], 11);
+    let report = terminal.json(&["usage", "--limit", "10K", "--and", "8K"]);
+    assert_eq!(report["total"]["entries"], 14);
+    assert_eq!(report["total"]["bytes"], 2872, "{report}");
+    assert_eq!(report["ours"]["entries"], 11);
     let named = |field: &str| -> Vec<(String, u64)> {
-        let parts = told[field].as_array().unwrap().iter();
+        let parts = report[field].as_array().unwrap().iter();
         parts
             .map(|part| (part["name"].as_str().unwrap().into(), part["entries"].as_u64().unwrap()))
             .collect()
@@ -507,27 +507,27 @@ fn usage_groups_entries_by_prefix_ref_age_and_last_use() {
         named("by_prefix"),
         [of("storecache-nix-x86_64-linux-2.8.0", 9), of("node-Linux", 3), of("old", 2)]
     );
-    assert!(named("by_ref").contains(&of("refs/pull/7/merge", 3)), "{told}");
-    assert!(named("by_age").contains(&of("up to a day", 4)), "{told}");
-    assert_eq!(told["superseded"]["entries"], 3, "{told}");
-    assert_eq!(told["closed"], json!({ "entries": 3, "bytes": 937, "share": 937.0 / 10240.0 }));
-    assert_eq!(told["unreadable"]["entries"], 1);
-    assert_eq!(told["prunable"]["entries"], 5);
+    assert!(named("by_ref").contains(&of("refs/pull/7/merge", 3)), "{report}");
+    assert!(named("by_age").contains(&of("up to a day", 4)), "{report}");
+    assert_eq!(report["superseded"]["entries"], 3, "{report}");
+    assert_eq!(report["closed"], json!({ "entries": 3, "bytes": 937, "share": 937.0 / 10240.0 }));
+    assert_eq!(report["unreadable"]["entries"], 1);
+    assert_eq!(report["prunable"]["entries"], 5);
     // The two entries of another tool have equal sizes, and are reported as a guess.
-    let copies = told["duplicates"].as_array().unwrap();
-    assert!(copies.iter().all(|copies| copies["guess"] == true), "{told}");
+    let copies = report["duplicates"].as_array().unwrap();
+    assert!(copies.iter().all(|copies| copies["guess"] == true), "{report}");
     assert!(
         copies.iter().any(|copies| copies["keys"].to_string().contains("node-Linux")),
-        "{told}"
+        "{report}"
     );
-    assert_eq!(told["entries"].as_array().unwrap().len(), 14);
+    assert_eq!(report["entries"].as_array().unwrap().len(), 14);
 
     // 2872 and 8192 exceed the limit by 824: the least recently used entries are evicted.
-    let eviction = &told["eviction"];
+    let eviction = &report["eviction"];
     assert_eq!(eviction["more"], 8192);
     assert!(eviction["pushed_out_bytes"].as_u64().unwrap() >= 824, "{eviction}");
     assert_eq!(eviction["above"], 0);
-    assert_eq!(told["cost"]["usd_per_month"], 0.0);
+    assert_eq!(report["cost"]["usd_per_month"], 0.0);
 
     let text = terminal.run(&["usage", "--and", "12G"]).ok();
     for part in [
@@ -562,19 +562,19 @@ fn usage_predicts_eviction_of_idle_and_least_recent_entries() {
     let idle = used("idle", 24 * 7 + 1, gib / 2);
     let _week = used("week", 24 * 7 - 1, 1);
     let eviction = |more: &[&str]| {
-        let told = terminal.json(&[&["usage"], more].concat());
-        assert_eq!(told["eviction"]["idle"], json!([idle]), "{told}");
-        assert_eq!(told["eviction"]["happens"], true);
-        told["eviction"]["pushed_out"].as_array().unwrap().len()
+        let report = terminal.json(&[&["usage"], more].concat());
+        assert_eq!(report["eviction"]["idle"], json!([idle]), "{report}");
+        assert_eq!(report["eviction"]["happens"], true);
+        report["eviction"]["pushed_out"].as_array().unwrap().len()
     };
     assert_eq!(eviction(&[]), 0);
     assert_eq!(eviction(&["--and", "1023M"]), 0);
     assert_eq!(eviction(&["--and", "2G"]), 2, "the small one does not make enough room");
     assert_eq!(eviction(&["--and", "5G"]), 3);
     assert_eq!(eviction(&["--and", "5G", "--limit", "20G"]), 0);
-    let told = terminal.json(&["usage", "--and", "7G"]);
+    let report = terminal.json(&["usage", "--and", "7G"]);
     assert_eq!(
-        told["eviction"]["pushed_out"].as_array().unwrap()[1..],
+        report["eviction"]["pushed_out"].as_array().unwrap()[1..],
         [json!(a), json!(c)],
         "{b} stays"
     );
@@ -761,9 +761,9 @@ fn list_usage_and_prune_work_on_a_directory() {
     let second = shelf.save("k");
     let other = shelf.save("l");
 
-    let told = shelf.json(&["list"]);
-    assert_eq!(keys(&told["entries"]), [&other, &second, &first]);
-    let row = &told["entries"][2];
+    let report = shelf.json(&["list"]);
+    assert_eq!(keys(&report["entries"]), [&other, &second, &first]);
+    let row = &report["entries"][2];
     assert_eq!(
         (&row["ours"], &row["store"], &row["unreadable"]),
         (&json!(true), &json!("plain"), &Value::Null)
@@ -771,14 +771,14 @@ fn list_usage_and_prune_work_on_a_directory() {
     assert_eq!(row["size"], fs::metadata(shelf.file(&first)).unwrap().len());
     assert_eq!(shelf.run(&["list"]).ok().lines().len(), 3);
 
-    let told = shelf.json(&["usage", "--and", "1K"]);
-    assert_eq!(told["superseded"]["entries"], 1, "{told}");
-    assert_eq!(told["prunable"]["entries"], 1, "{told}");
+    let report = shelf.json(&["usage", "--and", "1K"]);
+    assert_eq!(report["superseded"]["entries"], 1, "{report}");
+    assert_eq!(report["prunable"]["entries"], 1, "{report}");
     // Equal directories under two keys.
-    let copies = told["duplicates"].as_array().unwrap();
-    assert_eq!(copies.len(), 1, "{told}");
+    let copies = report["duplicates"].as_array().unwrap();
+    assert_eq!(copies.len(), 1, "{report}");
     assert_eq!((&copies[0]["keys"], &copies[0]["guess"]), (&json!([other, second]), &json!(false)));
-    assert_eq!(told["eviction"]["happens"], false);
+    assert_eq!(report["eviction"]["happens"], false);
     let text = shelf.run(&["usage", "--and", "1K"]).ok();
     assert!(text.stdout.contains("a directory evicts nothing"), "{text}");
 
@@ -817,9 +817,9 @@ fn directory_files_that_are_not_entries_are_never_pruned() {
     std::os::unix::fs::symlink("/nowhere", entries.join("link.20260102T030405.000001Z.tar.zst"))
         .unwrap();
 
-    let told = shelf.json(&["list"]);
-    let rows = told["entries"].as_array().unwrap();
-    assert_eq!(rows.len(), 12, "{told:#}");
+    let report = shelf.json(&["list"]);
+    let rows = report["entries"].as_array().unwrap();
+    assert_eq!(rows.len(), 12, "{report:#}");
     let unreadable: BTreeSet<_> = rows
         .iter()
         .filter(|row| row["unreadable"].is_string())
@@ -832,10 +832,10 @@ fn directory_files_that_are_not_entries_are_never_pruned() {
     assert_eq!(shelf.json(&["usage"])["unreadable"]["entries"], 10);
 
     // Each of these is the newest of its key.
-    let told = shelf.json(&["prune"]);
-    assert_eq!(keys(&told["plan"]), [&torn, &old], "{told:#}");
+    let report = shelf.json(&["prune"]);
+    assert_eq!(keys(&report["plan"]), [&torn, &old], "{report:#}");
     assert_eq!(
-        (&told["plan"][0]["reason"], &told["plan"][1]["reason"]),
+        (&report["plan"][0]["reason"], &report["plan"][1]["reason"]),
         (&json!("unreadable"), &json!("superseded"))
     );
     let mut left = shelf.names();
@@ -844,7 +844,7 @@ fn directory_files_that_are_not_entries_are_never_pruned() {
         assert!(done.stderr.contains("stays") || !prefix.is_empty(), "{done}");
     }
     left.retain(|name| !name.starts_with(&torn) && !name.starts_with(&old));
-    assert_eq!(shelf.names(), left, "{newest} and whatever is not ours");
+    assert_eq!(shelf.names(), left, "{newest} and files that are not entries");
 }
 
 #[test]
@@ -853,7 +853,7 @@ fn inventory_does_not_update_access_times() {
     let name = shelf.save("k");
     // A time long ago, so that any read would change it.
     plain_env::set_mtime(&shelf.file(&name), 1_700_000_000, 0);
-    let used = |told: &Value| told["entries"][0]["last_used"].as_str().unwrap().to_owned();
+    let used = |report: &Value| report["entries"][0]["last_used"].as_str().unwrap().to_owned();
     let before = fs::metadata(shelf.file(&name)).unwrap().accessed().unwrap();
     for verb in ["list", "usage", "prune"] {
         shelf.json(&[verb]);
@@ -900,9 +900,9 @@ fn prune_keeps_the_base_of_a_delta() {
                 .ok(),
         )
     };
-    let told = prune(&["--unused-for", "0"]);
-    assert_eq!(keys(&told["plan"]), [first["entry"].as_str().unwrap()], "{told:#}");
-    let stays = told["stays"].to_string();
+    let json = prune(&["--unused-for", "0"]);
+    assert_eq!(keys(&json["plan"]), [first["entry"].as_str().unwrap()], "{json:#}");
+    let stays = json["stays"].to_string();
     assert!(stays.contains("is a delta on it"), "{stays}");
     prune(&["--apply"]);
     let left = names(&world.backend().host_path());

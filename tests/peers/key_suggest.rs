@@ -110,13 +110,13 @@ fn git(directory: &Path, words: &[&str]) -> String {
     output(&mut command).ok().stdout.trim().to_owned()
 }
 
-fn ingredients(told: &Value) -> Vec<&str> {
-    let members = told["suggestion"]["ingredients"].as_array().unwrap();
+fn ingredients(report: &Value) -> Vec<&str> {
+    let members = report["suggestion"]["ingredients"].as_array().unwrap();
     members.iter().map(|member| member["ingredient"].as_str().unwrap()).collect()
 }
 
-fn candidate<'t>(told: &'t Value, name: &str) -> &'t Value {
-    let candidates = told["candidates"].as_array().unwrap();
+fn candidate<'t>(report: &'t Value, name: &str) -> &'t Value {
+    let candidates = report["candidates"].as_array().unwrap();
     candidates.iter().find(|one| one["ingredient"] == name).unwrap_or(&Value::Null)
 }
 
@@ -161,21 +161,21 @@ fn history_with_lock_changes() -> History {
 #[test]
 fn suggestion_names_the_file_with_flags_and_inputs() {
     let history = history_with_lock_changes();
-    let told = history.told();
-    assert_eq!(ingredients(&told), ["flake.lock"]);
-    let suggestion = &told["suggestion"];
+    let report = history.told();
+    assert_eq!(ingredients(&report), ["flake.lock"]);
+    let suggestion = &report["suggestion"];
     assert_eq!(suggestion["exact"], true);
     assert_eq!(suggestion["flags"], json!(["--hash-files", "flake.lock"]));
     let inputs = json!({ "hash-files": "flake.lock", "workflow-mode": "none" });
     assert_eq!(suggestion["with"], inputs);
-    assert_eq!((&told["changes"], &told["unchanged"]), (&2.into(), &2.into()));
-    let source = candidate(&told, "src/main.c");
+    assert_eq!((&report["changes"], &report["unchanged"]), (&2.into(), &2.into()));
+    let source = candidate(&report, "src/main.c");
     assert_eq!(
         (&source["with"], &source["without"], &source["missed"]),
         (&1.into(), &1.into(), &1.into())
     );
     // A candidate that never explains a change, but could by its name.
-    assert_eq!(candidate(&told, "flake.nix")["missed"], 2);
+    assert_eq!(candidate(&report, "flake.nix")["missed"], 2);
 
     let text = history.text().stdout;
     for part in [
@@ -192,15 +192,15 @@ fn suggestion_names_the_file_with_flags_and_inputs() {
 #[test]
 fn suggested_flags_give_a_key_that_changes_with_the_store() {
     let history = history_with_lock_changes();
-    let told = history.told();
-    let flags = told["suggestion"]["flags"].as_array().unwrap();
+    let report = history.told();
+    let flags = report["suggestion"]["flags"].as_array().unwrap();
     let key = |commit: &str| {
         history.git(&["checkout", "--quiet", commit]);
         let words = ["key", "--store", "plain", "--version", "1"].into_iter();
         let words = words.chain(flags.iter().map(|flag| flag.as_str().unwrap()));
         storecache_in(history.repository.path(), words).ok().lines().swap_remove(0)
     };
-    let snapshots = told["snapshots"].as_array().unwrap();
+    let snapshots = report["snapshots"].as_array().unwrap();
     let keys: Vec<_> =
         snapshots.iter().map(|one| (&one["store"], key(one["commit"].as_str().unwrap()))).collect();
     for pair in keys.windows(2) {
@@ -215,10 +215,10 @@ fn suggestion_names_both_files_that_change_the_store() {
     history.run(&[("guix/channels.scm", "2"), ("log", "2")], "a b");
     history.run(&[("log", "3")], "a b");
     history.run(&[("pins.nix", "2"), ("log", "4")], "a b c");
-    let told = history.told();
-    assert_eq!(ingredients(&told), ["pins.nix", "guix/channels.scm"]);
-    assert_eq!(told["suggestion"]["exact"], true);
-    assert_eq!(candidate(&told, "log")["without"], 1);
+    let report = history.told();
+    assert_eq!(ingredients(&report), ["pins.nix", "guix/channels.scm"]);
+    assert_eq!(report["suggestion"]["exact"], true);
+    assert_eq!(candidate(&report, "log")["without"], 1);
 }
 
 #[test]
@@ -228,9 +228,9 @@ fn file_that_explains_one_change_is_marked_as_chance() {
     history.run(&[("flake.lock", "2")], "b");
     history.run(&[("README.md", "2")], "c");
     history.run(&[("flake.lock", "3")], "d");
-    let told = history.told();
-    assert_eq!(ingredients(&told), ["flake.lock", "README.md"]);
-    let members = &told["suggestion"]["ingredients"];
+    let report = history.told();
+    assert_eq!(ingredients(&report), ["flake.lock", "README.md"]);
+    let members = &report["suggestion"]["ingredients"];
     assert_eq!((&members[0]["may_be_chance"], &members[0]["alone"]), (&false.into(), &2.into()));
     assert_eq!(members[1]["may_be_chance"], true);
     let text = history.text().stdout;
@@ -243,14 +243,14 @@ fn no_file_is_suggested_when_none_changed_with_the_store() {
     history.run(&[("flake.lock", "1")], "a");
     history.run(&[], "b");
     history.run(&[("flake.lock", "2")], "b");
-    let told = history.told();
-    assert_eq!(ingredients(&told), [""; 0]);
-    assert_eq!(told["suggestion"]["exact"], false);
-    assert_eq!(told["suggestion"]["with"], json!({}));
-    assert_eq!(told["suggestion"]["missed"].as_array().unwrap().len(), 1);
+    let report = history.told();
+    assert_eq!(ingredients(&report), [""; 0]);
+    assert_eq!(report["suggestion"]["exact"], false);
+    assert_eq!(report["suggestion"]["with"], json!({}));
+    assert_eq!(report["suggestion"]["missed"].as_array().unwrap().len(), 1);
     assert!(
-        told["reason"].as_str().unwrap().contains("something outside the repository"),
-        "{told}"
+        report["reason"].as_str().unwrap().contains("something outside the repository"),
+        "{report}"
     );
     assert!(history.text().stdout.contains("no suggestion: the store changed, and no candidate"));
 }
@@ -262,11 +262,11 @@ fn suggestion_reports_false_alarms_and_missed_changes() {
     history.run(&[("flake.lock", "2"), ("build-id", "2")], "b");
     history.run(&[("build-id", "3")], "b");
     history.run(&[("build-id", "4")], "c");
-    let told = history.told();
-    assert_eq!(ingredients(&told), ["build-id"]);
-    assert_eq!(told["suggestion"]["exact"], false);
-    assert_eq!(told["suggestion"]["false_alarms"].as_array().unwrap().len(), 1);
-    let quiet = &told["without_false_alarms"];
+    let report = history.told();
+    assert_eq!(ingredients(&report), ["build-id"]);
+    assert_eq!(report["suggestion"]["exact"], false);
+    assert_eq!(report["suggestion"]["false_alarms"].as_array().unwrap().len(), 1);
+    let quiet = &report["without_false_alarms"];
     assert_eq!(quiet["ingredients"][0]["ingredient"], "flake.lock");
     assert_eq!(quiet["missed"][0]["came"], 1);
     let text = history.text().stdout;
@@ -286,13 +286,13 @@ fn workflow_is_compared_by_its_semantic_hash() {
     history.run(&[(path, &workflow("two", "hello"))], "hello");
     history.run(&[(path, &workflow("two", "sed"))], "sed");
     history.run(&[("README.md", "no matter")], "sed");
-    let told = history.told();
-    let meaning = candidate(&told, &format!("{path} (semantic)"));
-    assert_eq!(meaning["without"], 0, "{told}");
-    assert_eq!(candidate(&told, path)["without"], 1);
-    assert_eq!(told["suggestion"]["exact"], true);
+    let report = history.told();
+    let meaning = candidate(&report, &format!("{path} (semantic)"));
+    assert_eq!(meaning["without"], 0, "{report}");
+    assert_eq!(candidate(&report, path)["without"], 1);
+    assert_eq!(report["suggestion"]["exact"], true);
     let with = json!({ "workflow": path, "workflow-mode": "semantic" });
-    assert_eq!(told["suggestion"]["with"], with);
+    assert_eq!(report["suggestion"]["with"], with);
 }
 
 #[test]
@@ -309,17 +309,17 @@ fn snapshot_heads_suffice_outside_of_a_repository() {
     let elsewhere = tempfile::tempdir().unwrap();
     let output = history.suggest_in(elsewhere.path(), &["--json"]);
     assert!(output.stderr.contains("is not in a git repository"), "{output}");
-    let told = report(&output);
-    assert_eq!(ingredients(&told), ["files:flake.lock"]);
-    assert_eq!(told["suggestion"]["exact"], true);
-    assert_eq!(told["suggestion"]["flags"], json!(["--hash-files", "flake.lock"]));
-    let sources = candidate(&told, "files:*.c");
+    let json = report(&output);
+    assert_eq!(ingredients(&json), ["files:flake.lock"]);
+    assert_eq!(json["suggestion"]["exact"], true);
+    assert_eq!(json["suggestion"]["flags"], json!(["--hash-files", "flake.lock"]));
+    let sources = candidate(&json, "files:*.c");
     assert_eq!((&sources["with"], &sources["without"]), (&1.into(), &1.into()));
 
     // If the commits are known, the file is only one candidate.
-    let told = history.told();
-    assert_eq!(ingredients(&told), ["flake.lock"]);
-    assert_eq!(candidate(&told, "files:flake.lock"), &Value::Null);
+    let json = history.told();
+    assert_eq!(ingredients(&json), ["flake.lock"]);
+    assert_eq!(candidate(&json, "files:flake.lock"), &Value::Null);
 }
 
 #[test]
@@ -334,15 +334,15 @@ fn commits_missing_from_a_shallow_clone_are_left_out() {
     let output = history.suggest_in(&clone.path().join("deep"), &["--json"]);
     assert!(output.stderr.contains("left out 2 snapshots"), "{output}");
     assert!(output.stderr.contains("git fetch --unshallow"), "{output}");
-    let told = report(&output);
-    assert_eq!((&told["without_commit"], &told["changes"]), (&2.into(), &1.into()));
-    assert_eq!(ingredients(&told), ["flake.lock"]);
+    let json = report(&output);
+    assert_eq!((&json["without_commit"], &json["changes"]), (&2.into(), &1.into()));
+    assert_eq!(ingredients(&json), ["flake.lock"]);
 
     let output = history.suggest_in(&clone.path().join("flat"), &["--json"]);
     assert!(output.stderr.contains("does not have the commits of 4 snapshots"), "{output}");
-    let told = report(&output);
-    assert_eq!(told["changes"], 2);
-    assert_eq!(ingredients(&told), [""; 0]);
+    let json = report(&output);
+    assert_eq!(json["changes"], 2);
+    assert_eq!(ingredients(&json), [""; 0]);
 }
 
 #[test]
@@ -361,8 +361,8 @@ fn damaged_and_newer_snapshots_are_left_out_with_a_reason() {
     fs::write(&files[2], newer).unwrap();
 
     let output = history.suggest_in(history.repository.path(), &["--json"]);
-    let told = report(&output);
-    let left_out = told["left_out"].as_array().unwrap();
+    let report = report(&output);
+    let left_out = report["left_out"].as_array().unwrap();
     let reasons: Vec<_> = left_out.iter().map(|one| one["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons.len(), 2);
     assert!(reasons.iter().any(|reason| reason.contains("format 9")), "{reasons:?}");
@@ -371,8 +371,8 @@ fn damaged_and_newer_snapshots_are_left_out_with_a_reason() {
         assert!(output.stderr.contains(&format!("left out {name}")), "{output}");
     }
     // There is one change between the first and the fourth.
-    assert_eq!((&told["changes"], &told["unchanged"]), (&1.into(), &1.into()));
-    assert_eq!(ingredients(&told), ["flake.lock"]);
+    assert_eq!((&report["changes"], &report["unchanged"]), (&1.into(), &1.into()));
+    assert_eq!(ingredients(&report), ["flake.lock"]);
 }
 
 #[test]
@@ -387,10 +387,10 @@ fn snapshot_files_are_sorted_by_time_and_deduplicated() {
     files.push(copy);
     let words = ["key", "suggest", "--json"].map(PathBuf::from).into_iter();
     let words = words.chain(files.into_iter().rev());
-    let told = report(&storecache_in(history.repository.path(), words).ok());
-    assert_eq!(told["snapshots"].as_array().unwrap().len(), 4);
-    assert_eq!((&told["changes"], &told["unchanged"]), (&2.into(), &1.into()));
-    assert_eq!(ingredients(&told), ["flake.lock"]);
+    let report = report(&storecache_in(history.repository.path(), words).ok());
+    assert_eq!(report["snapshots"].as_array().unwrap().len(), 4);
+    assert_eq!((&report["changes"], &report["unchanged"]), (&2.into(), &1.into()));
+    assert_eq!(ingredients(&report), ["flake.lock"]);
 }
 
 #[test]
@@ -399,17 +399,17 @@ fn too_few_snapshots_or_no_change_is_reported() {
     assert!(history.told()["reason"].as_str().unwrap().contains("there are 0 snapshots"));
     history.run(&[("flake.lock", "1")], "a");
     history.run(&[("flake.lock", "2")], "b");
-    let told = history.told();
-    assert!(told["reason"].as_str().unwrap().contains("but 3 are needed"), "{told}");
-    assert_eq!(ingredients(&told), [""; 0]);
+    let report = history.told();
+    assert!(report["reason"].as_str().unwrap().contains("but 3 are needed"), "{report}");
+    assert_eq!(ingredients(&report), [""; 0]);
 
     let history = History::new();
     for lock in ["1", "2", "3"] {
         history.run(&[("flake.lock", lock)], "a");
     }
-    let told = history.told();
-    assert!(told["reason"].as_str().unwrap().contains("the store never changed"), "{told}");
-    assert_eq!(told["unchanged"], 2);
+    let report = history.told();
+    assert!(report["reason"].as_str().unwrap().contains("the store never changed"), "{report}");
+    assert_eq!(report["unchanged"], 2);
 }
 
 #[test]
@@ -441,13 +441,13 @@ fn snapshots_of_another_key_prefix_are_left_out() {
     }
     let output = history.suggest_in(history.repository.path(), &["--json"]);
     assert!(output.stderr.contains("left out 2 snapshots of plain"), "{output}");
-    let told = report(&output);
-    assert_eq!(told["store"]["prefix"], "linux");
-    assert_eq!(ingredients(&told), ["flake.lock"]);
-    assert_eq!(told["suggestion"]["exact"], true);
-    let told =
+    let json = report(&output);
+    assert_eq!(json["store"]["prefix"], "linux");
+    assert_eq!(ingredients(&json), ["flake.lock"]);
+    assert_eq!(json["suggestion"]["exact"], true);
+    let json =
         report(&history.suggest_in(history.repository.path(), &["--key-prefix", "docs", "--json"]));
-    assert_eq!(told["snapshots"].as_array().unwrap().len(), 2);
+    assert_eq!(json["snapshots"].as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -473,11 +473,11 @@ fn delta_and_full_snapshot_of_a_store_compare_equal() {
         let file = history.run(&[("flake.lock", lock)], &format!("file-{number}"));
         rewrite_as_nix_snapshot(&file, "2.8.0", own, inherited);
     }
-    let told = history.told();
-    assert_eq!(told["store"]["kind"], "nix");
-    assert_eq!((&told["changes"], &told["unchanged"]), (&1.into(), &2.into()));
-    assert_eq!(ingredients(&told), ["flake.lock"]);
-    assert_eq!(told["suggestion"]["exact"], true);
+    let report = history.told();
+    assert_eq!(report["store"]["kind"], "nix");
+    assert_eq!((&report["changes"], &report["unchanged"]), (&1.into(), &2.into()));
+    assert_eq!(ingredients(&report), ["flake.lock"]);
+    assert_eq!(report["suggestion"]["exact"], true);
 }
 
 #[test]
@@ -492,9 +492,9 @@ fn items_of_a_new_package_manager_need_no_file() {
         let file = history.run(&[("flake.lock", lock)], "same");
         rewrite_as_nix_snapshot(&file, version, &items, &[]);
     }
-    let told = history.told();
-    assert_eq!((&told["version_changes"], &told["changes"]), (&1.into(), &1.into()));
-    assert_eq!(told["suggestion"]["exact"], true, "{told}");
+    let report = history.told();
+    assert_eq!((&report["version_changes"], &report["changes"]), (&1.into(), &1.into()));
+    assert_eq!(report["suggestion"]["exact"], true, "{report}");
     let text = history.text().stdout;
     assert!(text.contains("the version of the package manager changed 1 time;"), "{text}");
 }
@@ -508,11 +508,11 @@ fn store_flag_selects_the_kind_of_store() {
     rewrite_as_nix_snapshot(&files[0], "2.8.0", &["a-hello"], &[]);
     assert_eq!(history.told()["store"]["kind"], "plain");
     let more = ["--store", "nix", "--json"];
-    let told = report(&history.suggest_in(history.repository.path(), &more));
-    assert_eq!(told["store"]["kind"], "nix");
+    let report = report(&history.suggest_in(history.repository.path(), &more));
+    assert_eq!(report["store"]["kind"], "nix");
     assert!(
-        told["reason"].as_str().unwrap().starts_with("there is 1 snapshot to compare"),
-        "{told}"
+        report["reason"].as_str().unwrap().starts_with("there is 1 snapshot to compare"),
+        "{report}"
     );
 }
 
@@ -539,10 +539,10 @@ fn suggest_reads_entries_of_the_cache_service() {
         history.build(store);
         run(&["save", "--key", "test", "--path", STORE, "--root", root.to_str().unwrap()], &commit);
     }
-    let told = run(&["key", "suggest"], "");
-    assert_eq!(told["snapshots"].as_array().unwrap().len(), 3);
-    assert_eq!(ingredients(&told), ["flake.lock"]);
-    assert_eq!(told["suggestion"]["exact"], true);
+    let printed = run(&["key", "suggest"], "");
+    assert_eq!(printed["snapshots"].as_array().unwrap().len(), 3);
+    assert_eq!(ingredients(&printed), ["flake.lock"]);
+    assert_eq!(printed["suggestion"]["exact"], true);
 }
 
 #[test]
@@ -553,9 +553,9 @@ fn deleted_file_is_reported_but_not_suggested() {
     fs::remove_file(history.repository.path().join("old.nix")).unwrap();
     history.run(&[], "b");
     history.run(&[("flake.lock", "2")], "c");
-    let told = history.told();
-    assert_eq!(ingredients(&told), ["flake.lock"]);
-    assert_eq!(told["suggestion"]["missed"][0]["gone_files"], json!(["old.nix"]));
+    let report = history.told();
+    assert_eq!(ingredients(&report), ["flake.lock"]);
+    assert_eq!(report["suggestion"]["missed"][0]["gone_files"], json!(["old.nix"]));
     let text = history.text().stdout;
     assert!(text.contains("with old.nix, which the last commit no longer has"), "{text}");
 }

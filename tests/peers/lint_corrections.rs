@@ -296,8 +296,8 @@ fn corrections_resolve_their_finding_and_are_valid_workflows() {
             }
         }
     }
-    let told = output(script("workflow_validator.mjs").args(&judged)).ok();
-    assert_eq!(told.stdout, format!("judged {}\n", judged.len()));
+    let output = output(script("workflow_validator.mjs").args(&judged)).ok();
+    assert_eq!(output.stdout, format!("checked {}\n", judged.len()));
 }
 
 #[test]

@@ -28,15 +28,15 @@ jobs:
 fn annotations_are_single_lines_with_escaped_text() {
     let name = "größe 漢字, 50%: a.yml";
     let place = tree(&[(name, ODD)]);
-    let told = lint(&place, &["--format", "github"]).fails();
-    let lines: Vec<&str> = told.stdout.lines().collect();
-    assert_eq!(lines.len(), 2, "{told}");
+    let output = lint(&place, &["--format", "github"]).fails();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(lines.len(), 2, "{output}");
     let at = "::warning file=.github/workflows/größe 漢字%2C 50%25%3A a.yml,line=10,col=16,title=storecache key-system::";
-    assert!(lines[0].starts_with(at), "{told}");
+    assert!(lines[0].starts_with(at), "{output}");
     let text = lines[0].strip_prefix(at).unwrap();
     assert!(text.contains("%0Ato do: put ${{ runner.arch }} into the key"), "{text}");
     assert!(text.contains("%0A-           key: nix-store-2.30.1,50%25-größe"), "{text}");
-    assert!(lines[1].starts_with("::error file="), "{told}");
+    assert!(lines[1].starts_with("::error file="), "{output}");
     let good = lint(&tree(&[]), &["--format", "github"]).fails();
     assert!(good.stdout.is_empty() && good.stderr.contains("has no workflow"), "{good}");
 }
@@ -60,8 +60,8 @@ fn sarif_output_passes_the_sarif_multitool() {
     let named: Vec<_> =
         workflows.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let place = tree(&named);
-    let told = lint(&place, &["--format", "sarif"]).fails();
-    let log = sarif(&told);
+    let printed = lint(&place, &["--format", "sarif"]).fails();
+    let log = sarif(&printed);
     let results = log["runs"][0]["results"].as_array().unwrap();
     assert_eq!(results.len(), json_findings(&place).len());
     assert!(results.iter().any(|it| it["fixes"].is_array()));
@@ -78,7 +78,7 @@ fn sarif_output_passes_the_sarif_multitool() {
     assert_eq!(region["startLine"], 3, "{broken:#}");
 
     let file = place.path().join("log.sarif");
-    fs::write(&file, &told.stdout).unwrap();
+    fs::write(&file, &printed.stdout).unwrap();
     let tool = peers().join("lint/node_modules/@microsoft/sarif-multitool-linux/Sarif.Multitool");
     let mut command = Command::new(tool);
     command
@@ -116,7 +116,7 @@ fn sarif_fingerprint_is_stable_when_lines_move() {
     let mut each = first.clone();
     each.sort();
     each.dedup();
-    assert_eq!(each.len(), 4, "no two are one");
+    assert_eq!(each.len(), 4, "all fingerprints differ");
 }
 
 #[test]
@@ -155,9 +155,9 @@ fn invalid_workflow_is_reported_with_line_and_column() {
         (deep.as_str(), "2:", ""),
     ] {
         let place = tree(&[("ci.yml", text)]);
-        let told = lint(&place, &[]).fails();
-        assert!(told.stdout.starts_with(&format!(".github/workflows/ci.yml:{at}")), "{told}");
-        assert!(told.stdout.contains(what) && told.stdout.contains("[unreadable]"), "{told}");
+        let output = lint(&place, &[]).fails();
+        assert!(output.stdout.starts_with(&format!(".github/workflows/ci.yml:{at}")), "{output}");
+        assert!(output.stdout.contains(what) && output.stdout.contains("[unreadable]"), "{output}");
         let found = json_findings(&place);
         assert_eq!(found.len(), 1);
         let place_of = format!("line={},col={}", found[0]["line"], found[0]["column"]);
@@ -181,9 +181,9 @@ fn invalid_workflow_is_reported_with_line_and_column() {
         (".github", ".github is a directory; name the workflows in it"),
         ("none.yml", "read the workflow none.yml"),
     ] {
-        let told = lint(&place, &[name, "--json"]).fails();
-        assert_eq!(report(&told)["ok"], false);
-        assert!(told.stderr.contains(said), "{told}");
+        let output = lint(&place, &[name, "--json"]).fails();
+        assert_eq!(report(&output)["ok"], false);
+        assert!(output.stderr.contains(said), "{output}");
     }
 }
 
@@ -191,8 +191,11 @@ fn invalid_workflow_is_reported_with_line_and_column() {
 fn lint_output_escapes_terminal_sequences() {
     let text = "on: pull_request\njobs:\n  a:\n    steps:\n      - uses: actions/checkout@v4\n\
                 \x20     - uses: me/storecache@v1\n        with:\n          key: \"nix-2.30.1-x64-\\e[31m\"\n";
-    let told = lint(&tree(&[("ci.yml", text)]), &[]).fails();
-    assert!(told.stdout.contains("under nix-2.30.1-x64-\\x1b[31m on the default branch"), "{told}");
+    let output = lint(&tree(&[("ci.yml", text)]), &[]).fails();
+    assert!(
+        output.stdout.contains("under nix-2.30.1-x64-\\x1b[31m on the default branch"),
+        "{output}"
+    );
 }
 
 #[test]
@@ -233,9 +236,8 @@ fn level_error_ignores_warnings() {
     };
     let warned = tree(&[("ci.yml", &keeps("pull_request", ""))]);
     lint(&warned, &[]).fails();
-    let told = lint(&warned, &["--level", "error", "--json"]).ok();
-    let told = report(&told);
-    assert_eq!((&told["ok"], told["findings"].as_array().unwrap().len()), (&true.into(), 1));
+    let report = report(&lint(&warned, &["--level", "error", "--json"]).ok());
+    assert_eq!((&report["ok"], report["findings"].as_array().unwrap().len()), (&true.into(), 1));
     let wrong =
         tree(&[("ci.yml", &keeps("push", "      - run: sudo tar -xf x.tar -C / nix/store\n"))]);
     lint(&wrong, &["--level", "error"]).fails();

@@ -105,12 +105,12 @@ fn assert_within_limit(place: &PlainEnv, at: &EntryLocation, threads: u32, given
         if verb == "restore" {
             place.remove(DATA);
         }
-        let (told, takings) = run(place, at, verb, &flags);
-        let bytes = told["bytes"][if verb == "save" { "packed" } else { "unpacked" }].as_u64();
-        assert!(bytes.unwrap() >= SIZE * MIB, "{told}");
+        let (report, takings) = run(place, at, verb, &flags);
+        let bytes = report["bytes"][if verb == "save" { "packed" } else { "unpacked" }].as_u64();
+        assert!(bytes.unwrap() >= SIZE * MIB, "{report}");
         let taken = resource_usage::memory(&takings) / MIB;
         println!("{verb} {flags:?}: {taken} of {limit} MiB");
-        assert!(takings.len() >= 2, "both halves were seen");
+        assert!(takings.len() >= 2, "the user process and the root helper were measured");
         assert!(taken <= limit, "{verb} {flags:?}: {taken} of {limit} MiB: {takings:?}");
     }
 }
@@ -192,19 +192,19 @@ fn shared_frames_and_guardian_stay_within_the_memory_limit() {
             world.wipe_store();
         }
         let watch = watch();
-        let told = world_runs::run(&world, "root", verb, &["--threads=2"]);
+        let report = world_runs::run(&world, "root", verb, &["--threads=2"]);
         let takings = watch.end();
-        assert!(told["bytes"]["snapshot"].as_u64().unwrap() < 150 * MIB, "{told}");
+        assert!(report["bytes"]["snapshot"].as_u64().unwrap() < 150 * MIB, "{report}");
         assert!(takings.len() >= if verb == "save" { 2 } else { 3 }, "{takings:?}");
         let taken = resource_usage::memory(&takings) / MIB;
         println!("{verb}: {taken} of {limit} MiB");
         assert!(taken <= limit, "{verb}: {taken} of {limit} MiB: {takings:?}");
     }
-    let told = world_runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
-    assert_eq!(told.code(), 0, "nothing is wanted, and so no frame is too large: {told}");
+    let output = world_runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
+    assert_eq!(output.code(), 0, "no frame is needed, so none is too large: {output}");
     world.wipe_store();
-    let told = world_runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
-    assert!(told.fails().stderr.contains("--memory 90M is too little: this takes at least "));
+    let output = world_runs::attempt(&world, "root", "restore", &["--threads=2", "--memory=90M"]);
+    assert!(output.fails().stderr.contains("--memory 90M is too little: this takes at least "));
 }
 
 fn is_storecache(pid: &u32) -> bool {
@@ -220,10 +220,10 @@ fn memory_limit_below_the_minimum_is_a_usage_error() {
         ("save", &["--memory=100M", "--long"], "122M"),
         ("restore", &["--memory=40M"], "80M"),
     ] {
-        let told = place.attempt(verb, &["/opt/tool"], more);
-        assert_eq!(told.code(), 2, "{told}");
+        let output = place.attempt(verb, &["/opt/tool"], more);
+        assert_eq!(output.code(), 2, "{output}");
         let given = more[0].trim_start_matches("--memory=");
         let line = format!("--memory {given} is too little: this takes at least {least}");
-        assert!(told.stderr.contains(&line), "{told}");
+        assert!(output.stderr.contains(&line), "{output}");
     }
 }

@@ -278,18 +278,18 @@ fn permanent_range_faults_are_reported_with_their_cause() {
         let mut reader = backend.open(&name).unwrap();
         server.inject_faults("^GET .*tar.zst", fault, 0, 1000);
         let mut bytes = vec![0; 1 << 20];
-        let told = line(reader.read_at(1 << 20, &mut bytes).map_err(anyhow::Error::from));
-        assert!(words.iter().all(|word| told.contains(word)), "{fault:?}: {told}");
+        let error = line(reader.read_at(1 << 20, &mut bytes).map_err(anyhow::Error::from));
+        assert!(words.iter().all(|word| error.contains(word)), "{fault:?}: {error}");
     }
     server.clear_faults();
     // Another object of the same name is not read as the same entry.
     let mut reader = backend.open(&name).unwrap();
     server.put_invalid_object(&format!("ci/stores/{VERSION}/{name}.tar.zst"));
-    let told = line(reader.read_at(1 << 20, &mut [0; 99]).map_err(anyhow::Error::from));
-    assert!(told.contains("changed while it was read"), "{told}");
+    let error = line(reader.read_at(1 << 20, &mut [0; 99]).map_err(anyhow::Error::from));
+    assert!(error.contains("changed while it was read"), "{error}");
     let mut reader = backend.open(&name).unwrap();
-    let told = reader.read_at(9, &mut [0; 99]).unwrap_err().to_string();
-    assert_eq!(told, "truncated: got 21 of 108 bytes");
+    let error = reader.read_at(9, &mut [0; 99]).unwrap_err().to_string();
+    assert_eq!(error, "truncated: got 21 of 108 bytes");
 }
 
 #[test]
@@ -338,8 +338,8 @@ fn failed_upload_leaves_no_object() {
         ("PUT .*claims", Fault::Status(404, "NoSuchBucket"), &["there is no such bucket"]),
     ] {
         server.inject_faults(expression, fault, 0, 1000);
-        let told = line(save(&backend, "k", &content(PART + 9)));
-        assert!(words.iter().all(|word| told.contains(word)), "{expression}: {told}");
+        let error = line(save(&backend, "k", &content(PART + 9)));
+        assert!(words.iter().all(|word| error.contains(word)), "{expression}: {error}");
         server.clear_faults();
         assert_eq!(server.keys_and_uploads(), (Vec::new(), 0), "{expression}");
     }
@@ -394,22 +394,22 @@ fn missing_credentials_or_https_is_an_error_without_secrets() {
         let mut options = server.options();
         options.settings.retain(|(name, _)| !name.ends_with("ALLOW_HTTP"));
         let insecure = Objects::new(&options, VERSION).unwrap();
-        let told = line(insecure.find(&[Rung::Exact("k".into())]));
-        assert!(told.contains("does not use https") && told.contains("ALLOW_HTTP"), "{told}");
+        let error = line(insecure.find(&[Rung::Exact("k".into())]));
+        assert!(error.contains("does not use https") && error.contains("ALLOW_HTTP"), "{error}");
         options.settings.clear();
-        let told = line(Objects::new(&options, VERSION));
-        assert!(told.contains("no credentials in the environment: set "), "{told}");
+        let error = line(Objects::new(&options, VERSION));
+        assert!(error.contains("no credentials in the environment: set "), "{error}");
     }
     let server = ObjectServer::start(Service::Azure);
     let mut options = server.options();
     let key = options.settings.iter_mut().find(|(name, _)| name.ends_with("ACCOUNT_KEY"));
     key.unwrap().1 = Secret::new("bm8=");
-    let told = line(Objects::new(&options, VERSION).unwrap().find(&[Rung::Exact("k".into())]));
-    assert!(told.contains("HTTP 403"), "{told}");
+    let error = line(Objects::new(&options, VERSION).unwrap().find(&[Rung::Exact("k".into())]));
+    assert!(error.contains("HTTP 403"), "{error}");
     let mut options = server.options();
     options.address.bucket = "nowhere".into();
-    let told = line(Objects::new(&options, VERSION).unwrap().find(&[Rung::Exact("k".into())]));
-    assert!(told.contains("there is no such bucket"), "{told}");
+    let error = line(Objects::new(&options, VERSION).unwrap().find(&[Rung::Exact("k".into())]));
+    assert!(error.contains("there is no such bucket"), "{error}");
     assert!(!format!("{options:?}").contains(azurite::KEY));
 }
 
@@ -446,12 +446,12 @@ fn save_restore_list_and_prune_work_on_every_object_store() {
         };
         assert_eq!(run("restore", &[])["hit"], "miss", "{service:?}");
         let saved = run("save", &[]);
-        let told = format!("{} at {}", server.backend(), server.host());
-        assert_eq!(saved["backend"], told.as_str());
+        let location = format!("{} at {}", server.backend(), server.host());
+        assert_eq!(saved["backend"], location.as_str());
         place.remove(TOOL);
         let restored = run("restore", &[]);
         assert_eq!((&restored["hit"], &restored["entry"]), (&"exact".into(), &saved["entry"]));
-        assert_eq!(restored["backend"], told.as_str());
+        assert_eq!(restored["backend"], location.as_str());
         assert_same_tree(&before, &place.tree(TOOL));
         attempt(&place, &server, "verify", &[]).ok();
         attempt(&place, &server, "inspect", &[]).ok();

@@ -38,8 +38,8 @@ fn workflows() -> BTreeMap<String, String> {
 
 #[track_caller]
 fn validate(files: &[PathBuf]) -> Vec<ValidatedFile> {
-    let told = output(script("project_workflows.mjs").args(files)).ok();
-    let mut all: Map<String, Value> = serde_json::from_str(&told.stdout).unwrap();
+    let output = output(script("project_workflows.mjs").args(files)).ok();
+    let mut all: Map<String, Value> = serde_json::from_str(&output.stdout).unwrap();
     let of = |file: &PathBuf| {
         let mut judged = all.remove(file.to_str().unwrap()).unwrap();
         let wrong = serde_json::from_value(judged["wrong"].take()).unwrap();
@@ -163,7 +163,7 @@ fn jobs_have_minimal_permissions() {
     }
     for (place, job) in jobs() {
         let rights = job["permissions"].as_object();
-        let rights = rights.unwrap_or_else(|| panic!("{place}: says nothing of its rights"));
+        let rights = rights.unwrap_or_else(|| panic!("{place}: does not set permissions"));
         let may: BTreeSet<_> = rights.iter().map(|(it, how)| (it.as_str(), how.as_str())).collect();
         let publishes = place == "release.yml publish";
         let expected: &[_] = match publishes {
@@ -177,7 +177,7 @@ fn jobs_have_minimal_permissions() {
         });
         for step in checkouts {
             let persists = step["with"]["persist-credentials"].as_bool();
-            assert_eq!(persists, Some(publishes), "{place}: leaves its token to later steps");
+            assert_eq!(persists, Some(publishes), "{place}: persists its token for later steps");
         }
         let secret = job.to_string().contains("secrets");
         assert!(!secret, "{place}: a secret");
@@ -191,7 +191,7 @@ fn jobs_have_timeouts_and_concurrency_groups() {
         assert!(called || document["concurrency"]["group"].is_string(), "{file}");
     }
     let early = &document("release.yml")["concurrency"]["cancel-in-progress"];
-    assert_eq!(early, false, "a release is not broken off");
+    assert_eq!(early, false, "a release must not be canceled");
     for (place, job) in jobs() {
         if job["uses"].is_null() {
             let minutes = job["timeout-minutes"].as_u64();

@@ -93,7 +93,7 @@ fn readme_picture_shows_a_current_summary() {
         fs::copy(seen.shots.last().unwrap(), file("summary.png")).unwrap();
     }
     let kept = fs::read_to_string(file("summary.md")).unwrap();
-    assert_eq!(reported_facts(&kept), reported_facts(&summary), "scripts/picture makes it anew");
+    assert_eq!(reported_facts(&kept), reported_facts(&summary), "update it with scripts/picture");
     assert!(reported_facts(&kept).len() > 5, "{kept}");
 
     let picture = fs::read(file("summary.png")).unwrap();

@@ -45,9 +45,12 @@ fn is_enabled(name: &str) -> bool {
 
 #[test]
 fn release_is_small_and_runs_with_glibc_2_28() {
-    let told = run_check_release(&program()).ok();
-    assert!(told.stdout.contains("saves and restores in Debian 11"), "{told}");
-    assert!(told.stdout.contains("inspects what zstd and tar read too"), "{told}");
+    let printed = run_check_release(&program()).ok();
+    assert!(printed.stdout.contains("saves and restores in Debian 11"), "{printed}");
+    assert!(
+        printed.stdout.contains("inspects a snapshot, which zstd and tar can read too"),
+        "{printed}"
+    );
     // Check the same with objdump: no other library is needed, and no symbol is newer.
     let dump = output(Command::new("objdump").arg("-p").arg(program())).ok().stdout;
     let needed = dump.lines().filter_map(|line| line.trim().strip_prefix("NEEDED"));
@@ -76,14 +79,14 @@ fn check_release_rejects_unportable_programs() {
     fs::copy(program(), at("large")).unwrap();
     fs::File::options().append(true).open(at("large")).unwrap().set_len(16_000_000).unwrap();
     for (name, why) in [
-        ("needing", "needs libother.so, which is no part of glibc"),
+        ("needing", "needs libother.so, which does not belong to glibc"),
         ("static", "is not linked to glibc at all"),
-        ("newer", "and glibc 2.28 is the oldest that it has to run with"),
+        ("newer", "but must run with glibc 2.28"),
         ("large", "has 16000000 bytes, which is not under 16 MB"),
     ] {
-        let told = run_check_release(&at(name));
-        assert_eq!(told.code(), 1, "{name}: {told}");
-        assert!(told.stderr.contains(why), "{name}: {told}");
+        let printed = run_check_release(&at(name));
+        assert_eq!(printed.code(), 1, "{name}: {printed}");
+        assert!(printed.stderr.contains(why), "{name}: {printed}");
     }
 }
 
@@ -107,17 +110,17 @@ fn build_release_fails_for_a_target_without_its_library() {
         output(command.env("STORECACHE_RELEASE_FILES", &files))
     };
     for architectures in [["x86_64", "aarch64"].as_slice(), &["aarch64"], &[]] {
-        let told = build(architectures);
-        assert_eq!(told.code(), 1, "{told}");
+        let printed = build(architectures);
+        assert_eq!(printed.code(), 1, "{printed}");
         let line = "Rust 0 has no library for";
-        assert!(told.stderr.contains(line), "{told}");
-        assert!(told.stderr.contains("nothing was built"), "{told}");
-        assert!(!told.stdout.contains("called"), "{told}");
+        assert!(printed.stderr.contains(line), "{printed}");
+        assert!(printed.stderr.contains("nothing was built"), "{printed}");
+        assert!(!printed.stdout.contains("called"), "{printed}");
         assert!(!files.exists());
     }
-    let told = build(&["riscv64"]);
-    assert!(told.stderr.contains("no release for riscv64: x86_64 or aarch64"), "{told}");
-    assert_eq!(told.code(), 1);
+    let printed = build(&["riscv64"]);
+    assert!(printed.stderr.contains("no release for riscv64: x86_64 or aarch64"), "{printed}");
+    assert_eq!(printed.code(), 1);
 }
 
 #[test]
@@ -126,8 +129,8 @@ fn release_build_is_reproducible() {
         return;
     }
     program();
-    let told = output(&mut script("reproduce")).ok();
-    assert!(told.stdout.contains("is the same wherever it is built"), "{told}");
+    let output = output(&mut script("reproduce")).ok();
+    assert!(output.stdout.contains("has the same bytes in both builds"), "{output}");
 }
 
 #[test]
@@ -146,8 +149,11 @@ fn aarch64_release_runs_in_qemu() {
     let file = kept.path().join("storecache-aarch64-unknown-linux-gnu");
     let usr = root.join("usr");
     let qemu = format!("{} -L {}", usr.join("bin/qemu-aarch64").display(), usr.display());
-    let told = output(script("check-release").arg(&file).env("QEMU", qemu)).ok();
-    assert!(told.stdout.contains("runs for AArch64"), "{told}");
+    let printed = output(script("check-release").arg(&file).env("QEMU", qemu)).ok();
+    assert!(printed.stdout.contains("runs for AArch64"), "{printed}");
     let refused = run_check_release(&file);
-    assert!(refused.stderr.contains("is for AArch64, and this machine is not"), "{refused}");
+    assert!(
+        refused.stderr.contains("is for AArch64, and this machine has another processor"),
+        "{refused}"
+    );
 }

@@ -1,4 +1,4 @@
-// Where the shim finds the program, and what it does not take for it.
+// Tests of how the shim finds the program, and which files it refuses.
 'use strict';
 const assert = require('node:assert/strict');
 const crypto = require('node:crypto');
@@ -14,7 +14,7 @@ const TARGET = 'x86_64-unknown-linux-gnu';
 const PROGRAM = Buffer.from('#!/bin/sh\necho released\n');
 const SHA256 = crypto.createHash('sha256').update(PROGRAM).digest('hex');
 
-/** A checkout of the action, with a version that is released when told. */
+/** Creates a checkout of the action. Its version is released for the targets in `sha256`. */
 function checkout(t, { sha256 = {} } = {}) {
   const root = fs.mkdtempSync(path.join(os.tmpdir(), 'storecache-find-'));
   t.after(() => fs.rmSync(root, { recursive: true, force: true }));
@@ -24,7 +24,7 @@ function checkout(t, { sha256 = {} } = {}) {
   return root;
 }
 
-/** A server in place of GitHub: its pages, and who asked for what. */
+/** Starts a server that replaces GitHub. Returns its URL and the requests that it receives. */
 async function github(t, pages) {
   const asked = [];
   const server = http.createServer((request, response) => {
@@ -42,7 +42,7 @@ async function github(t, pages) {
 }
 
 function look(root, env, more = {}) {
-  const supervise = () => assert.fail('nothing is to be built');
+  const supervise = () => assert.fail('must not build anything');
   return find({ input, supervise, env, root, platform: 'linux', arch: 'x64', ...more });
 }
 
@@ -76,20 +76,20 @@ test('the asset of this version is downloaded once, verified and kept', async (t
 
   const before = asked.length;
   assert.equal(await look(root, env), program);
-  assert.equal(asked.length, before, 'the kept one is used');
+  assert.equal(asked.length, before, 'the downloaded program is used again');
   fs.writeFileSync(program, 'changed since');
   assert.equal(await look(root, env), program);
-  assert.deepEqual(fs.readFileSync(program), PROGRAM, 'a changed one is not');
+  assert.deepEqual(fs.readFileSync(program), PROGRAM, 'a changed program is downloaded again');
 });
 
-test('what is not what was released is never kept', async (t) => {
+test('a download with other content is never kept', async (t) => {
   const root = checkout(t, { sha256: { [TARGET]: SHA256 } });
   const short = (response) => {
     response.writeHead(200, { 'content-length': PROGRAM.length });
     response.write(PROGRAM.subarray(0, 5), () => response.destroy());
   };
   for (const [page, why] of [
-    [Buffer.from('evil'), /is not what was released/],
+    [Buffer.from('evil'), /wrong SHA-256/],
     [short, /cannot download/],
     [undefined, /HTTP 404/],
   ]) {
@@ -105,7 +105,7 @@ test('what is not what was released is never kept', async (t) => {
   }
 });
 
-test('with a token, a program whose build nobody attested is refused', async (t) => {
+test('with a token, a program without an attestation is refused', async (t) => {
   const root = checkout(t, { sha256: { [TARGET]: SHA256 } });
   const api = `/repos/me/storecache/attestations/sha256:${SHA256}`;
   const down = (response) => response.writeHead(502).end();
@@ -131,7 +131,7 @@ test('with a token, a program whose build nobody attested is refused', async (t)
   }
 });
 
-test('the token may be the input, and a server of an enterprise is not asked', async (t) => {
+test('an input can set the token, and an enterprise server is not asked for attestations', async (t) => {
   const root = checkout(t, { sha256: { [TARGET]: SHA256 } });
   const { url, asked } = await github(t, { [ASSET]: PROGRAM });
   const env = {
@@ -149,7 +149,7 @@ test('the token may be the input, and a server of an enterprise is not asked', a
   assert.equal(asked.at(-1).authorization, 'Bearer of the job');
 });
 
-test('a version that is not released is built from its checkout', async (t) => {
+test('a version without a release is built from its checkout', async (t) => {
   const root = checkout(t);
   fs.writeFileSync(path.join(root, 'Cargo.toml'), '');
   const calls = [];
@@ -170,14 +170,14 @@ test('a version that is not released is built from its checkout', async (t) => {
   await assert.rejects(look(root, {}, { supervise: failing }), /cargo could not build/);
 });
 
-test('a checkout that is used by its path is built even where a release is known', async (t) => {
+test('a checkout that is used by its path is built even if its version is released', async (t) => {
   const root = checkout(t, { sha256: { [TARGET]: SHA256 } });
   fs.writeFileSync(path.join(root, 'Cargo.toml'), '');
   const failing = async () => ({ code: 101 });
   await assert.rejects(look(root, { GITHUB_ACTION_REPOSITORY: '' }, { supervise: failing }), /cargo/);
 });
 
-test('other systems are told so', async (t) => {
+test('other systems are refused', async (t) => {
   const root = checkout(t);
   for (const [platform, arch] of [['win32', 'x64'], ['darwin', 'arm64'], ['linux', 'riscv64']]) {
     await assert.rejects(look(root, {}, { platform, arch }), /runs on Linux/);

@@ -1,5 +1,5 @@
-// A release from the tag to a step that runs its program: scripts/release in a scratch repository with a
-// remote of its own, and the shim of what the tags lead to.
+// Tests of a release, from the tag to a step that runs the released program: runs scripts/release in a scratch
+// repository with its own remote, and then the shim of the commits that the tags point to.
 'use strict';
 const assert = require('node:assert/strict');
 const { spawnSync } = require('node:child_process');
@@ -15,7 +15,7 @@ const { input } = require('../../dist/shim');
 const ROOT = path.resolve(__dirname, '../..');
 const TARGETS = ['x86_64-unknown-linux-gnu', 'aarch64-unknown-linux-gnu'];
 
-/** A project at a version, tagged in its remote, and the programs that were built of it. */
+/** A project at a version that is tagged in its remote, and the programs that were built from it. */
 class Project {
   constructor(t, version) {
     this.top = fs.mkdtempSync(path.join(os.tmpdir(), 'storecache-release-'));
@@ -59,7 +59,7 @@ class Project {
     return this.git('show', `${ref}:${name}`);
   }
 
-  /** Says everywhere that this is a version, and pushes its tag. */
+  /** Sets the version in all files, and pushes its tag. */
   version(version, { sha256 = {} } = {}) {
     if (this.at('main')) {
       this.git('fetch', '-q', '--depth', '1', 'origin', 'main');
@@ -78,7 +78,7 @@ class Project {
     }
   }
 
-  /** A checkout of the tag, as a runner makes it. */
+  /** Clones the tag, as a runner does. */
   job(tag) {
     fs.rmSync(this.tree, { recursive: true });
     spawnSync('git', ['clone', '-q', '--depth', '1', '--branch', tag, `file://${this.remote}`, this.tree]);
@@ -106,7 +106,7 @@ class Project {
     return stdout.trim();
   }
 
-  /** All of a release but for its page. */
+  /** Runs all steps of a release except `publish`. */
   complete(tag) {
     this.job(tag);
     this.done('check', tag);
@@ -116,19 +116,19 @@ class Project {
   }
 }
 
-test('a tag becomes a release whose step runs the very program', async (t) => {
+test('a step that uses the tag of a release runs the released program', async (t) => {
   const project = new Project(t, '1.2.3');
   const tagged = project.at('v1.2.3');
   project.complete('v1.2.3');
   const released = project.at('v1.2.3');
   assert.notEqual(released, tagged);
   assert.equal(project.at('v1'), released);
-  assert.equal(project.at('main'), tagged, 'the branch is as it was');
+  assert.equal(project.at('main'), tagged, 'the branch has not changed');
   assert.equal(project.at(`${released}^`), tagged);
   const changed = project.git('--git-dir', project.remote, 'diff', '--name-only', tagged, released);
   assert.equal(changed, 'dist/version.json');
 
-  // What a job gets that uses v1: the shim of that commit, and the page with the programs.
+  // A job that uses v1 gets the shim of that commit, and the release page with the programs.
   project.job('v1');
   const page = Object.fromEntries(
     TARGETS.map((target) => {
@@ -146,7 +146,7 @@ test('a tag becomes a release whose step runs the very program', async (t) => {
   for (const arch of ['x64', 'arm64']) {
     const program = await find({
       input,
-      supervise: () => assert.fail('nothing is to be built'),
+      supervise: () => assert.fail('must not build anything'),
       root: project.tree,
       platform: 'linux',
       arch,
@@ -160,16 +160,16 @@ test('a tag becomes a release whose step runs the very program', async (t) => {
   }
   const sums = fs.readFileSync(path.join(project.files, 'SHA256SUMS'), 'utf8');
   assert.equal(sums.split('\n').length, 3, sums);
-  const judged = spawnSync('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: project.files });
-  assert.equal(judged.status, 0);
+  const checked = spawnSync('sha256sum', ['--check', '--strict', 'SHA256SUMS'], { cwd: project.files });
+  assert.equal(checked.status, 0);
 });
 
-test('a release that broke off may be run again, and comes to the same', (t) => {
+test('an interrupted release can be repeated, with the same result', (t) => {
   const project = new Project(t, '1.2.3');
   const event = project.at('v1.2.3');
   project.complete('v1.2.3');
   const released = project.at('v1.2.3');
-  // A runner that is asked again checks out the commit of its event.
+  // If a job is run again, the runner checks out the commit of its event.
   project.git('fetch', '-q', 'origin', event);
   project.git('checkout', '-q', event);
   project.done('checksums', 'v1.2.3', project.files);
@@ -179,7 +179,7 @@ test('a release that broke off may be run again, and comes to the same', (t) => 
   assert.equal(project.at('v1'), released);
 });
 
-test('digests that were written before the tag are held to, and the tag stays', (t) => {
+test('digests that were written before tagging are enforced, and the tag does not move', (t) => {
   const project = new Project(t, '1.2.3');
   const digest = (text) => crypto.createHash('sha256').update(text).digest('hex');
   const program = '#!/bin/sh\necho 1.2.4\n';
@@ -187,16 +187,16 @@ test('digests that were written before the tag are held to, and the tag stays', 
   const tagged = project.at('v1.2.4');
   project.job('v1.2.4');
   project.done('checksums', 'v1.2.4', project.files);
-  // It may be written otherwise; what it says is the same.
+  // The file may be formatted otherwise; its content is the same.
   project.git('checkout', '-q', 'dist/version.json');
   project.done('record', 'v1.2.4');
   assert.equal(project.at('v1.2.4'), tagged);
 
   fs.writeFileSync(path.join(project.files, `storecache-${TARGETS[1]}`), 'other bytes');
-  project.refused('checksums', 'v1.2.4', /promises .* for aarch64-unknown-linux-gnu/, project.files);
+  project.refused('checksums', 'v1.2.4', /has .* for aarch64-unknown-linux-gnu, and the build/, project.files);
 });
 
-test('the major tag goes forward only, and to no early version', (t) => {
+test('the major tag only moves forward, and never to a pre-release', (t) => {
   const project = new Project(t, '1.9.0');
   project.complete('v1.9.0');
   project.version('1.10.0');
@@ -204,31 +204,31 @@ test('the major tag goes forward only, and to no early version', (t) => {
   const newest = project.at('v1.10.0');
   assert.equal(project.at('v1'), newest);
   project.version('1.9.1');
-  assert.match(project.complete('v1.9.1'), /v1 stays: v1\.10\.0 is newer/);
+  assert.match(project.complete('v1.9.1'), /v1 does not move: v1\.10\.0 is newer/);
   project.version('1.11.0-rc.1');
-  assert.match(project.complete('v1.11.0-rc.1'), /v1 stays/);
+  assert.match(project.complete('v1.11.0-rc.1'), /v1 does not move/);
   assert.equal(project.at('v1'), newest);
   project.version('1.10.1');
   project.complete('v1.10.1');
-  assert.equal(project.at('v1'), project.at('v1.10.1'), 'an early version does not count as newer');
+  assert.equal(project.at('v1'), project.at('v1.10.1'), 'a pre-release does not count as newer');
   project.version('2.0.0-rc.1');
-  assert.match(project.complete('v2.0.0-rc.1'), /v2 stays/);
-  assert.equal(project.at('v2'), '', 'not even where there is nothing else');
+  assert.match(project.complete('v2.0.0-rc.1'), /v2 does not move/);
+  assert.equal(project.at('v2'), '', 'not even if there is no other version');
   project.version('2.0.0');
   project.complete('v2.0.0');
   assert.equal(project.at('v2'), project.at('v2.0.0'));
   assert.equal(project.at('v1'), project.at('v1.10.1'));
 });
 
-test('what does not agree is no release', (t) => {
+test('a tag that contradicts the files is refused', (t) => {
   const project = new Project(t, '1.2.3');
   const unchanged = project.at('v1.2.3');
-  project.refused('check', 'v1.2.4', /Cargo.toml says 1\.2\.3/);
+  project.refused('check', 'v1.2.4', /Cargo.toml has 1\.2\.3/);
   for (const tag of ['1.2.3', 'v1', 'v1.2', 'v01.2.3', 'v1.2.3 ', 'v1.2.3;x', 'main']) {
-    project.refused('check', tag, /is no tag of a version/);
+    project.refused('check', tag, /is not the tag of a version/);
   }
   project.write('dist/version.json', '{"version": "1.2.2", "sha256": {}}');
-  project.refused('check', 'v1.2.3', /dist\/version.json says 1\.2\.2/);
+  project.refused('check', 'v1.2.3', /dist\/version.json has 1\.2\.2/);
   project.git('checkout', '-q', '.');
   project.write('CHANGELOG.md', '# Changes\n\n## Unreleased\n\n- Much.\n\n## 1.2.30\n\n- Not that.\n');
   project.refused('check', 'v1.2.3', /nothing below "## 1\.2\.3"/);
@@ -238,21 +238,21 @@ test('what does not agree is no release', (t) => {
   fs.writeFileSync(path.join(project.files, `storecache-${TARGETS[1]}`), '');
   project.refused('checksums', 'v1.2.3', /has no storecache-aarch64/, project.files);
   project.write('dist/version.json', '{"version": "1.2.3", "sha256": {"x86_64-unknown-linux-gnu": "a"}}');
-  // Somebody has put the tag elsewhere while this one was built.
+  // Another process has moved the tag during the build.
   project.git('commit', '-q', '--allow-empty', '-m', 'other');
   project.git('push', '-q', '--force', 'origin', 'HEAD:refs/tags/v1.2.3');
-  const elsewhere = project.at('v1.2.3');
+  const moved = project.at('v1.2.3');
   project.git('reset', '-q', '--soft', unchanged);
-  project.refused('record', 'v1.2.3', /gone elsewhere meanwhile/);
-  assert.equal(project.at('v1.2.3'), elsewhere);
+  project.refused('record', 'v1.2.3', /was moved in the meantime/);
+  assert.equal(project.at('v1.2.3'), moved);
   assert.equal(project.at('v1'), '');
 });
 
-test('the page gets the programs, their digests and what has changed, once', (t) => {
+test('the release page gets the programs, their digests and the changes, once', (t) => {
   const project = new Project(t, '1.3.0');
   project.job('v1.3.0');
   project.done('checksums', 'v1.3.0', project.files);
-  // In place of GitHub's own program: it notes what it is told, and knows a page from then on.
+  // A replacement for GitHub's program. It records its arguments, and the page exists from then on.
   const bin = path.join(project.top, 'bin');
   fs.mkdirSync(bin);
   const gh = `#!/bin/sh
@@ -271,7 +271,7 @@ esac
   assert.ok(!words.includes('--prerelease'));
   assert.equal(fs.readFileSync(path.join(project.top, 'notes'), 'utf8').trim(), '- All of 1.3.0.');
   fs.truncateSync(path.join(project.top, 'page'));
-  assert.match(project.done('publish', 'v1.3.0', project.files), /published already/);
+  assert.match(project.done('publish', 'v1.3.0', project.files), /already published/);
   assert.equal(fs.statSync(path.join(project.top, 'page')).size, 0);
 
   fs.rmSync(path.join(project.top, 'page'));

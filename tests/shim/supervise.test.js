@@ -1,4 +1,4 @@
-// The shim around a program: what it hands on, and how a cancelled step ends.
+// Tests of how the shim runs the program: what it passes on, and how a canceled step ends.
 'use strict';
 const assert = require('node:assert/strict');
 const { spawn } = require('node:child_process');
@@ -11,21 +11,21 @@ const { test } = require('node:test');
 const MAIN = path.join(__dirname, '..', '..', 'dist', 'main.js');
 const POST = path.join(__dirname, '..', '..', 'dist', 'post.js');
 
-/** A directory that goes when the test is over. */
+/** Creates a directory that is removed at the end of the test. */
 function place(t) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'storecache-shim-'));
   t.after(() => fs.rmSync(directory, { recursive: true, force: true }));
   return directory;
 }
 
-/** A program made of a shell script. */
+/** Creates a program from a shell script. */
 function program(directory, script) {
   const file = path.join(directory, 'program of a test');
   fs.writeFileSync(file, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
   return file;
 }
 
-/** Starts a part of the step; `said` grows with what it writes to standard error. */
+/** Starts a part of the step. Its standard error is appended to `said`, and its standard output to `wrote`. */
 function start(part, env) {
   const child = spawn(process.execPath, [part], { env: { PATH: process.env.PATH, ...env } });
   const run = { child, said: '', wrote: '' };
@@ -45,7 +45,7 @@ async function until(what, probe) {
   }
 }
 
-test('the program gets the part, the inputs and both outputs, and its exit code is ours', async (t) => {
+test('the program gets the part, the inputs and both outputs, and its exit code becomes that of the step', async (t) => {
   const directory = place(t);
   const script = 'echo "$@"; env | grep ^INPUT_STORE; echo said >&2; exit 3';
   const run = start(MAIN, { INPUT_BINARY: program(directory, script), INPUT_STORE: 'nix' });
@@ -67,16 +67,16 @@ test('the post part runs the program that the main part has found', async (t) =>
   assert.equal(post.wrote, 'action post\n');
 });
 
-test('where the main part found no program, the post part looks for none', async () => {
+test('if the main part found no program, the post part does nothing', async () => {
   const post = start(POST, { INPUT_BINARY: '/no/such/program' });
   assert.equal((await post.ended).code, 0);
   assert.equal(post.said, '');
 });
 
-test('a signal is handed on, and closes the input of the program', async (t) => {
+test('a signal is forwarded, and closes the input of the program', async (t) => {
   for (const signal of ['SIGINT', 'SIGTERM']) {
     const directory = place(t);
-    // Ends with both or not at all: by the signal alone it would not get to its last line.
+    // The script needs both to print its last line: the signal, and the end of its input.
     const script =
       'trap "echo trapped" INT TERM; echo ready; while read line; do :; done; ' +
       'echo closed; exit 1';
@@ -86,7 +86,7 @@ test('a signal is handed on, and closes the input of the program', async (t) => 
     assert.equal((await run.ended).code, 1);
     assert.match(run.wrote, /trapped/);
     assert.match(run.wrote, /closed/);
-    assert.equal(run.said, '', 'a cancelled step explains nothing');
+    assert.equal(run.said, '', 'a canceled step prints no message');
   }
 });
 
@@ -100,12 +100,12 @@ test('when the shim is killed, the input of the program closes', async (t) => {
   await until('the program to notice', () => fs.existsSync(gone));
 });
 
-test('a program that does not end in time is left behind', async (t) => {
+test('a program that does not exit in time is left behind', async (t) => {
   const directory = place(t);
   const stuck = program(directory, 'trap "" INT TERM; echo $$ > "$0.pid"; echo ready; exec sleep 60');
   const shim = path.join(path.dirname(MAIN), 'shim.js');
   const code = `const { supervise } = require(${JSON.stringify(shim)});
-    supervise(${JSON.stringify(stuck)}, [], { patience: 50 }).then(({ code, cancelled }) =>
+    supervise(${JSON.stringify(stuck)}, [], { undoTimeout: 50 }).then(({ code, cancelled }) =>
       process.exit(cancelled ? code : 9));`;
   const child = spawn(process.execPath, ['-e', code]);
   let said = '';
@@ -119,7 +119,7 @@ test('a program that does not end in time is left behind', async (t) => {
   assert.match(said, /^::warning .*still being undone/);
 });
 
-test('a program that breaks is a miss, unless a miss fails the step', async (t) => {
+test('a program that crashes is a miss, unless a miss fails the step', async (t) => {
   const directory = place(t);
   for (const [script, why] of [
     ['kill -SEGV $$', 'SIGSEGV'],
@@ -139,14 +139,14 @@ test('a program that breaks is a miss, unless a miss fails the step', async (t) 
   }
 });
 
-test('a named program that is none fails the step', async (t) => {
+test('a file that is not a program fails the step', async (t) => {
   const directory = place(t);
   const text = path.join(directory, 'text');
   fs.writeFileSync(text, 'no program');
   for (const named of [text, directory, path.join(directory, '100%')]) {
     const run = start(MAIN, { INPUT_BINARY: named });
     assert.equal((await run.ended).code, 1);
-    assert.match(run.said, /^::error title=storecache::input binary: .* is no program\n$/);
+    assert.match(run.said, /^::error title=storecache::input binary: .* is not an executable file\n$/);
     assert.equal(run.said.includes('100%25'), named.endsWith('%'));
   }
   const broken = path.join(directory, 'broken');

@@ -42,13 +42,13 @@ impl Background {
     /// Waits until the process has printed this text on standard error.
     #[track_caller]
     pub fn wait_for_stderr(&mut self, text: &str) {
-        poll::until(&format!("{text:?} to be said"), TIMEOUT, || {
+        poll::until(&format!("{text:?} to be printed"), TIMEOUT, || {
             let said = self.said();
             if said.contains(text) {
                 return Ok(());
             }
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "it has ended without saying {text:?}: {said}");
+            assert!(ended.is_none(), "the run ended without {text:?}: {said}");
             Err(said)
         });
     }
@@ -56,8 +56,8 @@ impl Background {
     /// The pid of the root helper. The tests run as root on this machine, so there is no sudo in between.
     #[track_caller]
     pub fn root_helper_pid(&self) -> Pid {
-        let pid = poll::until("the root half", TIMEOUT, || {
-            procfs::first_child(self.child.id()).ok_or("it has no child")
+        let pid = poll::until("the root helper", TIMEOUT, || {
+            procfs::first_child(self.child.id()).ok_or("no child process")
         });
         Pid::from_raw(pid as i32).unwrap()
     }

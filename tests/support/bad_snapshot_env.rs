@@ -90,15 +90,15 @@ impl BadSnapshotEnv {
     pub fn assert_newest_refused(&self, what: &str) -> String {
         let failed = attempt(&self.world, "runner", "restore", &[]);
         assert_eq!(failed.code(), 1, "{what}: {failed}");
-        let told: Value = report(&failed);
-        assert_eq!(told["hit"], "miss", "{what}: {failed}");
-        assert_eq!(told["items"]["restored"], 0, "{what}: {failed}");
-        let reason = told["reason"].as_str().unwrap().to_owned();
+        let report: Value = report(&failed);
+        assert_eq!(report["hit"], "miss", "{what}: {failed}");
+        assert_eq!(report["items"]["restored"], 0, "{what}: {failed}");
+        let reason = report["reason"].as_str().unwrap().to_owned();
         assert!(failed.stderr.contains(&reason), "{what}: {failed}");
         assert!(failed.stderr.contains("nothing was restored"), "{what}: {failed}");
         // Ignores progress lines, which appear on slow machines.
-        let told = failed.stderr.lines().filter(|line| !line.starts_with("storecache: restore, "));
-        assert_eq!(told.count(), 1, "{what}: {failed}");
+        let lines = failed.stderr.lines().filter(|line| !line.starts_with("storecache: restore, "));
+        assert_eq!(lines.count(), 1, "{what}: {failed}");
         self.assert_untouched(what);
         reason
     }
@@ -107,10 +107,10 @@ impl BadSnapshotEnv {
     /// with the text `what`, and leaves everything unchanged.
     #[track_caller]
     pub fn assert_newest_skipped(&self, what: &str) {
-        let told = report(&attempt(&self.world, "runner", "restore", &[]).ok());
-        assert_eq!(told["hit"], "miss", "{what}: {told}");
-        assert_eq!(told["warnings"].as_array().unwrap().len(), 1, "{what}: {told}");
-        assert!(told["warnings"][0].as_str().unwrap().contains(what), "{told}");
+        let report = report(&attempt(&self.world, "runner", "restore", &[]).ok());
+        assert_eq!(report["hit"], "miss", "{what}: {report}");
+        assert_eq!(report["warnings"].as_array().unwrap().len(), 1, "{what}: {report}");
+        assert!(report["warnings"][0].as_str().unwrap().contains(what), "{report}");
         self.assert_untouched(what);
     }
 

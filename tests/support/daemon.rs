@@ -158,7 +158,9 @@ print(struct.unpack('iII', s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 1
     /// Waits until no process has the database open, as shown by the lock that each such process holds.
     #[track_caller]
     pub fn wait_until_idle(&self) {
-        poll::until("the database to be closed by all", TIMEOUT, || self.try_lock("db/big-lock"));
+        poll::until("all processes to close the database", TIMEOUT, || {
+            self.try_lock("db/big-lock")
+        });
     }
 
     /// Takes a lock of the state directory and releases it.

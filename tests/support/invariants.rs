@@ -68,7 +68,7 @@ impl Before {
         let listing = listing(world);
         if rows.len() == self.rows.len() {
             // An item that was placed and did not become valid would be garbage, which is an error too.
-            differ("what lies in the store and is rooted", &self.listing, &listing)?;
+            differ("names in the store and GC roots", &self.listing, &listing)?;
             return Ok(Found::AsBefore);
         }
         let now = record_state(world);

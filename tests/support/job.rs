@@ -198,7 +198,7 @@ impl RunningStep<'_> {
         });
         let outputs = parse(&fs::read_to_string(self.job.file("output")).unwrap());
         let (said, wrote) = (self.said(), read(&self.stdout));
-        assert_eq!(wrote, "", "a step has no answer for standard output");
+        assert_eq!(wrote, "", "a step prints nothing on standard output");
         StepResult { code: status.code().unwrap_or(-1), said, outputs }
     }
 }

@@ -36,7 +36,7 @@ impl MissingItemWorld {
     #[track_caller]
     pub fn assert_no_leftovers(&self) {
         assert_eq!(staging(&self.world), [""; 0]);
-        poll::until("our processes to be gone", TIMEOUT, || {
+        poll::until("our processes to end", TIMEOUT, || {
             let left = storecache_processes(&self.world);
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         });
@@ -79,7 +79,7 @@ pub fn storecache_processes(world: &World) -> Vec<String> {
     let is_ours = |command: &String| {
         let program = command.split('\0').next().unwrap_or_default();
         let name = program.rsplit('/').next().unwrap_or_default();
-        ["storecache", "storecache-guardian", "storecache-deputy", "sudo"].contains(&name)
+        ["storecache", "storecache-guardian", "storecache-backup-guardian", "sudo"].contains(&name)
     };
     commands.filter(is_ours).collect()
 }

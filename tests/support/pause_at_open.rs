@@ -69,7 +69,7 @@ impl PauseAtOpen {
     /// Waits until a process is paused.
     #[track_caller]
     pub fn wait(&self) {
-        self.arrivals.recv_timeout(TIMEOUT).expect("nobody has come to the gate");
+        self.arrivals.recv_timeout(TIMEOUT).expect("no process opened a watched file");
     }
 
     /// Lets the processes that are paused now continue.

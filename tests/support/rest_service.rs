@@ -418,8 +418,8 @@ impl Shared {
 
     /// An example response of GitHub's description, with one field changed.
     fn example(&self, name: &str, field: &str, value: &str) -> Value {
-        let told = self.judge.lock().unwrap().of(&json!({ "example": name }));
-        let mut example: Value = serde_json::from_str(&told).unwrap();
+        let text = self.judge.lock().unwrap().of(&json!({ "example": name }));
+        let mut example: Value = serde_json::from_str(&text).unwrap();
         example[field] = value.into();
         example
     }
@@ -550,7 +550,7 @@ impl ResponseValidator {
         writeln!(self.exchanges, "{exchange}").unwrap();
         let mut verdict = String::new();
         let length = self.verdicts.read_line(&mut verdict).unwrap();
-        assert!(length > 0, "the judge has gone");
+        assert!(length > 0, "the validator has exited");
         verdict.trim().to_owned()
     }
 }

@@ -86,7 +86,7 @@ impl Trace {
                 threads.keys().copied().filter(|thread| !started.contains(thread)).collect();
             match first[..] {
                 [first] => Ok((threads, first)),
-                _ => Err(format!("threads {first:?} were started by none that was traced")),
+                _ => Err(format!("no traced thread started the threads {first:?}")),
             }
         });
         let mut pending: Vec<(u32, Option<Process>)> = vec![(first, None)];

@@ -12,4 +12,4 @@ for (const file of files) {
     for (const { line, column, message } of lint(readFileSync(file, 'utf8'), file))
         console.log(`${file}:${line}:${column}: ${message}`)
 }
-console.log(`judged ${files.length}`)
+console.log(`checked ${files.length}`)

@@ -104,7 +104,7 @@ pub fn leftovers(world: &World) -> Vec<String> {
     for pid in procfs::processes_in_namespace(world.init()) {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let program = Path::new(command.split('\0').next().unwrap_or_default());
-        let ours = ["storecache", "storecache-guardian", "storecache-deputy", "sudo"];
+        let ours = ["storecache", "storecache-guardian", "storecache-backup-guardian", "sudo"];
         if program.file_name().is_some_and(|name| ours.iter().any(|it| name == *it)) {
             found.push(command.replace('\0', " "));
         }
@@ -125,5 +125,5 @@ pub fn root_helper_pid(world: &World) -> Pid {
         // Skips the sudo that started the root helper, and the guardians that it started.
         namespace(pid) == ours && command == b"/usr/local/bin/storecache\0privileged\0"
     });
-    Pid::from_raw(found.expect("the root half runs").parse().unwrap()).unwrap()
+    Pid::from_raw(found.expect("the root helper runs").parse().unwrap()).unwrap()
 }

@@ -49,7 +49,7 @@ fn action_yml_and_inputs_page_match_the_program() {
     }
     let names = file("action.yml").lines().filter(|line| begins_input_or_output(line)).count();
     let expected = INPUTS.len() + storecache::action::OUTPUTS.len();
-    assert_eq!(names, expected, "action.yml has more than the tables");
+    assert_eq!(names, expected, "action.yml and the tables differ");
     for line in ["  using: node24", "  main: dist/main.js", "  post: dist/post.js"] {
         assert!(file("action.yml").lines().any(|it| it == line), "{line}");
     }
@@ -331,8 +331,8 @@ fn failed_restore_is_a_warning_and_counts_as_a_miss() {
     fs::write(&newest, &bytes).unwrap();
     let strict = job.input("fail-on-cache-miss", "true").run("main");
     assert_eq!(strict.code, 3, "{}", strict.said);
-    let (kind, told) = only_annotation(&strict);
-    assert_eq!((kind.as_str(), told), ("error", text));
+    let (kind, strict_text) = only_annotation(&strict);
+    assert_eq!((kind.as_str(), strict_text), ("error", text));
 }
 
 #[test]
@@ -392,9 +392,9 @@ fn failed_job_saves_only_with_save_on_failure() {
     assert!(post.said.contains("nothing was saved: the job failed"), "{}", post.said);
     post.assert_no_annotations();
     assert_eq!(entries(&place), 0);
-    let told = job().input("save-on-failure", "true");
-    told.main();
-    told.post();
+    let saving = job().input("save-on-failure", "true");
+    saving.main();
+    saving.post();
     assert_eq!(entries(&place), 1);
 }
 
@@ -408,9 +408,9 @@ fn workflow_mistake_is_a_warning_at_its_line() {
     let text = "on: pull_request\njobs:\n  job:\n    runs-on: ubuntu-latest\n    steps:\n      \
                 - uses: actions/checkout@v4\n      - uses: me/storecache@v1\n";
     fs::write(&workflow, text).unwrap();
-    let told = job.main();
+    let ran = job.main();
     let at = "::warning title=storecache,file=.github/workflows/a%2Cb.yml,line=";
-    assert!(told.said.lines().any(|line| line.starts_with(at)), "{}", told.said);
+    assert!(ran.said.lines().any(|line| line.starts_with(at)), "{}", ran.said);
     fs::remove_file(&workflow).unwrap();
     assert!(!job.main().said.contains("::warning"));
 }
@@ -431,7 +431,7 @@ fn entry_name_cannot_inject_workflow_commands() {
         }
         let hit = job.main();
         assert!(hit.output("cache-matched-key").contains("::add-path::/evil"));
-        assert!(hit.said.contains("add-path"), "the name is told: {}", hit.said);
+        assert!(hit.said.contains("add-path"), "the name is printed: {}", hit.said);
         let orders = hit.said.split(['\n', '\r']).filter(|line| line.trim().starts_with("::"));
         for order in orders {
             assert!(order.starts_with("::group::") || order == "::endgroup::", "{order}");
@@ -479,7 +479,7 @@ fn same_workflow_works_for_nix_and_guix() {
 
         // The runner empties its directory as its own user.
         let foreign = world.sh("find /cache/first /cache/second ! -user runner ! -name program");
-        assert_eq!(foreign.stdout, "", "root left files with the runner");
+        assert_eq!(foreign.stdout, "", "root left files in the runner's directories");
     }
 }
 
@@ -524,23 +524,23 @@ fn canceled_step_changes_nothing_and_hides_secrets_from_root() {
         });
 
         for (who, words) in [
-            ("the user's half", b"storecache\0action\0".as_slice()),
+            ("the user process", b"storecache\0action\0".as_slice()),
             ("sudo", b"sudo\0"),
-            ("the root half", b"/usr/local/bin/storecache\0privileged\0"),
+            ("the root helper", b"/usr/local/bin/storecache\0privileged\0"),
             ("the guardian", b"storecache-guardian\0"),
-            ("its deputy", b"storecache-deputy\0"),
+            ("the backup guardian", b"storecache-backup-guardian\0"),
         ] {
             let found = environments(&world, words);
-            assert!(!found.is_empty(), "{who} is not there");
+            assert!(!found.is_empty(), "{who} does not run");
             let knows = found.iter().any(|environment| environment.contains("secret-of"));
-            assert_eq!(knows, who == "the user's half", "{who}: {found:?}");
+            assert_eq!(knows, who == "the user process", "{who}: {found:?}");
         }
 
         restoring.signal(Signal::TERM);
         let cancelled = restoring.wait();
         assert_eq!(cancelled.code, 1, "{}", cancelled.said);
         // The lock is released only after this, because otherwise the commit would continue.
-        poll::until("all of it to have ended", TIMEOUT, || {
+        poll::until("all processes to have ended", TIMEOUT, || {
             let ours = [b"storecache".as_slice(), b"/usr/local/bin/storecache"];
             let left: usize = ours.iter().map(|words| environments(&world, words).len()).sum();
             if left == 0 { Ok(()) } else { Err(left) }
@@ -560,8 +560,8 @@ fn canceled_step_changes_nothing_and_hides_secrets_from_root() {
             let masked = format!("::add-mask::{secret}");
             assert!(cancelled.said.contains(&masked), "{}", cancelled.said);
         }
-        assert!(!cancelled.said.contains("::add-mask::{\n"), "braces are no secrets");
-        assert!(!job.state().contains_key("key"), "a cancelled restore leads to no save");
+        assert!(!cancelled.said.contains("::add-mask::{\n"), "braces are not secrets");
+        assert!(!job.state().contains_key("key"), "a canceled restore must not lead to a save");
         assert!(job.post().said.contains("nothing is saved"));
     }
 }

@@ -1,5 +1,5 @@
 //! The fault campaign for backends: a cache service or a directory of entries that dies, stalls, is slow,
-//! answers twice or out of order, or changes while it is read. The sequences are random with a fixed seed;
+//! responds twice or out of order, or changes while it is read. The sequences are random with a fixed seed;
 //! STORECACHE_CAMPAIGN=long runs many more of them.
 
 use std::collections::BTreeMap;
@@ -30,16 +30,16 @@ const FORBIDDEN_TEXTS: [&str; 3] = ["panicked", "sig=", "unpacking was stopped"]
 fn faults() -> Vec<(Fault, &'static str)> {
     vec![
         (Fault::Reset, "connection lost"),
-        (Fault::LostAnswer, "answer lost"),
+        (Fault::LostAnswer, "response lost"),
         (Fault::ResetInBody, "connection lost"),
         (Fault::Short, "connection lost"),
         (Fault::Stall, "stalls"),
         (Fault::StallInBody, "stalls"),
-        (Fault::Drips, "answers byte by byte"),
-        (Fault::Slow, "answers out of order"),
-        (Fault::OtherRange, "answers out of order"),
-        (Fault::Twice, "gets or gives it twice"),
-        (Fault::AnsweredTwice, "gets or gives it twice"),
+        (Fault::Drips, "responds byte by byte"),
+        (Fault::Slow, "responds out of order"),
+        (Fault::OtherRange, "responds out of order"),
+        (Fault::Twice, "request or response repeated"),
+        (Fault::AnsweredTwice, "request or response repeated"),
         (Fault::Status(500, "boom"), "fails (429 or 5xx)"),
         (Fault::Status(503, "busy"), "fails (429 or 5xx)"),
         (Fault::Later(429, 0), "fails (429 or 5xx)"),
@@ -52,7 +52,7 @@ fn faults() -> Vec<(Fault, &'static str)> {
         (Fault::WholeInChunks, "sends wrong content"),
         (Fault::OtherTag, "sends wrong content"),
         (Fault::Flipped, "sends wrong content"),
-        (Fault::Expire, "link expires"),
+        (Fault::Expire, "URL expires"),
         (Fault::Evict, "entry evicted"),
         (Fault::Die, "dies"),
     ]
@@ -95,7 +95,7 @@ fn inject_random_faults(
     dice: &mut Rng,
 ) -> Vec<String> {
     let all = faults();
-    let mut told = Vec::new();
+    let mut injected = Vec::new();
     let mut queues: BTreeMap<RequestKind, Vec<Fault>> = BTreeMap::new();
     for _ in 0..1 + dice.below(4) {
         let at = places[dice.below(places.len())];
@@ -106,12 +106,12 @@ fn inject_random_faults(
         queue.extend(std::iter::repeat_n(Fault::Nothing, after));
         queue.extend(std::iter::repeat_n(fault.clone(), times));
         RECORD.fault(&format!("backend: {name}"));
-        told.push(format!("{times} times {fault:?} at {at:?} after {after}"));
+        injected.push(format!("{times} times {fault:?} at {at:?} after {after}"));
     }
     for (at, queue) in queues {
         service.inject_faults(at, queue);
     }
-    told
+    injected
 }
 
 /// Checks the world and the report after a run. Returns the report and the state of the store.
@@ -121,21 +121,21 @@ fn check_run(site: &PartialStore, output: &Output) -> Result<(Value, Found), Str
     let found = site.compare().inspect_err(|_| RECORD.state_lost())?;
     let said = format!("{}{}", output.stdout, output.stderr);
     if let Some(text) = FORBIDDEN_TEXTS.iter().find(|text| said.contains(**text)) {
-        return Err(format!("it says {text:?}"));
+        return Err(format!("it prints {text:?}"));
     }
     let report = report(output);
     let failed = report["failed"] == true;
     if output.code() != i32::from(failed) {
-        return Err("the exit code does not say whether it failed".into());
+        return Err("the exit code contradicts the report".into());
     }
     let done = match report["command"].as_str() {
         Some("restore") => report["hit"] == "exact",
         _ => report["saved"] == true,
     };
     match report["reason"].as_str() {
-        None if !done => Err("there is no reason".into()),
-        Some(_) if failed && done => Err("it failed, and says that it is done".into()),
-        Some(reason) if failed && !reason.contains(": ") => Err("no phase is told".into()),
+        None if !done => Err("the report has no reason".into()),
+        Some(_) if failed && done => Err("it failed, and reports success".into()),
+        Some(reason) if failed && !reason.contains(": ") => Err("the reason names no phase".into()),
         _ => Ok((report, found)),
     }
 }
@@ -143,7 +143,7 @@ fn check_run(site: &PartialStore, output: &Output) -> Result<(Value, Found), Str
 fn check_restore(site: &PartialStore, output: &Output) -> Result<Found, String> {
     let (report, found) = check_run(site, output)?;
     let expected = if report["hit"] == "exact" { Found::Whole } else { Found::AsBefore };
-    if found == expected { Ok(found) } else { Err(format!("the store is found {found:?}")) }
+    if found == expected { Ok(found) } else { Err(format!("the store is {found:?}")) }
 }
 
 /// Checks that every entry that a lookup could find is whole and unchanged.
@@ -156,12 +156,12 @@ fn check_entries(
         let content = service.content(&key);
         match stored.iter().find(|(known, _, _)| *known == key) {
             Some((_, _, known)) if *known == content => {}
-            Some(_) => return Err(format!("{key} is another one now")),
+            Some(_) => return Err(format!("the content of {key} has changed")),
             None => {
                 fs::write(site.world.backend().host_path().join("new.tar.zst"), content).unwrap();
                 let whole = site.world.storecache(["verify", "/cache/new.tar.zst"]).run();
                 if !whole.status.success() {
-                    return Err(format!("a half-written entry can be found: {whole}"));
+                    return Err(format!("an incomplete entry can be found: {whole}"));
                 }
             }
         }
@@ -183,7 +183,7 @@ fn check_save(
     if let Some(entry) = saved.filter(|_| keys.len() >= stored.len())
         && !keys.iter().any(|key| key == entry)
     {
-        return Err(format!("{entry} was saved and is not there: {keys:?}"));
+        return Err(format!("{entry} was saved and is missing: {keys:?}"));
     }
     Ok(())
 }
@@ -198,9 +198,9 @@ fn run_service_campaign(role: Role, seed: u64, trials: usize) {
     for version in ["v1", "v2"] {
         let mut entries = Vec::new();
         for _ in 0..2 {
-            let told =
+            let saved =
                 report(&run_through_service(&site, &service, version, "save", &["--full"]).ok());
-            let key = told["entry"].as_str().unwrap_or_else(|| panic!("{told}")).to_owned();
+            let key = saved["entry"].as_str().unwrap_or_else(|| panic!("{saved}")).to_owned();
             entries.push((key.clone(), service.version_of(&key), service.content(&key)));
         }
         entries.iter().for_each(|(key, _, _)| service.evict(key));
@@ -226,7 +226,7 @@ fn run_service_campaign(role: Role, seed: u64, trials: usize) {
                     RequestKind::Finalize,
                 ],
             };
-            let told = inject_random_faults(&service, places, &mut dice);
+            let injected = inject_random_faults(&service, places, &mut dice);
             let output = match verb {
                 "restore" => run_through_service(&site, &service, version, verb, &[]),
                 _ => run_through_service(&site, &service, version, verb, &["--full"]),
@@ -250,8 +250,8 @@ fn run_service_campaign(role: Role, seed: u64, trials: usize) {
                 Ok(Some(Found::Whole)) => site.reset(),
                 Ok(_) => {}
                 Err(e) => {
-                    println!("#{number} {role:?} {version} {verb}: {told:?}: {e}\n{output}");
-                    failed.push(format!("#{number} {version} {verb}: {told:?}: {e}\n{output}"));
+                    println!("#{number} {role:?} {version} {verb}: {injected:?}: {e}\n{output}");
+                    failed.push(format!("#{number} {version} {verb}: {injected:?}: {e}\n{output}"));
                     if verb == "restore" {
                         site.reset();
                     }
@@ -311,9 +311,9 @@ enum DirectoryChange {
 const CHANGES: [(DirectoryChange, &str); 7] = [
     (DirectoryChange::Vanishes, "directory gone"),
     (DirectoryChange::IsReadOnly, "directory read-only"),
-    (DirectoryChange::MayNotBeRead, "directory not to be read"),
+    (DirectoryChange::MayNotBeRead, "directory unreadable"),
     (DirectoryChange::LosesTheEntry, "entry evicted"),
-    (DirectoryChange::IsCutOff, "entry cut off"),
+    (DirectoryChange::IsCutOff, "entry truncated"),
     (DirectoryChange::IsReplaced, "entry replaced"),
     (DirectoryChange::IsOverwritten, "entry overwritten"),
 ];
@@ -425,7 +425,7 @@ fn run_directory_campaign(role: Role, seed: u64, trials: usize) {
                             format!("/cache/{}/{name}", path.file_name().unwrap().display());
                         let whole = site.world.storecache(["verify", &inside]).run();
                         if !whole.status.success() {
-                            return Err(format!("a half-written entry: {whole}"));
+                            return Err(format!("an incomplete entry: {whole}"));
                         }
                     }
                 }

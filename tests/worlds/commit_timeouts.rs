@@ -35,12 +35,12 @@ fn start<'w>(world: &'w World, user: &str, more: &[&str]) -> Running<'w> {
 
 #[track_caller]
 fn wait_for_stderr(run: &mut Running<'_>, text: &str) {
-    poll::until(&format!("{text:?} to be said"), TIMEOUT, || {
+    poll::until(&format!("{text:?} to be printed"), TIMEOUT, || {
         let said = run.stderr();
         if said.contains(text) {
             return Ok(());
         }
-        assert!(run.is_running(), "it has ended without saying {text:?}: {said}{}", run.stdout());
+        assert!(run.is_running(), "the run ended without {text:?}: {said}{}", run.stdout());
         Err(said)
     });
 }
@@ -49,9 +49,9 @@ fn wait_for_stderr(run: &mut Running<'_>, text: &str) {
 #[track_caller]
 fn reason(output: &Output, phase: &str, words: &[&str]) -> String {
     assert_eq!(output.code(), 1, "{output}");
-    let told = report(output);
-    assert_eq!(told["hit"], "miss", "{told}");
-    let reason = told["reason"].as_str().unwrap().to_owned();
+    let report = report(output);
+    assert_eq!(report["hit"], "miss", "{report}");
+    let reason = report["reason"].as_str().unwrap().to_owned();
     for word in words {
         assert!(reason.contains(word), "{word:?} is not in {reason}");
     }
@@ -210,9 +210,9 @@ fn commit_waits_while_systemd_stops_the_daemon() {
     lacking.delete_item_again();
     assert!(world.daemon_answers());
     let output = start(world, "runner", &["--deadline", "5"]).wait(TIMEOUT);
-    let told = report(&output);
+    let report = report(&output);
     reason(&output, "commit", &["the deadline of 5 s has passed", alive]);
-    assert_eq!(told["cut"]["clock"], "deadline", "{told}");
+    assert_eq!(report["cut"]["clock"], "deadline", "{report}");
     lacking.assert_unchanged();
 }
 
@@ -300,6 +300,6 @@ fn hanging_sudo_is_aborted_and_named() {
         let words_of_run = words_of_run.chain(["--json", flag, "1"]);
         let output = world.command(words_of_run).user("runner").run();
         reason(&output, "start", &words);
-        assert_eq!(storecache_processes(&world), [""; 0], "nothing waits for it");
+        assert_eq!(storecache_processes(&world), [""; 0], "no process is left");
     }
 }

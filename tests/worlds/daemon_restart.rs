@@ -34,7 +34,7 @@ fn hold_big_lock(world: &World) -> Running<'_> {
         let lock = std::fs::File::open(world.host("/nix/var/nix/db/big-lock")).unwrap();
         match lock.try_lock() {
             Err(_) => Ok(()),
-            Ok(()) => Err("nobody holds it"),
+            Ok(()) => Err("the lock is free"),
         }
     });
     holder
@@ -108,7 +108,7 @@ fn bare_daemon_restarts_with_its_arguments_and_environment() {
     let before = world.daemon_pid().unwrap();
     let portrait_before = portrait(before);
     save(&world);
-    assert_eq!(world.daemon_pid(), Some(before), "a save stops nothing");
+    assert_eq!(world.daemon_pid(), Some(before), "a save must not stop the daemon");
     world.sh("rm /nix/var/nix/gcroots/fixture");
     world.nix(["nix-collect-garbage"]).ok();
 
@@ -121,7 +121,7 @@ fn bare_daemon_restarts_with_its_arguments_and_environment() {
     assert!(restored["daemon"].as_str().unwrap().contains(&format!("process {before} listens")));
     assert!(restored["seconds"]["downtime"].as_f64().unwrap() > 0.0);
     let parent = world.sh(&format!("ps -o ppid= -p {after}")).stdout;
-    assert_eq!(parent.trim(), "1", "nothing of ours stays behind");
+    assert_eq!(parent.trim(), "1", "no files are left behind");
 }
 
 #[test]
@@ -302,10 +302,13 @@ fn unit_with_a_replaced_program_restarts_the_new_one() {
     assert!(named.contains("nix-daemon"), "{named}");
     assert!(world.daemon_answers());
     let now = world.sh(&format!("stat -Lc %i {program} /proc/$(pgrep -ox nix-daemon)/exe")).lines();
-    assert_eq!(now[0], now[1], "the new one runs");
+    assert_eq!(now[0], now[1], "the new program runs");
     world.verify_store();
     world.wipe_store();
-    assert!(restore(&world).get("warnings").is_none(), "and is not named again");
+    assert!(
+        restore(&world).get("warnings").is_none(),
+        "the replaced program is reported only once"
+    );
 }
 
 #[test]
@@ -318,7 +321,7 @@ fn second_daemon_on_the_socket_is_used_and_first_reported() {
         world.wipe_store();
         let pids = || world.run(["pgrep", "-x", "nix-daemon"]).lines();
         // A process that the daemon forked for a client has the same name and exits a moment later.
-        let first = poll::until("a daemon that serves nobody", TIMEOUT, || match pids() {
+        let first = poll::until("a daemon without clients", TIMEOUT, || match pids() {
             first if first.len() == 1 => Ok(first),
             more => Err(format!("{more:?}")),
         });
@@ -329,7 +332,7 @@ fn second_daemon_on_the_socket_is_used_and_first_reported() {
         let socket = "/nix/var/nix/daemon-socket/socket";
         let second = poll::until("the second daemon to listen", TIMEOUT, || {
             let pid = world.listener(socket).map(|pid| pid.to_string());
-            pid.filter(|pid| pid != "1" && !first.contains(pid)).ok_or("it does not")
+            pid.filter(|pid| pid != "1" && !first.contains(pid)).ok_or("no process listens")
         });
         let restored = restore(&world);
         let why = restored["daemon"].as_str().unwrap();
@@ -343,7 +346,7 @@ fn second_daemon_on_the_socket_is_used_and_first_reported() {
         } else {
             assert!(warning.contains(&format!("process {} (nix-daemon", first[0])), "{warning}");
         }
-        assert!(first.iter().all(|pid| pids().contains(pid)), "the first is untouched");
+        assert!(first.iter().all(|pid| pids().contains(pid)), "the first daemon still runs");
         assert!(!pids().contains(&second));
         assert!(world.daemon_answers());
         world.verify_store();
@@ -389,9 +392,9 @@ fn connected_client_causes_a_miss_that_names_its_worker() {
     let client = world.connected_client();
     let failed = attempt(&world, "runner", "restore", &["--lock-timeout", "1"]).fails();
     assert_eq!(failed.code(), 1);
-    let told = report(&failed);
-    assert_eq!(told["hit"], "miss");
-    let reason = told["reason"].as_str().unwrap();
+    let report = report(&failed);
+    assert_eq!(report["hit"], "miss");
+    let reason = report["reason"].as_str().unwrap();
     assert!(reason.contains("big-lock is still held after 1 s by process"), "{reason}");
     assert!(reason.contains("nix-daemon"), "{reason}");
     drop(client);
@@ -434,7 +437,9 @@ fn signal_during_commit_rolls_back_and_restarts_the_daemon() {
             assert_eq!(ended.code(), 1, "{ended}");
             assert!(ended.stderr.contains("canceled"), "{ended}");
         }
-        poll::until("the daemon to listen", TIMEOUT, || world.daemon_pid().ok_or("it does not"));
+        poll::until("the daemon to listen", TIMEOUT, || {
+            world.daemon_pid().ok_or("no process listens")
+        });
         assert_rolled_back(&world, holder);
     }
 }
@@ -489,7 +494,7 @@ fn guardian_starts_the_daemon_if_the_root_helper_is_killed() {
         kill_process(root_helper_pid(&world), Signal::KILL).unwrap();
         world.run(["pkill", "--signal", "KILL", "--full", "storecache privileged"]);
         poll::until("the daemon to listen", RECOVERY_LIMIT, || {
-            world.daemon_pid().ok_or("it does not")
+            world.daemon_pid().ok_or("no process listens")
         });
         let ended = restore.wait(TIMEOUT).fails();
         assert!(ended.stderr.contains("ended without a reply"), "{ended}");
@@ -507,7 +512,7 @@ fn assert_no_process_left(world: &World) {
                 "pgrep",
                 "--list-full",
                 "--full",
-                "^(sudo .*)?(/usr/local/bin/)?storecache(-guardian|-deputy)? ",
+                "^(sudo .*)?(/usr/local/bin/)?storecache(-guardian|-backup-guardian)? ",
             ])
             .stdout;
         if left.is_empty() { Ok(()) } else { Err(left) }
@@ -542,7 +547,9 @@ fn killed_commit_into_a_read_only_mount_is_rolled_back() {
     let holder = world.hold_database();
     let restore = start_restore_blocked_in_commit(&world, "runner");
     kill_process(root_helper_pid(&world), Signal::KILL).unwrap();
-    poll::until("the daemon to listen", RECOVERY_LIMIT, || world.daemon_pid().ok_or("it does not"));
+    poll::until("the daemon to listen", RECOVERY_LIMIT, || {
+        world.daemon_pid().ok_or("no process listens")
+    });
     restore.wait(TIMEOUT).fails();
     assert_rolled_back(&world, holder);
 }

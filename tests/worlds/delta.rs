@@ -106,7 +106,7 @@ fn job_saves_a_delta_and_a_wiped_store_gets_all_items() {
         let sizes = [&first, &second].map(|saved| saved["bytes"]["snapshot"].as_u64().unwrap());
         assert!(sizes[1] * 5 < sizes[0], "{role:?}: {sizes:?}");
 
-        // There are no deltas on deltas: the next delta has the same base.
+        // The base of a delta is never a delta itself, so the next delta has the same base.
         let more = add(&world, "more");
         let third = save(&world);
         assert_delta_on(&third, &first, 2);
@@ -348,8 +348,8 @@ fn inspect_and_verify_report_the_base_of_a_delta() {
         assert_eq!((&verified["items"], &verified["base"]["ok"]), (&json!(1), &json!(true)));
         assert_eq!(verified["database_rows"], there + 1);
     }
-    let told = world.storecache_as("runner", ["inspect", "--items", &path]).ok();
-    assert_eq!(told.stdout.matches("in base").count(), there, "{told}");
+    let output = world.storecache_as("runner", ["inspect", "--items", &path]).ok();
+    assert_eq!(output.stdout.matches("in base").count(), there, "{output}");
 
     // `verify` of a delta reports a damaged base; if there is no base, it checks the delta alone.
     let base = file(&world, &first);
@@ -361,8 +361,8 @@ fn inspect_and_verify_report_the_base_of_a_delta() {
     fs::remove_file(&base).unwrap();
     assert_eq!(ask("inspect", &[&path])["base"]["there"], false);
     assert_eq!(ask("verify", &[&path])["base"]["ok"], false);
-    let told = world.storecache_as("runner", ["verify", &path]).ok();
-    assert!(told.stdout.contains("missing, so not checked"), "{told}");
+    let output = world.storecache_as("runner", ["verify", &path]).ok();
+    assert!(output.stdout.contains("missing, so not checked"), "{output}");
 }
 
 /// A delta and its base in a world, to be replaced by forged files.
@@ -444,7 +444,12 @@ fn delta_and_base_that_do_not_match_are_refused() {
         pair.refuses(what, &base, &rebased(delta, &base), "from a different store");
     }
     let elsewhere = forge(&|it| it.items_under = "gnu/store".into());
-    pair.refuses("items elsewhere", &elsewhere, &rebased(delta, &elsewhere), "another directory");
+    pair.refuses(
+        "items in another directory",
+        &elsewhere,
+        &rebased(delta, &elsewhere),
+        "another directory",
+    );
     let twice = forge(&|it| {
         let at = it.items.iter().position(|item| item.frames.0 == item.frames.1).unwrap();
         it.items.insert(at, it.items[at].clone());

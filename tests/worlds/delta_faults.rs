@@ -121,17 +121,17 @@ fn check_faulty_delta_restores(role: Role, troubles: impl IntoIterator<Item = Fa
         };
         let faults = repeat_n(Fault::Slow, after).chain(repeat_n(fault, times));
         service.inject_faults(RequestKind::Range, faults);
-        let told = run_with_service(&world, &service, "restore", &[]);
-        assert!(service.unused_faults() < times, "{what}: nothing went wrong");
+        let report = run_with_service(&world, &service, "restore", &[]);
+        assert!(service.unused_faults() < times, "{what}: no fault was injected");
         service.clear_faults();
         if comes {
-            assert_eq!(told["entry"], delta["entry"], "{what}: {told}");
+            assert_eq!(report["entry"], delta["entry"], "{what}: {report}");
             assert_store_is(&world, &whole, &what);
         } else {
             assert_eq!(
-                (&told["hit"], &told["failed"]),
+                (&report["hit"], &report["failed"]),
                 (&"miss".into(), &true.into()),
-                "{what}: {told}"
+                "{what}: {report}"
             );
             assert_store_is(&world, &there, &what);
             world.verify_store();
@@ -238,16 +238,16 @@ fn check_faulty_saves(role: Role) {
         let more = SAVES[number % SAVES.len()];
         let what = format!("{role:?} {more:?}: {at:?} {fault:?}");
         service.inject_faults(at, repeat_n(fault, MORE_THAN_ALL_RETRIES));
-        let told = run_with_service(&world, &service, "save", more);
+        let report = run_with_service(&world, &service, "save", more);
         let met = service.unused_faults() < MORE_THAN_ALL_RETRIES;
         service.clear_faults();
         if met {
-            assert_ne!(told["saved"], true, "{what}: {told}");
-            assert_eq!(service.keys(), entries, "{what}: {told}");
+            assert_ne!(report["saved"], true, "{what}: {report}");
+            assert_eq!(service.keys(), entries, "{what}: {report}");
         } else {
             // A small entry is uploaded in a single request.
-            assert_eq!(at, RequestKind::BlockList, "{what}: {told}");
-            service.evict(entry(&told));
+            assert_eq!(at, RequestKind::BlockList, "{what}: {report}");
+            service.evict(entry(&report));
         }
         untouched.check(&what);
         let found = run_with_service(&world, &service, "restore", &["--lookup-only"]);
@@ -267,10 +267,10 @@ fn check_faulty_saves(role: Role) {
         (RequestKind::Finalize, Fault::LostAnswer),
     ] {
         service.inject_faults(at, [fault.clone()]);
-        let told = run_with_service(&world, &service, "save", &[]);
+        let report = run_with_service(&world, &service, "save", &[]);
         service.clear_faults();
-        assert_eq!(told["saved"], true, "{at:?} {fault:?}: {told}");
-        assert_ne!(told["items"]["inherited"], 0, "{told}");
+        assert_eq!(report["saved"], true, "{at:?} {fault:?}: {report}");
+        assert_ne!(report["items"]["inherited"], 0, "{report}");
     }
     world.wipe_store();
     run_with_service(&world, &service, "restore", &[]);
@@ -316,12 +316,12 @@ fn save_to_a_full_disk_leaves_no_file_and_keeps_the_base() {
         };
         for more in SAVES {
             let what = format!("{role:?} {more:?}");
-            let told = through("save", more);
-            let reason = told["reason"].as_str().unwrap_or_default();
-            assert!(reason.contains("No space left"), "{what}: {told}");
-            assert_ne!(told["saved"], true, "{what}: {told}");
+            let json = through("save", more);
+            let reason = json["reason"].as_str().unwrap_or_default();
+            assert!(reason.contains("No space left"), "{what}: {json}");
+            assert_ne!(json["saved"], true, "{what}: {json}");
             let limited = more.contains(&"--max-size");
-            assert_eq!(told["items"]["skipped"] != 0, limited, "{what}: {told}");
+            assert_eq!(json["items"]["skipped"] != 0, limited, "{what}: {json}");
             assert_eq!(listing(), there, "{what}");
             untouched.check(&what);
         }
@@ -348,7 +348,7 @@ fn killed_delta_restore_is_rolled_back_and_can_be_repeated() {
         let whole = record_state(&world);
         let cases = mounts.iter().flat_map(|&read_only| [(true, read_only), (false, read_only)]);
         for (root_dies, read_only) in cases {
-            let what = format!("{role:?}, the root half: {root_dies}, read-only: {read_only}");
+            let what = format!("{role:?}, root helper killed: {root_dies}, read-only: {read_only}");
             world.wipe_store();
             let store = world.store();
             if read_only {

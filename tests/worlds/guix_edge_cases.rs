@@ -56,8 +56,8 @@ fn job_builds_offline_after_the_store_is_restored() {
             world.command(words).user("nosudo").run()
         };
         let closure = || {
-            let told = |about| world.ok(["guix", "gc", about, &guile]).lines();
-            (told("--references"), told("--requisites"))
+            let query = |about| world.ok(["guix", "gc", about, &guile]).lines();
+            (query("--references"), query("--requisites"))
         };
         let before = closure();
         assert!(before.1.len() > 15);
@@ -92,9 +92,9 @@ fn restore_waits_for_a_client_with_the_daemon_running() {
 
     let failed = attempt(&world, "runner", "restore", &["--lock-timeout", "1"]).fails();
     assert_eq!(failed.code(), 1);
-    let told = report(&failed);
-    assert_eq!(told["hit"], "miss");
-    let reason = told["reason"].as_str().unwrap();
+    let report = report(&failed);
+    assert_eq!(report["hit"], "miss");
+    let reason = report["reason"].as_str().unwrap();
     assert!(reason.contains("big-lock is still held after 1 s by process"), "{reason}");
     assert!(reason.contains("(guix-daemon "), "{reason}");
     assert!(world.daemon_answers());
@@ -104,8 +104,8 @@ fn restore_waits_for_a_client_with_the_daemon_running() {
     let words = ["restore"].into_iter().chain(flags(&world));
     let restoring = world.storecache_as("runner", words).spawn();
     poll::until("the restore to wait for the client", TIMEOUT, || match restoring.stderr() {
-        told if told.contains("big-lock is held by process") => Ok(()),
-        told => Err(told),
+        stderr if stderr.contains("big-lock is held by process") => Ok(()),
+        stderr => Err(stderr),
     });
     assert!(world.daemon_answers());
     assert!(!client.stdout().contains("hung up"));
@@ -170,9 +170,9 @@ fn snapshot_with_a_newer_schema_is_refused_without_changes() {
     let before = full_state(&world);
     let refused = attempt(&world, "runner", "restore", &[]).fails();
     assert_eq!(refused.code(), 1);
-    let told = report(&refused);
-    assert_eq!(told["hit"], "miss");
-    let reason = told["reason"].as_str().unwrap();
+    let report = report(&refused);
+    assert_eq!(report["hit"], "miss");
+    let reason = report["reason"].as_str().unwrap();
     assert!(reason.contains("schema 8, the live one has schema 7"), "{reason}");
     assert_eq!(full_state(&world), before);
     assert!(world.daemon_answers());
@@ -224,9 +224,9 @@ fn read_only_store_is_refused_without_cap_sys_admin() {
     let words = words.into_iter().chain(["storecache", "restore", "--json"]).chain(flags(&world));
     let refused = world.command(words).run().fails();
     assert_eq!(refused.code(), 1);
-    let told = report(&refused);
-    assert_eq!(told["hit"], "miss");
-    let reason = told["reason"].as_str().unwrap();
+    let report = report(&refused);
+    assert_eq!(report["hit"], "miss");
+    let reason = report["reason"].as_str().unwrap();
     assert!(reason.contains("mounted read-only"), "{reason}");
     assert!(reason.contains("CAP_SYS_ADMIN"), "{reason}");
     assert_eq!(full_state(&world), before);

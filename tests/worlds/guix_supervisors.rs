@@ -351,7 +351,7 @@ fn shepherd_runs_the_daemon_again_after_a_killed_restore() {
         if killed {
             kill_process(root_helper_pid(&world), Signal::KILL).unwrap();
             poll::until("the daemon to listen", RECOVERY_LIMIT, || {
-                world.listener(SOCKET).ok_or("it does not")
+                world.listener(SOCKET).ok_or("no process listens")
             });
         } else {
             restoring.signal(Signal::INT);
@@ -455,7 +455,7 @@ fn second_daemon_beside_systemd_is_used_and_reported() {
 /// Kills a daemon, as a user might do.
 fn end(world: &World, pid: u32) {
     world.sh(&format!("kill {pid}"));
-    poll::until("nobody to listen", TIMEOUT, || match world.listener(SOCKET) {
+    poll::until("no process to listen", TIMEOUT, || match world.listener(SOCKET) {
         None => Ok(()),
         Some(pid) => Err(format!("process {pid} does")),
     });

@@ -99,11 +99,11 @@ fn inspect_escapes_a_forged_head() {
         assert!(all.contains(r"\u{202e}txet\u{2066}"), "{all}");
     }
     assert_harmless("the page", &fs::read(page).unwrap());
-    let told = run_and_check_output(&["inspect", file]);
-    let rows: Vec<&str> = told.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    let output = run_and_check_output(&["inspect", file]);
+    let rows: Vec<&str> = output.lines().map(|line| line.split("  ").next().unwrap()).collect();
     let names =
         ["snapshot", "format", "store", "key", "created", "items", "size", "frames", "content"];
-    assert_eq!(rows, names, "a row for each fact and no other:\n{told}");
+    assert_eq!(rows, names, "a row for each fact and no other:\n{output}");
 }
 
 #[test]

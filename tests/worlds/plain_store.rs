@@ -276,9 +276,9 @@ fn save_skips_and_reports_sockets_and_fifos() {
 fn save_prints_the_files_left_out() {
     let place = PlainEnv::filled();
     let _listener = UnixListener::bind(place.host("/var/lib/data/socket")).unwrap();
-    let told = place.attempt("save", &[DATA], &[]).ok();
-    assert!(told.stderr.contains("left out"), "{told}");
-    assert!(!told.stderr.contains("nix-store"), "{told}");
+    let output = place.attempt("save", &[DATA], &[]).ok();
+    assert!(output.stderr.contains("left out"), "{output}");
+    assert!(!output.stderr.contains("nix-store"), "{output}");
 }
 
 #[test]

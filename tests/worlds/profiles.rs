@@ -232,7 +232,7 @@ fn restore_adds_a_generation_and_keeps_existing_ones() {
         assert_eq!(world.run_as("runner", [&guix]).ok().stdout, "installer\n");
         let before = links(&world, "runner");
         assert_eq!(restore(&world, "runner")["profiles"], Value::Null);
-        assert_eq!(links(&world, "runner"), before, "who rolled back meant it");
+        assert_eq!(links(&world, "runner"), before, "a rollback is kept");
 
         let restored = restore(&world, "root");
         assert_eq!(restored["profiles"][0]["generation"], 2, "{role:?}");
@@ -337,7 +337,7 @@ fn profiles_need_the_directory_that_the_daemon_creates() {
     assert!(warning.contains("no daemon creates it"), "{warning}");
     assert!(warning.contains("start the daemon and restore again"), "{warning}");
     let strangers = "find /var/guix/db /var/guix/gcroots ! -user guix-daemon";
-    assert_eq!(world.sh(strangers).stdout, "", "a daemon can go on from here");
+    assert_eq!(world.sh(strangers).stdout, "", "a daemon can continue");
     world.start_daemon();
     assert_eq!(restore(&world, "runner")["profiles"], added(1, &items));
     assert_current_guix_works(&world, "runner");

@@ -158,7 +158,7 @@ fn damage_of_every_phase(ward: &QuarantineWorld) -> Vec<DamageCase> {
         ("cut short", "lookup", good[..end / 2].to_vec()),
         ("the frame of the database", "plan", flip_bit_at(good, database as usize)),
         ("no database", "plan", none.build()),
-        ("a row that is no item", "plan", with_database(good, INVALID_PATH_SQL)),
+        ("a row that is not an item", "plan", with_database(good, INVALID_PATH_SQL)),
         ("a frame of items", "unpack", flip_bit_at(good, middle_of_a_frame(good))),
         ("members against the index", "unpack", fewer.build()),
         ("a file through a link", "unpack", with_members(ward, &through)),
@@ -214,7 +214,7 @@ fn assert_restores_older_entry(ward: &QuarantineWorld, all: &[DamageCase]) {
     }
     assert_same(&before, &record_state(world));
     world.verify_store();
-    assert_eq!(ward.remembered(), Value::Null, "what is moved need not be remembered");
+    assert_eq!(ward.remembered(), Value::Null, "a moved entry need not be listed");
     let again = restore(world);
     assert_eq!((&again["passed_over"], &again["warnings"]), (&Value::Null, &Value::Null));
 }
@@ -691,8 +691,8 @@ fn quarantined_entry_is_only_shown_by_list() {
         (&quarantined[0]["size"], &quarantined[0]["phase"]),
         (&json!(good.len()), &json!("lookup"))
     );
-    let told = inventory(&["list"]);
-    assert!(told.stderr.contains(&format!("quarantined: {}", newer(0))), "{told}");
+    let printed = inventory(&["list"]);
+    assert!(printed.stderr.contains(&format!("quarantined: {}", newer(0))), "{printed}");
     inventory(&["prune", "--apply", "--prefix", "test"]);
     inventory(&["usage"]);
     assert!(file.exists() && note(&file).exists());
@@ -719,8 +719,8 @@ fn concurrent_restores_skip_the_same_damaged_entry() {
         for run in [start(), start()] {
             let ended = run.wait_with_output().unwrap();
             assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-            let told: Value = serde_json::from_slice(&ended.stdout).unwrap();
-            assert_eq!(told["hit"], "exact", "{told}");
+            let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
+            assert_eq!(report["hit"], "exact", "{report}");
         }
         assert_eq!(yard.place.read("/srv/a/file"), "content\n");
     }
@@ -730,7 +730,7 @@ fn concurrent_restores_skip_the_same_damaged_entry() {
     assert_eq!(files.count(), 8, "{names:?}");
     assert!(
         !yard.home.path().join("storecache/quarantine.json").exists(),
-        "what is moved is not remembered"
+        "a moved entry is not listed"
     );
 }
 
@@ -763,7 +763,7 @@ fn restore_skips_any_number_of_damaged_entries() {
     for number in 0..MANY {
         yard.put(&newer(number), &damaged[number % damaged.len()]);
     }
-    let skipped = |told: &Value| told["passed_over"].as_array().map_or(0, Vec::len);
+    let skipped = |json: &Value| json["passed_over"].as_array().map_or(0, Vec::len);
     for more in ["--dry-run", "--lookup-only"] {
         let looked = yard.run("restore", &[more]);
         assert_eq!((&looked["entry"], skipped(&looked)), (&older["entry"], MANY), "{more}");
@@ -886,8 +886,8 @@ fn restore_says_how_many_damaged_entries_a_deadline_left() {
     let failed = yard.through(&service, "restore", &["--deadline", "8"]);
     service.clear_faults();
     assert_eq!(failed.code(), 1, "{failed}");
-    let told = report(&failed);
-    assert_eq!(told["cut"]["clock"], "deadline", "{told}");
+    let json = report(&failed);
+    assert_eq!(json["cut"]["clock"], "deadline", "{json}");
     for part in ["the deadline of 8 s has passed", "3 entries had been skipped", "2 more"] {
         assert!(failed.stderr.contains(part), "{part}: {failed}");
     }
@@ -904,10 +904,10 @@ fn restore_reports_the_first_cause_when_every_entry_is_damaged() {
     }
     let failed = yard.attempt("restore", &[]);
     assert_eq!(failed.code(), 1, "{failed}");
-    let told = report(&failed);
-    assert_eq!(told["quarantined"].as_array().unwrap().len(), 8, "{told}");
+    let report = report(&failed);
+    assert_eq!(report["quarantined"].as_array().unwrap().len(), 8, "{report}");
     // The newest entry is reported, once.
-    assert_eq!(told["entry"], newer(6), "{told}");
+    assert_eq!(report["entry"], newer(6), "{report}");
     assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
     for part in ["lookup", &newer(6), "nothing was restored", ".quarantine", "7 more"] {
         assert!(failed.stderr.contains(part), "{part}: {failed}");

@@ -112,11 +112,11 @@ fn delta_is_restored_in_full_and_in_part() {
                 world.wipe_store();
             }
             assert!(is_read_only(&world), "{what}");
-            let told = match mounting {
+            let json = match mounting {
                 true => restore(&world),
                 false => report(&restore_without_mounting(&world, &["--json"]).wait(TIMEOUT).ok()),
             };
-            assert_eq!(told["entry"], delta["entry"], "{what}: {told}");
+            assert_eq!(json["entry"], delta["entry"], "{what}: {json}");
             assert_as_installed(&world);
             assert_same(&whole, &record_state(&world));
             world.verify_store();
@@ -147,7 +147,7 @@ fn mount_is_restored_after_a_failed_or_killed_commit() {
         if mount_is_inactive(&world) { Ok(()) } else { Err(restoring.stderr()) }
     });
     world.sh("pkill --signal KILL --full '^(/usr/local/bin/)?storecache privileged$'");
-    poll::until("the daemon to listen", TIMEOUT, || world.daemon_pid().ok_or("it does not"));
+    poll::until("the daemon to listen", TIMEOUT, || world.daemon_pid().ok_or("no process listens"));
     drop(holder);
     world.sh("pkill -x sleep || true");
     let ended = restoring.wait(TIMEOUT).fails();

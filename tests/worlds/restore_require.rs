@@ -86,9 +86,9 @@ fn require_prints_one_line_per_pattern() {
     world.start_daemon();
     let flags = ["restore", "--store", "guix", "--backend", "dir:/cache", "--key", "test"];
     let words = flags.into_iter().chain(["--require", "middle", "--require", "hello"]);
-    let told = world.storecache_as("runner", words).run().ok();
-    assert!(told.stderr.contains("required middle: complete, a closure of "), "{told}");
-    assert!(told.stderr.contains("required hello: missing"), "{told}");
+    let output = world.storecache_as("runner", words).run().ok();
+    assert!(output.stderr.contains("required middle: complete, a closure of "), "{output}");
+    assert!(output.stderr.contains("required hello: missing"), "{output}");
 
     let words = flags.into_iter().chain(["--require", "["]);
     let refused = world.storecache_as("runner", words).run();

@@ -75,7 +75,7 @@ fn assert_refused(done: &Output, with: &str) {
 
 #[track_caller]
 fn assert_nothing_left(world: &World) {
-    poll::until("ours to be gone", TIMEOUT, || {
+    poll::until("our processes to end", TIMEOUT, || {
         let mut left = leftovers(world);
         left.retain(|what| what != "storecache" && !what.contains("said"));
         if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
@@ -509,7 +509,7 @@ fn root_helper_resets_inherited_process_state() {
     // The helper's own limit: half of the memory of the machine.
     let data = limit("Max data size").split_whitespace().nth(3).unwrap().to_owned();
     assert!(data.parse::<u64>().unwrap() >= 256 << 20, "{limits}");
-    assert!(guardian(&world).is_some(), "who removes the copy of the database if this is killed?");
+    assert!(guardian(&world).is_some(), "no guardian would remove the copy of the database");
     let stat = fs::read_to_string(proc.join("stat")).unwrap();
     let (_, rest) = stat.rsplit_once(')').unwrap();
     let fields: Vec<_> = rest.split_whitespace().collect();
@@ -758,7 +758,7 @@ fn security_md_lists_all_capabilities_and_messages() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let table = capabilities();
-    assert!(text.contains(&table), "SECURITY.md lacks this table:\n{table}");
+    assert!(text.contains(&table), "SECURITY.md must have this table:\n{table}");
     assert!(text.contains(RULE.trim_end()));
 
     let source = fs::read_to_string(root.join("crates/root-helper/src/protocol.rs")).unwrap();

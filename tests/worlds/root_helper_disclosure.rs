@@ -164,8 +164,8 @@ fn confined_user_cannot_see_hidden_command_lines() {
 
     let output = doctor(&world, "runner");
     assert!(!output.to_string().contains(SECRET), "{output}");
-    let told = report(&output);
-    assert!(found(&told, "locks").contains("is held by another process"), "{told}");
+    let json = report(&output);
+    assert!(found(&json, "locks").contains("is held by another process"), "{json}");
     let examined = Talk::new("nix").say(json!("Examine"), &[]).run(&world);
     assert!(examined.stdout.contains("big-lock is held by another process"), "{examined}");
     assert!(!examined.to_string().contains(SECRET), "{examined}");
@@ -179,12 +179,12 @@ fn confined_user_cannot_see_hidden_command_lines() {
     assert!(!waited.to_string().contains(SECRET), "{waited}");
 
     // Root sees all of it.
-    let told = report(&doctor(&world, "root"));
-    assert!(found(&told, "locks").contains(SECRET), "{told}");
+    let json = report(&doctor(&world, "root"));
+    assert!(found(&json, "locks").contains(SECRET), "{json}");
     // So does a user who can read it in /proc and /proc/locks directly.
     set_hidepid(&world, "0");
-    let told = report(&doctor(&world, "runner"));
-    assert!(found(&told, "locks").contains(SECRET), "{told}");
+    let json = report(&doctor(&world, "runner"));
+    assert!(found(&json, "locks").contains(SECRET), "{json}");
     drop(holding);
 }
 
@@ -201,7 +201,7 @@ fn confined_user_cannot_see_hidden_daemons() {
         world.sh(&format!("setsid --fork {daemon} </dev/null >>/var/log/daemon 2>&1"));
         poll::until("the daemon to listen", TIMEOUT, || {
             let now = world.listener("/nix/var/nix/daemon-socket/socket");
-            now.filter(|_| now != before).ok_or("it does not")
+            now.filter(|_| now != before).ok_or("no process listens")
         });
     };
     start(SECRET);
@@ -226,8 +226,8 @@ fn confined_user_sees_their_own_processes() {
         said => Err(format!("{said}{}", holding.stderr())),
     });
     set_hidepid(&world, "2");
-    let told = report(&doctor(&world, "runner"));
-    assert!(found(&told, "locks").contains("my-own-words"), "{told}");
+    let report = report(&doctor(&world, "runner"));
+    assert!(found(&report, "locks").contains("my-own-words"), "{report}");
     drop(holding);
 }
 
@@ -247,15 +247,15 @@ fn confined_user_cannot_read_the_journal() {
         let read = world.run(["journalctl", "--unit", unit]).stdout;
         if read.contains(SECRET) { Ok(()) } else { Err(read) }
     });
-    let told = report(&doctor(&world, "runner"));
-    assert!(found(&told, "journal").contains(SECRET), "they may run anything as root: {told}");
+    let json = report(&doctor(&world, "runner"));
+    assert!(found(&json, "journal").contains(SECRET), "they may run anything as root: {json}");
 
     write_sudo_rule(&world);
     set_hidepid(&world, "2");
     let output = doctor(&world, "runner");
     assert!(!output.to_string().contains(SECRET), "{output}");
-    let told = report(&output);
-    assert!(found(&told, "journal").contains("not read"), "{told}");
+    let json = report(&output);
+    assert!(found(&json, "journal").contains("not read"), "{json}");
     let examined = Talk::new("guix").say(json!("Examine"), &[]).run(&world);
     assert!(examined.stdout.contains("\"journal\""), "{examined}");
     assert!(!examined.to_string().contains(SECRET), "{examined}");

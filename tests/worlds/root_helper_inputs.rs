@@ -163,7 +163,7 @@ impl Row {
         let rows = Row::all().into_iter().filter(|row| row.heading == heading);
         let names: Vec<String> = rows.flat_map(|row| row.patterns).collect();
         let distinct: BTreeSet<String> = names.iter().cloned().collect();
-        assert_eq!(names.len(), distinct.len(), "{heading}: a name stands there twice");
+        assert_eq!(names.len(), distinct.len(), "{heading}: a name appears twice");
         distinct
     }
 
@@ -244,7 +244,7 @@ fn root_helper_opens_only_inputs_listed_in_security_md() {
         .collect();
     assert!(
         uncovered.is_empty() && unseen.is_empty(),
-        "{PAGE} lacks rows for:\n{}\nand has rows that no run shows:\n{}",
+        "{PAGE} has no rows for:\n{}\nand has rows that no run shows:\n{}",
         uncovered.join("\n"),
         unseen.join("\n")
     );

@@ -109,10 +109,10 @@ fn max_size_drops_least_recently_used_items_first() {
         // The next job reads nothing, and has a smaller limit.
         wipe_and_restore(&world);
         let limited = ["--state", STATE, "--max-size", &limit];
-        let told = save(&world, &[&limited[..], &["--dry-run"]].concat());
+        let planned = save(&world, &[&limited[..], &["--dry-run"]].concat());
         assert_eq!(world.backend().host_path().read_dir().unwrap().count(), 2);
         let saved = save(&world, &limited);
-        assert_eq!(skipped(&told), skipped(&saved), "{role:?}");
+        assert_eq!(skipped(&planned), skipped(&saved), "{role:?}");
         assert_eq!(saved["items"]["saved"], wanted.len());
         let names = all.difference(&wanted).map(|path| path[world.store().len() + 1..].to_owned());
         assert_eq!(skipped(&saved), names.collect(), "{role:?}");

@@ -169,10 +169,10 @@ fn save_reports_used_and_unused_restored_items() {
         world.add_text("new");
         saved(&save_at_job_end(&world, &["--min-growth", "0"]));
         let summary = "/tmp/summary.md";
-        let told = save_at_job_end(&world, &["--summary", summary]);
-        assert_eq!(told["items"]["used"], 1, "{role:?} {file}");
-        assert_eq!(told["items"]["unused"], count - 1);
-        let unused = told["bytes"]["unused"].as_u64().unwrap();
+        let report = save_at_job_end(&world, &["--summary", summary]);
+        assert_eq!(report["items"]["used"], 1, "{role:?} {file}");
+        assert_eq!(report["items"]["unused"], count - 1);
+        let unused = report["bytes"]["unused"].as_u64().unwrap();
         assert!(0 < unused && unused < all, "{unused} of {all}");
         let text = fs::read_to_string(world.host(summary)).unwrap();
         assert!(text.contains(&format!("| Used | 1 of {count} restored items")), "{text}");

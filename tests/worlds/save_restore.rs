@@ -99,8 +99,8 @@ fn a_second_restore_does_nothing_and_says_so() {
     assert_ne!(restore(&world)["items"]["restored"], 0);
     let pid = world.daemon_pid();
     let words = ["restore"].iter().chain(&NIX_FLAGS);
-    let told = world.storecache_as("runner", words).ok();
-    assert!(told.stderr.contains("nothing to do"), "{told}");
+    let output = world.storecache_as("runner", words).ok();
+    assert!(output.stderr.contains("nothing to do"), "{output}");
     assert_eq!(world.daemon_pid(), pid);
 }
 
@@ -567,10 +567,10 @@ fn restore_key_finds_the_newest_entry_of_a_prefix() {
     let missed = report(&missed);
     assert_eq!(missed["hit"], "miss");
     assert!(missed["reason"].as_str().unwrap().contains("no entry"));
-    let told = world
+    let output = world
         .storecache_as("runner", words("restore", "c").iter().chain(&["--fail-on-miss"]))
         .run();
-    assert_eq!(told.code(), 3);
+    assert_eq!(output.code(), 3);
 }
 
 #[test]

@@ -198,10 +198,10 @@ fn inventory_names_entries_that_are_not_files() {
         assert!(row["unreadable"].as_str().unwrap().contains(kind), "{kind}: {row}");
         assert_eq!(rows.len(), 2, "{kind}: {listed}");
         for verb in ["list", "usage", "prune"] {
-            let told = report(&shared.inventory(&[verb, "--json"]).ok());
-            let warnings = warnings_about(&told, NEWER);
-            assert_eq!(warnings.len(), 1, "{kind}: {told}");
-            assert!(warnings[0].contains(kind), "{kind}: {told}");
+            let json = report(&shared.inventory(&[verb, "--json"]).ok());
+            let warnings = warnings_about(&json, NEWER);
+            assert_eq!(warnings.len(), 1, "{kind}: {json}");
+            assert!(warnings[0].contains(kind), "{kind}: {json}");
         }
         // `prune` deletes a link and not its target, and leaves directories to their owner.
         shared.inventory(&["prune", "--apply", "--only", "unreadable"]).ok();
@@ -391,7 +391,7 @@ fn root_writes_nothing_through_a_link_in_a_foreign_home() {
             lchown(path, Some(OTHER), Some(OTHER)).unwrap();
         }
         fs::write(shared.file(NEWER), "damaged").unwrap();
-        fs::write(shared.quarantine(), "in the way, so that it has to be remembered").unwrap();
+        fs::write(shared.quarantine(), "a file in place of the directory").unwrap();
         let restored = report(&shared.in_store("restore", &[]).ok());
         assert_eq!(restored["entry"], shared.good, "{link}: {restored}");
         assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "{link}");
@@ -437,7 +437,7 @@ fn records_below_a_home_that_are_not_files_are_replaced() {
             fs::write(shared.file(NEWER), format!("damaged, {kind}")).unwrap();
             let _ = fs::remove_dir_all(shared.quarantine());
             let _ = fs::remove_file(shared.quarantine());
-            fs::write(shared.quarantine(), "in the way, so that it has to be remembered").unwrap();
+            fs::write(shared.quarantine(), "a file in place of the directory").unwrap();
             let restored = report(&shared.in_store("restore", &[]).ok());
             assert_eq!(restored["entry"], shared.good, "{name}, {kind}: {restored}");
             assert!(path.symlink_metadata().unwrap().is_file(), "{name}, {kind}");
@@ -488,5 +488,5 @@ fn default_backend_is_no_link_in_a_foreign_home() {
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
     chown(shared.home.path().join(".cache"), Some(0), Some(0)).unwrap();
     save().ok();
-    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 1, "one's own link is followed");
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 1, "the user's own link is followed");
 }

@@ -77,11 +77,11 @@ fn trusting(place: &PlainEnv, keys: &str, more: &[&str]) -> Value {
 }
 
 #[track_caller]
-fn assert_refused(told: &Value, because: &str) {
-    assert_eq!(told["hit"], "miss", "{told}");
-    assert_eq!(told["items"]["restored"], 0, "{told}");
-    let reason = told["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains(because), "{because}: {told}");
+fn assert_refused(report: &Value, because: &str) {
+    assert_eq!(report["hit"], "miss", "{report}");
+    assert_eq!(report["items"]["restored"], 0, "{report}");
+    let reason = report["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains(because), "{because}: {report}");
 }
 
 /// Writes a newer entry of the key with these bytes.
@@ -97,14 +97,14 @@ fn signed_snapshot_restores_with_its_key_and_without_keys() {
     let before = place.tree(TOOL);
     let saved = save_signed(&place, &[secret("ci-1", 1)]);
     assert_eq!(saved["signed_by"], json!(["ci-1"]));
-    let told = trusting(&place, &public("ci-1", 1), &[]);
-    assert_eq!(told["hit"], "exact");
-    assert_eq!(told["signed_by"], json!(["ci-1"]));
+    let json = trusting(&place, &public("ci-1", 1), &[]);
+    assert_eq!(json["hit"], "exact");
+    assert_eq!(json["signed_by"], json!(["ci-1"]));
     assert_same_tree(&before, &place.tree(TOOL));
     place.remove(TOOL);
-    let told = place.restore(&[TOOL], &[]);
-    assert_eq!(told["hit"], "exact");
-    assert_eq!(told["signed_by"], Value::Null, "nobody has looked");
+    let json = place.restore(&[TOOL], &[]);
+    assert_eq!(json["hit"], "exact");
+    assert_eq!(json["signed_by"], Value::Null, "signatures were not checked");
     assert_same_tree(&before, &place.tree(TOOL));
 
     // A file of keys works too.
@@ -149,12 +149,12 @@ fn snapshot_without_a_trusted_signature_is_a_miss() {
             "signed by them, which is not a trusted key",
         ),
         (
-            "another's under our name",
+            "another key's signature under our name",
             SnapshotParts::of(&good).build_signed(&of("ci-1", 9)),
             "the signature by ci-1 does not match this snapshot",
         ),
         (
-            "ours under another name",
+            "our signature under another name",
             SnapshotParts::of(&good).build_signed(&of("ci-9", 1)),
             "signed by ci-9, which is not a trusted key",
         ),
@@ -215,8 +215,8 @@ fn entry_moved_to_another_key_is_refused() {
     save_signed(&place, &[secret("ci-1", 1)]);
     let bytes = fs::read(place.snapshot()).unwrap();
     put(&place, "other", &bytes);
-    let told = trusting(&place, &public("ci-1", 1), &["--key", "other"]);
-    assert_refused(&told, "it was signed for the key test, but is stored under other");
+    let json = trusting(&place, &public("ci-1", 1), &["--key", "other"]);
+    assert_refused(&json, "it was signed for the key test, but is stored under other");
     assert_eq!(report(&with(&place, "restore", &["--key", "other"], &[]))["hit"], "exact");
 }
 
@@ -228,24 +228,24 @@ fn signature_counts_for_one_key_with_its_case() {
     let saved = place.snapshot();
     let bytes = fs::read(&saved).unwrap();
     let trusted = public("ci-1", 1);
-    let told = trusting(&place, &trusted, &["--key", "Linux-K"]);
-    assert_eq!(told["hit"], "exact", "{told}");
+    let json = trusting(&place, &trusted, &["--key", "Linux-K"]);
+    assert_eq!(json["hit"], "exact", "{json}");
 
     // With another case of the key, lookups find the entry, but the signature is not for that key.
     let other = "differs from the requested key in upper and lower case";
     for more in [&["--key", "linux-k"][..], &["--key", "linux-x", "--restore-key", "linux-"]] {
         assert_refused(&trusting(&place, &trusted, more), other);
-        let told = report(&with(&place, "restore", more, &[]).ok());
-        assert_ne!(told["hit"], "miss", "nobody asked for a signature: {told}");
+        let json = report(&with(&place, "restore", more, &[]).ok());
+        assert_ne!(json["hit"], "miss", "no signature was required: {json}");
     }
-    let told = trusting(&place, &trusted, &["--key", "Linux-x", "--restore-key", "Linux-"]);
-    assert_eq!(told["hit"], "prefix", "{told}");
+    let json = trusting(&place, &trusted, &["--key", "Linux-x", "--restore-key", "Linux-"]);
+    assert_eq!(json["hit"], "prefix", "{json}");
 
     // The entry was moved to a key of another case.
     fs::remove_file(saved).unwrap();
     put(&place, "linux-k", &bytes);
-    let told = trusting(&place, &trusted, &["--key", "linux-k"]);
-    assert_refused(&told, "it was signed for the key Linux-K, but is stored under linux-k");
+    let json = trusting(&place, &trusted, &["--key", "linux-k"]);
+    assert_refused(&json, "it was signed for the key Linux-K, but is stored under linux-k");
     let words = ["--trusted-keys", &trusted, "--key", "linux-k"];
     let verified = with(&place, "verify", &words, &[]);
     assert!(verified.to_string().contains("signed for the key Linux-K"), "{verified}");
@@ -267,8 +267,8 @@ fn signature_holds_where_a_service_lowers_keys() {
     };
     run("save", &[]);
     place.remove(TOOL);
-    let told = run("restore", &["--trusted-keys", &public("ci-1", 1)]);
-    assert_eq!((&told["hit"], &told["signed_by"]), (&json!("exact"), &json!(["ci-1"])), "{told}");
+    let json = run("restore", &["--trusted-keys", &public("ci-1", 1)]);
+    assert_eq!((&json["hit"], &json["signed_by"]), (&json!("exact"), &json!(["ci-1"])), "{json}");
 }
 
 #[test]
@@ -292,13 +292,13 @@ fn restore_uses_the_newest_trusted_entry() {
     let place = place();
     let before = place.tree(TOOL);
     let first = save_signed(&place, &[secret("ci-1", 1)]);
-    place.write("/opt/tool/file", "by somebody else\n");
+    place.write("/opt/tool/file", "changed\n");
     let second = report(&with(&place, "save", &["--policy", "always"], &[]).ok());
     assert_eq!(second["signed_by"], Value::Null);
-    let told = trusting(&place, &public("ci-1", 1), &[]);
-    assert_eq!(told["entry"], first["entry"]);
+    let json = trusting(&place, &public("ci-1", 1), &[]);
+    assert_eq!(json["entry"], first["entry"]);
     let passed = json!([[second["entry"], "not trusted: it is not signed"]]);
-    assert_eq!(told["passed_over"], passed);
+    assert_eq!(json["passed_over"], passed);
     assert_same_tree(&before, &place.tree(TOOL));
 }
 
@@ -374,10 +374,10 @@ fn trust_flag_selects_the_accepted_origins() {
             (&branch, default),
         ] {
             let _ = fs::remove_dir_all(place.host(TOOL));
-            let told = report(&with(&place, "restore", flags, &here).ok());
+            let json = report(&with(&place, "restore", flags, &here).ok());
             match because {
-                None => assert_eq!(told["hit"], "exact", "{flags:?} {from:?}: {told}"),
-                Some(because) => assert_refused(&told, because),
+                None => assert_eq!(json["hit"], "exact", "{flags:?} {from:?}: {json}"),
+                Some(because) => assert_refused(&json, because),
             }
         }
         // A save that does not trust this origin does not count its entry, and does not save one.
@@ -403,18 +403,18 @@ fn default_branch_comes_from_event_schedule_or_flag() {
     let own = run_variables("me/mine", "refs/heads/topic", "push");
     let scheduled = run_variables("me/mine", "refs/heads/trunk", "schedule");
     let only = ["--trust", "default-branch-only", "--lookup-only"];
-    let told = |more: &[&str], variables: &[(&str, &str)]| {
+    let attempt = |more: &[&str], variables: &[(&str, &str)]| {
         with(&place, "restore", &[&only, more].concat(), variables)
     };
     let hit = |output: Output| report(&output.ok())["hit"].clone();
-    assert_eq!(hit(told(&[], &[&own[..], &[("GITHUB_EVENT_PATH", event)]].concat())), "exact");
-    assert_eq!(hit(told(&[], &scheduled)), "exact");
-    assert_eq!(hit(told(&["--default-branch", "trunk"], &own)), "exact");
-    assert_eq!(hit(told(&["--default-branch", "main"], &own)), "miss");
+    assert_eq!(hit(attempt(&[], &[&own[..], &[("GITHUB_EVENT_PATH", event)]].concat())), "exact");
+    assert_eq!(hit(attempt(&[], &scheduled)), "exact");
+    assert_eq!(hit(attempt(&["--default-branch", "trunk"], &own)), "exact");
+    assert_eq!(hit(attempt(&["--default-branch", "main"], &own)), "miss");
     for (output, because) in [
-        (told(&[], &own), "the default branch is unknown; set --default-branch"),
-        (told(&["--default-branch", "trunk"], &[]), "--repository OWNER/NAME is not set"),
-        (told(&["--repository", "no-name"], &[]), "not a valid repository name"),
+        (attempt(&[], &own), "the default branch is unknown; set --default-branch"),
+        (attempt(&["--default-branch", "trunk"], &[]), "--repository OWNER/NAME is not set"),
+        (attempt(&["--repository", "no-name"], &[]), "not a valid repository name"),
     ] {
         assert_eq!(output.code(), 2, "{output}");
         assert!(output.stderr.contains(because), "{output}");
@@ -464,8 +464,8 @@ fn inspect_and_verify_report_signatures() {
     let file = file.to_str().unwrap();
     let look = |verb: &str, more: &[&str]| plain_env::storecache([&[verb, file], more].concat());
     let verdicts = |output: &Output| {
-        let told = report(output);
-        let verdicts = told["signatures"].as_array().unwrap().iter();
+        let report = report(output);
+        let verdicts = report["signatures"].as_array().unwrap().iter();
         verdicts.map(|it| it["verdict"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     for verb in ["inspect", "verify"] {
@@ -581,7 +581,7 @@ fn step_signs_without_exposing_the_key() {
     assert!(all.into_iter().all(|process| !read(process.join("cmdline")).contains(&encoded[..40])));
     assert!(read(program.join("environ")).contains(encoded), "it was given to the step");
     let pid = program.file_name().unwrap().to_str().unwrap().parse().unwrap();
-    let root_helper_pid = crate::support::procfs::first_child(pid).expect("the root half is there");
+    let root_helper_pid = crate::support::procfs::first_child(pid).expect("the root helper runs");
     let environment = read(PathBuf::from(format!("/proc/{root_helper_pid}/environ")));
     assert!(environment.starts_with("PATH=") && !environment.contains(&encoded[..40]));
     service.release_held_requests();
@@ -682,20 +682,20 @@ fn delta_requires_a_trusted_base() {
         let stripped = with_index(&whole, |_| {});
         check(&stripped).unwrap();
         fs::write(file(&world, &base), &stripped).unwrap();
-        let told = run(&world, "runner", "restore", &trusting);
-        assert_refused(&told, "its base");
-        assert!(told["reason"].as_str().unwrap().contains("it is not signed"), "{told}");
+        let report = run(&world, "runner", "restore", &trusting);
+        assert_refused(&report, "its base");
+        assert!(report["reason"].as_str().unwrap().contains("it is not signed"), "{report}");
         assert_same(&empty, &record_state(&world));
         assert_eq!(staging(&world), [""; 0]);
 
         fs::write(file(&world, &base), &whole).unwrap();
         // Hashing leaves no trace in the times of access.
         let more = [&trusting[..], &["--verify", "content", "--state", "/tmp/job.json"]].concat();
-        let told = run(&world, "runner", "restore", &more);
-        assert_eq!(told["hit"], "exact", "{told}");
-        assert_eq!(told["entry"], delta["entry"], "{told}");
-        assert_eq!(told["signed_by"], json!(["test-1"]));
-        assert!(told["seconds"]["content"].as_f64().unwrap() > 0.0, "{told}");
+        let report = run(&world, "runner", "restore", &more);
+        assert_eq!(report["hit"], "exact", "{report}");
+        assert_eq!(report["entry"], delta["entry"], "{report}");
+        assert_eq!(report["signed_by"], json!(["test-1"]));
+        assert!(report["seconds"]["content"].as_f64().unwrap() > 0.0, "{report}");
         assert_same(&before, &record_state(&world));
         assert!(before.references.contains_key(&added));
         world.verify_store();
@@ -709,10 +709,10 @@ fn verify_content_does_not_mark_items_as_used() {
         save(&world);
         world.wipe_store();
         let more = ["--verify", "content", "--state", "/tmp/job.json"];
-        let told = run(&world, "runner", "restore", &more);
+        let report = run(&world, "runner", "restore", &more);
         let saved = run(&world, "runner", "save", &["--state", "/tmp/job.json"]);
         assert_eq!(saved["items"]["used"], 0, "{role:?}: {saved}");
-        assert_eq!(saved["items"]["unused"], told["items"]["restored"], "{role:?}: {saved}");
+        assert_eq!(saved["items"]["unused"], report["items"]["restored"], "{role:?}: {saved}");
     }
 }
 
@@ -782,8 +782,11 @@ fn verify_content_refuses_content_with_another_hash() {
             fs::write(&place, &bytes).unwrap();
             let failed = attempt(&world, "runner", "restore", &["--verify", "content"]);
             assert_eq!(failed.code(), 1, "{failed}");
-            let told = report(&failed);
-            assert_refused(&told, &format!("unpack: damaged: the content of {name} has the hash"));
+            let report = report(&failed);
+            assert_refused(
+                &report,
+                &format!("unpack: damaged: the content of {name} has the hash"),
+            );
             assert_same(&before, &record_state(&world));
             assert_eq!(staging(&world), [""; 0]);
             assert_eq!(world.daemon_pid(), pid, "the daemon was restarted");

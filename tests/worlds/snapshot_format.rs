@@ -435,7 +435,7 @@ fn long_frames_span_items_and_every_extractor_reads_them() {
     assert!(index.frames.iter().all(|frame| frame.raw <= 16 << 20));
     let first = index.items[0].frames;
     assert_eq!(first.1, index.items[1].frames.0, "a frame has parts of two items");
-    assert!(long.len() + (1 << 20) < short.len(), "what repeats over items is found");
+    assert!(long.len() + (1 << 20) < short.len(), "content that repeats in several items is found");
 
     for judge in EXTRACTORS {
         let scratch = tempfile::tempdir().unwrap();

@@ -59,23 +59,23 @@ fn run(mut command: Command) -> Output {
 #[track_caller]
 fn assert_aborted(output: &Output, clock: &str, phase: &str, words: &[&str]) -> Value {
     assert_eq!(output.code(), 1, "{output}");
-    let told = report(output);
-    let reason = told["reason"].as_str().unwrap();
+    let report = report(output);
+    let reason = report["reason"].as_str().unwrap();
     for word in words {
         assert!(reason.contains(word), "{word:?} is not in {reason}");
     }
     assert!(reason.contains(&format!(": {phase}: ")), "{reason}");
     assert!(reason.contains("last activity"), "{reason}");
-    let cut = &told["cut"];
+    let cut = &report["cut"];
     assert_eq!(
         (cut["clock"].as_str(), cut["phase"].as_str()),
         (Some(clock), Some(phase)),
-        "{told}"
+        "{report}"
     );
-    assert!(cut["silent_seconds"].as_f64().is_some() && cut["last_sign"].is_string(), "{told}");
+    assert!(cut["silent_seconds"].as_f64().is_some() && cut["last_sign"].is_string(), "{report}");
     assert!(output.stderr.contains(reason), "{output}");
     assert_no_consequences(output);
-    told
+    report
 }
 
 #[track_caller]
@@ -125,8 +125,8 @@ fn restore_waits_for_a_slow_server_response() {
         // Longer than the second for which a body may stall.
         restore.wait_for_stderr("the cache service did not answer for 2");
         service.release_held_requests();
-        let told = report(&restore.wait().ok());
-        assert_eq!(told["hit"], "exact", "{told}");
+        let report = report(&restore.wait().ok());
+        assert_eq!(report["hit"], "exact", "{report}");
         assert_same_tree(&tree, &place.tree(TOOL));
     }
 }
@@ -142,9 +142,9 @@ fn save_waits_for_a_slow_server_response() {
         save.wait_for_stderr("still working: ");
         save.wait_for_stderr("the cache service did not answer for 2");
         service.release_held_requests();
-        let told = report(&save.wait().ok());
-        assert_eq!(told["saved"], true, "{told}");
-        assert_eq!(service.seen(RequestKind::Reserve).len(), 1, "{told}");
+        let report = report(&save.wait().ok());
+        assert_eq!(report["saved"], true, "{report}");
+        assert_eq!(service.seen(RequestKind::Reserve).len(), 1, "{report}");
     }
 }
 
@@ -158,9 +158,10 @@ fn deadline_during_a_request_reports_phase_and_last_activity() {
         service.inject_faults(at, [Fault::Stall]);
         let more = ["--answer-timeout", "60", "--deadline", "1"];
         let output = run(through(&place, &service, "restore", &more));
-        let told = assert_aborted(&output, "deadline", phase, &["the deadline of 1 s has passed"]);
-        assert_eq!(told["hit"], "miss");
-        assert_eq!(told["cancelled"], Value::Null, "nobody has cancelled it");
+        let report =
+            assert_aborted(&output, "deadline", phase, &["the deadline of 1 s has passed"]);
+        assert_eq!(report["hit"], "miss");
+        assert_eq!(report["cancelled"], Value::Null, "the run was not canceled");
         assert_untouched(&place);
     }
     for at in [RequestKind::Reserve, RequestKind::Block, RequestKind::Finalize] {
@@ -276,8 +277,8 @@ fn lock_timeout_and_deadline_name_the_lock_holder() {
     place.remove(TOOL);
     let lock = hold_run_lock(&place);
     let output = run(command(&place, "restore", &["--lock-timeout", "1"])).fails();
-    let told = report(&output);
-    let reason = told["reason"].as_str().unwrap();
+    let report = report(&output);
+    let reason = report["reason"].as_str().unwrap();
     let held = format!("is still held after 1 s by process {}", std::process::id());
     assert!(reason.contains(&held) && reason.starts_with("restore: plan: "), "{reason}");
     assert_no_consequences(&output);
@@ -311,9 +312,9 @@ fn stopped_root_helper_is_detected_and_rolls_back() {
         let words = [name.as_str(), "showed no activity for 1", "and is stopped"];
         assert_aborted(&output, "stall-timeout", phase, &words);
         assert_untouched(&place);
-        poll::until("the root half to have ended", TIMEOUT, || {
+        poll::until("the root helper to have ended", TIMEOUT, || {
             let there = Path::new(&format!("/proc/{root}")).exists();
-            if there { Err("it is there") } else { Ok(()) }
+            if there { Err("it still runs") } else { Ok(()) }
         });
     }
 }
@@ -381,7 +382,7 @@ fn root_helper_waiting_for_a_disk_is_not_aborted() {
     restore.wait_for_stderr("still working: unpack: the root helper");
     let lines = |said: &str| said.matches("it waits for a disk").count();
     // At three lines a second, this is longer than the stall timeout.
-    poll::until("it to be said again and again", TIMEOUT, || {
+    poll::until("the message to be repeated", TIMEOUT, || {
         let said = restore.said();
         if lines(&said) > 6 { Ok(()) } else { Err(said) }
     });
@@ -398,15 +399,15 @@ fn deadline_is_reported_at_once_while_the_disk_hangs() {
     let restore = Background::start(&mut command(&disk.place, "restore", &more));
     let root = restore.root_helper_pid();
     let output = restore.wait();
-    let told = assert_aborted(&output, "deadline", "unpack", &["the deadline of 2 s has passed"]);
-    assert!(told["cut"]["last_sign"].as_str().unwrap().contains("disk"), "{told}");
+    let report = assert_aborted(&output, "deadline", "unpack", &["the deadline of 2 s has passed"]);
+    assert!(report["cut"]["last_sign"].as_str().unwrap().contains("disk"), "{report}");
     assert!(output.stderr.contains("undoes its changes as soon as it can"), "{output}");
-    assert_eq!(told["undoing"], true, "{told}");
+    assert_eq!(report["undoing"], true, "{report}");
     assert!(!format!("{output}").contains("the store is as it was"), "{output}");
     disk.thaw();
-    poll::until("the root half to have ended", TIMEOUT, || {
+    poll::until("the root helper to have ended", TIMEOUT, || {
         let there = Path::new(&format!("/proc/{}", root.as_raw_nonzero())).exists();
-        if there { Err("it is there") } else { Ok(()) }
+        if there { Err("it still runs") } else { Ok(()) }
     });
     assert_untouched(&disk.place);
 }

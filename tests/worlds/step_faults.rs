@@ -356,15 +356,15 @@ impl Case {
         let what = self.name();
         assert_eq!(ran.code, 0, "{what}: {}", ran.said);
         assert_no_secret(ran, &what);
-        let told = warning(ran, &what);
-        match (self.comes, told) {
+        let reported = warning(ran, &what);
+        match (self.comes, reported) {
             (Well, None) => {}
             (Warns(cause), Some(text)) => {
                 assert!(text.contains(cause), "{what}: {text}");
                 assert!(text.len() < 400, "{what}: {text}");
             }
             (Says(cause), None) => assert!(ran.said.contains(cause), "{what}: {}", ran.said),
-            (comes, told) => panic!("{what}: {comes:?} {told:?}\n{}", ran.said),
+            (comes, reported) => panic!("{what}: {comes:?} {reported:?}\n{}", ran.said),
         }
     }
 }
@@ -394,7 +394,7 @@ fn restore_step_succeeds_despite_any_service_fault() {
                 assert_eq!(ran.output("cache-hit"), "", "{what}");
                 assert_eq!(ran.output("restored-items"), "0", "{what}");
                 assert!(ran.output("reason").contains(cause), "{what}: {}", ran.output("reason"));
-                assert!(!place.host(TOOL).exists(), "{what}: half a directory");
+                assert!(!place.host(TOOL).exists(), "{what}: an incomplete directory");
             }
         }
         assert_eq!(place.leftovers(), [""; 0], "{what}");
@@ -468,7 +468,7 @@ fn wait_for_requests(service: &CacheService, at: RequestKind, times: usize, star
 fn cancel(started: RunningStep, what: &str) -> StepResult {
     let program = started.program();
     started.signal(Signal::INT);
-    ended(started, what, || assert!(!program.exists(), "{what}: {} runs on", program.display()))
+    ended(started, what, || assert!(!program.exists(), "{what}: {} still runs", program.display()))
 }
 
 /// Waits for the end of a canceled part of the step and returns its result. In a world, the message of the
@@ -629,7 +629,7 @@ fn assert_untouched(world: &World, what: &str) {
 /// Asserts that the daemon answers, and that no process or file of a run is left.
 #[track_caller]
 fn assert_no_run_is_active(world: &World, what: &str) {
-    poll::until("all of it to have ended", TIMEOUT, || {
+    poll::until("all processes to have ended", TIMEOUT, || {
         match world.run(["pgrep", "-x", "storecache"]).stdout.trim() {
             "" => Ok(()),
             pids => Err(pids.to_owned()),
@@ -638,7 +638,7 @@ fn assert_no_run_is_active(world: &World, what: &str) {
     assert!(world.daemon_answers(), "{what}: {}", world.daemon_log());
     assert_eq!(staging(world), [""; 0], "{what}");
     let foreign = world.sh("find /cache -path '/cache/*/temp/*' ! -user runner");
-    assert_eq!(foreign.stdout, "", "{what}: root left files with the runner");
+    assert_eq!(foreign.stdout, "", "{what}: root left files in the runner's directories");
 }
 
 #[test]
@@ -681,9 +681,9 @@ fn service_fault_leaves_store_and_daemon_unchanged() {
             service.inject_faults(at, std::iter::repeat_n(Fault::Slow, good));
             service.inject_faults(at, std::iter::repeat_n(fault, LASTING));
             let ran = job_inside(&world, &service, &format!("job{number}")).main();
-            let told = warning(&ran, &what).unwrap_or_else(|| panic!("{what}: {}", ran.said));
-            assert!(told.contains(cause), "{what}: {told}");
-            assert!(told.contains("nothing was restored, the store is as it was"), "{told}");
+            let text = warning(&ran, &what).unwrap_or_else(|| panic!("{what}: {}", ran.said));
+            assert!(text.contains(cause), "{what}: {text}");
+            assert!(text.contains("nothing was restored, the store is as it was"), "{text}");
             assert_eq!(ran.output("hit-kind"), "miss", "{what}");
             assert_no_secret(&ran, &what);
             assert_untouched(&world, &what);

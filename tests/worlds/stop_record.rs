@@ -35,7 +35,8 @@ fn kill_all(world: &World, restore: Running) {
     let processes_in_namespace = procfs::processes_in_namespace(world.init()).into_iter();
     let guardians = processes_in_namespace.filter(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        words.starts_with(b"storecache-guardian\0") || words.starts_with(b"storecache-deputy\0")
+        words.starts_with(b"storecache-guardian\0")
+            || words.starts_with(b"storecache-backup-guardian\0")
     });
     let helper = root_helper_pid(world);
     for pid in guardians {
@@ -58,7 +59,9 @@ fn record_lies_where_root_alone_writes_and_names_no_command() {
     let restore = in_the_commit(&world, &[]);
     let place = fs::metadata(world.host("/run/storecache")).unwrap();
     assert_eq!((place.uid(), place.permissions().mode() & 0o7777), (0, 0o700));
-    let [record] = &records(&world, "/run/storecache")[..] else { panic!("one is there") };
+    let [record] = &records(&world, "/run/storecache")[..] else {
+        panic!("there must be one record")
+    };
     let record: serde_json::Value = serde_json::from_str(record).unwrap();
     let store = fs::metadata(world.host("/nix/store")).unwrap();
     assert_eq!(record["store"], serde_json::json!([store.dev(), store.ino()]));
@@ -81,13 +84,13 @@ fn record_goes_to_var_lib_where_run_cannot_be_used() {
     kill_all(&world, restore);
     drop(database);
     // A bare process is not started from a record; the next restore reports that the daemon is stopped.
-    let told = report(&attempt(&world, "runner", "restore", &["--dry-run"]).ok());
-    let warnings = told["warnings"].to_string();
-    assert!(warnings.contains("the command that started it is unknown"), "{told}");
+    let json = report(&attempt(&world, "runner", "restore", &["--dry-run"]).ok());
+    let warnings = json["warnings"].to_string();
+    assert!(warnings.contains("the command that started it is unknown"), "{json}");
     assert_eq!(world.daemon_pid(), None);
     world.start_daemon();
-    let told = report(&attempt(&world, "runner", "restore", &[]).ok());
-    assert!(told.get("warnings").is_none(), "{told}");
+    let json = report(&attempt(&world, "runner", "restore", &[]).ok());
+    assert!(json.get("warnings").is_none(), "{json}");
     assert_eq!(records(&world, "/var/lib/storecache"), [""; 0]);
     world.verify_store();
 }
@@ -105,9 +108,9 @@ fn record_of_a_users_command_starts_nothing() {
     assert!(record.contains("user-command") && !record.contains("touch"), "{record}");
     kill_all(&world, restore);
     drop(database);
-    let told = report(&attempt(&world, "runner", "restore", &["--dry-run"]).ok());
-    assert!(told["warnings"].to_string().contains("--daemon-stop"), "{told}");
-    assert!(!world.host("/tmp/first").exists(), "no command comes from a record");
+    let report = report(&attempt(&world, "runner", "restore", &["--dry-run"]).ok());
+    assert!(report["warnings"].to_string().contains("--daemon-stop"), "{report}");
+    assert!(!world.host("/tmp/first").exists(), "no command of a record is run");
     // The next restore uses its own flags.
     let start = "touch /tmp/second; sudo setsid --fork nix-daemon --daemon >/tmp/log 2>&1";
     let commands = ["--daemon", "command", "--daemon-stop", "true", "--daemon-start", start];

@@ -143,7 +143,7 @@ fn recipe_loses_rows_of_the_installer_but_storecache_does_not() {
     theirs.recipe_restore().ok();
     assert!(is_on_disk(&theirs, &path) && !theirs.valid_paths().contains(&path));
     theirs.ok(["guix", "gc"]);
-    assert!(!is_on_disk(&theirs, &path), "it was rooted, and is deleted all the same");
+    assert!(!is_on_disk(&theirs, &path), "an item with a root is deleted");
 
     let (ours, path) = installed();
     restore(&ours);
@@ -175,7 +175,7 @@ fn stale_wal_hides_rows_of_the_recipe_but_not_of_storecache() {
     let (theirs, path) = interrupted();
     theirs.recipe_restore().ok();
     assert_eq!(integrity(&theirs).unwrap(), "ok");
-    assert_eq!(theirs.valid_paths(), [path].into(), "what was restored is gone, silently");
+    assert_eq!(theirs.valid_paths(), [path].into(), "the restored rows are lost without an error");
     theirs.verify_store();
 
     let (ours, path) = interrupted();

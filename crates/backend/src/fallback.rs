@@ -97,20 +97,20 @@ impl FallbackBackend {
                 Err(error) if is_canceled() => return Err(error),
                 Err(error) => error,
             };
-            let told = self.members[at].describe();
+            let name = self.members[at].describe();
             if !error.is::<Refused>() {
-                silent.push((at, format!("{told} does not answer and is skipped: {error:#}")));
+                silent.push((at, format!("{name} does not answer and is skipped: {error:#}")));
             }
-            first.get_or_insert((error, told));
+            first.get_or_insert((error, name));
         }
         let mut state = self.state();
         state.down.extend(silent.iter().map(|(at, _)| *at));
         match first {
-            Some((error, told)) if !answered => Err(match error.is::<Refused>() {
+            Some((error, name)) if !answered => Err(match error.is::<Refused>() {
                 true => error,
                 false => error.context(match live.len() {
-                    1 => told,
-                    count => format!("none of {count} backends answers; {told}"),
+                    1 => name,
+                    count => format!("none of {count} backends answers; {name}"),
                 }),
             }),
             None if !answered => Err(anyhow!("no remaining backend answers")),

@@ -1,4 +1,4 @@
-//! What snapshots, keys and backends share.
+//! Types that snapshots, keys and backends share.
 //!
 //! - `digest`: the SHA-256 digests of frames, items and ingredients
 //! - `ladder`: the exact key and the prefixes that a lookup tries, in order

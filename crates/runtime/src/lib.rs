@@ -1,5 +1,5 @@
-//! What every process of storecache uses: timeouts on silence, memory limits, threads, and the escaping of text
-//! from others.
+//! Code that every process of storecache uses: stall timeouts, memory limits, threads, and the escaping of untrusted
+//! text.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

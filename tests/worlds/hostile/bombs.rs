@@ -165,7 +165,7 @@ fn odd_values() -> Vec<(&'static str, String)> {
         ("2^64", "18446744073709551616".into()),
         ("a long number", "9".repeat(1_000_000)),
         ("a long string", format!("\"{}\"", "x".repeat(4 << 20))),
-        ("half of a character", "\"\\ud800\"".into()),
+        ("a lone surrogate", "\"\\ud800\"".into()),
         ("a zero", "\"\\u0000\"".into()),
         ("nothing", "null".into()),
         ("an object", "{}".into()),
@@ -201,9 +201,9 @@ fn odd_json_in_head_or_index_never_panics() {
     }
     for (what, from, to) in [
         ("a field twice", "\"format\":1", "\"format\":1,\"format\":1"),
-        ("another format behind it", "\"format\":1", "\"format\":1,\"format\":2"),
+        ("another format after it", "\"format\":1", "\"format\":1,\"format\":2"),
         ("items twice", "\"items\":", "\"items\":[],\"items\":"),
-        ("more behind it", "}", "} {"),
+        ("more bytes after it", "}", "} {"),
         ("no UTF-8", "\"format\"", "\"\u{0}\""),
     ] {
         let head = head_json.replacen(from, to, 1);
@@ -231,7 +231,7 @@ fn index_with_inconsistent_sizes_is_not_opened() {
         ("a frame of half a block", |it| it.frames[0].raw = 700, "whole tar blocks"),
         ("a frame over the largest", |it| it.frames[0].raw = (64 << 20) + 512, "too large"),
         ("a frame that compresses to more", |it| it.frames[0].raw = 512, "larger than its content"),
-        ("frames of nobody", |it| it.frames[0].raw = 64 << 20, "account for"),
+        ("frames that belong to no item", |it| it.frames[0].raw = 64 << 20, "account for"),
         ("an item in an item", |it| it.items.push(item("it/below", (1, 1), 1)), "lies in the item"),
         ("an item twice", |it| it.items.push(item("it", (1, 1), 1)), "twice"),
         ("an item above", |it| it.items[0].name = "../it".into(), "dot component"),

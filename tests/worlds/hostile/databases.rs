@@ -360,7 +360,7 @@ fn invalid_column_values_are_refused() {
     base.run(
         "INSERT INTO Refs VALUES (99, 2); INSERT INTO DerivationOutputs VALUES (99, 'x', 'y')",
     );
-    harmless("rows of nobody", &base);
+    harmless("rows that refer to a missing item", &base);
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn duplicate_rows_are_refused_without_constraints() {
     );
     for (what, sql, words) in [
         ("an id twice", "UPDATE ValidPaths SET id = 1", "two items"),
-        ("an id that is none", "UPDATE ValidPaths SET id = 'one' WHERE id = 1", ""),
+        ("an id that is not a number", "UPDATE ValidPaths SET id = 'one' WHERE id = 1", ""),
         ("no id", "UPDATE ValidPaths SET id = NULL", ""),
         ("a path twice", "UPDATE ValidPaths SET path = (SELECT min(path) FROM ValidPaths)", "twice"),
         ("a reference twice", "INSERT INTO Refs SELECT * FROM Refs", "twice"),

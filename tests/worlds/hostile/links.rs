@@ -182,7 +182,7 @@ fn hard_links() -> Vec<Archive> {
             Harmless(3),
         ),
         below(
-            "hard link of somebody else",
+            "hard link of another owner",
             "CPython CVE-2026-4360",
             &[first(), header("it/h", b'1').target("it/first").owner(1234).mode(0o6777).bytes(b"")],
             (GnuTar, "1234/0"),

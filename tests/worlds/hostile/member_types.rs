@@ -24,7 +24,7 @@ pub fn archives() -> Vec<Archive> {
         ),
         below(
             "fifo",
-            "whoever opens it waits",
+            "opening it blocks",
             &[header("it/fifo", b'6').bytes(b"")],
             (GnuTar, "prw-r--r--"),
             Refused("type '6'"),
@@ -93,7 +93,7 @@ pub fn archives() -> Vec<Archive> {
             Refused("type 'X'"),
         ),
         below(
-            "kind of nobody",
+            "undefined type",
             "unknown type",
             &[header("it/Z", b'Z').bytes(b"")],
             (GnuTar, "unknown file type"),
@@ -244,15 +244,15 @@ pub fn archives() -> Vec<Archive> {
             Refused(""),
         ),
         below(
-            "directory that is no member",
-            "what nobody describes stays as we made it",
+            "directory that is not a member",
+            "a directory without a member keeps its first mode",
             &[file("it/d/x", b"1")],
             (GnuTar, "it/d/x"),
             Refused("does not follow its directory"),
         ),
         below(
             "member behind the end",
-            "hidden from all who stop at the end",
+            "hidden from readers that stop at the end",
             &[vec![0; 512], file("it/hidden", b"x")],
             (GnuTar, "A lone zero block"),
             Refused("precedes other members"),
@@ -297,7 +297,7 @@ fn smuggled() -> Vec<Archive> {
         ),
         below(
             "extension that is skipped",
-            "astral-tokio-tar: malformed records are passed over",
+            "astral-tokio-tar: malformed records are skipped",
             &[super::tar_blocks::pax_bytes(b'x', b"99 path=it/y\n"), file("it/x", b"x")],
             (Python, "it/y"),
             Refused("other than mtime"),

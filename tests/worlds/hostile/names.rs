@@ -225,8 +225,8 @@ pub fn archives() -> Vec<Archive> {
             Harmless(501),
         ),
         below(
-            "500 deep of which nobody speaks",
-            "inodes that no member stands for",
+            "500 levels without members",
+            "inodes without a member",
             &[named(b'0', &[&b"it"[..], &b"/d".repeat(500)].concat())],
             (GnuTar, "/d/d/d"),
             Refused("does not follow its directory"),

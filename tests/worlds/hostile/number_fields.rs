@@ -30,7 +30,7 @@ pub fn archives() -> Vec<Archive> {
         ),
         below(
             "size of 2^64 + 1",
-            "who reads eight bytes sees another size",
+            "a reader of eight bytes sees another size",
             &[sized(&base256((1 << 64) + 1))],
             (BsdTar, "overflow"),
             Refused("not in canonical form"),
@@ -202,7 +202,7 @@ fn extensions() -> Vec<Archive> {
         ),
         below(
             "header of 2^40 bytes",
-            "CPython 151498: read before it is looked at",
+            "CPython 151498: read before it is checked",
             &[header("././@PaxHeader", b'x').size_bytes(&base256(1 << 40)).bytes(b"")],
             (GnuTar, "memory exhausted"),
             Refused("longer than any path"),
@@ -264,7 +264,7 @@ fn extensions() -> Vec<Archive> {
             Refused("other than mtime"),
         ),
         below(
-            "time that is none",
+            "time that is not a number",
             "Go: pax-bad-mtime-file",
             &[pax(b'x', &[("mtime", "no.123456789")]), file("it/x", b"x")],
             (GnuTar, "Malformed extended header"),

@@ -28,7 +28,7 @@ const CHOSEN: [&str; 18] = [
     "character device",
     "fifo",
     "sparse file of old",
-    "directory that is no member",
+    "directory that is not a member",
     "member behind the end",
     "archive in an archive",
     "negative size",
@@ -149,8 +149,8 @@ fn foreign_schema_does_not_enter_the_live_database() {
     std::fs::write(&entry, evil).unwrap();
     world.wipe_store();
     let before = schema(&world);
-    let told = restore(&world);
-    assert_eq!(told["items"]["restored"], saved["items"]["saved"], "{told}");
+    let report = restore(&world);
+    assert_eq!(report["items"]["restored"], saved["items"]["saved"], "{report}");
     assert_eq!(schema(&world), before);
     let path = world.host("/nix/var/nix/db/db.sqlite");
     let live = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
@@ -179,7 +179,7 @@ fn nix_store_is_unchanged_after_hostile_databases() {
         ("no hash", "UPDATE ValidPaths SET hash = 'sha256:'", "hash"),
         ("times before 1970", "UPDATE ValidPaths SET registrationTime = -1", "registrationTime"),
         (
-            "an output that is elsewhere",
+            "an output outside of the store",
             "INSERT INTO DerivationOutputs SELECT id, 'evil', '/etc/passwd' FROM ValidPaths",
             "output",
         ),

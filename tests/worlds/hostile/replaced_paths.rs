@@ -196,7 +196,7 @@ fn directory_swapped_repeatedly_never_leads_outside() {
         refused += u32::from(failed);
         yard.assert_untouched_outside();
     }
-    assert!(refused > 0, "nobody was ever in the way");
+    assert!(refused > 0, "no path was replaced");
 }
 
 /// As on a file system that treats two names as one: a name exists that no member has created.

@@ -59,7 +59,7 @@ impl Disguise {
             if listens && effective == Some("0") { Ok(()) } else { Err(said()) }
         });
         let said = format!("{}{}", impostor.stdout(), impostor.stderr());
-        assert_eq!(world.listener(&socket), impostor.pid(), "{self:?} is not who listens: {said}");
+        assert_eq!(world.listener(&socket), impostor.pid(), "{self:?} is not the listener: {said}");
         impostor
     }
 }

@@ -83,7 +83,7 @@ fn world_with_empty_store(role: Role) -> (World, Snapshot) {
 /// Panics unless the helper ends by itself and leaves nothing behind, while the daemon always answers.
 #[track_caller]
 fn assert_helper_aborts(world: &World, attacker: &Running) {
-    poll::until("the helper to give up", TIMEOUT, || {
+    poll::until("the helper to abort", TIMEOUT, || {
         assert!(world.daemon_answers(), "the daemon is away: {}", replies(attacker));
         let mut left = world_runs::leftovers(world);
         left.retain(|what| what != "storecache" && !what.contains("said"));
@@ -145,7 +145,9 @@ fn hanging_helper_stops_the_daemon_for_at_most_a_minute_slow() {
         Some(pid) => Err(format!("process {pid} listens; {}", replies(&attacker))),
     });
     kill_process(world_runs::root_helper_pid(&world), Signal::STOP).unwrap();
-    poll::until("the daemon to be back", TIMEOUT, || world.daemon_pid().ok_or("it is away"));
+    poll::until("the daemon to run again", TIMEOUT, || {
+        world.daemon_pid().ok_or("no process listens")
+    });
     drop(database);
     poll::until("the daemon to answer", TIMEOUT, || {
         if world.daemon_answers() { Ok(()) } else { Err(world.daemon_log()) }
@@ -177,8 +179,8 @@ fn stopped_helper_does_not_keep_the_daemon_stopped_slow() {
         Some(_) => Err(replies(&requester)),
     });
     kill_process(world_runs::root_helper_pid(&world), Signal::STOP).unwrap();
-    poll::until("the daemon to be back", TIMEOUT, || {
-        if world.daemon_answers() { Ok(()) } else { Err("it is away") }
+    poll::until("the daemon to run again", TIMEOUT, || {
+        if world.daemon_answers() { Ok(()) } else { Err("no process listens") }
     });
     drop(database);
     // sudo stops itself along with its command, and is not checked here.
@@ -232,7 +234,7 @@ fn read_no_frames() {
     let attacker = talk.hold(&world, "runner", &deaf);
     wait_for_reply(&attacker, "\"Frozen\"");
     world.try_lock("gc.lock").unwrap_err();
-    poll::until("the helper to give up", TIMEOUT, || {
+    poll::until("the helper to abort", TIMEOUT, || {
         assert!(world.daemon_answers());
         world.try_lock("gc.lock")
     });
@@ -260,7 +262,7 @@ fn commit_without_reading_replies(pipe: &str) {
         .chain(ROOT_HELPER_COMMAND.split(' '));
     let attacker = world.command(words).user("runner").spawn();
     wait_for_reply(&attacker, "planned");
-    poll::until("the helper to give up", TIMEOUT, || {
+    poll::until("the helper to abort", TIMEOUT, || {
         let mut left = world_runs::leftovers(&world);
         left.retain(|what| what != "storecache");
         if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
@@ -294,15 +296,15 @@ fn stalled_requester_is_cut_off_slow() {
     let cases: [(&str, fn()); 6] = [
         ("silent after the plan", send_nothing_after_the_plan),
         ("silent after a frame", send_nothing_after_a_frame),
-        ("deaf for frames", read_no_frames),
-        ("deaf for replies", read_no_replies),
-        ("deaf with a blocking pipe", read_no_replies_from_a_blocking_pipe),
-        ("deaf for errors", read_no_error_output),
+        ("does not read frames", read_no_frames),
+        ("does not read replies", read_no_replies),
+        ("does not read a blocking pipe", read_no_replies_from_a_blocking_pipe),
+        ("does not read errors", read_no_error_output),
     ];
     let failed: Vec<&str> = thread::scope(|scope| {
         let running = cases.map(|(name, case)| (name, scope.spawn(case)));
         let failed = running.into_iter().filter_map(|(name, case)| case.join().err().map(|_| name));
         failed.collect()
     });
-    assert!(failed.is_empty(), "not cut off: {failed:?}");
+    assert!(failed.is_empty(), "not aborted: {failed:?}");
 }

@@ -28,7 +28,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.frames.swap(at, at + 1);
         })
     }),
-    ("a part that goes on elsewhere", "does not continue it there", |bytes| {
+    ("a part that continues at another place", "does not continue it there", |bytes| {
         changed(bytes, |parts| {
             let at = part(parts);
             let continues = parts.frames[at].continues.as_mut().unwrap();
@@ -156,14 +156,14 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             more(parts, TWO, 1);
         })
     }),
-    ("a directory that is no member", "does not follow its directory", |bytes| {
+    ("a directory that is not a member", "does not follow its directory", |bytes| {
         changed(bytes, |parts| {
             edit(parts, LIB, |raw| remove(raw, &below(LIB, "lib/deep/")));
             let at = position(parts, LIB);
             parts.items[at].files -= 1;
         })
     }),
-    ("a directory of a shared file that is no member", "is not a member itself", |bytes| {
+    ("a directory of a shared file that is not a member", "is not a member itself", |bytes| {
         changed(bytes, |parts| {
             edit(parts, TWO, |raw| remove(raw, &below(TWO, "bin/")));
             let at = position(parts, TWO);
@@ -178,7 +178,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
         let members = [symlink(&below(APP, "zz"), b".."), file(&below(APP, "zz/y"), b"x")];
         appended(bytes, APP, &members.concat(), 2)
     }),
-    ("a directory that is come back to", "does not follow its directory", |bytes| {
+    ("a directory with members in two places", "does not follow its directory", |bytes| {
         appended(bytes, LIB, &file(&below(LIB, "lib/zz"), b"x"), 1)
     }),
     ("a directory that the next frame comes back to", "does not follow its directory", |bytes| {
@@ -277,7 +277,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
     ("no database", "the snapshot has no database", |bytes| {
         changed(bytes, SnapshotParts::remove_database)
     }),
-    ("a database elsewhere", "its database is", |bytes| {
+    ("a database at another path", "its database is", |bytes| {
         changed(bytes, |parts| {
             let content = parts.database();
             parts.database.as_mut().unwrap().path = "etc/database".into();
@@ -297,7 +297,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
             parts.items[lib].frames.0 = 0;
         })
     }),
-    ("items elsewhere", "its items are under", |bytes| {
+    ("items in another directory", "its items are under", |bytes| {
         changed(bytes, |parts| parts.items_under = "gnu/store".into())
     }),
     // Rows against the index.
@@ -383,13 +383,13 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
              INSERT INTO DerivationOutputs SELECT * FROM DerivationOutputs",
         )
     }),
-    ("an output that is no item", "has an invalid output", |bytes| {
+    ("an output that is not an item", "has an invalid output", |bytes| {
         sql(bytes, "UPDATE DerivationOutputs SET path = '/etc/passwd'")
     }),
-    ("a deriver that is no item", "in the column deriver", |bytes| {
+    ("a deriver that is not an item", "in the column deriver", |bytes| {
         sql(bytes, "UPDATE ValidPaths SET deriver = '/etc/passwd' WHERE path LIKE '%-app'")
     }),
-    ("a hash that is none", "in the column hash", |bytes| {
+    ("a hash that is not valid", "in the column hash", |bytes| {
         changed(bytes, |parts| {
             let odd = "md5:00000000000000000000000000000000";
             let at = position(parts, DERIVATION);

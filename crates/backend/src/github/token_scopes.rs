@@ -101,7 +101,7 @@ mod tests {
         let both = r#"[{"Scope":"refs/pull/1/merge","Permission":3},{"Scope":"refs/heads/main","Permission":1}]"#;
         assert_eq!(allowed("", &token(both)), (true, true));
         let by_act = r#"[{"Scope":"","Permission":2}]"#;
-        assert_eq!(allowed("", &token(by_act)), (true, true), "whoever writes there reads too");
+        assert_eq!(allowed("", &token(by_act)), (true, true), "write access includes read access");
         assert_eq!(allowed("", &token("[]")), (false, false));
         assert_eq!(allowed("", &token("not json")), (true, true));
     }

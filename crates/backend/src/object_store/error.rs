@@ -121,9 +121,9 @@ mod tests {
         let code = code(&HeaderMap::new(), body);
         let trouble =
             ObjectError::of_answer(StatusCode::FORBIDDEN, &code, &HeaderMap::new()).unwrap();
-        let told = trouble.to_string();
-        assert!(told.contains("HTTP 403 SignatureDoesNotMatch"), "{told}");
-        assert!(!told.contains("AKIA"), "{told}");
+        let message = trouble.to_string();
+        assert!(message.contains("HTTP 403 SignatureDoesNotMatch"), "{message}");
+        assert!(!message.contains("AKIA"), "{message}");
         assert!(matches!(trouble, ObjectError::Denied(_)));
     }
 }

@@ -37,7 +37,7 @@ const AFTER_START: Duration = Duration::from_secs(30);
 /// leave the machine without the daemon.
 const START_LEAST: Duration = Duration::from_secs(5);
 /// How much later than the guardian the backup guardian kills a root helper that keeps the daemon stopped.
-const DEPUTY_LATER: Duration = Duration::from_secs(5);
+const BACKUP_DELAY: Duration = Duration::from_secs(5);
 /// Variables that sudo and similar programs set in the environment of the programs that they start.
 const STARTED_BY_HAND: [&str; 4] = ["SUDO_COMMAND", "SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
@@ -88,7 +88,7 @@ pub fn serve_orders() -> u8 {
 struct GuardianState {
     target: StoreTarget,
     restores: bool,
-    deputy: bool,
+    is_backup: bool,
     /// The other guardian, if it is alive.
     other: Option<OwnedFd>,
 }
@@ -108,17 +108,18 @@ struct DaemonAway<'a> {
 
 impl GuardianState {
     fn take(line: &str) -> Result<Self> {
-        let GuardianInit { mut ward, deputy, other } =
+        let GuardianInit { mut ward, is_backup, other } =
             serde_json::from_str(line).context("parse the guardian setup")?;
         ward.store.mandate = ward.mandate;
         storecache_runtime::disclosure::limit_to(ward.mandate.confined())?;
         liveness::set_stall_timeout(ward.store.stall);
         let target = StoreTarget::new(&ward.store)?;
-        Ok(GuardianState { target, restores: ward.restores, deputy, other: find_other(other)? })
+        let (restores, other) = (ward.restores, find_other(other)?);
+        Ok(GuardianState { target, restores, is_backup, other })
     }
 
     fn begin(&self) -> Result<Vec<String>> {
-        match self.restores && !self.deputy {
+        match self.restores && !self.is_backup {
             true => restart_after_crash(&self.target),
             false => Ok(Vec::new()),
         }
@@ -160,7 +161,7 @@ impl GuardianState {
                 STOPPING => {
                     stopping = true;
                     // The guardian acts before the backup guardian does.
-                    back_by = self.back_by().map(|by| by + DEPUTY_LATER);
+                    back_by = self.back_by().map(|by| by + BACKUP_DELAY);
                 }
                 STARTING => (stopping, back_by) = (false, None),
                 STOP => {
@@ -225,12 +226,12 @@ impl GuardianState {
     /// Recovers after the death of the root helper: its locks are free, its commit may be incomplete, and it may have
     /// stopped the daemon in `away`.
     fn put_right(&self, away: Option<DaemonAway>) -> u8 {
-        if self.deputy {
+        if self.is_backup {
             self.await_other();
         }
         let outcome = if self.restores { self.undo(away) } else { Ok(()) };
         clean_refuges();
-        if !self.deputy {
+        if !self.is_backup {
             // Recovery is complete, so the backup guardian can be killed.
             let _ = self.other.as_ref().map(|other| pidfd_send_signal(other, Signal::KILL));
         }
@@ -266,7 +267,7 @@ impl GuardianState {
             _ => None,
         };
         let is_up = || is_up_besides(stopped, &self.target.layout.socket()).unwrap_or(false);
-        if self.deputy && is_up() { Ok(()) } else { self.start(known) }
+        if self.is_backup && is_up() { Ok(()) } else { self.start(known) }
     }
 
     /// Waits until the other guardian has ended. Unless it is killed, it ends only when recovery is complete.

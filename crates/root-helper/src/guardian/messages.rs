@@ -29,7 +29,7 @@ impl WatchConfig {
 pub(super) struct GuardianInit {
     pub ward: WatchConfig,
     /// Whether this is the backup guardian, which acts only after the other guardian has ended.
-    pub deputy: bool,
+    pub is_backup: bool,
     /// The process ID of the other guardian.
     pub other: u32,
 }

@@ -38,7 +38,7 @@ use std::path::Path;
 /// The root helper's connection to both guardians. When dropped, it ends them.
 pub struct Guardian {
     // The backup guardian ends first: if the root helper dies in between, the guardian is still there.
-    deputy: GuardianHandle,
+    backup: GuardianHandle,
     guardian: GuardianHandle,
 }
 
@@ -53,21 +53,22 @@ impl Guardian {
     /// As [`Guardian::wait`], but with another file as the program.
     pub fn wait_with(program: &Path) -> Result<Self> {
         let guardian = GuardianHandle::start(program, "guardian")?;
-        let deputy = GuardianHandle::start(program, "deputy")?;
-        Ok(Guardian { deputy, guardian })
+        let backup = GuardianHandle::start(program, "backup-guardian")?;
+        Ok(Guardian { backup, guardian })
     }
 
     /// Sends both their setup: from now on they recover the store if the root helper dies. Before that, the guardian
     /// starts a daemon that a killed run had stopped. Returns warnings about that.
     pub fn watch(&mut self, ward: &WatchConfig) -> Result<Vec<String>> {
-        let post = |deputy, other: &GuardianHandle| {
-            serde_json::to_string(&GuardianInit { ward: ward.clone(), deputy, other: other.pid() })
+        let init = |is_backup, other: &GuardianHandle| {
+            let (ward, other) = (ward.clone(), other.pid());
+            serde_json::to_string(&GuardianInit { ward, is_backup, other })
         };
-        let posts = [post(false, &self.deputy)?, post(true, &self.guardian)?];
-        self.guardian.order(&posts[0])?;
-        self.deputy.order(&posts[1])?;
-        match (self.guardian.answer(&never)?, self.deputy.answer(&never)?) {
-            (Answer::Watching(told), Answer::Watching(_)) => Ok(told),
+        let inits = [init(false, &self.backup)?, init(true, &self.guardian)?];
+        self.guardian.order(&inits[0])?;
+        self.backup.order(&inits[1])?;
+        match (self.guardian.answer(&never)?, self.backup.answer(&never)?) {
+            (Answer::Watching(warnings), Answer::Watching(_)) => Ok(warnings),
             _ => bail!("unexpected reply from the guardian (expected `Watching`)"),
         }
     }
@@ -79,8 +80,8 @@ impl Guardian {
     pub fn arm(&mut self, brief: &ArmRequest) -> Result<Armed<'_>> {
         let brief = serde_json::to_string(brief)?;
         self.guardian.order(&brief)?;
-        self.deputy.order(&brief)?;
-        match (self.guardian.answer(&never)?, self.deputy.answer(&never)?) {
+        self.backup.order(&brief)?;
+        match (self.guardian.answer(&never)?, self.backup.answer(&never)?) {
             (Answer::Ready(charge), Answer::Ready(_)) => {
                 Ok(Armed { guardian: self, charge, started: false })
             }
@@ -95,7 +96,7 @@ impl Guardian {
             servant.answer(cancelled)
         };
         let answer = match ask(&mut self.guardian) {
-            Err(e) if e.is::<Died>() => ask(&mut self.deputy),
+            Err(e) if e.is::<Died>() => ask(&mut self.backup),
             answer => answer,
         };
         match answer? {
@@ -123,7 +124,7 @@ impl Armed<'_> {
     /// # Errors
     /// Also if `cancelled` returns an error: the start that follows cancels the stop.
     pub fn stop(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
-        self.guardian.deputy.note(STOPPING);
+        self.guardian.backup.note(STOPPING);
         self.guardian.call(STOP, cancelled)
     }
 
@@ -134,7 +135,7 @@ impl Armed<'_> {
 
     fn order_start(&mut self) -> Result<()> {
         self.started = true;
-        self.guardian.deputy.note(STARTING);
+        self.guardian.backup.note(STARTING);
         self.guardian.call(START, &never)
     }
 }
