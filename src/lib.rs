@@ -1,6 +1,6 @@
-//! storecache: snapshots of package stores for CI. ARCHITECTURE.md describes the modules.
+//! storecache: snapshots of package stores for CI. ARCHITECTURE.md is a map of the crates and folders.
 //!
-//! This is a library only so that fuzzers and benchmarks can use the modules; the product is the binary.
+//! This is a library only so that tests can use its modules; the product is the binary.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

@@ -1,6 +1,13 @@
 //! Storage of entries, which are found by key, read in ranges, and written in one pass.
 //!
-//! This module knows bytes and names. It must not know stores, daemons, or the contents of a snapshot.
+//! - `directory`: entries as files
+//! - [`github`]: the cache service of GitHub Actions, and GitHub's REST API
+//! - [`object_store`]: S3, Google Cloud Storage and Azure Blob Storage
+//! - `fallback`: several backends in an order, combined into one
+//! - `prefetch`, `http_client`: what the network backends share
+//!
+//! This crate knows bytes and names. It must not know stores, daemons, or the contents of a snapshot. It is the only
+//! crate that connects to other machines.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

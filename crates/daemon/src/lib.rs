@@ -1,7 +1,11 @@
 //! The daemon of a store: what runs it, how it is stopped and started, and whether it answers.
 //!
-//! This module knows units, services, processes and the worker protocol. It must not know the content of a
-//! store.
+//! - `detect`: finds the service manager, or the bare process, that is in charge
+//! - `systemd`, `shepherd`, `bare_process`, `custom_command`: the ways to stop and start it
+//! - `listener`: the process behind the socket, as the kernel recorded it
+//! - `worker_protocol`: checks that a daemon answers
+//!
+//! This crate knows units, services, processes and the worker protocol. It must not know the content of a store.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

@@ -1,7 +1,15 @@
 //! Keys: their ingredients, and the order in which entries are looked up.
 //!
 //! A key is `PREFIX-STORE-SYSTEM-VERSION-HASH`. The hash covers the ingredients; a key without ingredients
-//! has no hash. This module reads files of the work tree. It must not depend on stores or backends.
+//! has no hash.
+//!
+//! - `ingredients`: the files and the parts of a workflow that go into a key
+//! - `diff`: which ingredients differ between two states
+//! - [`history`]: the past runs of a workflow, reconstructed from git
+//! - [`simulate`]: replays these runs against a model of GitHub's cache
+//! - [`suggest`]: finds ingredients that would have changed exactly when the store did
+//!
+//! This crate reads the work tree and its git repository. It must not depend on stores or backends.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

@@ -1,8 +1,8 @@
 //! Detects mistakes in workflows that make a cache of a store useless, before the workflow runs.
 //!
-//! There is one file for each kind of mistake; `rules.rs` lists all rules. Rules do not report anything that
-//! cannot be decided from the file. A correction is offered only if it was tried: the corrected file was
-//! parsed and checked again, and the mistake was gone.
+//! There is one file for each kind of mistake; `rules.rs` lists all rules, and `check` in this file calls them.
+//! Rules do not report anything that cannot be decided from the files. A correction is offered only if it was
+//! tried: the corrected file was parsed and checked again, and the mistake was gone.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

@@ -1,4 +1,6 @@
-//! The execution of programs by the root helper, its guardian and the control of daemons.
+//! The execution of programs by the root helper, its guardians and the control of daemons.
+//!
+//! Nothing else in the crates that run with root's rights executes a program (`tests/fast/executed_programs.rs`).
 //!
 //! - `programs`: the closed list of programs
 //! - `child_context`: the namespaces, directories and user of a program

@@ -2,16 +2,17 @@
 //!
 //! Only the root helper accesses the store, its database and its daemon. It has no network ([`seccomp`]), receives no
 //! secrets, and accepts requests only on its standard input; when that is closed, it undoes its changes and ends.
-//! This module must not depend on backends: data that is read from or written to a backend passes through the user
+//! This crate must not depend on backends: data that is read from or written to a backend passes through the user
 //! process as frames.
 //!
 //! - [`client`]: starts the root helper and talks to it, for the user process
 //! - [`protocol`]: the messages
 //! - [`mod@serve`]: the main function of the root helper
 //! - [`caller`]: on whose behalf the root helper acts, and where it may use root's rights
-//! - [`sanitize`], [`capabilities`], [`validate`]: what the root helper inherits, what it may do, and what it can
-//!   be asked
-//! - [`share`], [`machine`]: how much memory and how many threads it uses on behalf of whom
+//! - [`sanitize`], [`capabilities`], [`seccomp`]: the inherited state that it resets, and the rights that it gives up
+//! - [`validate`]: limits on what a message may request
+//! - [`share`], [`machine`]: how much memory and how many threads it uses for a requester
+//! - [`save`], [`restore_store`], [`restore_plain`], [`commit`]: the work itself
 //! - [`judge`]: consistency checks of head, index and database of a snapshot, for both processes
 //! - [`doctor`]: checks of a store and its daemon, partly for the user process too
 //! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root helper

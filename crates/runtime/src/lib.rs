@@ -1,5 +1,14 @@
-//! Code that every process of storecache uses: stall timeouts, memory limits, threads, and the escaping of untrusted
-//! text.
+//! Common parts of all processes of storecache.
+//!
+//! - [`liveness`]: the phase and the last activity of a run, and timeouts on silence
+//! - [`memory`]: the memory limit of a run, and accounting for bytes
+//! - [`untrusted`]: escaping of text from snapshots, servers and file names
+//! - [`files`], [`path_audit`]: directories that other users may write to, and which accounts can change a path
+//! - [`disclosure`]: limits on what is disclosed about other processes
+//! - [`writeback`]: flushes written data to the disk while more is written
+//! - [`retry`], [`threads`], [`standard_error`]: retries, threads, and lines for people
+//!
+//! This crate depends on no other crate of the workspace.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

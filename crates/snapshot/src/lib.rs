@@ -19,9 +19,16 @@
 //! index lists the other items by name and hash (`delta.rs`). The database of a delta is complete. A full
 //! snapshot is of format 1.
 //!
-//! This module owns the layout of the file, the canonical form of members and the confinement of an extraction.
+//! - `head`, `index`, `seek_table`, `signature`: the parts of the file
+//! - [`open()`], [`read_frame`], [`open_head`]: read the parts and check them against each other
+//! - [`pack()`], [`SnapshotWriter`]: make frames of trees, and a file of frames
+//! - [`Unpacker`], [`Verifier`]: extract a snapshot, or only check it
+//! - [`inherited`]: the items that a delta takes from its base
+//! - [`nar_digest`]: the hash of an extracted item as Nix and Guix calculate it
+//!
+//! This crate owns the layout of the file, the canonical form of members and the confinement of an extraction.
 //! It knows bytes and paths. It must not know what a store is, how a daemon is stopped, or where entries are
-//! kept.
+//! kept. `examples/list_items.rs` reads a snapshot.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 

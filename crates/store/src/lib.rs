@@ -1,6 +1,12 @@
 //! Package stores on disk: directories, database, locks, closures, GC roots, staging.
 //!
-//! This module contains everything that storecache knows about the files of Nix and Guix. It must not know
+//! - `kind`, `layout`: the kinds of store, their directories and files
+//! - `database`, `merge`, `untrusted_db`, `row_validation`: the database of a store and that of a snapshot
+//! - `closure`, `selection`, `completeness`, `dominators`: items and their references
+//! - `staging`, `install`, `gc_roots`, `recovery`: how items are placed, protected and removed again
+//! - `locks`, `remount`, `owner`, `profiles`: everything else that the package managers share with us
+//!
+//! This crate contains everything that storecache knows about the files of Nix and Guix. It must not know
 //! backends or keys, and it never starts or stops a daemon.
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]

@@ -1,4 +1,5 @@
-//! The files that keys are made from: those of a work tree, or those of a commit (`git.rs`).
+//! The files that keys are made from: those of a work tree, or those of a commit (`CommitTree` in
+//! `crates/key/src/git.rs`).
 
 use anyhow::{Context, Result};
 use globset::{GlobBuilder, GlobMatcher};

@@ -2,7 +2,7 @@
 //!
 //! The service knows keys and versions; the bytes are in a blob on another server, behind signed URLs. The key of an
 //! entry in the service is its name here, key and generation, so that every save is a new entry and a lookup by
-//! prefix finds the newest one. The rest of the backend module is synchronous; this part has threads of its own.
+//! prefix finds the newest one. The rest of the crate is synchronous; this part has threads of its own.
 //!
 //! No error and no description contains the token or a URL.
 

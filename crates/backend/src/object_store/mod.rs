@@ -2,8 +2,8 @@
 //!
 //! `PREFIX/LAYOUT/KEY.GENERATION.tar.zst` is an entry: the plain archive. LAYOUT is the version of the cache, 64 hex
 //! digits, so that entries of other systems and kinds of stores are never seen. An object appears when it is
-//! complete, and never before; `write_lock.rs` decides which run may complete it. The rest of the backend module is
-//! synchronous; this part has a thread of its own.
+//! complete, and never before; `write_lock.rs` decides which run may complete it. The rest of the crate is synchronous;
+//! this part has a thread of its own.
 //!
 //! No error and no description contains a credential, or any text of a server except its error code.
 

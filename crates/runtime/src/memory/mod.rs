@@ -229,7 +229,7 @@ impl Packing {
 }
 
 /// Returns how many bytes zstd takes to compress a frame, measured with zstd 1.5.7. A test in
-/// `snapshot/compress.rs` checks that it does not take more.
+/// `crates/snapshot/src/compress.rs` checks that it does not take more.
 pub fn compressor(level: i32, long: bool) -> u64 {
     let frame = match level {
         ..=2 => 1,

@@ -3,7 +3,7 @@
 //! An alias shares the node of its anchor, so that a document takes no more memory than its text. But code
 //! that walks the tree visits everything that the aliases expand to, and builds paths from all keys on the
 //! way: the parser limits this expanded size, and the depth. It also resolves merge keys. Other files of
-//! `key` interpret workflows; this one does not.
+//! this crate interpret workflows; this one does not.
 
 mod scalar;
 
