@@ -18,7 +18,7 @@ mod lint_rules;
 mod prose;
 mod step_workflow;
 mod threat_model;
-mod unsafe_code;
+mod unsafe_files;
 mod workflow_hash;
 mod workflow_hash_property;
 mod workflow_limits;

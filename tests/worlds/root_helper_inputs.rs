@@ -295,7 +295,7 @@ fn request_fields_match_security_md() {
 #[test]
 fn environment_variables_match_security_md() {
     let mut found = BTreeMap::new();
-    let mut pending = vec![root().join("src/root_helper")];
+    let mut pending = vec![root().join("crates/root-helper/src")];
     while let Some(path) = pending.pop() {
         if path.is_dir() {
             pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
